@@ -1,0 +1,111 @@
+"""Fixtures: drawn pictures, a small trained run, and the ImageNet weights."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+# Before numpy and torch are loaded, for this process and those it starts: at 71 px a second thread
+# gains nothing, and threads of two processes wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SMALL = 71  # the smallest image_size: real Xception, a tenth of a second per batch
+
+
+def draw(path: Path, colour: tuple[int, int, int], seed: int, size: int = 96) -> None:
+    """Draw a noisy patch of one colour."""
+    noise = np.random.default_rng(seed).normal(0, 30, (size, size, 3))
+    pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=95)
+
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
+
+
+def draw_photos(root: Path) -> Path:
+    """Draw three classes of eight pictures each, easy to tell by colour."""
+    for c, (name, colour) in enumerate(COLOURS.items()):
+        for i in range(8):
+            draw(root / name / f"{i}.jpg", colour, seed=100 * c + i)
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three classes of eight pictures each, easy to tell by colour."""
+    return draw_photos(tmp_path / "photos")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def imagenet():
+    """Load the ImageNet weights from the user's cache, fetching them once; else skip."""
+    from xception_cli.errors import WeightsError
+    from xception_cli.model.weights import load_pretrained
+
+    try:
+        return load_pretrained("imagenet")
+    except WeightsError as error:
+        # .ci/run sets this: there, weights that cannot be had are a failure
+        if os.environ.get("XCEPTION_REQUIRE_WEIGHTS"):
+            raise
+        pytest.skip(f"the ImageNet weights cannot be obtained: {error}")
+
+
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a randomly drawn backbone: what is trained on it is soon trained."""
+    from safetensors.torch import save_file
+
+    from xception_cli.model.network import build_seeded_network
+
+    state = build_seeded_network(2, seed=1).state_dict()
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    save_file({name: t for name, t in state.items() if not name.startswith("last_linear")}, path)
+    return path
+
+
+def quick_settings(photos: Path, weights: Path) -> dict[str, Any]:
+    """Return settings of a training that takes seconds: 2 epochs of 3 iterations at 71 px."""
+    return {
+        "data": str(photos),
+        "weights": str(weights),
+        "unfreeze": "exit",
+        "image_size": SMALL,
+        "val_fraction": 0.3,
+        "epochs": 2,
+        "batch_size": 5,
+        "views": 2,
+        "workers": 0,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+
+
+@pytest.fixture
+def settings(photos: Path, random_weights: Path) -> dict[str, Any]:
+    """Quick settings on pictures of the test's own."""
+    return quick_settings(photos, random_weights)
+
+
+def train_run(settings: dict[str, Any], run: str = "run", resume: bool = False) -> Any:
+    """Run `run_training` on settings, in the folder `run`."""
+    from xception_cli.config import resolve
+    from xception_cli.rundir import RunDir
+    from xception_cli.training.run import run_training
+
+    resolved = resolve(settings, None)
+    if resume:
+        return run_training(resolved, resume=RunDir(Path(run)), flags=settings)
+    return run_training(resolved, output=Path(run))

@@ -1,0 +1,225 @@
+"""The command line as a user meets it: surface, start-up, errors, data on stdout."""
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from conftest import train_run
+
+from xception_cli.cli import app, main
+from xception_cli.predict import Prediction
+from xception_cli.rundir import RunDir
+
+
+def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "xception_cli", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def call(*arguments: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+SURFACE = {
+    "train": [
+        "--accumulate", "--augment", "--batch-size", "--classes", "--clip", "--config", "--data",
+        "--deterministic", "--device", "--dropout", "--ema", "--epochs", "--flip", "--head-lr",
+        "--image-size", "--label-smoothing", "--layer-decay", "--log-every", "--lr", "--monitor",
+        "--output", "--patience", "--precision", "--resume", "--save-every-minutes", "--seed",
+        "--skip-bad", "--test-fraction", "--unfreeze", "--val-fraction", "--views", "--warmup",
+        "--weight-decay", "--weights", "--workers",
+    ],
+    "eval": ["--data", "--device", "--ignore-extra-classes", "--json", "--split", "--workers"],
+    "predict": ["--device", "--json", "--model", "--output", "--run", "--top", "--workers"],
+    "sample": ["--classes", "--images"],
+    "env": [],
+    "weights": ["fetch", "list", "verify"],
+}  # fmt: skip
+
+
+def test_the_surface_of_the_command_line_is_this() -> None:
+    group = typer.main.get_command(app)
+    found = {}
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        options = [p.opts[0] for p in command.params if p.opts[0].startswith("--")]
+        found[name] = sorted([*options, *getattr(command, "commands", {})])
+    assert {n: [o for o in v if o != "--help"] for n, v in found.items()} == SURFACE
+
+
+def test_help_loads_neither_torch_nor_numpy() -> None:
+    heavy = ["torch", "torchvision", "ignite", "numpy", "PIL", "sklearn", "matplotlib", "h5py"]
+    code = f"import sys, xception_cli.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+_EMPTY = """
+import typer
+app = typer.Typer()
+@app.command()
+def one(): ...
+@app.command()
+def two(): ...
+app()
+"""
+
+
+def test_help_is_hardly_slower_than_that_of_an_empty_program() -> None:
+    def seconds(*arguments: str) -> float:
+        taken = []
+        for _ in range(5):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *arguments, "--help"], check=True, capture_output=True)
+            taken.append(time.perf_counter() - began)
+        return statistics.median(taken)
+
+    # A ratio within one run.
+    assert seconds("-m", "xception_cli") < 1.5 * seconds("-c", _EMPTY)
+
+
+def test_a_missing_folder_is_told_before_torch_is_loaded() -> None:
+    code = (
+        "import sys\nfrom xception_cli.cli import main\n"
+        "try:\n    main(['train', '--data', 'nowhere'])\n"
+        "finally:\n    print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == "False\n"
+    assert done.stderr == (
+        "error: the data folder nowhere does not exist\n"
+        "hint: check the path; xception sample DIR draws a data set to try\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train"], 2, "which photos?"),
+        (["train", "--data", "photos", "--classes", "4"], 2, "expected 4 classes, found 3"),
+        (["train", "--data", "photos", "--image-size", "70"], 2, "image_size is 70, expected from"),
+        (["train", "--data", "photos", "--unfreeze", "exot"], 2, "did you mean exit?"),
+        (["train", "--data", "photos", "--epoch", "3"], 2, "--epochs"),
+        (["train", "--resume", "nowhere"], 2, "nowhere is not a run folder"),
+        (["train", "--resume"], 2, "there is no run in"),
+        (["train", "--resume", "--output", "x"], 2, "exclude each other"),
+        (["trian"], 2, "train"),
+        (["eval"], 2, "there is no finished run in"),
+        (["eval", "--split", "train"], 2, "split is train, expected val or test"),
+        (["eval", "--data", "nowhere"], 2, "the data folder nowhere does not exist"),
+        (["predict", "a.jpg"], 2, "there is no finished run in"),
+        (["predict", "a.jpg", "--model", "no.safetensors"], 2, "there is no model file"),
+        (["sample", "photos"], 2, "photos"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("photos")
+def test_a_mistake_is_told_in_a_sentence_with_its_exit_code(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments) == code
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.out == ""
+    assert "Traceback" not in shown.err
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--debug", "train", "--data", "nowhere") == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_the_version_is_data() -> None:
+    done = run("--version")
+    assert re.fullmatch(r"xception \d+\.\d+\.\d+\n", done.stdout)
+    assert done.stderr == ""
+
+
+def test_env_prints_versions_and_devices() -> None:
+    done = run("env")
+    assert done.returncode == 0
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names[:3] == ["xception", "python", "torch"]
+    assert "cpu" in names
+    assert "precisions fp32" in done.stdout or "precisions bf16" in done.stdout
+
+
+def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
+    settings: dict[str, Any], photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    assert call("train", *flags, "--classes", "3") == 0
+    trained = capsys.readouterr()
+    assert trained.out == "runs/photos\n"
+    assert trained.err.splitlines()[-1] == "next: xception eval runs/photos"
+    log = Path("runs/photos/train.log").read_text().splitlines()
+    assert [line.split(" ", 1)[1] for line in log] == trained.err.splitlines()[:-1]
+    assert "\x1b" not in trained.err
+
+    assert call("eval", "--json") == 0
+    evaluated = capsys.readouterr()
+    report = json.loads(evaluated.out)
+    assert report["name"] == "val"
+    assert "val chose the model" in evaluated.err
+    assert json.loads(RunDir(Path("runs/photos")).evaluation("val").joinpath(
+        "metrics.json"
+    ).read_text())["accuracy"] == report["accuracy"]  # fmt: skip
+
+    (photos / "red" / "broken.jpg").write_bytes(b"no picture")
+    assert call("predict", "photos/red/1.jpg", "photos/red/broken.jpg", "--json") == 3
+    predicted = capsys.readouterr()
+    first, second = (json.loads(line) for line in predicted.out.splitlines())
+    assert first["path"] == "photos/red/1.jpg"
+    assert sorted(first["classes"]) == ["blue", "green", "red"]
+    assert second["error"].startswith("not an image")
+    assert predicted.err.splitlines()[-1] == "error: 1 of 2 images could not be read"
+
+    assert call("eval", "--data", "photos") == 3
+    assert "red/broken.jpg: not an image" in capsys.readouterr().err
+
+
+def test_a_model_file_alone_is_enough_to_predict(
+    settings: dict[str, Any], photos: Path, tmp_path: Path
+) -> None:
+    model = train_run(settings | {"unfreeze": "head"}).run.model
+    alone = tmp_path / "elsewhere" / "m.safetensors"
+    alone.parent.mkdir()
+    model.rename(alone)
+    done = run("predict", str(photos / "red" / "1.jpg"), "--model", str(alone), "--top", "1")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r".*/photos/red/1\.jpg: \w+ \d+\.\d%\n", done.stdout)
+
+
+def test_a_closed_pipe_ends_predict_quietly(settings: dict[str, Any], photos: Path) -> None:
+    model = train_run(settings | {"unfreeze": "head"}).run.model
+    command = f"{sys.executable} -m xception_cli predict --json --model {model} {photos}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "141\n"
+    assert "Traceback" not in done.stderr
+
+
+def test_hostile_names_are_printed_literally(capsys: pytest.CaptureFixture[str]) -> None:
+    from xception_cli.cli import _prediction_line
+
+    line = _prediction_line(Prediction(Path("\x1b[2J[red].jpg"), ("=a\n:smile:",), (1.0,)))
+    assert line == r"\x1b[2J[red].jpg: =a\x0a:smile: 100.0%"

@@ -1,0 +1,289 @@
+"""Every setting's range, the TOML file, and which of default, file and flag wins."""
+
+import dataclasses
+import math
+import os
+import tomllib
+import typing
+
+import pytest
+
+from xception_cli.config import (
+    ResolvedConfig,
+    TrainConfig,
+    flag,
+    read_toml,
+    resolve,
+    resolve_resumed,
+    setting_type,
+    settings_table,
+    to_toml,
+)
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import UsageError
+
+SETTINGS = dataclasses.fields(TrainConfig)
+NUMBERS = [s for s in SETTINGS if setting_type(s) in {int, float}]
+FLOATS = [s for s in SETTINGS if setting_type(s) is float]
+CHOICES = [s for s in SETTINGS if typing.get_args(setting_type(s))]
+BOUNDED = [s for s in NUMBERS if s.metadata["at_most"] is not None]
+
+
+def by_name(settings):
+    return pytest.mark.parametrize("setting", settings, ids=lambda setting: setting.name)
+
+
+def refusal(**values) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        TrainConfig(**values)
+    return caught.value
+
+
+def beside(setting, value, direction):
+    """The next number that the setting's type has."""
+    if setting_type(setting) is int:
+        return int(value) + direction
+    return math.nextafter(value, direction * math.inf)
+
+
+def test_the_settings_are_those_that_the_range_tests_walk():
+    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 5
+    assert {s.name for s in SETTINGS} - {s.name for s in NUMBERS + CHOICES} == {
+        "data", "skip_bad", "flip", "weights", "deterministic",
+    }  # fmt: skip
+
+
+@by_name(NUMBERS)
+def test_a_number_below_its_range_is_refused_by_name_and_the_least_is_taken(setting):
+    least = setting.metadata["at_least"]
+    message = refusal(**{setting.name: beside(setting, least, -1)}).message
+    assert message.startswith(f"{setting.name} is ")
+    value = setting_type(setting)(least)
+    assert getattr(TrainConfig(**{setting.name: value}), setting.name) == value
+
+
+@by_name(BOUNDED)
+def test_a_number_above_its_range_is_refused_by_name_and_the_most_is_taken(setting):
+    most = setting.metadata["at_most"]
+    low = setting.metadata["at_least"]
+    message = refusal(**{setting.name: beside(setting, most, 1)}).message
+    assert message.startswith(f"{setting.name} is ")
+    assert message.endswith(f", expected from {low:g} to {most:g}")
+    value = setting_type(setting)(most)
+    room = {"val_fraction": 0.01} if setting.name == "test_fraction" else {}
+    assert getattr(TrainConfig(**{setting.name: value, **room}), setting.name) == value
+
+
+@by_name(FLOATS)
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, 10**400], ids=lambda v: str(v)[:5]
+)
+def test_a_number_that_is_not_finite_is_refused_by_name(setting, value):
+    assert refusal(**{setting.name: value}).message.startswith(f"{setting.name} is ")
+
+
+@by_name(SETTINGS)
+def test_a_value_of_another_type_is_refused_by_name(setting):
+    wrong = [[], {}, b"x", object()]
+    wrong += ["1"] if setting in NUMBERS or setting_type(setting) is bool else [1]
+    if setting_type(setting) is not bool:
+        wrong.append(True)
+    if setting_type(setting) is int:
+        wrong.append(1.0)
+    if setting.default is not None:
+        wrong.append(None)
+    for value in wrong:
+        assert refusal(**{setting.name: value}).message.startswith(f"{setting.name} is ")
+
+
+@by_name(CHOICES)
+def test_a_mistyped_choice_is_refused_with_the_nearest_and_the_list(setting):
+    choices = typing.get_args(setting_type(setting))
+    for choice in choices:
+        assert getattr(TrainConfig(**{setting.name: choice}), setting.name) == choice
+        error = refusal(**{setting.name: choice + "x"})
+        assert error.message == (
+            f"{setting.name} is '{choice}x', expected one of {', '.join(choices)}"
+        )
+        assert error.hint == f"did you mean {choice}?"
+    assert refusal(**{setting.name: "%%%"}).hint is None
+
+
+def test_an_integer_given_for_a_float_becomes_one():
+    lr = TrainConfig(lr=1).lr
+    assert (lr, type(lr)) == (1.0, float)
+
+
+def test_val_and_test_must_leave_images_for_training():
+    TrainConfig(val_fraction=0.5, test_fraction=0.45)
+    assert refusal(val_fraction=0.5, test_fraction=0.46).message == (
+        "val_fraction 0.5 and test_fraction 0.46 leave under 5 % of the images for training"
+    )
+
+
+def test_a_batch_cannot_be_computed_in_more_pieces_than_it_has_images():
+    TrainConfig(batch_size=4, accumulate=4)
+    assert refusal(batch_size=4, accumulate=5).message == "accumulate 5 is more than batch_size 4"
+
+
+def test_every_image_size_that_is_accepted_gives_a_model_file_that_can_be_read():
+    (size,) = (s for s in SETTINGS if s.name == "image_size")
+    for number in (size.metadata["at_least"], 299, size.metadata["at_most"]):
+        made = Preprocessing.for_size(number)
+        assert Preprocessing.from_dict(made.to_dict()) == made
+
+
+def test_a_name_that_a_toml_file_cannot_hold_is_refused_before_anything_is_written():
+    error = refusal(data=os.fsdecode(b"caf\xe9"))
+    assert error.message == r"data is caf\xe9, which is not UTF-8: config.toml cannot hold it"
+
+
+def test_a_config_cannot_be_changed_and_a_changed_copy_is_checked():
+    config = TrainConfig(lr=0.1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.lr = 0.2
+    assert config.replace(epochs=3) == TrainConfig(lr=0.1, epochs=3)
+    with pytest.raises(UsageError, match="epochs is 0"):
+        config.replace(epochs=0)
+
+
+# --- TOML --------------------------------------------------------------------------------------
+
+TEXTS = [
+    "plain", "", 'with "quotes"', "it's", r"C:\back\slash", "two\nlines", "tab\tand\rreturn",
+    "\x00\x01\x1f\x7f", "crème 日本 😀", "\x85\u2028\ufeff", '"""', "# no comment", r"\u0041",
+    " spaces ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=repr)
+def test_any_text_comes_back_equal_from_a_toml_file(tmp_path, text):
+    config = TrainConfig(data=text, weights=text)
+    (tmp_path / "c.toml").write_bytes(to_toml(config).encode())
+    assert TrainConfig(**read_toml(tmp_path / "c.toml")) == config
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"classes": 12, "workers": 0, "skip_bad": True, "flip": False, "deterministic": True},
+        {"lr": 1e-5, "head_lr": 1e16, "weight_decay": 0.1 + 0.2, "clip": 5e-324, "seed": 2**70},
+        {setting.name: typing.get_args(setting_type(setting))[-1] for setting in CHOICES},
+    ],
+    ids=["defaults", "numbers and switches", "extreme floats", "choices"],
+)
+def test_a_config_comes_back_equal_from_its_toml_file(tmp_path, values):
+    config = TrainConfig(**values)
+    (tmp_path / "c.toml").write_text(to_toml(config), encoding="utf-8")
+    assert TrainConfig(**read_toml(tmp_path / "c.toml")) == config
+    for name in values:
+        assert name in tomllib.loads(to_toml(config))
+
+
+def test_a_toml_file_names_every_setting_in_order():
+    lines = to_toml(TrainConfig()).splitlines()
+    assert lines[0] == "# xception train --config THIS_FILE repeats the run."
+    assert [line.removeprefix("# ").split()[0] for line in lines[1:]] == [s.name for s in SETTINGS]
+    assert [line for line in lines[1:] if line.startswith("#")] == [
+        "# classes is not set",
+        "# workers is not set",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("epoch = 3", "has an unknown setting epoch", "did you mean epochs?"),
+        ("batch-size = 3", "has an unknown setting batch-size", "did you mean batch_size?"),
+        ("zzz = 3", "has an unknown setting zzz", "xception train --help lists them"),
+        ("[Training]\nepochs = 3", "has an unknown setting Training", None),
+        ('"\\u001b[2J" = 1', r"has an unknown setting \x1b[2J", None),
+        ("epochs: 3", "is not valid TOML: ", None),
+        ("epochs = 3\nepochs = 4", "is not valid TOML: ", None),
+    ],
+)
+def test_a_toml_file_with_a_mistake_is_refused_with_what_was_meant(tmp_path, text, message, hint):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_toml(tmp_path / "c.toml")
+    assert caught.value.message.startswith(f"{tmp_path / 'c.toml'} {message}")
+    if hint:
+        assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "not UTF-8"])
+def test_a_config_file_that_cannot_be_read_is_refused(tmp_path, content):
+    if content:
+        (tmp_path / "c.toml").write_bytes(content)
+    with pytest.raises(UsageError, match=r"cannot read the config .*c\.toml: "):
+        read_toml(tmp_path / "c.toml")
+
+
+# --- which value wins --------------------------------------------------------------------------
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults_and_each_has_its_origin(tmp_path):
+    (tmp_path / "my.toml").write_text("epochs = 3\nbatch_size = 8\nflip = false\nlr = 1")
+    flags = {"batch_size": 16, "data": "food", "lr": None, "workers": None, "skip_bad": False}
+    assert resolve(flags, tmp_path / "my.toml") == ResolvedConfig(
+        TrainConfig(epochs=3, batch_size=16, flip=False, lr=1.0, data="food"),
+        {
+            "epochs": "my.toml",
+            "batch_size": "--batch-size",
+            "flip": "my.toml",
+            "lr": "my.toml",
+            "data": "--data",
+            "skip_bad": "--skip-bad",
+        },
+    )
+
+
+def test_without_a_file_and_flags_all_is_default():
+    assert resolve({"epochs": None}, None) == ResolvedConfig(TrainConfig(), {})
+
+
+def test_a_value_in_a_file_is_checked_like_a_flag(tmp_path):
+    (tmp_path / "c.toml").write_text("epochs = 0")
+    with pytest.raises(UsageError, match="epochs is 0, expected at least 1"):
+        resolve({}, tmp_path / "c.toml")
+    assert resolve({"epochs": 2}, tmp_path / "c.toml").config.epochs == 2
+
+
+def test_a_flag_is_the_settings_name_with_dashes():
+    assert flag("val_fraction") == "--val-fraction"
+
+
+def test_a_resumed_run_takes_what_may_change_and_keeps_the_rest():
+    saved = TrainConfig(data="food", epochs=3, lr=0.1)
+    resumable = {"epochs": 9, "workers": 2, "device": "cpu", "log_every": 1}
+    resumable["save_every_minutes"] = 1.0
+    assert {s.name for s in SETTINGS if s.metadata["resumable"]} == set(resumable)
+    flags = {**resumable, "lr": 0.1, "seed": None}
+    assert resolve_resumed(saved, flags) == saved.replace(**resumable)
+
+
+def test_a_resumed_run_refuses_other_settings_and_lists_each_difference():
+    saved = TrainConfig(data="food", lr=0.1)
+    with pytest.raises(UsageError) as caught:
+        resolve_resumed(saved, {"lr": 0.2, "data": "fo\x1bod", "epochs": 50, "classes": 3})
+    assert caught.value.message == (
+        "a run goes on only with the settings it was started with:\n"
+        "  data: the run has food, now fo\\x1bod\n"
+        "  classes: the run has None, now 3\n"
+        "  lr: the run has 0.1, now 0.2"
+    )
+
+
+# --- the README's table ------------------------------------------------------------------------
+
+
+def test_the_settings_table_has_a_row_for_each_setting():
+    header, rule, *rows = settings_table().splitlines()
+    assert header == "| setting | default | range | meaning |"
+    assert rule == "|---|---|---|---|"
+    assert [row.split("`")[1] for row in rows] == [flag(s.name) for s in SETTINGS]
+    assert {row.count("|") for row in rows} == {5}
+    assert "| `--val-fraction` | 0.2 | 0.01 to 0.9 | Part of the images" in settings_table()
+    assert "| `--skip-bad` | false | yes or no | Leave out" in settings_table()
+    assert '| `--monitor` | "auto" | auto, accuracy, macro_recall | What' in settings_table()

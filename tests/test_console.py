@@ -1,0 +1,295 @@
+"""Untrusted text made safe; the two streams and the log."""
+
+import io
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from xception_cli import console
+from xception_cli.console import Screen, emit, fail, is_interactive, new_table, safe, show
+
+MARKUP = [":smile:.jpg", "[red]a[/blue].jpg", "[/].jpg", "[bold]x.jpg", "[link=http://x]y[/link]"]
+STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ?")
+
+
+def logged(path: Path) -> list[str]:
+    """The log's lines without their times."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert all(STAMP.match(line) for line in lines)
+    return [STAMP.sub("", line) for line in lines]
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def attach_terminal(monkeypatch) -> Terminal:
+    """Make stderr a terminal. Not a fixture: pytest sets stderr anew between setup and call."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("NO_COLOR", "FORCE_COLOR", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é 日本 😀", "plain é 日本 😀"),
+        ("\x1b[2J", r"\x1b[2J"),
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("\x1b]52;c;Zm9v\x1b\\", "\\x1b]52;c;Zm9v\\x1b\\"),
+        ("\x9b31m", r"\x9b31m"),
+        ("\x7f\x00\t\r", r"\x7f\x00\x09\x0d"),
+        ("a\nb", r"a\x0ab"),
+        ("gpj.\u202eexe", r"gpj.\u202eexe"),
+        ("a\u2028b\u2029c\u200bd\ufeff", r"a\u2028b\u2029c\u200bd\ufeff"),
+        ("\ue000\u0378", r"\ue000\u0378"),
+        (os.fsdecode(b"caf\xe9\x1b.jpg"), r"caf\xe9\x1b.jpg"),
+        ("\ud800", r"\ud800"),
+        (Path("a/b"), "a/b"),
+        (None, "None"),
+        ("", ""),
+    ],
+    ids=repr,
+)
+def test_untrusted_text_is_shown_without_what_a_terminal_obeys(text, shown):
+    assert show(text) == shown
+    assert safe(text) == shown.replace(r"\x0a", "\n")
+
+
+def test_every_character_is_safe_to_show():
+    for start in range(0, 0x110000, 200):
+        text = "".join(map(chr, range(start, min(start + 200, 0x110000))))
+        shown = safe(text)
+        shown.encode()  # no lone surrogate is left
+        assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e]", shown) is None
+
+
+def test_a_name_of_a_megabyte_is_cut_and_says_so():
+    started = time.monotonic()
+    assert show("x" * 1_000_000) == "x" * 200 + "…"
+    assert time.monotonic() - started < 5
+    assert show("x" * 200) == "x" * 200
+
+
+def test_what_is_said_goes_to_stderr_and_never_to_stdout(capsys):
+    screen = Screen()
+    screen.say("one")
+    screen.say("two", style="bold red")
+    table = new_table("name", ">n")
+    table.add_row("a", "10")
+    screen.table(table)
+    fail("three", "four")
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = ["one", "two", "name   n", "a     10", "error: three", "hint: four"]
+    assert [line.rstrip() for line in err.splitlines()] == lines
+
+
+@pytest.mark.parametrize("name", MARKUP)
+def test_markup_and_emoji_codes_in_a_name_are_printed_literally(capsys, tmp_path, name):
+    def table():
+        made = new_table(name, title=name)
+        made.add_row(name)
+        return made
+
+    screen = Screen()
+    screen.log_to(tmp_path / "log")
+    screen.say(name, style="bold")
+    screen.table(table())
+    emit(name)
+    emit(table())
+    out, err = capsys.readouterr()
+    assert [line.strip() for line in err.splitlines()] == [name] * 4
+    assert [line.strip() for line in out.splitlines()] == [name] * 4
+    assert [line.strip() for line in logged(tmp_path / "log")] == [name] * 4
+
+
+def test_escapes_reach_neither_the_terminal_nor_the_log(tmp_path, monkeypatch):
+    terminal = attach_terminal(monkeypatch)
+    screen = Screen()
+    screen.log_to(tmp_path / "log")
+    screen.say("\x1b[2J\x1b]52;c;x\x07\x9b1m\r\u202e" + os.fsdecode(b"\xe9"))
+    expected = r"\x1b[2J\x1b]52;c;x\x07\x9b1m\x0d\u202e\xe9"
+    assert terminal.getvalue() == expected + "\n"
+    assert logged(tmp_path / "log") == [expected]
+
+
+def test_colour_is_for_the_terminal_and_never_for_the_log(tmp_path, monkeypatch):
+    terminal = attach_terminal(monkeypatch)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    screen = Screen()
+    screen.log_to(tmp_path / "log")
+    screen.say("bad", style="bold red")
+    table = new_table("column", title="title")
+    table.add_row("a")
+    screen.table(table)
+    assert "\x1b[" in terminal.getvalue()  # the control: this terminal has colour
+    assert "\x1b" not in (tmp_path / "log").read_text()
+    assert [line.strip() for line in logged(tmp_path / "log")] == ["bad", "title", "column", "a"]
+
+
+def test_a_piped_message_is_not_wrapped(capsys):
+    line = "word " * 100
+    Screen().say(line.strip())
+    assert capsys.readouterr().err == line.strip() + "\n"
+
+
+def test_the_log_gets_what_was_said_before_it_was_opened(tmp_path, capsys):
+    screen = Screen()
+    screen.say("before")
+    screen.say("only logged", log_only=True)
+    screen.log_to(tmp_path / "log")
+    screen.say("after")
+    screen.log_to(None)
+    screen.say("too late")
+    assert logged(tmp_path / "log") == ["before", "only logged", "after"]
+    assert capsys.readouterr().err == "before\nafter\ntoo late\n"
+
+
+def test_a_second_log_gets_only_what_is_said_from_then_on(tmp_path):
+    screen = Screen()
+    screen.log_to(tmp_path / "first")
+    screen.say("one")
+    screen.log_to(tmp_path / "second")
+    screen.say("two")
+    assert logged(tmp_path / "first") == ["one"]
+    assert logged(tmp_path / "second") == ["two"]
+
+
+def test_a_log_is_added_to_and_not_begun_anew(tmp_path):
+    for _ in range(2):
+        screen = Screen()
+        screen.log_to(tmp_path / "log")
+        screen.say("line")
+    assert logged(tmp_path / "log") == ["line", "line"]
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path, capsys):
+    screen = Screen()
+    screen.log_to(tmp_path / "gone" / "log")
+    screen.say("one")
+    screen.say("two")
+    assert capsys.readouterr().err == "one\ntwo\n"
+
+
+def test_a_quiet_screen_only_logs(tmp_path, capsys):
+    screen = Screen()
+    screen.quiet = True
+    screen.log_to(tmp_path / "log")
+    screen.say("said")
+    table = new_table("column")
+    screen.table(table)
+    with screen.bar("phase", 10) as bar:
+        bar.advance(10)
+    assert capsys.readouterr() == ("", "")
+    assert logged(tmp_path / "log") == ["said", "column"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("TERM", "dumb"), ("CI", "true"), ("NO_COLOR", "1")], ids=str
+)
+def test_bars_move_only_on_a_capable_terminal(monkeypatch, name, value):
+    attach_terminal(monkeypatch)
+    assert is_interactive()
+    monkeypatch.setenv(name, value)
+    assert not is_interactive()
+
+
+def test_bars_do_not_move_in_a_pipe(capsys):
+    assert not is_interactive()
+
+
+def test_a_quick_phase_in_a_pipe_prints_nothing(capsys, tmp_path):
+    screen = Screen()
+    screen.log_to(tmp_path / "log")
+    with screen.bar("phase", 100) as bar:
+        for _ in range(100):
+            bar.advance(1, "note")
+    assert capsys.readouterr() == ("", "")
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_long_phase_in_a_pipe_gives_a_line_every_thirty_seconds(capsys, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with Screen().bar("reading", 100) as bar, Screen().bar("x", 9, heartbeat=False) as silent:
+        for _ in range(7):
+            now[0] += 10
+            bar.advance(5, "loss 0.5")
+            silent.advance(1)
+    assert capsys.readouterr().err.splitlines() == [
+        "reading: 15 of 100, 0.5 images/s  loss 0.5",
+        "reading: 30 of 100, 0.5 images/s  loss 0.5",
+    ]
+
+
+def test_the_speed_after_a_restart_counts_only_what_was_done_since(capsys, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with Screen().bar("epoch 1", 1000) as bar:
+        now[0] += 20
+        bar.restart("epoch 2", 600)
+        now[0] += 20
+        bar.advance(20)
+        now[0] += 20
+        bar.advance(20)
+    assert capsys.readouterr().err == "epoch 2: 640 of 1000, 1.0 images/s\n"
+
+
+def test_a_bar_on_a_terminal_is_gone_afterwards_and_lets_messages_through(capsys, monkeypatch):
+    terminal = attach_terminal(monkeypatch)
+    screen = Screen()
+    with screen.bar("outer", 4) as outer:
+        with screen.bar("inner", 2) as inner:
+            inner.advance(2, "note")
+        outer.advance(4)
+        screen.say("[red]said[/]")
+        emit("data")
+    screen.say("after")
+    drawn = terminal.getvalue()
+    assert "outer" in drawn
+    assert "inner" in drawn
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", drawn).splitlines()
+    assert plain[-1] == "after"
+    assert "\x1b[2K[red]said[/]\n" in drawn
+    assert capsys.readouterr().out == "data\n"  # data never mixes with the bar
+
+
+def test_a_bar_that_ends_in_an_error_leaves_the_screen_usable(monkeypatch):
+    attach_terminal(monkeypatch)
+    screen = Screen()
+    with screen.bar("outer", 2) as outer:
+        with pytest.raises(KeyError), screen.bar("inner", 2):
+            raise KeyError
+        outer.advance(1)
+        assert [task.description for task in screen._progress.tasks] == ["outer"]
+    with pytest.raises(KeyError), screen.bar("again", 2):
+        raise KeyError
+    assert screen._progress is None
+
+
+def test_a_path_that_is_not_utf_8_can_be_emitted(capsys):
+    emit(os.fsdecode(b"caf\xe9"))
+    assert capsys.readouterr().out == "caf\\xe9\n"
+
+
+def test_names_fold_in_a_narrow_table_and_numbers_stay_whole(capsys):
+    table = new_table("name", ">n")
+    table.add_row("x" * 400, "123456")
+    emit(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert "".join(line[:194].strip() for line in lines[1:]).count("x") == 400
+    assert lines[1].endswith("123456")

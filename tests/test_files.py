@@ -1,0 +1,225 @@
+"""Durable writes, digests of content, and CSV that a spreadsheet cannot run."""
+
+import csv
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from xception_cli.errors import ArtifactError, MachineError
+from xception_cli.files import errno_name, file_digest, from_csv, to_csv, utf8, write_durably
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that any user can reach; pytest's own are closed to others."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o777)
+    try:
+        yield path
+    finally:
+        path.chmod(0o777)
+        for folder, names, _ in os.walk(path):  # top down: opened before it is entered
+            for name in names:
+                Path(folder, name).chmod(0o777)
+        shutil.rmtree(path)
+
+
+@contextmanager
+def as_ordinary_user() -> Iterator[None]:
+    """Be a user whom permissions stop; the saved user id leads back."""
+    if os.geteuid() != 0:
+        yield
+        return
+    if not hasattr(os, "setresuid"):
+        pytest.skip("root here cannot lay its rights down and take them up again")
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_whole_and_no_temporary_one_is_left(tmp_path):
+    path = tmp_path / "a.bin"
+    for content in (b"", b"first", os.urandom(3_000_000), b"short"):
+        write_durably(path, content)
+        assert path.read_bytes() == content
+        assert names_in(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], ids=oct)
+def test_the_mode_of_a_file_follows_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_durably(tmp_path / "a", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.bin"
+    write_durably(path, b"old")
+    script = f"""
+import resource
+from pathlib import Path
+from xception_cli.errors import MachineError
+from xception_cli.files import write_durably
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+write_durably(Path({str(tmp_path / "small")!r}), b"s" * 10_000)  # the control: this much fits
+try:
+    write_durably(Path({str(path)!r}), b"n" * 10_001)
+except MachineError as error:
+    print(error.message, error.hint, error.exit_code, sep="|")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        f"cannot write {path} (10,001 bytes): File too large|free some space or choose another "
+        "--output; what was saved before is intact|5"
+    ]
+    assert path.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["a.bin", "small"]
+
+
+def test_a_disk_without_space_is_called_that(tmp_path, monkeypatch):
+    def full(descriptor, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_durably(tmp_path / "a", b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(MachineError, match=r"cannot write .*: No space left on device"):
+            write_durably(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert names_in(tmp_path) == ["a"]
+
+
+def test_a_passing_fault_of_a_network_disk_is_tried_again_and_a_lasting_one_is_told(
+    tmp_path, monkeypatch
+):
+    faults, waits = [], []
+    real = os.write
+
+    def flaky(descriptor, content):
+        if len(faults) < limit:
+            faults.append(1)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, content)
+
+    monkeypatch.setattr("time.sleep", waits.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", flaky)
+        limit = 2
+        write_durably(tmp_path / "a", b"content")
+        limit = 5
+        with pytest.raises(MachineError, match="Input/output error"):
+            write_durably(tmp_path / "a", b"other")
+    assert (tmp_path / "a").read_bytes() == b"content"
+    assert (len(faults), waits) == (5, [1, 2, 1, 2])
+    assert names_in(tmp_path) == ["a"]
+
+
+def test_a_folder_that_is_gone_is_a_machine_error(tmp_path):
+    with pytest.raises(MachineError, match="No such file or directory"):
+        write_durably(tmp_path / "gone" / "a", b"x")
+
+
+def test_a_read_only_folder_is_a_machine_error_and_keeps_its_file():
+    with open_folder() as folder:
+        write_durably(folder / "a", b"old")
+        folder.chmod(0o555)
+        with as_ordinary_user(), pytest.raises(MachineError, match="Permission denied"):
+            write_durably(folder / "a", b"new")
+        assert (folder / "a").read_bytes() == b"old"
+
+
+def test_the_digest_of_a_file_is_its_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 1_000_000)
+    assert file_digest(tmp_path / "a") == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+
+
+def test_an_error_number_has_its_name_and_an_error_without_one_has_none():
+    assert errno_name(OSError(errno.ENOSPC, "full")) == "ENOSPC"
+    assert errno_name(OSError("no number")) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("plain.jpg", "plain.jpg"),
+        ("crème brûlée 😀", "crème brûlée 😀"),
+        (os.fsdecode(b"caf\xe9.jpg"), r"caf\xe9.jpg"),
+        (os.fsdecode(b"\xff\xfe"), r"\xff\xfe"),
+    ],
+)
+def test_bytes_that_are_not_utf_8_are_written_out(name, written):
+    assert utf8(name) == written
+    written.encode()
+
+
+HOSTILE = [
+    "=HYPERLINK(\"http://x\",\"y\")", "+1", "-1", "@x", "\tx", "\rx", "\0x", "'", "''", "'quoted'",
+    "'=x", "''=x", "a,b", 'say "hi"', "two\nlines", "two\r\nlines", "one\rother", "\n", "",
+    " spaces ", "crème", "😀", "1.5", "日本\u202e", "x" * 10_000,
+]  # fmt: skip
+
+
+def test_hostile_text_comes_back_equal_from_a_csv_file(tmp_path):
+    rows = [[text, text[::-1]] for text in HOSTILE]
+    (tmp_path / "a.csv").write_bytes(to_csv(["a", "b"], rows))
+    assert from_csv(tmp_path / "a.csv", ["a", "b"]) == rows
+
+
+def test_no_cell_of_a_csv_file_begins_as_a_formula_and_each_row_is_one_row(tmp_path):
+    (tmp_path / "a.csv").write_bytes(to_csv(["a", "b"], [[text, "end"] for text in HOSTILE]))
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        _, *rows = csv.reader(file)
+    assert [row[1] for row in rows] == ["end"] * len(HOSTILE)
+    assert [row[0] for row in rows if row[0][:1] in tuple("=+-@\t\r\0")] == []
+    assert rows[0][0] == "'" + HOSTILE[0]
+    assert [row[0] for row in rows[12:14]] == HOSTILE[12:14]  # what is harmless is left alone
+
+
+def test_a_csv_file_is_exactly_these_bytes():
+    rows = [[1, -2, 0.1234567, -1e-9, 1e20, float("nan")], [None, True, "é", "-x", "a,b", 2.0]]
+    assert to_csv(["a", "b", "c", "d", "e", "f"], rows) == (
+        b'a,b,c,d,e,f\n1,-2,0.123457,-1e-09,1e+20,nan\n,True,\xc3\xa9,\'-x,"a,b",2\n'
+    )
+
+
+def test_a_csv_file_without_rows_is_its_header(tmp_path):
+    (tmp_path / "a.csv").write_bytes(to_csv(["a", "b"], []))
+    assert (tmp_path / "a.csv").read_bytes() == b"a,b\n"
+    assert from_csv(tmp_path / "a.csv", ["a", "b"]) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"a,c\n1,2\n", b"b,a\n1,2\n", b"a,b\n1\n", b"a,b\n1,2,3\n", b"a,b\n\xff,2\n", b'a,b\n"' +
+     b"x" * 200_000 + b'",2\n'],
+    ids=["empty", "another column", "another order", "too short", "too long", "not UTF-8", "huge"],
+)  # fmt: skip
+def test_another_file_than_we_wrote_is_refused(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"a\.csv"):
+        from_csv(tmp_path / "a.csv", ["a", "b"])
+
+
+def test_a_missing_csv_file_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match=r"cannot read .*a\.csv"):
+        from_csv(tmp_path / "a.csv", ["a"])

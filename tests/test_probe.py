@@ -1,0 +1,152 @@
+"""The linear probe: scikit-learn's logistic regression, faster; and honest about itself."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from xception_cli.model import probe as probes
+from xception_cli.model.network import FEATURES, build_seeded_network
+from xception_cli.model.probe import fit_probe
+
+
+def drawn(count: int, width: int, classes: int, *, distance: float, seed: int = 0):
+    """Draw features: Gaussian clouds, `distance` standard deviations apart along each axis."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    centres = generator.normal(0, distance, (classes, width))
+    values = centres[labels] + generator.normal(0, 1, (count, width))
+    return (0.3 + 0.1 * values).astype(np.float32), labels
+
+
+def scaled(features: np.ndarray) -> np.ndarray:
+    return (features - features.mean(0)) / features.std()
+
+
+# Equal to scikit-learn
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "classes"), [(45, FEATURES, 3), (40, FEATURES, 2), (120, 30, 4), (90, 20, 2)]
+)
+def test_the_logits_are_those_of_scikit_learn_on_the_same_features(count, width, classes):
+    features, labels = drawn(count, width, classes, distance=0.15)
+    found = fit_probe(features, labels, class_count=classes, seed=0)
+    reference = LogisticRegression(C=found.strength, max_iter=5000, tol=1e-8)
+    reference.fit(scaled(features).astype(np.float64), labels)
+    new, _ = drawn(50, width, classes, distance=0.15, seed=9)
+    new_scaled = (new - features.mean(0)) / features.std()
+    expected = reference.decision_function(new_scaled)
+    logits = found.logits(new).double().numpy()
+    if classes == 2:  # scikit-learn gives the difference of the two
+        logits = logits[:, 1] - logits[:, 0]
+    else:
+        expected, logits = (v - v.mean(1, keepdims=True) for v in (expected, logits))
+    np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
+    assert np.abs(logits - expected[::-1]).max() > 0.5 * np.abs(expected).max()
+    probabilities = torch.softmax(found.logits(new), 1).numpy()
+    np.testing.assert_allclose(probabilities, reference.predict_proba(new_scaled), atol=0.01)
+
+
+def test_the_strength_is_the_best_of_a_cross_validation_and_its_hits_are_counted():
+    features, labels = drawn(90, 100, 3, distance=0.2)
+    labels = np.where(np.arange(90) % 7 == 0, 0, labels)
+    found = fit_probe(features, labels, class_count=3, seed=4)
+    order = np.random.default_rng(4).permutation(90)
+    values, targets = scaled(features)[order], labels[order]
+    folds = StratifiedKFold(5, shuffle=True, random_state=4)
+    hits, losses = {}, {}
+    for strength in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):
+        model = LogisticRegression(C=strength, max_iter=1000)
+        likely = cross_val_predict(model, values, targets, cv=folds, method="predict_proba")
+        hits[strength] = int((likely.argmax(1) == targets).sum())
+        losses[strength] = log_loss(targets, likely)
+    assert len(set(hits.values())) > 2  # else the choice would be no choice
+    assert found.strength == min(losses, key=losses.get)
+    assert found.correct == hits[found.strength]
+    assert (found.tested, found.folds) == (90, 5)
+
+
+def test_the_probe_is_the_head_of_the_network():
+    features, labels = drawn(30, FEATURES, 3, distance=0.5)
+    found = fit_probe(features, labels, class_count=3, seed=0)
+    head = build_seeded_network(3, 0).last_linear
+    head.load_state_dict({"weight": found.weight, "bias": found.bias})
+    with torch.no_grad():
+        expected = head(torch.from_numpy(features))
+    torch.testing.assert_close(found.logits(features), expected)
+    assert (found.logits(features).argmax(1).numpy() == labels).all()
+
+
+# It learns, and only what there is to learn
+
+
+def test_separable_classes_are_told_apart_and_shuffled_labels_are_not():
+    features, labels = drawn(300, 20, 3, distance=3.0)
+    found = fit_probe(features, labels, class_count=3, seed=0)
+    assert found.correct == found.tested == 300
+    shuffled = np.random.default_rng(1).permutation(labels)
+    chance = fit_probe(features, shuffled, class_count=3, seed=0)
+    assert 0.2 < chance.correct / chance.tested < 0.45
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_same_probe_comes_out_twice(classes):
+    features, labels = drawn(60, 100, classes, distance=0.3)
+    first, again = (fit_probe(features, labels, class_count=classes, seed=7) for _ in range(2))
+    assert torch.equal(first.weight, again.weight)
+    assert torch.equal(first.bias, again.bias)
+    assert (first.strength, first.correct) == (again.strength, again.correct)
+    other = fit_probe(features[:-classes], labels[:-classes], class_count=classes, seed=7)
+    assert not torch.equal(first.weight, other.weight)
+
+
+# Few images, and many
+
+
+def test_a_class_of_one_image_is_fitted_but_cannot_be_cross_validated():
+    features, labels = drawn(21, 50, 3, distance=2.0)
+    labels = np.where(np.arange(21) == 20, 2, labels % 2)
+    features[20] += 1.0
+    found = fit_probe(features, labels, class_count=3, seed=0)
+    assert (found.correct, found.tested, found.folds) == (None, 0, 0)
+    assert found.weight.shape == (3, 50)
+    assert found.logits(features)[20].argmax() == 2
+
+
+def test_two_images_of_a_class_make_two_folds():
+    features, labels = drawn(20, 50, 2, distance=2.0)
+    labels = np.where(np.arange(20) < 2, 1, 0)
+    features[:2] += 1.0
+    found = fit_probe(features, labels, class_count=2, seed=0)
+    assert (found.correct, found.tested, found.folds) == (20, 20, 2)
+
+
+def test_features_that_are_all_the_same_do_not_stop_it():
+    features = np.full((12, 30), 0.25, dtype=np.float32)
+    found = fit_probe(features, np.arange(12) % 3, class_count=3, seed=0)
+    assert torch.isfinite(found.weight).all()
+    np.testing.assert_allclose(torch.softmax(found.logits(features), 1).numpy(), 1 / 3, atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_rare_class_may_be_missing_among_the_images_that_are_cross_validated(
+    monkeypatch, classes
+):
+    monkeypatch.setattr(probes, "_LARGEST_SEARCH", 30)
+    # Class 0 has 3 images, none of which is among the first 30 that this seed draws.
+    rare = np.random.default_rng(5).permutation(60)[[31, 40, 50]]
+    labels = 1 + np.arange(60) % (classes - 1)
+    labels[rare] = 0
+    generator = np.random.default_rng(2)
+    centres = generator.normal(0, 3, (classes, 20))
+    features = (centres[labels] + generator.normal(0, 1, (60, 20))).astype(np.float32)
+    found = fit_probe(features, labels, class_count=classes, seed=5)
+    first = found.logits(features)[:, 0]
+    assert first[labels == 0].min() > first[labels != 0].max()
+    if classes == 2:  # a single class is left, and nothing to tell apart
+        assert (found.correct, found.tested) == (None, 0)
+    else:
+        assert (found.correct, found.tested) == (30, 30)

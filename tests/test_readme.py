@@ -1,0 +1,80 @@
+"""The README cannot go stale: its commands, its settings table and its code are run or compared."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from xception_cli.config import settings_table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> tuple[str, str]:
+    """Return the first two one-line shell commands of the README."""
+    first, second = re.findall(r"```sh\n(.+)\n```", README)[:2]
+    return first, second
+
+
+def test_ci_runs_the_test_command_of_the_readme_word_for_word() -> None:
+    test_command = commands()[1]
+    assert test_command.endswith("-m pytest")
+    assert test_command in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_settings_table_is_the_generated_one() -> None:
+    assert settings_table() in README
+
+
+def test_the_map_names_every_module_and_no_other() -> None:
+    named = set(re.findall(r"^ *(\w+\.py)  ", README.split("## Map")[1], re.MULTILINE))
+    modules = {path.name for path in (ROOT / "xception_cli").rglob("*.py")}
+    assert named == modules - {"__init__.py", "__main__.py"}
+
+
+def test_links_inside_the_repository_lead_somewhere() -> None:
+    targets = [t for t in re.findall(r"\]\(([^)]+)\)", README) if "://" not in t]
+    assert targets
+    assert all((ROOT / target.split("#")[0]).exists() for target in targets)
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_the_first_command_trains_evaluates_and_predicts_in_a_fresh_clone(tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "-q", str(ROOT), "clone"], check=True, cwd=tmp_path)
+    done = subprocess.run(
+        ["bash", "-c", commands()[0]],
+        check=False,
+        cwd=tmp_path / "clone",
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    accuracy = re.search(r"result +val: accuracy ([\d.]+) %", done.stderr)
+    assert accuracy is not None
+    assert float(accuracy[1]) > 60  # a twelfth is chance
+    assert "apple" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_the_python_of_the_readme_runs(tmp_path: Path, imagenet: object) -> None:
+    """Both examples, on a run whose model stands where they expect it."""
+    from conftest import draw
+
+    from xception_cli.config import resolve
+    from xception_cli.training.run import run_training
+
+    for name, colour in (("a", (200, 50, 40)), ("b", (40, 60, 200))):
+        for i in range(6):
+            draw(tmp_path / "food" / name / f"{i}.jpg", colour, seed=i)
+    (tmp_path / "photo.jpg").write_bytes((tmp_path / "food" / "a" / "0.jpg").read_bytes())
+    settings = {"data": "food", "unfreeze": "head", "workers": 0}
+    run_training(resolve(settings, None), output=Path("runs/food"))
+    examples = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), {})

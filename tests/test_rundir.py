@@ -1,0 +1,262 @@
+"""Naming, locking and finding runs."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_files import as_ordinary_user, open_folder
+
+from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
+from xception_cli.rundir import (
+    RunDir,
+    choose_run_path,
+    find_run,
+    make_run,
+    read_json,
+    remove_tree,
+    write_json,
+)
+
+
+def start_run(name: str, started: str, *, finished: bool = True) -> RunDir:
+    run = RunDir(Path("runs") / name)
+    run.path.mkdir(parents=True)
+    write_json(run.info, {"started": started, "process": 1})
+    if finished:
+        write_json(run.result, {})
+    return run
+
+
+def test_the_files_of_a_run_have_these_names_and_naming_them_makes_nothing():
+    run = RunDir(Path("runs/food"))
+    named = [run.config, run.info, run.split, run.metrics, run.log, run.model, run.result]
+    assert [str(path.relative_to(run.path)) for path in named] == [
+        "config.toml", "run.json", "split.csv", "metrics.jsonl", "train.log", "model.safetensors",
+        "result.json",
+    ]  # fmt: skip
+    assert (run.checkpoints, run.features) == (
+        Path("runs/food/checkpoints"),
+        Path("runs/food/features"),
+    )
+    assert run.evaluation("val") == Path("runs/food/eval/val")
+    assert not run.is_finished
+    assert not Path("runs").exists()
+
+
+# --- making ------------------------------------------------------------------------------------
+
+
+def test_runs_on_one_folder_are_numbered_from_the_second(tmp_path):
+    data = tmp_path / "food"
+    paths = [make_run(data, None).path for _ in range(3)]
+    assert paths == [Path("runs/food"), Path("runs/food-2"), Path("runs/food-3")]
+    remove_tree(Path("runs/food-2"))
+    assert choose_run_path(data, None) == Path("runs/food-2")
+    assert sorted(p.name for p in Path("runs").iterdir()) == ["food", "food-3"]
+
+
+@pytest.mark.parametrize(
+    ("data", "name"), [("food/", "food"), ("../there", "there"), ("food/../../there", "there")]
+)
+def test_a_run_has_the_name_of_its_data_folder(tmp_path, monkeypatch, data, name):
+    (tmp_path / "here" / "food").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert choose_run_path(Path(data), None) == Path("runs") / name
+
+
+@pytest.mark.parametrize("data", [".", "/", "food/..", "link"])
+def test_a_run_inside_its_data_folder_is_refused(tmp_path, data):
+    (tmp_path / "food").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="would lie inside the data folder"):
+        choose_run_path(Path(data), None)
+
+
+def test_a_name_that_a_link_to_nothing_holds_is_taken(tmp_path):
+    Path("runs").mkdir()
+    Path("runs/food").symlink_to("gone")
+    assert make_run(tmp_path / "food", None).path == Path("runs/food-2")
+
+
+def test_the_output_asked_for_may_be_new_or_empty(tmp_path):
+    Path("empty").mkdir()
+    assert make_run(tmp_path / "food", Path("empty")).path == Path("empty")
+    assert make_run(tmp_path / "food", Path("new/below")).path == Path("new/below")
+    assert Path("new/below").is_dir()
+    assert not Path("runs").exists()
+
+
+def a_folder_with_a_file(path: Path) -> None:
+    path.mkdir()
+    (path / "x").touch()
+
+
+def a_file(path: Path) -> None:
+    path.touch()
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.symlink_to("gone")
+
+
+@pytest.mark.parametrize("make", [a_folder_with_a_file, a_file, a_link_to_nothing])
+def test_an_output_that_holds_something_is_refused_and_left_alone(tmp_path, make):
+    make(tmp_path / "out")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="out already exists and is not empty") as caught:
+        make_run(tmp_path / "food", tmp_path / "out")
+    assert caught.value.hint == f"xception train --resume {tmp_path / 'out'}, or another --output"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("make", [a_file, a_link_to_nothing])
+def test_runs_that_is_no_folder_is_a_machine_error(tmp_path, make):
+    make(Path("runs"))
+    with pytest.raises(MachineError, match=r"cannot make the run folder runs.food: "):
+        make_run(tmp_path / "food", None)
+
+
+def test_a_place_that_may_not_be_written_is_a_machine_error_before_anything_is_made():
+    with open_folder() as folder:
+        (folder / "closed").mkdir(mode=0o555)
+        for output in (folder / "closed" / "a" / "b", folder / "closed"):
+            with as_ordinary_user(), pytest.raises(MachineError, match=r"closed is not writable$"):
+                make_run(folder / "food", output)
+        with as_ordinary_user():
+            assert make_run(folder / "food", folder / "open").path.is_dir()
+
+
+def test_a_place_that_may_not_be_searched_is_a_machine_error():
+    with open_folder() as folder:
+        (folder / "closed").mkdir(mode=0)
+        made = f"cannot make the run folder {folder / 'closed'}"
+        for output, message in (
+            (folder / "closed", f"{made}: Permission denied"),
+            (folder / "closed" / "a", f"{made}/a: {folder / 'closed'} is not writable"),
+        ):
+            with as_ordinary_user(), pytest.raises(MachineError) as caught:
+                make_run(folder / "food", output)
+            assert caught.value.message == message
+
+
+# --- locking -----------------------------------------------------------------------------------
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from xception_cli.rundir import RunDir
+with RunDir(Path(sys.argv[1])).lock():
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_told_of_the_first_until_that_is_killed(tmp_path):
+    run = RunDir(tmp_path)
+    arguments = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "locked\n"
+        write_json(run.info, {"process": holder.pid, "started": "2024-01-01T00:00:00Z"})
+        with pytest.raises(RunBusyError) as caught, run.lock():
+            pass
+        assert caught.value.exit_code == 8
+        assert caught.value.message == (
+            f"another training is writing {tmp_path} (process {holder.pid}, "
+            "started 2024-01-01T00:00:00Z)"
+        )
+        run.info.write_text("damaged")
+        with pytest.raises(RunBusyError, match=f"is writing {tmp_path}$"), run.lock():
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with run.lock():
+        assert [p.name for p in tmp_path.iterdir()] == ["run.json"]  # no lock file
+
+
+def test_a_lock_ends_with_its_block_also_when_that_fails(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyError), RunDir(tmp_path).lock():
+            raise KeyError
+    with RunDir(tmp_path).lock(), pytest.raises(RunBusyError), RunDir(tmp_path).lock():
+        pass
+
+
+# --- finding -----------------------------------------------------------------------------------
+
+
+def test_the_latest_run_is_the_one_started_last_whatever_its_name_and_files_time():
+    new = start_run("a", "2024-03-01T00:00:00Z")
+    start_run("b", "2024-01-01T00:00:00Z")
+    start_run("c", "2024-02-01T00:00:00Z")
+    unfinished = start_run("d", "2024-04-01T00:00:00Z", finished=False)
+    Path("runs/no-run").mkdir()
+    os.utime(new.info, (0, 0))
+    assert find_run(None) == new
+    assert find_run(None, finished=False) == unfinished
+
+
+def test_a_damaged_run_does_not_hide_the_others():
+    damaged = start_run("z", "2030-01-01T00:00:00Z")
+    damaged.info.write_text('{"started": "2030')
+    good = start_run("a", "2024-01-01T00:00:00Z")
+    assert find_run(None) == good
+    remove_tree(good.path)
+    with pytest.raises(ArtifactError, match=r"cannot read runs.z.run\.json: "):
+        find_run(None).read_info()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_without_a_run_the_user_is_told_where_was_looked(tmp_path, finished):
+    if finished:
+        start_run("going", "2024-01-01T00:00:00Z", finished=False)
+    what = "finished run" if finished else "run"
+    with pytest.raises(UsageError) as caught:
+        find_run(None, finished=finished)
+    assert caught.value.message == f"there is no {what} in {tmp_path / 'runs'}"
+
+
+def test_a_run_is_found_by_its_path_finished_or_not_and_no_other_folder_is_one(tmp_path):
+    run = start_run("a", "2024-01-01T00:00:00Z", finished=False)
+    assert find_run(run.path) == run
+    for path in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(UsageError, match=r"is not a run folder \(it has no run\.json\)"):
+            find_run(path)
+
+
+# --- JSON --------------------------------------------------------------------------------------
+
+
+def test_an_object_comes_back_equal_from_a_json_file(tmp_path):
+    content = {"a": [1, 2.5, None, True], "é\n": {"caf\udce9": "😀"}}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+    (tmp_path / "a.json").read_bytes().decode("ascii")
+
+
+def test_a_number_that_json_does_not_know_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="nan"):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"{", b"[1]", b"null", b"\xff", b'{"a": 1} x'],
+    ids=["missing", "empty", "cut", "a list", "null", "not UTF-8", "more behind"],
+)
+def test_a_damaged_json_file_is_refused_by_name(tmp_path, content):
+    if content is not None:
+        (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"run\.json"):
+        RunDir(tmp_path).read_info()
+
+
+def test_a_tree_is_removed_and_one_that_is_gone_is_fine(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").touch()
+    remove_tree(tmp_path / "a")
+    remove_tree(tmp_path / "a")
+    assert not list(tmp_path.iterdir())

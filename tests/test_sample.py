@@ -1,0 +1,121 @@
+"""The drawn data set: what is in it, that it never changes, and that it is worth learning."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xception_cli.data.sample import FOODS, draw_sample
+from xception_cli.errors import MachineError, UsageError
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything below a folder, by its path in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> dict[str, bytes]:
+    """Three pictures of every food."""
+    folder = tmp_path_factory.mktemp("drawn")
+    assert draw_sample(folder, images=3) == 36
+    return contents(folder)
+
+
+def test_a_sample_holds_one_folder_per_food_and_nothing_else(drawn, tmp_path):
+    assert draw_sample(tmp_path / "new" / "food", classes=2, images=2) == 4
+    names = ["apple/apple_000.jpg", "apple/apple_001.jpg", "bagel/bagel_000.jpg"]
+    assert list(contents(tmp_path / "new" / "food")) == [*names, "bagel/bagel_001.jpg"]
+    assert list(FOODS) == sorted(FOODS)
+    assert list(drawn) == [f"{food}/{food}_{n:03}.jpg" for food in FOODS for n in range(3)]
+
+
+def test_a_picture_depends_on_its_food_and_number_alone(drawn, tmp_path):
+    draw_sample(tmp_path / "fewer", classes=3, images=2)
+    fewer = contents(tmp_path / "fewer")
+    assert fewer == {name: drawn[name] for name in fewer}
+    assert len(set(drawn.values())) == len(drawn)  # and other numbers give other pictures
+
+
+def test_every_picture_is_a_photo_like_rgb_jpeg(drawn):
+    sizes = set()
+    for content in drawn.values():
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            assert (image.format, image.mode) == ("JPEG", "RGB")
+            assert 240 <= min(image.size) <= max(image.size) <= 400
+            assert np.asarray(image).std() > 10  # not blank, not black
+            sizes.add(image.size)
+    assert len(sizes) > 10
+    assert max(map(len, drawn.values())) < 100_000
+
+
+def test_the_foods_have_their_colours(drawn):
+    def green_to_red(food: str) -> float:
+        centres = []
+        for number in range(3):
+            with Image.open(io.BytesIO(drawn[f"{food}/{food}_{number:03}.jpg"])) as image:
+                width, height = image.size
+                box = (width * 0.3, height * 0.3, width * 0.7, height * 0.7)
+                centres.append(np.asarray(image.crop(box), float).mean((0, 1)))
+        red, green, _ = np.mean(centres, 0)
+        return green / red
+
+    ratios = {food: green_to_red(food) for food in FOODS}
+    assert len({round(ratio, 3) for ratio in ratios.values()}) == len(FOODS)
+    assert max(ratios["strawberry"], ratios["tomato"]) < min(ratios["lemon"], ratios["pear"])
+
+
+def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    for target in (tmp_path, tmp_path / "mine.txt"):
+        with pytest.raises(UsageError, match="nothing is overwritten") as caught:
+            draw_sample(target)
+        assert caught.value.hint
+    assert contents(tmp_path) == {"mine.txt": b"precious"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"classes": 1}, {"classes": 13}, {"images": 1}, {"images": 1001}]
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_written(wrong, tmp_path):
+    with pytest.raises(UsageError, match=f"not {next(iter(wrong.values()))}$"):
+        draw_sample(tmp_path / "food", **wrong)
+    assert not (tmp_path / "food").exists()
+
+
+def test_a_place_that_cannot_be_written_is_a_problem_of_the_machine(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match="cannot write"):
+        draw_sample(tmp_path / "file" / "food")
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_the_sample_is_neither_trivial_nor_hopeless_for_a_linear_probe(imagenet, tmp_path):
+    import torch
+
+    from xception_cli.data.transforms import Preprocessing
+    from xception_cli.model.network import build_network, pool
+    from xception_cli.model.probe import fit_probe
+
+    draw_sample(tmp_path / "food")
+    network = build_network(12).eval().to(memory_format=torch.channels_last)
+    network.load_state_dict(imagenet.backbone, strict=False)
+    preprocessing = Preprocessing()
+    transform = preprocessing.evaluation_transform()
+    features = []
+    paths = sorted((tmp_path / "food").rglob("*.jpg"))
+    for start in range(0, len(paths), 32):
+        pictures = [transform(Image.open(path)) for path in paths[start : start + 32]]
+        pixels = preprocessing.normalize(torch.stack(pictures))
+        with torch.inference_mode():
+            activations = network.features(pixels.contiguous(memory_format=torch.channels_last))
+            features.append(pool(torch.relu(activations)))
+    labels = np.repeat(np.arange(12), 40)
+    probe = fit_probe(torch.cat(features).numpy(), labels, class_count=12, seed=0)
+    assert probe.correct is not None
+    assert 0.70 <= probe.correct / probe.tested <= 0.95

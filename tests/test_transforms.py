@@ -1,0 +1,206 @@
+"""The pixel numbers, and the transforms made from them."""
+
+import math
+
+import numpy as np
+import pretrainedmodels
+import pytest
+import torch
+from PIL import Image
+
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import ArtifactError
+from xception_cli.runtime import drawing_from
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def test_the_numbers_are_those_the_imagenet_weights_were_published_with():
+    published = pretrainedmodels.pretrained_settings["xception"]["imagenet"]
+    ours = Preprocessing()
+    assert [3, ours.image_size, ours.image_size] == published["input_size"]
+    assert [ours.mean] * 3 == published["mean"]
+    assert [ours.std] * 3 == published["std"]
+    assert published["input_range"] == [0, 1]
+    assert ours.image_size / ours.resize_size == pytest.approx(published["scale"], abs=0.01)
+
+
+@pytest.mark.parametrize(("size", "resize"), [(299, 333), (71, 79), (150, 167), (2048, 2281)])
+def test_the_proportion_of_the_crop_is_kept_for_other_sizes(size, resize):
+    assert Preprocessing.for_size(size) == Preprocessing(size, resize, 0.5, 0.5)
+
+
+def plain_pillow(image: Image.Image, resize: int, size: int) -> Image.Image:
+    """The same by Pillow alone."""
+    width, height = image.size
+    if width <= height:
+        width, height = resize, int(resize * height / width)
+    else:
+        width, height = int(resize * width / height), resize
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(96, 96), (200, 100), (100, 201), (333, 400), (1, 1), (60, 3), (79, 79), (500, 375)],
+)
+@pytest.mark.parametrize("size", [71, 150])
+def test_the_evaluation_transform_is_pillows_resize_and_centre_crop(width, height, size):
+    preprocessing = Preprocessing.for_size(size)
+    image = picture(width, height)
+    found = preprocessing.evaluation_transform()(image)
+    reference = tensor(plain_pillow(image, preprocessing.resize_size, size))
+    assert found.dtype is torch.uint8
+    assert torch.equal(found, reference)
+    if width > 10:
+        other = tensor(plain_pillow(image, preprocessing.resize_size + 2, size))
+        assert not torch.equal(found, other)  # the control: another size is seen
+
+
+def test_the_evaluation_transform_draws_nothing():
+    transform, image = Preprocessing.for_size(71).evaluation_transform(), picture(90, 80)
+    views = []
+    for seed in (0, 1):
+        with drawing_from(seed):
+            views.append(transform(image))
+    assert torch.equal(*views)
+
+
+def test_normalized_pixels_are_those_of_the_published_formula():
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, 3, 16, 16)
+    found = Preprocessing(mean=0.4, std=0.2).normalize(pixels)
+    assert (found.dtype, found.shape) == (torch.float32, pixels.shape)
+    reference = (np.arange(256) / 255 - 0.4) / 0.2
+    assert np.allclose(found[1, 2].flatten().numpy(), reference, atol=1e-6)
+    ours = Preprocessing().normalize(pixels)
+    assert (ours.min().item(), ours.max().item()) == (-1.0, 1.0)
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("augment", ["light", "none"])
+def test_a_training_view_is_a_function_of_the_drawn_seed_only(augment):
+    preprocessing = Preprocessing.for_size(71)
+    first = preprocessing.training_transform(augment=augment, flip=True)
+    second = preprocessing.training_transform(augment=augment, flip=True)
+    image = picture(120, 90)
+    views = []
+    for transform, seed in ((first, 3), (first, 3), (second, 3), (first, 4)):
+        with drawing_from("view", seed):
+            views.append(transform(image))
+        torch.rand(7)
+        np.random.rand(3)
+    assert views[0].shape == (3, 71, 71)
+    assert views[0].dtype is torch.uint8
+    assert torch.equal(views[0], views[1])
+    assert torch.equal(views[0], views[2])
+    assert not torch.equal(views[0], views[3])
+
+
+def views_of(image: Image.Image, count: int, **options) -> list[torch.Tensor]:
+    transform = Preprocessing.for_size(71).training_transform(**options)
+    views = []
+    for seed in range(count):
+        with drawing_from(seed):
+            views.append(transform(image).float())
+    return views
+
+
+def mirrored(views: list[torch.Tensor]) -> int:
+    """Count the views of a picture that grows brighter to the right which do not."""
+    return sum(view[:, 20:50, 18:30].mean() > view[:, 20:50, 41:53].mean() for view in views)
+
+
+@pytest.mark.parametrize("augment", ["light", "none"])
+def test_without_flip_no_view_is_mirrored_and_with_it_about_half(augment):
+    ramp = np.linspace(20, 190, 128).astype(np.uint8)
+    image = Image.fromarray(np.stack([np.tile(ramp, (128, 1))] * 3, -1))
+    assert mirrored(views_of(image, 100, augment=augment, flip=False)) == 0
+    assert 30 <= mirrored(views_of(image, 100, augment=augment, flip=True)) <= 70
+
+
+def test_without_augmentation_a_view_is_only_a_crop_and_with_it_colours_change_too():
+    grey = Image.new("RGB", (100, 80), (120, 60, 30))
+    for view in views_of(grey, 20, augment="none", flip=True):
+        assert view.amax((1, 2)).tolist() == view.amin((1, 2)).tolist() == [120, 60, 30]
+    changed = [
+        view.mean((1, 2)).tolist() != [120, 60, 30]
+        for view in views_of(grey, 40, augment="light", flip=True)
+    ]
+    assert 5 <= sum(changed) <= 30  # at most the half to which it is applied
+
+
+def test_a_crop_keeps_at_least_35_percent_of_the_picture():
+    ramp = np.linspace(0, 255, 200).round().astype(np.uint8)
+    across = np.tile(ramp, (200, 1))
+    image = Image.fromarray(np.stack([across, across.T, across], -1))
+    areas = []
+    for view in views_of(image, 100, augment="none", flip=True):
+        width, height = (float(view[c].max() - view[c].min()) / 255 for c in (0, 1))
+        areas.append(width * height)
+    assert min(areas) > 0.33
+    assert min(areas) < 0.45
+    assert max(areas) > 0.9
+
+
+# --- in the model file -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "made",
+    [Preprocessing(), Preprocessing.for_size(71), Preprocessing(100, 100, 0.0, 1e-3)],
+    ids=["default", "small", "odd"],
+)
+def test_preprocessing_comes_back_equal_from_plain_data(made):
+    assert Preprocessing.from_dict(made.to_dict()) == made
+    assert set(made.to_dict()) == {"image_size", "resize_size", "mean", "std"}
+
+
+GOOD = Preprocessing().to_dict()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {**GOOD, "image_size": 70},
+        {**GOOD, "image_size": 334},
+        {**GOOD, "resize_size": 4097},
+        {**GOOD, "resize_size": 10**9},
+        {**GOOD, "image_size": 299.0},
+        {**GOOD, "image_size": True},
+        {**GOOD, "image_size": None},
+        {**GOOD, "mean": "0.5"},
+        {**GOOD, "mean": [0.5, 0.5, 0.5]},
+        {**GOOD, "mean": math.nan},
+        {**GOOD, "mean": math.inf},
+        {**GOOD, "std": 0.0},
+        {**GOOD, "std": -1.0},
+        {**GOOD, "std": math.nan},
+        {**GOOD, "std": math.inf},
+        {**GOOD, "std": None},
+        {**GOOD, "crop": 1},
+        {**GOOD, 5: 1},
+        None,
+        [1, 2],
+        "text",
+    ],
+    ids=repr,
+)
+def test_impossible_preprocessing_is_refused(data):
+    with pytest.raises(ArtifactError, match="preprocessing in the model file"):
+        Preprocessing.from_dict(data)
+
+
+def test_the_largest_preprocessing_that_is_accepted_is_accepted():
+    data = {**GOOD, "image_size": 4096, "resize_size": 4096}
+    assert Preprocessing.from_dict(data).to_dict() == data

@@ -1,0 +1,345 @@
+"""The commands: read options, call one function, print, exit code. No torch at import."""
+
+import dataclasses
+import inspect
+import json
+import os
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xception_cli import __version__
+from xception_cli.config import TrainConfig, flag, resolve, setting_type
+from xception_cli.console import emit, fail, quoted, say, screen, show
+from xception_cli.errors import MachineError, UsageError, XceptionError
+
+app = typer.Typer(
+    name="xception",
+    help="Fine-tune an ImageNet-pretrained Xception on a folder of photos.",
+    epilog="Start with: xception sample ./food, then xception train --data ./food",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+weights_app = typer.Typer(
+    help="The pretrained weights: where they come from, and whether they are the right ones.",
+    no_args_is_help=True,
+)
+app.add_typer(weights_app, name="weights")
+
+_LATEST = "latest"  # what a bare --resume means
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        emit(f"xception {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    screen.quiet = quiet
+
+
+def _settings_as_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option per setting of `TrainConfig`, beside its own.
+
+    Typer reads options from a signature, so the signature is written from the settings; the
+    command gets them as keyword arguments, None where they were not given.
+    """
+    own = [
+        parameter
+        for parameter in inspect.signature(command).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    options = [_option(setting) for setting in dataclasses.fields(TrainConfig)]
+    parameters = [*options, *own]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _option(setting: "dataclasses.Field[Any]") -> inspect.Parameter:
+    kind = setting_type(setting)
+    choices = typing.get_args(kind)
+    default = "" if setting.default in {None, ""} else f" (default: {_shown(setting.default)})"
+    names = [flag(setting.name)]
+    if kind is bool:
+        names = [f"{flag(setting.name)}/{flag('no_' + setting.name)}"]
+    option = typer.Option(
+        *names,
+        help=f"{setting.metadata['help']}{default}",
+        metavar="|".join(choices) if choices else None,
+        rich_help_panel=setting.metadata["group"],
+        show_default=False,
+    )
+    # Choices stay text here: TrainConfig checks them, with the same words for TOML and flags.
+    annotated: Any = str if choices else kind
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[annotated | None, option],
+    )
+
+
+def _shown(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+@app.command()
+@_settings_as_options
+def train(
+    *,
+    output: Annotated[
+        Path | None, typer.Option(help="Run folder (default: runs/ and the data folder's name).")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="[RUN]", help="Go on with a run; without RUN the latest."),
+    ] = None,
+    **flags: Any,
+) -> None:
+    """Train a classifier on a folder of photos."""
+    from xception_cli.data.folder import check_trainable, read_folder
+    from xception_cli.rundir import find_run
+
+    run = None
+    if resume is not None:
+        for name, value in (("--output", output), ("--config", config)):
+            if value is not None:
+                raise UsageError(f"{name} and --resume exclude each other: a run has its own")
+        run = find_run(None if resume == _LATEST else Path(resume), finished=False)
+    settings = resolve(flags, config)
+    if run is None:
+        if not settings.config.data:
+            raise UsageError("which photos?", hint="xception train --data DIR")
+        # Before torch is loaded: the commonest mistakes cost a tenth of a second.
+        check_trainable(read_folder(Path(settings.config.data)), settings.config.classes)
+
+    from xception_cli.training.run import run_training
+
+    result = run_training(settings, output=output, resume=run, flags=flags)
+    emit(str(result.run.path))
+    say(f"next: xception eval {quoted(result.run.path)}")
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Another folder of photos, with the same classes.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="val|test", help="Which split (default: test, else val).")
+    ] = None,
+    ignore_extra_classes: Annotated[
+        bool, typer.Option(help="Leave out classes that the model does not know.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+) -> None:
+    """Measure a model on photos that it was not trained on."""
+    if split not in {None, "val", "test"}:
+        raise UsageError(f"split is {show(split)}, expected val or test")
+    if data is not None and not os.path.isdir(data):  # noqa: PTH112 - Path's raises on odd names
+        raise UsageError(f"the data folder {show(data)} does not exist", hint="check the path")
+    from xception_cli.rundir import find_run
+
+    chosen = find_run(run)
+
+    from xception_cli.data.loading import default_workers
+    from xception_cli.evaluation.evaluate import run_evaluation
+    from xception_cli.evaluation.report import headline, report_table
+    from xception_cli.runtime import decide_runtime
+
+    runtime = decide_runtime(device=device)
+    if run is None:
+        say(f"run       {show(chosen.path)} (the latest)")
+    report = run_evaluation(
+        chosen,
+        data=data,
+        split=split,
+        ignore_extra_classes=ignore_extra_classes,
+        runtime=runtime,
+        workers=default_workers(runtime.device) if workers is None else workers,
+    )
+    emit(json.dumps(report.to_dict()) if as_json else report_table(report))
+    say(f"result    {headline(report)}", style="bold")
+    if report.note:
+        say(f"note      {report.note}")
+    say(f"files     {show(chosen.evaluation(report.name))}")
+    if report.failures:
+        for failure in report.failures[:20]:
+            say(f"          {show(failure.path)}: {show(failure.reason)}")
+        fail(f"{len(report.failures)} images could not be scored, see predictions.csv", None)
+        raise typer.Exit(3)
+    say(f"next: xception predict PHOTO.jpg --run {quoted(chosen.path)}")
+
+
+@app.command()
+def predict(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="IMAGE|DIR|GLOB...", help="Photos to name.")
+    ],
+    run: Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model file, instead of a run.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes to print for each photo.")] = 5,
+    output: Annotated[
+        Path | None, typer.Option(help="Write to this .csv or .jsonl file instead.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+) -> None:
+    """Name what is on photos."""
+    from xception_cli.rundir import find_run
+
+    if run is not None and model is not None:
+        raise UsageError("--run and --model exclude each other")
+    chosen = model if model is not None else find_run(run).model
+
+    from xception_cli.data.loading import default_workers
+    from xception_cli.model.bundle import load_model
+    from xception_cli.predict import check_output, find_images, predict_images, write_predictions
+    from xception_cli.runtime import decide_runtime
+
+    images = find_images(paths)
+    if output is not None:
+        check_output(output)
+    if run is None and model is None:
+        say(f"run       {show(chosen.parent)} (the latest)")
+    runtime = decide_runtime(device=device)
+    bundle = load_model(chosen, runtime)
+    count = default_workers(runtime.device) if workers is None else workers
+    predictions = predict_images(bundle, images, top=top, workers=count)
+    failed = 0
+
+    def counted() -> typing.Iterator[Any]:
+        nonlocal failed
+        for prediction in predictions:
+            failed += prediction.error is not None
+            yield prediction
+
+    if output is not None:
+        write_predictions(counted(), output)
+        say(f"written   {show(output)}: {len(images)} images")
+    else:
+        for prediction in counted():
+            emit(json.dumps(prediction.to_dict()) if as_json else _prediction_line(prediction))
+    if failed:
+        fail(f"{failed} of {len(images)} images could not be read", None)
+        raise typer.Exit(3)
+
+
+def _prediction_line(prediction: Any) -> str:
+    path = show(prediction.path)
+    if prediction.error is not None:
+        return f"{path}: error: {show(prediction.error)}"
+    pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+    return f"{path}: " + ", ".join(f"{show(name)} {value:.1%}" for name, value in pairs)
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    classes: Annotated[int, typer.Option(help="Kinds of food, 2 to 12.")] = 12,
+    images: Annotated[int, typer.Option(help="Pictures of each.")] = 40,
+) -> None:
+    """Draw a small data set of 12 foods, to try everything with."""
+    from xception_cli.data.sample import draw_sample
+
+    count = draw_sample(folder, classes=classes, images=images)
+    say(f"drawn     {count} pictures of {classes} foods in {show(folder)}")
+    say(f"next: xception train --data {quoted(folder)} --classes {classes}")
+
+
+@weights_app.command("list")
+def weights_list() -> None:
+    """List where the ImageNet weights can come from, in the order they are tried."""
+    from xception_cli.model.weights import cache_path, list_sources
+
+    emit(f"1. the cache\n   where     {show(cache_path())}")
+    for number, source in enumerate(list_sources(), start=2):
+        emit(
+            f"{number}. {source.name}\n   where     {source.origin}\n"
+            f"   accepted  {source.pinned}\n   licence   {source.licence}"
+        )
+
+
+@weights_app.command("fetch")
+def weights_fetch() -> None:
+    """Get the ImageNet weights into the cache."""
+    from xception_cli.model.weights import fetch
+
+    emit(str(fetch()))
+
+
+@weights_app.command("verify")
+def weights_verify() -> None:
+    """See that the cached weights are the ones we know."""
+    from xception_cli.model.weights import verify
+
+    emit(str(verify()))
+
+
+@app.command()
+def env() -> None:
+    """Print versions and devices, to paste into a bug report."""
+    from xception_cli.runtime import describe_environment
+
+    for name, value in describe_environment().items():
+        emit(f"{name:15} {value}")
+
+
+def _expand_bare_resume(arguments: Sequence[str]) -> list[str]:
+    """Let `--resume` stand without a value, which Typer's options cannot."""
+    expanded = []
+    for position, argument in enumerate(arguments):
+        following = arguments[position + 1 : position + 2]
+        bare = argument == "--resume" and (not following or following[0].startswith("-"))
+        expanded.append(f"--resume={_LATEST}" if bare else argument)
+    return expanded
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, and end the process with its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    screen.log_to(None)
+    try:
+        app(_expand_bare_resume(given), prog_name="xception")
+    except XceptionError as error:
+        if debug:
+            traceback.print_exc()
+        fail(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        fail(f"{show(error)}", "xception --debug shows where")
+        sys.exit(MachineError.exit_code)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be loaded here
+            raise
+        fail(
+            f"the device's memory is too small: {show(error)}",
+            "--accumulate 2, a smaller --batch-size, or --unfreeze exit; or --device cpu",
+        )
+        sys.exit(MachineError.exit_code)
+    except KeyboardInterrupt:
+        fail("stopped", None)
+        sys.exit(130)

@@ -1,0 +1,363 @@
+"""TrainConfig: the only home of each setting's name, default, help and range; and its TOML file."""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from xception_cli.console import show
+from xception_cli.errors import UsageError
+
+Unfreeze = Literal["auto", "head", "exit", "middle", "all"]
+Monitor = Literal["auto", "accuracy", "macro_recall"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Augment = Literal["light", "none"]
+
+
+def _setting(
+    default: Any,
+    description: str,
+    *,
+    group: str,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    resumable: bool = False,
+) -> Any:
+    """Describe a setting. `resumable`: it may differ when a run is resumed."""
+    return field(
+        default=default,
+        metadata={
+            "help": description,
+            "group": group,
+            "at_least": at_least,
+            "at_most": at_most,
+            "resumable": resumable,
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Every setting of `xception train`, checked when it is made.
+
+    Raises:
+        UsageError: A value of the wrong type or out of its range; names the setting.
+    """
+
+    data: str = _setting(
+        "", "Folder of photos: one folder per class, or train/ and val/.", group="Data"
+    )
+    classes: int | None = _setting(
+        None, "Number of classes you expect; another number is an error.", group="Data", at_least=2
+    )
+    val_fraction: float = _setting(
+        0.2,
+        "Part of the images held out to choose the model, when there is no val folder.",
+        group="Data",
+        at_least=0.01,
+        at_most=0.9,
+    )
+    test_fraction: float = _setting(
+        0.0,
+        "Part of the images held out for the last measurement.",
+        group="Data",
+        at_least=0.0,
+        at_most=0.9,
+    )
+    skip_bad: bool = _setting(
+        False, "Leave out images that cannot be decoded, instead of stopping.", group="Data"
+    )
+    image_size: int = _setting(
+        299,
+        "Side of the square the network sees, in pixels.",
+        group="Data",
+        at_least=71,
+        at_most=2048,
+    )
+    augment: Augment = _setting(
+        "light", "Colour and geometry changes on training images.", group="Data"
+    )
+    flip: bool = _setting(
+        True,
+        "Mirror training images; --no-flip for text, or classes told by left and right.",
+        group="Data",
+    )
+    views: int = _setting(
+        4,
+        "Crops of each training image that are computed once and kept, the centre one first; "
+        "used when a part is frozen.",
+        group="Data",
+        at_least=1,
+        at_most=100,
+    )
+    weights: str = _setting(
+        "imagenet", "Where training starts: imagenet, none (random) or a file.", group="Model"
+    )
+    unfreeze: Unfreeze = _setting(
+        "auto",
+        "What is trained: head (stop at the linear probe), exit flow, middle and exit flow, or "
+        "all. auto: all on a GPU, exit on a CPU.",
+        group="Model",
+    )
+    epochs: int = _setting(
+        12, "Passes over the training images.", group="Training", at_least=1, resumable=True
+    )
+    batch_size: int = _setting(32, "Images per optimizer step.", group="Training", at_least=1)
+    accumulate: int = _setting(
+        1, "Compute each batch in this many pieces, to need less memory.", group="Training",
+        at_least=1,
+    )  # fmt: skip
+    lr: float = _setting(
+        2e-4, "Learning rate of the network's body, at its peak.", group="Training", at_least=0.0
+    )
+    head_lr: float = _setting(
+        1e-3, "Learning rate of the last layer, at its peak.", group="Training", at_least=0.0
+    )
+    layer_decay: float = _setting(
+        0.8,
+        "Factor on the learning rate per block, counted down from the exit flow.",
+        group="Training",
+        at_least=0.01,
+        at_most=1.0,
+    )
+    weight_decay: float = _setting(
+        0.05, "AdamW's weight decay; none on biases and batch norm.", group="Training", at_least=0.0
+    )
+    warmup: float = _setting(
+        0.05,
+        "Part of the iterations in which the learning rate rises; a cosine follows.",
+        group="Training",
+        at_least=0.0,
+        at_most=0.9,
+    )
+    label_smoothing: float = _setting(
+        0.1, "Label smoothing of the training loss.", group="Training", at_least=0.0, at_most=0.9
+    )
+    dropout: float = _setting(
+        0.2, "Dropout before the last layer.", group="Training", at_least=0.0, at_most=0.9
+    )
+    clip: float = _setting(
+        1.0, "Largest norm of the gradient; 0 leaves it alone.", group="Training", at_least=0.0
+    )
+    ema: float = _setting(
+        0.999,
+        "Decay of the moving average of the weights, ramped up from 0.1; 0 is off.",
+        group="Training",
+        at_least=0.0,
+        at_most=0.99999,
+    )
+    patience: int = _setting(
+        6, "Epochs without a better model before training stops; 0 never.", group="Training",
+        at_least=0,
+    )  # fmt: skip
+    monitor: Monitor = _setting(
+        "auto",
+        "What the best model is best at, on val. auto: macro_recall when the largest class has "
+        "over 3 times the images of the smallest, else accuracy.",
+        group="Training",
+    )
+    seed: int = _setting(0, "Seed of everything random.", group="Machine", at_least=0)
+    device: Device = _setting(
+        "auto", "Where to compute. auto takes a GPU if there is one.", group="Machine",
+        resumable=True,
+    )  # fmt: skip
+    precision: Precision = _setting(
+        "auto",
+        "Arithmetic of the network. auto: bf16 where the hardware has it, fp16 on older GPUs, "
+        "else fp32.",
+        group="Machine",
+    )
+    deterministic: bool = _setting(
+        False, "On a GPU too, use only algorithms that repeat exactly (slower).", group="Machine"
+    )
+    workers: int | None = _setting(
+        None, "Processes that decode images; does not change any number. Default: by machine.",
+        group="Machine", at_least=0, at_most=256, resumable=True,
+    )  # fmt: skip
+    save_every_minutes: float = _setting(
+        10.0, "Save the training state this often inside an epoch.", group="Machine",
+        at_least=0.0, resumable=True,
+    )  # fmt: skip
+    log_every: int = _setting(
+        10, "Iterations between two looks at the loss on a GPU.", group="Machine", at_least=1,
+        resumable=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            value = _coerce(setting, getattr(self, setting.name))
+            object.__setattr__(self, setting.name, value)
+        if self.val_fraction + self.test_fraction > 0.95:
+            raise UsageError(
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave "
+                "under 5 % of the images for training"
+            )
+        if self.accumulate > self.batch_size:
+            raise UsageError(
+                f"accumulate {self.accumulate} is more than batch_size {self.batch_size}"
+            )
+
+    def replace(self, **changes: Any) -> "TrainConfig":
+        """Return a copy with some settings changed and checked."""
+        return dataclasses.replace(self, **changes)
+
+
+def setting_type(setting: "dataclasses.Field[Any]") -> Any:
+    """Return a setting's type without `None`: bool, int, float, str or a Literal."""
+    hint = typing.get_type_hints(TrainConfig)[setting.name]
+    if isinstance(hint, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not types.NoneType)
+    return hint
+
+
+def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
+    kind = setting_type(setting)
+    if value is None and setting.default is None:
+        return None
+    choices = typing.get_args(kind)
+    if choices:
+        if value not in choices:
+            near = difflib.get_close_matches(str(value), choices, n=1)
+            raise UsageError(
+                f"{setting.name} is {show(repr(value))}, expected one of {', '.join(choices)}",
+                hint=f"did you mean {near[0]}?" if near else None,
+            )
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf  # refused below
+    if type(value) is not kind:
+        raise UsageError(f"{setting.name} is {show(repr(value))}, expected {kind.__name__}")
+    if kind is str and any("\ud800" <= char <= "\udfff" for char in value):
+        raise UsageError(
+            f"{setting.name} is {show(value)}, which is not UTF-8: config.toml cannot hold it",
+            hint="rename it, or make a link to it under another name",
+        )
+    low, high = setting.metadata["at_least"], setting.metadata["at_most"]
+    if kind in {int, float}:
+        # `not >=` rather than `<`, so that nan is refused too
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            span = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+            raise UsageError(f"{setting.name} is {value}, expected {span}")
+        if value == float("inf"):
+            raise UsageError(f"{setting.name} is {value}, expected a finite number")
+    return value
+
+
+def flag(name: str) -> str:
+    """Return a setting's flag: `batch_size` gives `--batch-size`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read settings from a TOML file.
+
+    Raises:
+        UsageError: The file is missing or not TOML, or names an unknown setting.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the config {show(path)}: {show(error)}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{show(path)} is not valid TOML: {show(error)}") from error
+    known = [setting.name for setting in dataclasses.fields(TrainConfig)]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(
+                f"{show(path)} has an unknown setting {show(name)}",
+                hint=f"did you mean {near[0]}?" if near else "xception train --help lists them",
+            )
+    return settings
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """A config, and where each setting that is not a default came from."""
+
+    config: TrainConfig
+    origins: Mapping[str, str]
+
+
+def resolve(flags: Mapping[str, Any], config_file: Path | None) -> ResolvedConfig:
+    """Merge defaults < config file < flags; a flag of `None` was not given.
+
+    Raises:
+        UsageError: See `read_toml` and `TrainConfig`.
+    """
+    from_file = read_toml(config_file) if config_file is not None else {}
+    given = {name: value for name, value in flags.items() if value is not None}
+    origins = {name: config_file.name for name in from_file if config_file is not None}
+    origins |= {name: flag(name) for name in given}
+    return ResolvedConfig(TrainConfig(**(from_file | given)), origins)
+
+
+def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig:
+    """Merge a run's settings with the flags it is resumed with; `None` was not given.
+
+    Raises:
+        UsageError: A flag differs in a setting that a run cannot change; lists the differences.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    merged = saved.replace(**given)
+    differences = [
+        f"{setting.name}: the run has {show(getattr(saved, setting.name))}, now "
+        f"{show(getattr(merged, setting.name))}"
+        for setting in dataclasses.fields(TrainConfig)
+        if not setting.metadata["resumable"]
+        and getattr(saved, setting.name) != getattr(merged, setting.name)
+    ]
+    if differences:
+        raise UsageError(
+            "a run goes on only with the settings it was started with:\n  "
+            + "\n  ".join(differences),
+            hint="leave these flags out, or start a new run without --resume",
+        )
+    return merged
+
+
+def to_toml(config: TrainConfig) -> str:
+    """Write a config as TOML; `None` is written as a comment, since TOML has no null."""
+    lines = ["# xception train --config THIS_FILE repeats the run."]
+    for name, value in dataclasses.asdict(config).items():
+        lines.append(f"# {name} is not set" if value is None else f"{name} = {_toml_value(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = "".join(
+            f"\\u{ord(c):04x}" if ord(c) < 0x20 or ord(c) == 0x7F else c
+            for c in value.replace("\\", "\\\\").replace('"', '\\"')
+        )
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def settings_table() -> str:
+    """Return the README's table of settings as Markdown, one row per setting."""
+    rows = ["| setting | default | range | meaning |", "|---|---|---|---|"]
+    for setting in dataclasses.fields(TrainConfig):
+        kind = setting_type(setting)
+        low, high = setting.metadata["at_least"], setting.metadata["at_most"]
+        if typing.get_args(kind):
+            span = ", ".join(cast("tuple[str, ...]", typing.get_args(kind)))
+        elif low is None:
+            span = {bool: "yes or no", str: "text"}[kind]
+        else:
+            span = f"≥ {low:g}" if high is None else f"{low:g} to {high:g}"
+        default = "" if setting.default in {None, ""} else _toml_value(setting.default)
+        rows.append(f"| `{flag(setting.name)}` | {default} | {span} | {setting.metadata['help']} |")
+    return "\n".join(rows)

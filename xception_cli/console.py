@@ -1,0 +1,298 @@
+"""What reaches the screen: the two consoles, untrusted text made safe, tables and progress.
+
+stdout carries data only (a table or JSON that was asked for); everything said goes to stderr and,
+once a run folder exists, to its `train.log`.
+"""
+
+import datetime
+import logging
+import os
+import shlex
+import sys
+import time
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import StringIO
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+# Ignite logs "Engine run is terminating due to exception" (0.5.5) before we can say it better.
+logging.getLogger("ignite").setLevel(logging.CRITICAL)
+
+_CUT = 200  # characters of one untrusted string that are worth a reader's time
+_UNSAFE = {"Cc", "Cf", "Zl", "Zp", "Co", "Cn", "Cs"}  # Unicode categories
+
+
+def safe(text: object) -> str:
+    r"""Replace what a terminal or a log could be tricked with; line breaks stay.
+
+    Control, format, separator, private and unassigned characters and undecodable bytes become
+    `\xNN` or `\uNNNN`.
+    """
+    parts = []
+    for char in str(text):
+        code = ord(char)
+        if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
+            parts.append(f"\\x{code - 0xDC00:02x}")
+        elif char != "\n" and unicodedata.category(char) in _UNSAFE:
+            parts.append(f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+        else:
+            parts.append(char)
+    return "".join(parts)
+
+
+def show(text: object) -> str:
+    """Make one untrusted string (a file name, a class name) a safe, short piece of one line."""
+    shown = safe(text).replace("\n", "\\x0a")
+    return shown if len(shown) <= _CUT else f"{shown[:_CUT]}…"
+
+
+def quoted(path: object) -> str:
+    """Write a path so that it can be pasted into a shell."""
+    return shlex.quote(safe(path))
+
+
+class _Console(Console):
+    """A console that tells its caller of a closed pipe, instead of ending the process (rich 15)."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def _console(stream: IO[str]) -> Console:
+    # A console of its own for each call, so that a redirected stream is always the one written to.
+    # Piped output is not wrapped: a program or an editor reads it, and each has its own width.
+    width = None if stream.isatty() else 200
+    return _Console(file=stream, width=width, highlight=False, emoji=False, markup=False)
+
+
+def is_interactive() -> bool:
+    """Tell whether stderr can show moving bars: a capable terminal, and not a CI log."""
+    return (
+        sys.stderr.isatty()
+        and os.environ.get("TERM") not in {"dumb", "unknown"}
+        and "CI" not in os.environ
+        and "NO_COLOR" not in os.environ
+    )
+
+
+class Screen:
+    """stderr, with a copy of every line in the run's log. One for the process: `screen`."""
+
+    def __init__(self) -> None:
+        self.quiet = False
+        self._log: Path | None = None
+        self._unlogged: list[str] = []
+        self._progress: Progress | None = None
+
+    def log_to(self, path: Path | None) -> None:
+        """Copy what is said to this file, what was said before included; None ends that."""
+        self._log = path
+        pending, self._unlogged = self._unlogged, []
+        if path is not None:
+            self._append(pending)
+
+    def say(self, message: str = "", *, style: str = "", log_only: bool = False) -> None:
+        """Write one message to stderr and to the log."""
+        message = safe(message)
+        if not self.quiet and not log_only:
+            self._print(Text(message, style=style))
+        self._record(message)
+
+    def table(self, table: Table) -> None:
+        """Write a table to stderr and, without colour, to the log."""
+        if not self.quiet:
+            self._print(table)
+        buffer = StringIO()
+        # Not a terminal, whatever FORCE_COLOR says.
+        Console(
+            file=buffer, width=100, force_terminal=False, highlight=False, emoji=False, markup=False
+        ).print(table)
+        for line in buffer.getvalue().splitlines():
+            self._record(line.rstrip())
+
+    def _print(self, renderable: Any) -> None:
+        try:
+            if self._progress is not None:
+                self._progress.console.print(renderable)
+            else:
+                # soft_wrap: the terminal wraps; words and paths stay whole when copied.
+                soft = isinstance(renderable, Text) and not sys.stderr.isatty()
+                _console(sys.stderr).print(renderable, soft_wrap=soft)
+        except (OSError, RuntimeError):
+            # The terminal is gone, or a signal came while a line was being written (re-entrant
+            # write): nobody reads this any more, but the training must go on or be saved.
+            self.quiet = True
+
+    def _record(self, line: str) -> None:
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        stamped = f"{stamp} {line}".rstrip()
+        if self._log is None:
+            self._unlogged.append(stamped)
+            del self._unlogged[:-1000]  # a long-lived library user never opens a log
+        else:
+            self._append([stamped])
+
+    def _append(self, lines: Sequence[str]) -> None:
+        if self._log is not None and lines:
+            try:
+                with self._log.open("a", encoding="utf-8") as file:
+                    file.write("".join(f"{line}\n" for line in lines))
+            except OSError:
+                self._log = None  # the log is a copy; a full disk is reported by what must be kept
+
+    @contextmanager
+    def bar(
+        self, what: str, total: int, unit: str = "images", *, heartbeat: bool = True
+    ) -> Iterator["Bar"]:
+        """Show how far a phase is: a bar on a terminal, a line every 30 seconds elsewhere.
+
+        A bar opened inside another one stands below it.
+
+        Args:
+            what: Names the phase.
+            total: Units in it.
+            unit: What is counted.
+            heartbeat: Whether lines are wanted where nothing can move.
+        """
+        if self.quiet or not is_interactive():
+            yield _Heartbeat(self if heartbeat else None, what, total, unit)
+            return
+        if self._progress is not None:
+            task = self._progress.add_task(what, total=total, unit=unit, note="")
+            try:
+                yield Bar(self._progress, task)
+            finally:
+                self._progress.remove_task(task)
+            return
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            _Speed(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+            console=_console(sys.stderr),
+            transient=True,
+            redirect_stdout=False,  # rich would send data to stderr while a bar moves
+        )
+        progress = self._progress
+        try:
+            progress.start()
+            yield Bar(progress, progress.add_task(what, total=total, unit=unit, note=""))
+        finally:
+            self._progress = None
+            with suppress(OSError):  # the terminal may be gone; what ends the phase is told instead
+                progress.stop()
+
+
+class _Speed(ProgressColumn):
+    """Units per second; none for units that take a minute each."""
+
+    def render(self, task: Any) -> Text:
+        known = task.speed and task.fields["unit"] != "epochs"
+        return Text(f"{task.speed:.1f} {task.fields['unit']}/s" if known else "")
+
+
+class Bar:
+    """One line of a rich progress display."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self, count: int, note: str = "") -> None:
+        """Move on by `count` units, with a short note behind the bar."""
+        self._progress.update(self._task, advance=count, note=note)
+
+    def restart(self, what: str, done: int = 0) -> None:
+        """Begin the same work again, under another name."""
+        self._progress.reset(self._task, description=what, completed=done)
+
+
+class _Heartbeat(Bar):
+    """The same where nothing can move: a sign of life every 30 seconds."""
+
+    def __init__(self, screen: Screen | None, what: str, total: int, unit: str) -> None:
+        self._clock = time.monotonic
+        self._screen = screen
+        self._what, self._total, self._unit = what, total, unit
+        self._done = self._already = 0
+        self._started = self._last = self._clock()
+
+    def advance(self, count: int, note: str = "") -> None:
+        self._done += count
+        now = self._clock()
+        if self._screen is not None and now - self._last >= 30:
+            self._last = now
+            speed = (self._done - self._already) / (now - self._started)
+            line = f"{self._what}: {self._done} of {self._total}, {speed:.1f} {self._unit}/s"
+            self._screen.say(f"{line}  {note}".rstrip())
+
+    def restart(self, what: str, done: int = 0) -> None:
+        self._what, self._done, self._already = what, done, done
+        self._started = self._last = self._clock()
+
+
+screen = Screen()
+say = screen.say
+
+
+def emit(data: Any) -> None:
+    """Write data that was asked for to stdout: a line of text or a rich table.
+
+    Raises:
+        SystemExit: The reader has closed the pipe; exit code 141, as a shell reports it.
+    """
+    try:
+        if isinstance(data, str):
+            # A path may hold bytes that are not UTF-8, which no strict stream takes.
+            text = data.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            sys.stdout.write(f"{text}\n")
+        else:
+            _console(sys.stdout).print(data)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def new_table(*columns: str, title: str | None = None) -> Table:
+    """Make an empty table in the house style; a column that starts with `>` is set right."""
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left", header_style="bold")
+    for column in columns:
+        right = column.startswith(">")
+        # Names fold over lines rather than lose their ends; numbers stay whole.
+        table.add_column(
+            column.lstrip(">"),
+            justify="right" if right else "left",
+            no_wrap=right,
+            overflow="fold",
+        )
+    return table
+
+
+def fail(message: str, hint: str | None) -> None:
+    """Say what went wrong and what to type next, the last lines of a command that failed.
+
+    `--quiet` does not silence it.
+    """
+    screen.quiet = False
+    say(f"error: {message}", style="bold red")
+    if hint:
+        say(f"hint: {hint}")

@@ -1,0 +1,1 @@
+"""Folders, splits, pictures and loaders."""

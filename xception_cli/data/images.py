@@ -1,0 +1,204 @@
+"""How a file becomes a picture: the only decoder, for training, evaluation and prediction."""
+
+import codecs
+import os
+import stat
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from xception_cli.console import screen, show
+from xception_cli.errors import DataError
+
+# Other formats are never tried: EPS starts Ghostscript, PSD, FITS and ICNS had memory bugs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
+MAX_PIXELS = 89_478_485  # Pillow's own limit for a warning; here it is an error
+MAX_BYTES = 500_000_000  # a file that is read whole
+MAX_ASPECT = 20  # a 3000 x 1 picture would be resized to a gigabyte
+
+# What Pillow warns of is either refused below (size) or harmless (odd metadata).
+warnings.filterwarnings("ignore", module=r"PIL\..*")
+
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_ORIENTATION = 0x0112
+
+
+class PictureError(DataError):
+    """A file that does not become a picture; the message is the reason, without the path."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read an image file.
+
+    Raises:
+        PictureError: It is missing, not a regular file, not readable, too large, or empty.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would hang
+            raise PictureError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise PictureError(f"over {MAX_BYTES:,} bytes")
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        dangling = path.is_symlink()
+        raise PictureError("link to nothing" if dangling else "file not found") from error
+    except OSError as error:
+        raise PictureError((error.strerror or "cannot be read").lower()) from error
+    if not content:
+        raise PictureError("empty file")
+    return content
+
+
+def decode(content: bytes) -> Image.Image:
+    """Decode an image into RGB, upright, as a person sees it.
+
+    EXIF orientation is applied; alpha is composited over white; 16-bit grey is scaled by 1/256;
+    of an animation the first frame is taken.
+
+    Args:
+        content: The bytes of the file.
+
+    Returns:
+        A picture of mode RGB.
+
+    Raises:
+        PictureError: Not an image, damaged, of an unknown range, or of absurd size or shape.
+    """
+    # A library that was imported beside us may have switched this on; grey halves would follow.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            _check_shape(*image.size)
+            image.load()
+            return _upright(_to_rgb(image), image)
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError(_what_else(content)) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(f"over {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # decoders raise whatever they like on damaged data
+        reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({show(error)})"
+        raise PictureError(reason) from error
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Read and decode one image file; see `decode`.
+
+    Raises:
+        PictureError: See `read_bytes` and `decode`.
+    """
+    return decode(read_bytes(path))
+
+
+def _check_shape(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"{width} x {height} is over {MAX_PIXELS:,} pixels")
+    if min(width, height) == 0 or max(width, height) > MAX_ASPECT * min(width, height):
+        raise PictureError(f"{width} x {height} is longer than {MAX_ASPECT} to 1")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips at 255 instead of scaling.
+        values = np.asarray(image).astype(np.int64)
+        grey = np.clip(values // 256, 0, 255).astype(np.uint8)
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            grey[values == transparent] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "F":
+        raise PictureError("float image: unknown range")
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
+    try:
+        orientation = source.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # a broken EXIF block says nothing about orientation
+        return picture
+    method = _ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
+    return picture if method is None else picture.transpose(method)
+
+
+def _what_else(content: bytes) -> str:
+    start = content[:512].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "not an image (looks like HTML)"
+    if start.startswith(b"version https://git-lfs"):
+        return "not an image (a Git LFS pointer: run git lfs pull)"
+    if start[4:12] in {b"ftypheic", b"ftypheix", b"ftypmif1"}:
+        return "HEIC is not supported: convert it to JPEG"
+    return f"not an image of a supported format ({', '.join(FORMATS)})"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What one look at a file found.
+
+    Attributes:
+        digest: BLAKE2b of the content, 32 hexadecimal digits; empty if it could not be read.
+        problem: Why it is no picture; None if it is one.
+    """
+
+    digest: str
+    problem: str | None = None
+
+
+def content_digest(content: bytes) -> str:
+    """BLAKE2b of an image file's bytes, 32 hexadecimal digits: what an image is known by."""
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def inspect(path: Path, *, decoded: bool = True) -> Inspection:
+    """Hash a file and see whether it fully decodes.
+
+    Args:
+        path: The file.
+        decoded: False hashes only.
+    """
+    digest = ""
+    try:
+        content = read_bytes(path)
+        digest = content_digest(content)
+        if decoded:
+            decode(content)
+    except PictureError as error:
+        return Inspection(digest, error.message)
+    return Inspection(digest)
+
+
+def inspect_all(paths: list[Path], *, decoded: bool = True) -> list[Inspection]:
+    """Inspect files, all of them whatever is found, in the order given.
+
+    Threads are enough: Pillow and hashlib let go of the interpreter while they work.
+    """
+    what = "checking images" if decoded else "hashing images"
+    with (
+        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
+        screen.bar(what, len(paths)) as bar,
+    ):
+        found = []
+        for inspection in pool.map(lambda path: inspect(path, decoded=decoded), paths):
+            found.append(inspection)
+            bar.advance(1)
+    return found

@@ -1,0 +1,273 @@
+"""Datasets, keyed samplers and loaders.
+
+A sampler yields keys `(epoch, index)`, and everything random about a sample is drawn from
+`(seed, epoch, index)`. So neither workers nor a resume can change what is drawn.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from xception_cli.console import show
+from xception_cli.data.images import PictureError, read_picture
+from xception_cli.data.transforms import Preprocessing, Transform
+from xception_cli.errors import DataError, MachineError
+from xception_cli.runtime import Runtime, drawing_from, key
+
+Key = tuple[int, int]  # (epoch, index)
+
+
+class Batch(NamedTuple):
+    """Decoded pictures.
+
+    Attributes:
+        pixels: `(batch, 3, height, width)`, uint8.
+        labels: `(batch,)`, int64.
+        indices: `(batch,)`, int64, into the dataset.
+        failures: (index, reason) of the pictures that could not be decoded; not in `pixels`.
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+    failures: list[tuple[int, str]]
+
+
+class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
+    """Pictures by key; gives (index, label, pixels or the reason why there are none)."""
+
+    def __init__(
+        self,
+        root: Path,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        transform: Transform,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.root = root
+        self.paths = list(paths)
+        self.labels = list(labels)
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, at: Key) -> tuple[int, int, torch.Tensor | str]:
+        epoch, index = at
+        try:
+            picture = read_picture(self.root / self.paths[index])
+        except PictureError as error:
+            return index, self.labels[index], error.message
+        with drawing_from(self.seed, "augment", epoch, index):
+            return index, self.labels[index], self.transform(picture)
+
+
+def collate(samples: list[tuple[int, int, torch.Tensor | str]]) -> Batch:
+    """Stack the pictures of a batch and list those that failed."""
+    good = [s for s in samples if isinstance(s[2], torch.Tensor)]
+    pixels = [s[2] for s in good if isinstance(s[2], torch.Tensor)]
+    return Batch(
+        torch.stack(pixels) if pixels else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
+        torch.tensor([s[1] for s in good], dtype=torch.int64),
+        torch.tensor([s[0] for s in good], dtype=torch.int64),
+        [(s[0], s[2]) for s in samples if isinstance(s[2], str)],
+    )
+
+
+def require_all(batch: Batch, dataset: PictureDataset) -> Batch:
+    """Return the batch if every picture of it was decoded.
+
+    Raises:
+        DataError: A file vanished or changed since it was checked; names it.
+    """
+    if batch.failures:
+        index, reason = batch.failures[0]
+        raise DataError(
+            f"{show(dataset.root / dataset.paths[index])}: {reason}; it was there when the run "
+            "started",
+            hint="put it back and go on with --resume, or start a new run",
+        )
+    return batch
+
+
+class KeyedBatches(Sampler[list[Key]]):
+    """Batches of keys: shuffled by (seed, epoch), or in order.
+
+    Attributes:
+        epoch: The epoch that the next pass draws, from 0.
+        start: Batches to skip at its beginning, for a resume inside an epoch.
+    """
+
+    def __init__(self, count: int, batch_size: int, *, seed: int = 0, shuffle: bool) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return len(self._bounds())
+
+    def _bounds(self) -> list[int]:
+        bounds = list(range(0, self.count, self.batch_size))
+        # Batch statistics of a single picture are worthless: it joins the batch before it.
+        if self.shuffle and len(bounds) > 1 and self.count - bounds[-1] == 1:
+            bounds.pop()
+        return bounds
+
+    def order(self) -> list[int]:
+        """Return this epoch's order of indices."""
+        if not self.shuffle:
+            return list(range(self.count))
+        generator = torch.Generator().manual_seed(key(self.seed, "order", self.epoch))
+        return torch.randperm(self.count, generator=generator).tolist()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order, bounds = self.order(), [*self._bounds(), self.count]
+        for begin, end in list(pairwise(bounds))[self.start :]:
+            yield [(self.epoch, index) for index in order[begin:end]]
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many processes decode: enough for a GPU; few beside a network on the CPU."""
+    return min(8 if device.type == "cuda" else 2, os.cpu_count() or 1)
+
+
+def create_loader(
+    dataset: PictureDataset, batches: KeyedBatches, *, workers: int, pin_memory: bool = False
+) -> "DataLoader[Any]":
+    """Make a loader of `Batch`es.
+
+    Args:
+        dataset: The pictures.
+        batches: Which keys make up which batch.
+        workers: Processes that decode; 0 decodes in this one.
+        pin_memory: Page-locked batches, for copies to a GPU that do not wait.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker,
+        # Else each pass would take one number from the global generator.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C reaches the whole process group; the parent still wants to finish its batch.
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):  # Windows lacks some
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+
+
+class Inputs(NamedTuple):
+    """What a network takes, and what it should say.
+
+    Attributes:
+        values: `(batch, channels, height, width)`, float, on the device.
+        labels: `(batch,)`, int64, on the device.
+        indices: `(batch,)`, int64, on the CPU: which pictures these are.
+    """
+
+    values: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+
+
+class PictureInputs:
+    """Decoded pictures as inputs of the whole network, batch by batch; each pass decodes anew.
+
+    Args:
+        dataset: The pictures.
+        batches: Which keys make up which batch.
+        preprocessing: Of the pixels.
+        runtime: Where to compute.
+        workers: Processes that decode.
+    """
+
+    def __init__(
+        self,
+        dataset: PictureDataset,
+        batches: KeyedBatches,
+        *,
+        preprocessing: Preprocessing,
+        runtime: Runtime,
+        workers: int,
+    ) -> None:
+        self.dataset = dataset
+        self.batches = batches
+        self.preprocessing = preprocessing
+        self.runtime = runtime
+        pin = runtime.device.type == "cuda"
+        self.loader = create_loader(dataset, batches, workers=workers, pin_memory=pin)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Inputs]:
+        """Yield batches.
+
+        Raises:
+            DataError: A picture vanished or changed.
+            MachineError: A worker process died.
+        """
+        for batch in read_batches(self.loader):
+            pixels = self.runtime.to_device(require_all(batch, self.dataset).pixels)
+            values = self.preprocessing.normalize(pixels)
+            yield Inputs(
+                values.contiguous(memory_format=self.runtime.memory_format),
+                self.runtime.to_device(batch.labels),
+                batch.indices,
+            )
+
+
+def _start(loader: "DataLoader[Any]") -> Iterator[Batch]:
+    """Begin a pass, without the SIGCHLD handler that torch (2.14) installs for its workers.
+
+    It raises in whatever line runs when a worker dies, a state's being saved included. Without
+    it the reading of the next batch notices, within 5 seconds.
+    """
+    number = getattr(signal, "SIGCHLD", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(number)
+    try:
+        return iter(loader)
+    finally:
+        if before is not None:
+            signal.signal(number, before)
+
+
+def read_batches(loader: "DataLoader[Any]") -> Iterator[Batch]:
+    """Iterate over a loader.
+
+    Raises:
+        MachineError: A worker process died.
+    """
+    try:
+        yield from _start(loader)
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # The latter two: it died between handing over a batch and the opening of its memory.
+        # A bug in a worker says "in DataLoader worker process", a death "DataLoader worker (pid".
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+            raise
+        raise MachineError(
+            f"a process that decodes images died: {show(error)}",
+            hint="memory may be short: try --workers 0",
+        ) from error

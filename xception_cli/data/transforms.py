@@ -1,0 +1,106 @@
+"""Preprocessing: the pixel numbers, and the transforms made from them."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
+
+from xception_cli.errors import ArtifactError
+
+Transform = Callable[[Image.Image], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the network's input; travels in the model file.
+
+    The shorter side is resized with Pillow's antialiased bicubic filter, the centre square is cut
+    out, and each channel in 0..1 is shifted and scaled.
+
+    Attributes:
+        image_size: Side of the square, in pixels.
+        resize_size: Shorter side before the cut, in pixels.
+        mean: Subtracted from each channel.
+        std: Divides each channel.
+    """
+
+    image_size: int = 299
+    resize_size: int = 333
+    mean: float = 0.5
+    std: float = 0.5
+
+    @classmethod
+    def for_size(cls, image_size: int) -> "Preprocessing":
+        """Keep the proportion of 333 to 299 that the ImageNet weights were published with."""
+        return cls(image_size=image_size, resize_size=round(image_size * 333 / 299))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Preprocessing":
+        """Rebuild what `to_dict` gave.
+
+        Raises:
+            ArtifactError: Other fields, or numbers out of range.
+        """
+        try:
+            made = cls(**data)
+        except TypeError as error:
+            raise ArtifactError("unknown preprocessing in the model file") from error
+        kinds = [type(value) for value in asdict(made).values()]
+        if (
+            kinds != [int, int, float, float]
+            or not 71 <= made.image_size <= made.resize_size <= 4096
+            or not math.isfinite(made.mean)
+            or not 0 < made.std < math.inf
+        ):
+            raise ArtifactError(f"impossible preprocessing in the model file: {made}")
+        return made
+
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turn uint8 pixels into the network's float input, on their device.
+
+        Args:
+            pixels: `(batch, 3, image_size, image_size)`, uint8.
+
+        Returns:
+            The same shape, float32, in -1..1 for the default numbers.
+        """
+        return (pixels.float() / 255 - self.mean) / self.std
+
+    def evaluation_transform(self) -> Transform:
+        """Resize and cut the centre; gives uint8 of shape `(3, image_size, image_size)`."""
+        return v2.Compose(  # type: ignore[no-any-return]
+            [
+                v2.Resize(self.resize_size, InterpolationMode.BICUBIC, antialias=True),
+                v2.CenterCrop(self.image_size),
+                v2.PILToTensor(),
+            ]
+        )
+
+    def training_transform(self, *, augment: str, flip: bool) -> Transform:
+        """Random crop, mirror and light RandAugment; draws from torch's generator.
+
+        Args:
+            augment: `light` or `none` (crop and mirror only).
+            flip: Mirror half of the pictures.
+        """
+        steps: list[Any] = [
+            v2.RandomResizedCrop(
+                self.image_size,
+                scale=(0.35, 1.0),
+                interpolation=InterpolationMode.BICUBIC,
+                antialias=True,
+            )
+        ]
+        if flip:
+            steps.append(v2.RandomHorizontalFlip())
+        if augment == "light":
+            steps.append(v2.RandomApply([v2.RandAugment(num_ops=2, magnitude=5)], p=0.5))
+        return v2.Compose([*steps, v2.PILToTensor()])  # type: ignore[no-any-return]

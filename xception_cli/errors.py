@@ -1,0 +1,86 @@
+"""The errors that users can meet, and the exit codes of the command.
+
+XceptionError            what happened, with the value received; and a hint: the next thing to type
+├── UsageError        2  a command, option or setting that cannot be
+├── DataError         3  the data folder or its pictures are unusable
+├── ArtifactError     4  a model, state or weights file is refused
+├── MachineError      5  disk, memory, permission or device
+├── DivergedError     6  the loss or the weights are not finite any more
+├── WeightsError      7  the pretrained weights cannot be obtained
+├── RunBusyError      8  another process is writing this run folder
+└── StoppedError   128+n stopped by signal n, after saving what there was to save
+
+0 is done, 1 is a bug of ours (with a traceback), 141 a closed output pipe.
+"""
+
+
+class XceptionError(Exception):
+    """A foreseeable problem, told to the user in sentences.
+
+    Args:
+        message: What happened and where, with the value received.
+        hint: The next thing to do or to type.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(XceptionError):
+    """A command, option or setting that cannot be."""
+
+    exit_code = 2
+
+
+class DataError(XceptionError):
+    """The data folder or its pictures are unusable."""
+
+    exit_code = 3
+
+
+class ArtifactError(XceptionError):
+    """A model, state or weights file is refused."""
+
+    exit_code = 4
+
+
+class MachineError(XceptionError):
+    """Disk, memory, permission or device."""
+
+    exit_code = 5
+
+
+class DivergedError(XceptionError):
+    """The loss, the gradients or the weights are not finite any more."""
+
+    exit_code = 6
+
+
+class WeightsError(XceptionError):
+    """The pretrained weights cannot be obtained."""
+
+    exit_code = 7
+
+
+class RunBusyError(XceptionError):
+    """Another process is writing this run folder."""
+
+    exit_code = 8
+
+
+class StoppedError(XceptionError):
+    """Stopped by a signal, after saving what there was to save.
+
+    Args:
+        signal_number: The signal; the exit code is 128 more.
+        message: What was saved.
+        hint: How to go on.
+    """
+
+    def __init__(self, signal_number: int, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,1 @@
+"""What a model is worth: metrics and the files that show them."""

@@ -1,0 +1,140 @@
+"""run_evaluation: how good a model is on a split of its run, or on another folder."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xception_cli.console import screen, show
+from xception_cli.errors import DataError
+from xception_cli.evaluation.metrics import EvalFailure, EvalReport, measure
+from xception_cli.evaluation.report import EvalRow, write_evaluation
+from xception_cli.evaluation.selection import EvalImage, select_images
+from xception_cli.model.bundle import ModelBundle, load_model
+from xception_cli.predict import classify
+from xception_cli.rundir import RunDir
+from xception_cli.runtime import Runtime
+
+_SHOWN = 5  # failures named in an error; the files name them all
+
+
+def run_evaluation(
+    run: RunDir,
+    *,
+    data: Path | None,
+    split: str | None,
+    ignore_extra_classes: bool,
+    runtime: Runtime,
+    workers: int,
+) -> EvalReport:
+    """Evaluate a run's model and write the files of the evaluation into the run.
+
+    Args:
+        run: The run.
+        data: Another folder; None for the run's own data. Images that the model was trained on
+            are left out, whatever they are called there.
+        split: `test` or `val`; None for the run's test split if it has one, else val.
+        ignore_extra_classes: Leave out images of classes that the model does not know.
+        runtime: Where to compute.
+        workers: Processes that decode.
+
+    Returns:
+        What was measured; `failures` lists the images that could not be scored.
+
+    Raises:
+        UsageError: There is no such folder, split or model.
+        DataError: Unknown classes, or no image that can be scored.
+        ArtifactError: The model or a file of the run is damaged.
+    """
+    bundle = load_model(run.model, runtime)
+    chosen = select_images(
+        run,
+        bundle.classes,
+        data=data,
+        split=split,
+        ignore_extra_classes=ignore_extra_classes,
+    )
+    report, rows = evaluate_images(
+        bundle,
+        chosen.root,
+        chosen.images,
+        name=chosen.name,
+        workers=workers,
+        note=chosen.note,
+        data=chosen.data,
+    )
+    write_evaluation(run.evaluation(chosen.name), report, rows)
+    return report
+
+
+def evaluate_images(
+    bundle: ModelBundle,
+    root: Path,
+    images: Sequence[EvalImage],
+    *,
+    name: str,
+    workers: int,
+    batch_size: int = 32,
+    note: str | None = None,
+    data: str = "",
+) -> tuple[EvalReport, list[EvalRow]]:
+    """Measure a model on images.
+
+    Args:
+        bundle: The model.
+        root: What the paths are relative to.
+        images: With their labels.
+        name: Of the split or folder.
+        workers: Processes that decode; changes no number.
+        batch_size: Images per pass through the network.
+        note: What the reader must know.
+        data: The folder as it is to be shown.
+
+    Returns:
+        What was measured, and a row for each image, in order; one that cannot be decoded is a
+        failure and an error row, and does not count.
+
+    Raises:
+        DataError: No image could be scored.
+        MachineError: A process that decodes died.
+    """
+    with screen.bar("evaluating", len(images)) as bar:
+        rows = []
+        for row in _score(bundle, root, images, workers=workers, batch_size=batch_size):
+            rows.append(row)
+            bar.advance(1)
+    failures = [EvalFailure(row.path, row.error) for row in rows if row.error is not None]
+    if len(failures) == len(rows):
+        shown = [f"\n  {show(f.path)}: {show(f.reason)}" for f in failures[:_SHOWN]]
+        raise DataError(f"none of {len(images)} images could be evaluated{''.join(shown)}")
+    scored = [pair for pair in zip(images, rows, strict=True) if pair[1].error is None]
+    report = measure(
+        np.array([image.label for image, _ in scored]),
+        np.array([row.probabilities for _, row in scored]),
+        bundle.classes,
+        name=name,
+        data=data,
+        failures=failures,
+        note=note,
+    )
+    return report, rows
+
+
+def _score(
+    bundle: ModelBundle,
+    root: Path,
+    images: Sequence[EvalImage],
+    *,
+    workers: int,
+    batch_size: int,
+) -> Iterator[EvalRow]:
+    sound = [image.path for image in images if image.problem is None]
+    outcomes = classify(bundle, root, sound, workers=workers, batch_size=batch_size)
+    for image in images:
+        outcome = next(outcomes) if image.problem is None else image.problem
+        true = bundle.classes[image.label]
+        if isinstance(outcome, str):
+            yield EvalRow(image.path, true, None, (), outcome)
+        else:
+            predicted = bundle.classes[int(outcome.argmax())]
+            yield EvalRow(image.path, true, predicted, tuple(outcome.tolist()))

@@ -1,0 +1,227 @@
+"""An evaluation for people: headline, table, CSV files and the picture of its confusions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from numpy.typing import NDArray
+from rich.table import Table
+
+from xception_cli.console import new_table, show
+from xception_cli.errors import MachineError
+from xception_cli.evaluation.metrics import ClassMetrics, EvalReport
+from xception_cli.files import to_csv, utf8, write_durably
+from xception_cli.rundir import write_json
+
+NOT_MEASURED = "n/a"
+
+_NUMBERED = 20  # classes up to which the cells of the picture hold their counts
+_LABELLED = 120  # class names that fit along an axis
+_LONGEST_LABEL = 24  # characters
+_LEGEND = "blue recognised, orange confused; darker: a larger part of the true class"
+
+
+@dataclass(frozen=True)
+class EvalRow:
+    """What happened to one image of an evaluation.
+
+    Attributes:
+        path: Relative to the data folder.
+        true: Its class.
+        predicted: The most probable class; None if it could not be scored.
+        probabilities: Of every class, in the model's order; empty if it could not be scored.
+        error: Why it could not be scored.
+    """
+
+    path: str
+    true: str
+    predicted: str | None
+    probabilities: tuple[float, ...]
+    error: str | None = None
+
+
+def headline(report: EvalReport) -> str:
+    """Say the result in one line, with how far it can be trusted."""
+    return f"{show(report.name)}: {_accuracy(report)} ({_trust(report)})"
+
+
+def _accuracy(report: EvalReport) -> str:
+    return f"accuracy {_percent(report.accuracy)}"
+
+
+def _trust(report: EvalReport) -> str:
+    return (
+        f"95 % interval {_interval(report.accuracy_low, report.accuracy_high)}, "
+        f"{report.correct} of {report.images} images"
+    )
+
+
+def _percent(part: float | None) -> str:
+    return NOT_MEASURED if part is None else f"{100 * part:.1f} %"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return NOT_MEASURED
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def report_table(report: EvalReport) -> Table:
+    """Make the table of the classes: support, precision, recall with its interval, f1."""
+    table = new_table("class", ">n", ">precision", ">recall", ">95 % interval", ">f1")
+    for row in report.per_class:
+        table.add_row(
+            show(row.name),
+            str(row.n),
+            _percent(row.precision),
+            _percent(row.recall),
+            _interval(row.recall_low, row.recall_high),
+            NOT_MEASURED if row.f1 is None else f"{row.f1:.3f}",
+        )
+    return table
+
+
+def write_evaluation(folder: Path, report: EvalReport, rows: Sequence[EvalRow]) -> None:
+    """Write an evaluation's files, those of an earlier one replaced.
+
+    Args:
+        folder: Is made; gets metrics.json, per_class.csv, confusion.csv, predictions.csv and
+            confusion.png.
+        report: What was measured.
+        rows: One for each image, in their order.
+
+    Raises:
+        MachineError: The disk is full or read-only.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"cannot make the folder {show(folder)}: {error.strerror}") from error
+    write_durably(folder / "per_class.csv", _per_class_csv(report.per_class))
+    write_durably(folder / "confusion.csv", _confusion_csv(report))
+    write_durably(folder / "predictions.csv", _predictions_csv(report, rows))
+    write_durably(folder / "confusion.png", draw_confusion(report))
+    write_json(folder / "metrics.json", report.to_dict())
+
+
+def _per_class_csv(rows: Sequence[ClassMetrics]) -> bytes:
+    header = ("class", "n", "precision", "recall", "recall_low", "recall_high", "f1")
+    return to_csv(
+        header,
+        ((r.name, r.n, r.precision, r.recall, r.recall_low, r.recall_high, r.f1) for r in rows),
+    )
+
+
+def _confusion_csv(report: EvalReport) -> bytes:
+    # The prefix keeps a class called `=1+1` from being a formula at the head of its column.
+    names = [row.name for row in report.per_class]
+    header = ["true", *(f"predicted:{utf8(name)}" for name in names)]
+    return to_csv(header, ([n, *row] for n, row in zip(names, report.confusion, strict=True)))
+
+
+def _predictions_csv(report: EvalReport, rows: Sequence[EvalRow]) -> bytes:
+    names = [row.name for row in report.per_class]
+    header = ["path", "true", "predicted", "correct", "error"]
+    header += [f"p:{utf8(name)}" for name in names]
+    return to_csv(header, (_prediction_cells(row, len(names)) for row in rows))
+
+
+def _prediction_cells(row: EvalRow, class_count: int) -> list[object]:
+    if row.error is not None:
+        return [row.path, row.true, None, None, row.error, *[None] * class_count]
+    correct = int(row.true == row.predicted)
+    return [row.path, row.true, row.predicted, correct, None, *row.probabilities]
+
+
+def draw_confusion(report: EvalReport) -> bytes:
+    """Draw the confusion matrix as a PNG; equal reports give equal bytes.
+
+    Blue is recognised and orange is confused, two hues that everybody can tell apart; the darker,
+    the larger the part of the true class. Grey is a class without images.
+    """
+    counts = np.array(report.confusion)
+    count = len(counts)
+    side = max(2.4, 0.5 * count) if count <= _NUMBERED else min(18.0, 6 + 0.12 * count)
+    figure = Figure(figsize=(side, side))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(_colours(counts), interpolation="nearest")
+    if count <= _NUMBERED:
+        _write_counts(axes, counts)
+    _name_axes(axes, [row.name for row in report.per_class], side)
+    lines = [f"{show(report.name)}: {_accuracy(report)}", _trust(report), _LEGEND]
+    # Lines of their own, which the tight box below makes room for at any number of classes.
+    for at, line in enumerate(reversed(lines)):
+        axes.annotate(
+            _drawable(line),
+            (0, 1),
+            (0, 6 + 16 * at),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=10 if at else 8,
+            fontweight="bold" if at == 2 else "normal",
+            color="black" if at else "0.4",
+            parse_math=False,
+        )
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _colours(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Colour the cells by their part of the true class: `(classes, classes, 4)`, RGBA."""
+    totals = counts.sum(axis=1, keepdims=True)
+    # The root makes a few confusions among many images visible.
+    depth = np.sqrt(counts / np.maximum(totals, 1))
+    colours = np.where(
+        np.eye(len(counts), dtype=bool)[..., None],
+        colormaps["Blues"](0.85 * depth),
+        colormaps["Oranges"](np.where(counts > 0, 0.15 + 0.6 * depth, 0)),
+    )
+    colours[counts == 0] = 1.0
+    colours[totals[:, 0] == 0] = (0.92, 0.92, 0.92, 1.0)
+    return np.round(255 * colours).astype(np.uint8)
+
+
+def _write_counts(axes: Axes, counts: NDArray[np.int64]) -> None:
+    totals = counts.sum(axis=1)
+    for (row, column), n in np.ndenumerate(counts):
+        if n:
+            dark = row == column and n > 0.35 * totals[row]
+            axes.text(
+                column, row, str(n), ha="center", va="center", color="white" if dark else "black"
+            )
+
+
+def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
+    step = -(-len(names) // _LABELLED)
+    ticks = list(range(0, len(names), step))
+    labels = [_drawable(_cut(show(names[tick]))) for tick in ticks]
+    size = min(10.0, 0.75 * 72 * side / len(ticks))
+    axes.set_xticks(ticks, labels, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(ticks, labels, fontsize=size, parse_math=False)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.tick_params(length=0)
+    axes.spines[:].set_color("0.7")
+    # Lines to follow from a cell to its names: between all classes, or every ten of them.
+    between = np.arange(0, len(names), 1 if len(names) <= _NUMBERED else 10) - 0.5
+    axes.set_xticks(between, minor=True)
+    axes.set_yticks(between, minor=True)
+    axes.grid(which="minor", color="0.85", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"
+
+
+def _drawable(text: str) -> str:
+    """Put a box for each character that the font lacks; matplotlib warns of them one by one."""
+    known = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(char if char == "\n" or ord(char) in known else "□" for char in text)

@@ -1,0 +1,231 @@
+"""Which images an evaluation scores: a split of the run, or what is new in another folder."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from xception_cli.config import read_toml
+from xception_cli.console import show
+from xception_cli.data.folder import DataFolder, read_folder
+from xception_cli.data.images import inspect_all
+from xception_cli.data.split import Split, read_split
+from xception_cli.errors import DataError, UsageError
+from xception_cli.files import utf8
+from xception_cli.rundir import RunDir
+
+SPLITS = ("test", "val")  # what a model can be judged by, the better judge first
+VAL_NOTE = "val chose the model: expect a little less on new images"
+
+
+@dataclass(frozen=True)
+class EvalImage:
+    """An image to score.
+
+    Attributes:
+        path: Relative to the data folder.
+        label: Index of its class among those of the model.
+        problem: Why it must not be scored.
+    """
+
+    path: str
+    label: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The images of one evaluation.
+
+    Attributes:
+        name: The split, or a name made from the folder; fit for a folder of its own.
+        root: What the images are relative to.
+        data: The folder as it is to be shown.
+        images: With their labels.
+        note: What the reader of the numbers must know.
+    """
+
+    name: str
+    root: Path
+    data: str
+    images: Sequence[EvalImage]
+    note: str | None = None
+
+
+def select_images(
+    run: RunDir,
+    classes: Sequence[str],
+    *,
+    data: Path | None,
+    split: str | None,
+    ignore_extra_classes: bool,
+) -> Selection:
+    """Select the images that say how good a run's model is.
+
+    Args:
+        run: The run.
+        classes: Of its model, in the order of the outputs.
+        data: Another folder; None for the run's own data.
+        split: `test` or `val`; None for test if there is one, else val.
+        ignore_extra_classes: Leave out images of classes that the model does not know.
+
+    Raises:
+        UsageError: There is no such folder or split.
+        DataError: Unknown classes, or no image that the model was not trained on.
+        ArtifactError: A file of the run is damaged.
+    """
+    if split is not None and split not in SPLITS:
+        raise UsageError(f"there is no split {show(split)} to evaluate", hint="--split val or test")
+    recorded = read_split(run.split, classes)
+    places = _recorded_places(run)
+    if data is None:
+        return _select_own(recorded, _find_place(places), places[-1], split)
+    if split and data.resolve() in {place.resolve() for place in places}:
+        return _select_own(recorded, data, data, split)
+    return _select_new(recorded, read_folder(data), split, ignore_extra_classes)
+
+
+def _recorded_places(run: RunDir) -> list[Path]:
+    """Return where the run's data was: the absolute path, then the one that was given."""
+    given = read_toml(run.config).get("data")
+    found = [Path(place) for place in (run.read_info().get("data"), given) if place]
+    if not found:
+        raise UsageError(f"{show(run.path)} does not say where its data is", hint="give --data DIR")
+    return found
+
+
+def _find_place(places: Sequence[Path]) -> Path:
+    for place in places:
+        if place.is_dir():
+            return place
+    raise UsageError(
+        f"the data folder of the run, {show(places[0])}, does not exist any more",
+        hint="give the place it is at now with --data DIR",
+    )
+
+
+def _select_own(recorded: Split, root: Path, given: Path, split: str | None) -> Selection:
+    """Select a split of the run, the pictures that it was recorded with and no others."""
+    available = [name for name in SPLITS if recorded.of(name)]
+    if split is None and available:
+        split = available[0]
+    if split is None or split not in available:
+        raise UsageError(
+            f"the run has no {split or 'val or test'} split",
+            hint=f"--split {available[0]}" if available else "give a folder with --data DIR",
+        )
+    # split.csv holds written forms of names that are not UTF-8: find the files they stand for.
+    real = {utf8(file.path): file.path for file in read_folder(root).images}
+    wanted = recorded.of(split)
+    paths = [real.get(image.path, image.path) for image in wanted]
+    found = inspect_all([root / path for path in paths], decoded=False)
+    images = []
+    for path, image, inspection in zip(paths, wanted, found, strict=True):
+        problem = inspection.problem
+        if problem is None and inspection.digest != image.digest:
+            problem = "changed since the run was started"
+        images.append(EvalImage(path, image.label, problem))
+    note = VAL_NOTE if split == "val" else None
+    return Selection(split, root, shown_folder(given), images, note)
+
+
+def _select_new(
+    recorded: Split, folder: DataFolder, split: str | None, ignore_extra: bool
+) -> Selection:
+    """Select the images of a folder that the model was not trained on, known by their content."""
+    root = folder.root
+    part = _choose_part(folder, split)
+    if part:
+        folder = replace(folder, images=tuple(i for i in folder.images if i.split == part))
+    images = map_classes(folder, recorded.classes, ignore_extra=ignore_extra)
+    if not images:
+        raise DataError(f"there is no image to evaluate in {show(root)}")
+    found = inspect_all([root / image.path for image in images], decoded=False)
+    # The digest of what cannot be read is empty: it names no picture.
+    trained_on = {image.digest for image in recorded.of("train")} - {""}
+    chose = {image.digest for image in recorded.of("val")} - {""}
+    kept = [(i, f) for i, f in zip(images, found, strict=True) if f.digest not in trained_on]
+    if not kept:
+        raise DataError(
+            f"the model was trained on every image in {show(root)}: "
+            "there is nothing left to judge it by",
+            hint="leave --data out to evaluate on the images that the run held out",
+        )
+    notes = []
+    if len(kept) < len(images):
+        left_out = len(images) - len(kept)
+        notes.append(f"{left_out} of {len(images)} images left out: the model was trained on them")
+    choosers = sum(inspection.digest in chose for _, inspection in kept)
+    if choosers:
+        notes.append(
+            f"{choosers} of {len(kept)} images chose the model (val): expect a little less"
+        )
+    return Selection(
+        _name(root, part),
+        root,
+        shown_folder(root),
+        [image for image, _ in kept],
+        "; ".join(notes) or None,
+    )
+
+
+def _choose_part(folder: DataFolder, split: str | None) -> str | None:
+    """Return the given split of a folder to take, None for all of it."""
+    if split is None:
+        return next((name for name in SPLITS if name in folder.given_splits), None)
+    if split not in folder.given_splits:
+        raise UsageError(
+            f"{show(folder.root)} has no {split} folder",
+            hint="leave --split out to evaluate on all of it",
+        )
+    return split
+
+
+def _name(root: Path, part: str | None) -> str:
+    """Name a folder's evaluation: never as one of the run's own splits, never a path."""
+    place = root.resolve()
+    name = place.name
+    if name in {"train", *SPLITS} and not part:
+        name = f"{place.parent.name}-{name}"
+    if part:
+        name = f"{name}-{part}"
+    return re.sub(r"[^\w.-]+", "-", utf8(name)).strip("-.")[:60] or "data"
+
+
+def shown_folder(folder: Path) -> str:
+    """Return a folder as it was given; an absolute path is nobody else's business."""
+    return folder.name if folder.is_absolute() else str(folder)
+
+
+def map_classes(
+    folder: DataFolder, classes: Sequence[str], *, ignore_extra: bool
+) -> list[EvalImage]:
+    """Give a folder's images the labels of a model, by the names of their classes.
+
+    Args:
+        folder: The folder; classes of the model that it lacks are fine.
+        classes: Names, in the order of the model's outputs.
+        ignore_extra: Leave out images of classes that the model does not know.
+
+    Raises:
+        DataError: The folder has a class that the model does not know, or none that it does.
+    """
+    # A folder that went through a Mac may have the same letters in the other Unicode form.
+    index = {unicodedata.normalize("NFC", name): label for label, name in enumerate(classes)}
+    labels = [index.get(unicodedata.normalize("NFC", name)) for name in folder.classes]
+    extra = sorted({image.label for image in folder.images if labels[image.label] is None})
+    if extra and not ignore_extra:
+        names = ", ".join(show(folder.classes[label]) for label in extra)
+        raise DataError(
+            f"the model does not know {len(extra)} of the classes in {show(folder.root)}: {names}",
+            hint="--ignore-extra-classes leaves their images out",
+        )
+    images = [(image.path, labels[image.label]) for image in folder.images]
+    mapped = [EvalImage(path, label) for path, label in images if label is not None]
+    if extra and not mapped:
+        raise DataError(
+            f"{show(folder.root)} has images of none of the model's classes: "
+            + ", ".join(show(name) for name in classes)
+        )
+    return mapped

@@ -1,0 +1,136 @@
+"""Files that survive: durable writes, hashes of content, and CSV that a spreadsheet cannot run."""
+
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from xception_cli.console import show
+from xception_cli.errors import ArtifactError, MachineError
+
+_TRANSIENT = {"EIO", "ESTALE", "EDQUOT", "EAGAIN"}  # network file systems; worth another try
+_TRIES = 3
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a whole file so that a crash at any moment leaves the old one or the new one.
+
+    Temporary file in the same folder, fsync, rename, fsync of the folder. The mode follows the
+    umask.
+
+    Raises:
+        MachineError: The disk is full or read-only, or the folder is gone; nothing is left behind.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    for attempt in range(1, _TRIES + 1):
+        try:
+            _write_and_sync(partial, content)
+            partial.replace(path)
+            _sync_folder(path.parent)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            if not isinstance(error, OSError):  # a signal: nothing is left behind
+                raise
+            if errno_name(error) in _TRANSIENT and attempt < _TRIES:
+                time.sleep(attempt)
+                continue
+            raise MachineError(
+                f"cannot write {show(path)} ({len(content):,} bytes): {error.strerror}",
+                hint="free some space or choose another --output; what was saved before is intact",
+            ) from error
+        return
+
+
+def _write_and_sync(path: Path, content: bytes) -> None:
+    flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder; its rename is durable enough
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def errno_name(error: OSError) -> str:
+    """Name an OSError's number, `ENOSPC` for instance; empty when it has none."""
+    return errno.errorcode.get(error.errno or 0, "")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def utf8(text: str) -> str:
+    r"""Write the bytes of a file name that are not UTF-8 as `\xNN`, so that a file can hold it."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+# A cell that starts with one of these is a formula to a spreadsheet (OWASP, CSV injection).
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0", "'")
+
+
+def _to_cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if not isinstance(value, str):
+        return "" if value is None else str(value)
+    cell = utf8(value)
+    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+
+
+def _from_cell(cell: str) -> str:
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA_STARTS else cell
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    r"""Make a CSV file's bytes: UTF-8, `\n` lines, floats with 6 significant digits.
+
+    Text that a spreadsheet would run as a formula gets a leading `'`; `from_csv` takes it off.
+    """
+    buffer = io.StringIO(newline="")
+    # Python 3.11's writer quotes a lone `\r` only where it is part of its own line end.
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    for row in (header, *([_to_cell(value) for value in row] for row in rows)):
+        writer.writerow(row)
+        buffer.seek(buffer.tell() - 2)
+        buffer.truncate()
+        buffer.write("\n")
+    return buffer.getvalue().encode()
+
+
+def from_csv(path: Path, header: Sequence[str]) -> list[list[str]]:
+    """Read the rows of a CSV file that `to_csv` wrote.
+
+    Raises:
+        ArtifactError: The file is missing, is not UTF-8, or has other columns.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            found, *rows = list(csv.reader(file)) or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ArtifactError(f"cannot read {show(path)}: {show(error)}") from error
+    if found != list(header) or any(len(row) != len(header) for row in rows):
+        raise ArtifactError(
+            f"{show(path)} has the columns {show(','.join(found))}, expected {','.join(header)}"
+        )
+    return [[_from_cell(cell) for cell in row] for row in rows]

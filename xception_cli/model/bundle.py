@@ -1,0 +1,171 @@
+"""ModelBundle, and the model file that holds one: weights, classes, pixels, provenance."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from xception_cli.console import show
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import ArtifactError, DivergedError, UsageError
+from xception_cli.files import write_durably
+from xception_cli.model.network import Segment, build_network
+from xception_cli.model.tensors import check_tensors, read_safetensors
+from xception_cli.runtime import Runtime
+
+SCHEMA = 1
+_METADATA_KEY = "xception"
+_LONGEST_NAME = 255
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A classifier that explains itself.
+
+    Attributes:
+        network: pretrainedmodels' Xception on its device, in eval mode.
+        classes: Names, in the order of the outputs.
+        preprocessing: How a picture becomes the network's input.
+        temperature: Divides the logits before softmax.
+        runtime: Where it is computed.
+        provenance: Versions, weights, data fingerprint, how it was trained.
+    """
+
+    network: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    runtime: Runtime
+    temperature: float = 1.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute logits.
+
+        Args:
+            pixels: `(batch, 3, image_size, image_size)`, uint8, from `preprocessing`.
+
+        Returns:
+            `(batch, classes)`, float32, on the CPU; without the temperature.
+        """
+        inputs = self.preprocessing.normalize(self.runtime.to_device(pixels))
+        classifier = Segment(self.network, "conv1", "head").eval()
+        with self.runtime.autocast():
+            outputs: torch.Tensor = classifier(
+                inputs.contiguous(memory_format=self.runtime.memory_format)
+            )
+        return outputs.float().cpu()
+
+    def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute class probabilities, calibrated by the temperature; see `logits`."""
+        return torch.softmax(self.logits(pixels) / self.temperature, dim=1)
+
+
+def save_model(
+    path: Path,
+    state: Mapping[str, torch.Tensor],
+    *,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    temperature: float = 1.0,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a model file: safetensors, with everything else as one JSON string in its metadata.
+
+    Args:
+        path: Where to.
+        state: The whole network's state dict; keys as in `pretrainedmodels.xception`.
+        classes: Names, in the order of the outputs.
+        preprocessing: How a picture becomes the network's input.
+        temperature: Divides the logits before softmax.
+        provenance: Plain data on where the model comes from.
+
+    Raises:
+        DivergedError: A weight is not finite.
+        ArtifactError: The tensors do not fit the network or the classes.
+        MachineError: The disk is full or read-only.
+    """
+    if not all(tensor.isfinite().all() for tensor in state.values()):
+        raise DivergedError("the trained weights are not finite; the model file is left as it was")
+    tensors = check_tensors(state, _expected(len(classes)), "the trained network")
+    about = {
+        "schema": SCHEMA,
+        "architecture": "xception",
+        "classes": list(classes),
+        "preprocessing": preprocessing.to_dict(),
+        "temperature": temperature,
+        "provenance": dict(provenance),
+    }
+    write_durably(path, save(tensors, metadata={_METADATA_KEY: json.dumps(about)}))
+
+
+def load_model(path: Path, runtime: Runtime) -> ModelBundle:
+    """Read a model file; nothing else is needed, and nothing in it is executed.
+
+    Args:
+        path: A `model.safetensors` of ours.
+        runtime: Where to compute; the precision it was trained in is used where it can be.
+
+    Raises:
+        UsageError: There is no such file.
+        ArtifactError: It is damaged, foreign, too new, or its tensors do not fit.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"there is no model file {show(path)}", hint="xception train makes one in its run"
+        )
+    tensors, metadata = read_safetensors(path)
+    about = _read_about(path, metadata)
+    try:
+        classes = _check_classes(about["classes"])
+        preprocessing = Preprocessing.from_dict(about["preprocessing"])
+        temperature = float(about["temperature"])
+        provenance = dict(about["provenance"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(f"{show(path)} has damaged metadata: {show(error)}") from error
+    if not 0.01 <= temperature <= 100:
+        raise ArtifactError(f"{show(path)} has an impossible temperature: {temperature}")
+    # Checked before a network is built: a header of a megabyte can name 100,000 classes.
+    state = check_tensors(tensors, _expected(len(classes)), show(path))
+    network = build_network(len(classes))
+    network.load_state_dict(state)
+    # The precision that it was measured in, so that a later evaluation agrees.
+    runtime = runtime.preferring(provenance.get("precision"))
+    network = runtime.place(network).eval()
+    return ModelBundle(network, classes, preprocessing, runtime, temperature, provenance)
+
+
+def _expected(class_count: int) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: t.shape for name, t in build_network(class_count).state_dict().items()}
+
+
+def _read_about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        about = json.loads(metadata[_METADATA_KEY])
+        schema = about["schema"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ArtifactError(
+            f"{show(path)} is a safetensors file, but not a model of xception",
+            hint="plain weights go to xception train --weights FILE",
+        ) from error
+    if schema != SCHEMA:
+        raise ArtifactError(
+            f"{show(path)} has format {show(schema)}, this version reads {SCHEMA}",
+            hint="upgrade: pip install -U xception-cli",
+        )
+    return dict(about)
+
+
+def _check_classes(classes: Any) -> tuple[str, ...]:
+    if not isinstance(classes, list) or len(classes) < 2 or len(set(classes)) != len(classes):
+        raise ValueError("classes must be two or more different names")
+    for name in classes:
+        if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_NAME:
+            raise ValueError(f"a class name must be 1 to {_LONGEST_NAME} characters of text")
+    return tuple(classes)

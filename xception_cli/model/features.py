@@ -1,0 +1,207 @@
+"""What the frozen prefix computes of each picture and view: computed once and kept."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from xception_cli.console import screen, show
+from xception_cli.data.loading import Inputs, KeyedBatches, PictureInputs
+from xception_cli.errors import MachineError
+from xception_cli.files import write_durably
+from xception_cli.model.network import FEATURES, Segment, pool
+from xception_cli.runtime import Runtime, key
+
+BLOCK = 32  # pictures per commit; fixed, so that a resumed pass computes the same batches
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Activations of the frozen prefix, in one memory-mapped file.
+
+    The rows are ordered by view, then by picture; kept as bf16 in channels-last order. The page
+    cache is the RAM tier.
+
+    Attributes:
+        rows: `(views * pictures, height, width, channels)`, bf16 seen as uint16.
+        count: Pictures.
+        views: Views of each.
+    """
+
+    rows: Array
+    count: int
+    views: int
+
+    def read(self, indices: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+        """Return activations as the suffix takes them, bf16.
+
+        Args:
+            indices: `(batch,)`, pictures.
+            view: `(batch,)`, which view of each.
+
+        Returns:
+            `(batch, channels, height, width)`, in channels-last memory.
+        """
+        rows = self.rows[(view * self.count + indices).numpy()]
+        return torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16).permute(0, 3, 1, 2)
+
+
+class FeatureInputs:
+    """Stored activations as inputs of the trained part, batch by batch.
+
+    Picture `i` is seen in view `(offset(seed, i) + epoch) % views`, so that the views take turns.
+    In order (not shuffled) it is always view 0, the evaluation crop.
+
+    Args:
+        store: The activations.
+        labels: Of its pictures, `(count,)`, int64.
+        batches: Which keys make up which batch.
+        runtime: Where to compute.
+    """
+
+    def __init__(
+        self, store: FeatureStore, labels: torch.Tensor, batches: KeyedBatches, runtime: Runtime
+    ) -> None:
+        self.store = store
+        self.labels = labels
+        self.batches = batches
+        self.runtime = runtime
+        offsets = [key(batches.seed, "view", index) % store.views for index in range(store.count)]
+        self._offsets = torch.tensor(offsets)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Inputs]:
+        for keys in self.batches:
+            epoch = keys[0][0]
+            indices = torch.tensor([index for _, index in keys])
+            view = torch.zeros_like(indices)
+            if self.batches.shuffle:
+                view = (self._offsets[indices] + epoch) % self.store.views
+            activations = self.runtime.to_device(self.store.read(indices, view))
+            labels = self.runtime.to_device(self.labels[indices])
+            yield Inputs(activations.float(), labels, indices)
+
+
+@torch.inference_mode()
+def compute_pooled(network: Segment, pictures: PictureInputs, what: str) -> Array:
+    """Compute the pooled features of every picture, without keeping anything else.
+
+    Args:
+        network: A segment from `conv1` to `conv4`, in eval mode.
+        pictures: In order, with the evaluation transform.
+        what: Names the phase on the screen.
+
+    Returns:
+        `(pictures, 2048)`, float32.
+    """
+    pooled = np.zeros((pictures.batches.count, FEATURES), dtype=np.float32)
+    with screen.bar(what, len(pooled)) as bar:
+        for inputs in pictures:
+            with pictures.runtime.autocast():
+                activations = network(inputs.values)
+            pooled[inputs.indices.numpy()] = pool(activations).cpu().numpy()
+            bar.advance(len(inputs.indices))
+    return pooled
+
+
+@torch.inference_mode()
+def compute_store(
+    folder: Path,
+    name: str,
+    prefix: Segment,
+    rest: Segment,
+    centre: PictureInputs,
+    random: PictureInputs | None = None,
+    views: int = 1,
+) -> tuple[FeatureStore, Array]:
+    """Compute, or go on computing, the prefix's activations and the first view's pooled features.
+
+    Each block of pictures is committed by a durable note, so that a killed run goes on behind the
+    last one.
+
+    Args:
+        folder: Where the store lies.
+        name: Of the store in it, `train` or `val`.
+        prefix: The frozen part, in eval mode.
+        rest: From the cut to `conv4`, in eval mode.
+        centre: The pictures in order, in batches of `BLOCK`, with the evaluation transform.
+        random: The same with the training transform, for the views behind the first.
+        views: How many in all.
+
+    Returns:
+        The store, and the pooled features `(pictures, 2048)` of the first view, float32.
+
+    Raises:
+        MachineError: The disk is too small; says how much is needed.
+        DataError: A picture vanished.
+    """
+    count, blocks = centre.batches.count, len(centre)
+    shape = _row_shape(prefix, centre)
+    note = folder / f"{name}.json"
+    rows = _open_map(folder / f"{name}.bin", note, np.uint16, (count * views, *shape))
+    pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count, FEATURES))
+    done = json.loads(note.read_text())["blocks"] if note.is_file() else 0
+    with screen.bar(f"computing features ({name})", count * views) as bar:
+        bar.advance(min(done * BLOCK, count * views))
+        for view in range(done // blocks, views):
+            pictures = centre if view == 0 or random is None else random
+            pictures.batches.epoch, pictures.batches.start = view, done - view * blocks
+            for inputs in pictures:
+                indices = inputs.indices.numpy()
+                with pictures.runtime.autocast():
+                    activations = prefix(inputs.values)
+                    if view == 0:
+                        pooled[indices] = pool(rest(activations)).cpu().numpy()
+                rows[view * count + indices] = _to_bits(activations)
+                rows.flush()
+                pooled.flush()
+                done += 1
+                write_durably(note, json.dumps({"blocks": done}).encode())
+                bar.advance(len(indices))
+    return FeatureStore(rows, count, views), np.array(pooled)
+
+
+def _to_bits(activations: torch.Tensor) -> Array:
+    kept = activations.permute(0, 2, 3, 1).to(torch.bfloat16).contiguous().cpu()
+    return kept.view(torch.int16).numpy().view(np.uint16)
+
+
+def _row_shape(prefix: Segment, pictures: PictureInputs) -> tuple[int, int, int]:
+    size, runtime = pictures.preprocessing.image_size, pictures.runtime
+    probe = torch.zeros(1, 3, size, size, device=runtime.device)
+    _, channels, height, width = prefix(probe).shape
+    return (height, width, channels)
+
+
+def _open_map(path: Path, note: Path, dtype: type, shape: tuple[int, ...]) -> "np.memmap[Any, Any]":
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    try:
+        path.parent.mkdir(exist_ok=True)
+        if not path.is_file() or path.stat().st_size != size:
+            note.unlink(missing_ok=True)  # what it says is done is not in the new file
+            with path.open("wb") as file:
+                # Real blocks, not a hole: a full disk is an error here, and a crash (SIGBUS) later.
+                _reserve(file.fileno(), size)
+        return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise MachineError(
+            f"cannot keep {size / 1e9:.1f} GB of features in {show(path)}: {error.strerror}",
+            hint="fewer --views, --unfreeze head, or an --output on a larger disk",
+        ) from error
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:  # macOS, Windows
+        os.truncate(descriptor, size)

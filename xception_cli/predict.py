@@ -1,0 +1,216 @@
+"""What images show: one Prediction per image, in input order."""
+
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xception_cli.console import show
+from xception_cli.data.folder import SUFFIXES, images_below
+from xception_cli.data.loading import KeyedBatches, PictureDataset, create_loader, read_batches
+from xception_cli.errors import UsageError
+from xception_cli.files import to_csv, utf8, write_durably
+from xception_cli.model.bundle import ModelBundle
+
+_OUTPUTS = (".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image.
+
+    Attributes:
+        path: The image, as it was given or found.
+        classes: Names, the most probable first; empty if there is an error.
+        probabilities: Of each of these classes, in 0..1.
+        error: Why there is no prediction, else None.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        r"""Return plain data that JSON can hold; names that are not UTF-8 are written `\xNN`."""
+        return {
+            "path": utf8(str(self.path)),
+            "classes": [utf8(name) for name in self.classes],
+            "probabilities": [float(f"{p:.6g}") for p in self.probabilities],
+            "error": None if self.error is None else utf8(self.error),
+        }
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """Find the images that are meant.
+
+    A folder stands for the images below it, sorted; a pattern (`*`, `?`, `[..]`, `**`) for what
+    it matches, sorted, unless a file or folder has that very name. In both, hidden files and files
+    of other kinds are skipped. A file that is named is kept whatever it is, and if it is missing,
+    so that its row can say why.
+
+    Args:
+        inputs: Files, folders and patterns.
+
+    Returns:
+        Paths, in the order of the inputs.
+
+    Raises:
+        UsageError: A folder or pattern holds no image; names it.
+        DataError: A folder cannot be read.
+    """
+    found: list[Path] = []
+    for given in inputs:
+        if given and not os.path.lexists(given) and glob.has_magic(given):
+            images = _matching(given)
+        elif given and not os.path.isdir(given):  # noqa: PTH112 - Path's raises on odd names
+            images = [Path(given)]
+        else:
+            images = images_below(Path(given)) if given else []
+        if not images:
+            raise UsageError(
+                f"no image matches {show(repr(given))}",
+                hint="give image files, folders or patterns; images end in "
+                + ", ".join(sorted(SUFFIXES)),
+            )
+        found += images
+    return found
+
+
+def _matching(pattern: str) -> list[Path]:
+    # `**` matches a folder and what is in it: each image counts once.
+    images: dict[Path, None] = {}
+    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (relative or absolute)
+        path = Path(match)
+        if path.is_dir():
+            images |= dict.fromkeys(images_below(path))
+        elif path.suffix.lower() in SUFFIXES:
+            images[path] = None
+    return sorted(images)
+
+
+def predict_images(
+    bundle: ModelBundle,
+    paths: Sequence[Path],
+    *,
+    top: int = 5,
+    workers: int,
+    batch_size: int = 32,
+) -> Iterator[Prediction]:
+    """Predict what images show, batch by batch: memory does not grow with their number.
+
+    Args:
+        bundle: The model.
+        paths: Image files.
+        top: Classes to name for each, at most all of them.
+        workers: Processes that decode; changes no number.
+        batch_size: Images per pass through the network.
+
+    Yields:
+        One prediction per path, in order; an image that cannot be decoded gives its error.
+
+    Raises:
+        MachineError: A process that decodes died.
+    """
+    outcomes = classify(
+        bundle, Path(), [str(path) for path in paths], workers=workers, batch_size=batch_size
+    )
+    for path, outcome in zip(paths, outcomes, strict=True):
+        if isinstance(outcome, str):
+            yield Prediction(path, (), (), outcome)
+            continue
+        best = np.argsort(-outcome, kind="stable")[:top]
+        yield Prediction(
+            path, tuple(bundle.classes[label] for label in best), tuple(outcome[best].tolist())
+        )
+
+
+def classify(
+    bundle: ModelBundle, root: Path, paths: Sequence[str], *, workers: int, batch_size: int
+) -> Iterator[NDArray[np.float32] | str]:
+    """Stream images through a model.
+
+    Args:
+        bundle: The model.
+        root: What the paths are relative to.
+        paths: Image files.
+        workers: Processes that decode.
+        batch_size: Images per pass through the network.
+
+    Yields:
+        For each path, in order: `(classes,)` probabilities, or why there are none.
+
+    Raises:
+        MachineError: A process that decodes died.
+    """
+    # One batch is the job of one worker, and starting it costs more than decoding here.
+    workers = workers if len(paths) > batch_size else 0
+    transform = bundle.preprocessing.evaluation_transform()
+    dataset = PictureDataset(root, paths, [0] * len(paths), transform)
+    loader = create_loader(
+        dataset,
+        KeyedBatches(len(paths), batch_size, shuffle=False),
+        workers=workers,
+        pin_memory=bundle.runtime.device.type == "cuda",
+    )
+    for batch in read_batches(loader):
+        outcomes: dict[int, NDArray[np.float32] | str] = dict(batch.failures)
+        if len(batch.indices):
+            probabilities = bundle.probabilities(batch.pixels).numpy()
+            outcomes |= dict(zip(batch.indices.tolist(), probabilities, strict=True))
+        for index in sorted(outcomes):
+            yield outcomes[index]
+
+
+def check_output(path: Path) -> None:
+    """See that predictions can be written there, before they are made.
+
+    Raises:
+        UsageError: The file exists, its folder does not, or its suffix is not .csv or .jsonl.
+    """
+    if path.suffix.lower() not in _OUTPUTS:
+        raise UsageError(
+            f"cannot write predictions to {show(path)}: it must end in {' or '.join(_OUTPUTS)}",
+            hint=f"--output {show(path.with_name(f'{path.stem or path.name}.csv'))}",
+        )
+    if os.path.lexists(path):
+        raise UsageError(
+            f"{show(path)} already exists", hint="remove it, or choose another --output"
+        )
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"the folder {show(path.parent)} does not exist", hint="make it, or another --output"
+        )
+
+
+def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
+    """Write predictions as CSV (path, error, class_1, probability_1, ...) or as JSON lines.
+
+    Args:
+        predictions: Taken one by one, after the path was checked.
+        path: A new file, .csv or .jsonl.
+
+    Raises:
+        UsageError: See `check_output`.
+        MachineError: The disk is full or read-only; nothing is left behind.
+    """
+    check_output(path)
+    if path.suffix.lower() == ".jsonl":
+        lines = (json.dumps(p.to_dict(), allow_nan=False) for p in predictions)
+        write_durably(path, "".join(f"{line}\n" for line in lines).encode())
+        return
+    rows: list[list[object]] = []
+    for p in predictions:
+        best = zip(p.classes, p.probabilities, strict=True)
+        rows.append([str(p.path), p.error, *(cell for pair in best for cell in pair)])
+    width = max((len(row) for row in rows), default=2)
+    header = ["path", "error"]
+    for rank in range(1, width // 2):
+        header += [f"class_{rank}", f"probability_{rank}"]
+    write_durably(path, to_csv(header, (row + [None] * (width - len(row)) for row in rows)))

@@ -1,0 +1,258 @@
+"""RunDir: the names of a run's files; making, locking and finding runs."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xception_cli.console import quoted, show
+from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
+from xception_cli.files import write_durably
+
+if sys.platform != "win32":
+    import fcntl
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run folder. Making the object touches nothing."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Every setting, resolved."""
+        return self.path / "config.toml"
+
+    @property
+    def info(self) -> Path:
+        """Command, versions, device, weights, data fingerprint."""
+        return self.path / "run.json"
+
+    @property
+    def split(self) -> Path:
+        """Which image is in which split, and why."""
+        return self.path / "split.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What stderr showed."""
+        return self.path / "train.log"
+
+    @property
+    def model(self) -> Path:
+        """The best model so far, self-contained."""
+        return self.path / "model.safetensors"
+
+    @property
+    def result(self) -> Path:
+        """Written last: the run ended by itself."""
+        return self.path / "result.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Training state for resume."""
+        return self.path / "checkpoints"
+
+    @property
+    def features(self) -> Path:
+        """What the frozen part computed; there only while the run needs it."""
+        return self.path / "features"
+
+    def evaluation(self, name: str) -> Path:
+        """Folder of one evaluation's files."""
+        return self.path / "eval" / name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run ended by itself."""
+        return self.result.is_file()
+
+    def read_info(self) -> dict[str, Any]:
+        """Read run.json.
+
+        Raises:
+            ArtifactError: It is missing or damaged.
+        """
+        return read_json(self.info)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other process from writing this run; the kernel lets go if we die.
+
+        The lock is on the folder itself, so that no lock file can be left behind.
+
+        Raises:
+            RunBusyError: Another process has it; names the process.
+        """
+        if sys.platform == "win32":  # it has no flock; the README says so
+            yield
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunBusyError(
+                    f"another training is writing {show(self.path)}{self._owner()}",
+                    hint="wait for it, or give this one another --output",
+                ) from error
+            except OSError:
+                pass  # a file system without flock: better an unlocked run than none
+            yield
+        finally:
+            with suppress(OSError):
+                # Processes that decode inherited the descriptor: closing ours would not do.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _owner(self) -> str:
+        try:
+            info = self.read_info()
+            return f" (process {info['process']}, started {info['started']})"
+        except (ArtifactError, KeyError):
+            return ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file of a run.
+
+    Raises:
+        ArtifactError: The file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"cannot read {show(path)}: {show(error)}") from error
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{show(path)} does not hold a JSON object")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object durably, indented for people; text that is not UTF-8 stays escaped.
+
+    Raises:
+        MachineError: The disk is full, read-only or gone.
+    """
+    write_durably(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def choose_run_path(data: Path, output: Path | None) -> Path:
+    """Decide where a new run goes, and see that it can be made there.
+
+    Args:
+        data: The data folder; without `output` its name names the run.
+        output: The folder asked for.
+
+    Raises:
+        UsageError: `output` already holds something, or the run would lie inside the data.
+        MachineError: The folder cannot be written.
+    """
+    path = RUNS if output is None else output
+    try:
+        if path.resolve().is_relative_to(data.resolve()):
+            raise UsageError(
+                f"the run folder {show(path)} would lie inside the data folder {show(data)}",
+                hint="choose a place outside with --output",
+            )
+        if output is not None:
+            if os.path.lexists(output) and (not output.is_dir() or any(output.iterdir())):
+                raise UsageError(
+                    f"{show(output)} already exists and is not empty",
+                    hint=f"xception train --resume {quoted(output)}, or another --output",
+                )
+        else:
+            name = data.resolve().name or "data"
+            path = RUNS / name
+            number = 1
+            while os.path.lexists(path):  # a link to nothing takes a name too
+                number += 1
+                path = RUNS / f"{name}-{number}"
+        ancestor = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+        writable = ancestor.is_dir() and os.access(ancestor, os.W_OK | os.X_OK)
+    except OSError as error:  # a folder above it cannot be searched
+        raise _cannot_make(path, str(error.strerror)) from error
+    if not writable:
+        raise _cannot_make(path, f"{show(ancestor)} is not writable")
+    return path
+
+
+def _cannot_make(path: Path, reason: str) -> MachineError:
+    return MachineError(
+        f"cannot make the run folder {show(path)}: {reason}",
+        hint="choose another place with --output",
+    )
+
+
+def make_run(data: Path, output: Path | None) -> RunDir:
+    """Make the folder of a new run.
+
+    Raises:
+        UsageError: `output` already holds something.
+        MachineError: The folder cannot be made.
+    """
+    while True:
+        path = choose_run_path(data, output)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(exist_ok=output is not None)
+        except FileExistsError:
+            continue  # another process took the name between the look and the making
+        except OSError as error:
+            raise _cannot_make(path, str(error.strerror)) from error
+        return RunDir(path)
+
+
+def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
+    """Return the run at `path`, or the one in `runs/` that was started last.
+
+    Args:
+        path: A run folder; None for the latest.
+        finished: Among the latest, consider only runs that ended by themselves.
+
+    Raises:
+        UsageError: There is no such run.
+    """
+    if path is not None:
+        run = RunDir(path)
+        if not run.info.is_file():
+            raise UsageError(
+                f"{show(path)} is not a run folder (it has no run.json)",
+                hint="give the folder that xception train made, runs/food for instance",
+            )
+        return run
+    candidates = [RunDir(info.parent) for info in RUNS.glob("*/run.json")]
+    if finished:
+        candidates = [run for run in candidates if run.is_finished]
+    if not candidates:
+        what = "finished run" if finished else "run"
+        raise UsageError(
+            f"there is no {what} in {show(RUNS.absolute())}",
+            hint="xception train --data DIR makes one; or name a run folder",
+        )
+    return max(candidates, key=_started)
+
+
+def _started(run: RunDir) -> str:
+    try:
+        return str(run.read_info().get("started", ""))
+    except ArtifactError:  # damaged; it must not hide the others
+        return ""
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder of ours; one that is gone already is fine."""
+    shutil.rmtree(path, ignore_errors=True)

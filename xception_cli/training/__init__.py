@@ -1,0 +1,1 @@
+"""The training run: plan, engines, handlers, state."""

@@ -1,0 +1,111 @@
+"""The frozen features and the linear probe on them: where fine-tuning starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from xception_cli.console import say
+from xception_cli.data.loading import Inputs, KeyedBatches, PictureInputs
+from xception_cli.evaluation.metrics import wilson_interval
+from xception_cli.model.features import BLOCK, FeatureInputs, compute_pooled, compute_store
+from xception_cli.model.network import Segment, cut
+from xception_cli.model.probe import Probe, fit_probe
+from xception_cli.training.engines import create_evaluator
+from xception_cli.training.handlers import History, Scores, validate
+from xception_cli.training.job import Job
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the trained part is fed with, and the baseline it starts from."""
+
+    train: FeatureInputs | PictureInputs | None
+    val: FeatureInputs | PictureInputs | None
+    probe: Probe | None
+    probe_scores: Scores | None
+
+
+def prepare(job: Job, history: History) -> Training:
+    """Compute what is frozen, fit the linear probe on it, and put its head on the network.
+
+    The probe's model is the first best one: fine-tuning replaces it only if it is better on val.
+
+    Args:
+        job: The run.
+        history: Of a resumed run, or empty; takes the probe's score.
+    """
+    if job.pretrained is None:  # features of random weights are worth nothing
+        train = job.pictures("train", augmented=True, shuffle=True)
+        return Training(train, job.pictures("val"), None, None)
+    prefix, _ = cut(job.network, job.config.unfreeze)
+    pooled: dict[str, np.ndarray[Any, Any]] = {}
+    train_inputs: FeatureInputs | PictureInputs | None = None
+    val_inputs: FeatureInputs | PictureInputs | None = None
+    with job.phase("features"):
+        if prefix is None or job.config.unfreeze == "head":
+            backbone = Segment(job.network, "conv1", "conv4").eval()
+            for name in ("train", "val"):
+                what = f"computing features ({name})"
+                pooled[name] = compute_pooled(backbone, job.pictures(name), what)
+        else:
+            train_inputs, val_inputs, pooled = _store_features(job, prefix)
+    with job.phase("probe"):
+        probe, scores = _fit_baseline(job, pooled)
+    if history.best_epoch < 0:
+        history.offer(0, scores, job.config.monitor)
+        job.save_model(job.network.state_dict(), {"trained": "probe", "epoch": 0})
+    if prefix is None:
+        train_inputs = job.pictures("train", augmented=True, shuffle=True)
+        val_inputs = job.pictures("val")
+    return Training(train_inputs, val_inputs, probe, scores)
+
+
+def _store_features(
+    job: Job, prefix: Segment
+) -> tuple[FeatureInputs, FeatureInputs, dict[str, np.ndarray[Any, Any]]]:
+    config = job.config
+    after = {"exit": "block12", "middle": "block4"}[config.unfreeze]
+    rest = Segment(job.network, after, "conv4").eval()
+    random = job.pictures("train", augmented=True)
+    store, pooled_train = compute_store(
+        job.run.features, "train", prefix, rest, job.pictures("train"), random, config.views
+    )
+    val_store, pooled_val = compute_store(
+        job.run.features, "val", prefix, rest, job.pictures("val")
+    )
+    shuffled = KeyedBatches(store.count, config.batch_size, seed=config.seed, shuffle=True)
+    in_order = KeyedBatches(val_store.count, BLOCK, shuffle=False)
+    return (
+        FeatureInputs(store, job.labels("train"), shuffled, job.runtime),
+        FeatureInputs(val_store, job.labels("val"), in_order, job.runtime),
+        {"train": pooled_train, "val": pooled_val},
+    )
+
+
+def _fit_baseline(job: Job, pooled: Mapping[str, np.ndarray[Any, Any]]) -> tuple[Probe, Scores]:
+    probe = fit_probe(
+        pooled["train"],
+        job.labels("train").numpy(),
+        class_count=len(job.split.classes),
+        seed=job.config.seed,
+    )
+    head = job.network.get_submodule("last_linear")
+    head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
+    evaluator = create_evaluator(
+        Segment(job.network, "head", "head"), runtime=job.runtime, top_k=job.top_k
+    )
+    features = job.runtime.to_device(torch.from_numpy(pooled["val"]))
+    labels = job.labels("val")
+    batch = Inputs(features, job.runtime.to_device(labels), torch.arange(len(labels)))
+    scores = validate(evaluator, [batch], job.split.counts("val"), job.top_k)
+    say(f"probe     val: accuracy {scores.accuracy:.1%}")
+    if probe.correct is not None:
+        low, high = wilson_interval(probe.correct, probe.tested)
+        say(
+            f"          train, by {probe.folds}-fold cross-validation: accuracy "
+            f"{probe.correct / probe.tested:.1%} (95 % interval {low:.1%} to {high:.1%})"
+        )
+    return probe, scores

@@ -1,0 +1,153 @@
+"""Training state: written durably, committed by a manifest, verified, rotated.
+
+Order of a save: state file, then its manifest (the commit marker), and only then are older states
+removed. Ignite's `Checkpoint` (0.5.5) removes before it writes, forgets its files on resume, and
+calls a failing save handler twice; so this is our own.
+"""
+
+import io
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xception_cli.console import say, show
+from xception_cli.errors import ArtifactError, DivergedError, MachineError
+from xception_cli.files import write_durably
+from xception_cli.model.conversion import load_torch
+from xception_cli.rundir import read_json, write_json
+
+SCHEMA = 1
+_KEEP = 2
+_NAME = re.compile(r"state-(\d{8})\.pt")
+
+
+class _NewerSchemaError(ArtifactError):
+    """A state that a newer version wrote."""
+
+
+class StateStore:
+    """The saved training states of a run.
+
+    Args:
+        folder: Where they lie; made at the first save.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, state: Mapping[str, Any], *, iteration: int, phase: str) -> None:
+        """Write a state durably, then remove older ones.
+
+        Args:
+            state: Plain data and dense tensors only, so that it loads without running code.
+            iteration: How far training is.
+            phase: `train`, or `eval_pending` when the epoch's validation is still to do.
+
+        Raises:
+            DivergedError: A tensor is not finite; nothing is written.
+            MachineError: The disk is full or gone; the states before are intact.
+        """
+        bad = _first_not_finite(state)
+        if bad:
+            raise DivergedError(
+                f"{bad} is not finite at iteration {iteration}; nothing was saved",
+                hint="a smaller --lr and --head-lr; the best model so far is kept",
+            )
+        buffer = io.BytesIO()  # first into memory: torch hides the errno of a full disk
+        torch.save({"schema": SCHEMA, **state, "iteration": iteration, "phase": phase}, buffer)
+        content = buffer.getvalue()
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise MachineError(
+                f"cannot make the folder {show(self.folder)}: {error.strerror}"
+            ) from error
+        # A state of the same iteration in another phase is replaced. Its manifest stays until
+        # then: a full disk must not cost the state that is there.
+        path = self.folder / f"state-{iteration:08d}.pt"
+        write_durably(path, content)
+        manifest = {
+            "schema": SCHEMA,
+            "iteration": iteration,
+            "phase": phase,
+            "bytes": len(content),
+            "sha256": sha256(content).hexdigest(),
+        }
+        write_json(path.with_suffix(".json"), manifest)
+        self.keep(_KEEP)
+
+    def keep(self, count: int) -> None:
+        """Remove all but the newest committed states, and whatever was never committed."""
+        if not self.folder.is_dir():
+            return
+        kept = {path.name for path in self._committed()[:count]}
+        for path in self.folder.glob("state-*"):
+            if path.with_suffix(".pt").name not in kept and path.suffix in {".json", ".partial"}:
+                path.unlink(missing_ok=True)  # manifests before states
+        for path in self.folder.glob("state-*.pt"):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def _committed(self) -> list[Path]:
+        """Return the states that have a manifest, the newest first."""
+        if not self.folder.is_dir():
+            return []
+        named = sorted(p for p in self.folder.iterdir() if _NAME.fullmatch(p.name))
+        return [path for path in reversed(named) if path.with_suffix(".json").is_file()]
+
+    def load(self) -> dict[str, Any] | None:
+        """Read the newest good state; None when none was ever committed.
+
+        Raises:
+            ArtifactError: States are there, but none is good; or a newer version wrote them.
+        """
+        committed = self._committed()
+        for path in committed:
+            try:
+                return self._read(path)
+            except _NewerSchemaError:
+                raise
+            except ArtifactError as error:
+                say(f"warning: {error.message}; looking for an older state")
+        if committed:
+            raise ArtifactError(
+                f"no training state in {show(self.folder)} is good",
+                hint="start a new run; the model file of this one may still be usable",
+            )
+        return None
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        manifest = read_json(path.with_suffix(".json"))
+        schema = manifest.get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise _NewerSchemaError(
+                f"{show(path)} has format {schema}, this version reads {SCHEMA}",
+                hint="upgrade: pip install -U xception-cli",
+            )
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{show(path)} cannot be read: {error.strerror}") from error
+        # torch.load checks no sums: a flipped bit would load as another number.
+        if sha256(content).hexdigest() != manifest.get("sha256"):
+            raise ArtifactError(f"{show(path)} is damaged (its SHA-256 differs)")
+        # A run folder may come from anyone, its sums with it: nothing in a state is run.
+        return dict(load_torch(io.BytesIO(content), show(path)))
+
+
+def _first_not_finite(state: Any, name: str = "the training state") -> str | None:
+    """Name the first float tensor with a nan or an infinity in it, in nested plain data."""
+    if isinstance(state, torch.Tensor):
+        return name if state.is_floating_point() and not state.isfinite().all() else None
+    items: Any = ()
+    if isinstance(state, Mapping):
+        items = state.items()
+    elif isinstance(state, list | tuple):
+        items = enumerate(state)
+    return next(
+        (bad for key, value in items if (bad := _first_not_finite(value, f"{name}: {key}"))), None
+    )

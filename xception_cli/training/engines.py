@@ -1,0 +1,123 @@
+"""create_trainer and create_evaluator: one step each, no handlers."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from ignite.engine import Engine
+from ignite.metrics import Accuracy, Loss, Recall, TopKCategoricalAccuracy
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+
+from xception_cli.data.loading import Inputs
+from xception_cli.errors import DivergedError
+from xception_cli.model.network import Segment, train_mode
+from xception_cli.runtime import Runtime
+
+
+class StepOutput(NamedTuple):
+    """What one training iteration gives.
+
+    Attributes:
+        loss: Of the batch, a scalar on the device.
+        finite: Whether loss and gradient were finite, a scalar on the device.
+        images: In the batch.
+    """
+
+    loss: torch.Tensor
+    finite: torch.Tensor
+    images: int
+
+
+def create_trainer(
+    trained: Segment,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    *,
+    runtime: Runtime,
+    label_smoothing: float,
+    accumulate: int,
+    clip: float,
+    batch_norm: bool,
+    describe: Callable[[Engine, torch.Tensor], str],
+) -> Engine:
+    """Make the training engine: forward, loss, guard, backward, clip, optimizer.
+
+    One iteration is one optimizer step on one batch, computed in `accumulate` pieces; it gives a
+    `StepOutput`. On a CPU a loss or gradient that is not finite stops the run before the weights
+    are touched. On a GPU asking each time would wait for the device, so `attach_finite_check`
+    looks at the outputs now and then.
+
+    Args:
+        trained: What is trained.
+        optimizer: Over its parameters.
+        scaler: Of the loss; disabled except for fp16.
+        runtime: Where to compute.
+        label_smoothing: Of the loss.
+        accumulate: Pieces of a batch.
+        clip: Largest gradient norm; 0 leaves gradients alone.
+        batch_norm: Whether batch norm trains, rather than standing in inference mode.
+        describe: Says where training is: the iteration, the rate, the files of these indices.
+    """
+    on_cpu = runtime.device.type == "cpu"
+
+    def step(engine: Engine, batch: Inputs) -> StepOutput:
+        train_mode(trained, batch_norm=batch_norm)
+        optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=runtime.device)
+        pieces = zip(batch.values.chunk(accumulate), batch.labels.chunk(accumulate), strict=True)
+        for values, labels in pieces:
+            with runtime.autocast():
+                logits = trained(values)
+            loss = functional.cross_entropy(
+                logits.float(), labels, label_smoothing=label_smoothing
+            ) * (len(labels) / len(batch.labels))
+            guard(engine, loss.detach(), "loss", batch.indices)
+            scaler.scale(loss).backward()
+            total += loss.detach()
+        scaler.unscale_(optimizer)
+        norm = clip_grad_norm_(trained.parameters(), clip or float("inf"))
+        finite = total.isfinite()
+        if not scaler.is_enabled():  # the scaler skips a step with an infinite gradient by itself
+            guard(engine, norm, "gradient", batch.indices)
+            finite &= norm.isfinite()
+        scaler.step(optimizer)
+        scaler.update()
+        return StepOutput(total, finite, len(batch.indices))
+
+    def guard(engine: Engine, value: torch.Tensor, what: str, indices: torch.Tensor) -> None:
+        if on_cpu and not value.isfinite():
+            raise DivergedError(
+                f"the {what} is {value.item()} {describe(engine, indices)}",
+                hint="a smaller --lr and --head-lr; the best model so far is kept",
+            )
+
+    return Engine(step)
+
+
+def create_evaluator(network: nn.Module, *, runtime: Runtime, top_k: int) -> Engine:
+    """Make the validation engine, with Ignite's metrics.
+
+    Metrics: `loss`, `accuracy`, `recall` (per class) and, for `top_k` above 1, `top_k_accuracy`.
+
+    Args:
+        network: Gives logits; put in eval mode.
+        runtime: Where to compute.
+        top_k: For the top-k accuracy.
+    """
+
+    @torch.inference_mode()
+    def step(_: Engine, batch: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        network.eval()
+        with runtime.autocast():
+            logits = network(batch.values)
+        return logits.float(), batch.labels
+
+    evaluator = Engine(step)
+    Loss(functional.cross_entropy, device=runtime.device).attach(evaluator, "loss")
+    Accuracy(device=runtime.device).attach(evaluator, "accuracy")
+    Recall(average=False, device=runtime.device).attach(evaluator, "recall")
+    if top_k > 1:
+        TopKCategoricalAccuracy(top_k, device=runtime.device).attach(evaluator, "top_k_accuracy")
+    return evaluator

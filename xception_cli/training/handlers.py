@@ -1,0 +1,387 @@
+"""One `attach_*` function per concern of training. Ignite calls handlers in their order."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Average
+from torch.optim.swa_utils import AveragedModel
+
+from xception_cli.console import Bar, say, show
+from xception_cli.data.loading import KeyedBatches, PictureInputs
+from xception_cli.errors import ArtifactError, DivergedError, MachineError, StoppedError
+from xception_cli.model.features import FeatureInputs
+from xception_cli.model.network import Segment
+from xception_cli.runtime import seed_everything
+from xception_cli.training.engines import StepOutput
+from xception_cli.training.plan import learning_rate_factor
+from xception_cli.training.stopping import StopSignals
+
+
+@dataclass
+class Scores:
+    """What validation found.
+
+    Attributes:
+        loss: Cross-entropy.
+        accuracy: Part of the images that are right.
+        macro_recall: Mean recall of the classes that val has.
+        recall: Of each class; None for one that val lacks.
+        top_k: Of `top_k_accuracy`.
+        top_k_accuracy: Part of the images whose class is among the k likeliest; None for k of 1.
+    """
+
+    loss: float
+    accuracy: float
+    macro_recall: float
+    recall: list[float | None]
+    top_k: int
+    top_k_accuracy: float | None
+
+
+def validate(
+    evaluator: Engine,
+    inputs: FeatureInputs | PictureInputs | list[object],
+    support: Sequence[int],
+    top_k: int,
+) -> Scores:
+    """Run the evaluator and read its metrics.
+
+    Args:
+        evaluator: From `create_evaluator`.
+        inputs: Batches of val.
+        support: Images of each class in val.
+        top_k: As the evaluator was made with.
+
+    Raises:
+        DivergedError: The loss is not finite.
+    """
+    metrics = evaluator.run(inputs).metrics
+    if not math.isfinite(metrics["loss"]):
+        raise DivergedError(
+            f"the loss on val is {metrics['loss']}",
+            hint="a smaller --lr and --head-lr; the best model so far is kept",
+        )
+    recall = [
+        float(value) if n else None
+        for value, n in zip(metrics["recall"].tolist(), support, strict=True)
+    ]
+    present = [value for value in recall if value is not None]
+    return Scores(
+        loss=float(metrics["loss"]),
+        accuracy=float(metrics["accuracy"]),
+        macro_recall=sum(present) / len(present),
+        recall=recall,
+        top_k=top_k,
+        top_k_accuracy=float(metrics["top_k_accuracy"]) if top_k > 1 else None,
+    )
+
+
+@dataclass
+class History:
+    """What training remembers between epochs; saved with the state.
+
+    Attributes:
+        best_epoch: Of the best model; 0 is the probe, -1 none yet.
+        best_score: Its monitored metric.
+        best_loss: Its val loss, which decides between equal scores.
+        epochs_without_better: Epochs since then.
+        stopped_early: Patience ran out.
+        metrics_bytes: Length of metrics.jsonl.
+    """
+
+    best_epoch: int = -1
+    best_score: float = float("-inf")
+    best_loss: float = float("inf")
+    epochs_without_better: int = 0
+    stopped_early: bool = False
+    metrics_bytes: int = 0
+
+    def offer(self, epoch: int, scores: Scores, monitor: str) -> bool:
+        """Take a model as the best one if it is; a tie goes to the lower val loss."""
+        score = getattr(scores, monitor)
+        # A nan score compares as False. A nan loss would only decide a tie, but a model of nan
+        # weights still has an accuracy: that of always saying the first class.
+        if not math.isnan(scores.loss) and (
+            (score, -scores.loss) > (self.best_score, -self.best_loss)
+        ):
+            self.best_epoch, self.best_score, self.best_loss = epoch, score, scores.loss
+            self.epochs_without_better = 0
+            return True
+        self.epochs_without_better += 1
+        return False
+
+
+def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
+    """Make every draw a function of (seed, epoch or iteration), and find the place in an epoch."""
+
+    @trainer.on(Events.EPOCH_STARTED)
+    def _position(engine: Engine) -> None:
+        # Ignite makes the iterator after this event, also when it resumes inside an epoch.
+        batches.epoch = engine.state.epoch - 1
+        batches.start = engine.state.iteration - batches.epoch * len(batches)
+
+    @trainer.on(Events.ITERATION_STARTED)
+    def _seed(engine: Engine) -> None:
+        seed_everything(seed, "step", engine.state.iteration)
+
+
+def attach_schedule(
+    trainer: Engine, optimizer: torch.optim.Optimizer, *, total: int, warmup: float
+) -> None:
+    """Set each group's learning rate before each step; a function of the iteration, no state."""
+
+    @trainer.on(Events.ITERATION_STARTED)
+    def _set(engine: Engine) -> None:
+        factor = learning_rate_factor(engine.state.iteration, total, warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+
+def update_ema(ema: AveragedModel, trained: Segment, decay: float) -> None:
+    """Move a moving average towards the weights, with a decay that is ramped up to `decay`.
+
+    The ramp min(decay, (1 + n) / (10 + n)) is TensorFlow's: a short run forgets its start too.
+    The count is read on the CPU: torch's own `update_parameters` (2.14) would wait for the device.
+    """
+    count = int(ema.n_averaged)
+    ramped = min(decay, (1 + count) / (10 + count)) if count else 0.0
+    current = trained.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, average in ema.module.state_dict(keep_vars=True).items():
+            if average.is_floating_point():
+                average.lerp_(current[name], 1 - ramped)
+            else:
+                average.copy_(current[name])
+        ema.n_averaged += 1
+
+
+def attach_ema(trainer: Engine, ema: AveragedModel, trained: Segment, decay: float) -> None:
+    """Move the average after each step."""
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def _update(_: Engine) -> None:
+        update_ema(ema, trained, decay)
+
+
+def attach_train_loss(trainer: Engine, device: torch.device) -> Average:
+    """Average the loss over the epoch, as the metric `train_loss`; summed up on the device."""
+    metric = Average(output_transform=lambda output: output.loss, device=device)
+    metric.attach(trainer, "train_loss")
+    return metric
+
+
+def attach_finite_check(
+    trainer: Engine, *, every: int, device: torch.device, rate: Callable[[], float]
+) -> None:
+    """On a GPU, look every few iterations whether all losses and gradients were finite."""
+    if device.type == "cpu":  # the step itself looks, at no cost
+        return
+    finite = torch.ones((), dtype=torch.bool, device=device)
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def _collect(engine: Engine) -> None:
+        nonlocal finite
+        finite = finite & _output(engine).finite  # on the device, without waiting for it
+
+    @trainer.on(Events.ITERATION_COMPLETED(every=every) | Events.EPOCH_COMPLETED)
+    def _check(engine: Engine) -> None:
+        if not finite:
+            last = engine.state.iteration
+            first = max(1, last - every + 1)
+            raise DivergedError(
+                f"the loss or a gradient is not finite between iterations {first} and {last} "
+                f"(learning rate {rate():.2g})",
+                hint="a smaller --lr and --head-lr; the best model so far is kept",
+            )
+
+
+def _output(engine: Engine) -> StepOutput:
+    return cast("StepOutput", engine.state.output)
+
+
+def _scores(engine: Engine) -> Scores:
+    return cast("Scores", engine.state.metrics["scores"])
+
+
+def attach_pending_state(trainer: Engine, save: Callable[[str], None]) -> None:
+    """Save the state before validation: a kill in it costs the validation, not the epoch."""
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _save(_: Engine) -> None:
+        save("eval_pending")
+
+
+def attach_validation(
+    trainer: Engine,
+    evaluator: Engine,
+    inputs: FeatureInputs | PictureInputs,
+    *,
+    support: Sequence[int],
+    top_k: int,
+) -> None:
+    """Validate at the end of each epoch; they are `trainer.state.metrics["scores"]`."""
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _validate(engine: Engine) -> None:
+        engine.state.metrics["scores"] = validate(evaluator, inputs, support, top_k)
+
+
+def attach_best_model(
+    trainer: Engine, history: History, *, monitor: str, save: Callable[[int, Scores], None]
+) -> None:
+    """Save the model when it is the best so far."""
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _offer(engine: Engine) -> None:
+        if history.offer(engine.state.epoch, _scores(engine), monitor):
+            save(engine.state.epoch, _scores(engine))
+
+
+def attach_early_stopping(trainer: Engine, history: History, patience: int) -> None:
+    """End training when the last `patience` epochs brought nothing better; 0 never does."""
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _stop(engine: Engine) -> None:
+        if patience and history.epochs_without_better >= patience:
+            history.stopped_early = True
+            engine.terminate()
+
+
+def attach_metrics_log(
+    trainer: Engine, history: History, path: Path, rate: Callable[[], float]
+) -> None:
+    """Append a row to metrics.jsonl; no clock in it, so equal runs leave equal files."""
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _append(engine: Engine) -> None:
+        scores = _scores(engine)
+        row = {
+            "epoch": engine.state.epoch,
+            "lr": rate(),
+            "train_loss": float(engine.state.metrics["train_loss"]),
+            "val_loss": scores.loss,
+            "accuracy": scores.accuracy,
+            "macro_recall": scores.macro_recall,
+            "recall": scores.recall,
+        }
+        if scores.top_k_accuracy is not None:
+            row[f"top{scores.top_k}_accuracy"] = scores.top_k_accuracy
+        line = f"{json.dumps(row)}\n".encode()
+        if history.metrics_bytes and (
+            not path.is_file() or path.stat().st_size < history.metrics_bytes
+        ):
+            raise ArtifactError(
+                f"{show(path)} has lost rows since the training state was saved",
+                hint="put the file back, or start a new run",
+            )
+        try:
+            with path.open("r+b" if path.exists() else "wb") as file:
+                file.truncate(history.metrics_bytes)  # rows after the state we resumed from
+                file.seek(history.metrics_bytes)
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())  # the state that is saved next counts on this row
+        except OSError as error:
+            raise MachineError(f"cannot write {show(path)}: {error.strerror}") from error
+        history.metrics_bytes += len(line)
+
+
+def attach_state_saving(
+    trainer: Engine,
+    evaluator: Engine,
+    stop: StopSignals,
+    save: Callable[[str], None],
+    *,
+    epoch_length: int,
+    every_minutes: float,
+) -> None:
+    """Save the state at epoch ends, every few minutes, and when a signal asks for it.
+
+    A stop in the last iteration of an epoch, or in its validation, is carried out in validation,
+    where the state says that it is still to do: else the epoch's validation would be lost.
+    """
+    last = time.monotonic()
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def _inside_epoch(engine: Engine) -> None:
+        nonlocal last
+        if engine.state.iteration % epoch_length == 0:
+            return
+        if stop.requested is not None:
+            save("train")
+            raise stopped(stop, engine)
+        if stop.save_requested or time.monotonic() - last > every_minutes * 60:
+            save("train")
+            stop.save_requested, last = False, time.monotonic()
+
+    @evaluator.on(Events.ITERATION_COMPLETED)
+    def _inside_validation(_: Engine) -> None:
+        if stop.requested is not None:  # `attach_pending_state` has saved
+            raise stopped(stop, trainer)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _after_epoch(engine: Engine) -> None:
+        nonlocal last
+        save("train")
+        stop.save_requested, last = False, time.monotonic()
+        if stop.requested is not None:
+            raise stopped(stop, engine)
+
+
+def stopped(stop: StopSignals, trainer: Engine) -> StoppedError:
+    """Make the error of a run that a signal has stopped, behind the state that was saved."""
+    where = f"iteration {trainer.state.iteration} (epoch {trainer.state.epoch})"
+    return stop.error(stop.requested or 0, f"the state is saved at {where}")
+
+
+def attach_progress(
+    trainer: Engine,
+    history: History,
+    epochs: Bar,
+    images: Bar,
+    *,
+    every: int,
+    rate: Callable[[], float],
+) -> None:
+    """Move the bars, and say a row per epoch."""
+    counted = {"images": 0, "pending": 0, "since": time.monotonic()}
+
+    @trainer.on(Events.STARTED)
+    def _header(_: Engine) -> None:
+        say("epoch      lr  train loss  val loss  accuracy  macro recall  images/s", style="bold")
+
+    @trainer.on(Events.EPOCH_STARTED)
+    def _begin(engine: Engine) -> None:
+        images.restart(f"epoch {engine.state.epoch}")
+        counted.update(images=0, pending=0, since=time.monotonic())
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def _count(engine: Engine) -> None:
+        output = _output(engine)
+        counted["images"] += output.images
+        counted["pending"] += output.images
+        # Reading the loss waits for a GPU, so it is done now and then.
+        if engine.state.iteration % every == 0:
+            note = f"loss {float(output.loss):.3f}  lr {rate():.1e}"
+            images.advance(int(counted["pending"]), note)
+            counted["pending"] = 0
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _row(engine: Engine) -> None:
+        scores = _scores(engine)
+        speed = counted["images"] / max(1e-9, time.monotonic() - counted["since"])
+        say(
+            f"{engine.state.epoch:5d} {rate():7.1e} "
+            f"{float(engine.state.metrics['train_loss']):11.4f} {scores.loss:9.4f} "
+            f"{scores.accuracy:9.1%} {scores.macro_recall:13.1%} {speed:9.1f}"
+            f"{'  best' if history.best_epoch == engine.state.epoch else ''}"
+        )
+        epochs.advance(1)

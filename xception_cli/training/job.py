@@ -1,0 +1,332 @@
+"""Job: what a training run works with, made for a new run or for one that goes on."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xception_cli.config import TrainConfig, read_toml, resolve_resumed, to_toml
+from xception_cli.console import say, screen, show
+from xception_cli.data.folder import DataFolder
+from xception_cli.data.images import inspect_all
+from xception_cli.data.loading import (
+    KeyedBatches,
+    PictureDataset,
+    PictureInputs,
+    default_workers,
+)
+from xception_cli.data.split import (
+    Split,
+    inspect_folder,
+    make_split,
+    match_split,
+    read_split,
+    write_split,
+)
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.evaluation.metrics import TOP
+from xception_cli.files import write_durably
+from xception_cli.model.bundle import save_model
+from xception_cli.model.features import BLOCK
+from xception_cli.model.network import build_seeded_network
+from xception_cli.model.weights import PretrainedWeights, load_pretrained
+from xception_cli.rundir import RunDir, choose_run_path, make_run, write_json
+from xception_cli.runtime import Runtime, versions
+from xception_cli.training.plan import make_plan
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a phase of the run needs to know; made once, by `start_job` or `reopen_job`."""
+
+    config: TrainConfig
+    run: RunDir
+    runtime: Runtime
+    root: Path
+    split: Split
+    pretrained: PretrainedWeights | None
+    network: torch.nn.Module
+    preprocessing: Preprocessing
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def workers(self) -> int:
+        """Processes that decode images."""
+        if self.config.workers is None:
+            return default_workers(self.runtime.device)
+        return self.config.workers
+
+    @property
+    def top_k(self) -> int:
+        """The k of top-k accuracy; 1, where the usual one could not be wrong."""
+        return TOP if len(self.split.classes) > TOP else 1
+
+    def labels(self, split: str) -> torch.Tensor:
+        """Return the labels `(images,)` of a split, int64."""
+        return torch.tensor([image.label for image in self.split.of(split)])
+
+    def pictures(
+        self, split: str, *, augmented: bool = False, shuffle: bool = False
+    ) -> PictureInputs:
+        """Return the pictures of a split as inputs of the network."""
+        config = self.config
+        transform = self.preprocessing.evaluation_transform()
+        if augmented:
+            transform = self.preprocessing.training_transform(
+                augment=config.augment, flip=config.flip
+            )
+        images = self.split.of(split)
+        dataset = PictureDataset(
+            self.root,
+            [image.path for image in images],
+            [image.label for image in images],
+            transform,
+            seed=config.seed,
+        )
+        size = config.batch_size if shuffle else BLOCK
+        return PictureInputs(
+            dataset,
+            KeyedBatches(len(images), size, seed=config.seed, shuffle=shuffle),
+            preprocessing=self.preprocessing,
+            runtime=self.runtime,
+            workers=self.workers,
+        )
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure what a phase takes."""
+        began = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+    def save_model(self, state: Mapping[str, torch.Tensor], trained: Mapping[str, Any]) -> None:
+        """Write the run's model file.
+
+        Args:
+            state: The whole network's.
+            trained: How it came about, for the provenance.
+
+        Raises:
+            ArtifactError: A weight is not finite; the file before stays.
+        """
+        save_model(
+            self.run.model,
+            state,
+            classes=self.split.classes,
+            preprocessing=self.preprocessing,
+            provenance={
+                "versions": versions(),
+                "weights": _weights_info(self.pretrained),
+                "data_fingerprint": self.split.fingerprint,
+                "seed": self.config.seed,
+                "unfreeze": self.config.unfreeze,
+                "precision": self.runtime.precision,
+                **trained,
+            },
+        )
+
+
+def start_job(
+    config: TrainConfig,
+    folder: DataFolder,
+    runtime: Runtime,
+    output: Path | None,
+    origins: Mapping[str, str],
+) -> Job:
+    """Start a new run: check everything cheap, then the images, then the weights.
+
+    Only then is the run folder made, so that a run that cannot be leaves nothing behind.
+
+    Args:
+        config: The settings.
+        folder: The data folder, trainable.
+        runtime: Where to compute.
+        output: The run folder; None makes `runs/<data folder name>`.
+        origins: Where each setting that is not a default came from, for the screen.
+
+    Raises:
+        XceptionError: See `errors.py`; nothing was written.
+    """
+    choose_run_path(folder.root, output)  # an unwritable place is told before the images are read
+    inspections = inspect_folder(folder, skip_bad=config.skip_bad)
+    split = make_split(
+        folder,
+        inspections,
+        seed=config.seed,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+    )
+    plan = make_plan(config, runtime, split.counts("train"))
+    pretrained = None if config.weights == "none" else load_pretrained(config.weights)
+    run = make_run(folder.root, output)
+    screen.log_to(run.log)
+    _describe(folder, split, runtime, pretrained, plan.reasons, origins, config)
+    config = plan.config.replace(
+        data=str(folder.root.absolute()), weights=_absolute_weights(config.weights)
+    )
+    write_split(split, run.split)
+    write_durably(run.config, to_toml(config).encode())
+    write_json(run.info, _run_info(config, split, runtime, pretrained))
+    return _job(config, run, runtime, folder.root, split, pretrained)
+
+
+def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings that a run goes on with.
+
+    Args:
+        run: The run.
+        flags: Settings given on the command line; `None` was not given.
+
+    Raises:
+        UsageError: A flag contradicts the run; shows the difference.
+    """
+    saved = TrainConfig(**read_toml(run.config))
+    if flags.get("data") is not None:
+        flags = {**flags, "data": str(Path(flags["data"]).absolute())}
+    if flags.get("weights") is not None:
+        flags = {**flags, "weights": _absolute_weights(flags["weights"])}
+    if flags.get("classes") is not None and saved.classes is None:
+        saved = saved.replace(classes=flags["classes"])
+    # `auto` asks for nothing in particular
+    flags = {name: value for name, value in flags.items() if value != "auto"}
+    config = resolve_resumed(saved, flags)
+    if config.epochs < saved.epochs:
+        raise UsageError(
+            f"epochs is {config.epochs}, but the run was started with {saved.epochs}",
+            hint="a larger --epochs extends a run; a smaller one needs a new run",
+        )
+    return config
+
+
+def reopen_job(config: TrainConfig, folder: DataFolder, runtime: Runtime, run: RunDir) -> Job:
+    """Go on with a run, if the data is the same as when it was started.
+
+    Raises:
+        ArtifactError: Images, classes or weights are not the same; lists the differences.
+    """
+    info = run.read_info()
+    paths = [folder.root / image.path for image in folder.images]
+    saved = read_split(run.split, info["classes"])
+    split = match_split(saved, folder, inspect_all(paths, decoded=False))
+    pretrained = None if config.weights == "none" else load_pretrained(config.weights)
+    if pretrained is not None and pretrained.digest != info["weights"]["digest"]:
+        raise ArtifactError(
+            f"{show(config.weights)} holds other weights than the run was started with: "
+            f"{pretrained.digest[:16]}…, then {show(info['weights']['digest'])[:16]}…",
+            hint="put the file back, or start a new run without --resume",
+        )
+    screen.log_to(run.log)
+    say(f"going on with {show(run.path)}")
+    for partial in run.path.glob("*.partial"):  # of a process that was killed while it wrote
+        partial.unlink(missing_ok=True)
+    write_json(run.info, info | {"process": os.getpid()})
+    run.result.unlink(missing_ok=True)
+    write_durably(run.config, to_toml(config).encode())
+    return _job(config, run, runtime, folder.root, split, pretrained)
+
+
+def _absolute_weights(weights: str) -> str:
+    return weights if weights in {"imagenet", "none"} else str(Path(weights).absolute())
+
+
+def _job(
+    config: TrainConfig,
+    run: RunDir,
+    runtime: Runtime,
+    root: Path,
+    split: Split,
+    pretrained: PretrainedWeights | None,
+) -> Job:
+    network = build_seeded_network(len(split.classes), config.seed)
+    if pretrained is not None:
+        network.load_state_dict({**network.state_dict(), **pretrained.backbone})
+    return Job(
+        config=config,
+        run=run,
+        runtime=runtime,
+        root=root,
+        split=split,
+        pretrained=pretrained,
+        network=runtime.place(network).eval(),
+        preprocessing=Preprocessing.for_size(config.image_size),
+    )
+
+
+def _describe(
+    folder: DataFolder,
+    split: Split,
+    runtime: Runtime,
+    pretrained: PretrainedWeights | None,
+    reasons: Sequence[str],
+    origins: Mapping[str, str],
+    config: TrainConfig,
+) -> None:
+    counts = ", ".join(
+        f"{len(split.of(name))} {name}" for name in ("train", "val", "test") if split.of(name)
+    )
+    names = ", ".join(show(name) for name in split.classes[:20])
+    more = f" and {len(split.classes) - 20} more" if len(split.classes) > 20 else ""
+    say(f"data      {show(folder.root)}: {len(split.classes)} classes, {counts} images")
+    say(f"classes   {names}{more}")
+    if folder.ignored:
+        say(f"          {folder.describe_ignored()}")
+    source = "random, as --weights none asks" if pretrained is None else pretrained.source
+    say(f"weights   {show(source)}")
+    say(f"device    {runtime.describe()}")
+    for name, origin in origins.items():
+        if name not in {"data", "classes"}:
+            say(f"setting   {name} = {show(getattr(config, name))} ({show(origin)})")
+    for reason in reasons:
+        say(f"plan      {reason}")
+    for warning in split.warnings:
+        say(f"warning   {warning}")
+
+
+def _run_info(
+    config: TrainConfig, split: Split, runtime: Runtime, pretrained: PretrainedWeights | None
+) -> dict[str, Any]:
+    return {
+        "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "process": os.getpid(),
+        "command": " ".join(show(part) for part in ["xception", *sys.argv[1:]]),
+        "versions": versions(),
+        "git_commit": _git_commit(),
+        "device": str(runtime.device),
+        "precision": runtime.precision,
+        "threads": torch.get_num_threads(),
+        "data": config.data,
+        "data_fingerprint": split.fingerprint,
+        "classes": list(split.classes),
+        "images": {name: len(split.of(name)) for name in ("train", "val", "test", "out")},
+        "weights": _weights_info(pretrained),
+    }
+
+
+def _weights_info(pretrained: PretrainedWeights | None) -> dict[str, Any]:
+    if pretrained is None:
+        return {"source": "none", "digest": None}
+    return {"source": show(pretrained.source), "digest": pretrained.digest}
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the user's own repository, if the run is started in one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,372 @@
+"""run_training: the whole story of `xception train`. Read this file first."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch.optim.swa_utils import AveragedModel
+
+from xception_cli.config import ResolvedConfig
+from xception_cli.console import quoted, say, screen, show
+from xception_cli.data.folder import check_trainable, read_folder
+from xception_cli.data.loading import PictureInputs
+from xception_cli.errors import DataError, MachineError, XceptionError
+from xception_cli.evaluation.evaluate import evaluate_images
+from xception_cli.evaluation.metrics import EvalReport
+from xception_cli.evaluation.report import headline, write_evaluation
+from xception_cli.evaluation.selection import VAL_NOTE, EvalImage, shown_folder
+from xception_cli.model.bundle import load_model
+from xception_cli.model.features import FeatureInputs
+from xception_cli.model.network import Segment, cut, parameter_groups
+from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
+from xception_cli.runtime import decide_runtime
+from xception_cli.training import handlers
+from xception_cli.training.baseline import Training, prepare
+from xception_cli.training.checkpoint import StateStore
+from xception_cli.training.engines import create_evaluator, create_trainer
+from xception_cli.training.handlers import History, Scores
+from xception_cli.training.job import Job, reopen_job, resumed_config, start_job
+from xception_cli.training.stopping import StopSignals
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished training leaves.
+
+    Attributes:
+        run: The run folder.
+        kept: `the linear probe`, or `fine-tuned, epoch N`.
+        probe: Validation scores of the linear probe; None without one.
+        reports: Evaluation of the kept model, by split.
+        seconds: Spent per phase, by this process.
+    """
+
+    run: RunDir
+    kept: str
+    probe: Scores | None
+    reports: Mapping[str, EvalReport]
+    seconds: Mapping[str, float]
+
+
+def run_training(
+    settings: ResolvedConfig,
+    *,
+    output: Path | None = None,
+    resume: RunDir | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> TrainResult:
+    """Train a classifier on a folder of photos.
+
+    Args:
+        settings: From `config.resolve`; a resumed run has its own.
+        output: The run folder; None makes `runs/<data folder name>`.
+        resume: A run to go on with, instead of a new one.
+        flags: The settings given on the command line, checked against a resumed run's.
+
+    Raises:
+        XceptionError: See `errors.py`; what was saved before is intact.
+    """
+    with ExitStack() as held:
+        if resume is not None:
+            held.enter_context(resume.lock())  # before anything in it is read or written
+        try:
+            return _run_locked(settings, output, resume, flags or {}, held)
+        except XceptionError as error:
+            say(f"error: {error.message}", log_only=True)  # the screen gets it from the caller
+            raise
+        finally:
+            screen.log_to(None)
+
+
+def _run_locked(
+    settings: ResolvedConfig,
+    output: Path | None,
+    resume: RunDir | None,
+    flags: Mapping[str, Any],
+    held: ExitStack,
+) -> TrainResult:
+    began = time.monotonic()
+    config = settings.config if resume is None else resumed_config(resume, flags)
+    if resume is not None and resume.is_finished:
+        result = read_json(resume.result)
+        if result["epochs"] == config.epochs:
+            name, epochs = show(resume.path), config.epochs
+            say(f"{name} is already finished ({epochs} epochs); a larger --epochs extends it")
+            return TrainResult(resume, result["kept"], None, {}, {})
+    folder = read_folder(Path(config.data))
+    check_trainable(folder, config.classes)
+    runtime = decide_runtime(
+        device=config.device, precision=config.precision, deterministic=config.deterministic
+    )
+    with StopSignals(hint="nothing was written yet; the same command starts again") as stop:
+        if resume is None:
+            job = start_job(config, folder, runtime, output, settings.origins)
+            held.enter_context(job.run.lock())
+        else:
+            job = reopen_job(config, folder, runtime, resume)
+        job.seconds["preparation"] = time.monotonic() - began
+        stop.hint = f"xception train --resume {quoted(job.run.path)}"
+        return _train(job, stop)
+
+
+def _train(job: Job, stop: StopSignals) -> TrainResult:
+    states = StateStore(job.run.checkpoints)
+    saved = states.load()
+    history = History(**saved["history"]) if saved else History()
+    if saved and job.config.epochs > saved["max_epochs"]:  # more is wanted: patience starts anew
+        history.stopped_early, history.epochs_without_better = False, 0
+    training = prepare(job, history)
+    if training.train is not None and training.val is not None:
+        with job.phase("fine-tuning"):
+            _fine_tune(job, training.train, training.val, history, states, saved, stop)
+    states.keep(1)
+    return _finish(job, training, history)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a training state is made of.
+
+    Attributes:
+        trained: The part of the network that is trained.
+        optimizer: Over its parameters.
+        scaler: Of the loss, for fp16.
+        ema: The moving average of `trained`; what is validated and kept.
+        history: What is remembered between epochs.
+    """
+
+    trained: Segment
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: AveragedModel
+    history: History
+
+    def state(self) -> dict[str, Any]:
+        """Return plain data and tensors."""
+        return {
+            "trained": self.trained.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict(),
+            "history": asdict(self.history),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave; the history was read before."""
+        self.trained.load_state_dict(state["trained"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.ema.load_state_dict(state["ema"])
+
+    @property
+    def learning_rate(self) -> float:
+        """The body's rate, at the end of the network."""
+        return float(next(g["lr"] for g in self.optimizer.param_groups if g["name"] == "conv4"))
+
+
+def _create_learner(job: Job, history: History) -> Learner:
+    config = job.config
+    _, trained = cut(job.network, config.unfreeze, dropout=config.dropout)
+    groups = parameter_groups(
+        trained,
+        lr=config.lr,
+        head_lr=config.head_lr,
+        layer_decay=config.layer_decay,
+        weight_decay=config.weight_decay,
+    )
+    optimizer = torch.optim.AdamW(groups, fused=job.runtime.device.type == "cuda")
+    fp16 = job.runtime.precision == "fp16"
+    scaler = torch.amp.GradScaler(job.runtime.device.type, enabled=fp16)
+    return Learner(trained, optimizer, scaler, AveragedModel(trained, use_buffers=True), history)
+
+
+def _fine_tune(
+    job: Job,
+    train: FeatureInputs | PictureInputs,
+    val: FeatureInputs | PictureInputs,
+    history: History,
+    states: StateStore,
+    saved: Mapping[str, Any] | None,
+    stop: StopSignals,
+) -> None:
+    config, learner = job.config, _create_learner(job, history)
+    paths = [image.path for image in job.split.of("train")]
+
+    def describe(engine: Engine, indices: torch.Tensor) -> str:
+        files = ", ".join(show(paths[index]) for index in indices.tolist())
+        return (
+            f"at iteration {engine.state.iteration}, learning rate {learner.learning_rate:.2g}; "
+            f"the batch: {files}"
+        )
+
+    trainer = create_trainer(
+        learner.trained,
+        learner.optimizer,
+        learner.scaler,
+        runtime=job.runtime,
+        label_smoothing=config.label_smoothing,
+        accumulate=config.accumulate,
+        clip=config.clip,
+        batch_norm=job.pretrained is None,
+        describe=describe,
+    )
+    evaluator = create_evaluator(learner.ema.module, runtime=job.runtime, top_k=job.top_k)
+    every = 1 if job.runtime.device.type == "cpu" else config.log_every
+    total, support = config.epochs * len(train), job.split.counts("val")
+
+    def save_best(epoch: int, scores: Scores) -> None:
+        best = {**job.network.state_dict(), **learner.ema.module.state_dict()}
+        about = {"trained": "fine-tuned", "epoch": epoch, "val_accuracy": scores.accuracy}
+        job.save_model(best, about)
+
+    def save_state(phase: str) -> None:
+        state = learner.state() | {
+            "max_epochs": config.epochs,
+            "train_loss": train_loss.state_dict(),
+        }
+        states.save(state, iteration=trainer.state.iteration, phase=phase)
+
+    with (
+        screen.bar("fine-tuning", config.epochs, "epochs", heartbeat=False) as epochs,
+        screen.bar("epoch", train.batches.count) as images,
+    ):
+        handlers.attach_reseeding(trainer, train.batches, config.seed)
+        handlers.attach_schedule(trainer, learner.optimizer, total=total, warmup=config.warmup)
+        handlers.attach_ema(trainer, learner.ema, learner.trained, config.ema)
+        train_loss = handlers.attach_train_loss(trainer, job.runtime.device)
+        handlers.attach_finite_check(
+            trainer, every=every, device=job.runtime.device, rate=lambda: learner.learning_rate
+        )
+        handlers.attach_pending_state(trainer, save_state)
+        handlers.attach_validation(trainer, evaluator, val, support=support, top_k=job.top_k)
+        handlers.attach_best_model(trainer, history, monitor=config.monitor, save=save_best)
+        handlers.attach_early_stopping(trainer, history, config.patience)
+        handlers.attach_metrics_log(
+            trainer, history, job.run.metrics, rate=lambda: learner.learning_rate
+        )
+        handlers.attach_state_saving(
+            trainer,
+            evaluator,
+            stop,
+            save_state,
+            epoch_length=len(train),
+            every_minutes=config.save_every_minutes,
+        )
+        handlers.attach_progress(
+            trainer, history, epochs, images, every=every, rate=lambda: learner.learning_rate
+        )
+        stop.graceful = True
+        if saved is not None:
+            learner.restore(saved)
+            _take_up(trainer, train_loss, saved, len(train), config.epochs)
+        if trainer.state.iteration < total and not history.stopped_early:
+            try:
+                trainer.run(train, max_epochs=config.epochs, epoch_length=len(train))
+            except (DataError, MachineError):
+                # A picture or a worker is gone. Ignite (0.5.5) fetches a batch before it counts
+                # the iteration, so what was trained so far is whole.
+                if trainer.state.iteration % len(train):
+                    save_state("train")
+                if stop.requested is not None:  # the signal that stops us may take the workers too
+                    raise handlers.stopped(stop, trainer) from None
+                raise
+        stop.graceful = False
+        if stop.requested is not None:  # it came behind the last look
+            raise handlers.stopped(stop, trainer)
+
+
+def _take_up(
+    trainer: Engine,
+    train_loss: Any,
+    saved: Mapping[str, Any],
+    epoch_length: int,
+    max_epochs: int,
+) -> None:
+    """Put the engine where the state was saved, and do the validation that was still to do."""
+    iteration = saved["iteration"]
+    trainer.load_state_dict(
+        {"iteration": iteration, "epoch_length": epoch_length, "max_epochs": max_epochs}
+    )
+    say(f"resuming  behind iteration {iteration} of {epoch_length * max_epochs}")
+    if saved["phase"] == "eval_pending":
+        train_loss.load_state_dict(saved["train_loss"])
+        trainer.fire_event(Events.EPOCH_COMPLETED)
+    elif iteration % epoch_length:
+        # The metric is reset when the epoch starts again, so it is filled just behind that.
+        current = iteration // epoch_length + 1
+        trainer.add_event_handler(
+            Events.EPOCH_STARTED(once=current),
+            lambda _: train_loss.load_state_dict(saved["train_loss"]),
+        )
+
+
+def _finish(job: Job, training: Training, history: History) -> TrainResult:
+    """Evaluate the kept model from its file and the pictures, and say what it is worth."""
+    kept = "the linear probe"
+    if history.best_epoch > 0:
+        kept = f"fine-tuned, epoch {history.best_epoch}"
+    reports = {}
+    with job.phase("evaluation"):
+        bundle = load_model(job.run.model, job.runtime)
+        for name in ("val", "test"):
+            images = [EvalImage(image.path, image.label) for image in job.split.of(name)]
+            if images:
+                report, rows = evaluate_images(
+                    bundle,
+                    job.root,
+                    images,
+                    name=name,
+                    workers=job.workers,
+                    note=VAL_NOTE if name == "val" else None,
+                    data=shown_folder(job.root),
+                )
+                if report.failures:
+                    failure = report.failures[0]
+                    raise DataError(
+                        f"{len(report.failures)} {name} images cannot be read any more, "
+                        f"{show(failure.path)} for instance: {failure.reason}",
+                        hint=f"put them back, then: xception train --resume {quoted(job.run.path)}",
+                    )
+                write_evaluation(job.run.evaluation(name), report, rows)
+                reports[name] = report
+    _say_result(job, training, history, kept, reports)
+    remove_tree(job.run.features)
+    write_json(
+        job.run.result,
+        {
+            "kept": kept,
+            "epochs": job.config.epochs,
+            "stopped_early": history.stopped_early,
+            "probe": asdict(training.probe_scores) if training.probe_scores else None,
+            "evaluation": {name: report.accuracy for name, report in reports.items()},
+            "seconds": {name: round(value, 1) for name, value in job.seconds.items()},
+        },
+    )
+    return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
+
+
+def _say_result(
+    job: Job,
+    training: Training,
+    history: History,
+    kept: str,
+    reports: Mapping[str, EvalReport],
+) -> None:
+    if history.stopped_early:
+        say(f"stopped   {job.config.patience} epochs brought nothing better")
+    if training.train is not None and history.best_epoch == 0:
+        kept = f"{kept}: fine-tuning did not beat it on val"
+    say(f"kept      {kept}", style="bold")
+    if training.probe_scores is not None and history.best_epoch > 0:
+        say(f"          the linear probe, val: accuracy {training.probe_scores.accuracy:.1%}")
+    for report in reports.values():
+        say(f"result    {headline(report)}", style="bold")
+        if report.note:
+            say(f"note      {report.note}")
+    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in job.seconds.items())
+    say(f"time      {times}")
