@@ -3,13 +3,13 @@
 import json
 import os
 import pickle
-import resource
 import zipfile
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import files_no_larger_than
 from ignite.metrics import Average
 from networks import lively_network
 from torch.optim.swa_utils import AveragedModel
@@ -180,20 +180,12 @@ def test_a_state_of_the_same_iteration_is_replaced(store):
 # Full disks
 
 
-@pytest.fixture
-def full_disk():
-    """Return a function that lets no file grow over some bytes, until the test is over."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("number", [4, 5])  # another iteration, or the same once more
-def test_a_full_disk_leaves_the_earlier_state_usable(store, full_disk, number):
+def test_a_full_disk_leaves_the_earlier_state_usable(store, number):
     save(store, 4, "eval_pending")
     before = {name: (FOLDER / name).read_bytes() for name in files()}
-    full_disk(1000)
-    with pytest.raises(MachineError, match=r"cannot write checkpoints/state-0000000\d\.pt"):
+    message = r"cannot write checkpoints/state-0000000\d\.pt"
+    with files_no_larger_than(1000), pytest.raises(MachineError, match=message):
         save(store, number)
     assert {name: (FOLDER / name).read_bytes() for name in files()} == before
     assert iteration_of(store) == 4

@@ -1,11 +1,10 @@
 """Features: computed once, whatever interrupts it, and as good as computed anew."""
 
-import resource
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import COLOURS, SMALL, draw
+from conftest import COLOURS, SMALL, draw, files_no_larger_than
 from networks import CPU, lively_network
 from torch import nn
 
@@ -207,19 +206,10 @@ def test_the_views_of_a_picture_differ_so_that_equal_bytes_mean_something(whole)
     assert len({row.tobytes() for row in rows}) == VIEWS * COUNT
 
 
-@pytest.fixture
-def small_disk():
-    """No file may grow over 100 kB; the limit is the process's own, and is taken back."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.usefixtures("small_disk")
 def test_a_disk_that_is_too_small_is_told_before_anything_is_computed(network, root, monkeypatch):
     monkeypatch.setattr(features, "_to_bits", lambda _: pytest.fail("computed"))
-    with pytest.raises(MachineError, match=r"cannot keep .* GB of features in features/train\.bin"):
+    message = r"cannot keep .* GB of features in features/train\.bin"
+    with files_no_larger_than(100_000), pytest.raises(MachineError, match=message):
         compute(Path("features"), network, root)
     assert list(Path("features").iterdir()) == []
 
