@@ -110,6 +110,9 @@ def train(
         str | None,
         typer.Option(metavar="[RUN]", help="Go on with a run; without RUN the latest."),
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be done and what it takes, and stop.")
+    ] = False,
     **flags: Any,
 ) -> None:
     """Train a classifier on a folder of photos."""
@@ -118,8 +121,9 @@ def train(
 
     run = None
     if resume is not None:
-        for name, value in (("--output", output), ("--config", config)):
-            if value is not None:
+        own = {"--output": output is not None, "--config": config is not None, "--plan": plan}
+        for name, was_given in own.items():
+            if was_given:
                 raise UsageError(f"{name} and --resume exclude each other: a run has its own")
         run = find_run(None if resume == _LATEST else Path(resume), finished=False)
     settings = resolve(flags, config)
@@ -129,8 +133,13 @@ def train(
         # Before torch is loaded: the commonest mistakes cost a tenth of a second.
         check_trainable(read_folder(Path(settings.config.data)), settings.config.classes)
 
-    from xception_cli.training.run import run_training
+    from xception_cli.training.run import plan_training, run_training
 
+    if plan:
+        for name, value in plan_training(settings, output=output).items():
+            emit(f"{name:12} {value:>14}")
+        say("expected on this machine; fine-tuning may stop earlier. Without --plan it is done")
+        return
     result = run_training(settings, output=output, resume=run, flags=flags)
     emit(str(result.run.path))
     say(f"next: xception eval {quoted(result.run.path)}")

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
 import types
 import typing
@@ -97,6 +98,13 @@ class TrainConfig:
         at_least=1,
         at_most=100,
     )
+    cache_gb: float = _setting(
+        20.0,
+        "Largest size of these kept crops' activations on disk, in GB; over it there are fewer "
+        "views, or only the head is trained.",
+        group="Data",
+        at_least=0.0,
+    )
     weights: str = _setting(
         "imagenet", "Where training starts: imagenet, none (random) or a file.", group="Model"
     )
@@ -163,6 +171,12 @@ class TrainConfig:
         "over 3 times the images of the smallest, else accuracy.",
         group="Training",
     )
+    budget: str | None = _setting(
+        None,
+        "Time for the whole run, as 90s, 10m or 2h: what is not given is chosen to fit into it. "
+        "Such a run depends on the machine's speed and cannot be repeated exactly.",
+        group="Training",
+    )
     seed: int = _setting(0, "Seed of everything random.", group="Machine", at_least=0)
     device: Device = _setting(
         "auto", "Where to compute. auto takes a GPU if there is one.", group="Machine",
@@ -181,6 +195,12 @@ class TrainConfig:
         None, "Processes that decode images; does not change any number. Default: by machine.",
         group="Machine", at_least=0, at_most=256, resumable=True,
     )  # fmt: skip
+    compile: bool = _setting(
+        False,
+        "Compile the training step with torch.compile; it needs a C++ compiler, and a minute or "
+        "more to begin with.",
+        group="Machine",
+    )
     save_every_minutes: float = _setting(
         10.0, "Save the training state this often inside an epoch.", group="Machine",
         at_least=0.0, resumable=True,
@@ -199,6 +219,8 @@ class TrainConfig:
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave "
                 "under 5 % of the images for training"
             )
+        if self.budget is not None:
+            parse_duration(self.budget)
         if self.accumulate > self.batch_size:
             raise UsageError(
                 f"accumulate {self.accumulate} is more than batch_size {self.batch_size}"
@@ -207,6 +229,25 @@ class TrainConfig:
     def replace(self, **changes: Any) -> "TrainConfig":
         """Return a copy with some settings changed and checked."""
         return dataclasses.replace(self, **changes)
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of `90s`, `10m`, `1.5h` or `2h30m`.
+
+    Raises:
+        UsageError: It is something else, or nothing.
+    """
+    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip().lower())
+    try:
+        parts = [float(part) if part else 0.0 for part in match.groups()] if match else []
+    except ValueError:  # 1.2.3m
+        parts = []
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not 0 < seconds < math.inf:
+        raise UsageError(
+            f"budget is {show(repr(text))}, expected a time such as 90s, 10m, 2h or 1h30m"
+        )
+    return seconds
 
 
 def setting_type(setting: "dataclasses.Field[Any]") -> Any:

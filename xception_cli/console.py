@@ -66,6 +66,16 @@ def quoted(path: object) -> str:
     return shlex.quote(safe(path))
 
 
+def duration(seconds: float) -> str:
+    """Write a time for people: `45 s`, `3 min 10 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 class _Console(Console):
     """A console that tells its caller of a closed pipe, instead of ending the process (rich 15)."""
 

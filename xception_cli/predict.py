@@ -151,8 +151,13 @@ def classify(
     """
     # One batch is the job of one worker, and starting it costs more than decoding here.
     workers = workers if len(paths) > batch_size else 0
-    transform = bundle.preprocessing.evaluation_transform()
-    dataset = PictureDataset(root, paths, [0] * len(paths), transform)
+    dataset = PictureDataset(
+        root,
+        paths,
+        [0] * len(paths),
+        bundle.preprocessing.evaluation_transform(),
+        least_side=bundle.preprocessing.least_side,
+    )
     loader = create_loader(
         dataset,
         KeyedBatches(len(paths), batch_size, shuffle=False),

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,10 @@ class RunDir:
             ArtifactError: It is missing or damaged.
         """
         return read_json(self.info)
+
+    def update_info(self, changes: Mapping[str, Any]) -> None:
+        """Change some entries of run.json; the others stay."""
+        write_json(self.info, self.read_info() | dict(changes))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -53,6 +53,13 @@ class Runtime:
         """Move a batch to the device, without waiting for it where that is possible."""
         return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was given; for measuring time only."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
     def place(self, network: torch.nn.Module) -> torch.nn.Module:
         """Move a network to the device, in its memory format."""
         return network.to(self.device).to(memory_format=self.memory_format)

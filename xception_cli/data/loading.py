@@ -41,7 +41,16 @@ class Batch(NamedTuple):
 
 
 class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
-    """Pictures by key; gives (index, label, pixels or the reason why there are none)."""
+    """Pictures by key; gives (index, label, pixels or the reason why there are none).
+
+    Args:
+        root: What the paths are relative to.
+        paths: Image files.
+        labels: Of each.
+        transform: From a picture to uint8 pixels `(3, height, width)`.
+        least_side: See `images.decode`.
+        seed: Of everything random.
+    """
 
     def __init__(
         self,
@@ -50,12 +59,14 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         labels: Sequence[int],
         transform: Transform,
         *,
+        least_side: int | None = None,
         seed: int = 0,
     ) -> None:
         self.root = root
         self.paths = list(paths)
         self.labels = list(labels)
         self.transform = transform
+        self.least_side = least_side
         self.seed = seed
 
     def __len__(self) -> int:
@@ -64,7 +75,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
     def __getitem__(self, at: Key) -> tuple[int, int, torch.Tensor | str]:
         epoch, index = at
         try:
-            picture = read_picture(self.root / self.paths[index])
+            picture = read_picture(self.root / self.paths[index], least_side=self.least_side)
         except PictureError as error:
             return index, self.labels[index], error.message
         with drawing_from(self.seed, "augment", epoch, index):

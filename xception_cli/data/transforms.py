@@ -38,6 +38,15 @@ class Preprocessing:
         """Keep the proportion of 333 to 299 that the ImageNet weights were published with."""
         return cls(image_size=image_size, resize_size=round(image_size * 333 / 299))
 
+    @property
+    def least_side(self) -> int:
+        """Pixels that the shorter side of a picture must keep when it is decoded smaller.
+
+        Twice what the evaluation resizes to, so that the filter still sees more than it keeps; and
+        the smallest training crop, a third of the area, is not enlarged either.
+        """
+        return 2 * self.resize_size
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return asdict(self)

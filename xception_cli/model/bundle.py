@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from xception_cli.console import show
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
 from xception_cli.files import write_durably
-from xception_cli.model.network import Segment, build_network
+from xception_cli.model.network import Segment, build_network, fold_batch_norm
 from xception_cli.model.tensors import check_tensors, read_safetensors
 from xception_cli.runtime import Runtime
 
@@ -28,7 +29,8 @@ class ModelBundle:
     """A classifier that explains itself.
 
     Attributes:
-        network: pretrainedmodels' Xception on its device, in eval mode.
+        network: pretrainedmodels' Xception on its device, in eval mode. What it computes is
+            prepared at the first use: weights changed after that count no more.
         classes: Names, in the order of the outputs.
         preprocessing: How a picture becomes the network's input.
         temperature: Divides the logits before softmax.
@@ -54,12 +56,15 @@ class ModelBundle:
             `(batch, classes)`, float32, on the CPU; without the temperature.
         """
         inputs = self.preprocessing.normalize(self.runtime.to_device(pixels))
-        classifier = Segment(self.network, "conv1", "head").eval()
         with self.runtime.autocast():
-            outputs: torch.Tensor = classifier(
+            outputs: torch.Tensor = self._classifier(
                 inputs.contiguous(memory_format=self.runtime.memory_format)
             )
         return outputs.float().cpu()
+
+    @cached_property
+    def _classifier(self) -> Segment:
+        return Segment(fold_batch_norm(self.network), "conv1", "head").eval()
 
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """Compute class probabilities, calibrated by the temperature; see `logits`."""

@@ -1,8 +1,11 @@
 """What the frozen prefix computes of each picture and view: computed once and kept."""
 
+import functools
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,10 @@ import numpy as np
 import torch
 
 from xception_cli.console import screen, show
-from xception_cli.data.loading import Inputs, KeyedBatches, PictureInputs
+from xception_cli.data.loading import Inputs, Key, KeyedBatches, PictureInputs
 from xception_cli.errors import MachineError
 from xception_cli.files import write_durably
-from xception_cli.model.network import FEATURES, Segment, pool
+from xception_cli.model.network import FEATURES, FIRST_TRAINED, STEPS, Segment, build_network, pool
 from xception_cli.runtime import Runtime, key
 
 BLOCK = 32  # pictures per commit; fixed, so that a resumed pass computes the same batches
@@ -80,15 +83,26 @@ class FeatureInputs:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Inputs]:
-        for keys in self.batches:
-            epoch = keys[0][0]
-            indices = torch.tensor([index for _, index in keys])
-            view = torch.zeros_like(indices)
-            if self.batches.shuffle:
-                view = (self._offsets[indices] + epoch) % self.store.views
-            activations = self.runtime.to_device(self.store.read(indices, view))
-            labels = self.runtime.to_device(self.labels[indices])
-            yield Inputs(activations.float(), labels, indices)
+        # The next batch is read while the network works on this one: the disk is not waited for.
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            upcoming: Future[Inputs] | None = None
+            for keys in self.batches:
+                current, upcoming = upcoming, reader.submit(self._read, keys)
+                if current is not None:
+                    yield current.result()
+            if upcoming is not None:
+                yield upcoming.result()
+
+    def _read(self, keys: list[Key]) -> Inputs:
+        epoch = keys[0][0]
+        indices = torch.tensor([index for _, index in keys])
+        view = torch.zeros_like(indices)
+        if self.batches.shuffle:
+            view = (self._offsets[indices] + epoch) % self.store.views
+        activations = self.runtime.to_device(self.store.read(indices, view))
+        if self.runtime.precision != "bf16":
+            activations = activations.float()
+        return Inputs(activations, self.runtime.to_device(self.labels[indices]), indices)
 
 
 @torch.inference_mode()
@@ -122,6 +136,7 @@ def compute_store(
     centre: PictureInputs,
     random: PictureInputs | None = None,
     views: int = 1,
+    another: Callable[[int, int], bool] = lambda done, computed: True,
 ) -> tuple[FeatureStore, Array]:
     """Compute, or go on computing, the prefix's activations and the first view's pooled features.
 
@@ -136,6 +151,8 @@ def compute_store(
         centre: The pictures in order, in batches of `BLOCK`, with the evaluation transform.
         random: The same with the training transform, for the views behind the first.
         views: How many in all.
+        another: Asked after each view but the last whether there is to be another one; told how
+            many there are, and how many pictures this process has computed.
 
     Returns:
         The store, and the pooled features `(pictures, 2048)` of the first view, float32.
@@ -145,14 +162,18 @@ def compute_store(
         DataError: A picture vanished.
     """
     count, blocks = centre.batches.count, len(centre)
-    shape = _row_shape(prefix, centre)
+    shape = row_shape(centre.preprocessing.image_size, prefix.steps[-1])
     note = folder / f"{name}.json"
     rows = _open_map(folder / f"{name}.bin", note, np.uint16, (count * views, *shape))
     pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count, FEATURES))
     done = json.loads(note.read_text())["blocks"] if note.is_file() else 0
+    already = done
     with screen.bar(f"computing features ({name})", count * views) as bar:
         bar.advance(min(done * BLOCK, count * views))
         for view in range(done // blocks, views):
+            if 0 < view < views and not another(view, (done - already) * BLOCK):
+                views = view
+                break
             pictures = centre if view == 0 or random is None else random
             pictures.batches.epoch, pictures.batches.start = view, done - view * blocks
             for inputs in pictures:
@@ -167,7 +188,7 @@ def compute_store(
                 done += 1
                 write_durably(note, json.dumps({"blocks": done}).encode())
                 bar.advance(len(indices))
-    return FeatureStore(rows, count, views), np.array(pooled)
+    return FeatureStore(rows[: views * count], count, views), np.array(pooled)
 
 
 def _to_bits(activations: torch.Tensor) -> Array:
@@ -175,18 +196,37 @@ def _to_bits(activations: torch.Tensor) -> Array:
     return kept.view(torch.int16).numpy().view(np.uint16)
 
 
-def _row_shape(prefix: Segment, pictures: PictureInputs) -> tuple[int, int, int]:
-    size, runtime = pictures.preprocessing.image_size, pictures.runtime
-    probe = torch.zeros(1, 3, size, size, device=runtime.device)
-    _, channels, height, width = prefix(probe).shape
+@functools.cache
+def row_shape(image_size: int, last: str) -> tuple[int, int, int]:
+    """Return height, width and channels of what the network gives behind a step.
+
+    Args:
+        image_size: Side of the input, in pixels.
+        last: The step, one of `network.STEPS`.
+    """
+    with torch.device("meta"):  # shapes only, nothing is computed
+        prefix = Segment(build_network(2), STEPS[0], last).eval()
+        _, channels, height, width = prefix(torch.empty(1, 3, image_size, image_size)).shape
     return (height, width, channels)
+
+
+def activation_bytes(image_size: int, unfreeze: str) -> int:
+    """Return what one picture in one view takes in the store, in bytes.
+
+    Args:
+        image_size: Side of the input, in pixels.
+        unfreeze: `middle` or `exit`.
+    """
+    last = STEPS[STEPS.index(FIRST_TRAINED[unfreeze]) - 1]
+    return math.prod(row_shape(image_size, last)) * 2
 
 
 def _open_map(path: Path, note: Path, dtype: type, shape: tuple[int, ...]) -> "np.memmap[Any, Any]":
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     try:
         path.parent.mkdir(exist_ok=True)
-        if not path.is_file() or path.stat().st_size != size:
+        # A larger file is of a run that has since settled for fewer views: its first rows hold.
+        if not path.is_file() or path.stat().st_size < size:
             note.unlink(missing_ok=True)  # what it says is done is not in the new file
             with path.open("wb") as file:
                 # Real blocks, not a hole: a full disk is an error here, and a crash (SIGBUS) later.

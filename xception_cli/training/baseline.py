@@ -1,5 +1,6 @@
 """The frozen features and the linear probe on them: where fine-tuning starts."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from xception_cli.console import say
 from xception_cli.data.loading import Inputs, KeyedBatches, PictureInputs
 from xception_cli.evaluation.metrics import wilson_interval
 from xception_cli.model.features import BLOCK, FeatureInputs, compute_pooled, compute_store
-from xception_cli.model.network import Segment, cut
+from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
 from xception_cli.model.probe import Probe, fit_probe
 from xception_cli.training.engines import create_evaluator
 from xception_cli.training.handlers import History, Scores, validate
@@ -40,18 +41,20 @@ def prepare(job: Job, history: History) -> Training:
     if job.pretrained is None:  # features of random weights are worth nothing
         train = job.pictures("train", augmented=True, shuffle=True)
         return Training(train, job.pictures("val"), None, None)
-    prefix, _ = cut(job.network, job.config.unfreeze)
+    # Behind this, what is frozen is only ever computed: batch norm is folded in a copy of it.
+    network = fold_batch_norm(job.network)
+    prefix, _ = cut(network, job.config.unfreeze)
     pooled: dict[str, np.ndarray[Any, Any]] = {}
     train_inputs: FeatureInputs | PictureInputs | None = None
     val_inputs: FeatureInputs | PictureInputs | None = None
     with job.phase("features"):
         if prefix is None or job.config.unfreeze == "head":
-            backbone = Segment(job.network, "conv1", "conv4").eval()
+            backbone = Segment(network, "conv1", "conv4").eval()
             for name in ("train", "val"):
                 what = f"computing features ({name})"
                 pooled[name] = compute_pooled(backbone, job.pictures(name), what)
         else:
-            train_inputs, val_inputs, pooled = _store_features(job, prefix)
+            train_inputs, val_inputs, pooled = _store_features(job, network, prefix)
     with job.phase("probe"):
         probe, scores = _fit_baseline(job, pooled)
     if history.best_epoch < 0:
@@ -64,17 +67,30 @@ def prepare(job: Job, history: History) -> Training:
 
 
 def _store_features(
-    job: Job, prefix: Segment
+    job: Job, network: torch.nn.Module, prefix: Segment
 ) -> tuple[FeatureInputs, FeatureInputs, dict[str, np.ndarray[Any, Any]]]:
     config = job.config
-    after = {"exit": "block12", "middle": "block4"}[config.unfreeze]
-    rest = Segment(job.network, after, "conv4").eval()
-    random = job.pictures("train", augmented=True)
-    store, pooled_train = compute_store(
-        job.run.features, "train", prefix, rest, job.pictures("train"), random, config.views
-    )
+    rest = Segment(network, FIRST_TRAINED[config.unfreeze], "conv4").eval()
     val_store, pooled_val = compute_store(
         job.run.features, "val", prefix, rest, job.pictures("val")
+    )
+    began = time.monotonic()
+
+    def another_view(done: int, computed: int) -> bool:
+        if job.budget is None or computed == 0:
+            return True
+        seconds = (time.monotonic() - began) / computed * job.images.train
+        return job.budget.another_view(done, seconds)
+
+    store, pooled_train = compute_store(
+        job.run.features,
+        "train",
+        prefix,
+        rest,
+        job.pictures("train"),
+        job.pictures("train", augmented=True),
+        config.views,
+        another_view,
     )
     shuffled = KeyedBatches(store.count, config.batch_size, seed=config.seed, shuffle=True)
     in_order = KeyedBatches(val_store.count, BLOCK, shuffle=False)

@@ -20,8 +20,9 @@ from xception_cli.errors import ArtifactError, DivergedError, MachineError, Stop
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.network import Segment
 from xception_cli.runtime import seed_everything
+from xception_cli.training.budget import Budget
 from xception_cli.training.engines import StepOutput
-from xception_cli.training.plan import learning_rate_factor
+from xception_cli.training.schedule import learning_rate_factor
 from xception_cli.training.stopping import StopSignals
 
 
@@ -133,13 +134,13 @@ def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
         seed_everything(seed, "step", engine.state.iteration)
 
 
-def attach_schedule(
-    trainer: Engine, optimizer: torch.optim.Optimizer, *, total: int, warmup: float
-) -> None:
+def attach_schedule(trainer: Engine, optimizer: torch.optim.Optimizer, *, warmup: float) -> None:
     """Set each group's learning rate before each step; a function of the iteration, no state."""
 
     @trainer.on(Events.ITERATION_STARTED)
     def _set(engine: Engine) -> None:
+        # Both are set when this event comes; a time budget may change the number of epochs.
+        total = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0)
         factor = learning_rate_factor(engine.state.iteration, total, warmup)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
@@ -252,6 +253,36 @@ def attach_early_stopping(trainer: Engine, history: History, patience: int) -> N
     def _stop(engine: Engine) -> None:
         if patience and history.epochs_without_better >= patience:
             history.stopped_early = True
+            engine.terminate()
+
+
+def attach_budget(trainer: Engine, budget: Budget, *, wanted: int) -> None:
+    """Fit the number of epochs to the time that is left, and end training when there is none.
+
+    Args:
+        trainer: The training engine.
+        budget: The run's clock.
+        wanted: No more epochs than these.
+    """
+    began, first = time.monotonic(), 0
+
+    @trainer.on(Events.EPOCH_STARTED)
+    def _begin(engine: Engine) -> None:
+        nonlocal began, first
+        began, first = time.monotonic(), engine.state.iteration
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _fit(engine: Engine) -> None:
+        iterations = engine.state.iteration - first
+        if iterations == 0:  # resumed just here: nothing was measured
+            return
+        seconds = (time.monotonic() - began) * (engine.state.epoch_length or 0) / iterations
+        engine.state.max_epochs = budget.fit_epochs(engine.state.epoch, wanted, seconds)
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def _end(engine: Engine) -> None:
+        if budget.left <= 0 and engine.state.iteration % (engine.state.epoch_length or 1):
+            budget.end_now(engine.state.epoch - 1)
             engine.terminate()
 
 

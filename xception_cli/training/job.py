@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,22 +41,38 @@ from xception_cli.model.network import build_seeded_network
 from xception_cli.model.weights import PretrainedWeights, load_pretrained
 from xception_cli.rundir import RunDir, choose_run_path, make_run, write_json
 from xception_cli.runtime import Runtime, versions
-from xception_cli.training.plan import make_plan
+from xception_cli.training.budget import Budget
+from xception_cli.training.plan import Images, make_plan
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a phase of the run needs to know; made once, by `start_job` or `reopen_job`."""
+    """Everything a phase of the run needs to know.
+
+    Made by `draft_job`, and put on disk by `start_job`; or by `reopen_job`, from there.
+    """
 
     config: TrainConfig
     run: RunDir
     runtime: Runtime
-    root: Path
+    folder: DataFolder
     split: Split
     pretrained: PretrainedWeights | None
     network: torch.nn.Module
     preprocessing: Preprocessing
+    reasons: tuple[str, ...] = ()
+    budget: Budget | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        """The data folder."""
+        return self.folder.root
+
+    @property
+    def images(self) -> Images:
+        """How many there are in each split."""
+        return Images(*(len(self.split.of(name)) for name in ("train", "val", "test")))
 
     @property
     def workers(self) -> int:
@@ -90,6 +106,7 @@ class Job:
             [image.path for image in images],
             [image.label for image in images],
             transform,
+            least_side=self.preprocessing.least_side,
             seed=config.seed,
         )
         size = config.batch_size if shuffle else BLOCK
@@ -135,28 +152,22 @@ class Job:
         )
 
 
-def start_job(
-    config: TrainConfig,
-    folder: DataFolder,
-    runtime: Runtime,
-    output: Path | None,
-    origins: Mapping[str, str],
+def draft_job(
+    config: TrainConfig, folder: DataFolder, runtime: Runtime, output: Path | None
 ) -> Job:
-    """Start a new run: check everything cheap, then the images, then the weights.
-
-    Only then is the run folder made, so that a run that cannot be leaves nothing behind.
+    """Draft a new run: check everything cheap, then the images, then the weights; write nothing.
 
     Args:
         config: The settings.
         folder: The data folder, trainable.
         runtime: Where to compute.
-        output: The run folder; None makes `runs/<data folder name>`.
-        origins: Where each setting that is not a default came from, for the screen.
+        output: The run folder; None means `runs/<data folder name>`.
 
     Raises:
-        XceptionError: See `errors.py`; nothing was written.
+        XceptionError: See `errors.py`.
     """
-    choose_run_path(folder.root, output)  # an unwritable place is told before the images are read
+    # An unwritable place is told before the images are read.
+    run = RunDir(choose_run_path(folder.root, output))
     inspections = inspect_folder(folder, skip_bad=config.skip_bad)
     split = make_split(
         folder,
@@ -165,18 +176,33 @@ def start_job(
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
     )
-    plan = make_plan(config, runtime, split.counts("train"))
+    plan = make_plan(config, runtime, split.counts("train"), len(split.of("val")))
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
-    run = make_run(folder.root, output)
-    screen.log_to(run.log)
-    _describe(folder, split, runtime, pretrained, plan.reasons, origins, config)
     config = plan.config.replace(
         data=str(folder.root.absolute()), weights=_absolute_weights(config.weights)
     )
-    write_split(split, run.split)
-    write_durably(run.config, to_toml(config).encode())
-    write_json(run.info, _run_info(config, split, runtime, pretrained))
-    return _job(config, run, runtime, folder.root, split, pretrained)
+    return _job(config, run, runtime, folder, split, pretrained, plan.reasons)
+
+
+def start_job(job: Job, output: Path | None, origins: Mapping[str, str]) -> Job:
+    """Make the run folder of a drafted job, and say what will be done.
+
+    Args:
+        job: From `draft_job`.
+        output: As it was given there.
+        origins: Where each setting that is not a default came from, for the screen.
+
+    Raises:
+        UsageError: `output` holds something by now.
+        MachineError: The folder cannot be made or written.
+    """
+    run = make_run(job.root, output)
+    screen.log_to(run.log)
+    describe_job(job, origins)
+    write_split(job.split, run.split)
+    write_durably(run.config, to_toml(job.config).encode())
+    write_json(run.info, _run_info(job))
+    return replace(job, run=run)
 
 
 def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
@@ -199,6 +225,12 @@ def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
     # `auto` asks for nothing in particular
     flags = {name: value for name, value in flags.items() if value != "auto"}
     config = resolve_resumed(saved, flags)
+    if saved.budget is not None and config.epochs != saved.epochs:
+        raise UsageError(
+            f"epochs is {config.epochs}, but the run has a budget of {saved.budget}, which decides "
+            "how many there are",
+            hint="leave --epochs out, or start a new run",
+        )
     if config.epochs < saved.epochs:
         raise UsageError(
             f"epochs is {config.epochs}, but the run was started with {saved.epochs}",
@@ -231,7 +263,13 @@ def reopen_job(config: TrainConfig, folder: DataFolder, runtime: Runtime, run: R
     write_json(run.info, info | {"process": os.getpid()})
     run.result.unlink(missing_ok=True)
     write_durably(run.config, to_toml(config).encode())
-    return _job(config, run, runtime, folder.root, split, pretrained)
+    job = _job(config, run, runtime, folder, split, pretrained)
+    if "timed" not in info:
+        return job
+    budget = Budget(run, info["timed"])
+    return replace(
+        job, config=config.replace(views=budget.views, epochs=budget.epochs), budget=budget
+    )
 
 
 def _absolute_weights(weights: str) -> str:
@@ -242,9 +280,10 @@ def _job(
     config: TrainConfig,
     run: RunDir,
     runtime: Runtime,
-    root: Path,
+    folder: DataFolder,
     split: Split,
     pretrained: PretrainedWeights | None,
+    reasons: tuple[str, ...] = (),
 ) -> Job:
     network = build_seeded_network(len(split.classes), config.seed)
     if pretrained is not None:
@@ -253,61 +292,57 @@ def _job(
         config=config,
         run=run,
         runtime=runtime,
-        root=root,
+        folder=folder,
         split=split,
         pretrained=pretrained,
         network=runtime.place(network).eval(),
         preprocessing=Preprocessing.for_size(config.image_size),
+        reasons=reasons,
     )
 
 
-def _describe(
-    folder: DataFolder,
-    split: Split,
-    runtime: Runtime,
-    pretrained: PretrainedWeights | None,
-    reasons: Sequence[str],
-    origins: Mapping[str, str],
-    config: TrainConfig,
-) -> None:
-    counts = ", ".join(
-        f"{len(split.of(name))} {name}" for name in ("train", "val", "test") if split.of(name)
-    )
+def describe_job(job: Job, origins: Mapping[str, str]) -> None:
+    """Say what will be done, and why.
+
+    Args:
+        job: From `draft_job`.
+        origins: Where each setting that is not a default came from.
+    """
+    split, folder = job.split, job.folder
+    counts = ", ".join(f"{n} {name}" for name, n in job.images._asdict().items() if n)
     names = ", ".join(show(name) for name in split.classes[:20])
     more = f" and {len(split.classes) - 20} more" if len(split.classes) > 20 else ""
     say(f"data      {show(folder.root)}: {len(split.classes)} classes, {counts} images")
     say(f"classes   {names}{more}")
     if folder.ignored:
         say(f"          {folder.describe_ignored()}")
-    source = "random, as --weights none asks" if pretrained is None else pretrained.source
+    source = "random, as --weights none asks" if job.pretrained is None else job.pretrained.source
     say(f"weights   {show(source)}")
-    say(f"device    {runtime.describe()}")
+    say(f"device    {job.runtime.describe()}")
     for name, origin in origins.items():
         if name not in {"data", "classes"}:
-            say(f"setting   {name} = {show(getattr(config, name))} ({show(origin)})")
-    for reason in reasons:
+            say(f"setting   {name} = {show(getattr(job.config, name))} ({show(origin)})")
+    for reason in job.reasons:
         say(f"plan      {reason}")
     for warning in split.warnings:
         say(f"warning   {warning}")
 
 
-def _run_info(
-    config: TrainConfig, split: Split, runtime: Runtime, pretrained: PretrainedWeights | None
-) -> dict[str, Any]:
+def _run_info(job: Job) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "process": os.getpid(),
         "command": " ".join(show(part) for part in ["xception", *sys.argv[1:]]),
         "versions": versions(),
         "git_commit": _git_commit(),
-        "device": str(runtime.device),
-        "precision": runtime.precision,
+        "device": str(job.runtime.device),
+        "precision": job.runtime.precision,
         "threads": torch.get_num_threads(),
-        "data": config.data,
-        "data_fingerprint": split.fingerprint,
-        "classes": list(split.classes),
-        "images": {name: len(split.of(name)) for name in ("train", "val", "test", "out")},
-        "weights": _weights_info(pretrained),
+        "data": job.config.data,
+        "data_fingerprint": job.split.fingerprint,
+        "classes": list(job.split.classes),
+        "images": {name: len(job.split.of(name)) for name in ("train", "val", "test", "out")},
+        "weights": _weights_info(job.pretrained),
     }
 
 

@@ -1,14 +1,22 @@
-"""What `auto` decides, and why; and the learning-rate schedule."""
+"""What `auto` and a time budget decide, and why; what a training is expected to take.
 
-import math
-from collections.abc import Sequence
+Everything here is a pure function: of the settings, and for the times of measured `Costs`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from xception_cli.config import TrainConfig
+from xception_cli.config import TrainConfig, parse_duration
+from xception_cli.console import duration
 from xception_cli.errors import UsageError
+from xception_cli.model.features import activation_bytes
 from xception_cli.runtime import Runtime
 
 IMBALANCED = 3.0  # largest class over smallest
+PROBE_SECONDS = 3.0  # to fit the probe on some hundred images; to be cautious, not a measurement
+REPORT_SECONDS = 2.0  # to load the model and draw the confusion matrix
+MARGIN = 0.95  # of a budget is planned for: speeds vary
 
 
 @dataclass(frozen=True)
@@ -24,16 +32,19 @@ class Plan:
     reasons: tuple[str, ...]
 
 
-def make_plan(config: TrainConfig, runtime: Runtime, class_counts: Sequence[int]) -> Plan:
-    """Decide what the settings leave open.
+def make_plan(
+    config: TrainConfig, runtime: Runtime, class_counts: Sequence[int], val_count: int
+) -> Plan:
+    """Decide what the settings leave open; no clock and no free memory has a say in it.
 
     Args:
         config: The settings as given.
         runtime: Where it will be computed.
         class_counts: Training images of each class.
+        val_count: Validation images.
 
     Raises:
-        UsageError: Settings that contradict each other.
+        UsageError: Settings that contradict each other, or do not fit on the disk allowed.
     """
     reasons = []
     unfreeze, monitor = config.unfreeze, config.monitor
@@ -61,23 +72,200 @@ def make_plan(config: TrainConfig, runtime: Runtime, class_counts: Sequence[int]
             "times the images of the smallest"
         )
     decided = config.replace(unfreeze=unfreeze, monitor=monitor, precision=runtime.precision)
-    return Plan(decided, tuple(reasons))
+    decided, reason = _fit_disk(decided, config, sum(class_counts), val_count)
+    return Plan(decided, (*reasons, reason) if reason else tuple(reasons))
 
 
-def learning_rate_factor(iteration: int, total: int, warmup: float) -> float:
-    """Return the part of the peak learning rate at an iteration: linear rise, then a cosine.
+def disk_bytes(config: TrainConfig, train_count: int, val_count: int) -> int:
+    """Return what the kept activations take: of each view of train, and one of val."""
+    if config.unfreeze not in {"exit", "middle"}:
+        return 0
+    each = activation_bytes(config.image_size, config.unfreeze)
+    return each * (train_count * config.views + val_count)
 
-    The first iteration behind the rise has the peak; 0 would be reached behind the last one.
 
-    The cosine is Loshchilov and Hutter's (SGDR, 2017) without restarts.
+def _fit_disk(
+    decided: TrainConfig, given: TrainConfig, train_count: int, val_count: int
+) -> tuple[TrainConfig, str | None]:
+    limit, needed = decided.cache_gb * 1e9, disk_bytes(decided, train_count, val_count)
+    if needed <= limit:
+        return decided, None
+    per_view = disk_bytes(decided.replace(views=1), train_count, 0)
+    views = int((limit - disk_bytes(decided, 0, val_count)) // per_view)
+    if views >= 1:
+        return decided.replace(views=views), (
+            f"{views} of {decided.views} views: all of them would take {needed / 1e9:.1f} GB, over "
+            f"--cache-gb {decided.cache_gb:g}"
+        )
+    one = disk_bytes(decided.replace(views=1), train_count, val_count) / 1e9
+    if given.unfreeze == decided.unfreeze:
+        raise UsageError(
+            f"--unfreeze {given.unfreeze} keeps {one:.1f} GB of activations for one view of the "
+            f"images, over --cache-gb {decided.cache_gb:g}",
+            hint=f"--cache-gb {one * 1.1:.0f}, --unfreeze head, or --unfreeze all",
+        )
+    return decided.replace(unfreeze="head"), (
+        f"training the head only (--unfreeze head): one view of the images would take {one:.1f} "
+        f"GB, over --cache-gb {decided.cache_gb:g}"
+    )
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the parts of a training take on this machine, in seconds for each picture.
+
+    Attributes:
+        decode: From the file to pixels, beside the network: divided by what runs at once.
+        features: The frozen prefix and the rest of the network, in inference.
+        step: Training on one picture.
+        validation: The trained part, in inference.
+        memory: Bytes that the process needs at its peak; on a GPU, of the GPU's.
+    """
+
+    decode: float
+    features: float
+    step: float
+    validation: float
+    memory: int
+
+
+class Images(NamedTuple):
+    """How many there are in each split."""
+
+    train: int
+    val: int
+    test: int
+
+
+def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[str, float]:
+    """Return what each phase is expected to take; fine-tuning, if it does not stop early.
 
     Args:
-        iteration: From 1 to `total`.
-        total: Iterations of the whole training.
-        warmup: Part of them in which the rate rises.
+        config: With everything decided.
+        costs: Measured with this `unfreeze`.
+        images: In the splits.
     """
-    rising = round(total * warmup)
-    if iteration <= rising:
-        return iteration / (rising + 1)
-    progress = (iteration - rising - 1) / max(1, total - rising)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    picture = costs.decode + costs.features
+    evaluation = REPORT_SECONDS + (images.val + images.test) * picture
+    if config.weights == "none":
+        train = images.train * (costs.decode + costs.step)
+        val = images.val * (costs.decode + costs.validation)
+        return {"fine-tuning": config.epochs * (train + val), "evaluation": evaluation}
+    kept = config.unfreeze in {"exit", "middle"}
+    views = config.views if kept else 1
+    phases = {"features": (images.train * views + images.val) * picture, "probe": PROBE_SECONDS}
+    if config.unfreeze != "head":
+        decode = 0.0 if kept else costs.decode
+        train = images.train * (decode + costs.step)
+        val = images.val * (decode + costs.validation)
+        phases["fine-tuning"] = config.epochs * (train + val)
+    return {**phases, "evaluation": evaluation}
+
+
+class Rung(NamedTuple):
+    """A choice that a budget may pay for."""
+
+    unfreeze: str
+    views: int
+    epochs: int
+
+
+# From what a budget should pay for to what it must at least. More views cost a pass of the whole
+# network each, more epochs only one of the trained part; few steps leave the head where it was.
+LADDER = {
+    "cpu": (
+        Rung("exit", 4, 12),
+        Rung("exit", 3, 12),
+        Rung("exit", 2, 12),
+        Rung("exit", 2, 8),
+        Rung("exit", 1, 8),
+        Rung("exit", 1, 4),
+        Rung("head", 1, 1),
+    ),
+    "gpu": (
+        Rung("all", 1, 12),
+        Rung("all", 1, 8),
+        Rung("all", 1, 5),
+        Rung("all", 1, 3),
+        Rung("exit", 2, 8),
+        Rung("head", 1, 1),
+    ),
+}
+
+
+def ladder(config: TrainConfig, given: Collection[str], device: str) -> list[Rung]:
+    """Return the rungs that agree with the settings that were given, best first.
+
+    Args:
+        config: The settings, with everything decided.
+        given: Names of those that are not ours to choose.
+        device: `cpu`, or another.
+    """
+    rungs = []
+    for rung in LADDER["cpu" if device == "cpu" else "gpu"]:
+        unfreeze = rung.unfreeze
+        if config.weights == "none" or "unfreeze" in given:
+            if rung.unfreeze == "head" != config.unfreeze:
+                continue  # an epoch of what is given would be too little to be worth it
+            unfreeze = config.unfreeze
+        views = config.views if "views" in given else rung.views
+        epochs = config.epochs if "epochs" in given else rung.epochs
+        made = Rung(unfreeze, views, epochs)
+        if made not in rungs:
+            rungs.append(made)
+    return rungs
+
+
+def fit_budget(
+    plan: Plan,
+    rungs: Sequence[Rung],
+    costs: Mapping[str, Costs],
+    images: Images,
+    spent: float,
+) -> Plan:
+    """Choose the best rung that the time allows.
+
+    Args:
+        plan: What was decided without the clock; its config holds the budget.
+        rungs: From `ladder`.
+        costs: By what is trained.
+        images: In the splits.
+        spent: Seconds that are gone already.
+
+    Raises:
+        UsageError: The time is too short for the least of them; says how much is needed.
+    """
+    text = plan.config.budget or ""
+    budget = parse_duration(text)
+    needed = spent
+    for rung in rungs:
+        config = plan.config.replace(**rung._asdict())
+        needed = spent + sum(expected_seconds(config, costs[rung.unfreeze], images).values())
+        if needed > MARGIN * budget or disk_bytes(config, images.train, images.val) > (
+            config.cache_gb * 1e9
+        ):
+            continue
+        reason = f"--budget {text}: {describe_rung(rung)}, about {duration(needed)} in all"
+        if rung == rungs[0]:
+            reason += "; more time would be left over"
+        return Plan(config, (*_without(plan.reasons, "--unfreeze"), reason))
+    least = needed / MARGIN
+    raise UsageError(
+        f"a budget of {text} is too short: {describe_rung(rungs[-1])} takes about "
+        f"{duration(least)} on this machine",
+        hint=f"--budget {int(least * 1.1 / 60) + 1}m",
+    )
+
+
+def describe_rung(rung: Rung) -> str:
+    """Say what a rung is, for people."""
+    part = {"exit": "the exit flow", "middle": "the middle and exit flow", "all": "everything"}
+    if rung.unfreeze == "head":
+        return "the linear probe alone"
+    views = "" if rung.unfreeze == "all" else f" on {rung.views} views"
+    epochs = f"{rung.epochs} epoch{'' if rung.epochs == 1 else 's'}"
+    return f"training {part[rung.unfreeze]}{views} for {epochs}"
+
+
+def _without(reasons: Sequence[str], what: str) -> list[str]:
+    return [reason for reason in reasons if what not in reason]

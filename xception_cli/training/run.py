@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch.optim.swa_utils import AveragedModel
 
-from xception_cli.config import ResolvedConfig
+from xception_cli.config import ResolvedConfig, TrainConfig, parse_duration
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.data.folder import check_trainable, read_folder
 from xception_cli.data.loading import PictureInputs
@@ -24,13 +24,23 @@ from xception_cli.model.bundle import load_model
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.network import Segment, cut, parameter_groups
 from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
-from xception_cli.runtime import decide_runtime
+from xception_cli.runtime import Runtime, decide_runtime
 from xception_cli.training import handlers
 from xception_cli.training.baseline import Training, prepare
+from xception_cli.training.budget import Budget, new_record
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.engines import create_evaluator, create_trainer
+from xception_cli.training.estimate import describe_phases, settle
 from xception_cli.training.handlers import History, Scores
-from xception_cli.training.job import Job, reopen_job, resumed_config, start_job
+from xception_cli.training.job import (
+    Job,
+    describe_job,
+    draft_job,
+    reopen_job,
+    resumed_config,
+    start_job,
+)
+from xception_cli.training.plan import Costs, expected_seconds
 from xception_cli.training.stopping import StopSignals
 
 
@@ -94,19 +104,23 @@ def _run_locked(
     config = settings.config if resume is None else resumed_config(resume, flags)
     if resume is not None and resume.is_finished:
         result = read_json(resume.result)
+        if config.budget is not None:
+            say(f"{show(resume.path)} is already finished; its time is used up")
+            return TrainResult(resume, result["kept"], None, {}, {})
         if result["epochs"] == config.epochs:
             name, epochs = show(resume.path), config.epochs
             say(f"{name} is already finished ({epochs} epochs); a larger --epochs extends it")
             return TrainResult(resume, result["kept"], None, {}, {})
     folder = read_folder(Path(config.data))
     check_trainable(folder, config.classes)
-    runtime = decide_runtime(
-        device=config.device, precision=config.precision, deterministic=config.deterministic
-    )
+    runtime = _runtime(config)
     with StopSignals(hint="nothing was written yet; the same command starts again") as stop:
         if resume is None:
-            job = start_job(config, folder, runtime, output, settings.origins)
+            job, costs = settle(draft_job(config, folder, runtime, output), _given(settings), began)
+            job = start_job(job, output, settings.origins)
             held.enter_context(job.run.lock())
+            say(f"expected  {_one_line(describe_phases(job, costs))}")
+            job = _start_clock(job, costs, began)
         else:
             job = reopen_job(config, folder, runtime, resume)
         job.seconds["preparation"] = time.monotonic() - began
@@ -114,11 +128,70 @@ def _run_locked(
         return _train(job, stop)
 
 
+def plan_training(settings: ResolvedConfig, *, output: Path | None = None) -> dict[str, str]:
+    """Say what a training would do and take, and write nothing.
+
+    Args:
+        settings: From `config.resolve`.
+        output: The run folder that it would have.
+
+    Returns:
+        Time by phase, memory and disk, as text; the decisions are said on the screen.
+
+    Raises:
+        XceptionError: As `run_training` would.
+    """
+    began = time.monotonic()
+    folder = read_folder(Path(settings.config.data))
+    check_trainable(folder, settings.config.classes)
+    job, costs = settle(
+        draft_job(settings.config, folder, _runtime(settings.config), output),
+        _given(settings),
+        began,
+    )
+    describe_job(job, settings.origins)
+    return describe_phases(job, costs)
+
+
+def _runtime(config: TrainConfig) -> Runtime:
+    return decide_runtime(
+        device=config.device, precision=config.precision, deterministic=config.deterministic
+    )
+
+
+def _given(settings: ResolvedConfig) -> set[str]:
+    """Return the names of the settings that somebody chose; `auto` is no choice."""
+    return {name for name in settings.origins if getattr(settings.config, name) != "auto"}
+
+
+def _one_line(expected: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in expected.items())
+
+
+def _start_clock(job: Job, costs: Costs, began: float) -> Job:
+    """Begin to keep the time of a run with a budget."""
+    config = job.config
+    if config.budget is None:
+        return job
+    record = new_record(
+        budget=parse_duration(config.budget),
+        spent=time.monotonic() - began,
+        expected=expected_seconds(config, costs, job.images),
+        views=config.views,
+        epochs=config.epochs,
+    )
+    budget = Budget(job.run, record)
+    budget.keep()
+    return replace(job, budget=budget)
+
+
 def _train(job: Job, stop: StopSignals) -> TrainResult:
     states = StateStore(job.run.checkpoints)
     saved = states.load()
     history = History(**saved["history"]) if saved else History()
-    if saved and job.config.epochs > saved["max_epochs"]:  # more is wanted: patience starts anew
+    if (
+        saved and job.budget is None and job.config.epochs > saved["max_epochs"]
+    ):  # more is wanted: patience starts anew
         history.stopped_early, history.epochs_without_better = False, 0
     training = prepare(job, history)
     if training.train is not None and training.val is not None:
@@ -172,6 +245,8 @@ class Learner:
 def _create_learner(job: Job, history: History) -> Learner:
     config = job.config
     _, trained = cut(job.network, config.unfreeze, dropout=config.dropout)
+    if config.compile:
+        trained.compile()
     groups = parameter_groups(
         trained,
         lr=config.lr,
@@ -217,7 +292,7 @@ def _fine_tune(
     )
     evaluator = create_evaluator(learner.ema.module, runtime=job.runtime, top_k=job.top_k)
     every = 1 if job.runtime.device.type == "cpu" else config.log_every
-    total, support = config.epochs * len(train), job.split.counts("val")
+    support = job.split.counts("val")
 
     def save_best(epoch: int, scores: Scores) -> None:
         best = {**job.network.state_dict(), **learner.ema.module.state_dict()}
@@ -226,7 +301,7 @@ def _fine_tune(
 
     def save_state(phase: str) -> None:
         state = learner.state() | {
-            "max_epochs": config.epochs,
+            "max_epochs": trainer.state.max_epochs,
             "train_loss": train_loss.state_dict(),
         }
         states.save(state, iteration=trainer.state.iteration, phase=phase)
@@ -236,7 +311,7 @@ def _fine_tune(
         screen.bar("epoch", train.batches.count) as images,
     ):
         handlers.attach_reseeding(trainer, train.batches, config.seed)
-        handlers.attach_schedule(trainer, learner.optimizer, total=total, warmup=config.warmup)
+        handlers.attach_schedule(trainer, learner.optimizer, warmup=config.warmup)
         handlers.attach_ema(trainer, learner.ema, learner.trained, config.ema)
         train_loss = handlers.attach_train_loss(trainer, job.runtime.device)
         handlers.attach_finite_check(
@@ -246,6 +321,8 @@ def _fine_tune(
         handlers.attach_validation(trainer, evaluator, val, support=support, top_k=job.top_k)
         handlers.attach_best_model(trainer, history, monitor=config.monitor, save=save_best)
         handlers.attach_early_stopping(trainer, history, config.patience)
+        if job.budget is not None:
+            handlers.attach_budget(trainer, job.budget, wanted=config.epochs)
         handlers.attach_metrics_log(
             trainer, history, job.run.metrics, rate=lambda: learner.learning_rate
         )
@@ -264,7 +341,7 @@ def _fine_tune(
         if saved is not None:
             learner.restore(saved)
             _take_up(trainer, train_loss, saved, len(train), config.epochs)
-        if trainer.state.iteration < total and not history.stopped_early:
+        if trainer.state.iteration < config.epochs * len(train) and not history.stopped_early:
             try:
                 trainer.run(train, max_epochs=config.epochs, epoch_length=len(train))
             except (DataError, MachineError):

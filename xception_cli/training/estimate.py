@@ -1,0 +1,158 @@
+"""What the parts of a training take on this machine: measured by doing a little of each."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Collection
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+
+from xception_cli.console import duration
+from xception_cli.data.loading import Inputs
+from xception_cli.model.network import Segment, cut, fold_batch_norm
+from xception_cli.runtime import Runtime
+from xception_cli.training.engines import create_trainer
+from xception_cli.training.job import Job
+from xception_cli.training.plan import (
+    Costs,
+    Plan,
+    disk_bytes,
+    expected_seconds,
+    fit_budget,
+    ladder,
+)
+
+_DECODED = 4  # pictures
+
+
+def measure_costs(job: Job, unfreeze: str) -> Costs:
+    """Measure on one batch, with a copy of the network; a few seconds, and no random number drawn.
+
+    Args:
+        job: Not yet started.
+        unfreeze: What would be trained.
+    """
+    runtime, size = job.runtime, job.preprocessing.image_size
+    network = deepcopy(job.network)
+    batch = min(job.config.batch_size, len(job.split.of("train")))
+    shape = (batch, 3, size, size)
+    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator())
+    values = job.preprocessing.normalize(runtime.to_device(pixels))
+    values = values.contiguous(memory_format=runtime.memory_format)
+    if runtime.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    folded = fold_batch_norm(network)
+    with torch.inference_mode(), runtime.autocast():
+        prefix, _ = cut(folded, unfreeze)
+        activations = values if prefix is None else prefix(values)
+        backbone = Segment(folded, "conv1", "conv4").eval()
+        features = _seconds(runtime, lambda: backbone(values)) / batch
+    step = validation = 0.0
+    if unfreeze != "head":
+        inputs = activations.clone()  # outside of inference mode, which forbids training
+        step, validation = _time_training(job, network, unfreeze, inputs)
+    return Costs(
+        decode=_time_decoding(job, features),
+        features=features,
+        step=step / batch,
+        validation=validation / batch,
+        memory=_peak_memory(runtime),
+    )
+
+
+def _seconds(runtime: Runtime, work: Callable[[], object]) -> float:
+    runtime.synchronize()
+    began = time.perf_counter()
+    work()
+    runtime.synchronize()
+    return time.perf_counter() - began
+
+
+def _time_training(
+    job: Job, network: torch.nn.Module, unfreeze: str, values: torch.Tensor
+) -> tuple[float, float]:
+    """Return the seconds of a training step and of a validation step on this batch."""
+    config, runtime = job.config, job.runtime
+    _, trained = cut(network, unfreeze, dropout=config.dropout)
+    trainer = create_trainer(
+        trained,
+        torch.optim.AdamW(trained.parameters(), lr=1e-6),
+        torch.amp.GradScaler(runtime.device.type, enabled=False),
+        runtime=runtime,
+        label_smoothing=config.label_smoothing,
+        accumulate=config.accumulate,
+        clip=config.clip,
+        batch_norm=job.pretrained is None,
+        describe=lambda *_: "in the measurement before training",
+    )
+    labels = torch.zeros(len(values), dtype=torch.int64)
+    batch = Inputs(values, runtime.to_device(labels), labels)
+    with torch.random.fork_rng(devices=[]):
+        trainer.run([batch])  # the first one makes the optimizer's state, and its kernels
+        step = _seconds(runtime, lambda: trainer.run([batch]))
+    trained.eval()
+    with torch.inference_mode(), runtime.autocast():
+        return step, _seconds(runtime, lambda: trained(values))
+
+
+def _time_decoding(job: Job, features: float) -> float:
+    """Return the seconds that decoding a picture adds to the network's."""
+    dataset = job.pictures("train", augmented=True).dataset
+    count = min(_DECODED, len(dataset))
+    began = time.perf_counter()
+    for index in range(count):
+        dataset[0, index]
+    each = (time.perf_counter() - began) / count
+    if job.runtime.device.type == "cpu":  # the same cores do both
+        return each / torch.get_num_threads()
+    return max(0.0, each / max(1, job.workers) - features)
+
+
+def _peak_memory(runtime: Runtime) -> int:
+    if runtime.device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def settle(job: Job, given: Collection[str], began: float) -> tuple[Job, Costs]:
+    """Measure what the job will take and, where there is a time budget, make it fit.
+
+    Args:
+        job: From `draft_job`.
+        given: Names of the settings that are not ours to choose.
+        began: When the run began, by `time.monotonic`.
+
+    Returns:
+        The job, and what its parts cost.
+
+    Raises:
+        UsageError: The budget is too short; says how much is needed.
+    """
+    if job.config.budget is None:
+        return job, measure_costs(job, job.config.unfreeze)
+    rungs = ladder(job.config, given, job.runtime.device.type)
+    costs = {part: measure_costs(job, part) for part in dict.fromkeys(r.unfreeze for r in rungs)}
+    plan = Plan(job.config, job.reasons)
+    plan = fit_budget(plan, rungs, costs, job.images, time.monotonic() - began)
+    job = replace(job, config=plan.config, reasons=plan.reasons)
+    return job, costs[plan.config.unfreeze]
+
+
+def describe_phases(job: Job, costs: Costs) -> dict[str, str]:
+    """Say what a run is expected to take, for people: time by phase, memory, disk.
+
+    Args:
+        job: From `settle`.
+        costs: Of its parts.
+    """
+    phases = expected_seconds(job.config, costs, job.images)
+    images = job.images
+    return {
+        **{name: duration(seconds) for name, seconds in phases.items()},
+        "in all": duration(sum(phases.values())),
+        "memory": f"{costs.memory / 1e9:.1f} GB",
+        "disk": f"{disk_bytes(job.config, images.train, images.val) / 1e9:.1f} GB",
+    }
