@@ -1,9 +1,11 @@
 """Runtime: device, precision, memory format and threads, decided once."""
 
 import ctypes
+import importlib.util
 import os
 import platform
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -51,7 +53,10 @@ class Runtime:
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """Move a batch to the device, without waiting for it where that is possible."""
-        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+        return pinned.to(self.device, non_blocking=True)
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was given; for measuring time only."""
@@ -114,6 +119,22 @@ def decide_runtime(
     if chosen.type == "cuda":
         torch.backends.cudnn.benchmark = not deterministic
     return Runtime(chosen, precision, deterministic)
+
+
+def check_compiler(device: torch.device) -> None:
+    """See that torch.compile can work, before anything is computed.
+
+    Raises:
+        MachineError: What it needs is not installed.
+    """
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise MachineError("--compile needs triton on a GPU", hint="leave --compile out")
+    compilers = [os.environ.get("CXX"), "c++", "g++", "clang++"]
+    if device.type != "cuda" and not any(name and shutil.which(name) for name in compilers):
+        raise MachineError(
+            "--compile needs a C++ compiler, and none was found",
+            hint="install g++ or clang++, or leave --compile out",
+        )
 
 
 def _decide_device(name: str) -> torch.device:

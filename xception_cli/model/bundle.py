@@ -97,7 +97,7 @@ def save_model(
     """
     if not all(tensor.isfinite().all() for tensor in state.values()):
         raise DivergedError("the trained weights are not finite; the model file is left as it was")
-    tensors = check_tensors(state, _expected(len(classes)), "the trained network")
+    tensors = check_tensors(state, _shapes(_empty_network(len(classes))), "the trained network")
     about = {
         "schema": SCHEMA,
         "architecture": "xception",
@@ -135,19 +135,22 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
         raise ArtifactError(f"{show(path)} has damaged metadata: {show(error)}") from error
     if not 0.01 <= temperature <= 100:
         raise ArtifactError(f"{show(path)} has an impossible temperature: {temperature}")
-    # Checked before a network is built: a header of a megabyte can name 100,000 classes.
-    state = check_tensors(tensors, _expected(len(classes)), show(path))
-    network = build_network(len(classes))
-    network.load_state_dict(state)
+    # Checked before memory is taken: a header of a megabyte can name 100,000 classes.
+    network = _empty_network(len(classes))
+    network.load_state_dict(check_tensors(tensors, _shapes(network), show(path)), assign=True)
     # The precision that it was measured in, so that a later evaluation agrees.
     runtime = runtime.preferring(provenance.get("precision"))
     network = runtime.place(network).eval()
     return ModelBundle(network, classes, preprocessing, runtime, temperature, provenance)
 
 
-def _expected(class_count: int) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: t.shape for name, t in build_network(class_count).state_dict().items()}
+def _empty_network(class_count: int) -> nn.Module:
+    with torch.device("meta"):  # no memory, and no numbers drawn that would be written over
+        return build_network(class_count)
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 def _read_about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from xception_cli.model.bundle import load_model
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.network import Segment, cut, parameter_groups
 from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
-from xception_cli.runtime import Runtime, decide_runtime
+from xception_cli.runtime import Runtime, check_compiler, decide_runtime
 from xception_cli.training import handlers
 from xception_cli.training.baseline import Training, prepare
 from xception_cli.training.budget import Budget, new_record
@@ -154,9 +154,12 @@ def plan_training(settings: ResolvedConfig, *, output: Path | None = None) -> di
 
 
 def _runtime(config: TrainConfig) -> Runtime:
-    return decide_runtime(
+    runtime = decide_runtime(
         device=config.device, precision=config.precision, deterministic=config.deterministic
     )
+    if config.compile:
+        check_compiler(runtime.device)
+    return runtime
 
 
 def _given(settings: ResolvedConfig) -> set[str]:
