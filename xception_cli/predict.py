@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from xception_cli.console import show
 from xception_cli.data.folder import SUFFIXES, images_below
-from xception_cli.data.loading import KeyedBatches, PictureDataset, create_loader, read_batches
+from xception_cli.data.loading import (
+    BATCH,
+    KeyedBatches,
+    PictureDataset,
+    create_loader,
+    read_batches,
+)
 from xception_cli.errors import UsageError
 from xception_cli.files import to_csv, utf8, write_durably
 from xception_cli.model.bundle import ModelBundle
@@ -101,7 +107,7 @@ def predict_images(
     *,
     top: int = 5,
     workers: int,
-    batch_size: int = 32,
+    batch_size: int = BATCH,
 ) -> Iterator[Prediction]:
     """Predict what images show, batch by batch: memory does not grow with their number.
 

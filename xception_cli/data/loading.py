@@ -23,6 +23,10 @@ from xception_cli.runtime import Runtime, drawing_from, key
 
 Key = tuple[int, int]  # (epoch, index)
 
+# Pictures per pass through a network that is not trained. On a CPU as fast as 32, in half of the
+# memory, and a worker has its next batch ready sooner.
+BATCH = 16
+
 
 class Batch(NamedTuple):
     """Decoded pictures.

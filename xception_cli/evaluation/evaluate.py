@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from xception_cli.console import screen, show
+from xception_cli.data.loading import BATCH
 from xception_cli.errors import DataError
 from xception_cli.evaluation.metrics import EvalFailure, EvalReport, measure
 from xception_cli.evaluation.report import EvalRow, write_evaluation
@@ -74,7 +75,7 @@ def evaluate_images(
     *,
     name: str,
     workers: int,
-    batch_size: int = 32,
+    batch_size: int = BATCH,
     note: str | None = None,
     data: str = "",
 ) -> tuple[EvalReport, list[EvalRow]]:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from xception_cli.console import screen, show
-from xception_cli.data.loading import Inputs, Key, KeyedBatches, PictureInputs
+from xception_cli.data.loading import BATCH, Inputs, Key, KeyedBatches, PictureInputs
 from xception_cli.errors import MachineError
 from xception_cli.files import write_durably
 from xception_cli.model.network import FEATURES, FIRST_TRAINED, STEPS, Segment, build_network, pool
 from xception_cli.runtime import Runtime, key
 
-BLOCK = 32  # pictures per commit; fixed, so that a resumed pass computes the same batches
+BLOCK = BATCH  # pictures per commit; fixed, so that a resumed pass computes the same batches
 
 Array = np.ndarray[Any, Any]
 

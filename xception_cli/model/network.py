@@ -3,13 +3,17 @@
 from collections.abc import Iterator
 from copy import deepcopy
 
-import pretrainedmodels
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from xception_cli.runtime import seed_everything
+
+# pretrainedmodels (0.7.4) builds two ResNeXt-101s when it is imported: half a gigabyte and a second
+# for networks that nobody asked for. On the meta device they take neither.
+with torch.device("meta"):
+    import pretrainedmodels
 
 FEATURES = 2048  # channels that the head sees
 

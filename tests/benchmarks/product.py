@@ -1,0 +1,87 @@
+"""Ours, set up for a benchmark. Imported by the cases that need it: no baseline loads our code."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from materials import CLASSES, fill, weights_file
+from safetensors.torch import save_file
+from torch import nn
+
+from xception_cli.config import resolve
+from xception_cli.data.folder import read_folder
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import WeightsError
+from xception_cli.model.bundle import ModelBundle, save_model
+from xception_cli.model.network import build_network, build_seeded_network
+from xception_cli.model.weights import load_pretrained
+from xception_cli.runtime import Runtime, decide_runtime
+from xception_cli.training.job import Job, draft_job, start_job
+
+
+def keep_weights(options: Namespace) -> str:
+    """Put the backbone's weights where all cases find them; say which they are."""
+    try:
+        pretrained = load_pretrained("imagenet")
+        backbone, note = pretrained.backbone, f"weights: ImageNet, {pretrained.source}"
+    except WeightsError:
+        backbone, note = _random_backbone(), "weights: RANDOM, the ImageNet weights cannot be had"
+    save_file(backbone, weights_file(options))
+    return note
+
+
+def _random_backbone() -> dict[str, torch.Tensor]:
+    network = build_seeded_network(2, seed=0)
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = 1.0
+    # With statistics of its own activations they keep their size from layer to layer; else they
+    # die out into denormal numbers, which are slow.
+    with torch.no_grad():
+        network.train()(torch.rand(8, 3, 96, 96) * 2 - 1)
+    return {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if not name.startswith("last_linear") and not name.endswith("num_batches_tracked")
+    }
+
+
+def create_bundle(options: Namespace, runtime: Runtime | None = None) -> ModelBundle:
+    """Make what `xception predict` computes with.
+
+    Args:
+        options: Of the benchmark.
+        runtime: None for what the product decides on this device.
+    """
+    runtime = runtime or decide_runtime(device=options.device)
+    return ModelBundle(
+        network=runtime.place(fill(build_network(len(CLASSES)), options)),
+        classes=CLASSES,
+        preprocessing=Preprocessing.for_size(options.image_size),
+        runtime=runtime,
+    )
+
+
+def write_model(options: Namespace, path: Path) -> None:
+    """Write a model file for `xception predict --model`."""
+    save_model(
+        path,
+        fill(build_network(len(CLASSES)), options).state_dict(),
+        classes=CLASSES,
+        preprocessing=Preprocessing.for_size(options.image_size),
+        provenance={},
+    )
+
+
+def create_job(options: Namespace, photos: Path, run: str, **settings: object) -> Job:
+    """Start a training run as `xception train` does, up to where it computes the features."""
+    given = {
+        "data": str(photos),
+        "weights": str(weights_file(options)),
+        "image_size": options.image_size,
+        "device": options.device,
+    }
+    config = resolve(given | settings, None).config
+    runtime = decide_runtime(device=config.device)
+    output = Path(options.scratch, run)
+    return start_job(draft_job(config, read_folder(photos), runtime, output), output, {})
