@@ -41,6 +41,19 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+class Clock:
+    """A clock that stands still until it is told to move; called, it says the time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 
 
@@ -115,6 +128,15 @@ def quick_settings(photos: Path, weights: Path) -> dict[str, Any]:
 def settings(photos: Path, random_weights: Path) -> dict[str, Any]:
     """Quick settings on pictures of the test's own."""
     return quick_settings(photos, random_weights)
+
+
+def call(*arguments: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    from xception_cli.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
 
 
 def train_run(settings: dict[str, Any], run: str = "run", resume: bool = False) -> Any:

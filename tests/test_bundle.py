@@ -128,6 +128,28 @@ def test_the_file_loads_into_plain_pretrainedmodels_and_says_the_same(model_file
     assert (found - expected.roll(1, 0)).abs().max() > 1e-2
 
 
+def test_what_is_computed_has_its_batch_norm_folded_and_the_network_stays_its_own(
+    model_file, pixels, monkeypatch
+):
+    bundle = load_model(model_file, CPU)
+    with torch.no_grad():
+        expected = bundle.network(bundle.preprocessing.normalize(pixels))
+    norms = [part for part in bundle.network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    before = {name: tensor.clone() for name, tensor in bundle.network.state_dict().items()}
+    for norm in norms:
+        norm.register_forward_hook(lambda *_: pytest.fail("a batch norm was computed"))
+    found = bundle.logits(pixels)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert (found - expected.roll(1, 0)).abs().max() > 1e-2  # other pictures, other logits
+    assert len(norms) == 40
+    assert type(bundle.network) is type(pretrainedmodels.xception(pretrained=None))
+    after = bundle.network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    monkeypatch.setattr("xception_cli.model.bundle.fold_batch_norm", lambda _: pytest.fail("again"))
+    assert torch.equal(bundle.logits(pixels), found)  # folded once
+
+
 def test_everything_but_the_weights_is_one_json_string_of_plain_ascii(model_file):
     with safe_open(model_file, framework="pt") as opened:
         metadata = opened.metadata()

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import typer
-from conftest import train_run
+from conftest import call, train_run
 
-from xception_cli.cli import app, main
+from xception_cli.cli import app
 from xception_cli.predict import Prediction
 from xception_cli.rundir import RunDir
 
@@ -28,25 +28,21 @@ def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[st
     )
 
 
-def call(*arguments: str) -> int:
-    """Run the command line in this process and return its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
-
-
 SURFACE = {
     "train": [
-        "--accumulate", "--augment", "--batch-size", "--classes", "--clip", "--config", "--data",
-        "--deterministic", "--device", "--dropout", "--ema", "--epochs", "--flip", "--head-lr",
-        "--image-size", "--label-smoothing", "--layer-decay", "--log-every", "--lr", "--monitor",
-        "--output", "--patience", "--precision", "--resume", "--save-every-minutes", "--seed",
-        "--skip-bad", "--test-fraction", "--unfreeze", "--val-fraction", "--views", "--warmup",
+        "--accumulate", "--augment", "--batch-size", "--budget", "--cache-gb", "--classes",
+        "--clip", "--compile", "--config", "--data", "--deterministic", "--device", "--dropout",
+        "--ema", "--epochs", "--flip", "--head-lr", "--image-size", "--label-smoothing",
+        "--layer-decay", "--log-every", "--lr", "--monitor", "--output", "--patience", "--plan",
+        "--precision", "--resume", "--save-every-minutes", "--seed", "--skip-bad",
+        "--test-fraction", "--unfreeze", "--val-fraction", "--views", "--warmup",
         "--weight-decay", "--weights", "--workers",
     ],
     "eval": ["--data", "--device", "--ignore-extra-classes", "--json", "--split", "--workers"],
     "predict": ["--device", "--json", "--model", "--output", "--run", "--top", "--workers"],
+    "check": ["--json", "--output", "--strict"],
     "sample": ["--classes", "--images"],
+    "summary": ["--classes", "--explain", "--json", "--size", "--svg"],
     "env": [],
     "weights": ["fetch", "list", "verify"],
 }  # fmt: skip
@@ -92,10 +88,11 @@ def test_help_is_hardly_slower_than_that_of_an_empty_program() -> None:
     assert seconds("-m", "xception_cli") < 1.5 * seconds("-c", _EMPTY)
 
 
-def test_a_missing_folder_is_told_before_torch_is_loaded() -> None:
+@pytest.mark.parametrize("more", ["", ", '--plan', '--budget', '10m'"], ids=["train", "plan"])
+def test_a_missing_folder_is_told_before_torch_is_loaded(more: str) -> None:
     code = (
         "import sys\nfrom xception_cli.cli import main\n"
-        "try:\n    main(['train', '--data', 'nowhere'])\n"
+        f"try:\n    main(['train', '--data', 'nowhere'{more}])\n"
         "finally:\n    print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
@@ -118,6 +115,10 @@ def test_a_missing_folder_is_told_before_torch_is_loaded() -> None:
         (["train", "--resume", "nowhere"], 2, "nowhere is not a run folder"),
         (["train", "--resume"], 2, "there is no run in"),
         (["train", "--resume", "--output", "x"], 2, "exclude each other"),
+        (["train", "--resume", "--plan"], 2, "--plan and --resume exclude each other"),
+        (["train", "--plan"], 2, "which photos?"),
+        (["train", "--data", "photos", "--budget", "soon"], 2, "expected a time such as 90s, 10m"),
+        (["train", "--data", "photos", "--cache-gb", "-1"], 2, "cache_gb is -1.0, expected at"),
         (["trian"], 2, "train"),
         (["eval"], 2, "there is no finished run in"),
         (["eval", "--split", "train"], 2, "split is train, expected val or test"),
@@ -190,6 +191,73 @@ def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
 
     assert call("eval", "--data", "photos") == 3
     assert "red/broken.jpg: not an image" in capsys.readouterr().err
+
+
+TIME = r"(\d+ s|\d+ min \d+ s|\d+ h \d+ min)"
+
+
+def as_flags(settings: dict[str, Any]) -> list[str]:
+    return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "phases", "reason"),
+    [
+        ({}, ["features", "probe", "fine-tuning", "evaluation"], "choosing by accuracy on val: "),
+        ({"unfreeze": "head"}, ["features", "probe", "evaluation"], "choosing by accuracy on val"),
+        ({"weights": "none", "unfreeze": "all"}, ["fine-tuning", "evaluation"], "from random"),
+        (
+            {"budget": "2h"},
+            ["features", "probe", "fine-tuning", "evaluation"],
+            "--budget 2h: training the exit flow on 2 views for 2 epochs, about ",
+        ),
+    ],
+    ids=["exit", "head", "random weights", "a budget"],
+)
+def test_a_plan_is_a_table_on_stdout_with_its_reasons_on_stderr_and_nothing_is_done(
+    settings: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    phases: list[str],
+    reason: str,
+) -> None:
+    before = sorted(Path.cwd().rglob("*"))
+    for where in ([], ["--output=run"]):
+        assert call("train", "--plan", *as_flags(settings | changes), *where) == 0
+        shown = capsys.readouterr()
+        rows = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in shown.out.splitlines()]
+        assert [name for name, _ in rows] == [*phases, "in all", "memory", "disk"]
+        assert all(re.fullmatch(TIME, value) for _, value in rows[:-2])
+        assert all(re.fullmatch(r"\d+\.\d GB", value) for _, value in rows[-2:])
+        assert len({len(line) for line in shown.out.splitlines()}) == 1  # in columns
+        said = shown.err.splitlines()
+        assert any(line.startswith("plan      ") and reason in line for line in said)
+        assert any(line.startswith("data      ") for line in said)
+        assert said[-1] == (
+            "expected on this machine; fine-tuning may stop earlier. Without --plan it is done"
+        )
+        assert sorted(Path.cwd().rglob("*")) == before
+
+
+def test_a_plan_is_refused_where_the_training_would_be(
+    settings: dict[str, Any], photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("taken").mkdir()
+    Path("taken/file").touch()
+    refused = [
+        (["--output=taken"], "taken already exists and is not empty"),
+        (["--output=taken", "--budget=2h"], "taken already exists and is not empty"),
+        (["--classes=4"], "expected 4 classes, found 3"),
+        (["--cache-gb=0"], "over --cache-gb 0"),
+    ]
+    for more, message in refused:
+        assert call("train", "--plan", *as_flags(settings), *more) == 2
+        shown = capsys.readouterr()
+        assert message in shown.err
+        assert shown.out == ""
+    (photos / "red" / "1.jpg").write_bytes(b"")
+    assert call("train", "--plan", *as_flags(settings)) == 3
+    assert "red/1.jpg: empty file" in capsys.readouterr().err
 
 
 def test_a_model_file_alone_is_enough_to_predict(

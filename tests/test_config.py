@@ -12,6 +12,7 @@ from xception_cli.config import (
     ResolvedConfig,
     TrainConfig,
     flag,
+    parse_duration,
     read_toml,
     resolve,
     resolve_resumed,
@@ -47,9 +48,9 @@ def beside(setting, value, direction):
 
 
 def test_the_settings_are_those_that_the_range_tests_walk():
-    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 5
+    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 7
     assert {s.name for s in SETTINGS} - {s.name for s in NUMBERS + CHOICES} == {
-        "data", "skip_bad", "flip", "weights", "deterministic",
+        "data", "skip_bad", "flip", "weights", "budget", "deterministic", "compile",
     }  # fmt: skip
 
 
@@ -147,6 +148,49 @@ def test_a_config_cannot_be_changed_and_a_changed_copy_is_checked():
         config.replace(epochs=0)
 
 
+# --- times -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("10m", 600),
+        ("2h", 7200),
+        ("1.5h", 5400),
+        ("0.5s", 0.5),
+        (".5m", 30),
+        ("2h30m", 9000),
+        ("1h30m15s", 5415),
+        ("2h15s", 7215),
+        ("0h1m", 60),
+        (" 10M ", 600),
+        ("1H5S", 3605),
+    ],
+)
+def test_a_time_is_read_in_hours_minutes_and_seconds(text, seconds):
+    assert parse_duration(text) == seconds
+    assert TrainConfig(budget=text).budget == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "0s", "0h0m0s", "10", "m", "s", ".m", "-5m", "+5m", "5m2h", "5s5s", "10 m", "1,5h",
+     "1.2.3m", "1e3s", "nanm", "infh", "10min", "5d", "5ms", "auto", "m10", "9" * 400 + "h"],
+)  # fmt: skip
+def test_what_is_no_time_or_none_at_all_is_refused_by_name(text):
+    expected = "expected a time such as 90s, 10m, 2h or 1h30m"
+    message = refusal(budget=text).message
+    assert message.startswith(f"budget is '{text[:50]}")
+    assert message.endswith(expected)
+    with pytest.raises(UsageError, match=expected):
+        parse_duration(text)
+
+
+def test_a_budget_is_shown_safely_when_it_is_refused():
+    assert refusal(budget="\x1b[2Jm").message.startswith(r"budget is '\x1b[2Jm', expected a time")
+
+
 # --- TOML --------------------------------------------------------------------------------------
 
 TEXTS = [
@@ -168,10 +212,11 @@ def test_any_text_comes_back_equal_from_a_toml_file(tmp_path, text):
     [
         {},
         {"classes": 12, "workers": 0, "skip_bad": True, "flip": False, "deterministic": True},
+        {"budget": "1h30m", "compile": True, "cache_gb": 0.5},
         {"lr": 1e-5, "head_lr": 1e16, "weight_decay": 0.1 + 0.2, "clip": 5e-324, "seed": 2**70},
         {setting.name: typing.get_args(setting_type(setting))[-1] for setting in CHOICES},
     ],
-    ids=["defaults", "numbers and switches", "extreme floats", "choices"],
+    ids=["defaults", "numbers and switches", "time and disk", "extreme floats", "choices"],
 )
 def test_a_config_comes_back_equal_from_its_toml_file(tmp_path, values):
     config = TrainConfig(**values)
@@ -187,6 +232,7 @@ def test_a_toml_file_names_every_setting_in_order():
     assert [line.removeprefix("# ").split()[0] for line in lines[1:]] == [s.name for s in SETTINGS]
     assert [line for line in lines[1:] if line.startswith("#")] == [
         "# classes is not set",
+        "# budget is not set",
         "# workers is not set",
     ]
 
@@ -285,5 +331,7 @@ def test_the_settings_table_has_a_row_for_each_setting():
     assert [row.split("`")[1] for row in rows] == [flag(s.name) for s in SETTINGS]
     assert {row.count("|") for row in rows} == {5}
     assert "| `--val-fraction` | 0.2 | 0.01 to 0.9 | Part of the images" in settings_table()
+    assert "| `--budget` |  | text | Time for the whole run" in settings_table()
+    assert "| `--cache-gb` | 20.0 | ≥ 0 | Largest size" in settings_table()
     assert "| `--skip-bad` | false | yes or no | Leave out" in settings_table()
     assert '| `--monitor` | "auto" | auto, accuracy, macro_recall | What' in settings_table()

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from xception_cli import console
-from xception_cli.console import Screen, emit, fail, is_interactive, new_table, safe, show
+from xception_cli.console import (
+    Screen,
+    duration,
+    emit,
+    fail,
+    is_interactive,
+    new_table,
+    safe,
+    show,
+)
 
 MARKUP = [":smile:.jpg", "[red]a[/blue].jpg", "[/].jpg", "[bold]x.jpg", "[link=http://x]y[/link]"]
 STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ?")
@@ -82,6 +91,26 @@ def test_a_name_of_a_megabyte_is_cut_and_says_so():
     assert show("x" * 1_000_000) == "x" * 200 + "…"
     assert time.monotonic() - started < 5
     assert show("x" * 200) == "x" * 200
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (45.4, "45 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (190, "3 min 10 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+        (7199, "1 h 59 min"),
+        (360_000, "100 h 0 min"),
+    ],
+)
+def test_a_time_is_told_in_the_two_largest_units(seconds, shown):
+    assert duration(seconds) == shown
 
 
 def test_what_is_said_goes_to_stderr_and_never_to_stdout(capsys):

@@ -334,7 +334,7 @@ def test_the_rate_of_each_group_follows_the_schedule(trained):
         ]
     )
     trainer, rates = Engine(lambda *_: None), []
-    handlers.attach_schedule(trainer, optimizer, total=4, warmup=0.5)
+    handlers.attach_schedule(trainer, optimizer, warmup=0.5)
     trainer.add_event_handler(
         Events.ITERATION_COMPLETED,
         lambda _: rates.append([g["lr"] for g in optimizer.param_groups]),

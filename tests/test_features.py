@@ -1,5 +1,7 @@
 """Features: computed once, whatever interrupts it, and as good as computed anew."""
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ from conftest import COLOURS, SMALL, draw, files_no_larger_than
 from networks import CPU, lively_network
 from torch import nn
 
-from xception_cli.data.loading import KeyedBatches, PictureDataset, PictureInputs
+from xception_cli.config import TrainConfig
+from xception_cli.data.loading import Inputs, KeyedBatches, PictureDataset, PictureInputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
 from xception_cli.model import features
@@ -18,7 +21,8 @@ from xception_cli.model.features import (
     compute_pooled,
     compute_store,
 )
-from xception_cli.model.network import FEATURES, Segment, cut
+from xception_cli.model.network import FEATURES, FIRST_TRAINED, Segment, cut
+from xception_cli.training.plan import disk_bytes
 
 COUNT, BLOCK, VIEWS = 10, 4, 2  # blocks of 4, 4 and 2 pictures in each view
 SEED = 3
@@ -60,12 +64,21 @@ def pictures(root: Path, *, augmented: bool = False, count: int = COUNT, workers
     )
 
 
-def compute(folder: Path, network: nn.Module, root: Path, *, workers: int = 0):
-    prefix, _ = cut(network, "exit")
-    rest = Segment(network, "block12", "conv4").eval()
+def compute(
+    folder: Path,
+    network: nn.Module,
+    root: Path,
+    *,
+    workers: int = 0,
+    views: int = VIEWS,
+    unfreeze: str = "exit",
+    **asked: Callable[[int, int], bool],
+):
+    prefix, _ = cut(network, unfreeze)
+    rest = Segment(network, FIRST_TRAINED[unfreeze], "conv4").eval()
     centre = pictures(root, workers=workers)
     random = pictures(root, augmented=True, workers=workers)
-    return compute_store(folder, "train", prefix, rest, centre, random, VIEWS)
+    return compute_store(folder, "train", prefix, rest, centre, random, views, **asked)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -212,6 +225,151 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_computed(network, r
     with files_no_larger_than(100_000), pytest.raises(MachineError, match=message):
         compute(Path("features"), network, root)
     assert list(Path("features").iterdir()) == []
+
+
+@pytest.mark.parametrize("unfreeze", ["exit", "middle"])
+@pytest.mark.parametrize("views", [1, 3])
+def test_the_files_are_as_large_as_the_plan_says(network, root, unfreeze, views):
+    compute(Path("features"), network, root, views=views, unfreeze=unfreeze)
+    config = TrainConfig(unfreeze=unfreeze, views=views, image_size=SMALL)
+    assert Path("features/train.bin").stat().st_size == disk_bytes(config, COUNT, 0)
+    assert disk_bytes(config, COUNT, 7) - disk_bytes(config, COUNT, 0) == 7 * 5 * 5 * 728 * 2
+
+
+@pytest.mark.parametrize("size", [71, 150, 299])
+def test_the_shape_of_a_row_is_that_of_the_activations(network, size):
+    for unfreeze in ("exit", "middle"):
+        prefix, _ = cut(network, unfreeze)
+        with torch.no_grad():
+            _, channels, height, width = prefix(torch.zeros(1, 3, size, size)).shape
+        assert features.row_shape(size, prefix.steps[-1]) == (height, width, channels)
+        assert features.activation_bytes(size, unfreeze) == height * width * channels * 2
+
+
+# A view more, or not
+
+
+def test_no_view_is_computed_behind_the_one_at_which_it_is_enough(network, root, whole):
+    asked = []
+
+    def another(done: int, _: int) -> bool:
+        asked.append(done)
+        return done < VIEWS
+
+    store, pooled = compute(Path("features"), network, root, views=4, another=another)
+    assert asked == [1, 2]
+    assert (store.count, store.views) == (COUNT, VIEWS)
+    assert store.rows.tobytes() == whole[1].rows.tobytes()
+    assert (pooled == whole[2]).all()
+    assert Path("features/train.json").read_bytes() == (whole[0] / "train.json").read_bytes()
+
+
+def test_behind_the_last_view_nothing_is_asked(network, root, whole):
+    asked = []
+    store, _ = compute(
+        Path("features"), network, root, another=lambda done, _: asked.append(done) or True
+    )
+    assert asked == [1]
+    assert store.rows.tobytes() == whole[1].rows.tobytes()
+
+
+def test_it_is_told_how_many_pictures_this_process_has_computed(network, root):
+    asked = []
+
+    def another(done: int, computed: int) -> bool:
+        asked.append((done, computed))
+        return done < 2
+
+    compute(Path("features"), network, root, views=4, another=another)
+    assert asked == [(1, COUNT), (2, 2 * COUNT)]
+    compute(Path("features"), network, root, views=4, another=another)
+    assert asked[2:] == [(2, 0)]  # another process, which has computed none yet
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_file_made_for_more_views_is_used_as_it_is(network, root, whole, monkeypatch, views):
+    compute(Path("features"), network, root, views=3, another=lambda done, _: done < 2)
+    before = contents(Path("features"))
+    monkeypatch.setattr(features, "_to_bits", lambda _: pytest.fail("computed again"))
+    store, pooled = compute(Path("features"), network, root, views=views)
+    assert (store.views, len(store.rows)) == (views, views * COUNT)
+    assert store.rows.tobytes() == whole[1].rows[: views * COUNT].tobytes()
+    assert (pooled == whole[2]).all()
+    assert contents(Path("features")) == before
+
+
+def test_a_file_made_for_fewer_views_is_made_anew(network, root, whole):
+    compute(Path("features"), network, root, views=1)
+    assert contents(Path("features")) != contents(whole[0])
+    store, _ = compute(Path("features"), network, root)
+    assert store.rows.tobytes() == whole[1].rows.tobytes()
+    assert contents(Path("features")) == contents(whole[0])
+
+
+# The next batch is read ahead
+
+
+def equal(one: Inputs, other: Inputs) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(("epoch", "start"), [(0, 0), (1, 0), (3, 1)])
+def test_batches_read_ahead_are_those_read_at_once_in_their_order(whole, shuffle, epoch, start):
+    batches = KeyedBatches(COUNT, 3, seed=1, shuffle=shuffle)
+    inputs = FeatureInputs(whole[1], LABELS, batches, CPU)
+    batches.epoch, batches.start = epoch, start
+    found = list(inputs)
+    direct = [inputs._read(keys) for keys in batches]
+    assert len(found) == len(direct) == len(batches) - start
+    assert all(equal(a, b) for a, b in zip(found, direct, strict=True))
+    assert [i.indices.tolist() for i in found] == [[index for _, index in k] for k in batches]
+    assert not equal(found[0], found[1])  # the control
+    if shuffle:
+        batches.epoch += 1
+        assert not equal(next(iter(inputs)), found[0])
+
+
+def reading(whole, monkeypatch) -> tuple[FeatureInputs, list[int], threading.Event]:
+    """Inputs of batches of 2, the first pictures of what was read, an event at the second."""
+    inputs = FeatureInputs(whole[1], LABELS, KeyedBatches(COUNT, 2, shuffle=False), CPU)
+    read, begun, second = FeatureStore.read, [], threading.Event()
+
+    def observed(store: FeatureStore, indices: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+        begun.append(int(indices[0]))
+        if len(begun) == 2:
+            second.set()
+        return read(store, indices, view)
+
+    monkeypatch.setattr(FeatureStore, "read", observed)
+    return inputs, begun, second
+
+
+def test_one_batch_is_read_while_the_one_before_it_is_worked_on(whole, monkeypatch):
+    inputs, begun, second = reading(whole, monkeypatch)
+    threads = threading.active_count()
+    iterator = iter(inputs)
+    assert next(iterator).indices.tolist() == [0, 1]
+    assert second.wait(10)
+    assert begun == [0, 2]  # and no more than one: memory would grow
+    iterator.close()
+    assert begun == [0, 2]
+    assert threading.active_count() == threads  # a pass that is broken off leaves no thread
+
+
+def test_a_batch_that_cannot_be_read_is_an_error_at_its_place(whole, monkeypatch):
+    read = FeatureStore.read
+
+    def fail_at_4(store: FeatureStore, indices: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+        if 4 in indices:
+            raise OSError("the disk is gone")
+        return read(store, indices, view)
+
+    monkeypatch.setattr(FeatureStore, "read", fail_at_4)
+    iterator = iter(FeatureInputs(whole[1], LABELS, KeyedBatches(COUNT, 2, shuffle=False), CPU))
+    assert [next(iterator).indices.tolist() for _ in range(2)] == [[0, 1], [2, 3]]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(iterator)
 
 
 # Views take turns

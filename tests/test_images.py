@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image, ImageFile, UnidentifiedImageError
+from PIL import EpsImagePlugin, Image, ImageDraw, ImageFile, UnidentifiedImageError
 from test_files import as_ordinary_user, open_folder
 
 from xception_cli.data.images import (
@@ -28,6 +28,7 @@ from xception_cli.data.images import (
     read_bytes,
     read_picture,
 )
+from xception_cli.data.transforms import Preprocessing
 
 NOT_AN_IMAGE = f"not an image of a supported format ({', '.join(FORMATS)})"
 
@@ -508,6 +509,191 @@ def test_a_damaged_picture_is_a_picture_or_refused_and_nothing_worse(kind):
                 damaged[int(generator.integers(len(damaged)))] = int(generator.integers(256))
         outcomes.append(outcome(bytes(damaged)))
     assert set(outcomes) == {True, False}
+
+
+# --- decoded smaller ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    """A picture of 1600 x 1600 with detail of every size, edges and fine lines."""
+    generator, size = np.random.default_rng(0), 1600
+    light = np.full((size, size, 3), 128.0)
+    for grid, strength in ((4, 60), (16, 35), (64, 20), (256, 12), (size, 6)):
+        coarse = np.clip(generator.normal(128, strength, (grid, grid, 3)), 0, 255)
+        fine = Image.fromarray(coarse.astype(np.uint8)).resize(
+            (size, size), Image.Resampling.BICUBIC
+        )
+        light += np.asarray(fine).astype(float) - 128
+    picture = Image.fromarray(np.clip(light, 0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    for _ in range(150):
+        x, y, x2, y2 = generator.integers(0, size, 4).tolist()
+        radius, width = generator.integers(3, 60).item(), generator.integers(1, 5).item()
+        colour = tuple(generator.integers(0, 256, 3).tolist())
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+        pen.line((x, y, x2, y2), fill=colour, width=width)
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("size", "least_side", "expected"),
+    [
+        ((1600, 1200), 1201, (1600, 1200)),
+        ((1600, 1200), 1200, (1600, 1200)),
+        ((1600, 1200), 601, (1600, 1200)),
+        ((1600, 1200), 600, (800, 600)),
+        ((1600, 1200), 301, (800, 600)),
+        ((1600, 1200), 300, (400, 300)),
+        ((1600, 1200), 151, (400, 300)),
+        ((1600, 1200), 150, (200, 150)),
+        ((1600, 1200), 1, (200, 150)),  # libjpeg's smallest
+        ((1200, 1600), 300, (300, 400)),
+        ((301, 4000), 150, (151, 2000)),  # the shorter side counts, rounded up
+        ((1600, 1200), None, (1600, 1200)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_keeps_enough(size, least_side, expected):
+    content = encoded(Image.new("RGB", size, (9, 120, 200)), "JPEG")
+    found = decode(content, least_side=least_side)
+    assert found.size == expected
+    assert pixel(encoded(found, "PNG"), (20, 20)) == pytest.approx((9, 120, 200), abs=3)
+
+
+def test_the_shorter_side_never_falls_below_what_is_asked_for():
+    generator, scales = np.random.default_rng(3), []
+    for _ in range(150):
+        width, height, least_side = generator.integers([24, 24, 1], [400, 400, 200]).tolist()
+        found = decode(encoded(Image.new("L", (width, height)), "JPEG"), least_side=least_side)
+        shorter = min(width, height)
+        assert min(found.size) >= min(least_side, shorter)
+        sizes = {scale: (-(-width // scale), -(-height // scale)) for scale in (1, 2, 4, 8)}
+        scale = next(scale for scale, size in sizes.items() if size == found.size)
+        assert scale == 8 or shorter // (2 * scale) < least_side  # nor is it larger than need be
+        scales.append(scale)
+    assert set(scales) == {1, 2, 4, 8}
+
+
+KINDS = {
+    "baseline": ("RGB", {}),
+    "progressive": ("RGB", {"progressive": True}),
+    "colour as fine as grey": ("RGB", {"subsampling": 0}),
+    "colour of half the width": ("RGB", {"subsampling": 1}),
+    "grey": ("L", {}),
+    "four inks": ("CMYK", {}),
+    "with restart markers": ("RGB", {"restart_marker_rows": 1}),
+}
+
+
+@pytest.mark.parametrize(("mode", "options"), KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(("least_side", "size"), [(1, 128), (128, 128), (129, 256), (600, 1024)])
+def test_every_kind_of_jpeg_shows_the_same_smaller(mode, options, least_side, size):
+    image = Image.fromarray(quadrants()).resize((1024, 1024), Image.Resampling.NEAREST)
+    content = encoded(image.convert(mode), "JPEG", quality=95, **options)
+    if mode == "CMYK":
+        assert b"Adobe" in content
+    found = decode(content, least_side=least_side)
+    assert (found.mode, found.size) == ("RGB", (size, size))
+    expected = decode(content).resize(found.size, Image.Resampling.NEAREST)
+    off = np.abs(np.asarray(found).astype(int) - np.asarray(expected).astype(int))
+    assert np.median(off) <= 3
+    assert off.mean() < 6
+    turned = np.asarray(expected.rotate(180)).astype(int)
+    assert np.abs(np.asarray(found).astype(int) - turned).mean() > 20  # the control
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_turned_jpeg_is_upright_at_the_small_scale_too(orientation):
+    large = np.kron(quadrants(), np.ones((16, 16, 1), np.uint8))  # 512 rows of 1024
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](large)))
+    content = encoded(stored, "JPEG", exif=exif, quality=100, subsampling=0)
+    found = np.asarray(decode(content, least_side=64)).astype(int)
+    assert found.shape == (64, 128, 3)
+    assert np.abs(found - np.kron(quadrants(), np.ones((2, 2, 1)))).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("BMP", {}), ("TIFF", {}),
+     ("TIFF", {"compression": "jpeg"}), ("GIF", {}), ("PPM", {}), ("AVIF", {})],
+)  # fmt: skip
+def test_other_formats_are_decoded_as_ever(kind, options):
+    content = encoded(noise(640, 480), kind, **options)
+    assert decode(content, least_side=1) == decode(content)
+    jpeg = encoded(noise(640, 480), "JPEG")
+    assert decode(jpeg, least_side=1) != decode(jpeg)  # the control
+
+
+def test_a_picture_of_several_is_decoded_smaller_too():
+    # Phones write JPEGs with a second picture behind the first; Pillow has a format of its own.
+    first, second = Image.new("RGB", (800, 600), (250, 0, 0)), Image.new("RGB", (80, 60))
+    content = encoded(first, "MPO", save_all=True, append_images=[second])
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.n_frames == 2
+    found = decode(content, least_side=150)
+    assert found.size == (200, 150)
+    assert found.getpixel((100, 70)) == pytest.approx((250, 0, 0), abs=3)
+
+
+def said(content: bytes, least_side: int | None) -> str:
+    try:
+        decode(content, least_side=least_side)
+    except PictureError as error:
+        return error.message
+    return "a picture"
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_jpeg_that_is_cut_is_refused_at_the_small_scale_as_at_the_full_one(options):
+    content = encoded(noise(160, 120), "JPEG", **options)
+    assert said(content, 1) == said(content, None) == "a picture"
+    for end in np.linspace(30, len(content) - 1, 40).astype(int).tolist():
+        assert [said(content[:end], side) for side in (None, 60, 1)] == [said(content[:end], 1)] * 3
+        assert said(content[:end], 1) in {"truncated", NOT_AN_IMAGE}
+    assert said(content[:-1], 1) == "truncated"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_damaged_jpeg_is_judged_at_the_small_scale_as_at_the_full_one(options):
+    generator, content = np.random.default_rng(8), encoded(noise(160, 120), "JPEG", **options)
+    verdicts = []
+    for number in range(300):
+        damaged = bytearray(content)
+        for _ in range(1 + number % 3 * 6):
+            damaged[int(generator.integers(len(damaged)))] = int(generator.integers(256))
+        verdicts.append(said(bytes(damaged), None))
+        assert said(bytes(damaged), 1) == verdicts[-1]
+    assert len(set(verdicts)) > 2
+    assert verdicts.count("a picture") < 299
+
+
+def test_a_look_at_a_file_finds_what_the_full_decoding_finds(tmp_path):
+    content = encoded(noise(640, 480), "JPEG")
+    path = tmp_path / "a.jpg"
+    for end in (len(content), len(content) - 1, len(content) // 2, 1000):
+        path.write_bytes(content[:end])
+        problem = None if end == len(content) else "truncated"
+        assert inspect(path) == Inspection(content_digest(content[:end]), problem)
+
+
+def test_what_the_network_sees_of_a_photo_hardly_changes(photo):
+    preprocessing, content = Preprocessing(), encoded(photo, "JPEG", quality=90)
+    transform = preprocessing.evaluation_transform()
+
+    def seen(least_side: int | None) -> np.ndarray:
+        return transform(decode(content, least_side=least_side)).numpy().astype(int)
+
+    def off(least_side: int) -> float:
+        return float(np.abs(seen(least_side) - seen(None)).mean())
+
+    # Grey levels, of 256; measured 0.9, 2.0 and 7.4.
+    assert decode(content, least_side=preprocessing.least_side).size == (800, 800)
+    assert 0 < off(preprocessing.least_side) < 1.5
+    assert off(preprocessing.resize_size) > 1.8  # the control: as large as the filter's output
+    assert off(preprocessing.resize_size // 2) > 5  # the control: enlarged
 
 
 # --- one look at a file ------------------------------------------------------------------------

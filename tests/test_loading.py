@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, draw
 
 from xception_cli.data.images import read_picture
 from xception_cli.data.loading import (
@@ -50,6 +50,17 @@ def epochs(dataset, *, workers=0, seed=0, count=2, start=0, shuffle=True) -> lis
         batches.epoch, batches.start = epoch, start if epoch == 0 else 0
         read.append(list(read_batches(loader)))
     return read
+
+
+def test_pictures_are_decoded_as_small_as_the_dataset_allows(tmp_path):
+    draw(tmp_path / "large.jpg", (9, 120, 200), seed=1, size=400)
+    sizes = []
+    for least_side in (None, 200, 100, 101):
+        dataset = PictureDataset(
+            tmp_path, ["large.jpg"], [0], lambda picture: picture.size, least_side=least_side
+        )
+        sizes.append(dataset[0, 0][2])
+    assert sizes == [(400, 400), (200, 200), (100, 100), (200, 200)]
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:

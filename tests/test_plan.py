@@ -1,25 +1,42 @@
-"""What `auto` decides, and the schedule of the learning rate."""
+"""What `auto`, the disk and a time budget decide; and what a training is expected to take."""
 
-import warnings
+import random
+import re
 
 import pytest
 import torch
 
-from xception_cli.config import TrainConfig
+from xception_cli.config import TrainConfig, parse_duration
 from xception_cli.errors import UsageError
 from xception_cli.runtime import Runtime
-from xception_cli.training.plan import learning_rate_factor, make_plan
+from xception_cli.training.plan import (
+    LADDER,
+    MARGIN,
+    PROBE_SECONDS,
+    REPORT_SECONDS,
+    Costs,
+    Images,
+    Plan,
+    Rung,
+    describe_rung,
+    disk_bytes,
+    expected_seconds,
+    fit_budget,
+    ladder,
+    make_plan,
+)
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 CUDA = Runtime(torch.device("cuda"), "bf16")  # made without one being there
 BALANCED = (10, 10)
+VAL = 4  # images
 
 
 @pytest.mark.parametrize(
     ("runtime", "unfreeze", "reason"), [(CPU, "exit", "on a CPU"), (CUDA, "all", "there is a GPU")]
 )
 def test_auto_trains_the_exit_flow_on_a_cpu_and_everything_on_a_gpu(runtime, unfreeze, reason):
-    plan = make_plan(TrainConfig(), runtime, BALANCED)
+    plan = make_plan(TrainConfig(), runtime, BALANCED, VAL)
     assert plan.config == TrainConfig(
         unfreeze=unfreeze, monitor="accuracy", precision=runtime.precision
     )
@@ -32,7 +49,7 @@ def test_auto_trains_the_exit_flow_on_a_cpu_and_everything_on_a_gpu(runtime, unf
 @pytest.mark.parametrize("unfreeze", ["head", "exit", "middle", "all"])
 def test_what_was_asked_for_is_not_decided(runtime, unfreeze):
     given = TrainConfig(unfreeze=unfreeze, monitor="macro_recall", lr=0.5)
-    plan = make_plan(given, runtime, BALANCED)
+    plan = make_plan(given, runtime, BALANCED, VAL)
     assert plan.config == given.replace(precision=runtime.precision)
     assert plan.reasons == ()
 
@@ -48,7 +65,7 @@ def test_what_was_asked_for_is_not_decided(runtime, unfreeze):
     ],
 )
 def test_the_best_model_is_judged_by_class_when_classes_are_over_3_times_as_large(counts, monitor):
-    plan = make_plan(TrainConfig(), CPU, counts)
+    plan = make_plan(TrainConfig(), CPU, counts, VAL)
     assert plan.config.monitor == monitor
     assert f"{max(counts) / min(counts):.1f} times" in plan.reasons[-1]
     assert monitor.replace("_", " ") in plan.reasons[-1]
@@ -56,7 +73,7 @@ def test_the_best_model_is_judged_by_class_when_classes_are_over_3_times_as_larg
 
 @pytest.mark.parametrize("unfreeze", ["auto", "all"])
 def test_from_random_weights_everything_is_trained_on_a_cpu_too(unfreeze):
-    plan = make_plan(TrainConfig(weights="none", unfreeze=unfreeze), CPU, BALANCED)
+    plan = make_plan(TrainConfig(weights="none", unfreeze=unfreeze), CPU, BALANCED, VAL)
     assert plan.config.unfreeze == "all"
     assert "--weights none" in plan.reasons[0]
 
@@ -64,44 +81,316 @@ def test_from_random_weights_everything_is_trained_on_a_cpu_too(unfreeze):
 @pytest.mark.parametrize("unfreeze", ["head", "exit", "middle"])
 def test_random_weights_are_not_frozen(unfreeze):
     with pytest.raises(UsageError, match=f"--unfreeze {unfreeze} would freeze some") as caught:
-        make_plan(TrainConfig(weights="none", unfreeze=unfreeze), CPU, BALANCED)
+        make_plan(TrainConfig(weights="none", unfreeze=unfreeze), CPU, BALANCED, VAL)
     assert "--unfreeze all" in caught.value.hint
 
 
-# The schedule
+# The disk
+
+COUNTS, VAL_COUNT = (500, 500), 200
+ROW = 19 * 19 * 728 * 2  # bytes of block 11's output at 299 pixels, kept as bf16
+DISK = (4 * 1000 + 200) * ROW  # 2.2 GB: four views of train, and one of val
 
 
-def factors(total: int, warmup: float) -> list[float]:
-    return [learning_rate_factor(iteration, total, warmup) for iteration in range(1, total + 1)]
+def on_disk(unfreeze: str = "auto", runtime: Runtime = CPU, **settings: object) -> Plan:
+    """Plan a training of 1000 images, all else being decided."""
+    config = TrainConfig(unfreeze=unfreeze, monitor="accuracy", **settings)
+    return make_plan(config, runtime, COUNTS, VAL_COUNT)
 
 
-def test_the_rate_rises_in_equal_steps_to_its_peak_and_falls_to_nothing():
-    rates = factors(1000, 0.1)
-    assert rates[:100] == pytest.approx([n / 101 for n in range(1, 101)])
-    assert rates == [*sorted(rates[:101]), *sorted(rates[101:], reverse=True)]
-    assert max(rates) == rates[100] == 1
-    assert rates[100 + 450] == pytest.approx(0.5)  # half of the 900 iterations of the cosine
-    assert rates[100 + 300] == pytest.approx(0.75)  # a third: (1 + cos 60 degrees) / 2
-    assert rates[100 + 600] == pytest.approx(0.25)
-    assert 0 < rates[-1] < 1e-5  # it would be 0 behind the last one, which must not be wasted
+@pytest.mark.parametrize("unfreeze", ["exit", "middle"])
+def test_activations_that_fit_on_the_disk_are_kept_to_the_last_byte(unfreeze):
+    plan = on_disk(unfreeze, cache_gb=DISK / 1e9)
+    assert disk_bytes(plan.config, 1000, 200) == DISK
+    assert plan == Plan(
+        TrainConfig(unfreeze=unfreeze, monitor="accuracy", precision="fp32", cache_gb=DISK / 1e9),
+        (),
+    )
+    assert on_disk(unfreeze, cache_gb=(DISK - 1) / 1e9).config.views == 3  # the control
 
 
-@pytest.mark.parametrize(("total", "warmup"), [(40, 0.05), (40, 0.0), (7, 0.5), (1, 0.0)])
-def test_behind_the_warm_up_it_is_torchs_cosine(total, warmup):
-    rising = round(total * warmup)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total - rising)
-    expected = []
-    with warnings.catch_warnings(action="ignore"):  # of a scheduler without an optimizer's steps
-        for _ in range(total - rising):
-            expected.append(cosine.get_last_lr()[0])
-            cosine.step()
-    assert factors(total, warmup)[rising:] == pytest.approx(expected, abs=1e-9)
+@pytest.mark.parametrize(("limit", "views"), [(2.2, 3), (2.0, 3), (1.6, 2), (0.9, 1), (0.64, 1)])
+def test_what_is_too_large_for_the_disk_is_kept_in_fewer_views(limit, views):
+    plan = on_disk("exit", cache_gb=limit)
+    assert plan == Plan(
+        TrainConfig(
+            unfreeze="exit", monitor="accuracy", precision="fp32", cache_gb=limit, views=views
+        ),
+        (f"{views} of 4 views: all of them would take 2.2 GB, over --cache-gb {limit:g}",),
+    )
+    assert disk_bytes(plan.config, 1000, 200) <= limit * 1e9
+    assert disk_bytes(plan.config.replace(views=views + 1), 1000, 200) > limit * 1e9
 
 
-@pytest.mark.parametrize("total", [1, 2, 3, 20, 999])
-@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5, 0.9])
-def test_every_factor_is_between_nothing_and_the_peak(total, warmup):
-    rates = factors(total, warmup)
-    assert all(0 <= rate <= 1 for rate in rates)
-    assert total == 1 or max(rates) > 0.4
+@pytest.mark.parametrize("limit", [0.63, 0.1, 0.0])
+def test_where_not_even_one_view_fits_on_the_disk_only_the_head_is_trained(limit):
+    plan = on_disk(cache_gb=limit)
+    assert plan.config == TrainConfig(
+        unfreeze="head", monitor="accuracy", precision="fp32", cache_gb=limit
+    )
+    assert plan.reasons[-1] == (
+        "training the head only (--unfreeze head): one view of the images would take 0.6 GB, over "
+        f"--cache-gb {limit:g}"
+    )
+    assert disk_bytes(plan.config, 1000, 200) == 0
+
+
+def test_the_reasons_do_not_name_a_part_that_is_not_trained():
+    assert not any("--unfreeze exit" in reason for reason in on_disk(cache_gb=0.0).reasons)
+
+
+@pytest.mark.parametrize("unfreeze", ["exit", "middle"])
+def test_a_part_that_was_asked_for_and_does_not_fit_on_the_disk_is_refused(unfreeze):
+    with pytest.raises(UsageError) as caught:
+        on_disk(unfreeze, cache_gb=0.5)
+    assert caught.value.exit_code == 2
+    assert caught.value.message == (
+        f"--unfreeze {unfreeze} keeps 0.6 GB of activations for one view of the images, over "
+        "--cache-gb 0.5"
+    )
+    assert on_disk("head", cache_gb=0.0).config.unfreeze == "head"  # one of the ways out
+
+
+@pytest.mark.parametrize("count", [5, 40, 400, 1000, 2400, 4000, 40_000])
+def test_the_cache_that_a_refusal_hints_at_is_accepted(count):
+    config = TrainConfig(unfreeze="exit", cache_gb=0.0)
+    with pytest.raises(UsageError) as caught:
+        make_plan(config, CPU, (count, count), count)
+    hinted = float(re.search(r"--cache-gb ([\d.]+)", caught.value.hint)[1])
+    plan = make_plan(config.replace(cache_gb=hinted), CPU, (count, count), count)
+    assert (plan.config.unfreeze, plan.config.views >= 1) == ("exit", True)
+    assert hinted <= 1 + 1.5 * 3 * count * ROW / 1e9  # nor is it far more than needed
+
+
+@pytest.mark.parametrize(
+    ("runtime", "settings"),
+    [
+        (CUDA, {}),
+        (CPU, {"unfreeze": "all"}),
+        (CPU, {"unfreeze": "head"}),
+        (CPU, {"weights": "none"}),
+    ],
+    ids=["a GPU", "all", "head", "random weights"],
+)
+def test_what_keeps_nothing_needs_no_disk(runtime, settings):
+    free, none = (on_disk(runtime=runtime, cache_gb=limit, **settings) for limit in (20.0, 0.0))
+    assert free == Plan(none.config.replace(cache_gb=20.0), none.reasons)
+    assert none.config.views == 4
+
+
+# What it takes
+
+COSTS = Costs(decode=0.01, features=0.1, step=0.03, validation=0.005, memory=0)
+IMAGES = Images(train=100, val=20, test=10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (  # 3 views of 100 and 20 images at 0.11 s; 5 times 100 at 0.03 and 20 at 0.005
+            {"unfreeze": "exit", "views": 3, "epochs": 5},
+            {"features": 35.2, "probe": PROBE_SECONDS, "fine-tuning": 15.5},
+        ),
+        (
+            {"unfreeze": "middle", "views": 1, "epochs": 1},
+            {"features": 13.2, "probe": PROBE_SECONDS, "fine-tuning": 3.1},
+        ),
+        ({"unfreeze": "head", "views": 3, "epochs": 5}, {"features": 13.2, "probe": PROBE_SECONDS}),
+        (  # decoded again in each epoch: 100 at 0.04 and 20 at 0.015
+            {"unfreeze": "all", "views": 3, "epochs": 5},
+            {"features": 13.2, "probe": PROBE_SECONDS, "fine-tuning": 21.5},
+        ),
+        ({"unfreeze": "all", "weights": "none", "epochs": 5}, {"fine-tuning": 21.5}),
+    ],
+    ids=["exit", "middle", "head", "all", "random weights"],
+)
+def test_the_expected_times_are_the_sums_over_the_pictures(settings, expected):
+    found = expected_seconds(TrainConfig(**settings), COSTS, IMAGES)
+    expected = {**expected, "evaluation": REPORT_SECONDS + 3.3}  # 30 images at 0.11 s
+    assert list(found) == list(expected)
+    assert found == pytest.approx(expected)
+
+
+# A time budget
+
+
+def rungs_of(device: str = "cpu", **given: object) -> list[Rung]:
+    config = TrainConfig(**{"unfreeze": "exit" if device == "cpu" else "all"} | given)
+    return ladder(config, given.keys(), device)
+
+
+@pytest.mark.parametrize(("device", "name"), [("cpu", "cpu"), ("cuda", "gpu"), ("mps", "gpu")])
+def test_where_nothing_is_given_the_whole_ladder_is_there(device, name):
+    assert rungs_of(device) == list(LADDER[name])
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "expected"),
+    [
+        (
+            "cpu",
+            {"unfreeze": "middle"},
+            [("middle", 4, 12), ("middle", 3, 12), ("middle", 2, 12), ("middle", 2, 8),
+             ("middle", 1, 8), ("middle", 1, 4)],
+        ),
+        (
+            "cpu",
+            {"views": 5},
+            [("exit", 5, 12), ("exit", 5, 8), ("exit", 5, 4), ("head", 5, 1)],
+        ),
+        (
+            "cpu",
+            {"epochs": 7},
+            [("exit", 4, 7), ("exit", 3, 7), ("exit", 2, 7), ("exit", 1, 7), ("head", 1, 7)],
+        ),
+        ("cpu", {"unfreeze": "exit", "views": 2, "epochs": 3}, [("exit", 2, 3)]),
+        ("cpu", {"views": 9, "epochs": 30}, [("exit", 9, 30), ("head", 9, 30)]),
+        ("cuda", {"epochs": 2}, [("all", 1, 2), ("exit", 2, 2), ("head", 1, 2)]),
+        (
+            "cuda",
+            {"unfreeze": "all"},
+            [("all", 1, 12), ("all", 1, 8), ("all", 1, 5), ("all", 1, 3)],
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_given_is_on_every_rung(device, given, expected):
+    assert rungs_of(device, **given) == [Rung(*rung) for rung in expected]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_head_alone_is_all_that_is_left_when_it_is_asked_for(device):
+    assert {rung.unfreeze for rung in rungs_of(device, unfreeze="head")} == {"head"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_random_weights_are_never_frozen_for_lack_of_time(device):
+    rungs = ladder(TrainConfig(weights="none", unfreeze="all"), {"weights"}, device)
+    assert {rung.unfreeze for rung in rungs} == {"all"}
+    assert {rung.epochs for rung in rungs} >= {12, 8}
+
+
+@pytest.mark.parametrize(
+    ("rung", "expected"),
+    [
+        (Rung("exit", 4, 12), "training the exit flow on 4 views for 12 epochs"),
+        (Rung("exit", 1, 4), "training the exit flow on 1 view for 4 epochs"),
+        (Rung("middle", 2, 1), "training the middle and exit flow on 2 views for 1 epoch"),
+        (Rung("all", 1, 8), "training everything for 8 epochs"),
+        (Rung("head", 1, 1), "the linear probe alone"),
+    ],
+    ids=str,
+)
+def test_a_rung_is_told_in_words(rung, expected):
+    assert describe_rung(rung) == expected
+
+
+EVERY = {
+    "head": Costs(decode=0.01, features=0.1, step=0.0, validation=0.0, memory=0),
+    "exit": COSTS,
+    "middle": Costs(decode=0.01, features=0.1, step=0.08, validation=0.02, memory=0),
+    "all": Costs(decode=0.01, features=0.1, step=0.3, validation=0.1, memory=0),
+}
+BIG = Images(1000, 200, 0)
+SPENT = 7.0
+REASONS = ("training the exit flow (--unfreeze exit): on a CPU the rest is computed once", "other")
+
+
+def planned(text: str, rungs: list[Rung], images: Images = BIG, **settings: object) -> Plan:
+    config = TrainConfig(budget=text, unfreeze=rungs[0].unfreeze, **settings)
+    return fit_budget(Plan(config, REASONS), rungs, EVERY, images, SPENT)
+
+
+def needed_by(rung: Rung, images: Images = BIG) -> float:
+    config = TrainConfig(**rung._asdict())
+    return SPENT + sum(expected_seconds(config, EVERY[rung.unfreeze], images).values())
+
+
+def test_the_best_rung_that_fits_is_taken_and_says_so():
+    # 4 views of 1000 and 200 images at 0.11 s are 462 s, 12 epochs of 1000 at 0.03 and of 200 at
+    # 0.005 s are 372 s, 200 images evaluated 22 s; 3 s for the probe, 2 s for the report, 7 s gone.
+    whole, two_views = 462 + 372 + 22 + 12, 242 + 248 + 22 + 12
+    text = f"{whole / MARGIN + 1:.0f}s"
+    assert planned(text, rungs_of()) == Plan(
+        TrainConfig(budget=text, unfreeze="exit", views=4, epochs=12),
+        (
+            "other",
+            f"--budget {text}: training the exit flow on 4 views for 12 epochs, about 14 min 28 s "
+            "in all; more time would be left over",
+        ),
+    )
+    text = f"{two_views / MARGIN + 1:.0f}s"
+    assert planned(text, rungs_of()) == Plan(
+        TrainConfig(budget=text, unfreeze="exit", views=2, epochs=8),
+        (
+            "other",
+            f"--budget {text}: training the exit flow on 2 views for 8 epochs, about 8 min 44 s "
+            "in all",
+        ),
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    "given", [{}, {"views": 3}, {"epochs": 5}, {"unfreeze": "exit", "views": 2}], ids=str
+)
+def test_more_time_never_buys_less_and_what_is_bought_fits(device, given):
+    rungs = rungs_of(device, **given)
+    needs = [needed_by(rung) for rung in rungs]
+    generator, positions = random.Random(5), []
+    budgets = sorted(generator.uniform(min(needs), 1.2 * max(needs)) / MARGIN for _ in range(60))
+    for budget in budgets:
+        config = planned(f"{budget:.3f}s", rungs).config
+        at = rungs.index(Rung(config.unfreeze, config.views, config.epochs))
+        assert needs[at] <= MARGIN * budget + 1e-3
+        assert all(need > MARGIN * budget - 1e-3 for need in needs[:at])
+        positions.append(at)
+    assert positions == sorted(positions, reverse=True)
+    assert positions[-1] == 0
+    assert len(set(positions)) > 1
+
+
+REFUSALS = [
+    (device, given)
+    for device in ("cpu", "cuda")
+    for given in ({}, {"unfreeze": "exit"}, {"unfreeze": "all"}, {"unfreeze": "head"},
+                  {"views": 3}, {"epochs": 5}, {"unfreeze": "middle", "views": 2, "epochs": 3})
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("device", "given"), REFUSALS, ids=str)
+def test_too_little_time_is_refused_with_the_least_that_would_do(device, given):
+    rungs = rungs_of(device, **given)
+    cheapest = min(rungs, key=needed_by)
+    least = needed_by(cheapest) / MARGIN
+    planned(f"{least + 0.01:.2f}s", rungs)
+    text = f"{least - 0.01:.2f}s"
+    with pytest.raises(UsageError) as caught:
+        planned(text, rungs)
+    assert caught.value.exit_code == 2
+    minutes, seconds = divmod(round(least), 60)
+    assert caught.value.message == (
+        f"a budget of {text} is too short: {describe_rung(cheapest)} takes about {minutes} min "
+        f"{seconds} s on this machine"
+    )
+
+
+@pytest.mark.parametrize(("device", "given"), REFUSALS, ids=str)
+def test_the_budget_that_a_refusal_hints_at_is_accepted_and_not_wasteful(device, given):
+    rungs = rungs_of(device, **given)
+    for images in (Images(3, 1, 0), IMAGES, BIG, Images(10**6, 10**5, 0)):
+        with pytest.raises(UsageError) as caught:
+            planned("1s", rungs, images, cache_gb=1e6)
+        hinted = caught.value.hint.removeprefix("--budget ")
+        assert hinted != caught.value.hint
+        planned(hinted, rungs, images, cache_gb=1e6)
+        least = needed_by(rungs[-1], images) / MARGIN
+        assert parse_duration(hinted) <= 1.1 * least + 60
+
+
+def test_a_budget_does_not_buy_views_that_the_disk_has_no_room_for():
+    room = (2 * 1000 + 200) * ROW / 1e9  # of two views
+    assert planned("10h", rungs_of(), cache_gb=room).config.views == 2
+    assert planned("10h", rungs_of(), cache_gb=room * 0.99).config.views == 1
+    assert planned("10h", rungs_of(), cache_gb=0.1).config.unfreeze == "head"
+    assert planned("10h", rungs_of()).config.views == 4  # the control

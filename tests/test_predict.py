@@ -4,11 +4,13 @@ import csv
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import COLOURS, SMALL, draw
+from networks import lively_network
 
 from xception_cli.data.images import read_picture
 from xception_cli.data.transforms import Preprocessing
@@ -47,6 +49,21 @@ def test_predictions_are_the_models_probabilities_of_the_pictures(bundle, photos
     for p in predictions:
         assert list(p.probabilities) == sorted(p.probabilities, reverse=True)
         assert sum(p.probabilities) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_large_jpeg_is_decoded_smaller_as_in_training(bundle, tmp_path):
+    lively = replace(bundle, network=lively_network())
+    draw(tmp_path / "large.jpg", COLOURS["red"], seed=1, size=800)
+    (prediction,) = predict_images(lively, [tmp_path / "large.jpg"], workers=0)
+    found = torch.tensor(probabilities_of([prediction], bundle.classes))
+    transform = bundle.preprocessing.evaluation_transform()
+    by_size = {}
+    for least_side in (bundle.preprocessing.least_side, None):
+        picture = read_picture(tmp_path / "large.jpg", least_side=least_side)
+        by_size[picture.size] = lively.probabilities(transform(picture)[None])
+    assert list(by_size) == [(200, 200), (800, 800)]  # at least 158, twice the 79 of 71 pixels
+    torch.testing.assert_close(found, by_size[200, 200], atol=1e-6, rtol=0)
+    assert (found - by_size[800, 800]).abs().max() > 1e-4  # the control
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (0, 4), (2, 3)])

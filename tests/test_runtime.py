@@ -14,6 +14,7 @@ from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.runtime import (
     Runtime,
+    check_compiler,
     decide_runtime,
     describe_environment,
     drawing_from,
@@ -87,6 +88,44 @@ def test_determinism_is_asked_of_torch_only_when_it_is_asked_for(monkeypatch):
             assert made.deterministic == torch.are_deterministic_algorithms_enabled() == wanted
     finally:
         torch.use_deterministic_algorithms(mode=False)
+
+
+@pytest.mark.parametrize("name", ["c++", "g++", "clang++"])
+def test_compiling_on_a_cpu_takes_any_cpp_compiler_and_says_when_there_is_none(
+    monkeypatch, tmp_path, name
+):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match=r"--compile needs a C\+\+ compiler") as caught:
+        check_compiler(torch.device("cpu"))
+    assert caught.value.exit_code == 5
+    assert "leave --compile out" in caught.value.hint
+    (tmp_path / name).write_text("#!/bin/sh\n")
+    with pytest.raises(MachineError):
+        check_compiler(torch.device("cpu"))  # it cannot be run
+    (tmp_path / name).chmod(0o755)
+    check_compiler(torch.device("cpu"))
+
+
+def test_a_compiler_of_another_name_is_told_by_the_usual_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "")
+    with pytest.raises(MachineError):
+        check_compiler(torch.device("cpu"))
+    (tmp_path / "mine").touch(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "mine"))
+    check_compiler(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("found", [None, object()])
+def test_compiling_on_a_gpu_needs_triton(monkeypatch, tmp_path, found):
+    monkeypatch.setenv("PATH", str(tmp_path))  # and no C++ compiler
+    asked = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: asked.append(name) or found)
+    refused = contextlib.nullcontext() if found else pytest.raises(MachineError, match="triton")
+    with refused:
+        check_compiler(torch.device("cuda"))
+    assert asked == ["triton"]
 
 
 def test_the_environment_of_a_bug_report_names_versions_and_devices():

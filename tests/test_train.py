@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import pretrainedmodels
 import pytest
 import torch
 from conftest import draw, train_run
@@ -13,7 +15,7 @@ from safetensors.torch import load_file
 
 from xception_cli.config import TrainConfig, read_toml, resolve
 from xception_cli.errors import ArtifactError, DataError, DivergedError, UsageError
-from xception_cli.model.network import FIRST_TRAINED, STEPS
+from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment
 from xception_cli.rundir import read_json
 from xception_cli.training.run import run_training
 
@@ -116,6 +118,82 @@ def test_training_from_random_weights_trains_batch_norm_and_learns(
     assert "random, as --weights none asks" in result.run.log.read_text()
     state = torch.load(next(result.run.checkpoints.glob("*.pt")), weights_only=True)["trained"]
     assert state["bn4.running_mean"].abs().max() > 0
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "exit"])
+def test_what_is_frozen_is_computed_with_batch_norm_folded_and_the_model_keeps_its_own(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, unfreeze: str
+) -> None:
+    from xception_cli.training import baseline
+
+    seen = []
+
+    def look(compute: Any) -> Any:
+        def looked(*given: Any) -> Any:
+            for part in given:
+                if isinstance(part, Segment):
+                    seen.append([m for m in part.modules() if isinstance(m, torch.nn.BatchNorm2d)])
+            return compute(*given)
+
+        return looked
+
+    for name in ("compute_store", "compute_pooled"):
+        monkeypatch.setattr(baseline, name, look(getattr(baseline, name)))
+    run = train_run(settings | {"unfreeze": unfreeze, "views": 1, "epochs": 1}).run
+    assert seen == [[]] * (2 if unfreeze == "head" else 4)
+    plain = pretrainedmodels.xception(pretrained=None).state_dict()
+    names = {name for name in plain if not name.endswith("num_batches_tracked")}
+    assert set(load_file(run.model)) - set(plain) == set()
+    assert names <= set(load_file(run.model))
+
+
+def test_large_photos_are_decoded_smaller_in_training_and_in_its_evaluation(
+    settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xception_cli.data import loading
+
+    draw(photos / "red" / "0.jpg", (200, 50, 40), seed=1, size=800)
+    sizes, read = [], loading.read_picture
+
+    def measured(path: Path, **options: Any) -> Any:
+        picture = read(path, **options)
+        if path.name == "0.jpg" and path.parent.name == "red":
+            sizes.append(picture.size)
+        return picture
+
+    monkeypatch.setattr(loading, "read_picture", measured)
+    train_run(settings | {"unfreeze": "head"})
+    assert set(sizes) == {(200, 200)}  # at least 158: twice what 71 pixels are cut from
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's own, of its compiler
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
+)
+def test_a_compiled_training_step_trains_as_the_plain_one(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings |= {"dropout": 0.0, "views": 1}
+    plain = train_run(settings, "plain").run
+    calls, compile_ = [], torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda *given: calls.append(1) or compile_(*given)
+    )
+    compiled = train_run(settings | {"compile": True}, "compiled").run
+    assert calls == [1]
+    expected, found = (
+        [json.loads(line) for line in run.metrics.read_text().splitlines()]
+        for run in (plain, compiled)
+    )
+    for one, other in zip(expected, found, strict=True):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
+        assert other["val_loss"] == pytest.approx(one["val_loss"], rel=1e-3)
+    other = train_run(settings | {"seed": 1}, "other").run  # the control
+    loss = json.loads(other.metrics.read_text().splitlines()[0])["train_loss"]
+    assert loss != pytest.approx(expected[0]["train_loss"], rel=1e-3)
+    assert set(load_file(compiled.model)) == set(load_file(plain.model))
+    assert train_run({}, "compiled", resume=True).run.is_finished
 
 
 def test_fine_tuning_that_loses_against_the_probe_is_not_kept(settings: dict[str, Any]) -> None:
@@ -295,4 +373,6 @@ def test_run_json_records_what_the_result_depends_on(
     config = read_toml(run.config)
     assert config["batch_size"] == 5
     assert config["unfreeze"] == "head"
-    assert set(config) == {field.name for field in dataclasses.fields(TrainConfig)} - {"classes"}
+    every = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(config) == every - {"classes", "budget"}
+    assert "timed" not in info

@@ -37,6 +37,19 @@ def test_the_proportion_of_the_crop_is_kept_for_other_sizes(size, resize):
     assert Preprocessing.for_size(size) == Preprocessing(size, resize, 0.5, 0.5)
 
 
+@pytest.mark.parametrize("size", [71, 150, 299, 600])
+def test_no_crop_of_a_picture_that_is_decoded_smaller_is_enlarged(size):
+    preprocessing = Preprocessing.for_size(size)
+    assert preprocessing.least_side == 2 * preprocessing.resize_size
+    transform = preprocessing.training_transform(augment="none", flip=False)
+    crop = transform.transforms[0]
+    area, flattest = min(crop.scale), max(crop.ratio)
+    # The shorter side of the smallest and flattest crop of the smallest picture.
+    side = preprocessing.least_side * math.sqrt(area / flattest)
+    assert side >= size
+    assert side / 2 < size  # the control: of half the picture it would be
+
+
 def plain_pillow(image: Image.Image, resize: int, size: int) -> Image.Image:
     """The same by Pillow alone."""
     width, height = image.size

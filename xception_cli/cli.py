@@ -17,6 +17,7 @@ from xception_cli import __version__
 from xception_cli.config import TrainConfig, flag, resolve, setting_type
 from xception_cli.console import emit, fail, quoted, say, screen, show
 from xception_cli.errors import MachineError, UsageError, XceptionError
+from xception_cli.files import write_durably
 
 app = typer.Typer(
     name="xception",
@@ -263,6 +264,36 @@ def _prediction_line(prediction: Any) -> str:
 
 
 @app.command()
+def check(
+    data: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of photos.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Write issues.csv and a page with pictures there.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 3 for warnings too.")] = False,
+) -> None:
+    """Look for what is wrong with a folder of photos. Nothing is changed there."""
+    from xception_cli.data.folder import read_folder
+
+    folder = read_folder(data)  # before anything heavy is loaded
+
+    from xception_cli.check.page import ISSUES, PAGE, check_output, write_check
+    from xception_cli.check.run import run_check
+    from xception_cli.check.text import next_command, report_text
+
+    if output is not None:
+        check_output(data, output)
+    report = run_check(folder)
+    if output is not None:
+        write_check(report, output)
+        say(f"files     {show(output / ISSUES)}, {show(output / PAGE)}")
+    emit(json.dumps(report.to_dict()) if as_json else report_text(report))
+    say(f"next: {next_command(report, written=output is not None)}")
+    if code := report.exit_code(strict=strict):
+        raise typer.Exit(code)
+
+
+@app.command()
 def sample(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     classes: Annotated[int, typer.Option(help="Kinds of food, 2 to 12.")] = 12,
@@ -274,6 +305,80 @@ def sample(
     count = draw_sample(folder, classes=classes, images=images)
     say(f"drawn     {count} pictures of {classes} foods in {show(folder)}")
     say(f"next: xception train --data {quoted(folder)} --classes {classes}")
+
+
+@app.command()
+def summary(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run folder: tells what of it is frozen, too.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Classes of the head (default: the run's, else 1000).")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the pictures (default: the run's, else 299).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    svg: Annotated[
+        Path | None, typer.Option(help="Draw the block diagram into this new .svg file instead.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell why separable convolutions are cheap instead.")
+    ] = False,
+) -> None:
+    """Show the network layer by layer: shapes, parameters, multiplications."""
+    from xception_cli.rundir import find_run, read_json
+
+    if explain and (run, classes, size, svg) != (None, None, None, None):
+        raise UsageError(
+            "--explain stands alone, or with --json", hint="xception summary --explain"
+        )
+    if run is not None and classes is not None:
+        raise UsageError("a run has its own classes", hint="leave RUN or --classes out")
+    chosen = None if run is None else find_run(run, finished=False)
+    # Their ranges are those of the settings.
+    config = TrainConfig(
+        classes=classes, image_size=TrainConfig.image_size if size is None else size
+    )
+    if svg is not None:
+        _check_new_svg(svg)
+
+    from xception_cli.model import diagram, explanation, summary_table
+    from xception_cli.model.summary import IMAGENET_CLASSES, summarize_network, summarize_run
+
+    if explain:
+        explained = explanation.explain()
+        parts = explanation.explanation_parts(explained)
+        for part in [json.dumps(explained.to_dict())] if as_json else parts:
+            emit(part)
+        say("next: xception summary --svg xception.svg")
+        return
+    if chosen is not None:
+        network = summarize_run(chosen, size=size)
+        kept = read_json(chosen.result).get("kept", "?") if chosen.is_finished else "nothing yet"
+        say(f"run       {show(chosen.path)}: unfreeze = {network.unfreeze}, kept {show(kept)}")
+    else:
+        network = summarize_network(classes or IMAGENET_CLASSES, size=config.image_size)
+    if as_json:
+        emit(json.dumps(network.to_dict()))
+    if svg is not None:
+        write_durably(svg, diagram.draw_diagram(network).encode())
+        say(f"drawn     {show(svg)}: open it in a browser")
+    elif not as_json:
+        emit(summary_table.LayerTable(network))
+        emit("")
+        emit(summary_table.total_table(network))
+        say(f"counted   {summary_table.COUNTED}")
+    say("next: xception summary --explain")
+
+
+def _check_new_svg(path: Path) -> None:
+    if path.suffix.lower() != ".svg":
+        raise UsageError(f"cannot draw into {show(path)}: it must end in .svg")
+    if os.path.lexists(path):
+        raise UsageError(f"{show(path)} already exists", hint="remove it, or choose another name")
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {show(path.parent)} does not exist", hint="make it")
 
 
 @weights_app.command("list")

@@ -4,7 +4,9 @@ import codecs
 import os
 import stat
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from io import BytesIO
@@ -82,15 +84,75 @@ def decode(content: bytes, *, least_side: int | None = None) -> Image.Image:
     Raises:
         PictureError: Not an image, damaged, of an unknown range, or of absurd size or shape.
     """
+    return examine(content, least_side=least_side)[0]
+
+
+@dataclass(frozen=True)
+class Original:
+    """What an image file holds, beside the RGB picture that it becomes.
+
+    Attributes:
+        format: One of `FORMATS`; a JPEG with several pictures in it (MPO) is a JPEG.
+        mode: How its pixels are stored, in Pillow's words: `L`, `P`, `RGBA`, `CMYK`, `I;16`.
+        width: In pixels, upright.
+        height: In pixels, upright.
+        orientation: EXIF's, 1 to 8; 1 if it says nothing that can be understood.
+        is_deep: More than 8 bits a channel.
+        is_transparent: It has an alpha channel or a transparent colour.
+        is_animated: There are more frames or pages behind the first.
+        has_adobe_marker: A JPEG that says how its colours are meant.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    orientation: int
+    is_deep: bool
+    is_transparent: bool
+    is_animated: bool
+    has_adobe_marker: bool
+
+
+def examine(content: bytes, *, least_side: int | None = None) -> tuple[Image.Image, Original]:
+    """Decode an image, and tell what the file was before it became an RGB picture.
+
+    Args:
+        content: The bytes of the file.
+        least_side: See `decode`.
+
+    Raises:
+        PictureError: See `decode`.
+    """
+    with _opened(content) as image:
+        mode, size = image.mode, image.size  # a draft changes both
+        deep = mode.startswith("I") or ";16" in str(image.tile[:1])
+        picture = _load(image, least_side)
+        orientation = _orientation(image)
+        width, height = size if orientation < 5 else size[::-1]
+        original = Original(
+            format="JPEG" if image.format == "MPO" else str(image.format),
+            mode=mode,
+            width=width,
+            height=height,
+            orientation=orientation,
+            is_deep=deep,
+            is_transparent=image.has_transparency_data,
+            is_animated=image.format != "MPO" and _is_animated(image),
+            has_adobe_marker="adobe" in image.info,
+        )
+    return picture, original
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
+    """Open an image; whatever goes wrong with it inside becomes a `PictureError`."""
     # A library that was imported beside us may have switched this on; grey halves would follow.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             _check_shape(*image.size)
-            if least_side is not None:
-                image.draft(None, (least_side, least_side))  # of other formats nothing comes
-            image.load()
-            return _upright(_to_rgb(image), image)
+            yield image
     except PictureError:
         raise
     except UnidentifiedImageError as error:
@@ -100,6 +162,15 @@ def decode(content: bytes, *, least_side: int | None = None) -> Image.Image:
     except Exception as error:  # decoders raise whatever they like on damaged data
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({show(error)})"
         raise PictureError(reason) from error
+
+
+def _load(image: ImageFile.ImageFile, least_side: int | None) -> Image.Image:
+    if least_side is not None:
+        image.draft(None, (least_side, least_side))  # of other formats nothing comes
+    image.load()
+    method = _ORIENTATIONS.get(_orientation(image))
+    picture = _to_rgb(image)
+    return picture if method is None else picture.transpose(method)
 
 
 def read_picture(path: Path, *, least_side: int | None = None) -> Image.Image:
@@ -136,13 +207,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
     try:
-        orientation = source.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # a broken EXIF block says nothing about orientation
-        return picture
-    method = _ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
-    return picture if method is None else picture.transpose(method)
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _ORIENTATIONS else 1
+
+
+def _is_animated(image: ImageFile.ImageFile) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # what is behind the first frame is damaged, and not needed
+        return False
 
 
 def _what_else(content: bytes) -> str:

@@ -167,11 +167,11 @@ def compute_store(
     rows = _open_map(folder / f"{name}.bin", note, np.uint16, (count * views, *shape))
     pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count, FEATURES))
     done = json.loads(note.read_text())["blocks"] if note.is_file() else 0
-    already = done
+    computed = 0
     with screen.bar(f"computing features ({name})", count * views) as bar:
         bar.advance(min(done * BLOCK, count * views))
         for view in range(done // blocks, views):
-            if 0 < view < views and not another(view, (done - already) * BLOCK):
+            if 0 < view < views and not another(view, computed):
                 views = view
                 break
             pictures = centre if view == 0 or random is None else random
@@ -186,6 +186,7 @@ def compute_store(
                 rows.flush()
                 pooled.flush()
                 done += 1
+                computed += len(indices)
                 write_durably(note, json.dumps({"blocks": done}).encode())
                 bar.advance(len(indices))
     return FeatureStore(rows[: views * count], count, views), np.array(pooled)

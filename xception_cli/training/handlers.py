@@ -264,7 +264,7 @@ def attach_budget(trainer: Engine, budget: Budget, *, wanted: int) -> None:
         budget: The run's clock.
         wanted: No more epochs than these.
     """
-    began, first = time.monotonic(), 0
+    began, first = time.monotonic(), None
 
     @trainer.on(Events.EPOCH_STARTED)
     def _begin(engine: Engine) -> None:
@@ -273,9 +273,9 @@ def attach_budget(trainer: Engine, budget: Budget, *, wanted: int) -> None:
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _fit(engine: Engine) -> None:
-        iterations = engine.state.iteration - first
-        if iterations == 0:  # resumed just here: nothing was measured
+        if first is None:  # resumed just here: nothing was measured
             return
+        iterations = max(1, engine.state.iteration - first)
         seconds = (time.monotonic() - began) * (engine.state.epoch_length or 0) / iterations
         engine.state.max_epochs = budget.fit_epochs(engine.state.epoch, wanted, seconds)
 

@@ -118,6 +118,11 @@ class Job:
             workers=self.workers,
         )
 
+    @property
+    def epochs(self) -> int:
+        """How many there are to be, as far as is known."""
+        return self.config.epochs if self.budget is None else self.budget.epochs
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure what a phase takes."""
@@ -267,9 +272,7 @@ def reopen_job(config: TrainConfig, folder: DataFolder, runtime: Runtime, run: R
     if "timed" not in info:
         return job
     budget = Budget(run, info["timed"])
-    return replace(
-        job, config=config.replace(views=budget.views, epochs=budget.epochs), budget=budget
-    )
+    return replace(job, config=config.replace(views=budget.views), budget=budget)
 
 
 def _absolute_weights(weights: str) -> str:

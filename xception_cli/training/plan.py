@@ -3,6 +3,7 @@
 Everything here is a pure function: of the settings, and for the times of measured `Costs`.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -72,8 +73,10 @@ def make_plan(
             "times the images of the smallest"
         )
     decided = config.replace(unfreeze=unfreeze, monitor=monitor, precision=runtime.precision)
-    decided, reason = _fit_disk(decided, config, sum(class_counts), val_count)
-    return Plan(decided, (*reasons, reason) if reason else tuple(reasons))
+    fitted, reason = _fit_disk(decided, config, sum(class_counts), val_count)
+    if fitted.unfreeze != decided.unfreeze:
+        reasons = _without(reasons, "--unfreeze")
+    return Plan(fitted, (*reasons, reason) if reason else tuple(reasons))
 
 
 def disk_bytes(config: TrainConfig, train_count: int, val_count: int) -> int:
@@ -102,7 +105,7 @@ def _fit_disk(
         raise UsageError(
             f"--unfreeze {given.unfreeze} keeps {one:.1f} GB of activations for one view of the "
             f"images, over --cache-gb {decided.cache_gb:g}",
-            hint=f"--cache-gb {one * 1.1:.0f}, --unfreeze head, or --unfreeze all",
+            hint=f"--cache-gb {math.ceil(one * 11) / 10:g}, --unfreeze head, or --unfreeze all",
         )
     return decided.replace(unfreeze="head"), (
         f"training the head only (--unfreeze head): one view of the images would take {one:.1f} "
@@ -201,16 +204,15 @@ def ladder(config: TrainConfig, given: Collection[str], device: str) -> list[Run
         given: Names of those that are not ours to choose.
         device: `cpu`, or another.
     """
-    rungs = []
-    for rung in LADDER["cpu" if device == "cpu" else "gpu"]:
-        unfreeze = rung.unfreeze
-        if config.weights == "none" or "unfreeze" in given:
-            if rung.unfreeze == "head" != config.unfreeze:
-                continue  # an epoch of what is given would be too little to be worth it
-            unfreeze = config.unfreeze
+    steps = LADDER["cpu" if device == "cpu" else "gpu"]
+    if config.weights == "none" or "unfreeze" in given:
+        usual = steps[0].unfreeze
+        steps = tuple(r._replace(unfreeze=config.unfreeze) for r in steps if r.unfreeze == usual)
+    rungs: list[Rung] = []
+    for rung in steps:
         views = config.views if "views" in given else rung.views
         epochs = config.epochs if "epochs" in given else rung.epochs
-        made = Rung(unfreeze, views, epochs)
+        made = Rung(rung.unfreeze, views, epochs)
         if made not in rungs:
             rungs.append(made)
     return rungs
@@ -262,7 +264,9 @@ def describe_rung(rung: Rung) -> str:
     part = {"exit": "the exit flow", "middle": "the middle and exit flow", "all": "everything"}
     if rung.unfreeze == "head":
         return "the linear probe alone"
-    views = "" if rung.unfreeze == "all" else f" on {rung.views} views"
+    views = f" on {rung.views} view{'' if rung.views == 1 else 's'}"
+    if rung.unfreeze == "all":
+        views = ""
     epochs = f"{rung.epochs} epoch{'' if rung.epochs == 1 else 's'}"
     return f"training {part[rung.unfreeze]}{views} for {epochs}"
 

@@ -325,7 +325,7 @@ def _fine_tune(
         handlers.attach_best_model(trainer, history, monitor=config.monitor, save=save_best)
         handlers.attach_early_stopping(trainer, history, config.patience)
         if job.budget is not None:
-            handlers.attach_budget(trainer, job.budget, wanted=config.epochs)
+            handlers.attach_budget(trainer, job.budget, wanted=job.epochs)
         handlers.attach_metrics_log(
             trainer, history, job.run.metrics, rate=lambda: learner.learning_rate
         )
@@ -341,12 +341,12 @@ def _fine_tune(
             trainer, history, epochs, images, every=every, rate=lambda: learner.learning_rate
         )
         stop.graceful = True
-        if saved is not None:
+        if saved is not None and job.epochs > 0:  # 0: time was up inside the first one
             learner.restore(saved)
-            _take_up(trainer, train_loss, saved, len(train), config.epochs)
-        if trainer.state.iteration < config.epochs * len(train) and not history.stopped_early:
+            _take_up(trainer, train_loss, saved, len(train), job.epochs)
+        if trainer.state.iteration < job.epochs * len(train) and not history.stopped_early:
             try:
-                trainer.run(train, max_epochs=config.epochs, epoch_length=len(train))
+                trainer.run(train, max_epochs=job.epochs, epoch_length=len(train))
             except (DataError, MachineError):
                 # A picture or a worker is gone. Ignite (0.5.5) fetches a batch before it counts
                 # the iteration, so what was trained so far is whole.
@@ -420,7 +420,7 @@ def _finish(job: Job, training: Training, history: History) -> TrainResult:
         job.run.result,
         {
             "kept": kept,
-            "epochs": job.config.epochs,
+            "epochs": job.epochs,
             "stopped_early": history.stopped_early,
             "probe": asdict(training.probe_scores) if training.probe_scores else None,
             "evaluation": {name: report.accuracy for name, report in reports.items()},

@@ -1,0 +1,44 @@
+"""The learning rate rises and falls as it should."""
+
+import warnings
+
+import pytest
+import torch
+
+from xception_cli.training.schedule import learning_rate_factor
+
+
+def factors(total: int, warmup: float) -> list[float]:
+    return [learning_rate_factor(iteration, total, warmup) for iteration in range(1, total + 1)]
+
+
+def test_the_rate_rises_in_equal_steps_to_its_peak_and_falls_to_nothing():
+    rates = factors(1000, 0.1)
+    assert rates[:100] == pytest.approx([n / 101 for n in range(1, 101)])
+    assert rates == [*sorted(rates[:101]), *sorted(rates[101:], reverse=True)]
+    assert max(rates) == rates[100] == 1
+    assert rates[100 + 450] == pytest.approx(0.5)  # half of the 900 iterations of the cosine
+    assert rates[100 + 300] == pytest.approx(0.75)  # a third: (1 + cos 60 degrees) / 2
+    assert rates[100 + 600] == pytest.approx(0.25)
+    assert 0 < rates[-1] < 1e-5  # it would be 0 behind the last one, which must not be wasted
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(40, 0.05), (40, 0.0), (7, 0.5), (1, 0.0)])
+def test_behind_the_warm_up_it_is_torchs_cosine(total, warmup):
+    rising = round(total * warmup)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total - rising)
+    expected = []
+    with warnings.catch_warnings(action="ignore"):  # of a scheduler without an optimizer's steps
+        for _ in range(total - rising):
+            expected.append(cosine.get_last_lr()[0])
+            cosine.step()
+    assert factors(total, warmup)[rising:] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 20, 999])
+@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5, 0.9])
+def test_every_factor_is_between_nothing_and_the_peak(total, warmup):
+    rates = factors(total, warmup)
+    assert all(0 <= rate <= 1 for rate in rates)
+    assert total == 1 or max(rates) > 0.4

@@ -1,0 +1,163 @@
+"""The same picture more than once: inside a class, across splits, across classes."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xception_cli.check.measure import SIDE
+from xception_cli.check.near import VERSION, near_pairs
+from xception_cli.check.report import Finding, Problem, count_of
+from xception_cli.check.scan import Look
+from xception_cli.check.store import Store
+from xception_cli.data.folder import DataFolder, ImageFile
+
+_SPLITS = (None, "train", "val", "test")
+
+
+Group = tuple[int, ...]
+
+
+def find_groups(folder: DataFolder, looks: Sequence[Look], store: Store) -> list[Group]:
+    """Group the pictures that are the same, identical or nearly so.
+
+    Args:
+        folder: The data folder.
+        looks: One for each of its images.
+        store: Has their small grey pictures; keeps the pairs, which take a while to find.
+
+    Returns:
+        Groups of two or more, each an ascending tuple of indices into the folder's images.
+    """
+    of_digest: dict[str, list[int]] = defaultdict(list)
+    for index, look in enumerate(looks):
+        if look.original:
+            of_digest[look.digest].append(index)
+    different = [images[0] for images in of_digest.values()]
+    pairs = _near_pairs(folder, looks, store, different)
+    groups = (
+        tuple(sorted(i for at in same for i in of_digest[looks[different[at]].digest]))
+        for same in _connected(len(different), pairs)
+    )
+    return sorted(group for group in groups if len(group) > 1)
+
+
+def _near_pairs(
+    folder: DataFolder, looks: Sequence[Look], store: Store, different: list[int]
+) -> list[tuple[int, int]]:
+    digests = "".join(looks[index].digest for index in different)
+    asked = f"{VERSION} {blake2b(digests.encode(), digest_size=16).hexdigest()}"
+    answered, _, known = (store.recall("near pairs") or "").partition(": ")
+    if answered == asked:
+        return [(first, second) for first, second in json.loads(known)]
+
+    def thumbnails(wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        blank = bytes(SIDE * SIDE)
+        greys = store.greys(folder.images[different[index]].path for index in wanted)
+        pixels = np.frombuffer(b"".join(grey or blank for grey in greys), np.uint8)
+        return pixels.reshape(-1, SIDE, SIDE)
+
+    cells = np.frombuffer(b"".join(looks[index].cells for index in different), np.uint8)
+    pairs = near_pairs(cells.reshape(len(different), -1), thumbnails) if different else []
+    store.remember("near pairs", f"{asked}: {json.dumps(pairs)}")
+    return pairs
+
+
+def _connected(count: int, pairs: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
+    """Yield the sets of numbers under `count` that the pairs connect, singles too."""
+    parent = list(range(count))
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = number = parent[parent[number]]
+        return number
+
+    for first, second in pairs:
+        parent[root(second)] = root(first)
+    members: dict[int, list[int]] = defaultdict(list)
+    for number in range(count):
+        members[root(number)].append(number)
+    yield from members.values()
+
+
+def find_duplicates(
+    folder: DataFolder, looks: Sequence[Look], groups: Iterable[Group]
+) -> list[Problem]:
+    """Say what is wrong with the pictures that are there more than once.
+
+    Args:
+        folder: The data folder.
+        looks: One for each of its images.
+        groups: From `find_groups`.
+    """
+    copies = [[_Copy(folder.images[i], looks[i].digest) for i in group] for group in groups]
+    conflicting = [group for group in copies if len({copy.image.label for copy in group}) > 1]
+    leaking = [group for group in copies if len({copy.image.split for copy in group}) > 1]
+    conflicts = [finding for group in conflicting for finding in _conflicts(group, folder)]
+    leaks = [finding for group in leaking for finding in _leaks(group)]
+    identical, near = [], []
+    for group in copies:
+        first: dict[int, _Copy] = {}
+        for copy in _kept(group):
+            original = first.setdefault(copy.image.label, copy)
+            if copy.digest == original.digest and copy is not original:
+                identical.append(copy.finding([original], "exclude"))
+            elif copy is not original:
+                near.append(copy.finding([original]))
+    of_class = "of pictures in the same class"
+    return [
+        *_problem("conflicting labels", "warning", conflicts, f"{_pictures(conflicting)} class"),
+        *_problem("leak", "warning", leaks, f"{_pictures(leaking)} split: the numbers measured "
+                  "there will be too good"),
+        *_problem("duplicate", "note", identical,
+                  f"{count_of(len(identical), 'identical copy')} {of_class}"),
+        *_problem("near duplicate", "note", near,
+                  f"{count_of(len(near), 'nearly identical copy')} {of_class}"),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Copy:
+    image: ImageFile
+    digest: str
+
+    def finding(self, others: Sequence["_Copy"], action: str = "", label: str = "") -> Finding:
+        paths = tuple(other.image.path for other in others)
+        words = "identical" if self.digest == others[0].digest else "nearly identical"
+        return Finding(self.image.path, f"{words} to {paths[0]}", action, label, paths)
+
+
+def _pictures(groups: Sequence[object]) -> str:
+    are = "is" if len(groups) == 1 else "are"
+    return f"{count_of(len(groups), 'picture')} {are} in more than one"
+
+
+def _problem(name: str, severity: str, findings: list[Finding], summary: str) -> list[Problem]:
+    return [Problem(name, severity, summary, tuple(findings))] if findings else []
+
+
+def _conflicts(group: list[_Copy], folder: DataFolder) -> Iterator[Finding]:
+    """A person has to decide: the other class is only named."""
+    for copy in group:
+        others = [other for other in group if other.image.label != copy.image.label]
+        others.sort(key=lambda other: other.digest != copy.digest)
+        yield copy.finding(others, label=folder.classes[others[0].image.label])
+
+
+def _leaks(group: list[_Copy]) -> Iterator[Finding]:
+    kept = _kept(group)
+    for copy in group:
+        if copy not in kept:
+            yield copy.finding(
+                sorted(kept, key=lambda other: other.digest != copy.digest), "exclude"
+            )
+
+
+def _kept(group: list[_Copy]) -> list[_Copy]:
+    """Return the copies in the split that is measured last: training can do without the others."""
+    last = max(_SPLITS.index(copy.image.split) for copy in group)
+    return [copy for copy in group if _SPLITS.index(copy.image.split) == last]

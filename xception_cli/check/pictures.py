@@ -1,0 +1,219 @@
+"""Files that are no pictures, and pictures that are odd."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from xception_cli.check.measure import Measures
+from xception_cli.check.report import Finding, Problem, count_of
+from xception_cli.check.scan import Look
+from xception_cli.data.folder import DataFolder
+from xception_cli.data.images import Original
+
+_TINY = 32  # pixels of the shorter side
+_HUGE = 50_000_000  # pixels
+_DARK = 60  # no more than 1 % of the pixels are brighter
+_BRIGHT = 230  # no more than 5 % of the pixels are darker
+_UNIFORM = 3  # standard deviation of the grey
+_GREY = 2  # mean difference of the channels
+_BLURRED = 0.12  # sharpness; and a third of the set's median, for soft pictures are some sets' way
+_SUFFIXES = {
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
+    "PNG": {".png"},
+    "WEBP": {".webp"},
+    "BMP": {".bmp"},
+    "TIFF": {".tif", ".tiff"},
+    "GIF": {".gif"},
+    "PPM": {".ppm", ".pgm", ".pbm"},
+    "AVIF": {".avif"},
+}
+
+
+def find_broken(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
+    """List the files that do not become pictures: training stops at them."""
+    broken: list[Finding] = []
+    unreadable: list[Finding] = []
+    for image, look in zip(folder.images, looks, strict=True):
+        if look.problem:
+            read = look.digest or look.problem == "empty file"
+            (broken if read else unreadable).append(Finding(image.path, look.problem, "exclude"))
+    return [
+        *_stopping("unreadable", "cannot be read", unreadable),
+        *_stopping("broken", "cannot be decoded", broken),
+    ]
+
+
+def _stopping(name: str, what: str, findings: list[Finding]) -> list[Problem]:
+    if not findings:
+        return []
+    reasons = Counter(_short(finding.detail) for finding in findings).most_common()
+    listed = ", ".join(f"{count} {reason}" for reason, count in reasons[:6])
+    summary = f"{count_of(len(findings), 'file')} {what}: {listed}"
+    return [Problem(name, "stops", summary, tuple(findings))]
+
+
+def _short(reason: str) -> str:
+    """Leave out of a reason what differs from file to file."""
+    start = reason.split(" (")[0]
+    return "of absurd size or shape" if start.startswith(("over", *"0123456789")) else start
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What the rules below look at."""
+
+    suffix: str
+    original: Original
+    measures: Measures
+    usual_sharpness: float
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """One oddity.
+
+    Attributes:
+        name: In issues.csv.
+        summary: What the pictures are, behind their count.
+        detail: Says what is odd about one; empty if nothing is.
+        badness: Sorts them, the worst first.
+    """
+
+    name: str
+    summary: str
+    detail: Callable[[_Picture], str]
+    badness: Callable[[_Picture], float] = lambda picture: 0
+
+
+def _uniform(picture: _Picture) -> bool:
+    return picture.measures.contrast < _UNIFORM
+
+
+def _dark(picture: _Picture) -> bool:
+    return picture.measures.brightest < _DARK and not _uniform(picture)
+
+
+def _bright(picture: _Picture) -> bool:
+    return picture.measures.darkest > _BRIGHT and not _uniform(picture)
+
+
+def _blurred(picture: _Picture) -> bool:
+    limit = min(_BLURRED, picture.usual_sharpness / 3)
+    return picture.measures.sharpness < limit and not _uniform(picture)
+
+
+def _size(picture: _Picture) -> int:
+    return picture.original.width * picture.original.height
+
+
+def _shape(picture: _Picture) -> str:
+    return f"{picture.original.width} x {picture.original.height} pixels"
+
+
+def _cmyk(picture: _Picture) -> str:
+    if picture.original.mode != "CMYK":
+        return ""
+    unsure = picture.original.format == "JPEG" and not picture.original.has_adobe_marker
+    return "CMYK without an Adobe marker: colours may be inverted" if unsure else "CMYK"
+
+
+_RULES = (
+    _Rule(
+        "near-uniform",
+        "of nearly one colour",
+        lambda p: f"grey varies by {p.measures.contrast:.1f} of 255" if _uniform(p) else "",
+        lambda p: -p.measures.contrast,
+    ),
+    _Rule(
+        "very dark",
+        "very dark",
+        lambda p: f"mean brightness {p.measures.brightness:.0f} of 255" if _dark(p) else "",
+        lambda p: -p.measures.brightness,
+    ),
+    _Rule(
+        "very bright",
+        "very bright",
+        lambda p: f"mean brightness {p.measures.brightness:.0f} of 255" if _bright(p) else "",
+        lambda p: p.measures.brightness,
+    ),
+    _Rule(
+        "blurred",
+        "blurred",
+        lambda p: (
+            f"sharpness {p.measures.sharpness:.2f}, here usually {p.usual_sharpness:.2f}"
+            if _blurred(p)
+            else ""
+        ),
+        lambda p: -p.measures.sharpness,
+    ),
+    _Rule(
+        "tiny",
+        f"under {_TINY} pixels",
+        lambda p: _shape(p) if min(p.original.width, p.original.height) < _TINY else "",
+        lambda p: -_size(p),
+    ),
+    _Rule(
+        "huge",
+        f"over {_HUGE // 1_000_000} megapixels: smaller ones would be read sooner",
+        lambda p: _shape(p) if _size(p) > _HUGE else "",
+        _size,
+    ),
+    _Rule(
+        "suffix",
+        "of another format than the name says (the content decides)",
+        lambda p: "" if p.suffix in _SUFFIXES[p.original.format] else f"is {p.original.format}",
+    ),
+    _Rule(
+        "EXIF-rotated",
+        "turned by EXIF (they are set upright)",
+        lambda p: f"orientation {p.original.orientation}" if p.original.orientation > 1 else "",
+    ),
+    _Rule(
+        "grey",
+        "without colour",
+        lambda p: f"stored as {p.original.mode}" if p.measures.colourfulness < _GREY else "",
+    ),
+    _Rule(
+        "transparent",
+        "with transparency (they are laid on white)",
+        lambda p: f"stored as {p.original.mode}" if p.original.is_transparent else "",
+    ),
+    _Rule(
+        "16 bits",
+        "with more than 8 bits a channel (they are scaled)",
+        lambda p: f"stored as {p.original.mode}" if p.original.is_deep else "",
+    ),
+    _Rule("CMYK", "in printing colours", _cmyk),
+    _Rule(
+        "animated",
+        "with several frames or pages (the first is taken)",
+        lambda p: f"{p.original.format} with several" if p.original.is_animated else "",
+    ),
+)
+
+
+def find_odd(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
+    """List pictures that can be used, but are worth a glance."""
+    usual = median([look.measures.sharpness for look in looks if look.measures] or [0.0])
+    pictures = [
+        (
+            image.path,
+            _Picture(_suffix(image.path), look.original, look.measures, usual),
+        )
+        for image, look in zip(folder.images, looks, strict=True)
+        if look.original and look.measures
+    ]
+    problems = []
+    for rule in _RULES:
+        odd = [(path, picture, rule.detail(picture)) for path, picture in pictures]
+        odd = sorted((item for item in odd if item[2]), key=lambda item: -rule.badness(item[1]))
+        if odd:
+            summary = f"{count_of(len(odd), 'picture')} {rule.summary}"
+            findings = tuple(Finding(path, detail) for path, _, detail in odd)
+            problems.append(Problem(rule.name, "note", summary, findings))
+    return problems
+
+
+def _suffix(path: str) -> str:
+    return f".{path.rpartition('.')[2].lower()}"  # a tenth of Path's time

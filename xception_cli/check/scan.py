@@ -1,0 +1,150 @@
+"""One look at every image file of a folder: is it a picture, of what kind, and which one."""
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import PIL
+
+from xception_cli.check.measure import SHARP_SIDE, Fingerprint, Measures, fingerprint, measure
+from xception_cli.check.store import Row, Store
+from xception_cli.console import screen
+from xception_cli.data.folder import DataFolder
+from xception_cli.data.images import (
+    Inspection,
+    Original,
+    PictureError,
+    content_digest,
+    examine,
+    read_bytes,
+)
+
+VERSION = f"1, Pillow {PIL.__version__}"  # of what a look finds
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at an image file found.
+
+    Attributes:
+        digest: Of its content, see `content_digest`; empty if it could not be read.
+        problem: Why it is no picture; None if it is one.
+        size: In bytes.
+        original: What the file holds; None if it is no picture.
+        measures: Numbers of the picture; None if it is none.
+        cells: Mean colours, see `Fingerprint`; empty if it is no picture.
+    """
+
+    digest: str
+    problem: str | None = None
+    size: int = 0
+    original: Original | None = None
+    measures: Measures | None = None
+    cells: bytes = b""
+
+    @property
+    def inspection(self) -> Inspection:
+        """What training needs to know of the file."""
+        return Inspection(self.digest, self.problem)
+
+
+def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
+    """Look at every image file; at those that have not changed since the last time, only there.
+
+    Every file is fully decoded, at a reduced size where its format allows. Several threads do it,
+    since Pillow lets go of the interpreter while it works; memory does not grow with the files
+    but for what is found.
+
+    Args:
+        folder: The data folder. Nothing is ever written there.
+        store: What is known of it; is brought up to date.
+
+    Returns:
+        A look for each of its images, in their order.
+    """
+    known = store.rows()
+    root = os.fspath(folder.root)
+    looks: dict[int, Look] = {}
+    unseen: list[tuple[int, str, tuple[int, int] | None]] = []
+    for index, image in enumerate(folder.images):
+        stamp = _stamp(os.path.join(root, image.path))  # noqa: PTH118 - a tenth of Path's time
+        row = known.pop(image.path, None)
+        look = _from_row(row) if row is not None and stamp == (row.size, row.changed) else None
+        if look is None:
+            unseen.append((index, image.path, stamp))
+        else:
+            looks[index] = look
+    if known:
+        store.forget(known)
+    if unseen:
+        with screen.bar("looking at images", len(unseen)) as bar:
+            found = _in_order(lambda item: look_at(folder.root / item[1]), unseen)
+            for (index, path, stamp), (look, seen) in zip(unseen, found, strict=True):
+                looks[index] = look
+                # What could not be read is tried again. The stamp was taken before the look, so a
+                # file that changes meanwhile is looked at again, too.
+                if look.digest and stamp is not None:
+                    store.keep(path, _to_row(look, stamp), seen.grey if seen else None)
+                bar.advance(1)
+        store.save()
+    return tuple(looks[index] for index in range(len(folder.images)))
+
+
+def look_at(path: Path) -> tuple[Look, Fingerprint | None]:
+    """Look at one image file, whatever it is."""
+    digest, size = "", 0
+    try:
+        content = read_bytes(path)
+        digest, size = content_digest(content), len(content)
+        picture, original = examine(content, least_side=SHARP_SIDE)
+    except PictureError as error:
+        return Look(digest, error.message, size), None
+    seen = fingerprint(picture)
+    return Look(digest, None, size, original, measure(picture), seen.cells), seen
+
+
+def _in_order(work: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
+    """Map with threads, a few items ahead: `Executor.map` would take all of them at once."""
+    threads = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[Found]] = deque()
+        for item in items:
+            ahead.append(pool.submit(work, item))
+            if len(ahead) > 4 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - as above
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _to_row(look: Look, stamp: tuple[int, int]) -> Row:
+    facts: list[object] = [look.digest, look.problem]
+    if look.original and look.measures:
+        facts += [astuple(look.original), astuple(look.measures)]
+    return Row(*stamp, json.dumps(facts), look.cells)
+
+
+def _from_row(row: Row) -> Look | None:
+    try:
+        digest, problem, *facts = json.loads(row.look)
+        if not facts:
+            return Look(digest, problem, row.size)
+        original, measures = Original(*facts[0]), Measures(*facts[1])
+    except (ValueError, TypeError):  # damaged on disk
+        return None
+    return Look(digest, problem, row.size, original, measures, row.cells)

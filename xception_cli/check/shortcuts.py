@@ -1,0 +1,118 @@
+"""What gives the class away without a look at the picture.
+
+If the file format alone tells cats from dogs, a network can learn the format instead of the
+animal, and the numbers measured on the same folder will not show it.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.tree import DecisionTreeClassifier
+
+from xception_cli.check.measure import Measures
+from xception_cli.check.report import Problem
+from xception_cli.check.scan import Look
+from xception_cli.console import show
+from xception_cli.data.folder import DataFolder, ImageFile
+from xception_cli.data.images import Original
+
+_FOLDS = 5
+_LEAST = 10  # pictures of a class that is asked for
+_MOST = 5000  # pictures that are asked about, about; evenly picked
+_SKILL = 0.4  # of the way from chance to certainty; brightness of real leaves reaches 0.32
+_DEVIATIONS = 4  # by which a small set must exceed chance
+_ONE_CLASS = 0.9  # recall and precision of one class of several
+
+_Property = Callable[[ImageFile, Original, Measures], tuple[float | str, ...]]
+_PROPERTIES: dict[str, _Property] = {
+    "file format": lambda i, o, m: (o.format,),
+    "colour mode": lambda i, o, m: (o.mode, float(m.colourfulness < 2)),
+    "picture size": lambda i, o, m: (o.width, o.height),
+    "aspect ratio": lambda i, o, m: (o.width / o.height,),
+    "brightness": lambda i, o, m: (m.brightness,),
+    "sub-folder": lambda i, o, m: (_sub_folder(i),),
+}
+
+
+def find_shortcuts(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
+    """Name each property that predicts the class far above chance.
+
+    A small decision tree is asked for the class, by 5-fold cross-validation, and its mean recall
+    is compared with chance.
+
+    Args:
+        folder: The data folder.
+        looks: One for each of its images.
+    """
+    known = [
+        (image, look.original, look.measures)
+        for image, look in zip(folder.images, looks, strict=True)
+        if look.original and look.measures
+    ]
+    known = known[:: max(1, len(known) // max(_MOST, 2 * _LEAST * len(folder.classes)))]
+    count = Counter(image.label for image, _, _ in known)
+    known = [item for item in known if count[item[0].label] >= _LEAST]
+    labels = np.array([image.label for image, _, _ in known], np.int64)
+    if len(np.unique(labels)) < 2:
+        return []
+    problems = []
+    for name, of in _PROPERTIES.items():
+        values = [of(*item) for item in known]
+        if len(set(values)) > 1 and not (name == "sub-folder" and _is_hierarchy(values, labels)):
+            sentence = _verdict(name, folder, labels, _predict(values, labels))
+            if sentence:
+                problems.append(Problem("shortcut", "warning", sentence))
+    return problems
+
+
+def _predict(values: list[tuple[float | str, ...]], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    columns = [
+        np.unique(column, return_inverse=True)[1] if isinstance(column[0], str) else column
+        for column in zip(*values, strict=True)
+    ]
+    tree = DecisionTreeClassifier(
+        max_leaf_nodes=64, min_samples_leaf=2, class_weight="balanced", random_state=0
+    )
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    return np.asarray(cross_val_predict(tree, np.stack(columns, axis=1), labels, cv=folds))
+
+
+def _verdict(
+    name: str, folder: DataFolder, labels: NDArray[np.int64], predicted: NDArray[np.int64]
+) -> str:
+    """Say what the property gives away; empty if that is not much."""
+    right = labels == predicted
+    present, counts = np.unique(labels, return_counts=True)
+    recalls = np.array([right[labels == label].mean() for label in present])
+    precisions = np.array([right[predicted == label].sum() for label in present]) / np.maximum(
+        [(predicted == label).sum() for label in present], 1
+    )
+    recall, chance = recalls.mean(), 1 / len(present)
+    deviation = np.sqrt(chance * (1 - chance) * (1 / counts).sum()) * chance
+    if recall > max(chance + _SKILL * (1 - chance), chance + _DEVIATIONS * deviation):
+        figures = f"{100 * recall:.0f} % (chance: {100 * chance:.0f} %)"
+        return f"{name} alone predicts the class at {figures}"
+    told = present[np.minimum(recalls, precisions) >= _ONE_CLASS]
+    if len(told):
+        names = ", ".join(show(folder.classes[label]) for label in told)
+        return f"{name} alone tells {names} from the other classes"
+    return ""
+
+
+def _sub_folder(image: ImageFile) -> str:
+    """Return the folders between the class and the file."""
+    above = 2 if image.split else 1
+    return "/".join(PurePath(image.path).parts[above:-1])
+
+
+def _is_hierarchy(values: list[tuple[float | str, ...]], labels: NDArray[np.int64]) -> bool:
+    """Tell whether the sub-folders are kinds of their class: several in it, and in no other."""
+    classes, inside = defaultdict(set), defaultdict(set)
+    for value, label in zip(values, labels.tolist(), strict=True):
+        classes[value].add(label)
+        inside[label].add(value)
+    return max(map(len, classes.values())) == 1 and max(map(len, inside.values())) > 1
