@@ -79,6 +79,22 @@ def _in_a_folder_of_its_own(
     monkeypatch.delenv("CI", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _scans_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep what is known of drawn folders out of the user's cache; the weights stay in it."""
+    from xception_cli.check import store
+
+    own = tmp_path_factory.getbasetemp() / "scans"
+    find = store.store_path
+
+    def store_path(root: Path) -> Path:
+        return find(root) if "XCEPTION_CACHE" in os.environ else own / find(root).name
+
+    monkeypatch.setattr(store, "store_path", store_path)
+
+
 @pytest.fixture(scope="session")
 def imagenet():
     """Load the ImageNet weights from the user's cache, fetching them once; else skip."""

@@ -18,10 +18,11 @@ from test_check_scan import cache, encoded, exif, photo, put, snapshot, two_clas
 from test_cli import call
 from test_files import names_in
 
-from xception_cli.check.page import HEADER, issues_csv, page_html
+from xception_cli.check.page import issues_csv, page_html
 from xception_cli.check.report import CheckReport, Finding, Problem, count_of
 from xception_cli.check.run import run_check
 from xception_cli.check.text import report_text
+from xception_cli.data.fixes import ISSUES_HEADER
 from xception_cli.data.folder import read_folder
 from xception_cli.files import from_csv
 
@@ -256,7 +257,7 @@ def test_issues_csv_has_one_row_for_each_finding_the_worst_first(messy):
     report = run_check(read_folder(messy))
     content = issues_csv(report)
     put(Path("issues.csv"), content)
-    rows = from_csv(Path("issues.csv"), HEADER)
+    rows = from_csv(Path("issues.csv"), ISSUES_HEADER)
     assert rows == [[f"train/apple/empty{n}.jpg", "broken", "empty file", "exclude", ""]
         for n in (0, 10, 2, 4, 6, 8)] + [
         ["train/pear/\x1b[2J<script>caf\\xe9\n\"'[/]=.jpg", "broken", "truncated", "exclude", ""],

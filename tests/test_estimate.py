@@ -13,8 +13,8 @@ from conftest import train_run
 from networks import CPU
 from safetensors.torch import load_file
 
+from xception_cli.check.survey import survey_data
 from xception_cli.config import TrainConfig
-from xception_cli.data.folder import read_folder
 from xception_cli.errors import UsageError
 from xception_cli.training import estimate
 from xception_cli.training import run as story
@@ -27,7 +27,7 @@ NOTHING = Costs(0.0, 0.0, 0.0, 0.0, 0)
 
 def drafted(settings: dict[str, Any], **changes: Any) -> Job:
     config = TrainConfig(**settings | changes)
-    return draft_job(config, read_folder(Path(config.data)), CPU, None)
+    return draft_job(config, survey_data(config), CPU, None)
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import torch
 from conftest import COLOURS, SMALL, draw
 
 from xception_cli.config import TrainConfig, to_toml
+from xception_cli.data.assign import make_split
 from xception_cli.data.folder import read_folder
-from xception_cli.data.images import read_picture
-from xception_cli.data.split import Split, inspect_folder, make_split, write_split
+from xception_cli.data.images import inspect_all, read_picture
+from xception_cli.data.split import Split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
@@ -62,7 +63,7 @@ def make_run(model_file: Path, data: Path, *, test_fraction: float = 0.0) -> tup
     folder = read_folder(data)
     split = make_split(
         folder,
-        inspect_folder(folder, skip_bad=True),
+        inspect_all([folder.root / image.path for image in folder.images]),
         seed=0,
         val_fraction=0.25,
         test_fraction=test_fraction,

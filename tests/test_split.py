@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import draw
 
+from xception_cli.data.assign import make_split
 from xception_cli.data.folder import DataFolder, ImageFile, read_folder
 from xception_cli.data.images import Inspection, inspect_all
 from xception_cli.data.split import (
     Split,
     SplitImage,
-    inspect_folder,
-    make_split,
     match_split,
     read_split,
     write_split,
@@ -228,17 +227,24 @@ def test_a_class_without_a_given_val_image_is_warned_of():
     ("copies", "warnings"),
     [
         ([], ()),
-        (["val"], ("1 picture is in train and in val or test alike (identical files): the numbers "
-                   "will be too good",)),
-        (["val", "test", "val"], ("3 pictures are in train and in val or test alike (identical "
-                                  "files): the numbers will be too good",)),
+        (["val"], ("1 picture of val or test is in train, too: the numbers will be too good",
+                   "val: val/copy0.jpg, identical to train/c0/0.jpg")),
+        (["val", "test"], (
+            "2 pictures of val or test are in train, too: the numbers will be too good",
+            "val: val/copy0.jpg, identical to train/c0/0.jpg",
+            "test: test/copy1.jpg, identical to train/c1/1.jpg",
+        )),
     ],
-    ids=["none", "one", "three"],
+    ids=["none", "one", "two"],
 )  # fmt: skip
-def test_identical_files_in_two_given_splits_are_warned_of(copies, warnings):
+def test_identical_files_in_two_given_splits_are_warned_of_with_pairs(copies, warnings):
     rows = given("train", 20) + given("val", 10) + given("test", 10)
     rows += [(f"c{i % 2}", f"{s}/copy{i}.jpg", f"train{i}", s) for i, s in enumerate(copies)]
-    assert split_rows(rows).warnings == warnings
+    assert split_rows(rows).warnings == (("\n  ".join(warnings),) if warnings else ())
+    folder, inspections = fabricate(rows)
+    if copies:
+        with pytest.raises(DataError, match="in train, too"):
+            make_split(folder, inspections, seed=0, val_fraction=0, test_fraction=0, strict=True)
 
 
 def test_one_picture_in_two_classes_is_warned_of():
@@ -267,49 +273,6 @@ def test_a_class_whose_images_are_all_bad_is_refused():
     rows = [*many(40, 2), ("ill", "ill/1.jpg", "!", None), ("ill", "ill/2.jpg", "!x", None)]
     with pytest.raises(DataError, match=r"^no usable training image for: ill$"):
         split_rows(rows)
-
-
-def spoil(root: Path, count: int) -> list[str]:
-    """Put some bad files beside drawn pictures; return them in order."""
-    names = [f"bad{i:02}.jpg" for i in range(count)]
-    for i, name in enumerate(names):
-        (root / "red" / name).write_bytes(b"" if i % 2 else b"<html>")
-    return names
-
-
-REASONS = ["not an image (looks like HTML)", "empty file"]
-
-
-@pytest.mark.parametrize("count", [1, 20, 21, 25])
-def test_strictly_every_bad_image_is_listed_at_once_and_a_long_list_is_cut(photos, count):
-    lines = [f"red/{n}: {REASONS[i % 2]}" for i, n in enumerate(spoil(photos, count))]
-    if count > 20:
-        lines[20:] = [f"and {count - 20} more"]
-    with pytest.raises(DataError) as caught:
-        inspect_folder(read_folder(photos), skip_bad=False)
-    assert caught.value.message.splitlines() == [
-        f"{count} of {24 + count} images in {photos} cannot be used:",
-        *(f"  {line}" for line in lines),
-    ]
-    assert "--skip-bad" in caught.value.hint
-
-
-def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):
-    names = spoil(photos, 4)
-    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")}
-    folder = read_folder(photos)
-    inspections = inspect_folder(folder, skip_bad=True)
-    made = make_split(folder, inspections, seed=0, val_fraction=0.3, test_fraction=0)
-    assert [(i.path, i.reason) for i in made.of("out")] == [
-        (f"red/{name}", REASONS[i % 2]) for i, name in enumerate(names)
-    ]
-    assert len(made.of("train")) + len(made.of("val")) == 24
-    assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")} == before
-
-
-def test_a_good_folder_passes_strictly(photos):
-    inspections = inspect_folder(read_folder(photos), skip_bad=False)
-    assert [i.problem for i in inspections] == [None] * 24
 
 
 # --- split.csv ---------------------------------------------------------------------------------

@@ -117,10 +117,9 @@ def train(
     **flags: Any,
 ) -> None:
     """Train a classifier on a folder of photos."""
-    from xception_cli.data.folder import check_trainable, read_folder
-    from xception_cli.rundir import find_run
+    from xception_cli.rundir import choose_run_path, find_run
 
-    run = None
+    run = survey = None
     if resume is not None:
         own = {"--output": output is not None, "--config": config is not None, "--plan": plan}
         for name, was_given in own.items():
@@ -132,16 +131,22 @@ def train(
         if not settings.config.data:
             raise UsageError("which photos?", hint="xception train --data DIR")
         # Before torch is loaded: the commonest mistakes cost a tenth of a second.
-        check_trainable(read_folder(Path(settings.config.data)), settings.config.classes)
+        from xception_cli.check.survey import survey_data
+        from xception_cli.data.folder import check_trainable, read_folder
+
+        data = Path(settings.config.data)
+        check_trainable(read_folder(data), settings.config.classes)
+        choose_run_path(data, output)  # an unwritable place is told before the images are read
+        survey = survey_data(settings.config)
 
     from xception_cli.training.run import plan_training, run_training
 
     if plan:
-        for name, value in plan_training(settings, output=output).items():
+        for name, value in plan_training(settings, survey=survey, output=output).items():
             emit(f"{name:12} {value:>14}")
         say("expected on this machine; fine-tuning may stop earlier. Without --plan it is done")
         return
-    result = run_training(settings, output=output, resume=run, flags=flags)
+    result = run_training(settings, survey=survey, output=output, resume=run, flags=flags)
     emit(str(result.run.path))
     say(f"next: xception eval {quoted(result.run.path)}")
 
@@ -271,6 +276,15 @@ def check(
         Path | None, typer.Option(help="Write issues.csv and a page with pictures there.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Exit with 3 for warnings too.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Ask the pretrained network which labels are in doubt.")
+    ] = False,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Measure whether more photos would help; does --deep.")
+    ] = False,
+    weights: Annotated[
+        str, typer.Option(help="Of that network: imagenet or a file.")
+    ] = TrainConfig.weights,
 ) -> None:
     """Look for what is wrong with a folder of photos. Nothing is changed there."""
     from xception_cli.data.folder import read_folder
@@ -283,7 +297,7 @@ def check(
 
     if output is not None:
         check_output(data, output)
-    report = run_check(folder)
+    report = run_check(folder, deep=deep, curve=curve, weights=weights)
     if output is not None:
         write_check(report, output)
         say(f"files     {show(output / ISSUES)}, {show(output / PAGE)}")

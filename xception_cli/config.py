@@ -20,6 +20,7 @@ Monitor = Literal["auto", "accuracy", "macro_recall"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["light", "none"]
+Balance = Literal["auto", "none", "loss", "sampler"]
 
 
 def _setting(
@@ -71,6 +72,25 @@ class TrainConfig:
         group="Data",
         at_least=0.0,
         at_most=0.9,
+    )
+    split_file: str | None = _setting(
+        None, "Follow this split.csv, of an earlier run for instance, instead of drawing a split.",
+        group="Data",
+    )  # fmt: skip
+    group_by: str | None = _setting(
+        None,
+        "Regular expression: images stay in one split if the first group of it is the same in "
+        "their paths, as in 'patient(\\d+)'.",
+        group="Data",
+    )
+    fixes: str | None = _setting(
+        None,
+        "An issues.csv of xception check, edited: the images whose action is exclude or relabel "
+        "are left out or change their class. No file is touched.",
+        group="Data",
+    )
+    strict: bool = _setting(
+        False, "Stop if pictures of a given val or test are in train, too.", group="Data"
     )
     skip_bad: bool = _setting(
         False, "Leave out images that cannot be decoded, instead of stopping.", group="Data"
@@ -165,6 +185,13 @@ class TrainConfig:
         6, "Epochs without a better model before training stops; 0 never.", group="Training",
         at_least=0,
     )  # fmt: skip
+    balance: Balance = _setting(
+        "auto",
+        "How rare classes get more weight, by the root of their rarity: in the loss, or by drawing "
+        "their images more often (sampler). auto: in the loss when the largest class has over 3 "
+        "times the images of the smallest, else none.",
+        group="Training",
+    )
     monitor: Monitor = _setting(
         "auto",
         "What the best model is best at, on val. auto: macro_recall when the largest class has "
@@ -221,6 +248,8 @@ class TrainConfig:
             )
         if self.budget is not None:
             parse_duration(self.budget)
+        if self.group_by is not None:
+            _check_pattern(self.group_by)
         if self.accumulate > self.batch_size:
             raise UsageError(
                 f"accumulate {self.accumulate} is more than batch_size {self.batch_size}"
@@ -229,6 +258,20 @@ class TrainConfig:
     def replace(self, **changes: Any) -> "TrainConfig":
         """Return a copy with some settings changed and checked."""
         return dataclasses.replace(self, **changes)
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise UsageError(
+            f"group_by is {show(repr(pattern))}, which is no regular expression: {error}"
+        ) from error
+    if not groups:
+        raise UsageError(
+            f"group_by is {show(repr(pattern))}, which has no group in parentheses",
+            hint=r"put what names the group in parentheses: --group-by 'patient(\d+)'",
+        )
 
 
 def parse_duration(text: str) -> float:

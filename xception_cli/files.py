@@ -98,7 +98,8 @@ def _to_cell(value: object) -> str:
     return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 
 
-def _from_cell(cell: str) -> str:
+def from_cell(cell: str) -> str:
+    """Return the text that a cell of `to_csv` stands for."""
     return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA_STARTS else cell
 
 
@@ -133,4 +134,4 @@ def from_csv(path: Path, header: Sequence[str]) -> list[list[str]]:
         raise ArtifactError(
             f"{show(path)} has the columns {show(','.join(found))}, expected {','.join(header)}"
         )
-    return [[_from_cell(cell) for cell in row] for row in rows]
+    return [[from_cell(cell) for cell in row] for row in rows]

@@ -42,6 +42,11 @@ class RunDir:
         return self.path / "split.csv"
 
     @property
+    def issues(self) -> Path:
+        """What the data check found, to be edited and given to `--fixes`."""
+        return self.path / "issues.csv"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object per epoch."""
         return self.path / "metrics.jsonl"

@@ -8,8 +8,8 @@ from materials import CLASSES, fill, weights_file
 from safetensors.torch import save_file
 from torch import nn
 
+from xception_cli.check.survey import survey_data
 from xception_cli.config import resolve
-from xception_cli.data.folder import read_folder
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import WeightsError
 from xception_cli.model.bundle import ModelBundle, save_model
@@ -84,4 +84,4 @@ def create_job(options: Namespace, photos: Path, run: str, **settings: object) -
     config = resolve(given | settings, None).config
     runtime = decide_runtime(device=config.device)
     output = Path(options.scratch, run)
-    return start_job(draft_job(config, read_folder(photos), runtime, output), output, {})
+    return start_job(draft_job(config, survey_data(config), runtime, output), output, {})

@@ -2,23 +2,23 @@
 
 import os
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
-from xception_cli.check.report import CheckReport, Finding, Problem, count_of
+from xception_cli.check.report import CheckReport, Curve, Finding, Problem, count_of
 from xception_cli.check.text import verdict, without_mirrored
 from xception_cli.console import safe, screen, show
+from xception_cli.data.fixes import ISSUES_HEADER
 from xception_cli.data.images import PictureError, read_picture
 from xception_cli.errors import MachineError, UsageError
-from xception_cli.files import to_csv, write_durably
+from xception_cli.files import from_csv, to_csv, write_durably
 
 ISSUES = "issues.csv"
 PAGE = "check.html"
-HEADER = ("path", "problem", "detail", "action", "label")
 
 _CARDS = {"stops": 48, "warning": 24, "note": 12}  # pictures shown of one problem
 _SIDE = 176  # of a picture on the page
@@ -64,14 +64,30 @@ def write_check(report: CheckReport, output: Path) -> None:
 
 def issues_csv(report: CheckReport) -> bytes:
     """List every file that something was found of, the worst problems first."""
-    return to_csv(
-        HEADER,
-        (
-            (finding.path, problem.name, finding.detail, finding.action, finding.label)
-            for problem in report.problems
-            for finding in problem.findings
-        ),
-    )
+    return to_csv(ISSUES_HEADER, _issues(report.problems))
+
+
+def add_issues(path: Path, name: str, problems: Iterable[Problem]) -> None:
+    """Put a problem's files at the end of an issues.csv, in the place of what it said of it before.
+
+    Args:
+        path: The file; is made if it is missing.
+        name: Of the problem.
+        problems: With that name.
+
+    Raises:
+        ArtifactError: The file is damaged.
+        MachineError: The disk is full or read-only.
+    """
+    before = from_csv(path, ISSUES_HEADER) if path.exists() else []
+    rows = [row for row in before if row[ISSUES_HEADER.index("problem")] != name]
+    write_durably(path, to_csv(ISSUES_HEADER, [*rows, *_issues(problems)]))
+
+
+def _issues(problems: Iterable[Problem]) -> Iterator[Sequence[str]]:
+    for problem in problems:
+        for finding in problem.findings:
+            yield finding.path, problem.name, finding.detail, finding.action, finding.label
 
 
 def page_html(report: CheckReport) -> str:
@@ -97,7 +113,7 @@ def page_html(report: CheckReport) -> str:
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
         f"<h1>{title}</h1>\n<p class=verdict>{_sentence(verdict(report).capitalize())}</p>\n"
-        f"{_classes(report)}{problems}</body></html>\n"
+        f"{_classes(report)}{_curve(report.curve)}{problems}</body></html>\n"
     )
 
 
@@ -130,6 +146,29 @@ def _classes(report: CheckReport) -> str:
         f"<section><h2>{count_of(report.images, 'image')}, "
         f"{count_of(len(report.classes), 'class')}</h2>\n"
         f"<table><tr><th>class</th>{head}</tr>\n{''.join(rows)}</table></section>\n"
+    )
+
+
+def _curve(curve: Curve | None) -> str:
+    if curve is None:
+        return ""
+    points = "".join(
+        f"<tr><th scope=row>{p.fraction:.0%}</th><td>{p.images:,}</td>"
+        f"<td>{100 * p.accuracy:.1f} % ({100 * p.low:.1f} to {100 * p.high:.1f} %)</td></tr>\n"
+        for p in curve.points
+    )
+    words = {"more": "more would help", "enough": "enough for now", "unclear": "unclear"}
+    classes = "".join(
+        f"<tr><th scope=row>{_text(c.name)}</th><td>{c.half:.0%}</td><td>{c.whole:.0%}</td>"
+        f"<td>{words[c.verdict]}</td></tr>\n"
+        for c in curve.classes
+    )
+    return (
+        "<section><h2>Would more photos help?</h2>\n<p>Accuracy of a linear probe on left-out "
+        "photos, by how many it sees.</p>\n"
+        f"<table><tr><th>part</th><th>photos</th><th>accuracy</th></tr>\n{points}</table>\n"
+        "<table><tr><th>class</th><th>recall with half</th><th>with all</th><th>photos</th></tr>\n"
+        f"{classes}</table></section>\n"
     )
 
 

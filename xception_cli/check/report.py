@@ -1,7 +1,7 @@
 """What a data check says: findings, grouped into problems, in one report."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from xception_cli.files import utf8
@@ -66,6 +66,61 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Point:
+    """One part of the photos.
+
+    Attributes:
+        fraction: In 0..1.
+        images: That each probe was fitted to, about.
+        accuracy: On left-out photos, by 5-fold cross-validation.
+        low: Lower end of its 95 % Wilson interval.
+        high: Upper end.
+    """
+
+    fraction: float
+    images: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ClassGain:
+    """What the last doubling of the photos brought a class.
+
+    Attributes:
+        name: The class.
+        half: Recall with half of the photos.
+        whole: Recall with all of them.
+        verdict: `more`: photos would help; `enough`: they would not; `unclear`.
+    """
+
+    name: str
+    half: float
+    whole: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A learning curve of the linear probe.
+
+    Attributes:
+        points: By fraction, ascending.
+        classes: One for each class of two images or more.
+    """
+
+    points: tuple[Point, ...]
+    classes: tuple[ClassGain, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        data = asdict(self)
+        data["classes"] = [{**row, "name": utf8(row["name"])} for row in data["classes"]]
+        return data
+
+
+@dataclass(frozen=True)
 class CheckReport:
     """What was found in a data folder.
 
@@ -74,12 +129,14 @@ class CheckReport:
         classes: Class names, in the order of their labels.
         counts: By split (`all` where the folder defines none), the number of images of each class.
         problems: By severity, the worst first.
+        curve: Whether more photos would help; None if nobody asked.
     """
 
     data: str
     classes: tuple[str, ...]
     counts: Mapping[str, tuple[int, ...]]
     problems: tuple[Problem, ...]
+    curve: Curve | None = None
 
     @property
     def images(self) -> int:
@@ -105,7 +162,7 @@ class CheckReport:
                 for split, counts in self.counts.items()
             },
             "problems": [problem.to_dict() for problem in self.problems],
-        }
+        } | ({} if self.curve is None else {"curve": self.curve.to_dict()})
 
 
 def count_of(number: int, thing: str) -> str:

@@ -1,41 +1,68 @@
 """The data check as a whole."""
 
-from xception_cli.check.duplicates import find_duplicates, find_groups
+from collections.abc import Iterable
+from dataclasses import replace
+
+from xception_cli.check.duplicates import find_duplicates
 from xception_cli.check.pictures import find_broken, find_odd
-from xception_cli.check.report import SEVERITIES, CheckReport
-from xception_cli.check.scan import VERSION, scan_folder
+from xception_cli.check.report import SEVERITIES, CheckReport, Problem
 from xception_cli.check.shape import check_shape
 from xception_cli.check.shortcuts import find_shortcuts
-from xception_cli.check.store import open_store
+from xception_cli.check.survey import Survey, survey_folder
 from xception_cli.data.folder import DataFolder
 
 
-def run_check(folder: DataFolder) -> CheckReport:
+def run_check(
+    folder: DataFolder, *, deep: bool = False, curve: bool = False, weights: str = "imagenet"
+) -> CheckReport:
     """Look for everything that could be wrong with a data folder, in one pass.
 
     Nothing is written there; what was seen is kept in the user's cache.
 
     Args:
         folder: The data folder.
+        deep: Ask the pretrained network which labels are in doubt.
+        curve: Measure whether more photos would help, as `deep` does.
+        weights: Of that network: `imagenet` or a file.
 
     Raises:
+        DataError: There are too few pictures to compare labels.
         MachineError: The disk of the cache is full.
+        WeightsError: The weights cannot be had.
     """
-    with open_store(folder.root, VERSION) as store:
-        looks = scan_folder(folder, store)
-        groups = find_groups(folder, looks, store)
+    survey = survey_folder(folder)
+    report = report_on(survey)
+    if not (deep or curve):
+        return report
+    from xception_cli.check.deep import look_deeper  # torch: not for a check without it
+
+    found = look_deeper(survey, weights=weights, with_curve=curve)
+    return with_more(replace(report, curve=found.curve), found.problems)
+
+
+def with_more(report: CheckReport, problems: Iterable[Problem]) -> CheckReport:
+    """Return a report with some more problems in their places."""
+    every = (*report.problems, *problems)
+    ordered = sorted(every, key=lambda problem: SEVERITIES.index(problem.severity))
+    return replace(report, problems=tuple(ordered))
+
+
+def report_on(survey: Survey) -> CheckReport:
+    """Say what is wrong with a folder that was looked at."""
+    folder, looks = survey.folder, survey.looks
     problems = [
         *check_shape(folder, looks),
         *find_broken(folder, looks),
-        *find_duplicates(folder, looks, groups),
+        *find_duplicates(folder, looks, survey.groups),
         *find_shortcuts(folder, looks),
         *find_odd(folder, looks),
     ]
-    return CheckReport(
+    report = CheckReport(
         data=str(folder.root),
         classes=folder.classes,
         counts={
             split or "all": tuple(folder.counts(split)) for split in folder.given_splits or (None,)
         },
-        problems=tuple(sorted(problems, key=lambda p: SEVERITIES.index(p.severity))),
+        problems=(),
     )
+    return with_more(report, problems)

@@ -16,6 +16,8 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS looks
     (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, look TEXT, cells BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pictures (path BLOB PRIMARY KEY, grey BLOB);
+CREATE TABLE IF NOT EXISTS features
+    (kind TEXT, digest TEXT, row BLOB, PRIMARY KEY (kind, digest)) WITHOUT ROWID;
 """
 _EVERY = 500  # files after which what was seen is safe on disk
 
@@ -51,7 +53,7 @@ class Store:
         self._unsaved = 0
         database.executescript(_TABLES)
         if self.recall("version") != version:
-            for table in ("looks", "pictures", "facts"):
+            for table in ("looks", "pictures", "facts", "features"):
                 database.execute(f"DELETE FROM {table}")
             self.remember("version", version)
 
@@ -82,6 +84,23 @@ class Store:
         query = "SELECT grey FROM pictures WHERE path = ?"
         found = (self._database.execute(query, (os.fsencode(path),)).fetchone() for path in paths)
         return [row[0] if row else b"" for row in found]
+
+    def features(self, kind: str, digests: Iterable[str]) -> list[bytes | None]:
+        """Return what a network made of some contents; None where it is not known.
+
+        Args:
+            kind: Which network, and in which precision.
+            digests: Of the contents.
+        """
+        query = "SELECT row FROM features WHERE kind = ? AND digest = ?"
+        found = (self._database.execute(query, (kind, digest)).fetchone() for digest in digests)
+        return [row[0] if row else None for row in found]
+
+    def keep_features(self, kind: str, rows: Iterable[tuple[str, bytes]]) -> None:
+        """Keep what a network made of some contents, by digest."""
+        given = ((kind, digest, row) for digest, row in rows)
+        self._database.executemany("REPLACE INTO features VALUES (?, ?, ?)", given)
+        self.save()
 
     def remember(self, name: str, value: str) -> None:
         """Keep one more thing that was found out about the folder."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from xception_cli.check.report import CheckReport, Finding, Problem, count_of
+from xception_cli.check.report import CheckReport, Curve, Finding, Problem, count_of
 from xception_cli.console import quoted, safe, show
 
 _WIDTH = 80
@@ -25,6 +25,8 @@ def report_text(report: CheckReport) -> Text:
         _add(text, problem.severity, safe(problem.summary), style)
         for line in _examples(problem):
             text.append(f"{line}\n", "dim")
+    if report.curve is not None:
+        _add_curve(text, report.curve)
     _add(text, "result", verdict(report), "bold")
     text.rstrip()
     return text
@@ -36,6 +38,30 @@ def _add(text: Text, label: str, sentence: str, style: str = "") -> None:
     ) or [""]
     text.append(f"{label:{_INDENT}}", style)
     text.append("".join(f"{line}\n" for line in (first, *(" " * _INDENT + line for line in more))))
+
+
+def _add_curve(text: Text, curve: Curve) -> None:
+    """Write a row for each part of the photos, and the classes that would gain by more."""
+    _add(text, "photos", "accuracy of the linear probe on left-out photos, by how many it sees")
+    for point in curve.points:
+        row = (
+            f"{point.fraction:5.0%} {point.images:7,}   {100 * point.accuracy:5.1f} %  "
+            f"({100 * point.low:.1f} to {100 * point.high:.1f} %)"
+        )
+        text.append(f"{' ' * _INDENT}{row}\n")
+    for verdict_, label in (("more", "more"), ("enough", "enough")):
+        names = sorted(
+            (c for c in curve.classes if c.verdict == verdict_), key=lambda c: c.half - c.whole
+        )
+        if not names:
+            continue
+        shown = ", ".join(f"{show(c.name)} ({c.half:.0%} to {c.whole:.0%})" for c in names[:12])
+        rest = f" and {len(names) - 12} more" if len(names) > 12 else ""
+        sentence = {
+            "more": "photos would help (recall with half of them, and with all)",
+            "enough": "photos for now, for this network",
+        }[verdict_]
+        _add(text, label, f"{sentence}: {shown}{rest}")
 
 
 def _folder(report: CheckReport) -> str:

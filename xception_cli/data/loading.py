@@ -115,18 +115,28 @@ def require_all(batch: Batch, dataset: PictureDataset) -> Batch:
 
 
 class KeyedBatches(Sampler[list[Key]]):
-    """Batches of keys: shuffled by (seed, epoch), or in order.
+    """Batches of keys: shuffled or drawn by (seed, epoch), or in order.
 
     Attributes:
+        weights: `(count,)`, how often each index is drawn, with replacement; None draws each once.
         epoch: The epoch that the next pass draws, from 0.
         start: Batches to skip at its beginning, for a resume inside an epoch.
     """
 
-    def __init__(self, count: int, batch_size: int, *, seed: int = 0, shuffle: bool) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool,
+        weights: torch.Tensor | None = None,
+    ) -> None:
         self.count = count
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
+        self.weights = weights
         self.epoch = 0
         self.start = 0
 
@@ -145,6 +155,9 @@ class KeyedBatches(Sampler[list[Key]]):
         if not self.shuffle:
             return list(range(self.count))
         generator = torch.Generator().manual_seed(key(self.seed, "order", self.epoch))
+        if self.weights is not None:
+            drawn = self.weights.multinomial(self.count, replacement=True, generator=generator)
+            return drawn.tolist()
         return torch.randperm(self.count, generator=generator).tolist()
 
     def __iter__(self) -> Iterator[list[Key]]:

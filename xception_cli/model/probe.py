@@ -1,6 +1,8 @@
 """The linear probe: logistic regression on pooled features, the baseline and the first head."""
 
+import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,24 +31,43 @@ class Probe:
         weight: `(classes, 2048)`, float32; acts on the plain pooled features.
         bias: `(classes,)`, float32.
         strength: Inverse regularisation, the best by cross-validated log loss.
-        correct: Images that were right when their fold was left out; None if a class is too small.
-        tested: Images in those folds.
-        folds: How many.
+        labels: `(n,)`, of the images it was fitted to.
+        held_out: `(n, classes)`, log-probabilities of each image by a probe that was fitted without
+            its fold, float32; nan for the images of a class that has only one.
+        folds: How many; 0 where there are too few images.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
     strength: float
-    correct: int | None
-    tested: int
+    labels: Array
+    held_out: Array
     folds: int
+
+    @property
+    def tested(self) -> int:
+        """Images that were left out once."""
+        return int((~np.isnan(self.held_out[:, 0])).sum())
+
+    @property
+    def correct(self) -> int:
+        """Those of them that were recognised."""
+        tested = ~np.isnan(self.held_out[:, 0])
+        return int((self.held_out[tested].argmax(1) == self.labels[tested]).sum())
 
     def logits(self, features: Array) -> torch.Tensor:
         """Compute logits `(n, classes)` of pooled features `(n, 2048)`."""
         return torch.from_numpy(features) @ self.weight.T + self.bias
 
 
-def fit_probe(features: Array, labels: Array, *, class_count: int, seed: int) -> Probe:
+def fit_probe(
+    features: Array,
+    labels: Array,
+    *,
+    class_count: int,
+    seed: int,
+    class_weights: Array | None = None,
+) -> Probe:
     """Fit multinomial logistic regression, its regularisation chosen by cross-validation.
 
     Args:
@@ -54,63 +75,151 @@ def fit_probe(features: Array, labels: Array, *, class_count: int, seed: int) ->
         labels: `(n,)`; every class has at least one image.
         class_count: Number of classes.
         seed: Of the folds.
+        class_weights: `(classes,)`, of each class in the loss; None for equal ones.
     """
-    mean = features.mean(0)
-    # One scale for all features: a feature that hardly varies must not be blown up to unit size.
-    scale = float(features.std()) or 1.0
-    scaled, basis = (features - mean) / scale, None
-    if len(scaled) < scaled.shape[1]:
-        # Of n images in more than n dimensions, only their span matters to an L2 penalty: rotating
-        # into it first gives the same answer from much smaller problems.
-        basis = np.linalg.svd(scaled, full_matrices=False)[2]
-        scaled = scaled @ basis.T
+    weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
+    scaled, mean, basis = _standardize(features)
     # One thread: on problems this small BLAS threads cost more in waiting for each other.
     with threadpool_limits(1, user_api="blas"):
-        strength, correct, tested, folds = _search(scaled, labels, seed)
-        weight, bias = _fit(scaled, labels, strength, class_count)
-    weight = (weight if basis is None else weight @ basis) / scale
+        strength, held_out, folds = _search(scaled, labels, weights, class_count, seed)
+        weight, bias = _fit(scaled, labels, weights, strength, class_count)
+    weight = weight @ basis if basis.ndim == 2 else weight * basis
     bias = bias - weight @ mean
     return Probe(
         torch.from_numpy(weight.astype(np.float32)),
         torch.from_numpy(bias.astype(np.float32)),
         strength,
-        correct,
-        tested,
+        labels,
+        held_out,
         folds,
     )
 
 
-def _search(features: Array, labels: Array, seed: int) -> tuple[float, int | None, int, int]:
-    """Return the strength of least log loss, and how many left-out images it had right."""
-    order = np.random.default_rng(seed).permutation(len(labels))[:_LARGEST_SEARCH]
-    # Numbered anew: a rare class may be missing among the images that were drawn.
-    features, labels = features[order], np.unique(labels[order], return_inverse=True)[1]
-    counts = np.bincount(labels)
-    folds = int(min(_FOLDS, counts.min()))
-    if folds < 2 or len(counts) < 2:
-        return 1e-2, None, 0, 0
-    right, surprise = dict.fromkeys(_STRENGTHS, 0), dict.fromkeys(_STRENGTHS, 0.0)
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
-    with screen.bar("fitting the linear probe", folds * len(_STRENGTHS), "fits") as bar:
-        for train, test in splitter.split(features, labels):
-            for strength in _STRENGTHS:
-                weight, bias = _fit(features[train], labels[train], strength, counts.size)
-                logits = features[test] @ weight.T + bias
-                right[strength] += int((logits.argmax(1) == labels[test]).sum())
-                likelihoods = log_softmax(logits, axis=1)[np.arange(len(test)), labels[test]]
-                surprise[strength] -= float(likelihoods.sum())
-                bar.advance(1)
+def cross_validate(
+    features: Array, labels: Array, *, class_count: int, seed: int, strength: float, fraction: float
+) -> Array:
+    """Return what probes say of left-out images when they see a part of the others only.
+
+    Args:
+        features: `(n, 2048)`, pooled, float32.
+        labels: `(n,)`.
+        class_count: Number of classes.
+        seed: Of the folds and the parts; a larger part holds the smaller ones.
+        strength: Inverse regularisation, see `Probe`.
+        fraction: Of each class's images, in 0..1.
+
+    Returns:
+        As `Probe.held_out`.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    scaled, _, _ = _standardize(features[order])
+    held_out = np.empty((len(labels), class_count), np.float32)
+    with threadpool_limits(1, user_api="blas"):
+        found, _ = _cross_validate(
+            scaled, labels[order], np.ones(len(labels)), class_count, seed, (strength,), fraction
+        )
+    held_out[order] = found[strength]
+    return held_out
+
+
+def _standardize(features: Array) -> tuple[Array, Array, Array]:
+    """Return scaled features, their mean, and what turns weights of them into the features' own.
+
+    That is a factor, or a matrix: of n images in more than n dimensions, only their span matters
+    to an L2 penalty, and rotating into it first gives the same answer from much smaller problems.
+    """
+    mean = features.mean(0)
+    # One scale for all features: a feature that hardly varies must not be blown up to unit size.
+    scale = float(features.std()) or 1.0
+    scaled = (features - mean) / scale
+    if len(scaled) >= scaled.shape[1]:
+        return scaled, mean, np.array(1 / scale)
+    basis = np.linalg.svd(scaled, full_matrices=False)[2]
+    return scaled @ basis.T, mean, basis / scale
+
+
+def _search(
+    features: Array, labels: Array, weights: Array, class_count: int, seed: int
+) -> tuple[float, Array, int]:
+    """Return the strength of least log loss, what it says of left-out images, and the folds."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    some = order[:_LARGEST_SEARCH]
+    found, folds = _cross_validate(
+        features[some], labels[some], weights[some], class_count, seed, _STRENGTHS
+    )
+    held_out = np.full((len(labels), class_count), np.nan, np.float32)
+    if not folds:
+        return 1e-2, held_out, 0
+
+    def surprise(strength: float) -> float:
+        likelihoods = found[strength][np.arange(len(some)), labels[some]]
+        return -float((weights[some] * likelihoods)[~np.isnan(likelihoods)].sum())
+
     # Log loss, not accuracy: on an easy set all strengths are right, and only the best is sure.
-    best = min(_STRENGTHS, key=lambda strength: surprise[strength])
-    return best, right[best], len(labels), folds
+    best = min(_STRENGTHS, key=surprise)
+    if len(some) < len(order):
+        found, folds = _cross_validate(
+            features[order], labels[order], weights[order], class_count, seed, (best,)
+        )
+    held_out[order] = found[best]
+    return best, held_out, folds
 
 
-def _fit(features: Array, labels: Array, strength: float, class_count: int) -> tuple[Array, Array]:
+def _cross_validate(
+    features: Array,
+    labels: Array,
+    weights: Array,
+    class_count: int,
+    seed: int,
+    strengths: Sequence[float],
+    fraction: float = 1.0,
+) -> tuple[dict[float, Array], int]:
+    """Return log-probabilities `(n, classes)` of left-out images by strength, and the folds.
+
+    Each probe sees this fraction of the images that are not left out, class by class. A class of
+    one image cannot be tested: its rows are nan, and no other image is taken for it.
+    """
+    held_out = {s: np.full((len(labels), class_count), np.nan, np.float32) for s in strengths}
+    counts = np.bincount(labels, minlength=class_count)
+    tested = np.flatnonzero(counts[labels] > 1)
+    present, numbered = np.unique(labels[tested], return_inverse=True)
+    if len(present) < 2:
+        return held_out, 0
+    folds = int(min(_FOLDS, counts.max()))
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
+    with warnings.catch_warnings():
+        # A class of fewer images than folds: each of them is left out once all the same.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        parts = list(splitter.split(tested, numbered))
+    with screen.bar("fitting the linear probe", folds * len(strengths), "fits") as bar:
+        for others, test in parts:
+            train = _first_of_each(numbered, others, fraction)
+            seen, left_out = tested[train], tested[test]
+            for strength in strengths:
+                weight, bias = _fit(
+                    features[seen], numbered[train], weights[seen], strength, len(present)
+                )
+                rows = np.full((len(test), class_count), -np.inf, np.float32)
+                rows[:, present] = log_softmax(features[left_out] @ weight.T + bias, axis=1)
+                held_out[strength][left_out] = rows
+                bar.advance(1)
+    return held_out, folds
+
+
+def _first_of_each(labels: Array, chosen: Array, fraction: float) -> Array:
+    """Return the first part of each class's images among the chosen, at least one of each."""
+    parts = [chosen[labels[chosen] == label] for label in np.unique(labels[chosen])]
+    return np.sort(np.concatenate([part[: math.ceil(fraction * len(part))] for part in parts]))
+
+
+def _fit(
+    features: Array, labels: Array, weights: Array, strength: float, class_count: int
+) -> tuple[Array, Array]:
     """Return weight `(classes, features)` and bias `(classes,)`."""
     model = LogisticRegression(C=strength, max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough to compare and to start
-        model.fit(features, labels)
+        model.fit(features, labels, weights)
     weight, bias = model.coef_, model.intercept_
     if class_count == 2:  # scikit-learn keeps one row for two classes
         weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from xception_cli.console import say
+from xception_cli.check.labels import DOUBTFUL, find_suspects, suspects_problem
+from xception_cli.check.page import add_issues
+from xception_cli.console import say, show
 from xception_cli.data.loading import Inputs, KeyedBatches, PictureInputs
 from xception_cli.evaluation.metrics import wilson_interval
 from xception_cli.model.features import BLOCK, FeatureInputs, compute_pooled, compute_store
@@ -92,7 +94,7 @@ def _store_features(
         config.views,
         another_view,
     )
-    shuffled = KeyedBatches(store.count, config.batch_size, seed=config.seed, shuffle=True)
+    shuffled = job.shuffled("train")
     in_order = KeyedBatches(val_store.count, BLOCK, shuffle=False)
     return (
         FeatureInputs(store, job.labels("train"), shuffled, job.runtime),
@@ -107,6 +109,7 @@ def _fit_baseline(job: Job, pooled: Mapping[str, np.ndarray[Any, Any]]) -> tuple
         job.labels("train").numpy(),
         class_count=len(job.split.classes),
         seed=job.config.seed,
+        class_weights=None if job.class_weights is None else job.class_weights.numpy(),
     )
     head = job.network.get_submodule("last_linear")
     head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
@@ -118,10 +121,36 @@ def _fit_baseline(job: Job, pooled: Mapping[str, np.ndarray[Any, Any]]) -> tuple
     batch = Inputs(features, job.runtime.to_device(labels), torch.arange(len(labels)))
     scores = validate(evaluator, [batch], job.split.counts("val"), job.top_k)
     say(f"probe     val: accuracy {scores.accuracy:.1%}")
-    if probe.correct is not None:
-        low, high = wilson_interval(probe.correct, probe.tested)
-        say(
-            f"          train, by {probe.folds}-fold cross-validation: accuracy "
-            f"{probe.correct / probe.tested:.1%} (95 % interval {low:.1%} to {high:.1%})"
-        )
+    if probe.folds:
+        say(f"          train, {describe_cross_validation(probe)}")
+    _tell_doubtful(job, probe, pooled["val"])
     return probe, scores
+
+
+def describe_cross_validation(probe: Probe) -> str:
+    """Say how many left-out training images the probe had right."""
+    low, high = wilson_interval(probe.correct, probe.tested)
+    return (
+        f"by {probe.folds}-fold cross-validation: accuracy "
+        f"{probe.correct / probe.tested:.1%} (95 % interval {low:.1%} to {high:.1%})"
+    )
+
+
+def _tell_doubtful(job: Job, probe: Probe, val: np.ndarray[Any, Any]) -> None:
+    """Ask which labels of train and val are likely wrong, and add them to issues.csv.
+
+    Neither was seen by the probe that judges it: train is judged fold by fold.
+    """
+    if not probe.folds:
+        return
+    images = [*job.split.of("train"), *job.split.of("val")]
+    labels = [image.label for image in images]
+    judged = torch.log_softmax(probe.logits(val), dim=1).numpy()
+    suspects = find_suspects(np.array(labels), np.concatenate([probe.held_out, judged]))
+    paths = [image.path for image in images]
+    problems = suspects_problem(suspects, paths, labels, job.split.classes)
+    add_issues(job.run.issues, DOUBTFUL, problems)
+    for problem in problems:
+        first = problem.findings[0]
+        say(f"labels    {problem.summary}; {show(first.path)} {show(first.detail)}")
+        say(f"          listed in {show(job.run.issues)}, which --fixes takes when it is edited")

@@ -40,6 +40,7 @@ def create_trainer(
     accumulate: int,
     clip: float,
     batch_norm: bool,
+    class_weights: torch.Tensor | None = None,
     describe: Callable[[Engine, torch.Tensor], str],
 ) -> Engine:
     """Make the training engine: forward, loss, guard, backward, clip, optimizer.
@@ -58,6 +59,7 @@ def create_trainer(
         accumulate: Pieces of a batch.
         clip: Largest gradient norm; 0 leaves gradients alone.
         batch_norm: Whether batch norm trains, rather than standing in inference mode.
+        class_weights: `(classes,)`, on the device: of each class in the loss; None for equal ones.
         describe: Says where training is: the iteration, the rate, the files of these indices.
     """
     on_cpu = runtime.device.type == "cpu"
@@ -71,8 +73,8 @@ def create_trainer(
             with runtime.autocast():
                 logits = trained(values)
             loss = functional.cross_entropy(
-                logits.float(), labels, label_smoothing=label_smoothing
-            ) * (len(labels) / len(batch.labels))
+                logits.float(), labels, class_weights, label_smoothing=label_smoothing
+            ) * share(labels, batch.labels)
             guard(engine, loss.detach(), "loss", batch.indices)
             scaler.scale(loss).backward()
             total += loss.detach()
@@ -85,6 +87,12 @@ def create_trainer(
         scaler.step(optimizer)
         scaler.update()
         return StepOutput(total, finite, len(batch.indices))
+
+    def share(labels: torch.Tensor, all_labels: torch.Tensor) -> float | torch.Tensor:
+        """Return the part of a batch's weight that a piece of it has."""
+        if class_weights is None:
+            return len(labels) / len(all_labels)
+        return class_weights[labels].sum() / class_weights[all_labels].sum()
 
     def guard(engine: Engine, value: torch.Tensor, what: str, indices: torch.Tensor) -> None:
         if on_cpu and not value.isfinite():

@@ -13,8 +13,13 @@ from typing import Any
 
 import torch
 
+from xception_cli.check.page import issues_csv
+from xception_cli.check.report import CheckReport
+from xception_cli.check.run import report_on
+from xception_cli.check.survey import Survey
 from xception_cli.config import TrainConfig, read_toml, resolve_resumed, to_toml
 from xception_cli.console import say, screen, show
+from xception_cli.data.assign import make_split
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import inspect_all
 from xception_cli.data.loading import (
@@ -25,8 +30,6 @@ from xception_cli.data.loading import (
 )
 from xception_cli.data.split import (
     Split,
-    inspect_folder,
-    make_split,
     match_split,
     read_split,
     write_split,
@@ -42,14 +45,15 @@ from xception_cli.model.weights import PretrainedWeights, load_pretrained
 from xception_cli.rundir import RunDir, choose_run_path, make_run, write_json
 from xception_cli.runtime import Runtime, versions
 from xception_cli.training.budget import Budget
-from xception_cli.training.plan import Images, make_plan
+from xception_cli.training.plan import Images, class_weights, make_plan
 
 
 @dataclass(frozen=True)
 class Job:
     """Everything a phase of the run needs to know.
 
-    Made by `draft_job`, and put on disk by `start_job`; or by `reopen_job`, from there.
+    Made by `draft_job`, and put on disk by `start_job`; or by `reopen_job`, from there, without
+    the report of the data check.
     """
 
     config: TrainConfig
@@ -61,6 +65,7 @@ class Job:
     network: torch.nn.Module
     preprocessing: Preprocessing
     reasons: tuple[str, ...] = ()
+    report: CheckReport | None = None
     budget: Budget | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -109,14 +114,34 @@ class Job:
             least_side=self.preprocessing.least_side,
             seed=config.seed,
         )
-        size = config.batch_size if shuffle else BLOCK
+        in_order = KeyedBatches(len(images), BLOCK, seed=config.seed, shuffle=False)
         return PictureInputs(
             dataset,
-            KeyedBatches(len(images), size, seed=config.seed, shuffle=shuffle),
+            self.shuffled(split) if shuffle else in_order,
             preprocessing=self.preprocessing,
             runtime=self.runtime,
             workers=self.workers,
         )
+
+    def shuffled(self, split: str) -> KeyedBatches:
+        """Return the batches that training draws from a split."""
+        labels, weights = self.labels(split), None
+        if self.config.balance == "sampler" and self.class_weights is not None:
+            weights = self.class_weights[labels]
+        return KeyedBatches(
+            len(labels),
+            self.config.batch_size,
+            seed=self.config.seed,
+            shuffle=True,
+            weights=weights,
+        )
+
+    @property
+    def class_weights(self) -> torch.Tensor | None:
+        """The weight of each class, `(classes,)`; None where all weigh the same."""
+        if self.config.balance not in {"loss", "sampler"}:
+            return None
+        return torch.tensor(class_weights(self.split.counts("train")))
 
     @property
     def epochs(self) -> int:
@@ -157,36 +182,37 @@ class Job:
         )
 
 
-def draft_job(
-    config: TrainConfig, folder: DataFolder, runtime: Runtime, output: Path | None
-) -> Job:
-    """Draft a new run: check everything cheap, then the images, then the weights; write nothing.
+def draft_job(config: TrainConfig, survey: Survey, runtime: Runtime, output: Path | None) -> Job:
+    """Draft a new run: split the data, decide the plan, get the weights; write nothing.
 
     Args:
         config: The settings.
-        folder: The data folder, trainable.
+        survey: Of the data folder, from `survey_for_training`.
         runtime: Where to compute.
         output: The run folder; None means `runs/<data folder name>`.
 
     Raises:
         XceptionError: See `errors.py`.
     """
-    # An unwritable place is told before the images are read.
+    folder = survey.folder
     run = RunDir(choose_run_path(folder.root, output))
-    inspections = inspect_folder(folder, skip_bad=config.skip_bad)
     split = make_split(
         folder,
-        inspections,
+        [look.inspection for look in survey.looks],
         seed=config.seed,
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
+        alike=survey.groups,
+        group_by=config.group_by,
+        split_file=None if config.split_file is None else Path(config.split_file),
+        fixes=survey.fixes,
+        strict=config.strict,
     )
     plan = make_plan(config, runtime, split.counts("train"), len(split.of("val")))
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
-    config = plan.config.replace(
-        data=str(folder.root.absolute()), weights=_absolute_weights(config.weights)
-    )
-    return _job(config, run, runtime, folder, split, pretrained, plan.reasons)
+    config = plan.config.replace(data=str(folder.root.absolute()), **_absolute(vars(config)))
+    job = _job(config, run, runtime, folder, split, pretrained, plan.reasons)
+    return replace(job, report=report_on(survey))
 
 
 def start_job(job: Job, output: Path | None, origins: Mapping[str, str]) -> Job:
@@ -205,6 +231,8 @@ def start_job(job: Job, output: Path | None, origins: Mapping[str, str]) -> Job:
     screen.log_to(run.log)
     describe_job(job, origins)
     write_split(job.split, run.split)
+    if job.report is not None:
+        write_durably(run.issues, issues_csv(job.report))
     write_durably(run.config, to_toml(job.config).encode())
     write_json(run.info, _run_info(job))
     return replace(job, run=run)
@@ -223,8 +251,7 @@ def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
     saved = TrainConfig(**read_toml(run.config))
     if flags.get("data") is not None:
         flags = {**flags, "data": str(Path(flags["data"]).absolute())}
-    if flags.get("weights") is not None:
-        flags = {**flags, "weights": _absolute_weights(flags["weights"])}
+    flags = {**flags, **_absolute(flags)}
     if flags.get("classes") is not None and saved.classes is None:
         saved = saved.replace(classes=flags["classes"])
     # `auto` asks for nothing in particular
@@ -275,8 +302,14 @@ def reopen_job(config: TrainConfig, folder: DataFolder, runtime: Runtime, run: R
     return replace(job, config=config.replace(views=budget.views), budget=budget)
 
 
-def _absolute_weights(weights: str) -> str:
-    return weights if weights in {"imagenet", "none"} else str(Path(weights).absolute())
+def _absolute(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings that name files, so that they are found from any folder."""
+    files = {name: settings.get(name) for name in ("weights", "split_file", "fixes")}
+    return {
+        name: value if value in {"imagenet", "none"} else str(Path(value).absolute())
+        for name, value in files.items()
+        if value is not None
+    }
 
 
 def _job(
@@ -327,8 +360,15 @@ def describe_job(job: Job, origins: Mapping[str, str]) -> None:
             say(f"setting   {name} = {show(getattr(job.config, name))} ({show(origin)})")
     for reason in job.reasons:
         say(f"plan      {reason}")
-    for warning in split.warnings:
+    for warning in (*_check_warnings(job.report), *split.warnings):
         say(f"warning   {warning}")
+
+
+def _check_warnings(report: CheckReport | None) -> list[str]:
+    """Return what the data check warns of, but for what the split says in its own words."""
+    told = {"conflicting labels", "leak", "missing in split"}
+    problems = [] if report is None else report.of("warning")
+    return [problem.summary for problem in problems if problem.name not in told]
 
 
 def _run_info(job: Job) -> dict[str, Any]:

@@ -72,11 +72,34 @@ def make_plan(
             f"choosing by {monitor.replace('_', ' ')} on val: the largest class has {ratio:.1f} "
             "times the images of the smallest"
         )
-    decided = config.replace(unfreeze=unfreeze, monitor=monitor, precision=runtime.precision)
+    balance = config.balance
+    if balance == "auto":
+        ratio = max(class_counts) / min(class_counts)
+        balance = "loss" if ratio > IMBALANCED else "none"
+        if balance != "none":
+            reasons.append("rare classes weigh more in the loss (--balance loss), by that")
+    decided = config.replace(
+        unfreeze=unfreeze, monitor=monitor, balance=balance, precision=runtime.precision
+    )
     fitted, reason = _fit_disk(decided, config, sum(class_counts), val_count)
     if fitted.unfreeze != decided.unfreeze:
         reasons = _without(reasons, "--unfreeze")
     return Plan(fitted, (*reasons, reason) if reason else tuple(reasons))
+
+
+def class_weights(class_counts: Sequence[int]) -> list[float]:
+    """Return the weight of each class when rare ones are to weigh more.
+
+    The inverse root of its images, so that a class a hundred times rarer weighs ten times as much
+    (halfway between what the images ask for and what the classes do); the mean over the images
+    is 1, which keeps the size of the loss.
+
+    Args:
+        class_counts: Training images of each class.
+    """
+    roots = [count**-0.5 for count in class_counts]
+    total = sum(count * root for count, root in zip(class_counts, roots, strict=True))
+    return [root * sum(class_counts) / total for root in roots]
 
 
 def disk_bytes(config: TrainConfig, train_count: int, val_count: int) -> int:

@@ -11,6 +11,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch.optim.swa_utils import AveragedModel
 
+from xception_cli.check.shape import FEW
+from xception_cli.check.survey import Survey, survey_data
 from xception_cli.config import ResolvedConfig, TrainConfig, parse_duration
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.data.folder import check_trainable, read_folder
@@ -26,7 +28,7 @@ from xception_cli.model.network import Segment, cut, parameter_groups
 from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
 from xception_cli.runtime import Runtime, check_compiler, decide_runtime
 from xception_cli.training import handlers
-from xception_cli.training.baseline import Training, prepare
+from xception_cli.training.baseline import Training, describe_cross_validation, prepare
 from xception_cli.training.budget import Budget, new_record
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.engines import create_evaluator, create_trainer
@@ -42,6 +44,8 @@ from xception_cli.training.job import (
 )
 from xception_cli.training.plan import Costs, expected_seconds
 from xception_cli.training.stopping import StopSignals
+
+SMALL_VAL = 200  # images under which val's number is said together with a cross-validated one
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class TrainResult:
 def run_training(
     settings: ResolvedConfig,
     *,
+    survey: Survey | None = None,
     output: Path | None = None,
     resume: RunDir | None = None,
     flags: Mapping[str, Any] | None = None,
@@ -74,6 +79,7 @@ def run_training(
 
     Args:
         settings: From `config.resolve`; a resumed run has its own.
+        survey: Of the data folder, if it was made already.
         output: The run folder; None makes `runs/<data folder name>`.
         resume: A run to go on with, instead of a new one.
         flags: The settings given on the command line, checked against a resumed run's.
@@ -85,7 +91,7 @@ def run_training(
         if resume is not None:
             held.enter_context(resume.lock())  # before anything in it is read or written
         try:
-            return _run_locked(settings, output, resume, flags or {}, held)
+            return _run_locked(settings, survey, output, resume, flags or {}, held)
         except XceptionError as error:
             say(f"error: {error.message}", log_only=True)  # the screen gets it from the caller
             raise
@@ -95,6 +101,7 @@ def run_training(
 
 def _run_locked(
     settings: ResolvedConfig,
+    survey: Survey | None,
     output: Path | None,
     resume: RunDir | None,
     flags: Mapping[str, Any],
@@ -111,28 +118,32 @@ def _run_locked(
             name, epochs = show(resume.path), config.epochs
             say(f"{name} is already finished ({epochs} epochs); a larger --epochs extends it")
             return TrainResult(resume, result["kept"], None, {}, {})
-    folder = read_folder(Path(config.data))
-    check_trainable(folder, config.classes)
     runtime = _runtime(config)
     with StopSignals(hint="nothing was written yet; the same command starts again") as stop:
         if resume is None:
-            job, costs = settle(draft_job(config, folder, runtime, output), _given(settings), began)
+            drafted = draft_job(config, survey or survey_data(config), runtime, output)
+            job, costs = settle(drafted, _given(settings), began)
             job = start_job(job, output, settings.origins)
             held.enter_context(job.run.lock())
             say(f"expected  {_one_line(describe_phases(job, costs))}")
             job = _start_clock(job, costs, began)
         else:
+            folder = read_folder(Path(config.data))
+            check_trainable(folder, config.classes)
             job = reopen_job(config, folder, runtime, resume)
         job.seconds["preparation"] = time.monotonic() - began
         stop.hint = f"xception train --resume {quoted(job.run.path)}"
         return _train(job, stop)
 
 
-def plan_training(settings: ResolvedConfig, *, output: Path | None = None) -> dict[str, str]:
+def plan_training(
+    settings: ResolvedConfig, *, survey: Survey | None = None, output: Path | None = None
+) -> dict[str, str]:
     """Say what a training would do and take, and write nothing.
 
     Args:
         settings: From `config.resolve`.
+        survey: See `run_training`.
         output: The run folder that it would have.
 
     Returns:
@@ -142,13 +153,9 @@ def plan_training(settings: ResolvedConfig, *, output: Path | None = None) -> di
         XceptionError: As `run_training` would.
     """
     began = time.monotonic()
-    folder = read_folder(Path(settings.config.data))
-    check_trainable(folder, settings.config.classes)
-    job, costs = settle(
-        draft_job(settings.config, folder, _runtime(settings.config), output),
-        _given(settings),
-        began,
-    )
+    config = settings.config
+    drafted = draft_job(config, survey or survey_data(config), _runtime(config), output)
+    job, costs = settle(drafted, _given(settings), began)
     describe_job(job, settings.origins)
     return describe_phases(job, costs)
 
@@ -291,6 +298,7 @@ def _fine_tune(
         accumulate=config.accumulate,
         clip=config.clip,
         batch_norm=job.pretrained is None,
+        class_weights=_loss_weights(job),
         describe=describe,
     )
     evaluator = create_evaluator(learner.ema.module, runtime=job.runtime, top_k=job.top_k)
@@ -358,6 +366,12 @@ def _fine_tune(
         stop.graceful = False
         if stop.requested is not None:  # it came behind the last look
             raise handlers.stopped(stop, trainer)
+
+
+def _loss_weights(job: Job) -> torch.Tensor | None:
+    if job.config.balance != "loss" or job.class_weights is None:
+        return None
+    return job.runtime.to_device(job.class_weights)
 
 
 def _take_up(
@@ -430,6 +444,11 @@ def _finish(job: Job, training: Training, history: History) -> TrainResult:
     return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
 
 
+def _is_small(job: Job) -> bool:
+    """Tell whether val says little by itself."""
+    return job.images.val < SMALL_VAL or min(job.split.counts("train")) < FEW
+
+
 def _say_result(
     job: Job,
     training: Training,
@@ -446,6 +465,9 @@ def _say_result(
         say(f"          the linear probe, val: accuracy {training.probe_scores.accuracy:.1%}")
     for report in reports.values():
         say(f"result    {headline(report)}", style="bold")
+        if report.name == "val" and training.probe and training.probe.folds and _is_small(job):
+            cross_validated = describe_cross_validation(training.probe)
+            say(f"          that is few images; the linear probe on train, {cross_validated}")
         if report.note:
             say(f"note      {report.note}")
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in job.seconds.items())

@@ -1,0 +1,87 @@
+"""Survey: everything that is known of a data folder before training; no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from xception_cli.check.duplicates import Group, find_groups
+from xception_cli.check.scan import VERSION, Look, scan_folder
+from xception_cli.check.store import open_store
+from xception_cli.config import TrainConfig
+from xception_cli.console import show
+from xception_cli.data.fixes import Fix, read_fixes
+from xception_cli.data.folder import DataFolder, check_trainable, read_folder
+from xception_cli.errors import DataError
+from xception_cli.files import utf8
+
+_SHOWN = 20  # bad files listed on the screen; the count says how many there are
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A data folder, looked at.
+
+    Attributes:
+        folder: Its classes and files.
+        looks: One for each of its images.
+        groups: Images that are the same or nearly so, as indices into the folder's.
+        fixes: What a person decided about images, by path.
+    """
+
+    folder: DataFolder
+    looks: tuple[Look, ...]
+    groups: list[Group]
+    fixes: Mapping[str, Fix] = field(default_factory=dict)
+
+
+def survey_folder(folder: DataFolder) -> Survey:
+    """Look at every image of a folder, or only at what has changed since the last time.
+
+    Args:
+        folder: The data folder. Nothing is written there; what was seen is kept in the cache.
+
+    Raises:
+        MachineError: The disk of the cache is full.
+    """
+    with open_store(folder.root, VERSION) as store:
+        looks = scan_folder(folder, store)
+        return Survey(folder, looks, find_groups(folder, looks, store))
+
+
+def survey_data(config: TrainConfig) -> Survey:
+    """Look at the data of a training and see, before anything dear is started, that it is usable.
+
+    Args:
+        config: Of the training; what its fixes exclude may be broken.
+
+    Raises:
+        UsageError: There is no such folder, it has another number of classes than expected, or the
+            fixes ask for what cannot be done.
+        DataError: The folder cannot be trained on, or images cannot be decoded; lists them.
+        MachineError: The disk of the cache is full.
+    """
+    folder = read_folder(Path(config.data))
+    check_trainable(folder, config.classes)
+    fixes = {} if config.fixes is None else read_fixes(Path(config.fixes), folder)
+    survey = replace(survey_folder(folder), fixes=fixes)
+    if not config.skip_bad:
+        _refuse_bad(survey)
+    return survey
+
+
+def _refuse_bad(survey: Survey) -> None:
+    excluded = {path for path, fix in survey.fixes.items() if fix.action == "exclude"}
+    bad = [
+        f"{show(image.path)}: {look.problem}"
+        for image, look in zip(survey.folder.images, survey.looks, strict=True)
+        if look.problem and utf8(image.path) not in excluded
+    ]
+    if not bad:
+        return
+    more = [f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+    listing = "\n  ".join([*bad[:_SHOWN], *more])
+    raise DataError(
+        f"{len(bad)} of {len(survey.looks)} images in {show(survey.folder.root)} cannot be used:\n"
+        f"  {listing}",
+        hint="mend or remove them, or leave them out of this run with --skip-bad",
+    )

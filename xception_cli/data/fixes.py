@@ -1,0 +1,136 @@
+"""What a person decided about single images: the rows of an edited issues.csv."""
+
+import csv
+import difflib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from xception_cli.console import show
+from xception_cli.data.folder import DataFolder
+from xception_cli.errors import UsageError
+from xception_cli.files import from_cell, utf8
+
+ACTIONS = ("exclude", "relabel")
+ISSUES_HEADER = ("path", "problem", "detail", "action", "label")  # as `xception check` writes it
+
+_LISTED = 10  # faults that are told at once
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What is to be done with one image.
+
+    Attributes:
+        action: One of `ACTIONS`.
+        problem: Why, in the words of issues.csv.
+        label: The class it is relabelled to, else empty.
+    """
+
+    action: str
+    problem: str
+    label: str = ""
+
+
+def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
+    r"""Read the rows of issues.csv that ask for something; the others are only information.
+
+    Spreadsheets may have saved it in their own way: with a byte order mark, with `;` or tabs, with
+    further columns or in another order.
+
+    Args:
+        path: The file; needs the columns `path` and `action`, and `label` to relabel.
+        folder: The data folder that it is about.
+
+    Returns:
+        By path as the file has it, where bytes that are not UTF-8 are written `\xNN`.
+
+    Raises:
+        UsageError: The file cannot be read, or rows ask for what cannot be done; lists them.
+    """
+    rows = _read_rows(path)
+    known = {utf8(image.path) for image in folder.images}
+    classes = {utf8(name) for name in folder.classes}
+    fixes: dict[str, Fix] = {}
+    faults = []
+    for number, row in enumerate(rows, start=2):
+        action = row.get("action", "").strip().lower()
+        if not action:
+            continue
+        fix = Fix(
+            action, row.get("problem", ""), row.get("label", "") if action == "relabel" else ""
+        )
+        fault = _fault(row["path"], fix, fixes.get(row["path"]), known, classes)
+        if fault:
+            faults.append(f"line {number}: {fault}")
+        fixes[row["path"]] = fix
+    if faults:
+        more = [f"and {len(faults) - _LISTED} more"] if len(faults) > _LISTED else []
+        listing = "\n  ".join([*faults[:_LISTED], *more])
+        raise UsageError(
+            f"{show(path)} asks for what cannot be done:\n  {listing}",
+            hint="empty the cell `action` of a row that is to be ignored",
+        )
+    return fixes
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.partition("\n")[0]
+        delimiter = max(",;\t", key=first.count)
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        reason = "it is empty" if type(error) is ValueError else show(error)
+        raise UsageError(
+            f"cannot read the fixes {show(path)}: {reason}",
+            hint="xception check DIR --output FOLDER writes issues.csv; save it as CSV, UTF-8",
+        ) from error
+    missing = [name for name in ("path", "action") if name not in header]
+    if missing:
+        raise UsageError(
+            f"{show(path)} has no column {' or '.join(missing)}, but: {show(', '.join(header))}",
+            hint=f"the columns of issues.csv are {', '.join(ISSUES_HEADER)}",
+        )
+    return [
+        {name: from_cell(cell) for name, cell in zip(header, row, strict=False)}
+        for row in rows
+        if any(cell.strip() for cell in row)
+    ]
+
+
+def _fault(
+    path: str, fix: Fix, earlier: Fix | None, known: set[str], classes: set[str]
+) -> str | None:
+    """Say what is wrong with a row; None if nothing is."""
+    if path not in known:
+        return f"there is no image {show(path)} in the data folder"
+    if fix.action not in ACTIONS:
+        near = difflib.get_close_matches(fix.action, ACTIONS, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        return f"action is {show(repr(fix.action))}, expected exclude or relabel{guess}"
+    if fix.action == "relabel" and fix.label not in classes:
+        near = difflib.get_close_matches(fix.label, sorted(classes), n=1)
+        guess = f"; did you mean {show(near[0])}?" if near else ""
+        return f"label is {show(repr(fix.label))}, which is no class of the folder{guess}"
+    if earlier and (earlier.action, earlier.label) != (fix.action, fix.label):
+        return f"{show(path)} has another action further up"
+    return None
+
+
+def class_after(
+    path: str, label: int, classes: tuple[str, ...], fixes: Mapping[str, Fix]
+) -> tuple[int, Fix | None]:
+    """Return an image's label as it is to be, and the fix that says so.
+
+    Args:
+        path: Of the image.
+        label: Index of the class that its folder says.
+        classes: Class names.
+        fixes: From `read_fixes`.
+    """
+    fix = fixes.get(utf8(path))
+    if fix is None or fix.action != "relabel":
+        return label, fix
+    return [utf8(name) for name in classes].index(fix.label), fix
