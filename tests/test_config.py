@@ -48,9 +48,10 @@ def beside(setting, value, direction):
 
 
 def test_the_settings_are_those_that_the_range_tests_walk():
-    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 7
+    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 11
     assert {s.name for s in SETTINGS} - {s.name for s in NUMBERS + CHOICES} == {
-        "data", "skip_bad", "flip", "weights", "budget", "deterministic", "compile",
+        "data", "split_file", "group_by", "fixes", "strict", "skip_bad", "flip", "weights",
+        "budget", "deterministic", "compile",
     }  # fmt: skip
 
 
@@ -232,6 +233,9 @@ def test_a_toml_file_names_every_setting_in_order():
     assert [line.removeprefix("# ").split()[0] for line in lines[1:]] == [s.name for s in SETTINGS]
     assert [line for line in lines[1:] if line.startswith("#")] == [
         "# classes is not set",
+        "# split_file is not set",
+        "# group_by is not set",
+        "# fixes is not set",
         "# budget is not set",
         "# workers is not set",
     ]
@@ -335,3 +339,15 @@ def test_the_settings_table_has_a_row_for_each_setting():
     assert "| `--cache-gb` | 20.0 | ≥ 0 | Largest size" in settings_table()
     assert "| `--skip-bad` | false | yes or no | Leave out" in settings_table()
     assert '| `--monitor` | "auto" | auto, accuracy, macro_recall | What' in settings_table()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("patient(", "which is no regular expression"),
+        ("patient[0-9]+", "which has no group in parentheses"),
+    ],
+)
+def test_a_pattern_of_groups_that_cannot_work_is_refused(pattern, expected):
+    error = refusal(group_by=pattern)
+    assert error.message.startswith(f"group_by is {pattern!r}, {expected}")

@@ -50,6 +50,7 @@ def make_trainer(
     accumulate: int = 1,
     clip: float = 0.0,
     label_smoothing: float = 0.0,
+    class_weights: torch.Tensor | None = None,
 ) -> Engine:
     # Plain SGD: a step is the gradient, where AdamW's first is its sign.
     return create_trainer(
@@ -61,6 +62,7 @@ def make_trainer(
         accumulate=accumulate,
         clip=clip,
         batch_norm=False,
+        class_weights=class_weights,
         describe=lambda engine, indices: (
             f"at iteration {engine.state.iteration}; files {indices.tolist()}"
         ),
@@ -97,6 +99,22 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_batch(trained, smoothing, acc
     )
     assert (output.finite.item(), output.images) == (True, 6)
     assert not output.loss.requires_grad
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_weighted_class_counts_as_often_as_its_images_repeated(trained, accumulate):
+    batch = a_batch(count=5)  # labels 0, 1, 2, 0, 1
+    chosen = [0, 1, 1, 2, 2, 2, 3, 4, 4]  # class 1 twice, class 2 three times
+    repeated = Inputs(batch.values[chosen], batch.labels[chosen], batch.indices[chosen])
+    other = deepcopy(trained)
+    weighted, moved = step(
+        trained, batch, class_weights=torch.tensor([1.0, 2.0, 3.0]), accumulate=accumulate
+    )
+    expected, moved_by_repeating = step(other, repeated)
+    assert weighted.loss.item() == pytest.approx(expected.loss.item(), abs=1e-5)
+    assert (moved - moved_by_repeating).norm() < 1e-4 * moved.norm()
+    _, plain = step(deepcopy(other), batch)
+    assert (plain - moved).norm() > 1e-2 * moved.norm()  # the control
 
 
 def test_a_batch_in_pieces_moves_the_weights_as_the_whole_does(trained):

@@ -52,6 +52,17 @@ def epochs(dataset, *, workers=0, seed=0, count=2, start=0, shuffle=True) -> lis
     return read
 
 
+def test_weighted_indices_are_drawn_as_often_as_they_weigh_and_the_same_each_time():
+    weights = torch.tensor([1.0, 1.0, 6.0] * 100)
+    batches = KeyedBatches(300, 32, seed=3, shuffle=True, weights=weights)
+    drawn = [index for keys in batches for _, index in keys]
+    assert len(drawn) == 300
+    assert 0.65 < sum(index % 3 == 2 for index in drawn) / 300 < 0.85
+    assert [index for keys in batches for _, index in keys] == drawn
+    batches.epoch = 1
+    assert [index for keys in batches for _, index in keys] != drawn
+
+
 def test_pictures_are_decoded_as_small_as_the_dataset_allows(tmp_path):
     draw(tmp_path / "large.jpg", (9, 120, 200), seed=1, size=400)
     sizes = []

@@ -18,6 +18,7 @@ from xception_cli.training.plan import (
     Images,
     Plan,
     Rung,
+    class_weights,
     describe_rung,
     disk_bytes,
     expected_seconds,
@@ -38,7 +39,7 @@ VAL = 4  # images
 def test_auto_trains_the_exit_flow_on_a_cpu_and_everything_on_a_gpu(runtime, unfreeze, reason):
     plan = make_plan(TrainConfig(), runtime, BALANCED, VAL)
     assert plan.config == TrainConfig(
-        unfreeze=unfreeze, monitor="accuracy", precision=runtime.precision
+        unfreeze=unfreeze, monitor="accuracy", balance="none", precision=runtime.precision
     )
     assert len(plan.reasons) == 2
     assert reason in plan.reasons[0]
@@ -48,7 +49,7 @@ def test_auto_trains_the_exit_flow_on_a_cpu_and_everything_on_a_gpu(runtime, unf
 @pytest.mark.parametrize("runtime", [CPU, CUDA])
 @pytest.mark.parametrize("unfreeze", ["head", "exit", "middle", "all"])
 def test_what_was_asked_for_is_not_decided(runtime, unfreeze):
-    given = TrainConfig(unfreeze=unfreeze, monitor="macro_recall", lr=0.5)
+    given = TrainConfig(unfreeze=unfreeze, monitor="macro_recall", balance="loss", lr=0.5)
     plan = make_plan(given, runtime, BALANCED, VAL)
     assert plan.config == given.replace(precision=runtime.precision)
     assert plan.reasons == ()
@@ -69,6 +70,24 @@ def test_the_best_model_is_judged_by_class_when_classes_are_over_3_times_as_larg
     assert plan.config.monitor == monitor
     assert f"{max(counts) / min(counts):.1f} times" in plan.reasons[-1]
     assert monitor.replace("_", " ") in plan.reasons[-1]
+
+
+@pytest.mark.parametrize("counts", [(31, 10, 20), (7, 7)])
+@pytest.mark.parametrize("asked", ["auto", "none", "sampler"])
+def test_rare_classes_weigh_more_where_monitoring_changes_too_unless_one_chooses(counts, asked):
+    plan = make_plan(TrainConfig(balance=asked), CPU, counts, VAL)
+    uneven = len(counts) == 3
+    assert plan.config.balance == (asked if asked != "auto" else "loss" if uneven else "none")
+    told = "weighing rare classes more in the loss (--balance loss)"
+    assert (told in plan.reasons) == (uneven and asked == "auto")
+
+
+def test_the_weight_of_a_class_is_the_root_of_its_rarity_and_1_on_average():
+    weights = class_weights([400, 100, 4])
+    assert weights[2] == pytest.approx(10 * weights[0])
+    assert weights[1] == pytest.approx(2 * weights[0])
+    assert 400 * weights[0] + 100 * weights[1] + 4 * weights[2] == pytest.approx(504)
+    assert class_weights([5, 5]) == pytest.approx([1, 1])
 
 
 @pytest.mark.parametrize("unfreeze", ["auto", "all"])
@@ -94,7 +113,7 @@ DISK = (4 * 1000 + 200) * ROW  # 2.2 GB: four views of train, and one of val
 
 def on_disk(unfreeze: str = "auto", runtime: Runtime = CPU, **settings: object) -> Plan:
     """Plan a training of 1000 images, all else being decided."""
-    config = TrainConfig(unfreeze=unfreeze, monitor="accuracy", **settings)
+    config = TrainConfig(unfreeze=unfreeze, monitor="accuracy", balance="none", **settings)
     return make_plan(config, runtime, COUNTS, VAL_COUNT)
 
 
@@ -103,7 +122,13 @@ def test_activations_that_fit_on_the_disk_are_kept_to_the_last_byte(unfreeze):
     plan = on_disk(unfreeze, cache_gb=DISK / 1e9)
     assert disk_bytes(plan.config, 1000, 200) == DISK
     assert plan == Plan(
-        TrainConfig(unfreeze=unfreeze, monitor="accuracy", precision="fp32", cache_gb=DISK / 1e9),
+        TrainConfig(
+            unfreeze=unfreeze,
+            monitor="accuracy",
+            balance="none",
+            precision="fp32",
+            cache_gb=DISK / 1e9,
+        ),
         (),
     )
     assert on_disk(unfreeze, cache_gb=(DISK - 1) / 1e9).config.views == 3  # the control
@@ -114,7 +139,12 @@ def test_what_is_too_large_for_the_disk_is_kept_in_fewer_views(limit, views):
     plan = on_disk("exit", cache_gb=limit)
     assert plan == Plan(
         TrainConfig(
-            unfreeze="exit", monitor="accuracy", precision="fp32", cache_gb=limit, views=views
+            unfreeze="exit",
+            monitor="accuracy",
+            balance="none",
+            precision="fp32",
+            cache_gb=limit,
+            views=views,
         ),
         (f"{views} of 4 views: all of them would take 2.2 GB, over --cache-gb {limit:g}",),
     )
@@ -126,7 +156,7 @@ def test_what_is_too_large_for_the_disk_is_kept_in_fewer_views(limit, views):
 def test_where_not_even_one_view_fits_on_the_disk_only_the_head_is_trained(limit):
     plan = on_disk(cache_gb=limit)
     assert plan.config == TrainConfig(
-        unfreeze="head", monitor="accuracy", precision="fp32", cache_gb=limit
+        unfreeze="head", monitor="accuracy", balance="none", precision="fp32", cache_gb=limit
     )
     assert plan.reasons[-1] == (
         "training the head only (--unfreeze head): one view of the images would take 0.6 GB, over "

@@ -106,22 +106,24 @@ def test_the_same_probe_comes_out_twice(classes):
 # Few images, and many
 
 
-def test_a_class_of_one_image_is_fitted_but_cannot_be_cross_validated():
+def test_a_class_of_one_image_is_fitted_and_the_others_are_cross_validated():
     features, labels = drawn(21, 50, 3, distance=2.0)
     labels = np.where(np.arange(21) == 20, 2, labels % 2)
     features[20] += 1.0
     found = fit_probe(features, labels, class_count=3, seed=0)
-    assert (found.correct, found.tested, found.folds) == (None, 0, 0)
+    assert (found.correct, found.tested, found.folds) == (20, 20, 5)
+    assert np.isnan(found.held_out[20]).all()
+    assert np.isneginf(found.held_out[:20, 2]).all()
     assert found.weight.shape == (3, 50)
     assert found.logits(features)[20].argmax() == 2
 
 
-def test_two_images_of_a_class_make_two_folds():
+def test_two_images_of_a_class_are_left_out_one_at_a_time():
     features, labels = drawn(20, 50, 2, distance=2.0)
     labels = np.where(np.arange(20) < 2, 1, 0)
     features[:2] += 1.0
     found = fit_probe(features, labels, class_count=2, seed=0)
-    assert (found.correct, found.tested, found.folds) == (20, 20, 2)
+    assert (found.correct, found.tested, found.folds) == (20, 20, 5)
 
 
 def test_features_that_are_all_the_same_do_not_stop_it():
@@ -147,6 +149,39 @@ def test_a_rare_class_may_be_missing_among_the_images_that_are_cross_validated(
     first = found.logits(features)[:, 0]
     assert first[labels == 0].min() > first[labels != 0].max()
     if classes == 2:  # a single class is left, and nothing to tell apart
-        assert (found.correct, found.tested) == (None, 0)
-    else:
-        assert (found.correct, found.tested) == (30, 30)
+        assert (found.correct, found.tested, found.folds) == (0, 0, 0)
+    else:  # the strength is chosen among 30, and then all are left out once
+        assert found.tested == 60
+        assert found.correct >= 57
+
+
+# What is held out
+
+
+def test_what_is_held_out_is_what_scikit_learn_says_of_left_out_images():
+    features, labels = drawn(90, 30, 3, distance=0.2)
+    found = fit_probe(features, labels, class_count=3, seed=4)
+    order = np.random.default_rng(4).permutation(90)
+    likely = cross_val_predict(
+        LogisticRegression(C=found.strength, max_iter=1000),
+        scaled(features)[order],
+        labels[order],
+        cv=StratifiedKFold(5, shuffle=True, random_state=4),
+        method="predict_proba",
+    )
+    np.testing.assert_allclose(np.exp(found.held_out[order]), likely, atol=1e-3)
+    fitted = torch.softmax(found.logits(features), 1).numpy()
+    assert np.abs(fitted - np.exp(found.held_out)).max() > 0.05  # the control
+
+
+def test_weights_of_classes_change_the_fit_as_repeated_images_would():
+    features, labels = drawn(90, 30, 3, distance=0.2)
+    labels = np.where(np.arange(90) % 4 == 0, 0, labels)
+    twice = np.flatnonzero(labels == 1)
+    reference = LogisticRegression(C=1e-2, max_iter=5000, tol=1e-8)
+    reference.fit(scaled(features)[[*range(90), *twice]], [*labels, *labels[twice]])
+    weights = np.array([1.0, 2.0, 1.0])[labels]
+    weight, _ = probes._fit(scaled(features), labels, weights, 1e-2, 3)
+    np.testing.assert_allclose(weight, reference.coef_, atol=0.02 * np.abs(weight).max())
+    plain, _ = probes._fit(scaled(features), labels, np.ones(90), 1e-2, 3)
+    assert np.abs(weight - plain).max() > 0.05 * np.abs(weight).max()

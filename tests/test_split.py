@@ -214,7 +214,7 @@ def test_a_test_fraction_beside_a_given_val_is_not_dropped_silently():
     made = split_rows(rows, test=0.2)
     assert by_path(made) == {row[1]: row[3] for row in rows}
     assert made.warnings == (
-        "test_fraction is not used: the folder has its own val and no test",
+        "test_fraction is not used: the split is given, without a test",
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def make_plan(
         UsageError: Settings that contradict each other, or do not fit on the disk allowed.
     """
     reasons = []
-    unfreeze, monitor = config.unfreeze, config.monitor
+    unfreeze, monitor, balance = config.unfreeze, config.monitor, config.balance
     if config.weights == "none":
         if unfreeze not in {"auto", "all"}:
             raise UsageError(
@@ -65,6 +65,10 @@ def make_plan(
             if unfreeze == "exit"
             else "training the whole network (--unfreeze all): there is a GPU"
         )
+    if balance == "auto":
+        balance = "loss" if max(class_counts) > IMBALANCED * min(class_counts) else "none"
+        if balance == "loss":
+            reasons.append("weighing rare classes more in the loss (--balance loss)")
     if monitor == "auto":
         ratio = max(class_counts) / min(class_counts)
         monitor = "macro_recall" if ratio > IMBALANCED else "accuracy"
@@ -72,12 +76,6 @@ def make_plan(
             f"choosing by {monitor.replace('_', ' ')} on val: the largest class has {ratio:.1f} "
             "times the images of the smallest"
         )
-    balance = config.balance
-    if balance == "auto":
-        ratio = max(class_counts) / min(class_counts)
-        balance = "loss" if ratio > IMBALANCED else "none"
-        if balance != "none":
-            reasons.append("rare classes weigh more in the loss (--balance loss), by that")
     decided = config.replace(
         unfreeze=unfreeze, monitor=monitor, balance=balance, precision=runtime.precision
     )
