@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xception_cli.check.curve import Curve, learning_curve
+from xception_cli.check.curve import learning_curve
 from xception_cli.check.labels import find_suspects, suspects_problem
-from xception_cli.check.report import Problem
+from xception_cli.check.report import Curve, Problem
 from xception_cli.check.scan import VERSION
 from xception_cli.check.store import Store, open_store
 from xception_cli.check.survey import Survey

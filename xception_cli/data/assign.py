@@ -177,14 +177,12 @@ def _units(
     first: dict[str, int] = {}
     for i in used:
         together.merge(i, first.setdefault(images[i].digest, i))
-    for name in {*groups.values()}:
-        members = [i for i in used if groups.get(i) == name]
-        for i in members[1:]:
-            together.merge(i, members[0])
+        if i in groups:
+            together.merge(i, first.setdefault(f"group {groups[i]}", i))
     for group in alike:
-        members = [i for i in group if images[i].split != "out"]
-        for i in members[1:]:
-            together.merge(i, members[0])
+        alive = [i for i in group if images[i].split != "out"]
+        for i in alive[1:]:
+            together.merge(i, alive[0])
     units = []
     for subset in together.subsets():
         members = tuple(sorted(subset))
