@@ -30,17 +30,17 @@ def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[st
 
 SURFACE = {
     "train": [
-        "--accumulate", "--augment", "--batch-size", "--budget", "--cache-gb", "--classes",
+        "--accumulate", "--augment", "--balance", "--batch-size", "--budget", "--cache-gb", "--classes",
         "--clip", "--compile", "--config", "--data", "--deterministic", "--device", "--dropout",
-        "--ema", "--epochs", "--flip", "--head-lr", "--image-size", "--label-smoothing",
+        "--ema", "--epochs", "--fixes", "--flip", "--group-by", "--head-lr", "--image-size", "--label-smoothing",
         "--layer-decay", "--log-every", "--lr", "--monitor", "--output", "--patience", "--plan",
         "--precision", "--resume", "--save-every-minutes", "--seed", "--skip-bad",
-        "--test-fraction", "--unfreeze", "--val-fraction", "--views", "--warmup",
+        "--split-file", "--strict", "--test-fraction", "--unfreeze", "--val-fraction", "--views", "--warmup",
         "--weight-decay", "--weights", "--workers",
     ],
     "eval": ["--data", "--device", "--ignore-extra-classes", "--json", "--split", "--workers"],
     "predict": ["--device", "--json", "--model", "--output", "--run", "--top", "--workers"],
-    "check": ["--json", "--output", "--strict"],
+    "check": ["--curve", "--deep", "--json", "--output", "--strict", "--weights"],
     "sample": ["--classes", "--images"],
     "summary": ["--classes", "--explain", "--json", "--size", "--svg"],
     "env": [],
