@@ -1,5 +1,6 @@
 """The one decoder: every odd file becomes the right picture or a reason."""
 
+import errno
 import io
 import os
 import struct
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import draw
 from PIL import EpsImagePlugin, Image, ImageDraw, ImageFile, UnidentifiedImageError
 from test_files import as_ordinary_user, open_folder
 
@@ -730,6 +732,31 @@ def test_all_files_are_inspected_in_the_order_given_whatever_is_found(tmp_path):
 def test_pillow_still_needs_us_to_name_the_formats():
     with pytest.raises(UnidentifiedImageError):
         Image.open(io.BytesIO(psd()), formats=FORMATS)
+
+
+@pytest.mark.parametrize(("number", "failures", "read"), [
+    (errno.EIO, 2, True), (errno.ESTALE, 1, True), (errno.EIO, 3, False), (errno.EACCES, 1, False),
+])  # fmt: skip
+def test_a_network_drive_that_stumbles_is_asked_again(
+    tmp_path, monkeypatch, number, failures, read
+):
+    draw(tmp_path / "a.png", (200, 20, 20), seed=0)
+    content, asked = (tmp_path / "a.png").read_bytes(), []
+
+    def stumbling(path):
+        asked.append(path)
+        if len(asked) <= failures:
+            raise OSError(number, os.strerror(number))
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", stumbling)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    if read:
+        assert read_bytes(tmp_path / "a.png") == content
+    else:
+        with pytest.raises(PictureError, match=os.strerror(number).lower()):
+            read_bytes(tmp_path / "a.png")
+    assert len(asked) == (1 if number == errno.EACCES else min(3, failures + 1))
 
 
 def test_a_file_of_absurd_size_is_refused_unread(tmp_path):

@@ -13,8 +13,9 @@ from pathlib import Path
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError, MachineError
 
-_TRANSIENT = {"EIO", "ESTALE", "EDQUOT", "EAGAIN"}  # network file systems; worth another try
-_TRIES = 3
+TRIES = 3  # where an error is worth another try
+
+_TRANSIENT = {"EIO", "ESTALE", "EDQUOT", "EAGAIN"}  # network file systems
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -27,7 +28,7 @@ def write_durably(path: Path, content: bytes) -> None:
         MachineError: The disk is full or read-only, or the folder is gone; nothing is left behind.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    for attempt in range(1, _TRIES + 1):
+    for attempt in range(1, TRIES + 1):
         try:
             _write_and_sync(partial, content)
             partial.replace(path)
@@ -37,7 +38,7 @@ def write_durably(path: Path, content: bytes) -> None:
                 partial.unlink()
             if not isinstance(error, OSError):  # a signal: nothing is left behind
                 raise
-            if errno_name(error) in _TRANSIENT and attempt < _TRIES:
+            if is_transient(error) and attempt < TRIES:
                 time.sleep(attempt)
                 continue
             raise MachineError(
@@ -67,6 +68,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_transient(error: OSError) -> bool:
+    """Tell whether the same call may well succeed a moment later."""
+    return errno_name(error) in _TRANSIENT
 
 
 def errno_name(error: OSError) -> str:

@@ -3,6 +3,7 @@
 import codecs
 import os
 import stat
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from xception_cli.console import screen, show
 from xception_cli.errors import DataError
+from xception_cli.files import TRIES, is_transient
 
 # Other formats are never tried: EPS starts Ghostscript, PSD, FITS and ICNS had memory bugs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
@@ -44,7 +46,7 @@ class PictureError(DataError):
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read an image file.
+    """Read an image file; a network drive that stumbles is asked again.
 
     Raises:
         PictureError: It is missing, not a regular file, not readable, too large, or empty.
@@ -55,7 +57,7 @@ def read_bytes(path: Path) -> bytes:
             raise PictureError("not a regular file")
         if status.st_size > MAX_BYTES:
             raise PictureError(f"over {MAX_BYTES:,} bytes")
-        content = path.read_bytes()
+        content = _read_patiently(path)
     except FileNotFoundError as error:
         dangling = path.is_symlink()
         raise PictureError("link to nothing" if dangling else "file not found") from error
@@ -64,6 +66,17 @@ def read_bytes(path: Path) -> bytes:
     if not content:
         raise PictureError("empty file")
     return content
+
+
+def _read_patiently(path: Path) -> bytes:
+    for attempt in range(1, TRIES):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if not is_transient(error):
+                raise
+            time.sleep(0.1 * attempt)
+    return path.read_bytes()
 
 
 def decode(content: bytes, *, least_side: int | None = None) -> Image.Image:
