@@ -30,13 +30,13 @@ def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[st
 
 SURFACE = {
     "train": [
-        "--accumulate", "--augment", "--balance", "--batch-size", "--budget", "--cache-gb", "--
-        classes", "--clip", "--compile", "--config", "--data", "--deterministic", "--device", "--
-        dropout", "--ema", "--epochs", "--fixes", "--flip", "--group-by", "--head-lr", "--image-
-        size", "--label-smoothing", "--layer-decay", "--log-every", "--lr", "--monitor", "--output",
-        "--patience", "--plan", "--precision", "--resume", "--save-every-minutes", "--seed", "--
-        skip-bad", "--split-file", "--strict", "--test-fraction", "--unfreeze", "--val-fraction", "
-        --views", "--warmup", "--weight-decay", "--weights", "--workers",
+        "--accumulate", "--augment", "--balance", "--batch-size", "--budget", "--cache-gb",
+        "--classes", "--clip", "--compile", "--config", "--data", "--deterministic", "--device",
+        "--dropout", "--ema", "--epochs", "--fixes", "--flip", "--group-by", "--head-lr",
+        "--image-size", "--label-smoothing", "--layer-decay", "--log-every", "--lr", "--monitor",
+        "--output", "--patience", "--plan", "--precision", "--resume", "--save-every-minutes",
+        "--seed", "--skip-bad", "--split-file", "--strict", "--test-fraction", "--unfreeze",
+        "--val-fraction", "--views", "--warmup", "--weight-decay", "--weights", "--workers",
     ],
     "eval": ["--data", "--device", "--ignore-extra-classes", "--json", "--split", "--workers"],
     "predict": ["--device", "--json", "--model", "--output", "--run", "--top", "--workers"],
