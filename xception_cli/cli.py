@@ -173,7 +173,7 @@ def evaluate(
 
     from xception_cli.data.loading import default_workers
     from xception_cli.evaluation.evaluate import run_evaluation
-    from xception_cli.evaluation.report import headline, report_table
+    from xception_cli.evaluation.report import confused_line, headline, report_table, scores_table
     from xception_cli.runtime import decide_runtime
 
     runtime = decide_runtime(device=device)
@@ -187,8 +187,15 @@ def evaluate(
         runtime=runtime,
         workers=default_workers(runtime.device) if workers is None else workers,
     )
-    emit(json.dumps(report.to_dict()) if as_json else report_table(report))
+    for part in (
+        [json.dumps(report.to_dict())]
+        if as_json
+        else [report_table(report), "", scores_table(report)]
+    ):
+        emit(part)
     say(f"result    {headline(report)}", style="bold")
+    if confused := confused_line(report):
+        say(f"confused  {confused}")
     if report.note:
         say(f"note      {report.note}")
     say(f"files     {show(chosen.evaluation(report.name))}")

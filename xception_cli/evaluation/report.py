@@ -1,7 +1,7 @@
 """An evaluation for people: headline, table, CSV files and the picture of its confusions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +21,19 @@ from xception_cli.rundir import write_json
 
 NOT_MEASURED = "n/a"
 
+# What is measured over all classes beside accuracy, as it is called on the screen.
+SCORES = {
+    "top_k_accuracy": "top-{k} accuracy",
+    "macro_recall": "macro recall (balanced accuracy)",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "cohen_kappa": "Cohen's kappa",
+    "matthews": "Matthews correlation",
+    "mean_average_precision": "mean average precision",
+    "log_loss": "log loss",
+}
+_IN_PERCENT = {"top_k_accuracy", "macro_recall"}
+_CONFUSED = 3  # most confused pairs that are said
 _NUMBERED = 20  # classes up to which the cells of the picture hold their counts
 _LABELLED = 120  # class names that fit along an axis
 _LONGEST_LABEL = 24  # characters
@@ -87,6 +100,44 @@ def report_table(report: EvalReport) -> Table:
     return table
 
 
+def scores_table(report: EvalReport) -> Table:
+    """Make the table of what was measured over all classes, each with its interval."""
+    table = new_table("over all classes", ">value", ">95 % interval")
+    table.add_row(
+        "accuracy",
+        _percent(report.accuracy),
+        _interval(report.accuracy_low, report.accuracy_high),
+    )
+    for name, title in SCORES.items():
+        value, ends = getattr(report, name), report.intervals[name]
+        if name == "top_k_accuracy" and value is None:
+            continue
+        in_percent = name in _IN_PERCENT
+        table.add_row(
+            title.format(k=report.top_k),
+            _percent(value) if in_percent else _plain(value),
+            (_interval if in_percent else _plain_interval)(*(ends or (None, None))),
+        )
+    return table
+
+
+def confused_line(report: EvalReport) -> str | None:
+    """Say which classes are taken for each other most often; None if none is."""
+    pairs = [
+        f"{show(pair.true)} for {show(pair.predicted)} ({pair.n})"
+        for pair in report.confused[:_CONFUSED]
+    ]
+    return f"{', '.join(pairs)}" if pairs else None
+
+
+def _plain(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:.3f}"
+
+
+def _plain_interval(low: float | None, high: float | None) -> str:
+    return NOT_MEASURED if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
 def write_evaluation(folder: Path, report: EvalReport, rows: Sequence[EvalRow]) -> None:
     """Write an evaluation's files, those of an earlier one replaced.
 
@@ -111,11 +162,8 @@ def write_evaluation(folder: Path, report: EvalReport, rows: Sequence[EvalRow]) 
 
 
 def _per_class_csv(rows: Sequence[ClassMetrics]) -> bytes:
-    header = ("class", "n", "precision", "recall", "recall_low", "recall_high", "f1")
-    return to_csv(
-        header,
-        ((r.name, r.n, r.precision, r.recall, r.recall_low, r.recall_high, r.f1) for r in rows),
-    )
+    header = ["class", *(field.name for field in fields(ClassMetrics) if field.name != "name")]
+    return to_csv(header, (astuple(row) for row in rows))
 
 
 def _confusion_csv(report: EvalReport) -> bytes:

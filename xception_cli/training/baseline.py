@@ -10,7 +10,7 @@ import torch
 
 from xception_cli.console import say
 from xception_cli.data.loading import Inputs, KeyedBatches, PictureInputs
-from xception_cli.evaluation.metrics import wilson_interval
+from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.features import BLOCK, FeatureInputs, compute_pooled, compute_store
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
 from xception_cli.model.probe import Probe, fit_probe
