@@ -16,6 +16,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from xception_cli.evaluation.calibration import calibration_error
 from xception_cli.evaluation.intervals import (
     Interval,
     Tallies,
@@ -122,8 +123,12 @@ class EvalReport:
         matthews: Matthews correlation of classes and guesses; None if either is always the same.
         mean_average_precision: Mean of the classes' average precision.
         log_loss: Mean negative logarithm of the right class's probability, in nats.
-        intervals: 95 % intervals of the numbers above but accuracy, by their names; None where
-            resampling says nothing, for instance when every image is right.
+        calibration_error: Expected calibration error: mean gap between the best class's
+            probability and how often it is right.
+        answered: Images that `predict --unknown auto` would answer; None if the model has no rule.
+        answered_correct: How many of these answers are right.
+        intervals: 95 % intervals of the numbers above by their names; None where resampling says
+            nothing, for instance when every image is right.
         per_class: One for each class of the model, in its order.
         confusion: Counts by true class (row) and predicted class (column).
         confused: The most confused pairs of classes, the most frequent first.
@@ -147,6 +152,9 @@ class EvalReport:
     matthews: float | None
     mean_average_precision: float
     log_loss: float
+    calibration_error: float
+    answered: int | None
+    answered_correct: int | None
     intervals: Mapping[str, Interval | None]
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
@@ -178,6 +186,7 @@ def measure(
     *,
     name: str,
     data: str = "",
+    answered: NDArray[np.bool_] | None = None,
     failures: Sequence[EvalFailure] = (),
     note: str | None = None,
 ) -> EvalReport:
@@ -189,6 +198,7 @@ def measure(
         classes: Names; two or more. A class without images has n = 0 and no numbers.
         name: See `EvalReport`, as for the following.
         data: The folder.
+        answered: `(images,)`, whether `--unknown auto` would answer.
         failures: Images that could not be scored.
         note: What the reader must know.
     """
@@ -232,6 +242,9 @@ def measure(
         else float(matthews_corrcoef(labels, guessed)),
         mean_average_precision=_mean([row.average_precision for row in per_class]),
         log_loss=float(log_loss(labels, exact, labels=every)),
+        calibration_error=calibration_error(exact, labels),
+        answered=None if answered is None else int(answered.sum()),
+        answered_correct=None if answered is None else int((answered & hits[:, 0]).sum()),
         intervals=intervals,
         per_class=per_class,
         confusion=tuple(tuple(row) for row in confusion.tolist()),

@@ -15,11 +15,15 @@ from rich.table import Table
 
 from xception_cli.console import new_table, show
 from xception_cli.errors import MachineError
+from xception_cli.evaluation.calibration_plot import coverage_csv, draw_calibration
+from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.evaluation.metrics import ClassMetrics, EvalReport
 from xception_cli.files import to_csv, utf8, write_durably
 from xception_cli.rundir import write_json
 
 NOT_MEASURED = "n/a"
+# Columns of predictions.csv before the probabilities, `p:` and the class.
+PREDICTIONS = ("path", "digest", "true", "predicted", "correct", "unknown", "error")
 
 # What is measured over all classes beside accuracy, as it is called on the screen.
 SCORES = {
@@ -31,6 +35,7 @@ SCORES = {
     "matthews": "Matthews correlation",
     "mean_average_precision": "mean average precision",
     "log_loss": "log loss",
+    "calibration_error": "expected calibration error",
 }
 _IN_PERCENT = {"top_k_accuracy", "macro_recall"}
 _CONFUSED = 3  # most confused pairs that are said
@@ -50,6 +55,8 @@ class EvalRow:
         predicted: The most probable class; None if it could not be scored.
         probabilities: Of every class, in the model's order; empty if it could not be scored.
         error: Why it could not be scored.
+        unknown: Why `predict --unknown auto` would not give this answer; None if it would.
+        digest: Of its content; empty if it is not known.
     """
 
     path: str
@@ -57,6 +64,8 @@ class EvalRow:
     predicted: str | None
     probabilities: tuple[float, ...]
     error: str | None = None
+    unknown: str | None = None
+    digest: str = ""
 
 
 def headline(report: EvalReport) -> str:
@@ -109,7 +118,7 @@ def scores_table(report: EvalReport) -> Table:
         _interval(report.accuracy_low, report.accuracy_high),
     )
     for name, title in SCORES.items():
-        value, ends = getattr(report, name), report.intervals[name]
+        value, ends = getattr(report, name), report.intervals.get(name)
         if name == "top_k_accuracy" and value is None:
             continue
         in_percent = name in _IN_PERCENT
@@ -119,6 +128,24 @@ def scores_table(report: EvalReport) -> Table:
             (_interval if in_percent else _plain_interval)(*(ends or (None, None))),
         )
     return table
+
+
+def answered_line(report: EvalReport) -> str | None:
+    """Say what `predict --unknown auto` would do; None if the model has no rule for it."""
+    if report.answered is None or report.answered_correct is None:
+        return None
+    answered = _of(report.answered, report.images)
+    if not report.answered:
+        return f"--unknown auto answers {answered}"
+    return (
+        f"--unknown auto answers {answered}; right {_of(report.answered_correct, report.answered)}"
+    )
+
+
+def _of(part: int, whole: int) -> str:
+    return (
+        f"{part} of {whole}, {_percent(part / whole)} ({_interval(*wilson_interval(part, whole))})"
+    )
 
 
 def confused_line(report: EvalReport) -> str | None:
@@ -142,8 +169,8 @@ def write_evaluation(folder: Path, report: EvalReport, rows: Sequence[EvalRow]) 
     """Write an evaluation's files, those of an earlier one replaced.
 
     Args:
-        folder: Is made; gets metrics.json, per_class.csv, confusion.csv, predictions.csv and
-            confusion.png.
+        folder: Is made; gets metrics.json, per_class.csv, confusion.csv, predictions.csv,
+            coverage.csv, confusion.png and calibration.png.
         report: What was measured.
         rows: One for each image, in their order.
 
@@ -158,6 +185,12 @@ def write_evaluation(folder: Path, report: EvalReport, rows: Sequence[EvalRow]) 
     write_durably(folder / "confusion.csv", _confusion_csv(report))
     write_durably(folder / "predictions.csv", _predictions_csv(report, rows))
     write_durably(folder / "confusion.png", draw_confusion(report))
+    index = {row.name: label for label, row in enumerate(report.per_class)}
+    scored = [row for row in rows if row.error is None]
+    probabilities = np.array([row.probabilities for row in scored])
+    labels = np.array([index[row.true] for row in scored])
+    write_durably(folder / "coverage.csv", coverage_csv(probabilities, labels))
+    write_durably(folder / "calibration.png", draw_calibration(probabilities, labels))
     write_json(folder / "metrics.json", report.to_dict())
 
 
@@ -175,16 +208,17 @@ def _confusion_csv(report: EvalReport) -> bytes:
 
 def _predictions_csv(report: EvalReport, rows: Sequence[EvalRow]) -> bytes:
     names = [row.name for row in report.per_class]
-    header = ["path", "true", "predicted", "correct", "error"]
+    header = list(PREDICTIONS)
     header += [f"p:{utf8(name)}" for name in names]
     return to_csv(header, (_prediction_cells(row, len(names)) for row in rows))
 
 
 def _prediction_cells(row: EvalRow, class_count: int) -> list[object]:
     if row.error is not None:
-        return [row.path, row.true, None, None, row.error, *[None] * class_count]
+        return [row.path, row.digest, row.true, None, None, None, row.error, *[None] * class_count]
     correct = int(row.true == row.predicted)
-    return [row.path, row.true, row.predicted, correct, None, *row.probabilities]
+    said = (row.predicted, correct, row.unknown, None)
+    return [row.path, row.digest, row.true, *said, *row.probabilities]
 
 
 def draw_confusion(report: EvalReport) -> bytes:

@@ -21,12 +21,21 @@ from xception_cli.training.job import Job
 
 @dataclass(frozen=True)
 class Training:
-    """What the trained part is fed with, and the baseline it starts from."""
+    """What the trained part is fed with, and the baseline it starts from.
+
+    Attributes:
+        train: Inputs of training; None where only the head is fitted.
+        val: Inputs of validation.
+        probe: The baseline; None from random weights, as for the following.
+        probe_scores: Of the probe, on val.
+        pooled_train: Features that the probe was fitted on, `(pictures, 2048)`.
+    """
 
     train: FeatureInputs | PictureInputs | None
     val: FeatureInputs | PictureInputs | None
     probe: Probe | None
     probe_scores: Scores | None
+    pooled_train: np.ndarray[Any, Any] | None = None
 
 
 def prepare(job: Job, history: History) -> Training:
@@ -63,7 +72,7 @@ def prepare(job: Job, history: History) -> Training:
     if prefix is None:
         train_inputs = job.pictures("train", augmented=True, shuffle=True)
         val_inputs = job.pictures("val")
-    return Training(train_inputs, val_inputs, probe, scores)
+    return Training(train_inputs, val_inputs, probe, scores, pooled["train"])
 
 
 def _store_features(
