@@ -45,6 +45,7 @@ SURFACE = {
         "--workers",
     ],
     "compare": ["--json", "--on"],
+    "report": ["--data", "--device"],
     "runs": ["--json"],
     "check": ["--json", "--output", "--strict"],
     "sample": ["--classes", "--images"],

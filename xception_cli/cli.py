@@ -345,6 +345,30 @@ def compare(
         say(f"result    {show(other.path)}: {verdict(comparison)}", style="bold")
 
 
+@app.command()
+def report(
+    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the run's photos are now, if they moved.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
+) -> None:
+    """Draw a run's report.html again."""
+    from xception_cli.rundir import find_run, read_json
+
+    chosen = find_run(run)
+    result = read_json(chosen.result)
+
+    from xception_cli.evaluation.page import write_report
+    from xception_cli.model.bundle import load_model
+    from xception_cli.runtime import decide_runtime
+
+    bundle = load_model(chosen.model, decide_runtime(device=device))
+    write_report(chosen, bundle, data or Path(chosen.read_info()["data"]), result)
+    emit(str(chosen.report))
+    say("next: open it in a browser")
+
+
 @app.command("runs")
 def list_runs(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of run folders.")] = Path(

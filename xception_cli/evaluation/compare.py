@@ -1,6 +1,6 @@
 """Two runs on the same images: who is right where, and whether the difference could be chance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any
@@ -9,11 +9,10 @@ from rich.table import Table
 from scipy.stats import binomtest, norm
 
 from xception_cli.console import new_table, quoted, show
-from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.errors import UsageError
 from xception_cli.evaluation.intervals import Interval, wilson_interval
-from xception_cli.evaluation.report import PREDICTIONS
-from xception_cli.files import from_csv
-from xception_cli.rundir import RunDir, read_json
+from xception_cli.evaluation.scored import Scored, read_scored
+from xception_cli.rundir import RunDir
 
 _SHOWN = 20  # images whose answer changed that are listed on the screen
 
@@ -97,14 +96,6 @@ class Comparison:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """A run's evaluation: `(path, predicted)` by `(digest, true class)`."""
-
-    classes: tuple[str, ...]
-    answers: dict[tuple[str, str], tuple[str, str]]
-
-
 def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
     """Return the evaluation that all runs have: the one named, else test, else val.
 
@@ -134,58 +125,52 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
         UsageError: They know other classes, or scored no image in common.
         ArtifactError: A file of an evaluation is damaged, or of an earlier version.
     """
-    one, other = _read(first, name), _read(second, name)
+    one, other = read_scored(first, name), read_scored(second, name)
     if set(one.classes) != set(other.classes):
         odd = sorted(set(one.classes) ^ set(other.classes))
         raise UsageError(
             f"{show(first.path)} and {show(second.path)} know other classes, "
             f"{show(odd[0])} for instance: their accuracies are of different questions"
         )
-    common = [key for key in other.answers if key in one.answers]
-    if not common:
+    before, after = _answers(one), _answers(other)
+    if not before.keys() & after.keys():
         raise UsageError(
             f"{show(first.path)} and {show(second.path)} have no image of {show(name)} in common",
             hint="evaluate both on one folder (xception eval RUN --data DIR), then: xception "
             f"compare {quoted(first.path)} {quoted(second.path)} --on NAME",
         )
-    return _compare(first, second, name, one, other, common)
+    return _compare(first, second, name, other.classes, before, after)
 
 
-def _read(run: RunDir, name: str) -> _Scored:
-    folder = run.evaluation(name)
-    try:
-        classes = tuple(row["name"] for row in read_json(folder / "metrics.json")["per_class"])
-        header = [*PREDICTIONS, *(f"p:{label}" for label in classes)]
-        rows = from_csv(folder / "predictions.csv", header)
-    except (ArtifactError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"cannot use the evaluation {show(folder)}: {show(error)}",
-            hint=f"xception eval {quoted(run.path)} makes it again",
-        ) from error
+def _answers(scored: Scored) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return `(path, predicted)` by `(digest, true class)`; of copies the first."""
     answers: dict[tuple[str, str], tuple[str, str]] = {}
-    for path, digest, true, predicted, *_ in rows:
-        if digest and predicted:
-            answers.setdefault((digest, true), (path, predicted))
-    return _Scored(classes, answers)
+    for path, digest, label, guess in zip(
+        scored.paths, scored.digests, scored.labels, scored.guesses, strict=True
+    ):
+        if digest:
+            answers.setdefault((digest, scored.classes[label]), (path, scored.classes[guess]))
+    return answers
 
 
 def _compare(
     first: RunDir,
     second: RunDir,
     name: str,
-    one: _Scored,
-    other: _Scored,
-    common: Sequence[tuple[str, str]],
+    classes: Sequence[str],
+    before: Mapping[tuple[str, str], tuple[str, str]],
+    after: Mapping[tuple[str, str], tuple[str, str]],
 ) -> Comparison:
     changed = []
-    right = {label: [0, 0, 0] for label in other.classes}  # images, first right, second right
+    common = [key for key in after if key in before]
+    right = {label: [0, 0, 0] for label in classes}  # images, first right, second right
     for key in common:
-        true, before, (path, after) = key[1], one.answers[key][1], other.answers[key]
-        for place, counts in enumerate((True, before == true, after == true)):
+        true, old, (path, new) = key[1], before[key][1], after[key]
+        for place, counts in enumerate((True, old == true, new == true)):
             right[true][place] += counts
-        if before != after:
-            change = "gained" if after == true else "lost" if before == true else "other"
-            changed.append(ImageChange(path, true, before, after, change))
+        if old != new:
+            change = "gained" if new == true else "lost" if old == true else "other"
+            changed.append(ImageChange(path, true, old, new, change))
     gained, lost = (sum(i.change == change for i in changed) for change in ("gained", "lost"))
     low, high = _difference_interval(gained, lost, len(common))
     return Comparison(
@@ -193,7 +178,7 @@ def _compare(
         second=str(second.path),
         name=name,
         images=len(common),
-        unmatched=len(one.answers) + len(other.answers) - 2 * len(common),
+        unmatched=len(before) + len(after) - 2 * len(common),
         first_correct=sum(counts[1] for counts in right.values()),
         second_correct=sum(counts[2] for counts in right.values()),
         gained=gained,

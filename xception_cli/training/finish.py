@@ -18,6 +18,7 @@ from xception_cli.evaluation.calibration import (
 )
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.metrics import EvalReport
+from xception_cli.evaluation.page import write_report
 from xception_cli.evaluation.report import headline, write_evaluation
 from xception_cli.evaluation.selection import VAL_NOTE, EvalImage, shown_folder
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
@@ -92,18 +93,17 @@ def finish(job: Job, training: Training, history: History) -> TrainResult:
         reports[name] = report
     _say_result(job, training, history, kept, reports, calibration)
     remove_tree(job.run.features)
-    write_json(
-        job.run.result,
-        {
-            "kept": kept,
-            "epochs": job.epochs,
-            "stopped_early": history.stopped_early,
-            "probe": asdict(training.probe_scores) if training.probe_scores else None,
-            "evaluation": {name: report.accuracy for name, report in reports.items()},
-            "calibration": calibration.to_dict() if calibration else None,
-            "seconds": {name: round(value, 1) for name, value in job.seconds.items()},
-        },
-    )
+    result = {
+        "kept": kept,
+        "epochs": job.epochs,
+        "stopped_early": history.stopped_early,
+        "probe": asdict(training.probe_scores) if training.probe_scores else None,
+        "evaluation": {name: report.accuracy for name, report in reports.items()},
+        "calibration": calibration.to_dict() if calibration else None,
+        "seconds": {name: round(value, 1) for name, value in job.seconds.items()},
+    }
+    write_report(job.run, bundle, job.root, result)
+    write_json(job.run.result, result)
     return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
 
 
