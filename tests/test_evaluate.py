@@ -21,6 +21,7 @@ from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
 from xception_cli.evaluation.metrics import EvalReport
+from xception_cli.evaluation.report import PREDICTIONS
 from xception_cli.evaluation.selection import EvalImage, map_classes
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
@@ -29,7 +30,10 @@ from xception_cli.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 CLASSES = tuple(COLOURS)
-FILES = ["confusion.csv", "confusion.png", "metrics.json", "per_class.csv", "predictions.csv"]
+FILES = [
+    "calibration.png", "confusion.csv", "confusion.png", "coverage.csv", "metrics.json",
+    "per_class.csv", "predictions.csv",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +194,7 @@ def test_an_evaluation_leaves_exactly_its_files_and_no_absolute_path(model_file,
     assert [[int(cell) for cell in row[1:]] for row in rows] == report.to_dict()["confusion"]
     with (folder / "predictions.csv").open(newline="") as file:
         header = next(csv.reader(file))
-    columns = ["path", "true", "predicted", "correct", "error", "p:blue", "p:green", "p:red"]
-    assert header == columns
+    assert header == [*PREDICTIONS, "p:blue", "p:green", "p:red"]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     evaluate(run)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

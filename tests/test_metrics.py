@@ -9,11 +9,26 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from sklearn.metrics import balanced_accuracy_score, f1_score, top_k_accuracy_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    cohen_kappa_score,
+    f1_score,
+    matthews_corrcoef,
+    top_k_accuracy_score,
+)
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from xception_cli.evaluation.metrics import EvalFailure, EvalReport, measure, wilson_interval
-from xception_cli.evaluation.report import draw_confusion, headline, report_table
+from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.evaluation.metrics import EvalFailure, EvalReport, measure
+from xception_cli.evaluation.report import (
+    SCORES,
+    confused_line,
+    draw_confusion,
+    headline,
+    report_table,
+    scores_table,
+)
 
 
 def drawn(classes: int, images: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +56,20 @@ def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
     half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     low, high = wilson_interval(1, 2)
     full_low, full_high = wilson_interval(2, 2)
-    assert report.to_dict() == {
+    part_low, part_high = wilson_interval(2, 3)
+    one_low, one_high = wilson_interval(1, 1)
+    found = report.to_dict()
+    intervals = found.pop("intervals")
+    assert intervals.keys() == SCORES.keys() - {"calibration_error"}
+    assert intervals["top_k_accuracy"] is None
+    assert all(0 <= ends[0] <= found[name] <= ends[1] for name, ends in intervals.items() if ends)
+    for row in found["per_class"]:
+        assert row.pop("f1_low") is None or row["f1"] > 0
+        assert row.pop("f1_high") is None or row["f1"] > 0
+    # both classes are ranked without a mistake, in every resample
+    average = dict.fromkeys(("average_precision_low", "average_precision_high"))
+    average = {"average_precision": 1.0} | average
+    assert found == {
         "name": "val",
         "data": "photos",
         "images": 4,
@@ -52,22 +80,38 @@ def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
         "top_k": 3,
         "top_k_accuracy": None,
         "macro_recall": 0.75,
+        "macro_f1": pytest.approx((2 / 3 + 0.8) / 2),
+        "weighted_f1": pytest.approx((2 / 3 + 0.8) / 2),
+        "cohen_kappa": pytest.approx((0.75 - 0.5) / (1 - 0.5)),
+        "matthews": pytest.approx(2 / sqrt(12)),
+        "mean_average_precision": 1.0,
         "log_loss": pytest.approx(-(log(0.8) + log(0.4) + log(0.7) + log(0.6)) / 4),
+        "calibration_error": pytest.approx((0.2 + 0.5 + 0.3 + 0.4) / 4),
+        "answered": None,
+        "answered_correct": None,
         "per_class": [
             {
-                "name": "a", "n": 2, "precision": 1.0, "recall": 0.5, "recall_low": low,
-                "recall_high": high, "f1": pytest.approx(2 / 3),
+                "name": "a", "n": 2,
+                "precision": 1.0, "precision_low": one_low, "precision_high": one_high,
+                "recall": 0.5, "recall_low": low, "recall_high": high,
+                "f1": pytest.approx(2 / 3), **average,
             },
             {
-                "name": "b", "n": 2, "precision": pytest.approx(2 / 3), "recall": 1.0,
-                "recall_low": full_low, "recall_high": full_high, "f1": pytest.approx(0.8),
+                "name": "b", "n": 2,
+                "precision": pytest.approx(2 / 3), "precision_low": part_low,
+                "precision_high": part_high,
+                "recall": 1.0, "recall_low": full_low, "recall_high": full_high,
+                "f1": pytest.approx(0.8), **average,
             },
             {
-                "name": "c", "n": 0, "precision": None, "recall": None, "recall_low": None,
-                "recall_high": None, "f1": None,
+                "name": "c", "n": 0,
+                "precision": None, "precision_low": None, "precision_high": None,
+                "recall": None, "recall_low": None, "recall_high": None,
+                "f1": None, **dict.fromkeys(average),
             },
         ],
         "confusion": [[1, 1, 0], [0, 2, 0], [0, 0, 0]],
+        "confused": [{"true": "a", "predicted": "b", "n": 1, "part": 0.5}],
         "failures": [],
         "note": None,
     }  # fmt: skip
@@ -87,6 +131,11 @@ def test_the_numbers_equal_scikit_learns_and_those_of_other_labels_do_not():
             float(balanced_accuracy_score(labels, guesses)),
             float(sklearn_log_loss(labels, exact, labels=every)),
             *f1_score(labels, guesses, average=None).tolist(),
+            float(f1_score(labels, guesses, average="macro")),
+            float(f1_score(labels, guesses, average="weighted")),
+            float(cohen_kappa_score(labels, guesses)),
+            float(matthews_corrcoef(labels, guesses)),
+            float(average_precision_score(np.eye(12)[labels], exact, average="macro")),
         ]
 
     def measured(report: EvalReport) -> list[float]:
@@ -96,6 +145,11 @@ def test_the_numbers_equal_scikit_learns_and_those_of_other_labels_do_not():
             report.macro_recall,
             report.log_loss,
             *(row.f1 for row in report.per_class),
+            report.macro_f1,
+            report.weighted_f1,
+            report.cohen_kappa,
+            report.matthews,
+            report.mean_average_precision,
         ]
 
     report = measure(labels, probabilities, names(12), name="val")
@@ -122,6 +176,58 @@ def test_one_image_of_two_classes_is_measured(guessed: int, accuracy: float):
     assert (report.images, report.accuracy, report.macro_recall) == (1, accuracy, accuracy)
     assert 0 <= report.accuracy_low <= accuracy <= report.accuracy_high <= 1
     assert report.top_k_accuracy is None
+    # one image says nothing about chance, nor how another would fare
+    assert report.matthews is None
+    assert report.cohen_kappa == (None if guessed == 0 else 0)
+    assert set(report.intervals.values()) == {None}
+    assert report.macro_f1 == report.weighted_f1 == accuracy
+    assert len(report.confused) == guessed
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_every_interval_holds_its_number_and_is_the_same_every_time():
+    report = measure(*drawn(12, 89, seed=5), names(12), name="val")
+    assert report == measure(*drawn(12, 89, seed=5), names(12), name="val")
+    for name, (low, high) in report.intervals.items():
+        assert low < getattr(report, name) < high, name
+    narrow = measure(*drawn(12, 1000, seed=5), names(12), name="val").intervals["macro_f1"]
+    low, high = report.intervals["macro_f1"]
+    assert narrow[1] - narrow[0] < 0.5 * (high - low)
+    for row in report.per_class:
+        for name in ("precision", "recall", "f1", "average_precision"):
+            low, high = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
+            assert low is None or low <= getattr(row, name) <= high
+
+
+def test_the_most_confused_pairs_come_first():
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    guessed = np.array([1, 1, 0, 0, 2, 1, 2, 2, 0])
+    report = measure(labels, np.eye(3)[guessed] * 0.7 + 0.1, ["a", "b", "[c]\x1b"], name="x")
+    assert [(c.true, c.predicted, c.n, c.part) for c in report.confused] == [
+        ("a", "b", 2, 0.5),
+        ("b", "[c]\x1b", 1, 0.5),
+        ("[c]\x1b", "a", 1, pytest.approx(1 / 3)),
+    ]
+    assert confused_line(report) == "a for b (2), b for [c]\\x1b (1), [c]\\x1b for a (1)"
+    assert confused_line(measure(labels, np.eye(3)[labels], names(3), name="x")) is None
+
+
+def test_the_table_over_all_classes_has_every_number_with_its_interval():
+    report = measure(*drawn(12, 89), names(12), name="val")
+    output = StringIO()
+    Console(width=80, file=output).print(scores_table(report))
+    lines = output.getvalue().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert len(lines) == 2 + len(SCORES)
+    low, high = report.intervals["macro_f1"]
+    assert lines[4].split() == [
+        "macro",
+        "F1",
+        f"{report.macro_f1:.3f}",
+        f"{low:.3f}",
+        "to",
+        f"{high:.3f}",
+    ]
 
 
 def test_a_certain_mistake_has_a_finite_log_loss():

@@ -18,7 +18,13 @@ from xception_cli.errors import UsageError
 from xception_cli.files import from_csv
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.network import build_seeded_network
-from xception_cli.predict import Prediction, find_images, predict_images, write_predictions
+from xception_cli.predict import (
+    Prediction,
+    decide_unknown,
+    find_images,
+    predict_images,
+    write_predictions,
+)
 from xception_cli.runtime import Runtime
 
 
@@ -203,6 +209,35 @@ def test_json_lines_hold_the_exact_names_in_valid_utf8():
             "error": None,
         },
         {"path": "-bad\\xff.jpg", "classes": [], "probabilities": [], "error": "truncated"},
+    ]
+
+
+def test_answers_below_a_probability_are_refused_and_a_rule_of_the_model_is_asked_for(
+    bundle, photos
+):
+    (sure,) = predict_images(bundle, [photos / "red" / "0.jpg"], workers=0)
+    best = sure.probabilities[0]
+    for wanted, reason in ((best - 0.01, None), (best + 0.01, "not sure enough")):
+        rule = decide_unknown(bundle, str(wanted))
+        (found,) = predict_images(bundle, [sure.path], unknown=rule, workers=0)
+        assert found == replace(sure, unknown=reason)
+    assert found.to_dict()["unknown"] == "not sure enough"
+    assert decide_unknown(bundle, "off") is None
+    with pytest.raises(UsageError, match="no thresholds"):
+        decide_unknown(bundle, "auto")
+    for wanted in ("1.5", "nan", "often"):
+        with pytest.raises(UsageError, match="expected off, auto or 0 to 1"):
+            decide_unknown(bundle, wanted)
+
+
+def test_the_csv_says_why_an_answer_is_not_given_where_that_was_asked():
+    refused = Prediction(Path("c.jpg"), ("x",), (0.4,), unknown="not sure enough")
+    write_predictions(iter([*PREDICTIONS, refused]), Path("out.csv"), with_unknown=True)
+    assert Path("out.csv").read_text(encoding="utf-8").splitlines() == [
+        "path,error,unknown,class_1,probability_1,class_2,probability_2",
+        '"a,b.jpg",,,x,0.75,\'=1+1,0.25',
+        "'-bad\\xff.jpg,truncated,,,,,",
+        "c.jpg,,not sure enough,x,0.4,,",
     ]
 
 

@@ -15,8 +15,11 @@ from safetensors.torch import load_file
 
 from xception_cli.config import TrainConfig, read_toml, resolve
 from xception_cli.errors import ArtifactError, DataError, DivergedError, UsageError
+from xception_cli.evaluation.evaluate import run_evaluation
+from xception_cli.model.bundle import load_model
 from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment
 from xception_cli.rundir import read_json
+from xception_cli.runtime import decide_runtime
 from xception_cli.training.run import run_training
 
 
@@ -24,7 +27,10 @@ def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-EVALUATION = {"metrics.json", "per_class.csv", "confusion.csv", "predictions.csv", "confusion.png"}
+EVALUATION = {
+    "metrics.json", "per_class.csv", "confusion.csv", "predictions.csv", "coverage.csv",
+    "confusion.png", "calibration.png",
+}  # fmt: skip
 
 
 def test_a_run_leaves_exactly_these_files(settings: dict[str, Any], photos: Path) -> None:
@@ -41,6 +47,7 @@ def test_a_run_leaves_exactly_these_files(settings: dict[str, Any], photos: Path
         "metrics.jsonl",
         "train.log",
         "model.safetensors",
+        "report.html",
         "result.json",
         *(f"checkpoints/{name}" for name in state),
         *(f"eval/val/{name}" for name in EVALUATION),
@@ -63,11 +70,32 @@ def test_a_run_that_stops_at_the_probe_has_no_training_state(settings: dict[str,
         "issues.csv",
         "train.log",
         "model.safetensors",
+        "report.html",
         "result.json",
         *(f"eval/val/{name}" for name in EVALUATION),
         *(f"eval/test/{name}" for name in EVALUATION),
     }
     assert result.kept == "the linear probe"
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "exit", "all"])
+def test_the_kept_model_is_calibrated_and_its_file_evaluates_to_the_same_bytes(
+    settings: dict[str, Any], unfreeze: str
+) -> None:
+    run = train_run(settings | {"unfreeze": unfreeze, "epochs": 1}).run
+    calibration = read_json(run.result)["calibration"]
+    bundle = load_model(run.model, decide_runtime(device="cpu", precision="fp32"))
+    assert bundle.temperature == calibration["temperature"] != 1.0
+    assert bundle.unknown is not None
+    assert bundle.unknown.distance == calibration["distance"]
+    assert len(bundle.unknown.reference.levels) == read_json(run.info)["images"]["train"]
+    report = read_json(run.evaluation("val") / "metrics.json")
+    assert report["answered"] == round(calibration["coverage"] * report["images"])
+    before = {path: path.read_bytes() for path in run.evaluation("val").iterdir()}
+    run_evaluation(
+        run, data=None, split="val", ignore_extra_classes=False, runtime=bundle.runtime, workers=0
+    )
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_the_config_of_a_run_repeats_it_byte_for_byte_whatever_the_workers(

@@ -178,7 +178,13 @@ def evaluate(
 
     from xception_cli.data.loading import default_workers
     from xception_cli.evaluation.evaluate import run_evaluation
-    from xception_cli.evaluation.report import headline, report_table
+    from xception_cli.evaluation.report import (
+        answered_line,
+        confused_line,
+        headline,
+        report_table,
+        scores_table,
+    )
     from xception_cli.runtime import decide_runtime
 
     runtime = decide_runtime(device=device)
@@ -192,8 +198,17 @@ def evaluate(
         runtime=runtime,
         workers=default_workers(runtime.device) if workers is None else workers,
     )
-    emit(json.dumps(report.to_dict()) if as_json else report_table(report))
+    for part in (
+        [json.dumps(report.to_dict())]
+        if as_json
+        else [report_table(report), "", scores_table(report)]
+    ):
+        emit(part)
     say(f"result    {headline(report)}", style="bold")
+    if confused := confused_line(report):
+        say(f"confused  {confused}")
+    if answered := answered_line(report):
+        say(f"unknown   {answered}")
     if report.note:
         say(f"note      {report.note}")
     say(f"files     {show(chosen.evaluation(report.name))}")
@@ -216,6 +231,17 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="Write to this .csv or .jsonl file instead.")
     ] = None,
+    unknown: Annotated[
+        str,
+        typer.Option(
+            metavar="off|auto|P",
+            help="Say `unknown`: auto by the model's own thresholds, P below this probability.",
+        ),
+    ] = "off",
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="Draw what the answer rests on over each photo, into this folder."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
@@ -228,19 +254,29 @@ def predict(
     chosen = model if model is not None else find_run(run).model
 
     from xception_cli.data.loading import default_workers
+    from xception_cli.evaluation.explain import check_folder, write_explanation
     from xception_cli.model.bundle import load_model
-    from xception_cli.predict import check_output, find_images, predict_images, write_predictions
+    from xception_cli.predict import (
+        check_output,
+        decide_unknown,
+        find_images,
+        predict_images,
+        write_predictions,
+    )
     from xception_cli.runtime import decide_runtime
 
     images = find_images(paths)
     if output is not None:
         check_output(output)
+    if explain is not None:
+        check_folder(explain)
     if run is None and model is None:
         say(f"run       {show(chosen.parent)} (the latest)")
     runtime = decide_runtime(device=device)
     bundle = load_model(chosen, runtime)
+    rule = decide_unknown(bundle, unknown)
     count = default_workers(runtime.device) if workers is None else workers
-    predictions = predict_images(bundle, images, top=top, workers=count)
+    predictions = predict_images(bundle, images, top=top, unknown=rule, workers=count)
     failed = 0
 
     def counted() -> typing.Iterator[Any]:
@@ -248,13 +284,18 @@ def predict(
         for prediction in predictions:
             failed += prediction.error is not None
             yield prediction
+            if explain is not None and prediction.error is None:
+                label = bundle.classes.index(prediction.classes[0])
+                write_explanation(bundle, prediction.path, label, explain)
 
     if output is not None:
-        write_predictions(counted(), output)
+        write_predictions(counted(), output, with_unknown=rule is not None)
         say(f"written   {show(output)}: {len(images)} images")
     else:
         for prediction in counted():
             emit(json.dumps(prediction.to_dict()) if as_json else _prediction_line(prediction))
+    if explain is not None:
+        say(f"explained {show(explain)}: brighter is what the first class rests on")
     if failed:
         fail(f"{failed} of {len(images)} images could not be read", None)
         raise typer.Exit(3)
@@ -265,7 +306,90 @@ def _prediction_line(prediction: Any) -> str:
     if prediction.error is not None:
         return f"{path}: error: {show(prediction.error)}"
     pairs = zip(prediction.classes, prediction.probabilities, strict=True)
-    return f"{path}: " + ", ".join(f"{show(name)} {value:.1%}" for name, value in pairs)
+    named = ", ".join(f"{show(name)} {value:.1%}" for name, value in pairs)
+    if prediction.unknown is not None:
+        return f"{path}: unknown ({prediction.unknown}); nearest: {named}"
+    return f"{path}: {named}"
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_A RUN_B...", help="The first is compared with.")
+    ],
+    on: Annotated[
+        str | None,
+        typer.Option(help="Which evaluation, by its folder in eval/ (default: test, else val)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per pair.")] = False,
+) -> None:
+    """Compare runs on the same images: who is right where, and could it be chance."""
+    from xception_cli.rundir import find_run
+
+    if len(runs) < 2:
+        raise UsageError("one run has nothing to be compared with", hint="xception compare A B")
+    first, *others = [find_run(run) for run in runs]
+
+    from xception_cli.evaluation.compare import (
+        choose_evaluation,
+        compare_runs,
+        comparison_tables,
+        verdict,
+    )
+
+    name = choose_evaluation([first, *others], on)
+    for other in others:
+        comparison = compare_runs(first, other, name)
+        parts: list[Any] = [json.dumps(comparison.to_dict())]
+        if not as_json:
+            parts = [part for table in comparison_tables(comparison) for part in (table, "")][:-1]
+        for part in parts:
+            emit(part)
+        if comparison.unmatched:
+            say(f"note      {comparison.unmatched} images of {name} were scored by one run only")
+        say(f"result    {show(other.path)}: {verdict(comparison)}", style="bold")
+
+
+@app.command()
+def report(
+    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the run's photos are now, if they moved.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
+) -> None:
+    """Draw a run's report.html again."""
+    from xception_cli.rundir import find_run, read_json
+
+    chosen = find_run(run)
+    result = read_json(chosen.result)
+
+    from xception_cli.evaluation.page import write_report
+    from xception_cli.model.bundle import load_model
+    from xception_cli.runtime import decide_runtime
+
+    bundle = load_model(chosen.model, decide_runtime(device=device))
+    write_report(chosen, bundle, data or Path(chosen.read_info()["data"]), result)
+    emit(str(chosen.report))
+    say("next: open it in a browser")
+
+
+@app.command("runs")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of run folders.")] = Path(
+        "runs"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per run.")] = False,
+) -> None:
+    """List runs with their key figures, the latest first."""
+    from xception_cli.evaluation import runs
+
+    found = runs.list_runs(folder)
+    for part in (
+        [json.dumps(run.to_dict()) for run in found] if as_json else [runs.runs_table(found)]
+    ):
+        emit(part)
+    say("next: xception compare RUN_A RUN_B")
 
 
 @app.command()

@@ -198,6 +198,15 @@ class TrainConfig:
         "over 3 times the images of the smallest, else accuracy.",
         group="Training",
     )
+    target_precision: float = _setting(
+        0.98,
+        "Part of the answers that shall be right when `predict --unknown auto` may refuse some; "
+        "the threshold for it is chosen on val.",
+        group="Training",
+        at_least=0.01,
+        at_most=1.0,
+        resumable=True,
+    )
     budget: str | None = _setting(
         None,
         "Time for the whole run, as 90s, 10m or 2h: what is not given is chosen to fit into it. "

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from xception_cli.data.loading import (
 from xception_cli.errors import UsageError
 from xception_cli.files import to_csv, utf8, write_durably
 from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.unknown import UNSURE, UnknownRule
+
+Array = NDArray[np.float32]
 
 _OUTPUTS = (".csv", ".jsonl")
 
@@ -36,21 +40,39 @@ class Prediction:
         classes: Names, the most probable first; empty if there is an error.
         probabilities: Of each of these classes, in 0..1.
         error: Why there is no prediction, else None.
+        unknown: Why the best class is not an answer, where that was asked; else None.
     """
 
     path: Path
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     error: str | None = None
+    unknown: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         r"""Return plain data that JSON can hold; names that are not UTF-8 are written `\xNN`."""
-        return {
+        data = {
             "path": utf8(str(self.path)),
             "classes": [utf8(name) for name in self.classes],
             "probabilities": [float(f"{p:.6g}") for p in self.probabilities],
             "error": None if self.error is None else utf8(self.error),
         }
+        return data if self.unknown is None else data | {"unknown": self.unknown}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the network says of one picture.
+
+    Attributes:
+        logits: `(classes,)`, without the temperature.
+        probabilities: `(classes,)`, calibrated by it.
+        features: `(2048,)`, what the head sees.
+    """
+
+    logits: Array
+    probabilities: Array
+    features: Array
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -101,11 +123,46 @@ def _matching(pattern: str) -> list[Path]:
     return sorted(images)
 
 
+def decide_unknown(bundle: ModelBundle, wanted: str) -> UnknownRule | float | None:
+    """Return when answers are refused: the model's own rule, or below a probability.
+
+    Args:
+        bundle: The model.
+        wanted: `off`, `auto` or a probability.
+
+    Raises:
+        UsageError: It is something else, or the model was never calibrated.
+    """
+    if wanted == "off":
+        return None
+    if wanted == "auto":
+        if bundle.unknown is None:
+            raise UsageError(
+                "this model has no thresholds for `unknown`: its training did not end by itself",
+                hint="--unknown 0.8 refuses answers of a smaller probability",
+            )
+        return bundle.unknown
+    try:
+        probability = float(wanted)
+    except ValueError:
+        probability = -1.0
+    if not 0 <= probability <= 1:
+        raise UsageError(f"unknown is {show(repr(wanted))}, expected off, auto or 0 to 1")
+    return probability
+
+
+def _refusal(rule: UnknownRule | float | None, probability: float, features: Array) -> str | None:
+    if isinstance(rule, UnknownRule):
+        return rule.judge(probability, features)
+    return UNSURE if rule is not None and probability < rule else None
+
+
 def predict_images(
     bundle: ModelBundle,
     paths: Sequence[Path],
     *,
     top: int = 5,
+    unknown: UnknownRule | float | None = None,
     workers: int,
     batch_size: int = BATCH,
 ) -> Iterator[Prediction]:
@@ -115,6 +172,7 @@ def predict_images(
         bundle: The model.
         paths: Image files.
         top: Classes to name for each, at most all of them.
+        unknown: When to say that a picture is none of them, see `decide_unknown`.
         workers: Processes that decode; changes no number.
         batch_size: Images per pass through the network.
 
@@ -131,15 +189,19 @@ def predict_images(
         if isinstance(outcome, str):
             yield Prediction(path, (), (), outcome)
             continue
-        best = np.argsort(-outcome, kind="stable")[:top]
+        probabilities = outcome.probabilities
+        best = np.argsort(-probabilities, kind="stable")[:top]
         yield Prediction(
-            path, tuple(bundle.classes[label] for label in best), tuple(outcome[best].tolist())
+            path,
+            tuple(bundle.classes[label] for label in best),
+            tuple(probabilities[best].tolist()),
+            unknown=_refusal(unknown, float(probabilities[best[0]]), outcome.features),
         )
 
 
 def classify(
     bundle: ModelBundle, root: Path, paths: Sequence[str], *, workers: int, batch_size: int
-) -> Iterator[NDArray[np.float32] | str]:
+) -> Iterator[Outcome | str]:
     """Stream images through a model.
 
     Args:
@@ -150,7 +212,7 @@ def classify(
         batch_size: Images per pass through the network.
 
     Yields:
-        For each path, in order: `(classes,)` probabilities, or why there are none.
+        For each path, in order: what the network says, or why it says nothing.
 
     Raises:
         MachineError: A process that decodes died.
@@ -171,10 +233,12 @@ def classify(
         pin_memory=bundle.runtime.device.type == "cuda",
     )
     for batch in read_batches(loader):
-        outcomes: dict[int, NDArray[np.float32] | str] = dict(batch.failures)
+        outcomes: dict[int, Outcome | str] = dict(batch.failures)
         if len(batch.indices):
-            probabilities = bundle.probabilities(batch.pixels).numpy()
-            outcomes |= dict(zip(batch.indices.tolist(), probabilities, strict=True))
+            logits, features = bundle.outputs(batch.pixels)
+            rows = (logits, bundle.calibrated(logits), features)
+            said = zip(*(row.numpy() for row in rows), strict=True)
+            outcomes |= dict(zip(batch.indices.tolist(), starmap(Outcome, said), strict=True))
         for index in sorted(outcomes):
             yield outcomes[index]
 
@@ -200,12 +264,15 @@ def check_output(path: Path) -> None:
         )
 
 
-def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
+def write_predictions(
+    predictions: Iterable[Prediction], path: Path, *, with_unknown: bool = False
+) -> None:
     """Write predictions as CSV (path, error, class_1, probability_1, ...) or as JSON lines.
 
     Args:
         predictions: Taken one by one, after the path was checked.
         path: A new file, .csv or .jsonl.
+        with_unknown: A column of the CSV says, behind the error, why an answer is not given.
 
     Raises:
         UsageError: See `check_output`.
@@ -219,9 +286,10 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     rows: list[list[object]] = []
     for p in predictions:
         best = zip(p.classes, p.probabilities, strict=True)
-        rows.append([str(p.path), p.error, *(cell for pair in best for cell in pair)])
-    width = max((len(row) for row in rows), default=2)
-    header = ["path", "error"]
-    for rank in range(1, width // 2):
+        judged = [p.unknown] if with_unknown else []
+        rows.append([str(p.path), p.error, *judged, *(cell for pair in best for cell in pair)])
+    header = ["path", "error", "unknown"] if with_unknown else ["path", "error"]
+    width = max((len(row) for row in rows), default=len(header))
+    for rank in range(1, (width - len(header)) // 2 + 1):
         header += [f"class_{rank}", f"probability_{rank}"]
     write_durably(path, to_csv(header, (row + [None] * (width - len(row)) for row in rows)))

@@ -62,6 +62,11 @@ class RunDir:
         return self.path / "model.safetensors"
 
     @property
+    def report(self) -> Path:
+        """One page with everything, to look at."""
+        return self.path / "report.html"
+
+    @property
     def result(self) -> Path:
         """Written last: the run ended by itself."""
         return self.path / "result.json"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xception_cli.check.report import ClassGain, Curve, Point
-from xception_cli.evaluation.metrics import wilson_interval
+from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.probe import cross_validate
 
 FRACTIONS = (0.12, 0.25, 0.5, 1.0)

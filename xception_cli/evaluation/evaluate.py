@@ -1,9 +1,10 @@
 """run_evaluation: how good a model is on a split of its run, or on another folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from xception_cli.console import screen, show
 from xception_cli.data.loading import BATCH
@@ -12,7 +13,7 @@ from xception_cli.evaluation.metrics import EvalFailure, EvalReport, measure
 from xception_cli.evaluation.report import EvalRow, write_evaluation
 from xception_cli.evaluation.selection import EvalImage, select_images
 from xception_cli.model.bundle import ModelBundle, load_model
-from xception_cli.predict import classify
+from xception_cli.predict import Outcome, classify
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
 
@@ -99,43 +100,84 @@ def evaluate_images(
         DataError: No image could be scored.
         MachineError: A process that decodes died.
     """
+    outcomes = compute_outcomes(bundle, root, images, workers=workers, batch_size=batch_size)
+    return report_outcomes(bundle, images, outcomes, name=name, note=note, data=data)
+
+
+def compute_outcomes(
+    bundle: ModelBundle,
+    root: Path,
+    images: Sequence[EvalImage],
+    *,
+    workers: int,
+    batch_size: int = BATCH,
+) -> list[Outcome | str]:
+    """Run images through a model; see `evaluate_images`.
+
+    Returns:
+        For each image, in order: what the network says, or why it says nothing.
+
+    Raises:
+        MachineError: A process that decodes died.
+    """
+    sound = [image.path for image in images if image.problem is None]
+    computed = classify(bundle, root, sound, workers=workers, batch_size=batch_size)
+    outcomes: list[Outcome | str] = []
     with screen.bar("evaluating", len(images)) as bar:
-        rows = []
-        for row in _score(bundle, root, images, workers=workers, batch_size=batch_size):
-            rows.append(row)
+        for image in images:
+            outcomes.append(next(computed) if image.problem is None else image.problem)
             bar.advance(1)
+    return outcomes
+
+
+def report_outcomes(
+    bundle: ModelBundle,
+    images: Sequence[EvalImage],
+    outcomes: Sequence[Outcome | str],
+    *,
+    name: str,
+    note: str | None = None,
+    data: str = "",
+) -> tuple[EvalReport, list[EvalRow]]:
+    """Measure a model on what it said of images; see `evaluate_images`.
+
+    Its temperature may be another than the one that the outcomes were computed with.
+    """
+    pairs = list(zip(images, outcomes, strict=True))
+    rows = [_row(bundle, image, outcome) for image, outcome in pairs]
     failures = [EvalFailure(row.path, row.error) for row in rows if row.error is not None]
     if len(failures) == len(rows):
         shown = [f"\n  {show(f.path)}: {show(f.reason)}" for f in failures[:_SHOWN]]
         raise DataError(f"none of {len(images)} images could be evaluated{''.join(shown)}")
     scored = [pair for pair in zip(images, rows, strict=True) if pair[1].error is None]
+    answered = np.array([row.unknown is None for _, row in scored])
     report = measure(
         np.array([image.label for image, _ in scored]),
         np.array([row.probabilities for _, row in scored]),
         bundle.classes,
         name=name,
         data=data,
+        answered=answered if bundle.unknown is not None else None,
         failures=failures,
         note=note,
     )
     return report, rows
 
 
-def _score(
-    bundle: ModelBundle,
-    root: Path,
-    images: Sequence[EvalImage],
-    *,
-    workers: int,
-    batch_size: int,
-) -> Iterator[EvalRow]:
-    sound = [image.path for image in images if image.problem is None]
-    outcomes = classify(bundle, root, sound, workers=workers, batch_size=batch_size)
-    for image in images:
-        outcome = next(outcomes) if image.problem is None else image.problem
-        true = bundle.classes[image.label]
-        if isinstance(outcome, str):
-            yield EvalRow(image.path, true, None, (), outcome)
-        else:
-            predicted = bundle.classes[int(outcome.argmax())]
-            yield EvalRow(image.path, true, predicted, tuple(outcome.tolist()))
+def _row(bundle: ModelBundle, image: EvalImage, outcome: Outcome | str) -> EvalRow:
+    true = bundle.classes[image.label]
+    if isinstance(outcome, str):
+        return EvalRow(image.path, true, None, (), outcome, digest=image.digest)
+    probabilities = bundle.calibrated(torch.from_numpy(outcome.logits)[None])[0].numpy()
+    best = int(probabilities.argmax())
+    unknown = None
+    if bundle.unknown is not None:
+        unknown = bundle.unknown.judge(float(probabilities[best]), outcome.features)
+    return EvalRow(
+        image.path,
+        true,
+        bundle.classes[best],
+        tuple(probabilities.tolist()),
+        unknown=unknown,
+        digest=image.digest,
+    )

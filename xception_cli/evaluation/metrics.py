@@ -1,40 +1,92 @@
-"""What an evaluation measures: accuracy and recall with their intervals, and the confusions."""
+"""What an evaluation measures: each number with its 95 % interval, and the confusions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    average_precision_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+)
 
+from xception_cli.evaluation.calibration import calibration_error
+from xception_cli.evaluation.intervals import (
+    Interval,
+    Tallies,
+    average_precision_draws,
+    percentile_interval,
+    tally,
+    wilson_interval,
+)
 from xception_cli.files import utf8
 
 TOP = 5  # images whose class is among this many best guesses; the field's habit
+_PAIRS = 20  # most confused pairs that are listed; the confusion matrix has them all
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
     """How one class fared; what cannot be measured is None.
 
+    `_low` and `_high` are the ends of the 95 % interval: Wilson's, of f1 and average precision the
+    bootstrap's.
+
     Attributes:
         name: The class.
         n: Its images (the support).
         precision: Part of the images given this class that are of it; None if none was given it.
+        precision_low: Its interval's lower end, as for the following.
+        precision_high: Its upper end.
         recall: Part of its images that were recognised.
-        recall_low: Lower end of the 95 % Wilson interval of recall.
+        recall_low: Lower end.
         recall_high: Upper end.
         f1: Harmonic mean of precision and recall.
+        f1_low: Lower end.
+        f1_high: Upper end.
+        average_precision: Area under the curve of precision over recall, by this class's
+            probability.
+        average_precision_low: Lower end.
+        average_precision_high: Upper end.
     """
 
     name: str
     n: int
-    precision: float | None
-    recall: float | None
-    recall_low: float | None
-    recall_high: float | None
-    f1: float | None
+    precision: float | None = None
+    precision_low: float | None = None
+    precision_high: float | None = None
+    recall: float | None = None
+    recall_low: float | None = None
+    recall_high: float | None = None
+    f1: float | None = None
+    f1_low: float | None = None
+    f1_high: float | None = None
+    average_precision: float | None = None
+    average_precision_low: float | None = None
+    average_precision_high: float | None = None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One class taken for another.
+
+    Attributes:
+        true: What the images show.
+        predicted: What they were taken for.
+        n: How many.
+        part: Of the images of the true class.
+    """
+
+    true: str
+    predicted: str
+    n: int
+    part: float
 
 
 @dataclass(frozen=True)
@@ -64,10 +116,22 @@ class EvalReport:
         accuracy_high: Upper end.
         top_k: k of `top_k_accuracy`: 5, or the number of classes if that is less.
         top_k_accuracy: Part whose class is among the k best guesses; None where every class is.
-        macro_recall: Mean recall of the classes that have images.
+        macro_recall: Mean recall of the classes that have images (balanced accuracy).
+        macro_f1: Mean F1 of the classes that have images.
+        weighted_f1: The same, each class weighted by its images.
+        cohen_kappa: How much better than chance: 0 is chance, 1 is perfect; None if undefined.
+        matthews: Matthews correlation of classes and guesses; None if either is always the same.
+        mean_average_precision: Mean of the classes' average precision.
         log_loss: Mean negative logarithm of the right class's probability, in nats.
+        calibration_error: Expected calibration error: mean gap between the best class's
+            probability and how often it is right.
+        answered: Images that `predict --unknown auto` would answer; None if the model has no rule.
+        answered_correct: How many of these answers are right.
+        intervals: 95 % intervals of the numbers above by their names; None where resampling says
+            nothing, for instance when every image is right.
         per_class: One for each class of the model, in its order.
         confusion: Counts by true class (row) and predicted class (column).
+        confused: The most confused pairs of classes, the most frequent first.
         failures: Images that could not be scored.
         note: What the reader must know about these numbers.
     """
@@ -82,9 +146,19 @@ class EvalReport:
     top_k: int
     top_k_accuracy: float | None
     macro_recall: float
+    macro_f1: float
+    weighted_f1: float
+    cohen_kappa: float | None
+    matthews: float | None
+    mean_average_precision: float
     log_loss: float
+    calibration_error: float
+    answered: int | None
+    answered_correct: int | None
+    intervals: Mapping[str, Interval | None]
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
+    confused: tuple[Confusion, ...] = ()
     failures: tuple[EvalFailure, ...] = ()
     note: str | None = None
 
@@ -95,13 +169,14 @@ class EvalReport:
         data["per_class"] = [{**row, "name": utf8(row["name"])} for row in data["per_class"]]
         data["failures"] = [{name: utf8(v) for name, v in f.items()} for f in data["failures"]]
         data["confusion"] = [list(row) for row in self.confusion]
+        data["confused"] = [
+            {**pair, "true": utf8(pair["true"]), "predicted": utf8(pair["predicted"])}
+            for pair in data["confused"]
+        ]
+        data["intervals"] = {
+            name: None if ends is None else list(ends) for name, ends in self.intervals.items()
+        }
         return data
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a proportion (Wilson 1927); `trials` is over 0."""
-    interval = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def measure(
@@ -111,6 +186,7 @@ def measure(
     *,
     name: str,
     data: str = "",
+    answered: NDArray[np.bool_] | None = None,
     failures: Sequence[EvalFailure] = (),
     note: str | None = None,
 ) -> EvalReport:
@@ -122,20 +198,31 @@ def measure(
         classes: Names; two or more. A class without images has n = 0 and no numbers.
         name: See `EvalReport`, as for the following.
         data: The folder.
+        answered: `(images,)`, whether `--unknown auto` would answer.
         failures: Images that could not be scored.
         note: What the reader must know.
     """
     # The first of equal probabilities wins, in the guess and among the k best alike.
     guesses = np.argsort(-probabilities, axis=1, kind="stable")
-    hits = guesses == labels[:, None]
-    correct, k = int(hits[:, 0].sum()), min(TOP, len(classes))
-    accuracy_low, accuracy_high = wilson_interval(correct, len(labels))
-    per_class = _per_class(labels, guesses[:, 0], classes)
-    recalls = [row.recall for row in per_class if row.recall is not None]
-    every = np.arange(len(classes))
-    confusion = confusion_matrix(labels, guesses[:, 0], labels=every).tolist()
+    hits, guessed = guesses == labels[:, None], guesses[:, 0]
+    correct, k, every = int(hits[:, 0].sum()), min(TOP, len(classes)), np.arange(len(classes))
     # float32 rows sum to 1 within 1e-7; scikit-learn wants it closer.
     exact = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+    tallies = tally(labels, guessed, _losses(labels, exact), len(classes))
+    ranked = average_precision_draws(labels, exact)
+    confusion = confusion_matrix(labels, guessed, labels=every)
+    per_class = _per_class(labels, guessed, exact, classes, tallies, ranked)
+    present = np.unique(labels)
+    accuracy_low, accuracy_high = wilson_interval(correct, len(labels))
+    in_top = int(hits[:, :k].any(axis=1).sum()) if k < len(classes) else None
+    intervals = {
+        "top_k_accuracy": None if in_top is None else wilson_interval(in_top, len(labels)),
+        "mean_average_precision": percentile_interval(ranked[:, present].mean(axis=1))
+        if len(ranked)
+        else None,
+    }
+    for statistic in _RESAMPLED:
+        intervals[statistic] = percentile_interval(getattr(tallies, statistic))
     return EvalReport(
         name=name,
         data=data,
@@ -145,38 +232,98 @@ def measure(
         accuracy_low=accuracy_low,
         accuracy_high=accuracy_high,
         top_k=k,
-        top_k_accuracy=float(hits[:, :k].any(axis=1).mean()) if k < len(classes) else None,
-        macro_recall=float(np.mean(recalls)),
+        top_k_accuracy=None if in_top is None else in_top / len(labels),
+        macro_recall=_mean([row.recall for row in per_class]),
+        macro_f1=_mean([row.f1 for row in per_class]),
+        weighted_f1=float(f1_score(labels, guessed, average="weighted", zero_division=0)),
+        cohen_kappa=_kappa(labels, guessed),
+        matthews=None
+        if len(present) == 1 or np.ptp(guessed) == 0
+        else float(matthews_corrcoef(labels, guessed)),
+        mean_average_precision=_mean([row.average_precision for row in per_class]),
         log_loss=float(log_loss(labels, exact, labels=every)),
+        calibration_error=calibration_error(exact, labels),
+        answered=None if answered is None else int(answered.sum()),
+        answered_correct=None if answered is None else int((answered & hits[:, 0]).sum()),
+        intervals=intervals,
         per_class=per_class,
-        confusion=tuple(tuple(row) for row in confusion),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        confused=_confused(confusion, classes),
         failures=tuple(failures),
         note=note,
     )
 
 
+_RESAMPLED = ("macro_recall", "macro_f1", "weighted_f1", "cohen_kappa", "matthews", "log_loss")
+
+
+def _losses(labels: NDArray[np.int64], exact: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what each image adds to the log loss, clipped as scikit-learn clips."""
+    right = exact[np.arange(len(labels)), labels]
+    losses: NDArray[np.float64] = -np.log(np.clip(right, np.finfo(np.float64).eps, 1))
+    return losses
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    return float(np.mean([value for value in values if value is not None]))
+
+
+def _kappa(labels: NDArray[np.int64], guessed: NDArray[np.int64]) -> float | None:
+    if len(np.unique(np.concatenate([labels, guessed]))) == 1:  # chance would be right as often
+        return None
+    return float(cohen_kappa_score(labels, guessed))
+
+
+def _confused(confusion: NDArray[np.int64], classes: Sequence[str]) -> tuple[Confusion, ...]:
+    totals = confusion.sum(axis=1)
+    pairs = []
+    for row, column in np.argwhere(confusion):
+        if row != column:
+            n = int(confusion[row, column])
+            pairs.append(Confusion(classes[row], classes[column], n, float(n / totals[row])))
+    return tuple(sorted(pairs, key=lambda pair: (-pair.n, -pair.part))[:_PAIRS])
+
+
 def _per_class(
-    labels: NDArray[np.int64], guessed: NDArray[np.int64], classes: Sequence[str]
+    labels: NDArray[np.int64],
+    guessed: NDArray[np.int64],
+    exact: NDArray[np.float64],
+    classes: Sequence[str],
+    tallies: Tallies,
+    ranked: NDArray[np.float64],
 ) -> tuple[ClassMetrics, ...]:
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, guessed, labels=np.arange(len(classes)), zero_division=np.nan
     )
     rows = []
     for label, name in enumerate(classes):
-        n = int(support[label])
+        n, given = int(support[label]), int(np.sum(guessed == label))
         if n == 0:
-            rows.append(ClassMetrics(name, 0, None, None, None, None, None))
+            rows.append(ClassMetrics(name, 0))
             continue
         recognised = int(np.sum((labels == label) & (guessed == label)))
-        never_guessed = np.isnan(precision[label])
+        precision_low, precision_high = (
+            wilson_interval(recognised, given) if given else (None, None)
+        )
+        recall_low, recall_high = wilson_interval(recognised, n)
+        f1_low, f1_high = percentile_interval(tallies.f1[:, label]) or (None, None)
+        average_low, average_high = percentile_interval(ranked[:, label]) or (None, None)
         rows.append(
             ClassMetrics(
-                name,
-                n,
-                None if never_guessed else float(precision[label]),
-                float(recall[label]),
-                *wilson_interval(recognised, n),
-                float(f1[label]),
+                name=name,
+                n=n,
+                precision=float(precision[label]) if given else None,
+                precision_low=precision_low,
+                precision_high=precision_high,
+                recall=float(recall[label]),
+                recall_low=recall_low,
+                recall_high=recall_high,
+                f1=float(f1[label]),
+                f1_low=f1_low,
+                f1_high=f1_high,
+                average_precision=float(average_precision_score(labels == label, exact[:, label])),
+                average_precision_low=average_low,
+                average_precision_high=average_high,
             )
         )
     return tuple(rows)

@@ -1,7 +1,7 @@
 """An evaluation for people: headline, table, CSV files and the picture of its confusions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from io import BytesIO
 from pathlib import Path
 
@@ -15,12 +15,30 @@ from rich.table import Table
 
 from xception_cli.console import new_table, show
 from xception_cli.errors import MachineError
+from xception_cli.evaluation.calibration_plot import coverage_csv, draw_calibration
+from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.evaluation.metrics import ClassMetrics, EvalReport
 from xception_cli.files import to_csv, utf8, write_durably
 from xception_cli.rundir import write_json
 
 NOT_MEASURED = "n/a"
+# Columns of predictions.csv before the probabilities, `p:` and the class.
+PREDICTIONS = ("path", "digest", "true", "predicted", "correct", "unknown", "error")
 
+# What is measured over all classes beside accuracy, as it is called on the screen.
+SCORES = {
+    "top_k_accuracy": "top-{k} accuracy",
+    "macro_recall": "macro recall (balanced accuracy)",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "cohen_kappa": "Cohen's kappa",
+    "matthews": "Matthews correlation",
+    "mean_average_precision": "mean average precision",
+    "log_loss": "log loss",
+    "calibration_error": "expected calibration error",
+}
+_IN_PERCENT = {"top_k_accuracy", "macro_recall"}
+_CONFUSED = 3  # most confused pairs that are said
 _NUMBERED = 20  # classes up to which the cells of the picture hold their counts
 _LABELLED = 120  # class names that fit along an axis
 _LONGEST_LABEL = 24  # characters
@@ -37,6 +55,8 @@ class EvalRow:
         predicted: The most probable class; None if it could not be scored.
         probabilities: Of every class, in the model's order; empty if it could not be scored.
         error: Why it could not be scored.
+        unknown: Why `predict --unknown auto` would not give this answer; None if it would.
+        digest: Of its content; empty if it is not known.
     """
 
     path: str
@@ -44,6 +64,8 @@ class EvalRow:
     predicted: str | None
     probabilities: tuple[float, ...]
     error: str | None = None
+    unknown: str | None = None
+    digest: str = ""
 
 
 def headline(report: EvalReport) -> str:
@@ -87,12 +109,68 @@ def report_table(report: EvalReport) -> Table:
     return table
 
 
+def scores_table(report: EvalReport) -> Table:
+    """Make the table of what was measured over all classes, each with its interval."""
+    table = new_table("over all classes", ">value", ">95 % interval")
+    table.add_row(
+        "accuracy",
+        _percent(report.accuracy),
+        _interval(report.accuracy_low, report.accuracy_high),
+    )
+    for name, title in SCORES.items():
+        value, ends = getattr(report, name), report.intervals.get(name)
+        if name == "top_k_accuracy" and value is None:
+            continue
+        in_percent = name in _IN_PERCENT
+        table.add_row(
+            title.format(k=report.top_k),
+            _percent(value) if in_percent else _plain(value),
+            (_interval if in_percent else _plain_interval)(*(ends or (None, None))),
+        )
+    return table
+
+
+def answered_line(report: EvalReport) -> str | None:
+    """Say what `predict --unknown auto` would do; None if the model has no rule for it."""
+    if report.answered is None or report.answered_correct is None:
+        return None
+    answered = _of(report.answered, report.images)
+    if not report.answered:
+        return f"--unknown auto answers {answered}"
+    return (
+        f"--unknown auto answers {answered}; right {_of(report.answered_correct, report.answered)}"
+    )
+
+
+def _of(part: int, whole: int) -> str:
+    return (
+        f"{part} of {whole}, {_percent(part / whole)} ({_interval(*wilson_interval(part, whole))})"
+    )
+
+
+def confused_line(report: EvalReport) -> str | None:
+    """Say which classes are taken for each other most often; None if none is."""
+    pairs = [
+        f"{show(pair.true)} for {show(pair.predicted)} ({pair.n})"
+        for pair in report.confused[:_CONFUSED]
+    ]
+    return f"{', '.join(pairs)}" if pairs else None
+
+
+def _plain(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:.3f}"
+
+
+def _plain_interval(low: float | None, high: float | None) -> str:
+    return NOT_MEASURED if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
 def write_evaluation(folder: Path, report: EvalReport, rows: Sequence[EvalRow]) -> None:
     """Write an evaluation's files, those of an earlier one replaced.
 
     Args:
-        folder: Is made; gets metrics.json, per_class.csv, confusion.csv, predictions.csv and
-            confusion.png.
+        folder: Is made; gets metrics.json, per_class.csv, confusion.csv, predictions.csv,
+            coverage.csv, confusion.png and calibration.png.
         report: What was measured.
         rows: One for each image, in their order.
 
@@ -107,15 +185,18 @@ def write_evaluation(folder: Path, report: EvalReport, rows: Sequence[EvalRow]) 
     write_durably(folder / "confusion.csv", _confusion_csv(report))
     write_durably(folder / "predictions.csv", _predictions_csv(report, rows))
     write_durably(folder / "confusion.png", draw_confusion(report))
+    index = {row.name: label for label, row in enumerate(report.per_class)}
+    scored = [row for row in rows if row.error is None]
+    probabilities = np.array([row.probabilities for row in scored])
+    labels = np.array([index[row.true] for row in scored])
+    write_durably(folder / "coverage.csv", coverage_csv(probabilities, labels))
+    write_durably(folder / "calibration.png", draw_calibration(probabilities, labels))
     write_json(folder / "metrics.json", report.to_dict())
 
 
 def _per_class_csv(rows: Sequence[ClassMetrics]) -> bytes:
-    header = ("class", "n", "precision", "recall", "recall_low", "recall_high", "f1")
-    return to_csv(
-        header,
-        ((r.name, r.n, r.precision, r.recall, r.recall_low, r.recall_high, r.f1) for r in rows),
-    )
+    header = ["class", *(field.name for field in fields(ClassMetrics) if field.name != "name")]
+    return to_csv(header, (astuple(row) for row in rows))
 
 
 def _confusion_csv(report: EvalReport) -> bytes:
@@ -127,16 +208,17 @@ def _confusion_csv(report: EvalReport) -> bytes:
 
 def _predictions_csv(report: EvalReport, rows: Sequence[EvalRow]) -> bytes:
     names = [row.name for row in report.per_class]
-    header = ["path", "true", "predicted", "correct", "error"]
+    header = list(PREDICTIONS)
     header += [f"p:{utf8(name)}" for name in names]
     return to_csv(header, (_prediction_cells(row, len(names)) for row in rows))
 
 
 def _prediction_cells(row: EvalRow, class_count: int) -> list[object]:
     if row.error is not None:
-        return [row.path, row.true, None, None, row.error, *[None] * class_count]
+        return [row.path, row.digest, row.true, None, None, None, row.error, *[None] * class_count]
     correct = int(row.true == row.predicted)
-    return [row.path, row.true, row.predicted, correct, None, *row.probabilities]
+    said = (row.predicted, correct, row.unknown, None)
+    return [row.path, row.digest, row.true, *said, *row.probabilities]
 
 
 def draw_confusion(report: EvalReport) -> bytes:

@@ -27,11 +27,13 @@ class EvalImage:
         path: Relative to the data folder.
         label: Index of its class among those of the model.
         problem: Why it must not be scored.
+        digest: Of its content; empty if it is not known.
     """
 
     path: str
     label: int
     problem: str | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def _select_own(recorded: Split, root: Path, given: Path, split: str | None) -> 
         problem = inspection.problem
         if problem is None and inspection.digest != image.digest:
             problem = "changed since the run was started"
-        images.append(EvalImage(path, image.label, problem))
+        images.append(EvalImage(path, image.label, problem, inspection.digest))
     note = VAL_NOTE if split == "val" else None
     return Selection(split, root, shown_folder(given), images, note)
 
@@ -165,7 +167,7 @@ def _select_new(
         _name(root, part),
         root,
         shown_folder(root),
-        [image for image, _ in kept],
+        [replace(image, digest=inspection.digest) for image, inspection in kept],
         "; ".join(notes) or None,
     )
 

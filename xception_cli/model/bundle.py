@@ -15,8 +15,9 @@ from xception_cli.console import show
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
 from xception_cli.files import write_durably
-from xception_cli.model.network import Segment, build_network, fold_batch_norm
+from xception_cli.model.network import FEATURES, Segment, build_network, fold_batch_norm, pool
 from xception_cli.model.tensors import check_tensors, read_safetensors
+from xception_cli.model.unknown import UnknownRule
 from xception_cli.runtime import Runtime
 
 SCHEMA = 1
@@ -36,6 +37,7 @@ class ModelBundle:
         temperature: Divides the logits before softmax.
         runtime: Where it is computed.
         provenance: Versions, weights, data fingerprint, how it was trained.
+        unknown: When it says `unknown`, where it is asked to; None if it was never calibrated.
     """
 
     network: nn.Module
@@ -44,31 +46,51 @@ class ModelBundle:
     runtime: Runtime
     temperature: float = 1.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    unknown: UnknownRule | None = None
 
     @torch.inference_mode()
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Compute logits.
+    def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute logits, and the features that they are made of.
 
         Args:
             pixels: `(batch, 3, image_size, image_size)`, uint8, from `preprocessing`.
 
         Returns:
-            `(batch, classes)`, float32, on the CPU; without the temperature.
+            `(batch, classes)`, without the temperature, and `(batch, 2048)`; float32, on the CPU.
         """
+        features = pool(self._activate(pixels))
+        logits: torch.Tensor = self._parts[1](features)
+        return logits.cpu(), features.cpu()
+
+    @torch.inference_mode()
+    def activations(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute the last convolution, `(batch, 2048, height, width)`; see `outputs`."""
+        return self._activate(pixels).float().cpu()
+
+    def _activate(self, pixels: torch.Tensor) -> torch.Tensor:
         inputs = self.preprocessing.normalize(self.runtime.to_device(pixels))
         with self.runtime.autocast():
-            outputs: torch.Tensor = self._classifier(
+            activations: torch.Tensor = self._parts[0](
                 inputs.contiguous(memory_format=self.runtime.memory_format)
             )
-        return outputs.float().cpu()
+        return activations
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute logits alone; see `outputs`."""
+        return self.outputs(pixels)[0]
 
     @cached_property
-    def _classifier(self) -> Segment:
-        return Segment(fold_batch_norm(self.network), "conv1", "head").eval()
+    def _parts(self) -> tuple[Segment, Segment]:
+        folded = fold_batch_norm(self.network)
+        return Segment(folded, "conv1", "conv4").eval(), Segment(folded, "head", "head").eval()
 
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """Compute class probabilities, calibrated by the temperature; see `logits`."""
-        return torch.softmax(self.logits(pixels) / self.temperature, dim=1)
+        return self.calibrated(self.logits(pixels))
+
+    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities of logits, `(batch, classes)`."""
+        return torch.softmax(logits / self.temperature, dim=1)
 
 
 def save_model(
@@ -78,6 +100,7 @@ def save_model(
     classes: tuple[str, ...],
     preprocessing: Preprocessing,
     temperature: float = 1.0,
+    unknown: UnknownRule | None = None,
     provenance: Mapping[str, Any],
 ) -> None:
     """Write a model file: safetensors, with everything else as one JSON string in its metadata.
@@ -88,6 +111,7 @@ def save_model(
         classes: Names, in the order of the outputs.
         preprocessing: How a picture becomes the network's input.
         temperature: Divides the logits before softmax.
+        unknown: When it says `unknown`; None before it is calibrated.
         provenance: Plain data on where the model comes from.
 
     Raises:
@@ -106,6 +130,8 @@ def save_model(
         "temperature": temperature,
         "provenance": dict(provenance),
     }
+    if unknown is not None:
+        about["unknown"] = unknown.to_dict()
     write_durably(path, save(tensors, metadata={_METADATA_KEY: json.dumps(about)}))
 
 
@@ -131,6 +157,8 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
         preprocessing = Preprocessing.from_dict(about["preprocessing"])
         temperature = float(about["temperature"])
         provenance = dict(about["provenance"])
+        rule = about.get("unknown")
+        unknown = None if rule is None else UnknownRule.from_dict(rule, FEATURES)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{show(path)} has damaged metadata: {show(error)}") from error
     if not 0.01 <= temperature <= 100:
@@ -141,7 +169,7 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
     # The precision that it was measured in, so that a later evaluation agrees.
     runtime = runtime.preferring(provenance.get("precision"))
     network = runtime.place(network).eval()
-    return ModelBundle(network, classes, preprocessing, runtime, temperature, provenance)
+    return ModelBundle(network, classes, preprocessing, runtime, temperature, provenance, unknown)
 
 
 def _empty_network(class_count: int) -> nn.Module:

@@ -12,7 +12,7 @@ from xception_cli.check.labels import DOUBTFUL, find_suspects, suspects_problem
 from xception_cli.check.page import add_issues
 from xception_cli.console import say, show
 from xception_cli.data.loading import Inputs, KeyedBatches, PictureInputs
-from xception_cli.evaluation.metrics import wilson_interval
+from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.features import BLOCK, FeatureInputs, compute_pooled, compute_store
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
 from xception_cli.model.probe import Probe, fit_probe
@@ -23,12 +23,21 @@ from xception_cli.training.job import Job
 
 @dataclass(frozen=True)
 class Training:
-    """What the trained part is fed with, and the baseline it starts from."""
+    """What the trained part is fed with, and the baseline it starts from.
+
+    Attributes:
+        train: Inputs of training; None where only the head is fitted.
+        val: Inputs of validation.
+        probe: The baseline; None from random weights, as for the following.
+        probe_scores: Of the probe, on val.
+        pooled_train: Features that the probe was fitted on, `(pictures, 2048)`.
+    """
 
     train: FeatureInputs | PictureInputs | None
     val: FeatureInputs | PictureInputs | None
     probe: Probe | None
     probe_scores: Scores | None
+    pooled_train: np.ndarray[Any, Any] | None = None
 
 
 def prepare(job: Job, history: History) -> Training:
@@ -65,7 +74,7 @@ def prepare(job: Job, history: History) -> Training:
     if prefix is None:
         train_inputs = job.pictures("train", augmented=True, shuffle=True)
         val_inputs = job.pictures("val")
-    return Training(train_inputs, val_inputs, probe, scores)
+    return Training(train_inputs, val_inputs, probe, scores, pooled["train"])
 
 
 def _store_features(

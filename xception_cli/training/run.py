@@ -11,28 +11,23 @@ import torch
 from ignite.engine import Engine, Events
 from torch.optim.swa_utils import AveragedModel
 
-from xception_cli.check.shape import FEW
 from xception_cli.check.survey import Survey, survey_data
 from xception_cli.config import ResolvedConfig, TrainConfig, parse_duration
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.data.folder import check_trainable, read_folder
 from xception_cli.data.loading import PictureInputs
 from xception_cli.errors import DataError, MachineError, XceptionError
-from xception_cli.evaluation.evaluate import evaluate_images
-from xception_cli.evaluation.metrics import EvalReport
-from xception_cli.evaluation.report import headline, write_evaluation
-from xception_cli.evaluation.selection import VAL_NOTE, EvalImage, shown_folder
-from xception_cli.model.bundle import load_model
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.network import Segment, cut, parameter_groups
-from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
+from xception_cli.rundir import RunDir, read_json
 from xception_cli.runtime import Runtime, check_compiler, decide_runtime
 from xception_cli.training import handlers
-from xception_cli.training.baseline import Training, describe_cross_validation, prepare
+from xception_cli.training.baseline import prepare
 from xception_cli.training.budget import Budget, new_record
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import describe_phases, settle
+from xception_cli.training.finish import TrainResult, finish
 from xception_cli.training.handlers import History, Scores
 from xception_cli.training.job import (
     Job,
@@ -44,27 +39,6 @@ from xception_cli.training.job import (
 )
 from xception_cli.training.plan import Costs, expected_seconds
 from xception_cli.training.stopping import StopSignals
-
-SMALL_VAL = 200  # images under which val's number is said together with a cross-validated one
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a finished training leaves.
-
-    Attributes:
-        run: The run folder.
-        kept: `the linear probe`, or `fine-tuned, epoch N`.
-        probe: Validation scores of the linear probe; None without one.
-        reports: Evaluation of the kept model, by split.
-        seconds: Spent per phase, by this process.
-    """
-
-    run: RunDir
-    kept: str
-    probe: Scores | None
-    reports: Mapping[str, EvalReport]
-    seconds: Mapping[str, float]
 
 
 def run_training(
@@ -208,7 +182,7 @@ def _train(job: Job, stop: StopSignals) -> TrainResult:
         with job.phase("fine-tuning"):
             _fine_tune(job, training.train, training.val, history, states, saved, stop)
     states.keep(1)
-    return _finish(job, training, history)
+    return finish(job, training, history)
 
 
 @dataclass(frozen=True)
@@ -397,78 +371,3 @@ def _take_up(
             Events.EPOCH_STARTED(once=current),
             lambda _: train_loss.load_state_dict(saved["train_loss"]),
         )
-
-
-def _finish(job: Job, training: Training, history: History) -> TrainResult:
-    """Evaluate the kept model from its file and the pictures, and say what it is worth."""
-    kept = "the linear probe"
-    if history.best_epoch > 0:
-        kept = f"fine-tuned, epoch {history.best_epoch}"
-    reports = {}
-    with job.phase("evaluation"):
-        bundle = load_model(job.run.model, job.runtime)
-        for name in ("val", "test"):
-            images = [EvalImage(image.path, image.label) for image in job.split.of(name)]
-            if images:
-                report, rows = evaluate_images(
-                    bundle,
-                    job.root,
-                    images,
-                    name=name,
-                    workers=job.workers,
-                    note=VAL_NOTE if name == "val" else None,
-                    data=shown_folder(job.root),
-                )
-                if report.failures:
-                    failure = report.failures[0]
-                    raise DataError(
-                        f"{len(report.failures)} {name} images cannot be read any more, "
-                        f"{show(failure.path)} for instance: {failure.reason}",
-                        hint=f"put them back, then: xception train --resume {quoted(job.run.path)}",
-                    )
-                write_evaluation(job.run.evaluation(name), report, rows)
-                reports[name] = report
-    _say_result(job, training, history, kept, reports)
-    remove_tree(job.run.features)
-    write_json(
-        job.run.result,
-        {
-            "kept": kept,
-            "epochs": job.epochs,
-            "stopped_early": history.stopped_early,
-            "probe": asdict(training.probe_scores) if training.probe_scores else None,
-            "evaluation": {name: report.accuracy for name, report in reports.items()},
-            "seconds": {name: round(value, 1) for name, value in job.seconds.items()},
-        },
-    )
-    return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
-
-
-def _is_small(job: Job) -> bool:
-    """Tell whether val says little by itself."""
-    return job.images.val < SMALL_VAL or min(job.split.counts("train")) < FEW
-
-
-def _say_result(
-    job: Job,
-    training: Training,
-    history: History,
-    kept: str,
-    reports: Mapping[str, EvalReport],
-) -> None:
-    if history.stopped_early:
-        say(f"stopped   {job.config.patience} epochs brought nothing better")
-    if training.train is not None and history.best_epoch == 0:
-        kept = f"{kept}: fine-tuning did not beat it on val"
-    say(f"kept      {kept}", style="bold")
-    if training.probe_scores is not None and history.best_epoch > 0:
-        say(f"          the linear probe, val: accuracy {training.probe_scores.accuracy:.1%}")
-    for report in reports.values():
-        say(f"result    {headline(report)}", style="bold")
-        if report.name == "val" and training.probe and training.probe.folds and _is_small(job):
-            cross_validated = describe_cross_validation(training.probe)
-            say(f"          that is few images; the linear probe on train, {cross_validated}")
-        if report.note:
-            say(f"note      {report.note}")
-    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in job.seconds.items())
-    say(f"time      {times}")

@@ -1,0 +1,178 @@
+"""Calibration: probabilities that mean what they say, and thresholds that keep their word."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.metrics import log_loss
+
+from xception_cli.evaluation.calibration import (
+    calibrate,
+    calibration_error,
+    calibration_line,
+    confidence_threshold,
+    coverage_curve,
+    distance_threshold,
+    fit_temperature,
+    reliability,
+    unknown_line,
+)
+from xception_cli.evaluation.calibration_plot import coverage_csv, draw_calibration
+from xception_cli.model.unknown import UNLIKE, UNSURE, Reference, UnknownRule, remember
+
+
+def drawn(images: int, *, seed: int = 0, sharpness: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw logits that are `sharpness` times too large for how often they are right."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, 1.5, (images, 4))
+    labels = np.array([generator.choice(4, p=row) for row in softmax(logits, axis=1)])
+    return (sharpness * logits).astype(np.float32), labels
+
+
+def features(count: int, place: int, seed: int) -> np.ndarray:
+    """Draw features of one kind of picture: some channels answer, the others hardly."""
+    found = np.abs(np.random.default_rng(seed).normal(0, 0.2, (count, 2048)))
+    found[:, place * 300 : place * 300 + 300] += 1
+    return found.astype(np.float32)
+
+
+def test_the_temperature_is_the_one_that_the_logits_were_sharpened_by():
+    logits, labels = drawn(4000)
+    assert fit_temperature(logits, labels) == pytest.approx(3, rel=0.08)
+    assert fit_temperature(logits / 6, labels) == pytest.approx(0.5, rel=0.08)
+    assert fit_temperature(logits, np.roll(labels, 1)) > 10  # the control: nothing is to be sure of
+
+
+def test_a_temperature_fitted_on_one_half_lowers_loss_and_calibration_error_on_the_other():
+    logits, labels = drawn(400)
+    temperature = fit_temperature(logits[:200], labels[:200])
+    before, after = softmax(logits[200:], axis=1), softmax(logits[200:] / temperature, axis=1)
+    assert calibration_error(after, labels[200:]) < 0.6 * calibration_error(before, labels[200:])
+    every = np.arange(4)
+    assert log_loss(labels[200:], after, labels=every) < log_loss(
+        labels[200:], before, labels=every
+    )
+    assert (after.argmax(axis=1) == before.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_split_without_a_mistake_does_not_make_the_model_certain(count: int):
+    logits = np.eye(3)[np.arange(count) % 3] * 2
+    temperature = fit_temperature(logits, np.arange(count) % 3)
+    assert softmax(logits / temperature, axis=1).max() < (count + 1.5) / (count + 2)
+
+
+def test_the_calibration_error_is_the_one_worked_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.91, 0.09], [0.4, 0.6], [0.35, 0.65]])
+    # one range holds 0.9 and 0.91, one right; 0.6 and 0.65 fall in the ranges from 9 and 9 15ths
+    labels = np.array([0, 1, 1, 1])
+    bins = [(entry.images, entry.accuracy) for entry in reliability(probabilities, labels)]
+    assert bins == [(2, 1.0), (2, 0.5)]
+    expected = (2 * abs(0.625 - 1) + 2 * abs(0.905 - 0.5)) / 4
+    assert calibration_error(probabilities, labels) == pytest.approx(expected)
+    assert calibration_error(np.eye(2)[labels], labels) == 0
+
+
+def test_the_curve_of_coverage_counts_equal_confidences_together():
+    confidences = np.array([0.5, 0.9, 0.7, 0.7])
+    right = np.array([False, True, True, False])
+    thresholds, coverage, precision = coverage_curve(confidences, right)
+    assert thresholds.tolist() == [0.9, 0.7, 0.5]
+    assert coverage.tolist() == [0.25, 0.75, 1.0]
+    assert precision == pytest.approx([1, 2 / 3, 0.5])
+    assert confidence_threshold(confidences, right, 0.6) == pytest.approx(0.6)  # 0.7 to 0.5
+    assert confidence_threshold(confidences, right, 1.0) == pytest.approx(0.8)
+    assert confidence_threshold(confidences, right, 0.5) == 0.0
+    assert confidence_threshold(confidences, ~right & False, 0.5) is None
+
+
+def test_the_threshold_of_the_distance_keeps_95_percent_of_new_pictures_like_val():
+    generator = np.random.default_rng(0)
+    kept = []
+    for _ in range(300):
+        distances = generator.exponential(1, 60)
+        kept.append(np.exp(-distance_threshold(distances)))
+    assert 0.94 <= 1 - np.mean(kept) <= 0.97
+    assert distance_threshold(np.array([0.25])) == pytest.approx(0.25, rel=0.002)
+
+
+def test_the_distance_tells_pictures_unlike_those_of_training():
+    train = np.concatenate([features(20, 0, 1), features(20, 1, 2)])
+    reference = remember(train, np.repeat([0, 1], 20))
+    own, like = reference.distances(train), reference.distances(features(20, 1, 3))
+    unlike = reference.distances(features(20, 4, 4))
+    assert own.max() < 1e-4 < like.min()
+    assert like.max() < unlike.min()
+    assert reference.distances(5 * train) == pytest.approx(own, abs=1e-5)  # direction only
+    again = Reference.from_dict(reference.to_dict(), 2048)
+    assert np.array_equal(again.levels, reference.levels)
+    with pytest.raises(ValueError):
+        Reference.from_dict({"levels": "AAAA"}, 2048)
+    with pytest.raises(ValueError):
+        Reference.from_dict({"levels": ""}, 2048)
+
+
+def test_of_many_training_pictures_each_class_has_the_same_number_remembered():
+    labels = np.repeat([0, 1, 2], [900, 300, 7])
+    reference = remember(np.abs(np.random.default_rng(0).normal(size=(1207, 8))), labels)
+    assert len(reference.levels) == 166 + 166 + 7
+
+
+def rule_of(*, seed: int = 0, target: float = 0.9):
+    logits, labels = drawn(200, seed=seed)
+    train = np.concatenate([features(40, place, place) for place in range(4)])
+    val = np.concatenate([features(50, place, 9 + place) for place in range(4)])
+    return calibrate(
+        logits=logits, labels=labels, features=val, train_features=train,
+        train_labels=np.repeat(np.arange(4), 40), target_precision=target, seed=0,
+    ), val  # fmt: skip
+
+
+def test_the_rule_refuses_what_is_unsure_or_unlike_and_reaches_its_precision_on_val():
+    calibration, val = rule_of()
+    assert calibration.to_dict() == rule_of()[0].to_dict()  # nothing is left to chance
+    rule = calibration.unknown
+    assert calibration.error_after < calibration.error_before
+    assert calibration.precision >= 0.9
+    assert 0.05 < calibration.coverage < 0.95
+    assert rule.judge(0.99, val[0]) is None
+    assert rule.judge(rule.confidence - 0.01, val[0]) == UNSURE
+    assert rule.judge(0.99, features(1, 5, 77)[0]) == UNLIKE
+    assert replace(rule, confidence=None).judge(1.0, val[0]) == UNSURE
+    again = UnknownRule.from_dict(rule.to_dict(), 2048)
+    assert again.to_dict() == rule.to_dict()
+    assert f"temperature {calibration.temperature:.3g}, " in calibration_line(calibration)
+    assert f"answers {100 * calibration.coverage:.1f} % of val" in unknown_line(calibration)
+
+
+def test_a_precision_that_cannot_be_reached_leaves_no_answer_and_says_so():
+    calibration, _ = rule_of(target=1.0)
+    nothing = replace(calibration, coverage=0.0, precision=None)
+    assert unknown_line(nothing) == (
+        "no threshold makes 100 % of the answers right: --unknown auto gives none"
+    )
+
+
+def test_one_val_image_is_calibrated():
+    calibration = calibrate(
+        logits=np.array([[1.0, 2.0]]), labels=np.array([0]), features=features(1, 0, 1),
+        train_features=features(2, 0, 2), train_labels=np.array([0, 1]),
+        target_precision=0.98, seed=0,
+    )  # fmt: skip
+    assert calibration.error_after is None
+    assert (calibration.coverage, calibration.precision) == (0.0, None)
+
+
+def test_the_picture_and_the_list_of_the_coverage_are_the_same_for_the_same_numbers_only():
+    logits, labels = drawn(60)
+    probabilities = softmax(logits, axis=1)
+    picture = draw_calibration(probabilities, labels)
+    assert picture == draw_calibration(probabilities, labels)
+    assert picture != draw_calibration(probabilities[::-1], labels)
+    lines = coverage_csv(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0])).decode()
+    assert lines.splitlines()[:2] == [
+        "threshold,coverage,precision,precision_low,precision_high",
+        "0.9,0.5,1,0.206549,1",
+    ]
+    assert draw_calibration(np.array([[0.9, 0.1]]), np.array([1]))  # one image

@@ -1,0 +1,148 @@
+"""Comparing runs: the same images, honest arithmetic, and what cannot be compared is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import call
+from scipy.stats import binomtest
+
+from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.evaluation.compare import (
+    _difference_interval,
+    choose_evaluation,
+    compare_runs,
+    verdict,
+)
+from xception_cli.evaluation.metrics import measure
+from xception_cli.evaluation.report import EvalRow, write_evaluation
+from xception_cli.evaluation.runs import list_runs
+from xception_cli.rundir import RunDir, write_json
+
+CLASSES = ("a", "b", "[red]=c")
+
+
+def make_run(name: str, answers: dict[str, int], *, on: str = "val", classes=CLASSES) -> RunDir:
+    """Make a run whose evaluation says `answers`: by digest; digest `d5` is of class 5 % 3."""
+    run = RunDir(Path("runs") / name)
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_json(run.info, {"started": f"2026-01-0{len(name)}T10:00:00Z"})
+    labels = np.array([int(digest[1:]) % 3 for digest in answers])
+    probabilities = np.eye(len(classes))[list(answers.values())] * 0.7 + 0.1
+    rows = [
+        EvalRow(f"{name}/{digest}.jpg", classes[label], classes[said], tuple(row), digest=digest)
+        for (digest, said), label, row in zip(answers.items(), labels, probabilities, strict=True)
+    ]
+    rows.append(EvalRow("broken.jpg", "a", None, (), "truncated", digest="d99"))
+    write_evaluation(run.evaluation(on), measure(labels, probabilities, classes, name=on), rows)
+    return run
+
+
+# by digest d0, d1, ...; their classes are 0, 1, 2, 0, 1, 2
+FIRST = {"d0": 0, "d1": 1, "d2": 0, "d3": 1, "d4": 0, "d5": 2, "d6": 0}
+SECOND = {"d5": 0, "d0": 0, "d1": 1, "d2": 2, "d3": 0, "d4": 2, "d7": 1}
+
+
+def test_images_are_matched_by_content_and_counted_by_hand():
+    found = compare_runs(make_run("one", FIRST), make_run("other", SECOND), "val")
+    assert (found.images, found.unmatched) == (6, 2)
+    assert (found.first_correct, found.second_correct) == (3, 4)
+    assert (found.gained, found.lost) == (2, 1)
+    assert found.difference == pytest.approx(1 / 6)
+    assert found.p_value == pytest.approx(binomtest(2, 3).pvalue)
+    assert [(c.name, c.n, c.first, c.second) for c in found.classes] == [
+        ("a", 2, 1, 2), ("b", 2, 1, 1), ("[red]=c", 2, 1, 1),
+    ]  # fmt: skip
+    changed = [(i.path, i.true, i.first, i.second, i.change) for i in found.changed]
+    assert changed == [
+        ("other/d5.jpg", "[red]=c", "[red]=c", "a", "lost"),
+        ("other/d2.jpg", "[red]=c", "a", "[red]=c", "gained"),
+        ("other/d3.jpg", "a", "b", "a", "gained"),
+        ("other/d4.jpg", "b", "a", "[red]=c", "other"),
+    ]
+    back = compare_runs(RunDir(Path("runs/other")), RunDir(Path("runs/one")), "val")
+    assert (back.gained, back.lost, back.difference) == (1, 2, -found.difference)
+    same = compare_runs(RunDir(Path("runs/one")), RunDir(Path("runs/one")), "val")
+    assert (same.difference, same.p_value, same.changed) == (0, 1.0, ())
+
+
+def test_the_interval_of_the_difference_covers_it_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    n, up, down = 200, 0.08, 0.04
+    draws = generator.multinomial(n, [up, down, 1 - up - down], 1000)
+    ends = [_difference_interval(gained, lost, n) for gained, lost, _ in draws]
+    assert 0.93 <= np.mean([low <= up - down <= high for low, high in ends]) <= 0.98
+    assert np.mean([low <= up + down <= high for low, high in ends]) < 0.5  # the control
+
+
+def test_what_cannot_be_compared_is_refused_with_the_next_thing_to_type():
+    one = make_run("one", FIRST)
+    with pytest.raises(UsageError, match="no image of val in common") as caught:
+        compare_runs(one, make_run("other", {"d10": 0, "d11": 1}), "val")
+    assert "--data DIR" in caught.value.hint
+    names = ("a", "b", "d")
+    with pytest.raises(UsageError, match=r"know other classes, \[red\]=c for instance"):
+        compare_runs(one, make_run("third", FIRST, classes=names), "val")
+    with pytest.raises(UsageError, match="no evaluation called elsewhere") as caught:
+        choose_evaluation([one], "elsewhere")
+    assert caught.value.hint == "xception eval runs/one --data DIR"
+    predictions = one.evaluation("val") / "predictions.csv"
+    predictions.write_text("path,true\n")
+    with pytest.raises(ArtifactError, match="predictions") as caught:
+        compare_runs(one, one, "val")
+    assert caught.value.hint == "xception eval runs/one makes it again"
+
+
+def test_the_test_split_is_compared_where_all_runs_have_it():
+    one, other = make_run("one", FIRST), make_run("other", SECOND)
+    assert choose_evaluation([one, other], None) == "val"
+    make_run("one", FIRST, on="test")
+    assert choose_evaluation([one, other], None) == "val"
+    make_run("other", SECOND, on="test")
+    assert choose_evaluation([one, other], None) == "test"
+
+
+def test_the_command_prints_tables_or_json_and_says_whether_it_could_be_chance(capsys):
+    make_run("one", FIRST)
+    make_run("other", SECOND)
+    assert call("compare", "runs/one", "runs/other") == 0
+    shown = capsys.readouterr()
+    assert max(len(line) for line in shown.out.splitlines()) <= 80
+    assert "runs/one    3 of 6    50.0 %  18.8 to 81.2 %" in shown.out
+    assert "other/d5.jpg  [red]=c  [red]=c  a        lost" in shown.out
+    assert "2 gained, 1 lost; McNemar p = 1: could be chance" in shown.err
+    assert "2 images of val were scored by one run only" in shown.err
+    assert call("compare", "runs/one", "runs/other", "--json") == 0
+    found = compare_runs(RunDir(Path("runs/one")), RunDir(Path("runs/other")), "val")
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found.to_dict()))
+    assert "+16.7 points" in verdict(found)
+    assert call("compare", "runs/one") == 2
+
+
+def test_runs_are_listed_the_latest_first_and_a_damaged_one_hides_none(capsys):
+    for name, day in (("early", "03"), ("late", "05"), ("going", "06")):
+        run = RunDir(Path("runs") / name)
+        run.path.mkdir(parents=True)
+        write_json(
+            run.info,
+            {"started": f"2026-01-{day}T10:00:00Z", "classes": ["a", "b"], "images": {"train": 9}},
+        )
+        run.config.write_text('unfreeze = "exit"\n')
+        if name != "going":
+            figures = {"kept": "the linear probe", "evaluation": {"val": 0.875}}
+            write_json(run.result, figures | {"seconds": {"probe": 60.0, "features": 30.0}})
+    Path("runs/broken").mkdir()
+    Path("runs/broken/run.json").write_text("{")
+    found = list_runs(Path("runs"))
+    assert [Path(run.run).name for run in found] == ["going", "late", "early", "broken"]
+    assert [run.state for run in found] == ["unfinished", "finished", "finished", "damaged"]
+    assert (found[1].val, found[1].seconds, found[1].images) == (0.875, 90.0, 9)
+    assert call("runs") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in shown) <= 80
+    assert "87.5 %" in shown[2]
+    assert "1.5 min  the linear probe" in shown[2]
+    assert call("runs", "--json") == 0
+    assert [json.loads(line)["val"] for line in capsys.readouterr().out.splitlines()][1] == 0.875
+    assert call("runs", "elsewhere") == 2

@@ -1,0 +1,120 @@
+"""Intervals: they hold what they claim, and what is resampled is what scikit-learn computes."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    cohen_kappa_score,
+    f1_score,
+    matthews_corrcoef,
+)
+
+from xception_cli.evaluation import intervals
+from xception_cli.evaluation.intervals import (
+    average_precision_draws,
+    percentile_interval,
+    tally,
+    wilson_interval,
+)
+
+ACCURACIES = (0.9, 0.92, 0.94, 0.96, 0.98)
+
+
+def drawn(images: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw labels of all but the last class, coarse probabilities (many are equal), guesses."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, classes - 1, images)
+    logits = generator.normal(0, 1, (images, classes))
+    logits[np.arange(images), labels] += 1.5
+    probabilities = np.round(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), 1)
+    return labels, probabilities, logits.argmax(axis=1)
+
+
+@pytest.mark.parametrize("n", [100, 500])
+@pytest.mark.parametrize("accuracy", ACCURACIES)
+def test_wilsons_interval_covers_the_true_accuracy_as_often_as_it_says(n: int, accuracy: float):
+    ends = np.array([wilson_interval(k, n) for k in range(n + 1)])
+    covers = (ends[:, 0] <= accuracy) & (accuracy <= ends[:, 1])
+    # exactly, from the binomial distribution, and in 1000 draws
+    assert 0.93 <= binom.pmf(np.arange(n + 1), n, accuracy)[covers].sum() <= 0.97
+    correct = np.random.default_rng(1).binomial(n, accuracy, 1000)
+    assert 0.92 <= covers[correct].mean() <= 0.98
+    naive = np.sqrt(accuracy * (1 - accuracy) / n)  # one standard error: the control
+    assert (np.abs(correct / n - accuracy) <= naive).mean() < 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("classes", "accuracy"), [(12, 0.92), (12, 0.8), (3, 0.95)])
+def test_the_bootstrap_covers_the_true_macro_f1_of_500_images(classes: int, accuracy: float):
+    generator = np.random.default_rng(1)
+    wrong = generator.dirichlet(np.ones(classes) / 2, size=classes)
+    np.fill_diagonal(wrong, 0)
+    wrong /= wrong.sum(axis=1, keepdims=True)
+    right = np.clip(accuracy + generator.normal(0, 0.03, classes), 0.5, 0.995)
+    joint = (wrong * (1 - right)[:, None] + np.diag(right)) / classes
+    truth = np.mean(2 * np.diag(joint) / (joint.sum(axis=0) + joint.sum(axis=1)))
+    covered = 0
+    for _ in range(1000):
+        cells = generator.choice(classes**2, size=500, p=joint.ravel())
+        tallies = tally(cells // classes, cells % classes, np.zeros(500), classes)
+        low, high = percentile_interval(tallies.macro_f1)
+        covered += low <= truth <= high
+    print(f"\n{classes} classes, accuracy {accuracy}: covered {covered / 1000:.1%}")
+    assert 0.91 <= covered / 1000 <= 0.98
+
+
+def test_each_resample_has_scikit_learns_numbers():
+    labels, probabilities, guesses = drawn(60, 4)
+    losses = np.random.default_rng(1).random(60)
+    tallies = tally(labels, guesses, losses, 4)
+    ranked = average_precision_draws(labels, probabilities)
+    weights = np.concatenate(list(intervals._weights(60, intervals.RESAMPLES)))
+    assert weights.shape == (1000, 60)
+    assert set(weights.sum(axis=1)) == {60}
+    for draw in (0, 1, 999):
+        of = {"sample_weight": weights[draw]}
+        f1 = f1_score(labels, guesses, average=None, labels=[0, 1, 2, 3], zero_division=0, **of)
+        assert tallies.f1[draw, :3] == pytest.approx(f1[:3])
+        assert np.isnan(tallies.f1[draw, 3])  # it has no images
+        assert tallies.macro_f1[draw] == pytest.approx(f1[:3].mean())
+        weighted = f1_score(labels, guesses, average="weighted", zero_division=0, **of)
+        assert tallies.weighted_f1[draw] == pytest.approx(weighted)
+        recall = pytest.approx(np.mean([
+            np.average(guesses[labels == label] == label, weights=weights[draw][labels == label])
+            for label in range(3)
+        ]))  # fmt: skip
+        assert tallies.macro_recall[draw] == recall
+        assert tallies.cohen_kappa[draw] == pytest.approx(cohen_kappa_score(labels, guesses, **of))
+        assert tallies.matthews[draw] == pytest.approx(matthews_corrcoef(labels, guesses, **of))
+        assert tallies.log_loss[draw] == pytest.approx(np.average(losses, weights=weights[draw]))
+        for label in range(3):
+            average = average_precision_score(labels == label, probabilities[:, label], **of)
+            assert ranked[draw, label] == pytest.approx(average)
+    assert tallies.macro_f1[0] != pytest.approx(tallies.macro_f1[1])  # the control
+    assert np.isnan(ranked[:, 3]).all()
+    full = tally(labels, labels, losses, 4)
+    assert full.macro_recall == pytest.approx(np.ones(1000))
+    assert balanced_accuracy_score(labels, labels) == 1
+
+
+def test_resampling_in_pieces_draws_the_same(monkeypatch: pytest.MonkeyPatch):
+    labels, _, guesses = drawn(60, 4)
+    whole = tally(labels, guesses, np.ones(60), 4)
+    monkeypatch.setattr(intervals, "_CHUNK", 600)  # ten resamples at a time
+    pieces = tally(labels, guesses, np.ones(60), 4)
+    assert np.array_equal(pieces.right, whole.right)
+    assert np.array_equal(pieces.guessed, whole.guessed)
+
+
+def test_where_resampling_says_nothing_there_is_no_interval():
+    assert percentile_interval(np.ones(1000)) is None  # every image was right
+    assert percentile_interval(np.full(1000, np.nan)) is None
+    assert percentile_interval(np.zeros(0)) is None
+    low, high = percentile_interval(np.linspace(0, 1, 1001))
+    assert (low, high) == pytest.approx((0.025, 0.975))
+
+
+def test_images_and_classes_beyond_what_can_be_ranked_again_have_no_average_precision_draws():
+    assert average_precision_draws(np.zeros(600, dtype=int), np.ones((600, 1000))).shape[0] == 0

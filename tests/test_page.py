@@ -1,0 +1,119 @@
+"""report.html: one safe page that says how good the model is and what to do next."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import call, draw_photos, quick_settings, train_run
+
+from xception_cli.evaluation.charts import confusion_order, draw_curves, draw_matrix
+from xception_cli.rundir import RunDir
+
+HOSTILE = "a<script>alert(1)&\"'"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> RunDir:
+    """A small run, one of whose classes has a hostile name."""
+    folder = tmp_path_factory.mktemp("run")
+    photos = draw_photos(folder / "photos")
+    (photos / "red").rename(photos / HOSTILE)
+    settings = quick_settings(photos, random_weights) | {"epochs": 2, "views": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return RunDir(folder / train_run(settings).run.path)
+
+
+class _Page(HTMLParser):
+    """Collects what a page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def of(self, tag: str) -> list[dict[str, Any]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_the_page_loads_nothing_runs_nothing_and_describes_its_pictures(run: RunDir):
+    text = run.report.read_text(encoding="utf-8")
+    page = _Page(text)
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "iframe", "link", "object", "embed", "form", "a"}
+    assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
+    policy = page.of("meta")[1]
+    assert policy["http-equiv"] == "Content-Security-Policy"
+    assert policy["content"].startswith("default-src 'none'; img-src data:")
+    assert page.of("img")
+    for image in page.of("img"):
+        assert image["src"].startswith("data:image/")
+        assert image["alt"]
+    assert all(drawing["aria-label"] for drawing in page.of("svg"))
+    assert "url(http" not in text
+    assert "@import" not in text
+    assert "&lt;script&gt;" in text
+    assert [tag for tag, _ in page.tags if tag in {"h1", "h2", "h3"}][:2] == ["h1", "h2"]
+    assert len(page.of("h1")) == 1
+    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    assert run.report.stat().st_size < 2_000_000
+
+
+def test_the_first_lines_say_how_good_how_sure_and_what_next(run: RunDir):
+    text = re.sub(r"<style>.*?</style>", "", run.report.read_text(encoding="utf-8"), flags=re.S)
+    start = re.sub(r"<[^>]+>", " ", text)[:2500]
+    assert re.search(r"\d+\.\d % +of \d+ val images are named right", start)
+    assert "expect between" in start
+    assert "95 % interval" in start
+    assert "always saying the largest class" in start
+    assert "val chose the model" in start
+    assert "What to do next" in start
+    assert "xception check" in start
+
+
+def test_the_command_draws_the_same_page_again_and_leaves_gaps_for_photos_that_are_gone(
+    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(run.path.parent)
+    before = run.report.read_bytes()
+    assert call("report", "run", "--device", "cpu") == 0
+    assert capsys.readouterr().out == "run/report.html\n"
+    assert run.report.read_bytes() == before
+    assert call("report", "run", "--data", "nowhere", "--device", "cpu") == 0
+    assert b"no picture" in run.report.read_bytes()
+    assert call("report", "run", "--device", "cpu") == 0
+    assert run.report.read_bytes() == before
+
+
+def test_classes_that_are_taken_for_each_other_stand_together():
+    confusion = np.diag([9] * 6)
+    confusion[0, 4] = confusion[4, 0] = 5
+    order = confusion_order(confusion)
+    assert sorted(order) == list(range(6))
+    assert abs(order.index(0) - order.index(4)) == 1
+    assert confusion_order(np.array([[1, 0], [0, 0]])) == [0, 1]
+
+
+def test_the_matrix_tells_each_count_and_shows_hostile_names_literally():
+    drawn = draw_matrix(np.array([[3, 1], [0, 0]]), ["<b>", "c\x1b"], [0, 1], "a title")
+    assert re.findall(r"<title>(.*?)</title>", drawn) == [
+        "&lt;b&gt;: 3 recognised (75.0%)", "&lt;b&gt;: 1 taken for c\\x1b (25.0%)",
+    ]  # fmt: skip
+    assert "<b>" not in drawn
+
+
+def test_the_curves_are_the_same_for_the_same_rows_only():
+    rows = [
+        {"epoch": e, "train_loss": 1 / e, "val_loss": 1.1 / e, "accuracy": 0.5, "lr": 1e-4}
+        for e in (1, 2)
+    ]
+    assert draw_curves(rows, 1) == draw_curves(rows, 1)
+    assert draw_curves(rows, 1) != draw_curves(rows[:1], 1)
+    assert "#010203" not in draw_curves(rows, 0)

@@ -1,0 +1,124 @@
+"""The report's pictures: photos with heat maps beside them, and what the network sees of photos."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from xception_cli.console import screen, show
+from xception_cli.data.images import PictureError, read_picture
+from xception_cli.data.loading import BATCH
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.evaluation.explain import draw_heat, heat_maps
+from xception_cli.evaluation.scored import Scored
+from xception_cli.model.bundle import ModelBundle
+from xception_cli.runtime import seed_everything
+
+_SIDE = 200  # of a picture on the page, in pixels
+_NOTHING = Image.new("RGB", (8, 8))  # stands in a batch for a photo that is gone
+
+
+def draw_cards(scored: Scored, root: Path, bundle: ModelBundle, chosen: Sequence[int]) -> list[str]:
+    """Draw photos with their heat maps and what was said of them, a batch at a time.
+
+    Args:
+        scored: The images of an evaluation.
+        root: What their paths are relative to; a photo that is gone leaves a gap.
+        bundle: The model.
+        chosen: Indices into `scored`.
+
+    Returns:
+        A `<figure>` for each, in order.
+    """
+    cards = []
+    transform = bundle.preprocessing.evaluation_transform()
+    with screen.bar("drawing the report", len(chosen), heartbeat=False) as bar:
+        for start in range(0, len(chosen), BATCH):
+            batch = list(chosen[start : start + BATCH])
+            pictures = [_read(root / scored.paths[index], bundle.preprocessing) for index in batch]
+            pixels = torch.stack([transform(picture or _NOTHING) for picture in pictures])
+            heats = heat_maps(bundle, pixels, torch.from_numpy(scored.guesses[batch]))
+            for index, picture, heat in zip(batch, pictures, heats, strict=True):
+                shown = "<span class=none>no picture</span>"
+                if picture is not None:
+                    path = scored.paths[index]
+                    drawn = draw_heat(picture, heat, bundle.preprocessing)
+                    shown = _image(picture, path) + _image(drawn, f"heat map of {show(path)}")
+                cards.append(_card(scored, bundle.classes, index, shown))
+            bar.advance(len(batch))
+    return cards
+
+
+def draw_inputs(
+    root: Path,
+    paths: Sequence[str],
+    preprocessing: Preprocessing,
+    *,
+    augment: str,
+    flip: bool,
+    seed: int,
+) -> str:
+    """Draw photos as the network sees them: in evaluation, and in two random views of training.
+
+    Args:
+        root: What the paths are relative to; photos that are gone are left out.
+        paths: The photos.
+        preprocessing: Of the model.
+        augment: As in training, as for the following.
+        flip: Mirror half of them.
+        seed: Of the random views.
+    """
+    random = preprocessing.training_transform(augment=augment, flip=flip)
+    figures = []
+    for number, path in enumerate(paths):
+        picture = _read(root / path, preprocessing)
+        if picture is None:
+            continue
+        seed_everything(seed, "report", number)
+        views = [preprocessing.evaluation_transform()(picture), random(picture), random(picture)]
+        shown = [Image.fromarray(view.permute(1, 2, 0).numpy()) for view in views]
+        pictures = "".join(_image(view, f"{show(path)} as seen") for view in shown)
+        figures.append(_figure(pictures, _text(path)))
+    return "".join(figures)
+
+
+def _read(path: Path, preprocessing: Preprocessing) -> Image.Image | None:
+    try:
+        return read_picture(path, least_side=preprocessing.least_side)
+    except PictureError:
+        return None
+
+
+def _text(text: object) -> str:
+    return escape(show(text))
+
+
+def _card(scored: Scored, classes: Sequence[str], index: int, pictures: str) -> str:
+    row, true = scored.probabilities[index], int(scored.labels[index])
+    label = int(row.argmax())
+    said = f"{_text(classes[label])} {100 * row[label]:.0f} %"
+    if label != true:
+        said += f", labelled {_text(classes[true])} ({100 * row[true]:.0f} %)"
+    return _figure(pictures, f"<b>{said}</b><br>{_text(scored.paths[index])}")
+
+
+def _figure(pictures: str, caption: str) -> str:
+    return (
+        f"<figure><div class=pictures>{pictures}</div><figcaption>{caption}</figcaption></figure>\n"
+    )
+
+
+def _image(picture: Image.Image, name: str) -> str:
+    small = picture.copy()
+    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    buffer = BytesIO()
+    small.save(buffer, "JPEG", quality=78)
+    data = b64encode(buffer.getvalue()).decode()
+    return (
+        f'<img src="data:image/jpeg;base64,{data}" alt="{_text(name)}" width={small.width} '
+        f"height={small.height} loading=lazy>"
+    )

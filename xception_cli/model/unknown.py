@@ -1,0 +1,141 @@
+"""When a model says `unknown`: it is not sure, or the picture is unlike those it was trained on."""
+
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+UNSURE = "not sure enough"
+UNLIKE = "unlike the training photos"
+
+_MOST = 500  # training pictures that a model file remembers, 2.7 kB each
+_LONGEST = 10_000  # that are read from one
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Training pictures in feature space, to tell how far a picture is from the nearest of them.
+
+    Nearest neighbours by cosine (Sun et al. 2022) assume nothing of how the features are spread.
+
+    Attributes:
+        levels: `(pictures, 2048)`, uint8: each picture's features in 255ths of its largest one;
+            only their direction is used, and features are never negative.
+    """
+
+    levels: Array
+
+    @cached_property
+    def _directions(self) -> Array:
+        return _unit(self.levels)
+
+    def distances(self, features: Array) -> Array:
+        """Return 1 minus the cosine to the nearest picture, `(images,)`, in 0..1.
+
+        Args:
+            features: `(images, 2048)`.
+        """
+        nearest: Array = 1 - (_unit(features) @ self._directions.T).max(axis=1)
+        return nearest
+
+    def to_dict(self) -> dict[str, str]:
+        """Return plain data that JSON can hold: the levels as base64."""
+        return {"levels": b64encode(self.levels.tobytes()).decode()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], features: int) -> "Reference":
+        """Read what `to_dict` gave.
+
+        Raises:
+            ValueError: It is damaged; also KeyError and TypeError.
+        """
+        levels = np.frombuffer(b64decode(data["levels"], validate=True), dtype=np.uint8)
+        levels = levels.reshape(-1, features)
+        if not 1 <= len(levels) <= _LONGEST:
+            raise ValueError("the features of the training photos are damaged")
+        return cls(levels)
+
+
+def _unit(rows: Array) -> Array:
+    rows = rows.astype(np.float32)
+    unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def remember(features: Array, labels: Array) -> Reference:
+    """Keep the features of training pictures, of many the same number from each class.
+
+    Args:
+        features: `(pictures, 2048)`, not negative.
+        labels: `(pictures,)`.
+    """
+    present = np.unique(labels)
+    each = max(1, _MOST // len(present))
+    if len(labels) > _MOST:
+        places = [np.flatnonzero(labels == label) for label in present]
+        # Evenly over the folder: neighbours in it are often shots of one moment.
+        kept = [of[np.linspace(0, len(of) - 1, min(each, len(of))).astype(int)] for of in places]
+        features = features[np.sort(np.concatenate(kept))]
+    largest = np.maximum(features.max(axis=1, keepdims=True), 1e-12)
+    return Reference(np.round(255 * np.clip(features / largest, 0, 1)).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class UnknownRule:
+    """When a model says `unknown`; both thresholds were chosen on val.
+
+    Attributes:
+        target_precision: Wanted part of right answers among those that are given.
+        confidence: Answers of a smaller probability are not given; None if no threshold reached
+            the wanted precision: then none is given.
+        distance: Pictures that are farther from the training photos get no answer.
+        reference: What the distance is measured from.
+    """
+
+    target_precision: float
+    confidence: float | None
+    distance: float
+    reference: Reference
+
+    def judge(self, probability: float, features: Array) -> str | None:
+        """Say why an answer is not given; None if it is.
+
+        Args:
+            probability: Of the best class.
+            features: `(features,)`, of the picture.
+        """
+        if self.reference.distances(features[None])[0] > self.distance:
+            return UNLIKE
+        if self.confidence is None or probability < self.confidence:
+            return UNSURE
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return {
+            "target_precision": self.target_precision,
+            "confidence": self.confidence,
+            "distance": self.distance,
+            "reference": self.reference.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], features: int) -> "UnknownRule":
+        """Read what `to_dict` gave.
+
+        Raises:
+            ValueError: It is damaged; also KeyError and TypeError.
+        """
+        confidence = data["confidence"]
+        return cls(
+            float(data["target_precision"]),
+            None if confidence is None else float(confidence),
+            float(data["distance"]),
+            Reference.from_dict(data["reference"], features),
+        )

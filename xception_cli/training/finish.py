@@ -1,0 +1,207 @@
+"""The end of a training: calibrate the kept model, measure it, and say what it is worth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from xception_cli.check.shape import FEW
+from xception_cli.console import quoted, say, screen, show
+from xception_cli.data.loading import KeyedBatches
+from xception_cli.errors import DataError
+from xception_cli.evaluation.calibration import (
+    Calibration,
+    calibrate,
+    calibration_line,
+    unknown_line,
+)
+from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
+from xception_cli.evaluation.metrics import EvalReport
+from xception_cli.evaluation.page import write_report
+from xception_cli.evaluation.report import headline, write_evaluation
+from xception_cli.evaluation.selection import VAL_NOTE, EvalImage, shown_folder
+from xception_cli.model.bundle import ModelBundle, load_model, save_model
+from xception_cli.model.features import BLOCK, FeatureInputs, compute_pooled
+from xception_cli.model.network import FEATURES, FIRST_TRAINED, Segment, fold_batch_norm, pool
+from xception_cli.predict import Outcome
+from xception_cli.rundir import RunDir, remove_tree, write_json
+from xception_cli.training.baseline import Training, describe_cross_validation
+from xception_cli.training.handlers import History, Scores
+from xception_cli.training.job import Job
+
+Array = np.ndarray[Any, Any]
+
+SMALL_VAL = 200  # images under which val's number is said together with a cross-validated one
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished training leaves.
+
+    Attributes:
+        run: The run folder.
+        kept: `the linear probe`, or `fine-tuned, epoch N`.
+        probe: Validation scores of the linear probe; None without one.
+        reports: Evaluation of the kept model, by split.
+        seconds: Spent per phase, by this process.
+    """
+
+    run: RunDir
+    kept: str
+    probe: Scores | None
+    reports: Mapping[str, EvalReport]
+    seconds: Mapping[str, float]
+
+
+def finish(job: Job, training: Training, history: History) -> TrainResult:
+    """Calibrate the kept model on val, evaluate it from its file and the pictures, end the run.
+
+    Args:
+        job: The run.
+        training: What it was fed with.
+        history: Which model was kept.
+
+    Raises:
+        DataError: A picture cannot be read any more.
+        MachineError: The disk is full.
+    """
+    kept = "the linear probe"
+    if history.best_epoch > 0:
+        kept = f"fine-tuned, epoch {history.best_epoch}"
+    bundle, calibration = load_model(job.run.model, job.runtime), None
+    reports = {}
+    for name in ("val", "test"):  # in this order: val calibrates what test measures
+        images = [
+            EvalImage(image.path, image.label, digest=image.digest) for image in job.split.of(name)
+        ]
+        if not images:
+            continue
+        with job.phase("evaluation"):
+            outcomes = compute_outcomes(bundle, job.root, images, workers=job.workers)
+            said = _all_read(job, name, images, outcomes)
+        if name == "val":
+            with job.phase("calibration"):
+                bundle, calibration = _calibrate(job, training, history, bundle, said)
+        report, rows = report_outcomes(
+            bundle,
+            images,
+            outcomes,
+            name=name,
+            note=VAL_NOTE if name == "val" else None,
+            data=shown_folder(job.root),
+        )
+        write_evaluation(job.run.evaluation(name), report, rows)
+        reports[name] = report
+    _say_result(job, training, history, kept, reports, calibration)
+    remove_tree(job.run.features)
+    result = {
+        "kept": kept,
+        "epochs": job.epochs,
+        "stopped_early": history.stopped_early,
+        "probe": asdict(training.probe_scores) if training.probe_scores else None,
+        "evaluation": {name: report.accuracy for name, report in reports.items()},
+        "calibration": calibration.to_dict() if calibration else None,
+        "seconds": {name: round(value, 1) for name, value in job.seconds.items()},
+    }
+    write_report(job.run, bundle, job.root, result)
+    write_json(job.run.result, result)
+    return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
+
+
+def _all_read(
+    job: Job, name: str, images: Sequence[EvalImage], outcomes: Sequence[Outcome | str]
+) -> list[Outcome]:
+    said = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
+    failed = [pair for pair in zip(images, outcomes, strict=True) if isinstance(pair[1], str)]
+    if failed:
+        raise DataError(
+            f"{len(failed)} {name} images cannot be read any more, "
+            f"{show(failed[0][0].path)} for instance: {failed[0][1]}",
+            hint=f"put them back, then: xception train --resume {quoted(job.run.path)}",
+        )
+    return said
+
+
+def _calibrate(
+    job: Job, training: Training, history: History, bundle: ModelBundle, said: Sequence[Outcome]
+) -> tuple[ModelBundle, Calibration]:
+    """Fit temperature and thresholds on val, and put them into the model file."""
+    calibration = calibrate(
+        logits=np.stack([outcome.logits for outcome in said]),
+        labels=job.labels("val").numpy(),
+        features=np.stack([outcome.features for outcome in said]),
+        train_features=_train_features(job, training, history, bundle),
+        train_labels=job.labels("train").numpy(),
+        target_precision=job.config.target_precision,
+        seed=job.config.seed,
+    )
+    bundle = replace(bundle, temperature=calibration.temperature, unknown=calibration.unknown)
+    save_model(
+        job.run.model,
+        bundle.network.state_dict(),
+        classes=bundle.classes,
+        preprocessing=bundle.preprocessing,
+        temperature=bundle.temperature,
+        unknown=bundle.unknown,
+        provenance=bundle.provenance,
+    )
+    return bundle, calibration
+
+
+def _train_features(job: Job, training: Training, history: History, bundle: ModelBundle) -> Array:
+    """Return what the kept model's head sees of the training pictures, `(pictures, 2048)`.
+
+    As far as it was computed before, it is taken from there.
+    """
+    if history.best_epoch == 0 and training.pooled_train is not None:
+        return training.pooled_train
+    network, what = fold_batch_norm(bundle.network), "features of the kept model"
+    if not isinstance(training.train, FeatureInputs):
+        backbone = Segment(network, "conv1", "conv4").eval()
+        return compute_pooled(backbone, job.pictures("train"), what)
+    rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
+    stored = training.train
+    in_order = KeyedBatches(stored.store.count, BLOCK, shuffle=False)
+    features = np.zeros((stored.store.count, FEATURES), dtype=np.float32)
+    with screen.bar(what, len(features)) as bar, torch.inference_mode():
+        for inputs in FeatureInputs(stored.store, stored.labels, in_order, job.runtime):
+            with job.runtime.autocast():
+                features[inputs.indices.numpy()] = pool(rest(inputs.values)).cpu().numpy()
+            bar.advance(len(inputs.indices))
+    return features
+
+
+def _is_small(job: Job) -> bool:
+    """Tell whether val says little by itself."""
+    return job.images.val < SMALL_VAL or min(job.split.counts("train")) < FEW
+
+
+def _say_result(
+    job: Job,
+    training: Training,
+    history: History,
+    kept: str,
+    reports: Mapping[str, EvalReport],
+    calibration: Calibration | None,
+) -> None:
+    if history.stopped_early:
+        say(f"stopped   {job.config.patience} epochs brought nothing better")
+    if training.train is not None and history.best_epoch == 0:
+        kept = f"{kept}: fine-tuning did not beat it on val"
+    say(f"kept      {kept}", style="bold")
+    if training.probe_scores is not None and history.best_epoch > 0:
+        say(f"          the linear probe, val: accuracy {training.probe_scores.accuracy:.1%}")
+    for report in reports.values():
+        say(f"result    {headline(report)}", style="bold")
+        if report.name == "val" and training.probe and training.probe.folds and _is_small(job):
+            cross_validated = describe_cross_validation(training.probe)
+            say(f"          that is few images; the linear probe on train, {cross_validated}")
+        if report.note:
+            say(f"note      {report.note}")
+    if calibration is not None:
+        say(f"certainty {calibration_line(calibration)}")
+        say(f"unknown   {unknown_line(calibration)}")
+    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in job.seconds.items())
+    say(f"time      {times}")
