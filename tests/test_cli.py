@@ -38,11 +38,14 @@ SURFACE = {
         "--test-fraction", "--unfreeze", "--val-fraction", "--views", "--warmup",
         "--weight-decay", "--weights", "--workers",
     ],
-    "eval": ["--data", "--device", "--ignore-extra-classes", "--json", "--split", "--workers"],
+    "eval": [
+        "--data", "--device", "--ignore-extra-classes", "--json", "--model", "--split", "--workers",
+    ],
     "predict": ["--device", "--json", "--model", "--output", "--run", "--top", "--workers"],
     "check": ["--json", "--output", "--strict"],
     "sample": ["--classes", "--images"],
     "summary": ["--classes", "--explain", "--json", "--size", "--svg"],
+    "export": ["--input", "--output"],
     "env": [],
     "weights": ["fetch", "list", "verify"],
 }  # fmt: skip

@@ -161,6 +161,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Exported .onnx file, instead of the run's model.")
+    ] = None,
 ) -> None:
     """Measure a model on photos that it was not trained on."""
     if split not in {None, "val", "test"}:
@@ -176,7 +179,7 @@ def evaluate(
     from xception_cli.evaluation.report import headline, report_table
     from xception_cli.runtime import decide_runtime
 
-    runtime = decide_runtime(device=device)
+    runtime = decide_runtime(device=_device(device, model))
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
     report = run_evaluation(
@@ -186,6 +189,7 @@ def evaluate(
         ignore_extra_classes=ignore_extra_classes,
         runtime=runtime,
         workers=default_workers(runtime.device) if workers is None else workers,
+        model=model,
     )
     emit(json.dumps(report.to_dict()) if as_json else report_table(report))
     say(f"result    {headline(report)}", style="bold")
@@ -200,13 +204,21 @@ def evaluate(
     say(f"next: xception predict PHOTO.jpg --run {quoted(chosen.path)}")
 
 
+def _device(asked: str, model: Path | None) -> str:
+    """Return the device to decide on: an exported file runs on the CPU, if there is a choice."""
+    exported = model is not None and model.suffix.lower() == ".onnx"
+    return "cpu" if exported and asked == "auto" else asked
+
+
 @app.command()
 def predict(
     paths: Annotated[
         list[str], typer.Argument(metavar="IMAGE|DIR|GLOB...", help="Photos to name.")
     ],
     run: Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")] = None,
-    model: Annotated[Path | None, typer.Option(help="Model file, instead of a run.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model or .onnx file, instead of a run.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to print for each photo.")] = 5,
     output: Annotated[
         Path | None, typer.Option(help="Write to this .csv or .jsonl file instead.")
@@ -223,7 +235,7 @@ def predict(
     chosen = model if model is not None else find_run(run).model
 
     from xception_cli.data.loading import default_workers
-    from xception_cli.model.bundle import load_model
+    from xception_cli.model.opening import open_classifier
     from xception_cli.predict import check_output, find_images, predict_images, write_predictions
     from xception_cli.runtime import decide_runtime
 
@@ -232,8 +244,8 @@ def predict(
         check_output(output)
     if run is None and model is None:
         say(f"run       {show(chosen.parent)} (the latest)")
-    runtime = decide_runtime(device=device)
-    bundle = load_model(chosen, runtime)
+    runtime = decide_runtime(device=_device(device, chosen))
+    bundle = open_classifier(chosen, runtime)
     count = default_workers(runtime.device) if workers is None else workers
     predictions = predict_images(bundle, images, top=top, workers=count)
     failed = 0
@@ -379,6 +391,42 @@ def _check_new_svg(path: Path) -> None:
         raise UsageError(f"{show(path)} already exists", hint="remove it, or choose another name")
     if not path.parent.is_dir():
         raise UsageError(f"the folder {show(path.parent)} does not exist", hint="make it")
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option(help="A new .onnx file.")],
+    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    wanted: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            metavar="whole|cropped",
+            help="Pictures of any size, or resized and cut already.",
+        ),
+    ] = "whole",
+) -> None:
+    """Write a model as one ONNX file that holds everything, and print a program that uses it."""
+    if wanted not in {"whole", "cropped"}:
+        raise UsageError(f"input is {show(wanted)}, expected whole or cropped")
+    from xception_cli.rundir import find_run
+
+    chosen = find_run(run)
+
+    from xception_cli.model.opening import require_onnx
+
+    require_onnx()
+
+    from xception_cli.export.run import check_export_output, export_run
+
+    check_export_output(output)
+    if run is None:
+        say(f"run       {show(chosen.path)} (the latest)")
+    result = export_run(chosen, output, cropped=wanted == "cropped")
+    say(f"written   {show(output)}: {output.stat().st_size / 1e6:.1f} MB")
+    say(f"files     {show(result.report)}")
+    emit(result.snippet.rstrip())
+    say(f"next: xception predict PHOTO.jpg --model {quoted(output)}")
 
 
 @weights_app.command("list")

@@ -22,7 +22,7 @@ from xception_cli.data.loading import (
 )
 from xception_cli.errors import UsageError
 from xception_cli.files import to_csv, utf8, write_durably
-from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.bundle import Classifier
 
 _OUTPUTS = (".csv", ".jsonl")
 
@@ -102,7 +102,7 @@ def _matching(pattern: str) -> list[Path]:
 
 
 def predict_images(
-    bundle: ModelBundle,
+    bundle: Classifier,
     paths: Sequence[Path],
     *,
     top: int = 5,
@@ -138,7 +138,7 @@ def predict_images(
 
 
 def classify(
-    bundle: ModelBundle, root: Path, paths: Sequence[str], *, workers: int, batch_size: int
+    bundle: Classifier, root: Path, paths: Sequence[str], *, workers: int, batch_size: int
 ) -> Iterator[NDArray[np.float32] | str]:
     """Stream images through a model.
 
@@ -155,14 +155,16 @@ def classify(
     Raises:
         MachineError: A process that decodes died.
     """
+    if bundle.takes_any_size:
+        batch_size = 1
     # One batch is the job of one worker, and starting it costs more than decoding here.
     workers = workers if len(paths) > batch_size else 0
     dataset = PictureDataset(
         root,
         paths,
         [0] * len(paths),
-        bundle.preprocessing.evaluation_transform(),
-        least_side=bundle.preprocessing.least_side,
+        bundle.transform(),
+        least_side=bundle.least_side,
     )
     loader = create_loader(
         dataset,
