@@ -33,8 +33,9 @@ SURFACE = {
         "--accumulate", "--augment", "--batch-size", "--budget", "--cache-gb", "--classes",
         "--clip", "--compile", "--config", "--data", "--deterministic", "--device", "--dropout",
         "--ema", "--epochs", "--flip", "--head-lr", "--image-size", "--label-smoothing",
-        "--layer-decay", "--log-every", "--lr", "--monitor", "--output", "--patience", "--plan",
-        "--precision", "--resume", "--save-every-minutes", "--seed", "--skip-bad",
+        "--layer-decay", "--log-every", "--lr", "--monitor", "--optimizer", "--output",
+        "--patience", "--plan", "--precision", "--resume", "--save-every-minutes", "--schedule",
+        "--seed", "--skip-bad",
         "--test-fraction", "--unfreeze", "--val-fraction", "--views", "--warmup",
         "--weight-decay", "--weights", "--workers",
     ],
@@ -48,6 +49,7 @@ SURFACE = {
     "export": ["--input", "--output"],
     "env": [],
     "weights": ["fetch", "list", "verify"],
+    "configs": ["cp", "ls", "show"],
 }  # fmt: skip
 
 

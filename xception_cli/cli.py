@@ -18,6 +18,7 @@ from xception_cli.config import TrainConfig, flag, resolve, setting_type
 from xception_cli.console import emit, fail, quoted, say, screen, show
 from xception_cli.errors import MachineError, UsageError, XceptionError
 from xception_cli.files import write_durably
+from xception_cli.recipes import copy_recipe, find_config, find_recipe, list_recipes, title
 
 app = typer.Typer(
     name="xception",
@@ -32,6 +33,10 @@ weights_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(weights_app, name="weights")
+configs_app = typer.Typer(
+    help="The shipped recipes: complete settings, each with what it gave.", no_args_is_help=True
+)
+app.add_typer(configs_app, name="configs")
 
 _LATEST = "latest"  # what a bare --resume means
 
@@ -106,7 +111,10 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Run folder (default: runs/ and the data folder's name).")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="TOML file, or a recipe of xception configs ls."),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(metavar="[RUN]", help="Go on with a run; without RUN the latest."),
@@ -127,7 +135,7 @@ def train(
             if was_given:
                 raise UsageError(f"{name} and --resume exclude each other: a run has its own")
         run = find_run(None if resume == _LATEST else Path(resume), finished=False)
-    settings = resolve(flags, config)
+    settings = resolve(flags, None if config is None else find_config(config))
     if run is None:
         if not settings.config.data:
             raise UsageError("which photos?", hint="xception train --data DIR")
@@ -456,6 +464,31 @@ def weights_verify() -> None:
     from xception_cli.model.weights import verify
 
     emit(str(verify()))
+
+
+@configs_app.command("ls")
+def configs_ls() -> None:
+    """List the shipped recipes."""
+    for name, path in list_recipes().items():
+        emit(f"{name:12} {title(path)}")
+    say("next: xception train --data DIR --config NAME")
+
+
+@configs_app.command("show")
+def configs_show(name: Annotated[str, typer.Argument(help="Of the recipe.")]) -> None:
+    """Print a recipe."""
+    emit(find_recipe(name).read_text(encoding="utf-8").rstrip())
+
+
+@configs_app.command("cp")
+def configs_cp(
+    name: Annotated[str, typer.Argument(help="Of the recipe.")],
+    to: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="Where to.")] = Path(),
+) -> None:
+    """Copy a recipe, to change it."""
+    copied = copy_recipe(name, to)
+    emit(str(copied))
+    say(f"next: xception train --data DIR --config {quoted(copied)}")
 
 
 @app.command()
