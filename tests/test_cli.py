@@ -34,12 +34,14 @@ SURFACE = {
         "--classes", "--clip", "--compile", "--config", "--data", "--deterministic", "--device",
         "--dropout", "--ema", "--epochs", "--fixes", "--flip", "--group-by", "--head-lr",
         "--image-size", "--label-smoothing", "--layer-decay", "--log-every", "--lr", "--monitor",
-        "--output", "--patience", "--plan", "--precision", "--resume", "--save-every-minutes",
-        "--seed", "--skip-bad", "--split-file", "--strict", "--target-precision",
-        "--test-fraction", "--unfreeze", "--val-fraction", "--views", "--warmup", "--weight-decay",
-        "--weights", "--workers",
+        "--optimizer", "--output", "--patience", "--plan", "--precision", "--resume",
+        "--save-every-minutes", "--schedule", "--seed", "--skip-bad", "--split-file", "--strict",
+        "--target-precision", "--test-fraction", "--unfreeze", "--val-fraction", "--views",
+        "--warmup", "--weight-decay", "--weights", "--workers",
     ],
-    "eval": ["--data", "--device", "--ignore-extra-classes", "--json", "--split", "--workers"],
+    "eval": [
+        "--data", "--device", "--ignore-extra-classes", "--json", "--model", "--split", "--workers",
+    ],
     "predict": [
         "--device", "--explain", "--json", "--model", "--output", "--run", "--top", "--unknown",
         "--workers",
@@ -50,8 +52,10 @@ SURFACE = {
     "runs": ["--json"],
     "sample": ["--classes", "--images"],
     "summary": ["--classes", "--explain", "--json", "--size", "--svg"],
+    "export": ["--input", "--output"],
     "env": [],
     "weights": ["fetch", "list", "verify"],
+    "configs": ["cp", "ls", "show"],
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from xception_cli.training.schedule import learning_rate_factor
+from xception_cli.training.schedule import learning_rate_factor, stepped_factor
 
 
 def factors(total: int, warmup: float) -> list[float]:
@@ -42,3 +42,20 @@ def test_every_factor_is_between_nothing_and_the_peak(total, warmup):
     rates = factors(total, warmup)
     assert all(0 <= rate <= 1 for rate in rates)
     assert total == 1 or max(rates) > 0.4
+
+
+def test_the_papers_steps_are_torchs_step_schedule():
+    epoch_length, epochs = 3, 7
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    steps = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2 * epoch_length, gamma=0.94)
+    expected = []
+    with warnings.catch_warnings(action="ignore"):  # of a scheduler without an optimizer's steps
+        for _ in range(epochs * epoch_length):
+            expected.append(steps.get_last_lr()[0])
+            steps.step()
+    total = epochs * epoch_length
+    found = [stepped_factor(n, total, 0.0, epoch_length) for n in range(1, total + 1)]
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert found[5:7] == [1.0, 0.94]  # the first step is behind the second epoch
+    rising = [stepped_factor(n, 20, 0.5, 5) for n in range(1, 12)]
+    assert rising == pytest.approx([n / 11 for n in range(1, 11)] + [0.94])

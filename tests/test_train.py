@@ -61,6 +61,16 @@ def test_a_run_leaves_exactly_these_files(settings: dict[str, Any], photos: Path
     }  # fmt: skip
 
 
+def test_the_papers_optimizer_and_steps_train_too(settings: dict[str, Any]) -> None:
+    paper = {"optimizer": "sgd", "schedule": "step", "epochs": 3, "warmup": 0.0, "lr": 1e-3}
+    run = train_run(settings | paper).run
+    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [row["lr"] for row in rows] == pytest.approx([1e-3, 1e-3, 0.94e-3])
+    state = torch.load(next(run.checkpoints.glob("*.pt")), weights_only=True)
+    slots = {name for of in state["optimizer"]["state"].values() for name in of}
+    assert slots == {"momentum_buffer"}  # AdamW would have two averages
+
+
 def test_a_run_that_stops_at_the_probe_has_no_training_state(settings: dict[str, Any]) -> None:
     result = train_run(settings | {"unfreeze": "head", "test_fraction": 0.2})
     assert files_below(result.run.path) == {

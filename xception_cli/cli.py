@@ -18,6 +18,7 @@ from xception_cli.config import TrainConfig, flag, resolve, setting_type
 from xception_cli.console import emit, fail, quoted, say, screen, show
 from xception_cli.errors import MachineError, UsageError, XceptionError
 from xception_cli.files import write_durably
+from xception_cli.recipes import copy_recipe, find_config, find_recipe, list_recipes, title
 
 app = typer.Typer(
     name="xception",
@@ -32,6 +33,10 @@ weights_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(weights_app, name="weights")
+configs_app = typer.Typer(
+    help="The shipped recipes: complete settings, each with what it gave.", no_args_is_help=True
+)
+app.add_typer(configs_app, name="configs")
 
 _LATEST = "latest"  # what a bare --resume means
 
@@ -106,7 +111,10 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Run folder (default: runs/ and the data folder's name).")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="TOML file, or a recipe of xception configs ls."),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(metavar="[RUN]", help="Go on with a run; without RUN the latest."),
@@ -126,7 +134,7 @@ def train(
             if was_given:
                 raise UsageError(f"{name} and --resume exclude each other: a run has its own")
         run = find_run(None if resume == _LATEST else Path(resume), finished=False)
-    settings = resolve(flags, config)
+    settings = resolve(flags, None if config is None else find_config(config))
     if run is None:
         if not settings.config.data:
             raise UsageError("which photos?", hint="xception train --data DIR")
@@ -166,6 +174,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Exported .onnx file, instead of the run's model.")
+    ] = None,
 ) -> None:
     """Measure a model on photos that it was not trained on."""
     if split not in {None, "val", "test"}:
@@ -187,7 +198,7 @@ def evaluate(
     )
     from xception_cli.runtime import decide_runtime
 
-    runtime = decide_runtime(device=device)
+    runtime = decide_runtime(device=_device(device, model))
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
     report = run_evaluation(
@@ -197,6 +208,7 @@ def evaluate(
         ignore_extra_classes=ignore_extra_classes,
         runtime=runtime,
         workers=default_workers(runtime.device) if workers is None else workers,
+        model=model,
     )
     for part in (
         [json.dumps(report.to_dict())]
@@ -220,13 +232,21 @@ def evaluate(
     say(f"next: xception predict PHOTO.jpg --run {quoted(chosen.path)}")
 
 
+def _device(asked: str, model: Path | None) -> str:
+    """Return the device to decide on: an exported file runs on the CPU, if there is a choice."""
+    exported = model is not None and model.suffix.lower() == ".onnx"
+    return "cpu" if exported and asked == "auto" else asked
+
+
 @app.command()
 def predict(
     paths: Annotated[
         list[str], typer.Argument(metavar="IMAGE|DIR|GLOB...", help="Photos to name.")
     ],
     run: Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")] = None,
-    model: Annotated[Path | None, typer.Option(help="Model file, instead of a run.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model or .onnx file, instead of a run.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to print for each photo.")] = 5,
     output: Annotated[
         Path | None, typer.Option(help="Write to this .csv or .jsonl file instead.")
@@ -254,8 +274,8 @@ def predict(
     chosen = model if model is not None else find_run(run).model
 
     from xception_cli.data.loading import default_workers
-    from xception_cli.evaluation.explain import check_folder, write_explanation
-    from xception_cli.model.bundle import load_model
+    from xception_cli.model.bundle import ModelBundle
+    from xception_cli.model.opening import open_classifier
     from xception_cli.predict import (
         check_output,
         decide_unknown,
@@ -269,12 +289,20 @@ def predict(
     if output is not None:
         check_output(output)
     if explain is not None:
+        from xception_cli.evaluation.explain import check_folder, write_explanation  # matplotlib
+
         check_folder(explain)
     if run is None and model is None:
         say(f"run       {show(chosen.parent)} (the latest)")
-    runtime = decide_runtime(device=device)
-    bundle = load_model(chosen, runtime)
+    runtime = decide_runtime(device=_device(device, chosen))
+    bundle = open_classifier(chosen, runtime)
     rule = decide_unknown(bundle, unknown)
+    explained = bundle if isinstance(bundle, ModelBundle) else None
+    if explain is not None and explained is None:
+        raise UsageError(
+            f"{show(chosen)} cannot be explained: an exported file gives no activations",
+            hint="--explain with --run RUN, or with the model.safetensors that it was made from",
+        )
     count = default_workers(runtime.device) if workers is None else workers
     predictions = predict_images(bundle, images, top=top, unknown=rule, workers=count)
     failed = 0
@@ -284,9 +312,9 @@ def predict(
         for prediction in predictions:
             failed += prediction.error is not None
             yield prediction
-            if explain is not None and prediction.error is None:
+            if explain is not None and explained is not None and prediction.error is None:
                 label = bundle.classes.index(prediction.classes[0])
-                write_explanation(bundle, prediction.path, label, explain)
+                write_explanation(explained, prediction.path, label, explain)
 
     if output is not None:
         write_predictions(counted(), output, with_unknown=rule is not None)
@@ -519,6 +547,42 @@ def _check_new_svg(path: Path) -> None:
         raise UsageError(f"the folder {show(path.parent)} does not exist", hint="make it")
 
 
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option(help="A new .onnx file.")],
+    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    wanted: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            metavar="whole|cropped",
+            help="Pictures of any size, or resized and cut already.",
+        ),
+    ] = "whole",
+) -> None:
+    """Write a model as one ONNX file that holds everything, and print a program that uses it."""
+    if wanted not in {"whole", "cropped"}:
+        raise UsageError(f"input is {show(wanted)}, expected whole or cropped")
+    from xception_cli.rundir import find_run
+
+    chosen = find_run(run)
+
+    from xception_cli.model.opening import require_onnx
+
+    require_onnx()
+
+    from xception_cli.export.run import check_export_output, export_run
+
+    check_export_output(output)
+    if run is None:
+        say(f"run       {show(chosen.path)} (the latest)")
+    result = export_run(chosen, output, cropped=wanted == "cropped")
+    say(f"written   {show(output)}: {output.stat().st_size / 1e6:.1f} MB")
+    say(f"files     {show(result.report)}")
+    emit(result.snippet.rstrip())
+    say(f"next: xception predict PHOTO.jpg --model {quoted(output)}")
+
+
 @weights_app.command("list")
 def weights_list() -> None:
     """List where the ImageNet weights can come from, in the order they are tried."""
@@ -546,6 +610,31 @@ def weights_verify() -> None:
     from xception_cli.model.weights import verify
 
     emit(str(verify()))
+
+
+@configs_app.command("ls")
+def configs_ls() -> None:
+    """List the shipped recipes."""
+    for name, path in list_recipes().items():
+        emit(f"{name:12} {title(path)}")
+    say("next: xception train --data DIR --config NAME")
+
+
+@configs_app.command("show")
+def configs_show(name: Annotated[str, typer.Argument(help="Of the recipe.")]) -> None:
+    """Print a recipe."""
+    emit(find_recipe(name).read_text(encoding="utf-8").rstrip())
+
+
+@configs_app.command("cp")
+def configs_cp(
+    name: Annotated[str, typer.Argument(help="Of the recipe.")],
+    to: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="Where to.")] = Path(),
+) -> None:
+    """Copy a recipe, to change it."""
+    copied = copy_recipe(name, to)
+    emit(str(copied))
+    say(f"next: xception train --data DIR --config {quoted(copied)}")
 
 
 @app.command()

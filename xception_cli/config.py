@@ -21,6 +21,8 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["light", "none"]
 Balance = Literal["auto", "none", "loss", "sampler"]
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["cosine", "step"]
 
 
 def _setting(
@@ -142,6 +144,9 @@ class TrainConfig:
         1, "Compute each batch in this many pieces, to need less memory.", group="Training",
         at_least=1,
     )  # fmt: skip
+    optimizer: Optimizer = _setting(
+        "adamw", "What steps: AdamW, or SGD with momentum 0.9 as in the paper.", group="Training"
+    )
     lr: float = _setting(
         2e-4, "Learning rate of the network's body, at its peak.", group="Training", at_least=0.0
     )
@@ -156,11 +161,17 @@ class TrainConfig:
         at_most=1.0,
     )
     weight_decay: float = _setting(
-        0.05, "AdamW's weight decay; none on biases and batch norm.", group="Training", at_least=0.0
+        0.05, "Weight decay; none on biases and batch norm.", group="Training", at_least=0.0
+    )
+    schedule: Schedule = _setting(
+        "cosine",
+        "How the learning rate falls: along a cosine to nothing, or in steps by 6 % every 2 "
+        "epochs, as in the paper.",
+        group="Training",
     )
     warmup: float = _setting(
         0.05,
-        "Part of the iterations in which the learning rate rises; a cosine follows.",
+        "Part of the iterations in which the learning rate rises, before it falls.",
         group="Training",
         at_least=0.0,
         at_most=0.9,

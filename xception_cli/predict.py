@@ -23,7 +23,7 @@ from xception_cli.data.loading import (
 )
 from xception_cli.errors import UsageError
 from xception_cli.files import to_csv, utf8, write_durably
-from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.bundle import Classifier
 from xception_cli.model.unknown import UNSURE, UnknownRule
 
 Array = NDArray[np.float32]
@@ -123,7 +123,7 @@ def _matching(pattern: str) -> list[Path]:
     return sorted(images)
 
 
-def decide_unknown(bundle: ModelBundle, wanted: str) -> UnknownRule | float | None:
+def decide_unknown(bundle: Classifier, wanted: str) -> UnknownRule | float | None:
     """Return when answers are refused: the model's own rule, or below a probability.
 
     Args:
@@ -138,7 +138,8 @@ def decide_unknown(bundle: ModelBundle, wanted: str) -> UnknownRule | float | No
     if wanted == "auto":
         if bundle.unknown is None:
             raise UsageError(
-                "this model has no thresholds for `unknown`: its training did not end by itself",
+                "this model has no thresholds for `unknown`: it is an exported file, or its "
+                "training did not end by itself",
                 hint="--unknown 0.8 refuses answers of a smaller probability",
             )
         return bundle.unknown
@@ -158,7 +159,7 @@ def _refusal(rule: UnknownRule | float | None, probability: float, features: Arr
 
 
 def predict_images(
-    bundle: ModelBundle,
+    bundle: Classifier,
     paths: Sequence[Path],
     *,
     top: int = 5,
@@ -200,7 +201,7 @@ def predict_images(
 
 
 def classify(
-    bundle: ModelBundle, root: Path, paths: Sequence[str], *, workers: int, batch_size: int
+    bundle: Classifier, root: Path, paths: Sequence[str], *, workers: int, batch_size: int
 ) -> Iterator[Outcome | str]:
     """Stream images through a model.
 
@@ -217,14 +218,16 @@ def classify(
     Raises:
         MachineError: A process that decodes died.
     """
+    if bundle.takes_any_size:
+        batch_size = 1
     # One batch is the job of one worker, and starting it costs more than decoding here.
     workers = workers if len(paths) > batch_size else 0
     dataset = PictureDataset(
         root,
         paths,
         [0] * len(paths),
-        bundle.preprocessing.evaluation_transform(),
-        least_side=bundle.preprocessing.least_side,
+        bundle.transform(),
+        least_side=bundle.least_side,
     )
     loader = create_loader(
         dataset,

@@ -11,8 +11,9 @@ from xception_cli.data.loading import BATCH
 from xception_cli.errors import DataError
 from xception_cli.evaluation.metrics import EvalFailure, EvalReport, measure
 from xception_cli.evaluation.report import EvalRow, write_evaluation
-from xception_cli.evaluation.selection import EvalImage, select_images
-from xception_cli.model.bundle import ModelBundle, load_model
+from xception_cli.evaluation.selection import EvalImage, folder_name, select_images
+from xception_cli.model.bundle import Classifier
+from xception_cli.model.opening import open_classifier
 from xception_cli.predict import Outcome, classify
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
@@ -28,6 +29,7 @@ def run_evaluation(
     ignore_extra_classes: bool,
     runtime: Runtime,
     workers: int,
+    model: Path | None = None,
 ) -> EvalReport:
     """Evaluate a run's model and write the files of the evaluation into the run.
 
@@ -39,6 +41,8 @@ def run_evaluation(
         ignore_extra_classes: Leave out images of classes that the model does not know.
         runtime: Where to compute.
         workers: Processes that decode.
+        model: Another file with this model, as `xception export` makes; its evaluation bears its
+            name too.
 
     Returns:
         What was measured; `failures` lists the images that could not be scored.
@@ -48,7 +52,7 @@ def run_evaluation(
         DataError: Unknown classes, or no image that can be scored.
         ArtifactError: The model or a file of the run is damaged.
     """
-    bundle = load_model(run.model, runtime)
+    bundle = open_classifier(run.model if model is None else model, runtime)
     chosen = select_images(
         run,
         bundle.classes,
@@ -60,17 +64,17 @@ def run_evaluation(
         bundle,
         chosen.root,
         chosen.images,
-        name=chosen.name,
+        name=chosen.name if model is None else f"{chosen.name}-{folder_name(model)}",
         workers=workers,
         note=chosen.note,
         data=chosen.data,
     )
-    write_evaluation(run.evaluation(chosen.name), report, rows)
+    write_evaluation(run.evaluation(report.name), report, rows)
     return report
 
 
 def evaluate_images(
-    bundle: ModelBundle,
+    bundle: Classifier,
     root: Path,
     images: Sequence[EvalImage],
     *,
@@ -105,7 +109,7 @@ def evaluate_images(
 
 
 def compute_outcomes(
-    bundle: ModelBundle,
+    bundle: Classifier,
     root: Path,
     images: Sequence[EvalImage],
     *,
@@ -131,7 +135,7 @@ def compute_outcomes(
 
 
 def report_outcomes(
-    bundle: ModelBundle,
+    bundle: Classifier,
     images: Sequence[EvalImage],
     outcomes: Sequence[Outcome | str],
     *,
@@ -164,7 +168,7 @@ def report_outcomes(
     return report, rows
 
 
-def _row(bundle: ModelBundle, image: EvalImage, outcome: Outcome | str) -> EvalRow:
+def _row(bundle: Classifier, image: EvalImage, outcome: Outcome | str) -> EvalRow:
     true = bundle.classes[image.label]
     if isinstance(outcome, str):
         return EvalRow(image.path, true, None, (), outcome, digest=image.digest)

@@ -192,7 +192,12 @@ def _name(root: Path, part: str | None) -> str:
         name = f"{place.parent.name}-{name}"
     if part:
         name = f"{name}-{part}"
-    return re.sub(r"[^\w.-]+", "-", utf8(name)).strip("-.")[:60] or "data"
+    return folder_name(Path(name))
+
+
+def folder_name(path: Path) -> str:
+    """Make a name for a folder of ours of somebody's file or folder: never a path."""
+    return re.sub(r"[^\w.-]+", "-", utf8(path.name)).strip("-.")[:60] or "data"
 
 
 def shown_folder(folder: Path) -> str:

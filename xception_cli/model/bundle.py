@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors.torch import save
 from torch import nn
 
 from xception_cli.console import show
-from xception_cli.data.transforms import Preprocessing
+from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
 from xception_cli.files import write_durably
 from xception_cli.model.network import FEATURES, Segment, build_network, fold_batch_norm, pool
@@ -23,6 +23,45 @@ from xception_cli.runtime import Runtime
 SCHEMA = 1
 _METADATA_KEY = "xception"
 _LONGEST_NAME = 255
+
+
+class Classifier(Protocol):
+    """What names pictures: a model of ours in PyTorch, or the exported file that ships."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the outputs."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """Where it is computed."""
+
+    @property
+    def least_side(self) -> int | None:
+        """Pixels that the shorter side must keep when a picture is decoded; see `images.decode`."""
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether it takes whole pictures, which cannot share a batch."""
+
+    def transform(self) -> Transform:
+        """Return what makes its pixels of a picture: uint8, `(3, height, width)`."""
+
+    @property
+    def unknown(self) -> UnknownRule | None:
+        """When it says `unknown`, where it is asked to; None if it cannot tell."""
+
+    def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute logits and features, `(batch, classes)` and `(batch, 2048)`, on the CPU.
+
+        Of a file that does not give features they are `(batch, 0)`.
+        """
+
+    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities of logits, `(batch, classes)`."""
+
+    def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute `(batch, classes)` probabilities, float32, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +86,20 @@ class ModelBundle:
     temperature: float = 1.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
     unknown: UnknownRule | None = None
+
+    @property
+    def least_side(self) -> int:
+        """See `Preprocessing`."""
+        return self.preprocessing.least_side
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Its pixels are cut to one size before."""
+        return False
+
+    def transform(self) -> Transform:
+        """Return the evaluation transform; gives what `logits` takes."""
+        return self.preprocessing.evaluation_transform()
 
     @torch.inference_mode()
     def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,6 +146,58 @@ class ModelBundle:
         return torch.softmax(logits / self.temperature, dim=1)
 
 
+class About(NamedTuple):
+    """What a model file tells beside its weights; see `ModelBundle`."""
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    temperature: float
+    provenance: Mapping[str, Any]
+    unknown: UnknownRule | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, with the version of this format."""
+        return {
+            "schema": SCHEMA,
+            "architecture": "xception",
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing.to_dict(),
+            "temperature": self.temperature,
+            "provenance": dict(self.provenance),
+        } | ({} if self.unknown is None else {"unknown": self.unknown.to_dict()})
+
+    @classmethod
+    def from_dict(cls, about: Mapping[str, Any], path: Path) -> "About":
+        """Check what a file tells.
+
+        Args:
+            about: What `to_dict` gave, or something hostile.
+            path: The file, for the message.
+
+        Raises:
+            ArtifactError: It is too new or damaged.
+        """
+        if about["schema"] != SCHEMA:
+            raise ArtifactError(
+                f"{show(path)} has format {show(about['schema'])}, this version reads {SCHEMA}",
+                hint="upgrade: pip install -U xception-cli",
+            )
+        try:
+            rule = about.get("unknown")
+            made = cls(
+                _check_classes(about["classes"]),
+                Preprocessing.from_dict(about["preprocessing"]),
+                float(about["temperature"]),
+                dict(about["provenance"]),
+                None if rule is None else UnknownRule.from_dict(rule, FEATURES),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ArtifactError(f"{show(path)} has damaged metadata: {show(error)}") from error
+        if not 0.01 <= made.temperature <= 100:
+            raise ArtifactError(f"{show(path)} has an impossible temperature: {made.temperature}")
+        return made
+
+
 def save_model(
     path: Path,
     state: Mapping[str, torch.Tensor],
@@ -122,16 +227,7 @@ def save_model(
     if not all(tensor.isfinite().all() for tensor in state.values()):
         raise DivergedError("the trained weights are not finite; the model file is left as it was")
     tensors = check_tensors(state, _shapes(_empty_network(len(classes))), "the trained network")
-    about = {
-        "schema": SCHEMA,
-        "architecture": "xception",
-        "classes": list(classes),
-        "preprocessing": preprocessing.to_dict(),
-        "temperature": temperature,
-        "provenance": dict(provenance),
-    }
-    if unknown is not None:
-        about["unknown"] = unknown.to_dict()
+    about = About(classes, preprocessing, temperature, provenance, unknown).to_dict()
     write_durably(path, save(tensors, metadata={_METADATA_KEY: json.dumps(about)}))
 
 
@@ -151,25 +247,22 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
             f"there is no model file {show(path)}", hint="xception train makes one in its run"
         )
     tensors, metadata = read_safetensors(path)
-    about = _read_about(path, metadata)
-    try:
-        classes = _check_classes(about["classes"])
-        preprocessing = Preprocessing.from_dict(about["preprocessing"])
-        temperature = float(about["temperature"])
-        provenance = dict(about["provenance"])
-        rule = about.get("unknown")
-        unknown = None if rule is None else UnknownRule.from_dict(rule, FEATURES)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ArtifactError(f"{show(path)} has damaged metadata: {show(error)}") from error
-    if not 0.01 <= temperature <= 100:
-        raise ArtifactError(f"{show(path)} has an impossible temperature: {temperature}")
+    about = About.from_dict(_read_metadata(path, metadata), path)
     # Checked before memory is taken: a header of a megabyte can name 100,000 classes.
-    network = _empty_network(len(classes))
+    network = _empty_network(len(about.classes))
     network.load_state_dict(check_tensors(tensors, _shapes(network), show(path)), assign=True)
     # The precision that it was measured in, so that a later evaluation agrees.
-    runtime = runtime.preferring(provenance.get("precision"))
+    runtime = runtime.preferring(about.provenance.get("precision"))
     network = runtime.place(network).eval()
-    return ModelBundle(network, classes, preprocessing, runtime, temperature, provenance, unknown)
+    return ModelBundle(
+        network,
+        about.classes,
+        about.preprocessing,
+        runtime,
+        about.temperature,
+        about.provenance,
+        about.unknown,
+    )
 
 
 def _empty_network(class_count: int) -> nn.Module:
@@ -181,20 +274,15 @@ def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
-def _read_about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def _read_metadata(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
     try:
         about = json.loads(metadata[_METADATA_KEY])
-        schema = about["schema"]
+        about["schema"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{show(path)} is a safetensors file, but not a model of xception",
             hint="plain weights go to xception train --weights FILE",
         ) from error
-    if schema != SCHEMA:
-        raise ArtifactError(
-            f"{show(path)} has format {show(schema)}, this version reads {SCHEMA}",
-            hint="upgrade: pip install -U xception-cli",
-        )
     return dict(about)
 
 

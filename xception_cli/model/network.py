@@ -177,7 +177,7 @@ def train_mode(module: nn.Module, *, batch_norm: bool) -> None:
 def parameter_groups(
     trained: Segment, *, lr: float, head_lr: float, layer_decay: float, weight_decay: float
 ) -> list[dict[str, object]]:
-    """Group the trained parameters for AdamW.
+    """Group the trained parameters for the optimizer.
 
     The head learns at `head_lr`; block 12, conv3 and conv4 at `lr`; each block before at
     `layer_decay` times the rate of the one behind it. Biases and batch norm do not decay.

@@ -1,7 +1,7 @@
 """create_trainer and create_evaluator: one step each, no handlers."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from ignite.engine import Engine
@@ -28,6 +28,21 @@ class StepOutput(NamedTuple):
     loss: torch.Tensor
     finite: torch.Tensor
     images: int
+
+
+def create_optimizer(
+    name: str, groups: list[dict[str, Any]], *, fused: bool
+) -> torch.optim.Optimizer:
+    """Make the optimizer.
+
+    Args:
+        name: `adamw` or `sgd`, the latter with the paper's momentum.
+        groups: Parameters with their rates and weight decay.
+        fused: In one kernel, on a GPU.
+    """
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, fused=fused)
+    return torch.optim.AdamW(groups, fused=fused)
 
 
 def create_trainer(

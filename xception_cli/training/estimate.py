@@ -13,7 +13,7 @@ from xception_cli.console import duration
 from xception_cli.data.loading import Inputs
 from xception_cli.model.network import Segment, cut, fold_batch_norm
 from xception_cli.runtime import Runtime
-from xception_cli.training.engines import create_trainer
+from xception_cli.training.engines import create_optimizer, create_trainer
 from xception_cli.training.job import Job
 from xception_cli.training.plan import (
     Costs,
@@ -78,7 +78,9 @@ def _time_training(
     _, trained = cut(network, unfreeze, dropout=config.dropout)
     trainer = create_trainer(
         trained,
-        torch.optim.AdamW(trained.parameters(), lr=1e-6),
+        create_optimizer(
+            config.optimizer, [{"params": list(trained.parameters()), "lr": 1e-6}], fused=False
+        ),
         torch.amp.GradScaler(runtime.device.type, enabled=False),
         runtime=runtime,
         label_smoothing=config.label_smoothing,

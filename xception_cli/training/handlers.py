@@ -22,7 +22,7 @@ from xception_cli.model.network import Segment
 from xception_cli.runtime import seed_everything
 from xception_cli.training.budget import Budget
 from xception_cli.training.engines import StepOutput
-from xception_cli.training.schedule import learning_rate_factor
+from xception_cli.training.schedule import learning_rate_factor, stepped_factor
 from xception_cli.training.stopping import StopSignals
 
 
@@ -134,14 +134,20 @@ def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
         seed_everything(seed, "step", engine.state.iteration)
 
 
-def attach_schedule(trainer: Engine, optimizer: torch.optim.Optimizer, *, warmup: float) -> None:
+def attach_schedule(
+    trainer: Engine, optimizer: torch.optim.Optimizer, *, warmup: float, schedule: str = "cosine"
+) -> None:
     """Set each group's learning rate before each step; a function of the iteration, no state."""
 
     @trainer.on(Events.ITERATION_STARTED)
     def _set(engine: Engine) -> None:
         # Both are set when this event comes; a time budget may change the number of epochs.
-        total = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0)
-        factor = learning_rate_factor(engine.state.iteration, total, warmup)
+        epoch_length = engine.state.epoch_length or 0
+        total = (engine.state.max_epochs or 0) * epoch_length
+        if schedule == "step":
+            factor = stepped_factor(engine.state.iteration, total, warmup, epoch_length)
+        else:
+            factor = learning_rate_factor(engine.state.iteration, total, warmup)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
 

@@ -25,7 +25,7 @@ from xception_cli.training import handlers
 from xception_cli.training.baseline import prepare
 from xception_cli.training.budget import Budget, new_record
 from xception_cli.training.checkpoint import StateStore
-from xception_cli.training.engines import create_evaluator, create_trainer
+from xception_cli.training.engines import create_evaluator, create_optimizer, create_trainer
 from xception_cli.training.estimate import describe_phases, settle
 from xception_cli.training.finish import TrainResult, finish
 from xception_cli.training.handlers import History, Scores
@@ -238,7 +238,7 @@ def _create_learner(job: Job, history: History) -> Learner:
         layer_decay=config.layer_decay,
         weight_decay=config.weight_decay,
     )
-    optimizer = torch.optim.AdamW(groups, fused=job.runtime.device.type == "cuda")
+    optimizer = create_optimizer(config.optimizer, groups, fused=job.runtime.device.type == "cuda")
     fp16 = job.runtime.precision == "fp16"
     scaler = torch.amp.GradScaler(job.runtime.device.type, enabled=fp16)
     return Learner(trained, optimizer, scaler, AveragedModel(trained, use_buffers=True), history)
@@ -296,7 +296,9 @@ def _fine_tune(
         screen.bar("epoch", train.batches.count) as images,
     ):
         handlers.attach_reseeding(trainer, train.batches, config.seed)
-        handlers.attach_schedule(trainer, learner.optimizer, warmup=config.warmup)
+        handlers.attach_schedule(
+            trainer, learner.optimizer, schedule=config.schedule, warmup=config.warmup
+        )
         handlers.attach_ema(trainer, learner.ema, learner.trained, config.ema)
         train_loss = handlers.attach_train_loss(trainer, job.runtime.device)
         handlers.attach_finite_check(

@@ -1,0 +1,80 @@
+"""The shipped recipes: sound settings, found by name, and in the wheel."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import call
+
+from xception_cli.config import read_toml, resolve
+from xception_cli.errors import UsageError
+from xception_cli.recipes import copy_recipe, find_config, list_recipes, title
+
+ROOT = Path(__file__).parent.parent
+RECIPES = list_recipes()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_sound_and_headed_by_its_purpose_and_its_command(name):
+    config = resolve({}, RECIPES[name]).config
+    head = RECIPES[name].read_text().split("\n\n")[0]
+    assert re.search(rf"^#   xception train --data \S+ --config {name}\b", head, re.MULTILINE)
+    assert title(RECIPES[name]).endswith(".")
+    given = read_toml(RECIPES[name])
+    assert {name: getattr(config, name) for name in given} == given
+
+
+def test_the_papers_recipe_has_the_papers_numbers():
+    config = resolve({}, RECIPES["paper"]).config
+    found = (config.optimizer, config.lr, config.schedule, config.weight_decay, config.dropout)
+    assert found == ("sgd", 0.045, "step", 1e-5, 0.5)
+    assert config.ema > 0
+    assert config.weights == "none"
+
+
+def test_a_config_is_a_path_or_a_name_and_a_file_of_that_name_wins():
+    assert find_config("probe") == RECIPES["probe"]
+    assert find_config("mine.toml") == Path("mine.toml")
+    Path("probe").write_text("epochs = 3")
+    assert find_config("probe") == Path("probe")
+
+
+def test_a_mistyped_name_is_answered_with_the_near_one():
+    with pytest.raises(UsageError, match="there is no config prob; shipped are") as caught:
+        find_config("prob")
+    assert caught.value.hint == "did you mean probe?"
+
+
+def test_recipes_are_listed_shown_and_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("configs", "ls") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(RECIPES)
+    assert call("configs", "show", "paper") == 0
+    assert capsys.readouterr().out == RECIPES["paper"].read_text()
+    assert call("configs", "cp", "paper", "mine.toml") == 0
+    assert capsys.readouterr().out == "mine.toml\n"
+    assert Path("mine.toml").read_bytes() == RECIPES["paper"].read_bytes()
+    assert call("configs", "cp", "paper") == 0
+    assert Path("paper.toml").is_file()
+    with pytest.raises(UsageError, match=r"mine\.toml already exists"):
+        copy_recipe("paper", Path("mine.toml"))
+
+
+def test_every_package_is_named_in_pyproject():
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = [path.parent for path in (ROOT / "xception_cli").rglob("__init__.py")]
+    there = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(named) == there | {"xception_cli.configs"}
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_recipes(tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "-q", str(ROOT), "clone"], check=True, cwd=tmp_path)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", "wheel", "./clone"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".toml")}
+    assert held == {f"xception_cli/configs/{name}.toml" for name in RECIPES}

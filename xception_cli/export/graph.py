@@ -1,0 +1,176 @@
+"""Xception as an ONNX graph, node by node, under names that read well in a viewer.
+
+The network is a plain chain of a few kinds of layers, so the graph is written from its modules:
+that gives every node a name of the paper's, and the parity gate shows that nothing is amiss.
+"""
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+from torch import nn
+
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.export.pixels import add_cropping, add_normalization
+from xception_cli.export.writer import GraphWriter
+from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.network import STEPS, fold_batch_norm
+from xception_cli.model.onnx_file import INPUT, IR_VERSION, OPSET, OUTPUT, to_metadata
+from xception_cli.model.summary import FLOWS
+
+
+def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -> onnx.ModelProto:
+    """Write a model as an ONNX graph: from pixels to probabilities.
+
+    The input `image` is uint8 RGB, `(batch, height, width, 3)`, as Pillow and numpy hold a picture.
+
+    Args:
+        bundle: The model.
+        cropped: Leave resizing and cutting out; the input is `image_size` square.
+        normalized: False leaves the normalisation out, a mistake for tests to find.
+
+    Returns:
+        A model with the weights inside, in float32.
+    """
+    writer = GraphWriter()
+    pixels = _add_pixels(writer, bundle.preprocessing, cropped=cropped, normalized=normalized)
+    logits = add_network(writer, fold_batch_norm(bundle.network).cpu(), pixels)
+    if bundle.temperature != 1:
+        divisor = writer.constant("head/temperature/value", np.float32(bundle.temperature))
+        logits = writer.node("Div", [logits, divisor], "head/temperature")
+    writer.node("Softmax", [logits], "head/softmax", output=OUTPUT, axis=1)
+    side: int | str = bundle.preprocessing.image_size if cropped else ""
+    shape = ["batch", side or "height", side or "width", 3]
+    graph = helper.make_graph(
+        writer.nodes,
+        "Xception",
+        [helper.make_tensor_value_info(INPUT, onnx.TensorProto.UINT8, shape)],
+        [
+            helper.make_tensor_value_info(
+                OUTPUT, onnx.TensorProto.FLOAT, ["batch", len(bundle.classes)]
+            )
+        ],
+        writer.constants,
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="xception",
+    )
+    helper.set_model_props(model, to_metadata(bundle, cropped=cropped))
+    return model
+
+
+def _add_pixels(
+    writer: GraphWriter, preprocessing: Preprocessing, *, cropped: bool, normalized: bool
+) -> str:
+    pixels = writer.node("Transpose", [INPUT], "pixels/channels_first", perm=[0, 3, 1, 2])
+    if not cropped:
+        pixels = add_cropping(writer, preprocessing, pixels)
+    pixels = writer.node("Cast", [pixels], "pixels/float", to=onnx.TensorProto.FLOAT)
+    return add_normalization(writer, preprocessing, pixels) if normalized else pixels
+
+
+def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> str:
+    """Write the steps of a network whose batch norm is folded.
+
+    Args:
+        writer: Of the graph.
+        network: From `fold_batch_norm`.
+        pixels: Name of its input, normalised.
+
+    Returns:
+        Name of the logits.
+    """
+    current = pixels
+    for step in STEPS[:-1]:
+        name = f"{_flow(step)}/{step}"
+        part = network.get_submodule(step)
+        if step.startswith("conv"):
+            current = writer.node("Relu", [_add_layer(writer, part, current, name)], f"{name}/relu")
+        else:
+            current = _add_block(writer, part, current, name)
+    axes = writer.constant("head/pool/axes", np.array([2, 3], np.int64))
+    pooled = writer.node("ReduceMean", [current, axes], "head/pool", keepdims=0)
+    return _add_linear(writer, network.get_submodule("last_linear"), pooled, "head/last_linear")
+
+
+def _flow(step: str) -> str:
+    """Name a step's flow, `entry_flow` for instance."""
+    begun = [flow for flow, first in FLOWS.items() if STEPS.index(first) <= STEPS.index(step)]
+    return begun[-1].replace(" ", "_")
+
+
+def _add_block(writer: GraphWriter, block: nn.Module, start: str, name: str) -> str:
+    current, separables = start, 0
+    layers = block.get_submodule("rep")
+    for layer in layers if isinstance(layers, nn.Sequential) else ():  # children() skips repeats
+        if isinstance(layer, nn.Identity):
+            continue  # a batch norm was here
+        if isinstance(layer, nn.ReLU):
+            current = writer.node("Relu", [current], f"{name}/relu{separables + 1}")
+        elif isinstance(layer, nn.MaxPool2d):
+            current = _add_pooling(writer, layer, current, f"{name}/pool")
+        else:
+            separables += 1
+            current = _add_layer(writer, layer, current, f"{name}/sepconv{separables}")
+    skip = start
+    if block.skip is not None:
+        skip = _add_layer(writer, block.get_submodule("skip"), start, f"{name}/skip")
+    return writer.node("Add", [current, skip], f"{name}/add")
+
+
+def _add_layer(writer: GraphWriter, layer: nn.Module, start: str, name: str) -> str:
+    """Write a convolution, or the two of a separable one."""
+    if isinstance(layer, nn.Conv2d):
+        return _add_convolution(writer, layer, start, name)
+    depthwise, pointwise = layer.get_submodule("conv1"), layer.get_submodule("pointwise")
+    current = _add_convolution(writer, depthwise, start, f"{name}/depthwise")
+    return _add_convolution(writer, pointwise, current, f"{name}/pointwise")
+
+
+def _add_convolution(writer: GraphWriter, layer: nn.Module, start: str, name: str) -> str:
+    if not isinstance(layer, nn.Conv2d):
+        raise TypeError(f"{name} is no convolution")
+    inputs = [start, writer.constant(f"{name}/weight", _array(layer.weight))]
+    if layer.bias is not None:
+        inputs.append(writer.constant(f"{name}/bias", _array(layer.bias)))
+    return writer.node(
+        "Conv",
+        inputs,
+        name,
+        kernel_shape=_pair(layer.kernel_size),
+        strides=_pair(layer.stride),
+        pads=_pair(layer.padding) * 2,
+        dilations=_pair(layer.dilation),
+        group=layer.groups,
+    )
+
+
+def _add_pooling(writer: GraphWriter, layer: nn.MaxPool2d, start: str, name: str) -> str:
+    return writer.node(
+        "MaxPool",
+        [start],
+        name,
+        kernel_shape=_pair(layer.kernel_size),
+        strides=_pair(layer.stride),
+        pads=_pair(layer.padding) * 2,
+    )
+
+
+def _add_linear(writer: GraphWriter, layer: nn.Module, start: str, name: str) -> str:
+    weight = writer.constant(f"{name}/weight", _array(layer.weight))
+    bias = writer.constant(f"{name}/bias", _array(layer.bias))
+    return writer.node("Gemm", [start, weight, bias], name, transB=1)
+
+
+def _pair(value: Any) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)
+
+
+def _array(parameter: Any) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = parameter.detach().float().contiguous().numpy()
+    return array

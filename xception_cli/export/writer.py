@@ -1,0 +1,42 @@
+"""GraphWriter: collects the nodes and constants of an ONNX graph, each under one readable name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+
+class GraphWriter:
+    """The nodes and constants of a graph that is being written.
+
+    A node's output bears the node's name, so that every edge tells where it comes from.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, value: Any) -> str:
+        """Add a constant and return its name."""
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def integers(self, name: str, *values: int) -> str:
+        """Add a vector of int64, what shapes are made of."""
+        return self.constant(name, np.array(values, np.int64))
+
+    def node(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        name: str,
+        *,
+        output: str | None = None,
+        **attributes: Any,
+    ) -> str:
+        """Add a node and return the name of its output: its own, unless another is given."""
+        made = output or name
+        self.nodes.append(helper.make_node(operator, inputs, [made], name=name, **attributes))
+        return made

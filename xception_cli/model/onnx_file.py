@@ -1,0 +1,223 @@
+"""OnnxClassifier: an exported ONNX file, checked before anything in it is believed, and run.
+
+What the file tells beside its graph stands in its metadata, each entry as JSON.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from google.protobuf.message import DecodeError, Message
+from onnx import numpy_helper
+from torchvision.transforms import v2
+
+from xception_cli.console import show
+from xception_cli.data.transforms import Preprocessing, Transform
+from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.model.bundle import About, ModelBundle
+from xception_cli.runtime import Runtime
+
+INPUT, OUTPUT = "image", "probabilities"
+OPSET = 18  # the first with an antialiased Resize
+IR_VERSION = 9  # of that time, so that older runtimes read it too
+WHOLE, CROPPED = "whole", "cropped"  # pictures of any size, or of image_size
+
+_MAX_BYTES = 500_000_000  # Xception has 92 MB
+# What an export is made of. Other operators have no business in it: no loops, no branches, nothing
+# that makes much of little, nothing that a plug-in would have to run.
+_OPERATORS = frozenset(
+    {"Transpose", "Cast", "Div", "Sub", "Conv", "Relu", "MaxPool", "Add", "ReduceMean", "Gemm"}
+    | {"Softmax", "Shape", "ReduceMin", "Mul", "Resize", "Round", "Slice"}
+    | {"QuantizeLinear", "DequantizeLinear"}
+)
+
+
+@dataclass(frozen=True)
+class OnnxClassifier:
+    """An exported file, ready to name pictures.
+
+    Attributes:
+        session: onnxruntime's.
+        about: What the file tells.
+        cropped: Whether it wants pictures resized and cut; else it does that itself.
+        runtime: The CPU.
+    """
+
+    session: onnxruntime.InferenceSession
+    about: About
+    cropped: bool
+    runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), "fp32"))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the outputs."""
+        return self.about.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the file does with a picture, or wants done."""
+        return self.about.preprocessing
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether it takes whole pictures."""
+        return not self.cropped
+
+    @property
+    def least_side(self) -> int | None:
+        """None where the file resizes: who ships it decodes pictures at their full size."""
+        return self.preprocessing.least_side if self.cropped else None
+
+    def transform(self) -> Transform:
+        """Return what is done with a picture outside of the file."""
+        if self.cropped:
+            return self.preprocessing.evaluation_transform()
+        return v2.PILToTensor()  # type: ignore[no-any-return]
+
+    @property
+    def unknown(self) -> None:
+        """An exported file has no features, so it does not know what is unlike its training."""
+        return None
+
+    def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logarithm of the probabilities, which are calibrated logits; no features."""
+        return self.probabilities(pixels).log(), torch.empty(len(pixels), 0)
+
+    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities of what `outputs` gave."""
+        return torch.softmax(logits, dim=1)
+
+    def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute probabilities.
+
+        Args:
+            pixels: `(batch, 3, height, width)`, uint8, of `transform`.
+
+        Returns:
+            `(batch, classes)`, float32.
+        """
+        images = np.ascontiguousarray(pixels.numpy().transpose(0, 2, 3, 1))
+        (found,) = self.session.run([OUTPUT], {INPUT: images})
+        return torch.from_numpy(found)
+
+
+def to_metadata(bundle: ModelBundle, *, cropped: bool) -> dict[str, str]:
+    """Return what a file tells beside its graph, each entry as JSON."""
+    about = About(bundle.classes, bundle.preprocessing, bundle.temperature, bundle.provenance)
+    entries = about.to_dict() | {"input": CROPPED if cropped else WHOLE}
+    return {name: json.dumps(value) for name, value in entries.items()}
+
+
+def load_onnx(path: Path) -> OnnxClassifier:
+    """Read an exported file.
+
+    Raises:
+        UsageError: There is no such file.
+        ArtifactError: See `classifier_from`.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file {show(path)}", hint="xception export makes one")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ArtifactError(f"{show(path)} is over {_MAX_BYTES:,} bytes")
+    return classifier_from(path.read_bytes(), path)
+
+
+def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
+    """Make a classifier of a file's content.
+
+    Args:
+        content: The bytes of an ONNX file.
+        path: Where they are from, for the messages.
+
+    Raises:
+        ArtifactError: It is damaged or not of `xception export`, refers to other files, or holds
+            operators that no export has or weights that are not finite.
+    """
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError as error:
+        raise ArtifactError(f"{show(path)} is not a sound ONNX file") from error
+    _refuse_foreign_parts(model, path)
+    about, cropped = _read_about(model, path)
+    try:
+        session = onnxruntime.InferenceSession(
+            content, _session_options(), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime raises kinds of its own on what it cannot run
+        raise ArtifactError(f"{show(path)} cannot be run: {show(error)}") from error
+    _check_ports(session, about, path)
+    return OnnxClassifier(session, about, cropped)
+
+
+def _session_options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; they come as exceptions too
+    # Threads that wait in a loop would take the cores from torch, which computes in turn with it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _refuse_foreign_parts(model: onnx.ModelProto, path: Path) -> None:
+    """See that the file stands alone and holds nothing but what an export is made of."""
+    for tensor in _tensors(model):
+        # CVE-2022-25882 and its followers: a tensor may name any file of this machine.
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise ArtifactError(
+                f"{show(path)} refers to another file for {show(tensor.name)}; such are not read",
+                hint="xception export writes one file that holds everything",
+            )
+    operators = {(node.domain, node.op_type) for node in model.graph.node}
+    foreign = sorted(f"{d}.{o}" if d else o for d, o in operators if d or o not in _OPERATORS)
+    if foreign or model.functions:
+        raise ArtifactError(
+            f"{show(path)} is not a file of xception export: it has the operators "
+            f"{show(', '.join(foreign) or 'of its own')}"
+        )
+    for tensor in model.graph.initializer:
+        if (
+            tensor.data_type == onnx.TensorProto.FLOAT
+            and not np.isfinite(numpy_helper.to_array(tensor)).all()
+        ):
+            raise ArtifactError(
+                f"{show(path)} has weights that are not finite: {show(tensor.name)}"
+            )
+
+
+def _tensors(message: Message) -> Iterator[Any]:
+    """Yield all tensors, wherever they hide: subgraphs, attributes, sparse halves, functions."""
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            for part in [value] if isinstance(value, Message) else value:
+                yield from _tensors(part)
+
+
+def _read_about(model: onnx.ModelProto, path: Path) -> tuple[About, bool]:
+    try:
+        entries = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+        cropped = {WHOLE: False, CROPPED: True}[entries["input"]]
+        entries["schema"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{show(path)} is an ONNX file, but not of xception export") from error
+    return About.from_dict(entries, path), cropped
+
+
+def _check_ports(session: onnxruntime.InferenceSession, about: About, path: Path) -> None:
+    ins = [(port.name, port.type, len(port.shape)) for port in session.get_inputs()]
+    outs = [(port.name, port.type, port.shape[1:]) for port in session.get_outputs()]
+    if ins != [(INPUT, "tensor(uint8)", 4)] or outs != [
+        (OUTPUT, "tensor(float)", [len(about.classes)])
+    ]:
+        raise ArtifactError(
+            f"{show(path)} is not a file of xception export: it takes {show(ins)} and gives "
+            f"{show(outs)}, for {len(about.classes)} classes"
+        )
