@@ -2,6 +2,7 @@
 
 import json
 import random
+from base64 import b64encode
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
 from xception_cli.model.bundle import load_model, save_model
+from xception_cli.model.unknown import UnknownRule
 from xception_cli.runtime import Runtime
 
 HOSTILE = (
@@ -63,6 +65,14 @@ def bundle(model_file):
 @pytest.fixture
 def pixels():
     return ((noise(3, seed=5) + 1) * 127.5).to(torch.uint8)
+
+
+RULE = {
+    "target_precision": 0.98,
+    "confidence": 0.5,
+    "distance": 0.1,
+    "reference": {"levels": b64encode(bytes(range(256)) * 8).decode()},
+}
 
 
 def about(**changed: object) -> dict[str, object]:
@@ -267,6 +277,14 @@ def test_a_newer_format_is_refused_with_the_way_out():
         ({"temperature": "warm"}, "damaged metadata"),
         ({"temperature": None}, "damaged metadata"),
         ({"provenance": 3}, "damaged metadata"),
+        ({"unknown": 3}, "damaged metadata"),
+        ({"unknown": {}}, "damaged metadata: 'target_precision'"),
+        ({"unknown": RULE | {"distance": float("nan")}}, "impossible thresholds"),
+        ({"unknown": RULE | {"confidence": 1.5}}, "impossible thresholds"),
+        ({"unknown": RULE | {"confidence": float("nan")}}, "impossible thresholds"),
+        ({"unknown": RULE | {"reference": None}}, "damaged metadata"),
+        ({"unknown": RULE | {"reference": {"levels": "AAAA"}}}, "damaged metadata"),
+        ({"unknown": RULE | {"reference": {"levels": "no base64!"}}}, "damaged metadata"),
         ({"preprocessing": {"image_size": 70}}, "impossible preprocessing"),
         ({"preprocessing": {"image_size": 299, "resize_size": 298}}, "impossible preprocessing"),
         ({"preprocessing": {"image_size": 9999, "resize_size": 9999}}, "impossible preprocessing"),
@@ -279,6 +297,22 @@ def test_a_newer_format_is_refused_with_the_way_out():
 def test_impossible_metadata_is_refused(changed, message):
     with pytest.raises(ArtifactError, match=message):
         load_model(small_file({"xception": json.dumps(about(**changed))}), CPU)
+
+
+def test_the_rule_for_unknown_travels_in_the_metadata_and_the_tensors_stay_the_networks(tmp_path):
+    rule = UnknownRule.from_dict(RULE, 2048)
+    network = lively_network()
+    path = tmp_path / "model.safetensors"
+    save_model(
+        path, network.state_dict(), classes=("a", "b", "c"), preprocessing=PREPROCESSING,
+        temperature=1.5, unknown=rule, provenance={},
+    )  # fmt: skip
+    bundle = load_model(path, CPU)
+    assert bundle.unknown is not None
+    assert bundle.unknown.to_dict() == RULE
+    plain = pretrainedmodels.xception(num_classes=1000, pretrained=None)
+    plain.last_linear = torch.nn.Linear(2048, 3)
+    plain.load_state_dict(load_file(path))  # strictly, as the README does
 
 
 def test_those_refusals_are_not_for_another_reason():

@@ -16,8 +16,7 @@ from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
 from xception_cli.model import features
 from xception_cli.rundir import RunDir, read_json
-from xception_cli.training import handlers
-from xception_cli.training import run as story
+from xception_cli.training import finish, handlers
 from xception_cli.training.schedule import learning_rate_factor
 
 PEAK = 2e-4  # the default of `lr`
@@ -255,7 +254,7 @@ def test_a_run_that_is_killed_in_the_evaluation_when_its_time_is_up_only_evaluat
 ) -> None:
     at_each_iteration(monkeypatch, lambda i: clock.advance(4000 if i == iteration else 1))
     with monkeypatch.context() as patch:
-        patch.setattr(story, "evaluate_images", crash)
+        patch.setattr(finish, "compute_outcomes", crash)
         with pytest.raises(Crash):
             train_run(settings)
     run = RunDir(Path("run"))

@@ -130,7 +130,8 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
         odd = sorted(set(one.classes) ^ set(other.classes))
         raise UsageError(
             f"{show(first.path)} and {show(second.path)} know other classes, "
-            f"{show(odd[0])} for instance: their accuracies are of different questions"
+            f"{show(odd[0])} for instance: their accuracies are of different questions",
+            hint="compare runs that were trained on the same class folders",
         )
     before, after = _answers(one), _answers(other)
     if not before.keys() & after.keys():

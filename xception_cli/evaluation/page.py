@@ -248,7 +248,11 @@ def _galleries(data: _Run, bundle: ModelBundle) -> list[str]:
     heat = "Beside each photo: brighter is what the answer rests on (Grad-CAM)."
     parts = []
     for title, shown, lead in (
-        ("The worst mistakes", cards[: len(mistakes)], "The surest ones: a wrong label is here."),
+        (
+            "The worst mistakes",
+            cards[: len(mistakes)],
+            "The surest ones: a wrong label would be here.",
+        ),
         ("Right, but least sure", cards[len(mistakes) :], "More photos like these help most."),
     ):
         body = f"<div class=cards>{''.join(shown)}</div>" if shown else "<p>There are none.</p>"

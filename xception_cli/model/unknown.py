@@ -132,10 +132,8 @@ class UnknownRule:
         Raises:
             ValueError: It is damaged; also KeyError and TypeError.
         """
-        confidence = data["confidence"]
-        return cls(
-            float(data["target_precision"]),
-            None if confidence is None else float(confidence),
-            float(data["distance"]),
-            Reference.from_dict(data["reference"], features),
-        )
+        target, distance = float(data["target_precision"]), float(data["distance"])
+        confidence = None if data["confidence"] is None else float(data["confidence"])
+        if not (0 <= target <= 1 and 0 <= (confidence or 0) <= 1 and 0 <= distance <= 2):
+            raise ValueError("impossible thresholds of `unknown`")
+        return cls(target, confidence, distance, Reference.from_dict(data["reference"], features))

@@ -106,6 +106,7 @@ def finish(job: Job, training: Training, history: History) -> TrainResult:
         "seconds": {name: round(value, 1) for name, value in job.seconds.items()},
     }
     write_report(job.run, bundle, job.root, result)
+    say(f"report    {show(job.run.report)}: open it in a browser")
     write_json(job.run.result, result)
     return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
 

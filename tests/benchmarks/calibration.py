@@ -1,0 +1,49 @@
+"""What a temperature fitted on one half of val does on the other: loss and calibration error.
+
+python tests/benchmarks/calibration.py RUN...
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.metrics import log_loss
+
+from xception_cli.evaluation.calibration import calibration_error, fit_temperature
+from xception_cli.evaluation.scored import read_scored
+from xception_cli.rundir import RunDir, read_json
+
+SPLITS = 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    for path in parser.parse_args().runs:
+        run = RunDir(path)
+        scored = read_scored(run, "val")
+        # The logits but for a constant of each image, which changes nothing.
+        temperature = read_json(run.result)["calibration"]["temperature"]
+        logits = temperature * np.log(np.maximum(scored.probabilities, 1e-12))
+        rows = np.array([halves(logits, scored.labels, seed) for seed in range(SPLITS)])
+        before, after, loss_before, loss_after = rows.mean(axis=0)
+        lower = (rows[:, 1] < rows[:, 0]).mean()
+        print(
+            f"{path.name}: calibration error {before:.3f}, then {after:.3f} (lower in {lower:.0%} "
+            f"of {SPLITS} splits); log loss {loss_before:.3f}, then {loss_after:.3f}"
+        )
+
+
+def halves(logits: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, ...]:
+    order = np.random.default_rng(seed).permutation(len(labels))
+    fitted, measured = np.array_split(order, 2)
+    temperature = fit_temperature(logits[fitted], labels[fitted])
+    answers, every = labels[measured], np.arange(logits.shape[1])
+    both = [softmax(logits[measured] / t, axis=1) for t in (1, temperature)]
+    errors = [calibration_error(probabilities, answers) for probabilities in both]
+    return *errors, *(log_loss(answers, probabilities, labels=every) for probabilities in both)
+
+
+if __name__ == "__main__":
+    main()
