@@ -120,6 +120,7 @@ def outcome(run: str) -> tuple[bytes, bytes]:
     return Path(run, "metrics.jsonl").read_bytes(), Path(run, "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_training_is_the_same_to_the_byte_whether_it_was_measured_before_or_not(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

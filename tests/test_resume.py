@@ -122,6 +122,7 @@ def test_training_of_everything_goes_on_to_the_same_bytes_with_workers_too(
     assert outcome("run") == outcome("whole")
 
 
+@pytest.mark.slow
 def test_a_picture_that_vanishes_in_training_stops_the_run_with_its_state_saved(
     settings: dict[str, Any], photos: Path, at_iteration: Callable[..., None]
 ) -> None:

@@ -310,6 +310,7 @@ def slow_features(patch: pytest.MonkeyPatch, clock: Clock, seconds: float) -> No
 ONE = {"after": "view 1", "views": 1, "epochs": 4, "why": "there is no time for more views"}
 
 
+@pytest.mark.slow
 def test_views_that_do_not_fit_are_left_out_and_a_resume_computes_none_of_them(
     settings: dict[str, Any], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

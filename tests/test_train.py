@@ -145,6 +145,7 @@ def test_fine_tuning_changes_what_it_trains_and_nothing_else(
     assert all(torch.equal(model[name], before[name]) for name in frozen)
 
 
+@pytest.mark.slow
 def test_training_from_random_weights_trains_batch_norm_and_learns(
     settings: dict[str, Any],
 ) -> None:
@@ -319,6 +320,7 @@ def test_resuming_a_finished_run_changes_nothing(
     assert before.keys() == after.keys()
 
 
+@pytest.mark.slow
 def test_a_larger_number_of_epochs_extends_a_finished_run(settings: dict[str, Any]) -> None:
     run = train_run(settings | {"patience": 0}).run
     first = run.metrics.read_text()

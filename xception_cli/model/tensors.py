@@ -13,7 +13,7 @@ from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.model.conversion import HEAD
 
 LARGEST_FILE = 1_000_000_000  # bytes; Xception has 92 million
-_LARGEST_HEADER = 10_000_000  # bytes of JSON; ours have 1.5 million at most
+_LARGEST_HEADER = 3_000_000  # bytes of JSON; ours have 1.5 million at most
 _FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 
 

@@ -15,7 +15,7 @@ UNSURE = "not sure enough"
 UNLIKE = "unlike the training photos"
 
 _MOST = 500  # training pictures that a model file remembers, 2.7 kB each
-_LONGEST = 10_000  # that are read from one
+_LONGEST = 1_000  # that are read from one
 
 
 @dataclass(frozen=True)
