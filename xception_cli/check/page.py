@@ -229,6 +229,7 @@ section { border-top: 1px solid var(--line); padding-top: 1.1rem; margin-top: 1.
 table { border-collapse: collapse; width: 100%; max-width: 44rem; table-layout: fixed;
   font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 500; padding: .1rem .8rem .1rem 0; }
+table + table { margin-top: 1rem; }
 tr:first-child th { color: var(--soft); font-size: .85rem; }
 tr th:first-child { width: 30%; }
 td { padding: .1rem .8rem .1rem 0; white-space: nowrap; }
