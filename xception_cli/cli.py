@@ -140,11 +140,9 @@ def train(
             raise UsageError("which photos?", hint="xception train --data DIR")
         # Before torch is loaded: the commonest mistakes cost a tenth of a second.
         from xception_cli.check.survey import survey_data
-        from xception_cli.data.folder import check_trainable, read_folder
 
-        data = Path(settings.config.data)
-        check_trainable(read_folder(data), settings.config.classes)
-        choose_run_path(data, output)  # an unwritable place is told before the images are read
+        # An unwritable place is told before the images are read.
+        choose_run_path(Path(settings.config.data), output)
         survey = survey_data(settings.config)
 
     from xception_cli.training.run import plan_training, run_training

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from xception_cli.console import show
-from xception_cli.errors import ArtifactError, MachineError
+from xception_cli.errors import ArtifactError, MachineError, UsageError
 
 TRIES = 3  # where an error is worth another try
 
@@ -78,6 +78,33 @@ def is_transient(error: OSError) -> bool:
 def errno_name(error: OSError) -> str:
     """Name an OSError's number, `ENOSPC` for instance; empty when it has none."""
     return errno.errorcode.get(error.errno or 0, "")
+
+
+def check_new_file(path: Path, suffixes: Sequence[str], doing: str) -> None:
+    """See that a file can be made for `--output`, before what goes into it is computed.
+
+    Args:
+        path: The file.
+        suffixes: That it may end in, the usual one first.
+        doing: What is done, for the message: `cannot <doing> PATH`.
+
+    Raises:
+        UsageError: The file exists, its folder does not, or it ends otherwise.
+    """
+    if path.suffix.lower() not in suffixes:
+        usual = path.with_name(f"{path.stem or path.name}{suffixes[0]}")
+        raise UsageError(
+            f"cannot {doing} {show(path)}: it must end in {' or '.join(suffixes)}",
+            hint=f"--output {show(usual)}",
+        )
+    if os.path.lexists(path):
+        raise UsageError(
+            f"{show(path)} already exists", hint="remove it, or choose another --output"
+        )
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"the folder {show(path.parent)} does not exist", hint="make it, or another --output"
+        )
 
 
 def file_digest(path: Path) -> str:

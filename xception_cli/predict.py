@@ -22,7 +22,7 @@ from xception_cli.data.loading import (
     read_batches,
 )
 from xception_cli.errors import UsageError
-from xception_cli.files import to_csv, utf8, write_durably
+from xception_cli.files import check_new_file, to_csv, utf8, write_durably
 from xception_cli.model.bundle import Classifier
 from xception_cli.model.unknown import UNSURE, UnknownRule
 
@@ -252,19 +252,7 @@ def check_output(path: Path) -> None:
     Raises:
         UsageError: The file exists, its folder does not, or its suffix is not .csv or .jsonl.
     """
-    if path.suffix.lower() not in _OUTPUTS:
-        raise UsageError(
-            f"cannot write predictions to {show(path)}: it must end in {' or '.join(_OUTPUTS)}",
-            hint=f"--output {show(path.with_name(f'{path.stem or path.name}.csv'))}",
-        )
-    if os.path.lexists(path):
-        raise UsageError(
-            f"{show(path)} already exists", hint="remove it, or choose another --output"
-        )
-    if not path.parent.is_dir():
-        raise UsageError(
-            f"the folder {show(path.parent)} does not exist", hint="make it, or another --output"
-        )
+    check_new_file(path, _OUTPUTS, "write predictions to")
 
 
 def write_predictions(

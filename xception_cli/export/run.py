@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from xception_cli import __version__
-from xception_cli.console import say, show
-from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.console import say
+from xception_cli.errors import ArtifactError
 from xception_cli.export.gate import Parity, compare, require_parity
 from xception_cli.export.graph import build_onnx
 from xception_cli.export.pictures import judge_pictures
 from xception_cli.export.snippet import inference_snippet
-from xception_cli.files import file_digest, write_durably
+from xception_cli.files import check_new_file, file_digest, write_durably
 from xception_cli.model.bundle import load_model
 from xception_cli.model.onnx_file import CROPPED, WHOLE, classifier_from
 from xception_cli.rundir import RunDir, read_json, write_json
@@ -47,19 +47,7 @@ def check_export_output(output: Path) -> None:
         UsageError: The file exists, its folder does not, or it does not end in .onnx.
         ArtifactError: The report beside it is damaged.
     """
-    if output.suffix.lower() != ".onnx":
-        raise UsageError(
-            f"cannot export to {show(output)}: it must end in .onnx",
-            hint=f"--output {show(output.with_name(f'{output.stem or output.name}.onnx'))}",
-        )
-    if os.path.lexists(output):
-        raise UsageError(
-            f"{show(output)} already exists", hint="remove it, or choose another --output"
-        )
-    if not output.parent.is_dir():
-        raise UsageError(
-            f"the folder {show(output.parent)} does not exist", hint="make it, or another --output"
-        )
+    check_new_file(output, (".onnx",), "export to")
     _read_reports(output.with_name(REPORT))
 
 

@@ -106,24 +106,25 @@ class FeatureInputs:
 
 
 @torch.inference_mode()
-def compute_pooled(network: Segment, pictures: PictureInputs, what: str) -> Array:
+def compute_pooled(network: Segment, inputs: PictureInputs | FeatureInputs, what: str) -> Array:
     """Compute the pooled features of every picture, without keeping anything else.
 
     Args:
-        network: A segment from `conv1` to `conv4`, in eval mode.
-        pictures: In order, with the evaluation transform.
+        network: A segment to `conv4`, in eval mode: from `conv1` for pictures, from the cut for
+            stored activations.
+        inputs: In order, with the evaluation transform.
         what: Names the phase on the screen.
 
     Returns:
         `(pictures, 2048)`, float32.
     """
-    pooled = np.zeros((pictures.batches.count, FEATURES), dtype=np.float32)
+    pooled = np.zeros((inputs.batches.count, FEATURES), dtype=np.float32)
     with screen.bar(what, len(pooled)) as bar:
-        for inputs in pictures:
-            with pictures.runtime.autocast():
-                activations = network(inputs.values)
-            pooled[inputs.indices.numpy()] = pool(activations).cpu().numpy()
-            bar.advance(len(inputs.indices))
+        for batch in inputs:
+            with inputs.runtime.autocast():
+                activations = network(batch.values)
+            pooled[batch.indices.numpy()] = pool(activations).cpu().numpy()
+            bar.advance(len(batch.indices))
     return pooled
 
 

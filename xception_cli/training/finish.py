@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from xception_cli.check.shape import FEW
-from xception_cli.console import quoted, say, screen, show
+from xception_cli.console import quoted, say, show
 from xception_cli.data.loading import KeyedBatches
 from xception_cli.errors import DataError
 from xception_cli.evaluation.calibration import (
@@ -24,7 +23,7 @@ from xception_cli.evaluation.report import headline, write_evaluation
 from xception_cli.evaluation.selection import VAL_NOTE, EvalImage, shown_folder
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.features import BLOCK, FeatureInputs, compute_pooled
-from xception_cli.model.network import FEATURES, FIRST_TRAINED, Segment, fold_batch_norm, pool
+from xception_cli.model.network import FIRST_TRAINED, Segment, fold_batch_norm
 from xception_cli.predict import Outcome
 from xception_cli.rundir import RunDir, remove_tree, write_json
 from xception_cli.training.baseline import Training, describe_cross_validation
@@ -165,13 +164,9 @@ def _train_features(job: Job, training: Training, history: History, bundle: Mode
     rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
     stored = training.train
     in_order = KeyedBatches(stored.store.count, BLOCK, shuffle=False)
-    features = np.zeros((stored.store.count, FEATURES), dtype=np.float32)
-    with screen.bar(what, len(features)) as bar, torch.inference_mode():
-        for inputs in FeatureInputs(stored.store, stored.labels, in_order, job.runtime):
-            with job.runtime.autocast():
-                features[inputs.indices.numpy()] = pool(rest(inputs.values)).cpu().numpy()
-            bar.advance(len(inputs.indices))
-    return features
+    return compute_pooled(
+        rest, FeatureInputs(stored.store, stored.labels, in_order, job.runtime), what
+    )
 
 
 def _is_small(job: Job) -> bool:
