@@ -1,6 +1,7 @@
 """What a data folder holds: layouts, foreign files, links, hostile names."""
 
 import os
+import shutil
 import time
 import unicodedata
 from pathlib import Path
@@ -324,6 +325,35 @@ def test_a_folder_that_may_not_be_read_is_named():
     assert error.exit_code == inner.exit_code == 3
     assert error.message == f"cannot read the folder {root / 'cat'}: Permission denied"
     assert inner.message == f"cannot read the folder {root / 'cat' / 'deeper'}: Permission denied"
+
+
+def nest(root: Path, name: str, levels: int) -> None:
+    """Make folders in each other with an image in the last; the path may be longer than allowed."""
+    root.mkdir(parents=True)
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=here)
+        inner = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(os.open("1.jpg", os.O_CREAT, dir_fd=here))
+    os.close(here)
+
+
+def test_an_image_a_thousand_folders_deep_is_found(tmp_path):
+    nest(two_classes(tmp_path) / "cow", "d", 1200)
+    assert [image.path for image in read_folder(tmp_path).images if image.label == 1] == [
+        f"cow/{'d/' * 1200}1.jpg"
+    ]
+
+
+def test_folders_deeper_than_the_system_can_name_are_refused(tmp_path):
+    nest(two_classes(tmp_path) / "cow", "d" * 100, 60)
+    error = refusal(tmp_path)
+    shutil.rmtree(tmp_path / "cow")
+    assert error.exit_code == 3
+    assert error.message.startswith(f"cannot read the folder {tmp_path}/cow/ddd")
+    assert error.message.endswith("…: File name too long")
 
 
 # --- the user's folder is the user's -----------------------------------------------------------

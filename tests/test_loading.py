@@ -174,6 +174,11 @@ def test_a_single_last_picture_joins_the_batch_before_when_shuffled(
     assert {epoch for batch in keys for epoch, _ in batch} <= {0}
 
 
+def test_a_set_smaller_than_a_batch_is_one_batch_and_none_of_it_is_dropped():
+    (batch,) = KeyedBatches(3, 32, shuffle=True)
+    assert sorted(batch) == [(0, 0), (0, 1), (0, 2)]
+
+
 def test_without_shuffling_the_order_is_the_folders_in_every_epoch():
     batches = KeyedBatches(5, 2, seed=3, shuffle=False)
     batches.epoch = 7

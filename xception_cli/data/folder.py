@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +91,7 @@ def read_folder(root: Path) -> DataFolder:
     try:
         is_folder, exists = root.is_dir(), root.exists()
     except OSError as error:  # a folder above it cannot be searched
-        raise DataError(f"cannot read the folder {show(root)}: {error.strerror}") from error
+        raise _unreadable(root, error) from error
     if not is_folder:
         what = "is not a folder" if exists else "does not exist"
         raise UsageError(
@@ -153,7 +153,11 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"cannot read the folder {show(folder)}: {error.strerror}") from error
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: OSError) -> DataError:
+    return DataError(f"cannot read the folder {show(folder)}: {error.strerror}")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -179,18 +183,22 @@ def _subfolders(folder: Path, ignored: Counter[str]) -> list[Path]:
 
 
 def _images(folder: Path, ignored: Counter[str], seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield the image files below a class folder, in sub-folders too."""
-    for entry in _entries(folder):
-        path = folder / entry.name
-        is_folder = _is_folder(entry)
-        if _is_foreign(entry.name) or not (is_folder or path.suffix.lower() in SUFFIXES):
-            ignored[_kind(entry.name)] += 1
-        elif is_folder:
-            if _identity(path) not in seen:
-                seen.add(_identity(path))
-                yield from _images(path, ignored, seen)
-        else:
-            yield str(path)
+    """Yield the image files below a class folder, in sub-folders too, however deep."""
+    folders = deque([folder])
+    while folders:
+        here = folders.popleft()
+        for entry in _entries(here):
+            path = here / entry.name
+            is_folder = _is_folder(entry)
+            if _is_foreign(entry.name) or not (is_folder or path.suffix.lower() in SUFFIXES):
+                ignored[_kind(entry.name)] += 1
+            elif is_folder:
+                identity = _identity(path)
+                if identity not in seen:
+                    seen.add(identity)
+                    folders.append(path)
+            else:
+                yield str(path)
 
 
 def images_below(folder: Path) -> list[Path]:
@@ -203,7 +211,10 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
+    try:
+        status = folder.stat()
+    except OSError as error:  # a path that is too long, for one
+        raise _unreadable(folder, error) from error
     return status.st_dev, status.st_ino
 
 
