@@ -2,15 +2,17 @@
 
 import errno
 import io
+import multiprocessing
 import os
 import shutil
+import signal
 import sqlite3
 import struct
-import threading
 import time
 import unicodedata
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from test_files import as_ordinary_user, open_folder
 from xception_cli.check import scan, store
 from xception_cli.check.pictures import _SUFFIXES as SUFFIXES_OF_FORMATS
 from xception_cli.check.pictures import find_broken, find_odd
-from xception_cli.check.scan import VERSION, Look, look_at, scan_folder
+from xception_cli.check.scan import VERSION, Look, look_at, look_at_all, scan_folder
 from xception_cli.check.store import open_store, store_path
 from xception_cli.data.folder import SUFFIXES, DataFolder, read_folder
 from xception_cli.data.images import FORMATS, Inspection, content_digest, inspect
@@ -578,27 +580,59 @@ def test_a_name_in_two_unicode_forms_is_two_files(tmp_path):
 # --- scale ---------------------------------------------------------------------------------------
 
 
-def test_only_a_few_files_are_ahead_of_the_one_that_is_waited_for():
-    asked = 0
-    finished = threading.Event()
-
-    def items() -> Iterator[int]:
-        nonlocal asked
-        for number in range(1000):
-            asked += 1
-            yield number
-
-    found = scan._in_order(lambda number: (finished.wait(5), number)[1], items())
-    finished.set()
-    assert next(found) == 0
-    assert asked <= 4 * 8 + 1
-    assert list(found) == list(range(1, 1000))
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    """Sixty files, some of them no pictures."""
+    return [
+        put(tmp_path / f"{number}.png", photo(number, 40, 30) if number % 7 else b"no picture")
+        for number in range(60)
+    ]
 
 
-def test_files_are_looked_at_in_several_threads(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    barrier = threading.Barrier(4)  # is passed only by four at once
-    assert list(scan._in_order(lambda _: barrier.wait(10) < 4, range(4))) == [True] * 4
+def test_several_processes_find_in_order_what_one_finds(files, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    found, helpers = [], set()
+    for seen in look_at_all(files, alone=0):
+        found.append(seen)
+        helpers |= {process.pid for process in multiprocessing.active_children()}
+    assert len(helpers) == 3
+    assert found == [look_at(path) for path in files]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_few_files_are_looked_at_without_other_processes(files):
+    for _ in look_at_all(files, alone=60):
+        assert multiprocessing.active_children() == []
+
+
+def test_only_a_few_files_are_ahead_of_the_one_that_is_waited_for(files, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    many = iter(files * 20)
+    found = look_at_all(many, alone=0)
+    assert [look.problem is None for look, _ in islice(found, 20)] == [i % 7 > 0 for i in range(20)]
+    assert len(list(many)) > 1000
+    found.close()
+
+
+def test_a_process_that_is_killed_is_a_machine_error_and_what_was_seen_is_kept(
+    tmp_path, monkeypatch, files
+):
+    for number, path in enumerate(files):
+        put(tmp_path / "photos" / ("cat", "dog")[number % 2] / path.name, path.read_bytes())
+
+    def look_and_kill(paths: Iterator[Path]) -> Iterator[object]:
+        for number, seen in enumerate(look_at_all(paths, alone=0)):
+            yield seen
+            if number == 20:
+                os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "cpu_count", lambda: 1)
+        patch.setattr(scan, "look_at_all", look_and_kill)
+        with pytest.raises(MachineError, match=r"^a process that looks at images was killed"):
+            looks_of(tmp_path / "photos")
+    with open_store(tmp_path / "photos", VERSION) as opened:
+        assert len(opened.rows()) >= 20
 
 
 def test_a_thousand_files_that_were_seen_take_no_time(tmp_path, monkeypatch):

@@ -8,6 +8,9 @@ Two steps, so that 200,000 pictures need neither all pairs in Python nor their p
    inverse compositional Lucas-Kanade, Baker and Matthews 2004), and what is left without its
    smooth part must correlate. One must hold the other, as a picture holds its crop: of photos
    taken one after the other from the hand, neither does.
+
+The network's features prove nothing here: they are made to be alike for different pictures of a
+class (of blood cells, different ones have cosines up to 0.89, copies from 0.58 on).
 """
 
 from collections.abc import Callable

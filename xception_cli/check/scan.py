@@ -1,13 +1,17 @@
 """One look at every image file of a folder: is it a picture, of what kind, and which one."""
 
 import json
+import multiprocessing
 import os
+import signal
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import PIL
 
@@ -23,11 +27,15 @@ from xception_cli.data.images import (
     examine,
     read_bytes,
 )
+from xception_cli.errors import MachineError
 
 VERSION = f"1, Pillow {PIL.__version__}"  # of what a look finds
 
-Item = TypeVar("Item")
-Found = TypeVar("Found")
+_ALONE = 1.0  # seconds of looking after which other processes are started to help
+_PROCESSES = 8  # at most
+_CHUNK = 16  # files that a process is given at a time
+
+Seen = tuple["Look", Fingerprint | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +67,8 @@ class Look:
 def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
     """Look at every image file; at those that have not changed since the last time, only there.
 
-    Every file is fully decoded, at a reduced size where its format allows. Several threads do it,
-    since Pillow lets go of the interpreter while it works; memory does not grow with the files
-    but for what is found.
+    Every file is fully decoded, at a reduced size where its format allows, by several processes
+    where there are many. Memory does not grow with the files but for what is found.
 
     Args:
         folder: The data folder. Nothing is ever written there.
@@ -69,6 +76,9 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
 
     Returns:
         A look for each of its images, in their order.
+
+    Raises:
+        MachineError: A process that helps was killed. What was seen until then is kept.
     """
     known = store.rows()
     root = os.fspath(folder.root)
@@ -86,7 +96,7 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
         store.forget(known)
     if unseen:
         with screen.bar("looking at images", len(unseen)) as bar:
-            found = _in_order(lambda item: look_at(folder.root / item[1]), unseen)
+            found = look_at_all(folder.root / path for _, path, _ in unseen)
             for (index, path, stamp), (look, seen) in zip(unseen, found, strict=True):
                 looks[index] = look
                 # What could not be read is tried again. The stamp was taken before the look, so a
@@ -98,7 +108,7 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
     return tuple(looks[index] for index in range(len(folder.images)))
 
 
-def look_at(path: Path) -> tuple[Look, Fingerprint | None]:
+def look_at(path: Path) -> Seen:
     """Look at one image file, whatever it is."""
     digest, size = "", 0
     try:
@@ -111,17 +121,57 @@ def look_at(path: Path) -> tuple[Look, Fingerprint | None]:
     return Look(digest, None, size, original, measure(picture), seen.cells), seen
 
 
-def _in_order(work: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
-    """Map with threads, a few items ahead: `Executor.map` would take all of them at once."""
-    threads = min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future[Found]] = deque()
-        for item in items:
-            ahead.append(pool.submit(work, item))
-            if len(ahead) > 4 * threads:
-                yield ahead.popleft().result()
+def look_at_all(paths: Iterable[Path], *, alone: float = _ALONE) -> Iterator[Seen]:
+    """Look at image files in their order, with other processes when it takes long.
+
+    Threads would wait for each other: much of a look is Python and numpy on small arrays.
+
+    Args:
+        paths: The files.
+        alone: Seconds after which other processes are started, one for each core.
+
+    Raises:
+        MachineError: One of them was killed.
+    """
+    left = iter(paths)
+    started = time.monotonic()
+    for path in left:
+        yield look_at(path)
+        if time.monotonic() - started > alone:
+            break
+    yield from _look_together(left)
+
+
+def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
+    """Hand the files out in chunks; only a few chunks are ahead of the one that is waited for."""
+    processes = min(_PROCESSES, os.cpu_count() or 1)
+    # Forking this process would copy its threads' locks.
+    way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(way)
+    pool = ProcessPoolExecutor(processes, context, initializer=_leave_ctrl_c_to_the_parent)
+    ahead: deque[Future[list[Seen]]] = deque()
+    try:
+        while chunk := list(islice(paths, _CHUNK)):
+            ahead.append(pool.submit(_look_at_each, chunk))
+            if len(ahead) > 2 * processes:
+                yield from ahead.popleft().result()
         while ahead:
-            yield ahead.popleft().result()
+            yield from ahead.popleft().result()
+    except BrokenProcessPool as error:
+        raise MachineError(
+            "a process that looks at images was killed; the system may be out of memory",
+            hint="the same command again goes on where it was",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _look_at_each(paths: list[Path]) -> list[Seen]:
+    return [look_at(path) for path in paths]
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
