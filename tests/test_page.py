@@ -55,7 +55,8 @@ def test_the_page_loads_nothing_runs_nothing_and_describes_its_pictures(run: Run
     for image in page.of("img"):
         assert image["src"].startswith("data:image/")
         assert image["alt"]
-    assert all(drawing["aria-label"] for drawing in page.of("svg"))
+    assert all(drawing["role"] == "img" for drawing in page.of("svg"))
+    assert len(re.findall(r"<svg[^>]*(?: aria-label=|>\n<title>)", text)) == len(page.of("svg"))
     assert "url(http" not in text
     assert "@import" not in text
     assert "&lt;script&gt;" in text
