@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.special import softmax
-from sklearn.neighbors import NearestNeighbors
 from sklearn.metrics import log_loss
+from sklearn.neighbors import NearestNeighbors
 
 from xception_cli.evaluation.calibration import (
     calibrate,

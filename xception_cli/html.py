@@ -18,7 +18,6 @@ PALETTE: Mapping[str, tuple[str, str]] = {
     "paper": ("#ffffff", "#16181b"),
     "card": ("#f4f5f7", "#212429"),
     "line": ("#dde0e4", "#34383e"),
-    "edge": ("#7d858f", "#838b95"),  # of what is pressed
     "bar": ("#5b8ed6", "#4f7fc4"),
     "right": ("#2b6cb0", "#2f74b8"),
     "wrong": ("#d9620f", "#b8500a"),
@@ -94,6 +93,11 @@ def figure(pictures: str, caption: str) -> str:
     )
 
 
+def scrolling(name: str, inside: str) -> str:
+    """Let what is wider than a phone be moved sideways, with the keyboard too."""
+    return f'<div class=scroll role=region tabindex=0 aria-label="{text(name)}">{inside}</div>\n'
+
+
 def columns(*names: str) -> str:
     """Make the first row of a table."""
     return f"<tr>{''.join(f'<th scope=col>{text(name)}</th>' for name in names)}</tr>\n"
@@ -136,6 +140,8 @@ figure { margin: 0; background: var(--card); border-radius: .5rem; overflow: hid
 .pictures > .none { height: auto; padding: .5rem .7rem 0; color: var(--soft); font-size: .85rem; }
 figcaption { padding: .5rem .7rem .7rem; font-size: .85rem; color: var(--soft); line-height: 1.35; }
 figcaption b { color: var(--ink); font-weight: 600; }
+.scroll { overflow-x: auto; margin-bottom: 1rem; }
 .more { color: var(--soft); margin-top: .6rem; }
-@media print { h2, h3 { break-after: avoid; } tr { break-inside: avoid; } }
+@media print { .scroll { overflow: visible; } tr { break-inside: avoid; }
+  h2, h3, section > p { break-after: avoid; } }
 """

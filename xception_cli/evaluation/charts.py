@@ -23,7 +23,7 @@ _BLUE, _ORANGE = "#3b82c4", "#d9773a"
 _CELL = 14  # of the confusion matrix, in SVG units
 _LONGEST = 18  # characters of a name beside the matrix
 _NAMED = 60  # classes up to which all names are written
-STRONG = 0.93  # opacity of a cell from which its number is white on light paper
+STRONG = 0.91  # opacity of a cell from which its number is white on light paper
 
 _STYLE = {
     "svg.fonttype": "none",

@@ -21,13 +21,14 @@ def draw_issues(rows: Sequence[Row], root: Path) -> str:
     Returns:
         HTML; empty if nothing is in doubt.
     """
-    kinds = {
-        "Labels in doubt": _singles(rows, root),
+    pairs = {
         "The same picture in two classes": _pairs(rows, root, CONFLICTING),
         "The same picture in two splits": _pairs(rows, root, LEAK),
         "The same picture twice in a class": _pairs(rows, root, DUPLICATE, NEAR),
     }
-    return "".join(_group(title, *found) for title, found in kinds.items() if found[1])
+    parts = [_group("Labels in doubt", "cards", *_singles(rows, root))]
+    parts += [_group(title, "cards wide", *found) for title, found in pairs.items()]
+    return "".join(parts)
 
 
 def _singles(rows: Iterable[Row], root: Path) -> tuple[list[str], int]:
@@ -57,9 +58,11 @@ def _card(row: Row, pictures: str) -> str:
     return figure(pictures, f"<b>{text(row.get('detail', ''))}</b><br>{text(row['path'])}")
 
 
-def _group(title: str, cards: Sequence[str], count: int) -> str:
+def _group(title: str, kind: str, cards: Sequence[str], count: int) -> str:
+    if not count:
+        return ""
     more = f"<p class=more>and {count - len(cards):,} more, in issues.csv</p>\n"
     return (
-        f"<h3>{title}: {count:,}</h3>\n<div class=cards>{''.join(cards)}</div>\n"
+        f'<h3>{title}: {count:,}</h3>\n<div class="{kind}">{"".join(cards)}</div>\n'
         f"{more if count > len(cards) else ''}"
     )

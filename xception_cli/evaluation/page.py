@@ -29,7 +29,7 @@ from xception_cli.evaluation.page_tables import (
 )
 from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.files import file_digest, write_durably
-from xception_cli.html import document, text
+from xception_cli.html import document, scrolling, text
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.diagram import draw_diagram
 from xception_cli.model.summary import summarize_run
@@ -263,7 +263,7 @@ def _calibration(data: _Run) -> str:
             f"{right} are right, {percent(right / answered)} "
             f"({interval(wilson_interval(right, answered))})."
         )
-    return _section("How sure it is", image, lead)
+    return _section("How sure it is", scrolling("Calibration", image), lead)
 
 
 def _doubts(data: _Run) -> str:
@@ -292,8 +292,7 @@ def _network(run: RunDir) -> str:
         for trained in (False, True)
     }
     lead = f"Frozen, as ImageNet left it: {parts[False] or 'nothing'}. Trained: {parts[True]}."
-    diagram = f"<div class=diagram>{draw_diagram(summary)}</div>"
-    return _section("The network", diagram, lead)
+    return _section("The network", scrolling("Block diagram", draw_diagram(summary)), lead)
 
 
 def _settings(run: RunDir, data: _Run) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from xception_cli.data.split import Split
 from xception_cli.evaluation.report import SCORES
-from xception_cli.html import columns, text
+from xception_cli.html import columns, scrolling, text
 
 
 def percent(part: float | None) -> str:
@@ -66,11 +66,7 @@ def _row(name: str, cells: Sequence[object]) -> str:
 
 
 def _scrolling(name: str, head: str, rows: Sequence[str], kind: str = "figures") -> str:
-    """Let a table that is wider than a phone be moved sideways, with the keyboard too."""
-    return (
-        f'<div class=scroll role=region tabindex=0 aria-label="{name}">'
-        f"<table class={kind}>{head}{''.join(rows)}</table></div>\n"
-    )
+    return scrolling(name, f"<table class={kind}>{head}{''.join(rows)}</table>")
 
 
 def make_up_table(split: Split) -> str:
