@@ -197,6 +197,14 @@ def test_the_matrix_tells_each_count_and_shows_hostile_names_literally():
     assert "<b>" not in drawn
 
 
+def test_10_000_images_that_are_all_confused_among_1000_classes_take_under_3_mb_a_matrix():
+    generator = np.random.default_rng(0)
+    confusion = np.zeros((1000, 1000), dtype=np.int64)
+    np.add.at(confusion, tuple(generator.integers(0, 1000, (2, 10_000))), 1)
+    names = [f"a class of number {number}" for number in range(1000)]
+    assert len(draw_matrix(confusion, names, list(range(1000)), "a title")) < 3_000_000
+
+
 def test_the_curves_are_the_same_for_the_same_rows_only():
     rows = [
         {"epoch": e, "train_loss": 1 / e, "val_loss": 1.1 / e, "accuracy": 0.5, "lr": 1e-4}

@@ -143,5 +143,5 @@ figcaption b { color: var(--ink); font-weight: 600; }
 .scroll { overflow-x: auto; margin-bottom: 1rem; }
 .more { color: var(--soft); margin-top: .6rem; }
 @media print { .scroll { overflow: visible; } tr { break-inside: avoid; }
-  h2, h3, section > p { break-after: avoid; } }
+  h2, h3, section > p { break-after: avoid; } p { break-inside: avoid; } }
 """

@@ -145,9 +145,10 @@ def _next_steps(run: RunDir, data: _Run) -> list[str]:
         )
     doubtful = sum(row.get("problem") == DOUBTFUL for row in data.issues or ())
     if doubtful:
+        command = f"xception train --data {report['data']} --fixes {quoted(run.issues)}"
         steps.append(
-            f"{doubtful} labels are in doubt: look at the pictures below, write what is to "
-            "be done into issues.csv, then <code>xception train --fixes issues.csv</code>."
+            f"{doubtful} of {len(data.split.images)} labels are in doubt: look at the pictures "
+            f"below, write what is to be done into issues.csv, then <code>{text(command)}</code>."
         )
     if report["images"] < _FEW:
         steps.append(
