@@ -115,7 +115,7 @@ def test_the_page_holds_all_that_a_run_is_judged_by(run: RunDir):
     ]
     assert "identical to blue/0.jpg</b><br>blue/copy.jpg" in text
     assert "identical to green/wrong.jpg</b><br>blue/1.jpg" in text
-    assert "Frozen, as ImageNet left it: entry flow, middle flow. Trained: exit flow, head." in text
+    assert "Frozen: entry flow, middle flow. Trained: exit flow, head." in text
     assert "Exit flow, trained" in text
     assert file_digest(run.model) in text
     assert run.read_info()["data_fingerprint"] in text

@@ -32,11 +32,9 @@ def draw_issues(rows: Sequence[Row], root: Path) -> str:
 
 
 def _singles(rows: Iterable[Row], root: Path) -> tuple[list[str], int]:
-    found = [row for row in rows if row.get("problem") == DOUBTFUL]
-    cards = [
-        _card(row, photo(root / row["path"], row["path"])) for row in found[:_LABELS]
-    ]  # the file has the most doubtful first
-    return cards, len(found)
+    found = [row for row in rows if row.get("problem") == DOUBTFUL]  # the most doubtful first
+    shown = found[:_LABELS]
+    return [_card(row, photo(root / row["path"], row["path"])) for row in shown], len(found)
 
 
 def _pairs(rows: Iterable[Row], root: Path, *problems: str) -> tuple[list[str], int]:

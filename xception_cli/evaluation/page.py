@@ -88,7 +88,7 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: Mapping[s
         _inputs(data, bundle),
         _calibration(data),
         _make_up(data),
-        _network(run),
+        _network(run, data),
         _settings(run, data),
     ]
     page = document(f"Run {show(run.path.name)}", "".join(parts), STYLE)
@@ -145,7 +145,7 @@ def _next_steps(run: RunDir, data: _Run) -> list[str]:
         )
     doubtful = sum(row.get("problem") == DOUBTFUL for row in data.issues or ())
     if doubtful:
-        command = f"xception train --data {report['data']} --fixes {quoted(run.issues)}"
+        command = f"xception train --data {quoted(report['data'])} --fixes {quoted(run.issues)}"
         steps.append(
             f"{doubtful} of {len(data.split.images)} labels are in doubt: look at the pictures "
             f"below, write what is to be done into issues.csv, then <code>{text(command)}</code>."
@@ -286,13 +286,15 @@ def _make_up(data: _Run) -> str:
     return _section("The data", make_up_table(data.split), lead)
 
 
-def _network(run: RunDir) -> str:
+def _network(run: RunDir, data: _Run) -> str:
     summary = summarize_run(run)
     parts = {
         trained: ", ".join(flow.name for flow in summary.flows if flow.trained is trained)
         for trained in (False, True)
     }
-    lead = f"Frozen, as ImageNet left it: {parts[False] or 'nothing'}. Trained: {parts[True]}."
+    lead = f"Frozen: {parts[False] or 'nothing'}. Trained: {parts[True]}."
+    if data.result["kept"] == "the linear probe" and summary.unfreeze != "head":
+        lead += " What was kept is the linear probe, of which only the head was trained."
     return _section("The network", scrolling("Block diagram", draw_diagram(summary)), lead)
 
 
