@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.metrics import log_loss
+from sklearn.neighbors import NearestNeighbors
 
 from xception_cli.evaluation.calibration import (
     calibrate,
@@ -19,7 +20,14 @@ from xception_cli.evaluation.calibration import (
     unknown_line,
 )
 from xception_cli.evaluation.calibration_plot import coverage_csv, draw_calibration
-from xception_cli.model.unknown import UNLIKE, UNSURE, Reference, UnknownRule, remember
+from xception_cli.model.unknown import (
+    NEIGHBOURS,
+    UNLIKE,
+    UNSURE,
+    Reference,
+    UnknownRule,
+    remember,
+)
 
 
 def drawn(images: int, *, seed: int = 0, sharpness: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
@@ -98,14 +106,23 @@ def test_the_threshold_of_the_distance_keeps_95_percent_of_new_pictures_like_val
     assert distance_threshold(np.array([0.25])) == pytest.approx(0.25, rel=0.002)
 
 
+def cosines_of(rows):
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return 1 - unit @ unit.T
+
+
 def test_the_distance_tells_pictures_unlike_those_of_training():
     train = np.concatenate([features(20, 0, 1), features(20, 1, 2)])
     reference = remember(train, np.repeat([0, 1], 20))
-    own, like = reference.distances(train), reference.distances(features(20, 1, 3))
-    unlike = reference.distances(features(20, 4, 4))
-    assert own.max() < 1e-4 < like.min()
+    like, unlike = reference.distances(features(20, 1, 3)), reference.distances(features(20, 4, 4))
     assert like.max() < unlike.min()
-    assert reference.distances(5 * train) == pytest.approx(own, abs=1e-5)  # direction only
+    neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS, metric="cosine").fit(train)
+    cosines, _ = neighbours.kneighbors(features(20, 1, 3))
+    assert like == pytest.approx(cosines.mean(axis=1), abs=1e-3)  # levels are rounded
+    assert like != pytest.approx(cosines[:, 0], abs=1e-3)
+    assert reference.distances(5 * features(20, 1, 3)) == pytest.approx(like, abs=1e-5)
+    few = remember(train[:2], np.array([0, 0]))
+    assert few.distances(train[:2]) == pytest.approx(cosines_of(train[:2]).mean(axis=1), abs=1e-3)
     again = Reference.from_dict(reference.to_dict(), 2048)
     assert np.array_equal(again.levels, reference.levels)
     with pytest.raises(ValueError):

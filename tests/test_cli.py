@@ -36,8 +36,8 @@ SURFACE = {
         "--image-size", "--label-smoothing", "--layer-decay", "--log-every", "--lr", "--monitor",
         "--optimizer", "--output", "--patience", "--plan", "--precision", "--resume",
         "--save-every-minutes", "--schedule", "--seed", "--skip-bad", "--split-file", "--strict",
-        "--target-precision", "--test-fraction", "--unfreeze", "--val-fraction", "--views",
-        "--warmup", "--weight-decay", "--weights", "--workers",
+        "--target-precision", "--tensorboard", "--test-fraction", "--unfreeze", "--val-fraction",
+        "--views", "--warmup", "--weight-decay", "--weights", "--workers",
     ],
     "eval": [
         "--data", "--device", "--ignore-extra-classes", "--json", "--model", "--split", "--workers",

@@ -20,8 +20,9 @@ from xception_cli.data.split import Split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
-from xception_cli.evaluation.metrics import EvalReport
-from xception_cli.evaluation.report import PREDICTIONS
+from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.evaluation.metrics import Contaminated, EvalReport
+from xception_cli.evaluation.report import PREDICTIONS, contaminated_line
 from xception_cli.evaluation.selection import EvalImage, map_classes
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
@@ -200,7 +201,7 @@ def test_an_evaluation_leaves_exactly_its_files_and_no_absolute_path(model_file,
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_of_the_training_folder_only_what_was_held_out_is_scored(model_file, photos):
+def test_of_the_training_folder_only_what_was_held_out_is_scored(model_file, bundle, photos):
     run, split = make_run(model_file, photos)
     report = evaluate(run, data=photos)
     assert paths_of(run, "photos") == paths_in(split, "val")
@@ -209,6 +210,22 @@ def test_of_the_training_folder_only_what_was_held_out_is_scored(model_file, pho
         f"{trained} of 24 images left out: the model was trained on them; "
         f"{held_out} of {held_out} images chose the model (val): expect a little less"
     )
+    assert report.images == held_out
+    beside = report.contaminated
+    assert (beside.trained_on, beside.images) == (trained, 24)
+    every, _ = evaluate_images(bundle, photos, images_of(photos, 1), name="all", workers=0)
+    assert beside.correct == every.correct
+    assert report.correct < beside.correct < 24
+    low, high = wilson_interval(beside.correct, 24)
+    assert (beside.accuracy_low, beside.accuracy_high) == (low, high)
+    written = json.loads((run.evaluation("photos") / "metrics.json").read_text())
+    assert written["contaminated"] == dataclasses.asdict(beside)
+    shown = dataclasses.replace(report, contaminated=Contaminated(3, 10, 9, 0.9, 0.5958, 0.9821))
+    assert contaminated_line(shown) == (
+        "with the 3 images that it was trained on: accuracy 90.0 % (95 % interval 59.6 to 98.2 %, "
+        "9 of 10 images); that says nothing of new ones"
+    )
+    assert contaminated_line(dataclasses.replace(report, contaminated=None)) is None
     # with --split it is the run's own split
     assert evaluate(run, data=photos, split="val").name == "val"
 
@@ -223,6 +240,7 @@ def test_images_of_another_folder_that_were_trained_on_are_left_out_by_content(m
     assert paths_of(run, "other") == [f"{label}/new.jpg"]
     assert report.note == "1 of 2 images left out: the model was trained on them"
     assert [row.n for row in report.per_class] == [int(name == label) for name in CLASSES]
+    assert (report.contaminated.trained_on, report.contaminated.images) == (1, 2)
     (other / label / "new.jpg").unlink()
     with pytest.raises(DataError, match="trained on every image") as caught:
         evaluate(run, data=other)

@@ -12,6 +12,7 @@ from sklearn.metrics import (
 )
 
 from xception_cli.evaluation import intervals
+from xception_cli.evaluation.calibration import calibration_error
 from xception_cli.evaluation.intervals import (
     average_precision_draws,
     percentile_interval,
@@ -63,6 +64,30 @@ def test_the_bootstrap_covers_the_true_macro_f1_of_500_images(classes: int, accu
         covered += low <= truth <= high
     print(f"\n{classes} classes, accuracy {accuracy}: covered {covered / 1000:.1%}")
     assert 0.91 <= covered / 1000 <= 0.98
+
+
+@pytest.mark.parametrize("images", [100, 500])
+def test_the_bootstrap_of_the_calibration_error_does_not_hold_which_is_why_it_has_no_interval(
+    images: int,
+):
+    generator, covered, errors = np.random.default_rng(1), {0: 0, 0.1: 0}, []
+    for gap in covered:
+        for _ in range(100):
+            # as sure as a good model is, and right as often as it says, or less so by the gap
+            confidences = 0.1 + 0.9 * generator.beta(5, 0.8, images)
+            right = generator.random(images) < np.clip(confidences - gap, 0, 1)
+            probabilities = np.stack([confidences, 1 - confidences], axis=1)
+            probabilities[:, 1] = np.minimum(probabilities[:, 1], confidences - 1e-9)
+            draws = []
+            for _ in range(100):
+                drawn_ = generator.integers(0, images, images)
+                draws.append(calibration_error(probabilities[drawn_], 1 - right[drawn_]))
+            low, high = np.quantile(draws, (0.025, 0.975))
+            covered[gap] += low <= gap <= high
+            errors += [calibration_error(probabilities, 1 - right)] if gap == 0 else []
+    print(f"\n{images} images: calibrated, error {np.mean(errors):.3f}, covered {covered}")
+    assert covered[0] < 10  # of 100
+    assert covered[0.1] > 60  # far from 0 chance adds less
 
 
 def test_each_resample_has_scikit_learns_numbers():

@@ -114,6 +114,7 @@ def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
         "confused": [{"true": "a", "predicted": "b", "n": 1, "part": 0.5}],
         "failures": [],
         "note": None,
+        "contaminated": None,
     }  # fmt: skip
 
 

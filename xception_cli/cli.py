@@ -122,6 +122,9 @@ def train(
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would be done and what it takes, and stop.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log the epochs for TensorBoard too.")
+    ] = False,
     **flags: Any,
 ) -> None:
     """Train a classifier on a folder of photos."""
@@ -143,6 +146,10 @@ def train(
 
         # An unwritable place is told before the images are read.
         choose_run_path(Path(settings.config.data), output)
+        if tensorboard:  # so is a package that is missing
+            from xception_cli.training.handlers import require_tensorboard
+
+            require_tensorboard()
         survey = survey_data(settings.config)
 
     from xception_cli.training.run import plan_training, run_training
@@ -152,7 +159,9 @@ def train(
             emit(f"{name:12} {value:>14}")
         say("expected on this machine; fine-tuning may stop earlier. Without --plan it is done")
         return
-    result = run_training(settings, survey=survey, output=output, resume=run, flags=flags)
+    result = run_training(
+        settings, survey=survey, output=output, resume=run, flags=flags, tensorboard=tensorboard
+    )
     emit(str(result.run.path))
     say(f"next: xception eval {quoted(result.run.path)}")
 
@@ -190,6 +199,7 @@ def evaluate(
     from xception_cli.evaluation.report import (
         answered_line,
         confused_line,
+        contaminated_line,
         headline,
         report_table,
         scores_table,
@@ -215,6 +225,8 @@ def evaluate(
     ):
         emit(part)
     say(f"result    {headline(report)}", style="bold")
+    if contaminated := contaminated_line(report):
+        say(f"          {contaminated}")
     if confused := confused_line(report):
         say(f"confused  {confused}")
     if answered := answered_line(report):

@@ -81,6 +81,11 @@ class RunDir:
         """What the frozen part computed; there only while the run needs it."""
         return self.path / "features"
 
+    @property
+    def tensorboard(self) -> Path:
+        """The live view's log; there only if `--tensorboard` asked for it."""
+        return self.path / "tensorboard"
+
     def evaluation(self, name: str) -> Path:
         """Folder of one evaluation's files."""
         return self.path / "eval" / name

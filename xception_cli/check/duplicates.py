@@ -14,6 +14,7 @@ from xception_cli.check.near import VERSION, near_pairs
 from xception_cli.check.report import Finding, Problem, count_of
 from xception_cli.check.scan import Look
 from xception_cli.check.store import Store
+from xception_cli.data.fixes import CONFLICTING, DUPLICATE, LEAK, NEAR
 from xception_cli.data.folder import DataFolder, ImageFile
 
 _SPLITS = (None, "train", "val", "test")
@@ -110,12 +111,12 @@ def find_duplicates(
                 near.append(copy.finding([original]))
     of_class = "of pictures in the same class"
     return [
-        *_problem("conflicting labels", "warning", conflicts, f"{_pictures(conflicting)} class"),
-        *_problem("leak", "warning", leaks, f"{_pictures(leaking)} split: the numbers measured "
+        *_problem(CONFLICTING, "warning", conflicts, f"{_pictures(conflicting)} class"),
+        *_problem(LEAK, "warning", leaks, f"{_pictures(leaking)} split: the numbers measured "
                   "there will be too good"),
-        *_problem("duplicate", "note", identical,
+        *_problem(DUPLICATE, "note", identical,
                   f"{count_of(len(identical), 'identical copy')} {of_class}"),
-        *_problem("near duplicate", "note", near,
+        *_problem(NEAR, "note", near,
                   f"{count_of(len(near), 'nearly identical copy')} {of_class}"),
     ]  # fmt: skip
 

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from xception_cli.check.report import Finding, Problem, count_of
 from xception_cli.console import show
-
-DOUBTFUL = "doubtful label"  # the problem's name
+from xception_cli.data.fixes import DOUBTFUL
 
 Floats = NDArray[np.floating[Any]]
 

@@ -14,6 +14,9 @@ from xception_cli.files import from_cell, utf8
 
 ACTIONS = ("exclude", "relabel")
 ISSUES_HEADER = ("path", "problem", "detail", "action", "label")  # as `xception check` writes it
+# Problems that it names: of a label, and of one picture in two files.
+DOUBTFUL = "doubtful label"
+CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
 
 _LISTED = 10  # faults that are told at once
 
@@ -36,9 +39,6 @@ class Fix:
 def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
     r"""Read the rows of issues.csv that ask for something; the others are only information.
 
-    Spreadsheets may have saved it in their own way: with a byte order mark, with `;` or tabs, with
-    further columns or in another order.
-
     Args:
         path: The file; needs the columns `path` and `action`, and `label` to relabel.
         folder: The data folder that it is about.
@@ -49,7 +49,7 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
     Raises:
         UsageError: The file cannot be read, or rows ask for what cannot be done; lists them.
     """
-    rows = _read_rows(path)
+    rows = read_issues(path)
     known = {utf8(image.path) for image in folder.images}
     classes = {utf8(name) for name in folder.classes}
     fixes: dict[str, Fix] = {}
@@ -75,7 +75,18 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
     return fixes
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
+def read_issues(path: Path) -> list[dict[str, str]]:
+    """Read all rows of issues.csv, by the names of its columns.
+
+    Spreadsheets may have saved it in their own way: with a byte order mark, with `;` or tabs, with
+    further columns or in another order.
+
+    Args:
+        path: The file; needs the columns `path` and `action`.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         first = text.partition("\n")[0]

@@ -1,6 +1,7 @@
 """Charts of the report as inline SVG, in the page's own colours; hovering tells the figures."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from io import StringIO
@@ -22,6 +23,7 @@ _BLUE, _ORANGE = "#3b82c4", "#d9773a"
 _CELL = 14  # of the confusion matrix, in SVG units
 _LONGEST = 18  # characters of a name beside the matrix
 _NAMED = 60  # classes up to which all names are written
+STRONG = 0.91  # opacity of a cell from which its number is white on light paper
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -133,13 +135,19 @@ def draw_matrix(
     )
 
 
+def opacity(part: float) -> float:
+    """Return how deep a cell's colour is; the root makes a few among many visible."""
+    return 0.2 + 0.8 * math.sqrt(part)
+
+
 def _cell(place: tuple[float, int, int], n: int, part: float, true: str, predicted: str) -> str:
     margin, row, column = place
     kind, what = "right", f"{show(true)}: {n} recognised"
     if row != column:
         kind, what = "wrong", f"{show(true)}: {n} taken for {show(predicted)}"
     x, y = margin + _CELL * column, margin + _CELL * row
-    strong = " strong" if row == column and part > 0.3 else ""
+    depth = opacity(part)
+    strong = " strong" if row == column and depth >= STRONG else ""
     number = (
         f'<text x="{x + _CELL / 2:.1f}" y="{y + 10:.1f}" text-anchor="middle" '
         f'class="count{strong}">{n}</text>'
@@ -148,7 +156,7 @@ def _cell(place: tuple[float, int, int], n: int, part: float, true: str, predict
     )
     return (
         f'<g><rect x="{x:.1f}" y="{y:.1f}" width="{_CELL}" height="{_CELL}" class={kind} '
-        f'fill-opacity="{0.2 + 0.8 * part**0.5:.2f}"><title>{escape(what)} ({part:.1%})</title>'
+        f'fill-opacity="{depth:.2f}"><title>{escape(what)} ({part:.1%})</title>'
         f"</rect>{number}</g>"
     )
 

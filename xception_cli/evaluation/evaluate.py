@@ -9,7 +9,7 @@ import torch
 from xception_cli.console import screen, show
 from xception_cli.data.loading import BATCH
 from xception_cli.errors import DataError
-from xception_cli.evaluation.metrics import EvalFailure, EvalReport, measure
+from xception_cli.evaluation.metrics import EvalFailure, EvalReport, contaminate, measure
 from xception_cli.evaluation.report import EvalRow, write_evaluation
 from xception_cli.evaluation.selection import EvalImage, folder_name, select_images
 from xception_cli.model.bundle import Classifier
@@ -36,7 +36,8 @@ def run_evaluation(
     Args:
         run: The run.
         data: Another folder; None for the run's own data. Images that the model was trained on
-            are left out, whatever they are called there.
+            do not count, whatever they are called there; what accuracy would be with them is
+            reported beside.
         split: `test` or `val`; None for the run's test split if it has one, else val.
         ignore_extra_classes: Leave out images of classes that the model does not know.
         runtime: Where to compute.
@@ -68,6 +69,7 @@ def run_evaluation(
         workers=workers,
         note=chosen.note,
         data=chosen.data,
+        trained_on=chosen.trained_on,
     )
     write_evaluation(run.evaluation(report.name), report, rows)
     return report
@@ -83,6 +85,7 @@ def evaluate_images(
     batch_size: int = BATCH,
     note: str | None = None,
     data: str = "",
+    trained_on: Sequence[EvalImage] = (),
 ) -> tuple[EvalReport, list[EvalRow]]:
     """Measure a model on images.
 
@@ -95,6 +98,7 @@ def evaluate_images(
         batch_size: Images per pass through the network.
         note: What the reader must know.
         data: The folder as it is to be shown.
+        trained_on: Further images, for what accuracy would be with them.
 
     Returns:
         What was measured, and a row for each image, in order; one that cannot be decoded is a
@@ -104,8 +108,16 @@ def evaluate_images(
         DataError: No image could be scored.
         MachineError: A process that decodes died.
     """
-    outcomes = compute_outcomes(bundle, root, images, workers=workers, batch_size=batch_size)
-    return report_outcomes(bundle, images, outcomes, name=name, note=note, data=data)
+    every = [*images, *trained_on]
+    outcomes = compute_outcomes(bundle, root, every, workers=workers, batch_size=batch_size)
+    judged, known = outcomes[: len(images)], outcomes[len(images) :]
+    report, rows = report_outcomes(bundle, images, judged, name=name, note=note, data=data)
+    answers = [
+        int(outcome.logits.argmax()) == image.label
+        for image, outcome in zip(trained_on, known, strict=True)
+        if isinstance(outcome, Outcome)
+    ]
+    return contaminate(report, answers) if answers else report, rows
 
 
 def compute_outcomes(

@@ -1,9 +1,6 @@
 """The report's pictures: photos with heat maps beside them, and what the network sees of photos."""
 
-from base64 import b64encode
 from collections.abc import Sequence
-from html import escape
-from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -15,10 +12,11 @@ from xception_cli.data.loading import BATCH
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.explain import draw_heat, heat_maps
 from xception_cli.evaluation.scored import Scored
+from xception_cli.html import GONE, embed, figure, text
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.runtime import seed_everything
 
-_SIDE = 200  # of a picture on the page, in pixels
+_HOW = ("as in evaluation", "as in training", "as in training, drawn again")
 _NOTHING = Image.new("RGB", (8, 8))  # stands in a batch for a photo that is gone
 
 
@@ -43,11 +41,11 @@ def draw_cards(scored: Scored, root: Path, bundle: ModelBundle, chosen: Sequence
             pixels = torch.stack([transform(picture or _NOTHING) for picture in pictures])
             heats = heat_maps(bundle, pixels, torch.from_numpy(scored.guesses[batch]))
             for index, picture, heat in zip(batch, pictures, heats, strict=True):
-                shown = "<span class=none>no picture</span>"
+                shown = GONE
                 if picture is not None:
                     path = scored.paths[index]
                     drawn = draw_heat(picture, heat, bundle.preprocessing)
-                    shown = _image(picture, path) + _image(drawn, f"heat map of {show(path)}")
+                    shown = embed(picture, path) + embed(drawn, f"heat map of {show(path)}")
                 cards.append(_card(scored, bundle.classes, index, shown))
             bar.advance(len(batch))
     return cards
@@ -80,9 +78,11 @@ def draw_inputs(
             continue
         seed_everything(seed, "report", number)
         views = [preprocessing.evaluation_transform()(picture), random(picture), random(picture)]
-        shown = [Image.fromarray(view.permute(1, 2, 0).numpy()) for view in views]
-        pictures = "".join(_image(view, f"{show(path)} as seen") for view in shown)
-        figures.append(_figure(pictures, _text(path)))
+        pictures = "".join(
+            embed(Image.fromarray(view.permute(1, 2, 0).numpy()), f"{show(path)} {how}")
+            for view, how in zip(views, _HOW, strict=True)
+        )
+        figures.append(figure(pictures, text(path)))
     return "".join(figures)
 
 
@@ -93,32 +93,10 @@ def _read(path: Path, preprocessing: Preprocessing) -> Image.Image | None:
         return None
 
 
-def _text(text: object) -> str:
-    return escape(show(text))
-
-
 def _card(scored: Scored, classes: Sequence[str], index: int, pictures: str) -> str:
     row, true = scored.probabilities[index], int(scored.labels[index])
     label = int(row.argmax())
-    said = f"{_text(classes[label])} {100 * row[label]:.0f} %"
+    said = f"{text(classes[label])} {100 * row[label]:.0f} %"
     if label != true:
-        said += f", labelled {_text(classes[true])} ({100 * row[true]:.0f} %)"
-    return _figure(pictures, f"<b>{said}</b><br>{_text(scored.paths[index])}")
-
-
-def _figure(pictures: str, caption: str) -> str:
-    return (
-        f"<figure><div class=pictures>{pictures}</div><figcaption>{caption}</figcaption></figure>\n"
-    )
-
-
-def _image(picture: Image.Image, name: str) -> str:
-    small = picture.copy()
-    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    buffer = BytesIO()
-    small.save(buffer, "JPEG", quality=78)
-    data = b64encode(buffer.getvalue()).decode()
-    return (
-        f'<img src="data:image/jpeg;base64,{data}" alt="{_text(name)}" width={small.width} '
-        f"height={small.height} loading=lazy>"
-    )
+        said += f", labelled {text(classes[true])} ({100 * row[true]:.0f} %)"
+    return figure(pictures, f"<b>{said}</b><br>{text(scored.paths[index])}")

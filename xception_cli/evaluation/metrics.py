@@ -1,7 +1,7 @@
 """What an evaluation measures: each number with its 95 % interval, and the confusions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,27 @@ class EvalFailure:
 
 
 @dataclass(frozen=True)
+class Contaminated:
+    """What accuracy would be together with images that the model was trained on.
+
+    Attributes:
+        trained_on: How many of the images it was trained on; they count nowhere else.
+        images: With these.
+        correct: How many of all were recognised.
+        accuracy: Part of them.
+        accuracy_low: Lower end of its 95 % Wilson interval.
+        accuracy_high: Upper end.
+    """
+
+    trained_on: int
+    images: int
+    correct: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+
+
+@dataclass(frozen=True)
 class EvalReport:
     """What was measured on one set of images; parts are in 0..1.
 
@@ -134,6 +155,8 @@ class EvalReport:
         confused: The most confused pairs of classes, the most frequent first.
         failures: Images that could not be scored.
         note: What the reader must know about these numbers.
+        contaminated: What they would be with the images that the model was trained on; None if
+            there are none.
     """
 
     name: str
@@ -161,6 +184,7 @@ class EvalReport:
     confused: tuple[Confusion, ...] = ()
     failures: tuple[EvalFailure, ...] = ()
     note: str | None = None
+    contaminated: Contaminated | None = None
 
     def to_dict(self) -> dict[str, Any]:
         r"""Return plain data that JSON can hold; names that are not UTF-8 are written `\xNN`."""
@@ -177,6 +201,19 @@ class EvalReport:
             name: None if ends is None else list(ends) for name, ends in self.intervals.items()
         }
         return data
+
+
+def contaminate(report: EvalReport, answers: Sequence[bool]) -> EvalReport:
+    """Add to a report what accuracy would be together with images that the model was trained on.
+
+    Args:
+        report: Of the others.
+        answers: Whether each of these was recognised; those that cannot be decoded are left out.
+    """
+    images, correct = report.images + len(answers), report.correct + sum(answers)
+    low, high = wilson_interval(correct, images)
+    found = Contaminated(len(answers), images, correct, correct / images, low, high)
+    return replace(report, contaminated=found)
 
 
 def measure(

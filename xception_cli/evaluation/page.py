@@ -1,9 +1,8 @@
 """report.html: a run on one page, without a script, that loads nothing and opens from disk."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,33 @@ import numpy as np
 
 from xception_cli.config import read_toml
 from xception_cli.console import quoted, show
+from xception_cli.data.fixes import DOUBTFUL, read_issues
 from xception_cli.data.split import Split, read_split
+from xception_cli.errors import UsageError
 from xception_cli.evaluation.calibration_plot import draw_calibration
 from xception_cli.evaluation.charts import confusion_order, draw_curves, draw_matrix, read_rows
 from xception_cli.evaluation.gallery import draw_cards, draw_inputs
 from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.evaluation.issues import draw_issues
 from xception_cli.evaluation.page_style import STYLE
-from xception_cli.evaluation.report import SCORES
+from xception_cli.evaluation.page_tables import (
+    class_table,
+    interval,
+    make_up_table,
+    percent,
+    scores_table,
+    settings_tables,
+)
 from xception_cli.evaluation.scored import Scored, read_scored
-from xception_cli.files import write_durably
+from xception_cli.files import file_digest, write_durably
+from xception_cli.html import document, scrolling, text
 from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.diagram import draw_diagram
+from xception_cli.model.summary import summarize_run
 from xception_cli.rundir import RunDir, read_json
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _MISTAKES, _UNSURE, _SEEN = 18, 12, 8  # pictures of the galleries
+_PAIRS = 5  # most confused ones, in words
 _FEW = 100  # images of an evaluation under which its interval is wide
 
 
@@ -38,6 +50,7 @@ class _Run:
     report: Mapping[str, Any]
     split: Split
     scored: Scored
+    issues: list[dict[str, str]] | None
     root: Path
 
 
@@ -62,75 +75,60 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: Mapping[s
         report=read_json(run.evaluation(name) / "metrics.json"),
         split=read_split(run.split, bundle.classes),
         scored=read_scored(run, name),
+        issues=_read_issues(run),
         root=root,
     )
     parts = [
         _first_screen(run, data),
         _curves(run, data),
         _confusions(data),
-        _classes(data),
+        _section("Class by class", class_table(data.report) + scores_table(data.report)),
         *_galleries(data, bundle),
+        _doubts(data),
         _inputs(data, bundle),
         _calibration(data),
         _make_up(data),
-        _settings(data),
+        _network(run, data),
+        _settings(run, data),
     ]
-    write_durably(run.report, _document(f"Run {show(run.path.name)}", "".join(parts)).encode())
+    page = document(f"Run {show(run.path.name)}", "".join(parts), STYLE)
+    write_durably(run.report, page.encode())
 
 
-def _document(title: str, body: str) -> str:
-    return (
-        "<!doctype html>\n"
-        '<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style></head>\n"
-        f"<body><main>\n<h1>{escape(title)}</h1>\n{body}</main></body></html>\n"
-    )
+def _read_issues(run: RunDir) -> list[dict[str, str]] | None:
+    """Read issues.csv, which a person may have edited at will, or taken away."""
+    try:
+        return read_issues(run.issues)
+    except UsageError:
+        return None
 
 
 def _section(title: str, body: str, lead: str = "") -> str:
-    text = f"<p>{lead}</p>\n" if lead else ""
-    return f"<section><h2>{escape(title)}</h2>\n{text}{body}</section>\n"
-
-
-def _text(text: object) -> str:
-    return escape(show(text))
-
-
-def _percent(part: float | None) -> str:
-    return "n/a" if part is None else f"{100 * part:.1f} %"
-
-
-def _interval(ends: Sequence[float] | None, *, percent: bool) -> str:
-    if ends is None or None in ends:
-        return "n/a"
-    low, high = ends
-    return f"{100 * low:.1f} to {100 * high:.1f} %" if percent else f"{low:.3f} to {high:.3f}"
+    first = f"<p>{lead}</p>\n" if lead else ""
+    return f"<section><h2>{title}</h2>\n{first}{body}</section>\n"
 
 
 def _first_screen(run: RunDir, data: _Run) -> str:
     report, probe = data.report, data.result.get("probe")
     ends = (report["accuracy_low"], report["accuracy_high"])
     largest = max(row["n"] for row in report["per_class"])
-    rows = [("this model", report["accuracy"], _interval(ends, percent=True))]
+    rows = [("this model", report["accuracy"], interval(ends))]
     if probe and report["name"] == "val" and data.result["kept"] != "the linear probe":
         rows.append(("the linear probe, the baseline", probe["accuracy"], ""))
     rows.append(("always saying the largest class", largest / report["images"], ""))
     bars = "".join(
         f"<tr><th scope=row>{what}</th><td><span class=bar style="
-        f'"width:{100 * part:.1f}%"></span></td><td class=n>{_percent(part)}</td>'
-        f"<td>{interval}</td></tr>\n"
-        for what, part, interval in rows
+        f'"width:{100 * part:.1f}%"></span></td><td class=n>{percent(part)}</td>'
+        f"<td>{range_}</td></tr>\n"
+        for what, part, range_ in rows
     )
     todo = "".join(f"<li>{step}</li>\n" for step in _next_steps(run, data))
     return (
-        f"<p class=big><b>{_percent(report['accuracy'])}</b> of {report['images']} "
+        f"<p class=big><b>{percent(report['accuracy'])}</b> of {report['images']} "
         f"{report['name']} images are named right. On new images like them, expect between "
         f"{100 * ends[0]:.1f} and {100 * ends[1]:.1f} % (95 % interval).</p>\n"
-        f"<p class=soft>{_text(report['note'] or 'these images chose nothing')}. "
-        f"Kept: {_text(data.result['kept'])}.</p>\n"
+        f"<p class=soft>{text(report['note'] or 'these images chose nothing')}. "
+        f"Kept: {text(data.result['kept'])}.</p>\n"
         f"<table class=headline>{bars}</table>\n<h2>What to do next</h2>\n<ol>{todo}</ol>\n"
     )
 
@@ -141,9 +139,16 @@ def _next_steps(run: RunDir, data: _Run) -> list[str]:
         pair = report["confused"][0]
         total = round(pair["n"] / pair["part"])
         steps.append(
-            f"Look at the mistakes below: {_text(pair['true'])} is taken for "
-            f"{_text(pair['predicted'])} most often ({pair['n']} of {total}). A wrong label is "
+            f"Look at the mistakes below: {text(pair['true'])} is taken for "
+            f"{text(pair['predicted'])} most often ({pair['n']} of {total}). A wrong label is "
             "found there first; else these two need more photos."
+        )
+    doubtful = sum(row.get("problem") == DOUBTFUL for row in data.issues or ())
+    if doubtful:
+        command = f"xception train --data {quoted(report['data'])} --fixes {quoted(run.issues)}"
+        steps.append(
+            f"{doubtful} of {len(data.split.images)} labels are in doubt: look at the pictures "
+            f"below, write what is to be done into issues.csv, then <code>{text(command)}</code>."
         )
     if report["images"] < _FEW:
         steps.append(
@@ -153,12 +158,12 @@ def _next_steps(run: RunDir, data: _Run) -> list[str]:
     small = min(data.split.counts("train"))
     if small < 30:
         name = data.split.classes[data.split.counts("train").index(small)]
-        steps.append(f"{_text(name)} has only {small} training photos: add some.")
+        steps.append(f"{text(name)} has only {small} training photos: add some.")
     steps.append(
-        f"<code>xception check {_text(data.report['data'])}</code> looks for copies and oddities."
+        f"<code>xception check {text(data.report['data'])}</code> looks for copies and oddities."
     )
     steps.append(
-        f"<code>xception predict PHOTO.jpg --run {_text(quoted(run.path))}</code> uses the model."
+        f"<code>xception predict PHOTO.jpg --run {text(quoted(run.path))}</code> uses the model."
     )
     return steps
 
@@ -180,7 +185,7 @@ def _confusions(data: _Run) -> str:
         "by class": list(range(len(names))),
         "by what is confused": confusion_order(counts),
     }
-    inputs, matrices = [], []
+    inputs, matrices = ["<legend>Order of the classes</legend>\n"], []
     for number, (title, order) in enumerate(views.items()):
         checked = "" if number else " checked"
         inputs.append(
@@ -189,53 +194,16 @@ def _confusions(data: _Run) -> str:
         )
         matrix = draw_matrix(counts, names, order, f"Confusion matrix, ordered {title}")
         matrices.append(f'<div class="view view{number}">{matrix}</div>\n')
+    said = ", ".join(
+        f"{text(pair['true'])} for {text(pair['predicted'])} ({pair['n']})"
+        for pair in data.report["confused"][:_PAIRS]
+    )
     lead = (
         "Rows are what the images show, columns what they were named. Blue is recognised, orange "
-        "is confused. Hover a cell for its figures."
+        f"is confused. Hover a cell for its figures. Most often: {said or 'nothing is confused'}."
     )
-    return _section("What is taken for what", "".join([*inputs, *matrices]), lead)
-
-
-def _classes(data: _Run) -> str:
-    columns = ("class", "n", "recall", "95 % interval", "precision", "95 % interval", "F1")
-    rows = []
-    for row in data.report["per_class"]:
-        recall = (row["recall_low"], row["recall_high"])
-        precision = (row["precision_low"], row["precision_high"])
-        f1 = "n/a" if row["f1"] is None else f"{row['f1']:.3f}"
-        cells = (
-            row["n"],
-            _percent(row["recall"]),
-            _interval(recall, percent=True),
-            _percent(row["precision"]),
-            _interval(precision, percent=True),
-            f1,
-        )
-        rows.append(
-            f"<tr><th scope=row>{_text(row['name'])}</th>"
-            + "".join(f"<td>{cell}</td>" for cell in cells)
-            + "</tr>\n"
-        )
-    table = _table(columns, rows)
-    return _section("Class by class", f"{table}\n{_scores(data)}")
-
-
-def _scores(data: _Run) -> str:
-    rows = []
-    for name, title in SCORES.items():
-        value, percent = data.report[name], name in {"top_k_accuracy", "macro_recall"}
-        if value is None:
-            continue
-        shown = _percent(value) if percent else f"{value:.3f}"
-        interval = _interval(data.report["intervals"].get(name), percent=percent)
-        what = title.format(k=data.report["top_k"])
-        rows.append(f"<tr><th scope=row>{what}</th><td>{shown}</td><td>{interval}</td></tr>\n")
-    return _table(("over all classes", "value", "95 % interval"), rows)
-
-
-def _table(columns: Sequence[str], rows: Sequence[str]) -> str:
-    head = "".join(f"<th scope=col>{name}</th>" for name in columns)
-    return f"<div class=scroll><table class=figures><tr>{head}</tr>\n{''.join(rows)}</table></div>"
+    body = f"<fieldset>{''.join([*inputs, *matrices])}</fieldset>"
+    return _section("What is taken for what", body, lead)
 
 
 def _galleries(data: _Run, bundle: ModelBundle) -> list[str]:
@@ -255,7 +223,9 @@ def _galleries(data: _Run, bundle: ModelBundle) -> list[str]:
         ),
         ("Right, but least sure", cards[len(mistakes) :], "More photos like these help most."),
     ):
-        body = f"<div class=cards>{''.join(shown)}</div>" if shown else "<p>There are none.</p>"
+        body = (
+            f'<div class="cards wide">{"".join(shown)}</div>' if shown else "<p>There are none.</p>"
+        )
         parts.append(_section(title, body, f"{lead} {heat}" if shown else ""))
     return parts
 
@@ -271,7 +241,7 @@ def _inputs(data: _Run, bundle: ModelBundle) -> str:
         seed=data.config["seed"],
     )
     lead = "Left as in evaluation, then two of the random views that training draws."
-    return _section("What the network sees", f"<div class=cards>{body}</div>", lead)
+    return _section("What the network sees", f'<div class="cards wide">{body}</div>', lead)
 
 
 def _calibration(data: _Run) -> str:
@@ -291,52 +261,45 @@ def _calibration(data: _Run) -> str:
         right = data.report["answered_correct"]
         lead += (
             f" With <code>--unknown auto</code> it answers {answered} of {images}; of these "
-            f"{right} are right, {_percent(right / answered)} "
-            f"({_interval(wilson_interval(right, answered), percent=True)})."
+            f"{right} are right, {percent(right / answered)} "
+            f"({interval(wilson_interval(right, answered))})."
         )
-    return _section("How sure it is", image, lead)
+    return _section("How sure it is", scrolling("Calibration", image), lead)
+
+
+def _doubts(data: _Run) -> str:
+    title = "Suspected wrong labels and copies"
+    if data.issues is None:
+        return _section(title, "<p>issues.csv of this run cannot be read.</p>\n")
+    body = draw_issues(data.issues, data.root)
+    lead = (
+        "What the data check doubts; a person has to look. Write <code>exclude</code> or "
+        "<code>relabel</code> into the column <code>action</code> of issues.csv in this run's "
+        "folder, and give it to <code>xception train --fixes</code>."
+    )
+    return _section(title, body or "<p>There are none.</p>\n", lead if body else "")
 
 
 def _make_up(data: _Run) -> str:
-    splits = [name for name in ("train", "val", "test") if any(data.split.counts(name))]
-    counts = {name: data.split.counts(name) for name in splits}
-    most = max(max(column) for column in counts.values())
-    head = "".join(f"<th scope=col>{name}</th>" for name in splits)
-    rows = []
-    for label, name in enumerate(data.split.classes):
-        cells = "".join(
-            f'<td><span class=bar style="width:{70 * counts[split][label] / most:.1f}%"></span> '
-            f"{counts[split][label]}</td>"
-            for split in splits
-        )
-        rows.append(f"<tr><th scope=row>{_text(name)}</th>{cells}</tr>\n")
-    table = f"<table class=bars><tr><th scope=col>class</th>{head}</tr>\n{''.join(rows)}</table>"
     out = len(data.split.of("out"))
-    return _section(
-        "The data", table, f"{out} images were left out; split.csv says why." if out else ""
-    )
+    lead = f"{out} images were left out; split.csv says why." if out else ""
+    return _section("The data", make_up_table(data.split), lead)
 
 
-def _settings(data: _Run) -> str:
-    info = data.info
-    facts = {
-        "command": info["command"],
-        "started": info["started"],
-        "device": f"{info['device']}, {info['precision']}",
-        "weights": f"{info['weights']['source']} {info['weights']['digest'] or ''}",
-        "data fingerprint": info["data_fingerprint"],
-        **{f"{name} (version)": value for name, value in info["versions"].items()},
+def _network(run: RunDir, data: _Run) -> str:
+    summary = summarize_run(run)
+    parts = {
+        trained: ", ".join(flow.name for flow in summary.flows if flow.trained is trained)
+        for trained in (False, True)
     }
-    # The data folder is an absolute path, which is nobody else's business.
-    settings = {name: value for name, value in data.config.items() if name != "data"}
-    tables = "".join(
-        "<div class=scroll><table>"
-        + "".join(
-            f"<tr><th scope=row>{_text(name)}</th><td><code>{_text(value)}</code></td></tr>\n"
-            for name, value in rows.items()
-        )
-        + "</table></div>\n"
-        for rows in (facts, settings)
-    )
-    lead = "<code>xception train --config config.toml</code> in this run's folder repeats it."
-    return _section("Settings and versions", f"<div class=columns>{tables}</div>", lead)
+    lead = f"Frozen: {parts[False] or 'nothing'}. Trained: {parts[True]}."
+    if data.result["kept"] == "the linear probe" and summary.unfreeze != "head":
+        lead += " What was kept is the linear probe, of which only the head was trained."
+    return _section("The network", scrolling("Block diagram", draw_diagram(summary)), lead)
+
+
+def _settings(run: RunDir, data: _Run) -> str:
+    command = f"xception train --config {quoted(run.config)}"
+    tables = settings_tables(data.info, data.config, data.result, file_digest(run.model))
+    lead = f"<code>{text(command)}</code> repeats the run."
+    return _section("Settings, versions, hashes", tables, lead)

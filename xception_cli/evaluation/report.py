@@ -17,7 +17,7 @@ from xception_cli.console import new_table, show
 from xception_cli.errors import MachineError
 from xception_cli.evaluation.calibration_plot import coverage_csv, draw_calibration
 from xception_cli.evaluation.intervals import wilson_interval
-from xception_cli.evaluation.metrics import ClassMetrics, EvalReport
+from xception_cli.evaluation.metrics import ClassMetrics, Contaminated, EvalReport
 from xception_cli.files import to_csv, utf8, write_durably
 from xception_cli.rundir import write_json
 
@@ -73,11 +73,26 @@ def headline(report: EvalReport) -> str:
     return f"{show(report.name)}: {_accuracy(report)} ({_trust(report)})"
 
 
-def _accuracy(report: EvalReport) -> str:
+def contaminated_line(report: EvalReport) -> str | None:
+    """Say what accuracy would be with the images that the model was trained on, if there are any.
+
+    Returns:
+        None if there are none.
+    """
+    found = report.contaminated
+    if found is None:
+        return None
+    return (
+        f"with the {found.trained_on} images that it was trained on: {_accuracy(found)} "
+        f"({_trust(found)}); that says nothing of new ones"
+    )
+
+
+def _accuracy(report: EvalReport | Contaminated) -> str:
     return f"accuracy {_percent(report.accuracy)}"
 
 
-def _trust(report: EvalReport) -> str:
+def _trust(report: EvalReport | Contaminated) -> str:
     return (
         f"95 % interval {_interval(report.accuracy_low, report.accuracy_high)}, "
         f"{report.correct} of {report.images} images"

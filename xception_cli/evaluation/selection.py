@@ -46,6 +46,7 @@ class Selection:
         data: The folder as it is to be shown.
         images: With their labels.
         note: What the reader of the numbers must know.
+        trained_on: Further images, which the model was trained on: they say nothing of it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Selection:
     data: str
     images: Sequence[EvalImage]
     note: str | None = None
+    trained_on: Sequence[EvalImage] = ()
 
 
 def select_images(
@@ -147,7 +149,8 @@ def _select_new(
     # The digest of what cannot be read is empty: it names no picture.
     trained_on = {image.digest for image in recorded.of("train")} - {""}
     chose = {image.digest for image in recorded.of("val")} - {""}
-    kept = [(i, f) for i, f in zip(images, found, strict=True) if f.digest not in trained_on]
+    images = [replace(i, digest=f.digest) for i, f in zip(images, found, strict=True)]
+    kept = [image for image in images if image.digest not in trained_on]
     if not kept:
         raise DataError(
             f"the model was trained on every image in {show(root)}: "
@@ -158,7 +161,7 @@ def _select_new(
     if len(kept) < len(images):
         left_out = len(images) - len(kept)
         notes.append(f"{left_out} of {len(images)} images left out: the model was trained on them")
-    choosers = sum(inspection.digest in chose for _, inspection in kept)
+    choosers = sum(image.digest in chose for image in kept)
     if choosers:
         notes.append(
             f"{choosers} of {len(kept)} images chose the model (val): expect a little less"
@@ -167,8 +170,9 @@ def _select_new(
         _name(root, part),
         root,
         shown_folder(root),
-        [replace(image, digest=inspection.digest) for image, inspection in kept],
+        kept,
         "; ".join(notes) or None,
+        [image for image in images if image.digest in trained_on],
     )
 
 

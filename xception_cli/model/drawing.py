@@ -3,7 +3,7 @@
 from xml.sax.saxutils import escape
 
 # Fill and stroke of each class of shapes; `ink` and `muted` are text. Light, then dark.
-_COLOURS = {
+COLOURS = {
     "paper": (("#ffffff", "#d5dae1"), ("#14171c", "#30363f")),
     "panel": (("#f5f6f8", "#dde1e7"), ("#1c2027", "#323944")),
     "convolution": (("#ffe9cf", "#d9822b"), ("#4a3317", "#dc964a")),
@@ -84,7 +84,7 @@ def _style() -> str:
     light, dark = (
         "".join(
             f".{name}{{fill:{colours[at][0]};stroke:{colours[at][1]}}}"
-            for name, colours in _COLOURS.items()
+            for name, colours in COLOURS.items()
         )
         for at in (0, 1)
     )

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from xception_cli.check.labels import DOUBTFUL, find_suspects, suspects_problem
+from xception_cli.check.labels import find_suspects, suspects_problem
 from xception_cli.check.page import add_issues
 from xception_cli.console import say, show
+from xception_cli.data.fixes import DOUBTFUL
 from xception_cli.data.loading import Inputs, KeyedBatches, PictureInputs
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.features import BLOCK, FeatureInputs, compute_pooled, compute_store

@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers.tensorboard_logger import TensorboardLogger
 from ignite.metrics import Average
 from torch.optim.swa_utils import AveragedModel
 
@@ -292,26 +294,31 @@ def attach_budget(trainer: Engine, budget: Budget, *, wanted: int) -> None:
             engine.terminate()
 
 
+def _row(engine: Engine, rate: float) -> dict[str, Any]:
+    """Return what is logged of an epoch; no clock in it, so equal runs have equal rows."""
+    scores = _scores(engine)
+    row = {
+        "epoch": engine.state.epoch,
+        "lr": rate,
+        "train_loss": float(engine.state.metrics["train_loss"]),
+        "val_loss": scores.loss,
+        "accuracy": scores.accuracy,
+        "macro_recall": scores.macro_recall,
+        "recall": scores.recall,
+    }
+    if scores.top_k_accuracy is not None:
+        row[f"top{scores.top_k}_accuracy"] = scores.top_k_accuracy
+    return row
+
+
 def attach_metrics_log(
     trainer: Engine, history: History, path: Path, rate: Callable[[], float]
 ) -> None:
-    """Append a row to metrics.jsonl; no clock in it, so equal runs leave equal files."""
+    """Append a row to metrics.jsonl."""
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _append(engine: Engine) -> None:
-        scores = _scores(engine)
-        row = {
-            "epoch": engine.state.epoch,
-            "lr": rate(),
-            "train_loss": float(engine.state.metrics["train_loss"]),
-            "val_loss": scores.loss,
-            "accuracy": scores.accuracy,
-            "macro_recall": scores.macro_recall,
-            "recall": scores.recall,
-        }
-        if scores.top_k_accuracy is not None:
-            row[f"top{scores.top_k}_accuracy"] = scores.top_k_accuracy
-        line = f"{json.dumps(row)}\n".encode()
+        line = f"{json.dumps(_row(engine, rate()))}\n".encode()
         if history.metrics_bytes and (
             not path.is_file() or path.stat().st_size < history.metrics_bytes
         ):
@@ -329,6 +336,44 @@ def attach_metrics_log(
         except OSError as error:
             raise MachineError(f"cannot write {show(path)}: {error.strerror}") from error
         history.metrics_bytes += len(line)
+
+
+def require_tensorboard() -> None:
+    """See that Ignite's logger has a package to write with, before anything dear is done.
+
+    Raises:
+        MachineError: There is none.
+    """
+    # The two that it takes (0.5.5); torch has a writer of its own, over the second one's files.
+    if not any(map(find_spec, ("tensorboardX", "tensorboard"))):
+        raise MachineError(
+            "--tensorboard needs a package that is not installed: tensorboardX",
+            hint="pip install 'xception-cli[tensorboard]'",
+        )
+
+
+def attach_tensorboard(
+    trainer: Engine, folder: Path, rate: Callable[[], float]
+) -> TensorboardLogger:
+    """Log each epoch's figures for TensorBoard, under their names in metrics.jsonl.
+
+    A run that goes on adds a file to the folder, which TensorBoard reads as the same log.
+
+    Returns:
+        The logger, to be closed behind the training.
+    """
+
+    def _log(engine: Engine, logger: TensorboardLogger, _: Events) -> None:
+        figures = _row(engine, rate())
+        epoch = figures.pop("epoch")
+        for name, value in figures.items():
+            if isinstance(value, float):  # the recall of each class is too much to look at
+                logger.writer.add_scalar(name, value, epoch)
+        logger.writer.flush()
+
+    logger = TensorboardLogger(log_dir=str(folder))
+    logger.attach(trainer, _log, Events.EPOCH_COMPLETED)
+    return logger
 
 
 def attach_state_saving(

@@ -20,6 +20,7 @@ from xception_cli.check.survey import Survey
 from xception_cli.config import TrainConfig, read_toml, resolve_resumed, to_toml
 from xception_cli.console import say, screen, show
 from xception_cli.data.assign import make_split
+from xception_cli.data.fixes import CONFLICTING, LEAK
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import inspect_all
 from xception_cli.data.loading import (
@@ -366,7 +367,7 @@ def describe_job(job: Job, origins: Mapping[str, str]) -> None:
 
 def _check_warnings(report: CheckReport | None) -> list[str]:
     """Return what the data check warns of, but for what the split says in its own words."""
-    told = {"conflicting labels", "leak", "missing in split"}
+    told = {CONFLICTING, LEAK, "missing in split"}
     problems = [] if report is None else report.of("warning")
     return [problem.summary for problem in problems if problem.name not in told]
 

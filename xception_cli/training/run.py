@@ -48,6 +48,7 @@ def run_training(
     output: Path | None = None,
     resume: RunDir | None = None,
     flags: Mapping[str, Any] | None = None,
+    tensorboard: bool = False,
 ) -> TrainResult:
     """Train a classifier on a folder of photos.
 
@@ -57,15 +58,19 @@ def run_training(
         output: The run folder; None makes `runs/<data folder name>`.
         resume: A run to go on with, instead of a new one.
         flags: The settings given on the command line, checked against a resumed run's.
+        tensorboard: Log the epochs for TensorBoard too; a resumed run that did so goes on with it.
 
     Raises:
         XceptionError: See `errors.py`; what was saved before is intact.
     """
+    tensorboard = tensorboard or (resume is not None and resume.tensorboard.is_dir())
+    if tensorboard:
+        handlers.require_tensorboard()
     with ExitStack() as held:
         if resume is not None:
             held.enter_context(resume.lock())  # before anything in it is read or written
         try:
-            return _run_locked(settings, survey, output, resume, flags or {}, held)
+            return _run_locked(settings, survey, output, resume, flags or {}, tensorboard, held)
         except XceptionError as error:
             say(f"error: {error.message}", log_only=True)  # the screen gets it from the caller
             raise
@@ -79,6 +84,7 @@ def _run_locked(
     output: Path | None,
     resume: RunDir | None,
     flags: Mapping[str, Any],
+    tensorboard: bool,
     held: ExitStack,
 ) -> TrainResult:
     began = time.monotonic()
@@ -105,6 +111,8 @@ def _run_locked(
             folder = read_folder(Path(config.data))
             check_trainable(folder, config.classes)
             job = reopen_job(config, folder, runtime, resume)
+        if tensorboard:
+            _begin_tensorboard(job.run)
         job.seconds["preparation"] = time.monotonic() - began
         stop.hint = f"xception train --resume {quoted(job.run.path)}"
         return _train(job, stop)
@@ -150,6 +158,15 @@ def _given(settings: ResolvedConfig) -> set[str]:
 
 def _one_line(expected: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in expected.items())
+
+
+def _begin_tensorboard(run: RunDir) -> None:
+    """Make the folder of the log; that it is there is what asks for the log."""
+    try:
+        run.tensorboard.mkdir(exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"cannot make {show(run.tensorboard)}: {error.strerror}") from error
+    say(f"live view tensorboard --logdir {quoted(run.tensorboard)}")
 
 
 def _start_clock(job: Job, costs: Costs, began: float) -> Job:
@@ -294,6 +311,7 @@ def _fine_tune(
     with (
         screen.bar("fine-tuning", config.epochs, "epochs", heartbeat=False) as epochs,
         screen.bar("epoch", train.batches.count) as images,
+        ExitStack() as held,
     ):
         handlers.attach_reseeding(trainer, train.batches, config.seed)
         handlers.attach_schedule(
@@ -313,6 +331,12 @@ def _fine_tune(
         handlers.attach_metrics_log(
             trainer, history, job.run.metrics, rate=lambda: learner.learning_rate
         )
+        if job.run.tensorboard.is_dir():
+            held.enter_context(
+                handlers.attach_tensorboard(
+                    trainer, job.run.tensorboard, rate=lambda: learner.learning_rate
+                )
+            )
         handlers.attach_state_saving(
             trainer,
             evaluator,
