@@ -52,7 +52,7 @@ SURFACE = {
     "runs": ["--json"],
     "sample": ["--classes", "--images"],
     "summary": ["--classes", "--explain", "--json", "--size", "--svg"],
-    "export": ["--input", "--output"],
+    "export": ["--input", "--output", "--quantize"],
     "env": [],
     "weights": ["fetch", "list", "verify"],
     "configs": ["cp", "ls", "show"],

@@ -29,6 +29,7 @@ from xception_cli.export.snippet import inference_snippet
 from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import STEPS
 from xception_cli.model.onnx_file import INPUT, classifier_from
+from xception_cli.model.unknown import Reference, UnknownRule
 from xception_cli.predict import predict_images
 from xception_cli.rundir import RunDir
 
@@ -238,6 +239,80 @@ def test_an_exported_file_predicts_and_is_evaluated_as_the_run_is(
     assert (of_run["name"], of_file["name"]) == ("val", "val-food.onnx")
     assert of_file["accuracy"] == of_run["accuracy"]
     assert run.evaluation("val-food.onnx").joinpath("predictions.csv").is_file()
+
+
+def test_an_int8_file_is_exported_predicts_and_is_evaluated(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = partial(judge_pictures, least=6, large=0)
+    monkeypatch.setattr("xception_cli.export.run.judge_pictures", few)
+    monkeypatch.setattr("xception_cli.export.run.LEAST", 6)
+    monkeypatch.setattr("xception_cli.export.agreement.LEAST_AGREEMENT", 0.0)  # of drawn weights
+    command = ["export", str(run.path), "--output", "food-int8.onnx", "--quantize", "int8"]
+    assert call(*command) == 0
+    said = capsys.readouterr().err
+    trained_on = len(read_split(run.split, tuple(COLOURS)).of("train"))
+    assert f"int8      calibrated on {trained_on} train, {32 - trained_on} drawn pictures" in said
+    assert "times as fast here" in said
+    entry = json.loads(Path("export_report.json").read_text())["food-int8.onnx"]
+    assert entry["int8"]["calibrated_on"] == {"train": trained_on, "drawn": 32 - trained_on}
+    assert entry["int8"]["images"] == len(read_split(run.split, tuple(COLOURS)).of("val"))
+    assert Path("food-int8.onnx").stat().st_size < 25e6
+    photo = str(Path(run.path.parent, "photos", "red", "1.jpg"))
+    assert call("predict", photo, "--model", "food-int8.onnx") == 0
+    assert call("eval", str(run.path), "--model", "food-int8.onnx") == 0
+
+
+def test_an_int8_file_that_is_another_model_is_not_written(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = partial(judge_pictures, least=6, large=0)
+    monkeypatch.setattr("xception_cli.export.run.judge_pictures", few)
+    monkeypatch.setattr("xception_cli.export.run.LEAST", 6)
+    monkeypatch.setattr("xception_cli.export.agreement.LEAST_AGREEMENT", 1.1)
+    command = ["export", str(run.path), "--output", "wrong.onnx", "--quantize", "int8"]
+    assert call(*command) == 4
+    assert "not the same model any more, and was not written" in capsys.readouterr().err
+    assert list(Path().glob("*export*")) == list(Path().glob("*.onnx")) == []
+
+
+def test_a_file_of_a_calibrated_model_says_unknown_as_the_model_does(bundle, capsys):
+    levels = np.random.default_rng(0).integers(0, 256, (5, 2048), np.uint8)
+    pixels = [bundle.transform()(picture_of((90, 120), seed)) for seed in range(6)]
+    features = bundle.outputs(torch.stack(pixels))[1].numpy()
+    reference = Reference(levels)
+    middle = float(np.median(reference.distances(features)))
+    judged_by = replace(bundle, unknown=UnknownRule(0.98, 0.5, middle, reference))
+    model = build_onnx(judged_by, cropped=True)
+    about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    expected = {"target_precision": 0.98, "confidence": 0.5, "distance": middle}
+    assert about["unknown"] == expected
+    exported = classifier_from(model.SerializeToString(), HERE)
+    outputs = exported.outputs(torch.stack(pixels))[1].numpy()
+    np.testing.assert_allclose(outputs[:, 0], reference.distances(features), atol=1e-5)
+    for seed in range(6):
+        picture_of((90, 120), seed).save(f"{seed}.png")
+    paths = [Path(f"{seed}.png") for seed in range(6)]
+    said = [
+        [p.unknown for p in predict_images(c, paths, unknown=c.unknown, workers=0)]
+        for c in (judged_by, exported)
+    ]
+    assert said[0] == said[1]
+    assert 0 < said[0].count("unlike the training photos") < 6
+    Path("food.onnx").write_bytes(model.SerializeToString())
+    assert call("predict", "0.png", "--model", "food.onnx", "--unknown", "auto") == 0
+
+
+def test_the_gate_refuses_a_file_that_measures_another_distance(bundle):
+    rng = np.random.default_rng(0)
+    rules = [
+        UnknownRule(0.98, 0.5, 0.1, Reference(rng.integers(0, most, (5, 2048), np.uint8)))
+        for most in (256, 2)
+    ]
+    other = build_onnx(replace(bundle, unknown=rules[1]), cropped=False).SerializeToString()
+    pictures = judged(*SIZES[:2])
+    parity = compare(replace(bundle, unknown=rules[0]), classifier_from(other, HERE), pictures)
+    assert not parity.passed
 
 
 def test_without_its_data_a_run_is_judged_by_drawn_pictures(

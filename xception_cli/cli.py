@@ -569,10 +569,18 @@ def export(
             help="Pictures of any size, or resized and cut already.",
         ),
     ] = "whole",
+    quantize: Annotated[
+        str,
+        typer.Option(
+            metavar="none|int8", help="8-bit integers: a smaller, faster, less exact file."
+        ),
+    ] = "none",
 ) -> None:
     """Write a model as one ONNX file that holds everything, and print a program that uses it."""
     if wanted not in {"whole", "cropped"}:
         raise UsageError(f"input is {show(wanted)}, expected whole or cropped")
+    if quantize not in {"none", "int8"}:
+        raise UsageError(f"quantize is {show(quantize)}, expected none or int8")
     from xception_cli.rundir import find_run
 
     chosen = find_run(run)
@@ -586,7 +594,7 @@ def export(
     check_export_output(output)
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
-    result = export_run(chosen, output, cropped=wanted == "cropped")
+    result = export_run(chosen, output, cropped=wanted == "cropped", quantized=quantize == "int8")
     say(f"written   {show(output)}: {output.stat().st_size / 1e6:.1f} MB")
     say(f"files     {show(result.report)}")
     emit(result.snippet.rstrip())

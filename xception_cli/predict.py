@@ -24,7 +24,7 @@ from xception_cli.data.loading import (
 from xception_cli.errors import UsageError
 from xception_cli.files import check_new_file, to_csv, utf8, write_durably
 from xception_cli.model.bundle import Classifier
-from xception_cli.model.unknown import UNSURE, UnknownRule
+from xception_cli.model.unknown import UNSURE, Thresholds
 
 Array = NDArray[np.float32]
 
@@ -67,7 +67,7 @@ class Outcome:
     Attributes:
         logits: `(classes,)`, without the temperature.
         probabilities: `(classes,)`, calibrated by it.
-        features: `(2048,)`, what the head sees.
+        features: `(2048,)`, what the head sees; of an exported file see `Classifier.outputs`.
     """
 
     logits: Array
@@ -123,7 +123,7 @@ def _matching(pattern: str) -> list[Path]:
     return sorted(images)
 
 
-def decide_unknown(bundle: Classifier, wanted: str) -> UnknownRule | float | None:
+def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None:
     """Return when answers are refused: the model's own rule, or below a probability.
 
     Args:
@@ -138,8 +138,7 @@ def decide_unknown(bundle: Classifier, wanted: str) -> UnknownRule | float | Non
     if wanted == "auto":
         if bundle.unknown is None:
             raise UsageError(
-                "this model has no thresholds for `unknown`: it is an exported file, or its "
-                "training did not end by itself",
+                "this model has no thresholds for `unknown`: its training did not end by itself",
                 hint="--unknown 0.8 refuses answers of a smaller probability",
             )
         return bundle.unknown
@@ -152,8 +151,8 @@ def decide_unknown(bundle: Classifier, wanted: str) -> UnknownRule | float | Non
     return probability
 
 
-def _refusal(rule: UnknownRule | float | None, probability: float, features: Array) -> str | None:
-    if isinstance(rule, UnknownRule):
+def _refusal(rule: Thresholds | float | None, probability: float, features: Array) -> str | None:
+    if isinstance(rule, Thresholds):
         return rule.judge(probability, features)
     return UNSURE if rule is not None and probability < rule else None
 
@@ -163,7 +162,7 @@ def predict_images(
     paths: Sequence[Path],
     *,
     top: int = 5,
-    unknown: UnknownRule | float | None = None,
+    unknown: Thresholds | float | None = None,
     workers: int,
     batch_size: int = BATCH,
 ) -> Iterator[Prediction]:

@@ -84,10 +84,27 @@ def select_images(
     recorded = read_split(run.split, classes)
     places = _recorded_places(run)
     if data is None:
-        return _select_own(recorded, _find_place(places), places[-1], split)
+        return _select_own(recorded, _find_place(places), places[-1], _choose_own(recorded, split))
     if split and data.resolve() in {place.resolve() for place in places}:
-        return _select_own(recorded, data, data, split)
+        return _select_own(recorded, data, data, _choose_own(recorded, split))
     return _select_new(recorded, read_folder(data), split, ignore_extra_classes)
+
+
+def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:
+    """Select the images of any split of a run, those that it was trained on too.
+
+    Args:
+        run: The run.
+        classes: Of its model.
+        split: `train`, `val` or `test`; without images if the run has no such split.
+
+    Raises:
+        UsageError: The run's data is not where it was.
+        DataError: It cannot be read.
+        ArtifactError: A file of the run is damaged.
+    """
+    places = _recorded_places(run)
+    return _select_own(read_split(run.split, classes), _find_place(places), places[-1], split)
 
 
 def _recorded_places(run: RunDir) -> list[Path]:
@@ -109,8 +126,8 @@ def _find_place(places: Sequence[Path]) -> Path:
     )
 
 
-def _select_own(recorded: Split, root: Path, given: Path, split: str | None) -> Selection:
-    """Select a split of the run, the pictures that it was recorded with and no others."""
+def _choose_own(recorded: Split, split: str | None) -> str:
+    """Return the split of the run to judge by: the given one, else the best judge there is."""
     available = [name for name in SPLITS if recorded.of(name)]
     if split is None and available:
         split = available[0]
@@ -119,6 +136,11 @@ def _select_own(recorded: Split, root: Path, given: Path, split: str | None) -> 
             f"the run has no {split or 'val or test'} split",
             hint=f"--split {available[0]}" if available else "give a folder with --data DIR",
         )
+    return split
+
+
+def _select_own(recorded: Split, root: Path, given: Path, split: str) -> Selection:
+    """Select a split of the run, the pictures that it was recorded with and no others."""
     # split.csv holds written forms of names that are not UTF-8: find the files they stand for.
     real = {utf8(file.path): file.path for file in read_folder(root).images}
     wanted = recorded.of(split)

@@ -35,7 +35,7 @@ class Parity:
         top1_agreement: Part of them with the same best class.
         contradictions: Pictures with another best class, where PyTorch's two best differ by the
             limit or more.
-        largest_difference: Of a probability.
+        largest_difference: Of a probability, or of the distance of `unknown`.
         limit: For it.
         decoded_smaller: Pictures that `xception predict --run` decodes at a part of their size.
         decoded_smaller_difference: Largest difference of a probability to what it says of these.
@@ -85,15 +85,15 @@ def compare(bundle: ModelBundle, exported: Classifier, pictures: Sequence[JudgeP
     with screen.bar("comparing", len(pictures)) as bar:
         for picture in pictures:
             whole = decode(picture.content)
-            expected, found = _ask(reference, whole), _ask(exported, whole)
-            differences.append(float(abs(found - expected).max()))
+            (expected, far), (found, found_far) = _ask(reference, whole), _ask(exported, whole)
+            differences.append(float(max(abs(found - expected).max(), abs(found_far - far))))
             same = bool(found.argmax() == expected.argmax())
             second, best = sorted(expected)[-2:]
             equal += same
             contradictions += not same and best - second >= limit
             less = decode(picture.content, least_side=bundle.least_side)
             if less.size != whole.size:
-                smaller.append(float(abs(found - _ask(reference, less)).max()))
+                smaller.append(float(abs(found - _ask(reference, less)[0]).max()))
             bar.advance(1)
     return Parity(
         images=len(pictures),
@@ -121,7 +121,9 @@ def require_parity(parity: Parity) -> None:
         )
 
 
-def _ask(classifier: Classifier, picture: Image.Image) -> NDArray[Any]:
-    pixels = classifier.transform()(picture)
-    found: NDArray[Any] = classifier.probabilities(pixels[None])[0].numpy()
-    return found
+def _ask(classifier: Classifier, picture: Image.Image) -> tuple[NDArray[Any], float]:
+    """Return the probabilities, and the distance of `unknown`, 0 without a rule for it."""
+    logits, features = classifier.outputs(classifier.transform()(picture)[None])
+    rule = classifier.unknown
+    distance = 0.0 if rule is None else rule.measure(features[0].numpy())
+    return classifier.calibrated(logits)[0].numpy(), distance

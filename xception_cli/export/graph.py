@@ -17,12 +17,13 @@ from xception_cli.export.pixels import add_cropping, add_normalization
 from xception_cli.export.writer import GraphWriter
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.network import STEPS, fold_batch_norm
-from xception_cli.model.onnx_file import INPUT, IR_VERSION, OPSET, OUTPUT, to_metadata
+from xception_cli.model.onnx_file import DISTANCE, INPUT, IR_VERSION, OPSET, OUTPUT, to_metadata
 from xception_cli.model.summary import FLOWS
+from xception_cli.model.unknown import NEIGHBOURS, Reference
 
 
 def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -> onnx.ModelProto:
-    """Write a model as an ONNX graph: from pixels to probabilities.
+    """Write a model as an ONNX graph: from pixels to probabilities, and the distance of `unknown`.
 
     The input `image` is uint8 RGB, `(batch, height, width, 3)`, as Pillow and numpy hold a picture.
 
@@ -36,22 +37,23 @@ def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -
     """
     writer = GraphWriter()
     pixels = _add_pixels(writer, bundle.preprocessing, cropped=cropped, normalized=normalized)
-    logits = add_network(writer, fold_batch_norm(bundle.network).cpu(), pixels)
+    logits, features = add_network(writer, fold_batch_norm(bundle.network).cpu(), pixels)
     if bundle.temperature != 1:
         divisor = writer.constant("head/temperature/value", np.float32(bundle.temperature))
         logits = writer.node("Div", [logits, divisor], "head/temperature")
     writer.node("Softmax", [logits], "head/softmax", output=OUTPUT, axis=1)
+    floats = onnx.TensorProto.FLOAT
+    outputs = [helper.make_tensor_value_info(OUTPUT, floats, ["batch", len(bundle.classes)])]
+    if bundle.unknown is not None:
+        _add_distance(writer, bundle.unknown.reference, features)
+        outputs.append(helper.make_tensor_value_info(DISTANCE, floats, ["batch"]))
     side: int | str = bundle.preprocessing.image_size if cropped else ""
     shape = ["batch", side or "height", side or "width", 3]
     graph = helper.make_graph(
         writer.nodes,
         "Xception",
         [helper.make_tensor_value_info(INPUT, onnx.TensorProto.UINT8, shape)],
-        [
-            helper.make_tensor_value_info(
-                OUTPUT, onnx.TensorProto.FLOAT, ["batch", len(bundle.classes)]
-            )
-        ],
+        outputs,
         writer.constants,
     )
     model = helper.make_model(
@@ -74,7 +76,7 @@ def _add_pixels(
     return add_normalization(writer, preprocessing, pixels) if normalized else pixels
 
 
-def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> str:
+def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[str, str]:
     """Write the steps of a network whose batch norm is folded.
 
     Args:
@@ -83,7 +85,7 @@ def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> str:
         pixels: Name of its input, normalised.
 
     Returns:
-        Name of the logits.
+        Names of the logits, and of the features that they are made of.
     """
     current = pixels
     for step in STEPS[:-1]:
@@ -95,7 +97,23 @@ def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> str:
             current = _add_block(writer, part, current, name)
     axes = writer.constant("head/pool/axes", np.array([2, 3], np.int64))
     pooled = writer.node("ReduceMean", [current, axes], "head/pool", keepdims=0)
-    return _add_linear(writer, network.get_submodule("last_linear"), pooled, "head/last_linear")
+    head = network.get_submodule("last_linear")
+    return _add_linear(writer, head, pooled, "head/last_linear"), pooled
+
+
+def _add_distance(writer: GraphWriter, reference: Reference, features: str) -> None:
+    """Write `Reference.distances`: 1 minus the mean cosine to the nearest training photos."""
+    levels = writer.constant("unknown/training_photos", reference.levels)
+    photos = writer.node("Cast", [levels], "unknown/photos_float", to=onnx.TensorProto.FLOAT)
+    directions = writer.node("LpNormalization", [photos], "unknown/photos_unit", axis=1, p=2)
+    direction = writer.node("LpNormalization", [features], "unknown/picture_unit", axis=1, p=2)
+    cosines = writer.node("Gemm", [direction, directions], "unknown/cosines", transB=1)
+    count = writer.integers("unknown/nearest/count", min(NEIGHBOURS, len(reference.levels)))
+    nearest = writer.node("TopK", [cosines, count], "unknown/nearest", second="unknown/which")
+    axes = writer.integers("unknown/likeness/axes", 1)
+    likeness = writer.node("ReduceMean", [nearest, axes], "unknown/likeness", keepdims=0)
+    one = writer.constant("unknown/one", np.float32(1))
+    writer.node("Sub", [one, likeness], "unknown/distance", output=DISTANCE)
 
 
 def _flow(step: str) -> str:

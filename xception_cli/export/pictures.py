@@ -14,7 +14,7 @@ from xception_cli.data.folder import images_below
 from xception_cli.data.images import decode, read_bytes
 from xception_cli.data.sample import draw_sample
 from xception_cli.errors import DataError, UsageError
-from xception_cli.evaluation.selection import select_images
+from xception_cli.evaluation.selection import select_own
 from xception_cli.rundir import RunDir
 
 LEAST = 64  # pictures that an export is judged by
@@ -28,12 +28,19 @@ class JudgePicture:
     """A picture to compare two models on.
 
     Attributes:
-        kind: `val`, `drawn` or `large`.
-        content: The bytes of its file.
+        kind: `train`, `val`, `drawn` or `large`.
+        source: The bytes of its file, or where they are: many together may not fit into memory.
+        label: Index of its class, where it is known.
     """
 
     kind: str
-    content: bytes
+    source: bytes | Path
+    label: int | None = None
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of its file."""
+        return read_bytes(self.source) if isinstance(self.source, Path) else self.source
 
 
 def judge_pictures(
@@ -47,9 +54,7 @@ def judge_pictures(
         least: Pictures, not counting the large ones.
         large: Pictures of 12 megapixels, made of the first ones.
     """
-    own = _own_pictures(run, classes, least)
-    chosen = [JudgePicture("val", content) for content in own]
-    chosen += [JudgePicture("drawn", content) for content in _draw(least - len(chosen))]
+    chosen = own_pictures(run, classes, "val", least=least, most=least)
     spread = chosen[:: max(1, len(chosen) // large)][:large] if large else []
     return chosen + [
         JudgePicture("large", _enlarge(picture.content, seed))
@@ -57,15 +62,32 @@ def judge_pictures(
     ]
 
 
-def _own_pictures(run: RunDir, classes: Sequence[str], count: int) -> list[bytes]:
+def own_pictures(
+    run: RunDir, classes: Sequence[str], split: str, *, least: int, most: int
+) -> list[JudgePicture]:
+    """Gather pictures of a split of the run, evenly spread; drawn ones if there are too few.
+
+    Args:
+        run: The run.
+        classes: Of its model.
+        split: `train` or `val`.
+        least: Pictures; drawn ones make up for what is missing.
+        most: Of the run's own.
+    """
+    own = _spread(run, classes, split, most)
+    return own + [JudgePicture("drawn", content) for content in _draw(least - len(own))]
+
+
+def _spread(run: RunDir, classes: Sequence[str], split: str, most: int) -> list[JudgePicture]:
     try:
-        selection = select_images(run, classes, data=None, split="val", ignore_extra_classes=False)
+        selection = select_own(run, classes, split)
     except (DataError, UsageError) as error:
-        say(f"note      drawn pictures instead of val: {show(error.message)}")
+        say(f"note      drawn pictures instead of {split}: {show(error.message)}")
         return []
-    sound = [image.path for image in selection.images if image.problem is None]
-    indices = np.linspace(0, len(sound) - 1, min(count, len(sound))).round().astype(int)
-    return [read_bytes(selection.root / sound[index]) for index in indices]
+    sound = [image for image in selection.images if image.problem is None]
+    indices = np.linspace(0, len(sound) - 1, min(most, len(sound))).round().astype(int)
+    chosen = [sound[index] for index in indices]
+    return [JudgePicture(split, selection.root / image.path, image.label) for image in chosen]
 
 
 def _draw(count: int) -> Iterator[bytes]:

@@ -1,28 +1,39 @@
 """export_run: a run's model as one ONNX file, let out only if it says the same."""
 
 import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
+from numpy.typing import NDArray
 
 from xception_cli import __version__
-from xception_cli.console import say
+from xception_cli.console import say, screen
+from xception_cli.data.images import decode
 from xception_cli.errors import ArtifactError
+from xception_cli.export.agreement import Agreement, measure_agreement, require_agreement
 from xception_cli.export.gate import Parity, compare, require_parity
 from xception_cli.export.graph import build_onnx
-from xception_cli.export.pictures import judge_pictures
+from xception_cli.export.pictures import LEAST, JudgePicture, judge_pictures, own_pictures
+from xception_cli.export.quantize import quantize_onnx
 from xception_cli.export.snippet import inference_snippet
 from xception_cli.files import check_new_file, file_digest, write_durably
 from xception_cli.model.bundle import load_model
-from xception_cli.model.onnx_file import CROPPED, WHOLE, classifier_from
+from xception_cli.model.onnx_file import CROPPED, WHOLE, OnnxClassifier, classifier_from
 from xception_cli.rundir import RunDir, read_json, write_json
 from xception_cli.runtime import Runtime
 
 INPUTS = (WHOLE, CROPPED)
 REPORT = "export_report.json"
+
+CALIBRATION = 32  # training images that tell an int8 file which values occur
+MOST = 500  # val images that it is judged by
 
 
 @dataclass(frozen=True)
@@ -30,12 +41,14 @@ class ExportResult:
     """An export.
 
     Attributes:
-        parity: How the file compares with PyTorch.
+        parity: How the float file compares with PyTorch.
+        agreement: How the quantised file compares with the float one; None if there is none.
         snippet: A program that uses it.
         report: Where the figures are.
     """
 
     parity: Parity
+    agreement: Agreement | None
     snippet: str
     report: Path
 
@@ -51,43 +64,86 @@ def check_export_output(output: Path) -> None:
     _read_reports(output.with_name(REPORT))
 
 
-def export_run(run: RunDir, output: Path, *, cropped: bool) -> ExportResult:
+def export_run(
+    run: RunDir, output: Path, *, cropped: bool, quantized: bool = False
+) -> ExportResult:
     """Export a run's model, compare it with PyTorch, and write it with a report beside it.
 
     Args:
         run: The run.
         output: A new .onnx file.
         cropped: The file takes pictures that are resized and cut already.
+        quantized: The network in int8; what that changes is measured.
 
     Raises:
         UsageError: See `check_export_output`; or the run has no model.
-        ArtifactError: The model is damaged, or the export does not say what PyTorch says.
+        ArtifactError: The model is damaged, the export does not say what PyTorch says, or the
+            quantised file does not say what the float one does.
         MachineError: The disk is full or read-only.
     """
     check_export_output(output)
     bundle = load_model(run.model, Runtime(torch.device("cpu"), "fp32"))
-    content = build_onnx(bundle, cropped=cropped).SerializeToString()
+    model = build_onnx(bundle, cropped=cropped)
+    content = model.SerializeToString()
     exported = classifier_from(content, output)
-    pictures = judge_pictures(run, bundle.classes)
-    parity = compare(bundle, exported, pictures)
+    parity = _show_parity(compare(bundle, exported, judge_pictures(run, bundle.classes)))
+    require_parity(parity)
+    agreement, calibrated = None, {}
+    if quantized:
+        pictures = own_pictures(run, bundle.classes, "train", least=CALIBRATION, most=CALIBRATION)
+        content = _quantize(model, exported, pictures).SerializeToString()
+        calibrated = dict(Counter(picture.kind for picture in pictures))
+        judges = own_pictures(run, bundle.classes, "val", least=LEAST, most=MOST)
+        agreement = measure_agreement(exported, classifier_from(content, output), judges)
+        _show_agreement(agreement, calibrated)
+        require_agreement(agreement)
+    write_durably(output, content)
+    report = output.with_name(REPORT)
+    entry: dict[str, Any] = {
+        "input": CROPPED if cropped else WHOLE,
+        "model": file_digest(run.model),
+        "parity": parity.to_dict(),
+        "versions": _versions(),
+    }
+    if agreement is not None:
+        entry["int8"] = {"calibrated_on": calibrated} | agreement.to_dict()
+    write_json(report, _read_reports(report) | {output.name: entry})
+    snippet = inference_snippet(output, bundle.preprocessing, cropped=cropped)
+    return ExportResult(parity, agreement, snippet, report)
+
+
+def _quantize(
+    model: onnx.ModelProto, exported: OnnxClassifier, pictures: Sequence[JudgePicture]
+) -> onnx.ModelProto:
+    """Quantise a model by what it sees of these pictures, read one at a time."""
+
+    def seen() -> Iterator[NDArray[np.uint8]]:
+        with screen.bar("calibrating int8", len(pictures)) as bar:
+            for picture in pictures:
+                pixels = exported.transform()(decode(picture.content))
+                yield pixels.numpy().transpose(1, 2, 0)[None]
+                bar.advance(1)
+
+    return quantize_onnx(model, seen())
+
+
+def _show_parity(parity: Parity) -> Parity:
     say(f"parity    {parity.headline()}")
     if parity.decoded_smaller:
         say(
             f"          xception predict --run decodes {parity.decoded_smaller} of them smaller: "
             f"within {parity.decoded_smaller_difference:.1e} of what it says"
         )
-    require_parity(parity)
-    write_durably(output, content)
-    report = output.with_name(REPORT)
-    entry = {
-        "input": CROPPED if cropped else WHOLE,
-        "model": file_digest(run.model),
-        "parity": parity.to_dict(),
-        "versions": _versions(),
-    }
-    write_json(report, _read_reports(report) | {output.name: entry})
-    snippet = inference_snippet(output, bundle.preprocessing, cropped=cropped)
-    return ExportResult(parity, snippet, report)
+    return parity
+
+
+def _show_agreement(agreement: Agreement, calibrated: Mapping[str, int]) -> None:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in calibrated.items())
+    say(f"int8      calibrated on {kinds} pictures")
+    for line in agreement.lines():
+        say(f"          {line}")
+    if warning := agreement.warning():
+        say(f"warning   {warning}", style="bold red")
 
 
 def _versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 for path in sys.argv[1:]:
     picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
 {cropping}\
-    (found,) = session.run(None, {{"image": numpy.asarray(picture)[None]}})
+    (found,) = session.run(["probabilities"], {{"image": numpy.asarray(picture)[None]}})
     best = found[0].argsort()[::-1][:5]
     print(path, ", ".join(f"{{classes[i]}} {{found[0][i]:.1%}}" for i in best), sep=": ")
 """

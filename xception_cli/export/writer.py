@@ -34,9 +34,20 @@ class GraphWriter:
         name: str,
         *,
         output: str | None = None,
+        second: str | None = None,
         **attributes: Any,
     ) -> str:
-        """Add a node and return the name of its output: its own, unless another is given."""
+        """Add a node and return the name of its output: its own, unless another is given.
+
+        Args:
+            operator: ONNX's.
+            inputs: Names.
+            name: Of the node.
+            output: Name of its output.
+            second: Name of its second output, if it has one.
+            attributes: The operator's.
+        """
         made = output or name
-        self.nodes.append(helper.make_node(operator, inputs, [made], name=name, **attributes))
+        outputs = [made] if second is None else [made, second]
+        self.nodes.append(helper.make_node(operator, inputs, outputs, name=name, **attributes))
         return made

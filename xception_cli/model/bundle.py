@@ -17,7 +17,7 @@ from xception_cli.errors import ArtifactError, DivergedError, UsageError
 from xception_cli.files import write_durably
 from xception_cli.model.network import FEATURES, Segment, build_network, fold_batch_norm, pool
 from xception_cli.model.tensors import check_tensors, read_safetensors
-from xception_cli.model.unknown import UnknownRule
+from xception_cli.model.unknown import Thresholds, UnknownRule
 from xception_cli.runtime import Runtime
 
 SCHEMA = 1
@@ -48,13 +48,14 @@ class Classifier(Protocol):
         """Return what makes its pixels of a picture: uint8, `(3, height, width)`."""
 
     @property
-    def unknown(self) -> UnknownRule | None:
+    def unknown(self) -> Thresholds | None:
         """When it says `unknown`, where it is asked to; None if it cannot tell."""
 
     def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute logits and features, `(batch, classes)` and `(batch, 2048)`, on the CPU.
 
-        Of a file that does not give features they are `(batch, 0)`.
+        An exported file measures the distance of `unknown` itself: its features are that,
+        `(batch, 1)`, or `(batch, 0)` if it was never calibrated.
         """
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:

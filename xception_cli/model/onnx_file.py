@@ -4,7 +4,7 @@ What the file tells beside its graph stands in its metadata, each entry as JSON.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 import torch
 from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from torchvision.transforms import v2
 
@@ -21,9 +22,11 @@ from xception_cli.console import show
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.model.bundle import About, ModelBundle
+from xception_cli.model.unknown import Thresholds, read_thresholds
 from xception_cli.runtime import Runtime
 
 INPUT, OUTPUT = "image", "probabilities"
+DISTANCE = "distance"  # to the nearest training photos, where the model was calibrated
 OPSET = 18  # the first with an antialiased Resize
 IR_VERSION = 9  # of that time, so that older runtimes read it too
 WHOLE, CROPPED = "whole", "cropped"  # pictures of any size, or of image_size
@@ -34,6 +37,7 @@ _MAX_BYTES = 500_000_000  # Xception has 92 MB
 _OPERATORS = frozenset(
     {"Transpose", "Cast", "Div", "Sub", "Conv", "Relu", "MaxPool", "Add", "ReduceMean", "Gemm"}
     | {"Softmax", "Shape", "ReduceMin", "Mul", "Resize", "Round", "Slice"}
+    | {"LpNormalization", "TopK"}  # the distance of `unknown`
     | {"QuantizeLinear", "DequantizeLinear"}
 )
 
@@ -46,12 +50,14 @@ class OnnxClassifier:
         session: onnxruntime's.
         about: What the file tells.
         cropped: Whether it wants pictures resized and cut; else it does that itself.
+        unknown: When it says `unknown`, by the distance that it measures.
         runtime: The CPU.
     """
 
     session: onnxruntime.InferenceSession
     about: About
     cropped: bool
+    unknown: Thresholds | None = None
     runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), "fp32"))
 
     @property
@@ -80,14 +86,18 @@ class OnnxClassifier:
             return self.preprocessing.evaluation_transform()
         return v2.PILToTensor()  # type: ignore[no-any-return]
 
-    @property
-    def unknown(self) -> None:
-        """An exported file has no features, so it does not know what is unlike its training."""
-        return None
-
     def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the logarithm of the probabilities, which are calibrated logits; no features."""
-        return self.probabilities(pixels).log(), torch.empty(len(pixels), 0)
+        """Return the logarithm of the probabilities, which are calibrated logits, and the distance.
+
+        Args:
+            pixels: See `probabilities`.
+
+        Returns:
+            `(batch, classes)`, and `(batch, 1)`, or `(batch, 0)` if it was never calibrated.
+        """
+        names = [OUTPUT] if self.unknown is None else [OUTPUT, DISTANCE]
+        found, *distance = (torch.from_numpy(output) for output in self._run(names, pixels))
+        return found.log(), torch.stack(distance, 1) if distance else torch.empty(len(found), 0)
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of what `outputs` gave."""
@@ -102,15 +112,20 @@ class OnnxClassifier:
         Returns:
             `(batch, classes)`, float32.
         """
+        return torch.from_numpy(self._run([OUTPUT], pixels)[0])
+
+    def _run(self, names: Sequence[str], pixels: torch.Tensor) -> list[NDArray[np.float32]]:
         images = np.ascontiguousarray(pixels.numpy().transpose(0, 2, 3, 1))
-        (found,) = self.session.run([OUTPUT], {INPUT: images})
-        return torch.from_numpy(found)
+        found: list[NDArray[np.float32]] = self.session.run(names, {INPUT: images})
+        return found
 
 
 def to_metadata(bundle: ModelBundle, *, cropped: bool) -> dict[str, str]:
     """Return what a file tells beside its graph, each entry as JSON."""
     about = About(bundle.classes, bundle.preprocessing, bundle.temperature, bundle.provenance)
     entries = about.to_dict() | {"input": CROPPED if cropped else WHOLE}
+    if bundle.unknown is not None:  # what the distance is measured from is in the graph
+        entries["unknown"] = Thresholds.to_dict(bundle.unknown)
     return {name: json.dumps(value) for name, value in entries.items()}
 
 
@@ -145,15 +160,15 @@ def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
     except DecodeError as error:
         raise ArtifactError(f"{show(path)} is not a sound ONNX file") from error
     _refuse_foreign_parts(model, path)
-    about, cropped = _read_about(model, path)
+    about, cropped, unknown = _read_about(model, path)
     try:
         session = onnxruntime.InferenceSession(
             content, _session_options(), providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime raises kinds of its own on what it cannot run
         raise ArtifactError(f"{show(path)} cannot be run: {show(error)}") from error
-    _check_ports(session, about, path)
-    return OnnxClassifier(session, about, cropped)
+    _check_ports(session, about, unknown, path)
+    return OnnxClassifier(session, about, cropped, unknown)
 
 
 def _session_options() -> onnxruntime.SessionOptions:
@@ -201,22 +216,30 @@ def _tensors(message: Message) -> Iterator[Any]:
                 yield from _tensors(part)
 
 
-def _read_about(model: onnx.ModelProto, path: Path) -> tuple[About, bool]:
+def _read_about(model: onnx.ModelProto, path: Path) -> tuple[About, bool, Thresholds | None]:
     try:
         entries = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
         cropped = {WHOLE: False, CROPPED: True}[entries["input"]]
         entries["schema"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{show(path)} is an ONNX file, but not of xception export") from error
-    return About.from_dict(entries, path), cropped
+    rule = entries.pop("unknown", None)  # without what a model file measures the distance from
+    try:
+        unknown = None if rule is None else read_thresholds(rule)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(f"{show(path)} has damaged metadata: {show(error)}") from error
+    return About.from_dict(entries, path), cropped, unknown
 
 
-def _check_ports(session: onnxruntime.InferenceSession, about: About, path: Path) -> None:
+def _check_ports(
+    session: onnxruntime.InferenceSession, about: About, unknown: Thresholds | None, path: Path
+) -> None:
     ins = [(port.name, port.type, len(port.shape)) for port in session.get_inputs()]
     outs = [(port.name, port.type, port.shape[1:]) for port in session.get_outputs()]
-    if ins != [(INPUT, "tensor(uint8)", 4)] or outs != [
-        (OUTPUT, "tensor(float)", [len(about.classes)])
-    ]:
+    wanted = [(OUTPUT, "tensor(float)", [len(about.classes)])]
+    if unknown is not None:
+        wanted.append((DISTANCE, "tensor(float)", []))
+    if ins != [(INPUT, "tensor(uint8)", 4)] or outs != wanted:
         raise ArtifactError(
             f"{show(path)} is not a file of xception export: it takes {show(ins)} and gives "
             f"{show(outs)}, for {len(about.classes)} classes"

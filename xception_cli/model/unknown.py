@@ -104,34 +104,40 @@ def spread(labels: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class UnknownRule:
-    """When a model says `unknown`; both thresholds were chosen on val.
+class Thresholds:
+    """When a model says `unknown`; both were chosen on val.
 
     Attributes:
         target_precision: Wanted part of right answers among those that are given.
         confidence: Answers of a smaller probability are not given; None if no threshold reached
             the wanted precision: then none is given.
         distance: Pictures that are farther from the training photos get no answer.
-        reference: What the distance is measured from.
     """
 
     target_precision: float
     confidence: float | None
     distance: float
-    reference: Reference
 
     def judge(self, probability: float, features: Array) -> str | None:
         """Say why an answer is not given; None if it is.
 
         Args:
             probability: Of the best class.
-            features: `(features,)`, of the picture.
+            features: Of the picture, see `measure`.
         """
-        if self.reference.distances(features[None])[0] > self.distance:
+        if self.measure(features) > self.distance:
             return UNLIKE
         if self.confidence is None or probability < self.confidence:
             return UNSURE
         return None
+
+    def measure(self, features: Array) -> float:
+        """Return a picture's distance.
+
+        Args:
+            features: `(1,)`: it alone, where the model measures it itself.
+        """
+        return float(features[0])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
@@ -139,8 +145,43 @@ class UnknownRule:
             "target_precision": self.target_precision,
             "confidence": self.confidence,
             "distance": self.distance,
-            "reference": self.reference.to_dict(),
         }
+
+
+def read_thresholds(data: Mapping[str, Any]) -> Thresholds:
+    """Read what `Thresholds.to_dict` gave.
+
+    Raises:
+        ValueError: It is damaged; also KeyError and TypeError.
+    """
+    target, distance = float(data["target_precision"]), float(data["distance"])
+    confidence = None if data["confidence"] is None else float(data["confidence"])
+    if not (0 <= target <= 1 and 0 <= (confidence or 0) <= 1 and 0 <= distance <= 2):
+        raise ValueError("impossible thresholds of `unknown`")
+    return Thresholds(target, confidence, distance)
+
+
+@dataclass(frozen=True)
+class UnknownRule(Thresholds):
+    """Thresholds, and what the distance is measured from.
+
+    Attributes:
+        reference: The training photos.
+    """
+
+    reference: Reference
+
+    def measure(self, features: Array) -> float:
+        """Return a picture's distance from the training photos.
+
+        Args:
+            features: `(2048,)`, of the picture.
+        """
+        return float(self.reference.distances(features[None])[0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return super().to_dict() | {"reference": self.reference.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], features: int) -> "UnknownRule":
@@ -149,8 +190,6 @@ class UnknownRule:
         Raises:
             ValueError: It is damaged; also KeyError and TypeError.
         """
-        target, distance = float(data["target_precision"]), float(data["distance"])
-        confidence = None if data["confidence"] is None else float(data["confidence"])
-        if not (0 <= target <= 1 and 0 <= (confidence or 0) <= 1 and 0 <= distance <= 2):
-            raise ValueError("impossible thresholds of `unknown`")
-        return cls(target, confidence, distance, Reference.from_dict(data["reference"], features))
+        read = read_thresholds(data)
+        reference = Reference.from_dict(data["reference"], features)
+        return cls(read.target_precision, read.confidence, read.distance, reference)

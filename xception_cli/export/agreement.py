@@ -1,0 +1,150 @@
+"""What quantisation changes: the int8 file beside the float one that it was made of."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from xception_cli.console import screen
+from xception_cli.data.images import decode
+from xception_cli.errors import ArtifactError
+from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.export.pictures import JudgePicture
+from xception_cli.model.bundle import Classifier
+
+LEAST_AGREEMENT = 0.9  # a file that names more than a tenth otherwise is another model
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a quantised file compares with the float one, on the same pictures.
+
+    Attributes:
+        images: Pictures that both were shown.
+        kinds: Of them, by where they are from: `val`, `drawn`.
+        agreeing: With the same best class.
+        labelled: Whose class is known.
+        correct_float: Of these, recognised by the float file.
+        correct_int8: Recognised by the quantised one.
+        milliseconds_float: Median time of a picture, in onnxruntime on this machine.
+        milliseconds_int8: Of the quantised file.
+    """
+
+    images: int
+    kinds: dict[str, int]
+    agreeing: int
+    labelled: int
+    correct_float: int
+    correct_int8: int
+    milliseconds_float: float
+    milliseconds_int8: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is the same model still."""
+        return self.agreeing >= LEAST_AGREEMENT * self.images
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, each part with its 95 % interval."""
+        accuracies = {}
+        for name, correct in (("float", self.correct_float), ("int8", self.correct_int8)):
+            accuracies[name] = _proportion(correct, self.labelled) if self.labelled else None
+        return {
+            "images": self.images,
+            "kinds": self.kinds,
+            "top1_agreement": _proportion(self.agreeing, self.images),
+            "accuracy": accuracies,
+            "milliseconds": {"float": self.milliseconds_float, "int8": self.milliseconds_int8},
+        }
+
+    def lines(self) -> list[str]:
+        """Say it, a line for each thing."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
+        said = [
+            f"{self.images} pictures ({kinds}): best class as in float32 on "
+            f"{_say(self.agreeing, self.images)}"
+        ]
+        if self.labelled:
+            said.append(
+                f"accuracy {_say(self.correct_int8, self.labelled)}; in float32 "
+                f"{_say(self.correct_float, self.labelled)}"
+            )
+        before, after = self.milliseconds_float, self.milliseconds_int8
+        return [
+            *said,
+            f"{before / after:.2f} times as fast here: {after:.0f} ms per picture instead of "
+            f"{before:.0f}, by the median",
+        ]
+
+    def warning(self) -> str | None:
+        """Say that accuracy falls, if it does."""
+        lost = self.correct_float - self.correct_int8
+        if lost <= 0:
+            return None
+        return (
+            f"int8 COSTS ACCURACY: {lost} fewer of {self.labelled} val images are recognised; "
+            "ship the float file if that is too many"
+        )
+
+
+def measure_agreement(
+    exported: Classifier, quantized: Classifier, pictures: Sequence[JudgePicture]
+) -> Agreement:
+    """Show pictures to both files, in turn.
+
+    Args:
+        exported: The float file.
+        quantized: The one that was made of it.
+        pictures: With their labels, as far as they are known.
+    """
+    equal, labelled = 0, 0
+    correct: list[int] = [0, 0]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    with screen.bar("comparing int8", len(pictures)) as bar:
+        for picture in pictures:
+            pixels = exported.transform()(decode(picture.content))[None]
+            best = []
+            for which, classifier in enumerate((exported, quantized)):
+                began = time.perf_counter()
+                best.append(int(classifier.probabilities(pixels).argmax()))
+                seconds[which].append(time.perf_counter() - began)
+                correct[which] += best[-1] == picture.label
+            equal += best[0] == best[1]
+            labelled += picture.label is not None
+            bar.advance(1)
+    return Agreement(
+        images=len(pictures),
+        kinds=dict(Counter(picture.kind for picture in pictures)),
+        agreeing=equal,
+        labelled=labelled,
+        correct_float=correct[0],
+        correct_int8=correct[1],
+        milliseconds_float=1000 * median(seconds[0]),
+        milliseconds_int8=1000 * median(seconds[1]),
+    )
+
+
+def require_agreement(agreement: Agreement) -> None:
+    """Let a quantised file out.
+
+    Raises:
+        ArtifactError: It is another model.
+    """
+    if not agreement.passed:
+        raise ArtifactError(
+            f"the int8 file is not the same model any more, and was not written: "
+            f"{agreement.lines()[0]}, fewer than {LEAST_AGREEMENT:.0%}",
+            hint="leave --quantize out: the float file says what PyTorch says",
+        )
+
+
+def _proportion(part: int, of: int) -> dict[str, float]:
+    low, high = wilson_interval(part, of)
+    return {"value": part / of, "low": low, "high": high}
+
+
+def _say(part: int, of: int) -> str:
+    low, high = wilson_interval(part, of)
+    return f"{part} of {of}, {100 * part / of:.1f} % ({100 * low:.1f} to {100 * high:.1f} %)"
