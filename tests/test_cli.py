@@ -298,7 +298,7 @@ def test_a_closed_pipe_ends_predict_quietly(settings: dict[str, Any], photos: Pa
 
 
 def test_hostile_names_are_printed_literally(capsys: pytest.CaptureFixture[str]) -> None:
-    from xception_cli.cli import _prediction_line
+    from xception_cli.commands.predict import _prediction_line
 
     line = _prediction_line(Prediction(Path("\x1b[2J[red].jpg"), ("=a\n:smile:",), (1.0,)))
     assert line == r"\x1b[2J[red].jpg: =a\x0a:smile: 100.0%"

@@ -80,13 +80,16 @@ def errno_name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, "")
 
 
-def check_new_file(path: Path, suffixes: Sequence[str], doing: str) -> None:
-    """See that a file can be made for `--output`, before what goes into it is computed.
+def check_new_file(
+    path: Path, suffixes: Sequence[str], doing: str, *, option: str = "--output"
+) -> None:
+    """See that a file can be made for an option, before what goes into it is computed.
 
     Args:
         path: The file.
         suffixes: That it may end in, the usual one first.
         doing: What is done, for the message: `cannot <doing> PATH`.
+        option: That names it.
 
     Raises:
         UsageError: The file exists, its folder does not, or it ends otherwise.
@@ -95,15 +98,15 @@ def check_new_file(path: Path, suffixes: Sequence[str], doing: str) -> None:
         usual = path.with_name(f"{path.stem or path.name}{suffixes[0]}")
         raise UsageError(
             f"cannot {doing} {show(path)}: it must end in {' or '.join(suffixes)}",
-            hint=f"--output {show(usual)}",
+            hint=f"{option} {show(usual)}",
         )
     if os.path.lexists(path):
         raise UsageError(
-            f"{show(path)} already exists", hint="remove it, or choose another --output"
+            f"{show(path)} already exists", hint=f"remove it, or choose another {option}"
         )
     if not path.parent.is_dir():
         raise UsageError(
-            f"the folder {show(path.parent)} does not exist", hint="make it, or another --output"
+            f"the folder {show(path.parent)} does not exist", hint=f"make it, or another {option}"
         )
 
 

@@ -7,6 +7,17 @@ from xception_cli.model.bundle import Classifier, load_model
 from xception_cli.runtime import Runtime
 
 
+def device_for(path: Path | None, asked: str) -> str:
+    """Return the device to decide on: an exported file runs on the CPU, if there is a choice.
+
+    Args:
+        path: The model file; None for a run's own.
+        asked: What `--device` says.
+    """
+    exported = path is not None and path.suffix.lower() == ".onnx"
+    return "cpu" if exported and asked == "auto" else asked
+
+
 def open_classifier(path: Path, runtime: Runtime) -> Classifier:
     """Open `model.safetensors` of a run, or an `.onnx` file of `xception export`.
 

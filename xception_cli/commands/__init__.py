@@ -1,0 +1,1 @@
+"""What each command does; cli.py puts them together. Nothing here loads torch at import."""

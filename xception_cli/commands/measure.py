@@ -1,0 +1,164 @@
+"""eval, compare, report and runs: how good a model is, and which is better."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xception_cli.console import emit, fail, quoted, say, show
+from xception_cli.errors import UsageError
+
+
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Another folder of photos, with the same classes.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="val|test", help="Which split (default: test, else val).")
+    ] = None,
+    ignore_extra_classes: Annotated[
+        bool, typer.Option(help="Leave out classes that the model does not know.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Exported .onnx file, instead of the run's model.")
+    ] = None,
+) -> None:
+    """Measure a model on photos that it was not trained on."""
+    if split not in {None, "val", "test"}:
+        raise UsageError(f"split is {show(split)}, expected val or test")
+    if data is not None and not os.path.isdir(data):  # noqa: PTH112 - Path's raises on odd names
+        raise UsageError(f"the data folder {show(data)} does not exist", hint="check the path")
+    from xception_cli.rundir import find_run
+
+    chosen = find_run(run)
+
+    from xception_cli.data.loading import default_workers
+    from xception_cli.evaluation.evaluate import run_evaluation
+    from xception_cli.evaluation.report import (
+        answered_line,
+        confused_line,
+        contaminated_line,
+        headline,
+        report_table,
+        scores_table,
+    )
+    from xception_cli.model.opening import device_for
+    from xception_cli.runtime import decide_runtime
+
+    runtime = decide_runtime(device=device_for(model, device))
+    if run is None:
+        say(f"run       {show(chosen.path)} (the latest)")
+    report = run_evaluation(
+        chosen,
+        data=data,
+        split=split,
+        ignore_extra_classes=ignore_extra_classes,
+        runtime=runtime,
+        workers=default_workers(runtime.device) if workers is None else workers,
+        model=model,
+    )
+    for part in (
+        [json.dumps(report.to_dict())]
+        if as_json
+        else [report_table(report), "", scores_table(report)]
+    ):
+        emit(part)
+    say(f"result    {headline(report)}", style="bold")
+    if contaminated := contaminated_line(report):
+        say(f"          {contaminated}")
+    if confused := confused_line(report):
+        say(f"confused  {confused}")
+    if answered := answered_line(report):
+        say(f"unknown   {answered}")
+    if report.note:
+        say(f"note      {report.note}")
+    say(f"files     {show(chosen.evaluation(report.name))}")
+    if report.failures:
+        for failure in report.failures[:20]:
+            say(f"          {show(failure.path)}: {show(failure.reason)}")
+        fail(f"{len(report.failures)} images could not be scored, see predictions.csv", None)
+        raise typer.Exit(3)
+    say(f"next: xception predict PHOTO.jpg --run {quoted(chosen.path)}")
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_A RUN_B...", help="The first is compared with.")
+    ],
+    on: Annotated[
+        str | None,
+        typer.Option(help="Which evaluation, by its folder in eval/ (default: test, else val)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per pair.")] = False,
+) -> None:
+    """Compare runs on the same images: who is right where, and could it be chance."""
+    from xception_cli.rundir import find_run
+
+    if len(runs) < 2:
+        raise UsageError("one run has nothing to be compared with", hint="xception compare A B")
+    first, *others = [find_run(run) for run in runs]
+
+    from xception_cli.evaluation.compare import (
+        choose_evaluation,
+        compare_runs,
+        comparison_tables,
+        verdict,
+    )
+
+    name = choose_evaluation([first, *others], on)
+    for other in others:
+        comparison = compare_runs(first, other, name)
+        parts: list[Any] = [json.dumps(comparison.to_dict())]
+        if not as_json:
+            parts = [part for table in comparison_tables(comparison) for part in (table, "")][:-1]
+        for part in parts:
+            emit(part)
+        if comparison.unmatched:
+            say(f"note      {comparison.unmatched} images of {name} were scored by one run only")
+        say(f"result    {show(other.path)}: {verdict(comparison)}", style="bold")
+
+
+def report(
+    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the run's photos are now, if they moved.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
+) -> None:
+    """Draw a run's report.html again."""
+    from xception_cli.rundir import find_run, read_json
+
+    chosen = find_run(run)
+    result = read_json(chosen.result)
+
+    from xception_cli.evaluation.page import write_report
+    from xception_cli.model.bundle import load_model
+    from xception_cli.runtime import decide_runtime
+
+    bundle = load_model(chosen.model, decide_runtime(device=device))
+    write_report(chosen, bundle, data or Path(chosen.read_info()["data"]), result)
+    emit(str(chosen.report))
+    say("next: open it in a browser")
+
+
+def list_runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of run folders.")] = Path(
+        "runs"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per run.")] = False,
+) -> None:
+    """List runs with their key figures, the latest first."""
+    from xception_cli.evaluation import runs
+
+    found = runs.list_runs(folder)
+    for part in (
+        [json.dumps(run.to_dict()) for run in found] if as_json else [runs.runs_table(found)]
+    ):
+        emit(part)
+    say("next: xception compare RUN_A RUN_B")

@@ -1,0 +1,155 @@
+"""predict and export: a model at work, here and elsewhere."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xception_cli.console import emit, fail, quoted, say, show
+from xception_cli.errors import UsageError
+
+
+def predict(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="IMAGE|DIR|GLOB...", help="Photos to name.")
+    ],
+    run: Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model or .onnx file, instead of a run.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes to print for each photo.")] = 5,
+    output: Annotated[
+        Path | None, typer.Option(help="Write to this .csv or .jsonl file instead.")
+    ] = None,
+    unknown: Annotated[
+        str,
+        typer.Option(
+            metavar="off|auto|P",
+            help="Say `unknown`: auto by the model's own thresholds, P below this probability.",
+        ),
+    ] = "off",
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="Draw what the answer rests on over each photo, into this folder."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+) -> None:
+    """Name what is on photos."""
+    from xception_cli.rundir import find_run
+
+    if run is not None and model is not None:
+        raise UsageError("--run and --model exclude each other")
+    chosen = model if model is not None else find_run(run).model
+
+    from xception_cli.data.loading import default_workers
+    from xception_cli.model.bundle import ModelBundle
+    from xception_cli.model.opening import device_for, open_classifier
+    from xception_cli.predict import (
+        check_output,
+        decide_unknown,
+        find_images,
+        predict_images,
+        write_predictions,
+    )
+    from xception_cli.runtime import decide_runtime
+
+    images = find_images(paths)
+    if output is not None:
+        check_output(output)
+    if explain is not None:
+        from xception_cli.evaluation.explain import check_folder, write_explanation  # matplotlib
+
+        check_folder(explain)
+    if run is None and model is None:
+        say(f"run       {show(chosen.parent)} (the latest)")
+    runtime = decide_runtime(device=device_for(chosen, device))
+    bundle = open_classifier(chosen, runtime)
+    rule = decide_unknown(bundle, unknown)
+    explained = bundle if isinstance(bundle, ModelBundle) else None
+    if explain is not None and explained is None:
+        raise UsageError(
+            f"{show(chosen)} cannot be explained: an exported file gives no activations",
+            hint="--explain with --run RUN, or with the model.safetensors that it was made from",
+        )
+    count = default_workers(runtime.device) if workers is None else workers
+    predictions = predict_images(bundle, images, top=top, unknown=rule, workers=count)
+    failed = 0
+
+    def counted() -> Iterator[Any]:
+        nonlocal failed
+        for prediction in predictions:
+            failed += prediction.error is not None
+            yield prediction
+            if explain is not None and explained is not None and prediction.error is None:
+                label = bundle.classes.index(prediction.classes[0])
+                write_explanation(explained, prediction.path, label, explain)
+
+    if output is not None:
+        write_predictions(counted(), output, with_unknown=rule is not None)
+        say(f"written   {show(output)}: {len(images)} images")
+    else:
+        for prediction in counted():
+            emit(json.dumps(prediction.to_dict()) if as_json else _prediction_line(prediction))
+    if explain is not None:
+        say(f"explained {show(explain)}: brighter is what the first class rests on")
+    if failed:
+        fail(f"{failed} of {len(images)} images could not be read", None)
+        raise typer.Exit(3)
+
+
+def _prediction_line(prediction: Any) -> str:
+    path = show(prediction.path)
+    if prediction.error is not None:
+        return f"{path}: error: {show(prediction.error)}"
+    pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+    named = ", ".join(f"{show(name)} {value:.1%}" for name, value in pairs)
+    if prediction.unknown is not None:
+        return f"{path}: unknown ({prediction.unknown}); nearest: {named}"
+    return f"{path}: {named}"
+
+
+def export(
+    output: Annotated[Path, typer.Option(help="A new .onnx file.")],
+    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    wanted: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            metavar="whole|cropped",
+            help="Pictures of any size, or resized and cut already.",
+        ),
+    ] = "whole",
+    quantize: Annotated[
+        str,
+        typer.Option(
+            metavar="none|int8", help="8-bit integers: a smaller, faster, less exact file."
+        ),
+    ] = "none",
+) -> None:
+    """Write a model as one ONNX file that holds everything, and print a program that uses it."""
+    if wanted not in {"whole", "cropped"}:
+        raise UsageError(f"input is {show(wanted)}, expected whole or cropped")
+    if quantize not in {"none", "int8"}:
+        raise UsageError(f"quantize is {show(quantize)}, expected none or int8")
+    from xception_cli.rundir import find_run
+
+    chosen = find_run(run)
+
+    from xception_cli.model.opening import require_onnx
+
+    require_onnx()
+
+    from xception_cli.export.run import check_export_output, export_run
+
+    check_export_output(output)
+    if run is None:
+        say(f"run       {show(chosen.path)} (the latest)")
+    result = export_run(chosen, output, cropped=wanted == "cropped", quantized=quantize == "int8")
+    say(f"written   {show(output)}: {output.stat().st_size / 1e6:.1f} MB")
+    say(f"files     {show(result.report)}")
+    emit(result.snippet.rstrip())
+    say(f"next: xception predict PHOTO.jpg --model {quoted(output)}")

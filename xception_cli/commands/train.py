@@ -1,0 +1,124 @@
+"""train: one option for each setting, beside the command's own."""
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xception_cli.config import TrainConfig, flag, resolve, setting_type
+from xception_cli.console import emit, quoted, say
+from xception_cli.errors import UsageError
+from xception_cli.recipes import find_config
+
+LATEST = "latest"  # what a bare --resume means
+
+
+def _settings_as_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option per setting of `TrainConfig`, beside its own.
+
+    Typer reads options from a signature, so the signature is written from the settings; the
+    command gets them as keyword arguments, None where they were not given.
+    """
+    own = [
+        parameter
+        for parameter in inspect.signature(command).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    options = [_option(setting) for setting in dataclasses.fields(TrainConfig)]
+    parameters = [*options, *own]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _option(setting: "dataclasses.Field[Any]") -> inspect.Parameter:
+    kind = setting_type(setting)
+    choices = typing.get_args(kind)
+    default = "" if setting.default in {None, ""} else f" (default: {_shown(setting.default)})"
+    names = [flag(setting.name)]
+    if kind is bool:
+        names = [f"{flag(setting.name)}/{flag('no_' + setting.name)}"]
+    option = typer.Option(
+        *names,
+        help=f"{setting.metadata['help']}{default}",
+        metavar="|".join(choices) if choices else None,
+        rich_help_panel=setting.metadata["group"],
+        show_default=False,
+    )
+    # Choices stay text here: TrainConfig checks them, with the same words for TOML and flags.
+    annotated: Any = str if choices else kind
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[annotated | None, option],
+    )
+
+
+def _shown(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+@_settings_as_options
+def train(
+    *,
+    output: Annotated[
+        Path | None, typer.Option(help="Run folder (default: runs/ and the data folder's name).")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="TOML file, or a recipe of xception configs ls."),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="[RUN]", help="Go on with a run; without RUN the latest."),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be done and what it takes, and stop.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log the epochs for TensorBoard too.")
+    ] = False,
+    **flags: Any,
+) -> None:
+    """Train a classifier on a folder of photos."""
+    from xception_cli.rundir import choose_run_path, find_run
+
+    run = survey = None
+    if resume is not None:
+        own = {"--output": output is not None, "--config": config is not None, "--plan": plan}
+        for name, was_given in own.items():
+            if was_given:
+                raise UsageError(f"{name} and --resume exclude each other: a run has its own")
+        run = find_run(None if resume == LATEST else Path(resume), finished=False)
+    settings = resolve(flags, None if config is None else find_config(config))
+    if run is None:
+        if not settings.config.data:
+            raise UsageError("which photos?", hint="xception train --data DIR")
+        # Before torch is loaded: the commonest mistakes cost a tenth of a second.
+        from xception_cli.check.survey import survey_data
+
+        # An unwritable place is told before the images are read.
+        choose_run_path(Path(settings.config.data), output)
+        if tensorboard:  # so is a package that is missing
+            from xception_cli.training.handlers import require_tensorboard
+
+            require_tensorboard()
+        survey = survey_data(settings.config)
+
+    from xception_cli.training.run import plan_training, run_training
+
+    if plan:
+        for name, value in plan_training(settings, survey=survey, output=output).items():
+            emit(f"{name:12} {value:>14}")
+        say("expected on this machine; fine-tuning may stop earlier. Without --plan it is done")
+        return
+    result = run_training(
+        settings, survey=survey, output=output, resume=run, flags=flags, tensorboard=tensorboard
+    )
+    emit(str(result.run.path))
+    say(f"next: xception eval {quoted(result.run.path)}")
