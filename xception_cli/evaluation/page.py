@@ -158,7 +158,8 @@ def _next_steps(run: RunDir, data: _Run) -> list[str]:
     small = min(data.split.counts("train"))
     if small < 30:
         name = data.split.classes[data.split.counts("train").index(small)]
-        steps.append(f"{text(name)} has only {small} training photos: add some.")
+        photos = "1 training photo" if small == 1 else f"{small} training photos"
+        steps.append(f"{text(name)} has only {photos}: add some.")
     steps.append(
         f"<code>xception check {text(data.report['data'])}</code> looks for copies and oddities."
     )
