@@ -111,7 +111,7 @@ def _quantize(
 ) -> tuple[bytes, Agreement]:
     """Quantise an export by training images, and compare it with the float one on val."""
     pictures = own_pictures(run, exported.classes, "train", least=CALIBRATION, most=CALIBRATION)
-    content = quantize_onnx(model, _pixels(exported, pictures)).SerializeToString()
+    content = quantize_onnx(model, calibration_pixels(exported, pictures)).SerializeToString()
     judges = own_pictures(run, exported.classes, "val", least=LEAST, most=MOST)
     quantized = classifier_from(content, output)
     agreement = measure_agreement(exported, quantized, judges, calibrated_on=pictures)
@@ -122,10 +122,18 @@ def _quantize(
     return content, agreement
 
 
-def _pixels(
+def calibration_pixels(
     exported: OnnxClassifier, pictures: Sequence[JudgePicture]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Read what a file takes, one picture at a time."""
+    """Read what a file takes, one picture at a time.
+
+    Args:
+        exported: The float file.
+        pictures: Of the run's train split.
+
+    Yields:
+        `(1, height, width, 3)`, uint8.
+    """
     with screen.bar("calibrating int8", len(pictures)) as bar:
         for picture in pictures:
             pixels = exported.transform()(decode(picture.content))
