@@ -2,8 +2,8 @@
 
     python tests/benchmarks/int8.py RUN[=DATA]...
 
-Each run's model is exported and quantised as by `xception export --quantize int8`. Both files are shown
-the run's test split, or the photos of DATA that the model was not trained on.
+Each run's model is exported and quantised as by `xception export --quantize int8`. Both files are
+shown the run's test split, or the photos of DATA that the model was not trained on.
 """
 
 import argparse
