@@ -136,6 +136,7 @@ def test_a_missing_folder_is_told_before_torch_is_loaded(more: str) -> None:
         (["eval", "--data", "nowhere"], 2, "the data folder nowhere does not exist"),
         (["predict", "a.jpg"], 2, "there is no finished run in"),
         (["predict", "a.jpg", "--model", "no.safetensors"], 2, "there is no model file"),
+        (["export", "--output", "x.onnx", "--quantize", "int4"], 2, "expected none or int8"),
         (["sample", "photos"], 2, "photos"),
     ],
 )  # fmt: skip

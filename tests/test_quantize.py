@@ -161,11 +161,13 @@ def test_an_int8_file_is_opened_and_a_hostile_one_is_not(quantized):
 
 
 def agreement(agreeing: int = 98, correct: tuple[int, int] = (60, 60)) -> Agreement:
-    return Agreement(100, {"val": 80, "drawn": 20}, agreeing, 80, *correct, 200.0, 100.0)
+    kinds = {"val": 80, "drawn": 20}
+    return Agreement({"train": 32}, 100, kinds, agreeing, 80, *correct, 200.0, 100.0)
 
 
 def test_agreement_and_accuracies_are_told_with_their_intervals():
     assert agreement(correct=(60, 59)).lines() == [
+        "calibrated on 32 train pictures",
         "100 pictures (80 val, 20 drawn): best class as in float32 on 98 of 100, 98.0 % "
         "(93.0 to 99.4 %)",
         "accuracy 59 of 80, 73.8 % (63.2 to 82.1 %); in float32 60 of 80, 75.0 % (64.5 to 83.2 %)",

@@ -39,6 +39,8 @@ def test_the_papers_recipe_has_the_papers_numbers():
 def test_a_config_is_a_path_or_a_name_and_a_file_of_that_name_wins():
     assert find_config("probe") == RECIPES["probe"]
     assert find_config("mine.toml") == Path("mine.toml")
+    Path("tiny").mkdir()  # the data, maybe
+    assert find_config("tiny") == RECIPES["tiny"]
     Path("probe").write_text("epochs = 3")
     assert find_config("probe") == Path("probe")
 

@@ -33,7 +33,7 @@ def find_config(given: str) -> Path:
         UsageError: It is neither.
     """
     recipes = list_recipes()
-    if given in recipes and not os.path.lexists(given):
+    if given in recipes and not Path(given).is_file():  # a data folder may be called as a recipe is
         return recipes[given]
     if os.sep in given or given.endswith(".toml") or os.path.lexists(given):
         return Path(given)  # what is wrong with it is told where it is read

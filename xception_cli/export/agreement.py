@@ -22,6 +22,7 @@ class Agreement:
     """How a quantised file compares with the float one, on the same pictures.
 
     Attributes:
+        calibrated_on: Pictures that it was quantised by, by where they are from: `train`, `drawn`.
         images: Pictures that both were shown.
         kinds: Of them, by where they are from: `val`, `drawn`.
         agreeing: With the same best class.
@@ -32,6 +33,7 @@ class Agreement:
         milliseconds_int8: Of the quantised file.
     """
 
+    calibrated_on: dict[str, int]
     images: int
     kinds: dict[str, int]
     agreeing: int
@@ -52,6 +54,7 @@ class Agreement:
         for name, correct in (("float", self.correct_float), ("int8", self.correct_int8)):
             accuracies[name] = _proportion(correct, self.labelled) if self.labelled else None
         return {
+            "calibrated_on": self.calibrated_on,
             "images": self.images,
             "kinds": self.kinds,
             "top1_agreement": _proportion(self.agreeing, self.images),
@@ -59,13 +62,16 @@ class Agreement:
             "milliseconds": {"float": self.milliseconds_float, "int8": self.milliseconds_int8},
         }
 
-    def lines(self) -> list[str]:
-        """Say it, a line for each thing."""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
-        said = [
-            f"{self.images} pictures ({kinds}): best class as in float32 on "
+    def headline(self) -> str:
+        """Say in a line how often both say the same."""
+        return (
+            f"{self.images} pictures ({_list(self.kinds)}): best class as in float32 on "
             f"{_say(self.agreeing, self.images)}"
-        ]
+        )
+
+    def lines(self) -> list[str]:
+        """Say all of it, a line for each thing."""
+        said = [f"calibrated on {_list(self.calibrated_on)} pictures", self.headline()]
         if self.labelled:
             said.append(
                 f"accuracy {_say(self.correct_int8, self.labelled)}; in float32 "
@@ -90,7 +96,11 @@ class Agreement:
 
 
 def measure_agreement(
-    exported: Classifier, quantized: Classifier, pictures: Sequence[JudgePicture]
+    exported: Classifier,
+    quantized: Classifier,
+    pictures: Sequence[JudgePicture],
+    *,
+    calibrated_on: Sequence[JudgePicture],
 ) -> Agreement:
     """Show pictures to both files, in turn.
 
@@ -98,6 +108,7 @@ def measure_agreement(
         exported: The float file.
         quantized: The one that was made of it.
         pictures: With their labels, as far as they are known.
+        calibrated_on: What it was quantised by.
     """
     equal, labelled = 0, 0
     correct: list[int] = [0, 0]
@@ -115,8 +126,9 @@ def measure_agreement(
             labelled += picture.label is not None
             bar.advance(1)
     return Agreement(
+        calibrated_on=_kinds(calibrated_on),
         images=len(pictures),
-        kinds=dict(Counter(picture.kind for picture in pictures)),
+        kinds=_kinds(pictures),
         agreeing=equal,
         labelled=labelled,
         correct_float=correct[0],
@@ -135,9 +147,17 @@ def require_agreement(agreement: Agreement) -> None:
     if not agreement.passed:
         raise ArtifactError(
             f"the int8 file is not the same model any more, and was not written: "
-            f"{agreement.lines()[0]}, fewer than {LEAST_AGREEMENT:.0%}",
+            f"{agreement.headline()}, fewer than {LEAST_AGREEMENT:.0%}",
             hint="leave --quantize out: the float file says what PyTorch says",
         )
+
+
+def _kinds(pictures: Sequence[JudgePicture]) -> dict[str, int]:
+    return dict(Counter(picture.kind for picture in pictures))
+
+
+def _list(kinds: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
 
 
 def _proportion(part: int, of: int) -> dict[str, float]:

@@ -1,8 +1,7 @@
 """export_run: a run's model as one ONNX file, let out only if it says the same."""
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -88,14 +87,9 @@ def export_run(
     exported = classifier_from(content, output)
     parity = _show_parity(compare(bundle, exported, judge_pictures(run, bundle.classes)))
     require_parity(parity)
-    agreement, calibrated = None, {}
+    agreement = None
     if quantized:
-        pictures = own_pictures(run, bundle.classes, "train", least=CALIBRATION, most=CALIBRATION)
-        content = _quantize(model, exported, pictures).SerializeToString()
-        calibrated = dict(Counter(picture.kind for picture in pictures))
-        judges = own_pictures(run, bundle.classes, "val", least=LEAST, most=MOST)
-        agreement = measure_agreement(exported, classifier_from(content, output), judges)
-        _show_agreement(agreement, calibrated)
+        content, agreement = _quantize(run, model, exported, output)
         require_agreement(agreement)
     write_durably(output, content)
     report = output.with_name(REPORT)
@@ -106,25 +100,45 @@ def export_run(
         "versions": _versions(),
     }
     if agreement is not None:
-        entry["int8"] = {"calibrated_on": calibrated} | agreement.to_dict()
+        entry["int8"] = agreement.to_dict()
     write_json(report, _read_reports(report) | {output.name: entry})
     snippet = inference_snippet(output, bundle.preprocessing, cropped=cropped)
     return ExportResult(parity, agreement, snippet, report)
 
 
 def _quantize(
-    model: onnx.ModelProto, exported: OnnxClassifier, pictures: Sequence[JudgePicture]
-) -> onnx.ModelProto:
-    """Quantise a model by what it sees of these pictures, read one at a time."""
+    run: RunDir, model: onnx.ModelProto, exported: OnnxClassifier, output: Path
+) -> tuple[bytes, Agreement]:
+    """Quantise an export by training images, and compare it with the float one on val."""
+    pictures = own_pictures(run, exported.classes, "train", least=CALIBRATION, most=CALIBRATION)
+    content = quantize_onnx(model, calibration_pixels(exported, pictures)).SerializeToString()
+    judges = own_pictures(run, exported.classes, "val", least=LEAST, most=MOST)
+    quantized = classifier_from(content, output)
+    agreement = measure_agreement(exported, quantized, judges, calibrated_on=pictures)
+    for number, line in enumerate(agreement.lines()):
+        say(f"{'' if number else 'int8':10}{line}")
+    if warning := agreement.warning():
+        say(f"warning   {warning}", style="bold red")
+    return content, agreement
 
-    def seen() -> Iterator[NDArray[np.uint8]]:
-        with screen.bar("calibrating int8", len(pictures)) as bar:
-            for picture in pictures:
-                pixels = exported.transform()(decode(picture.content))
-                yield pixels.numpy().transpose(1, 2, 0)[None]
-                bar.advance(1)
 
-    return quantize_onnx(model, seen())
+def calibration_pixels(
+    exported: OnnxClassifier, pictures: Sequence[JudgePicture]
+) -> Iterator[NDArray[np.uint8]]:
+    """Read what a file takes, one picture at a time.
+
+    Args:
+        exported: The float file.
+        pictures: Of the run's train split.
+
+    Yields:
+        `(1, height, width, 3)`, uint8.
+    """
+    with screen.bar("calibrating int8", len(pictures)) as bar:
+        for picture in pictures:
+            pixels = exported.transform()(decode(picture.content))
+            yield pixels.numpy().transpose(1, 2, 0)[None]
+            bar.advance(1)
 
 
 def _show_parity(parity: Parity) -> Parity:
@@ -135,15 +149,6 @@ def _show_parity(parity: Parity) -> Parity:
             f"within {parity.decoded_smaller_difference:.1e} of what it says"
         )
     return parity
-
-
-def _show_agreement(agreement: Agreement, calibrated: Mapping[str, int]) -> None:
-    kinds = ", ".join(f"{count} {kind}" for kind, count in calibrated.items())
-    say(f"int8      calibrated on {kinds} pictures")
-    for line in agreement.lines():
-        say(f"          {line}")
-    if warning := agreement.warning():
-        say(f"warning   {warning}", style="bold red")
 
 
 def _versions() -> dict[str, str]:
