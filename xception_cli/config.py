@@ -199,8 +199,8 @@ class TrainConfig:
     balance: Balance = _setting(
         "auto",
         "How rare classes get more weight, by the root of their rarity: in the loss, or by drawing "
-        "their images more often (sampler). auto: in the loss when the largest class has over 3 "
-        "times the images of the smallest, else none.",
+        "their images more often (sampler). auto: sampler when the largest class has over 3 times "
+        "the images of the smallest, else none.",
         group="Training",
     )
     monitor: Monitor = _setting(

@@ -66,9 +66,9 @@ def make_plan(
             else "training the whole network (--unfreeze all): there is a GPU"
         )
     if balance == "auto":
-        balance = "loss" if max(class_counts) > IMBALANCED * min(class_counts) else "none"
-        if balance == "loss":
-            reasons.append("weighing rare classes more in the loss (--balance loss)")
+        balance = "sampler" if max(class_counts) > IMBALANCED * min(class_counts) else "none"
+        if balance == "sampler":
+            reasons.append("drawing images of rare classes more often (--balance sampler)")
     if monitor == "auto":
         ratio = max(class_counts) / min(class_counts)
         monitor = "macro_recall" if ratio > IMBALANCED else "accuracy"
