@@ -83,6 +83,7 @@ def settings(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | CHANGES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("iteration", "validation"),
     [
@@ -243,6 +244,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on_to_the_same_bytes(
     assert outcome("run") == unbroken
 
 
+@pytest.mark.slow
 def test_a_signal_in_validation_leaves_the_validation_to_the_resumed_run(
     settings: dict[str, Any], unbroken: dict[str, str], at_iteration: Callable[..., None]
 ) -> None:
@@ -254,6 +256,7 @@ def test_a_signal_in_validation_leaves_the_validation_to_the_resumed_run(
     assert outcome("run") == unbroken
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_stops_at_once_with_the_last_state_intact(
     settings: dict[str, Any], unbroken: dict[str, str], at_iteration: Callable[..., None]
 ) -> None:
@@ -288,6 +291,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_in_another_process_to_the_same_bytes(
     settings: dict[str, Any], unbroken: dict[str, str]
 ) -> None:

@@ -46,6 +46,7 @@ def expected(run: RunDir) -> list[tuple[str, int, Any]]:
     )
 
 
+@pytest.mark.slow
 def test_the_log_holds_the_figures_of_each_epoch_and_changes_no_other_file(given: dict[str, Any]):
     plain = run_training(resolve(given, None), output=Path("plain")).run
     run = run_training(resolve(given, None), output=Path("logged"), tensorboard=True).run
