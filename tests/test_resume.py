@@ -83,7 +83,6 @@ def settings(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | CHANGES
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("iteration", "validation"),
     [
@@ -190,6 +189,7 @@ def test_the_comparison_sees_a_resume_that_starts_the_epoch_again(
     assert outcome("run") != unbroken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lost",
     [
