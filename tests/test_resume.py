@@ -190,14 +190,7 @@ def test_the_comparison_sees_a_resume_that_starts_the_epoch_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "lost",
-    [
-        "ema",
-        pytest.param("optimizer", marks=pytest.mark.slow),
-        pytest.param("train_loss", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("lost", ["ema", "optimizer", "train_loss"])
 def test_the_comparison_sees_a_state_that_is_not_restored(
     settings: dict[str, Any],
     unbroken: dict[str, str],
