@@ -1,5 +1,6 @@
 """The README cannot go stale: its commands, its settings table and its code are run or compared."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -44,10 +45,13 @@ def test_links_inside_the_repository_lead_somewhere() -> None:
 @pytest.mark.weights
 def test_the_first_command_trains_evaluates_and_predicts_in_a_fresh_clone(tmp_path: Path) -> None:
     subprocess.run(["git", "clone", "-q", str(ROOT), "clone"], check=True, cwd=tmp_path)
+    # As many threads as a stranger has; the tests' own are limited to one.
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
         ["bash", "-c", commands()[0]],
         check=False,
         cwd=tmp_path / "clone",
+        env=environment,
         capture_output=True,
         text=True,
         timeout=3600,
