@@ -29,7 +29,7 @@ from xception_cli.export.snippet import inference_snippet
 from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import STEPS
 from xception_cli.model.onnx_file import INPUT, classifier_from
-from xception_cli.model.unknown import Reference, UnknownRule
+from xception_cli.model.unknown import NEIGHBOURS, Reference, UnknownRule
 from xception_cli.predict import predict_images
 from xception_cli.rundir import RunDir
 
@@ -241,12 +241,17 @@ def test_an_exported_file_predicts_and_is_evaluated_as_the_run_is(
     assert run.evaluation("val-food.onnx").joinpath("predictions.csv").is_file()
 
 
-def test_an_int8_file_is_exported_predicts_and_is_evaluated(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def judged_by_few(monkeypatch: pytest.MonkeyPatch) -> None:
     few = partial(judge_pictures, least=6, large=0)
     monkeypatch.setattr("xception_cli.export.run.judge_pictures", few)
     monkeypatch.setattr("xception_cli.export.run.LEAST", 6)
+
+
+@pytest.mark.usefixtures("judged_by_few")
+def test_an_int8_file_is_exported_predicts_and_is_evaluated(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("xception_cli.export.agreement.LEAST_AGREEMENT", 0.0)  # of drawn weights
     command = ["export", str(run.path), "--output", "food-int8.onnx", "--quantize", "int8"]
     assert call(*command) == 0
@@ -263,12 +268,10 @@ def test_an_int8_file_is_exported_predicts_and_is_evaluated(
     assert call("eval", str(run.path), "--model", "food-int8.onnx") == 0
 
 
+@pytest.mark.usefixtures("judged_by_few")
 def test_an_int8_file_that_is_another_model_is_not_written(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = partial(judge_pictures, least=6, large=0)
-    monkeypatch.setattr("xception_cli.export.run.judge_pictures", few)
-    monkeypatch.setattr("xception_cli.export.run.LEAST", 6)
     monkeypatch.setattr("xception_cli.export.agreement.LEAST_AGREEMENT", 1.1)
     command = ["export", str(run.path), "--output", "wrong.onnx", "--quantize", "int8"]
     assert call(*command) == 4
@@ -277,7 +280,8 @@ def test_an_int8_file_that_is_another_model_is_not_written(
 
 
 def test_a_file_of_a_calibrated_model_says_unknown_as_the_model_does(bundle, capsys):
-    levels = np.random.default_rng(0).integers(0, 256, (5, 2048), np.uint8)
+    # More photos than the nearest ones that are asked.
+    levels = np.random.default_rng(0).integers(0, 256, (2 * NEIGHBOURS, 2048), np.uint8)
     pixels = [bundle.transform()(picture_of((90, 120), seed)) for seed in range(6)]
     features = bundle.outputs(torch.stack(pixels))[1].numpy()
     reference = Reference(levels)

@@ -5,7 +5,6 @@ What becomes of each kind of odd file is tested at the decoder (test_images.py) 
 """
 
 import csv
-import io
 import json
 import os
 import re
@@ -16,6 +15,7 @@ import pytest
 from conftest import call, quick_settings, train_run
 from PIL import Image
 from safetensors.torch import load_file
+from test_images import encoded
 
 from xception_cli.rundir import RunDir
 
@@ -34,7 +34,7 @@ def patch(colour: tuple[int, int, int], seed: int) -> Image.Image:
 def turned(picture: Image.Image) -> bytes:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6  # a viewer turns it by 90 degrees clockwise
-    return encoded(picture.transpose(Image.Transpose.ROTATE_90), exif=exif)
+    return encoded(picture.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
 
 
 def transparent(picture: Image.Image) -> bytes:
@@ -42,21 +42,15 @@ def transparent(picture: Image.Image) -> bytes:
     corner = np.asarray(picture).min(axis=2) == 255
     pixels = np.dstack([picture, np.where(corner, 0, 255)]).astype(np.uint8)
     pixels[corner, :3] = (255, 0, 0)
-    return encoded(Image.fromarray(pixels))
+    return encoded(Image.fromarray(pixels), "PNG")
 
 
 def animated(picture: Image.Image) -> bytes:
-    return encoded(picture, save_all=True, append_images=[picture.rotate(180)])
+    return encoded(picture, "PNG", save_all=True, append_images=[picture.rotate(180)])
 
 
 def bitmap(picture: Image.Image) -> bytes:
     return encoded(picture, "BMP")
-
-
-def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 STORED = (turned, transparent, animated, bitmap)
@@ -71,7 +65,7 @@ def folder_of(root: Path, *, odd: bool) -> Path:
             folder.mkdir(parents=True)
             for i in range(count):
                 picture = patch(colour, 100 * c + 10 * count + i)
-                content = STORED[i % 4](picture) if odd else encoded(picture)
+                content = STORED[i % 4](picture) if odd else encoded(picture, "PNG")
                 file = NAMES[i % 4] % i if odd else b"%d.png" % i
                 (folder / os.fsdecode(file)).write_bytes(content)
     return root
