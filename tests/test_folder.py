@@ -1,9 +1,11 @@
 """What a data folder holds: layouts, foreign files, links, hostile names."""
 
 import os
-import shutil
+import subprocess
 import time
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -327,8 +329,13 @@ def test_a_folder_that_may_not_be_read_is_named():
     assert inner.message == f"cannot read the folder {root / 'cat' / 'deeper'}: Permission denied"
 
 
-def nest(root: Path, name: str, levels: int) -> None:
-    """Make folders in each other with an image in the last; the path may be longer than allowed."""
+@contextmanager
+def nested(root: Path, name: str, levels: int) -> Iterator[None]:
+    """Make folders in each other with an image in the last; the path may be longer than allowed.
+
+    They are removed again: pytest, which clears what older runs left, recurses into each level and
+    breaks on so many.
+    """
     root.mkdir(parents=True)
     here = os.open(root, os.O_RDONLY)
     for _ in range(levels):
@@ -338,19 +345,21 @@ def nest(root: Path, name: str, levels: int) -> None:
         here = inner
     os.close(os.open("1.jpg", os.O_CREAT, dir_fd=here))
     os.close(here)
+    try:
+        yield
+    finally:
+        subprocess.run(["rm", "-r", root], check=True)
 
 
 def test_an_image_a_thousand_folders_deep_is_found(tmp_path):
-    nest(two_classes(tmp_path) / "cow", "d", 1200)
-    assert [image.path for image in read_folder(tmp_path).images if image.label == 1] == [
-        f"cow/{'d/' * 1200}1.jpg"
-    ]
+    with nested(two_classes(tmp_path) / "cow", "d", 1200):
+        images = read_folder(tmp_path).images
+    assert [image.path for image in images if image.label == 1] == [f"cow/{'d/' * 1200}1.jpg"]
 
 
 def test_folders_deeper_than_the_system_can_name_are_refused(tmp_path):
-    nest(two_classes(tmp_path) / "cow", "d" * 100, 60)
-    error = refusal(tmp_path)
-    shutil.rmtree(tmp_path / "cow")
+    with nested(two_classes(tmp_path) / "cow", "d" * 100, 60):
+        error = refusal(tmp_path)
     assert error.exit_code == 3
     assert error.message.startswith(f"cannot read the folder {tmp_path}/cow/ddd")
     assert error.message.endswith("…: File name too long")
