@@ -19,8 +19,9 @@ from xception_cli.errors import UsageError
 from xception_cli.training import estimate
 from xception_cli.training import run as story
 from xception_cli.training.estimate import describe_phases, measure_costs, settle
-from xception_cli.training.job import Job, draft_job
+from xception_cli.training.job import Job
 from xception_cli.training.plan import Costs, Images, expected_seconds
+from xception_cli.training.preparation import draft_job
 
 NOTHING = Costs(0.0, 0.0, 0.0, 0.0, 0)
 

@@ -318,5 +318,5 @@ def test_the_inputs_of_the_network_are_the_normalized_batches(photos):
 
 
 def test_the_number_of_workers_is_small_beside_a_network_on_the_cpu():
-    assert 1 <= default_workers(torch.device("cpu")) <= 2
-    assert 1 <= default_workers(torch.device("cuda")) <= 8
+    assert 1 <= default_workers(Runtime(torch.device("cpu"), "fp32")) <= 2
+    assert 1 <= default_workers(Runtime(torch.device("cuda"), "fp32")) <= 8

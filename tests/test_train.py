@@ -287,14 +287,14 @@ def test_bad_images_can_be_left_out_and_are_recorded(
 def test_a_picture_that_vanishes_stops_the_run_and_is_named(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xception_cli.training import job
+    from xception_cli.training import preparation
 
     def load_and_lose(weights: str) -> Any:
         (photos / "red" / "3.jpg").unlink()
         return loaded(weights)
 
-    loaded = job.load_pretrained
-    monkeypatch.setattr(job, "load_pretrained", load_and_lose)
+    loaded = preparation.load_pretrained
+    monkeypatch.setattr(preparation, "load_pretrained", load_and_lose)
     with pytest.raises(DataError, match=r"red/3\.jpg: file not found"):
         train_run(settings)
 

@@ -10,8 +10,8 @@ import typer
 from xception_cli import __version__
 from xception_cli.commands import data, measure, network, predict, train
 from xception_cli.commands.train import LATEST
-from xception_cli.console import emit, fail, screen, show
-from xception_cli.errors import MachineError, XceptionError
+from xception_cli.console import emit, fail, is_leader, screen, show, started_by_torchrun
+from xception_cli.errors import DivergedError, MachineError, StoppedError, UsageError, XceptionError
 
 app = typer.Typer(
     name="xception",
@@ -59,13 +59,19 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
-    screen.quiet = quiet
+    if started_by_torchrun() and context.invoked_subcommand != "train":
+        raise UsageError(
+            f"{context.invoked_subcommand} is one process, but torchrun started several",
+            hint=f"xception {context.invoked_subcommand}, without torchrun",
+        )
+    screen.quiet = quiet or not is_leader()
 
 
 def _expand_bare_resume(arguments: Sequence[str]) -> list[str]:
@@ -88,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except XceptionError as error:
         if debug:
             traceback.print_exc()
-        fail(error.message, error.hint)
+        # Of what ends all processes of a training at once, one of them tells.
+        if is_leader() or not isinstance(error, (StoppedError, DivergedError)):
+            fail(error.message, error.hint)
         sys.exit(error.exit_code)
     except OSError as error:
         if debug:

@@ -100,6 +100,16 @@ def is_interactive() -> bool:
     )
 
 
+def started_by_torchrun() -> bool:
+    """Tell whether this is one of several processes of one training."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def is_leader() -> bool:
+    """Tell whether this process speaks: of those that torchrun started, the first one does."""
+    return not started_by_torchrun() or os.environ["RANK"] == "0"
+
+
 class Screen:
     """stderr, with a copy of every line in the run's log. One for the process: `screen`."""
 

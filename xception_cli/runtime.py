@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
 
 from xception_cli import __version__
 from xception_cli.errors import MachineError, UsageError
+from xception_cli.processes import ALONE, Processes
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -31,11 +33,13 @@ class Runtime:
         device: The one device of this process.
         precision: `fp32`, `bf16` or `fp16`; what autocast computes convolutions in.
         deterministic: Only algorithms that repeat exactly.
+        processes: Those that train together; this one alone, as a rule.
     """
 
     device: torch.device
     precision: str
     deterministic: bool = False
+    processes: Processes = ALONE
 
     @property
     def dtype(self) -> torch.dtype:
@@ -75,6 +79,10 @@ class Runtime:
             return replace(self, precision=str(precision))
         return self
 
+    def alone(self) -> "Runtime":
+        """Return the same for what this process computes by itself."""
+        return replace(self, processes=ALONE)
+
     def describe_device(self) -> str:
         """Name the device, for people."""
         if self.device.type == "cuda":
@@ -85,11 +93,16 @@ class Runtime:
 
     def describe(self) -> str:
         """Say what was decided, for people."""
-        return f"{self.describe_device()}, {self.precision}"
+        together = f", {self.processes.count} processes" if self.processes.count > 1 else ""
+        return f"{self.describe_device()}, {self.precision}{together}"
 
 
 def decide_runtime(
-    *, device: str = "auto", precision: str = "auto", deterministic: bool = False
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    deterministic: bool = False,
+    processes: Processes = ALONE,
 ) -> Runtime:
     """Decide where and how to compute, and set torch up for it. Call it before any tensor.
 
@@ -97,12 +110,13 @@ def decide_runtime(
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         deterministic: Refuse algorithms that do not repeat exactly.
+        processes: Those that train together, each on a device of its own.
 
     Raises:
-        MachineError: The device asked for is not there.
+        MachineError: The device asked for is not there, or not there for each process.
         UsageError: The device cannot compute in that precision.
     """
-    chosen = _decide_device(device)
+    chosen = _decide_device(device, processes)
     supported = _supported_precisions(chosen)
     if precision == "auto":
         precision = supported[0]
@@ -118,7 +132,10 @@ def decide_runtime(
         torch.use_deterministic_algorithms(mode=True)
     if chosen.type == "cuda":
         torch.backends.cudnn.benchmark = not deterministic
-    return Runtime(chosen, precision, deterministic)
+        if processes.count > 1:
+            torch.cuda.set_device(chosen)
+            processes = replace(processes, nccl=distributed.new_group(backend="nccl"))
+    return Runtime(chosen, precision, deterministic, processes)
 
 
 def check_compiler(device: torch.device) -> None:
@@ -137,7 +154,7 @@ def check_compiler(device: torch.device) -> None:
         )
 
 
-def _decide_device(name: str) -> torch.device:
+def _decide_device(name: str, processes: Processes) -> torch.device:
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -151,7 +168,16 @@ def _decide_device(name: str) -> torch.device:
             f"there is no {name} device on this machine; there is: {others}",
             hint="leave --device out, or --device cpu; xception env shows what torch sees",
         )
-    return torch.device(name)
+    if processes.count == 1 or name == "cpu":
+        return torch.device(name)
+    there = torch.cuda.device_count() if name == "cuda" else 0
+    if processes.local_count > there:
+        raise MachineError(
+            f"torchrun started {processes.local_count} processes on this machine, and there are "
+            f"{there} CUDA devices for them",
+            hint=f"torchrun --nproc-per-node {there}" if there > 1 else "leave torchrun out",
+        )
+    return torch.device(name, processes.local_rank)
 
 
 def _supported_precisions(device: torch.device) -> list[str]:

@@ -85,7 +85,7 @@ def ours_in_process(options: Namespace, kind: str) -> Step:
 
     bundle = product.create_bundle(options)
     paths = sorted(folder(options, kind).rglob("*.jpg"))
-    workers = default_workers(bundle.runtime.device)
+    workers = default_workers(bundle.runtime)
 
     def step() -> int:
         predictions = list(predict_images(bundle, paths, workers=workers))

@@ -16,7 +16,8 @@ from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import build_network, build_seeded_network
 from xception_cli.model.weights import load_pretrained
 from xception_cli.runtime import Runtime, decide_runtime
-from xception_cli.training.job import Job, draft_job, start_job
+from xception_cli.training.job import Job
+from xception_cli.training.preparation import draft_job, start_job
 
 
 def keep_weights(options: Namespace) -> str:

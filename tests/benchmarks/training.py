@@ -73,7 +73,8 @@ def ours(options: Namespace, unfreeze: str) -> Step:
     from xception_cli.model.network import cut, parameter_groups
     from xception_cli.training.baseline import prepare
     from xception_cli.training.engines import create_trainer
-    from xception_cli.training.handlers import History, attach_ema
+    from xception_cli.training.handlers import attach_ema
+    from xception_cli.training.scores import History
 
     job = product.create_job(
         options,

@@ -118,5 +118,5 @@ def _pictures(survey: Survey, paths: list[str], runtime: Runtime) -> PictureInpu
         KeyedBatches(len(paths), BATCH, shuffle=False),
         preprocessing=preprocessing,
         runtime=runtime,
-        workers=default_workers(runtime.device),
+        workers=default_workers(runtime),
     )

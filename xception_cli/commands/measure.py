@@ -60,7 +60,7 @@ def evaluate(
         split=split,
         ignore_extra_classes=ignore_extra_classes,
         runtime=runtime,
-        workers=default_workers(runtime.device) if workers is None else workers,
+        workers=default_workers(runtime) if workers is None else workers,
         model=model,
     )
     for part in (

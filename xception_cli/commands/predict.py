@@ -75,7 +75,7 @@ def predict(
             f"{show(chosen)} cannot be explained: an exported file gives no activations",
             hint="--explain with --run RUN, or with the model.safetensors that it was made from",
         )
-    count = default_workers(runtime.device) if workers is None else workers
+    count = default_workers(runtime) if workers is None else workers
     predictions = predict_images(bundle, images, top=top, unknown=rule, workers=count)
     failed = 0
 

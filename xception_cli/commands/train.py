@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.config import TrainConfig, flag, resolve, setting_type
-from xception_cli.console import emit, quoted, say
+from xception_cli.console import emit, is_leader, quoted, say
 from xception_cli.errors import UsageError
 from xception_cli.recipes import find_config
 
@@ -88,6 +88,12 @@ def train(
     """Train a classifier on a folder of photos."""
     from xception_cli.rundir import choose_run_path, find_run
 
+    if not is_leader():  # it is told the rest
+        from xception_cli.training.run import run_training
+
+        if not plan:
+            run_training(resolve(flags, None if config is None else find_config(config)))
+        return
     run = survey = None
     if resume is not None:
         own = {"--output": output is not None, "--config": config is not None, "--plan": plan}
@@ -120,5 +126,6 @@ def train(
     result = run_training(
         settings, survey=survey, output=output, resume=run, flags=flags, tensorboard=tensorboard
     )
-    emit(str(result.run.path))
-    say(f"next: xception eval {quoted(result.run.path)}")
+    if result is not None:
+        emit(str(result.run.path))
+        say(f"next: xception eval {quoted(result.run.path)}")

@@ -19,6 +19,7 @@ from xception_cli.console import show
 from xception_cli.data.images import PictureError, read_picture
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import DataError, MachineError
+from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import Runtime, drawing_from, key
 
 Key = tuple[int, int]  # (epoch, index)
@@ -117,6 +118,8 @@ def require_all(batch: Batch, dataset: PictureDataset) -> Batch:
 class KeyedBatches(Sampler[list[Key]]):
     """Batches of keys: shuffled or drawn by (seed, epoch), or in order.
 
+    Processes that train together each get a part of every batch, which differ by one key at most.
+
     Attributes:
         weights: `(count,)`, how often each index is drawn, with replacement; None draws each once.
         epoch: The epoch that the next pass draws, from 0.
@@ -131,9 +134,11 @@ class KeyedBatches(Sampler[list[Key]]):
         seed: int = 0,
         shuffle: bool,
         weights: torch.Tensor | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.count = count
         self.batch_size = batch_size
+        self.processes = processes
         self.seed = seed
         self.shuffle = shuffle
         self.weights = weights
@@ -145,8 +150,11 @@ class KeyedBatches(Sampler[list[Key]]):
 
     def _bounds(self) -> list[int]:
         bounds = list(range(0, self.count, self.batch_size))
-        # Batch statistics of a single picture are worthless: it joins the batch before it.
-        if self.shuffle and len(bounds) > 1 and self.count - bounds[-1] == 1:
+        last = self.count - bounds[-1] if bounds else 0
+        # Batch statistics of a single picture are worthless: it joins the batch before it. And
+        # each process needs a picture.
+        least = (2 if self.shuffle else 1) * self.processes.count
+        if len(bounds) > 1 and last < least:
             bounds.pop()
         return bounds
 
@@ -162,13 +170,15 @@ class KeyedBatches(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         order, bounds = self.order(), [*self._bounds(), self.count]
+        rank, count = self.processes.rank, self.processes.count
         for begin, end in list(pairwise(bounds))[self.start :]:
-            yield [(self.epoch, index) for index in order[begin:end]]
+            yield [(self.epoch, index) for index in order[begin + rank : end : count]]
 
 
-def default_workers(device: torch.device) -> int:
+def default_workers(runtime: Runtime) -> int:
     """Return how many processes decode: enough for a GPU; few beside a network on the CPU."""
-    return min(8 if device.type == "cuda" else 2, os.cpu_count() or 1)
+    wanted = 8 if runtime.device.type == "cuda" else 2
+    return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
 
 
 def create_loader(

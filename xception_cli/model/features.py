@@ -118,14 +118,16 @@ def compute_pooled(network: Segment, inputs: PictureInputs | FeatureInputs, what
     Returns:
         `(pictures, 2048)`, float32.
     """
+    processes = inputs.runtime.processes
     pooled = np.zeros((inputs.batches.count, FEATURES), dtype=np.float32)
     with screen.bar(what, len(pooled)) as bar:
         for batch in inputs:
             with inputs.runtime.autocast():
                 activations = network(batch.values)
             pooled[batch.indices.numpy()] = pool(activations).cpu().numpy()
-            bar.advance(len(batch.indices))
-    return pooled
+            bar.advance(len(batch.indices) * processes.count)
+    # What another process computed is 0 here.
+    return processes.total(torch.from_numpy(pooled)).numpy()
 
 
 @torch.inference_mode()
@@ -142,7 +144,7 @@ def compute_store(
     """Compute, or go on computing, the prefix's activations and the first view's pooled features.
 
     Each block of pictures is committed by a durable note, so that a killed run goes on behind the
-    last one.
+    last one. Processes that train together write their parts of a block into the same file.
 
     Args:
         folder: Where the store lies.
@@ -165,8 +167,13 @@ def compute_store(
     count, blocks = centre.batches.count, len(centre)
     shape = row_shape(centre.preprocessing.image_size, prefix.steps[-1])
     note = folder / f"{name}.json"
+    processes = centre.runtime.processes
+    if not processes.leads:  # the leader makes the files
+        processes.wait()
     rows = _open_map(folder / f"{name}.bin", note, np.uint16, (count * views, *shape))
     pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count, FEATURES))
+    if processes.leads:
+        processes.wait()
     done = json.loads(note.read_text())["blocks"] if note.is_file() else 0
     computed = 0
     with screen.bar(f"computing features ({name})", count * views) as bar:
@@ -187,9 +194,11 @@ def compute_store(
                 rows.flush()
                 pooled.flush()
                 done += 1
-                computed += len(indices)
-                write_durably(note, json.dumps({"blocks": done}).encode())
-                bar.advance(len(indices))
+                computed += len(indices) * processes.count
+                processes.wait()
+                if processes.leads:
+                    write_durably(note, json.dumps({"blocks": done}).encode())
+                bar.advance(len(indices) * processes.count)
     return FeatureStore(rows[: views * count], count, views), np.array(pooled)
 
 

@@ -12,14 +12,14 @@ from xception_cli.check.labels import find_suspects, suspects_problem
 from xception_cli.check.page import add_issues
 from xception_cli.console import say, show
 from xception_cli.data.fixes import DOUBTFUL
-from xception_cli.data.loading import Inputs, KeyedBatches, PictureInputs
+from xception_cli.data.loading import Inputs, PictureInputs
 from xception_cli.evaluation.intervals import wilson_interval
-from xception_cli.model.features import BLOCK, FeatureInputs, compute_pooled, compute_store
+from xception_cli.model.features import FeatureInputs, compute_pooled, compute_store
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
 from xception_cli.model.probe import Probe, fit_probe
 from xception_cli.training.engines import create_evaluator
-from xception_cli.training.handlers import History, Scores, validate
 from xception_cli.training.job import Job
+from xception_cli.training.scores import History, Scores, validate
 
 
 @dataclass(frozen=True)
@@ -105,21 +105,22 @@ def _store_features(
         another_view,
     )
     shuffled = job.shuffled("train")
-    in_order = KeyedBatches(val_store.count, BLOCK, shuffle=False)
     return (
         FeatureInputs(store, job.labels("train"), shuffled, job.runtime),
-        FeatureInputs(val_store, job.labels("val"), in_order, job.runtime),
+        FeatureInputs(val_store, job.labels("val"), job.in_order("val"), job.runtime),
         {"train": pooled_train, "val": pooled_val},
     )
 
 
 def _fit_baseline(job: Job, pooled: Mapping[str, np.ndarray[Any, Any]]) -> tuple[Probe, Scores]:
-    probe = fit_probe(
-        pooled["train"],
-        job.labels("train").numpy(),
-        class_count=len(job.split.classes),
-        seed=job.config.seed,
-        class_weights=None if job.class_weights is None else job.class_weights.numpy(),
+    probe = job.runtime.processes.once(
+        lambda: fit_probe(
+            pooled["train"],
+            job.labels("train").numpy(),
+            class_count=len(job.split.classes),
+            seed=job.config.seed,
+            class_weights=None if job.class_weights is None else job.class_weights.numpy(),
+        )
     )
     head = job.network.get_submodule("last_linear")
     head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
@@ -133,7 +134,8 @@ def _fit_baseline(job: Job, pooled: Mapping[str, np.ndarray[Any, Any]]) -> tuple
     say(f"probe     val: accuracy {scores.accuracy:.1%}")
     if probe.folds:
         say(f"          train, {describe_cross_validation(probe)}")
-    _tell_doubtful(job, probe, pooled["val"])
+    if job.leads:
+        _tell_doubtful(job, probe, pooled["val"])
     return probe, scores
 
 

@@ -14,6 +14,7 @@ from xception_cli.data.loading import Inputs
 from xception_cli.errors import DivergedError
 from xception_cli.model.network import Segment, train_mode
 from xception_cli.runtime import Runtime
+from xception_cli.training.together import distribute, gradients_exchanged
 
 
 class StepOutput(NamedTuple):
@@ -22,7 +23,7 @@ class StepOutput(NamedTuple):
     Attributes:
         loss: Of the batch, a scalar on the device.
         finite: Whether loss and gradient were finite, a scalar on the device.
-        images: In the batch.
+        images: In the batch; with several processes, about.
     """
 
     loss: torch.Tensor
@@ -65,6 +66,10 @@ def create_trainer(
     are touched. On a GPU asking each time would wait for the device, so `attach_finite_check`
     looks at the outputs now and then.
 
+    Processes that train together each compute their part of the batch, and step by the gradient of
+    the whole of it: the loss of a part is scaled so that the mean over the processes, which is what
+    DistributedDataParallel takes of the gradients, is the loss of the batch.
+
     Args:
         trained: What is trained.
         optimizer: Over its parameters.
@@ -77,21 +82,27 @@ def create_trainer(
         class_weights: `(classes,)`, on the device: of each class in the loss; None for equal ones.
         describe: Says where training is: the iteration, the rate, the files of these indices.
     """
-    on_cpu = runtime.device.type == "cpu"
+    on_cpu, processes = runtime.device.type == "cpu", runtime.processes
+    network = distribute(trained, runtime, batch_norm=batch_norm)
 
     def step(engine: Engine, batch: Inputs) -> StepOutput:
         train_mode(trained, batch_norm=batch_norm)
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=runtime.device)
-        pieces = zip(batch.values.chunk(accumulate), batch.labels.chunk(accumulate), strict=True)
-        for values, labels in pieces:
-            with runtime.autocast():
-                logits = trained(values)
-            loss = functional.cross_entropy(
-                logits.float(), labels, class_weights, label_smoothing=label_smoothing
-            ) * share(labels, batch.labels)
-            guard(engine, loss.detach(), "loss", batch.indices)
-            scaler.scale(loss).backward()
+        whole = processes.total(weight(batch.labels)) / processes.count
+        pieces = list(
+            zip(batch.values.chunk(accumulate), batch.labels.chunk(accumulate), strict=True)
+        )
+        for number, (values, labels) in enumerate(pieces, start=1):
+            with gradients_exchanged(network, now=number == len(pieces)):
+                with runtime.autocast():
+                    logits = network(values)
+                loss = functional.cross_entropy(
+                    logits.float(), labels, class_weights, label_smoothing=label_smoothing
+                ) * (weight(labels) / whole)
+                if processes.count == 1:  # else the gradient tells all of them at once
+                    guard(engine, loss.detach(), "loss", batch.indices)
+                scaler.scale(loss).backward()
             total += loss.detach()
         scaler.unscale_(optimizer)
         norm = clip_grad_norm_(trained.parameters(), clip or float("inf"))
@@ -101,13 +112,13 @@ def create_trainer(
             finite &= norm.isfinite()
         scaler.step(optimizer)
         scaler.update()
-        return StepOutput(total, finite, len(batch.indices))
+        return StepOutput(total, finite, len(batch.indices) * processes.count)
 
-    def share(labels: torch.Tensor, all_labels: torch.Tensor) -> float | torch.Tensor:
-        """Return the part of a batch's weight that a piece of it has."""
+    def weight(labels: torch.Tensor) -> torch.Tensor:
+        """Return what these images weigh together in the loss."""
         if class_weights is None:
-            return len(labels) / len(all_labels)
-        return class_weights[labels].sum() / class_weights[all_labels].sum()
+            return torch.full((), float(len(labels)), device=labels.device)
+        return class_weights[labels].sum()
 
     def guard(engine: Engine, value: torch.Tensor, what: str, indices: torch.Tensor) -> None:
         if on_cpu and not value.isfinite():

@@ -34,6 +34,7 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
         job: Not yet started.
         unfreeze: What would be trained.
     """
+    job = job.alone()
     runtime, size = job.runtime, job.preprocessing.image_size
     network = deepcopy(job.network)
     batch = min(job.config.batch_size, len(job.split.of("train")))
@@ -150,8 +151,10 @@ def describe_phases(job: Job, costs: Costs) -> dict[str, str]:
         job: From `settle`.
         costs: Of its parts.
     """
-    phases = expected_seconds(job.config, costs, job.images)
-    images = job.images
+    images, processes = job.images, job.runtime.processes.count
+    phases = expected_seconds(job.config, costs, images)
+    for shared in phases.keys() & {"features", "fine-tuning"}:
+        phases[shared] /= processes
     return {
         **{name: duration(seconds) for name, seconds in phases.items()},
         "in all": duration(sum(phases.values())),

@@ -27,8 +27,8 @@ from xception_cli.model.network import FIRST_TRAINED, Segment, fold_batch_norm
 from xception_cli.predict import Outcome
 from xception_cli.rundir import RunDir, remove_tree, write_json
 from xception_cli.training.baseline import Training, describe_cross_validation
-from xception_cli.training.handlers import History, Scores
 from xception_cli.training.job import Job
+from xception_cli.training.scores import History, Scores
 
 Array = np.ndarray[Any, Any]
 

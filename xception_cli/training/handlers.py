@@ -1,11 +1,9 @@
 """One `attach_*` function per concern of training. Ignite calls handlers in their order."""
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -21,105 +19,13 @@ from xception_cli.data.loading import KeyedBatches, PictureInputs
 from xception_cli.errors import ArtifactError, DivergedError, MachineError, StoppedError
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.network import Segment
+from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import seed_everything
 from xception_cli.training.budget import Budget
 from xception_cli.training.engines import StepOutput
 from xception_cli.training.schedule import learning_rate_factor, stepped_factor
+from xception_cli.training.scores import History, Scores, validate
 from xception_cli.training.stopping import StopSignals
-
-
-@dataclass
-class Scores:
-    """What validation found.
-
-    Attributes:
-        loss: Cross-entropy.
-        accuracy: Part of the images that are right.
-        macro_recall: Mean recall of the classes that val has.
-        recall: Of each class; None for one that val lacks.
-        top_k: Of `top_k_accuracy`.
-        top_k_accuracy: Part of the images whose class is among the k likeliest; None for k of 1.
-    """
-
-    loss: float
-    accuracy: float
-    macro_recall: float
-    recall: list[float | None]
-    top_k: int
-    top_k_accuracy: float | None
-
-
-def validate(
-    evaluator: Engine,
-    inputs: FeatureInputs | PictureInputs | list[object],
-    support: Sequence[int],
-    top_k: int,
-) -> Scores:
-    """Run the evaluator and read its metrics.
-
-    Args:
-        evaluator: From `create_evaluator`.
-        inputs: Batches of val.
-        support: Images of each class in val.
-        top_k: As the evaluator was made with.
-
-    Raises:
-        DivergedError: The loss is not finite.
-    """
-    metrics = evaluator.run(inputs).metrics
-    if not math.isfinite(metrics["loss"]):
-        raise DivergedError(
-            f"the loss on val is {metrics['loss']}",
-            hint="a smaller --lr and --head-lr; the best model so far is kept",
-        )
-    recall = [
-        float(value) if n else None
-        for value, n in zip(metrics["recall"].tolist(), support, strict=True)
-    ]
-    present = [value for value in recall if value is not None]
-    return Scores(
-        loss=float(metrics["loss"]),
-        accuracy=float(metrics["accuracy"]),
-        macro_recall=sum(present) / len(present),
-        recall=recall,
-        top_k=top_k,
-        top_k_accuracy=float(metrics["top_k_accuracy"]) if top_k > 1 else None,
-    )
-
-
-@dataclass
-class History:
-    """What training remembers between epochs; saved with the state.
-
-    Attributes:
-        best_epoch: Of the best model; 0 is the probe, -1 none yet.
-        best_score: Its monitored metric.
-        best_loss: Its val loss, which decides between equal scores.
-        epochs_without_better: Epochs since then.
-        stopped_early: Patience ran out.
-        metrics_bytes: Length of metrics.jsonl.
-    """
-
-    best_epoch: int = -1
-    best_score: float = float("-inf")
-    best_loss: float = float("inf")
-    epochs_without_better: int = 0
-    stopped_early: bool = False
-    metrics_bytes: int = 0
-
-    def offer(self, epoch: int, scores: Scores, monitor: str) -> bool:
-        """Take a model as the best one if it is; a tie goes to the lower val loss."""
-        score = getattr(scores, monitor)
-        # A nan score compares as False. A nan loss would only decide a tie, but a model of nan
-        # weights still has an accuracy: that of always saying the first class.
-        if not math.isnan(scores.loss) and (
-            (score, -scores.loss) > (self.best_score, -self.best_loss)
-        ):
-            self.best_epoch, self.best_score, self.best_loss = epoch, score, scores.loss
-            self.epochs_without_better = 0
-            return True
-        self.epochs_without_better += 1
-        return False
 
 
 def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
@@ -131,9 +37,12 @@ def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
         batches.epoch = engine.state.epoch - 1
         batches.start = engine.state.iteration - batches.epoch * len(batches)
 
+    rank = batches.processes.rank
+    own = [rank] if rank else []  # each process drops other features; the first one, as if alone
+
     @trainer.on(Events.ITERATION_STARTED)
     def _seed(engine: Engine) -> None:
-        seed_everything(seed, "step", engine.state.iteration)
+        seed_everything(seed, "step", engine.state.iteration, *own)
 
 
 def attach_schedule(
@@ -384,8 +293,11 @@ def attach_state_saving(
     *,
     epoch_length: int,
     every_minutes: float,
+    processes: Processes = ALONE,
 ) -> None:
     """Save the state at epoch ends, every few minutes, and when a signal asks for it.
+
+    Processes that train together do so all at once, whichever of them the signal came to.
 
     A stop in the last iteration of an epoch, or in its validation, is carried out in validation,
     where the state says that it is still to do: else the epoch's validation would be lost.
@@ -397,16 +309,17 @@ def attach_state_saving(
         nonlocal last
         if engine.state.iteration % epoch_length == 0:
             return
-        if stop.requested is not None:
+        due = stop.save_requested or time.monotonic() - last > every_minutes * 60
+        if asked_to_stop(stop, processes):
             save("train")
             raise stopped(stop, engine)
-        if stop.save_requested or time.monotonic() - last > every_minutes * 60:
+        if processes.largest(due)[0]:
             save("train")
             stop.save_requested, last = False, time.monotonic()
 
     @evaluator.on(Events.ITERATION_COMPLETED)
     def _inside_validation(_: Engine) -> None:
-        if stop.requested is not None:  # `attach_pending_state` has saved
+        if asked_to_stop(stop, processes):  # `attach_pending_state` has saved
             raise stopped(stop, trainer)
 
     @trainer.on(Events.EPOCH_COMPLETED)
@@ -414,8 +327,16 @@ def attach_state_saving(
         nonlocal last
         save("train")
         stop.save_requested, last = False, time.monotonic()
-        if stop.requested is not None:
+        if asked_to_stop(stop, processes):
             raise stopped(stop, engine)
+
+
+def asked_to_stop(stop: StopSignals, processes: Processes) -> bool:
+    """Tell whether a signal asks for the end, in this process or in another one."""
+    (number,) = processes.largest(stop.requested or 0)
+    if number:  # else one that came just now, to this process alone, is for the next time
+        stop.requested = number
+    return number != 0
 
 
 def stopped(stop: StopSignals, trainer: Engine) -> StoppedError:

@@ -3,13 +3,12 @@
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from torch.optim.swa_utils import AveragedModel
 
 from xception_cli.check.survey import Survey, survey_data
 from xception_cli.config import ResolvedConfig, TrainConfig, parse_duration
@@ -18,26 +17,28 @@ from xception_cli.data.folder import check_trainable, read_folder
 from xception_cli.data.loading import PictureInputs
 from xception_cli.errors import DataError, MachineError, XceptionError
 from xception_cli.model.features import FeatureInputs
-from xception_cli.model.network import Segment, cut, parameter_groups
+from xception_cli.processes import ALONE, Processes, joined_processes
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.runtime import Runtime, check_compiler, decide_runtime
 from xception_cli.training import handlers
 from xception_cli.training.baseline import prepare
 from xception_cli.training.budget import Budget, new_record
 from xception_cli.training.checkpoint import StateStore
-from xception_cli.training.engines import create_evaluator, create_optimizer, create_trainer
+from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import describe_phases, settle
 from xception_cli.training.finish import TrainResult, finish
-from xception_cli.training.handlers import History, Scores
-from xception_cli.training.job import (
-    Job,
+from xception_cli.training.job import Job
+from xception_cli.training.learner import create_learner
+from xception_cli.training.plan import Costs, expected_seconds
+from xception_cli.training.preparation import (
     describe_job,
     draft_job,
     reopen_job,
     resumed_config,
+    share_job,
     start_job,
 )
-from xception_cli.training.plan import Costs, expected_seconds
+from xception_cli.training.scores import History, Scores
 from xception_cli.training.stopping import StopSignals
 
 
@@ -49,7 +50,7 @@ def run_training(
     resume: RunDir | None = None,
     flags: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
-) -> TrainResult:
+) -> TrainResult | None:
     """Train a classifier on a folder of photos.
 
     Args:
@@ -60,6 +61,9 @@ def run_training(
         flags: The settings given on the command line, checked against a resumed run's.
         tensorboard: Log the epochs for TensorBoard too; a resumed run that did so goes on with it.
 
+    Returns:
+        What it left; None in a process that does not lead, which is told all but the settings.
+
     Raises:
         XceptionError: See `errors.py`; what was saved before is intact.
     """
@@ -67,10 +71,13 @@ def run_training(
     if tensorboard:
         handlers.require_tensorboard()
     with ExitStack() as held:
-        if resume is not None:
+        processes = held.enter_context(joined_processes())
+        if resume is not None and processes.leads:
             held.enter_context(resume.lock())  # before anything in it is read or written
         try:
-            return _run_locked(settings, survey, output, resume, flags or {}, tensorboard, held)
+            return _run_locked(
+                settings, survey, output, resume, flags or {}, tensorboard, processes, held
+            )
         except XceptionError as error:
             say(f"error: {error.message}", log_only=True)  # the screen gets it from the caller
             raise
@@ -85,37 +92,51 @@ def _run_locked(
     resume: RunDir | None,
     flags: Mapping[str, Any],
     tensorboard: bool,
+    processes: Processes,
     held: ExitStack,
-) -> TrainResult:
+) -> TrainResult | None:
     began = time.monotonic()
-    config = settings.config if resume is None else resumed_config(resume, flags)
-    if resume is not None and resume.is_finished:
-        result = read_json(resume.result)
-        if config.budget is not None:
-            say(f"{show(resume.path)} is already finished; its time is used up")
-            return TrainResult(resume, result["kept"], None, {}, {})
-        if result["epochs"] == config.epochs:
-            name, epochs = show(resume.path), config.epochs
-            say(f"{name} is already finished ({epochs} epochs); a larger --epochs extends it")
-            return TrainResult(resume, result["kept"], None, {}, {})
-    runtime = _runtime(config)
+    config = processes.once(
+        lambda: settings.config if resume is None else resumed_config(resume, flags)
+    )
+    finished = processes.once(lambda: None if resume is None else _finished(resume, config))
+    if finished is not None:
+        return finished if processes.leads else None
+    runtime = _runtime(config, processes)
     with StopSignals(hint="nothing was written yet; the same command starts again") as stop:
-        if resume is None:
+        job = None
+        if resume is not None:
+            folder = read_folder(Path(config.data))
+            check_trainable(folder, config.classes)
+            job = reopen_job(config, folder, runtime, resume)
+        elif processes.leads:
             drafted = draft_job(config, survey or survey_data(config), runtime, output)
             job, costs = settle(drafted, _given(settings), began)
             job = start_job(job, output, settings.origins)
             held.enter_context(job.run.lock())
             say(f"expected  {_one_line(describe_phases(job, costs))}")
             job = _start_clock(job, costs, began)
-        else:
-            folder = read_folder(Path(config.data))
-            check_trainable(folder, config.classes)
-            job = reopen_job(config, folder, runtime, resume)
+        job = share_job(job, runtime)
         if tensorboard:
             _begin_tensorboard(job.run)
         job.seconds["preparation"] = time.monotonic() - began
         stop.hint = f"xception train --resume {quoted(job.run.path)}"
         return _train(job, stop)
+
+
+def _finished(run: RunDir, config: TrainConfig) -> TrainResult | None:
+    """Say so, if nothing is left to be done in a run."""
+    if not run.is_finished:
+        return None
+    result = read_json(run.result)
+    if config.budget is not None:
+        say(f"{show(run.path)} is already finished; its time is used up")
+    elif result["epochs"] == config.epochs:
+        name, epochs = show(run.path), config.epochs
+        say(f"{name} is already finished ({epochs} epochs); a larger --epochs extends it")
+    else:
+        return None
+    return TrainResult(run, result["kept"], None, {}, {})
 
 
 def plan_training(
@@ -136,15 +157,19 @@ def plan_training(
     """
     began = time.monotonic()
     config = settings.config
-    drafted = draft_job(config, survey or survey_data(config), _runtime(config), output)
+    runtime = _runtime(config, ALONE)
+    drafted = draft_job(config, survey or survey_data(config), runtime, output)
     job, costs = settle(drafted, _given(settings), began)
     describe_job(job, settings.origins)
     return describe_phases(job, costs)
 
 
-def _runtime(config: TrainConfig) -> Runtime:
+def _runtime(config: TrainConfig, processes: Processes) -> Runtime:
     runtime = decide_runtime(
-        device=config.device, precision=config.precision, deterministic=config.deterministic
+        device=config.device,
+        precision=config.precision,
+        deterministic=config.deterministic,
+        processes=processes,
     )
     if config.compile:
         check_compiler(runtime.device)
@@ -186,9 +211,9 @@ def _start_clock(job: Job, costs: Costs, began: float) -> Job:
     return replace(job, budget=budget)
 
 
-def _train(job: Job, stop: StopSignals) -> TrainResult:
+def _train(job: Job, stop: StopSignals) -> TrainResult | None:
     states = StateStore(job.run.checkpoints)
-    saved = states.load()
+    saved = job.runtime.processes.once(states.load)
     history = History(**saved["history"]) if saved else History()
     if (
         saved and job.budget is None and job.config.epochs > saved["max_epochs"]
@@ -198,67 +223,11 @@ def _train(job: Job, stop: StopSignals) -> TrainResult:
     if training.train is not None and training.val is not None:
         with job.phase("fine-tuning"):
             _fine_tune(job, training.train, training.val, history, states, saved, stop)
+    job.runtime.processes.part()
+    if not job.leads:
+        return None
     states.keep(1)
-    return finish(job, training, history)
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What a training state is made of.
-
-    Attributes:
-        trained: The part of the network that is trained.
-        optimizer: Over its parameters.
-        scaler: Of the loss, for fp16.
-        ema: The moving average of `trained`; what is validated and kept.
-        history: What is remembered between epochs.
-    """
-
-    trained: Segment
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    ema: AveragedModel
-    history: History
-
-    def state(self) -> dict[str, Any]:
-        """Return plain data and tensors."""
-        return {
-            "trained": self.trained.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "ema": self.ema.state_dict(),
-            "history": asdict(self.history),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave; the history was read before."""
-        self.trained.load_state_dict(state["trained"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.ema.load_state_dict(state["ema"])
-
-    @property
-    def learning_rate(self) -> float:
-        """The body's rate, at the end of the network."""
-        return float(next(g["lr"] for g in self.optimizer.param_groups if g["name"] == "conv4"))
-
-
-def _create_learner(job: Job, history: History) -> Learner:
-    config = job.config
-    _, trained = cut(job.network, config.unfreeze, dropout=config.dropout)
-    if config.compile:
-        trained.compile()
-    groups = parameter_groups(
-        trained,
-        lr=config.lr,
-        head_lr=config.head_lr,
-        layer_decay=config.layer_decay,
-        weight_decay=config.weight_decay,
-    )
-    optimizer = create_optimizer(config.optimizer, groups, fused=job.runtime.device.type == "cuda")
-    fp16 = job.runtime.precision == "fp16"
-    scaler = torch.amp.GradScaler(job.runtime.device.type, enabled=fp16)
-    return Learner(trained, optimizer, scaler, AveragedModel(trained, use_buffers=True), history)
+    return finish(job.alone(), training, history)
 
 
 def _fine_tune(
@@ -270,7 +239,8 @@ def _fine_tune(
     saved: Mapping[str, Any] | None,
     stop: StopSignals,
 ) -> None:
-    config, learner = job.config, _create_learner(job, history)
+    config, processes = job.config, job.runtime.processes
+    learner = create_learner(job, history)
     paths = [image.path for image in job.split.of("train")]
 
     def describe(engine: Engine, indices: torch.Tensor) -> str:
@@ -304,9 +274,10 @@ def _fine_tune(
     def save_state(phase: str) -> None:
         state = learner.state() | {
             "max_epochs": trainer.state.max_epochs,
-            "train_loss": train_loss.state_dict(),
+            "train_loss": train_loss.state_dict(),  # of each process: all come here together
         }
-        states.save(state, iteration=trainer.state.iteration, phase=phase)
+        if job.leads:
+            states.save(state, iteration=trainer.state.iteration, phase=phase)
 
     with (
         screen.bar("fine-tuning", config.epochs, "epochs", heartbeat=False) as epochs,
@@ -328,10 +299,11 @@ def _fine_tune(
         handlers.attach_early_stopping(trainer, history, config.patience)
         if job.budget is not None:
             handlers.attach_budget(trainer, job.budget, wanted=job.epochs)
-        handlers.attach_metrics_log(
-            trainer, history, job.run.metrics, rate=lambda: learner.learning_rate
-        )
-        if job.run.tensorboard.is_dir():
+        if job.leads:
+            handlers.attach_metrics_log(
+                trainer, history, job.run.metrics, rate=lambda: learner.learning_rate
+            )
+        if job.leads and job.run.tensorboard.is_dir():
             held.enter_context(
                 handlers.attach_tensorboard(
                     trainer, job.run.tensorboard, rate=lambda: learner.learning_rate
@@ -344,6 +316,7 @@ def _fine_tune(
             save_state,
             epoch_length=len(train),
             every_minutes=config.save_every_minutes,
+            processes=processes,
         )
         handlers.attach_progress(
             trainer, history, epochs, images, every=every, rate=lambda: learner.learning_rate
@@ -358,13 +331,13 @@ def _fine_tune(
             except (DataError, MachineError):
                 # A picture or a worker is gone. Ignite (0.5.5) fetches a batch before it counts
                 # the iteration, so what was trained so far is whole.
-                if trainer.state.iteration % len(train):
+                if trainer.state.iteration % len(train) and processes.count == 1:
                     save_state("train")
                 if stop.requested is not None:  # the signal that stops us may take the workers too
                     raise handlers.stopped(stop, trainer) from None
                 raise
         stop.graceful = False
-        if stop.requested is not None:  # it came behind the last look
+        if handlers.asked_to_stop(stop, processes):  # it came behind the last look
             raise handlers.stopped(stop, trainer)
 
 

@@ -1,0 +1,118 @@
+"""Processes: those of one training, as torchrun starts them; without torchrun there is one.
+
+The first one leads: it looks at the folder, decides, speaks and writes. The others are told what it
+decided, and each computes its part of every batch.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from xception_cli.console import started_by_torchrun
+from xception_cli.errors import MachineError
+
+T = TypeVar("T")
+
+# One that dies is noticed at once, by its closed connection; these are for one that hangs.
+_PATIENCE = timedelta(minutes=5)  # in what all do together
+_LEADER_PATIENCE = timedelta(hours=12)  # with the leader, which may look at 200,000 files
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together, and which of them this is.
+
+    Attributes:
+        rank: Its number, from 0, over all machines.
+        count: How many there are.
+        local_rank: Its number on this machine.
+        local_count: How many there are on this machine.
+        nccl: What GPUs talk through; None on CPUs, where gloo does it all.
+        waiting: What the others hear the leader through; None where it is alone.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+    local_count: int = 1
+    nccl: Any = None
+    waiting: Any = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that decides, speaks and writes."""
+        return self.rank == 0
+
+    def once(self, make: Callable[[], T]) -> T:
+        """Let the leader make something, and give it to all.
+
+        Args:
+            make: Called in the leader only; what it returns must be picklable.
+        """
+        if self.count == 1:
+            return make()
+        box = [make() if self.leads else None]
+        distributed.broadcast_object_list(box, src=0, group=self.waiting)
+        return box[0]  # type: ignore[return-value]
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over all processes; the tensor itself may be changed."""
+        if self.count > 1:
+            distributed.all_reduce(values, group=self.nccl if values.is_cuda else None)
+        return values
+
+    def largest(self, *numbers: int) -> list[int]:
+        """Return the largest of each number over all processes."""
+        if self.count == 1:
+            return list(numbers)
+        values = torch.tensor(numbers)
+        distributed.all_reduce(values, op=distributed.ReduceOp.MAX)
+        return values.tolist()
+
+    def wait(self) -> None:
+        """Go on when all are here."""
+        self.largest(0)
+
+    def part(self) -> None:
+        """Go separate ways, all at once."""
+        if self.count > 1:
+            distributed.destroy_process_group()
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined_processes() -> Iterator[Processes]:
+    """Join the processes that torchrun started; without it, be one alone.
+
+    Raises:
+        MachineError: This build of torch cannot; or another process ended.
+    """
+    if not started_by_torchrun():
+        yield ALONE
+        return
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        raise MachineError("this build of torch cannot join processes", hint="leave torchrun out")
+    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield Processes(
+            rank=distributed.get_rank(),
+            count=distributed.get_world_size(),
+            local_rank=int(os.environ["LOCAL_RANK"]),
+            local_count=int(os.environ["LOCAL_WORLD_SIZE"]),
+            waiting=distributed.new_group(backend="gloo", timeout=_LEADER_PATIENCE),
+        )
+    except RuntimeError as error:
+        if "by peer" not in str(error):  # gloo (torch 2.14): "Connection closed by peer", or reset
+            raise
+        raise MachineError(
+            "another process of this training has ended; it says why",
+            hint="when that is mended, go on with --resume",
+        ) from error

@@ -1,0 +1,78 @@
+"""Learner: what changes while a network is trained, and what its saved state is made of."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from xception_cli.model.network import Segment, cut, parameter_groups
+from xception_cli.training.engines import create_optimizer
+from xception_cli.training.job import Job
+from xception_cli.training.scores import History
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a training state is made of.
+
+    Attributes:
+        trained: The part of the network that is trained.
+        optimizer: Over its parameters.
+        scaler: Of the loss, for fp16.
+        ema: The moving average of `trained`; what is validated and kept.
+        history: What is remembered between epochs.
+    """
+
+    trained: Segment
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: AveragedModel
+    history: History
+
+    def state(self) -> dict[str, Any]:
+        """Return plain data and tensors."""
+        return {
+            "trained": self.trained.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict(),
+            "history": asdict(self.history),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave; the history was read before."""
+        self.trained.load_state_dict(state["trained"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.ema.load_state_dict(state["ema"])
+
+    @property
+    def learning_rate(self) -> float:
+        """The body's rate, at the end of the network."""
+        return float(next(g["lr"] for g in self.optimizer.param_groups if g["name"] == "conv4"))
+
+
+def create_learner(job: Job, history: History) -> Learner:
+    """Make what a training begins with: the job's network, and no step done.
+
+    Args:
+        job: Its config says what is trained, and how.
+        history: Of a resumed run, or empty.
+    """
+    config = job.config
+    _, trained = cut(job.network, config.unfreeze, dropout=config.dropout)
+    if config.compile:
+        trained.compile()
+    groups = parameter_groups(
+        trained,
+        lr=config.lr,
+        head_lr=config.head_lr,
+        layer_decay=config.layer_decay,
+        weight_decay=config.weight_decay,
+    )
+    optimizer = create_optimizer(config.optimizer, groups, fused=job.runtime.device.type == "cuda")
+    fp16 = job.runtime.precision == "fp16"
+    scaler = torch.amp.GradScaler(job.runtime.device.type, enabled=fp16)
+    return Learner(trained, optimizer, scaler, AveragedModel(trained, use_buffers=True), history)

@@ -1,0 +1,288 @@
+"""How the job of a run comes about: drafted and started, reopened, or told by the leader."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xception_cli.check.page import issues_csv
+from xception_cli.check.report import CheckReport
+from xception_cli.check.run import report_on
+from xception_cli.check.survey import Survey
+from xception_cli.config import TrainConfig, read_toml, resolve_resumed, to_toml
+from xception_cli.console import say, screen, show
+from xception_cli.data.assign import make_split
+from xception_cli.data.fixes import CONFLICTING, LEAK
+from xception_cli.data.folder import DataFolder
+from xception_cli.data.images import inspect_all
+from xception_cli.data.split import Split, match_split, read_split, write_split
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.files import write_durably
+from xception_cli.model.network import build_seeded_network
+from xception_cli.model.weights import PretrainedWeights, load_pretrained
+from xception_cli.rundir import RunDir, choose_run_path, make_run, write_json
+from xception_cli.runtime import Runtime, versions
+from xception_cli.training.budget import Budget
+from xception_cli.training.job import Job, weights_info
+from xception_cli.training.plan import make_plan
+from xception_cli.training.together import check_processes
+
+
+def draft_job(config: TrainConfig, survey: Survey, runtime: Runtime, output: Path | None) -> Job:
+    """Draft a new run: split the data, decide the plan, get the weights; write nothing.
+
+    Args:
+        config: The settings.
+        survey: Of the data folder, from `survey_for_training`.
+        runtime: Where to compute.
+        output: The run folder; None means `runs/<data folder name>`.
+
+    Raises:
+        XceptionError: See `errors.py`.
+    """
+    folder = survey.folder
+    run = RunDir(choose_run_path(folder.root, output))
+    split = make_split(
+        folder,
+        [look.inspection for look in survey.looks],
+        seed=config.seed,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        alike=survey.groups,
+        group_by=config.group_by,
+        split_file=None if config.split_file is None else Path(config.split_file),
+        fixes=survey.fixes,
+        strict=config.strict,
+    )
+    plan = make_plan(config, runtime, split.counts("train"), len(split.of("val")))
+    pretrained = None if config.weights == "none" else load_pretrained(config.weights)
+    check_processes(plan.config, runtime, split)
+    config = plan.config.replace(data=str(folder.root.absolute()), **_absolute(vars(config)))
+    job = _job(config, run, runtime, folder, split, pretrained, plan.reasons)
+    return replace(job, report=report_on(survey))
+
+
+def start_job(job: Job, output: Path | None, origins: Mapping[str, str]) -> Job:
+    """Make the run folder of a drafted job, and say what will be done.
+
+    Args:
+        job: From `draft_job`.
+        output: As it was given there.
+        origins: Where each setting that is not a default came from, for the screen.
+
+    Raises:
+        UsageError: `output` holds something by now.
+        MachineError: The folder cannot be made or written.
+    """
+    run = make_run(job.root, output)
+    screen.log_to(run.log)
+    describe_job(job, origins)
+    write_split(job.split, run.split)
+    if job.report is not None:
+        write_durably(run.issues, issues_csv(job.report))
+    write_durably(run.config, to_toml(job.config).encode())
+    write_json(run.info, _run_info(job))
+    return replace(job, run=run)
+
+
+def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings that a run goes on with.
+
+    Args:
+        run: The run.
+        flags: Settings given on the command line; `None` was not given.
+
+    Raises:
+        UsageError: A flag contradicts the run; shows the difference.
+    """
+    saved = TrainConfig(**read_toml(run.config))
+    if flags.get("data") is not None:
+        flags = {**flags, "data": str(Path(flags["data"]).absolute())}
+    flags = {**flags, **_absolute(flags)}
+    if flags.get("classes") is not None and saved.classes is None:
+        saved = saved.replace(classes=flags["classes"])
+    # `auto` asks for nothing in particular
+    flags = {name: value for name, value in flags.items() if value != "auto"}
+    config = resolve_resumed(saved, flags)
+    if saved.budget is not None and config.epochs != saved.epochs:
+        raise UsageError(
+            f"epochs is {config.epochs}, but the run has a budget of {saved.budget}, which decides "
+            "how many there are",
+            hint="leave --epochs out, or start a new run",
+        )
+    if config.epochs < saved.epochs:
+        raise UsageError(
+            f"epochs is {config.epochs}, but the run was started with {saved.epochs}",
+            hint="a larger --epochs extends a run; a smaller one needs a new run",
+        )
+    return config
+
+
+def reopen_job(config: TrainConfig, folder: DataFolder, runtime: Runtime, run: RunDir) -> Job:
+    """Go on with a run, if the data is the same as when it was started.
+
+    Raises:
+        ArtifactError: Images, classes or weights are not the same; lists the differences.
+    """
+    info = run.read_info()
+    before, now = info.get("processes", 1), runtime.processes.count
+    if before != now:
+        raise UsageError(
+            f"the run was started with {before} processes, and this is {now}",
+            hint=f"torchrun --nproc-per-node {before}" if before > 1 else "leave torchrun out",
+        )
+    paths = [folder.root / image.path for image in folder.images]
+    saved = read_split(run.split, info["classes"])
+    split = match_split(saved, folder, inspect_all(paths, decoded=False))
+    pretrained = None if config.weights == "none" else load_pretrained(config.weights)
+    if pretrained is not None and pretrained.digest != info["weights"]["digest"]:
+        raise ArtifactError(
+            f"{show(config.weights)} holds other weights than the run was started with: "
+            f"{pretrained.digest[:16]}…, then {show(info['weights']['digest'])[:16]}…",
+            hint="put the file back, or start a new run without --resume",
+        )
+    screen.log_to(run.log)
+    say(f"going on with {show(run.path)}")
+    for partial in run.path.glob("*.partial"):  # of a process that was killed while it wrote
+        partial.unlink(missing_ok=True)
+    write_json(run.info, info | {"process": os.getpid()})
+    run.result.unlink(missing_ok=True)
+    write_durably(run.config, to_toml(config).encode())
+    job = _job(config, run, runtime, folder, split, pretrained)
+    if "timed" not in info:
+        return job
+    budget = Budget(run, info["timed"])
+    return replace(job, config=config.replace(views=budget.views), budget=budget)
+
+
+def share_job(job: Job | None, runtime: Runtime) -> Job:
+    """Make the leader's job in each process.
+
+    Args:
+        job: In the leader, started or reopened; None in the others.
+        runtime: Of this process.
+
+    Raises:
+        XceptionError: See `errors.py`.
+    """
+
+    def tell() -> tuple[TrainConfig, RunDir, DataFolder, Split]:
+        if job is None:
+            raise TypeError("the leader has no job")
+        return job.config, job.run, job.folder, job.split
+
+    config, run, folder, split = runtime.processes.once(tell)
+    if job is not None:
+        return job
+    pretrained = None if config.weights == "none" else load_pretrained(config.weights)
+    return _job(config, run, runtime, folder, split, pretrained)
+
+
+def _absolute(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings that name files, so that they are found from any folder."""
+    files = {name: settings.get(name) for name in ("weights", "split_file", "fixes")}
+    return {
+        name: value if value in {"imagenet", "none"} else str(Path(value).absolute())
+        for name, value in files.items()
+        if value is not None
+    }
+
+
+def _job(
+    config: TrainConfig,
+    run: RunDir,
+    runtime: Runtime,
+    folder: DataFolder,
+    split: Split,
+    pretrained: PretrainedWeights | None,
+    reasons: tuple[str, ...] = (),
+) -> Job:
+    network = build_seeded_network(len(split.classes), config.seed)
+    if pretrained is not None:
+        network.load_state_dict({**network.state_dict(), **pretrained.backbone})
+    return Job(
+        config=config,
+        run=run,
+        runtime=runtime,
+        folder=folder,
+        split=split,
+        pretrained=pretrained,
+        network=runtime.place(network).eval(),
+        preprocessing=Preprocessing.for_size(config.image_size),
+        reasons=reasons,
+    )
+
+
+def describe_job(job: Job, origins: Mapping[str, str]) -> None:
+    """Say what will be done, and why.
+
+    Args:
+        job: From `draft_job`.
+        origins: Where each setting that is not a default came from.
+    """
+    split, folder = job.split, job.folder
+    counts = ", ".join(f"{n} {name}" for name, n in job.images._asdict().items() if n)
+    names = ", ".join(show(name) for name in split.classes[:20])
+    more = f" and {len(split.classes) - 20} more" if len(split.classes) > 20 else ""
+    say(f"data      {show(folder.root)}: {len(split.classes)} classes, {counts} images")
+    say(f"classes   {names}{more}")
+    if folder.ignored:
+        say(f"          {folder.describe_ignored()}")
+    source = "random, as --weights none asks" if job.pretrained is None else job.pretrained.source
+    say(f"weights   {show(source)}")
+    say(f"device    {job.runtime.describe()}")
+    for name, origin in origins.items():
+        if name not in {"data", "classes"}:
+            say(f"setting   {name} = {show(getattr(job.config, name))} ({show(origin)})")
+    for reason in job.reasons:
+        say(f"plan      {reason}")
+    for warning in (*_check_warnings(job.report), *split.warnings):
+        say(f"warning   {warning}")
+
+
+def _check_warnings(report: CheckReport | None) -> list[str]:
+    """Return what the data check warns of, but for what the split says in its own words."""
+    told = {CONFLICTING, LEAK, "missing in split"}
+    problems = [] if report is None else report.of("warning")
+    return [problem.summary for problem in problems if problem.name not in told]
+
+
+def _run_info(job: Job) -> dict[str, Any]:
+    return {
+        "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "process": os.getpid(),
+        "command": " ".join(show(part) for part in ["xception", *sys.argv[1:]]),
+        "versions": versions(),
+        "git_commit": _git_commit(),
+        "device": str(job.runtime.device),
+        "precision": job.runtime.precision,
+        "threads": torch.get_num_threads(),
+        "processes": job.runtime.processes.count,
+        "data": job.config.data,
+        "data_fingerprint": job.split.fingerprint,
+        "classes": list(job.split.classes),
+        "images": {name: len(job.split.of(name)) for name in ("train", "val", "test", "out")},
+        "weights": weights_info(job.pretrained),
+    }
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the user's own repository, if the run is started in one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
