@@ -94,9 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except XceptionError as error:
         if debug:
             traceback.print_exc()
-        # Of what ends all processes of a training at once, one of them tells.
-        if is_leader() or not isinstance(error, (StoppedError, DivergedError)):
-            fail(error.message, error.hint)
+        if not is_leader() and isinstance(error, (StoppedError, DivergedError, UsageError)):
+            sys.exit(0)  # all processes of a training end so; the first one tells, and fails
+        fail(error.message, error.hint)
         sys.exit(error.exit_code)
     except OSError as error:
         if debug:

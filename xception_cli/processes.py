@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from xception_cli.console import started_by_torchrun
+from xception_cli.console import show, started_by_torchrun
 from xception_cli.errors import MachineError
 
 T = TypeVar("T")
 
 # One that dies is noticed at once, by its closed connection; these are for one that hangs.
 _PATIENCE = timedelta(minutes=5)  # in what all do together
-_LEADER_PATIENCE = timedelta(hours=12)  # with the leader, which may look at 200,000 files
+_LONG_PATIENCE = timedelta(hours=12)  # where one may look at 200,000 files first
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Processes:
         local_rank: Its number on this machine.
         local_count: How many there are on this machine.
         nccl: What GPUs talk through; None on CPUs, where gloo does it all.
-        waiting: What the others hear the leader through; None where it is alone.
+        waiting: For what may take long; None where it is alone.
     """
 
     rank: int = 0
@@ -61,6 +61,11 @@ class Processes:
         distributed.broadcast_object_list(box, src=0, group=self.waiting)
         return box[0]  # type: ignore[return-value]
 
+    def wait(self) -> None:
+        """Go on when all are here; one may be at something long."""
+        if self.count > 1:
+            distributed.barrier(group=self.waiting)
+
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all processes; the tensor itself may be changed."""
         if self.count > 1:
@@ -75,11 +80,7 @@ class Processes:
         distributed.all_reduce(values, op=distributed.ReduceOp.MAX)
         return values.tolist()
 
-    def wait(self) -> None:
-        """Go on when all are here."""
-        self.largest(0)
-
-    def part(self) -> None:
+    def separate(self) -> None:
         """Go separate ways, all at once."""
         if self.count > 1:
             distributed.destroy_process_group()
@@ -100,6 +101,8 @@ def joined_processes() -> Iterator[Processes]:
         return
     if not distributed.is_available() or not distributed.is_gloo_available():
         raise MachineError("this build of torch cannot join processes", hint="leave torchrun out")
+    # Ignite (0.5.5) takes it for granted in a job of SLURM.
+    os.environ.setdefault("SLURM_LOCALID", os.environ["LOCAL_RANK"])
     distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield Processes(
@@ -107,12 +110,13 @@ def joined_processes() -> Iterator[Processes]:
             count=distributed.get_world_size(),
             local_rank=int(os.environ["LOCAL_RANK"]),
             local_count=int(os.environ["LOCAL_WORLD_SIZE"]),
-            waiting=distributed.new_group(backend="gloo", timeout=_LEADER_PATIENCE),
+            waiting=distributed.new_group(backend="gloo", timeout=_LONG_PATIENCE),
         )
     except RuntimeError as error:
-        if "by peer" not in str(error):  # gloo (torch 2.14): "Connection closed by peer", or reset
+        gloo = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting")
+        if not isinstance(error, distributed.DistError) and not any(s in str(error) for s in gloo):
             raise
         raise MachineError(
-            "another process of this training has ended; it says why",
-            hint="when that is mended, go on with --resume",
+            f"another process of this training has ended or hangs: {show(error)}",
+            hint="torchrun names it; when that is mended, go on with --resume",
         ) from error

@@ -133,6 +133,11 @@ def decide_runtime(
     if chosen.type == "cuda":
         torch.backends.cudnn.benchmark = not deterministic
         if processes.count > 1:
+            if not distributed.is_nccl_available():
+                raise MachineError(
+                    "this build of torch has no NCCL, through which GPUs talk",
+                    hint="leave torchrun out",
+                )
             torch.cuda.set_device(chosen)
             processes = replace(processes, nccl=distributed.new_group(backend="nccl"))
     return Runtime(chosen, precision, deterministic, processes)

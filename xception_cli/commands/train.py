@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.config import TrainConfig, flag, resolve, setting_type
-from xception_cli.console import emit, is_leader, quoted, say
+from xception_cli.console import emit, is_leader, quoted, say, started_by_torchrun
 from xception_cli.errors import UsageError
 from xception_cli.recipes import find_config
 
@@ -88,11 +88,11 @@ def train(
     """Train a classifier on a folder of photos."""
     from xception_cli.rundir import choose_run_path, find_run
 
-    if not is_leader():  # it is told the rest
+    if not is_leader():  # it is told everything
         from xception_cli.training.run import run_training
 
         if not plan:
-            run_training(resolve(flags, None if config is None else find_config(config)))
+            run_training(resolve({}, None))
         return
     run = survey = None
     if resume is not None:
@@ -114,7 +114,8 @@ def train(
             from xception_cli.training.handlers import require_tensorboard
 
             require_tensorboard()
-        survey = survey_data(settings.config)
+        if not started_by_torchrun():  # else the others would wait for it before they are joined
+            survey = survey_data(settings.config)
 
     from xception_cli.training.run import plan_training, run_training
 

@@ -151,9 +151,9 @@ class KeyedBatches(Sampler[list[Key]]):
     def _bounds(self) -> list[int]:
         bounds = list(range(0, self.count, self.batch_size))
         last = self.count - bounds[-1] if bounds else 0
-        # Batch statistics of a single picture are worthless: it joins the batch before it. And
-        # each process needs a picture.
-        least = (2 if self.shuffle else 1) * self.processes.count
+        # Batch statistics of a single picture are worthless: it joins the batch before it. So do
+        # fewer than there are processes: each needs one.
+        least = max(2 if self.shuffle else 1, self.processes.count)
         if len(bounds) > 1 and last < least:
             bounds.pop()
         return bounds

@@ -20,7 +20,8 @@ from xception_cli.files import write_durably
 from xception_cli.model.network import FEATURES, FIRST_TRAINED, STEPS, Segment, build_network, pool
 from xception_cli.runtime import Runtime, key
 
-BLOCK = BATCH  # pictures per commit; fixed, so that a resumed pass computes the same batches
+# Pictures per commit, for each process; fixed, so that a resumed pass computes the same batches.
+BLOCK = BATCH
 
 Array = np.ndarray[Any, Any]
 
@@ -126,6 +127,7 @@ def compute_pooled(network: Segment, inputs: PictureInputs | FeatureInputs, what
                 activations = network(batch.values)
             pooled[batch.indices.numpy()] = pool(activations).cpu().numpy()
             bar.advance(len(batch.indices) * processes.count)
+            processes.wait()  # nobody is far behind at the end
     # What another process computed is 0 here.
     return processes.total(torch.from_numpy(pooled)).numpy()
 
@@ -151,11 +153,12 @@ def compute_store(
         name: Of the store in it, `train` or `val`.
         prefix: The frozen part, in eval mode.
         rest: From the cut to `conv4`, in eval mode.
-        centre: The pictures in order, in batches of `BLOCK`, with the evaluation transform.
+        centre: The pictures in order, in batches of `BLOCK`, for each process, with the evaluation
+            transform.
         random: The same with the training transform, for the views behind the first.
         views: How many in all.
         another: Asked after each view but the last whether there is to be another one; told how
-            many there are, and how many pictures this process has computed.
+            many there are, and how many pictures were computed.
 
     Returns:
         The store, and the pooled features `(pictures, 2048)` of the first view, float32.
@@ -177,7 +180,7 @@ def compute_store(
     done = json.loads(note.read_text())["blocks"] if note.is_file() else 0
     computed = 0
     with screen.bar(f"computing features ({name})", count * views) as bar:
-        bar.advance(min(done * BLOCK, count * views))
+        bar.advance(min(done * centre.batches.batch_size, count * views))
         for view in range(done // blocks, views):
             if 0 < view < views and not another(view, computed):
                 views = view

@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -96,8 +97,21 @@ def attach_train_loss(trainer: Engine, device: torch.device) -> Average:
     return metric
 
 
+def train_loss_state(metric: Average) -> Mapping[str, Any]:
+    """Return the state of `attach_train_loss`'s metric in each process; all must ask together."""
+    # On the CPU: between processes, a tensor of a GPU would open that GPU in each of them.
+    held = copy(metric)
+    held.accumulator = metric.accumulator.cpu()
+    return held.state_dict()
+
+
 def attach_finite_check(
-    trainer: Engine, *, every: int, device: torch.device, rate: Callable[[], float]
+    trainer: Engine,
+    *,
+    every: int,
+    device: torch.device,
+    rate: Callable[[], float],
+    processes: Processes = ALONE,
 ) -> None:
     """On a GPU, look every few iterations whether all losses and gradients were finite."""
     if device.type == "cpu":  # the step itself looks, at no cost
@@ -111,7 +125,7 @@ def attach_finite_check(
 
     @trainer.on(Events.ITERATION_COMPLETED(every=every) | Events.EPOCH_COMPLETED)
     def _check(engine: Engine) -> None:
-        if not finite:
+        if processes.largest(int(not finite))[0]:
             last = engine.state.iteration
             first = max(1, last - every + 1)
             raise DivergedError(

@@ -108,10 +108,10 @@ class Job:
         )
 
     def in_order(self, split: str) -> KeyedBatches:
-        """Return a split in its order, in batches of `BLOCK`."""
+        """Return a split in its order, in batches of `BLOCK` for each process."""
         return KeyedBatches(
             len(self.split.of(split)),
-            BLOCK,
+            BLOCK * self.runtime.processes.count,
             seed=self.config.seed,
             shuffle=False,
             processes=self.runtime.processes,

@@ -23,7 +23,7 @@ from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import inspect_all
 from xception_cli.data.split import Split, match_split, read_split, write_split
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.files import write_durably
 from xception_cli.model.network import build_seeded_network
 from xception_cli.model.weights import PretrainedWeights, load_pretrained
@@ -141,6 +141,7 @@ def reopen_job(config: TrainConfig, folder: DataFolder, runtime: Runtime, run: R
     paths = [folder.root / image.path for image in folder.images]
     saved = read_split(run.split, info["classes"])
     split = match_split(saved, folder, inspect_all(paths, decoded=False))
+    check_processes(config, runtime, split)
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
     if pretrained is not None and pretrained.digest != info["weights"]["digest"]:
         raise ArtifactError(
@@ -181,6 +182,12 @@ def share_job(job: Job | None, runtime: Runtime) -> Job:
     config, run, folder, split = runtime.processes.once(tell)
     if job is not None:
         return job
+    if runtime.precision != config.precision:
+        raise MachineError(
+            f"this process would compute in {runtime.precision}, the first one in "
+            f"{config.precision}",
+            hint="--precision fp32, or machines of one kind",
+        )
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
     return _job(config, run, runtime, folder, split, pretrained)
 

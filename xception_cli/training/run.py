@@ -62,7 +62,7 @@ def run_training(
         tensorboard: Log the epochs for TensorBoard too; a resumed run that did so goes on with it.
 
     Returns:
-        What it left; None in a process that does not lead, which is told all but the settings.
+        What it left; None in a process that does not lead, which is told all of the above.
 
     Raises:
         XceptionError: See `errors.py`; what was saved before is intact.
@@ -71,13 +71,13 @@ def run_training(
     if tensorboard:
         handlers.require_tensorboard()
     with ExitStack() as held:
-        processes = held.enter_context(joined_processes())
-        if resume is not None and processes.leads:
-            held.enter_context(resume.lock())  # before anything in it is read or written
         try:
-            return _run_locked(
-                settings, survey, output, resume, flags or {}, tensorboard, processes, held
-            )
+            with joined_processes() as processes:
+                if resume is not None and processes.leads:
+                    held.enter_context(resume.lock())  # before anything in it is read or written
+                return _run_locked(
+                    settings, survey, output, resume, flags or {}, tensorboard, processes, held
+                )
         except XceptionError as error:
             say(f"error: {error.message}", log_only=True)  # the screen gets it from the caller
             raise
@@ -223,7 +223,7 @@ def _train(job: Job, stop: StopSignals) -> TrainResult | None:
     if training.train is not None and training.val is not None:
         with job.phase("fine-tuning"):
             _fine_tune(job, training.train, training.val, history, states, saved, stop)
-    job.runtime.processes.part()
+    job.runtime.processes.separate()
     if not job.leads:
         return None
     states.keep(1)
@@ -274,10 +274,11 @@ def _fine_tune(
     def save_state(phase: str) -> None:
         state = learner.state() | {
             "max_epochs": trainer.state.max_epochs,
-            "train_loss": train_loss.state_dict(),  # of each process: all come here together
+            "train_loss": handlers.train_loss_state(train_loss),
         }
         if job.leads:
             states.save(state, iteration=trainer.state.iteration, phase=phase)
+        processes.wait()  # torchrun ends the leader when another one ends before it
 
     with (
         screen.bar("fine-tuning", config.epochs, "epochs", heartbeat=False) as epochs,
@@ -291,7 +292,11 @@ def _fine_tune(
         handlers.attach_ema(trainer, learner.ema, learner.trained, config.ema)
         train_loss = handlers.attach_train_loss(trainer, job.runtime.device)
         handlers.attach_finite_check(
-            trainer, every=every, device=job.runtime.device, rate=lambda: learner.learning_rate
+            trainer,
+            every=every,
+            device=job.runtime.device,
+            rate=lambda: learner.learning_rate,
+            processes=processes,
         )
         handlers.attach_pending_state(trainer, save_state)
         handlers.attach_validation(trainer, evaluator, val, support=support, top_k=job.top_k)
@@ -331,7 +336,9 @@ def _fine_tune(
             except (DataError, MachineError):
                 # A picture or a worker is gone. Ignite (0.5.5) fetches a batch before it counts
                 # the iteration, so what was trained so far is whole.
-                if trainer.state.iteration % len(train) and processes.count == 1:
+                if processes.count > 1:  # the others are elsewhere: no state can be put together
+                    raise
+                if trainer.state.iteration % len(train):
                     save_state("train")
                 if stop.requested is not None:  # the signal that stops us may take the workers too
                     raise handlers.stopped(stop, trainer) from None

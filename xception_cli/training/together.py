@@ -37,6 +37,12 @@ def check_processes(config: TrainConfig, runtime: Runtime, split: Split) -> None
             f"{processes.count} processes",
             hint=hint,
         )
+    if config.weights == "none" and config.accumulate > 1:
+        raise UsageError(
+            f"--weights none trains batch norm, which --accumulate {config.accumulate} pieces "
+            f"cannot share between {processes.count} processes",
+            hint="--accumulate 1, and a smaller --batch-size if memory is short",
+        )
     if config.unfreeze in {"exit", "middle"} and processes.local_count < processes.count:
         raise UsageError(
             f"--unfreeze {config.unfreeze} keeps activations in a file, which processes of several "
