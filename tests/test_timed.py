@@ -147,7 +147,10 @@ def test_the_result_of_a_run_says_how_many_epochs_there_were(cut: RunDir) -> Non
     assert read_json(cut.result)["epochs"] == 3
 
 
-@pytest.mark.parametrize(("iteration", "whole"), [(5, 1), (2, 0)], ids=["second", "first"])
+@pytest.mark.parametrize(
+    ("iteration", "whole"),
+    [pytest.param(5, 1, id="second", marks=pytest.mark.slow), pytest.param(2, 0, id="first")],
+)
 def test_when_time_is_up_inside_an_epoch_the_best_model_so_far_is_the_result(
     settings: dict[str, Any],
     clock: Clock,
@@ -224,6 +227,7 @@ def test_a_killed_run_goes_on_with_its_decisions_to_the_same_bytes(
     assert len(rows(run)) == 3
 
 
+@pytest.mark.slow
 def test_a_killed_run_whose_time_runs_short_does_fewer_epochs_yet(
     settings: dict[str, Any], cut: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,7 +252,13 @@ def test_a_killed_run_whose_time_runs_short_does_fewer_epochs_yet(
     assert outcome(run) != outcome(cut)
 
 
-@pytest.mark.parametrize("iteration", [5, 2], ids=["in the second epoch", "in the first epoch"])
+@pytest.mark.parametrize(
+    "iteration",
+    [
+        pytest.param(5, id="in the second epoch", marks=pytest.mark.slow),
+        pytest.param(2, id="in the first epoch"),
+    ],
+)
 def test_a_run_that_is_killed_in_the_evaluation_when_its_time_is_up_only_evaluates(
     settings: dict[str, Any], clock: Clock, monkeypatch: pytest.MonkeyPatch, iteration: int
 ) -> None:

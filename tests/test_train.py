@@ -88,7 +88,7 @@ def test_a_run_that_stops_at_the_probe_has_no_training_state(settings: dict[str,
     assert result.kept == "the linear probe"
 
 
-@pytest.mark.parametrize("unfreeze", ["head", "exit", "all"])
+@pytest.mark.parametrize("unfreeze", ["head", "exit", pytest.param("all", marks=pytest.mark.slow)])
 def test_the_kept_model_is_calibrated_and_its_file_evaluates_to_the_same_bytes(
     settings: dict[str, Any], unfreeze: str
 ) -> None:
@@ -120,7 +120,9 @@ def test_the_config_of_a_run_repeats_it_byte_for_byte_whatever_the_workers(
     assert other.metrics.read_bytes() != first.metrics.read_bytes()
 
 
-@pytest.mark.parametrize("unfreeze", ["exit", "middle", "all"])
+@pytest.mark.parametrize(
+    "unfreeze", ["exit", pytest.param("middle", marks=pytest.mark.slow), "all"]
+)
 def test_fine_tuning_changes_what_it_trains_and_nothing_else(
     settings: dict[str, Any], random_weights: Path, unfreeze: str
 ) -> None:
