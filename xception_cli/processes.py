@@ -72,13 +72,13 @@ class Processes:
             distributed.all_reduce(values, group=self.nccl if values.is_cuda else None)
         return values
 
-    def largest(self, *numbers: int) -> list[int]:
-        """Return the largest of each number over all processes."""
+    def largest(self, number: int) -> int:
+        """Return the largest of a number over all processes."""
         if self.count == 1:
-            return list(numbers)
-        values = torch.tensor(numbers)
-        distributed.all_reduce(values, op=distributed.ReduceOp.MAX)
-        return values.tolist()
+            return number
+        value = torch.tensor(int(number))
+        distributed.all_reduce(value, op=distributed.ReduceOp.MAX)
+        return int(value)
 
     def separate(self) -> None:
         """Go separate ways, all at once."""

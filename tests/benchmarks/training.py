@@ -13,10 +13,8 @@ from pathlib import Path
 
 import materials
 import numpy as np
-import torch
 from baselines import Timm, Tutorial, lacks_bf16
 from harness import Case, Step, missing, run
-from torch.optim.swa_utils import AveragedModel
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -70,10 +68,10 @@ def ours(options: Namespace, unfreeze: str) -> Step:
     """Train as `run_training` does: its inputs, step and moving average."""
     import product
 
-    from xception_cli.model.network import cut, parameter_groups
     from xception_cli.training.baseline import prepare
     from xception_cli.training.engines import create_trainer
     from xception_cli.training.handlers import attach_ema
+    from xception_cli.training.learner import create_learner
     from xception_cli.training.scores import History
 
     job = product.create_job(
@@ -85,18 +83,11 @@ def ours(options: Namespace, unfreeze: str) -> Step:
         batch_size=options.batch_size,
     )
     inputs, config = prepare(job, History()).train, job.config
-    _, trained = cut(job.network, unfreeze, dropout=config.dropout)
-    groups = parameter_groups(
-        trained,
-        lr=config.lr,
-        head_lr=config.head_lr,
-        layer_decay=config.layer_decay,
-        weight_decay=config.weight_decay,
-    )
+    learner = create_learner(job, History())
     trainer = create_trainer(
-        trained,
-        torch.optim.AdamW(groups, fused=job.runtime.device.type == "cuda"),
-        torch.amp.GradScaler(job.runtime.device.type, enabled=job.runtime.precision == "fp16"),
+        learner.trained,
+        learner.optimizer,
+        learner.scaler,
         runtime=job.runtime,
         label_smoothing=config.label_smoothing,
         accumulate=config.accumulate,
@@ -104,7 +95,7 @@ def ours(options: Namespace, unfreeze: str) -> Step:
         batch_norm=False,
         describe=lambda *_: "",
     )
-    attach_ema(trainer, AveragedModel(trained, use_buffers=True), trained, config.ema)
+    attach_ema(trainer, learner.ema, learner.trained, config.ema)
 
     def step() -> int:
         output = trainer.run(inputs, max_epochs=1, epoch_length=len(inputs)).output

@@ -88,11 +88,11 @@ def train(
     """Train a classifier on a folder of photos."""
     from xception_cli.rundir import choose_run_path, find_run
 
-    if not is_leader():  # it is told everything
-        from xception_cli.training.run import run_training
-
+    if not is_leader():
         if not plan:
-            run_training(resolve({}, None))
+            from xception_cli.training.run import run_training
+
+            run_training(resolve({}, None))  # the leader tells it everything
         return
     run = survey = None
     if resume is not None:

@@ -8,7 +8,6 @@ import numpy as np
 
 from xception_cli.check.shape import FEW
 from xception_cli.console import quoted, say, show
-from xception_cli.data.loading import KeyedBatches
 from xception_cli.errors import DataError
 from xception_cli.evaluation.calibration import (
     Calibration,
@@ -22,7 +21,7 @@ from xception_cli.evaluation.page import write_report
 from xception_cli.evaluation.report import headline, write_evaluation
 from xception_cli.evaluation.selection import VAL_NOTE, EvalImage, shown_folder
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
-from xception_cli.model.features import BLOCK, FeatureInputs, compute_pooled
+from xception_cli.model.features import FeatureInputs, compute_pooled
 from xception_cli.model.network import FIRST_TRAINED, Segment, fold_batch_norm
 from xception_cli.predict import Outcome
 from xception_cli.rundir import RunDir, remove_tree, write_json
@@ -163,9 +162,8 @@ def _train_features(job: Job, training: Training, history: History, bundle: Mode
         return compute_pooled(backbone, job.pictures("train"), what)
     rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
     stored = training.train
-    in_order = KeyedBatches(stored.store.count, BLOCK, shuffle=False)
     return compute_pooled(
-        rest, FeatureInputs(stored.store, stored.labels, in_order, job.runtime), what
+        rest, FeatureInputs(stored.store, stored.labels, job.in_order("train"), job.runtime), what
     )
 
 

@@ -125,7 +125,7 @@ def attach_finite_check(
 
     @trainer.on(Events.ITERATION_COMPLETED(every=every) | Events.EPOCH_COMPLETED)
     def _check(engine: Engine) -> None:
-        if processes.largest(int(not finite))[0]:
+        if processes.largest(int(not finite)):
             last = engine.state.iteration
             first = max(1, last - every + 1)
             raise DivergedError(
@@ -327,7 +327,7 @@ def attach_state_saving(
         if asked_to_stop(stop, processes):
             save("train")
             raise stopped(stop, engine)
-        if processes.largest(due)[0]:
+        if processes.largest(due):
             save("train")
             stop.save_requested, last = False, time.monotonic()
 
@@ -347,7 +347,7 @@ def attach_state_saving(
 
 def asked_to_stop(stop: StopSignals, processes: Processes) -> bool:
     """Tell whether a signal asks for the end, in this process or in another one."""
-    (number,) = processes.largest(stop.requested or 0)
+    number = processes.largest(stop.requested or 0)
     if number:  # else one that came just now, to this process alone, is for the next time
         stop.requested = number
     return number != 0

@@ -19,9 +19,7 @@ from xception_cli.data.loading import (
     PictureInputs,
     default_workers,
 )
-from xception_cli.data.split import (
-    Split,
-)
+from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.metrics import TOP
 from xception_cli.model.bundle import save_model
@@ -98,10 +96,9 @@ class Job:
             least_side=self.preprocessing.least_side,
             seed=config.seed,
         )
-        in_order = self.in_order(split)
         return PictureInputs(
             dataset,
-            self.shuffled(split) if shuffle else in_order,
+            self.shuffled(split) if shuffle else self.in_order(split),
             preprocessing=self.preprocessing,
             runtime=self.runtime,
             workers=self.workers,
