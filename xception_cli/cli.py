@@ -10,7 +10,15 @@ import typer
 from xception_cli import __version__
 from xception_cli.commands import data, measure, network, predict, train
 from xception_cli.commands.train import LATEST
-from xception_cli.console import emit, fail, is_leader, screen, show, started_by_torchrun
+from xception_cli.console import (
+    emit,
+    end_at_once,
+    fail,
+    is_leader,
+    screen,
+    show,
+    started_by_torchrun,
+)
 from xception_cli.errors import DivergedError, MachineError, StoppedError, UsageError, XceptionError
 
 app = typer.Typer(
@@ -95,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         if not is_leader() and isinstance(error, (StoppedError, DivergedError, UsageError)):
-            sys.exit(0)  # all processes of a training end so; the first one tells, and fails
+            end_at_once()  # all processes of a training end so; the first one tells, and fails
         fail(error.message, error.hint)
         sys.exit(error.exit_code)
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.config import TrainConfig, flag, resolve, setting_type
-from xception_cli.console import emit, is_leader, quoted, say, started_by_torchrun
+from xception_cli.console import emit, end_at_once, is_leader, quoted, say, started_by_torchrun
 from xception_cli.errors import UsageError
 from xception_cli.recipes import find_config
 
@@ -93,6 +93,7 @@ def train(
             from xception_cli.training.run import run_training
 
             run_training(resolve({}, None))  # the leader tells it everything
+            end_at_once()
         return
     run = survey = None
     if resume is not None:
@@ -130,3 +131,5 @@ def train(
     if result is not None:
         emit(str(result.run.path))
         say(f"next: xception eval {quoted(result.run.path)}")
+    if started_by_torchrun():
+        end_at_once()
