@@ -17,7 +17,7 @@ from xception_cli.errors import UsageError
 
 Unfreeze = Literal["auto", "head", "exit", "middle", "all"]
 Monitor = Literal["auto", "accuracy", "macro_recall"]
-Device = Literal["auto", "cpu", "cuda", "mps"]
+Device = Literal["auto", "cpu", "cuda", "gpu", "mps"]  # gpu means cuda
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["light", "none"]
 Balance = Literal["auto", "none", "loss", "sampler"]
@@ -122,8 +122,9 @@ class TrainConfig:
     )
     cache_gb: float = _setting(
         20.0,
-        "Largest size of these kept crops' activations on disk, in GB; over it there are fewer "
-        "views, or only the head is trained.",
+        "Limit on what training keeps on disk, in GB: activations of a frozen part, or decoded "
+        "images. Over it there are fewer views, or only the head is trained; keeping fewer decoded "
+        "images changes no result.",
         group="Data",
         at_least=0.0,
     )

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from xception_cli.console import show
 from xception_cli.data.folder import SUFFIXES, images_below
 from xception_cli.data.loading import (
-    BATCH,
     KeyedBatches,
     PictureDataset,
     create_loader,
@@ -164,7 +163,7 @@ def predict_images(
     top: int = 5,
     unknown: Thresholds | float | None = None,
     workers: int,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
 ) -> Iterator[Prediction]:
     """Predict what images show, batch by batch: memory does not grow with their number.
 
@@ -174,7 +173,7 @@ def predict_images(
         top: Classes to name for each, at most all of them.
         unknown: When to say that a picture is none of them, see `decide_unknown`.
         workers: Processes that decode; changes no number.
-        batch_size: Images per pass through the network.
+        batch_size: Images per pass through the network; None for what suits the device.
 
     Yields:
         One prediction per path, in order; an image that cannot be decoded gives its error.
@@ -200,7 +199,12 @@ def predict_images(
 
 
 def classify(
-    bundle: Classifier, root: Path, paths: Sequence[str], *, workers: int, batch_size: int
+    bundle: Classifier,
+    root: Path,
+    paths: Sequence[str],
+    *,
+    workers: int,
+    batch_size: int | None = None,
 ) -> Iterator[Outcome | str]:
     """Stream images through a model.
 
@@ -209,7 +213,7 @@ def classify(
         root: What the paths are relative to.
         paths: Image files.
         workers: Processes that decode.
-        batch_size: Images per pass through the network.
+        batch_size: Images per pass through the network; None for what suits the device.
 
     Yields:
         For each path, in order: what the network says, or why it says nothing.
@@ -217,6 +221,7 @@ def classify(
     Raises:
         MachineError: A process that decodes died.
     """
+    batch_size = batch_size or bundle.runtime.inference_batch
     if bundle.takes_any_size:
         batch_size = 1
     # One batch is the job of one worker, and starting it costs more than decoding here.

@@ -82,6 +82,11 @@ class RunDir:
         return self.path / "features"
 
     @property
+    def decoded(self) -> Path:
+        """Images as every epoch takes them; there only while the run trains."""
+        return self.path / "decoded"
+
+    @property
     def tensorboard(self) -> Path:
         """The live view's log; there only if `--tensorboard` asked for it."""
         return self.path / "tensorboard"

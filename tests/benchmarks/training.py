@@ -83,7 +83,7 @@ def ours(options: Namespace, unfreeze: str) -> Step:
         batch_size=options.batch_size,
     )
     inputs, config = prepare(job, History()).train, job.config
-    learner = create_learner(job, History())
+    learner = create_learner(job)
     trainer = create_trainer(
         learner.trained,
         learner.optimizer,

@@ -14,7 +14,6 @@ from xception_cli.check.store import Store, open_store
 from xception_cli.check.survey import Survey
 from xception_cli.console import say
 from xception_cli.data.loading import (
-    BATCH,
     KeyedBatches,
     PictureDataset,
     PictureInputs,
@@ -92,7 +91,8 @@ def _features(survey: Survey, seen: list[int], weights: str) -> NDArray[np.float
             network.load_state_dict({**network.state_dict(), **pretrained.backbone})
             paths = [survey.folder.images[seen[at]].path for at in missing]
             pictures = _pictures(survey, paths, runtime)
-            backbone = Segment(fold_batch_norm(runtime.place(network).eval()), "conv1", "conv4")
+            folded = fold_batch_norm(runtime.place(network).eval(), runtime.dtype)
+            backbone = Segment(folded, "conv1", "conv4")
             computed = compute_pooled(backbone.eval(), pictures, "computing features")
             _keep(store, kind, [digests[at] for at in missing], computed)
             kept = store.features(kind, digests)
@@ -115,7 +115,7 @@ def _pictures(survey: Survey, paths: list[str], runtime: Runtime) -> PictureInpu
     )
     return PictureInputs(
         dataset,
-        KeyedBatches(len(paths), BATCH, shuffle=False),
+        KeyedBatches(len(paths), runtime.inference_batch, shuffle=False),
         preprocessing=preprocessing,
         runtime=runtime,
         workers=default_workers(runtime),

@@ -8,25 +8,24 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xception_cli.console import show
 from xception_cli.data.images import PictureError, read_picture
+from xception_cli.data.kept import KeptImages
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import DataError, MachineError
 from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import Runtime, drawing_from, key
 
 Key = tuple[int, int]  # (epoch, index)
-
-# Pictures per pass through a network that is not trained. On a CPU as fast as 32, in half of the
-# memory, and a worker has its next batch ready sooner.
-BATCH = 16
 
 
 class Batch(NamedTuple):
@@ -55,6 +54,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         transform: From a picture to uint8 pixels `(3, height, width)`.
         least_side: See `images.decode`.
         seed: Of everything random.
+        kept: Keeps decoded pictures, where each is read in many epochs.
     """
 
     def __init__(
@@ -66,8 +66,10 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         *,
         least_side: int | None = None,
         seed: int = 0,
+        kept: KeptImages | None = None,
     ) -> None:
         self.root = root
+        self.kept = kept
         self.paths = list(paths)
         self.labels = list(labels)
         self.transform = transform
@@ -80,11 +82,15 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
     def __getitem__(self, at: Key) -> tuple[int, int, torch.Tensor | str]:
         epoch, index = at
         try:
-            picture = read_picture(self.root / self.paths[index], least_side=self.least_side)
+            read = partial(self._read, index)
+            picture = read() if self.kept is None else self.kept.get(index, read)
         except PictureError as error:
             return index, self.labels[index], error.message
         with drawing_from(self.seed, "augment", epoch, index):
             return index, self.labels[index], self.transform(picture)
+
+    def _read(self, index: int) -> Image.Image:
+        return read_picture(self.root / self.paths[index], least_side=self.least_side)
 
 
 def collate(samples: list[tuple[int, int, torch.Tensor | str]]) -> Batch:
@@ -177,8 +183,8 @@ class KeyedBatches(Sampler[list[Key]]):
 
 def default_workers(runtime: Runtime) -> int:
     """Return how many processes decode: enough for a GPU; few beside a network on the CPU."""
-    wanted = 8 if runtime.device.type == "cuda" else 2
-    return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
+    cores = (os.cpu_count() or 1) // runtime.processes.local_count
+    return max(1, min(16 if runtime.device.type == "cuda" else 2, cores))
 
 
 def create_loader(

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from xception_cli.console import screen, show
-from xception_cli.data.loading import BATCH
 from xception_cli.errors import DataError
 from xception_cli.evaluation.metrics import EvalFailure, EvalReport, contaminate, measure
 from xception_cli.evaluation.report import EvalRow, write_evaluation
@@ -82,7 +81,6 @@ def evaluate_images(
     *,
     name: str,
     workers: int,
-    batch_size: int = BATCH,
     note: str | None = None,
     data: str = "",
     trained_on: Sequence[EvalImage] = (),
@@ -95,7 +93,6 @@ def evaluate_images(
         images: With their labels.
         name: Of the split or folder.
         workers: Processes that decode; changes no number.
-        batch_size: Images per pass through the network.
         note: What the reader must know.
         data: The folder as it is to be shown.
         trained_on: Further images, for what accuracy would be with them.
@@ -109,7 +106,7 @@ def evaluate_images(
         MachineError: A process that decodes died.
     """
     every = [*images, *trained_on]
-    outcomes = compute_outcomes(bundle, root, every, workers=workers, batch_size=batch_size)
+    outcomes = compute_outcomes(bundle, root, every, workers=workers)
     judged, known = outcomes[: len(images)], outcomes[len(images) :]
     report, rows = report_outcomes(bundle, images, judged, name=name, note=note, data=data)
     answers = [
@@ -126,7 +123,6 @@ def compute_outcomes(
     images: Sequence[EvalImage],
     *,
     workers: int,
-    batch_size: int = BATCH,
 ) -> list[Outcome | str]:
     """Run images through a model; see `evaluate_images`.
 
@@ -137,7 +133,7 @@ def compute_outcomes(
         MachineError: A process that decodes died.
     """
     sound = [image.path for image in images if image.problem is None]
-    computed = classify(bundle, root, sound, workers=workers, batch_size=batch_size)
+    computed = classify(bundle, root, sound, workers=workers)
     outcomes: list[Outcome | str] = []
     with screen.bar("evaluating", len(images)) as bar:
         for image in images:

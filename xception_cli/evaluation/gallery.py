@@ -8,7 +8,6 @@ from PIL import Image
 
 from xception_cli.console import screen, show
 from xception_cli.data.images import PictureError, read_picture
-from xception_cli.data.loading import BATCH
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.explain import draw_heat, heat_maps
 from xception_cli.evaluation.scored import Scored
@@ -17,6 +16,7 @@ from xception_cli.model.bundle import ModelBundle
 from xception_cli.runtime import seed_everything
 
 _HOW = ("as in evaluation", "as in training", "as in training, drawn again")
+_BATCH = 16  # photos in memory at a time
 _NOTHING = Image.new("RGB", (8, 8))  # stands in a batch for a photo that is gone
 
 
@@ -35,8 +35,8 @@ def draw_cards(scored: Scored, root: Path, bundle: ModelBundle, chosen: Sequence
     cards = []
     transform = bundle.preprocessing.evaluation_transform()
     with screen.bar("drawing the report", len(chosen), heartbeat=False) as bar:
-        for start in range(0, len(chosen), BATCH):
-            batch = list(chosen[start : start + BATCH])
+        for start in range(0, len(chosen), _BATCH):
+            batch = list(chosen[start : start + _BATCH])
             pictures = [_read(root / scored.paths[index], bundle.preprocessing) for index in batch]
             pixels = torch.stack([transform(picture or _NOTHING) for picture in pictures])
             heats = heat_maps(bundle, pixels, torch.from_numpy(scored.guesses[batch]))

@@ -135,7 +135,7 @@ class ModelBundle:
 
     @cached_property
     def _parts(self) -> tuple[Segment, Segment]:
-        folded = fold_batch_norm(self.network)
+        folded = fold_batch_norm(self.network, self.runtime.dtype)
         return Segment(folded, "conv1", "conv4").eval(), Segment(folded, "head", "head").eval()
 
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:

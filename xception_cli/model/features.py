@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from xception_cli.console import screen, show
-from xception_cli.data.loading import BATCH, Inputs, Key, KeyedBatches, PictureInputs
+from xception_cli.data.loading import Inputs, Key, KeyedBatches, PictureInputs
 from xception_cli.errors import MachineError
 from xception_cli.files import write_durably
 from xception_cli.model.network import FEATURES, FIRST_TRAINED, STEPS, Segment, build_network, pool
 from xception_cli.runtime import Runtime, key
 
-# Pictures per commit, for each process; fixed, so that a resumed pass computes the same batches.
-BLOCK = BATCH
+# Batches of a GPU that are committed together: a commit waits for the disk twice.
+_BATCHES_PER_COMMIT = 16
 
 Array = np.ndarray[Any, Any]
 
@@ -145,16 +145,16 @@ def compute_store(
 ) -> tuple[FeatureStore, Array]:
     """Compute, or go on computing, the prefix's activations and the first view's pooled features.
 
-    Each block of pictures is committed by a durable note, so that a killed run goes on behind the
-    last one. Processes that train together write their parts of a block into the same file.
+    What is computed is committed by a durable note, after each batch on a CPU, so that a killed run
+    goes on behind the last one. Processes that train together write their parts of a batch into the
+    same file.
 
     Args:
         folder: Where the store lies.
         name: Of the store in it, `train` or `val`.
         prefix: The frozen part, in eval mode.
         rest: From the cut to `conv4`, in eval mode.
-        centre: The pictures in order, in batches of `BLOCK`, for each process, with the evaluation
-            transform.
+        centre: The pictures in order, with the evaluation transform.
         random: The same with the training transform, for the views behind the first.
         views: How many in all.
         another: Asked after each view but the last whether there is to be another one; told how
@@ -167,7 +167,8 @@ def compute_store(
         MachineError: The disk is too small; says how much is needed.
         DataError: A picture vanished.
     """
-    count, blocks = centre.batches.count, len(centre)
+    count, batch_size = centre.batches.count, centre.batches.batch_size
+    per_commit = _BATCHES_PER_COMMIT if centre.runtime.is_asynchronous else 1
     shape = row_shape(centre.preprocessing.image_size, prefix.steps[-1])
     note = folder / f"{name}.json"
     processes = centre.runtime.processes
@@ -177,30 +178,34 @@ def compute_store(
     pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count, FEATURES))
     if processes.leads:
         processes.wait()
-    done = json.loads(note.read_text())["blocks"] if note.is_file() else 0
+    done = json.loads(note.read_text())["images"] if note.is_file() else 0
     computed = 0
     with screen.bar(f"computing features ({name})", count * views) as bar:
-        bar.advance(min(done * centre.batches.batch_size, count * views))
-        for view in range(done // blocks, views):
+        bar.advance(min(done, count * views))
+        for view in range(done // count, views):
             if 0 < view < views and not another(view, computed):
                 views = view
                 break
             pictures = centre if view == 0 or random is None else random
-            pictures.batches.epoch, pictures.batches.start = view, done - view * blocks
-            for inputs in pictures:
+            # Whole batches only: on another device they may have another size.
+            start = (done - view * count) // batch_size
+            pictures.batches.epoch, pictures.batches.start = view, start
+            for number, inputs in enumerate(pictures, start=start + 1):
                 indices = inputs.indices.numpy()
                 with pictures.runtime.autocast():
                     activations = prefix(inputs.values)
                     if view == 0:
                         pooled[indices] = pool(rest(activations)).cpu().numpy()
                 rows[view * count + indices] = _to_bits(activations)
-                rows.flush()
-                pooled.flush()
-                done += 1
+                is_last = number == len(pictures)
+                done = view * count + (count if is_last else number * batch_size)
                 computed += len(indices) * processes.count
-                processes.wait()
-                if processes.leads:
-                    write_durably(note, json.dumps({"blocks": done}).encode())
+                if number % per_commit == 0 or is_last:
+                    rows.flush()
+                    pooled.flush()
+                    processes.wait()
+                    if processes.leads:
+                        write_durably(note, json.dumps({"images": done}).encode())
                 bar.advance(len(indices) * processes.count)
     return FeatureStore(rows[: views * count], count, views), np.array(pooled)
 

@@ -127,7 +127,7 @@ def cut(
     return prefix.eval(), trained
 
 
-def fold_batch_norm(network: nn.Module) -> nn.Module:
+def fold_batch_norm(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Return a copy for inference: each batch norm is folded into the convolution before it.
 
     In inference mode a batch norm is a scale and a shift per channel, which that convolution's
@@ -136,6 +136,8 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 
     Args:
         network: From `build_network`.
+        dtype: What autocast will compute convolutions in: it need not convert their weights in each
+            pass then, and finds the same numbers. The head stays float32.
     """
     folded = deepcopy(network).eval()
     for number in range(1, 5):
@@ -148,6 +150,9 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
         for name, layer in layers.named_children():
             if isinstance(layer, nn.BatchNorm2d):
                 _fold_pair(layers, str(int(name) - 1), name)
+    for module in folded.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(dtype)
     return folded
 
 

@@ -17,6 +17,7 @@ from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.features import FeatureInputs, compute_pooled, compute_store
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
 from xception_cli.model.probe import Probe, fit_probe
+from xception_cli.rundir import remove_tree
 from xception_cli.training.engines import create_evaluator
 from xception_cli.training.job import Job
 from xception_cli.training.scores import History, Scores, validate
@@ -50,11 +51,10 @@ def prepare(job: Job, history: History) -> Training:
         job: The run.
         history: Of a resumed run, or empty; takes the probe's score.
     """
-    if job.pretrained is None:  # features of random weights are worth nothing
-        train = job.pictures("train", augmented=True, shuffle=True)
-        return Training(train, job.pictures("val"), None, None)
+    if job.pretrained is None:  # features of random weights are useless
+        return Training(*_every_epoch(job), None, None)
     # Behind this, what is frozen is only ever computed: batch norm is folded in a copy of it.
-    network = fold_batch_norm(job.network)
+    network = fold_batch_norm(job.network, job.runtime.dtype)
     prefix, _ = cut(network, job.config.unfreeze)
     pooled: dict[str, np.ndarray[Any, Any]] = {}
     train_inputs: FeatureInputs | PictureInputs | None = None
@@ -73,9 +73,17 @@ def prepare(job: Job, history: History) -> Training:
         history.offer(0, scores, job.config.monitor)
         job.save_model(job.network.state_dict(), {"trained": "probe", "epoch": 0})
     if prefix is None:
-        train_inputs = job.pictures("train", augmented=True, shuffle=True)
-        val_inputs = job.pictures("val")
+        train_inputs, val_inputs = _every_epoch(job)
     return Training(train_inputs, val_inputs, probe, scores, pooled["train"])
+
+
+def _every_epoch(job: Job) -> tuple[PictureInputs, PictureInputs]:
+    """Return train and val for a training of all layers, which reads the images in each epoch."""
+    if job.leads:
+        remove_tree(job.run.decoded)  # of a run that was killed, perhaps half written
+    job.runtime.processes.wait()
+    train = job.pictures("train", augmented=True, shuffle=True, epochs=True)
+    return train, job.pictures("val", epochs=True)
 
 
 def _store_features(

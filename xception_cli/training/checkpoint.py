@@ -1,8 +1,10 @@
 """Training state: written durably, committed by a manifest, verified, rotated.
 
 Order of a save: state file, then its manifest (the commit marker), and only then are older states
-removed. Ignite's `Checkpoint` (0.5.5) removes before it writes, forgets its files on resume, and
-calls a failing save handler twice; so this is our own.
+removed. What is small and changes without the tensors stands in the manifest, so that the end of an
+epoch's validation does not write hundreds of megabytes again. Ignite's `Checkpoint` (0.5.5) removes
+before it writes, forgets its files on resume, and calls a failing save handler twice; so this is
+our own.
 """
 
 import io
@@ -20,8 +22,9 @@ from xception_cli.files import write_durably
 from xception_cli.model.conversion import load_torch
 from xception_cli.rundir import read_json, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 _KEEP = 2
+_NOTES = ("iteration", "phase", "history", "max_epochs")  # in version 1 they were in the state
 _NAME = re.compile(r"state-(\d{8})\.pt")
 
 
@@ -39,13 +42,13 @@ class StateStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, state: Mapping[str, Any], *, iteration: int, phase: str) -> None:
+    def save(self, state: Mapping[str, Any], *, iteration: int, notes: Mapping[str, Any]) -> None:
         """Write a state durably, then remove older ones.
 
         Args:
             state: Plain data and dense tensors only, so that it loads without running code.
             iteration: How far training is.
-            phase: `train`, or `eval_pending` when the epoch's validation is still to do.
+            notes: See `note`.
 
         Raises:
             DivergedError: A tensor is not finite; nothing is written.
@@ -58,7 +61,7 @@ class StateStore:
                 hint="a smaller --lr and --head-lr; the best model so far is kept",
             )
         buffer = io.BytesIO()  # first into memory: torch hides the errno of a full disk
-        torch.save({"schema": SCHEMA, **state, "iteration": iteration, "phase": phase}, buffer)
+        torch.save({"schema": SCHEMA, **state}, buffer)
         content = buffer.getvalue()
         try:
             self.folder.mkdir(exist_ok=True)
@@ -66,19 +69,36 @@ class StateStore:
             raise MachineError(
                 f"cannot make the folder {show(self.folder)}: {error.strerror}"
             ) from error
-        # A state of the same iteration in another phase is replaced. Its manifest stays until
-        # then: a full disk must not cost the state that is there.
-        path = self.folder / f"state-{iteration:08d}.pt"
+        # A state of the same iteration is replaced. Its manifest stays until then: a full disk must
+        # not cost the state that is there.
+        path = self._path(iteration)
         write_durably(path, content)
         manifest = {
             "schema": SCHEMA,
             "iteration": iteration,
-            "phase": phase,
+            **notes,
             "bytes": len(content),
             "sha256": sha256(content).hexdigest(),
         }
         write_json(path.with_suffix(".json"), manifest)
         self.keep(_KEEP)
+
+    def note(self, iteration: int, notes: Mapping[str, Any]) -> None:
+        """Change the notes of the state that was saved at an iteration; its tensors stay.
+
+        Args:
+            iteration: Of the state.
+            notes: JSON data: `phase` (`train`, or `eval_pending` when the epoch's validation is
+                still to do), `history` and `max_epochs`.
+
+        Raises:
+            MachineError: The disk is full or gone; the state is as it was.
+        """
+        manifest = self._path(iteration).with_suffix(".json")
+        write_json(manifest, read_json(manifest) | dict(notes))
+
+    def _path(self, iteration: int) -> Path:
+        return self.folder / f"state-{iteration:08d}.pt"
 
     def keep(self, count: int) -> None:
         """Remove all but the newest committed states, and whatever was never committed."""
@@ -136,7 +156,8 @@ class StateStore:
         if sha256(content).hexdigest() != manifest.get("sha256"):
             raise ArtifactError(f"{show(path)} is damaged (its SHA-256 differs)")
         # A run folder may come from anyone, its sums with it: nothing in a state is run.
-        return dict(load_torch(io.BytesIO(content), show(path)))
+        state = dict(load_torch(io.BytesIO(content), show(path)))
+        return state | {name: manifest[name] for name in _NOTES if name in manifest}
 
 
 def _first_not_finite(state: Any, name: str = "the training state") -> str | None:

@@ -25,6 +25,7 @@ from xception_cli.training.plan import (
 )
 
 _DECODED = 4  # pictures
+_REPEATS = 5  # on a GPU, where a call takes milliseconds
 
 
 def measure_costs(job: Job, unfreeze: str) -> Costs:
@@ -38,18 +39,21 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
     runtime, size = job.runtime, job.preprocessing.image_size
     network = deepcopy(job.network)
     batch = min(job.config.batch_size, len(job.split.of("train")))
-    shape = (batch, 3, size, size)
+    # What training will compute: cuDNN tries its algorithms once for each size.
+    passed = runtime.inference_batch if runtime.is_asynchronous else batch
+    passed = min(passed, len(job.split.of("train")))
+    shape = (max(batch, passed), 3, size, size)
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator())
     values = job.preprocessing.normalize(runtime.to_device(pixels))
     values = values.contiguous(memory_format=runtime.memory_format)
     if runtime.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    folded = fold_batch_norm(network)
+    folded = fold_batch_norm(network, runtime.dtype)
     with torch.inference_mode(), runtime.autocast():
         prefix, _ = cut(folded, unfreeze)
-        activations = values if prefix is None else prefix(values)
+        activations = values[:batch] if prefix is None else prefix(values[:batch])
         backbone = Segment(folded, "conv1", "conv4").eval()
-        features = _seconds(runtime, lambda: backbone(values)) / batch
+        features = _seconds(runtime, lambda: backbone(values[:passed])) / passed
     step = validation = 0.0
     if unfreeze != "head":
         inputs = activations.clone()  # outside of inference mode, which forbids training
@@ -64,11 +68,22 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
 
 
 def _seconds(runtime: Runtime, work: Callable[[], object]) -> float:
+    """Return what a piece of work takes; on a GPU, behind the calls that set it up.
+
+    The first call there makes the context, loads kernels and tries algorithms: it can take a
+    thousand times as long as the next.
+    """
+    repeats = 1
+    if runtime.is_asynchronous:
+        work()
+        work()
+        repeats = _REPEATS
     runtime.synchronize()
     began = time.perf_counter()
-    work()
+    for _ in range(repeats):
+        work()
     runtime.synchronize()
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) / repeats
 
 
 def _time_training(
@@ -80,7 +95,9 @@ def _time_training(
     trainer = create_trainer(
         trained,
         create_optimizer(
-            config.optimizer, [{"params": list(trained.parameters()), "lr": 1e-6}], fused=False
+            config.optimizer,
+            [{"params": list(trained.parameters()), "lr": 1e-6}],
+            fused=runtime.device.type == "cuda",
         ),
         torch.amp.GradScaler(runtime.device.type, enabled=False),
         runtime=runtime,
@@ -93,7 +110,7 @@ def _time_training(
     labels = torch.zeros(len(values), dtype=torch.int64)
     batch = Inputs(values, runtime.to_device(labels), labels)
     with torch.random.fork_rng(devices=[]):
-        trainer.run([batch])  # the first one makes the optimizer's state, and its kernels
+        trainer.run([batch])  # the first one makes the optimizer's state
         step = _seconds(runtime, lambda: trainer.run([batch]))
     trained.eval()
     with torch.inference_mode(), runtime.autocast():
@@ -135,13 +152,37 @@ def settle(job: Job, given: Collection[str], began: float) -> tuple[Job, Costs]:
         UsageError: The budget is too short; says how much is needed.
     """
     if job.config.budget is None:
-        return job, measure_costs(job, job.config.unfreeze)
+        return _measure_within_memory(job)
     rungs = ladder(job.config, given, job.runtime.device.type)
     costs = {part: measure_costs(job, part) for part in dict.fromkeys(r.unfreeze for r in rungs)}
     plan = Plan(job.config, job.reasons)
     plan = fit_budget(plan, rungs, costs, job.images, time.monotonic() - began)
     job = replace(job, config=plan.config, reasons=plan.reasons)
     return job, costs[plan.config.unfreeze]
+
+
+def _measure_within_memory(job: Job) -> tuple[Job, Costs]:
+    """Measure, and if the GPU's memory is too small for a batch compute it in twice the pieces.
+
+    Found out before the run is made, so that its settings and its plan say so.
+
+    Raises:
+        torch.OutOfMemoryError: It is too small for that, too.
+    """
+    pieces = 2 * job.config.accumulate
+    try:
+        return job, measure_costs(job, job.config.unfreeze)
+    except torch.OutOfMemoryError:
+        if pieces > job.config.batch_size or job.pretrained is None:
+            raise  # without pretrained weights the pieces' batch statistics are other numbers
+    # Behind the except block, which keeps the tensors that did not fit.
+    torch.cuda.empty_cache()
+    reason = (
+        f"computing each batch in {pieces} pieces (--accumulate {pieces}): the device's memory is "
+        "too small for larger ones"
+    )
+    job = replace(job, config=job.config.replace(accumulate=pieces), reasons=(*job.reasons, reason))
+    return job, measure_costs(job, job.config.unfreeze)
 
 
 def describe_phases(job: Job, costs: Costs) -> dict[str, str]:

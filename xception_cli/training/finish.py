@@ -94,6 +94,7 @@ def finish(job: Job, training: Training, history: History) -> TrainResult:
         reports[name] = report
     _say_result(job, training, history, kept, reports, calibration)
     remove_tree(job.run.features)
+    remove_tree(job.run.decoded)
     result = {
         "kept": kept,
         "epochs": job.epochs,
@@ -156,7 +157,7 @@ def _train_features(job: Job, training: Training, history: History, bundle: Mode
     """
     if history.best_epoch == 0 and training.pooled_train is not None:
         return training.pooled_train
-    network, what = fold_batch_norm(bundle.network), "features of the kept model"
+    network, what = fold_batch_norm(bundle.network, job.runtime.dtype), "features of the kept model"
     if not isinstance(training.train, FeatureInputs):
         backbone = Segment(network, "conv1", "conv4").eval()
         return compute_pooled(backbone, job.pictures("train"), what)

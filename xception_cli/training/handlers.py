@@ -72,13 +72,19 @@ def update_ema(ema: AveragedModel, trained: Segment, decay: float) -> None:
     """
     count = int(ema.n_averaged)
     ramped = min(decay, (1 + count) / (10 + count)) if count else 0.0
-    current = trained.state_dict(keep_vars=True)
     with torch.no_grad():
-        for name, average in ema.module.state_dict(keep_vars=True).items():
-            if average.is_floating_point():
-                average.lerp_(current[name], 1 - ramped)
-            else:
-                average.copy_(current[name])
+        current = trained.state_dict()
+        averages = ema.module.state_dict()
+        floats = [name for name, average in averages.items() if average.is_floating_point()]
+        counts = [name for name in averages if name not in floats]
+        # A few kernels on a GPU, where one for each tensor would be about 280.
+        torch._foreach_lerp_(
+            [averages[name] for name in floats], [current[name] for name in floats], 1 - ramped
+        )
+        if counts:  # batches that batch norm has seen
+            torch._foreach_copy_(
+                [averages[name] for name in counts], [current[name] for name in counts]
+            )
         ema.n_averaged += 1
 
 
@@ -143,12 +149,73 @@ def _scores(engine: Engine) -> Scores:
     return cast("Scores", engine.state.metrics["scores"])
 
 
-def attach_pending_state(trainer: Engine, save: Callable[[str], None]) -> None:
-    """Save the state before validation: a kill in it costs the validation, not the epoch."""
+BETWEEN_STATES = 15.0  # seconds
+
+
+class StateSaving:
+    """When the training state is saved: every few minutes, and at the ends of epochs.
+
+    Epochs on a GPU may take a second, and a state half of one to write: at the end of an epoch one
+    is saved only if the last one is `least` seconds old.
+
+    Args:
+        save: Saves it in a phase; without its tensors, if they are saved already.
+        every: Seconds between two states inside an epoch.
+        least: Seconds between two states at the ends of epochs.
+        processes: Those that train together, which save all at once.
+
+    Attributes:
+        validating: Whether an epoch is trained, and its validation still to do.
+    """
+
+    def __init__(
+        self,
+        save: Callable[..., None],
+        *,
+        every: float,
+        least: float = BETWEEN_STATES,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.validating = False
+        self.processes = processes
+        self._save = save
+        self._every, self._least = every, min(every, least)
+        self._last = time.monotonic()
+        self._is_saved = False  # while validating: that there is a state of this epoch's end
+
+    def is_due(self) -> bool:
+        """Tell whether it is time, by the clock of any process; all must ask together."""
+        wait = self._least if self.validating else self._every
+        return self.processes.largest(time.monotonic() - self._last > wait) > 0
+
+    def save(self) -> None:
+        """Save the state as it is, unless it is saved."""
+        if not self._is_saved:
+            self._save("eval_pending" if self.validating else "train")
+            self._last, self._is_saved = time.monotonic(), self.validating
+
+    def begin_validation(self) -> None:
+        """Save the state before validation: a kill in it costs the validation, not the epoch."""
+        self.validating = True
+        if self.is_due():
+            self.save()
+
+    def end_validation(self, *, needed: bool) -> None:
+        """Note what validation found in the state saved before it; `needed`: there must be one."""
+        self.validating = False
+        if self._is_saved:
+            self._save("train", tensors=False)
+            self._is_saved = False
+        elif needed:
+            self.save()
+
+
+def attach_pending_state(trainer: Engine, saving: StateSaving) -> None:
+    """Tell that an epoch is trained, and its validation still to do."""
 
     @trainer.on(Events.EPOCH_COMPLETED)
-    def _save(_: Engine) -> None:
-        save("eval_pending")
+    def _begin(_: Engine) -> None:
+        saving.begin_validation()
 
 
 def attach_validation(
@@ -167,14 +234,14 @@ def attach_validation(
 
 
 def attach_best_model(
-    trainer: Engine, history: History, *, monitor: str, save: Callable[[int, Scores], None]
+    trainer: Engine, history: History, *, monitor: str, hold: Callable[[int, Scores], None]
 ) -> None:
-    """Save the model when it is the best so far."""
+    """Hold the model when it is the best so far."""
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _offer(engine: Engine) -> None:
         if history.offer(engine.state.epoch, _scores(engine), monitor):
-            save(engine.state.epoch, _scores(engine))
+            hold(engine.state.epoch, _scores(engine))
 
 
 def attach_early_stopping(trainer: Engine, history: History, patience: int) -> None:
@@ -303,11 +370,9 @@ def attach_state_saving(
     trainer: Engine,
     evaluator: Engine,
     stop: StopSignals,
-    save: Callable[[str], None],
+    saving: StateSaving,
     *,
     epoch_length: int,
-    every_minutes: float,
-    processes: Processes = ALONE,
 ) -> None:
     """Save the state at epoch ends, every few minutes, and when a signal asks for it.
 
@@ -316,32 +381,33 @@ def attach_state_saving(
     A stop in the last iteration of an epoch, or in its validation, is carried out in validation,
     where the state says that it is still to do: else the epoch's validation would be lost.
     """
-    last = time.monotonic()
+    processes = saving.processes
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def _inside_epoch(engine: Engine) -> None:
-        nonlocal last
         if engine.state.iteration % epoch_length == 0:
             return
-        due = stop.save_requested or time.monotonic() - last > every_minutes * 60
         if asked_to_stop(stop, processes):
-            save("train")
+            saving.save()
             raise stopped(stop, engine)
-        if processes.largest(due):
-            save("train")
-            stop.save_requested, last = False, time.monotonic()
+        if processes.largest(stop.save_requested) or saving.is_due():
+            saving.save()
+            stop.save_requested = False
 
     @evaluator.on(Events.ITERATION_COMPLETED)
     def _inside_validation(_: Engine) -> None:
-        if asked_to_stop(stop, processes):  # `attach_pending_state` has saved
+        if asked_to_stop(stop, processes):
+            saving.save()
             raise stopped(stop, trainer)
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _after_epoch(engine: Engine) -> None:
-        nonlocal last
-        save("train")
-        stop.save_requested, last = False, time.monotonic()
-        if asked_to_stop(stop, processes):
+        is_last = bool(engine.should_terminate) or engine.state.epoch == engine.state.max_epochs
+        stopping = asked_to_stop(stop, processes)
+        wanted = processes.largest(stop.save_requested) > 0
+        saving.end_validation(needed=is_last or stopping or wanted)
+        stop.save_requested = False
+        if stopping:
             raise stopped(stop, engine)
 
 

@@ -13,6 +13,7 @@ from xception_cli.check.report import CheckReport
 from xception_cli.config import TrainConfig
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder
+from xception_cli.data.kept import KeptImages, fraction_to_keep
 from xception_cli.data.loading import (
     KeyedBatches,
     PictureDataset,
@@ -23,12 +24,11 @@ from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.metrics import TOP
 from xception_cli.model.bundle import save_model
-from xception_cli.model.features import BLOCK
 from xception_cli.model.weights import PretrainedWeights
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, versions
 from xception_cli.training.budget import Budget
-from xception_cli.training.plan import Images, class_weights
+from xception_cli.training.plan import Images, class_weights, decoded_bytes
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,27 @@ class Job:
         return torch.tensor([image.label for image in self.split.of(split)])
 
     def pictures(
-        self, split: str, *, augmented: bool = False, shuffle: bool = False
+        self, split: str, *, augmented: bool = False, shuffle: bool = False, epochs: bool = False
     ) -> PictureInputs:
-        """Return the pictures of a split as inputs of the network."""
-        config = self.config
-        transform = self.preprocessing.evaluation_transform()
+        """Return the pictures of a split as inputs of the network.
+
+        Args:
+            split: Its name.
+            augmented: As in training, not as in evaluation.
+            shuffle: In the batches that training draws.
+            epochs: They are read in each epoch, so that it pays to keep them decoded.
+        """
+        config, preprocessing = self.config, self.preprocessing
+        transform, prepare = preprocessing.evaluation_transform(), preprocessing.evaluation_crop()
         if augmented:
-            transform = self.preprocessing.training_transform(
-                augment=config.augment, flip=config.flip
-            )
-        images = self.split.of(split)
+            transform = preprocessing.training_transform(augment=config.augment, flip=config.flip)
+            prepare = preprocessing.training_source
+        images, kept = self.split.of(split), None
+        if epochs:
+            needed = decoded_bytes(config, self.images.train, self.images.val)
+            fraction = fraction_to_keep(self.run.path, needed, config.cache_gb * 1e9)
+            count = int(fraction * len(images))
+            kept = KeptImages(self.run.decoded, split, prepare, count)
         dataset = PictureDataset(
             self.root,
             [image.path for image in images],
@@ -95,6 +106,7 @@ class Job:
             transform,
             least_side=self.preprocessing.least_side,
             seed=config.seed,
+            kept=kept,
         )
         return PictureInputs(
             dataset,
@@ -105,10 +117,10 @@ class Job:
         )
 
     def in_order(self, split: str) -> KeyedBatches:
-        """Return a split in its order, in batches of `BLOCK` for each process."""
+        """Return a split in its order, in batches for inference in each process."""
         return KeyedBatches(
             len(self.split.of(split)),
-            BLOCK * self.runtime.processes.count,
+            self.runtime.inference_batch * self.runtime.processes.count,
             seed=self.config.seed,
             shuffle=False,
             processes=self.runtime.processes,

@@ -1,7 +1,7 @@
 """Learner: what changes while a network is trained, and what its saved state is made of."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 from xception_cli.model.network import Segment, cut, parameter_groups
 from xception_cli.training.engines import create_optimizer
 from xception_cli.training.job import Job
-from xception_cli.training.scores import History
+from xception_cli.training.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,12 @@ class Learner:
         optimizer: Over its parameters.
         scaler: Of the loss, for fp16.
         ema: The moving average of `trained`; what is validated and kept.
-        history: What is remembered between epochs.
     """
 
     trained: Segment
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: AveragedModel
-    history: History
 
     def state(self) -> dict[str, Any]:
         """Return plain data and tensors."""
@@ -38,11 +36,10 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": self.ema.state_dict(),
-            "history": asdict(self.history),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave; the history was read before."""
+        """Put back what `state` gave."""
         self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -54,12 +51,45 @@ class Learner:
         return float(next(g["lr"] for g in self.optimizer.param_groups if g["name"] == "conv4"))
 
 
-def create_learner(job: Job, history: History) -> Learner:
+class BestModel:
+    """The best model so far: kept on the device, and written when the training state is.
+
+    So the two agree, and epochs of a second do not wait for the disk.
+
+    Args:
+        job: The run that it is written into.
+        ema: The moving average that is validated.
+    """
+
+    def __init__(self, job: Job, ema: AveragedModel) -> None:
+        self._job = job
+        self._ema = ema
+        self._held: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
+
+    def hold(self, epoch: int, scores: Scores) -> None:
+        """Take the moving average as the best model."""
+        if self._job.leads:
+            state = {name: t.clone() for name, t in self._ema.module.state_dict().items()}
+            about = {"trained": "fine-tuned", "epoch": epoch, "val_accuracy": scores.accuracy}
+            self._held = state, about
+
+    def write(self) -> None:
+        """Write the model file, unless it holds the best model already.
+
+        Raises:
+            ArtifactError: A weight is not finite; the file before stays.
+        """
+        if self._held is not None:
+            state, about = self._held
+            self._job.save_model({**self._job.network.state_dict(), **state}, about)
+            self._held = None
+
+
+def create_learner(job: Job) -> Learner:
     """Make what a training begins with: the job's network, and no step done.
 
     Args:
         job: Its config says what is trained, and how.
-        history: Of a resumed run, or empty.
     """
     config = job.config
     _, trained = cut(job.network, config.unfreeze, dropout=config.dropout)
@@ -75,4 +105,4 @@ def create_learner(job: Job, history: History) -> Learner:
     optimizer = create_optimizer(config.optimizer, groups, fused=job.runtime.device.type == "cuda")
     fp16 = job.runtime.precision == "fp16"
     scaler = torch.amp.GradScaler(job.runtime.device.type, enabled=fp16)
-    return Learner(trained, optimizer, scaler, AveragedModel(trained, use_buffers=True), history)
+    return Learner(trained, optimizer, scaler, AveragedModel(trained, use_buffers=True))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from xception_cli.config import TrainConfig, parse_duration
 from xception_cli.console import duration
+from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
 from xception_cli.model.features import activation_bytes
 from xception_cli.runtime import Runtime
@@ -100,9 +101,23 @@ def class_weights(class_counts: Sequence[int]) -> list[float]:
     return [root * sum(class_counts) / total for root in roots]
 
 
+def decoded_bytes(config: TrainConfig, train_count: int, val_count: int) -> int:
+    """Return about what the images take that are kept decoded, of 4 to 3."""
+    preprocessing = Preprocessing.for_size(config.image_size)
+    source = preprocessing.source_side**2 * 4 // 3
+    return 3 * (train_count * source + val_count * preprocessing.image_size**2)
+
+
 def disk_bytes(config: TrainConfig, train_count: int, val_count: int) -> int:
-    """Return what the kept activations take: of each view of train, and one of val."""
-    if config.unfreeze not in {"exit", "middle"}:
+    """Return what a training keeps on disk.
+
+    With a frozen part, its activations: of each view of train, and one of val. With all layers in
+    training, the decoded images, as many as `cache_gb` holds.
+    """
+    if config.unfreeze == "all":
+        decoded = decoded_bytes(config, train_count, val_count)
+        return min(decoded, int(config.cache_gb * 1e9))
+    if config.unfreeze == "head":
         return 0
     each = activation_bytes(config.image_size, config.unfreeze)
     return each * (train_count * config.views + val_count)

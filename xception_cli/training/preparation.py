@@ -245,6 +245,11 @@ def describe_job(job: Job, origins: Mapping[str, str]) -> None:
     source = "random, as --weights none asks" if job.pretrained is None else job.pretrained.source
     say(f"weights   {show(source)}")
     say(f"device    {job.runtime.describe()}")
+    if idle := job.runtime.idle_gpus():
+        say(
+            f"          {idle} more here: torchrun --nproc-per-node {idle + 1} -m xception_cli train "
+            "uses all of them"
+        )
     for name, origin in origins.items():
         if name not in {"data", "classes"}:
             say(f"setting   {name} = {show(getattr(job.config, name))} ({show(origin)})")

@@ -15,7 +15,7 @@ from xception_cli.config import ResolvedConfig, TrainConfig, parse_duration
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.data.folder import check_trainable, read_folder
 from xception_cli.data.loading import PictureInputs
-from xception_cli.errors import DataError, MachineError, XceptionError
+from xception_cli.errors import DataError, DivergedError, MachineError, XceptionError
 from xception_cli.model.features import FeatureInputs
 from xception_cli.processes import ALONE, Processes, joined_processes
 from xception_cli.rundir import RunDir, read_json
@@ -28,7 +28,7 @@ from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import describe_phases, settle
 from xception_cli.training.finish import TrainResult, finish
 from xception_cli.training.job import Job
-from xception_cli.training.learner import create_learner
+from xception_cli.training.learner import BestModel, create_learner
 from xception_cli.training.plan import Costs, expected_seconds
 from xception_cli.training.preparation import (
     describe_job,
@@ -38,7 +38,7 @@ from xception_cli.training.preparation import (
     share_job,
     start_job,
 )
-from xception_cli.training.scores import History, Scores
+from xception_cli.training.scores import History
 from xception_cli.training.stopping import StopSignals
 
 
@@ -214,7 +214,7 @@ def _start_clock(job: Job, costs: Costs, began: float) -> Job:
 def _train(job: Job, stop: StopSignals) -> TrainResult | None:
     states = StateStore(job.run.checkpoints)
     saved = job.runtime.processes.once(states.load)
-    history = History(**saved["history"]) if saved else History()
+    history = History.from_dict(saved["history"]) if saved else History()
     if (
         saved and job.budget is None and job.config.epochs > saved["max_epochs"]
     ):  # more is wanted: patience starts anew
@@ -240,7 +240,8 @@ def _fine_tune(
     stop: StopSignals,
 ) -> None:
     config, processes = job.config, job.runtime.processes
-    learner = create_learner(job, history)
+    learner = create_learner(job)
+    best = BestModel(job, learner.ema)
     paths = [image.path for image in job.split.of("train")]
 
     def describe(engine: Engine, indices: torch.Tensor) -> str:
@@ -266,20 +267,27 @@ def _fine_tune(
     every = 1 if job.runtime.device.type == "cpu" else config.log_every
     support = job.split.counts("val")
 
-    def save_best(epoch: int, scores: Scores) -> None:
-        best = {**job.network.state_dict(), **learner.ema.module.state_dict()}
-        about = {"trained": "fine-tuned", "epoch": epoch, "val_accuracy": scores.accuracy}
-        job.save_model(best, about)
-
-    def save_state(phase: str) -> None:
-        state = learner.state() | {
-            "max_epochs": trainer.state.max_epochs,
-            "train_loss": handlers.train_loss_state(train_loss),
-        }
+    def save_state(phase: str, *, tensors: bool = True) -> None:
+        iteration, epochs = trainer.state.iteration, trainer.state.max_epochs
+        notes = {"phase": phase, "history": history.to_dict(), "max_epochs": epochs}
+        if tensors:
+            state = learner.state() | {"train_loss": handlers.train_loss_state(train_loss)}
         if job.leads:
-            states.save(state, iteration=trainer.state.iteration, phase=phase)
+            best.write()
+            if tensors:
+                states.save(state, iteration=iteration, notes=notes)
+            else:
+                states.note(iteration, notes)
         processes.wait()  # torchrun ends the leader when another one ends before it
 
+    saving = handlers.StateSaving(
+        save_state,
+        every=60 * config.save_every_minutes,
+        # When its time is up, a run with a budget ends with the state of the last whole epoch.
+        least=handlers.BETWEEN_STATES if job.budget is None else 0.0,
+        **({} if job.budget is None else {"least": 0.0}),
+        processes=processes,
+    )
     with (
         screen.bar("fine-tuning", config.epochs, "epochs", heartbeat=False) as epochs,
         screen.bar("epoch", train.batches.count) as images,
@@ -298,9 +306,9 @@ def _fine_tune(
             rate=lambda: learner.learning_rate,
             processes=processes,
         )
-        handlers.attach_pending_state(trainer, save_state)
+        handlers.attach_pending_state(trainer, saving)
         handlers.attach_validation(trainer, evaluator, val, support=support, top_k=job.top_k)
-        handlers.attach_best_model(trainer, history, monitor=config.monitor, save=save_best)
+        handlers.attach_best_model(trainer, history, monitor=config.monitor, hold=best.hold)
         handlers.attach_early_stopping(trainer, history, config.patience)
         if job.budget is not None:
             handlers.attach_budget(trainer, job.budget, wanted=job.epochs)
@@ -314,15 +322,7 @@ def _fine_tune(
                     trainer, job.run.tensorboard, rate=lambda: learner.learning_rate
                 )
             )
-        handlers.attach_state_saving(
-            trainer,
-            evaluator,
-            stop,
-            save_state,
-            epoch_length=len(train),
-            every_minutes=config.save_every_minutes,
-            processes=processes,
-        )
+        handlers.attach_state_saving(trainer, evaluator, stop, saving, epoch_length=len(train))
         handlers.attach_progress(
             trainer, history, epochs, images, every=every, rate=lambda: learner.learning_rate
         )
@@ -338,11 +338,15 @@ def _fine_tune(
                 # the iteration, so what was trained so far is whole.
                 if processes.count > 1:  # the others are elsewhere: no state can be put together
                     raise
-                if trainer.state.iteration % len(train):
-                    save_state("train")
+                if trainer.state.iteration:
+                    saving.save()
                 if stop.requested is not None:  # the signal that stops us may take the workers too
                     raise handlers.stopped(stop, trainer) from None
                 raise
+            except DivergedError:
+                best.write()  # the error says that it is kept
+                raise
+        best.write()
         stop.graceful = False
         if handlers.asked_to_stop(stop, processes):  # it came behind the last look
             raise handlers.stopped(stop, trainer)

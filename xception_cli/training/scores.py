@@ -1,8 +1,9 @@
 """Scores of a validation, and the history of them that decides which model is kept."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ignite.engine import Engine
 
@@ -89,6 +90,18 @@ class History:
     epochs_without_better: int = 0
     stopped_early: bool = False
     metrics_bytes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON data, which has no infinity: None stands for it."""
+        return {
+            name: None if isinstance(value, float) and math.isinf(value) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "History":
+        """Rebuild what `to_dict` gave."""
+        return cls(**{name: value for name, value in data.items() if value is not None})
 
     def offer(self, epoch: int, scores: Scores, monitor: str) -> bool:
         """Take a model as the best one if it is; a tie goes to the lower val loss."""
