@@ -213,7 +213,7 @@ def test_other_commands_do_not_run_several_times(
         monkeypatch.setenv(name, value)
     assert call("eval") == 2
     assert capsys.readouterr().err == (
-        "error: eval is one process, but torchrun started several\n"
+        "error: torchrun is for training, it cannot start eval\n"
         "hint: xception eval, without torchrun\n"
     )
 

@@ -101,8 +101,8 @@ def is_interactive() -> bool:
 
 
 def started_by_torchrun() -> bool:
-    """Tell whether this is one of several processes of one training."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+    """Tell whether torchrun started this process: one of several of a training, or the only one."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def is_leader() -> bool:

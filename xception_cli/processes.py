@@ -45,6 +45,11 @@ class Processes:
     waiting: Any = None
 
     @property
+    def are_joined(self) -> bool:
+        """Whether torchrun started them, be it only one: all that they do together is done."""
+        return self.count > 1 or self.waiting is not None
+
+    @property
     def leads(self) -> bool:
         """Whether this is the one that decides, speaks and writes."""
         return self.rank == 0
@@ -55,7 +60,7 @@ class Processes:
         Args:
             make: Called in the leader only; what it returns must be picklable.
         """
-        if self.count == 1:
+        if not self.are_joined:
             return make()
         box = [make() if self.leads else None]
         distributed.broadcast_object_list(box, src=0, group=self.waiting)
@@ -63,18 +68,18 @@ class Processes:
 
     def wait(self) -> None:
         """Go on when all are here; one may be at something long."""
-        if self.count > 1:
+        if self.are_joined:
             distributed.barrier(group=self.waiting)
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all processes; the tensor itself may be changed."""
-        if self.count > 1:
+        if self.are_joined:
             distributed.all_reduce(values, group=self.nccl if values.is_cuda else None)
         return values
 
     def largest(self, number: int) -> int:
         """Return the largest of a number over all processes."""
-        if self.count == 1:
+        if not self.are_joined:
             return number
         value = torch.tensor(int(number))
         distributed.all_reduce(value, op=distributed.ReduceOp.MAX)
@@ -82,7 +87,7 @@ class Processes:
 
     def separate(self) -> None:
         """Go separate ways, all at once."""
-        if self.count > 1:
+        if self.are_joined:
             distributed.destroy_process_group()
 
 

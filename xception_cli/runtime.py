@@ -157,7 +157,7 @@ def decide_runtime(
         # Else "fp32" convolutions keep 10 bits of each factor (TF32) from Ampere on. The older of
         # torch's two interfaces: torch 2.11 to 2.14 refuse to read it once the newer one was used.
         torch.backends.cudnn.allow_tf32 = False
-        if processes.count > 1:
+        if processes.are_joined:
             if not distributed.is_nccl_available():
                 raise MachineError(
                     "this build of torch has no NCCL, through which GPUs talk",
@@ -205,7 +205,7 @@ def _decide_device(name: str, processes: Processes) -> torch.device:
             f"there is no {name} device on this machine; there is: {others}",
             hint="leave --device out, or --device cpu; xception env shows what torch sees",
         )
-    if processes.count == 1 or name == "cpu":
+    if not processes.are_joined or name == "cpu":
         return torch.device(name)
     there = torch.cuda.device_count() if name == "cuda" else 0
     if processes.local_count > there:

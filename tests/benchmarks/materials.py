@@ -13,20 +13,22 @@ CLASSES = ("bagel", "lemon", "pizza", "tomato")
 
 def draw_photos(root: Path, count: int, width: int, height: int) -> list[Path]:
     """Draw JPEG files with about as many bytes per pixel as a camera's, in a folder per class."""
-    paths = []
-    for number in range(count):
-        name = CLASSES[number % len(CLASSES)]
-        random = np.random.default_rng(number)
-        coarse = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        coarse[..., number % 3] //= 1 + number % len(CLASSES)  # a tint by class
-        smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-        noise = random.integers(-6, 7, (height, width, 1), dtype=np.int16)
-        pixels = np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8)
-        path = root / name / f"{number:05}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path, quality=90)
-        paths.append(path)
-    return paths
+    return [draw_photo(root, number, width, height) for number in range(count)]
+
+
+def draw_photo(root: Path, number: int, width: int, height: int) -> Path:
+    """Draw one of them."""
+    name = CLASSES[number % len(CLASSES)]
+    random = np.random.default_rng(number)
+    coarse = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    coarse[..., number % 3] //= 1 + number % len(CLASSES)  # a tint by class
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noise = random.integers(-6, 7, (height, width, 1), dtype=np.int16)
+    pixels = np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8)
+    path = root / name / f"{number:05}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=90)
+    return path
 
 
 def weights_file(options: Namespace) -> Path:

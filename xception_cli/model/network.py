@@ -84,14 +84,11 @@ class Segment(nn.Module):
             if step == "head":
                 activations = self._head(activations)
             elif step.startswith("conv"):
-                activations = self._convolve(step, activations)
+                convolution, norm = (self.get_submodule(name) for name in _MODULES[step])
+                activations = _convolve(convolution, norm, activations).relu_()
             else:
-                activations = self.get_submodule(step)(activations)
+                activations = _pass_block(self.get_submodule(step), activations)
         return activations
-
-    def _convolve(self, step: str, activations: torch.Tensor) -> torch.Tensor:
-        convolution, norm = (self.get_submodule(name) for name in _MODULES[step])
-        return functional.relu(norm(convolution(activations)), inplace=True)
 
     def _head(self, activations: torch.Tensor) -> torch.Tensor:
         pooled = pool(activations) if activations.dim() == 4 else activations
@@ -100,6 +97,44 @@ class Segment(nn.Module):
         with torch.autocast(dropped.device.type, enabled=False):
             logits: torch.Tensor = self.get_submodule("last_linear")(dropped.float())
         return logits
+
+
+def _pass_block(block: nn.Module, activations: torch.Tensor) -> torch.Tensor:
+    """Run a block as its own forward does, but for its batch norms; see `_convolve`."""
+    found, layers = activations, list(block.get_submodule("rep"))
+    for layer, following in zip(layers, [*layers[1:], None], strict=True):
+        if isinstance(following, nn.BatchNorm2d | nn.Identity):
+            found = _convolve(layer, following, found)
+        elif not isinstance(layer, nn.BatchNorm2d | nn.Identity):
+            found = layer(found)
+    if block.skip is not None:
+        activations = _convolve(
+            block.get_submodule("skip"), block.get_submodule("skipbn"), activations
+        )
+    return found.add_(activations)
+
+
+def _convolve(convolution: nn.Module, norm: nn.Module, activations: torch.Tensor) -> torch.Tensor:
+    """Run a convolution and its batch norm; in inference mode as one convolution.
+
+    There a batch norm is a scale and a shift for each channel. Put into the weights they are of the
+    size of the weights; left where they are, they read and write all activations again, forward and
+    backward, and keep a copy of them for the gradient. Gradients of all parameters are the same.
+    """
+    if not isinstance(norm, nn.BatchNorm2d) or norm.training:
+        found: torch.Tensor = norm(convolution(activations))
+        return found
+    pointwise = convolution
+    if hasattr(convolution, "pointwise"):  # a separable convolution
+        activations, pointwise = convolution.conv1(activations), convolution.pointwise
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return functional.conv2d(
+        activations,
+        pointwise.weight * scale[:, None, None, None],
+        norm.bias - norm.running_mean * scale,
+        pointwise.stride,
+        pointwise.padding,
+    )
 
 
 def pool(activations: torch.Tensor) -> torch.Tensor:

@@ -247,8 +247,8 @@ def describe_job(job: Job, origins: Mapping[str, str]) -> None:
     say(f"device    {job.runtime.describe()}")
     if idle := job.runtime.idle_gpus():
         say(
-            f"          {idle} more here: torchrun --nproc-per-node {idle + 1} -m xception_cli train "
-            "uses all of them"
+            f"          {idle} more here; to use them: torchrun --nproc-per-node {idle + 1} "
+            "-m xception_cli train"
         )
     for name, origin in origins.items():
         if name not in {"data", "classes"}:

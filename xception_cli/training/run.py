@@ -285,7 +285,6 @@ def _fine_tune(
         every=60 * config.save_every_minutes,
         # When its time is up, a run with a budget ends with the state of the last whole epoch.
         least=handlers.BETWEEN_STATES if job.budget is None else 0.0,
-        **({} if job.budget is None else {"least": 0.0}),
         processes=processes,
     )
     with (

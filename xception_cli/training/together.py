@@ -66,7 +66,7 @@ def distribute(trained: Segment, runtime: Runtime, *, batch_norm: bool) -> nn.Mo
         runtime: Where to compute.
         batch_norm: Whether its statistics are to be those of the whole batch.
     """
-    if runtime.processes.count == 1:
+    if not runtime.processes.are_joined:
         return trained
     on_gpu = runtime.device.type == "cuda"
     if batch_norm and on_gpu:

@@ -1,0 +1,438 @@
+"""A GPU: inference and training by precision, layout, batch and compiling, and what feeds them.
+
+    python tests/benchmarks/gpu.py --weights FILE --json FILE
+
+One process for all: a context, its kernels and cuDNN's choices are made once, as in a training.
+Every row is measured behind three steps that set it up; networks get batches that lie on the
+device, but for the rows that say where theirs come from. `ours` trains as `run_training` does:
+Ignite, clipping, AdamW, the moving average. A row is written as soon as it is known. On a CPU
+(`--device cpu --image-size 71`) it only shows that it runs.
+"""
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import tempfile
+import time
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import materials
+import product
+import torch
+from baselines import Timm, Tutorial, choose_device, synchronize
+from harness import _about, describe, print_table
+from torch.nn import functional
+
+from xception_cli.data.loading import Inputs
+from xception_cli.model.features import compute_pooled
+from xception_cli.model.network import Segment, cut
+from xception_cli.predict import classify
+from xception_cli.runtime import Runtime, decide_runtime
+from xception_cli.training import handlers
+from xception_cli.training.baseline import _every_epoch
+from xception_cli.training.engines import create_trainer
+from xception_cli.training.job import Job
+from xception_cli.training.learner import create_learner
+
+PHOTO = (500, 375)  # as the small files of most data sets
+
+
+class Nchw(Runtime):
+    """Our runtime in the other layout."""
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.contiguous_format
+
+
+@dataclass
+class Bench:
+    """What all rows share."""
+
+    options: Namespace
+    device: torch.device
+    runtime: Runtime
+    rows: list[dict[str, Any]]
+
+    def report(self, group: str, name: str, **found: Any) -> None:
+        row = {"group": group, "name": name, **found}
+        self.rows.append(row)
+        print(json.dumps(row), flush=True)
+
+    def measure(self, group: str, name: str, step: Callable[[], int]) -> None:
+        """Time a step that returns how many images it had, until it took a second or so."""
+        if self.options.only and self.options.only not in f"{group}: {name}":
+            return
+        try:
+            self._reset_peak()
+            began = time.perf_counter()
+            for _ in range(3):
+                count = step()
+            synchronize(self.device)
+            set_up = time.perf_counter() - began
+            rates = []
+            while sum(count * 3 / rate for rate in rates) < self.options.seconds:
+                began = time.perf_counter()
+                for _ in range(3):
+                    step()
+                synchronize(self.device)
+                rates.append(3 * count / (time.perf_counter() - began))
+            rates.sort()
+            middle = rates[len(rates) // 2]
+            self.report(
+                group,
+                name,
+                images_per_s=round(middle, 1),
+                lowest=round(rates[0], 1),
+                highest=round(rates[-1], 1),
+                set_up_s=round(set_up, 2),
+                peak_gb=self._peak(),
+            )
+        except Exception as error:  # the other rows are worth their machine
+            self.report(group, name, error=f"{type(error).__name__}: {str(error)[:300]}")
+            traceback.print_exc()
+        torch._dynamo.reset()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _reset_peak(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def _peak(self) -> float | None:
+        if self.device.type != "cuda":
+            return None
+        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+
+
+def pixels(bench: Bench, batch: int) -> torch.Tensor:
+    size = bench.options.image_size
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def normalized(bench: Bench, batch: int, runtime: Runtime | None = None) -> torch.Tensor:
+    values = pixels(bench, batch).to(bench.device).float() / 127.5 - 1
+    return values.contiguous(memory_format=(runtime or bench.runtime).memory_format)
+
+
+# Inference
+
+
+def inference(bench: Bench) -> None:
+    batch = bench.options.batch_size
+    group = f"inference, batch {batch}"
+    for name, loop in {
+        "plain: fp32 (TF32), NCHW": Tutorial(bench.options),
+        "plain: bf16, NCHW": Tutorial(bench.options, precision="bf16"),
+        "plain: bf16, channels_last": Tutorial(bench.options, precision="bf16", channels_last=True),
+        "timm, its best flags": Timm(bench.options),
+    }.items():
+        torch.backends.cudnn.allow_tf32 = True  # torch's default, which ours changes
+        bench.measure(group, name, plain_inference(loop, batch))
+        if "timm" in name:
+            bench.measure(group, f"{name}, compiled", plain_inference(loop, batch, compiled=True))
+    torch.backends.cudnn.allow_tf32 = False
+    fp32 = decide_runtime(device=bench.options.device, precision="fp32")
+    bench.measure(group, "ours: fp32", our_inference(bench, fp32, batch))
+    nchw = Nchw(bench.runtime.device, bench.runtime.precision)
+    bench.measure(group, "ours: NCHW", our_inference(bench, nchw, batch))
+    for size in bench.options.batches:
+        bench.measure(f"inference, batch {size}", "ours", our_inference(bench, bench.runtime, size))
+    compiled = our_inference(bench, bench.runtime, batch, compiled=True)
+    bench.measure(group, "ours, compiled", compiled)
+    bundle, held = product.create_bundle(bench.options, bench.runtime), pixels(bench, batch)
+
+    def from_memory() -> int:
+        bundle.outputs(held)
+        return batch
+
+    bench.measure(group, "ours, from pixels in memory", from_memory)
+
+
+def plain_inference(loop: Tutorial, batch: int, *, compiled: bool = False) -> Callable[[], int]:
+    state: list[Any] = []
+
+    @torch.inference_mode()
+    def step() -> int:
+        if not state:
+            network = loop.create_network(len(materials.CLASSES)).eval()
+            size = loop.options.image_size
+            images = torch.rand(batch, 3, size, size, device=loop.device) * 2 - 1
+            state.extend([torch.compile(network) if compiled else network, loop.place(images)])
+        with loop.autocast():
+            state[0](state[1])
+        return batch
+
+    return step
+
+
+def our_inference(
+    bench: Bench, runtime: Runtime, batch: int, *, compiled: bool = False
+) -> Callable[[], int]:
+    state: list[Any] = []
+
+    @torch.inference_mode()
+    def step() -> int:
+        if not state:
+            backbone, head = product.create_bundle(bench.options, runtime)._parts
+            state.extend([torch.compile(backbone) if compiled else backbone, head])
+            state.append(normalized(bench, batch, runtime))
+        with runtime.autocast():
+            activations = state[0](state[2])
+        state[1](activations)
+        return batch
+
+    return step
+
+
+# Training
+
+
+def training(bench: Bench) -> None:
+    batch = bench.options.train_batch
+    group = f"training all layers, batch {batch}"
+    torch.backends.cudnn.allow_tf32 = True
+    for name, loop in {
+        "plain: fp32 (TF32), NCHW": Tutorial(bench.options),
+        "plain: bf16, channels_last": Tutorial(bench.options, precision="bf16", channels_last=True),
+        "timm, its best flags": Timm(bench.options),
+    }.items():
+        bench.measure(group, name, plain_training(loop, batch))
+    torch.backends.cudnn.allow_tf32 = False
+    for size in bench.options.train_batches:
+        name = f"training all layers, batch {size}"
+        bench.measure(name, "ours", our_training(bench, bench.runtime, size, "all"))
+    nchw = Nchw(bench.runtime.device, bench.runtime.precision)
+    bench.measure(group, "ours: NCHW", our_training(bench, nchw, batch, "all"))
+    fp32 = decide_runtime(device=bench.options.device, precision="fp32")
+    bench.measure(group, "ours: fp32", our_training(bench, fp32, batch, "all"))
+    for part in ("exit", "middle"):
+        name = f"training the {part} flow on kept activations, batch {batch}"
+        bench.measure(name, "ours", our_training(bench, bench.runtime, batch, part))
+    bench.measure(
+        group, "ours, compiled", our_training(bench, bench.runtime, batch, "all", compiled=True)
+    )
+
+
+def plain_training(loop: Tutorial, batch: int) -> Callable[[], int]:
+    state: list[Any] = []
+
+    def step() -> int:
+        if not state:
+            network = loop.create_network(len(materials.CLASSES)).train()
+            size = loop.options.image_size
+            images = torch.rand(batch, 3, size, size, device=loop.device) * 2 - 1
+            labels = torch.arange(batch, device=loop.device) % len(materials.CLASSES)
+            state.extend([network, loop.create_optimizer(network), loop.place(images), labels])
+        network, optimizer, images, labels = state
+        optimizer.zero_grad()
+        with loop.autocast():
+            loss = functional.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        return batch
+
+    return step
+
+
+def our_training(
+    bench: Bench, runtime: Runtime, batch: int, unfreeze: str, *, compiled: bool = False
+) -> Callable[[], int]:
+    state: list[Any] = []
+
+    def step() -> int:
+        if not state:
+            job = training_job(bench, runtime, batch, unfreeze, compiled=compiled)
+            labels = torch.arange(batch) % len(job.split.classes)
+            values = normalized(bench, batch, runtime)
+            prefix, _ = cut(job.network, unfreeze)
+            if prefix is not None:
+                with torch.no_grad(), runtime.autocast():
+                    values = prefix(values)
+                values = values.to(runtime.dtype)
+            inputs = Inputs(values, labels.to(bench.device), labels)
+            state.extend([create_run(job), inputs])
+        run, inputs = state
+        run([inputs] * 4)
+        return 4 * batch
+
+    return step
+
+
+def training_job(
+    bench: Bench, runtime: Runtime, batch: int, unfreeze: str, *, compiled: bool = False
+) -> Job:
+    job = product.create_job(
+        bench.options,
+        Path(bench.options.scratch, "photos"),
+        f"run-{len(bench.rows)}-{time.monotonic_ns()}",
+        unfreeze=unfreeze,
+        batch_size=batch,
+        compile=compiled,
+        precision=runtime.precision,
+        val_fraction=0.1,
+    )
+    from dataclasses import replace
+
+    return replace(job, runtime=runtime, network=runtime.place(job.network))
+
+
+def create_run(job: Job) -> Callable[[Any], Any]:
+    """Return what trains for one pass over batches, as `run_training` does."""
+    config, learner = job.config, create_learner(job)
+    trainer = create_trainer(
+        learner.trained,
+        learner.optimizer,
+        learner.scaler,
+        runtime=job.runtime,
+        label_smoothing=config.label_smoothing,
+        accumulate=config.accumulate,
+        clip=config.clip,
+        batch_norm=False,
+        describe=lambda *_: "",
+    )
+    handlers.attach_schedule(trainer, learner.optimizer, warmup=config.warmup)
+    handlers.attach_ema(trainer, learner.ema, learner.trained, config.ema)
+    handlers.attach_train_loss(trainer, job.runtime.device)
+    handlers.attach_finite_check(
+        trainer, every=config.log_every, device=job.runtime.device, rate=lambda: 0.0
+    )
+    return lambda batches: trainer.run(batches, max_epochs=1, epoch_length=len(batches))
+
+
+# From files
+
+
+def from_files(bench: Bench) -> None:
+    job = training_job(bench, bench.runtime, bench.options.train_batch, "all")
+    group = f"from {PHOTO[0]} px JPEGs, {len(job.split.of('train'))} images"
+    backbone = Segment(
+        product.create_bundle(bench.options, bench.runtime)._parts[0], "conv1", "conv4"
+    )
+    with clocked(bench, group, "features (their loader's start included)", job.images.train):
+        compute_pooled(backbone.eval(), job.pictures("train"), "features")
+    train, _ = _every_epoch(job)
+    for epoch in range(3):
+        name = f"loader alone, epoch {epoch + 1}"
+        train.batches.epoch = epoch
+        with clocked(bench, group, name, job.images.train):
+            for _ in train.loader:
+                pass
+    shutil.rmtree(job.run.decoded)
+    train, _ = _every_epoch(job)
+    run = create_run(job)
+    for epoch in range(4):
+        train.batches.epoch = epoch
+        with clocked(bench, group, f"training all layers, epoch {epoch + 1}", job.images.train):
+            run(train)
+    bundle = product.create_bundle(bench.options, bench.runtime)
+    paths = [image.path for image in job.split.of("train")]
+    for number in range(2):
+        with clocked(bench, group, f"prediction, pass {number + 1}", len(paths)):
+            list(classify(bundle, job.root, paths, workers=job.workers))
+
+
+@contextmanager
+def clocked(bench: Bench, group: str, name: str, count: int) -> Iterator[None]:
+    synchronize(bench.device)
+    began = time.perf_counter()
+    yield
+    synchronize(bench.device)
+    seconds = time.perf_counter() - began
+    bench.report(group, name, images_per_s=round(count / seconds, 1), seconds=round(seconds, 2))
+
+
+# Where the time goes
+
+
+def profile(bench: Bench) -> None:
+    steps = {
+        "inference": our_inference(bench, bench.runtime, bench.options.batch_size),
+        "training": our_training(bench, bench.runtime, bench.options.train_batch, "all"),
+    }
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    key = "self_cpu_time_total"
+    if bench.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+        key = "self_cuda_time_total"
+    with bench.options.profile.open("w") as file:
+        for name, step in steps.items():
+            for _ in range(3):
+                step()
+            synchronize(bench.device)
+            with torch.profiler.profile(activities=activities) as profiler:
+                count = step()
+                synchronize(bench.device)
+            table = profiler.key_averages().table(
+                sort_by=key, row_limit=40, max_name_column_width=90
+            )
+            file.write(f"{name}, {count} images\n{table}\n")
+
+
+def draw(number: int, *, folder: Path) -> None:
+    materials.draw_photo(folder, number, *PHOTO)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--image-size", type=int, default=299)
+    parser.add_argument("--weights", type=Path, help="of the backbone (default: as train has them)")
+    parser.add_argument("--photos", type=int, default=4096, help="(default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each row")
+    parser.add_argument("--batch-size", type=int, default=128, help="of inference")
+    parser.add_argument("--batches", type=int, nargs="+", default=[32, 128, 256])
+    parser.add_argument("--train-batch", type=int, default=64)
+    parser.add_argument("--train-batches", type=int, nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--parts", nargs="+", default=["inference", "training", "from_files"])
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--profile", type=Path, help="write the kernels that take longest")
+    options = parser.parse_args()
+    parts = {"inference": inference, "training": training, "from_files": from_files}
+    with tempfile.TemporaryDirectory(prefix="xception-benchmark-") as scratch:
+        options.scratch = Path(scratch)
+        about = _about(__doc__)
+        if options.weights is None:
+            about["note"] = product.keep_weights(options)
+        else:
+            shutil.copy(options.weights, materials.weights_file(options))
+        with multiprocessing.get_context("spawn").Pool() as pool:
+            pool.map(partial(draw, folder=Path(scratch, "photos")), range(options.photos), 32)
+        runtime = decide_runtime(device=options.device)
+        bench = Bench(options, choose_device(options), runtime, [])
+        print(f"{about['title']}\n{describe(about)}\n{runtime.describe()}", flush=True)
+        for part in options.parts:
+            try:
+                parts[part](bench)
+            except Exception:
+                traceback.print_exc()
+        if options.profile is not None:
+            profile(bench)
+        if options.json is not None:
+            rows = {**about, "device": runtime.describe(), "rows": bench.rows}
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    shown = [
+        {
+            "what": f"{row['group']}: {row['name']}",
+            "images/s": str(row.get("images_per_s", "failed")),
+        }
+        for row in bench.rows
+    ]
+    if shown:
+        print_table(shown)
+
+
+if __name__ == "__main__":
+    main()

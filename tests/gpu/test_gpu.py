@@ -1,0 +1,292 @@
+"""On a GPU: what a CPU is tested for, and what only a GPU can get wrong.
+
+`XCEPTION_TEST_DEVICE=cpu` rehearses them on a machine without one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import COLOURS, SMALL, call, draw, quick_settings, train_run
+from ignite.engine import Engine, Events
+from networks import lively_network
+from test_resume import Crash, crash, outcome
+
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.model.bundle import ModelBundle, load_model
+from xception_cli.rundir import RunDir
+from xception_cli.runtime import decide_runtime
+from xception_cli.training import handlers
+
+DEVICE = os.environ.get("XCEPTION_TEST_DEVICE", "cuda")
+REHEARSED = DEVICE != "cuda"
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not REHEARSED and not torch.cuda.is_available(), reason="no GPU here"),
+]
+on_a_gpu_only = pytest.mark.skipif(REHEARSED, reason="there is no such thing on a CPU")
+
+# Compared with a CPU's, whose sums are in another order. TF32, which keeps 10 bits of each factor,
+# is farther off, and bf16 farther still.
+FP32_TOLERANCE = 2e-4
+
+
+@pytest.fixture
+def settings(photos: Path, random_weights: Path) -> dict[str, Any]:
+    """Settings of a short training of all layers on the GPU."""
+    quick = quick_settings(photos, random_weights)
+    return quick | {"device": DEVICE, "unfreeze": "auto", "precision": "auto", "epochs": 3}
+
+
+def rows(run: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+
+
+def info(run: str) -> dict[str, Any]:
+    return json.loads(Path(run, "run.json").read_text())
+
+
+def pixels(count: int = 6, size: int = SMALL) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 6, 6, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size, mode="bilinear")
+    return (255 * smooth).to(torch.uint8)
+
+
+def bundle_on(device: str, precision: str) -> ModelBundle:
+    runtime = decide_runtime(device=device, precision=precision)
+    return ModelBundle(
+        runtime.place(lively_network()), ("a", "b", "c"), Preprocessing.for_size(SMALL), runtime
+    )
+
+
+# The same as on a CPU
+
+
+def test_logits_of_a_gpu_are_those_of_a_cpu_in_float32_and_nearly_so_in_bf16():
+    reference = bundle_on("cpu", "fp32").logits(pixels())
+    spread = float(reference.std())
+    found = bundle_on(DEVICE, "fp32").logits(pixels())
+    assert float((found - reference).abs().max()) < FP32_TOLERANCE * spread
+    rounded = bundle_on(DEVICE, "bf16").logits(pixels())
+    error = float((rounded - reference).abs().max())
+    assert FP32_TOLERANCE * spread < error < 0.2 * spread  # the control: a difference is seen
+
+
+@on_a_gpu_only
+def test_float32_is_not_tf32():
+    bundle = bundle_on(DEVICE, "fp32")
+    exact = bundle.logits(pixels())
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        rounded = bundle.logits(pixels())
+    finally:
+        torch.backends.cudnn.allow_tf32 = False
+    assert float((rounded - exact).abs().max()) > FP32_TOLERANCE * float(exact.std())
+    assert bundle.logits(pixels()).equal(exact)
+
+
+def test_gpu_is_another_name_of_cuda(settings):
+    if REHEARSED:
+        pytest.skip("there is none")
+    assert decide_runtime(device="gpu").device.type == "cuda"
+    train_run(settings | {"device": "gpu", "unfreeze": "head"})
+    assert info("run")["device"] == "cuda"
+
+
+# Training
+
+
+def test_training_all_layers_is_the_default_learns_and_leaves_the_usual_files(settings, photos):
+    settings |= {"epochs": 6, "patience": 0}
+    result = train_run(settings)
+    assert result.run.is_finished
+    written = Path("run/config.toml").read_text()
+    assert f'unfreeze = "{"exit" if REHEARSED else "all"}"' in written
+    losses = [row["train_loss"] for row in rows("run")]
+    assert losses[-1] < 0.8 * losses[0]
+    left = {str(path.relative_to("run")) for path in Path("run").rglob("*") if path.is_file()}
+    (state,) = Path("run/checkpoints").glob("*.pt")
+    assert left == {
+        *("config.toml", "run.json", "split.csv", "issues.csv", "metrics.jsonl", "train.log"),
+        *("model.safetensors", "report.html", "result.json"),
+        *(f"eval/val/{name}" for name in ("metrics.json", "per_class.csv", "confusion.csv")),
+        *(f"eval/val/{name}" for name in ("predictions.csv", "coverage.csv")),
+        *("eval/val/confusion.png", "eval/val/calibration.png"),
+        *(f"checkpoints/{state.stem}.{suffix}" for suffix in ("pt", "json")),
+    }
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "exit", "middle", "all"])
+def test_each_part_is_trained_and_the_kept_model_says_the_same_on_a_cpu(settings, unfreeze):
+    train_run(settings | {"unfreeze": unfreeze, "precision": "fp32"})
+    reference = load_model(Path("run/model.safetensors"), decide_runtime(device="cpu"))
+    found = load_model(Path("run/model.safetensors"), decide_runtime(device=DEVICE))
+    assert found.runtime.device.type == DEVICE
+    a, b = reference.logits(pixels()), found.logits(pixels())
+    assert float((a - b).abs().max()) < 1e-3 * float(a.abs().max())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_every_precision_trains(settings, precision):
+    if REHEARSED and precision == "fp16":
+        pytest.skip("CPUs do not train in fp16")
+    train_run(settings | {"unfreeze": "all", "precision": precision})
+    assert info("run")["precision"] == precision
+    losses = [row["train_loss"] for row in rows("run")]
+    assert losses[-1] < losses[0]
+
+
+def at_iteration(monkeypatch: pytest.MonkeyPatch, iteration: int, act: Callable[[], None]) -> None:
+    reseed = handlers.attach_reseeding
+
+    def patched(trainer: Engine, *args: Any) -> None:
+        reseed(trainer, *args)
+        trainer.add_event_handler(Events.ITERATION_STARTED(once=iteration), lambda _: act())
+
+    monkeypatch.setattr(handlers, "attach_reseeding", patched)
+
+
+@pytest.mark.parametrize("unfreeze", ["exit", "all"])
+def test_deterministic_runs_are_equal_to_the_byte_also_when_one_is_broken_off_inside_an_epoch(
+    settings, monkeypatch, unfreeze
+):
+    settings |= {"unfreeze": unfreeze, "deterministic": True, "save_every_minutes": 0.0}
+    try:
+        train_run(settings, "one")
+        train_run(settings, "two")
+        assert outcome("one") == outcome("two")
+        with monkeypatch.context() as patch:
+            at_iteration(patch, 5, crash)
+            with pytest.raises(Crash):
+                train_run(settings, "broken")
+        train_run({}, "broken", resume=True)
+        assert outcome("broken") == outcome("one")
+        train_run(settings | {"seed": 1}, "other")
+        assert outcome("other") != outcome("one")  # the control
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+        torch.backends.cudnn.benchmark = True
+
+
+def test_a_run_of_a_gpu_goes_on_on_a_cpu(settings, monkeypatch):
+    settings |= {"unfreeze": "exit", "precision": "fp32", "save_every_minutes": 0.0}
+    with monkeypatch.context() as patch:
+        at_iteration(patch, 5, crash)
+        with pytest.raises(Crash):
+            train_run(settings)
+    assert train_run({"device": "cpu"}, resume=True).run.is_finished
+
+
+@on_a_gpu_only
+def test_a_training_step_does_not_wait_for_the_gpu(settings, monkeypatch):
+    """Between two looks at the loss nothing may read a result: torch itself raises if it does."""
+
+    def watch(trainer: Engine) -> None:
+        trainer.add_event_handler(
+            Events.ITERATION_STARTED(event_filter=lambda _, number: number % 10 in range(2, 9)),
+            lambda _: torch.cuda.set_sync_debug_mode("error"),
+        )
+
+    def unwatch(trainer: Engine) -> None:
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda _: torch.cuda.set_sync_debug_mode("default")
+        )
+
+    progress, reseed = handlers.attach_progress, handlers.attach_reseeding
+
+    def first(trainer: Engine, *args: Any) -> None:
+        watch(trainer)
+        reseed(trainer, *args)
+
+    def last(trainer: Engine, *args: Any, **more: Any) -> None:
+        progress(trainer, *args, **more)
+        unwatch(trainer)
+
+    monkeypatch.setattr(handlers, "attach_reseeding", first)
+    monkeypatch.setattr(handlers, "attach_progress", last)
+    try:
+        for unfreeze in ("all", "exit"):
+            train_run(settings | {"unfreeze": unfreeze, "batch_size": 2, "epochs": 4}, unfreeze)
+        handlers_of = handlers.attach_ema
+
+        def reading(trainer: Engine, *args: Any) -> None:
+            handlers_of(trainer, *args)
+            trainer.add_event_handler(
+                Events.ITERATION_COMPLETED, lambda engine: float(engine.state.output.loss)
+            )
+
+        monkeypatch.setattr(handlers, "attach_ema", reading)  # the control
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            train_run(settings | {"unfreeze": "all", "batch_size": 2, "epochs": 4}, "reading")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+# Time and memory
+
+
+def test_a_budget_pays_for_what_the_gpu_can_do_in_it(settings):
+    for setting in ("epochs", "unfreeze", "views"):
+        del settings[setting]
+    train_run(settings | {"budget": "90s"})
+    config = Path("run/config.toml").read_text()
+    assert f'unfreeze = "{"exit" if REHEARSED else "all"}"' in config
+    assert "epochs = 12" in config
+
+
+@on_a_gpu_only
+def test_a_batch_that_does_not_fit_is_computed_in_two_pieces(settings, photos, capsys):
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        for index in range(8, 40):
+            draw(photos / name / f"{index}.jpg", colour, seed=100 * number + index)
+    settings |= {"unfreeze": "all", "image_size": 299, "batch_size": 64, "epochs": 1}
+    total = torch.cuda.mem_get_info()[1]
+    train_run(settings, "whole")
+    assert "accumulate = 1\n" in Path("whole/config.toml").read_text()
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.empty_cache()
+    try:
+        torch.cuda.set_per_process_memory_fraction(0.75 * peak / total)
+        train_run(settings, "pieces")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "accumulate = 2\n" in Path("pieces/config.toml").read_text()
+    assert "in 2 pieces (--accumulate 2)" in capsys.readouterr().err
+    assert abs(rows("whole")[0]["train_loss"] - rows("pieces")[0]["train_loss"]) < 0.05
+
+
+# The commands
+
+
+def test_what_a_gpu_trained_is_evaluated_predicted_exported_and_compared(settings, capsys):
+    train_run(settings | {"precision": "fp32", "unfreeze": "exit"})
+    assert call("eval", "run", "--device", DEVICE, "--json") == 0
+    accuracy = json.loads(capsys.readouterr().out)["accuracy"]
+    assert call("eval", "run", "--device", "cpu", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == accuracy
+    assert call("predict", "photos/red/0.jpg", "--run", "run", "--device", DEVICE, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["error"] is None
+    assert call("export", "run", "--output", "run.onnx") == 0  # behind its gate
+    assert Path("run.onnx").stat().st_size > 80e6
+
+
+def test_torchrun_with_one_process_trains_as_a_plain_run_does(settings):
+    """Over NCCL on a GPU: the loss, gradients and metrics go through it."""
+    settings |= {"precision": "fp32", "unfreeze": "all", "dropout": 0.0}
+    train_run(settings, "plain")
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    line += ["-m", "xception_cli", "train", *flags, "--output=joined"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    for plain, joined in zip(rows("plain"), rows("joined"), strict=True):
+        assert abs(plain["train_loss"] - joined["train_loss"]) < 1e-2
+    assert RunDir(Path("joined")).is_finished
