@@ -153,7 +153,6 @@ def decide_runtime(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(mode=True)
     if chosen.type == "cuda":
-        torch.backends.cudnn.benchmark = not deterministic
         # Else "fp32" convolutions keep 10 bits of each factor (TF32) from Ampere on. The older of
         # torch's two interfaces: torch 2.11 to 2.14 refuse to read it once the newer one was used.
         torch.backends.cudnn.allow_tf32 = False

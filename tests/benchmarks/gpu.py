@@ -19,7 +19,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from baselines import Timm, Tutorial, choose_device, synchronize
 from harness import _about, describe, print_table
 from torch.nn import functional
 
+from xception_cli.console import screen
 from xception_cli.data.loading import Inputs
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.network import Segment, cut
@@ -260,7 +261,7 @@ def our_training(
                     values = prefix(values)
                 values = values.to(runtime.dtype)
             inputs = Inputs(values, labels.to(bench.device), labels)
-            state.extend([create_run(job), inputs])
+            state.extend([create_run(job, values), inputs])
         run, inputs = state
         run([inputs] * 4)
         return 4 * batch
@@ -269,11 +270,17 @@ def our_training(
 
 
 def training_job(
-    bench: Bench, runtime: Runtime, batch: int, unfreeze: str, *, compiled: bool = False
+    bench: Bench,
+    runtime: Runtime,
+    batch: int,
+    unfreeze: str,
+    *,
+    compiled: bool = False,
+    photos: str = "few",
 ) -> Job:
     job = product.create_job(
         bench.options,
-        Path(bench.options.scratch, "photos"),
+        Path(bench.options.scratch, photos),
         f"run-{len(bench.rows)}-{time.monotonic_ns()}",
         unfreeze=unfreeze,
         batch_size=batch,
@@ -281,12 +288,10 @@ def training_job(
         precision=runtime.precision,
         val_fraction=0.1,
     )
-    from dataclasses import replace
-
     return replace(job, runtime=runtime, network=runtime.place(job.network))
 
 
-def create_run(job: Job) -> Callable[[Any], Any]:
+def create_run(job: Job, example: torch.Tensor) -> Callable[[Any], Any]:
     """Return what trains for one pass over batches, as `run_training` does."""
     config, learner = job.config, create_learner(job)
     trainer = create_trainer(
@@ -298,6 +303,7 @@ def create_run(job: Job) -> Callable[[Any], Any]:
         accumulate=config.accumulate,
         clip=config.clip,
         batch_norm=False,
+        example=None if job.config.compile or job.runtime.device.type == "cpu" else example,
         describe=lambda *_: "",
     )
     handlers.attach_schedule(trainer, learner.optimizer, warmup=config.warmup)
@@ -313,7 +319,8 @@ def create_run(job: Job) -> Callable[[Any], Any]:
 
 
 def from_files(bench: Bench) -> None:
-    job = training_job(bench, bench.runtime, bench.options.train_batch, "all")
+    batch = bench.options.train_batch
+    job = training_job(bench, bench.runtime, batch, "all", photos="photos")
     group = f"from {PHOTO[0]} px JPEGs, {len(job.split.of('train'))} images"
     backbone = Segment(
         product.create_bundle(bench.options, bench.runtime)._parts[0], "conv1", "conv4"
@@ -329,7 +336,7 @@ def from_files(bench: Bench) -> None:
                 pass
     shutil.rmtree(job.run.decoded)
     train, _ = _every_epoch(job)
-    run = create_run(job)
+    run = create_run(job, train.example(job.config.batch_size))
     for epoch in range(4):
         train.batches.epoch = epoch
         with clocked(bench, group, f"training all layers, epoch {epoch + 1}", job.images.train):
@@ -401,6 +408,7 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="write the kernels that take longest")
     options = parser.parse_args()
     parts = {"inference": inference, "training": training, "from_files": from_files}
+    screen.quiet = True  # of the jobs
     with tempfile.TemporaryDirectory(prefix="xception-benchmark-") as scratch:
         options.scratch = Path(scratch)
         about = _about(__doc__)
@@ -408,8 +416,10 @@ def main() -> None:
             about["note"] = product.keep_weights(options)
         else:
             shutil.copy(options.weights, materials.weights_file(options))
-        with multiprocessing.get_context("spawn").Pool() as pool:
+        with multiprocessing.get_context("fork").Pool() as pool:
             pool.map(partial(draw, folder=Path(scratch, "photos")), range(options.photos), 32)
+        for number in range(64):
+            draw(number, folder=Path(scratch, "few"))
         runtime = decide_runtime(device=options.device)
         bench = Bench(options, choose_device(options), runtime, [])
         print(f"{about['title']}\n{describe(about)}\n{runtime.describe()}", flush=True)

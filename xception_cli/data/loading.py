@@ -280,6 +280,13 @@ class PictureInputs:
                 batch.indices,
             )
 
+    def example(self, count: int) -> torch.Tensor:
+        """Return values such as those of a batch of `count`."""
+        size = self.preprocessing.image_size
+        return torch.zeros((count, 3, size, size), device=self.runtime.device).contiguous(
+            memory_format=self.runtime.memory_format
+        )
+
 
 def _start(loader: "DataLoader[Any]") -> Iterator[Batch]:
     """Begin a pass, without the SIGCHLD handler that torch (2.14) installs for its workers.

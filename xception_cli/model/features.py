@@ -94,15 +94,22 @@ class FeatureInputs:
             if upcoming is not None:
                 yield upcoming.result()
 
+    def example(self, count: int) -> torch.Tensor:
+        """Return values such as those of a batch of `count`."""
+        some = torch.zeros(count, dtype=torch.int64)
+        return self._to_device(self.store.read(some, some)).zero_()
+
+    def _to_device(self, activations: torch.Tensor) -> torch.Tensor:
+        placed = self.runtime.to_device(activations)
+        return placed if self.runtime.precision == "bf16" else placed.float()
+
     def _read(self, keys: list[Key]) -> Inputs:
         epoch = keys[0][0]
         indices = torch.tensor([index for _, index in keys])
         view = torch.zeros_like(indices)
         if self.batches.shuffle:
             view = (self._offsets[indices] + epoch) % self.store.views
-        activations = self.runtime.to_device(self.store.read(indices, view))
-        if self.runtime.precision != "bf16":
-            activations = activations.float()
+        activations = self._to_device(self.store.read(indices, view))
         return Inputs(activations, self.runtime.to_device(self.labels[indices]), indices)
 
 

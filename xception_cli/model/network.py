@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from xception_cli.model.convolve import convolve, pass_block
 from xception_cli.runtime import seed_everything
 
 # pretrainedmodels (0.7.4) builds two ResNeXt-101s when it is imported: half a gigabyte and a second
@@ -85,9 +86,9 @@ class Segment(nn.Module):
                 activations = self._head(activations)
             elif step.startswith("conv"):
                 convolution, norm = (self.get_submodule(name) for name in _MODULES[step])
-                activations = _convolve(convolution, norm, activations).relu_()
+                activations = convolve(convolution, norm, activations, relu=True)
             else:
-                activations = _pass_block(self.get_submodule(step), activations)
+                activations = pass_block(self.get_submodule(step), activations)
         return activations
 
     def _head(self, activations: torch.Tensor) -> torch.Tensor:
@@ -97,44 +98,6 @@ class Segment(nn.Module):
         with torch.autocast(dropped.device.type, enabled=False):
             logits: torch.Tensor = self.get_submodule("last_linear")(dropped.float())
         return logits
-
-
-def _pass_block(block: nn.Module, activations: torch.Tensor) -> torch.Tensor:
-    """Run a block as its own forward does, but for its batch norms; see `_convolve`."""
-    found, layers = activations, list(block.get_submodule("rep"))
-    for layer, following in zip(layers, [*layers[1:], None], strict=True):
-        if isinstance(following, nn.BatchNorm2d | nn.Identity):
-            found = _convolve(layer, following, found)
-        elif not isinstance(layer, nn.BatchNorm2d | nn.Identity):
-            found = layer(found)
-    if block.skip is not None:
-        activations = _convolve(
-            block.get_submodule("skip"), block.get_submodule("skipbn"), activations
-        )
-    return found.add_(activations)
-
-
-def _convolve(convolution: nn.Module, norm: nn.Module, activations: torch.Tensor) -> torch.Tensor:
-    """Run a convolution and its batch norm; in inference mode as one convolution.
-
-    There a batch norm is a scale and a shift for each channel. Put into the weights they are of the
-    size of the weights; left where they are, they read and write all activations again, forward and
-    backward, and keep a copy of them for the gradient. Gradients of all parameters are the same.
-    """
-    if not isinstance(norm, nn.BatchNorm2d) or norm.training:
-        found: torch.Tensor = norm(convolution(activations))
-        return found
-    pointwise = convolution
-    if hasattr(convolution, "pointwise"):  # a separable convolution
-        activations, pointwise = convolution.conv1(activations), convolution.pointwise
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return functional.conv2d(
-        activations,
-        pointwise.weight * scale[:, None, None, None],
-        norm.bias - norm.running_mean * scale,
-        pointwise.stride,
-        pointwise.padding,
-    )
 
 
 def pool(activations: torch.Tensor) -> torch.Tensor:
@@ -162,7 +125,7 @@ def cut(
     return prefix.eval(), trained
 
 
-def fold_batch_norm(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+def fold_batch_norm(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """Return a copy for inference: each batch norm is folded into the convolution before it.
 
     In inference mode a batch norm is a scale and a shift per channel, which that convolution's
@@ -172,7 +135,7 @@ def fold_batch_norm(network: nn.Module, dtype: torch.dtype = torch.float32) -> n
     Args:
         network: From `build_network`.
         dtype: What autocast will compute convolutions in: it need not convert their weights in each
-            pass then, and finds the same numbers. The head stays float32.
+            pass then, and finds the same numbers. None leaves them as they are, as the head always.
     """
     folded = deepcopy(network).eval()
     for number in range(1, 5):
@@ -186,7 +149,7 @@ def fold_batch_norm(network: nn.Module, dtype: torch.dtype = torch.float32) -> n
             if isinstance(layer, nn.BatchNorm2d):
                 _fold_pair(layers, str(int(name) - 1), name)
     for module in folded.modules():
-        if isinstance(module, nn.Conv2d):
+        if dtype is not None and isinstance(module, nn.Conv2d):
             module.to(dtype)
     return folded
 

@@ -105,6 +105,7 @@ def _time_training(
         accumulate=config.accumulate,
         clip=config.clip,
         batch_norm=job.pretrained is None,
+        example=values if runtime.device.type == "cuda" and not config.compile else None,
         describe=lambda *_: "in the measurement before training",
     )
     labels = torch.zeros(len(values), dtype=torch.int64)

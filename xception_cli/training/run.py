@@ -261,6 +261,7 @@ def _fine_tune(
         clip=config.clip,
         batch_norm=job.pretrained is None,
         class_weights=_loss_weights(job),
+        example=_example(job, train),
         describe=describe,
     )
     evaluator = create_evaluator(learner.ema.module, runtime=job.runtime, top_k=job.top_k)
@@ -349,6 +350,13 @@ def _fine_tune(
         stop.graceful = False
         if handlers.asked_to_stop(stop, processes):  # it came behind the last look
             raise handlers.stopped(stop, trainer)
+
+
+def _example(job: Job, train: FeatureInputs | PictureInputs) -> torch.Tensor | None:
+    """Return values of most batches' shape, for a GPU to capture its passes with."""
+    if job.runtime.device.type != "cuda" or job.config.compile:
+        return None
+    return train.example(min(job.config.batch_size, train.batches.count))
 
 
 def _loss_weights(job: Job) -> torch.Tensor | None:

@@ -78,7 +78,7 @@ def distribute(trained: Segment, runtime: Runtime, *, batch_norm: bool) -> nn.Mo
     )
 
 
-def gradients_exchanged(network: nn.Module, *, now: bool) -> AbstractContextManager[None]:
+def gradients_exchanged(network: object, *, now: bool) -> AbstractContextManager[None]:
     """Return the context of a backward pass; of several pieces the last exchanges their sum."""
     if isinstance(network, DistributedDataParallel) and not now:
         return network.no_sync()

@@ -1,0 +1,86 @@
+"""How a convolution, its batch norm and its ReLU are computed: the same numbers by fewer passes."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def pass_block(block: Any, activations: torch.Tensor) -> torch.Tensor:
+    """Run one of the network's blocks as its own forward does, by way of `convolve`.
+
+    Args:
+        block: Of pretrainedmodels' Xception, or folded by `fold_batch_norm`.
+        activations: `(batch, channels, height, width)`.
+    """
+    found, layers = activations, list(block.rep)  # not its children(): a ReLU is in it twice
+    position = 0
+    while position < len(layers):
+        layer, following = layers[position], layers[position + 1 : position + 3]
+        if isinstance(layer, nn.ReLU | nn.MaxPool2d):
+            found = layer(found)
+            position += 1
+            continue
+        is_followed_by_relu = isinstance(following[-1], nn.ReLU)
+        found = convolve(layer, following[0], found, relu=is_followed_by_relu)
+        position += 3 if is_followed_by_relu else 2
+    if block.skip is not None:
+        activations = convolve(block.skip, block.skipbn, activations, relu=False)
+    # Autograd copies the gradient of a view that was changed in place.
+    return found + activations if torch.is_grad_enabled() else found.add_(activations)
+
+
+def convolve(convolution: Any, norm: Any, activations: torch.Tensor, *, relu: bool) -> torch.Tensor:
+    """Run a convolution and its batch norm; in inference mode the two as one convolution.
+
+    There a batch norm is a scale and a shift for each channel. Put into the weights they are of the
+    size of the weights; left where they are, they read and write all activations again, forward and
+    backward, and keep a copy of them for the gradient. All gradients are the same.
+
+    Args:
+        convolution: A module: plain, or separable, which is depthwise and pointwise.
+        norm: A batch norm, or `nn.Identity` where it was folded for good.
+        activations: `(batch, channels, height, width)`.
+        relu: Whether a ReLU follows.
+    """
+    found: torch.Tensor
+    normalizes = isinstance(norm, nn.BatchNorm2d)
+    if normalizes and norm.training:
+        found = norm(convolution(activations))
+        return found.relu_() if relu else found
+    if hasattr(convolution, "pointwise"):  # a separable one: the batch norm is behind the second
+        activations, convolution = convolution.conv1(activations), convolution.pointwise
+    weight, bias = convolution.weight, convolution.bias
+    if normalizes:
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        weight = weight * scale[:, None, None, None]
+        bias = norm.bias - norm.running_mean * scale
+    if activations.is_cuda and convolution.kernel_size == convolution.stride == (1, 1):
+        return _multiply(activations, weight.flatten(1), bias, relu=relu)
+    found = functional.conv2d(activations, weight, bias, convolution.stride, convolution.padding)
+    return found.relu_() if relu else found
+
+
+def _multiply(
+    activations: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor, *, relu: bool
+) -> torch.Tensor:
+    """Convolve pointwise on a GPU, as what it is in channels-last memory: a product of matrices.
+
+    cuBLAS adds the bias (and without gradients applies the ReLU) where it writes the product, which
+    takes cuDNN another pass over the activations: a third of the time of an inference on an H200.
+
+    Args:
+        activations: `(batch, channels, height, width)`, channels last.
+        matrix: `(new channels, channels)`.
+        bias: `(new channels,)`.
+        relu: Whether a ReLU follows.
+    """
+    batch, channels, height, width = activations.shape
+    rows = activations.permute(0, 2, 3, 1).reshape(-1, channels)
+    if relu and not torch.is_grad_enabled() and rows.dtype == matrix.dtype:
+        found = torch._addmm_activation(bias, rows, matrix.t())
+    else:
+        found = functional.linear(rows, matrix, bias)
+        found = found.relu_() if relu else found
+    return found.view(batch, height, width, -1).permute(0, 3, 1, 2)
