@@ -510,7 +510,7 @@ def test_training_ends_when_patience_does(patience, epochs):
         engine.state.metrics["scores"] = scored(min(engine.state.epoch, 2) / 2, 1.0)
 
     handlers.attach_best_model(
-        trainer, history, monitor="accuracy", save=lambda epoch, _: saved.append(epoch)
+        trainer, history, monitor="accuracy", hold=lambda epoch, _: saved.append(epoch)
     )
     handlers.attach_early_stopping(trainer, history, patience)
     trainer.run([0], max_epochs=9)

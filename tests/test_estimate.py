@@ -93,7 +93,12 @@ def test_slow_decoding_shows_in_the_measured_time(job, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("unfreeze", "slow"), [("exit", "block12"), ("middle", "block4"), ("all", "conv1")]
+    ("unfreeze", "slow"),
+    [
+        ("exit", "block12.rep.1.conv1"),
+        ("middle", "block4.rep.1.conv1"),
+        ("all", "block1.rep.0.conv1"),
+    ],
 )
 def test_a_slow_part_shows_where_it_is_computed(job, unfreeze, slow):
     images = job.config.batch_size
@@ -108,11 +113,11 @@ def test_a_slow_part_shows_where_it_is_computed(job, unfreeze, slow):
 def test_what_is_frozen_is_no_part_of_a_training_step(job):
     passes = []
     for name in ("block11", "block12"):
-        job.network.get_submodule(name).register_forward_hook(
-            lambda module, *_: passes.append(len(module.rep))
+        job.network.get_submodule(f"{name}.rep.1.conv1").register_forward_hook(
+            lambda *_, name=name: passes.append(name)
         )
     measure_costs(job, "exit")
-    eleven, twelve = len(job.network.block11.rep), len(job.network.block12.rep)
+    eleven, twelve = "block11", "block12"
     # The prefix, the whole for its time; block 12 in the whole, in two steps and in validation.
     assert (passes.count(eleven), passes.count(twelve)) == (2, 4)
 

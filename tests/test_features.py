@@ -44,11 +44,6 @@ def root(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch):
-    monkeypatch.setattr(features, "BLOCK", BLOCK)
-
-
 def pictures(root: Path, *, augmented: bool = False, count: int = COUNT, workers: int = 0):
     preprocessing = Preprocessing.for_size(SMALL)
     transform = preprocessing.evaluation_transform()
@@ -89,9 +84,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def whole(network, root, tmp_path_factory):
     """A store that nothing interrupted: its folder, the store and the pooled features."""
     folder = tmp_path_factory.mktemp("run") / "features"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(features, "BLOCK", BLOCK)
-        return folder, *compute(folder, network, root)
+    return folder, *compute(folder, network, root)
 
 
 # What is kept is what would be computed

@@ -166,7 +166,7 @@ def test_a_crash_while_features_are_computed_costs_only_the_block_it_was_in(
         patch.setattr(features, "write_durably", write_twice)
         with pytest.raises(Crash):
             train_run(settings)
-    assert notes == [b'{"blocks": 1}']
+    assert notes == [b'{"images": 11}']  # all of val
     train_run({}, resume=True)
     assert outcome("run") == unbroken
 

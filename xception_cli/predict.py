@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from xception_cli.console import show
 from xception_cli.data.folder import SUFFIXES, images_below
 from xception_cli.data.loading import (
+    PART,
     KeyedBatches,
     PictureDataset,
     create_loader,
-    read_batches,
+    read_parts,
 )
 from xception_cli.errors import UsageError
 from xception_cli.files import check_new_file, to_csv, utf8, write_durably
@@ -224,8 +226,8 @@ def classify(
     batch_size = batch_size or bundle.runtime.inference_batch
     if bundle.takes_any_size:
         batch_size = 1
-    # One batch is the job of one worker, and starting it costs more than decoding here.
-    workers = workers if len(paths) > batch_size else 0
+    # That is the job of one worker, and starting it costs more than decoding here.
+    workers = workers if len(paths) > max(1, min(PART, batch_size)) else 0
     dataset = PictureDataset(
         root,
         paths,
@@ -239,13 +241,18 @@ def classify(
         workers=workers,
         pin_memory=bundle.runtime.device.type == "cuda",
     )
-    for batch in read_batches(loader):
-        outcomes: dict[int, Outcome | str] = dict(batch.failures)
-        if len(batch.indices):
-            logits, features = bundle.outputs(batch.pixels)
+    filled = batch_size if len(paths) > batch_size else 0
+    for parts in read_parts(loader):
+        outcomes: dict[int, Outcome | str] = dict(f for part in parts for f in part.failures)
+        good = [part for part in parts if len(part.indices)]
+        if good:
+            indices = torch.cat([part.indices for part in good]).tolist()
+            pixels = bundle.runtime.join_parts([part.pixels for part in good], filled)
+            found = bundle.outputs(pixels)
+            logits, features = (tensor[: len(indices)] for tensor in found)
             rows = (logits, bundle.calibrated(logits), features)
             said = zip(*(row.numpy() for row in rows), strict=True)
-            outcomes |= dict(zip(batch.indices.tolist(), starmap(Outcome, said), strict=True))
+            outcomes |= dict(zip(indices, starmap(Outcome, said), strict=True))
         for index in sorted(outcomes):
             yield outcomes[index]
 

@@ -8,7 +8,7 @@ import platform
 import random
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -73,10 +73,34 @@ class Runtime:
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """Move a batch to the device, without waiting for it where that is possible."""
-        if self.device.type != "cuda":
+        if self.device.type != "cuda" or tensor.is_cuda:
             return tensor.to(self.device)
         pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
         return pinned.to(self.device, non_blocking=True)
+
+    def join_parts(self, parts: Sequence[torch.Tensor], rows: int = 0) -> torch.Tensor:
+        """Join the parts of a batch, on the device.
+
+        Args:
+            parts: `(n, ...)` each.
+            rows: On a CUDA device, fill the batch up with zeros to so many: for each new size cuDNN
+                takes seconds to prepare its kernels.
+
+        Returns:
+            The rows of all parts, in order, and there may be more behind them.
+        """
+        count = sum(len(part) for part in parts)
+        if self.device.type != "cuda" or count >= rows:
+            return self.to_device(parts[0] if len(parts) == 1 else torch.cat(list(parts)))
+        first = parts[0]
+        joined = torch.zeros((rows, *first.shape[1:]), dtype=first.dtype, device=self.device)
+        if first.dim() == 4 and first.is_contiguous(memory_format=torch.channels_last):
+            joined = joined.contiguous(memory_format=torch.channels_last)
+        at = 0
+        for part in parts:
+            joined[at : at + len(part)] = self.to_device(part)
+            at += len(part)
+        return joined
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was given; for measuring time only."""

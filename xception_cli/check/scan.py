@@ -32,7 +32,7 @@ from xception_cli.errors import MachineError
 VERSION = f"1, Pillow {PIL.__version__}"  # of what a look finds
 
 _ALONE = 1.0  # seconds of looking after which other processes are started to help
-_PROCESSES = 8  # at most
+_PROCESSES = 16  # at most
 _CHUNK = 16  # files that a process is given at a time
 
 Seen = tuple["Look", Fingerprint | None]

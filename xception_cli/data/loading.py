@@ -5,8 +5,10 @@ A sampler yields keys `(epoch, index)`, and everything random about a sample is 
 """
 
 import os
+import shutil
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -26,6 +28,11 @@ from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import Runtime, drawing_from, key
 
 Key = tuple[int, int]  # (epoch, index)
+
+# Pictures that a worker decodes at a time. Batches are put together from such parts: the first one
+# of an epoch is there as soon as several workers have one each.
+PART = 16
+_PART_BYTES = 5_000_000  # in shared memory, at 299 pixels
 
 
 class Batch(NamedTuple):
@@ -154,6 +161,11 @@ class KeyedBatches(Sampler[list[Key]]):
     def __len__(self) -> int:
         return len(self._bounds())
 
+    @property
+    def rows(self) -> int:
+        """How many keys a process has of most batches."""
+        return min(-(-self.batch_size // self.processes.count), self.count)
+
     def _bounds(self) -> list[int]:
         bounds = list(range(0, self.count, self.batch_size))
         last = self.count - bounds[-1] if bounds else 0
@@ -175,22 +187,42 @@ class KeyedBatches(Sampler[list[Key]]):
         return torch.randperm(self.count, generator=generator).tolist()
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order, bounds = self.order(), [*self._bounds(), self.count]
+        epoch, order, bounds = self.epoch, self.order(), [*self._bounds(), self.count]
         rank, count = self.processes.rank, self.processes.count
         for begin, end in list(pairwise(bounds))[self.start :]:
-            yield [(self.epoch, index) for index in order[begin + rank : end : count]]
+            yield [(epoch, index) for index in order[begin + rank : end : count]]
+
+
+class _Parts(Sampler[list[Key]]):
+    """Batches in parts of `PART` keys, and how many keys each batch of this pass has so far."""
+
+    def __init__(self, batches: KeyedBatches) -> None:
+        self.batches = batches
+        self.sizes: deque[int] = deque()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        sizes = self.sizes = deque()
+        for keys in self.batches:
+            sizes.append(len(keys))
+            yield from (keys[at : at + PART] for at in range(0, len(keys), PART))
 
 
 def default_workers(runtime: Runtime) -> int:
-    """Return how many processes decode: enough for a GPU; few beside a network on the CPU."""
-    cores = (os.cpu_count() or 1) // runtime.processes.local_count
-    return max(1, min(16 if runtime.device.type == "cuda" else 2, cores))
+    """Return how many processes decode: enough for a GPU; few beside a network on the CPU.
+
+    Each has two parts of a batch in shared memory, of which a container may have 64 MB.
+    """
+    shared = Path("/dev/shm")
+    wanted = 16 if runtime.device.type == "cuda" else 2
+    if shared.is_dir():
+        wanted = min(wanted, shutil.disk_usage(shared).free // (2 * _PART_BYTES))
+    return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
 
 
 def create_loader(
     dataset: PictureDataset, batches: KeyedBatches, *, workers: int, pin_memory: bool = False
 ) -> "DataLoader[Any]":
-    """Make a loader of `Batch`es.
+    """Make a loader of parts of batches, for `read_parts` and `read_batches`.
 
     Args:
         dataset: The pictures.
@@ -200,7 +232,7 @@ def create_loader(
     """
     return DataLoader(
         dataset,
-        batch_sampler=batches,
+        batch_sampler=_Parts(batches),
         collate_fn=collate,
         num_workers=workers,
         pin_memory=pin_memory,
@@ -224,7 +256,8 @@ class Inputs(NamedTuple):
     """What a network takes, and what it should say.
 
     Attributes:
-        values: `(batch, channels, height, width)`, float, on the device.
+        values: `(batch or more, channels, height, width)`, float, on the device; what is behind the
+            labels is filling, see `Runtime.join_parts`.
         labels: `(batch,)`, int64, on the device.
         indices: `(batch,)`, int64, on the CPU: which pictures these are.
     """
@@ -260,6 +293,7 @@ class PictureInputs:
         self.runtime = runtime
         pin = runtime.device.type == "cuda"
         self.loader = create_loader(dataset, batches, workers=workers, pin_memory=pin)
+        self._begun: tuple[int, Iterator[Batch]] | None = None
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -271,14 +305,24 @@ class PictureInputs:
             DataError: A picture vanished or changed.
             MachineError: A worker process died.
         """
-        for batch in read_batches(self.loader):
-            pixels = self.runtime.to_device(require_all(batch, self.dataset).pixels)
+        begun, self._begun = self._begun, None
+        ahead = begun is not None and (begun[0], 0) == (self.batches.epoch, self.batches.start)
+        for parts in read_parts(self.loader, begun[1] if begun and ahead else None):
+            for part in parts:
+                require_all(part, self.dataset)
+            pixels = self.runtime.join_parts([part.pixels for part in parts], self.batches.rows)
             values = self.preprocessing.normalize(pixels)
             yield Inputs(
                 values.contiguous(memory_format=self.runtime.memory_format),
-                self.runtime.to_device(batch.labels),
-                batch.indices,
+                self.runtime.to_device(torch.cat([part.labels for part in parts])),
+                torch.cat([part.indices for part in parts]),
             )
+
+    def begin(self, epoch: int) -> None:
+        """Let the workers begin with an epoch's first batches before they are asked for."""
+        if self.loader.num_workers:
+            self.batches.epoch, self.batches.start = epoch, 0
+            self._begun = epoch, _start(self.loader)
 
     def example(self, count: int) -> torch.Tensor:
         """Return values such as those of a batch of `count`."""
@@ -306,13 +350,42 @@ def _start(loader: "DataLoader[Any]") -> Iterator[Batch]:
 
 
 def read_batches(loader: "DataLoader[Any]") -> Iterator[Batch]:
-    """Iterate over a loader.
+    """Iterate over a loader, batch by batch.
+
+    Raises:
+        MachineError: A worker process died.
+    """
+    for parts in read_parts(loader):
+        pixels = [part.pixels for part in parts if len(part.indices)] or [parts[0].pixels]
+        yield Batch(
+            torch.cat(pixels),
+            torch.cat([part.labels for part in parts]),
+            torch.cat([part.indices for part in parts]),
+            [failure for part in parts for failure in part.failures],
+        )
+
+
+def read_parts(
+    loader: "DataLoader[Any]", begun: Iterator[Batch] | None = None
+) -> Iterator[list[Batch]]:
+    """Iterate over a loader: the parts of a batch, batch by batch.
+
+    Args:
+        loader: From `create_loader`.
+        begun: A pass that was begun before.
 
     Raises:
         MachineError: A worker process died.
     """
     try:
-        yield from _start(loader)
+        parts: list[Batch] = []
+        for part in begun or _start(loader):
+            parts.append(part)
+            sizes = loader.batch_sampler.sizes  # type: ignore[union-attr]
+            if sum(len(p.indices) + len(p.failures) for p in parts) == sizes[0]:
+                sizes.popleft()
+                yield parts
+                parts = []
     except (RuntimeError, ConnectionError, EOFError) as error:
         # The latter two: it died between handing over a batch and the opening of its memory.
         # A bug in a worker says "in DataLoader worker process", a death "DataLoader worker (pid".

@@ -81,6 +81,7 @@ def evaluate_images(
     *,
     name: str,
     workers: int,
+    batch_size: int | None = None,
     note: str | None = None,
     data: str = "",
     trained_on: Sequence[EvalImage] = (),
@@ -93,6 +94,7 @@ def evaluate_images(
         images: With their labels.
         name: Of the split or folder.
         workers: Processes that decode; changes no number.
+        batch_size: Images per pass through the network; None for what suits the device.
         note: What the reader must know.
         data: The folder as it is to be shown.
         trained_on: Further images, for what accuracy would be with them.
@@ -106,7 +108,7 @@ def evaluate_images(
         MachineError: A process that decodes died.
     """
     every = [*images, *trained_on]
-    outcomes = compute_outcomes(bundle, root, every, workers=workers)
+    outcomes = compute_outcomes(bundle, root, every, workers=workers, batch_size=batch_size)
     judged, known = outcomes[: len(images)], outcomes[len(images) :]
     report, rows = report_outcomes(bundle, images, judged, name=name, note=note, data=data)
     answers = [
@@ -123,6 +125,7 @@ def compute_outcomes(
     images: Sequence[EvalImage],
     *,
     workers: int,
+    batch_size: int | None = None,
 ) -> list[Outcome | str]:
     """Run images through a model; see `evaluate_images`.
 
@@ -133,7 +136,7 @@ def compute_outcomes(
         MachineError: A process that decodes died.
     """
     sound = [image.path for image in images if image.problem is None]
-    computed = classify(bundle, root, sound, workers=workers)
+    computed = classify(bundle, root, sound, workers=workers, batch_size=batch_size)
     outcomes: list[Outcome | str] = []
     with screen.bar("evaluating", len(images)) as bar:
         for image in images:

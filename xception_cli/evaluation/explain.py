@@ -32,13 +32,13 @@ def heat_maps(
 
     Args:
         bundle: The model.
-        pixels: `(batch, 3, image_size, image_size)`, uint8, from its preprocessing.
+        pixels: `(batch or more, 3, image_size, image_size)`, uint8, from its preprocessing.
         labels: `(batch,)`, the class that each map explains.
 
     Returns:
         `(batch, height, width)` in 0..1, each with a largest value of 1 unless it is 0 everywhere.
     """
-    activations = bundle.activations(pixels)
+    activations = bundle.activations(pixels)[: len(labels)]
     weights = bundle.network.get_parameter("last_linear.weight").float().cpu()[labels]
     maps = torch.einsum("bc,bchw->bhw", weights, activations).clamp_min(0)
     heat: NDArray[np.float32] = (maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)).numpy()

@@ -16,7 +16,6 @@ from xception_cli.model.bundle import ModelBundle
 from xception_cli.runtime import seed_everything
 
 _HOW = ("as in evaluation", "as in training", "as in training, drawn again")
-_BATCH = 16  # photos in memory at a time
 _NOTHING = Image.new("RGB", (8, 8))  # stands in a batch for a photo that is gone
 
 
@@ -35,10 +34,12 @@ def draw_cards(scored: Scored, root: Path, bundle: ModelBundle, chosen: Sequence
     cards = []
     transform = bundle.preprocessing.evaluation_transform()
     with screen.bar("drawing the report", len(chosen), heartbeat=False) as bar:
-        for start in range(0, len(chosen), _BATCH):
-            batch = list(chosen[start : start + _BATCH])
+        size = bundle.runtime.inference_batch
+        for start in range(0, len(chosen), size):
+            batch = list(chosen[start : start + size])
             pictures = [_read(root / scored.paths[index], bundle.preprocessing) for index in batch]
             pixels = torch.stack([transform(picture or _NOTHING) for picture in pictures])
+            pixels = bundle.runtime.join_parts([pixels], size)
             heats = heat_maps(bundle, pixels, torch.from_numpy(scored.guesses[batch]))
             for index, picture, heat in zip(batch, pictures, heats, strict=True):
                 shown = GONE

@@ -100,7 +100,7 @@ class FeatureInputs:
         return self._to_device(self.store.read(some, some)).zero_()
 
     def _to_device(self, activations: torch.Tensor) -> torch.Tensor:
-        placed = self.runtime.to_device(activations)
+        placed = self.runtime.join_parts([activations], self.batches.rows)
         return placed if self.runtime.precision == "bf16" else placed.float()
 
     def _read(self, keys: list[Key]) -> Inputs:
@@ -131,7 +131,7 @@ def compute_pooled(network: Segment, inputs: PictureInputs | FeatureInputs, what
     with screen.bar(what, len(pooled)) as bar:
         for batch in inputs:
             with inputs.runtime.autocast():
-                activations = network(batch.values)
+                activations = network(batch.values)[: len(batch.indices)]
             pooled[batch.indices.numpy()] = pool(activations).cpu().numpy()
             bar.advance(len(batch.indices) * processes.count)
             processes.wait()  # nobody is far behind at the end
@@ -202,8 +202,9 @@ def compute_store(
                 with pictures.runtime.autocast():
                     activations = prefix(inputs.values)
                     if view == 0:
-                        pooled[indices] = pool(rest(activations)).cpu().numpy()
-                rows[view * count + indices] = _to_bits(activations)
+                        found = pool(rest(activations)[: len(indices)])
+                        pooled[indices] = found.cpu().numpy()
+                rows[view * count + indices] = _to_bits(activations[: len(indices)])
                 is_last = number == len(pictures)
                 done = view * count + (count if is_last else number * batch_size)
                 computed += len(indices) * processes.count

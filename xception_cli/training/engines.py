@@ -97,13 +97,13 @@ def create_trainer(
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=runtime.device)
         whole = processes.total(weight(batch.labels)) / processes.count
-        pieces = list(
-            zip(batch.values.chunk(accumulate), batch.labels.chunk(accumulate), strict=True)
-        )
+        # Filling goes through the network with the rest if it is one piece, to be of its shape.
+        values = batch.values if accumulate == 1 else batch.values[: len(batch.labels)]
+        pieces = list(zip(values.chunk(accumulate), batch.labels.chunk(accumulate), strict=True))
         for number, (values, labels) in enumerate(pieces, start=1):
             with gradients_exchanged(network, now=number == len(pieces)):
                 with runtime.autocast():
-                    logits = network(values)
+                    logits = network(values)[: len(labels)]
                 loss = functional.cross_entropy(
                     logits.float(), labels, class_weights, label_smoothing=label_smoothing
                 ) * (weight(labels) / whole)
@@ -155,6 +155,9 @@ def capture(
         backward pass: they cannot be accumulated over several.
     """
     plain = trained.forward
+    if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+        # Gradients come out of the graph on the stream that they are used on: no cause for a word.
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     # Casts that autocast keeps for later would be of the time of the capture.
     with torch.autocast(
         runtime.device.type,
@@ -188,7 +191,7 @@ def create_evaluator(network: nn.Module, *, runtime: Runtime, top_k: int) -> Eng
     def step(_: Engine, batch: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
         network.eval()
         with runtime.autocast():
-            logits = network(batch.values)
+            logits = network(batch.values)[: len(batch.labels)]
         return logits.float(), batch.labels
 
     evaluator = Engine(step)

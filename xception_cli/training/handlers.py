@@ -46,6 +46,23 @@ def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
         seed_everything(seed, "step", engine.state.iteration, *own)
 
 
+def attach_prefetch(
+    trainer: Engine, train: FeatureInputs | PictureInputs, val: FeatureInputs | PictureInputs
+) -> None:
+    """Let workers decode what is needed next: val while training, the next epoch while in val."""
+    if not isinstance(train, PictureInputs) or not isinstance(val, PictureInputs):
+        return
+
+    @trainer.on(Events.EPOCH_STARTED)
+    def _val(_: Engine) -> None:
+        val.begin(0)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _train(engine: Engine) -> None:
+        if engine.state.epoch < (engine.state.max_epochs or 0):
+            train.begin(engine.state.epoch)
+
+
 def attach_schedule(
     trainer: Engine, optimizer: torch.optim.Optimizer, *, warmup: float, schedule: str = "cosine"
 ) -> None:
@@ -435,7 +452,7 @@ def attach_progress(
     rate: Callable[[], float],
 ) -> None:
     """Move the bars, and say a row per epoch."""
-    counted = {"images": 0, "pending": 0, "since": time.monotonic()}
+    counted = {"images": 0, "pending": 0, "since": time.monotonic(), "seconds": 0.0}
 
     @trainer.on(Events.STARTED)
     def _header(_: Engine) -> None:
@@ -456,11 +473,14 @@ def attach_progress(
             note = f"loss {float(output.loss):.3f}  lr {rate():.1e}"
             images.advance(int(counted["pending"]), note)
             counted["pending"] = 0
+        if engine.state.iteration % (engine.state.epoch_length or 1) == 0:  # before validation
+            float(output.loss)  # a GPU may be behind
+            counted["seconds"] = time.monotonic() - counted["since"]
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _row(engine: Engine) -> None:
         scores = _scores(engine)
-        speed = counted["images"] / max(1e-9, time.monotonic() - counted["since"])
+        speed = counted["images"] / max(1e-9, counted["seconds"])
         say(
             f"{engine.state.epoch:5d} {rate():7.1e} "
             f"{float(engine.state.metrics['train_loss']):11.4f} {scores.loss:9.4f} "

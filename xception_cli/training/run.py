@@ -294,6 +294,7 @@ def _fine_tune(
         ExitStack() as held,
     ):
         handlers.attach_reseeding(trainer, train.batches, config.seed)
+        handlers.attach_prefetch(trainer, train, val)
         handlers.attach_schedule(
             trainer, learner.optimizer, schedule=config.schedule, warmup=config.warmup
         )
