@@ -46,14 +46,6 @@ from xception_cli.training.learner import create_learner
 PHOTO = (500, 375)  # as the small files of most data sets
 
 
-class Nchw(Runtime):
-    """Our runtime in the other layout."""
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        return torch.contiguous_format
-
-
 @dataclass
 class Bench:
     """What all rows share."""
@@ -100,7 +92,6 @@ class Bench:
         except Exception as error:  # the other rows are worth their machine
             self.report(group, name, error=f"{type(error).__name__}: {str(error)[:300]}")
             traceback.print_exc()
-        torch._dynamo.reset()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -131,25 +122,7 @@ def normalized(bench: Bench, batch: int, runtime: Runtime | None = None) -> torc
 def inference(bench: Bench) -> None:
     batch = bench.options.batch_size
     group = f"inference, batch {batch}"
-    for name, loop in {
-        "plain: fp32 (TF32), NCHW": Tutorial(bench.options),
-        "plain: bf16, NCHW": Tutorial(bench.options, precision="bf16"),
-        "plain: bf16, channels_last": Tutorial(bench.options, precision="bf16", channels_last=True),
-        "timm, its best flags": Timm(bench.options),
-    }.items():
-        torch.backends.cudnn.allow_tf32 = True  # torch's default, which ours changes
-        bench.measure(group, name, plain_inference(loop, batch))
-        if "timm" in name:
-            bench.measure(group, f"{name}, compiled", plain_inference(loop, batch, compiled=True))
-    torch.backends.cudnn.allow_tf32 = False
-    fp32 = decide_runtime(device=bench.options.device, precision="fp32")
-    bench.measure(group, "ours: fp32", our_inference(bench, fp32, batch))
-    nchw = Nchw(bench.runtime.device, bench.runtime.precision)
-    bench.measure(group, "ours: NCHW", our_inference(bench, nchw, batch))
-    for size in bench.options.batches:
-        bench.measure(f"inference, batch {size}", "ours", our_inference(bench, bench.runtime, size))
-    compiled = our_inference(bench, bench.runtime, batch, compiled=True)
-    bench.measure(group, "ours, compiled", compiled)
+    bench.measure(group, "ours", our_inference(bench, bench.runtime, batch))
     bundle, held = product.create_bundle(bench.options, bench.runtime), pixels(bench, batch)
 
     def from_memory() -> int:
@@ -157,18 +130,50 @@ def inference(bench: Bench) -> None:
         return batch
 
     bench.measure(group, "ours, from pixels in memory", from_memory)
+    fp32 = decide_runtime(device=bench.options.device, precision="fp32")
+    bench.measure(group, "ours: fp32", our_inference(bench, fp32, batch))
+    for name, loop in plain_loops(bench.options).items():
+        with tf32_as_usual():
+            bench.measure(group, name, plain_inference(loop, batch))
 
 
-def plain_inference(loop: Tutorial, batch: int, *, compiled: bool = False) -> Callable[[], int]:
+def plain_loops(options: Namespace) -> dict[str, Tutorial]:
+    return {
+        "timm, its best flags": Timm(options),
+        "plain loop: bf16, channels_last": Tutorial(options, precision="bf16", channels_last=True),
+        "plain loop: fp32, NCHW": Tutorial(options),
+    }
+
+
+@contextmanager
+def tf32_as_usual() -> Iterator[None]:
+    """Let others compute fp32 convolutions as torch does unless it is told: in TF32."""
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def compiled(bench: Bench) -> None:
+    batch, runtime = bench.options.batch_size, bench.runtime
+    step = our_inference(bench, runtime, batch, compiled=True)
+    bench.measure(f"inference, batch {batch}", "ours, compiled", step)
+    batch = bench.options.train_batch
+    step = our_training(bench, runtime, batch, "all", compiled=True)
+    bench.measure(f"training all layers, batch {batch}", "ours, compiled", step)
+
+
+def plain_inference(loop: Tutorial, batch: int) -> Callable[[], int]:
     state: list[Any] = []
 
     @torch.inference_mode()
     def step() -> int:
         if not state:
-            network = loop.create_network(len(materials.CLASSES)).eval()
             size = loop.options.image_size
             images = torch.rand(batch, 3, size, size, device=loop.device) * 2 - 1
-            state.extend([torch.compile(network) if compiled else network, loop.place(images)])
+            network = loop.create_network(len(materials.CLASSES)).eval()
+            state.extend([network, loop.place(images)])
         with loop.autocast():
             state[0](state[1])
         return batch
@@ -201,27 +206,14 @@ def our_inference(
 def training(bench: Bench) -> None:
     batch = bench.options.train_batch
     group = f"training all layers, batch {batch}"
-    torch.backends.cudnn.allow_tf32 = True
-    for name, loop in {
-        "plain: fp32 (TF32), NCHW": Tutorial(bench.options),
-        "plain: bf16, channels_last": Tutorial(bench.options, precision="bf16", channels_last=True),
-        "timm, its best flags": Timm(bench.options),
-    }.items():
-        bench.measure(group, name, plain_training(loop, batch))
-    torch.backends.cudnn.allow_tf32 = False
     for size in bench.options.train_batches:
         name = f"training all layers, batch {size}"
         bench.measure(name, "ours", our_training(bench, bench.runtime, size, "all"))
-    nchw = Nchw(bench.runtime.device, bench.runtime.precision)
-    bench.measure(group, "ours: NCHW", our_training(bench, nchw, batch, "all"))
-    fp32 = decide_runtime(device=bench.options.device, precision="fp32")
-    bench.measure(group, "ours: fp32", our_training(bench, fp32, batch, "all"))
-    for part in ("exit", "middle"):
-        name = f"training the {part} flow on kept activations, batch {batch}"
-        bench.measure(name, "ours", our_training(bench, bench.runtime, batch, part))
-    bench.measure(
-        group, "ours, compiled", our_training(bench, bench.runtime, batch, "all", compiled=True)
-    )
+    name = f"training the exit flow on kept activations, batch {batch}"
+    bench.measure(name, "ours", our_training(bench, bench.runtime, batch, "exit"))
+    for name, loop in plain_loops(bench.options).items():
+        with tf32_as_usual():
+            bench.measure(group, name, plain_training(loop, batch))
 
 
 def plain_training(loop: Tutorial, batch: int) -> Callable[[], int]:
@@ -399,15 +391,21 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=4096, help="(default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each row")
     parser.add_argument("--batch-size", type=int, default=128, help="of inference")
-    parser.add_argument("--batches", type=int, nargs="+", default=[32, 128, 256])
     parser.add_argument("--train-batch", type=int, default=64)
-    parser.add_argument("--train-batches", type=int, nargs="+", default=[32, 64, 128, 256])
-    parser.add_argument("--parts", nargs="+", default=["inference", "training", "from_files"])
+    parser.add_argument("--train-batches", type=int, nargs="+", default=[64, 32, 128])
+    parser.add_argument(
+        "--parts", nargs="+", default=["from_files", "inference", "training", "compiled"]
+    )
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--profile", type=Path, help="write the kernels that take longest")
     options = parser.parse_args()
-    parts = {"inference": inference, "training": training, "from_files": from_files}
+    parts = {
+        "from_files": from_files,
+        "training": training,
+        "inference": inference,
+        "compiled": compiled,
+    }
     screen.quiet = True  # of the jobs
     with tempfile.TemporaryDirectory(prefix="xception-benchmark-") as scratch:
         options.scratch = Path(scratch)

@@ -379,7 +379,7 @@ def read_parts(
     """
     try:
         parts: list[Batch] = []
-        for part in begun or _start(loader):
+        for part in _start(loader) if begun is None else begun:
             parts.append(part)
             sizes = loader.batch_sampler.sizes  # type: ignore[union-attr]
             if sum(len(p.indices) + len(p.failures) for p in parts) == sizes[0]:

@@ -67,13 +67,14 @@ def prepare(job: Job, history: History) -> Training:
                 pooled[name] = compute_pooled(backbone, job.pictures(name), what)
         else:
             train_inputs, val_inputs, pooled = _store_features(job, network, prefix)
+    if prefix is None:
+        train_inputs, val_inputs = _every_epoch(job)
+        train_inputs.begin(0)  # workers decode while the probe is fitted
     with job.phase("probe"):
         probe, scores = _fit_baseline(job, pooled)
     if history.best_epoch < 0:
         history.offer(0, scores, job.config.monitor)
         job.save_model(job.network.state_dict(), {"trained": "probe", "epoch": 0})
-    if prefix is None:
-        train_inputs, val_inputs = _every_epoch(job)
     return Training(train_inputs, val_inputs, probe, scores, pooled["train"])
 
 
