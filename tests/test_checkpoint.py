@@ -29,11 +29,15 @@ def store():
 
 def a_state(number: int) -> dict[str, object]:
     weights = torch.full((100,), float(number))
-    return {"trained": {"conv1.weight": weights}, "history": {"best_loss": float("inf")}}
+    return {"trained": {"conv1.weight": weights}}
+
+
+def notes(phase: str = "train") -> dict[str, object]:
+    return {"phase": phase, "history": {"best_epoch": 1, "best_loss": None}, "max_epochs": 9}
 
 
 def save(store: StateStore, number: int, phase: str = "train") -> None:
-    store.save(a_state(number), iteration=number, phase=phase)
+    store.save(a_state(number), iteration=number, notes=notes(phase))
 
 
 def files() -> list[str]:
@@ -66,15 +70,20 @@ def test_a_state_comes_back_with_its_place_and_loads_without_running_code(store)
         "scaler": torch.amp.GradScaler("cpu", enabled=True).state_dict(),
         "ema": ema.state_dict(),
         "train_loss": average.state_dict(),
-        "history": {"best_epoch": 1, "best_score": 0.5, "stopped_early": False},
         "epoch_length": 7,
     }
-    store.save(state, iteration=12, phase="eval_pending")
+    store.save(state, iteration=12, notes=notes("eval_pending"))
     assert files() == ["state-00000012.json", "state-00000012.pt"]
     direct = torch.load(FOLDER / "state-00000012.pt", weights_only=True)
-    for loaded in (store.load(), direct):
-        assert set(loaded) == {*state, "schema", "iteration", "phase"}
-        assert (loaded["schema"], loaded["iteration"], loaded["phase"]) == (1, 12, "eval_pending")
+    assert set(direct) == {*state, "schema"}
+    stored = store.load()
+    assert {name: stored.pop(name) for name in ("iteration", *notes())} == {
+        "iteration": 12,
+        **notes("eval_pending"),
+    }
+    for loaded in (stored, direct):
+        assert set(loaded) == {*state, "schema"}
+        assert loaded["schema"] == 2
         torch.testing.assert_close(
             [loaded["trained"], loaded["optimizer"]["state"], loaded["ema"]],
             [state["trained"], state["optimizer"]["state"], state["ema"]],
@@ -82,7 +91,6 @@ def test_a_state_comes_back_with_its_place_and_loads_without_running_code(store)
             atol=0,
         )
         assert loaded["optimizer"]["param_groups"] == state["optimizer"]["param_groups"]
-        assert loaded["history"] == state["history"]
         restored = Average()
         restored.load_state_dict(loaded["train_loss"])
         assert restored.compute() == 2.5
@@ -92,9 +100,9 @@ def test_the_manifest_names_the_sum_of_the_state_file(store):
     save(store, 3)
     content = (FOLDER / "state-00000003.pt").read_bytes()
     assert json.loads((FOLDER / "state-00000003.json").read_text()) == {
-        "schema": 1,
+        "schema": 2,
         "iteration": 3,
-        "phase": "train",
+        **notes(),
         "bytes": len(content),
         "sha256": sha256(content).hexdigest(),
     }
@@ -112,10 +120,10 @@ def test_a_state_that_is_not_finite_is_named_and_not_written(store, bad):
     before = {name: (FOLDER / name).read_bytes() for name in files()}
     state = {"optimizer": {"state": {3: {"exp_avg": torch.tensor([0.0, bad])}}, "groups": [1]}}
     with pytest.raises(DivergedError, match="optimizer: state: 3: exp_avg is not finite at iter"):
-        store.save(state, iteration=2, phase="train")
+        store.save(state, iteration=2, notes=notes())
     assert {name: (FOLDER / name).read_bytes() for name in files()} == before
     with pytest.raises(DivergedError, match="groups: 1 is not finite"):
-        store.save({"groups": [0, torch.tensor(bad)]}, iteration=2, phase="train")
+        store.save({"groups": [0, torch.tensor(bad)]}, iteration=2, notes=notes())
 
 
 # The order of a save
@@ -175,6 +183,36 @@ def test_a_state_of_the_same_iteration_is_replaced(store):
     save(store, 5, "train")
     assert files() == ["state-00000005.json", "state-00000005.pt"]
     assert store.load()["phase"] == "train"
+
+
+def test_what_validation_found_is_noted_without_writing_the_tensors_again(store):
+    save(store, 5, "eval_pending")
+    content = (FOLDER / "state-00000005.pt").read_bytes()
+    written = (FOLDER / "state-00000005.pt").stat().st_mtime_ns
+    store.note(5, notes() | {"history": {"best_epoch": 2}})
+    assert (FOLDER / "state-00000005.pt").stat().st_mtime_ns == written
+    loaded = store.load()
+    assert (loaded["phase"], loaded["history"], loaded["max_epochs"]) == (
+        "train",
+        {"best_epoch": 2},
+        9,
+    )
+    manifest = json.loads((FOLDER / "state-00000005.json").read_text())
+    assert manifest["sha256"] == sha256(content).hexdigest()
+
+
+def test_a_state_of_the_format_before_this_one_still_loads(store):
+    save(store, 7)
+    path = FOLDER / "state-00000007.pt"
+    old = a_state(7) | {"schema": 1, "iteration": 7, "phase": "train", "max_epochs": 3}
+    torch.save(old | {"history": {"best_loss": float("inf")}}, path)
+    content = path.read_bytes()
+    manifest = {"schema": 1, "iteration": 7, "phase": "train", "bytes": len(content)}
+    manifest["sha256"] = sha256(content).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(manifest))
+    loaded = store.load()
+    assert (loaded["history"], loaded["max_epochs"]) == ({"best_loss": float("inf")}, 3)
+    assert iteration_of(store) == 7
 
 
 # Full disks
@@ -237,8 +275,8 @@ def test_a_newer_format_is_refused_rather_than_an_older_state_taken(store):
     save(store, 1)
     save(store, 2)
     path = FOLDER / "state-00000002.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
-    with pytest.raises(ArtifactError, match="has format 2, this version reads 1") as caught:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 3}))
+    with pytest.raises(ArtifactError, match="has format 3, this version reads 2") as caught:
         store.load()
     assert "pip install -U" in caught.value.hint
 

@@ -4,6 +4,7 @@ A sampler yields keys `(epoch, index)`, and everything random about a sample is 
 `(seed, epoch, index)`. So neither workers nor a resume can change what is drawn.
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -337,15 +338,21 @@ def _start(loader: "DataLoader[Any]") -> Iterator[Batch]:
 
     It raises in whatever line runs when a worker dies, a state's being saved included. Without
     it the reading of the next batch notices, within 5 seconds.
+
+    Garbage is collected before workers are forked, and nothing of ours in them: a tensor of a GPU
+    in a cycle, collected in a worker, would end it (seen with torch 2.11: CUDA is not there).
     """
     number = getattr(signal, "SIGCHLD", None)
-    if number is None or threading.current_thread() is not threading.main_thread():
-        return iter(loader)
-    before = signal.getsignal(number)
+    if threading.current_thread() is not threading.main_thread():
+        number = None
+    before = None if number is None else signal.getsignal(number)
+    gc.collect()
+    gc.freeze()
     try:
         return iter(loader)
     finally:
-        if before is not None:
+        gc.unfreeze()
+        if number is not None and before is not None:
             signal.signal(number, before)
 
 

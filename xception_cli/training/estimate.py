@@ -1,5 +1,6 @@
 """What the parts of a training take on this machine: measured by doing a little of each."""
 
+import gc
 import resource
 import sys
 import time
@@ -58,13 +59,18 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
     if unfreeze != "head":
         inputs = activations.clone()  # outside of inference mode, which forbids training
         step, validation = _time_training(job, network, unfreeze, inputs)
-    return Costs(
+    costs = Costs(
         decode=_time_decoding(job, features),
         features=features,
         step=step / batch,
         validation=validation / batch,
         memory=_peak_memory(runtime),
     )
+    if runtime.device.type == "cuda":  # an engine and its handlers are cycles, and hold the network
+        del network, folded, prefix, backbone, values, activations
+        gc.collect()
+        torch.cuda.empty_cache()
+    return costs
 
 
 def _seconds(runtime: Runtime, work: Callable[[], object]) -> float:
@@ -177,6 +183,7 @@ def _measure_within_memory(job: Job) -> tuple[Job, Costs]:
         if pieces > job.config.batch_size or job.pretrained is None:
             raise  # without pretrained weights the pieces' batch statistics are other numbers
     # Behind the except block, which keeps the tensors that did not fit.
+    gc.collect()
     torch.cuda.empty_cache()
     reason = (
         f"computing each batch in {pieces} pieces (--accumulate {pieces}): the device's memory is "
