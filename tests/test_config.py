@@ -336,7 +336,7 @@ def test_the_settings_table_has_a_row_for_each_setting():
     assert {row.count("|") for row in rows} == {5}
     assert "| `--val-fraction` | 0.2 | 0.01 to 0.9 | Part of the images" in settings_table()
     assert "| `--budget` |  | text | Time for the whole run" in settings_table()
-    assert "| `--cache-gb` | 20.0 | ≥ 0 | Largest size" in settings_table()
+    assert "| `--cache-gb` | 20.0 | ≥ 0 | Limit on what" in settings_table()
     assert "| `--skip-bad` | false | yes or no | Leave out" in settings_table()
     assert '| `--monitor` | "auto" | auto, accuracy, macro_recall | What' in settings_table()
 

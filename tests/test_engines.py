@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Clock
 from ignite.engine import Engine, Events
 from networks import CPU, lively_network
 from sklearn.metrics import accuracy_score, log_loss, recall_score, top_k_accuracy_score
@@ -146,6 +147,66 @@ def test_training_learns_the_batch_it_sees(trained):
     )
     trainer.run([batch] * 8, max_epochs=1)
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_fills_a_batch_up_moves_nothing(trained, accumulate):
+    """On a GPU an epoch's last batch is filled up: it is of the others' shape."""
+    other, batch = deepcopy(trained), a_batch(count=5)
+    filling = torch.randn(3, *batch.values.shape[1:], generator=torch.Generator().manual_seed(9))
+    filled = batch._replace(values=torch.cat([batch.values, filling]))
+    plain, moved = step(trained, batch, accumulate=accumulate)
+    found, moved_too = step(other, filled, accumulate=accumulate)
+    assert found.loss.item() == pytest.approx(plain.loss.item(), abs=1e-6)
+    assert (moved - moved_too).norm() < 1e-5 * moved.norm()
+    assert (found.images, plain.images) == (5, 5)
+    labels = torch.cat([batch.labels, torch.zeros(3, dtype=torch.int64)])
+    eight = Inputs(filled.values, labels, torch.arange(8))
+    _, otherwise = step(deepcopy(other), eight, accumulate=accumulate)
+    assert (otherwise - moved).norm() > 0.1 * moved.norm()  # the control: were they images
+
+
+def test_validation_does_not_count_what_fills_a_batch_up(trained):
+    batch = a_batch(count=5)
+    filled = batch._replace(values=torch.cat([batch.values, batch.values[:3]]))
+    evaluator = create_evaluator(trained, runtime=CPU, top_k=1)
+    plain, found = (validate(evaluator, [given], [2, 2, 1], 1) for given in (batch, filled))
+    assert found.loss == pytest.approx(plain.loss, abs=1e-6)
+    assert (found.accuracy, found.recall) == (plain.accuracy, plain.recall)
+
+
+class Asynchronous(Runtime):
+    """A CPU that is treated as a device which Python does not wait for."""
+
+    @property
+    def is_asynchronous(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_no_result_is_read_in_a_training_step_on_a_device_that_works_by_itself(
+    trained, monkeypatch, asynchronous
+):
+    runtime = (Asynchronous if asynchronous else Runtime)(torch.device("cpu"), "fp32")
+    groups = [{"params": list(trained.parameters()), "lr": 0.1, "peak_lr": 0.1, "name": "conv4"}]
+    adam = torch.optim.AdamW(groups, fused=True)  # as on a GPU
+    trainer = make_trainer(trained, optimizer=adam, runtime=runtime, clip=1.0, label_smoothing=0.1)
+    ema = AveragedModel(trained, use_buffers=True)
+    handlers.attach_schedule(trainer, adam, warmup=0.1)
+    handlers.attach_ema(trainer, ema, trained, 0.999)
+    handlers.attach_train_loss(trainer, torch.device("cpu"))
+    reads = []
+    for name in ("item", "cpu", "tolist", "numpy", "__bool__", "__float__", "__int__"):
+        read = getattr(torch.Tensor, name)
+
+        def counted(tensor, *given, read=read, name=name, **more):
+            if tensor.is_floating_point():  # the average's own counter is on the CPU everywhere
+                reads.append(name)
+            return read(tensor, *given, **more)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    trainer.run([a_batch()] * 3, max_epochs=1)
+    assert bool(reads) != asynchronous
 
 
 def test_clipping_bounds_the_gradient_and_0_leaves_it_alone(trained):
@@ -318,13 +379,13 @@ def test_the_ramp_ends_at_the_decay(decay, count, kept):
         live.get_parameter("last_linear.bias").fill_(0.0)
         ema.module.get_parameter("last_linear.bias").fill_(1.0)
     ema.n_averaged.fill_(count)
-    handlers.update_ema(ema, live, decay)
+    handlers.update_ema(ema, handlers.pair(ema, live), decay)
     assert ema.module.get_parameter("last_linear.bias")[0].item() == pytest.approx(kept)
 
 
 def test_the_average_shares_no_memory_with_the_live_model(trained):
     ema = AveragedModel(trained, use_buffers=True)
-    handlers.update_ema(ema, trained, 0.999)
+    handlers.update_ema(ema, handlers.pair(ema, trained), 0.999)
     live, averaged = trained.state_dict(), ema.module.state_dict()
     assert list(live) == list(averaged)
     before = {name: tensor.clone() for name, tensor in live.items()}
@@ -336,10 +397,10 @@ def test_the_average_shares_no_memory_with_the_live_model(trained):
 
 def test_the_averages_batch_norm_follows_that_of_the_live_model(trained):
     ema = AveragedModel(trained, use_buffers=True)
-    handlers.update_ema(ema, trained, 0.999)
+    handlers.update_ema(ema, handlers.pair(ema, trained), 0.999)
     first = trained.get_buffer("bn4.running_mean").clone()
     trained.get_buffer("bn4.running_mean").add_(1.0)
-    handlers.update_ema(ema, trained, 0.999)
+    handlers.update_ema(ema, handlers.pair(ema, trained), 0.999)
     expected = first * 2 / 11 + (first + 1) * 9 / 11
     torch.testing.assert_close(ema.module.get_buffer("bn4.running_mean"), expected)
 
@@ -498,6 +559,37 @@ def test_the_monitored_score_decides():
     assert history.offer(0, scored(0.9, 1.0, macro_recall=0.3), "macro_recall")
     assert not history.offer(1, scored(1.0, 0.5, macro_recall=0.2), "macro_recall")
     assert history.best_score == 0.3
+
+
+def saved_by(monkeypatch, seconds: list[float], *, needed: bool = False, **more) -> list[str]:
+    """Return what is saved in epochs that end at these seconds."""
+    clock, saved = Clock(), []
+    monkeypatch.setattr(handlers.time, "monotonic", clock)
+
+    def save(phase: str, *, tensors: bool = True) -> None:
+        saved.append(f"{clock.now - 1000:g} {phase}{'' if tensors else ', noted'}")
+
+    saving = handlers.StateSaving(save, **more)
+    for second in seconds:
+        clock.now = 1000 + second
+        saving.begin_validation()
+        clock.now += 1
+        saving.end_validation(needed=needed)
+    return saved
+
+
+def test_a_state_is_written_once_an_epoch_and_not_in_epochs_of_a_second(monkeypatch):
+    assert saved_by(monkeypatch, [20, 40], every=600) == [
+        *("20 eval_pending", "21 train, noted", "40 eval_pending", "41 train, noted"),
+    ]
+    assert saved_by(monkeypatch, [2, 4, 16, 18, 31], every=600) == [
+        *("16 eval_pending", "17 train, noted"),
+    ]
+    assert saved_by(monkeypatch, [2, 4], every=600, least=0.0) == [
+        *("2 eval_pending", "3 train, noted", "4 eval_pending", "5 train, noted"),
+    ]
+    assert len(saved_by(monkeypatch, [2, 4], every=0.0)) == 4
+    assert saved_by(monkeypatch, [2], every=600, needed=True) == ["3 train"]  # the last epoch
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(0, 9), (1, 3), (3, 5)])

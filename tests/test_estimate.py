@@ -201,6 +201,33 @@ def test_the_time_that_is_gone_already_counts(settings, monkeypatch):
         settle(job, given, time.monotonic() - 960)
 
 
+def test_a_batch_that_does_not_fit_into_memory_is_computed_in_twice_the_pieces(job, monkeypatch):
+    asked = []
+
+    def measured(given: Job, unfreeze: str) -> Costs:
+        asked.append((given.config.accumulate, unfreeze))
+        if given.config.accumulate < 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return NOTHING
+
+    monkeypatch.setattr(estimate, "measure_costs", measured)
+    decided, costs = settle(job, {"data"}, time.monotonic())
+    assert asked == [(1, "exit"), (2, "exit")]
+    assert costs == NOTHING
+    assert decided.config == job.config.replace(accumulate=2)
+    assert decided.reasons[-1].startswith("computing each batch in 2 pieces (--accumulate 2): ")
+
+    def always(*_: Any) -> Costs:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(estimate, "measure_costs", always)
+    with pytest.raises(torch.OutOfMemoryError):
+        settle(job, {"data"}, time.monotonic())
+    single = replace(job, config=job.config.replace(batch_size=1))
+    with pytest.raises(torch.OutOfMemoryError):
+        settle(single, {"data"}, time.monotonic())
+
+
 # Telling
 
 

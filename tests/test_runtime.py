@@ -49,6 +49,25 @@ def test_a_gpu_that_is_not_there_is_a_machine_error():
     assert caught.value.exit_code == 5
 
 
+def test_gpu_means_cuda_and_an_unknown_device_is_answered_with_the_near_one():
+    if not torch.cuda.is_available():
+        with pytest.raises(MachineError, match=r"^there is no cuda device on this machine; "):
+            decide_runtime(device="gpu")
+    with pytest.raises(
+        UsageError, match=r"^device is 'cudda', expected one of auto, cpu"
+    ) as caught:
+        decide_runtime(device="cudda")
+    assert caught.value.hint == "--device cuda"
+
+
+def test_parts_of_a_batch_are_joined_in_their_order():
+    runtime = Runtime(torch.device("cpu"), "fp32")
+    parts = [torch.arange(3), torch.arange(3, 5)]
+    assert runtime.join_parts(parts).tolist() == [0, 1, 2, 3, 4]
+    assert runtime.join_parts(parts, 9).tolist() == [0, 1, 2, 3, 4]  # no CPU needs them filled up
+    assert runtime.join_parts(parts[:1]).tolist() == [0, 1, 2]
+
+
 @without_mps
 def test_an_apple_gpu_that_is_not_there_is_a_machine_error():
     with pytest.raises(MachineError, match=r"^there is no mps device on this machine; "):

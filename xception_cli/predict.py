@@ -224,7 +224,7 @@ def classify(
         MachineError: A process that decodes died.
     """
     batch_size = batch_size or bundle.runtime.inference_batch
-    if bundle.takes_any_size:
+    if bundle.side is None:
         batch_size = 1
     # That is the job of one worker, and starting it costs more than decoding here.
     workers = workers if len(paths) > max(1, min(PART, batch_size)) else 0
@@ -239,7 +239,8 @@ def classify(
         dataset,
         KeyedBatches(len(paths), batch_size, shuffle=False),
         workers=workers,
-        pin_memory=bundle.runtime.device.type == "cuda",
+        side=bundle.side,
+        device=bundle.runtime.device,
     )
     filled = batch_size if len(paths) > batch_size else 0
     for parts in read_parts(loader):

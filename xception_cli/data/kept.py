@@ -77,7 +77,7 @@ def _load(path: Path) -> Image.Image | None:
     width, height = (
         int.from_bytes(content[at : at + _HEADER // 2], "little") for at in (0, _HEADER // 2)
     )
-    if not content or len(content) != _HEADER + 3 * width * height:
+    if not width * height or len(content) != _HEADER + 3 * width * height:
         return None
     return Image.frombytes("RGB", (width, height), content[_HEADER:])
 

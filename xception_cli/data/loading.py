@@ -6,7 +6,6 @@ A sampler yields keys `(epoch, index)`, and everything random about a sample is 
 
 import gc
 import os
-import shutil
 import signal
 import threading
 from collections import deque
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from PIL import Image
@@ -23,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from xception_cli.console import show
 from xception_cli.data.images import PictureError, read_picture
 from xception_cli.data.kept import KeptImages
+from xception_cli.data.slots import Slots, can_share
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import DataError, MachineError
 from xception_cli.processes import ALONE, Processes
@@ -33,7 +33,9 @@ Key = tuple[int, int]  # (epoch, index)
 # Pictures that a worker decodes at a time. Batches are put together from such parts: the first one
 # of an epoch is there as soon as several workers have one each.
 PART = 16
-_PART_BYTES = 5_000_000  # in shared memory, at 299 pixels
+_AHEAD = 2  # parts that each worker has to do
+_CPU = torch.device("cpu")
+_PART_BYTES = 5_000_000  # at most, where there are larger pictures than of 299 pixels
 
 
 class Batch(NamedTuple):
@@ -101,16 +103,53 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         return read_picture(self.root / self.paths[index], least_side=self.least_side)
 
 
-def collate(samples: list[tuple[int, int, torch.Tensor | str]]) -> Batch:
-    """Stack the pictures of a batch and list those that failed."""
-    good = [s for s in samples if isinstance(s[2], torch.Tensor)]
-    pixels = [s[2] for s in good if isinstance(s[2], torch.Tensor)]
-    return Batch(
-        torch.stack(pixels) if pixels else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
-        torch.tensor([s[1] for s in good], dtype=torch.int64),
-        torch.tensor([s[0] for s in good], dtype=torch.int64),
-        [(s[0], s[2]) for s in samples if isinstance(s[2], str)],
-    )
+class _Part(NamedTuple):
+    """What a worker is to decode, and where to; None: it sends what it has decoded."""
+
+    keys: list[Key]
+    slot: int | None
+
+
+class _Decoded(NamedTuple):
+    """What a worker says of its part; see `Batch`."""
+
+    pixels: torch.Tensor | int  # or the slot that they are in
+    labels: list[int]
+    indices: list[int]
+    failures: list[tuple[int, str]]
+
+
+class _PartReader(Dataset[Any]):
+    """Decodes parts, in a worker or in this process."""
+
+    def __init__(self, dataset: PictureDataset, slots: Slots | None) -> None:
+        self.dataset = dataset
+        self.slots = slots
+
+    def __getitems__(self, part: _Part) -> _Decoded:  # DataLoader asks for a whole part so
+        labels: list[int] = []
+        indices: list[int] = []
+        failures: list[tuple[int, str]] = []
+        decoded: list[torch.Tensor] = []
+        for epoch, at in part.keys:
+            index, label, pixels = self.dataset[epoch, at]
+            if isinstance(pixels, str):
+                failures.append((index, pixels))
+                continue
+            if self.slots is not None and part.slot is not None:
+                self.slots.pixels[part.slot, len(labels)] = pixels
+            else:
+                decoded.append(pixels)
+            labels.append(label)
+            indices.append(index)
+        if part.slot is not None:
+            return _Decoded(part.slot, labels, indices, failures)
+        stacked = torch.stack(decoded) if decoded else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+        return _Decoded(stacked, labels, indices, failures)
+
+
+def _as_it_is(decoded: _Decoded) -> _Decoded:
+    return decoded
 
 
 def require_all(batch: Batch, dataset: PictureDataset) -> Batch:
@@ -194,34 +233,53 @@ class KeyedBatches(Sampler[list[Key]]):
             yield [(epoch, index) for index in order[begin + rank : end : count]]
 
 
-class _Parts(Sampler[list[Key]]):
-    """Batches in parts of `PART` keys, and how many keys each batch of this pass has so far."""
+class _Parts(Sampler[_Part]):
+    """The parts of batches; with how many keys each batch of this pass has, and what is free."""
 
-    def __init__(self, batches: KeyedBatches) -> None:
+    def __init__(self, batches: KeyedBatches, rows: int, slots: Slots | None) -> None:
         self.batches = batches
+        self.rows = rows
+        self.slots = slots
         self.sizes: deque[int] = deque()
+        self.number = 0  # of the pass
+        self.has_workers = False  # they stay from pass to pass
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[_Part]:
         sizes = self.sizes = deque()
+        if self.slots is not None:
+            self.number = self.slots.begin()
         for keys in self.batches:
             sizes.append(len(keys))
-            yield from (keys[at : at + PART] for at in range(0, len(keys), PART))
+            for at in range(0, len(keys), self.rows):
+                slot = None if self.slots is None else self.slots.take()
+                yield _Part(keys[at : at + self.rows], slot)
+
+    def receive(self, decoded: _Decoded) -> Batch:
+        """Return what a worker has decoded."""
+        pixels = decoded.pixels
+        if isinstance(pixels, int):
+            pixels = cast("Slots", self.slots).pixels[pixels, : len(decoded.labels)]
+        return Batch(
+            pixels,
+            torch.tensor(decoded.labels, dtype=torch.int64),
+            torch.tensor(decoded.indices, dtype=torch.int64),
+            decoded.failures,
+        )
 
 
 def default_workers(runtime: Runtime) -> int:
-    """Return how many processes decode: enough for a GPU; few beside a network on the CPU.
-
-    Each has two parts of a batch in shared memory, of which a container may have 64 MB.
-    """
-    shared = Path("/dev/shm")
+    """Return how many processes decode: enough for a GPU; few beside a network on the CPU."""
     wanted = 16 if runtime.device.type == "cuda" else 2
-    if shared.is_dir():
-        wanted = min(wanted, shutil.disk_usage(shared).free // (2 * _PART_BYTES))
     return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
 
 
 def create_loader(
-    dataset: PictureDataset, batches: KeyedBatches, *, workers: int, pin_memory: bool = False
+    dataset: PictureDataset,
+    batches: KeyedBatches,
+    *,
+    workers: int,
+    side: int | None = None,
+    device: torch.device = _CPU,
 ) -> "DataLoader[Any]":
     """Make a loader of parts of batches, for `read_parts` and `read_batches`.
 
@@ -229,14 +287,23 @@ def create_loader(
         dataset: The pictures.
         batches: Which keys make up which batch.
         workers: Processes that decode; 0 decodes in this one.
-        pin_memory: Page-locked batches, for copies to a GPU that do not wait.
+        side: Of all decoded pictures, in pixels; None if they differ.
+        device: Where batches go.
     """
+    rows, slots = PART, None
+    if side is not None:
+        rows = max(1, min(PART, _PART_BYTES // (3 * side**2)))
+        if workers and can_share():
+            # What workers have, twice the parts of a batch that is put together and worked on.
+            parts = -(-batches.rows // rows)
+            slots = Slots(_AHEAD * workers + 4 * parts + 2, rows, side, device)
     return DataLoader(
-        dataset,
-        batch_sampler=_Parts(batches),
-        collate_fn=collate,
+        _PartReader(dataset, slots),
+        batch_sampler=cast("Any", _Parts(batches, rows, slots)),
+        collate_fn=cast("Any", _as_it_is),
         num_workers=workers,
-        pin_memory=pin_memory,
+        prefetch_factor=_AHEAD if workers else None,
+        multiprocessing_context="fork" if slots else None,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,
         # Else each pass would take one number from the global generator.
@@ -292,9 +359,14 @@ class PictureInputs:
         self.batches = batches
         self.preprocessing = preprocessing
         self.runtime = runtime
-        pin = runtime.device.type == "cuda"
-        self.loader = create_loader(dataset, batches, workers=workers, pin_memory=pin)
-        self._begun: tuple[int, Iterator[Batch]] | None = None
+        self.loader = create_loader(
+            dataset,
+            batches,
+            workers=workers,
+            side=preprocessing.image_size,
+            device=runtime.device,
+        )
+        self._begun: tuple[int, Iterator[_Decoded]] | None = None
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -333,7 +405,7 @@ class PictureInputs:
         )
 
 
-def _start(loader: "DataLoader[Any]") -> Iterator[Batch]:
+def _start(loader: "DataLoader[Any]") -> Iterator[_Decoded]:
     """Begin a pass, without the SIGCHLD handler that torch (2.14) installs for its workers.
 
     It raises in whatever line runs when a worker dies, a state's being saved included. Without
@@ -342,16 +414,20 @@ def _start(loader: "DataLoader[Any]") -> Iterator[Batch]:
     Garbage is collected before workers are forked, and nothing of ours in them: a tensor of a GPU
     in a cycle, collected in a worker, would end it (seen with torch 2.11: CUDA is not there).
     """
+    sampler = cast("_Parts", loader.batch_sampler)
+    forks, sampler.has_workers = loader.num_workers and not sampler.has_workers, True
     number = getattr(signal, "SIGCHLD", None)
     if threading.current_thread() is not threading.main_thread():
         number = None
     before = None if number is None else signal.getsignal(number)
-    gc.collect()
-    gc.freeze()
+    if forks:
+        gc.collect()
+        gc.freeze()
     try:
         return iter(loader)
     finally:
-        gc.unfreeze()
+        if forks:
+            gc.unfreeze()
         if number is not None and before is not None:
             signal.signal(number, before)
 
@@ -373,9 +449,11 @@ def read_batches(loader: "DataLoader[Any]") -> Iterator[Batch]:
 
 
 def read_parts(
-    loader: "DataLoader[Any]", begun: Iterator[Batch] | None = None
+    loader: "DataLoader[Any]", begun: Iterator[_Decoded] | None = None
 ) -> Iterator[list[Batch]]:
     """Iterate over a loader: the parts of a batch, batch by batch.
+
+    Their pixels hold until the next batch is asked for; then others may be written there.
 
     Args:
         loader: From `create_loader`.
@@ -384,15 +462,20 @@ def read_parts(
     Raises:
         MachineError: A worker process died.
     """
+    sampler = cast("_Parts", loader.batch_sampler)
     try:
         parts: list[Batch] = []
-        for part in _start(loader) if begun is None else begun:
-            parts.append(part)
-            sizes = loader.batch_sampler.sizes  # type: ignore[union-attr]
-            if sum(len(p.indices) + len(p.failures) for p in parts) == sizes[0]:
-                sizes.popleft()
+        slots: list[int] = []
+        for decoded in _start(loader) if begun is None else begun:
+            number = sampler.number
+            parts.append(sampler.receive(decoded))
+            slots += [decoded.pixels] if isinstance(decoded.pixels, int) else []
+            if sum(len(p.indices) + len(p.failures) for p in parts) == sampler.sizes[0]:
+                sampler.sizes.popleft()
                 yield parts
-                parts = []
+                if sampler.slots is not None:
+                    sampler.slots.give_back(slots, number)
+                parts, slots = [], []
     except (RuntimeError, ConnectionError, EOFError) as error:
         # The latter two: it died between handing over a batch and the opening of its memory.
         # A bug in a worker says "in DataLoader worker process", a death "DataLoader worker (pid".

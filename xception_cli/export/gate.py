@@ -80,7 +80,7 @@ def compare(bundle: ModelBundle, exported: Classifier, pictures: Sequence[JudgeP
     """
     runtime = Runtime(torch.device("cpu"), "fp32")
     reference = replace(bundle, network=runtime.place(bundle.network), runtime=runtime)
-    limit = LIMIT_WHOLE if exported.takes_any_size else LIMIT_CROPPED
+    limit = LIMIT_WHOLE if exported.side is None else LIMIT_CROPPED
     differences, smaller, equal, contradictions = [], [], 0, 0
     with screen.bar("comparing", len(pictures)) as bar:
         for picture in pictures:

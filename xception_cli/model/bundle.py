@@ -41,8 +41,8 @@ class Classifier(Protocol):
         """Pixels that the shorter side must keep when a picture is decoded; see `images.decode`."""
 
     @property
-    def takes_any_size(self) -> bool:
-        """Whether it takes whole pictures, which cannot share a batch."""
+    def side(self) -> int | None:
+        """Of all its pictures, in pixels; None: it takes whole ones, which cannot share a batch."""
 
     def transform(self) -> Transform:
         """Return what makes its pixels of a picture: uint8, `(3, height, width)`."""
@@ -94,9 +94,9 @@ class ModelBundle:
         return self.preprocessing.least_side
 
     @property
-    def takes_any_size(self) -> bool:
+    def side(self) -> int:
         """Its pixels are cut to one size before."""
-        return False
+        return self.preprocessing.image_size
 
     def transform(self) -> Transform:
         """Return the evaluation transform; gives what `logits` takes."""

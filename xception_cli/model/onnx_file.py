@@ -71,9 +71,9 @@ class OnnxClassifier:
         return self.about.preprocessing
 
     @property
-    def takes_any_size(self) -> bool:
-        """Whether it takes whole pictures."""
-        return not self.cropped
+    def side(self) -> int | None:
+        """None where the file resizes: it takes whole pictures."""
+        return self.preprocessing.image_size if self.cropped else None
 
     @property
     def least_side(self) -> int | None:

@@ -93,7 +93,6 @@ def create_trainer(
         network = capture(trained, example, runtime)
 
     def step(engine: Engine, batch: Inputs) -> StepOutput:
-        train_mode(trained, batch_norm=batch_norm)
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=runtime.device)
         whole = processes.total(weight(batch.labels)) / processes.count

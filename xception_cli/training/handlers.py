@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -81,7 +81,29 @@ def attach_schedule(
             group["lr"] = group["peak_lr"] * factor
 
 
-def update_ema(ema: AveragedModel, trained: Segment, decay: float) -> None:
+class Paired(NamedTuple):
+    """Tensors of a moving average and those that it follows: weights, and counters of batches."""
+
+    averages: list[torch.Tensor]
+    weights: list[torch.Tensor]
+    average_counts: list[torch.Tensor]
+    counts: list[torch.Tensor]
+
+
+def pair(ema: AveragedModel, trained: Segment) -> Paired:
+    """Return the tensors of both; they stay the same ones in a training."""
+    averages, current = ema.module.state_dict(), trained.state_dict()
+    floats = [name for name, average in averages.items() if average.is_floating_point()]
+    others = [name for name in averages if name not in floats]
+    return Paired(
+        [averages[name] for name in floats],
+        [current[name] for name in floats],
+        [averages[name] for name in others],
+        [current[name] for name in others],
+    )
+
+
+def update_ema(ema: AveragedModel, paired: Paired, decay: float) -> None:
     """Move a moving average towards the weights, with a decay that is ramped up to `decay`.
 
     The ramp min(decay, (1 + n) / (10 + n)) is TensorFlow's: a short run forgets its start too.
@@ -90,27 +112,20 @@ def update_ema(ema: AveragedModel, trained: Segment, decay: float) -> None:
     count = int(ema.n_averaged)
     ramped = min(decay, (1 + count) / (10 + count)) if count else 0.0
     with torch.no_grad():
-        current = trained.state_dict()
-        averages = ema.module.state_dict()
-        floats = [name for name, average in averages.items() if average.is_floating_point()]
-        counts = [name for name in averages if name not in floats]
         # A few kernels on a GPU, where one for each tensor would be about 280.
-        torch._foreach_lerp_(
-            [averages[name] for name in floats], [current[name] for name in floats], 1 - ramped
-        )
-        if counts:  # batches that batch norm has seen
-            torch._foreach_copy_(
-                [averages[name] for name in counts], [current[name] for name in counts]
-            )
+        torch._foreach_lerp_(paired.averages, paired.weights, 1 - ramped)
+        if paired.counts:
+            torch._foreach_copy_(paired.average_counts, paired.counts)
         ema.n_averaged += 1
 
 
 def attach_ema(trainer: Engine, ema: AveragedModel, trained: Segment, decay: float) -> None:
     """Move the average after each step."""
+    paired = pair(ema, trained)
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def _update(_: Engine) -> None:
-        update_ema(ema, trained, decay)
+        update_ema(ema, paired, decay)
 
 
 def attach_train_loss(trainer: Engine, device: torch.device) -> Average:
