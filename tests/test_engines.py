@@ -200,7 +200,7 @@ def test_no_result_is_read_in_a_training_step_on_a_device_that_works_by_itself(
         read = getattr(torch.Tensor, name)
 
         def counted(tensor, *given, read=read, name=name, **more):
-            if tensor.is_floating_point():  # the average's own counter is on the CPU everywhere
+            if tensor is not ema.n_averaged:  # that counter is on the CPU everywhere
                 reads.append(name)
             return read(tensor, *given, **more)
 
