@@ -46,6 +46,21 @@ def test_auto_trains_the_exit_flow_on_a_cpu_and_everything_on_a_gpu(runtime, unf
     assert f"--unfreeze {unfreeze}" in plan.reasons[0]
 
 
+def test_a_long_training_of_all_layers_on_a_gpu_is_told_of_compiling():
+    def reasons(runtime: Runtime, images: int, **changes: object) -> str:
+        config = TrainConfig(epochs=10, **changes)
+        return " ".join(make_plan(config, runtime, (images // 2, images // 2), VAL).reasons)
+
+    assert "--compile would be faster: 300,000 images" in reasons(CUDA, 30_000)
+    for other in (
+        reasons(CUDA, 29_998),
+        reasons(CPU, 30_000),
+        reasons(CUDA, 30_000, compile=True),
+        reasons(CUDA, 30_000, unfreeze="head"),
+    ):
+        assert "--compile" not in other
+
+
 @pytest.mark.parametrize("runtime", [CPU, CUDA])
 @pytest.mark.parametrize("unfreeze", ["head", "exit", "middle", "all"])
 def test_what_was_asked_for_is_not_decided(runtime, unfreeze):

@@ -12,6 +12,7 @@ from PIL import Image
 from xception_cli import __version__
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, UsageError
+from xception_cli.processes import Processes
 from xception_cli.runtime import (
     Runtime,
     check_compiler,
@@ -58,6 +59,14 @@ def test_gpu_means_cuda_and_an_unknown_device_is_answered_with_the_near_one():
     ) as caught:
         decide_runtime(device="cudda")
     assert caught.value.hint == "--device cuda"
+
+
+def test_gpus_that_one_process_leaves_idle_are_counted(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    gpu = Runtime(torch.device("cuda"), "bf16")
+    assert gpu.idle_gpus() == 2
+    assert Runtime(torch.device("cuda", 1), "bf16", processes=Processes(1, 2)).idle_gpus() == 0
+    assert Runtime(torch.device("cpu"), "fp32").idle_gpus() == 0
 
 
 def test_parts_of_a_batch_are_joined_in_their_order():

@@ -275,6 +275,7 @@ def _run_info(job: Job) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "device": str(job.runtime.device),
         "precision": job.runtime.precision,
+        "tf32": job.runtime.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
         "threads": torch.get_num_threads(),
         "processes": job.runtime.processes.count,
         "data": job.config.data,
