@@ -50,15 +50,14 @@ class Runtime:
 
     @property
     def is_asynchronous(self) -> bool:
-        """Whether the device works on while Python goes ahead: reading a result waits for it."""
+        """Whether kernels run asynchronously, so that reading a result waits for the device."""
         return self.device.type != "cpu"
 
     @property
     def inference_batch(self) -> int:
-        """Images per pass through a network that is not trained.
+        """Images per batch in inference.
 
-        On a CPU 16 are as fast as 32, in half of the memory, and a worker has its next batch ready
-        sooner; a GPU needs more at a time to be busy.
+        On a CPU 16 are as fast as 32, in half of the memory, and the first batch is ready sooner.
         """
         return 16 if self.device.type == "cpu" else 128
 
@@ -83,11 +82,11 @@ class Runtime:
 
         Args:
             parts: `(n, ...)` each.
-            rows: On a CUDA device, fill the batch up with zeros to so many: for each new size cuDNN
+            rows: On CUDA, pad the batch with zeros to this many rows: for each new batch size cuDNN
                 takes seconds to prepare its kernels.
 
         Returns:
-            The rows of all parts, in order, and there may be more behind them.
+            The rows of all parts, in order, then any padding.
         """
         count = sum(len(part) for part in parts)
         if self.device.type != "cuda" or count >= rows:
@@ -132,7 +131,7 @@ class Runtime:
         return "Apple GPU"
 
     def idle_gpus(self) -> int:
-        """Return how many further GPUs this machine has, of which this training uses one."""
+        """Return the number of GPUs on this machine that this training does not use."""
         if self.device.type != "cuda" or self.processes.count > 1:
             return 0
         return torch.cuda.device_count() - 1

@@ -2,11 +2,10 @@
 
     python tests/benchmarks/gpu.py --weights FILE --json FILE
 
-One process for all: a context, its kernels and cuDNN's choices are made once, as in a training.
-Every row is measured behind three steps that set it up; networks get batches that lie on the
-device, but for the rows that say where theirs come from. `ours` trains as `run_training` does:
-Ignite, clipping, AdamW, the moving average. A row is written as soon as it is known. On a CPU
-(`--device cpu --image-size 71`) it only shows that it runs.
+All rows run in one process, as training does: the context and the kernels are loaded once. Each
+row is measured after three warm-up steps, on data in GPU memory unless the row says otherwise.
+`ours` trains as `run_training` does: Ignite, clipping, AdamW, the moving average. A row is printed
+as soon as it is measured. On a CPU (`--device cpu --image-size 71`) it only shows that it runs.
 """
 
 import argparse
@@ -147,7 +146,7 @@ def plain_loops(options: Namespace) -> dict[str, Tutorial]:
 
 @contextmanager
 def tf32_as_usual() -> Iterator[None]:
-    """Let others compute fp32 convolutions as torch does unless it is told: in TF32."""
+    """Let others compute fp32 convolutions in TF32, which is torch's default."""
     torch.backends.cudnn.allow_tf32 = True
     try:
         yield

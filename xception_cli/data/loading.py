@@ -20,8 +20,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xception_cli.console import show
+from xception_cli.data.cache import ImageCache
 from xception_cli.data.images import PictureError, read_picture
-from xception_cli.data.kept import KeptImages
 from xception_cli.data.slots import Slots, can_share
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import DataError, MachineError
@@ -30,12 +30,12 @@ from xception_cli.runtime import Runtime, drawing_from, key
 
 Key = tuple[int, int]  # (epoch, index)
 
-# Pictures that a worker decodes at a time. Batches are put together from such parts: the first one
-# of an epoch is there as soon as several workers have one each.
+# Pictures that a worker decodes at a time. A batch is made of such parts, so several workers share
+# the first batch of an epoch.
 PART = 16
-_AHEAD = 2  # parts that each worker has to do
+_AHEAD = 2  # parts assigned to each worker
 _CPU = torch.device("cpu")
-_PART_BYTES = 5_000_000  # at most, where there are larger pictures than of 299 pixels
+_PART_BYTES = 5_000_000  # limit on a part; it matters for pictures over 299 pixels
 
 
 class Batch(NamedTuple):
@@ -64,7 +64,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         transform: From a picture to uint8 pixels `(3, height, width)`.
         least_side: See `images.decode`.
         seed: Of everything random.
-        kept: Keeps decoded pictures, where each is read in many epochs.
+        cache: Of decoded pictures, where each is read in many epochs.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         *,
         least_side: int | None = None,
         seed: int = 0,
-        kept: KeptImages | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
         self.root = root
-        self.kept = kept
+        self.cache = cache
         self.paths = list(paths)
         self.labels = list(labels)
         self.transform = transform
@@ -93,7 +93,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         epoch, index = at
         try:
             read = partial(self._read, index)
-            picture = read() if self.kept is None else self.kept.get(index, read)
+            picture = read() if self.cache is None else self.cache.get(index, read)
         except PictureError as error:
             return index, self.labels[index], error.message
         with drawing_from(self.seed, "augment", epoch, index):
@@ -104,29 +104,29 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
 
 
 class _Part(NamedTuple):
-    """What a worker is to decode, and where to; None: it sends what it has decoded."""
+    """The pictures that a worker decodes, and the slot for them; None: it sends them itself."""
 
     keys: list[Key]
     slot: int | None
 
 
 class _Decoded(NamedTuple):
-    """What a worker says of its part; see `Batch`."""
+    """A decoded part; see `Batch`."""
 
-    pixels: torch.Tensor | int  # or the slot that they are in
+    pixels: torch.Tensor | int  # an int is the slot that holds them
     labels: list[int]
     indices: list[int]
     failures: list[tuple[int, str]]
 
 
 class _PartReader(Dataset[Any]):
-    """Decodes parts, in a worker or in this process."""
+    """Decodes parts, in a worker or in the main process."""
 
     def __init__(self, dataset: PictureDataset, slots: Slots | None) -> None:
         self.dataset = dataset
         self.slots = slots
 
-    def __getitems__(self, part: _Part) -> _Decoded:  # DataLoader asks for a whole part so
+    def __getitems__(self, part: _Part) -> _Decoded:  # DataLoader fetches a whole part with it
         labels: list[int] = []
         indices: list[int] = []
         failures: list[tuple[int, str]] = []
@@ -234,7 +234,7 @@ class KeyedBatches(Sampler[list[Key]]):
 
 
 class _Parts(Sampler[_Part]):
-    """The parts of batches; with how many keys each batch of this pass has, and what is free."""
+    """Batches cut into parts; remembers the sizes of the batches, and assigns slots."""
 
     def __init__(self, batches: KeyedBatches, rows: int, slots: Slots | None) -> None:
         self.batches = batches
@@ -255,7 +255,7 @@ class _Parts(Sampler[_Part]):
                 yield _Part(keys[at : at + self.rows], slot)
 
     def receive(self, decoded: _Decoded) -> Batch:
-        """Return what a worker has decoded."""
+        """Turn a decoded part into tensors."""
         pixels = decoded.pixels
         if isinstance(pixels, int):
             pixels = cast("Slots", self.slots).pixels[pixels, : len(decoded.labels)]
@@ -294,7 +294,7 @@ def create_loader(
     if side is not None:
         rows = max(1, min(PART, _PART_BYTES // (3 * side**2)))
         if workers and can_share():
-            # What workers have, twice the parts of a batch that is put together and worked on.
+            # For the parts that workers hold, of the batch being assembled, and of those in use.
             parts = -(-batches.rows // rows)
             slots = Slots(_AHEAD * workers + 4 * parts + 2, rows, side, device)
     return DataLoader(
@@ -324,8 +324,8 @@ class Inputs(NamedTuple):
     """What a network takes, and what it should say.
 
     Attributes:
-        values: `(batch or more, channels, height, width)`, float, on the device; what is behind the
-            labels is filling, see `Runtime.join_parts`.
+        values: `(batch or more, channels, height, width)`, float, on the device. Rows after the
+            last label are padding, see `Runtime.join_parts`.
         labels: `(batch,)`, int64, on the device.
         indices: `(batch,)`, int64, on the CPU: which pictures these are.
     """
@@ -392,7 +392,7 @@ class PictureInputs:
             )
 
     def begin(self, epoch: int) -> None:
-        """Let the workers begin with an epoch's first batches before they are asked for."""
+        """Let the workers start on an epoch's first batches before they are needed."""
         if self.loader.num_workers:
             self.batches.epoch, self.batches.start = epoch, 0
             self._begun = epoch, _start(self.loader)
@@ -411,8 +411,8 @@ def _start(loader: "DataLoader[Any]") -> Iterator[_Decoded]:
     It raises in whatever line runs when a worker dies, a state's being saved included. Without
     it the reading of the next batch notices, within 5 seconds.
 
-    Garbage is collected before workers are forked, and nothing of ours in them: a tensor of a GPU
-    in a cycle, collected in a worker, would end it (seen with torch 2.11: CUDA is not there).
+    Garbage is collected before workers are forked, and workers never collect what they inherit: a
+    GPU tensor in a reference cycle, freed in a fork, aborts the process (torch 2.11).
     """
     sampler = cast("_Parts", loader.batch_sampler)
     forks, sampler.has_workers = loader.num_workers and not sampler.has_workers, True
@@ -453,11 +453,11 @@ def read_parts(
 ) -> Iterator[list[Batch]]:
     """Iterate over a loader: the parts of a batch, batch by batch.
 
-    Their pixels hold until the next batch is asked for; then others may be written there.
+    Their pixels are valid until the next batch is requested; then the memory is reused.
 
     Args:
         loader: From `create_loader`.
-        begun: A pass that was begun before.
+        begun: A pass that was started before.
 
     Raises:
         MachineError: A worker process died.

@@ -1,4 +1,4 @@
-"""Memory that loader processes decode into: what they have decoded is not sent, it is there."""
+"""Shared memory that loader processes decode into, so that no image is sent between processes."""
 
 import mmap
 import multiprocessing
@@ -10,21 +10,23 @@ import torch
 
 
 class Slots:
-    """Places for parts of batches, in memory that this process shares with those it forks.
+    """Slots for parts of batches, in memory shared with forked processes.
 
-    Torch sends each tensor of a worker through a socket, a thread and a copy; while a GPU trains,
-    that is more work for this process than the training. A slot is taken when its part is given
-    to a worker, and free again when the batch that it belongs to was worked on.
+    Torch hands over each tensor of a worker by a socket, a thread and a copy, all in the process
+    that trains. A slot is taken when its part is assigned to a worker, and given back when the
+    batch was used.
 
     Args:
-        count: How many parts there is room for.
+        count: Number of slots.
         rows: Images of a part.
         side: Of an image, in pixels.
-        device: Where batches go; a CUDA device copies from here without waiting.
+        device: Where batches go; for CUDA the memory is page-locked, and copies are asynchronous.
     """
 
     def __init__(self, count: int, rows: int, side: int, device: torch.device) -> None:
-        memory = mmap.mmap(-1, count * rows * 3 * side**2)  # anonymous: no limit of /dev/shm
+        memory = mmap.mmap(
+            -1, count * rows * 3 * side**2
+        )  # anonymous, so /dev/shm does not limit it
         places = torch.frombuffer(memory, dtype=torch.uint8)
         self.pixels = places.view(count, rows, 3, side, side)
         self._device = device
@@ -40,7 +42,7 @@ class Slots:
 
     def begin(self) -> int:
         """Begin a pass, with all slots free; return its number."""
-        if self._device.type == "cuda":  # the last batch of the pass before may be on its way
+        if self._device.type == "cuda":  # it may still copy the last batch of the previous pass
             torch.cuda.current_stream(self._device).synchronize()
         self._copied.clear()
         self._free = deque(range(len(self.pixels)))
@@ -48,15 +50,15 @@ class Slots:
         return self._pass
 
     def take(self) -> int:
-        """Take a free slot; waits for the device, if it has all of them still to copy."""
+        """Take a free slot; if there is none, wait until the device has copied the oldest."""
         if not self._free:
             slot, event = self._copied.popleft()
             event.synchronize()
             self._free.append(slot)
-        return self._free.pop()  # the last one freed: memory that was used already
+        return self._free.pop()  # the most recent one: its memory is in use already
 
     def give_back(self, slots: list[int], number: int) -> None:
-        """Free the slots of a batch of pass `number`, once the device has them copied."""
+        """Give back the slots of a batch of pass `number`; they are free once copied."""
         if number != self._pass:
             return
         if self._device.type != "cuda":
@@ -70,5 +72,5 @@ class Slots:
 
 
 def can_share() -> bool:
-    """Tell whether loader processes are forked, and so share memory that is mapped before."""
+    """Tell whether loader processes can be forked, and so inherit shared memory."""
     return sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()

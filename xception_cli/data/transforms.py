@@ -98,10 +98,10 @@ class Preprocessing:
 
     @property
     def source_side(self) -> int:
-        """Shorter side of what random crops are cut from in each epoch, in pixels.
+        """Shorter side of the cached images that random crops are taken from, in pixels.
 
-        A fifth more than evaluation resizes to: three quarters of the crops keep the detail that
-        the network can see, and an image takes 0.6 MB.
+        A fifth more than in evaluation: two thirds of the crops of a square image are not enlarged,
+        and an image takes 0.6 MB.
         """
         return round(1.2 * self.resize_size)
 

@@ -152,9 +152,8 @@ def compute_store(
 ) -> tuple[FeatureStore, Array]:
     """Compute, or go on computing, the prefix's activations and the first view's pooled features.
 
-    What is computed is committed by a durable note, after each batch on a CPU, so that a killed run
-    goes on behind the last one. Processes that train together write their parts of a batch into the
-    same file.
+    A durable note commits what is computed, on a CPU after each batch, so that a killed run resumes
+    there. Processes that train together write their parts of a batch into the same file.
 
     Args:
         folder: Where the store lies.
@@ -194,7 +193,7 @@ def compute_store(
                 views = view
                 break
             pictures = centre if view == 0 or random is None else random
-            # Whole batches only: on another device they may have another size.
+            # Whole batches only: on another device the batch size may differ.
             start = (done - view * count) // batch_size
             pictures.batches.epoch, pictures.batches.start = view, start
             for number, inputs in enumerate(pictures, start=start + 1):

@@ -1,8 +1,8 @@
 """Training state: written durably, committed by a manifest, verified, rotated.
 
 Order of a save: state file, then its manifest (the commit marker), and only then are older states
-removed. What is small and changes without the tensors stands in the manifest, so that the end of an
-epoch's validation does not write hundreds of megabytes again. Ignite's `Checkpoint` (0.5.5) removes
+removed. The manifest also stores what validation changes (see `note`), so that an epoch's state,
+hundreds of megabytes, is written once. Ignite's `Checkpoint` (0.5.5) removes
 before it writes, forgets its files on resume, and calls a failing save handler twice; so this is
 our own.
 """

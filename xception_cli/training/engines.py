@@ -81,7 +81,7 @@ def create_trainer(
         clip: Largest gradient norm; 0 leaves gradients alone.
         batch_norm: Whether batch norm trains, rather than standing in inference mode.
         class_weights: `(classes,)`, on the device: of each class in the loss; None for equal ones.
-        example: Values of most batches' shape, on a GPU: passes of such are captured and replayed.
+        example: On CUDA, values of the usual batch shape: such passes are captured as CUDA graphs.
         describe: Says where training is: the iteration, the rate, the files of these indices.
     """
     processes = runtime.processes
@@ -96,7 +96,7 @@ def create_trainer(
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=runtime.device)
         whole = processes.total(weight(batch.labels)) / processes.count
-        # Filling goes through the network with the rest if it is one piece, to be of its shape.
+        # Padding stays in the batch unless it is split, so that all batches have one shape.
         values = batch.values if accumulate == 1 else batch.values[: len(batch.labels)]
         pieces = list(zip(values.chunk(accumulate), batch.labels.chunk(accumulate), strict=True))
         for number, (values, labels) in enumerate(pieces, start=1):
@@ -141,23 +141,23 @@ def capture(
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Capture a forward and a backward pass as CUDA graphs, for batches of one shape.
 
-    Its thousand kernels take Python longer to launch than the GPU to compute, at batches of 64 and
-    fewer; a graph is one launch. Nothing else changes: dropout still draws from the step's seed.
+    Launching its thousand kernels takes longer than computing them, in batches of up to 64. A graph
+    is one launch. Dropout still draws from the seed of the step.
 
     Args:
         trained: In the mode that it is trained in.
-        example: Values of the shape; other shapes are computed as ever, such as an epoch's last.
+        example: Values of that shape; other shapes are computed without the graphs.
         runtime: Of the GPU.
 
     Returns:
-        What computes logits with it; as `trained` does. Its gradients are overwritten by the next
-        backward pass: they cannot be accumulated over several.
+        A function that computes logits as `trained` does. The next backward pass overwrites its
+        gradients, so they cannot be accumulated.
     """
     plain = trained.forward
     if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
-        # Gradients come out of the graph on the stream that they are used on: no cause for a word.
+        # The captured backward pass ran on another stream than the optimizer: harmless here.
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-    # Casts that autocast keeps for later would be of the time of the capture.
+    # The graph must not hold casts that autocast has cached.
     with torch.autocast(
         runtime.device.type,
         dtype=runtime.dtype,

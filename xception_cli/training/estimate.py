@@ -40,7 +40,7 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
     runtime, size = job.runtime, job.preprocessing.image_size
     network = deepcopy(job.network)
     batch = min(job.config.batch_size, len(job.split.of("train")))
-    # What training will compute: cuDNN tries its algorithms once for each size.
+    # The batch sizes that training will use: for each, cuDNN prepares its kernels once.
     passed = runtime.inference_batch if runtime.is_asynchronous else batch
     passed = min(passed, len(job.split.of("train")))
     shape = (max(batch, passed), 3, size, size)
@@ -66,7 +66,7 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
         validation=validation / batch,
         memory=_peak_memory(runtime),
     )
-    if runtime.device.type == "cuda":  # an engine and its handlers are cycles, and hold the network
+    if runtime.device.type == "cuda":  # engines and their handlers are reference cycles
         del network, folded, prefix, backbone, values, activations
         gc.collect()
         torch.cuda.empty_cache()
@@ -74,10 +74,9 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
 
 
 def _seconds(runtime: Runtime, work: Callable[[], object]) -> float:
-    """Return what a piece of work takes; on a GPU, behind the calls that set it up.
+    """Return the seconds that a piece of work takes; on a GPU, after two calls to warm up.
 
-    The first call there makes the context, loads kernels and tries algorithms: it can take a
-    thousand times as long as the next.
+    The first call creates the context and loads kernels: it can take a thousand times as long.
     """
     repeats = 1
     if runtime.is_asynchronous:
@@ -169,12 +168,12 @@ def settle(job: Job, given: Collection[str], began: float) -> tuple[Job, Costs]:
 
 
 def _measure_within_memory(job: Job) -> tuple[Job, Costs]:
-    """Measure, and if the GPU's memory is too small for a batch compute it in twice the pieces.
+    """Measure the costs; if a batch does not fit into memory, split it in twice the pieces.
 
-    Found out before the run is made, so that its settings and its plan say so.
+    This happens before the run is made, so its settings and its plan include it.
 
     Raises:
-        torch.OutOfMemoryError: It is too small for that, too.
+        torch.OutOfMemoryError: The smaller pieces do not fit either.
     """
     pieces = 2 * job.config.accumulate
     try:
@@ -182,7 +181,7 @@ def _measure_within_memory(job: Job) -> tuple[Job, Costs]:
     except torch.OutOfMemoryError:
         if pieces > job.config.batch_size or job.pretrained is None:
             raise  # without pretrained weights the pieces' batch statistics are other numbers
-    # Behind the except block, which keeps the tensors that did not fit.
+    # After the except block, which holds the tensors that did not fit.
     gc.collect()
     torch.cuda.empty_cache()
     reason = (

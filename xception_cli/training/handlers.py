@@ -49,7 +49,7 @@ def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
 def attach_prefetch(
     trainer: Engine, train: FeatureInputs | PictureInputs, val: FeatureInputs | PictureInputs
 ) -> None:
-    """Let workers decode what is needed next: val while training, the next epoch while in val."""
+    """Decode ahead: val during training, the next epoch during validation."""
     if not isinstance(train, PictureInputs) or not isinstance(val, PictureInputs):
         return
 
@@ -185,19 +185,19 @@ BETWEEN_STATES = 15.0  # seconds
 
 
 class StateSaving:
-    """When the training state is saved: every few minutes, and at the ends of epochs.
+    """Decides when the training state is saved: every few minutes, and at the end of epochs.
 
-    Epochs on a GPU may take a second, and a state half of one to write: at the end of an epoch one
-    is saved only if the last one is `least` seconds old.
+    On a GPU an epoch may take a second, and writing a state half a second: at the end of an epoch
+    a state is saved only if the last one is `least` seconds old.
 
     Args:
-        save: Saves it in a phase; without its tensors, if they are saved already.
-        every: Seconds between two states inside an epoch.
-        least: Seconds between two states at the ends of epochs.
-        processes: Those that train together, which save all at once.
+        save: Saves the state in a phase; with `tensors=False` only what validation changes.
+        every: Seconds between states inside an epoch.
+        least: Seconds between states at the end of epochs.
+        processes: All save together.
 
     Attributes:
-        validating: Whether an epoch is trained, and its validation still to do.
+        validating: Whether an epoch's training is done and its validation is not.
     """
 
     def __init__(
@@ -216,24 +216,24 @@ class StateSaving:
         self._is_saved = False  # while validating: that there is a state of this epoch's end
 
     def is_due(self) -> bool:
-        """Tell whether it is time, by the clock of any process; all must ask together."""
+        """Tell whether a state is due in any process; all must call this together."""
         wait = self._least if self.validating else self._every
         return self.processes.largest(time.monotonic() - self._last > wait) > 0
 
     def save(self) -> None:
-        """Save the state as it is, unless it is saved."""
+        """Save the state, unless this epoch's end is saved already."""
         if not self._is_saved:
             self._save("eval_pending" if self.validating else "train")
             self._last, self._is_saved = time.monotonic(), self.validating
 
     def begin_validation(self) -> None:
-        """Save the state before validation: a kill in it costs the validation, not the epoch."""
+        """Save the state before validation, so that a kill costs the validation, not the epoch."""
         self.validating = True
         if self.is_due():
             self.save()
 
     def end_validation(self, *, needed: bool) -> None:
-        """Note what validation found in the state saved before it; `needed`: there must be one."""
+        """Add the result of validation to the saved state; if `needed`, save one where none is."""
         self.validating = False
         if self._is_saved:
             self._save("train", tensors=False)
@@ -243,7 +243,7 @@ class StateSaving:
 
 
 def attach_pending_state(trainer: Engine, saving: StateSaving) -> None:
-    """Tell that an epoch is trained, and its validation still to do."""
+    """Save the state between an epoch's training and its validation, if it is due."""
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _begin(_: Engine) -> None:
@@ -489,7 +489,7 @@ def attach_progress(
             images.advance(int(counted["pending"]), note)
             counted["pending"] = 0
         if engine.state.iteration % (engine.state.epoch_length or 1) == 0:  # before validation
-            float(output.loss)  # a GPU may be behind
+            float(output.loss)  # waits for a GPU
             counted["seconds"] = time.monotonic() - counted["since"]
 
     @trainer.on(Events.EPOCH_COMPLETED)

@@ -12,8 +12,8 @@ import torch
 from xception_cli.check.report import CheckReport
 from xception_cli.config import TrainConfig
 from xception_cli.console import show
+from xception_cli.data.cache import ImageCache, cached_fraction
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.kept import KeptImages, fraction_to_keep
 from xception_cli.data.loading import (
     KeyedBatches,
     PictureDataset,
@@ -86,19 +86,19 @@ class Job:
             split: Its name.
             augmented: As in training, not as in evaluation.
             shuffle: In the batches that training draws.
-            epochs: They are read in each epoch, so that it pays to keep them decoded.
+            epochs: Read in every epoch: decoded images are cached.
         """
         config, preprocessing = self.config, self.preprocessing
         transform, prepare = preprocessing.evaluation_transform(), preprocessing.evaluation_crop()
         if augmented:
             transform = preprocessing.training_transform(augment=config.augment, flip=config.flip)
             prepare = preprocessing.training_source
-        images, kept = self.split.of(split), None
+        images, cache = self.split.of(split), None
         if epochs:
             needed = decoded_bytes(config, self.images.train, self.images.val)
-            fraction = fraction_to_keep(self.run.path, needed, config.cache_gb * 1e9)
+            fraction = cached_fraction(self.run.path, needed, config.cache_gb * 1e9)
             count = int(fraction * len(images))
-            kept = KeptImages(self.run.decoded, split, prepare, count)
+            cache = ImageCache(self.run.decoded, split, prepare, count)
         dataset = PictureDataset(
             self.root,
             [image.path for image in images],
@@ -106,7 +106,7 @@ class Job:
             transform,
             least_side=self.preprocessing.least_side,
             seed=config.seed,
-            kept=kept,
+            cache=cache,
         )
         return PictureInputs(
             dataset,

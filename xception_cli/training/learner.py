@@ -52,9 +52,9 @@ class Learner:
 
 
 class BestModel:
-    """The best model so far: kept on the device, and written when the training state is.
+    """The best model so far: held on the device, and written together with the training state.
 
-    So the two agree, and epochs of a second do not wait for the disk.
+    So the two always agree, and short epochs do not wait for the disk.
 
     Args:
         job: The run that it is written into.

@@ -284,7 +284,7 @@ def _fine_tune(
     saving = handlers.StateSaving(
         save_state,
         every=60 * config.save_every_minutes,
-        # When its time is up, a run with a budget ends with the state of the last whole epoch.
+        # When the budget is used up, the run ends with the state of the last whole epoch.
         least=handlers.BETWEEN_STATES if job.budget is None else 0.0,
         processes=processes,
     )

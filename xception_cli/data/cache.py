@@ -1,4 +1,4 @@
-"""Decoded images, kept on disk while a run needs them: later epochs decode nothing."""
+"""A cache of decoded images on disk: epochs after the first decode nothing."""
 
 import os
 import shutil
@@ -11,18 +11,18 @@ from PIL import Image
 _HEADER = 8  # bytes: width and height
 
 
-class KeptImages:
-    """Images as training takes them, one file of raw RGB each.
+class ImageCache:
+    """Decoded images of a run, one file of raw RGB each.
 
-    The page cache is the RAM tier. What is kept is what reading the image again would give, so
-    that neither a full disk nor the number of kept images changes a number. Loader processes share
-    the files: each is written beside its place and moved there whole.
+    The page cache keeps them in memory. A cached image equals the image decoded again, so neither a
+    full disk nor the number of cached images changes a result. Loader processes share the files:
+    each file is written under another name and renamed.
 
     Args:
-        folder: Where the files lie; made if it can be, else nothing is kept.
-        name: That the files begin with.
-        prepare: What is done to a decoded image before it is kept.
-        count: How many images are kept; later ones are read and prepared each time.
+        folder: Where the files are stored; if it cannot be made, nothing is cached.
+        name: Prefix of the files.
+        prepare: Applied to a decoded image before it is cached.
+        count: Number of images to cache; the others are decoded and prepared each time.
     """
 
     def __init__(
@@ -46,16 +46,16 @@ class KeptImages:
 
         Args:
             index: Of the image.
-            read: Reads and decodes it, if it is not kept.
+            read: Reads and decodes it, if it is not cached.
         """
         if index >= self._count:
             return self._prepare(read())
         path = self._folder / f"{self._name}-{index:08}.rgb"
-        kept = _load(path)
-        if kept is None:
-            kept = self._prepare(read())
-            self._save(path, kept)
-        return kept
+        cached = _load(path)
+        if cached is None:
+            cached = self._prepare(read())
+            self._save(path, cached)
+        return cached
 
     def _save(self, path: Path, picture: Image.Image) -> None:
         partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -82,8 +82,8 @@ def _load(path: Path) -> Image.Image | None:
     return Image.frombytes("RGB", (width, height), content[_HEADER:])
 
 
-def fraction_to_keep(folder: Path, needed: int, allowed: float) -> float:
-    """Return which fraction of the images to keep: half of what is free on the disk, at most.
+def cached_fraction(folder: Path, needed: int, allowed: float) -> float:
+    """Return the fraction of the images to cache: at most half of the free disk space is used.
 
     Args:
         folder: A folder on the disk.

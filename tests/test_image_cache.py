@@ -1,4 +1,4 @@
-"""Decoded images that are kept: the same as decoded anew, whatever becomes of their files."""
+"""The cache of decoded images: no result depends on it, whatever happens to its files."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ import torch
 from conftest import SMALL, draw, files_no_larger_than
 from PIL import Image
 
+from xception_cli.data.cache import ImageCache, cached_fraction
 from xception_cli.data.images import read_picture
-from xception_cli.data.kept import KeptImages, fraction_to_keep
 from xception_cli.data.loading import KeyedBatches, PictureDataset, create_loader, read_batches
 from xception_cli.data.transforms import Preprocessing
 
@@ -37,19 +37,19 @@ def same(one: Image.Image, other: Image.Image) -> bool:
     "prepare", [PREPROCESSING.training_source, PREPROCESSING.evaluation_crop()]
 )
 def test_a_kept_image_is_read_once_and_is_what_would_be_decoded(picture, prepare):
-    kept, (read, reads) = KeptImages(FOLDER, "train", prepare, 5), counted(picture)
+    kept, (read, reads) = ImageCache(FOLDER, "train", prepare, 5), counted(picture)
     first, second = kept.get(3, read), kept.get(3, read)
     assert len(reads) == 1
     assert same(first, prepare(picture))
     assert same(first, second)
     assert [path.name for path in FOLDER.iterdir()] == ["train-00000003.rgb"]
-    other = KeptImages(FOLDER, "train", prepare, 5)  # another process
+    other = ImageCache(FOLDER, "train", prepare, 5)  # another process
     assert same(other.get(3, read), first)
     assert len(reads) == 1
 
 
 def test_images_behind_the_last_kept_one_are_read_each_time(picture):
-    kept, (read, reads) = KeptImages(FOLDER, "val", lambda image: image, 2), counted(picture)
+    kept, (read, reads) = ImageCache(FOLDER, "val", lambda image: image, 2), counted(picture)
     assert same(kept.get(2, read), kept.get(2, read))
     assert len(reads) == 2
     assert list(FOLDER.iterdir()) == []
@@ -57,7 +57,7 @@ def test_images_behind_the_last_kept_one_are_read_each_time(picture):
 
 @pytest.mark.parametrize("content", [b"", b"half", b"\0" * 8, b"\1\0\0\0\1\0\0\0\0\0"])
 def test_a_file_that_is_not_whole_is_written_anew(picture, content):
-    kept, (read, reads) = KeptImages(FOLDER, "train", lambda image: image, 5), counted(picture)
+    kept, (read, reads) = ImageCache(FOLDER, "train", lambda image: image, 5), counted(picture)
     (FOLDER / "train-00000000.rgb").write_bytes(content)
     assert same(kept.get(0, read), picture)
     assert same(kept.get(0, read), picture)
@@ -65,7 +65,7 @@ def test_a_file_that_is_not_whole_is_written_anew(picture, content):
 
 
 def test_a_full_disk_costs_time_and_nothing_else(picture):
-    kept, (read, reads) = KeptImages(FOLDER, "train", lambda image: image, 5), counted(picture)
+    kept, (read, reads) = ImageCache(FOLDER, "train", lambda image: image, 5), counted(picture)
     with files_no_larger_than(1000):
         found = [kept.get(index, read) for index in (0, 1, 0)]
     assert all(same(image, picture) for image in found)
@@ -75,7 +75,7 @@ def test_a_full_disk_costs_time_and_nothing_else(picture):
 
 def test_where_no_folder_can_be_made_nothing_is_kept(picture):
     kept, (read, reads) = (
-        KeptImages(Path("gone/decoded"), "train", lambda image: image, 5),
+        ImageCache(Path("gone/decoded"), "train", lambda image: image, 5),
         (counted(picture)),
     )
     assert same(kept.get(0, read), picture)
@@ -85,10 +85,10 @@ def test_where_no_folder_can_be_made_nothing_is_kept(picture):
 
 def test_half_of_the_free_disk_at_most_is_taken(monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    assert fraction_to_keep(Path(), 400, 1e9) == 1.0
-    assert fraction_to_keep(Path(), 1000, 1e9) == 0.5
-    assert fraction_to_keep(Path(), 1000, 100) == 0.1
-    assert fraction_to_keep(Path(), 1000, 0) == 0.0
+    assert cached_fraction(Path(), 400, 1e9) == 1.0
+    assert cached_fraction(Path(), 1000, 1e9) == 0.5
+    assert cached_fraction(Path(), 1000, 100) == 0.1
+    assert cached_fraction(Path(), 1000, 0) == 0.0
 
 
 def test_no_training_crop_needs_more_than_what_is_kept_but_the_smallest_quarter():
@@ -109,8 +109,8 @@ def test_an_epoch_draws_the_same_pixels_with_and_without_what_is_kept(photos, wo
     transform = PREPROCESSING.training_transform(augment="light", flip=True)
 
     def epochs(count: int) -> list[torch.Tensor]:
-        kept = KeptImages(FOLDER, f"{count}", PREPROCESSING.training_source, count)
-        dataset = PictureDataset(photos, paths, [0] * 11, transform, kept=kept)
+        kept = ImageCache(FOLDER, f"{count}", PREPROCESSING.training_source, count)
+        dataset = PictureDataset(photos, paths, [0] * 11, transform, cache=kept)
         batches = KeyedBatches(11, 4, shuffle=True)
         loader = create_loader(dataset, batches, workers=workers, side=SMALL)
         read = []
