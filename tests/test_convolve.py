@@ -85,6 +85,17 @@ def test_a_convolution_of_a_batch_norm_in_training_is_followed_by_it():
     assert norm.num_batches_tracked == 1
 
 
+def test_a_batch_norm_of_several_gpus_is_not_left_out():
+    convolution, norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4).eval()
+    nn.init.uniform_(norm.running_mean)
+    nn.init.uniform_(norm.weight)
+    given = torch.randn(5, 3, 8, 8)
+    synchronized = nn.SyncBatchNorm.convert_sync_batchnorm(deepcopy(norm))
+    assert not isinstance(synchronized, nn.BatchNorm2d)
+    found = convolve(convolution, synchronized, given, relu=False)
+    torch.testing.assert_close(found, norm(convolution(given)))
+
+
 # On a GPU
 
 

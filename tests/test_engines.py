@@ -166,6 +166,28 @@ def test_what_fills_a_batch_up_moves_nothing(trained, accumulate):
     assert (otherwise - moved).norm() > 0.1 * moved.norm()  # the control: were they images
 
 
+def test_what_fills_a_batch_up_is_not_in_the_statistics_of_a_batch_norm_in_training():
+    batch = a_batch(count=5)
+    filled = batch._replace(values=torch.cat([batch.values, torch.zeros_like(batch.values[:3])]))
+    seen = []
+    for given in (batch, filled):
+        network = Segment(lively_network(), "block12", "head")
+        trainer = create_trainer(
+            network,
+            torch.optim.SGD(network.parameters(), lr=0.1),
+            torch.amp.GradScaler("cpu", enabled=False),
+            runtime=CPU,
+            label_smoothing=0.0,
+            accumulate=1,
+            clip=0.0,
+            batch_norm=True,
+            describe=lambda *_: "",
+        )
+        trainer.run([given])
+        seen.append(torch.cat([buffer.flatten().float() for buffer in network.buffers()]))
+    assert torch.equal(seen[0], seen[1])
+
+
 def test_validation_does_not_count_what_fills_a_batch_up(trained):
     batch = a_batch(count=5)
     filled = batch._replace(values=torch.cat([batch.values, batch.values[:3]]))
@@ -565,19 +587,29 @@ def test_the_monitored_score_decides():
     assert history.best_score == 0.3
 
 
-def saved_by(monkeypatch, seconds: list[float], *, needed: bool = False, **more) -> list[str]:
+def saved_by(
+    monkeypatch, seconds: list[float], *, needed: bool = False, stumbles: bool = False, **more
+) -> list[str]:
     """Return what is saved in epochs that end at these seconds."""
     clock, saved = Clock(), []
     monkeypatch.setattr(handlers.time, "monotonic", clock)
 
-    def save(phase: str, *, tensors: bool = True) -> None:
+    history = History()
+
+    def save(phase: str, remembered: dict[str, object], *, tensors: bool = True) -> None:
+        found = history.best_epoch if phase == "train" else history.best_epoch - validated
+        assert remembered["best_epoch"] == found  # before validation: what was before it
         saved.append(f"{clock.now - 1000:g} {phase}{'' if tensors else ', noted'}")
 
-    saving = handlers.StateSaving(save, **more)
+    saving = handlers.StateSaving(save, history, **more)
     for second in seconds:
-        clock.now = 1000 + second
+        clock.now, validated = 1000 + second, 0
         saving.begin_validation()
         clock.now += 1
+        history.best_epoch += 1  # what validation finds
+        validated = 1
+        if stumbles:
+            saving.save()  # a disk that failed in between
         saving.end_validation(needed=needed)
     return saved
 
@@ -594,6 +626,9 @@ def test_a_state_is_written_once_an_epoch_and_not_in_epochs_of_a_second(monkeypa
     ]
     assert len(saved_by(monkeypatch, [2, 4], every=0.0)) == 4
     assert saved_by(monkeypatch, [2], every=600, needed=True) == ["3 train"]  # the last epoch
+    assert saved_by(monkeypatch, [2], every=600, stumbles=True) == [
+        *("3 eval_pending", "3 train, noted"),
+    ]
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(0, 9), (1, 3), (3, 5)])

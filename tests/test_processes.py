@@ -1,5 +1,6 @@
 """Several processes, as torchrun starts them: they train as one does, and stop as one does."""
 
+import csv
 import json
 import re
 import signal
@@ -21,6 +22,7 @@ from xception_cli.errors import MachineError, UsageError
 from xception_cli.model.bundle import load_model
 from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import Runtime, decide_runtime
+from xception_cli.training.finish import _turn
 from xception_cli.training.together import check_processes
 
 # Dropout is drawn by each process for itself.
@@ -132,6 +134,30 @@ def test_one_of_them_speaks_and_writes(
     assert json.loads((run / "run.json").read_text())["processes"] == 2
 
 
+def test_they_share_the_final_evaluation_and_each_image_keeps_its_own_outcome(
+    alone: Path, together: tuple[Path, "subprocess.CompletedProcess[str]"]
+) -> None:
+    files = [run / "eval" / "val" / "predictions.csv" for run in (alone, together[0])]
+    one, two = (list(csv.DictReader(file.read_text().splitlines())) for file in files)
+    assert len(one) == len(two) > 5
+    assert [row["path"] for row in two] == [row["path"] for row in one]
+    assert [row["true"] for row in two] == [row["true"] for row in one]
+    names = [name for name in one[0] if name.startswith("p:")]
+    assert names
+    for a, b in zip(one, two, strict=True):
+        assert all(abs(float(a[name]) - float(b[name])) < 0.02 for name in names)
+    spread = [float(row[names[0]]) for row in one]
+    assert max(spread) - min(spread) > 0.05  # the control: images in another order would show
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("images", [0, 1, 2, 7])
+def test_shares_of_several_processes_are_put_together_in_the_order_of_the_images(count, images):
+    every = [f"outcome {number}" for number in range(images)]
+    parts = [every[rank::count] for rank in range(count)]
+    assert [_turn(parts, number) for number in range(images)] == every
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("unfreeze", ["all", "head"])
 def test_three_processes_train_as_one_does(settings: dict[str, Any], unfreeze: str) -> None:
@@ -213,7 +239,7 @@ def test_other_commands_do_not_run_several_times(
         monkeypatch.setenv(name, value)
     assert call("eval") == 2
     assert capsys.readouterr().err == (
-        "error: torchrun is for training, it cannot start eval\n"
+        "error: torchrun is for training; it cannot start eval\n"
         "hint: xception eval, without torchrun\n"
     )
 

@@ -20,6 +20,7 @@ from xception_cli.data.loading import (
 )
 from xception_cli.data.slots import Slots, can_share
 from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import MachineError
 from xception_cli.runtime import Runtime
 
 pytestmark = [
@@ -137,26 +138,57 @@ def test_an_epoch_that_was_begun_ahead_is_the_one_that_would_be_read():
     assert len(epoch(plain, 8)) == 2  # 41 of 10, the last one joined to the one before
 
 
-def test_slots_are_as_many_as_can_be_in_use_at_once():
+def test_slots_are_as_many_as_can_be_in_use_at_once_and_made_when_they_are_needed():
     loader, _ = a_loader(batch_size=40, workers=1)
     slots = loader.batch_sampler.slots
-    assert len(slots.pixels) == 2 * 1 + 4 * 10 + 2
+    assert len(slots.pixels) == 0
     reading = read_parts(loader)
     next(reading)
+    assert len(slots.pixels) == 2 * 1 + 4 * 10 + 2
     assert len(slots._free) >= 2 * 10 - 2
 
 
-def test_a_slot_is_given_back_to_its_own_pass_only():
+def test_a_slot_is_taken_once_until_it_is_given_back():
     slots = Slots(3, 2, 4, torch.device("cpu"))
-    first = slots.begin()
-    taken = [slots.take(), slots.take()]
-    assert len({*taken, slots.take()}) == 3
-    slots.give_back(taken, first)
-    second = slots.begin()
-    slots.give_back(taken, first)
-    assert sorted(slots._free) == [0, 1, 2]
-    slots.give_back([slots.take()], second)
-    assert sorted(slots._free) == [0, 1, 2]
+    slots.allocate()
+    assert slots.pixels.shape == (3, 2, 3, 4, 4)
+    slots.begin()
+    taken = [slots.take() for _ in range(3)]
+    assert sorted(taken) == [0, 1, 2]
+    with pytest.raises(LookupError, match="read the loader with read_parts"):
+        slots.take()
+    slots.give_back(taken[:1])
+    assert slots.take() == taken[0]
+    slots.begin()
+    assert sorted(slots.take() for _ in range(3)) == [0, 1, 2]
+
+
+def test_a_pass_that_is_read_on_behind_the_start_of_another_ends():
+    """DataLoader gives its one iterator to both: the first would read what the second has begun."""
+    loader, batches = a_loader()
+    first = read_batches(loader)
+    next(first)
+    batches.epoch = 1
+    second = read_parts(loader)
+    values = [value for part in next(second) for value in part.pixels[:, 0, 0, 0].tolist()]
+    assert list(first) == []
+    for parts in second:
+        values += [value for part in parts for value in part.pixels[:, 0, 0, 0].tolist()]
+    assert sorted(values) == sorted((50 + index) % 251 for index in range(COUNT))
+
+
+def test_a_worker_that_died_is_a_machine_error_where_the_next_epoch_is_begun_too(monkeypatch):
+    batches = KeyedBatches(COUNT, 10, seed=1, shuffle=True)
+    inputs = PictureInputs(
+        Numbered(), batches, preprocessing=Preprocessing.for_size(SMALL), runtime=CPU, workers=1
+    )
+
+    def fail(_: object) -> None:
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+    monkeypatch.setattr(loading, "_start", fail)
+    with pytest.raises(MachineError, match="a process that decodes images died: "):
+        inputs.begin(1)
 
 
 def test_large_pictures_are_decoded_in_smaller_parts(monkeypatch):

@@ -76,7 +76,7 @@ def _options(
 ) -> None:
     if started_by_torchrun() and context.invoked_subcommand != "train":
         raise UsageError(
-            f"torchrun is for training, it cannot start {context.invoked_subcommand}",
+            f"torchrun is for training; it cannot start {context.invoked_subcommand}",
             hint=f"xception {context.invoked_subcommand}, without torchrun",
         )
     screen.quiet = quiet or not is_leader()

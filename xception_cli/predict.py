@@ -175,7 +175,7 @@ def predict_images(
         top: Classes to name for each, at most all of them.
         unknown: When to say that a picture is none of them, see `decide_unknown`.
         workers: Processes that decode; changes no number.
-        batch_size: Images per pass through the network; None for what suits the device.
+        batch_size: Images per pass through the network; None: the device's default.
 
     Yields:
         One prediction per path, in order; an image that cannot be decoded gives its error.
@@ -215,7 +215,7 @@ def classify(
         root: What the paths are relative to.
         paths: Image files.
         workers: Processes that decode.
-        batch_size: Images per pass through the network; None for what suits the device.
+        batch_size: Images per pass through the network; None: the device's default.
 
     Yields:
         For each path, in order: what the network says, or why it says nothing.

@@ -66,6 +66,19 @@ class Processes:
         distributed.broadcast_object_list(box, src=0, group=self.waiting)
         return box[0]  # type: ignore[return-value]
 
+    def gather(self, part: T) -> list[T]:
+        """Give the leader what each process has, by rank; the others get an empty list.
+
+        Args:
+            part: Picklable.
+        """
+        if not self.are_joined:
+            return [part]
+        parts: list[Any] = [None] * self.count
+        into = parts if self.leads else None
+        distributed.gather_object(part, into, dst=0, group=self.waiting)
+        return parts if self.leads else []
+
     def wait(self) -> None:
         """Go on when all are here; one may be at something long."""
         if self.are_joined:

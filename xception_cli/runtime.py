@@ -89,10 +89,14 @@ class Runtime:
             The rows of all parts, in order, then any padding.
         """
         count = sum(len(part) for part in parts)
-        if self.device.type != "cuda" or count >= rows:
-            return self.to_device(parts[0] if len(parts) == 1 else torch.cat(list(parts)))
         first = parts[0]
-        joined = torch.zeros((rows, *first.shape[1:]), dtype=first.dtype, device=self.device)
+        if len(parts) == 1 and count >= rows:
+            return self.to_device(first)
+        if self.device.type != "cuda":
+            return torch.cat(list(parts)).to(self.device)
+        # Part by part: page-locked memory is copied from directly, and without waiting.
+        shape = (max(rows, count), *first.shape[1:])
+        joined = torch.zeros(shape, dtype=first.dtype, device=self.device)
         if first.dim() == 4 and first.is_contiguous(memory_format=torch.channels_last):
             joined = joined.contiguous(memory_format=torch.channels_last)
         at = 0
@@ -227,7 +231,8 @@ def _decide_device(name: str, processes: Processes) -> torch.device:
             f"there is no {name} device on this machine; there is: {others}",
             hint="leave --device out, or --device cpu; xception env shows what torch sees",
         )
-    if not processes.are_joined or name == "cpu":
+    alone = not processes.are_joined or (processes.count == 1 and name == "mps")
+    if alone or name == "cpu":
         return torch.device(name)
     there = torch.cuda.device_count() if name == "cuda" else 0
     if processes.local_count > there:

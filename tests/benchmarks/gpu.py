@@ -31,7 +31,7 @@ from harness import _about, describe, print_table
 from torch.nn import functional
 
 from xception_cli.console import screen
-from xception_cli.data.loading import Inputs
+from xception_cli.data.loading import Inputs, read_parts
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.network import Segment, cut
 from xception_cli.predict import classify
@@ -323,7 +323,7 @@ def from_files(bench: Bench) -> None:
         name = f"loader alone, epoch {epoch + 1}"
         train.batches.epoch = epoch
         with clocked(bench, group, name, job.images.train):
-            for _ in train.loader:
+            for _ in read_parts(train.loader):
                 pass
     shutil.rmtree(job.run.decoded)
     train, _ = _every_epoch(job)

@@ -186,7 +186,6 @@ def test_deterministic_runs_are_equal_to_the_byte_also_when_one_is_broken_off_in
         assert outcome("other") != outcome("one")  # the control
     finally:
         torch.use_deterministic_algorithms(mode=False)
-        torch.backends.cudnn.benchmark = True
 
 
 def test_a_run_of_a_gpu_goes_on_on_a_cpu(settings, monkeypatch):

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -246,8 +247,9 @@ class _Parts(Sampler[_Part]):
 
     def __iter__(self) -> Iterator[_Part]:
         sizes = self.sizes = deque()
+        self.number += 1
         if self.slots is not None:
-            self.number = self.slots.begin()
+            self.slots.begin()
         for keys in self.batches:
             sizes.append(len(keys))
             for at in range(0, len(keys), self.rows):
@@ -395,7 +397,8 @@ class PictureInputs:
         """Let the workers start on an epoch's first batches before they are needed."""
         if self.loader.num_workers:
             self.batches.epoch, self.batches.start = epoch, 0
-            self._begun = epoch, _start(self.loader)
+            with _deaths_told():
+                self._begun = epoch, _start(self.loader)
 
     def example(self, count: int) -> torch.Tensor:
         """Return values such as those of a batch of `count`."""
@@ -416,6 +419,8 @@ def _start(loader: "DataLoader[Any]") -> Iterator[_Decoded]:
     """
     sampler = cast("_Parts", loader.batch_sampler)
     forks, sampler.has_workers = loader.num_workers and not sampler.has_workers, True
+    if forks and sampler.slots is not None:
+        sampler.slots.allocate()
     number = getattr(signal, "SIGCHLD", None)
     if threading.current_thread() is not threading.main_thread():
         number = None
@@ -463,7 +468,7 @@ def read_parts(
         MachineError: A worker process died.
     """
     sampler = cast("_Parts", loader.batch_sampler)
-    try:
+    with _deaths_told():
         parts: list[Batch] = []
         slots: list[int] = []
         for decoded in _start(loader) if begun is None else begun:
@@ -473,9 +478,20 @@ def read_parts(
             if sum(len(p.indices) + len(p.failures) for p in parts) == sampler.sizes[0]:
                 sampler.sizes.popleft()
                 yield parts
+                if (
+                    sampler.number != number
+                ):  # another pass has begun: DataLoader reuses its iterator
+                    return
                 if sampler.slots is not None:
-                    sampler.slots.give_back(slots, number)
+                    sampler.slots.give_back(slots)
                 parts, slots = [], []
+
+
+@contextmanager
+def _deaths_told() -> Iterator[None]:
+    """Turn the ways in which DataLoader notices a dead worker into a `MachineError`."""
+    try:
+        yield
     except (RuntimeError, ConnectionError, EOFError) as error:
         # The latter two: it died between handing over a batch and the opening of its memory.
         # A bug in a worker says "in DataLoader worker process", a death "DataLoader worker (pid".

@@ -42,8 +42,7 @@ class Preprocessing:
     def least_side(self) -> int:
         """Pixels that the shorter side of a picture must keep when it is decoded smaller.
 
-        Twice what the evaluation resizes to, so that the filter still sees more than it keeps; and
-        the smallest training crop, a third of the area, is not enlarged either.
+        Twice what the evaluation resizes to, so that the filter still sees more than it keeps.
         """
         return 2 * self.resize_size
 

@@ -94,7 +94,7 @@ def evaluate_images(
         images: With their labels.
         name: Of the split or folder.
         workers: Processes that decode; changes no number.
-        batch_size: Images per pass through the network; None for what suits the device.
+        batch_size: Images per pass through the network; None: the device's default.
         note: What the reader must know.
         data: The folder as it is to be shown.
         trained_on: Further images, for what accuracy would be with them.

@@ -28,15 +28,17 @@ def pass_block(block: Any, activations: torch.Tensor) -> torch.Tensor:
     if block.skip is not None:
         activations = convolve(block.skip, block.skipbn, activations, relu=False)
     # Autograd copies the gradient of a view that was changed in place.
-    return found + activations if torch.is_grad_enabled() else found.add_(activations)
+    if torch.is_grad_enabled():
+        return found + activations.to(found.dtype)
+    return found.add_(activations)
 
 
 def convolve(convolution: Any, norm: Any, activations: torch.Tensor, *, relu: bool) -> torch.Tensor:
     """Run a convolution and its batch norm; in inference mode the two as one convolution.
 
-    There a batch norm is a scale and a shift for each channel. Put into the weights they are of the
-    size of the weights; left where they are, they read and write all activations again, forward and
-    backward, and keep a copy of them for the gradient. All gradients are the same.
+    There a batch norm is a scale and a shift for each channel. Folded into the weights, they cost
+    only a pass over the weights; as a layer, they read and write all activations again, forward and
+    backward, and keep a copy for the gradient. All gradients are the same.
 
     Args:
         convolution: A module: plain, or separable, which is depthwise and pointwise.
@@ -45,7 +47,7 @@ def convolve(convolution: Any, norm: Any, activations: torch.Tensor, *, relu: bo
         relu: Whether a ReLU follows.
     """
     found: torch.Tensor
-    normalizes = isinstance(norm, nn.BatchNorm2d)
+    normalizes = not isinstance(norm, nn.Identity)  # BatchNorm2d, or SyncBatchNorm
     if normalizes and norm.training:
         found = norm(convolution(activations))
         return found.relu_() if relu else found

@@ -184,7 +184,7 @@ def compute_store(
     pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count, FEATURES))
     if processes.leads:
         processes.wait()
-    done = json.loads(note.read_text())["images"] if note.is_file() else 0
+    done = json.loads(note.read_text()).get("images", 0) if note.is_file() else 0
     computed = 0
     with screen.bar(f"computing features ({name})", count * views) as bar:
         bar.advance(min(done, count * views))

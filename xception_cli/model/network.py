@@ -134,8 +134,8 @@ def fold_batch_norm(network: nn.Module, dtype: torch.dtype | None = None) -> nn.
 
     Args:
         network: From `build_network`.
-        dtype: What autocast will compute convolutions in: it need not convert their weights in each
-            pass then, and finds the same numbers. None leaves them as they are, as the head always.
+        dtype: What autocast will compute convolutions in, so that it need not convert their weights
+            in each pass; the result is the same. None keeps their dtype; the head always keeps its.
     """
     folded = deepcopy(network).eval()
     for number in range(1, 5):

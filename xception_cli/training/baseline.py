@@ -69,7 +69,8 @@ def prepare(job: Job, history: History) -> Training:
             train_inputs, val_inputs, pooled = _store_features(job, network, prefix)
     if prefix is None:
         train_inputs, val_inputs = _every_epoch(job)
-        train_inputs.begin(0)  # workers decode while the probe is fitted
+        if history.best_epoch < 0:  # a new run: its first epoch is the next one
+            train_inputs.begin(0)  # workers decode while the probe is fitted
     with job.phase("probe"):
         probe, scores = _fit_baseline(job, pooled)
     if history.best_epoch < 0:

@@ -156,6 +156,9 @@ class StateStore:
         if sha256(content).hexdigest() != manifest.get("sha256"):
             raise ArtifactError(f"{show(path)} is damaged (its SHA-256 differs)")
         # A run folder may come from anyone, its sums with it: nothing in a state is run.
+        missing = [name for name in _NOTES if schema == SCHEMA and name not in manifest]
+        if missing:
+            raise ArtifactError(f"{show(path)} is damaged (its manifest lacks {missing[0]})")
         state = dict(load_torch(io.BytesIO(content), show(path)))
         return state | {name: manifest[name] for name in _NOTES if name in manifest}
 

@@ -97,7 +97,8 @@ def create_trainer(
         total = torch.zeros((), device=runtime.device)
         whole = processes.total(weight(batch.labels)) / processes.count
         # Padding stays in the batch unless it is split, so that all batches have one shape.
-        values = batch.values if accumulate == 1 else batch.values[: len(batch.labels)]
+        whole_batch = accumulate == 1 and not batch_norm  # else statistics would count the padding
+        values = batch.values if whole_batch else batch.values[: len(batch.labels)]
         pieces = list(zip(values.chunk(accumulate), batch.labels.chunk(accumulate), strict=True))
         for number, (values, labels) in enumerate(pieces, start=1):
             with gradients_exchanged(network, now=number == len(pieces)):
@@ -157,15 +158,22 @@ def capture(
     if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
         # The captured backward pass ran on another stream than the optimizer: harmless here.
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-    # The graph must not hold casts that autocast has cached.
-    with torch.autocast(
-        runtime.device.type,
-        dtype=runtime.dtype,
-        enabled=runtime.precision != "fp32",
-        cache_enabled=False,
-    ):
-        torch.cuda.make_graphed_callables(trained, (example,))
-    replay, trained.forward = trained.forward, plain  # type: ignore[method-assign]
+
+    def forward(values: torch.Tensor) -> torch.Tensor:
+        # In here, so that the backward pass is captured as it runs elsewhere: outside of autocast.
+        # Its cache is off: the graph must not use a cast that was made before the capture.
+        with torch.autocast(
+            runtime.device.type,
+            dtype=runtime.dtype,
+            enabled=runtime.precision != "fp32",
+            cache_enabled=False,
+        ):
+            return plain(values)
+
+    trained.forward = forward  # type: ignore[assignment, method-assign]
+    torch.cuda.make_graphed_callables(trained, (example,))
+    replay = trained.forward
+    del trained.forward  # back to the class's own
 
     def compute(values: torch.Tensor) -> torch.Tensor:
         same = values.shape == example.shape and values.stride() == example.stride()

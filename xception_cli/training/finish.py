@@ -31,6 +31,7 @@ from xception_cli.training.scores import History, Scores
 
 Array = np.ndarray[Any, Any]
 
+JUDGED = ("val", "test")  # in this order: val calibrates what test measures
 SMALL_VAL = 200  # images under which val's number is said together with a cross-validated one
 
 
@@ -53,13 +54,48 @@ class TrainResult:
     seconds: Mapping[str, float]
 
 
-def finish(job: Job, training: Training, history: History) -> TrainResult:
+@dataclass(frozen=True)
+class Judged:
+    """The kept model, and its outcomes on the images of val and test."""
+
+    bundle: ModelBundle
+    outcomes: Mapping[str, Sequence[Outcome | str]]
+
+
+def judge_together(job: Job) -> Judged | None:
+    """Run the kept model, from its file, on the images of val and test; None where others do.
+
+    Processes of one machine share the images, and the leader gets all outcomes. Other machines have
+    no model file: with several machines the leader does it alone.
+    """
+    processes = job.runtime.processes
+    processes.wait()  # until the leader has written the file
+    shared = processes.local_count == processes.count
+    if not shared and not job.leads:
+        return None
+    rank, count = (processes.rank, processes.count) if shared else (0, 1)
+    bundle, outcomes = load_model(job.run.model, job.runtime.alone()), {}
+    with job.phase("evaluation"):
+        for name in JUDGED:
+            images = [EvalImage(image.path, image.label) for image in job.split.of(name)]
+            own = compute_outcomes(bundle, job.root, images[rank::count], workers=job.workers)
+            parts = processes.gather(own) if shared else [own]
+            outcomes[name] = [_turn(parts, number) for number in range(len(images) * bool(parts))]
+    return Judged(bundle, outcomes)
+
+
+def _turn(parts: Sequence[Sequence[Outcome | str]], number: int) -> Outcome | str:
+    return parts[number % len(parts)][number // len(parts)]
+
+
+def finish(job: Job, training: Training, history: History, judged: Judged) -> TrainResult:
     """Calibrate the kept model on val, evaluate it from its file and the pictures, end the run.
 
     Args:
         job: The run.
         training: What it was fed with.
         history: Which model was kept.
+        judged: From `judge_together`.
 
     Raises:
         DataError: A picture cannot be read any more.
@@ -68,17 +104,16 @@ def finish(job: Job, training: Training, history: History) -> TrainResult:
     kept = "the linear probe"
     if history.best_epoch > 0:
         kept = f"fine-tuned, epoch {history.best_epoch}"
-    bundle, calibration = load_model(job.run.model, job.runtime), None
+    bundle, calibration = judged.bundle, None
     reports = {}
-    for name in ("val", "test"):  # in this order: val calibrates what test measures
+    for name in JUDGED:
         images = [
             EvalImage(image.path, image.label, digest=image.digest) for image in job.split.of(name)
         ]
         if not images:
             continue
-        with job.phase("evaluation"):
-            outcomes = compute_outcomes(bundle, job.root, images, workers=job.workers)
-            said = _all_read(job, name, images, outcomes)
+        outcomes = judged.outcomes[name]
+        said = _all_read(job, name, images, outcomes)
         if name == "val":
             with job.phase("calibration"):
                 bundle, calibration = _calibrate(job, training, history, bundle, said)

@@ -191,7 +191,9 @@ class StateSaving:
     a state is saved only if the last one is `least` seconds old.
 
     Args:
-        save: Saves the state in a phase; with `tensors=False` only what validation changes.
+        save: Saves the state in a phase, with the history as it was; with `tensors=False` only what
+            validation changes.
+        history: Of the run.
         every: Seconds between states inside an epoch.
         least: Seconds between states at the end of epochs.
         processes: All save together.
@@ -203,6 +205,7 @@ class StateSaving:
     def __init__(
         self,
         save: Callable[..., None],
+        history: History,
         *,
         every: float,
         least: float = BETWEEN_STATES,
@@ -211,6 +214,8 @@ class StateSaving:
         self.validating = False
         self.processes = processes
         self._save = save
+        self._history = history
+        self._before = history.to_dict()  # before the validation that is going on
         self._every, self._least = every, min(every, least)
         self._last = time.monotonic()
         self._is_saved = False  # while validating: that there is a state of this epoch's end
@@ -223,12 +228,15 @@ class StateSaving:
     def save(self) -> None:
         """Save the state, unless this epoch's end is saved already."""
         if not self._is_saved:
-            self._save("eval_pending" if self.validating else "train")
+            if self.validating:
+                self._save("eval_pending", self._before)
+            else:
+                self._save("train", self._history.to_dict())
             self._last, self._is_saved = time.monotonic(), self.validating
 
     def begin_validation(self) -> None:
         """Save the state before validation, so that a kill costs the validation, not the epoch."""
-        self.validating = True
+        self.validating, self._before = True, self._history.to_dict()
         if self.is_due():
             self.save()
 
@@ -236,7 +244,7 @@ class StateSaving:
         """Add the result of validation to the saved state; if `needed`, save one where none is."""
         self.validating = False
         if self._is_saved:
-            self._save("train", tensors=False)
+            self._save("train", self._history.to_dict(), tensors=False)
             self._is_saved = False
         elif needed:
             self.save()
@@ -406,7 +414,7 @@ def attach_state_saving(
     *,
     epoch_length: int,
 ) -> None:
-    """Save the state at epoch ends, every few minutes, and when a signal asks for it.
+    """Save the state at epoch ends and every few minutes, if due, and when a signal asks for it.
 
     Processes that train together do so all at once, whichever of them the signal came to.
 

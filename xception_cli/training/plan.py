@@ -18,8 +18,9 @@ from xception_cli.runtime import Runtime
 IMBALANCED = 3.0  # largest class over smallest
 PROBE_SECONDS = 3.0  # to fit the probe on some hundred images; to be cautious, not a measurement
 REPORT_SECONDS = 2.0  # to load the model and draw the confusion matrix
-# Images times epochs from which compiling pays: on an H200 it takes half a minute, then saves 0.1 ms
-# per image.
+CACHED = 0.5  # of decoding a file: reading it from the cache and augmenting it, about
+# Images times epochs from which compiling pays: on an H200 it takes 30 s, then saves 0.1 ms for
+# each image.
 COMPILE_PAYS = 300_000
 MARGIN = 0.95  # of a budget is planned for: speeds vary
 
@@ -196,16 +197,17 @@ def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[
         images: In the splits.
     """
     picture = costs.decode + costs.features
+    decoding = costs.decode * (1 + CACHED * (config.epochs - 1)) / config.epochs  # in an epoch
     evaluation = REPORT_SECONDS + (images.val + images.test) * picture
     if config.weights == "none":
-        train = images.train * (costs.decode + costs.step)
-        val = images.val * (costs.decode + costs.validation)
+        train = images.train * (decoding + costs.step)
+        val = images.val * (decoding + costs.validation)
         return {"fine-tuning": config.epochs * (train + val), "evaluation": evaluation}
     kept = config.unfreeze in {"exit", "middle"}
     views = config.views if kept else 1
     phases = {"features": (images.train * views + images.val) * picture, "probe": PROBE_SECONDS}
     if config.unfreeze != "head":
-        decode = 0.0 if kept else costs.decode
+        decode = 0.0 if kept else decoding
         train = images.train * (decode + costs.step)
         val = images.val * (decode + costs.validation)
         phases["fine-tuning"] = config.epochs * (train + val)

@@ -26,7 +26,7 @@ from xception_cli.training.budget import Budget, new_record
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import describe_phases, settle
-from xception_cli.training.finish import TrainResult, finish
+from xception_cli.training.finish import TrainResult, finish, judge_together
 from xception_cli.training.job import Job
 from xception_cli.training.learner import BestModel, create_learner
 from xception_cli.training.plan import Costs, expected_seconds
@@ -223,11 +223,12 @@ def _train(job: Job, stop: StopSignals) -> TrainResult | None:
     if training.train is not None and training.val is not None:
         with job.phase("fine-tuning"):
             _fine_tune(job, training.train, training.val, history, states, saved, stop)
+    judged = judge_together(job)
     job.runtime.processes.separate()
-    if not job.leads:
+    if not job.leads or judged is None:
         return None
     states.keep(1)
-    return finish(job.alone(), training, history)
+    return finish(job.alone(), training, history, judged)
 
 
 def _fine_tune(
@@ -268,9 +269,9 @@ def _fine_tune(
     every = 1 if job.runtime.device.type == "cpu" else config.log_every
     support = job.split.counts("val")
 
-    def save_state(phase: str, *, tensors: bool = True) -> None:
+    def save_state(phase: str, remembered: Mapping[str, Any], *, tensors: bool = True) -> None:
         iteration, epochs = trainer.state.iteration, trainer.state.max_epochs
-        notes = {"phase": phase, "history": history.to_dict(), "max_epochs": epochs}
+        notes = {"phase": phase, "history": remembered, "max_epochs": epochs}
         if tensors:
             state = learner.state() | {"train_loss": handlers.train_loss_state(train_loss)}
         if job.leads:
@@ -283,6 +284,7 @@ def _fine_tune(
 
     saving = handlers.StateSaving(
         save_state,
+        history,
         every=60 * config.save_every_minutes,
         # When the budget is used up, the run ends with the state of the last whole epoch.
         least=handlers.BETWEEN_STATES if job.budget is None else 0.0,
@@ -294,7 +296,6 @@ def _fine_tune(
         ExitStack() as held,
     ):
         handlers.attach_reseeding(trainer, train.batches, config.seed)
-        handlers.attach_prefetch(trainer, train, val)
         handlers.attach_schedule(
             trainer, learner.optimizer, schedule=config.schedule, warmup=config.warmup
         )
@@ -308,6 +309,7 @@ def _fine_tune(
             processes=processes,
         )
         handlers.attach_pending_state(trainer, saving)
+        handlers.attach_prefetch(trainer, train, val)  # after it: workers may be dead
         handlers.attach_validation(trainer, evaluator, val, support=support, top_k=job.top_k)
         handlers.attach_best_model(trainer, history, monitor=config.monitor, hold=best.hold)
         handlers.attach_early_stopping(trainer, history, config.patience)
