@@ -101,7 +101,7 @@ class Runtime:
             joined = joined.contiguous(memory_format=torch.channels_last)
         at = 0
         for part in parts:
-            joined[at : at + len(part)] = self.to_device(part)
+            joined[at : at + len(part)].copy_(part, non_blocking=True)
             at += len(part)
         return joined
 

@@ -28,6 +28,7 @@ class Slots:
         self.pixels = torch.empty(0, dtype=torch.uint8)
         self._shape = (count, rows, 3, side, side)
         self._device = device
+        self._is_locked = False
         self._free: deque[int] = deque()
         self._copied: deque[tuple[int, torch.cuda.Event]] = deque()
 
@@ -36,18 +37,24 @@ class Slots:
         memory = mmap.mmap(-1, math.prod(self._shape))  # anonymous: /dev/shm does not limit it
         places = torch.frombuffer(memory, dtype=torch.uint8)
         self.pixels = places.view(self._shape)
-        if self._device.type == "cuda":
-            cuda = torch.cuda.cudart()
-            address = places.data_ptr()
-            if cuda.cudaHostRegister(address, places.numel(), 0) == cuda.cudaError.success:
-                finalize(self, cuda.cudaHostUnregister, address)
 
     def begin(self) -> None:
         """Begin a pass, with all slots free."""
-        if self._device.type == "cuda":  # it may still copy the last batch of the previous pass
+        if self._device.type == "cuda":
+            self._lock_pages()
+            # The device may still copy the last batch of the previous pass.
             torch.cuda.current_stream(self._device).synchronize()
         self._copied.clear()
         self._free = deque(range(len(self.pixels)))
+
+    def _lock_pages(self) -> None:
+        """Page-lock the memory, so that copies from it are asynchronous; after workers are forked."""
+        if self._is_locked:
+            return
+        cuda, address = torch.cuda.cudart(), self.pixels.data_ptr()
+        if cuda.cudaHostRegister(address, self.pixels.numel(), 0) == cuda.cudaError.success:
+            finalize(self, cuda.cudaHostUnregister, address)
+        self._is_locked = True  # or it cannot be: then copies wait
 
     def take(self) -> int:
         """Take a free slot; if there is none, wait until the device has copied the oldest."""
