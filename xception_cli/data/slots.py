@@ -48,7 +48,7 @@ class Slots:
         self._free = deque(range(len(self.pixels)))
 
     def _lock_pages(self) -> None:
-        """Page-lock the memory, so that copies from it are asynchronous; after workers are forked."""
+        """Page-lock the memory for asynchronous copies; after workers are forked."""
         if self._is_locked:
             return
         cuda, address = torch.cuda.cudart(), self.pixels.data_ptr()
