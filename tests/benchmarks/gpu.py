@@ -38,9 +38,7 @@ from xception_cli.predict import classify
 from xception_cli.runtime import Runtime, decide_runtime
 from xception_cli.training import handlers
 from xception_cli.training.baseline import _every_epoch
-from xception_cli.training.engines import create_trainer
 from xception_cli.training.job import Job
-from xception_cli.training.learner import create_learner
 
 PHOTO = (500, 375)  # as the small files of most data sets
 
@@ -284,24 +282,10 @@ def training_job(
 
 def create_run(job: Job, example: torch.Tensor) -> Callable[[Any], Any]:
     """Return what trains for one pass over batches, as `run_training` does."""
-    config, learner = job.config, create_learner(job)
-    trainer = create_trainer(
-        learner.trained,
-        learner.optimizer,
-        learner.scaler,
-        runtime=job.runtime,
-        label_smoothing=config.label_smoothing,
-        accumulate=config.accumulate,
-        clip=config.clip,
-        batch_norm=False,
-        example=None if job.config.compile or job.runtime.device.type == "cpu" else example,
-        describe=lambda *_: "",
-    )
-    handlers.attach_schedule(trainer, learner.optimizer, warmup=config.warmup)
-    handlers.attach_ema(trainer, learner.ema, learner.trained, config.ema)
-    handlers.attach_train_loss(trainer, job.runtime.device)
+    captures = job.runtime.device.type == "cuda" and not job.config.compile
+    trainer = product.create_training(job, example if captures else None)
     handlers.attach_finite_check(
-        trainer, every=config.log_every, device=job.runtime.device, rate=lambda: 0.0
+        trainer, every=job.config.log_every, device=job.runtime.device, rate=lambda: 0.0
     )
     return lambda batches: trainer.run(batches, max_epochs=1, epoch_length=len(batches))
 

@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
+from ignite.engine import Engine
 from materials import CLASSES, fill, weights_file
 from safetensors.torch import save_file
 from torch import nn
@@ -16,7 +17,10 @@ from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import build_network, build_seeded_network
 from xception_cli.model.weights import load_pretrained
 from xception_cli.runtime import Runtime, decide_runtime
+from xception_cli.training.engines import create_trainer
+from xception_cli.training.handlers import attach_ema, attach_schedule, attach_train_loss
 from xception_cli.training.job import Job
+from xception_cli.training.learner import create_learner
 from xception_cli.training.preparation import draft_job, start_job
 
 
@@ -86,3 +90,29 @@ def create_job(options: Namespace, photos: Path, run: str, **settings: object) -
     runtime = decide_runtime(device=config.device)
     output = Path(options.scratch, run)
     return start_job(draft_job(config, survey_data(config), runtime, output), output, {})
+
+
+def create_training(job: Job, example: torch.Tensor | None = None) -> Engine:
+    """Make the engine of a training with what it does in every step, as `run_training` does.
+
+    Args:
+        job: From `create_job`.
+        example: See `create_trainer`.
+    """
+    config, learner = job.config, create_learner(job)
+    trainer = create_trainer(
+        learner.trained,
+        learner.optimizer,
+        learner.scaler,
+        runtime=job.runtime,
+        label_smoothing=config.label_smoothing,
+        accumulate=config.accumulate,
+        clip=config.clip,
+        batch_norm=False,
+        example=example,
+        describe=lambda *_: "",
+    )
+    attach_schedule(trainer, learner.optimizer, warmup=config.warmup)
+    attach_ema(trainer, learner.ema, learner.trained, config.ema)
+    attach_train_loss(trainer, job.runtime.device)
+    return trainer

@@ -69,9 +69,6 @@ def ours(options: Namespace, unfreeze: str) -> Step:
     import product
 
     from xception_cli.training.baseline import prepare
-    from xception_cli.training.engines import create_trainer
-    from xception_cli.training.handlers import attach_ema
-    from xception_cli.training.learner import create_learner
     from xception_cli.training.scores import History
 
     job = product.create_job(
@@ -82,20 +79,8 @@ def ours(options: Namespace, unfreeze: str) -> Step:
         views=1,
         batch_size=options.batch_size,
     )
-    inputs, config = prepare(job, History()).train, job.config
-    learner = create_learner(job)
-    trainer = create_trainer(
-        learner.trained,
-        learner.optimizer,
-        learner.scaler,
-        runtime=job.runtime,
-        label_smoothing=config.label_smoothing,
-        accumulate=config.accumulate,
-        clip=config.clip,
-        batch_norm=False,
-        describe=lambda *_: "",
-    )
-    attach_ema(trainer, learner.ema, learner.trained, config.ema)
+    inputs = prepare(job, History()).train
+    trainer = product.create_training(job)
 
     def step() -> int:
         output = trainer.run(inputs, max_epochs=1, epoch_length=len(inputs)).output
