@@ -397,7 +397,7 @@ class PictureInputs:
         """Let the workers start on an epoch's first batches before they are needed."""
         if self.loader.num_workers:
             self.batches.epoch, self.batches.start = epoch, 0
-            with _deaths_told():
+            with _worker_errors():
                 self._begun = epoch, _start(self.loader)
 
     def example(self, count: int) -> torch.Tensor:
@@ -468,7 +468,7 @@ def read_parts(
         MachineError: A worker process died.
     """
     sampler = cast("_Parts", loader.batch_sampler)
-    with _deaths_told():
+    with _worker_errors():
         parts: list[Batch] = []
         slots: list[int] = []
         for decoded in _start(loader) if begun is None else begun:
@@ -478,9 +478,8 @@ def read_parts(
             if sum(len(p.indices) + len(p.failures) for p in parts) == sampler.sizes[0]:
                 sampler.sizes.popleft()
                 yield parts
-                if (
-                    sampler.number != number
-                ):  # another pass has begun: DataLoader reuses its iterator
+                # DataLoader has one iterator for all passes: if another has begun, this is over.
+                if sampler.number != number:
                     return
                 if sampler.slots is not None:
                     sampler.slots.give_back(slots)
@@ -488,7 +487,7 @@ def read_parts(
 
 
 @contextmanager
-def _deaths_told() -> Iterator[None]:
+def _worker_errors() -> Iterator[None]:
     """Turn the ways in which DataLoader notices a dead worker into a `MachineError`."""
     try:
         yield
