@@ -217,6 +217,9 @@ def test_a_batch_that_does_not_fit_into_memory_is_computed_in_twice_the_pieces(j
     assert decided.config == job.config.replace(accumulate=2)
     assert decided.reasons[-1].startswith("computing each batch in 2 pieces (--accumulate 2): ")
 
+    timed = replace(job, config=job.config.replace(budget="10h"))
+    assert settle(timed, {"budget"}, time.monotonic())[0].config.accumulate == 2
+
     def always(*_: Any) -> Costs:
         raise torch.OutOfMemoryError("CUDA out of memory")
 

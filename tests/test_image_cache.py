@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, draw, files_no_larger_than
+from loaders import read_batches
 from PIL import Image
 
 from xception_cli.data.cache import ImageCache, cached_fraction
 from xception_cli.data.images import read_picture
-from xception_cli.data.loading import KeyedBatches, PictureDataset, create_loader, read_batches
+from xception_cli.data.loading import KeyedBatches, PictureDataset, create_loader
 from xception_cli.data.transforms import Preprocessing
 
 PREPROCESSING = Preprocessing.for_size(SMALL)

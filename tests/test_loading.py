@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, draw
+from loaders import read_batches
 
 from xception_cli.data.images import read_picture
 from xception_cli.data.loading import (
@@ -19,7 +20,6 @@ from xception_cli.data.loading import (
     PictureInputs,
     create_loader,
     default_workers,
-    read_batches,
     read_parts,
     require_all,
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, draw
+from loaders import read_batches
 
 from xception_cli.data import loading
 from xception_cli.data.loading import (
@@ -15,7 +16,6 @@ from xception_cli.data.loading import (
     PictureDataset,
     PictureInputs,
     create_loader,
-    read_batches,
     read_parts,
 )
 from xception_cli.data.slots import Slots, can_share

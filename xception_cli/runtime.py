@@ -66,9 +66,18 @@ class Runtime:
         """Layout of activations. channels_last is 1.7 to 5 times faster on CPU, and on CUDA."""
         return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context that forward passes run in."""
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.precision != "fp32")
+    def autocast(self, *, cache: bool = True) -> AbstractContextManager[Any]:
+        """Return the context that forward passes run in.
+
+        Args:
+            cache: Keep the casts of weights until it is left.
+        """
+        return torch.autocast(
+            self.device.type,
+            dtype=self.dtype,
+            enabled=self.precision != "fp32",
+            cache_enabled=cache,
+        )
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """Move a batch to the device, without waiting for it where that is possible."""

@@ -290,7 +290,7 @@ def test_what_a_gpu_trained_is_evaluated_predicted_exported_and_compared(setting
     assert json.loads(capsys.readouterr().out)["accuracy"] == accuracy
     assert call("predict", "photos/red/0.jpg", "--run", "run", "--device", DEVICE, "--json") == 0
     assert json.loads(capsys.readouterr().out)["error"] is None
-    assert call("export", "run", "--output", "run.onnx") == 0  # behind its gate
+    assert call("export", "run", "--output", "run.onnx") == 0  # after its gate
     assert Path("run.onnx").stat().st_size > 80e6
 
 

@@ -283,7 +283,7 @@ def create_loader(
     side: int | None = None,
     device: torch.device = _CPU,
 ) -> "DataLoader[Any]":
-    """Make a loader of parts of batches, for `read_parts` and `read_batches`.
+    """Make a loader of parts of batches, for `read_parts`.
 
     Args:
         dataset: The pictures.
@@ -414,8 +414,8 @@ def _start(loader: "DataLoader[Any]") -> Iterator[_Decoded]:
     It raises in whatever line runs when a worker dies, a state's being saved included. Without
     it the reading of the next batch notices, within 5 seconds.
 
-    Garbage is collected before workers are forked, and workers never collect what they inherit: a
-    GPU tensor in a reference cycle, freed in a fork, aborts the process (torch 2.11).
+    Workers never collect garbage that they inherit: a GPU tensor in a reference cycle, freed in a
+    fork, aborts the process (torch 2.11).
     """
     sampler = cast("_Parts", loader.batch_sampler)
     forks, sampler.has_workers = loader.num_workers and not sampler.has_workers, True
@@ -426,7 +426,6 @@ def _start(loader: "DataLoader[Any]") -> Iterator[_Decoded]:
         number = None
     before = None if number is None else signal.getsignal(number)
     if forks:
-        gc.collect()
         gc.freeze()
     try:
         return iter(loader)
@@ -435,22 +434,6 @@ def _start(loader: "DataLoader[Any]") -> Iterator[_Decoded]:
             gc.unfreeze()
         if number is not None and before is not None:
             signal.signal(number, before)
-
-
-def read_batches(loader: "DataLoader[Any]") -> Iterator[Batch]:
-    """Iterate over a loader, batch by batch.
-
-    Raises:
-        MachineError: A worker process died.
-    """
-    for parts in read_parts(loader):
-        pixels = [part.pixels for part in parts if len(part.indices)] or [parts[0].pixels]
-        yield Batch(
-            torch.cat(pixels),
-            torch.cat([part.labels for part in parts]),
-            torch.cat([part.indices for part in parts]),
-            [failure for part in parts for failure in part.failures],
-        )
 
 
 def read_parts(

@@ -2,9 +2,8 @@
 
 Order of a save: state file, then its manifest (the commit marker), and only then are older states
 removed. The manifest also stores what validation changes (see `note`), so that an epoch's state,
-hundreds of megabytes, is written once. Ignite's `Checkpoint` (0.5.5) removes
-before it writes, forgets its files on resume, and calls a failing save handler twice; so this is
-our own.
+hundreds of megabytes, is written once. Ignite's `Checkpoint` (0.5.5) removes before it writes,
+forgets its files on resume, and calls a failing save handler twice; so this is our own.
 """
 
 import io
@@ -155,10 +154,10 @@ class StateStore:
         # torch.load checks no sums: a flipped bit would load as another number.
         if sha256(content).hexdigest() != manifest.get("sha256"):
             raise ArtifactError(f"{show(path)} is damaged (its SHA-256 differs)")
-        # A run folder may come from anyone, its sums with it: nothing in a state is run.
         missing = [name for name in _NOTES if schema == SCHEMA and name not in manifest]
         if missing:
             raise ArtifactError(f"{show(path)} is damaged (its manifest lacks {missing[0]})")
+        # A run folder may come from anyone, its sums with it: nothing in a state is run.
         state = dict(load_torch(io.BytesIO(content), show(path)))
         return state | {name: manifest[name] for name in _NOTES if name in manifest}
 

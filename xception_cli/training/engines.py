@@ -96,10 +96,11 @@ def create_trainer(
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=runtime.device)
         whole = processes.total(weight(batch.labels)) / processes.count
-        # Padding stays in the batch unless it is split, so that all batches have one shape.
-        whole_batch = accumulate == 1 and not batch_norm  # else statistics would count the padding
-        values = batch.values if whole_batch else batch.values[: len(batch.labels)]
-        pieces = list(zip(values.chunk(accumulate), batch.labels.chunk(accumulate), strict=True))
+        # Padding stays, so that all batches have one shape; unless the batch is split, or batch
+        # norm would count it.
+        padded = accumulate == 1 and not batch_norm
+        rows = batch.values if padded else batch.values[: len(batch.labels)]
+        pieces = list(zip(rows.chunk(accumulate), batch.labels.chunk(accumulate), strict=True))
         for number, (values, labels) in enumerate(pieces, start=1):
             with gradients_exchanged(network, now=number == len(pieces)):
                 with runtime.autocast():
@@ -162,12 +163,7 @@ def capture(
     def forward(values: torch.Tensor) -> torch.Tensor:
         # In here, so that the backward pass is captured as it runs elsewhere: outside of autocast.
         # Its cache is off: the graph must not use a cast that was made before the capture.
-        with torch.autocast(
-            runtime.device.type,
-            dtype=runtime.dtype,
-            enabled=runtime.precision != "fp32",
-            cache_enabled=False,
-        ):
+        with runtime.autocast(cache=False):
             return plain(values)
 
     trained.forward = forward  # type: ignore[assignment, method-assign]

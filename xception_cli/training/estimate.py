@@ -158,16 +158,18 @@ def settle(job: Job, given: Collection[str], began: float) -> tuple[Job, Costs]:
         UsageError: The budget is too short; says how much is needed.
     """
     if job.config.budget is None:
-        return _measure_within_memory(job)
+        return _measure_within_memory(job, job.config.unfreeze)
     rungs = ladder(job.config, given, job.runtime.device.type)
-    costs = {part: measure_costs(job, part) for part in dict.fromkeys(r.unfreeze for r in rungs)}
+    costs = {}
+    for part in dict.fromkeys(rung.unfreeze for rung in rungs):
+        job, costs[part] = _measure_within_memory(job, part)
     plan = Plan(job.config, job.reasons)
     plan = fit_budget(plan, rungs, costs, job.images, time.monotonic() - began)
     job = replace(job, config=plan.config, reasons=plan.reasons)
     return job, costs[plan.config.unfreeze]
 
 
-def _measure_within_memory(job: Job) -> tuple[Job, Costs]:
+def _measure_within_memory(job: Job, unfreeze: str) -> tuple[Job, Costs]:
     """Measure the costs; if a batch does not fit into memory, split it in twice the pieces.
 
     This happens before the run is made, so its settings and its plan include it.
@@ -177,7 +179,7 @@ def _measure_within_memory(job: Job) -> tuple[Job, Costs]:
     """
     pieces = 2 * job.config.accumulate
     try:
-        return job, measure_costs(job, job.config.unfreeze)
+        return job, measure_costs(job, unfreeze)
     except torch.OutOfMemoryError:
         if pieces > job.config.batch_size or job.pretrained is None:
             raise  # without pretrained weights the pieces' batch statistics are other numbers
@@ -189,7 +191,7 @@ def _measure_within_memory(job: Job) -> tuple[Job, Costs]:
         "too small for larger ones"
     )
     job = replace(job, config=job.config.replace(accumulate=pieces), reasons=(*job.reasons, reason))
-    return job, measure_costs(job, job.config.unfreeze)
+    return job, measure_costs(job, unfreeze)
 
 
 def describe_phases(job: Job, costs: Costs) -> dict[str, str]:

@@ -77,11 +77,16 @@ def judge_together(job: Job) -> Judged | None:
     bundle, outcomes = load_model(job.run.model, job.runtime.alone()), {}
     with job.phase("evaluation"):
         for name in JUDGED:
-            images = [EvalImage(image.path, image.label) for image in job.split.of(name)]
+            images = _eval_images(job, name)
             own = compute_outcomes(bundle, job.root, images[rank::count], workers=job.workers)
             parts = processes.gather(own) if shared else [own]
             outcomes[name] = [_turn(parts, number) for number in range(len(images) * bool(parts))]
     return Judged(bundle, outcomes)
+
+
+def _eval_images(job: Job, split: str) -> list[EvalImage]:
+    images = job.split.of(split)
+    return [EvalImage(image.path, image.label, digest=image.digest) for image in images]
 
 
 def _turn(parts: Sequence[Sequence[Outcome | str]], number: int) -> Outcome | str:
@@ -107,9 +112,7 @@ def finish(job: Job, training: Training, history: History, judged: Judged) -> Tr
     bundle, calibration = judged.bundle, None
     reports = {}
     for name in JUDGED:
-        images = [
-            EvalImage(image.path, image.label, digest=image.digest) for image in job.split.of(name)
-        ]
+        images = _eval_images(job, name)
         if not images:
             continue
         outcomes = judged.outcomes[name]
