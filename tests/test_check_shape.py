@@ -17,8 +17,9 @@ from xception_cli.check.scan import VERSION, Look, scan_folder
 from xception_cli.check.shape import check_shape
 from xception_cli.check.shortcuts import find_shortcuts
 from xception_cli.check.store import open_store
-from xception_cli.data.folder import DataFolder, ImageFile, check_trainable, read_folder
+from xception_cli.data.folder import DataFolder, check_trainable, read_folder
 from xception_cli.data.images import Original
+from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 
 __all__ = ["cache"]
@@ -258,9 +259,9 @@ def test_sub_folders_that_classes_share_unevenly_are_a_shortcut(tmp_path):
 
 
 def test_sub_folders_are_looked_for_below_the_class_of_a_split(tmp_path):
-    image = ImageFile("train/cat/day1/x/1.jpg", 0, "train")
+    image = Photo("train/cat/day1/x/1.jpg", 0, "train")
     assert shortcuts._sub_folder(image) == "day1/x"
-    assert shortcuts._sub_folder(ImageFile("cat/1.jpg", 0)) == ""
+    assert shortcuts._sub_folder(Photo("cat/1.jpg", 0)) == ""
 
 
 def test_a_few_images_prove_nothing(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from conftest import call
 from scipy.stats import binomtest
 
+from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.evaluation.compare import (
     _difference_interval,
@@ -16,26 +17,32 @@ from xception_cli.evaluation.compare import (
     verdict,
 )
 from xception_cli.evaluation.metrics import measure
-from xception_cli.evaluation.report import EvalRow, write_evaluation
+from xception_cli.evaluation.report import write_evaluation
 from xception_cli.evaluation.runs import list_runs
+from xception_cli.evaluation.scored import Scored
 from xception_cli.rundir import RunDir, write_json
 
 CLASSES = ("a", "b", "[red]=c")
+NO_UNITS: dict[str, str] = {}
 
 
-def make_run(name: str, answers: dict[str, int], *, on: str = "val", classes=CLASSES) -> RunDir:
+def make_run(
+    name: str, answers: dict[str, int], *, on: str = "val", classes=CLASSES, units=NO_UNITS
+) -> RunDir:
     """Make a run whose evaluation says `answers`: by digest; digest `d5` is of class 5 % 3."""
     run = RunDir(Path("runs") / name)
     run.path.mkdir(parents=True, exist_ok=True)
     write_json(run.info, {"started": f"2026-01-0{len(name)}T10:00:00Z"})
     labels = np.array([int(digest[1:]) % 3 for digest in answers])
     probabilities = np.eye(len(classes))[list(answers.values())] * 0.7 + 0.1
-    rows = [
-        EvalRow(f"{name}/{digest}.jpg", classes[label], classes[said], tuple(row), digest=digest)
-        for (digest, said), label, row in zip(answers.items(), labels, probabilities, strict=True)
+    photos = [
+        Photo(f"{name}/{digest}.jpg", label, digest=digest, unit=units.get(digest, digest))
+        for digest, label in zip(answers, labels.tolist(), strict=True)
     ]
-    rows.append(EvalRow("broken.jpg", "a", None, (), "truncated", digest="d99"))
-    write_evaluation(run.evaluation(on), measure(labels, probabilities, classes, name=on), rows)
+    photos.append(Photo("broken.jpg", 0, digest="d99", problem="truncated"))
+    every = np.vstack([probabilities, np.full(len(classes), np.nan)]).astype(np.float32)
+    scored = Scored(classes, tuple(photos), every, (None,) * len(photos))
+    write_evaluation(run.evaluation(on), measure(labels, probabilities, classes, name=on), scored)
     return run
 
 

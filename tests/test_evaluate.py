@@ -16,14 +16,16 @@ from xception_cli.config import TrainConfig, to_toml
 from xception_cli.data.assign import make_split
 from xception_cli.data.folder import read_folder
 from xception_cli.data.images import inspect_all, read_picture
+from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.evaluation.metrics import Contaminated, EvalReport
-from xception_cli.evaluation.report import PREDICTIONS, contaminated_line
-from xception_cli.evaluation.selection import EvalImage, map_classes
+from xception_cli.evaluation.report import contaminated_line
+from xception_cli.evaluation.scored import PREDICTIONS
+from xception_cli.evaluation.selection import map_classes
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir, write_json
@@ -91,8 +93,8 @@ def paths_in(split: Split, name: str) -> list[str]:
     return [image.path for image in split.of(name)]
 
 
-def images_of(photos: Path, step: int) -> list[EvalImage]:
-    return [EvalImage(image.path, image.label) for image in read_folder(photos).images[::step]]
+def images_of(photos: Path, step: int) -> list[Photo]:
+    return [Photo(image.path, image.label) for image in read_folder(photos).images[::step]]
 
 
 def test_the_report_is_that_of_the_models_probabilities_of_the_pictures(bundle, photos):
@@ -133,10 +135,10 @@ def test_images_that_cannot_be_decoded_are_error_rows_in_their_place_and_do_not_
 ):
     (photos / "blue/0.jpg").write_bytes((photos / "blue/0.jpg").read_bytes()[:400])
     images = [
-        EvalImage("gone.jpg", 0),
-        EvalImage("blue/1.jpg", 0),
-        EvalImage("blue/0.jpg", 0),
-        EvalImage("blue/2.jpg", 0, "changed since the run was started"),
+        Photo("gone.jpg", 0),
+        Photo("blue/1.jpg", 0),
+        Photo("blue/0.jpg", 0),
+        Photo("blue/2.jpg", 0, problem="changed since the run was started"),
     ]
     report, rows = evaluate_images(bundle, photos, images, name="x", workers=0)
     reasons = ["file not found", None, "truncated", "changed since the run was started"]
@@ -153,7 +155,7 @@ def test_images_that_cannot_be_decoded_are_error_rows_in_their_place_and_do_not_
 
 def test_nothing_that_can_be_scored_is_an_error_that_says_why(bundle, photos):
     with pytest.raises(DataError, match=r"(?s)none of 1 images.*gone\.jpg: file not found"):
-        evaluate_images(bundle, photos, [EvalImage("gone.jpg", 0)], name="x", workers=0)
+        evaluate_images(bundle, photos, [Photo("gone.jpg", 0)], name="x", workers=0)
 
 
 def test_by_default_the_val_split_is_scored_and_the_report_says_that_it_chose_the_model(

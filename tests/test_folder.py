@@ -13,11 +13,11 @@ from test_files import as_ordinary_user, open_folder
 
 from xception_cli.data.folder import (
     DataFolder,
-    ImageFile,
     check_trainable,
     images_below,
     read_folder,
 )
+from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError, UsageError
 
 
@@ -60,11 +60,11 @@ def test_class_folders_are_classes_in_code_point_order(tmp_path):
         root=tmp_path,
         classes=("10", "Cat", "apple", "éclair"),
         images=(
-            ImageFile("10/x.bmp", 0),
-            ImageFile("Cat/a.webp", 1),
-            ImageFile("apple/10.png", 2),
-            ImageFile("apple/2.jpg", 2),
-            ImageFile("éclair/x.gif", 3),
+            Photo("10/x.bmp", 0),
+            Photo("Cat/a.webp", 1),
+            Photo("apple/10.png", 2),
+            Photo("apple/2.jpg", 2),
+            Photo("éclair/x.gif", 3),
         ),
     )
     assert found.counts() == [1, 1, 2, 1]

@@ -17,7 +17,8 @@ from test_resume import outcome
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.loading import KeyedBatches
-from xception_cli.data.split import Split, SplitImage
+from xception_cli.data.photo import Photo
+from xception_cli.data.split import Split
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.model.bundle import load_model
 from xception_cli.processes import ALONE, Processes
@@ -246,7 +247,7 @@ def test_other_commands_do_not_run_several_times(
 
 SPLIT = Split(
     ("a", "b"),
-    tuple(SplitImage(f"{n}", n % 2, "val" if n < 3 else "train", "", "") for n in range(12)),
+    tuple(Photo(f"{n}", n % 2, "val" if n < 3 else "train") for n in range(12)),
 )
 
 

@@ -10,11 +10,11 @@ import pytest
 from conftest import draw
 
 from xception_cli.data.assign import make_split
-from xception_cli.data.folder import DataFolder, ImageFile, read_folder
+from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.images import Inspection, inspect_all
+from xception_cli.data.photo import Photo
 from xception_cli.data.split import (
     Split,
-    SplitImage,
     match_split,
     read_split,
     write_split,
@@ -32,7 +32,7 @@ def digest(content: str) -> str:
 def fabricate(rows: list[Row], root: str = "data") -> tuple[DataFolder, list[Inspection]]:
     """A folder and its inspections without pictures; content that starts with `!` is bad."""
     classes = tuple(sorted({row[0] for row in rows}))
-    images = tuple(ImageFile(path, classes.index(name), given) for name, path, _, given in rows)
+    images = tuple(Photo(path, classes.index(name), given) for name, path, _, given in rows)
     given = {row[3] for row in rows} - {None}
     splits = tuple(split for split in ("train", "val", "test") if split in given)
     inspections = [
@@ -287,7 +287,7 @@ CLASSES = ("=HYPERLINK()", "caf\udce9", "two\nlines")
 
 def hostile_split() -> Split:
     images = [
-        SplitImage(f"{name}", i % 3, ("train", "val", "out")[i % 3], f"reason, {i}", digest(str(i)))
+        Photo(name, i % 3, ("train", "val", "out")[i % 3], digest(str(i)), f"u{i}", f"reason, {i}")
         for i, name in enumerate(NAMES)
     ]
     return Split(CLASSES, tuple(images))
@@ -303,8 +303,8 @@ def test_a_split_comes_back_equal_from_its_file_with_undecodable_bytes_written_o
     assert found.fingerprint == split.fingerprint
     with (tmp_path / "split.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["path", "label", "split", "reason", "digest"]
-    assert rows[1] == ["plain.jpg", "'=HYPERLINK()", "train", "reason, 0", digest("0")]
+    assert rows[0] == ["path", "label", "split", "reason", "digest", "unit"]
+    assert rows[1] == ["plain.jpg", "'=HYPERLINK()", "train", "reason, 0", digest("0"), "u0"]
     assert len(rows) == 1 + len(NAMES)
 
 

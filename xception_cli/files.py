@@ -155,8 +155,13 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def from_csv(path: Path, header: Sequence[str]) -> list[list[str]]:
+def from_csv(path: Path, header: Sequence[str], *older: Sequence[str]) -> list[list[str]]:
     """Read the rows of a CSV file that `to_csv` wrote.
+
+    Args:
+        path: The file.
+        header: Its columns.
+        older: Columns that earlier versions wrote, each of another number.
 
     Raises:
         ArtifactError: The file is missing, is not UTF-8, or has other columns.
@@ -166,7 +171,8 @@ def from_csv(path: Path, header: Sequence[str]) -> list[list[str]]:
             found, *rows = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ArtifactError(f"cannot read {show(path)}: {show(error)}") from error
-    if found != list(header) or any(len(row) != len(header) for row in rows):
+    is_known = any(found == list(columns) for columns in (header, *older))
+    if not is_known or any(len(row) != len(found) for row in rows):
         raise ArtifactError(
             f"{show(path)} has the columns {show(','.join(found))}, expected {','.join(header)}"
         )

@@ -15,7 +15,8 @@ from xception_cli.check.report import Finding, Problem, count_of
 from xception_cli.check.scan import Look
 from xception_cli.check.store import Store
 from xception_cli.data.fixes import CONFLICTING, DUPLICATE, LEAK, NEAR
-from xception_cli.data.folder import DataFolder, ImageFile
+from xception_cli.data.folder import DataFolder
+from xception_cli.data.photo import Photo
 
 _SPLITS = (None, "train", "val", "test")
 
@@ -123,7 +124,7 @@ def find_duplicates(
 
 @dataclass(frozen=True)
 class _Copy:
-    image: ImageFile
+    image: Photo
     digest: str
 
     def finding(self, others: Sequence["_Copy"], action: str = "", label: str = "") -> Finding:

@@ -17,8 +17,9 @@ from xception_cli.check.measure import Measures
 from xception_cli.check.report import Problem
 from xception_cli.check.scan import Look
 from xception_cli.console import show
-from xception_cli.data.folder import DataFolder, ImageFile
+from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Original
+from xception_cli.data.photo import Photo
 
 _FOLDS = 5
 _LEAST = 10  # pictures of a class that is asked for
@@ -27,7 +28,7 @@ _SKILL = 0.4  # of the way from chance to certainty; brightness of real leaves r
 _DEVIATIONS = 4  # by which a small set must exceed chance
 _ONE_CLASS = 0.9  # recall and precision of one class of several
 
-_Property = Callable[[ImageFile, Original, Measures], tuple[float | str, ...]]
+_Property = Callable[[Photo, Original, Measures], tuple[float | str, ...]]
 _PROPERTIES: dict[str, _Property] = {
     "file format": lambda i, o, m: (o.format,),
     "colour mode": lambda i, o, m: (o.mode, float(m.colourfulness < 2)),
@@ -103,7 +104,7 @@ def _verdict(
     return ""
 
 
-def _sub_folder(image: ImageFile) -> str:
+def _sub_folder(image: Photo) -> str:
     """Return the folders between the class and the file."""
     above = 2 if image.split else 1
     return "/".join(PurePath(image.path).parts[above:-1])

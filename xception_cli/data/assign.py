@@ -18,7 +18,8 @@ from xception_cli.console import show
 from xception_cli.data.fixes import Fix, class_after
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Inspection
-from xception_cli.data.split import Split, SplitImage
+from xception_cli.data.photo import Photo
+from xception_cli.data.split import Split
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import from_cell, utf8
 from xception_cli.runtime import key
@@ -85,6 +86,9 @@ def make_split(
     if split_file is not None:
         images = _follow(images, folder, split_file)
     units, warnings = _units(images, alike, group_by)
+    for unit in units:
+        for i in unit.members:
+            images[i] = replace(images[i], unit=unit.name)
     if split_file is not None or folder.given_splits:
         warnings += _leaks(images, units, strict=strict)
     if split_file is None and "val" not in folder.given_splits:
@@ -100,7 +104,7 @@ def make_split(
 
 def _start(
     folder: DataFolder, inspections: Sequence[Inspection], fixes: Mapping[str, Fix]
-) -> list[SplitImage]:
+) -> list[Photo]:
     images = []
     for file, found in zip(folder.images, inspections, strict=True):
         split, reason = file.split or "drawn", "given"
@@ -109,11 +113,11 @@ def _start(
             split, reason = "out", f"excluded: {fix.problem}" if fix.problem else "excluded"
         elif found.problem:
             split, reason = "out", found.problem
-        images.append(SplitImage(file.path, label, split, reason, found.digest))
+        images.append(Photo(file.path, label, split, found.digest, found.digest, reason))
     return images
 
 
-def _note_relabelled(images: list[SplitImage], folder: DataFolder) -> list[SplitImage]:
+def _note_relabelled(images: list[Photo], folder: DataFolder) -> list[Photo]:
     """Say in the reason which class a relabelled image comes from."""
     return [
         image
@@ -123,7 +127,7 @@ def _note_relabelled(images: list[SplitImage], folder: DataFolder) -> list[Split
     ]
 
 
-def _follow(images: list[SplitImage], folder: DataFolder, path: Path) -> list[SplitImage]:
+def _follow(images: list[Photo], folder: DataFolder, path: Path) -> list[Photo]:
     """Put the images where a split.csv has them."""
     recorded = _read_assignment(path)
     faults, followed = [], []
@@ -168,7 +172,7 @@ def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _units(
-    images: Sequence[SplitImage], alike: Iterable[Sequence[int]], group_by: str | None
+    images: Sequence[Photo], alike: Iterable[Sequence[int]], group_by: str | None
 ) -> tuple[list[_Unit], list[str]]:
     """Gather the images in use into units; also return what the user should know."""
     used = [i for i, image in enumerate(images) if image.split != "out"]
@@ -196,7 +200,7 @@ def _units(
 
 
 def _groups(
-    images: Sequence[SplitImage], used: Sequence[int], group_by: str | None
+    images: Sequence[Photo], used: Sequence[int], group_by: str | None
 ) -> tuple[dict[int, str], list[str]]:
     """Return the name of each image's group, where it has one, and what to say of the others."""
     if group_by is None:
@@ -218,7 +222,7 @@ def _groups(
     return groups, [f"{left} {are} not match --group-by: no group holds them"] * bool(left)
 
 
-def _drawable(images: Sequence[SplitImage], units: Iterable[_Unit]) -> list[_Unit]:
+def _drawable(images: Sequence[Photo], units: Iterable[_Unit]) -> list[_Unit]:
     """Return the units without what a given test holds of them."""
     kept = []
     for unit in units:
@@ -229,7 +233,7 @@ def _drawable(images: Sequence[SplitImage], units: Iterable[_Unit]) -> list[_Uni
 
 
 def _draw(
-    images: list[SplitImage],
+    images: list[Photo],
     units: Sequence[_Unit],
     seed: int,
     val_fraction: float,
@@ -260,7 +264,7 @@ def _draw(
             images[i] = replace(images[i], split=split, reason=why)
 
 
-def _far_off(images: Sequence[SplitImage], val_fraction: float) -> list[str]:
+def _far_off(images: Sequence[Photo], val_fraction: float) -> list[str]:
     """Say so where large units have made val much smaller or larger than was asked for."""
     used = [image for image in images if image.split != "out"]
     part = sum(image.split == "val" for image in used) / max(1, len(used))
@@ -272,7 +276,7 @@ def _far_off(images: Sequence[SplitImage], val_fraction: float) -> list[str]:
     ]
 
 
-def _leaks(images: Sequence[SplitImage], units: Sequence[_Unit], *, strict: bool) -> list[str]:
+def _leaks(images: Sequence[Photo], units: Sequence[_Unit], *, strict: bool) -> list[str]:
     """Say which pictures training shares with a split that is measured."""
     lines, pictures = [], 0
     for unit in units:

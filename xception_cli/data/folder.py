@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xception_cli.console import show
+from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
 
 SUFFIXES = frozenset(
@@ -27,21 +28,6 @@ _LAYOUT = (
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """One image of a data folder.
-
-    Attributes:
-        path: Relative to the data folder.
-        label: Index of its class.
-        split: `train`, `val` or `test` where the folder says so, else None.
-    """
-
-    path: str
-    label: int
-    split: str | None = None
-
-
-@dataclass(frozen=True)
 class DataFolder:
     """The classes and image files of a folder.
 
@@ -56,14 +42,14 @@ class DataFolder:
 
     root: Path
     classes: tuple[str, ...]
-    images: tuple[ImageFile, ...]
+    images: tuple[Photo, ...]
     ignored: Mapping[str, int] = field(default_factory=dict)
     given_splits: tuple[str, ...] = ()
 
     def counts(self, split: str | None = None) -> list[int]:
         """Count the images of each class, of one given split or of all."""
-        counted = Counter(i.label for i in self.images if split is None or i.split == split)
-        return [counted[label] for label in range(len(self.classes))]
+        images = [i for i in self.images if split is None or i.split == split]
+        return count_labels(images, len(self.classes))
 
     def describe_ignored(self) -> str:
         """Say what was left aside: `17 files ignored: 12 .txt, 5 .heic`; empty if nothing was."""
@@ -114,7 +100,7 @@ def read_folder(root: Path) -> DataFolder:
     index = {name: label for label, name in enumerate(classes)}
     seen = {_identity(folder) for _, folder in (*splits, *class_folders)} | {_identity(root)}
     images = [
-        ImageFile(os.path.relpath(path, root), index[folder.name], split)
+        Photo(os.path.relpath(path, root), index[folder.name], split)
         for split, folder in class_folders
         for path in sorted(_images(folder, ignored, seen))
     ]

@@ -1,6 +1,5 @@
 """Split: the images of a run by split; and split.csv, its file."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -9,29 +8,12 @@ from pathlib import Path
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Inspection
+from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import ArtifactError
 from xception_cli.files import from_csv, to_csv, utf8, write_durably
 
-_HEADER = ("path", "label", "split", "reason", "digest")
-
-
-@dataclass(frozen=True)
-class SplitImage:
-    """One image and the split it is in.
-
-    Attributes:
-        path: Relative to the data folder.
-        label: Index of its class.
-        split: `train`, `val`, `test`, or `out` when it is left out.
-        reason: Why it is there.
-        digest: Of its content; images with one digest are the same picture.
-    """
-
-    path: str
-    label: int
-    split: str
-    reason: str
-    digest: str
+_OLD_HEADER = ("path", "label", "split", "reason", "digest")  # before 0.3: each image for itself
+_HEADER = (*_OLD_HEADER, "unit")
 
 
 @dataclass(frozen=True)
@@ -45,17 +27,16 @@ class Split:
     """
 
     classes: tuple[str, ...]
-    images: tuple[SplitImage, ...]
+    images: tuple[Photo, ...]
     warnings: tuple[str, ...] = ()
 
-    def of(self, split: str) -> list[SplitImage]:
+    def of(self, split: str) -> list[Photo]:
         """Return the images of one split, in the folder's order."""
         return [image for image in self.images if image.split == split]
 
     def counts(self, split: str) -> list[int]:
         """Count the images of each class in one split."""
-        counted = Counter(image.label for image in self.of(split))
-        return [counted[label] for label in range(len(self.classes))]
+        return count_labels(self.of(split), len(self.classes))
 
     @property
     def fingerprint(self) -> str:
@@ -70,22 +51,26 @@ def write_split(split: Split, path: Path) -> None:
     Raises:
         MachineError: The disk is full or read-only.
     """
-    rows = ((i.path, split.classes[i.label], i.split, i.reason, i.digest) for i in split.images)
+    rows = (
+        (i.path, split.classes[i.label], i.split, i.reason, i.digest, i.unit) for i in split.images
+    )
     write_durably(path, to_csv(_HEADER, rows))
 
 
 def read_split(path: Path, classes: Sequence[str]) -> Split:
     r"""Read split.csv; paths that are not UTF-8 come back in their written form (`\xNN`).
 
+    In a file of an earlier version, each image is a unit, together with those identical to it.
+
     Raises:
         ArtifactError: The file is damaged, or names a class that the run does not have.
     """
     index = {utf8(name): label for label, name in enumerate(classes)}
     images = []
-    for file, label, split, reason, digest in from_csv(path, _HEADER):
+    for file, label, split, reason, digest, *unit in from_csv(path, _HEADER, _OLD_HEADER):
         if label not in index:
             raise ArtifactError(f"{show(path)} has an unknown class {show(label)}")
-        images.append(SplitImage(file, index[label], split, reason, digest))
+        images.append(Photo(file, index[label], split, digest, unit[0] if unit else digest, reason))
     return Split(tuple(classes), tuple(images))
 
 

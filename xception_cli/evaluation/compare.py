@@ -146,11 +146,10 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
 def _answers(scored: Scored) -> dict[tuple[str, str], tuple[str, str]]:
     """Return `(path, predicted)` by `(digest, true class)`; of copies the first."""
     answers: dict[tuple[str, str], tuple[str, str]] = {}
-    for path, digest, label, guess in zip(
-        scored.paths, scored.digests, scored.labels, scored.guesses, strict=True
-    ):
-        if digest:
-            answers.setdefault((digest, scored.classes[label]), (path, scored.classes[guess]))
+    for photo, guess in zip(scored.photos, scored.guesses, strict=True):
+        if photo.digest:
+            key = (photo.digest, scored.classes[photo.label])
+            answers.setdefault(key, (photo.path, scored.classes[guess]))
     return answers
 
 

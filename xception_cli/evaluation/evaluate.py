@@ -1,16 +1,19 @@
 """run_evaluation: how good a model is on a split of its run, or on another folder."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from xception_cli.console import screen, show
+from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 from xception_cli.evaluation.metrics import EvalFailure, EvalReport, contaminate, measure
-from xception_cli.evaluation.report import EvalRow, write_evaluation
-from xception_cli.evaluation.selection import EvalImage, folder_name, select_images
+from xception_cli.evaluation.report import write_evaluation
+from xception_cli.evaluation.scored import Scored
+from xception_cli.evaluation.selection import folder_name, select_images
 from xception_cli.model.bundle import Classifier
 from xception_cli.model.opening import open_classifier
 from xception_cli.predict import Outcome, classify
@@ -60,7 +63,7 @@ def run_evaluation(
         split=split,
         ignore_extra_classes=ignore_extra_classes,
     )
-    report, rows = evaluate_images(
+    report, scored = evaluate_images(
         bundle,
         chosen.root,
         chosen.images,
@@ -70,22 +73,22 @@ def run_evaluation(
         data=chosen.data,
         trained_on=chosen.trained_on,
     )
-    write_evaluation(run.evaluation(report.name), report, rows)
+    write_evaluation(run.evaluation(report.name), report, scored)
     return report
 
 
 def evaluate_images(
     bundle: Classifier,
     root: Path,
-    images: Sequence[EvalImage],
+    images: Sequence[Photo],
     *,
     name: str,
     workers: int,
     batch_size: int | None = None,
     note: str | None = None,
     data: str = "",
-    trained_on: Sequence[EvalImage] = (),
-) -> tuple[EvalReport, list[EvalRow]]:
+    trained_on: Sequence[Photo] = (),
+) -> tuple[EvalReport, Scored]:
     """Measure a model on images.
 
     Args:
@@ -100,8 +103,8 @@ def evaluate_images(
         trained_on: Further images, for what accuracy would be with them.
 
     Returns:
-        What was measured, and a row for each image, in order; one that cannot be decoded is a
-        failure and an error row, and does not count.
+        What was measured, and each image with its answer, in order; one that cannot be decoded is
+        a failure and does not count.
 
     Raises:
         DataError: No image could be scored.
@@ -110,19 +113,19 @@ def evaluate_images(
     every = [*images, *trained_on]
     outcomes = compute_outcomes(bundle, root, every, workers=workers, batch_size=batch_size)
     judged, known = outcomes[: len(images)], outcomes[len(images) :]
-    report, rows = report_outcomes(bundle, images, judged, name=name, note=note, data=data)
+    report, scored = report_outcomes(bundle, images, judged, name=name, note=note, data=data)
     answers = [
         int(outcome.logits.argmax()) == image.label
         for image, outcome in zip(trained_on, known, strict=True)
         if isinstance(outcome, Outcome)
     ]
-    return contaminate(report, answers) if answers else report, rows
+    return contaminate(report, answers) if answers else report, scored
 
 
 def compute_outcomes(
     bundle: Classifier,
     root: Path,
-    images: Sequence[EvalImage],
+    images: Sequence[Photo],
     *,
     workers: int,
     batch_size: int | None = None,
@@ -147,28 +150,27 @@ def compute_outcomes(
 
 def report_outcomes(
     bundle: Classifier,
-    images: Sequence[EvalImage],
+    images: Sequence[Photo],
     outcomes: Sequence[Outcome | str],
     *,
     name: str,
     note: str | None = None,
     data: str = "",
-) -> tuple[EvalReport, list[EvalRow]]:
+) -> tuple[EvalReport, Scored]:
     """Measure a model on what it said of images; see `evaluate_images`.
 
     Its temperature may be another than the one that the outcomes were computed with.
     """
-    pairs = list(zip(images, outcomes, strict=True))
-    rows = [_row(bundle, image, outcome) for image, outcome in pairs]
-    failures = [EvalFailure(row.path, row.error) for row in rows if row.error is not None]
-    if len(failures) == len(rows):
+    scored = _score(bundle, images, outcomes)
+    failures = [EvalFailure(photo.path, photo.problem or "") for photo in scored.failures]
+    if len(failures) == len(images):
         shown = [f"\n  {show(f.path)}: {show(f.reason)}" for f in failures[:_SHOWN]]
         raise DataError(f"none of {len(images)} images could be evaluated{''.join(shown)}")
-    scored = [pair for pair in zip(images, rows, strict=True) if pair[1].error is None]
-    answered = np.array([row.unknown is None for _, row in scored])
+    sound = scored.sound()
+    answered = np.array([reason is None for reason in sound.unknown])
     report = measure(
-        np.array([image.label for image, _ in scored]),
-        np.array([row.probabilities for _, row in scored]),
+        sound.labels,
+        sound.probabilities.astype(np.float64),
         bundle.classes,
         name=name,
         data=data,
@@ -176,23 +178,23 @@ def report_outcomes(
         failures=failures,
         note=note,
     )
-    return report, rows
+    return report, scored
 
 
-def _row(bundle: Classifier, image: EvalImage, outcome: Outcome | str) -> EvalRow:
-    true = bundle.classes[image.label]
-    if isinstance(outcome, str):
-        return EvalRow(image.path, true, None, (), outcome, digest=image.digest)
-    probabilities = bundle.calibrated(torch.from_numpy(outcome.logits)[None])[0].numpy()
-    best = int(probabilities.argmax())
-    unknown = None
-    if bundle.unknown is not None:
-        unknown = bundle.unknown.judge(float(probabilities[best]), outcome.features)
-    return EvalRow(
-        image.path,
-        true,
-        bundle.classes[best],
-        tuple(probabilities.tolist()),
-        unknown=unknown,
-        digest=image.digest,
-    )
+def _score(
+    bundle: Classifier, images: Sequence[Photo], outcomes: Sequence[Outcome | str]
+) -> Scored:
+    photos, unknown = [], []
+    probabilities = np.full((len(images), len(bundle.classes)), np.nan, np.float32)
+    for at, (photo, outcome) in enumerate(zip(images, outcomes, strict=True)):
+        refused = None
+        if isinstance(outcome, str):
+            photo = replace(photo, problem=outcome)
+        else:
+            row = bundle.calibrated(torch.from_numpy(outcome.logits)[None])[0].numpy()
+            probabilities[at] = row
+            if bundle.unknown is not None:
+                refused = bundle.unknown.judge(float(row.max()), outcome.features)
+        photos.append(photo)
+        unknown.append(refused)
+    return Scored(tuple(bundle.classes), tuple(photos), probabilities, tuple(unknown))

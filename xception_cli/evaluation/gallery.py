@@ -37,14 +37,16 @@ def draw_cards(scored: Scored, root: Path, bundle: ModelBundle, chosen: Sequence
         size = bundle.runtime.inference_batch
         for start in range(0, len(chosen), size):
             batch = list(chosen[start : start + size])
-            pictures = [_read(root / scored.paths[index], bundle.preprocessing) for index in batch]
+            pictures = [
+                _read(root / scored.photos[index].path, bundle.preprocessing) for index in batch
+            ]
             pixels = torch.stack([transform(picture or _NOTHING) for picture in pictures])
             pixels = bundle.runtime.join_parts([pixels], size)
             heats = heat_maps(bundle, pixels, torch.from_numpy(scored.guesses[batch]))
             for index, picture, heat in zip(batch, pictures, heats, strict=True):
                 shown = GONE
                 if picture is not None:
-                    path = scored.paths[index]
+                    path = scored.photos[index].path
                     drawn = draw_heat(picture, heat, bundle.preprocessing)
                     shown = embed(picture, path) + embed(drawn, f"heat map of {show(path)}")
                 cards.append(_card(scored, bundle.classes, index, shown))
@@ -100,4 +102,4 @@ def _card(scored: Scored, classes: Sequence[str], index: int, pictures: str) -> 
     said = f"{text(classes[label])} {100 * row[label]:.0f} %"
     if label != true:
         said += f", labelled {text(classes[true])} ({100 * row[true]:.0f} %)"
-    return figure(pictures, f"<b>{said}</b><br>{text(scored.paths[index])}")
+    return figure(pictures, f"<b>{said}</b><br>{text(scored.photos[index].path)}")

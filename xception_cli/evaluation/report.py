@@ -1,7 +1,7 @@
 """An evaluation for people: headline, table, CSV files and the picture of its confusions."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from io import BytesIO
 from pathlib import Path
 
@@ -18,13 +18,11 @@ from xception_cli.errors import MachineError
 from xception_cli.evaluation.calibration_plot import coverage_csv, draw_calibration
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.evaluation.metrics import ClassMetrics, Contaminated, EvalReport
+from xception_cli.evaluation.scored import Scored, predictions_csv
 from xception_cli.files import to_csv, utf8, write_durably
 from xception_cli.rundir import write_json
 
 NOT_MEASURED = "n/a"
-# Columns of predictions.csv before the probabilities, `p:` and the class.
-PREDICTIONS = ("path", "digest", "true", "predicted", "correct", "unknown", "error")
-
 # What is measured over all classes beside accuracy, as it is called on the screen.
 SCORES = {
     "top_k_accuracy": "top-{k} accuracy",
@@ -43,29 +41,6 @@ _NUMBERED = 20  # classes up to which the cells of the picture hold their counts
 _LABELLED = 120  # class names that fit along an axis
 _LONGEST_LABEL = 24  # characters
 _LEGEND = "blue recognised, orange confused; darker: a larger part of the true class"
-
-
-@dataclass(frozen=True)
-class EvalRow:
-    """What happened to one image of an evaluation.
-
-    Attributes:
-        path: Relative to the data folder.
-        true: Its class.
-        predicted: The most probable class; None if it could not be scored.
-        probabilities: Of every class, in the model's order; empty if it could not be scored.
-        error: Why it could not be scored.
-        unknown: Why `predict --unknown auto` would not give this answer; None if it would.
-        digest: Of its content; empty if it is not known.
-    """
-
-    path: str
-    true: str
-    predicted: str | None
-    probabilities: tuple[float, ...]
-    error: str | None = None
-    unknown: str | None = None
-    digest: str = ""
 
 
 def headline(report: EvalReport) -> str:
@@ -180,14 +155,14 @@ def _plain_interval(low: float | None, high: float | None) -> str:
     return NOT_MEASURED if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
-def write_evaluation(folder: Path, report: EvalReport, rows: Sequence[EvalRow]) -> None:
+def write_evaluation(folder: Path, report: EvalReport, scored: Scored) -> None:
     """Write an evaluation's files, those of an earlier one replaced.
 
     Args:
         folder: Is made; gets metrics.json, per_class.csv, confusion.csv, predictions.csv,
             coverage.csv, confusion.png and calibration.png.
         report: What was measured.
-        rows: One for each image, in their order.
+        scored: The images and the answers.
 
     Raises:
         MachineError: The disk is full or read-only.
@@ -198,12 +173,10 @@ def write_evaluation(folder: Path, report: EvalReport, rows: Sequence[EvalRow]) 
         raise MachineError(f"cannot make the folder {show(folder)}: {error.strerror}") from error
     write_durably(folder / "per_class.csv", _per_class_csv(report.per_class))
     write_durably(folder / "confusion.csv", _confusion_csv(report))
-    write_durably(folder / "predictions.csv", _predictions_csv(report, rows))
+    write_durably(folder / "predictions.csv", predictions_csv(scored))
     write_durably(folder / "confusion.png", draw_confusion(report))
-    index = {row.name: label for label, row in enumerate(report.per_class)}
-    scored = [row for row in rows if row.error is None]
-    probabilities = np.array([row.probabilities for row in scored])
-    labels = np.array([index[row.true] for row in scored])
+    sound = scored.sound()
+    probabilities, labels = sound.probabilities.astype(np.float64), sound.labels
     write_durably(folder / "coverage.csv", coverage_csv(probabilities, labels))
     write_durably(folder / "calibration.png", draw_calibration(probabilities, labels))
     write_json(folder / "metrics.json", report.to_dict())
@@ -219,21 +192,6 @@ def _confusion_csv(report: EvalReport) -> bytes:
     names = [row.name for row in report.per_class]
     header = ["true", *(f"predicted:{utf8(name)}" for name in names)]
     return to_csv(header, ([n, *row] for n, row in zip(names, report.confusion, strict=True)))
-
-
-def _predictions_csv(report: EvalReport, rows: Sequence[EvalRow]) -> bytes:
-    names = [row.name for row in report.per_class]
-    header = list(PREDICTIONS)
-    header += [f"p:{utf8(name)}" for name in names]
-    return to_csv(header, (_prediction_cells(row, len(names)) for row in rows))
-
-
-def _prediction_cells(row: EvalRow, class_count: int) -> list[object]:
-    if row.error is not None:
-        return [row.path, row.digest, row.true, None, None, None, row.error, *[None] * class_count]
-    correct = int(row.true == row.predicted)
-    said = (row.predicted, correct, row.unknown, None)
-    return [row.path, row.digest, row.true, *said, *row.probabilities]
 
 
 def draw_confusion(report: EvalReport) -> bytes:

@@ -1,5 +1,6 @@
-"""What an evaluation said of each image, read back from its predictions.csv."""
+"""Scored: the images of an evaluation and what the model answers; and predictions.csv, its file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,29 +8,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xception_cli.console import quoted, show
+from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError
-from xception_cli.evaluation.report import PREDICTIONS
-from xception_cli.files import from_csv
+from xception_cli.files import from_csv, to_csv, utf8
 from xception_cli.rundir import RunDir, read_json
+
+# The columns before the probabilities, `p:` and the class.
+PREDICTIONS = ("path", "digest", "unit", "true", "predicted", "correct", "unknown", "error")
+_OLD_PREDICTIONS = tuple(name for name in PREDICTIONS if name != "unit")  # before 0.3
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The images that were scored, in their order.
+    """The images of an evaluation, in their order, and what the model answers.
 
     Attributes:
         classes: Names, in the order of the model's outputs.
-        paths: Relative to the data folder.
-        digests: Of their content.
-        labels: `(images,)`, true classes.
-        probabilities: `(images, classes)`.
+        photos: The images; `problem` is set where one could not be scored.
+        probabilities: `(images, classes)`, float32; nan where an image could not be scored.
+        unknown: Why `predict --unknown auto` would not give an answer; None where it would.
     """
 
     classes: tuple[str, ...]
-    paths: tuple[str, ...]
-    digests: tuple[str, ...]
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
+    photos: tuple[Photo, ...]
+    probabilities: NDArray[np.float32]
+    unknown: tuple[str | None, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.photos) == len(self.probabilities) == len(self.unknown):
+            raise ValueError("one row of probabilities for each image is needed")
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """True classes, `(images,)`."""
+        return np.array([photo.label for photo in self.photos], np.int64)
+
+    @property
+    def units(self) -> NDArray[np.str_]:
+        """What each image belongs to, `(images,)`."""
+        return np.array([photo.unit for photo in self.photos], np.str_)
 
     @property
     def guesses(self) -> NDArray[np.int64]:
@@ -37,9 +54,42 @@ class Scored:
         guesses: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return guesses
 
+    @property
+    def failures(self) -> list[Photo]:
+        """Images that could not be scored."""
+        return [photo for photo in self.photos if photo.problem is not None]
+
+    def sound(self) -> "Scored":
+        """Return the images that were scored, without the others."""
+        kept = [at for at, photo in enumerate(self.photos) if photo.problem is None]
+        return Scored(
+            self.classes,
+            tuple(self.photos[at] for at in kept),
+            self.probabilities[kept],
+            tuple(self.unknown[at] for at in kept),
+        )
+
+
+def predictions_csv(scored: Scored) -> bytes:
+    """Return the content of predictions.csv: one row for each image."""
+    header = [*PREDICTIONS, *(f"p:{utf8(name)}" for name in scored.classes)]
+    return to_csv(header, (_cells(scored, at) for at in range(len(scored.photos))))
+
+
+def _cells(scored: Scored, at: int) -> list[object]:
+    photo, row = scored.photos[at], scored.probabilities[at]
+    known = [photo.path, photo.digest, photo.unit, scored.classes[photo.label]]
+    if photo.problem is not None:
+        return [*known, None, None, None, photo.problem, *[None] * len(row)]
+    guess = int(row.argmax())
+    answer = (scored.classes[guess], int(guess == photo.label), scored.unknown[at], None)
+    return [*known, *answer, *row.tolist()]
+
 
 def read_scored(run: RunDir, name: str) -> Scored:
-    """Read an evaluation of a run.
+    """Read an evaluation of a run: the images that were scored.
+
+    In a file of an earlier version, each image is a unit, together with those identical to it.
 
     Args:
         run: The run.
@@ -51,19 +101,19 @@ def read_scored(run: RunDir, name: str) -> Scored:
     folder = run.evaluation(name)
     try:
         classes = tuple(row["name"] for row in read_json(folder / "metrics.json")["per_class"])
-        header = [*PREDICTIONS, *(f"p:{label}" for label in classes)]
+        probabilities = [f"p:{label}" for label in classes]
+        new, old = ([*columns, *probabilities] for columns in (PREDICTIONS, _OLD_PREDICTIONS))
         rows = [
-            dict(zip(header, row, strict=True))
-            for row in from_csv(folder / "predictions.csv", header)
+            dict(zip(new if len(row) == len(new) else old, row, strict=True))
+            for row in from_csv(folder / "predictions.csv", new, old)
         ]
         rows = [row for row in rows if not row["error"]]
         index = {label: place for place, label in enumerate(classes)}
         return Scored(
             classes,
-            tuple(row["path"] for row in rows),
-            tuple(row["digest"] for row in rows),
-            np.array([index[row["true"]] for row in rows], dtype=np.int64),
-            np.array([_numbers(row, header) for row in rows]).reshape(len(rows), len(classes)),
+            tuple(_photo(row, index[row["true"]]) for row in rows),
+            _numbers(rows, probabilities),
+            tuple(row["unknown"] or None for row in rows),
         )
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
@@ -72,5 +122,10 @@ def read_scored(run: RunDir, name: str) -> Scored:
         ) from error
 
 
-def _numbers(row: dict[str, Any], header: list[str]) -> list[float]:
-    return [float(row[name]) for name in header[len(PREDICTIONS) :]]
+def _photo(row: dict[str, str], label: int) -> Photo:
+    return Photo(row["path"], label, digest=row["digest"], unit=row.get("unit", row["digest"]))
+
+
+def _numbers(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> NDArray[np.float32]:
+    numbers = np.array([[float(row[name]) for name in names] for row in rows], np.float32)
+    return numbers.reshape(len(rows), len(names))

@@ -10,6 +10,7 @@ from xception_cli.config import read_toml
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.images import inspect_all
+from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split, read_split
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import utf8
@@ -17,23 +18,6 @@ from xception_cli.rundir import RunDir
 
 SPLITS = ("test", "val")  # what a model can be judged by, the better judge first
 VAL_NOTE = "val chose the model: expect a little less on new images"
-
-
-@dataclass(frozen=True)
-class EvalImage:
-    """An image to score.
-
-    Attributes:
-        path: Relative to the data folder.
-        label: Index of its class among those of the model.
-        problem: Why it must not be scored.
-        digest: Of its content; empty if it is not known.
-    """
-
-    path: str
-    label: int
-    problem: str | None = None
-    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,9 +36,9 @@ class Selection:
     name: str
     root: Path
     data: str
-    images: Sequence[EvalImage]
+    images: Sequence[Photo]
     note: str | None = None
-    trained_on: Sequence[EvalImage] = ()
+    trained_on: Sequence[Photo] = ()
 
 
 def select_images(
@@ -151,7 +135,7 @@ def _select_own(recorded: Split, root: Path, given: Path, split: str) -> Selecti
         problem = inspection.problem
         if problem is None and inspection.digest != image.digest:
             problem = "changed since the run was started"
-        images.append(EvalImage(path, image.label, problem, inspection.digest))
+        images.append(replace(image, path=path, digest=inspection.digest, problem=problem))
     note = VAL_NOTE if split == "val" else None
     return Selection(split, root, shown_folder(given), images, note)
 
@@ -171,7 +155,9 @@ def _select_new(
     # The digest of what cannot be read is empty: it names no picture.
     trained_on = {image.digest for image in recorded.of("train")} - {""}
     chose = {image.digest for image in recorded.of("val")} - {""}
-    images = [replace(i, digest=f.digest) for i, f in zip(images, found, strict=True)]
+    images = [
+        replace(i, digest=f.digest, unit=f.digest) for i, f in zip(images, found, strict=True)
+    ]
     kept = [image for image in images if image.digest not in trained_on]
     if not kept:
         raise DataError(
@@ -231,9 +217,7 @@ def shown_folder(folder: Path) -> str:
     return folder.name if folder.is_absolute() else str(folder)
 
 
-def map_classes(
-    folder: DataFolder, classes: Sequence[str], *, ignore_extra: bool
-) -> list[EvalImage]:
+def map_classes(folder: DataFolder, classes: Sequence[str], *, ignore_extra: bool) -> list[Photo]:
     """Give a folder's images the labels of a model, by the names of their classes.
 
     Args:
@@ -255,7 +239,7 @@ def map_classes(
             hint="--ignore-extra-classes leaves their images out",
         )
     images = [(image.path, labels[image.label]) for image in folder.images]
-    mapped = [EvalImage(path, label) for path, label in images if label is not None]
+    mapped = [Photo(path, label) for path, label in images if label is not None]
     if extra and not mapped:
         raise DataError(
             f"{show(folder.root)} has images of none of the model's classes: "

@@ -8,6 +8,7 @@ import numpy as np
 
 from xception_cli.check.shape import FEW
 from xception_cli.console import quoted, say, show
+from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 from xception_cli.evaluation.calibration import (
     Calibration,
@@ -19,7 +20,7 @@ from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.metrics import EvalReport
 from xception_cli.evaluation.page import write_report
 from xception_cli.evaluation.report import headline, write_evaluation
-from xception_cli.evaluation.selection import VAL_NOTE, EvalImage, shown_folder
+from xception_cli.evaluation.selection import VAL_NOTE, shown_folder
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.features import FeatureInputs, compute_pooled
 from xception_cli.model.network import FIRST_TRAINED, Segment, fold_batch_norm
@@ -77,16 +78,11 @@ def judge_together(job: Job) -> Judged | None:
     bundle, outcomes = load_model(job.run.model, job.runtime.alone()), {}
     with job.phase("evaluation"):
         for name in JUDGED:
-            images = _eval_images(job, name)
+            images = job.split.of(name)
             own = compute_outcomes(bundle, job.root, images[rank::count], workers=job.workers)
             parts = processes.gather(own) if shared else [own]
             outcomes[name] = [_turn(parts, number) for number in range(len(images) * bool(parts))]
     return Judged(bundle, outcomes)
-
-
-def _eval_images(job: Job, split: str) -> list[EvalImage]:
-    images = job.split.of(split)
-    return [EvalImage(image.path, image.label, digest=image.digest) for image in images]
 
 
 def _turn(parts: Sequence[Sequence[Outcome | str]], number: int) -> Outcome | str:
@@ -112,7 +108,7 @@ def finish(job: Job, training: Training, history: History, judged: Judged) -> Tr
     bundle, calibration = judged.bundle, None
     reports = {}
     for name in JUDGED:
-        images = _eval_images(job, name)
+        images = job.split.of(name)
         if not images:
             continue
         outcomes = judged.outcomes[name]
@@ -120,7 +116,7 @@ def finish(job: Job, training: Training, history: History, judged: Judged) -> Tr
         if name == "val":
             with job.phase("calibration"):
                 bundle, calibration = _calibrate(job, training, history, bundle, said)
-        report, rows = report_outcomes(
+        report, scored = report_outcomes(
             bundle,
             images,
             outcomes,
@@ -128,7 +124,7 @@ def finish(job: Job, training: Training, history: History, judged: Judged) -> Tr
             note=VAL_NOTE if name == "val" else None,
             data=shown_folder(job.root),
         )
-        write_evaluation(job.run.evaluation(name), report, rows)
+        write_evaluation(job.run.evaluation(name), report, scored)
         reports[name] = report
     _say_result(job, training, history, kept, reports, calibration)
     remove_tree(job.run.features)
@@ -149,7 +145,7 @@ def finish(job: Job, training: Training, history: History, judged: Judged) -> Tr
 
 
 def _all_read(
-    job: Job, name: str, images: Sequence[EvalImage], outcomes: Sequence[Outcome | str]
+    job: Job, name: str, images: Sequence[Photo], outcomes: Sequence[Outcome | str]
 ) -> list[Outcome]:
     said = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
     failed = [pair for pair in zip(images, outcomes, strict=True) if isinstance(pair[1], str)]
