@@ -99,15 +99,15 @@ def images_of(photos: Path, step: int) -> list[Photo]:
 
 def test_the_report_is_that_of_the_models_probabilities_of_the_pictures(bundle, photos):
     images = images_of(photos, 2)
-    report, rows = evaluate_images(bundle, photos, images, name="val", workers=0, note="a note")
+    report, scored = evaluate_images(bundle, photos, images, name="val", workers=0, note="a note")
     transform = bundle.preprocessing.evaluation_transform()
     pictures = [transform(read_picture(photos / image.path)) for image in images]
     expected = bundle.probabilities(torch.stack(pictures)).numpy()
     labels = np.array([image.label for image in images])
-    assert np.allclose([row.probabilities for row in rows], expected, atol=1e-5)
-    assert not np.allclose([row.probabilities for row in rows], expected[::-1], atol=1e-5)
-    assert [row.predicted for row in rows] == [CLASSES[i] for i in expected.argmax(axis=1)]
-    assert [(row.path, row.true) for row in rows] == [(i.path, CLASSES[i.label]) for i in images]
+    assert np.allclose(scored.probabilities, expected, atol=1e-5)
+    assert not np.allclose(scored.probabilities, expected[::-1], atol=1e-5)
+    assert scored.guesses.tolist() == expected.argmax(axis=1).tolist()
+    assert list(scored.photos) == images
     assert report.correct == (expected.argmax(axis=1) == labels).sum()
     right = np.log(expected[np.arange(12), labels])
     assert report.log_loss == pytest.approx(-right.mean(), abs=1e-4)
@@ -118,14 +118,14 @@ def test_the_report_is_that_of_the_models_probabilities_of_the_pictures(bundle, 
 def test_workers_and_batch_size_change_no_number(bundle, photos, workers, batch_size):
     images = images_of(photos, 4)
     (photos / images[2].path).write_bytes(b"no picture")
-    first, first_rows = evaluate_images(bundle, photos, images, name="x", workers=0)
-    again, rows = evaluate_images(
+    first, first_scored = evaluate_images(bundle, photos, images, name="x", workers=0)
+    again, scored = evaluate_images(
         bundle, photos, images, name="x", workers=workers, batch_size=batch_size
     )
-    assert [row.path for row in rows] == [row.path for row in first_rows]
+    assert scored.photos == first_scored.photos
     assert [f.path for f in again.failures] == [f.path for f in first.failures] == [images[2].path]
-    for row, expected in zip(rows, first_rows, strict=True):
-        assert row.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+    expected = first_scored.probabilities
+    assert np.allclose(scored.probabilities, expected, atol=1e-5, equal_nan=True)
     assert again.log_loss == pytest.approx(first.log_loss, abs=1e-5)
     assert again.confusion == first.confusion
 
@@ -140,10 +140,10 @@ def test_images_that_cannot_be_decoded_are_error_rows_in_their_place_and_do_not_
         Photo("blue/0.jpg", 0),
         Photo("blue/2.jpg", 0, problem="changed since the run was started"),
     ]
-    report, rows = evaluate_images(bundle, photos, images, name="x", workers=0)
+    report, scored = evaluate_images(bundle, photos, images, name="x", workers=0)
     reasons = ["file not found", None, "truncated", "changed since the run was started"]
-    assert [row.error for row in rows] == reasons
-    assert [row.predicted is None for row in rows] == [True, False, True, True]
+    assert [photo.problem for photo in scored.photos] == reasons
+    assert np.isnan(scored.probabilities).all(axis=1).tolist() == [True, False, True, True]
     assert report.images == 1
     assert [(f.path, f.reason) for f in report.failures] == [
         ("gone.jpg", "file not found"),
