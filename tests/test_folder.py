@@ -109,11 +109,6 @@ def test_a_class_may_be_called_train(tmp_path):
     check_trainable(found)
 
 
-def test_a_class_called_train_may_have_subfolders_where_no_other_split_is(tmp_path):
-    make(tmp_path, "train/steam/1.jpg", "bus/1.jpg")
-    assert read_folder(tmp_path).classes == ("bus", "train")
-
-
 @pytest.mark.parametrize(
     "names",
     [("train", "val", "extra"), ("train", "Train"), ("train", "val", "validation")],

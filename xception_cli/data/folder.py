@@ -7,24 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xception_cli.console import show
+from xception_cli.console import quoted, show
+from xception_cli.data.layout import EXPECTED, Folder, plain, recognise, suffix_of, unreadable
+from xception_cli.data.layout import SUFFIXES as SUFFIXES  # offered to others from here
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
-
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
-    | {".ppm", ".pgm", ".pbm"}
-)
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_FOREIGN_FOLDERS = {"__MACOSX", "@eaDir"}
-_FOREIGN_FILES = {"Thumbs.db", "desktop.ini"}
-
-_LAYOUT = (
-    "make one folder per class, with its images inside:\n"
-    "  food/apple/1.jpg\n"
-    "  food/pear/1.jpg\n"
-    "or the same inside food/train and food/val; xception sample DIR draws an example"
-)
 
 
 @dataclass(frozen=True)
@@ -36,7 +23,8 @@ class DataFolder:
         classes: Class names in code-point order.
         images: Image files, by split, class and path.
         ignored: How many files were left aside, by suffix or `no suffix`; `hidden` counts files
-            and whole folders that are hidden or foreign.
+            and whole folders that are hidden or foreign, `unlabelled` the images of a split folder
+            that has no class folders.
         given_splits: The splits that the folder itself defines.
     """
 
@@ -68,123 +56,59 @@ def read_folder(root: Path) -> DataFolder:
     Links are followed; a folder that was seen already is not entered again.
 
     Args:
-        root: Holds class folders, or `train` with `val` (or `valid`, `validation`) or `test`.
+        root: Holds class folders, or split folders with class folders inside; the module
+            `layout` lists what is followed and what is refused.
 
     Raises:
         UsageError: The folder is missing.
-        DataError: It cannot be read, or holds no class folder.
+        DataError: It cannot be read, holds no class folder, or could mean two things.
     """
+    _check_exists(root)
+    folder = Folder(root)
+    layout = recognise(folder)
+    classes = tuple(sorted({name for _, name, _ in layout.classes}))
+    if not classes:
+        _raise_flat(folder)
+    index = {name: label for label, name in enumerate(classes)}
+    ignored: Counter[str] = Counter()
+    for around in layout.around:
+        ignored.update([*around.ignored, *map(suffix_of, around.images)])
+    seen = {f.identity for f in (*layout.around, *(held for _, _, held in layout.classes))}
+    images = [
+        Photo(os.path.relpath(path, root), index[name], split)
+        for split, name, held in layout.classes
+        for path in sorted(_images(held, ignored, seen))
+    ]
+    unlabelled = sum(1 for held in layout.unlabelled for _ in _images(held, ignored, seen))
+    ignored.update({"unlabelled": unlabelled} if unlabelled else {})
+    return DataFolder(root, classes, tuple(images), dict(ignored), layout.splits)
+
+
+def _check_exists(root: Path) -> None:
     try:
         is_folder, exists = root.is_dir(), root.exists()
     except OSError as error:  # a folder above it cannot be searched
-        raise _unreadable(root, error) from error
+        raise unreadable(root, error) from error
     if not is_folder:
         what = "is not a folder" if exists else "does not exist"
         raise UsageError(
             f"the data folder {show(root)} {what}",
             hint="check the path; xception sample DIR draws a data set to try",
         )
-    ignored: Counter[str] = Counter()
-    top = _subfolders(root, ignored)
-    splits = _split_folders(top)
-    class_folders: list[tuple[str | None, Path]]
-    if splits:
-        class_folders = [
-            (split, folder) for split, base in splits for folder in _subfolders(base, ignored)
-        ]
-    else:
-        class_folders = [(None, folder) for folder in top]
-    classes = tuple(sorted({folder.name for _, folder in class_folders}))
-    if not classes:
-        _raise_flat(root)
-    index = {name: label for label, name in enumerate(classes)}
-    seen = {_identity(folder) for _, folder in (*splits, *class_folders)} | {_identity(root)}
-    images = [
-        Photo(os.path.relpath(path, root), index[folder.name], split)
-        for split, folder in class_folders
-        for path in sorted(_images(folder, ignored, seen))
-    ]
-    return DataFolder(root, classes, tuple(images), dict(ignored), tuple(s for s, _ in splits))
 
 
-def _split_folders(folders: list[Path]) -> list[tuple[str, Path]]:
-    """Return (split, folder), train first, if these folders are splits rather than classes."""
-    named = [(_SPLIT_NAMES.get(folder.name.lower()), folder) for folder in folders]
-    splits = [(split, folder) for split, folder in named if split is not None]
-    # A class may be called `train` or `test`; then it holds images, not folders.
-    if not any(_subfolders(folder, Counter()) for _, folder in splits):
-        if len(splits) == len(folders) > 1:
-            listing = ", ".join(show(folder.name) for _, folder in splits)
-            raise DataError(f"{listing} look like splits, but hold no class folders", hint=_LAYOUT)
-        return []
-    names = [split for split, _ in splits]
-    others = [show(folder.name) for split, folder in named if split is None]
-    if others and len(names) == 1:
-        return []
-    if others:
-        raise DataError(
-            f"beside {', '.join(show(folder.name) for _, folder in splits)} there is "
-            f"{', '.join(others)}: are these splits or classes?",
-            hint="keep only train, val and test there; or only class folders",
-        )
-    for split in set(names):
-        if names.count(split) > 1:
-            both = ", ".join(show(folder.name) for s, folder in splits if s == split)
-            raise DataError(f"two folders for the {split} split: {both}", hint="keep one of them")
-    return sorted(splits, key=lambda item: ["train", "val", "test"].index(item[0]))
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise _unreadable(folder, error) from error
-
-
-def _unreadable(folder: Path, error: OSError) -> DataError:
-    return DataError(f"cannot read the folder {show(folder)}: {error.strerror}")
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or into a folder that cannot be searched
-        return False
-
-
-def _is_foreign(name: str) -> bool:
-    return name.startswith(".") or name in _FOREIGN_FOLDERS or name in _FOREIGN_FILES
-
-
-def _subfolders(folder: Path, ignored: Counter[str]) -> list[Path]:
-    """Return the folders inside, and count as ignored what is beside them."""
-    found = []
-    for entry in _entries(folder):
-        if _is_folder(entry) and not _is_foreign(entry.name):
-            found.append(folder / entry.name)
-        else:
-            ignored[_kind(entry.name)] += 1
-    return found
-
-
-def _images(folder: Path, ignored: Counter[str], seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield the image files below a class folder, in sub-folders too, however deep."""
+def _images(folder: Folder, ignored: Counter[str], seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Yield the image files below a folder, in sub-folders too, however deep."""
     folders = deque([folder])
     while folders:
         here = folders.popleft()
-        for entry in _entries(here):
-            path = here / entry.name
-            is_folder = _is_folder(entry)
-            if _is_foreign(entry.name) or not (is_folder or path.suffix.lower() in SUFFIXES):
-                ignored[_kind(entry.name)] += 1
-            elif is_folder:
-                identity = _identity(path)
-                if identity not in seen:
-                    seen.add(identity)
-                    folders.append(path)
-            else:
-                yield str(path)
+        ignored.update(here.ignored)
+        for name in here.images:
+            yield str(here.path / name)
+        for inner in here.folders:
+            if inner.identity not in seen:
+                seen.add(inner.identity)
+                folders.append(inner)
 
 
 def images_below(folder: Path) -> list[Path]:
@@ -193,25 +117,14 @@ def images_below(folder: Path) -> list[Path]:
     Raises:
         DataError: A folder cannot be read.
     """
-    return [Path(path) for path in sorted(_images(folder, Counter(), {_identity(folder)}))]
+    start = Folder(folder)
+    return [Path(path) for path in sorted(_images(start, Counter(), {start.identity}))]
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    try:
-        status = folder.stat()
-    except OSError as error:  # a path that is too long, for one
-        raise _unreadable(folder, error) from error
-    return status.st_dev, status.st_ino
-
-
-def _kind(name: str) -> str:
-    return "hidden" if _is_foreign(name) else Path(name).suffix.lower() or "no suffix"
-
-
-def _raise_flat(root: Path) -> None:
-    flat = sum(Path(entry.name).suffix.lower() in SUFFIXES for entry in _entries(root))
+def _raise_flat(root: Folder) -> None:
+    flat = len(root.images)
     found = f"{flat} images but no class folders" if flat else "no class folders"
-    raise DataError(f"found {found} in {show(root)}", hint=_LAYOUT)
+    raise DataError(f"found {found} in {show(root.path)}", hint=EXPECTED)
 
 
 def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> None:
@@ -226,6 +139,7 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
         DataError: Fewer than two classes, an empty class, names that look the same, or classes
             of val or test that train lacks.
     """
+    _check_spelling(folder)
     names = ", ".join(show(name) for name in folder.classes)
     found = len(folder.classes)
     if expected_classes is not None and found != expected_classes:
@@ -234,24 +148,19 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
         raise UsageError(
             f"expected {expected_classes} classes, found {found} ({difference} {more_or_less}) in "
             f"{show(folder.root)}: {names}",
-            hint=f"--classes {found}, or leave it out",
+            hint=_deeper(folder) or f"--classes {found}, or leave it out",
         )
     if found < 2:
         raise DataError(
-            f"found only one class in {show(folder.root)}: {names}; need at least 2", hint=_LAYOUT
+            f"found only one class in {show(folder.root)}: {names}; need at least 2",
+            hint=_deeper(folder) or EXPECTED,
         )
-    same = Counter(unicodedata.normalize("NFC", name) for name in folder.classes)
-    for name, count in same.items():
-        if count > 1:
-            raise DataError(
-                f"{count} class folders look the same ({show(name)}): their names are the same "
-                "letters in two Unicode forms",
-                hint="merge them into one folder",
-            )
+    _check_unicode(folder)
     if folder.given_splits and "train" not in folder.given_splits:
         raise DataError(
-            f"{show(folder.root)} has {' and '.join(folder.given_splits)}, but no train folder",
-            hint=_LAYOUT,
+            f"{show(folder.root)} has {' and '.join(folder.given_splits)}, but no train folder "
+            "with class folders",
+            hint=EXPECTED,
         )
     train = "train" if folder.given_splits else None
     empty = [name for name, n in zip(folder.classes, folder.counts(train), strict=True) if not n]
@@ -261,3 +170,45 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
             f"no images{where} for: {', '.join(show(name) for name in empty)}",
             hint="add images, or remove the folder",
         )
+
+
+def _check_unicode(folder: DataFolder) -> None:
+    same = Counter(unicodedata.normalize("NFC", name) for name in folder.classes)
+    for name, count in same.items():
+        if count > 1:
+            raise DataError(
+                f"{count} class folders look the same ({show(name)}): their names are the same "
+                "letters in two Unicode forms",
+                hint="merge them into one folder",
+            )
+
+
+def _check_spelling(folder: DataFolder) -> None:
+    """Refuse Cat in train and cat in val: they would be two classes."""
+    trained = {image.label for image in folder.images if image.split == "train"}
+    spelled = {plain(folder.classes[label]): folder.classes[label] for label in trained}
+    for image in folder.images:
+        name = folder.classes[image.label]
+        right = spelled.get(plain(name), name)
+        if image.split and image.label not in trained and right != name:
+            wrong = next(path for path in Path(image.path).parents if path.name == name)
+            raise DataError(
+                f"one class has two names in {show(folder.root)}: {show(ascii(right))} in train, "
+                f"{show(ascii(name))} in {image.split}",
+                hint=f"give it one name in all splits: mv {quoted(folder.root / wrong)} "
+                f"{quoted(folder.root / wrong.with_name(right))}",
+            )
+
+
+def _deeper(folder: DataFolder) -> str | None:
+    """Return what to type where the only class folder just holds the real ones."""
+    if len(folder.classes) != 1:
+        return None
+    holding = {Path(image.path).parent for image in folder.images if image.split in {None, "train"}}
+    common = Path(os.path.commonpath(holding or {Path()}))
+    if common in holding or common == Path():
+        return None
+    inside = quoted(folder.root / common)
+    if set(folder.given_splits) <= {"train"}:
+        return f"if its sub-folders are the classes: --data {inside}"
+    return f"if its sub-folders are the classes, move them up, out of {inside}"

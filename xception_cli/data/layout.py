@@ -1,0 +1,392 @@
+"""Layout: which folders of a data folder are splits, and which are classes.
+
+Four layouts are followed: class folders (cat, dog), splits of them (train/cat, val/cat), a split
+next to them (cat, dog, test/cat, test/dog) and splits inside them (cat/train, cat/val). What can be
+read in two ways is refused: a model of Training against Testing trains well and is useless.
+"""
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+
+from xception_cli.console import quoted, show
+from xception_cli.errors import DataError
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
+    | {".ppm", ".pgm", ".pbm"}
+)
+SPLITS = ("train", "val", "test")
+EXPECTED = (
+    "make one folder per class, with its images inside:\n"
+    "  food/apple/1.jpg\n"
+    "  food/pear/1.jpg\n"
+    "or the same inside food/train and food/val; xception sample DIR draws an example"
+)
+
+_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("pred", "predict", "prediction", "unlabeled", "unlabelled"), "unlabelled"),
+}
+_FILLERS = {"seg", "single", "set", "image", "images", "img", "imgs", "data", "dataset", "split"}
+_FOREIGN = {  # made by file systems, storage devices, archivers and Python; in lower case
+    "lost+found", "found.000", "$recycle.bin", "system volume information",
+    "@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "__macosx", "__pycache__",
+    "network trash folder", "temporary items", "icon\r",
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
+}  # fmt: skip
+_ALIKE = 0.5  # intersection over union of names from which two folders hold the same classes
+_NEARLY_ALL = 0.8  # from which one is a split of the other: it may lack one class of five
+_STRAY = 0.1  # fewer images than this, per image in its sub-folders, do not make a folder a class
+_LISTED = 5  # names in one sentence
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """One folder, listed when its content is first asked for and never twice.
+
+    Attributes:
+        path: Where it is.
+        folders: The folders inside, by name, without hidden and foreign ones.
+        images: Names of the image files directly inside, sorted.
+        ignored: A suffix, `no suffix` or `hidden` for each other entry.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def folders(self) -> Sequence["Folder"]:
+        return self._content[0]
+
+    @property
+    def images(self) -> Sequence[str]:
+        return self._content[1]
+
+    @property
+    def ignored(self) -> Sequence[str]:
+        return self._content[2]
+
+    @cached_property
+    def identity(self) -> tuple[int, int]:
+        """What all paths to one folder share."""
+        try:
+            status = self.path.stat()
+        except OSError as error:  # a path that is too long, for one
+            raise unreadable(self.path, error) from error
+        return status.st_dev, status.st_ino
+
+    @cached_property
+    def _content(self) -> tuple[list["Folder"], list[str], list[str]]:
+        folders, images, ignored = [], [], []
+        try:
+            with os.scandir(self.path) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        for entry in found:
+            if entry.name.startswith(".") or entry.name.casefold() in _FOREIGN:
+                ignored.append("hidden")
+            elif _is_folder(entry):
+                folders.append(Folder(self.path / entry.name))
+            elif suffix_of(entry.name) in SUFFIXES:
+                images.append(entry.name)
+            else:
+                ignored.append(suffix_of(entry.name))
+        return folders, images, ignored
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """Make the error for a folder that cannot be read."""
+    return DataError(f"cannot read the folder {show(path)}: {error.strerror}")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that cannot be searched
+        return False
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file name in lower case, or `no suffix`."""
+    return Path(name).suffix.lower() or "no suffix"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which folders of a data folder are its classes.
+
+    Attributes:
+        classes: Split, class name and folder; a class has one folder per split. The split is None
+            where the data folder defines none.
+        around: The folders that hold these; a file directly inside one has no class.
+        unlabelled: Split folders without class folders: their images are for `predict`.
+    """
+
+    classes: Sequence[tuple[str | None, str, Folder]]
+    around: Sequence[Folder]
+    unlabelled: Sequence[Folder] = ()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the data folder defines, train first."""
+        found = {split for split, _, _ in self.classes}
+        return tuple(split for split in SPLITS if split in found)
+
+
+def recognise(root: Folder) -> Layout:
+    """Tell splits from classes.
+
+    Args:
+        root: The data folder.
+
+    Raises:
+        DataError: A folder cannot be read, or its folders can be read as splits and as classes.
+    """
+    top = [folder for folder in root.folders if folder.identity != root.identity]  # not `x -> .`
+    found = _splits_of_classes(root, top) or _splits_in_classes(root, top)
+    if found is not None:
+        return found
+    kinds = {split_of(folder.name) for folder in top}
+    if len(top) > 1 and None not in kinds and ("train" in kinds or len(kinds) > 1):
+        raise DataError(f"{_list(top)} look like splits, but hold no class folders", hint=EXPECTED)
+    _refuse_repeated(top)
+    _refuse_split_in_name(top)
+    return Layout([(None, folder.name, folder) for folder in top], [root])
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a folder name stands for.
+
+    `Training`, `seg_train`, `train_images`, `trainset` and `train2017` are train. `seg_pred` and
+    its like are `unlabelled`.
+    """
+    words = [word for word in _words(name) if word not in _FILLERS and not word.isdecimal()]
+    return _WORDS.get(re.sub("(set|images|data)$", "", words[0])) if len(words) == 1 else None
+
+
+def plain(name: str) -> str:
+    """Return a name without what spelling may change: case, Unicode form, spaces around it."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+|\d+", plain(name))
+
+
+def _splits_of_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
+    """Recognise train/cat and val/cat; or test/cat next to cat, which is of train then."""
+    chains = {folder: _split_chain(folder) for folder in top if split_of(folder.name)}
+    splits = {
+        folder: split
+        for folder in chains
+        if (split := split_of(folder.name)) in SPLITS and chains[folder][-1].folders
+    }
+    if not splits:
+        return None
+    for split, count in Counter(splits.values()).items():
+        if count > 1:
+            same = _list(folder for folder in splits if splits[folder] == split)
+            raise DataError(f"two folders for the {split} split: {same}", hint="keep one of them")
+    inside = {split: chains[folder][-1].folders for folder, split in splits.items()}
+    names = set().union(*map(_names, inside.values()))
+    unlabelled = [
+        folder
+        for folder, chain in chains.items()
+        # A class may be called `train` or `test`, if a split has this class.
+        if not chain[-1].folders and plain(folder.name) not in names
+    ]
+    others = [folder for folder in top if folder not in splits and folder not in unlabelled]
+    if others:
+        shares = [_share(_names(folders), _names(others)) for folders in inside.values()]
+        if "train" in inside or min(shares) < _NEARLY_ALL:
+            raise _beside(root, list(splits), others, has_train="train" in inside)
+        inside["train"] = others
+    for folders in inside.values():
+        _refuse_repeated(folders)
+    classes = [(split, f.name, f) for split in SPLITS for f in inside.get(split, ())]
+    around = [folder for split in splits for folder in chains[split]]
+    return Layout(classes, [root, *around], unlabelled)
+
+
+def _split_chain(folder: Folder) -> list[Folder]:
+    """Return a split folder and those in it that mean the same: train/train, train/images."""
+
+    def is_same(inner: Folder) -> bool:
+        return split_of(inner.name) == split_of(folder.name) or {*_words(inner.name)} <= _FILLERS
+
+    return _chain(folder, is_same)
+
+
+def _chain(folder: Folder, enters: Callable[[Folder], bool]) -> list[Folder]:
+    """Return a folder and those nested in it, each the only content of the one before."""
+    chain = [folder]
+    while len(chain) < 4 and not chain[-1].images and len(chain[-1].folders) == 1:
+        (inner,) = chain[-1].folders
+        if not enters(inner):
+            break
+        chain.append(inner)
+    return chain
+
+
+def _beside(
+    root: Folder, splits: Sequence[Folder], others: Sequence[Folder], *, has_train: bool
+) -> DataError:
+    names, rest = _list(splits), _list(others)
+    advice = f"move {rest} out of {quoted(root.path)}"
+    if not has_train:
+        advice = f"make {quoted(root.path / 'train')} and move {rest} into it"
+    return DataError(
+        f"beside {names} there is {rest}: are these splits or classes?",
+        hint=f"if these are splits, {advice}; if they are classes, move the images of their "
+        f"sub-folders up, into {names}",
+    )
+
+
+def _splits_in_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
+    """Recognise cat/train, cat/val and dog/train, dog/val."""
+    chains = {f: _chain(f, lambda inner: split_of(inner.name) is None) for f in top}
+    parts = {f: [g for g in chains[f][-1].folders if split_of(g.name) in SPLITS] for f in top}
+    odd = [folder for folder in top if not _is_divided(chains[folder][-1])]
+    kinds = [{split_of(part.name) for part in parts[folder]} for folder in top]
+    found = Counter(kind for each in kinds for kind in each)
+    if not odd and "train" in found:
+        classes = [
+            (split, f.name, part)
+            for split in SPLITS
+            for f in top
+            for part in parts[f]
+            if split_of(part.name) == split
+        ]
+        return Layout(classes, [root, *(folder for f in top for folder in chains[f])])
+    if any(count > 1 for count in found.values()) or any(len(each) > 1 for each in kinds):
+        raise _half_divided({f: parts[f] for f in top if parts[f]}, odd)
+    return None
+
+
+def _is_divided(folder: Folder) -> bool:
+    """Tell whether a class folder holds one folder of images per split, and nothing else."""
+    kinds = {split_of(part.name) for part in folder.folders}
+    return (
+        bool(kinds)
+        and kinds <= {*SPLITS}
+        and len(kinds) == len(folder.folders)
+        and not folder.images
+        and all(part.images or not part.folders for part in folder.folders)
+    )
+
+
+def _half_divided(parts: dict[Folder, list[Folder]], odd: Sequence[Folder]) -> DataError:
+    """Say why the splits in these class folders cannot be followed."""
+    names = sorted({part.name for held in parts.values() for part in held})
+    what = f"{_list(parts)} {'hold' if len(parts) > 1 else 'holds'} {_enumerate(names)}"
+    for folder, held in parts.items():
+        if any(part.folders and not part.images for part in held):
+            return DataError(
+                f"{what}, splits with class folders: {show(folder.name)} is not a class but a "
+                "data folder",
+                hint=f"--data {quoted(held[0].path.parent)}",
+            )
+    if not odd:
+        return DataError(
+            f"{what}, which look like splits, but there is no train",
+            hint="add a train folder to each class folder; or, if they are no splits, move their "
+            "images up into the class folder",
+        )
+    return DataError(
+        f"{what}, which look like splits, but {_list(odd)} cannot be divided in this way",
+        hint="give each class folder a train and a val folder and nothing else; or, if they are no "
+        "splits, move their images up into the class folder",
+    )
+
+
+def _refuse_repeated(folders: Sequence[Folder]) -> None:
+    """Refuse would-be classes whose sub-folders are the classes: fold1/cat and fold2/cat.
+
+    Raises:
+        DataError: Two of them hold folders of nearly the same names, or one of them holds folders
+            named as the others.
+    """
+    held = {f: _names(_chain(f, lambda _: True)[-1].folders) for f in folders if _is_wrapper(f)}
+    held = {folder: names for folder, names in held.items() if len(names) > 1}
+    together = _names(folders)
+    for one, two in combinations(held, 2):
+        if _share(held[one], held[two]) >= _ALIKE:
+            alike = [f for f in held if f is one or _share(held[one], held[f]) >= _ALIKE]
+            common = _enumerate(sorted(held[one] & held[two]))
+            raise DataError(
+                f"{_list(alike)} hold folders of the same names ({common}): they look like splits, "
+                "not classes",
+                hint="if they are splits, rename them to train, val and test, or train on one: "
+                f"--data {quoted(one.path)}; if they are classes, move the images of their "
+                "sub-folders up into them",
+            )
+    for one, names in held.items():
+        others = together - {plain(one.name)}
+        if _share(names, others) >= _ALIKE:
+            raise DataError(
+                f"{show(one.name)} holds folders named as those next to it "
+                f"({_enumerate(sorted(names & others))}): it looks like a split, not a class",
+                hint=f"rename it to val or test, or move it out of {quoted(one.path.parent)}",
+            )
+
+
+def _is_wrapper(folder: Folder) -> bool:
+    """Tell whether nearly all images of a folder are in its sub-folders."""
+    inside = sum(len(inner.images) for inner in folder.folders)
+    return bool(folder.folders) and len(folder.images) <= _STRAY * inside
+
+
+def _refuse_split_in_name(folders: Sequence[Folder]) -> None:
+    """Refuse would-be classes train_cat and test_cat.
+
+    Raises:
+        DataError: Two names are the same but for the split.
+    """
+    named: dict[tuple[str, ...], dict[str, Folder]] = defaultdict(dict)
+    for folder in folders:
+        words = _words(folder.name)
+        splits = [_WORDS[word] for word in words if word in _WORDS]
+        if len(splits) == 1:
+            rest = tuple(word for word in words if word not in _WORDS)
+            named[rest].setdefault(splits[0], folder)
+    for rest, by_split in named.items():
+        if rest and "train" in by_split and len(by_split) > 1:
+            train = by_split["train"].path
+            raise DataError(
+                f"{_list(by_split.values())} look like splits of one class",
+                hint="make one folder per split, with its classes inside: move "
+                f"{quoted(train)} to {quoted(train.parent / 'train' / '_'.join(rest))}",
+            )
+
+
+def _names(folders: Iterable[Folder]) -> set[str]:
+    return {plain(folder.name) for folder in folders}
+
+
+def _share(one: set[str], two: set[str]) -> float:
+    """Return intersection over union; 0 if only one name is common, which may be chance."""
+    common = len(one & two)
+    return common / len(one | two) if common > 1 else 0.0
+
+
+def _list(folders: Iterable[Folder]) -> str:
+    return _enumerate([folder.name for folder in folders])
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    if len(names) > _LISTED + 1:
+        return ", ".join([*map(show, names[:_LISTED]), f"and {len(names) - _LISTED} more"])
+    return ", ".join(map(show, names))
