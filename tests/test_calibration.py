@@ -7,12 +7,12 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 from sklearn.neighbors import NearestNeighbors
+from units import alone
 
 from xception_cli.evaluation.calibration import (
     calibrate,
     calibration_error,
     calibration_line,
-    confidence_threshold,
     coverage_curve,
     distance_threshold,
     fit_temperature,
@@ -90,10 +90,6 @@ def test_the_curve_of_coverage_counts_equal_confidences_together():
     assert thresholds.tolist() == [0.9, 0.7, 0.5]
     assert coverage.tolist() == [0.25, 0.75, 1.0]
     assert precision == pytest.approx([1, 2 / 3, 0.5])
-    assert confidence_threshold(confidences, right, 0.6) == pytest.approx(0.6)  # 0.7 to 0.5
-    assert confidence_threshold(confidences, right, 1.0) == pytest.approx(0.8)
-    assert confidence_threshold(confidences, right, 0.5) == 0.0
-    assert confidence_threshold(confidences, ~right & False, 0.5) is None
 
 
 def test_the_threshold_of_the_distance_keeps_95_percent_of_new_pictures_like_val():
@@ -137,12 +133,12 @@ def test_of_many_training_pictures_each_class_has_the_same_number_remembered():
     assert len(reference.levels) == 166 + 166 + 7
 
 
-def rule_of(*, seed: int = 0, target: float = 0.9):
+def rule_of(*, seed: int = 0, target: float = 0.7):
     logits, labels = drawn(200, seed=seed)
     train = np.concatenate([features(40, place, place) for place in range(4)])
     val = np.concatenate([features(50, place, 9 + place) for place in range(4)])
     return calibrate(
-        logits=logits, labels=labels, features=val, train_features=train,
+        logits=logits, labels=labels, units=alone(labels), features=val, train_features=train,
         train_labels=np.repeat(np.arange(4), 40), target_precision=target, seed=0,
     ), val  # fmt: skip
 
@@ -152,45 +148,61 @@ def test_the_rule_refuses_what_is_unsure_or_unlike_and_reaches_its_precision_on_
     assert calibration.to_dict() == rule_of()[0].to_dict()  # nothing is left to chance
     rule = calibration.unknown
     assert calibration.error_after < calibration.error_before
-    assert calibration.precision >= 0.9
+    assert calibration.precision > 0.7
     assert 0.05 < calibration.coverage < 0.95
     assert rule.judge(0.99, val[0]) is None
     assert rule.judge(rule.confidence - 0.01, val[0]) == UNSURE
     assert rule.judge(0.99, features(1, 5, 77)[0]) == UNLIKE
-    assert replace(rule, confidence=None).judge(1.0, val[0]) == UNSURE
+    without = replace(rule, confidence=None)  # the distance still decides
+    assert without.judge(0.01, val[0]) is None
+    assert without.judge(1.0, features(1, 5, 77)[0]) == UNLIKE
     again = UnknownRule.from_dict(rule.to_dict(), 2048)
     assert again.to_dict() == rule.to_dict()
     assert f"temperature {calibration.temperature:.3g}, " in calibration_line(calibration)
-    assert f"answers {100 * calibration.coverage:.1f} % of val" in unknown_line(calibration)
-
-
-def test_a_precision_that_cannot_be_reached_leaves_no_answer_and_says_so():
-    calibration, _ = rule_of(target=1.0)
-    nothing = replace(calibration, coverage=0.0, precision=None)
-    assert unknown_line(nothing) == (
-        "no threshold makes 100 % of the answers right: --unknown auto gives none"
+    assert unknown_line(calibration) == (
+        f"with --unknown auto, {calibration.coverage:.1%} of validation images get an answer; of "
+        "such answers on new images, at least 70% are correct (90% confidence)"
     )
+
+
+def test_a_precision_that_val_cannot_show_leaves_only_the_distance_and_says_how_many_images_would():
+    calibration, val = rule_of(target=0.8)
+    assert calibration.unknown.confidence is None
+    assert calibration.needed > 200
+    assert unknown_line(calibration) == (
+        "200 validation images do not show that any answers are 80% correct on new images (90% "
+        f"confidence; about {calibration.needed:,} would): --unknown auto only refuses images "
+        "unlike the training images"
+    )
+    assert calibration.unknown.judge(0.01, val[0]) is None
+    never = rule_of(target=1.0)[0]
+    assert never.needed is None
+    assert "(90% confidence; even the most confident are not)" in unknown_line(never)
 
 
 def test_one_val_image_is_calibrated():
     calibration = calibrate(
-        logits=np.array([[1.0, 2.0]]), labels=np.array([0]), features=features(1, 0, 1),
+        logits=np.array([[1.0, 2.0]]), labels=np.array([0]), units=alone([0]),
+        features=features(1, 0, 1),
         train_features=features(2, 0, 2), train_labels=np.array([0, 1]),
         target_precision=0.98, seed=0,
     )  # fmt: skip
     assert calibration.error_after is None
-    assert (calibration.coverage, calibration.precision) == (0.0, None)
+    assert (calibration.temperature, calibration.coverage, calibration.precision) == (1, 1, 0)
 
 
 def test_the_picture_and_the_list_of_the_coverage_are_the_same_for_the_same_numbers_only():
     logits, labels = drawn(60)
     probabilities = softmax(logits, axis=1)
-    picture = draw_calibration(probabilities, labels)
-    assert picture == draw_calibration(probabilities, labels)
-    assert picture != draw_calibration(probabilities[::-1], labels)
-    lines = coverage_csv(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0])).decode()
+    units = alone(labels)
+    picture = draw_calibration(probabilities, labels, units)
+    assert picture == draw_calibration(probabilities, labels, units)
+    assert picture != draw_calibration(probabilities[::-1], labels, units)
+    assert picture != draw_calibration(probabilities, labels, np.arange(60) // 3)
+    two = np.array([[0.9, 0.1], [0.4, 0.6]])
+    lines = coverage_csv(two, np.array([0, 0]), alone(two)).decode()
     assert lines.splitlines()[:2] == [
         "threshold,coverage,precision,precision_low,precision_high",
         "0.9,0.5,1,0.206549,1",
     ]
-    assert draw_calibration(np.array([[0.9, 0.1]]), np.array([1]))  # one image
+    assert draw_calibration(np.array([[0.9, 0.1]]), np.array([1]), alone([1]))  # one image

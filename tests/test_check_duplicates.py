@@ -1,7 +1,8 @@
-"""The same picture twice: identical or nearly so, in a class, across splits, across classes."""
+"""The same image twice: identical or nearly so, in a class, across splits, across classes."""
 
 import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from test_check_scan import cache, encoded, photo, put, two_classes
 from xception_cli.check import duplicates, near
 from xception_cli.check.duplicates import find_duplicates, find_groups
 from xception_cli.check.measure import SIDE, fingerprint
-from xception_cli.check.near import near_pairs
+from xception_cli.check.near import Images, near_copies, near_pairs
 from xception_cli.check.report import Problem
 from xception_cli.check.scan import VERSION, scan_folder
 from xception_cli.check.store import open_store
@@ -47,7 +48,7 @@ def test_identical_files_in_a_class_may_be_excluded_but_for_the_first(tmp_path):
     found = found_in(tmp_path)
     assert list(found) == ["duplicate"]
     assert found["duplicate"].severity == "note"
-    assert found["duplicate"].summary == "2 identical copies of pictures in the same class"
+    assert found["duplicate"].summary == "2 identical copies of images in the same class"
     assert rows(found["duplicate"]) == [
         ("cat/b.jpg", "identical to cat/0.jpg", "exclude", ""),
         ("cat/c.jpg", "identical to cat/0.jpg", "exclude", ""),
@@ -131,6 +132,9 @@ def test_nearly_identical_copies_in_a_class_are_told_and_left_alone(tmp_path):
     found = found_in(tmp_path)
     assert list(found) == ["near duplicate"]
     assert found["near duplicate"].severity == "note"
+    assert found["near duplicate"].summary == (
+        "1 nearly identical copy of images in the same class, possibly mirrored or turned"
+    )
     assert rows(found["near duplicate"]) == [
         ("cat/small.png", "nearly identical to cat/0.jpg", "", "")
     ]
@@ -147,11 +151,18 @@ def test_broken_files_that_are_equal_are_no_duplicates(tmp_path):
 # --- which pictures are nearly the same ----------------------------------------------------------
 
 
-def pairs_of(pictures: list[Image.Image]) -> list[tuple[int, int]]:
+def images_of(pictures: Sequence[Image.Image], labels: Sequence[int] | int = 0) -> Images:
     seen = [fingerprint(picture.convert("RGB")) for picture in pictures]
-    cells = np.array([list(each.cells) for each in seen], np.uint8)
+    cells = np.array([list(each.cells) for each in seen], np.uint8).reshape(len(seen), 48)
     greys = np.array([list(each.grey) for each in seen], np.uint8).reshape(-1, SIDE, SIDE)
-    return near_pairs(cells, lambda wanted: greys[wanted])
+    classes = np.broadcast_to(np.array(labels, np.int64), len(seen))
+    return Images(cells, lambda wanted: greys[wanted], classes)
+
+
+def pairs_of(
+    pictures: Sequence[Image.Image], labels: Sequence[int] | int = 0
+) -> list[tuple[int, int]]:
+    return near_pairs(images_of(pictures, labels))
 
 
 def decoded(content: bytes) -> Image.Image:
@@ -205,8 +216,6 @@ def scene(seed: int, left: int = 0, top: int = 0, objects: int = 0) -> Image.Ima
 
 OTHER = {
     "another picture": lambda seed: photo(seed + 500, 320, 240),
-    "mirrored": lambda seed: scene(seed).transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-    "upside down": lambda seed: scene(seed).transpose(Image.Transpose.ROTATE_180),
     "the next photo, to the right": lambda seed: scene(seed, 32, 0),
     "the next photo, below": lambda seed: scene(seed, 0, 30),
     "the next photo, oblique": lambda seed: scene(seed, -24, 20),
@@ -220,6 +229,104 @@ def test_a_burst_of_photos_and_other_pictures_are_no_copies(other):
     assert pairs_of(pictures + [other(seed) for seed in range(6)]) == []
     # The control: with the copies there, they are found.
     assert len(pairs_of(pictures + [cropped(scene(s), 0.03, 0, 0, 0.03) for s in range(6)])) == 6
+
+
+TURNS = {
+    "turned left": Image.Transpose.ROTATE_90,
+    "upside down": Image.Transpose.ROTATE_180,
+    "turned right": Image.Transpose.ROTATE_270,
+    "mirrored": Image.Transpose.FLIP_LEFT_RIGHT,
+    "mirrored from top to bottom": Image.Transpose.FLIP_TOP_BOTTOM,
+    "mirrored at a diagonal": Image.Transpose.TRANSPOSE,
+    "mirrored at the other diagonal": Image.Transpose.TRANSVERSE,
+}
+turns = pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+
+
+@turns
+def test_a_turned_or_mirrored_copy_is_found_in_its_class_whatever_was_done_to_it(turn):
+    pictures = [photo(seed, 320, 240) for seed in range(12)]
+    copies = [SAME["all of it"](picture.transpose(turn)) for picture in pictures[:4]]
+    assert pairs_of(pictures + copies) == [(number, 12 + number) for number in range(4)]
+    assert pairs_of(copies + pictures) == [(number, 4 + number) for number in range(4)]
+
+
+@turns
+def test_a_turned_or_mirrored_copy_in_another_class_shows_something_else(turn):
+    pictures = [photo(seed, 320, 240) for seed in range(6)]
+    classes = [0] * 6 + [1] * 6
+    assert pairs_of(pictures + [p.transpose(turn) for p in pictures], classes) == []
+    # The control: as they are, they are copies whatever their classes.
+    expected = [(number, 6 + number) for number in range(6)]
+    assert pairs_of(pictures + pictures, classes) == expected
+
+
+def coin(seed: int, lit: bool = True) -> Image.Image:
+    """A dark disc on a bright table, with some relief in it if it is lit."""
+    y, x = np.mgrid[-1:1:240j, -1:1:240j]
+    relief = np.asarray(photo(seed, 240, 240).convert("L"), float) - 128
+    disc = np.clip((0.7 - np.hypot(x, y)) * 20 + 0.5, 0, 1)
+    grey = (1 - disc) * (200 + 4 * x) + disc * (90 + 0.4 * relief * lit)
+    return Image.fromarray(np.stack([grey, grey * 0.8, grey * 0.7], 2).astype(np.uint8))
+
+
+def test_round_things_are_no_copies_of_each_other_whichever_way_they_are_turned(monkeypatch):
+    coins = [coin(seed) for seed in range(8)]
+    assert pairs_of(coins) == []
+    copies = [decoded(encoded(each.resize((150, 150)), quality=80)) for each in coins[:4]]
+    expected = [(number, 8 + number) for number in range(4)]
+    assert pairs_of(coins + copies) == expected
+    turned = [copy.transpose(Image.Transpose.ROTATE_90) for copy in copies]
+    assert pairs_of(coins + turned) == expected
+    # The control: without the comparison of orientations, coins are confused.
+    monkeypatch.setattr(near, "_RIVAL", np.inf)
+    assert len(pairs_of(coins)) > 10
+
+
+def test_a_copy_of_an_image_that_is_symmetric_itself_is_found():
+    blank = coin(0, lit=False)
+    others = [photo(seed, 240, 240) for seed in range(5)]
+    copy = decoded(encoded(blank.resize((150, 150)), quality=80))
+    assert pairs_of([*others, blank, copy]) == [(5, 6)]
+
+
+def test_images_are_recognised_in_another_set_of_images():
+    known = [photo(seed, 320, 240) for seed in range(8)]
+    mirror = Image.Transpose.FLIP_LEFT_RIGHT
+    new = {
+        "another": (photo(100, 320, 240), 0),
+        "the same": (photo(0, 320, 240), 0),
+        "the same in another class": (photo(1, 320, 240), 1),
+        "cropped": (cropped(photo(2, 320, 240), 0.04, 0, 0, 0.04), 0),
+        "mirrored": (photo(3, 320, 240).transpose(mirror), 0),
+        "mirrored in another class": (photo(4, 320, 240).transpose(mirror), 1),
+        "of a class that only this set has": (photo(5, 320, 240), 7),
+        "another, twice": (photo(100, 320, 240).resize((100, 75)), 0),
+    }
+    pictures, labels = zip(*new.values(), strict=True)
+    found = near_copies(images_of(pictures, labels), images_of(known))
+    assert [name for name, copy in zip(new, found, strict=True) if copy] == [
+        "the same",
+        "the same in another class",
+        "cropped",
+        "mirrored",
+        "of a class that only this set has",
+    ]
+
+
+def test_many_copies_in_one_set_hide_none_in_the_other():
+    many = [decoded(encoded(photo(0), quality=40 + 2 * number)) for number in range(25)]
+    known = [*many, photo(1), photo(2)]
+    new = [photo(2), *many, photo(3), *many, photo(1).rotate(90, expand=True)]
+    found = near_copies(images_of(new), images_of(known)).tolist()
+    assert found == [True] * 26 + [False] + [True] * 26
+
+
+def test_an_empty_set_of_images_holds_no_copies():
+    some, none = images_of([photo(0)] * 3), images_of([])
+    assert near_copies(none, some).tolist() == []
+    assert near_copies(some, none).tolist() == [False] * 3
+    assert near_pairs(none) == []
 
 
 def test_flat_and_noisy_pictures_are_like_no_other():
@@ -246,9 +353,13 @@ def test_blocks_of_any_size_give_the_same_pairs(monkeypatch):
     pictures = [photo(seed % 15, 64, 48) for seed in range(40)]
     expected = [(a, b) for a in range(40) for b in range(a + 1, 40) if a % 15 == b % 15]
     assert pairs_of(pictures) == expected
+    turned = [p.rotate(90 * (n // 15), expand=True) for n, p in enumerate(pictures)]
+    assert pairs_of(turned) == expected
+    assert len(pairs_of(turned, range(40))) == 0
     monkeypatch.setattr(near, "_BLOCK", 40 * 7)
     monkeypatch.setattr(near, "_PAIRS", 3)
     assert pairs_of(pictures) == expected
+    assert pairs_of(turned) == expected
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -305,6 +416,17 @@ def test_the_pairs_are_looked_for_once_until_a_picture_changes(tmp_path, monkeyp
     found = found_in(tmp_path)
     assert len(calls) == 2
     assert set(found) == {"near duplicate", "conflicting labels"}
+
+
+def test_a_mirrored_copy_is_found_until_it_moves_to_another_class(tmp_path):
+    two_classes(tmp_path)
+    mirrored = photo(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    path = put(tmp_path / "cat" / "mirrored.png", mirrored)
+    assert [row[:2] for row in rows(found_in(tmp_path)["near duplicate"])] == [
+        ("cat/mirrored.png", "nearly identical to cat/0.jpg")
+    ]
+    path.rename(tmp_path / "dog" / "mirrored.png")
+    assert found_in(tmp_path) == {}
 
 
 def test_a_picture_that_the_cache_has_lost_is_like_no_other(tmp_path):

@@ -46,7 +46,7 @@ SURFACE = {
         "--device", "--explain", "--json", "--model", "--output", "--run", "--top", "--unknown",
         "--workers",
     ],
-    "check": ["--curve", "--deep", "--json", "--output", "--strict", "--weights"],
+    "check": ["--curve", "--deep", "--group-by", "--json", "--output", "--strict", "--weights"],
     "compare": ["--json", "--on"],
     "report": ["--data", "--device"],
     "runs": ["--json"],
@@ -187,7 +187,7 @@ def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
     evaluated = capsys.readouterr()
     report = json.loads(evaluated.out)
     assert report["name"] == "val"
-    assert "val chose the model" in evaluated.err
+    assert "corrected for selecting the best of" in evaluated.err
     assert json.loads(RunDir(Path("runs/photos")).evaluation("val").joinpath(
         "metrics.json"
     ).read_text())["accuracy"] == report["accuracy"]  # fmt: skip

@@ -1,12 +1,15 @@
 """Comparing runs: the same images, honest arithmetic, and what cannot be compared is refused."""
 
 import json
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import call
 from scipy.stats import binomtest
+from units import alone
 
 from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError, UsageError
@@ -14,6 +17,8 @@ from xception_cli.evaluation.compare import (
     _difference_interval,
     choose_evaluation,
     compare_runs,
+    correct_comparisons,
+    sign_flip,
     verdict,
 )
 from xception_cli.evaluation.metrics import measure
@@ -42,7 +47,9 @@ def make_run(
     photos.append(Photo("broken.jpg", 0, digest="d99", problem="truncated"))
     every = np.vstack([probabilities, np.full(len(classes), np.nan)]).astype(np.float32)
     scored = Scored(classes, tuple(photos), every, (None,) * len(photos))
-    write_evaluation(run.evaluation(on), measure(labels, probabilities, classes, name=on), scored)
+    write_evaluation(
+        run.evaluation(on), measure(labels, probabilities, alone(labels), classes, name=on), scored
+    )
     return run
 
 
@@ -116,7 +123,7 @@ def test_the_command_prints_tables_or_json_and_says_whether_it_could_be_chance(c
     assert call("compare", "runs/one", "runs/other") == 0
     shown = capsys.readouterr()
     assert max(len(line) for line in shown.out.splitlines()) <= 80
-    assert "runs/one    3 of 6    50.0 %  18.8 to 81.2 %" in shown.out
+    assert "runs/one     3 of 6     50.0%  18.8-81.2%" in shown.out
     assert "other/d5.jpg  [red]=c  [red]=c  a        lost" in shown.out
     assert "2 gained, 1 lost; McNemar p = 1: could be chance" in shown.err
     assert "2 images of val were scored by one run only" in shown.err
@@ -153,3 +160,50 @@ def test_runs_are_listed_the_latest_first_and_a_damaged_one_hides_none(capsys):
     assert call("runs", "--json") == 0
     assert [json.loads(line)["val"] for line in capsys.readouterr().out.splitlines()][1] == 0.875
     assert call("runs", "elsewhere") == 2
+
+
+# Units and several comparisons
+
+
+def test_the_sign_flip_test_is_mcnemars_where_each_image_is_a_unit():
+    for gained, lost in ((0, 0), (1, 0), (7, 2), (30, 30), (40, 12)):
+        differences = np.repeat([1, -1, 0], [gained, lost, 5])
+        expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+        assert sign_flip(differences) == pytest.approx(expected)
+
+
+def test_the_sign_flip_test_counts_every_combination_of_signs_of_the_units():
+    differences = np.array([3, -1, 2, 0, 4, -2])
+    sums = [
+        abs(sum(sign * size for sign, size in zip(signs, differences, strict=True)))
+        for signs in product((-1, 1), repeat=6)
+    ]
+    expected = np.mean(np.array(sums) >= abs(differences.sum()))
+    assert sign_flip(differences) == pytest.approx(expected)
+    assert sign_flip(differences) != pytest.approx(binomtest(9, 12).pvalue)
+
+
+def test_a_difference_within_one_group_could_be_chance():
+    labels = {f"d{n}": n % 3 for n in range(60)}
+    worse = {name: 0 if n < 12 else label for n, (name, label) in enumerate(labels.items())}
+    groups = {f"d{n}": f"group {n // 12}" for n in range(60)}
+    alone_ = compare_runs(make_run("a", worse), make_run("b", labels), "val")
+    assert (alone_.gained, alone_.groups, alone_.p_value) == (8, 60, pytest.approx(2 * 0.5**8))
+    grouped = compare_runs(make_run("c", worse), make_run("d", labels, units=groups), "val")
+    assert (grouped.gained, grouped.groups, grouped.p_value) == (8, 5, 1.0)
+    assert grouped.difference == alone_.difference
+    width = grouped.difference_high - grouped.difference_low
+    assert width > 1.5 * (alone_.difference_high - alone_.difference_low)
+    assert "sign flips over 5 groups, p = 1: could be chance" in verdict(grouped)
+
+
+def test_several_comparisons_are_corrected_by_their_number():
+    run = make_run("one", FIRST)
+    found = [compare_runs(run, make_run(name, SECOND), "val") for name in ("x", "y", "z")]
+    values = (0.02, 0.04, 0.01)
+    given = [replace(c, p_value=p, p_corrected=p) for c, p in zip(found, values, strict=True)]
+    corrected = correct_comparisons(given)
+    assert [c.p_corrected for c in corrected] == pytest.approx([0.04, 0.04, 0.03])
+    assert [c.p_value for c in corrected] == list(values)
+    assert correct_comparisons(given[:1]) == given[:1]
+    assert "McNemar p = 0.03 (corrected for the number of comparisons)" in verdict(corrected[2])

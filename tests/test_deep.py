@@ -74,7 +74,7 @@ def test_without_it_no_torch_is_needed_and_with_too_few_pictures_it_is_refused(
         draw(tmp_path / "few" / name / "1.jpg", (90, 90, 200), seed=len(name))
     code, _, err = check(capsys, tmp_path / "few", "--deep", "--weights", random_weights)
     assert code == 3
-    assert "fewer than two classes have two pictures or more" in err
+    assert "fewer than two classes have two different images or more" in err
 
 
 @pytest.mark.slow

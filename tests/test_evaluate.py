@@ -165,7 +165,7 @@ def test_by_default_the_val_split_is_scored_and_the_report_says_that_it_chose_th
     report = evaluate(run)
     assert paths_of(run, "val") == paths_in(split, "val")
     assert 0 < report.images == len(split.of("val"))
-    assert report.note == "val chose the model: expect a little less on new images"
+    assert report.note == "val selected this model too: expect a little less on new images"
     assert [row.n for row in report.per_class] == split.counts("val")
     with pytest.raises(UsageError, match="no test split") as caught:
         evaluate(run, split="test")
@@ -210,7 +210,7 @@ def test_of_the_training_folder_only_what_was_held_out_is_scored(model_file, bun
     trained, held_out = len(split.of("train")), len(split.of("val"))
     assert report.note == (
         f"{trained} of 24 images left out: the model was trained on them; "
-        f"{held_out} of {held_out} images chose the model (val): expect a little less"
+        f"{held_out} of {held_out} images also selected the model (val): expect a little less"
     )
     assert report.images == held_out
     beside = report.contaminated
@@ -222,10 +222,10 @@ def test_of_the_training_folder_only_what_was_held_out_is_scored(model_file, bun
     assert (beside.accuracy_low, beside.accuracy_high) == (low, high)
     written = json.loads((run.evaluation("photos") / "metrics.json").read_text())
     assert written["contaminated"] == dataclasses.asdict(beside)
-    shown = dataclasses.replace(report, contaminated=Contaminated(3, 10, 9, 0.9, 0.5958, 0.9821))
+    shown = dataclasses.replace(report, contaminated=Contaminated(3, 10, 9, 9, 0.9, 0.5958, 0.9821))
     assert contaminated_line(shown) == (
-        "with the 3 images that it was trained on: accuracy 90.0 % (95 % interval 59.6 to 98.2 %, "
-        "9 of 10 images); that says nothing of new ones"
+        "with the 3 images that it was trained on, or near-copies of them: accuracy 90.0% (95% CI "
+        "59.6-98.2%, 9 of 10 images, 9 groups); that shows nothing about new images"
     )
     assert contaminated_line(dataclasses.replace(report, contaminated=None)) is None
     # with --split it is the run's own split

@@ -10,12 +10,16 @@ from sklearn.metrics import (
     f1_score,
     matthews_corrcoef,
 )
+from units import alone
 
 from xception_cli.evaluation import intervals
 from xception_cli.evaluation.calibration import calibration_error
 from xception_cli.evaluation.intervals import (
     average_precision_draws,
+    design_effect,
+    evidence,
     percentile_interval,
+    proportion_interval,
     tally,
     wilson_interval,
 )
@@ -59,7 +63,9 @@ def test_the_bootstrap_covers_the_true_macro_f1_of_500_images(classes: int, accu
     covered = 0
     for _ in range(1000):
         cells = generator.choice(classes**2, size=500, p=joint.ravel())
-        tallies = tally(cells // classes, cells % classes, np.zeros(500), classes)
+        tallies = tally(
+            cells // classes, cells % classes, np.zeros(500), alone(cells // classes), classes
+        )
         low, high = percentile_interval(tallies.macro_f1)
         covered += low <= truth <= high
     print(f"\n{classes} classes, accuracy {accuracy}: covered {covered / 1000:.1%}")
@@ -93,9 +99,9 @@ def test_the_bootstrap_of_the_calibration_error_does_not_hold_which_is_why_it_ha
 def test_each_resample_has_scikit_learns_numbers():
     labels, probabilities, guesses = drawn(60, 4)
     losses = np.random.default_rng(1).random(60)
-    tallies = tally(labels, guesses, losses, 4)
-    ranked = average_precision_draws(labels, probabilities)
-    weights = np.concatenate(list(intervals._weights(60, intervals.RESAMPLES)))
+    tallies = tally(labels, guesses, losses, alone(labels), 4)
+    ranked = average_precision_draws(labels, probabilities, alone(labels))
+    weights = np.concatenate(list(intervals.unit_weights(alone(labels), intervals.RESAMPLES)))
     assert weights.shape == (1000, 60)
     assert set(weights.sum(axis=1)) == {60}
     for draw in (0, 1, 999):
@@ -119,16 +125,16 @@ def test_each_resample_has_scikit_learns_numbers():
             assert ranked[draw, label] == pytest.approx(average)
     assert tallies.macro_f1[0] != pytest.approx(tallies.macro_f1[1])  # the control
     assert np.isnan(ranked[:, 3]).all()
-    full = tally(labels, labels, losses, 4)
+    full = tally(labels, labels, losses, alone(labels), 4)
     assert full.macro_recall == pytest.approx(np.ones(1000))
     assert balanced_accuracy_score(labels, labels) == 1
 
 
 def test_resampling_in_pieces_draws_the_same(monkeypatch: pytest.MonkeyPatch):
     labels, _, guesses = drawn(60, 4)
-    whole = tally(labels, guesses, np.ones(60), 4)
+    whole = tally(labels, guesses, np.ones(60), alone(labels), 4)
     monkeypatch.setattr(intervals, "_CHUNK", 600)  # ten resamples at a time
-    pieces = tally(labels, guesses, np.ones(60), 4)
+    pieces = tally(labels, guesses, np.ones(60), alone(labels), 4)
     assert np.array_equal(pieces.right, whole.right)
     assert np.array_equal(pieces.guessed, whole.guessed)
 
@@ -142,4 +148,65 @@ def test_where_resampling_says_nothing_there_is_no_interval():
 
 
 def test_images_and_classes_beyond_what_can_be_ranked_again_have_no_average_precision_draws():
-    assert average_precision_draws(np.zeros(600, dtype=int), np.ones((600, 1000))).shape[0] == 0
+    assert (
+        average_precision_draws(np.zeros(600, int), np.ones((600, 1000)), alone(range(600))).shape[
+            0
+        ]
+        == 0
+    )
+
+
+# Units
+
+
+def test_where_each_image_is_a_unit_the_interval_is_wilsons():
+    hits = np.arange(89) % 7 > 0
+    assert proportion_interval(hits, alone(hits)) == wilson_interval(int(hits.sum()), 89)
+    assert design_effect(hits, alone(hits)) == 1.0
+
+
+def test_whole_groups_count_as_one_image_each_and_mixed_groups_as_more():
+    units = np.repeat(np.arange(30), 6)
+    whole = np.repeat(np.arange(30) % 3 > 0, 6)
+    mixed = np.tile(np.arange(6) % 3 > 0, 30)
+    assert design_effect(whole, units) == pytest.approx(6, rel=0.1)
+    assert design_effect(mixed, units) < 1.3  # not under 1: less than random is not believed
+    low, high = proportion_interval(whole, units)
+    few_low, few_high = wilson_interval(20, 30)
+    assert high - low == pytest.approx(few_high - few_low, rel=0.1)
+    assert low < whole.mean() < high
+    plain = wilson_interval(120, 180)
+    assert high - low > 2 * (plain[1] - plain[0])
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_groups_that_are_all_alike_have_an_interval_about_as_wide_as_that_of_the_groups(
+    right,
+):
+    hits, units = np.full(84, right), np.repeat(np.arange(14), 6)
+    low, high = proportion_interval(hits, units)
+    few = wilson_interval(14 * right, 14)
+    assert (low, high) == (pytest.approx(few[0], abs=0.06), pytest.approx(few[1], abs=0.06))
+    plain = wilson_interval(84 * right, 84)
+    assert high - low > 2 * (plain[1] - plain[0])
+
+
+def test_one_unit_alone_says_next_to_nothing():
+    low, high = proportion_interval(np.arange(20) % 5 > 0, np.zeros(20))
+    assert high - low > 0.9
+
+
+def test_resamples_take_units_as_a_whole_and_are_the_same_without_company():
+    units = np.repeat(np.arange(10), 3)
+    drawn_weights = np.concatenate(list(intervals.unit_weights(units, 50)))
+    assert (drawn_weights.reshape(50, 10, 3) == drawn_weights[:, ::3, None]).all()
+    assert (drawn_weights[:, ::3].sum(axis=1) == 10).all()
+    single = np.concatenate(list(intervals.unit_weights(alone(range(30)), 50)))
+    expected = np.random.default_rng(0).multinomial(30, np.full(30, 1 / 30), size=50)
+    assert np.array_equal(single, expected)
+
+
+def test_the_evidence_names_groups_where_there_are_fewer_than_images():
+    assert evidence(43, 84, 14) == "43 of 84 images, 14 groups"
+    assert evidence(1043, 2084, 2084) == "1,043 of 2,084 images"
+    assert evidence(3, 4, 1) == "3 of 4 images, 1 group"

@@ -18,6 +18,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 from sklearn.metrics import log_loss as sklearn_log_loss
+from units import alone
 
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.evaluation.metrics import EvalFailure, EvalReport, measure
@@ -29,6 +30,10 @@ from xception_cli.evaluation.report import (
     report_table,
     scores_table,
 )
+
+
+def with_units(labels, probabilities):
+    return labels, probabilities, alone(labels)
 
 
 def drawn(classes: int, images: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +54,9 @@ def names(count: int) -> list[str]:
 def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
     labels = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.8, 0.1, 0.1], [0.4, 0.5, 0.1], [0.2, 0.7, 0.1], [0.1, 0.6, 0.3]])
-    report = measure(labels, probabilities, ["a", "b", "c"], name="val", data="photos")
+    report = measure(
+        labels, probabilities, alone(labels), ["a", "b", "c"], name="val", data="photos"
+    )
     # Wilson (1927): z = 1.959964, n = 4, 3 right
     z, n, p = 1.9599639845400545, 4, 0.75
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -73,6 +80,7 @@ def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
         "name": "val",
         "data": "photos",
         "images": 4,
+        "groups": 4,
         "correct": 3,
         "accuracy": 0.75,
         "accuracy_low": pytest.approx(centre - half),
@@ -115,6 +123,7 @@ def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
         "failures": [],
         "note": None,
         "contaminated": None,
+        "corrected": None,
     }  # fmt: skip
 
 
@@ -153,7 +162,7 @@ def test_the_numbers_equal_scikit_learns_and_those_of_other_labels_do_not():
             report.mean_average_precision,
         ]
 
-    report = measure(labels, probabilities, names(12), name="val")
+    report = measure(labels, probabilities, alone(labels), names(12), name="val")
     assert measured(report) == pytest.approx(reference(labels))
     assert measured(report) != pytest.approx(reference(np.roll(labels, 1)))  # it can fail
     assert np.sum(report.confusion) == 89
@@ -163,7 +172,9 @@ def test_the_numbers_equal_scikit_learns_and_those_of_other_labels_do_not():
 def test_a_class_that_is_never_guessed_has_no_precision_and_one_without_images_has_nothing():
     labels = np.array([0, 1])
     probabilities = np.array([[0.1, 0.2, 0.7], [0.1, 0.2, 0.7]])
-    present, also_present, absent = measure(labels, probabilities, names(3), name="x").per_class
+    present, also_present, absent = measure(
+        labels, probabilities, alone(labels), names(3), name="x"
+    ).per_class
     assert (present.precision, present.recall, present.f1) == (None, 0.0, 0.0)
     assert also_present.n == 1
     # `class 2` was guessed twice; without images of it that says nothing about it
@@ -173,7 +184,7 @@ def test_a_class_that_is_never_guessed_has_no_precision_and_one_without_images_h
 @pytest.mark.parametrize(("guessed", "accuracy"), [(0, 1.0), (1, 0.0)])
 def test_one_image_of_two_classes_is_measured(guessed: int, accuracy: float):
     probabilities = np.array([[0.9, 0.1]]) if guessed == 0 else np.array([[0.1, 0.9]])
-    report = measure(np.array([0]), probabilities, ["a", "b"], name="x")
+    report = measure(np.array([0]), probabilities, alone([0]), ["a", "b"], name="x")
     assert (report.images, report.accuracy, report.macro_recall) == (1, accuracy, accuracy)
     assert 0 <= report.accuracy_low <= accuracy <= report.accuracy_high <= 1
     assert report.top_k_accuracy is None
@@ -187,11 +198,13 @@ def test_one_image_of_two_classes_is_measured(guessed: int, accuracy: float):
 
 
 def test_every_interval_holds_its_number_and_is_the_same_every_time():
-    report = measure(*drawn(12, 89, seed=5), names(12), name="val")
-    assert report == measure(*drawn(12, 89, seed=5), names(12), name="val")
+    report = measure(*with_units(*drawn(12, 89, seed=5)), names(12), name="val")
+    assert report == measure(*with_units(*drawn(12, 89, seed=5)), names(12), name="val")
     for name, (low, high) in report.intervals.items():
         assert low < getattr(report, name) < high, name
-    narrow = measure(*drawn(12, 1000, seed=5), names(12), name="val").intervals["macro_f1"]
+    narrow = measure(*with_units(*drawn(12, 1000, seed=5)), names(12), name="val").intervals[
+        "macro_f1"
+    ]
     low, high = report.intervals["macro_f1"]
     assert narrow[1] - narrow[0] < 0.5 * (high - low)
     for row in report.per_class:
@@ -203,18 +216,20 @@ def test_every_interval_holds_its_number_and_is_the_same_every_time():
 def test_the_most_confused_pairs_come_first():
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
     guessed = np.array([1, 1, 0, 0, 2, 1, 2, 2, 0])
-    report = measure(labels, np.eye(3)[guessed] * 0.7 + 0.1, ["a", "b", "[c]\x1b"], name="x")
+    report = measure(
+        labels, np.eye(3)[guessed] * 0.7 + 0.1, alone(labels), ["a", "b", "[c]\x1b"], name="x"
+    )
     assert [(c.true, c.predicted, c.n, c.part) for c in report.confused] == [
         ("a", "b", 2, 0.5),
         ("b", "[c]\x1b", 1, 0.5),
         ("[c]\x1b", "a", 1, pytest.approx(1 / 3)),
     ]
     assert confused_line(report) == "a for b (2), b for [c]\\x1b (1), [c]\\x1b for a (1)"
-    assert confused_line(measure(labels, np.eye(3)[labels], names(3), name="x")) is None
+    assert confused_line(measure(*with_units(labels, np.eye(3)[labels]), names(3), name="x")) is None
 
 
 def test_the_table_over_all_classes_has_every_number_with_its_interval():
-    report = measure(*drawn(12, 89), names(12), name="val")
+    report = measure(*with_units(*drawn(12, 89)), names(12), name="val")
     output = StringIO()
     Console(width=80, file=output).print(scores_table(report))
     lines = output.getvalue().splitlines()
@@ -232,31 +247,30 @@ def test_the_table_over_all_classes_has_every_number_with_its_interval():
 
 
 def test_a_certain_mistake_has_a_finite_log_loss():
-    report = measure(np.array([0]), np.array([[0.0, 1.0]]), ["a", "b"], name="x")
+    report = measure(np.array([0]), np.array([[0.0, 1.0]]), alone([0]), ["a", "b"], name="x")
     assert 30 < report.log_loss < 40
     json.dumps(report.to_dict(), allow_nan=False)
 
 
 def test_the_headline_says_the_accuracy_with_its_interval():
-    report = measure(*drawn(3, 30, seed=3), names(3), name="val")
+    report = measure(*with_units(*drawn(3, 30, seed=3)), names(3), name="val")
     report = replace(
-        report, accuracy=84 / 89, accuracy_low=0.8754, accuracy_high=0.9758, correct=84, images=89
-    )
-    assert headline(report) == (
-        "val: accuracy 94.4 % (95 % interval 87.5 to 97.6 %, 84 of 89 images)"
-    )
+        report, accuracy=84 / 89, accuracy_low=0.8754, accuracy_high=0.9758, correct=84, images=89,
+        groups=89,
+    )  # fmt: skip
+    assert headline(report) == ("val: accuracy 94.4% (95% CI 87.5-97.6%, 84 of 89 images)")
 
 
 def test_the_table_fits_80_columns_and_shows_hostile_names_literally():
     labels, probabilities = drawn(2, 5)
     classes = ["[red]a[/blue]:smile:\x1b[2J", "a_class_with_" + "a_very_long_name_" * 3, "absent"]
     probabilities = np.column_stack([probabilities, np.zeros(5, dtype=np.float32)])
-    table = report_table(measure(labels, probabilities, classes, name="x"))
+    table = report_table(measure(labels, probabilities, alone(labels), classes, name="x"))
     output = StringIO()
     Console(width=80, file=output, markup=False, emoji=False).print(table)
     lines = output.getvalue().splitlines()
     assert max(len(line) for line in lines) <= 80
-    assert lines[0].split() == ["class", "n", "precision", "recall", "95", "%", "interval", "f1"]
+    assert lines[0].split() == ["class", "n", "precision", "recall", "95%", "CI", "f1"]
     assert lines[1].startswith("[red]a[/blue]:smile:\\x1b[2J")
     assert lines[-1].split() == ["absent", "0", "n/a", "n/a", "n/a", "n/a"]
 
@@ -264,7 +278,9 @@ def test_the_table_fits_80_columns_and_shows_hostile_names_literally():
 def test_names_that_are_not_utf8_are_written_so_that_a_file_can_hold_them():
     labels, probabilities = drawn(2, 4)
     failure = EvalFailure("b\udcff/1.jpg", "truncated")
-    report = measure(labels, probabilities, ["a", "b\udcff"], name="x", failures=[failure])
+    report = measure(
+        labels, probabilities, alone(labels), ["a", "b\udcff"], name="x", failures=[failure]
+    )
     written = report.to_dict()
     assert written["per_class"][1]["name"] == "b\\xff"
     assert written["failures"] == [{"path": "b\\xff/1.jpg", "reason": "truncated"}]
@@ -272,8 +288,8 @@ def test_names_that_are_not_utf8_are_written_so_that_a_file_can_hold_them():
 
 @pytest.mark.parametrize("count", [2, 3, 21])
 def test_the_picture_of_the_confusions_is_the_same_for_the_same_report_only(count: int):
-    report = measure(*drawn(count, 3 * count, seed=1), names(count), name="val")
-    other = measure(*drawn(count, 4 * count, seed=2), names(count), name="val")
+    report = measure(*with_units(*drawn(count, 3 * count, seed=1)), names(count), name="val")
+    other = measure(*with_units(*drawn(count, 4 * count, seed=2)), names(count), name="val")
     picture = draw_confusion(report)
     assert picture == draw_confusion(report)
     assert picture != draw_confusion(other)
@@ -285,4 +301,4 @@ def test_the_picture_of_the_confusions_is_the_same_for_the_same_report_only(coun
 def test_the_picture_draws_any_class_name_without_a_warning():
     labels, probabilities = drawn(4, 8)
     classes = ["$x^2$ $", "日本語", "b\x1b[2J\udcff", "long " * 50]
-    assert draw_confusion(measure(labels, probabilities, classes, name="$v$"))
+    assert draw_confusion(measure(labels, probabilities, alone(labels), classes, name="$v$"))

@@ -90,7 +90,7 @@ def numbers(path: Path) -> list[list[str]]:
     """Return a table of predictions without what tells one file from another."""
     with path.open(encoding="utf-8", newline="") as file:
         return [
-            [value for name, value in row.items() if name not in {"path", "digest"}]
+            [value for name, value in row.items() if name not in {"path", "digest", "unit"}]
             for row in csv.DictReader(file)
         ]
 

@@ -90,11 +90,14 @@ def test_the_page_loads_nothing_runs_nothing_and_describes_its_pictures(run: Run
 def test_the_first_lines_say_how_good_how_sure_and_what_next(run: RunDir):
     text = re.sub(r"<style>.*?</style>", "", run.report.read_text(encoding="utf-8"), flags=re.S)
     start = re.sub(r"<[^>]+>", " ", text)[:2500]
-    assert re.search(r"\d+\.\d % +of \d+ val images are named right", start)
-    assert "expect between" in start
-    assert "95 % interval" in start
-    assert "always saying the largest class" in start
-    assert "val chose the model" in start
+    assert re.search(
+        r"\d+\.\d% +is the accuracy to expect on new images like these "
+        r"\(95% CI \d+\.\d-\d+\.\d%, from \d+ validation images(?: in \d+ groups)?, "
+        r"corrected for selecting the best of \d+ models on them\)\.",
+        start,
+    )
+    assert "always predicting the largest class" in start
+    assert "expect a little less" not in start
     assert "What to do next" in start
     assert "xception check" in start
 
@@ -103,9 +106,10 @@ def test_the_page_holds_all_that_a_run_is_judged_by(run: RunDir):
     text = run.report.read_text(encoding="utf-8")
     titles = [re.sub("<.*?>", "", title) for title in re.findall(r"<h2>(.*?)</h2>", text)]
     assert titles == [
-        "What to do next", "Training", "What is taken for what", "Class by class",
-        "The worst mistakes", "Right, but least sure", "Suspected wrong labels and copies",
-        "What the network sees", "How sure it is", "The data", "The network",
+        "What to do next", "Training", "Confusion matrix", "Class by class",
+        "The most confident mistakes", "Correct, but least confident",
+        "Suspected wrong labels and copies", "What the network sees", "Confidence", "The data",
+        "The network",
         "Settings, versions, hashes",
     ]  # fmt: skip
     groups = re.findall(r"<h3>(.*?)</h3>", text)
@@ -137,7 +141,7 @@ def test_of_many_doubts_the_worst_are_shown_and_the_others_counted(photos: Path)
     drawn = draw_issues(rows, photos)
     assert drawn.count("<figure>") == 12 + 8
     assert re.findall(r"<h3>(.*?)</h3>", drawn) == [
-        "Labels in doubt: 30", "The same picture in two classes: 20",
+        "Suspect labels: 30", "The same picture in two classes: 20",
     ]  # fmt: skip
     assert re.findall(r"and .* more", drawn) == ["and 18 more", "and 12 more"]
     assert "blurred" not in drawn

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from units import alone
 
 from xception_cli.data.sample import FOODS, draw_sample
 from xception_cli.errors import MachineError, UsageError
@@ -116,6 +117,6 @@ def test_the_sample_is_neither_trivial_nor_hopeless_for_a_linear_probe(imagenet,
             activations = network.features(pixels.contiguous(memory_format=torch.channels_last))
             features.append(pool(torch.relu(activations)))
     labels = np.repeat(np.arange(12), 40)
-    probe = fit_probe(torch.cat(features).numpy(), labels, class_count=12, seed=0)
+    probe = fit_probe(torch.cat(features).numpy(), labels, alone(labels), class_count=12, seed=0)
     assert probe.correct is not None
     assert 0.70 <= probe.correct / probe.tested <= 0.95

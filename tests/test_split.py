@@ -19,7 +19,7 @@ from xception_cli.data.split import (
     read_split,
     write_split,
 )
-from xception_cli.errors import ArtifactError, DataError
+from xception_cli.errors import ArtifactError, DataError, UsageError
 from xception_cli.runtime import key
 
 Row = tuple[str, str, str, str | None]  # (class, path, content, given split)
@@ -330,6 +330,58 @@ def test_a_split_file_with_an_unknown_class_is_refused(tmp_path):
     write_split(hostile_split(), tmp_path / "split.csv")
     with pytest.raises(ArtifactError, match=r"split\.csv has an unknown class caf"):
         read_split(tmp_path / "split.csv", [name for name in CLASSES if name != "caf\udce9"])
+
+
+# --- a split file with faults ------------------------------------------------------------------
+
+
+def follow(path: Path, text: str) -> Split:
+    path.write_text(text, encoding="utf-8", newline="")
+    folder, inspections = fabricate(many(8, 2))
+    return make_split(
+        folder, inspections, seed=0, val_fraction=0.2, test_fraction=0, split_file=path
+    )
+
+
+ROWS = "".join(f"c{i % 2}/{i}.jpg,{'val' if i > 5 else 'train'}\n" for i in range(8))
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "second"),
+    [
+        (f"path,split\n{ROWS}c0/0.jpg,val\n", "train in line 2", "val in line 10"),
+        (f"path,split\n\n{ROWS}\n\nc1/7.jpg,out\n", "val in line 10", "out in line 13"),
+        ("split,path\nout,\"c0\n.jpg\"\nval,\"c0\n.jpg\"\n", "out in line 3", "val in line 5"),
+    ],
+    ids=["rows", "blank lines", "a line break in the path"],
+)  # fmt: skip
+def test_a_path_listed_twice_with_two_splits_is_refused_with_both_lines(
+    tmp_path, text, first, second
+):
+    with pytest.raises(UsageError) as caught:
+        follow(tmp_path / "mine.csv", text)
+    assert caught.value.message.startswith(f"{tmp_path}/mine.csv lists c")
+    assert caught.value.message.endswith(f".jpg twice: as {first}, as {second}")
+    assert caught.value.hint == "delete one of the two lines"
+
+
+def test_a_path_listed_twice_with_the_same_split_is_followed(tmp_path):
+    made = follow(tmp_path / "mine.csv", f"path,split\n{ROWS}{ROWS}")
+    assert by_path(made) == by_path(follow(tmp_path / "once.csv", f"path,split\n{ROWS}"))
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [("c0/0.jpg,validation", "split is 'validation', expected train, val, test, out"),
+     ("c0/0.jpg,Train", "split is 'Train', expected train, val, test, out"),
+     ("c0/0.jpg,", "split is '', expected train, val, test, out"),
+     ("c0/0.jpg", "split is None, expected train, val, test, out"),
+     (",train", "the path is missing")],
+)  # fmt: skip
+def test_a_row_without_a_known_split_or_a_path_is_refused_with_its_line(tmp_path, row, fault):
+    with pytest.raises(UsageError) as caught:
+        follow(tmp_path / "mine.csv", f"path,split\n{ROWS}{row}\n")
+    assert caught.value.message == f"{tmp_path}/mine.csv, line 10: {fault}"
 
 
 # --- going on with the same data ---------------------------------------------------------------

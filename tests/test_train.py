@@ -40,6 +40,7 @@ def test_a_run_leaves_exactly_these_files(settings: dict[str, Any], photos: Path
     iterations = 2 * -(-read_json(result.run.info)["images"]["train"] // settings["batch_size"])
     assert state == [f"state-{iterations:08d}.json", f"state-{iterations:08d}.pt"]
     assert files_below(result.run.path) == {
+        "candidates.safetensors",
         "config.toml",
         "run.json",
         "split.csv",
@@ -74,6 +75,7 @@ def test_the_papers_optimizer_and_steps_train_too(settings: dict[str, Any]) -> N
 def test_a_run_that_stops_at_the_probe_has_no_training_state(settings: dict[str, Any]) -> None:
     result = train_run(settings | {"unfreeze": "head", "test_fraction": 0.2})
     assert files_below(result.run.path) == {
+        "candidates.safetensors",
         "config.toml",
         "run.json",
         "split.csv",
@@ -283,7 +285,7 @@ def test_bad_images_can_be_left_out_and_are_recorded(
 ) -> None:
     (photos / "red" / "0.jpg").write_bytes(b"")
     run = train_run(settings | {"skip_bad": True, "unfreeze": "head"}).run
-    assert "red/0.jpg,red,out,empty file," in run.split.read_text().splitlines()
+    assert "red/0.jpg,red,out,empty file,," in run.split.read_text().splitlines()
 
 
 def test_a_picture_that_vanishes_stops_the_run_and_is_named(

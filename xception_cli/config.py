@@ -270,7 +270,7 @@ class TrainConfig:
         if self.budget is not None:
             parse_duration(self.budget)
         if self.group_by is not None:
-            _check_pattern(self.group_by)
+            check_pattern(self.group_by)
         if self.accumulate > self.batch_size:
             raise UsageError(
                 f"accumulate {self.accumulate} is more than batch_size {self.batch_size}"
@@ -281,7 +281,12 @@ class TrainConfig:
         return dataclasses.replace(self, **changes)
 
 
-def _check_pattern(pattern: str) -> None:
+def check_pattern(pattern: str) -> None:
+    """See that a regular expression can name groups.
+
+    Raises:
+        UsageError: It is none, or has no group in parentheses.
+    """
     try:
         groups = re.compile(pattern).groups
     except re.error as error:

@@ -66,6 +66,12 @@ def quoted(path: object) -> str:
     return shlex.quote(safe(path))
 
 
+def typed(path: Path) -> str:
+    """Write a folder as it can be typed here: relative below this folder, else absolute."""
+    here, absolute = Path.cwd(), path.absolute()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
+
+
 def duration(seconds: float) -> str:
     """Write a time for people: `45 s`, `3 min 10 s`, `2 h 5 min`."""
     whole = round(seconds)

@@ -52,6 +52,11 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def candidates(self) -> Path:
+        """What each candidate model answered on val."""
+        return self.path / "candidates.safetensors"
+
+    @property
     def log(self) -> Path:
         """What stderr showed."""
         return self.path / "train.log"

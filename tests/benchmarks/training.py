@@ -101,7 +101,7 @@ def head(options: Namespace) -> Step:
     features = (0.2 * centres[labels] + noise).astype(np.float32)
 
     def step() -> int:
-        fit_probe(features, labels, class_count=len(materials.CLASSES), seed=0)
+        fit_probe(features, labels, alone(labels), class_count=len(materials.CLASSES), seed=0)
         return options.photos
 
     return step

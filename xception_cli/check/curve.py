@@ -1,4 +1,4 @@
-"""Would more photos help: the probe's accuracy by the part of the photos that it sees."""
+"""Would more images help: the probe's accuracy by the share of the images that it sees."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xception_cli.check.report import ClassGain, Curve, Point
-from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.model.probe import cross_validate
 
 FRACTIONS = (0.12, 0.25, 0.5, 1.0)
 
 _GAIN = 0.03  # of recall by the last doubling, from which more photos are worth the work
 _ENOUGH = 0.97  # recall at which nothing is left to gain
+_LARGEST = 5_000  # images that a run asks about: seconds, not minutes
 _IMAGES = 2  # that a class must gain: one may be chance
 
 
 def learning_curve(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
+    units: NDArray[np.str_],
     classes: Sequence[str],
     *,
     strength: float,
@@ -29,6 +31,7 @@ def learning_curve(
     Args:
         features: `(n, 2048)`, pooled.
         labels: `(n,)`.
+        units: `(n,)`, what each image belongs to.
         classes: Names.
         strength: Inverse regularisation, the best for all of the photos.
         seed: Of folds and parts.
@@ -39,6 +42,7 @@ def learning_curve(
         held_out = cross_validate(
             features,
             labels,
+            units,
             class_count=len(classes),
             seed=seed,
             strength=strength,
@@ -46,16 +50,61 @@ def learning_curve(
         )
         tested = ~np.isnan(held_out[:, 0])
         right[fraction] = (held_out.argmax(axis=1) == labels) & tested
-        correct, total = int(right[fraction].sum()), int(tested.sum())
-        seen = round(0.8 * fraction * total)
-        points.append(Point(fraction, seen, correct / total, *wilson_interval(correct, total)))
+        hits = right[fraction][tested]
+        seen = round(0.8 * fraction * len(hits))
+        ends = proportion_interval(hits, units[tested])
+        points.append(Point(fraction, seen, float(hits.mean()), *ends))
+    half, whole = (right[fraction] for fraction in FRACTIONS[-2:])
+    return Curve(tuple(points), tuple(_gains(half, whole, tested, labels, classes)))
+
+
+def classes_to_add(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    units: NDArray[np.str_],
+    classes: Sequence[str],
+    *,
+    strength: float,
+    seed: int,
+) -> list[ClassGain]:
+    """Return the classes that more images would help, the one that gained most first.
+
+    Of many images, a random part is asked about; for the arguments see `learning_curve`.
+    """
+    some = np.random.default_rng(seed).permutation(len(labels))[:_LARGEST]
+    labels, units = labels[some], units[some]
+    right, tested = [], np.zeros(0, bool)
+    for fraction in FRACTIONS[-2:]:
+        held_out = cross_validate(
+            features[some],
+            labels,
+            units,
+            class_count=len(classes),
+            seed=seed,
+            strength=strength,
+            fraction=fraction,
+        )
+        tested = ~np.isnan(held_out[:, 0])
+        right.append((held_out.argmax(axis=1) == labels) & tested)
+    gains = [g for g in _gains(right[0], right[1], tested, labels, classes) if g.verdict == "more"]
+    return sorted(gains, key=lambda gain: gain.half - gain.whole)
+
+
+def _gains(
+    half: NDArray[np.bool_],
+    whole: NDArray[np.bool_],
+    tested: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+) -> list[ClassGain]:
+    """Compare the recall of each tested class with half of the images and with all of them."""
     gains = []
     for label, name in enumerate(classes):
         of_class = tested & (labels == label)
         if n := int(of_class.sum()):
-            half, whole = (int(right[f][of_class].sum()) for f in FRACTIONS[-2:])
-            gains.append(ClassGain(name, half / n, whole / n, _verdict(half, whole, n)))
-    return Curve(tuple(points), tuple(gains))
+            counts = int(half[of_class].sum()), int(whole[of_class].sum())
+            gains.append(ClassGain(name, counts[0] / n, counts[1] / n, _verdict(*counts, n)))
+    return gains
 
 
 def _verdict(half: int, whole: int, images: int) -> str:

@@ -20,10 +20,11 @@ from xception_cli.data.loading import (
     default_workers,
 )
 from xception_cli.data.transforms import Preprocessing
+from xception_cli.data.units import assign_units
 from xception_cli.errors import DataError
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.network import Segment, build_network, fold_batch_norm
-from xception_cli.model.probe import Probe, fit_probe
+from xception_cli.model.probe import Probe, fit_probe, units_of_classes
 from xception_cli.model.weights import load_pretrained
 from xception_cli.runtime import Runtime, decide_runtime
 
@@ -43,7 +44,9 @@ class Deep:
     curve: Curve | None
 
 
-def look_deeper(survey: Survey, *, weights: str, with_curve: bool) -> Deep:
+def look_deeper(
+    survey: Survey, *, weights: str, with_curve: bool, group_by: str | None = None
+) -> Deep:
     """Compute the pooled features of a folder's pictures, and ask a linear probe about them.
 
     The features are kept in the cache, by content: a second look is quick.
@@ -52,26 +55,32 @@ def look_deeper(survey: Survey, *, weights: str, with_curve: bool) -> Deep:
         survey: Of the folder.
         weights: Of the network: `imagenet` or a file.
         with_curve: Measure the learning curve, too.
+        group_by: A regular expression that names the group of an image, see `assign_units`.
 
     Raises:
+        UsageError: No path matches `group_by`.
         DataError: Fewer than two classes have two pictures or more.
         XceptionError: The weights cannot be had, see `load_pretrained`.
     """
     seen = [i for i, look in enumerate(survey.looks) if look.original]
-    images = [survey.folder.images[i] for i in seen]
+    every, _ = assign_units(survey.photos(), survey.groups, group_by)
+    images = [every[i] for i in seen]
+    units = np.array([image.unit for image in images], np.str_)
     labels = np.array([image.label for image in images], np.int64)
     classes = survey.folder.classes
-    if int((np.bincount(labels, minlength=1) > 1).sum()) < 2:
+    if int((units_of_classes(labels, units, len(classes)) > 1).sum()) < 2:
         raise DataError(
-            "labels cannot be compared: fewer than two classes have two pictures or more",
+            "labels cannot be compared: fewer than two classes have two different images or more",
             hint="leave --deep and --curve out",
         )
     features = _features(survey, seen, weights)
-    probe: Probe = fit_probe(features, labels, class_count=len(classes), seed=_SEED)
+    probe: Probe = fit_probe(features, labels, units, class_count=len(classes), seed=_SEED)
     suspects = find_suspects(labels, probe.held_out)
     curve = None
     if with_curve:
-        curve = learning_curve(features, labels, classes, strength=probe.strength, seed=_SEED)
+        curve = learning_curve(
+            features, labels, units, classes, strength=probe.strength, seed=_SEED
+        )
     paths = [image.path for image in images]
     return Deep(tuple(suspects_problem(suspects, paths, labels.tolist(), classes)), curve)
 

@@ -1,4 +1,4 @@
-"""The same picture more than once: inside a class, across splits, across classes."""
+"""The same image more than once: inside a class, across splits, across classes."""
 
 import json
 from collections import defaultdict
@@ -9,8 +9,8 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from xception_cli.check.measure import SIDE
-from xception_cli.check.near import VERSION, near_pairs
+from xception_cli.check.measure import CELLS, SIDE
+from xception_cli.check.near import VERSION, Images, near_pairs
 from xception_cli.check.report import Finding, Problem, count_of
 from xception_cli.check.scan import Look
 from xception_cli.check.store import Store
@@ -25,12 +25,12 @@ Group = tuple[int, ...]
 
 
 def find_groups(folder: DataFolder, looks: Sequence[Look], store: Store) -> list[Group]:
-    """Group the pictures that are the same, identical or nearly so.
+    """Group the images that are the same: identical, or near-copies in any orientation.
 
     Args:
         folder: The data folder.
         looks: One for each of its images.
-        store: Has their small grey pictures; keeps the pairs, which take a while to find.
+        store: Has their thumbnails; keeps the pairs, which take a while to find.
 
     Returns:
         Groups of two or more, each an ascending tuple of indices into the folder's images.
@@ -48,25 +48,40 @@ def find_groups(folder: DataFolder, looks: Sequence[Look], store: Store) -> list
     return sorted(group for group in groups if len(group) > 1)
 
 
-def _near_pairs(
-    folder: DataFolder, looks: Sequence[Look], store: Store, different: list[int]
-) -> list[tuple[int, int]]:
-    digests = "".join(looks[index].digest for index in different)
-    asked = f"{VERSION} {blake2b(digests.encode(), digest_size=16).hexdigest()}"
-    answered, _, known = (store.recall("near pairs") or "").partition(": ")
-    if answered == asked:
-        return [(first, second) for first, second in json.loads(known)]
+def near_images(
+    folder: DataFolder, looks: Sequence[Look], store: Store, which: Sequence[int]
+) -> Images:
+    """Return the fingerprints of images, by which near-copies are recognised.
+
+    Args:
+        folder: The data folder.
+        looks: One for each of its images.
+        store: Has their thumbnails; must stay open, they are read on demand.
+        which: Indices into the folder's images, each of which could be decoded.
+    """
 
     def thumbnails(wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
         blank = bytes(SIDE * SIDE)
-        greys = store.greys(folder.images[different[index]].path for index in wanted)
+        greys = store.greys(folder.images[which[index]].path for index in wanted)
         pixels = np.frombuffer(b"".join(grey or blank for grey in greys), np.uint8)
         return pixels.reshape(-1, SIDE, SIDE)
 
-    cells = np.frombuffer(b"".join(looks[index].cells for index in different), np.uint8)
-    pairs = near_pairs(cells.reshape(len(different), -1), thumbnails) if different else []
-    store.remember("near pairs", f"{asked}: {json.dumps(pairs)}")
-    return pairs
+    cells = np.frombuffer(b"".join(looks[index].cells for index in which), np.uint8)
+    labels = np.array([folder.images[index].label for index in which], np.int64)
+    return Images(cells.reshape(len(which), 3 * CELLS**2), thumbnails, labels)
+
+
+def _near_pairs(
+    folder: DataFolder, looks: Sequence[Look], store: Store, different: list[int]
+) -> list[tuple[int, int]]:
+    known = "".join(f"{looks[i].digest} {folder.images[i].label}\n" for i in different)
+    asked = f"{VERSION} {blake2b(known.encode(), digest_size=16).hexdigest()}"
+    answered, _, pairs = (store.recall("near pairs") or "").partition(": ")
+    if answered == asked:
+        return [(first, second) for first, second in json.loads(pairs)]
+    found = near_pairs(near_images(folder, looks, store, different))
+    store.remember("near pairs", f"{asked}: {json.dumps(found)}")
+    return found
 
 
 def _connected(count: int, pairs: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
@@ -110,7 +125,7 @@ def find_duplicates(
                 identical.append(copy.finding([original], "exclude"))
             elif copy is not original:
                 near.append(copy.finding([original]))
-    of_class = "of pictures in the same class"
+    of_class = "of images in the same class"
     return [
         *_problem(CONFLICTING, "warning", conflicts, f"{_pictures(conflicting)} class"),
         *_problem(LEAK, "warning", leaks, f"{_pictures(leaking)} split: the numbers measured "
@@ -118,7 +133,8 @@ def find_duplicates(
         *_problem(DUPLICATE, "note", identical,
                   f"{count_of(len(identical), 'identical copy')} {of_class}"),
         *_problem(NEAR, "note", near,
-                  f"{count_of(len(near), 'nearly identical copy')} {of_class}"),
+                  f"{count_of(len(near), 'nearly identical copy')} {of_class}, possibly "
+                  "mirrored or turned"),
     ]  # fmt: skip
 
 

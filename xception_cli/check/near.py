@@ -1,98 +1,199 @@
-"""Which pictures are nearly the same: re-encoded, resized or slightly cropped copies.
+"""Which images are nearly the same: re-encoded, resized, slightly cropped, mirrored or turned.
 
-Two steps, so that 200,000 pictures need neither all pairs in Python nor their pixels in memory.
+Three steps, so that 200,000 images need neither all pairs in Python nor their pixels in memory.
 
-1. Candidates: the mean colours of 4 x 4 cells are a coarse perceptual hash. Pictures whose cells
-   correlate are looked up with matrix products, block by block.
-2. Proof: the two small grey pictures are laid over each other (scale and shift of each axis, by
-   inverse compositional Lucas-Kanade, Baker and Matthews 2004), and what is left without its
-   smooth part must correlate. One must hold the other, as a picture holds its crop: of photos
-   taken one after the other from the hand, neither does.
+1. Candidates: the mean colours of 4 x 4 cells are a coarse perceptual hash. Images whose cells
+   correlate, as they are or turned, are looked up with matrix products, block by block.
+2. Proof: the two thumbnails are laid over each other (scale and shift of each axis, by inverse
+   compositional Lucas-Kanade, Baker and Matthews 2004), and what is left without its smooth part
+   must correlate. One must hold the other, as an image holds its crop: of photos taken one after
+   the other from the hand, neither does.
+3. Orientation: a coin on a table correlates with any other coin, whichever way it is turned. A
+   copy fits in one orientation only, unless it is upright and fits nearly perfectly.
 
-The network's features prove nothing here: they are made to be alike for different pictures of a
+Images of different classes are compared as they are, never turned: a mirrored arrow is another
+traffic sign, a turned 6 is a 9.
+
+The network's features prove nothing here: they are made to be alike for different images of a
 class (of blood cells, different ones have cosines up to 0.89, copies from 0.58 on).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xception_cli.check.measure import SIDE
+from xception_cli.check.measure import CELLS, SIDE
 from xception_cli.console import Bar, screen
 
 Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
-VERSION = 1  # of the pairs that are found
+VERSION = 2  # of the pairs that are found
 
 _CANDIDATE = 0.85  # correlation of coarse colours
-_MOST = 8  # candidates among the pictures behind each one
-_COARSE = 0.8  # correlation of 16 x 16 pixels, after which it is worth to look closer
+_MOST = 8  # candidates of each image as it is, and as many of it turned
+_COARSE = 0.8  # correlation of 16 x 16 pixels, after which a closer comparison pays off
 _PROOF = 0.9  # correlation of 32 x 32 pixels without their smooth part
+_PERFECT = 0.99  # the same, of images as they are, which may be symmetric
+_RIVAL = 0.4  # largest share of what any other orientation leaves unexplained
 _REACH = 2  # pixels around one whose mean is its smooth part
 _FRAME = np.pad(np.zeros((SIDE - 2 * _REACH,) * 2, bool), _REACH, constant_values=True)
 _CROP = 0.3  # the largest change of scale, and of place in half sides
 _SLACK = 0.04  # by which a crop may seem to stand over
 _BLOCK = 16_000_000  # correlations at a time: 64 MB
 _PAIRS = 512  # pairs laid over each other at a time
+_UPRIGHT = (0,)
+_TURNED = (1, 2, 3, 4, 5, 6, 7)  # by quarters of a turn; from 4 on mirrored, too
 
 
-def near_pairs(
-    colours: NDArray[np.uint8], thumbnails: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-) -> list[tuple[int, int]]:
-    """Find the pairs of nearly equal pictures.
+@dataclass(frozen=True)
+class Images:
+    """What near-copies are recognised by.
 
-    Args:
-        colours: `(pictures, cells)`, mean colours of the cells.
-        thumbnails: Gives the grey pictures `(n, side, side)` of n indices.
+    Attributes:
+        colours: `(images, cells)`, mean colours of the cells.
+        thumbnails: Returns the grey thumbnails `(n, side, side)` of n indices.
+        labels: `(images,)`, their classes.
+    """
+
+    colours: NDArray[np.uint8]
+    thumbnails: Callable[[Indices], NDArray[np.uint8]]
+    labels: Indices
+
+
+def near_pairs(images: Images) -> list[tuple[int, int]]:
+    """Find the pairs of nearly identical images.
 
     Returns:
         Pairs of indices, the smaller first, in ascending order.
     """
-    with screen.bar("looking for copies", len(colours)) as bar:
-        candidates = _candidates(colours, bar)
-    found = []
+    return sorted({(first, second) for first, second, _ in _pairs(images, images).tolist()})
+
+
+def near_copies(images: Images, others: Images) -> NDArray[np.bool_]:
+    """Return which images are nearly identical to one of some other images.
+
+    Args:
+        images: The images in question, such as those to evaluate.
+        others: What they may be copies of. Equal labels mean the same class in both.
+
+    Returns:
+        `(images,)`.
+    """
+    found = np.zeros(len(images.colours), bool)
+    found[_pairs(images, others)[:, 0]] = True
+    return found
+
+
+def _pairs(images: Images, others: Images) -> Indices:
+    """Find rows of (index, index of the other, orientation of the first) that are copies."""
+    with screen.bar("looking for copies", 2 * len(images.colours)) as bar:
+        candidates = _candidates(images, others, bar)
+    found = [candidates[:0]]
     with screen.bar("comparing copies", len(candidates), "pairs") as bar:
         for start in range(0, len(candidates), _PAIRS):
             pairs = candidates[start : start + _PAIRS]
-            wanted, at = np.unique(pairs, return_inverse=True)
-            pixels = thumbnails(wanted)[at.reshape(pairs.shape)].astype(np.float32)
-            first, second = pixels[:, 0], pixels[:, 1]
-            same = _holds(first, second) | _holds(second, first)  # each finds some more
-            found += [(i, j) for i, j in pairs[same].tolist()]
+            first, second = _pixels(images, pairs[:, 0]), _pixels(others, pairs[:, 1])
+            for way in _TURNED:
+                of_way = pairs[:, 2] == way
+                first[of_way] = _turn(first[of_way], way)
+            found.append(pairs[_are_copies(first, second, pairs[:, 2] > 0)])
             bar.advance(len(pairs))
-    return sorted(found)
+    return np.concatenate(found)
 
 
-def _candidates(colours: NDArray[np.uint8], bar: Bar) -> NDArray[np.int64]:
-    """Pair each picture with those behind it that are most like it in coarse colours."""
+def _pixels(images: Images, indices: Indices) -> Floats:
+    wanted, at = np.unique(indices, return_inverse=True)
+    return images.thumbnails(wanted)[at].astype(np.float32)
+
+
+def _candidates(images: Images, others: Images, bar: Bar) -> Indices:
+    """Pair each image with those that are most like it in coarse colours, see `_pairs`."""
+    hashes, other_hashes = _hashes(images.colours), _hashes(others.colours)
+    once = images is others
+    found = [_alike(hashes, other_hashes, _UPRIGHT, bar, once=once)]
+    for label in np.unique(images.labels):
+        here = np.flatnonzero(images.labels == label)
+        there = np.flatnonzero(others.labels == label)
+        rows = _alike(hashes[here], other_hashes[there], _TURNED, bar, once=once)
+        found.append(np.stack([here[rows[:, 0]], there[rows[:, 1]], rows[:, 2]], axis=1))
+    return np.concatenate(found)
+
+
+def _hashes(colours: NDArray[np.uint8]) -> Floats:
     hashes = colours.astype(np.float32)
     hashes -= hashes.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(hashes, axis=1, keepdims=True)
-    hashes /= np.where(norms > 10, norms, np.inf)  # a uniform picture is like no other
-    count = len(hashes)
-    rows = max(1, _BLOCK // max(1, count))
-    found = [np.empty((0, 2), np.int64)]
-    for start in range(0, count, rows):
-        block = hashes[start : start + rows]
-        likeness = block @ hashes[start:].T
-        likeness[:, : len(block)][np.tril_indices(len(block))] = -1  # each pair once
-        some = np.flatnonzero(likeness.max(axis=1) > _CANDIDATE)
+    hashes /= np.where(norms > 10, norms, np.inf)  # a uniform image is like no other
+    return hashes
+
+
+def _alike(hashes: Floats, others: Floats, ways: Sequence[int], bar: Bar, *, once: bool) -> Indices:
+    """Find the best candidates of each hash in any of some orientations; each pair `once`."""
+    count = len(others)
+    size = max(1, _BLOCK // max(1, count * len(ways)))
+    found = [np.empty((0, 3), np.int64)]
+    for start in range(0, len(hashes), size):
+        block = hashes[start : start + size]
+        cells = block.reshape(-1, CELLS, CELLS, block.shape[1] // CELLS**2)
+        turned = np.stack([_turn(cells, way) for way in ways], axis=1)
+        behind = others[start:] if once else others
+        likeness = turned.reshape(-1, others.shape[1]) @ behind.T
+        likeness = likeness.reshape(len(block), len(ways), -1)
+        if once:
+            row, column = np.tril_indices(len(block))
+            likeness[row, :, column] = -1
+        likeness = likeness.reshape(len(block), -1)
+        some = np.flatnonzero(likeness.max(axis=1, initial=-1) > _CANDIDATE)
         likeness = likeness[some]
         most = min(_MOST, likeness.shape[1])
         best = np.argpartition(likeness, -most, axis=1)[:, -most:]
         row, rank = np.nonzero(np.take_along_axis(likeness, best, axis=1) > _CANDIDATE)
-        found.append(np.stack([some[row] + start, best[row, rank] + start], axis=1))
+        way, other = np.divmod(best[row, rank], len(behind))
+        other += start if once else 0
+        found.append(np.stack([some[row] + start, other, np.asarray(ways)[way]], axis=1))
         bar.advance(len(block))
     return np.concatenate(found)
 
 
-def _holds(first: Floats, second: Floats) -> NDArray[np.bool_]:
-    """Tell for pairs of grey pictures whether each two show the same, but for a slight crop.
+def _turn(images: Floats, way: int) -> Floats:
+    """Turn images `(n, side, side, ...)` to one of the eight orientations."""
+    turned = np.rot90(images, way % 4, axes=(1, 2))
+    return np.ascontiguousarray(turned[:, :, ::-1] if way >= 4 else turned)
+
+
+def _are_copies(first: Floats, second: Floats, turned: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return for pairs of thumbnails `(pairs, side, side)` whether they show the same image.
+
+    Args:
+        first: One of each pair, in the orientation to compare.
+        second: The other.
+        turned: Whether the first is in another orientation than in its file.
+    """
+    proven, likeness = np.zeros(len(first), bool), np.zeros(len(first), np.float32)
+    for one, other in ((first, second), (second, first)):  # either may be the crop
+        found, held = _likeness(one, other)
+        proven |= held & (found > _PROOF)
+        likeness = np.maximum(likeness, np.where(held, found, 0))
+    unsure = np.flatnonzero(proven & (turned | (likeness <= _PERFECT)))
+    for way in _TURNED:
+        rival, _ = _likeness(_turn(first[unsure], way), second[unsure])
+        proven[unsure] &= 1 - likeness[unsure] < _RIVAL * (1 - rival)
+    return proven
+
+
+def _likeness(first: Floats, second: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Correlate pairs of thumbnails where one fits the other best.
 
     Args:
         first: `(pairs, side, side)`.
         second: The others.
+
+    Returns:
+        The correlation, 0 where it is low at half the size, and whether the first image holds the
+        second: they show the same but for a slight crop.
     """
     place = np.tile(np.array([1, 0, 1, 0], np.float32), (len(first), 1))
     coarse, template = _half(first), _half(second)
@@ -102,12 +203,11 @@ def _holds(first: Floats, second: Floats) -> NDArray[np.bool_]:
     place = _lay_over(first, second, place[likely], 6)
     moved, inside = _move(first, place)
     inside[:, _FRAME] = 0
-    likeness = _correlation(_without_smooth(moved), inside, _without_smooth(second))
+    likeness, held = np.zeros(len(coarse), np.float32), np.zeros(len(coarse), bool)
+    likeness[likely] = _correlation(_without_smooth(moved), inside, _without_smooth(second))
     scale, shift = place[:, ::2], place[:, 1::2]
-    held = (np.abs(shift) <= np.abs(1 - scale) + _SLACK).all(axis=1)
-    same = np.zeros(len(coarse), bool)
-    same[likely] = (likeness > _PROOF) & held
-    return same
+    held[likely] = (np.abs(shift) <= np.abs(1 - scale) + _SLACK).all(axis=1)
+    return likeness, held
 
 
 def _half(image: Floats) -> Floats:

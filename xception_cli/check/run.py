@@ -6,14 +6,21 @@ from dataclasses import replace
 from xception_cli.check.duplicates import find_duplicates
 from xception_cli.check.pictures import find_broken, find_odd
 from xception_cli.check.report import SEVERITIES, CheckReport, Problem
+from xception_cli.check.series import series_problem
 from xception_cli.check.shape import check_shape
 from xception_cli.check.shortcuts import find_shortcuts
 from xception_cli.check.survey import Survey, survey_folder
 from xception_cli.data.folder import DataFolder
+from xception_cli.data.units import assign_units
 
 
 def run_check(
-    folder: DataFolder, *, deep: bool = False, curve: bool = False, weights: str = "imagenet"
+    folder: DataFolder,
+    *,
+    deep: bool = False,
+    curve: bool = False,
+    weights: str = "imagenet",
+    group_by: str | None = None,
 ) -> CheckReport:
     """Look for everything that could be wrong with a data folder, in one pass.
 
@@ -21,22 +28,24 @@ def run_check(
 
     Args:
         folder: The data folder.
-        deep: Ask the pretrained network which labels are in doubt.
+        deep: Ask the pretrained network which labels are suspect.
         curve: Measure whether more photos would help, as `deep` does.
         weights: Of that network: `imagenet` or a file.
+        group_by: A regular expression that names the group of an image; folds keep groups whole.
 
     Raises:
+        UsageError: No path matches `group_by`.
         DataError: There are too few pictures to compare labels.
         MachineError: The disk of the cache is full.
         WeightsError: The weights cannot be had.
     """
     survey = survey_folder(folder)
-    report = report_on(survey)
+    report = report_on(survey, group_by)
     if not (deep or curve):
         return report
     from xception_cli.check.deep import look_deeper  # torch: not for a check without it
 
-    found = look_deeper(survey, weights=weights, with_curve=curve)
+    found = look_deeper(survey, weights=weights, with_curve=curve, group_by=group_by)
     return with_more(replace(report, curve=found.curve), found.problems)
 
 
@@ -47,14 +56,21 @@ def with_more(report: CheckReport, problems: Iterable[Problem]) -> CheckReport:
     return replace(report, problems=tuple(ordered))
 
 
-def report_on(survey: Survey) -> CheckReport:
-    """Say what is wrong with a folder that was looked at."""
+def report_on(survey: Survey, group_by: str | None = None) -> CheckReport:
+    """Report what is wrong with a folder that was scanned.
+
+    Args:
+        survey: Of the folder.
+        group_by: As for `run_check`.
+    """
     folder, looks = survey.folder, survey.looks
+    photos, _ = assign_units(survey.photos(), survey.groups, group_by)
     problems = [
         *check_shape(folder, looks),
         *find_broken(folder, looks),
         *find_duplicates(folder, looks, survey.groups),
-        *find_shortcuts(folder, looks),
+        *([] if group_by else series_problem(folder, looks, survey.groups)),
+        *find_shortcuts(folder, looks, [photo.unit for photo in photos]),
         *find_odd(folder, looks),
     ]
     report = CheckReport(

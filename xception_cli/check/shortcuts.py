@@ -6,11 +6,12 @@ animal, and the numbers measured on the same folder will not show it.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
 from xception_cli.check.measure import Measures
@@ -18,6 +19,7 @@ from xception_cli.check.report import Problem
 from xception_cli.check.scan import Look
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder
+from xception_cli.data.folds import Fold, unit_folds
 from xception_cli.data.images import Original
 from xception_cli.data.photo import Photo
 
@@ -39,7 +41,9 @@ _PROPERTIES: dict[str, _Property] = {
 }
 
 
-def find_shortcuts(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
+def find_shortcuts(
+    folder: DataFolder, looks: Sequence[Look], units: Sequence[str]
+) -> list[Problem]:
     """Name each property that predicts the class far above chance.
 
     A small decision tree is asked for the class, by 5-fold cross-validation, and its mean recall
@@ -48,29 +52,34 @@ def find_shortcuts(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
     Args:
         folder: The data folder.
         looks: One for each of its images.
+        units: What each of them belongs to; folds keep units whole.
     """
     known = [
-        (image, look.original, look.measures)
-        for image, look in zip(folder.images, looks, strict=True)
+        (replace(image, unit=unit), look.original, look.measures)
+        for image, look, unit in zip(folder.images, looks, units, strict=True)
         if look.original and look.measures
     ]
     known = known[:: max(1, len(known) // max(_MOST, 2 * _LEAST * len(folder.classes)))]
     count = Counter(image.label for image, _, _ in known)
     known = [item for item in known if count[item[0].label] >= _LEAST]
     labels = np.array([image.label for image, _, _ in known], np.int64)
-    if len(np.unique(labels)) < 2:
+    names = [image.unit for image, _, _ in known]
+    folds = unit_folds(names, folds=_FOLDS, seed=0, labels=labels)
+    if len(np.unique(labels)) < 2 or len(folds) < 2:
         return []
     problems = []
     for name, of in _PROPERTIES.items():
         values = [of(*item) for item in known]
         if len(set(values)) > 1 and not (name == "sub-folder" and _is_hierarchy(values, labels)):
-            sentence = _verdict(name, folder, labels, _predict(values, labels))
+            sentence = _verdict(name, folder, labels, _predict(values, labels, folds))
             if sentence:
                 problems.append(Problem("shortcut", "warning", sentence))
     return problems
 
 
-def _predict(values: list[tuple[float | str, ...]], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def _predict(
+    values: list[tuple[float | str, ...]], labels: NDArray[np.int64], folds: list[Fold]
+) -> NDArray[np.int64]:
     columns = [
         np.unique(column, return_inverse=True)[1] if isinstance(column[0], str) else column
         for column in zip(*values, strict=True)
@@ -78,7 +87,6 @@ def _predict(values: list[tuple[float | str, ...]], labels: NDArray[np.int64]) -
     tree = DecisionTreeClassifier(
         max_leaf_nodes=64, min_samples_leaf=2, class_weight="balanced", random_state=0
     )
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
     return np.asarray(cross_val_predict(tree, np.stack(columns, axis=1), labels, cv=folds))
 
 

@@ -11,6 +11,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import show
 from xception_cli.data.fixes import Fix, read_fixes
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
+from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 from xception_cli.files import utf8
 
@@ -32,6 +33,13 @@ class Survey:
     looks: tuple[Look, ...]
     groups: list[Group]
     fixes: Mapping[str, Fix] = field(default_factory=dict)
+
+    def photos(self) -> list[Photo]:
+        """Return the images with what the scan found."""
+        return [
+            replace(image, digest=look.digest, unit=look.digest, problem=look.problem)
+            for image, look in zip(self.folder.images, self.looks, strict=True)
+        ]
 
 
 def survey_folder(folder: DataFolder) -> Survey:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xception_cli.config import TrainConfig
+from xception_cli.config import TrainConfig, check_pattern
 from xception_cli.console import emit, quoted, say, show
 
 
@@ -18,7 +18,7 @@ def check(
     ] = None,
     strict: Annotated[bool, typer.Option(help="Exit with 3 for warnings too.")] = False,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Ask the pretrained network which labels are in doubt.")
+        bool, typer.Option("--deep", help="Ask the pretrained network which labels are suspect.")
     ] = False,
     curve: Annotated[
         bool, typer.Option("--curve", help="Measure whether more photos would help; does --deep.")
@@ -26,10 +26,19 @@ def check(
     weights: Annotated[
         str, typer.Option(help="Of that network: imagenet or a file.")
     ] = TrainConfig.weights,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Keep images of one group together in cross-validation, as train --group-by does.",
+        ),
+    ] = None,
 ) -> None:
     """Look for what is wrong with a folder of photos. Nothing is changed there."""
     from xception_cli.data.folder import read_folder
 
+    if group_by is not None:
+        check_pattern(group_by)
     folder = read_folder(data)  # before anything heavy is loaded
 
     from xception_cli.check.page import ISSUES, PAGE, check_output, write_check
@@ -38,7 +47,7 @@ def check(
 
     if output is not None:
         check_output(data, output)
-    report = run_check(folder, deep=deep, curve=curve, weights=weights)
+    report = run_check(folder, deep=deep, curve=curve, weights=weights, group_by=group_by)
     if output is not None:
         write_check(report, output)
         say(f"files     {show(output / ISSUES)}, {show(output / PAGE)}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,7 @@ def evaluate(
 
     chosen = find_run(run)
 
+    from xception_cli.check.copies import set_copies_aside
     from xception_cli.data.loading import default_workers
     from xception_cli.evaluation.evaluate import run_evaluation
     from xception_cli.evaluation.report import (
@@ -62,6 +64,7 @@ def evaluate(
         runtime=runtime,
         workers=default_workers(runtime) if workers is None else workers,
         model=model,
+        refine=partial(set_copies_aside, chosen),
     )
     for part in (
         [json.dumps(report.to_dict())]
@@ -108,12 +111,13 @@ def compare(
         choose_evaluation,
         compare_runs,
         comparison_tables,
+        correct_comparisons,
         verdict,
     )
 
     name = choose_evaluation([first, *others], on)
-    for other in others:
-        comparison = compare_runs(first, other, name)
+    comparisons = correct_comparisons([compare_runs(first, other, name) for other in others])
+    for other, comparison in zip(others, comparisons, strict=True):
         parts: list[Any] = [json.dumps(comparison.to_dict())]
         if not as_json:
             parts = [part for table in comparison_tables(comparison) for part in (table, "")][:-1]
@@ -122,6 +126,10 @@ def compare(
         if comparison.unmatched:
             say(f"note      {comparison.unmatched} images of {name} were scored by one run only")
         say(f"result    {show(other.path)}: {verdict(comparison)}", style="bold")
+    if name == "val":
+        say(
+            "note      validation also selected these models: compare them on a test set to be sure"
+        )
 
 
 def report(

@@ -5,14 +5,11 @@ never on two sides.
 """
 
 import csv
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-
-from scipy.cluster.hierarchy import DisjointSet
 
 from xception_cli.console import show
 from xception_cli.data.fixes import Fix, class_after
@@ -20,6 +17,7 @@ from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Inspection
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split
+from xception_cli.data.units import Unit, find_units, with_units
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import from_cell, utf8
 from xception_cli.runtime import key
@@ -27,21 +25,6 @@ from xception_cli.runtime import key
 _NO_FIXES: Mapping[str, Fix] = MappingProxyType({})
 _SPLITS = ("train", "val", "test", "out")
 _LISTED = 10  # pairs or files that are told one by one
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """Images that stay together.
-
-    Attributes:
-        members: Indices of the images, ascending.
-        name: What its place is drawn from: a group's name or the lowest digest.
-        about: What it is, for the reason in split.csv; empty for one picture.
-    """
-
-    members: tuple[int, ...]
-    name: str
-    about: str
 
 
 def make_split(
@@ -85,10 +68,8 @@ def make_split(
     images = _start(folder, inspections, fixes)
     if split_file is not None:
         images = _follow(images, folder, split_file)
-    units, warnings = _units(images, alike, group_by)
-    for unit in units:
-        for i in unit.members:
-            images[i] = replace(images[i], unit=unit.name)
+    units, warnings = find_units(images, alike, group_by)
+    images = with_units(images, units)
     if split_file is not None or folder.given_splits:
         warnings += _leaks(images, units, strict=strict)
     if split_file is None and "val" not in folder.given_splits:
@@ -158,71 +139,31 @@ def _follow(images: list[Photo], folder: DataFolder, path: Path) -> list[Photo]:
 def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            numbered = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"cannot read the split file {show(path)}: {show(error)}") from error
-    for number, row in enumerate(rows, start=2):
-        if not row.get("path") or row.get("split") not in _SPLITS:
+    rows: dict[str, dict[str, str]] = {}
+    lines: dict[str, int] = {}
+    for number, row in numbered:
+        name, split = from_cell(row.get("path") or ""), row.get("split")
+        if not name or split not in _SPLITS:
+            expected = f"split is {show(repr(split))}, expected {', '.join(_SPLITS)}"
             raise UsageError(
-                f"{show(path)}, line {number}: split is {show(repr(row.get('split')))}, expected "
-                f"{', '.join(_SPLITS)}",
+                f"{show(path)}, line {number}: {expected if name else 'the path is missing'}",
                 hint="a split file has the columns path and split, as the split.csv of a run",
             )
-    return {from_cell(row["path"]): row for row in rows}
+        if name in rows and rows[name]["split"] != split:
+            raise UsageError(
+                f"{show(path)} lists {show(name)} twice: as {rows[name]['split']} in line "
+                f"{lines[name]}, as {split} in line {number}",
+                hint="delete one of the two lines",
+            )
+        rows[name], lines[name] = row, number
+    return rows
 
 
-def _units(
-    images: Sequence[Photo], alike: Iterable[Sequence[int]], group_by: str | None
-) -> tuple[list[_Unit], list[str]]:
-    """Gather the images in use into units; also return what the user should know."""
-    used = [i for i, image in enumerate(images) if image.split != "out"]
-    groups, warnings = _groups(images, used, group_by)
-    together = DisjointSet(used)
-    first: dict[str, int] = {}
-    for i in used:
-        together.merge(i, first.setdefault(images[i].digest, i))
-        if i in groups:
-            together.merge(i, first.setdefault(f"group {groups[i]}", i))
-    for group in alike:
-        alive = [i for i in group if images[i].split != "out"]
-        for i in alive[1:]:
-            together.merge(i, alive[0])
-    units = []
-    for subset in together.subsets():
-        members = tuple(sorted(subset))
-        names = sorted({groups[i] for i in members if i in groups})
-        digests = sorted({images[i].digest for i in members})
-        about = f"group {names[0]}" if names else ""
-        if not names and len(digests) > 1:
-            about = f"{len(digests)} pictures that are nearly the same"
-        units.append(_Unit(members, names[0] if names else digests[0], about))
-    return sorted(units, key=lambda unit: unit.members), warnings
-
-
-def _groups(
-    images: Sequence[Photo], used: Sequence[int], group_by: str | None
-) -> tuple[dict[int, str], list[str]]:
-    """Return the name of each image's group, where it has one, and what to say of the others."""
-    if group_by is None:
-        return {}, []
-    pattern = re.compile(group_by)
-    groups = {}
-    for i in used:
-        match = pattern.search(Path(images[i].path).as_posix())
-        if match and match[1]:
-            groups[i] = match[1]
-    if not groups:
-        raise UsageError(
-            f"no path matches --group-by {show(group_by)}, {show(images[used[0]].path)} for "
-            "instance",
-            hint="the pattern is searched for in each path below the data folder",
-        )
-    left = len(used) - len(groups)
-    are = "images do" if left != 1 else "image does"
-    return groups, [f"{left} {are} not match --group-by: no group holds them"] * bool(left)
-
-
-def _drawable(images: Sequence[Photo], units: Iterable[_Unit]) -> list[_Unit]:
+def _drawable(images: Sequence[Photo], units: Iterable[Unit]) -> list[Unit]:
     """Return the units without what a given test holds of them."""
     kept = []
     for unit in units:
@@ -234,7 +175,7 @@ def _drawable(images: Sequence[Photo], units: Iterable[_Unit]) -> list[_Unit]:
 
 def _draw(
     images: list[Photo],
-    units: Sequence[_Unit],
+    units: Sequence[Unit],
     seed: int,
     val_fraction: float,
     test_fraction: float,
@@ -276,7 +217,7 @@ def _far_off(images: Sequence[Photo], val_fraction: float) -> list[str]:
     ]
 
 
-def _leaks(images: Sequence[Photo], units: Sequence[_Unit], *, strict: bool) -> list[str]:
+def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> list[str]:
     """Say which pictures training shares with a split that is measured."""
     lines, pictures = [], 0
     for unit in units:

@@ -1,6 +1,7 @@
 """Probabilities that mean what they say: temperature, calibration error, `unknown` thresholds."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,15 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from sklearn.model_selection import KFold
+from scipy.stats import beta
 
+from xception_cli.data.folds import unit_folds
+from xception_cli.evaluation.intervals import design_effect
 from xception_cli.model.unknown import UnknownRule, remember
 
 Array = NDArray[Any]
 
 BINS = 15  # Guo et al. 2017
 _FOLDS = 5
-_COVERAGE = 0.95  # of pictures like val's that the distance lets pass
+_COVERAGE = 0.95  # of images like val's that the distance lets pass
+CONFIDENCE = 0.9  # that the precision of `--unknown auto` on new images is the target or more
+_MOST_NEEDED = 1_000_000  # images of val; that many are never there
+_FIRST = 8  # the first threshold that is tested answers one image in so many
 _COLDEST, _HOTTEST = 0.05, 20.0
 _SPREAD = math.log(2)  # of the temperature's logarithm, before val is seen
 
@@ -27,28 +33,35 @@ class Calibration:
 
     Attributes:
         images: It was fitted on.
-        temperature: Fitted to all of them.
+        fitted: The temperature that was fitted to all of them.
+        temperature: The one that the model gets: the fitted one, or 1 where cross-validation by
+            unit does not show that it helps.
         error_before: Expected calibration error of the bare network.
-        error_after: With a temperature that was fitted on other images (5-fold); None for under
-            two images.
+        error_after: With a temperature that was fitted on other units (5-fold); None for under
+            two units.
         unknown: When to say `unknown`.
-        coverage: Part of val that would be answered.
-        precision: Part of right ones among these answers; None without any.
+        coverage: Share of val that would be answered.
+        precision: Share of correct ones among these answers; None without any.
+        needed: Validation images with which a threshold would be found, if they were answered like
+            these; None where there is one, or where no number of images would do.
     """
 
     images: int
+    fitted: float
     temperature: float
     error_before: float
     error_after: float | None
     unknown: UnknownRule
     coverage: float
     precision: float | None
+    needed: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for result.json; what the distance is measured with stays out."""
         return {
             "images": self.images,
             "temperature": self.temperature,
+            "fitted_temperature": self.fitted,
             "error_before": self.error_before,
             "error_after": self.error_after,
             "target_precision": self.unknown.target_precision,
@@ -56,6 +69,8 @@ class Calibration:
             "distance": self.unknown.distance,
             "coverage": self.coverage,
             "precision": self.precision,
+            "precision_confidence": CONFIDENCE,
+            "images_needed": self.needed,
         }
 
 
@@ -138,19 +153,83 @@ def coverage_curve(confidences: Array, right: Array) -> tuple[Array, Array, Arra
     return sorted_[ends], answered / len(sorted_), right[order].cumsum()[ends] / answered
 
 
-def confidence_threshold(confidences: Array, right: Array, target: float) -> float | None:
-    """Return the smallest threshold whose answers are right often enough; None if none is."""
-    thresholds, _, precision = coverage_curve(confidences, right)
-    enough = np.flatnonzero(precision >= target)
-    if not len(enough):
+def confidence_threshold(
+    confidences: Array, right: Array, target: float, units: Sequence[str] | Array
+) -> float | None:
+    """Return the lowest threshold whose answers on new images are right often enough; or None.
+
+    Thresholds are tested from the strictest down, and the last one before the first failure is
+    taken, so that no correction for their number is needed (learn then test, Angelopoulos et al.
+    2021, with a fixed sequence). A test passes where the exact lower bound of the precision
+    (Clopper and Pearson 1934, as Geifman and El-Yaniv 2017 use it) reaches the target. So in at
+    least 90% of validation sets, the precision on new images is the target or more.
+
+    The strictest threshold answers one image in eight, and as many as can pass at all: of fewer, a
+    single wrong label would decide (tests/test_simulations.py has what other choices give).
+
+    Args:
+        confidences: `(images,)`, probability of the best class.
+        right: `(images,)`, whether it is the right one.
+        target: Wanted precision, 0..1.
+        units: `(images,)`, what each image belongs to; they count as fewer effective images.
+    """
+    if not len(right):
         return None
-    lowest = enough[-1]
-    if (
-        lowest == len(thresholds) - 1
-    ):  # every answer may be given: no reason to refuse less sure ones
+    effect = design_effect(right, units)
+    thresholds, coverage, precision = coverage_curve(confidences, right)
+    answered = np.round(coverage * len(right))
+    passed = _lower_bound(answered / effect, precision) >= target
+    tested = np.flatnonzero(answered >= max(_fewest(target) * effect, len(right) / _FIRST))
+    if not len(tested) or not passed[tested[0]]:
+        return None
+    failed = tested[~passed[tested]]
+    lowest = failed[0] - 1 if len(failed) else len(thresholds) - 1
+    if lowest == len(thresholds) - 1:  # every answer may be given: no reason to refuse any
         return 0.0
-    # Halfway to the first answer that is too unsure, so that rounding does not decide.
+    # Halfway to the first answer that is not confident enough, so that rounding does not decide.
     return float(f"{(thresholds[lowest] + thresholds[lowest + 1]) / 2:.6g}")
+
+
+def _lower_bound(images: Array | float, share: Array | float) -> Array:
+    """Return the exact lower bound of proportions, of numbers of images that may be broken."""
+    right = np.maximum(images * share, 1e-9)
+    bound: Array = beta.ppf(1 - CONFIDENCE, right, np.maximum(images - right, 0) + 1)
+    return bound
+
+
+def _fewest(target: float) -> int:
+    """Return how many answers, all right, show that a precision is the target or more."""
+    if not 0 < target < 1:
+        return 1
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(target))
+
+
+def images_needed(
+    confidences: Array, right: Array, target: float, units: Sequence[str] | Array
+) -> int | None:
+    """Return how many images a threshold would need, if more were answered like these.
+
+    Args:
+        confidences: As for `confidence_threshold`, which found none, and the following.
+        right: Whether the answers are right.
+        target: Wanted precision.
+        units: What each image belongs to.
+
+    Returns:
+        None where even the most confident answers are not right often enough.
+    """
+    effect = design_effect(right, units)
+    _, coverage, precision = coverage_curve(confidences, right)
+    if not len(right):
+        return None
+    first = int(np.argmax(coverage >= 1 / _FIRST))
+    for images in np.geomspace(len(right), _MOST_NEEDED, 200):
+        # Of that many, the strictest threshold that is tested.
+        enough = np.flatnonzero(coverage * images / effect >= _fewest(target))
+        at = max(first, int(enough[0])) if len(enough) else first
+        if len(enough) and _lower_bound(coverage[at] * images / effect, precision[at]) >= target:
+            return math.ceil(float(images))
+    return None
 
 
 def distance_threshold(distances: Array) -> float:
@@ -164,22 +243,37 @@ def distance_threshold(distances: Array) -> float:
 
 
 def calibration_line(calibration: Calibration) -> str:
-    """Say what the calibration changed."""
-    after = calibration.error_after
-    errors = f"calibration error {calibration.error_before:.3f}"
-    if after is not None:
-        errors += f", now {after:.3f} (by cross-validation)"
-    return f"temperature {calibration.temperature:.3g}, {errors}"
+    """Describe what the calibration changed."""
+    before, after = calibration.error_before, calibration.error_after
+    if after is None:
+        return f"temperature 1, ECE {before:.3f}; too few images to fit a temperature"
+    errors = f"ECE {before:.3f} -> {after:.3f} (cross-validated)"
+    if calibration.temperature == calibration.fitted:
+        return f"temperature {calibration.temperature:.3g}, {errors}"
+    if after > before:
+        return f"temperature 1, because {calibration.fitted:.3g} would make it worse: {errors}"
+    return (
+        f"temperature 1, because {calibration.fitted:.3g} would not lower the log loss "
+        f"(cross-validated); ECE {before:.3f}"
+    )
 
 
 def unknown_line(calibration: Calibration) -> str:
-    """Say what `--unknown auto` would do on val."""
-    wanted = f"{100 * calibration.unknown.target_precision:g} %"
-    if calibration.precision is None:
-        return f"no threshold makes {wanted} of the answers right: --unknown auto gives none"
+    """Describe what `--unknown auto` would do on validation images, and what is guaranteed."""
+    rule = calibration.unknown
+    target = f"{100 * rule.target_precision:g}%"
+    share = f"with --unknown auto, {calibration.coverage:.1%} of validation images get an answer"
+    if rule.confidence is None:
+        needed = calibration.needed
+        more = f"about {needed:,} would" if needed else "even the most confident are not"
+        return (
+            f"{calibration.images:,} validation images do not show that any answers are {target} "
+            f"correct on new images ({CONFIDENCE:.0%} confidence; {more}): --unknown auto only "
+            "refuses images unlike the training images"
+        )
     return (
-        f"--unknown auto answers {100 * calibration.coverage:.1f} % of val, of these "
-        f"{100 * calibration.precision:.1f} % right (wanted: {wanted})"
+        f"{share}; of such answers on new images, at least {target} are "
+        f"correct ({CONFIDENCE:.0%} confidence)"
     )
 
 
@@ -187,6 +281,7 @@ def calibrate(
     *,
     logits: Array,
     labels: Array,
+    units: Array,
     features: Array,
     train_features: Array,
     train_labels: Array,
@@ -198,40 +293,55 @@ def calibrate(
     Args:
         logits: `(images, classes)` of val.
         labels: `(images,)` of val.
+        units: `(images,)` of val, what each image belongs to.
         features: `(images, 2048)` of val.
-        train_features: `(pictures, 2048)`.
-        train_labels: `(pictures,)`.
-        target_precision: Wanted part of right answers, 0..1.
+        train_features: `(images, 2048)`.
+        train_labels: `(images,)`.
+        target_precision: Wanted share of correct answers, 0..1.
         seed: Of the folds that the error after calibration is measured with.
     """
-    temperature = fit_temperature(logits, labels)
+    fitted, after = fit_temperature(logits, labels), _on_other_units(logits, labels, units, seed)
+    before = softmax(logits, axis=1)
+    temperature = fitted if after is not None and _helps(before, after, labels) else 1.0
     probabilities = softmax(logits / temperature, axis=1)
     confidences, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    threshold = confidence_threshold(confidences, right, target_precision)
     reference = remember(train_features, train_labels)
     distances = reference.distances(features)
+    near = distances <= distance_threshold(distances)  # the others get no answer anyway
+    alike = (confidences[near], right[near], target_precision, units[near])
+    threshold = confidence_threshold(*alike)
     rule = UnknownRule(target_precision, threshold, distance_threshold(distances), reference)
-    answered = (confidences >= (math.inf if threshold is None else threshold)) & (
-        distances <= rule.distance
-    )
+    answered = near & (confidences >= (threshold or 0.0))
     return Calibration(
         images=len(labels),
+        fitted=fitted,
         temperature=temperature,
-        error_before=calibration_error(softmax(logits, axis=1), labels),
-        error_after=_error_on_others(logits, labels, seed),
+        error_before=calibration_error(before, labels),
+        error_after=None if after is None else calibration_error(after, labels),
         unknown=rule,
         coverage=float(answered.mean()),
         precision=float(right[answered].mean()) if answered.any() else None,
+        needed=images_needed(*alike) if threshold is None else None,
     )
 
 
-def _error_on_others(logits: Array, labels: Array, seed: int) -> float | None:
-    """Measure each image with the temperature that the others ask for."""
-    if len(labels) < 2:
+def _on_other_units(logits: Array, labels: Array, units: Array, seed: int) -> Array | None:
+    """Return each image's probabilities with the temperature that the other units ask for."""
+    folds = unit_folds(units, folds=_FOLDS, seed=seed)
+    if not folds:
         return None
     probabilities = np.zeros(logits.shape)
-    folds = KFold(min(_FOLDS, len(labels)), shuffle=True, random_state=seed % 2**32)
-    for fitted, measured in folds.split(logits):
+    for fitted, measured in folds:
         temperature = fit_temperature(logits[fitted], labels[fitted])
         probabilities[measured] = softmax(logits[measured] / temperature, axis=1)
-    return calibration_error(probabilities, labels)
+    return probabilities
+
+
+def _helps(before: Array, after: Array, labels: Array) -> bool:
+    """Tell whether probabilities are better by log loss, and no worse by calibration error."""
+    rows = np.arange(len(labels))
+    losses = [-np.log(np.maximum(p[rows, labels], 1e-12)).mean() for p in (before, after)]
+    return bool(
+        losses[1] < losses[0]
+        and calibration_error(after, labels) <= calibration_error(before, labels)
+    )

@@ -1,16 +1,24 @@
 """Two runs on the same images: who is right where, and whether the difference could be chance."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
-from scipy.stats import binomtest, norm
+from scipy.cluster.hierarchy import DisjointSet
+from scipy.stats import norm
 
 from xception_cli.console import new_table, quoted, show
+from xception_cli.data.folds import number_units
 from xception_cli.errors import UsageError
-from xception_cli.evaluation.intervals import Interval, wilson_interval
+from xception_cli.evaluation.intervals import (
+    Interval,
+    count_units,
+    proportion_interval,
+)
 from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.rundir import RunDir
 
@@ -62,15 +70,20 @@ class Comparison:
         second: The run that is compared.
         name: The evaluation, `val` for instance.
         images: Matched ones.
+        groups: Units that these belong to, those of both runs joined.
         unmatched: Images that only one of them scored.
         first_correct: How many the first run has right.
+        first_interval: The 95% interval of its accuracy on them.
         second_correct: How many the second run has right.
+        second_interval: As for the first one.
         gained: Right in the second run only.
         lost: Right in the first run only.
         difference: Of the accuracies, second minus first, in -1..1.
-        difference_low: Lower end of its 95 % interval (Bonett and Price 2012).
+        difference_low: Lower end of its 95% interval (Bonett and Price 2012, of effective images).
         difference_high: Upper end.
-        p_value: Of McNemar's exact test (1947): how often chance alone makes so uneven a change.
+        p_value: Of the exact sign-flip permutation test over units: how often chance alone makes so
+            uneven a change. Where each image is a unit it is McNemar's exact test (1947).
+        p_corrected: The same, corrected for the number of runs that are compared (Holm 1979).
         classes: One for each class, in order.
         changed: Every image whose answer is another one.
     """
@@ -79,15 +92,19 @@ class Comparison:
     second: str
     name: str
     images: int
+    groups: int
     unmatched: int
     first_correct: int
+    first_interval: Interval
     second_correct: int
+    second_interval: Interval
     gained: int
     lost: int
     difference: float
     difference_low: float
     difference_high: float
     p_value: float
+    p_corrected: float
     classes: tuple[ClassChange, ...]
     changed: tuple[ImageChange, ...]
 
@@ -143,13 +160,22 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
     return _compare(first, second, name, other.classes, before, after)
 
 
-def _answers(scored: Scored) -> dict[tuple[str, str], tuple[str, str]]:
-    """Return `(path, predicted)` by `(digest, true class)`; of copies the first."""
-    answers: dict[tuple[str, str], tuple[str, str]] = {}
+class _Answer(NamedTuple):
+    path: str
+    predicted: str
+    unit: str
+
+
+_Answers = Mapping[tuple[str, str], _Answer]
+
+
+def _answers(scored: Scored) -> _Answers:
+    """Return the answers by `(digest, true class)`; of copies the first."""
+    answers: dict[tuple[str, str], _Answer] = {}
     for photo, guess in zip(scored.photos, scored.guesses, strict=True):
         if photo.digest:
             key = (photo.digest, scored.classes[photo.label])
-            answers.setdefault(key, (photo.path, scored.classes[guess]))
+            answers.setdefault(key, _Answer(photo.path, scored.classes[guess], photo.unit))
     return answers
 
 
@@ -158,42 +184,105 @@ def _compare(
     second: RunDir,
     name: str,
     classes: Sequence[str],
-    before: Mapping[tuple[str, str], tuple[str, str]],
-    after: Mapping[tuple[str, str], tuple[str, str]],
+    before: _Answers,
+    after: _Answers,
 ) -> Comparison:
     changed = []
     common = [key for key in after if key in before]
+    units = _joined_units([before[key].unit for key in common], [after[key].unit for key in common])
     right = {label: [0, 0, 0] for label in classes}  # images, first right, second right
     for key in common:
-        true, old, (path, new) = key[1], before[key][1], after[key]
+        true, old, (path, new, _) = key[1], before[key].predicted, after[key]
         for place, counts in enumerate((True, old == true, new == true)):
             right[true][place] += counts
         if old != new:
             change = "gained" if new == true else "lost" if old == true else "other"
             changed.append(ImageChange(path, true, old, new, change))
     gained, lost = (sum(i.change == change for i in changed) for change in ("gained", "lost"))
-    low, high = _difference_interval(gained, lost, len(common))
+    hits = [
+        np.array([answers[key].predicted == key[1] for key in common])
+        for answers in (before, after)
+    ]
+    signs = hits[1].astype(np.int64) - hits[0]
+    effect = _effect(signs, units)
+    low, high = _difference_interval(gained / effect, lost / effect, len(common) / effect)
+    p_value = sign_flip(np.bincount(units, signs).astype(np.int64))
     return Comparison(
         first=str(first.path),
         second=str(second.path),
         name=name,
         images=len(common),
+        groups=count_units(units),
         unmatched=len(before) + len(after) - 2 * len(common),
         first_correct=sum(counts[1] for counts in right.values()),
+        first_interval=proportion_interval(hits[0], units),
+        second_interval=proportion_interval(hits[1], units),
         second_correct=sum(counts[2] for counts in right.values()),
         gained=gained,
         lost=lost,
         difference=(gained - lost) / len(common),
         difference_low=low,
         difference_high=high,
-        p_value=float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+        p_value=p_value,
+        p_corrected=p_value,
         classes=tuple(ClassChange(label, *counts) for label, counts in right.items()),
         changed=tuple(changed),
     )
 
 
-def _difference_interval(gained: int, lost: int, images: int) -> Interval:
-    """Return the 95 % interval of Bonett and Price (2012) for paired proportions."""
+def _joined_units(first: Sequence[str], second: Sequence[str]) -> NDArray[np.int64]:
+    """Number units that are as large as either run makes them."""
+    joined = DisjointSet(range(len(first)))
+    seen: dict[tuple[int, str], int] = {}
+    for at, names in enumerate(zip(first, second, strict=True)):
+        for key in enumerate(names):
+            joined.merge(at, seen.setdefault(key, at))
+    return number_units([str(joined[at]) for at in range(len(first))])
+
+
+def sign_flip(differences: NDArray[np.int64]) -> float:
+    """Return the exact two-sided p-value of a sign-flip permutation test.
+
+    If two models are equally good, the difference that each unit makes is as likely its negative.
+    All combinations of signs are counted, by convolution.
+
+    Args:
+        differences: `(units,)`, images gained minus images lost in each.
+    """
+    sizes = np.abs(differences[differences != 0])
+    reach = int(sizes.sum())
+    chances = np.zeros(2 * reach + 1)  # of each sum, from -reach
+    chances[reach] = 1.0
+    for size in sizes:
+        chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2
+    observed = abs(int(differences.sum()))
+    sums = np.abs(np.arange(-reach, reach + 1))
+    return min(1.0, float(chances[sums >= observed].sum()))
+
+
+def correct_comparisons(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Correct the p-values of comparisons that are made together (Holm 1979)."""
+    order = sorted(range(len(comparisons)), key=lambda at: comparisons[at].p_value)
+    corrected, largest = list(comparisons), 0.0
+    for rank, at in enumerate(order):
+        scaled = (len(order) - rank) * comparisons[at].p_value
+        largest = max(largest, min(1.0, scaled))
+        corrected[at] = replace(comparisons[at], p_corrected=largest)
+    return corrected
+
+
+def _effect(signs: NDArray[np.int64], units: NDArray[np.int64]) -> float:
+    """Return the design effect of a mean of paired differences, at least 1."""
+    images, groups = len(signs), count_units(units)
+    if groups == images or not signs.any():
+        return 1.0
+    residuals = signs - signs.mean()
+    together = (np.bincount(units, residuals) ** 2).sum() * groups / max(1, groups - 1)
+    return max(1.0, float(together / (residuals**2).sum())) if residuals.any() else 1.0
+
+
+def _difference_interval(gained: float, lost: float, images: float) -> Interval:
+    """Return the 95% interval of Bonett and Price (2012) for paired proportions."""
     up, down = (gained + 1) / (images + 2), (lost + 1) / (images + 2)
     half = float(norm.ppf(0.975)) * sqrt((up + down - (up - down) ** 2) / (images + 2))
     return max(-1.0, up - down - half), min(1.0, up - down + half)
@@ -201,19 +290,18 @@ def _difference_interval(gained: int, lost: int, images: int) -> Interval:
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """Make the tables of the runs, of the classes that changed, and of the images that did."""
-    runs = new_table("run", ">right", ">accuracy", ">95 % interval")
-    for run, correct in (
-        (comparison.first, comparison.first_correct),
-        (comparison.second, comparison.second_correct),
+    runs = new_table("run", ">correct", ">accuracy", ">95% CI")
+    for run, correct, (low, high) in (
+        (comparison.first, comparison.first_correct, comparison.first_interval),
+        (comparison.second, comparison.second_correct, comparison.second_interval),
     ):
-        low, high = wilson_interval(correct, comparison.images)
-        part = 100 * correct / comparison.images
-        interval = f"{100 * low:.1f} to {100 * high:.1f} %"
-        runs.add_row(show(run), f"{correct} of {comparison.images}", f"{part:.1f} %", interval)
+        accuracy = f"{correct / comparison.images:.1%}"
+        ends = f"{100 * low:.1f}-{100 * high:.1f}%"
+        runs.add_row(show(run), f"{correct} of {comparison.images}", accuracy, ends)
     tables = [runs]
     different = [row for row in comparison.classes if row.first != row.second]
     if different:
-        classes = new_table("class", ">n", ">right, first", ">second", ">change")
+        classes = new_table("class", ">n", ">correct, first", ">second", ">change")
         for row in sorted(different, key=lambda row: row.second - row.first):
             change = f"{row.second - row.first:+d}"
             classes.add_row(show(row.name), str(row.n), str(row.first), str(row.second), change)
@@ -230,11 +318,15 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Say in one line what the difference is, and whether it could be chance."""
+    """Describe in one line the difference, and whether it could be chance."""
     low, high = 100 * comparison.difference_low, 100 * comparison.difference_high
-    chance = "hardly chance" if comparison.p_value < 0.05 else "could be chance"
+    chance = "hardly chance" if comparison.p_corrected < 0.05 else "could be chance"
+    grouped = comparison.groups < comparison.images
+    test = f"sign flips over {comparison.groups} groups," if grouped else "McNemar"
+    p = f"{test} p = {comparison.p_corrected:.2g}"
+    if comparison.p_corrected != comparison.p_value:
+        p += " (corrected for the number of comparisons)"
     return (
-        f"{100 * comparison.difference:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}), "
-        f"{comparison.gained} gained, {comparison.lost} lost; McNemar p = "
-        f"{comparison.p_value:.2g}: {chance}"
+        f"{100 * comparison.difference:+.1f} points (95% CI {low:+.1f} to {high:+.1f}), "
+        f"{comparison.gained} gained, {comparison.lost} lost; {p}: {chance}"
     )

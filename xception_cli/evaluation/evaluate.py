@@ -1,6 +1,6 @@
 """run_evaluation: how good a model is on a split of its run, or on another folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +10,11 @@ import torch
 from xception_cli.console import screen, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
+from xception_cli.evaluation.candidates import correct_report
 from xception_cli.evaluation.metrics import EvalFailure, EvalReport, contaminate, measure
 from xception_cli.evaluation.report import write_evaluation
 from xception_cli.evaluation.scored import Scored
-from xception_cli.evaluation.selection import folder_name, select_images
+from xception_cli.evaluation.selection import Selection, folder_name, select_images
 from xception_cli.model.bundle import Classifier
 from xception_cli.model.opening import open_classifier
 from xception_cli.predict import Outcome, classify
@@ -32,6 +33,7 @@ def run_evaluation(
     runtime: Runtime,
     workers: int,
     model: Path | None = None,
+    refine: Callable[[Selection], Selection] = lambda selection: selection,
 ) -> EvalReport:
     """Evaluate a run's model and write the files of the evaluation into the run.
 
@@ -46,6 +48,7 @@ def run_evaluation(
         workers: Processes that decode.
         model: Another file with this model, as `xception export` makes; its evaluation bears its
             name too.
+        refine: Sets more images aside, see `check.copies`.
 
     Returns:
         What was measured; `failures` lists the images that could not be scored.
@@ -63,6 +66,7 @@ def run_evaluation(
         split=split,
         ignore_extra_classes=ignore_extra_classes,
     )
+    chosen = refine(chosen)
     report, scored = evaluate_images(
         bundle,
         chosen.root,
@@ -73,6 +77,8 @@ def run_evaluation(
         data=chosen.data,
         trained_on=chosen.trained_on,
     )
+    if chosen.name == "val":
+        report = correct_report(run, report, scored)
     write_evaluation(run.evaluation(report.name), report, scored)
     return report
 
@@ -114,12 +120,10 @@ def evaluate_images(
     outcomes = compute_outcomes(bundle, root, every, workers=workers, batch_size=batch_size)
     judged, known = outcomes[: len(images)], outcomes[len(images) :]
     report, scored = report_outcomes(bundle, images, judged, name=name, note=note, data=data)
-    answers = [
-        int(outcome.logits.argmax()) == image.label
-        for image, outcome in zip(trained_on, known, strict=True)
-        if isinstance(outcome, Outcome)
-    ]
-    return contaminate(report, answers) if answers else report, scored
+    trained = _score(bundle, trained_on, known).sound()
+    if trained.photos:
+        report = contaminate(report, scored.sound(), trained)
+    return report, scored
 
 
 def compute_outcomes(
@@ -171,6 +175,7 @@ def report_outcomes(
     report = measure(
         sound.labels,
         sound.probabilities.astype(np.float64),
+        sound.units,
         bundle.classes,
         name=name,
         data=data,

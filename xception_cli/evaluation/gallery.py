@@ -99,7 +99,7 @@ def _read(path: Path, preprocessing: Preprocessing) -> Image.Image | None:
 def _card(scored: Scored, classes: Sequence[str], index: int, pictures: str) -> str:
     row, true = scored.probabilities[index], int(scored.labels[index])
     label = int(row.argmax())
-    said = f"{text(classes[label])} {100 * row[label]:.0f} %"
+    said = f"{text(classes[label])} {row[label]:.0%}"
     if label != true:
-        said += f", labelled {text(classes[true])} ({100 * row[true]:.0f} %)"
+        said += f", labelled {text(classes[true])} ({row[true]:.0%})"
     return figure(pictures, f"<b>{said}</b><br>{text(scored.photos[index].path)}")

@@ -1,13 +1,20 @@
-"""95 % intervals: Wilson's for proportions, the bootstrap for every other number."""
+"""95% intervals: Wilson's for proportions, the bootstrap for every other number.
 
-from collections.abc import Iterator
+Images of one unit are one piece of evidence. Proportions count effective images (the design effect
+of Rao and Scott 1992), and the bootstrap resamples units. Where each image is a unit, both are what
+they would be without units.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
+
+from xception_cli.data.folds import number_units
 
 Array = NDArray[Any]
 Interval = tuple[float, float]
@@ -23,6 +30,93 @@ def wilson_interval(successes: int, trials: int) -> Interval:
     """Return the 95 % Wilson score interval of a proportion (Wilson 1927); `trials` is over 0."""
     interval = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def count_units(units: Sequence[str] | Array) -> int:
+    """Count the units that images belong to."""
+    return len(np.unique(np.asarray(units)))
+
+
+def evidence(successes: int, images: int, groups: int) -> str:
+    """Describe what a proportion was measured on: `43 of 84 images, 14 groups`.
+
+    Args:
+        successes: Images that count.
+        images: All of them.
+        groups: Units that they belong to.
+    """
+    listed = f", {groups:,} group{'s' * (groups > 1)}" if groups < images else ""
+    return f"{successes:,} of {images:,} images{listed}"
+
+
+def interval_text(low: float, high: float) -> str:
+    """Write the interval of a proportion: `95% CI 84.6-96.1%`."""
+    return f"95% CI {100 * low:.1f}-{100 * high:.1f}%"
+
+
+def design_effect(hits: Array, units: Sequence[str] | Array) -> float:
+    """Return how many times the variance of a proportion is what it would be without units.
+
+    The variance of a ratio over units, relative to the binomial one (Rao and Scott 1992), at least
+    1. Two units of the mean size that weigh half, one all right and one all wrong, are added to the
+    estimate: without them a few units that are all right would seem to vary by nothing
+    (tests/test_simulations.py).
+
+    Args:
+        hits: `(images,)`, whether each counts.
+        units: `(images,)`.
+    """
+    numbers = number_units(units)
+    sizes = np.bincount(numbers).astype(float)
+    if len(sizes) == len(hits):
+        return 1.0
+    mean = sizes.mean()
+    successes = np.append(np.bincount(numbers, hits), [0, mean])
+    weights = np.append(np.ones(len(sizes)), [0.5, 0.5])
+    sizes = np.append(sizes, [mean, mean])
+    images, count = (weights * sizes).sum(), weights.sum()
+    share = (weights * successes).sum() / images
+    residuals = successes - share * sizes
+    variance = count / (count - 1) * (weights * residuals**2).sum() / images**2
+    return max(1.0, float(variance / (share * (1 - share) / images)))
+
+
+def proportion_interval(
+    hits: Array, units: Sequence[str] | Array, *, share: float | None = None
+) -> Interval:
+    """Return the 95% Wilson interval of a proportion whose images come in units.
+
+    Args:
+        hits: `(images,)`, whether each counts; at least one image.
+        units: `(images,)`, what each belongs to.
+        share: The proportion to put the interval around, if it is not that of the hits.
+    """
+    images, groups = len(hits), count_units(units)
+    share = float(hits.mean()) if share is None else share
+    # Few units do not say exactly how much they vary.
+    z = None if groups == images else float(t.ppf(0.975, max(1, groups - 1)))
+    return scaled_interval(share, images, design_effect(hits, units), z=z)
+
+
+def scaled_interval(
+    share: float, images: int, effect: float, *, z: float | None = None
+) -> Interval:
+    """Return the 95% Wilson interval of a proportion with a known design effect.
+
+    Args:
+        share: The proportion.
+        images: It was measured on.
+        effect: See `design_effect`; 1 gives `wilson_interval`.
+        z: Half width in standard deviations; None for the normal one.
+    """
+    successes = share * images
+    if effect == 1 and z is None and abs(successes - round(successes)) < 1e-6:
+        return wilson_interval(round(successes), images)
+    z, effective = float(norm.ppf(0.975)) if z is None else z, images / effect
+    centre = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    spread = share * (1 - share) / effective + z**2 / (4 * effective**2)
+    half = z / (1 + z**2 / effective) * float(np.sqrt(spread))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def percentile_interval(draws: Array) -> Interval | None:
@@ -95,13 +189,16 @@ class Tallies:
         return _divide(both, np.sqrt(spreads[0] * spreads[1]))
 
 
-def tally(labels: Array, guesses: Array, losses: Array, class_count: int) -> Tallies:
-    """Draw as many images as there are, with replacement, many times, and count.
+def tally(
+    labels: Array, guesses: Array, losses: Array, units: Sequence[str] | Array, class_count: int
+) -> Tallies:
+    """Draw as many units as there are, with replacement, many times, and count their images.
 
     Args:
         labels: `(images,)`, true classes.
         guesses: `(images,)`, guessed classes.
         losses: `(images,)`, what each adds to the log loss.
+        units: `(images,)`, what each belongs to.
         class_count: Number of classes.
     """
     right, true, guessed = (
@@ -109,18 +206,21 @@ def tally(labels: Array, guesses: Array, losses: Array, class_count: int) -> Tal
         for columns, keep in ((labels, labels == guesses), (labels, None), (guesses, None))
     )
     parts = [
-        (w @ right, w @ true, w @ guessed, w @ losses / len(labels))
-        for w in _weights(len(labels), RESAMPLES)
+        (w @ right, w @ true, w @ guessed, w @ losses / w.sum(axis=1))
+        for w in unit_weights(units, RESAMPLES)
     ]
     return Tallies(*(np.concatenate(column).astype(float) for column in zip(*parts, strict=True)))
 
 
-def average_precision_draws(labels: Array, probabilities: Array) -> Array:
-    """Compute the average precision of each class in many resamples of the images.
+def average_precision_draws(
+    labels: Array, probabilities: Array, units: Sequence[str] | Array
+) -> Array:
+    """Compute the average precision of each class in many resamples of the units.
 
     Args:
         labels: `(images,)`, true classes.
         probabilities: `(images, classes)`.
+        units: `(images,)`, what each belongs to.
 
     Returns:
         `(resamples, classes)`; nan for a class without images. There are fewer resamples where
@@ -130,7 +230,7 @@ def average_precision_draws(labels: Array, probabilities: Array) -> Array:
     if resamples < _FEWEST_RESAMPLES:
         return np.full((0, probabilities.shape[1]), np.nan)
     parts = []
-    for weights in _weights(len(labels), resamples):
+    for weights in unit_weights(units, resamples):
         columns = [
             _average_precision(weights, labels == label, scores)
             for label, scores in enumerate(probabilities.T)
@@ -150,14 +250,17 @@ def _average_precision(weights: Array, of_class: Array, scores: Array) -> Array:
     return _divide(np.nansum(steps * precision, axis=1), found[:, -1])
 
 
-def _weights(images: int, resamples: int) -> Iterator[Array]:
-    """Draw how often each image is in each resample, `(some resamples, images)` at a time."""
+def unit_weights(units: Sequence[str] | Array, resamples: int) -> Iterator[Array]:
+    """Draw how often each unit is in each resample, `(some resamples, images)` at a time."""
+    numbers = number_units(units)
+    count = int(numbers.max()) + 1
     generator = np.random.default_rng(_SEED)
-    size = max(1, _CHUNK // images)
+    size = max(1, _CHUNK // len(numbers))
     for start in range(0, resamples, size):
-        yield generator.multinomial(
-            images, np.full(images, 1 / images), size=min(size, resamples - start)
+        drawn = generator.multinomial(
+            count, np.full(count, 1 / count), size=min(size, resamples - start)
         )
+        yield drawn[:, numbers]
 
 
 def _one_hot(columns: Array, keep: Array | None, class_count: int) -> Any:

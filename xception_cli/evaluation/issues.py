@@ -1,4 +1,4 @@
-"""The report's doubts about the data: labels that are likely wrong, and pictures that are twice."""
+"""What the report shows of the data check: suspect labels, and images that are there twice."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,27 +12,27 @@ Row = Mapping[str, str]
 
 
 def draw_issues(rows: Sequence[Row], root: Path) -> str:
-    """Draw what the data check of a run doubts, the worst first, and count the rest.
+    """Draw what the data check of a run found, the worst first, and count the rest.
 
     Args:
         rows: Of the run's issues.csv.
         root: The data folder; a photo that is gone leaves a gap.
 
     Returns:
-        HTML; empty if nothing is in doubt.
+        HTML; empty if there is nothing.
     """
     pairs = {
         "The same picture in two classes": _pairs(rows, root, CONFLICTING),
         "The same picture in two splits": _pairs(rows, root, LEAK),
         "The same picture twice in a class": _pairs(rows, root, DUPLICATE, NEAR),
     }
-    parts = [_group("Labels in doubt", "cards", *_singles(rows, root))]
+    parts = [_group("Suspect labels", "cards", *_singles(rows, root))]
     parts += [_group(title, "cards wide", *found) for title, found in pairs.items()]
     return "".join(parts)
 
 
 def _singles(rows: Iterable[Row], root: Path) -> tuple[list[str], int]:
-    found = [row for row in rows if row.get("problem") == DOUBTFUL]  # the most doubtful first
+    found = [row for row in rows if row.get("problem") == DOUBTFUL]  # the most suspect first
     shown = found[:_LABELS]
     return [_card(row, photo(root / row["path"], row["path"])) for row in shown], len(found)
 

@@ -21,10 +21,12 @@ from xception_cli.evaluation.intervals import (
     Interval,
     Tallies,
     average_precision_draws,
+    count_units,
     percentile_interval,
+    proportion_interval,
     tally,
-    wilson_interval,
 )
+from xception_cli.evaluation.scored import Scored
 from xception_cli.files import utf8
 
 TOP = 5  # images whose class is among this many best guesses; the field's habit
@@ -35,8 +37,8 @@ _PAIRS = 20  # most confused pairs that are listed; the confusion matrix has the
 class ClassMetrics:
     """How one class fared; what cannot be measured is None.
 
-    `_low` and `_high` are the ends of the 95 % interval: Wilson's, of f1 and average precision the
-    bootstrap's.
+    `_low` and `_high` are the ends of the 95% interval: Wilson's, of f1 and average precision the
+    bootstrap's, see `intervals`.
 
     Attributes:
         name: The class.
@@ -107,17 +109,36 @@ class Contaminated:
     """What accuracy would be together with images that the model was trained on.
 
     Attributes:
-        trained_on: How many of the images it was trained on; they count nowhere else.
+        trained_on: How many images it was trained on, or near-copies of; they count nowhere else.
         images: With these.
+        groups: Units that these belong to.
         correct: How many of all were recognised.
         accuracy: Part of them.
-        accuracy_low: Lower end of its 95 % Wilson interval.
+        accuracy_low: Lower end of its 95% interval.
         accuracy_high: Upper end.
     """
 
     trained_on: int
     images: int
+    groups: int
     correct: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Validation accuracy, corrected for having selected the model by it.
+
+    Attributes:
+        candidates: How many models the selection was among.
+        accuracy: What the selected model is expected to have on new images.
+        accuracy_low: Lower end of its 95% interval.
+        accuracy_high: Upper end.
+    """
+
+    candidates: int
     accuracy: float
     accuracy_low: float
     accuracy_high: float
@@ -131,9 +152,10 @@ class EvalReport:
         name: The split, or the name of the folder.
         data: The data folder as it was given; never an absolute path.
         images: Images that were scored.
+        groups: Units that these belong to; as many as images where none has company.
         correct: How many of them were recognised.
         accuracy: Part of them (top-1).
-        accuracy_low: Lower end of its 95 % Wilson interval.
+        accuracy_low: Lower end of its 95% interval.
         accuracy_high: Upper end.
         top_k: k of `top_k_accuracy`: 5, or the number of classes if that is less.
         top_k_accuracy: Part whose class is among the k best guesses; None where every class is.
@@ -148,7 +170,8 @@ class EvalReport:
             probability and how often it is right.
         answered: Images that `predict --unknown auto` would answer; None if the model has no rule.
         answered_correct: How many of these answers are right.
-        intervals: 95 % intervals of the numbers above by their names; None where resampling says
+        intervals: 95% intervals of the numbers above by their names (of `answered` as a share of
+            the images, of `answered_correct` as a share of the answers); None where resampling says
             nothing, for instance when every image is right.
         per_class: One for each class of the model, in its order.
         confusion: Counts by true class (row) and predicted class (column).
@@ -157,11 +180,13 @@ class EvalReport:
         note: What the reader must know about these numbers.
         contaminated: What they would be with the images that the model was trained on; None if
             there are none.
+        corrected: The accuracy where these images selected the model; None where they did not.
     """
 
     name: str
     data: str
     images: int
+    groups: int
     correct: int
     accuracy: float
     accuracy_low: float
@@ -185,6 +210,12 @@ class EvalReport:
     failures: tuple[EvalFailure, ...] = ()
     note: str | None = None
     contaminated: Contaminated | None = None
+    corrected: Corrected | None = None
+
+    @property
+    def expected(self) -> float:
+        """Accuracy to expect on new images like these."""
+        return self.accuracy if self.corrected is None else self.corrected.accuracy
 
     def to_dict(self) -> dict[str, Any]:
         r"""Return plain data that JSON can hold; names that are not UTF-8 are written `\xNN`."""
@@ -203,22 +234,34 @@ class EvalReport:
         return data
 
 
-def contaminate(report: EvalReport, answers: Sequence[bool]) -> EvalReport:
+def join_notes(*notes: str | None) -> str | None:
+    """Join what a reader must know; None if that is nothing."""
+    return "; ".join(note for note in notes if note) or None
+
+
+def contaminate(report: EvalReport, others: Scored, trained_on: Scored) -> EvalReport:
     """Add to a report what accuracy would be together with images that the model was trained on.
 
     Args:
         report: Of the others.
-        answers: Whether each of these was recognised; those that cannot be decoded are left out.
+        others: These, as far as they were scored.
+        trained_on: Images that the model was trained on, as far as they were scored.
     """
-    images, correct = report.images + len(answers), report.correct + sum(answers)
-    low, high = wilson_interval(correct, images)
-    found = Contaminated(len(answers), images, correct, correct / images, low, high)
+    both = (others, trained_on)
+    hits = np.concatenate([scored.guesses == scored.labels for scored in both])
+    units = np.concatenate([scored.units for scored in both])
+    low, high = proportion_interval(hits, units)
+    found = Contaminated(
+        len(trained_on.photos), len(hits), count_units(units), int(hits.sum()),
+        float(hits.mean()), low, high,
+    )  # fmt: skip
     return replace(report, contaminated=found)
 
 
 def measure(
     labels: NDArray[np.int64],
     probabilities: NDArray[np.floating[Any]],
+    units: NDArray[np.str_],
     classes: Sequence[str],
     *,
     name: str,
@@ -232,6 +275,7 @@ def measure(
     Args:
         labels: `(images,)`, indices of the true classes; at least one.
         probabilities: `(images, classes)`; rows sum to 1.
+        units: `(images,)`, what each belongs to.
         classes: Names; two or more. A class without images has n = 0 and no numbers.
         name: See `EvalReport`, as for the following.
         data: The folder.
@@ -245,31 +289,38 @@ def measure(
     correct, k, every = int(hits[:, 0].sum()), min(TOP, len(classes)), np.arange(len(classes))
     # float32 rows sum to 1 within 1e-7; scikit-learn wants it closer.
     exact = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
-    tallies = tally(labels, guessed, _losses(labels, exact), len(classes))
-    ranked = average_precision_draws(labels, exact)
+    tallies = tally(labels, guessed, _losses(labels, exact), units, len(classes))
+    ranked = average_precision_draws(labels, exact, units)
     confusion = confusion_matrix(labels, guessed, labels=every)
-    per_class = _per_class(labels, guessed, exact, classes, tallies, ranked)
+    per_class = _per_class(labels, guessed, exact, units, classes, tallies, ranked)
     present = np.unique(labels)
-    accuracy_low, accuracy_high = wilson_interval(correct, len(labels))
-    in_top = int(hits[:, :k].any(axis=1).sum()) if k < len(classes) else None
+    accuracy_low, accuracy_high = proportion_interval(hits[:, 0], units)
+    in_top = hits[:, :k].any(axis=1) if k < len(classes) else None
     intervals = {
-        "top_k_accuracy": None if in_top is None else wilson_interval(in_top, len(labels)),
+        "top_k_accuracy": None if in_top is None else proportion_interval(in_top, units),
         "mean_average_precision": percentile_interval(ranked[:, present].mean(axis=1))
         if len(ranked)
         else None,
     }
     for statistic in _RESAMPLED:
         intervals[statistic] = percentile_interval(getattr(tallies, statistic))
+    if answered is not None:
+        intervals["answered"] = proportion_interval(answered, units)
+        some = hits[answered, 0]
+        intervals["answered_correct"] = (
+            proportion_interval(some, units[answered]) if len(some) else None
+        )
     return EvalReport(
         name=name,
         data=data,
         images=len(labels),
+        groups=count_units(units),
         correct=correct,
         accuracy=correct / len(labels),
         accuracy_low=accuracy_low,
         accuracy_high=accuracy_high,
         top_k=k,
-        top_k_accuracy=None if in_top is None else in_top / len(labels),
+        top_k_accuracy=None if in_top is None else int(in_top.sum()) / len(labels),
         macro_recall=_mean([row.recall for row in per_class]),
         macro_f1=_mean([row.f1 for row in per_class]),
         weighted_f1=float(f1_score(labels, guessed, average="weighted", zero_division=0)),
@@ -325,6 +376,7 @@ def _per_class(
     labels: NDArray[np.int64],
     guessed: NDArray[np.int64],
     exact: NDArray[np.float64],
+    units: NDArray[np.str_],
     classes: Sequence[str],
     tallies: Tallies,
     ranked: NDArray[np.float64],
@@ -334,22 +386,22 @@ def _per_class(
     )
     rows = []
     for label, name in enumerate(classes):
-        n, given = int(support[label]), int(np.sum(guessed == label))
+        true, given = labels == label, guessed == label
+        n = int(support[label])
         if n == 0:
             rows.append(ClassMetrics(name, 0))
             continue
-        recognised = int(np.sum((labels == label) & (guessed == label)))
         precision_low, precision_high = (
-            wilson_interval(recognised, given) if given else (None, None)
+            proportion_interval(true[given], units[given]) if given.any() else (None, None)
         )
-        recall_low, recall_high = wilson_interval(recognised, n)
+        recall_low, recall_high = proportion_interval(given[true], units[true])
         f1_low, f1_high = percentile_interval(tallies.f1[:, label]) or (None, None)
         average_low, average_high = percentile_interval(ranked[:, label]) or (None, None)
         rows.append(
             ClassMetrics(
                 name=name,
                 n=n,
-                precision=float(precision[label]) if given else None,
+                precision=float(precision[label]) if given.any() else None,
                 precision_low=precision_low,
                 precision_high=precision_high,
                 recall=float(recall[label]),
@@ -358,7 +410,7 @@ def _per_class(
                 f1=float(f1[label]),
                 f1_low=f1_low,
                 f1_high=f1_high,
-                average_precision=float(average_precision_score(labels == label, exact[:, label])),
+                average_precision=float(average_precision_score(true, exact[:, label])),
                 average_precision_low=average_low,
                 average_precision_high=average_high,
             )

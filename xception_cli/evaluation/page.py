@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from xception_cli.config import read_toml
-from xception_cli.console import quoted, show
+from xception_cli.console import quoted, show, typed
 from xception_cli.data.fixes import DOUBTFUL, read_issues
 from xception_cli.data.split import Split, read_split
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.calibration_plot import draw_calibration
 from xception_cli.evaluation.charts import confusion_order, draw_curves, draw_matrix, read_rows
 from xception_cli.evaluation.gallery import draw_cards, draw_inputs
-from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.evaluation.intervals import interval_text
 from xception_cli.evaluation.issues import draw_issues
 from xception_cli.evaluation.page_style import STYLE
 from xception_cli.evaluation.page_tables import (
@@ -38,6 +38,8 @@ from xception_cli.rundir import RunDir, read_json
 _MISTAKES, _UNSURE, _SEEN = 18, 12, 8  # pictures of the galleries
 _PAIRS = 5  # most confused ones, in words
 _FEW = 100  # images of an evaluation under which its interval is wide
+_GAINS = 3  # classes for which more images are asked
+_CONFIDENT = 0.9  # probability from which an answer is not among the least confident ones
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,13 @@ def _section(title: str, body: str, lead: str = "") -> str:
 
 def _first_screen(run: RunDir, data: _Run) -> str:
     report, probe = data.report, data.result.get("probe")
-    ends = (report["accuracy_low"], report["accuracy_high"])
+    figures = report.get("corrected") or report
+    ends = (figures["accuracy_low"], figures["accuracy_high"])
     largest = max(row["n"] for row in report["per_class"])
-    rows = [("this model", report["accuracy"], interval(ends))]
+    rows = [("this model", figures["accuracy"], interval(ends))]
     if probe and report["name"] == "val" and data.result["kept"] != "the linear probe":
         rows.append(("the linear probe, the baseline", probe["accuracy"], ""))
-    rows.append(("always saying the largest class", largest / report["images"], ""))
+    rows.append(("always predicting the largest class", largest / report["images"], ""))
     bars = "".join(
         f"<tr><th scope=row>{what}</th><td><span class=bar style="
         f'"width:{100 * part:.1f}%"></span></td><td class=n>{percent(part)}</td>'
@@ -123,50 +126,75 @@ def _first_screen(run: RunDir, data: _Run) -> str:
         for what, part, range_ in rows
     )
     todo = "".join(f"<li>{step}</li>\n" for step in _next_steps(run, data))
+    note = f"{text(report['note'])}. " if report["note"] else ""
     return (
-        f"<p class=big><b>{percent(report['accuracy'])}</b> of {report['images']} "
-        f"{report['name']} images are named right. On new images like them, expect between "
-        f"{100 * ends[0]:.1f} and {100 * ends[1]:.1f} % (95 % interval).</p>\n"
-        f"<p class=soft>{text(report['note'] or 'these images chose nothing')}. "
-        f"Kept: {text(data.result['kept'])}.</p>\n"
+        f"<p class=big><b>{percent(figures['accuracy'])}</b> is the accuracy to expect on new "
+        f"images like these ({interval_text(*ends)}, {_origin(report)}).</p>\n"
+        f"<p class=soft>{note}Kept: {text(data.result['kept'])}.</p>\n"
         f"<table class=headline>{bars}</table>\n<h2>What to do next</h2>\n<ol>{todo}</ol>\n"
     )
 
 
+def _origin(report: Mapping[str, Any]) -> str:
+    """Describe which images the first figure is from, and what was corrected."""
+    what = {"val": "validation", "test": "held-out test"}[report["name"]]
+    groups, corrected = report.get("groups", report["images"]), report.get("corrected")
+    counted = f"from {report['images']:,} {what} images"
+    if groups < report["images"]:
+        counted += f" in {groups:,} groups"
+    if corrected:
+        counted += f", corrected for selecting the best of {corrected['candidates']} models on them"
+    return counted
+
+
 def _next_steps(run: RunDir, data: _Run) -> list[str]:
-    report, steps = data.report, []
+    report, steps, place = data.report, [], quoted(typed(data.root))
     if report["confused"]:
         pair = report["confused"][0]
         total = round(pair["n"] / pair["part"])
         steps.append(
-            f"Look at the mistakes below: {text(pair['true'])} is taken for "
-            f"{text(pair['predicted'])} most often ({pair['n']} of {total}). A wrong label is "
-            "found there first; else these two need more photos."
+            f"Look at the mistakes below, wrong labels first: {text(pair['true'])} is confused "
+            f"with {text(pair['predicted'])} most often ({pair['n']} of {total})."
         )
+    if weak := _weakest(report):
+        steps.append(weak)
     doubtful = sum(row.get("problem") == DOUBTFUL for row in data.issues or ())
     if doubtful:
-        command = f"xception train --data {quoted(report['data'])} --fixes {quoted(run.issues)}"
+        command = f"xception train --data {place} --fixes {quoted(run.issues)}"
         steps.append(
-            f"{doubtful} of {len(data.split.images)} labels are in doubt: look at the pictures "
-            f"below, write what is to be done into issues.csv, then <code>{text(command)}</code>."
+            f"{doubtful} of {len(data.split.images)} labels are suspect: check the images below, "
+            "edit the column <code>action</code> of issues.csv, then "
+            f"<code>{text(command)}</code>."
         )
     if report["images"] < _FEW:
         steps.append(
             f"{report['images']} images are few to judge by: hold out more "
             "(<code>--val-fraction</code>), or <code>xception eval --data DIR</code> with new ones."
         )
-    small = min(data.split.counts("train"))
-    if small < 30:
-        name = data.split.classes[data.split.counts("train").index(small)]
-        photos = "1 training photo" if small == 1 else f"{small} training photos"
-        steps.append(f"{text(name)} has only {photos}: add some.")
-    steps.append(
-        f"<code>xception check {text(data.report['data'])}</code> looks for copies and oddities."
-    )
+    if gains := data.result.get("gains", [])[:_GAINS]:
+        names = (f"{text(g['name'])} ({g['half']:.0%} to {g['whole']:.0%})" for g in gains)
+        steps.append(
+            f"More images of these classes are likely to help: {', '.join(names)}. In brackets: "
+            "cross-validated recall of the linear probe with half of the training images and with "
+            "all of them."
+        )
+    steps.append(f"<code>xception check {text(place)}</code> finds copies and unusual images.")
     steps.append(
         f"<code>xception predict PHOTO.jpg --run {text(quoted(run.path))}</code> uses the model."
     )
     return steps
+
+
+def _weakest(report: Mapping[str, Any]) -> str:
+    """Name the class of the lowest recall, if it is clearly lower than accuracy; else empty."""
+    known = [row for row in report["per_class"] if row["n"]]
+    low = min(known, key=lambda row: row["recall"])
+    if low["recall_high"] >= report["accuracy"]:
+        return ""
+    return (
+        f"{text(low['name'])} has the lowest recall: {percent(low['recall'])} "
+        f"({interval_text(low['recall_low'], low['recall_high'])})."
+    )
 
 
 def _curves(run: RunDir, data: _Run) -> str:
@@ -200,11 +228,11 @@ def _confusions(data: _Run) -> str:
         for pair in data.report["confused"][:_PAIRS]
     )
     lead = (
-        "Rows are what the images show, columns what they were named. Blue is recognised, orange "
-        f"is confused. Hover a cell for its figures. Most often: {said or 'nothing is confused'}."
+        "Rows are true classes, columns predicted ones. Blue is correct, orange is confused. Hover "
+        f"over a cell for its figures. Most often: {said or 'nothing is confused'}."
     )
     body = f"<fieldset>{''.join([*inputs, *matrices])}</fieldset>"
-    return _section("What is taken for what", body, lead)
+    return _section("Confusion matrix", body, lead)
 
 
 def _galleries(data: _Run, bundle: ModelBundle) -> list[str]:
@@ -212,17 +240,22 @@ def _galleries(data: _Run, bundle: ModelBundle) -> list[str]:
     best = scored.probabilities.max(axis=1)
     wrong, right = (np.flatnonzero((guesses == scored.labels) == value) for value in (False, True))
     mistakes = wrong[np.argsort(-best[wrong], kind="stable")][:_MISTAKES]
+    right = right[best[right] < _CONFIDENT]
     unsure = right[np.argsort(best[right], kind="stable")][:_UNSURE]
     cards = draw_cards(scored, data.root, bundle, [*mistakes.tolist(), *unsure.tolist()])
-    heat = "Beside each photo: brighter is what the answer rests on (Grad-CAM)."
+    heat = "With each image: bright areas contributed most to the answer (Grad-CAM)."
     parts = []
     for title, shown, lead in (
         (
-            "The worst mistakes",
+            "The most confident mistakes",
             cards[: len(mistakes)],
-            "The surest ones: a wrong label would be here.",
+            "A wrong label would be among these.",
         ),
-        ("Right, but least sure", cards[len(mistakes) :], "More photos like these help most."),
+        (
+            "Correct, but least confident",
+            cards[len(mistakes) :],
+            f"The lowest probabilities of correct answers, all under {_CONFIDENT:.0%}.",
+        ),
     ):
         body = (
             f'<div class="cards wide">{"".join(shown)}</div>' if shown else "<p>There are none.</p>"
@@ -246,7 +279,8 @@ def _inputs(data: _Run, bundle: ModelBundle) -> str:
 
 
 def _calibration(data: _Run) -> str:
-    picture = draw_calibration(data.scored.probabilities, data.scored.labels)
+    scored = data.scored
+    picture = draw_calibration(scored.probabilities, scored.labels, scored.units)
     image = (
         f'<img class=plot src="data:image/png;base64,{b64encode(picture).decode()}" '
         'alt="Reliability diagram, and precision over coverage">'
@@ -254,18 +288,26 @@ def _calibration(data: _Run) -> str:
     found, lead = data.result.get("calibration"), ""
     if found:
         lead = (
-            f"Temperature {found['temperature']:.3g}, fitted on val. Calibration error on these "
-            f"images: {data.report['calibration_error']:.3f}."
+            f"Temperature {found['temperature']:.3g}, from validation images. Calibration error "
+            f"(ECE) on these images: {data.report['calibration_error']:.3f}."
         )
     if data.report["answered"]:
         answered, images = data.report["answered"], data.report["images"]
         right = data.report["answered_correct"]
         lead += (
-            f" With <code>--unknown auto</code> it answers {answered} of {images}; of these "
-            f"{right} are right, {percent(right / answered)} "
-            f"({interval(wilson_interval(right, answered))})."
+            f" With <code>--unknown auto</code>, {answered} of {images} images get an answer; "
+            f"{right} of these are correct, {percent(right / answered)}."
         )
-    return _section("How sure it is", scrolling("Calibration", image), lead)
+    if found and "precision_confidence" in found:
+        target = f"{100 * found['target_precision']:g}%"
+        sure = f"{found['precision_confidence']:.0%} confidence"
+        lead += (
+            f" Validation images do not show a threshold for {target} ({sure}): only images unlike "
+            "the training images are refused."
+            if found["confidence"] is None
+            else f" On new images like these, at least {target} are ({sure})."
+        )
+    return _section("Confidence", scrolling("Calibration", image), lead)
 
 
 def _doubts(data: _Run) -> str:
@@ -274,7 +316,8 @@ def _doubts(data: _Run) -> str:
         return _section(title, "<p>issues.csv of this run cannot be read.</p>\n")
     body = draw_issues(data.issues, data.root)
     lead = (
-        "What the data check doubts; a person has to look. Write <code>exclude</code> or "
+        "Candidates for a check by eye: correct but unusual images are listed too. Write "
+        "<code>exclude</code> or "
         "<code>relabel</code> into the column <code>action</code> of issues.csv in this run's "
         "folder, and give it to <code>xception train --fixes</code>."
     )

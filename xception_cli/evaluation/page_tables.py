@@ -10,7 +10,7 @@ from xception_cli.html import columns, scrolling, text
 
 def percent(part: float | None) -> str:
     """Write a part of 1; what could not be measured is n/a."""
-    return "n/a" if part is None else f"{100 * part:.1f} %"
+    return "n/a" if part is None else f"{100 * part:.1f}%"
 
 
 def interval(ends: Sequence[float | None] | None, *, in_percent: bool = True) -> str:
@@ -18,7 +18,7 @@ def interval(ends: Sequence[float | None] | None, *, in_percent: bool = True) ->
     low, high = ends or (None, None)
     if low is None or high is None:
         return "n/a"
-    return f"{100 * low:.1f} to {100 * high:.1f} %" if in_percent else f"{low:.3f} to {high:.3f}"
+    return f"{100 * low:.1f}-{100 * high:.1f}%" if in_percent else f"{low:.3f}-{high:.3f}"
 
 
 def class_table(report: Mapping[str, Any]) -> str:
@@ -39,7 +39,7 @@ def class_table(report: Mapping[str, Any]) -> str:
             _plain(row["average_precision"]),
         )
         rows.append(_row(row["name"], cells))
-    titles = ("class", "n", "recall", "95 % interval", "precision", "95 % interval", "F1")
+    titles = ("class", "n", "recall", "95% CI", "precision", "95% CI", "F1")
     return _scrolling("Class by class", columns(*titles, "average precision"), rows)
 
 
@@ -53,7 +53,7 @@ def scores_table(report: Mapping[str, Any]) -> str:
             shown = percent(value) if in_percent else _plain(value)
             cells = (shown, interval(ends, in_percent=in_percent))
             rows.append(_row(title.format(k=report["top_k"]), cells))
-    titles = ("over all classes", "value", "95 % interval")
+    titles = ("over all classes", "value", "95% CI")
     return _scrolling("Over all classes", columns(*titles), rows)
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from xception_cli.console import new_table, show
 from xception_cli.errors import MachineError
 from xception_cli.evaluation.calibration_plot import coverage_csv, draw_calibration
-from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.evaluation.intervals import evidence, interval_text
 from xception_cli.evaluation.metrics import ClassMetrics, Contaminated, EvalReport
 from xception_cli.evaluation.scored import Scored, predictions_csv
 from xception_cli.files import to_csv, utf8, write_durably
@@ -44,12 +44,20 @@ _LEGEND = "blue recognised, orange confused; darker: a larger part of the true c
 
 
 def headline(report: EvalReport) -> str:
-    """Say the result in one line, with how far it can be trusted."""
-    return f"{show(report.name)}: {_accuracy(report)} ({_trust(report)})"
+    """Describe the result in one line, with how far it can be trusted."""
+    found = report.corrected
+    if found is None:
+        return f"{show(report.name)}: accuracy {_percent(report.accuracy)} ({_trust(report)})"
+    return (
+        f"{show(report.name)}: accuracy {_percent(found.accuracy)} "
+        f"({interval_text(found.accuracy_low, found.accuracy_high)}), corrected for selecting the "
+        f"best of {found.candidates} models (before: {_percent(report.accuracy)}, "
+        f"{_counted(report)})"
+    )
 
 
 def contaminated_line(report: EvalReport) -> str | None:
-    """Say what accuracy would be with the images that the model was trained on, if there are any.
+    """Describe what accuracy would be with the images that the model was trained on, if any.
 
     Returns:
         None if there are none.
@@ -58,35 +66,33 @@ def contaminated_line(report: EvalReport) -> str | None:
     if found is None:
         return None
     return (
-        f"with the {found.trained_on} images that it was trained on: {_accuracy(found)} "
-        f"({_trust(found)}); that says nothing of new ones"
+        f"with the {found.trained_on} images that it was trained on, or near-copies of them: "
+        f"accuracy {_percent(found.accuracy)} ({_trust(found)}); that shows nothing about new "
+        "images"
     )
-
-
-def _accuracy(report: EvalReport | Contaminated) -> str:
-    return f"accuracy {_percent(report.accuracy)}"
 
 
 def _trust(report: EvalReport | Contaminated) -> str:
-    return (
-        f"95 % interval {_interval(report.accuracy_low, report.accuracy_high)}, "
-        f"{report.correct} of {report.images} images"
-    )
+    return f"{interval_text(report.accuracy_low, report.accuracy_high)}, {_counted(report)}"
+
+
+def _counted(report: EvalReport | Contaminated) -> str:
+    return evidence(report.correct, report.images, report.groups)
 
 
 def _percent(part: float | None) -> str:
-    return NOT_MEASURED if part is None else f"{100 * part:.1f} %"
+    return NOT_MEASURED if part is None else f"{100 * part:.1f}%"
 
 
 def _interval(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return NOT_MEASURED
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
+    return f"{100 * low:.1f}-{100 * high:.1f}%"
 
 
 def report_table(report: EvalReport) -> Table:
     """Make the table of the classes: support, precision, recall with its interval, f1."""
-    table = new_table("class", ">n", ">precision", ">recall", ">95 % interval", ">f1")
+    table = new_table("class", ">n", ">precision", ">recall", ">95% CI", ">f1")
     for row in report.per_class:
         table.add_row(
             show(row.name),
@@ -101,7 +107,7 @@ def report_table(report: EvalReport) -> Table:
 
 def scores_table(report: EvalReport) -> Table:
     """Make the table of what was measured over all classes, each with its interval."""
-    table = new_table("over all classes", ">value", ">95 % interval")
+    table = new_table("over all classes", ">value", ">95% CI")
     table.add_row(
         "accuracy",
         _percent(report.accuracy),
@@ -121,21 +127,15 @@ def scores_table(report: EvalReport) -> Table:
 
 
 def answered_line(report: EvalReport) -> str | None:
-    """Say what `predict --unknown auto` would do; None if the model has no rule for it."""
+    """Describe what `predict --unknown auto` would do; None if the model has no rule for it."""
     if report.answered is None or report.answered_correct is None:
         return None
-    answered = _of(report.answered, report.images)
-    if not report.answered:
-        return f"--unknown auto answers {answered}"
-    return (
-        f"--unknown auto answers {answered}; right {_of(report.answered_correct, report.answered)}"
-    )
-
-
-def _of(part: int, whole: int) -> str:
-    return (
-        f"{part} of {whole}, {_percent(part / whole)} ({_interval(*wilson_interval(part, whole))})"
-    )
+    answered, right = report.answered, report.answered_correct
+    first = f"with --unknown auto, {answered} of {report.images} images get an answer"
+    if not answered:
+        return first
+    ends = interval_text(*(report.intervals["answered_correct"] or (0.0, 1.0)))
+    return f"{first}; {right} of these are correct, {_percent(right / answered)} ({ends})"
 
 
 def confused_line(report: EvalReport) -> str | None:
@@ -177,8 +177,8 @@ def write_evaluation(folder: Path, report: EvalReport, scored: Scored) -> None:
     write_durably(folder / "confusion.png", draw_confusion(report))
     sound = scored.sound()
     probabilities, labels = sound.probabilities.astype(np.float64), sound.labels
-    write_durably(folder / "coverage.csv", coverage_csv(probabilities, labels))
-    write_durably(folder / "calibration.png", draw_calibration(probabilities, labels))
+    write_durably(folder / "coverage.csv", coverage_csv(probabilities, labels, sound.units))
+    write_durably(folder / "calibration.png", draw_calibration(probabilities, labels, sound.units))
     write_json(folder / "metrics.json", report.to_dict())
 
 
@@ -209,7 +209,8 @@ def draw_confusion(report: EvalReport) -> bytes:
     if count <= _NUMBERED:
         _write_counts(axes, counts)
     _name_axes(axes, [row.name for row in report.per_class], side)
-    lines = [f"{show(report.name)}: {_accuracy(report)}", _trust(report), _LEGEND]
+    first = f"{show(report.name)}: accuracy {_percent(report.accuracy)}"
+    lines = [first, _trust(report), _LEGEND]
     # Lines of their own, which the tight box below makes room for at any number of classes.
     for at, line in enumerate(reversed(lines)):
         axes.annotate(

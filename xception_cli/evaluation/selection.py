@@ -17,7 +17,6 @@ from xception_cli.files import utf8
 from xception_cli.rundir import RunDir
 
 SPLITS = ("test", "val")  # what a model can be judged by, the better judge first
-VAL_NOTE = "val chose the model: expect a little less on new images"
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Selection:
         images: With their labels.
         note: What the reader of the numbers must know.
         trained_on: Further images, which the model was trained on: they say nothing of it.
+        is_new: Whether they are of another folder than the run's own.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Selection:
     images: Sequence[Photo]
     note: str | None = None
     trained_on: Sequence[Photo] = ()
+    is_new: bool = False
 
 
 def select_images(
@@ -136,8 +137,7 @@ def _select_own(recorded: Split, root: Path, given: Path, split: str) -> Selecti
         if problem is None and inspection.digest != image.digest:
             problem = "changed since the run was started"
         images.append(replace(image, path=path, digest=inspection.digest, problem=problem))
-    note = VAL_NOTE if split == "val" else None
-    return Selection(split, root, shown_folder(given), images, note)
+    return Selection(split, root, shown_folder(given), images)
 
 
 def _select_new(
@@ -172,7 +172,7 @@ def _select_new(
     choosers = sum(image.digest in chose for image in kept)
     if choosers:
         notes.append(
-            f"{choosers} of {len(kept)} images chose the model (val): expect a little less"
+            f"{choosers} of {len(kept)} images also selected the model (val): expect a little less"
         )
     return Selection(
         _name(root, part),
@@ -181,6 +181,7 @@ def _select_new(
         kept,
         "; ".join(notes) or None,
         [image for image in images if image.digest in trained_on],
+        is_new=True,
     )
 
 

@@ -11,10 +11,10 @@ import torch
 from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from xception_cli.console import screen
+from xception_cli.data.folds import number_units, unit_folds
 
 Array = np.ndarray[Any, Any]
 
@@ -32,28 +32,31 @@ class Probe:
         bias: `(classes,)`, float32.
         strength: Inverse regularisation, the best by cross-validated log loss.
         labels: `(n,)`, of the images it was fitted to.
+        units: `(n,)`, what each of them belongs to.
         held_out: `(n, classes)`, log-probabilities of each image by a probe that was fitted without
-            its fold, float32; nan for the images of a class that has only one.
-        folds: How many; 0 where there are too few images.
+            its fold, float32; nan for the images of a class that is a single unit.
+        folds: How many; 0 where there are too few units.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
     strength: float
     labels: Array
+    units: Array
     held_out: Array
     folds: int
 
     @property
-    def tested(self) -> int:
-        """Images that were left out once."""
-        return int((~np.isnan(self.held_out[:, 0])).sum())
+    def tested(self) -> Array:
+        """Whether each image was left out once, `(n,)`."""
+        tested: Array = ~np.isnan(self.held_out[:, 0])
+        return tested
 
     @property
-    def correct(self) -> int:
-        """Those of them that were recognised."""
-        tested = ~np.isnan(self.held_out[:, 0])
-        return int((self.held_out[tested].argmax(1) == self.labels[tested]).sum())
+    def hits(self) -> Array:
+        """Whether each image that was left out was classified correctly, `(tested,)`."""
+        hits: Array = self.held_out[self.tested].argmax(1) == self.labels[self.tested]
+        return hits
 
     def logits(self, features: Array) -> torch.Tensor:
         """Compute logits `(n, classes)` of pooled features `(n, 2048)`."""
@@ -63,6 +66,7 @@ class Probe:
 def fit_probe(
     features: Array,
     labels: Array,
+    units: Array,
     *,
     class_count: int,
     seed: int,
@@ -73,6 +77,7 @@ def fit_probe(
     Args:
         features: `(n, 2048)`, pooled, float32.
         labels: `(n,)`; every class has at least one image.
+        units: `(n,)`, what each image belongs to; folds keep units whole.
         class_count: Number of classes.
         seed: Of the folds.
         class_weights: `(classes,)`, of each class in the loss; None for equal ones.
@@ -81,7 +86,7 @@ def fit_probe(
     scaled, mean, basis = _standardize(features)
     # One thread: on problems this small BLAS threads cost more in waiting for each other.
     with threadpool_limits(1, user_api="blas"):
-        strength, held_out, folds = _search(scaled, labels, weights, class_count, seed)
+        strength, held_out, folds = _search(scaled, labels, units, weights, class_count, seed)
         weight, bias = _fit(scaled, labels, weights, strength, class_count)
     weight = weight @ basis if basis.ndim == 2 else weight * basis
     bias = bias - weight @ mean
@@ -90,23 +95,32 @@ def fit_probe(
         torch.from_numpy(bias.astype(np.float32)),
         strength,
         labels,
+        units,
         held_out,
         folds,
     )
 
 
 def cross_validate(
-    features: Array, labels: Array, *, class_count: int, seed: int, strength: float, fraction: float
+    features: Array,
+    labels: Array,
+    units: Array,
+    *,
+    class_count: int,
+    seed: int,
+    strength: float,
+    fraction: float,
 ) -> Array:
     """Return what probes say of left-out images when they see a part of the others only.
 
     Args:
         features: `(n, 2048)`, pooled, float32.
         labels: `(n,)`.
+        units: `(n,)`, what each image belongs to.
         class_count: Number of classes.
         seed: Of the folds and the parts; a larger part holds the smaller ones.
         strength: Inverse regularisation, see `Probe`.
-        fraction: Of each class's images, in 0..1.
+        fraction: Of each class's units, in 0..1.
 
     Returns:
         As `Probe.held_out`.
@@ -116,7 +130,14 @@ def cross_validate(
     held_out = np.empty((len(labels), class_count), np.float32)
     with threadpool_limits(1, user_api="blas"):
         found, _ = _cross_validate(
-            scaled, labels[order], np.ones(len(labels)), class_count, seed, (strength,), fraction
+            scaled,
+            labels[order],
+            units[order],
+            np.ones(len(labels)),
+            class_count,
+            seed,
+            (strength,),
+            fraction,
         )
     held_out[order] = found[strength]
     return held_out
@@ -139,13 +160,13 @@ def _standardize(features: Array) -> tuple[Array, Array, Array]:
 
 
 def _search(
-    features: Array, labels: Array, weights: Array, class_count: int, seed: int
+    features: Array, labels: Array, units: Array, weights: Array, class_count: int, seed: int
 ) -> tuple[float, Array, int]:
     """Return the strength of least log loss, what it says of left-out images, and the folds."""
     order = np.random.default_rng(seed).permutation(len(labels))
     some = order[:_LARGEST_SEARCH]
     found, folds = _cross_validate(
-        features[some], labels[some], weights[some], class_count, seed, _STRENGTHS
+        features[some], labels[some], units[some], weights[some], class_count, seed, _STRENGTHS
     )
     held_out = np.full((len(labels), class_count), np.nan, np.float32)
     if not folds:
@@ -159,7 +180,7 @@ def _search(
     best = min(_STRENGTHS, key=surprise)
     if len(some) < len(order):
         found, folds = _cross_validate(
-            features[order], labels[order], weights[order], class_count, seed, (best,)
+            features[order], labels[order], units[order], weights[order], class_count, seed, (best,)
         )
     held_out[order] = found[best]
     return best, held_out, folds
@@ -168,6 +189,7 @@ def _search(
 def _cross_validate(
     features: Array,
     labels: Array,
+    units: Array,
     weights: Array,
     class_count: int,
     seed: int,
@@ -176,40 +198,49 @@ def _cross_validate(
 ) -> tuple[dict[float, Array], int]:
     """Return log-probabilities `(n, classes)` of left-out images by strength, and the folds.
 
-    Each probe sees this fraction of the images that are not left out, class by class. A class of
-    one image cannot be tested: its rows are nan, and no other image is taken for it.
+    Each probe sees this fraction of the units that are not left out, class by class. A class that
+    is a single unit cannot be tested: its rows are nan, and no other image is taken for it.
     """
     held_out = {s: np.full((len(labels), class_count), np.nan, np.float32) for s in strengths}
-    counts = np.bincount(labels, minlength=class_count)
+    counts = units_of_classes(labels, units, class_count)
     tested = np.flatnonzero(counts[labels] > 1)
     present, numbered = np.unique(labels[tested], return_inverse=True)
     if len(present) < 2:
         return held_out, 0
     folds = int(min(_FOLDS, counts.max()))
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
-    with warnings.catch_warnings():
-        # A class of fewer images than folds: each of them is left out once all the same.
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        parts = list(splitter.split(tested, numbered))
-    with screen.bar("fitting the linear probe", folds * len(strengths), "fits") as bar:
+    parts = unit_folds(units[tested], folds=folds, seed=seed, labels=numbered)
+    with screen.bar("fitting the linear probe", len(parts) * len(strengths), "fits") as bar:
         for others, test in parts:
-            train = _first_of_each(numbered, others, fraction)
-            seen, left_out = tested[train], tested[test]
+            train = _first_of_each(numbered, units[tested], others, fraction)
+            known = np.unique(numbered[train])
+            # By chance, all units of a small class may be left out at once.
+            left_out = tested[test[np.isin(numbered[test], known)]]
             for strength in strengths:
-                weight, bias = _fit(
-                    features[seen], numbered[train], weights[seen], strength, len(present)
-                )
-                rows = np.full((len(test), class_count), -np.inf, np.float32)
-                rows[:, present] = log_softmax(features[left_out] @ weight.T + bias, axis=1)
-                held_out[strength][left_out] = rows
+                rows = np.full((len(left_out), class_count), -np.inf, np.float32)
+                if len(known) > 1:
+                    seen, targets = tested[train], np.searchsorted(known, numbered[train])
+                    fitted = _fit(features[seen], targets, weights[seen], strength, len(known))
+                    logits = features[left_out] @ fitted[0].T + fitted[1]
+                    rows[:, present[known]] = log_softmax(logits, axis=1)
+                    held_out[strength][left_out] = rows
                 bar.advance(1)
-    return held_out, folds
+    return held_out, len(parts)
 
 
-def _first_of_each(labels: Array, chosen: Array, fraction: float) -> Array:
-    """Return the first part of each class's images among the chosen, at least one of each."""
-    parts = [chosen[labels[chosen] == label] for label in np.unique(labels[chosen])]
-    return np.sort(np.concatenate([part[: math.ceil(fraction * len(part))] for part in parts]))
+def units_of_classes(labels: Array, units: Array, class_count: int) -> Array:
+    """Count the units that each class has images in, `(classes,)`."""
+    pairs = np.unique(np.stack([labels, number_units(units)], axis=1), axis=0)
+    return np.bincount(pairs[:, 0], minlength=class_count)
+
+
+def _first_of_each(labels: Array, units: Array, chosen: Array, fraction: float) -> Array:
+    """Return the images of the first part of each class's units, at least one of each."""
+    parts = []
+    for label in np.unique(labels[chosen]):
+        of_class = chosen[labels[chosen] == label]
+        numbers = number_units(units[of_class])
+        parts.append(of_class[numbers < math.ceil(fraction * (numbers.max() + 1))])
+    return np.sort(np.concatenate(parts))
 
 
 def _fit(

@@ -109,8 +109,8 @@ class Thresholds:
 
     Attributes:
         target_precision: Wanted part of right answers among those that are given.
-        confidence: Answers of a smaller probability are not given; None if no threshold reached
-            the wanted precision: then none is given.
+        confidence: Answers of a smaller probability are not given; None if val did not show a
+            threshold that reaches the wanted precision: then only the distance decides.
         distance: Pictures that are farther from the training photos get no answer.
     """
 
@@ -127,7 +127,7 @@ class Thresholds:
         """
         if self.measure(features) > self.distance:
             return UNLIKE
-        if self.confidence is None or probability < self.confidence:
+        if self.confidence is not None and probability < self.confidence:
             return UNSURE
         return None
 

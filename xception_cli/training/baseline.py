@@ -1,7 +1,7 @@
 """The frozen features and the linear probe on them: where fine-tuning starts."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,12 @@ from xception_cli.check.page import add_issues
 from xception_cli.console import say, show
 from xception_cli.data.fixes import DOUBTFUL
 from xception_cli.data.loading import Inputs, PictureInputs
-from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.evaluation.intervals import (
+    count_units,
+    evidence,
+    interval_text,
+    proportion_interval,
+)
 from xception_cli.model.features import FeatureInputs, compute_pooled, compute_store
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
 from xception_cli.model.probe import Probe, fit_probe
@@ -72,7 +77,7 @@ def prepare(job: Job, history: History) -> Training:
         if history.best_epoch < 0:  # a new run: its first epoch is the next one
             train_inputs.begin(0)  # workers decode while the probe is fitted
     with job.phase("probe"):
-        probe, scores = _fit_baseline(job, pooled)
+        probe, scores = _fit_baseline(job, pooled, is_new=history.best_epoch < 0)
     if history.best_epoch < 0:
         history.offer(0, scores, job.config.monitor)
         job.save_model(job.network.state_dict(), {"trained": "probe", "epoch": 0})
@@ -122,11 +127,14 @@ def _store_features(
     )
 
 
-def _fit_baseline(job: Job, pooled: Mapping[str, np.ndarray[Any, Any]]) -> tuple[Probe, Scores]:
+def _fit_baseline(
+    job: Job, pooled: Mapping[str, np.ndarray[Any, Any]], *, is_new: bool
+) -> tuple[Probe, Scores]:
     probe = job.runtime.processes.once(
         lambda: fit_probe(
             pooled["train"],
             job.labels("train").numpy(),
+            job.units("train"),
             class_count=len(job.split.classes),
             seed=job.config.seed,
             class_weights=None if job.class_weights is None else job.class_weights.numpy(),
@@ -143,18 +151,29 @@ def _fit_baseline(job: Job, pooled: Mapping[str, np.ndarray[Any, Any]]) -> tuple
     scores = validate(evaluator, [batch], job.split.counts("val"), job.top_k)
     say(f"probe     val: accuracy {scores.accuracy:.1%}")
     if probe.folds:
-        say(f"          train, {describe_cross_validation(probe)}")
+        say(f"          train, {describe_cross_validation(probe, job.split.classes)}")
     if job.leads:
+        if is_new:
+            job.keep_candidate(0, evaluator.state.metrics["answers"])
         _tell_doubtful(job, probe, pooled["val"])
     return probe, scores
 
 
-def describe_cross_validation(probe: Probe) -> str:
-    """Say how many left-out training images the probe had right."""
-    low, high = wilson_interval(probe.correct, probe.tested)
+def describe_cross_validation(probe: Probe, classes: Sequence[str]) -> str:
+    """Describe the share of left-out training images that the probe classified correctly.
+
+    Args:
+        probe: With folds.
+        classes: Names; those that are a single group, and so cannot be tested, are listed.
+    """
+    hits, units = probe.hits, probe.units[probe.tested]
+    ends = interval_text(*proportion_interval(hits, units))
+    missing = sorted(set(probe.labels.tolist()) - set(probe.labels[probe.tested].tolist()))
+    names = ", ".join(show(classes[label]) for label in missing)
+    untested = f"; not tested, because a single group: {names}" if missing else ""
     return (
-        f"by {probe.folds}-fold cross-validation: accuracy "
-        f"{probe.correct / probe.tested:.1%} (95 % interval {low:.1%} to {high:.1%})"
+        f"by {probe.folds}-fold cross-validation: accuracy {hits.mean():.1%} "
+        f"({ends}, {evidence(int(hits.sum()), len(hits), count_units(units))}){untested}"
     )
 
 

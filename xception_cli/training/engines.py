@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from ignite.engine import Engine
-from ignite.metrics import Accuracy, Loss, Recall, TopKCategoricalAccuracy
+from ignite.metrics import Accuracy, Loss, Metric, Recall, TopKCategoricalAccuracy
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
@@ -15,6 +15,18 @@ from xception_cli.errors import DivergedError
 from xception_cli.model.network import Segment, train_mode
 from xception_cli.runtime import Runtime
 from xception_cli.training.together import distribute, gradients_exchanged
+
+
+class Answers(NamedTuple):
+    """What a candidate model answers on val.
+
+    Attributes:
+        predicted: The class of each image, `(images,)`, int64.
+        losses: What each adds to the cross-entropy, `(images,)`, float32.
+    """
+
+    predicted: torch.Tensor
+    losses: torch.Tensor
 
 
 class StepOutput(NamedTuple):
@@ -182,7 +194,8 @@ def capture(
 def create_evaluator(network: nn.Module, *, runtime: Runtime, top_k: int) -> Engine:
     """Make the validation engine, with Ignite's metrics.
 
-    Metrics: `loss`, `accuracy`, `recall` (per class) and, for `top_k` above 1, `top_k_accuracy`.
+    Metrics: `loss`, `accuracy`, `recall` (per class) and, for `top_k` above 1, `top_k_accuracy`;
+    and `answers`, an `Answers` in the leading process, None in the others.
 
     Args:
         network: Gives logits; put in eval mode.
@@ -191,16 +204,46 @@ def create_evaluator(network: nn.Module, *, runtime: Runtime, top_k: int) -> Eng
     """
 
     @torch.inference_mode()
-    def step(_: Engine, batch: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(_: Engine, batch: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         network.eval()
         with runtime.autocast():
             logits = network(batch.values)[: len(batch.labels)]
-        return logits.float(), batch.labels
+        return logits.float(), batch.labels, batch.indices
 
     evaluator = Engine(step)
-    Loss(functional.cross_entropy, device=runtime.device).attach(evaluator, "loss")
-    Accuracy(device=runtime.device).attach(evaluator, "accuracy")
-    Recall(average=False, device=runtime.device).attach(evaluator, "recall")
+    common: dict[str, Any] = {"output_transform": lambda out: out[:2], "device": runtime.device}
+    Loss(functional.cross_entropy, **common).attach(evaluator, "loss")
+    Accuracy(**common).attach(evaluator, "accuracy")
+    Recall(average=False, **common).attach(evaluator, "recall")
     if top_k > 1:
-        TopKCategoricalAccuracy(top_k, device=runtime.device).attach(evaluator, "top_k_accuracy")
+        TopKCategoricalAccuracy(top_k, **common).attach(evaluator, "top_k_accuracy")
+    _Answers(runtime).attach(evaluator, "answers")
     return evaluator
+
+
+class _Answers(Metric):
+    """Collects the answers of all processes, in the order of the images; see `Answers`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._processes = runtime.processes
+        self._parts: list[tuple[torch.Tensor, ...]] = []
+        super().__init__(device=runtime.device)
+
+    def reset(self) -> None:
+        self._parts = []
+
+    def update(self, output: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+        logits, labels, indices = output
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        self._parts.append((indices, logits.argmax(dim=1), losses))
+
+    def compute(self) -> Answers | None:
+        own = [torch.cat(column).cpu() for column in zip(*self._parts, strict=True)]
+        parts = self._processes.gather(own)
+        if not parts:
+            return None
+        indices, predicted, losses = (torch.cat(column) for column in zip(*parts, strict=True))
+        count = int(indices.max()) + 1
+        answers = Answers(torch.empty(count, dtype=torch.int64), torch.empty(count))
+        answers.predicted[indices], answers.losses[indices] = predicted, losses
+        return answers

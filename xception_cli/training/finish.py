@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from xception_cli.check.curve import classes_to_add
+from xception_cli.check.report import ClassGain
 from xception_cli.check.shape import FEW
 from xception_cli.console import quoted, say, show
 from xception_cli.data.photo import Photo
@@ -16,11 +18,12 @@ from xception_cli.evaluation.calibration import (
     calibration_line,
     unknown_line,
 )
+from xception_cli.evaluation.candidates import correct_report
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.metrics import EvalReport
 from xception_cli.evaluation.page import write_report
 from xception_cli.evaluation.report import headline, write_evaluation
-from xception_cli.evaluation.selection import VAL_NOTE, shown_folder
+from xception_cli.evaluation.selection import shown_folder
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.features import FeatureInputs, compute_pooled
 from xception_cli.model.network import FIRST_TRAINED, Segment, fold_batch_norm
@@ -121,9 +124,10 @@ def finish(job: Job, training: Training, history: History, judged: Judged) -> Tr
             images,
             outcomes,
             name=name,
-            note=VAL_NOTE if name == "val" else None,
             data=shown_folder(job.root),
         )
+        if name == "val":
+            report = correct_report(job.run, report, scored)
         write_evaluation(job.run.evaluation(name), report, scored)
         reports[name] = report
     _say_result(job, training, history, kept, reports, calibration)
@@ -134,8 +138,9 @@ def finish(job: Job, training: Training, history: History, judged: Judged) -> Tr
         "epochs": job.epochs,
         "stopped_early": history.stopped_early,
         "probe": asdict(training.probe_scores) if training.probe_scores else None,
-        "evaluation": {name: report.accuracy for name, report in reports.items()},
+        "evaluation": {name: report.expected for name, report in reports.items()},
         "calibration": calibration.to_dict() if calibration else None,
+        "gains": [asdict(gain) for gain in _gains(job, training)],
         "seconds": {name: round(value, 1) for name, value in job.seconds.items()},
     }
     write_report(job.run, bundle, job.root, result)
@@ -165,6 +170,7 @@ def _calibrate(
     calibration = calibrate(
         logits=np.stack([outcome.logits for outcome in said]),
         labels=job.labels("val").numpy(),
+        units=job.units("val"),
         features=np.stack([outcome.features for outcome in said]),
         train_features=_train_features(job, training, history, bundle),
         train_labels=job.labels("train").numpy(),
@@ -202,6 +208,21 @@ def _train_features(job: Job, training: Training, history: History, bundle: Mode
     )
 
 
+def _gains(job: Job, training: Training) -> list[ClassGain]:
+    """Return the classes that more images are likely to help, by the linear probe."""
+    if training.probe is None or training.pooled_train is None or not training.probe.folds:
+        return []
+    with job.phase("calibration"):
+        return classes_to_add(
+            training.pooled_train,
+            job.labels("train").numpy(),
+            job.units("train"),
+            job.split.classes,
+            strength=training.probe.strength,
+            seed=job.config.seed,
+        )
+
+
 def _is_small(job: Job) -> bool:
     """Tell whether val says little by itself."""
     return job.images.val < SMALL_VAL or min(job.split.counts("train")) < FEW
@@ -216,7 +237,7 @@ def _say_result(
     calibration: Calibration | None,
 ) -> None:
     if history.stopped_early:
-        say(f"stopped   {job.config.patience} epochs brought nothing better")
+        say(f"stopped   early: no improvement for {job.config.patience} epochs")
     if training.train is not None and history.best_epoch == 0:
         kept = f"{kept}: fine-tuning did not beat it on val"
     say(f"kept      {kept}", style="bold")
@@ -225,8 +246,8 @@ def _say_result(
     for report in reports.values():
         say(f"result    {headline(report)}", style="bold")
         if report.name == "val" and training.probe and training.probe.folds and _is_small(job):
-            cross_validated = describe_cross_validation(training.probe)
-            say(f"          that is few images; the linear probe on train, {cross_validated}")
+            found = describe_cross_validation(training.probe, job.split.classes)
+            say(f"          small validation set; the linear probe on train, {found}")
         if report.note:
             say(f"note      {report.note}")
     if calibration is not None:

@@ -23,7 +23,7 @@ from xception_cli.model.network import Segment
 from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import seed_everything
 from xception_cli.training.budget import Budget
-from xception_cli.training.engines import StepOutput
+from xception_cli.training.engines import Answers, StepOutput
 from xception_cli.training.schedule import learning_rate_factor, stepped_factor
 from xception_cli.training.scores import History, Scores, validate
 from xception_cli.training.stopping import StopSignals
@@ -271,6 +271,16 @@ def attach_validation(
     @trainer.on(Events.EPOCH_COMPLETED)
     def _validate(engine: Engine) -> None:
         engine.state.metrics["scores"] = validate(evaluator, inputs, support, top_k)
+
+
+def attach_candidates(
+    trainer: Engine, evaluator: Engine, keep: Callable[[int, Answers], None]
+) -> None:
+    """Keep what the model of each epoch answers on val."""
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _keep(engine: Engine) -> None:
+        keep(engine.state.epoch, evaluator.state.metrics["answers"])
 
 
 def attach_best_model(

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from xception_cli.check.report import CheckReport
 from xception_cli.config import TrainConfig
@@ -22,12 +24,14 @@ from xception_cli.data.loading import (
 )
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing
+from xception_cli.evaluation.candidates import read_candidates, write_candidates
 from xception_cli.evaluation.metrics import TOP
 from xception_cli.model.bundle import save_model
 from xception_cli.model.weights import PretrainedWeights
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, versions
 from xception_cli.training.budget import Budget
+from xception_cli.training.engines import Answers
 from xception_cli.training.plan import Images, class_weights, decoded_bytes
 
 
@@ -156,6 +160,21 @@ class Job:
     def leads(self) -> bool:
         """Whether this process speaks for the run and writes it."""
         return self.runtime.processes.leads
+
+    def units(self, split: str) -> NDArray[np.str_]:
+        """Return what each image of a split belongs to, `(images,)`."""
+        return np.array([image.unit for image in self.split.of(split)], np.str_)
+
+    def keep_candidate(self, epoch: int, answers: Answers) -> None:
+        """Add what a candidate model answers on val to the run's file.
+
+        Raises:
+            ArtifactError: The file is damaged.
+            MachineError: It cannot be written.
+        """
+        kept = read_candidates(self.run.candidates, self.images.val)
+        kept = kept.with_epoch(epoch, answers.predicted.numpy(), answers.losses.numpy())
+        write_candidates(kept, self.run.candidates)
 
     def alone(self) -> "Job":
         """Return the same for what this process does by itself."""

@@ -14,6 +14,7 @@ import torch
 from xception_cli.check.page import issues_csv
 from xception_cli.check.report import CheckReport
 from xception_cli.check.run import report_on
+from xception_cli.check.series import find_series, straddling
 from xception_cli.check.survey import Survey
 from xception_cli.config import TrainConfig, read_toml, resolve_resumed, to_toml
 from xception_cli.console import say, screen, show
@@ -66,7 +67,7 @@ def draft_job(config: TrainConfig, survey: Survey, runtime: Runtime, output: Pat
     check_processes(plan.config, runtime, split)
     config = plan.config.replace(data=str(folder.root.absolute()), **_absolute(vars(config)))
     job = _job(config, run, runtime, folder, split, pretrained, plan.reasons)
-    return replace(job, report=report_on(survey))
+    return replace(job, report=report_on(survey, config.group_by))
 
 
 def start_job(job: Job, output: Path | None, origins: Mapping[str, str]) -> Job:
@@ -255,13 +256,16 @@ def describe_job(job: Job, origins: Mapping[str, str]) -> None:
             say(f"setting   {name} = {show(getattr(job.config, name))} ({show(origin)})")
     for reason in job.reasons:
         say(f"plan      {reason}")
-    for warning in (*_check_warnings(job.report), *split.warnings):
+    for warning in (*_check_warnings(job.report, folder, split), *split.warnings):
         say(f"warning   {warning}")
 
 
-def _check_warnings(report: CheckReport | None) -> list[str]:
-    """Return what the data check warns of, but for what the split says in its own words."""
+def _check_warnings(report: CheckReport | None, folder: DataFolder, split: Split) -> list[str]:
+    """Return what the data check warns of, but for what the split reports or has prevented."""
     told = {CONFLICTING, LEAK, "missing in split"}
+    series = find_series(folder, [i.unit if i.split != "out" else "" for i in split.images])
+    if series is None or not straddling(series, split.images):
+        told.add("series")
     problems = [] if report is None else report.of("warning")
     return [problem.summary for problem in problems if problem.name not in told]
 

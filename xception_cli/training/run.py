@@ -311,6 +311,8 @@ def _fine_tune(
         handlers.attach_pending_state(trainer, saving)
         handlers.attach_prefetch(trainer, train, val)  # after it: workers may be dead
         handlers.attach_validation(trainer, evaluator, val, support=support, top_k=job.top_k)
+        if job.leads:
+            handlers.attach_candidates(trainer, evaluator, job.keep_candidate)
         handlers.attach_best_model(trainer, history, monitor=config.monitor, hold=best.hold)
         handlers.attach_early_stopping(trainer, history, config.patience)
         if job.budget is not None:

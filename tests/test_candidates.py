@@ -1,0 +1,130 @@
+"""What selecting the best model costs: kept, corrected, and nothing where there was no choice."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from units import alone
+
+from xception_cli.errors import ArtifactError
+from xception_cli.evaluation.candidates import (
+    Candidates,
+    correct_for_selection,
+    no_candidates,
+    read_candidates,
+    write_candidates,
+)
+from xception_cli.evaluation.intervals import wilson_interval
+
+
+def drawn(images: int, candidates: int, *, accuracy: float = 0.8, seed: int = 0):
+    """Draw models of one accuracy that answer independently: the best is best by chance."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(images) % 4
+    wrong = generator.random((candidates, images)) > accuracy
+    predicted = np.where(wrong, (labels + 1) % 4, labels)
+    losses = np.where(wrong, 2.0, 0.1) + generator.random((candidates, images)) / 100
+    epochs = np.arange(candidates)
+    return Candidates(
+        epochs.astype(np.int32), predicted.astype(np.uint16), losses.astype(np.float32)
+    ), labels
+
+
+def test_the_best_of_many_equal_models_is_corrected_to_about_what_they_all_have():
+    candidates, labels = drawn(100, 20)
+    best = (candidates.predicted == labels).mean(axis=1).max()
+    found = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
+    assert best >= 0.86
+    assert found.candidates == 20
+    assert found.accuracy == pytest.approx(0.8, abs=0.04)
+    assert (
+        found.accuracy_low < 0.8 < found.accuracy_high < wilson_interval(round(100 * best), 100)[1]
+    )
+    again = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
+    assert again == found
+
+
+def test_a_model_that_is_clearly_best_is_hardly_corrected():
+    candidates, labels = drawn(200, 6, accuracy=0.5)
+    predicted = candidates.predicted.copy()
+    predicted[3] = np.where(np.arange(200) % 10 == 0, 3 - labels, labels)
+    clear = Candidates(candidates.epochs, predicted, candidates.losses)
+    right = float((predicted[3] == labels).mean())
+    found = correct_for_selection(clear, labels, alone(labels), monitor="accuracy")
+    assert found.accuracy == pytest.approx(right, abs=0.005)
+    chance = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
+    assert chance.accuracy < (candidates.predicted == labels).mean(axis=1).max() - 0.02
+
+
+def test_one_candidate_or_one_unit_leaves_nothing_to_correct():
+    candidates, labels = drawn(40, 1)
+    assert correct_for_selection(candidates, labels, alone(labels), monitor="accuracy") is None
+    candidates, labels = drawn(40, 5)
+    together = np.full(40, "one")
+    assert correct_for_selection(candidates, labels, together, monitor="accuracy") is None
+
+
+def test_models_are_selected_by_the_metric_that_selected_the_runs_model():
+    # The first model knows the common class only, the second one is better by macro recall.
+    labels = np.repeat([0, 1], [90, 10])
+    predicted = np.stack([np.zeros(100), np.where(np.arange(100) % 5 == 0, 1 - labels, labels)])
+    losses = np.ones((2, 100), np.float32)
+    candidates = Candidates(np.arange(2), predicted.astype(np.uint16), losses)
+    by_accuracy = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
+    by_recall = correct_for_selection(candidates, labels, alone(labels), monitor="macro_recall")
+    assert by_accuracy.accuracy == pytest.approx(0.9, abs=0.02)
+    assert by_recall.accuracy == pytest.approx(0.8, abs=0.02)
+
+
+def test_of_equally_good_models_the_one_of_the_lower_loss_is_selected():
+    labels = np.arange(60) % 2
+    right, wrong = labels.copy(), labels.copy()
+    right[:6], wrong[-6:] = 1 - right[:6], 1 - wrong[-6:]
+    losses = np.stack([np.full(60, 1.0), np.full(60, 0.5)])
+    candidates = Candidates(np.arange(2), np.stack([right, wrong]), losses)
+    same = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
+    assert same.accuracy == pytest.approx(0.9, abs=0.05)
+
+
+def test_units_widen_the_interval_and_are_left_out_as_a_whole():
+    candidates, labels = drawn(120, 8)
+    groups = np.repeat(np.arange(20), 6).astype(str)
+    # Each group is right or wrong as a whole.
+    whole = candidates.predicted[:, ::6].repeat(6, axis=1) * 0 + labels
+    wrong = np.random.default_rng(3).random((8, 20)).repeat(6, axis=1) > 0.8
+    together = Candidates(
+        candidates.epochs, np.where(wrong, (labels + 1) % 4, whole), candidates.losses
+    )
+    by_unit = correct_for_selection(together, labels, groups, monitor="accuracy")
+    by_image = correct_for_selection(together, labels, alone(labels), monitor="accuracy")
+    width = by_image.accuracy_high - by_image.accuracy_low
+    assert by_unit.accuracy_high - by_unit.accuracy_low > 1.8 * width
+
+
+def test_the_file_comes_back_equal_and_a_resumed_epoch_replaces_itself_and_later_ones(tmp_path):
+    path = tmp_path / "candidates.safetensors"
+    assert len(read_candidates(path, 7).epochs) == 0
+    kept = no_candidates(7)
+    for epoch in (0, 1, 2, 3):
+        answers = np.full(7, epoch), np.full(7, epoch / 10)
+        kept = kept.with_epoch(epoch, *answers)
+        write_candidates(kept, path)
+    first = path.read_bytes()
+    again = read_candidates(path, 7).with_epoch(2, np.full(7, 2), np.full(7, 0.2))
+    assert again.epochs.tolist() == [0, 1, 2]
+    write_candidates(again.with_epoch(3, np.full(7, 3), np.full(7, 0.3)), path)
+    assert path.read_bytes() == first
+    assert load_file(path)["predicted"].tolist() == [[epoch] * 7 for epoch in range(4)]
+    assert path.stat().st_size < 600
+
+
+def test_a_file_that_is_damaged_or_of_other_images_is_refused(tmp_path):
+    path = tmp_path / "candidates.safetensors"
+    write_candidates(no_candidates(7).with_epoch(0, np.zeros(7), np.zeros(7)), path)
+    with pytest.raises(ArtifactError, match="not of 8 validation images"):
+        read_candidates(path, 8)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ArtifactError, match="cannot use"):
+        read_candidates(path, 7)
+    save_file({"epochs": np.zeros(1)}, path)
+    with pytest.raises(ArtifactError, match="cannot use"):
+        read_candidates(path, 7)

@@ -1,0 +1,112 @@
+"""`eval --data`: near-copies of training images are no new images."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from xception_cli.check.copies import set_copies_aside
+from xception_cli.config import TrainConfig, to_toml
+from xception_cli.data.assign import make_split
+from xception_cli.data.folder import read_folder
+from xception_cli.data.images import inspect_all
+from xception_cli.data.sample import draw_sample
+from xception_cli.data.split import Split, write_split
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import DataError
+from xception_cli.evaluation.evaluate import run_evaluation
+from xception_cli.evaluation.metrics import EvalReport
+from xception_cli.evaluation.scored import read_scored
+from xception_cli.model.bundle import save_model
+from xception_cli.model.network import build_seeded_network
+from xception_cli.rundir import RunDir, write_json
+from xception_cli.runtime import Runtime
+
+DATA, NEW = Path("food"), Path("new")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> tuple[RunDir, Split]:
+    """A run on drawn foods, as far as evaluation reads it; its model is untrained."""
+    monkeypatch.chdir(tmp_path)
+    draw_sample(DATA, classes=2, images=12)
+    folder = read_folder(DATA)
+    run = RunDir(Path("runs/food"))
+    run.path.mkdir(parents=True)
+    save_model(
+        run.model, build_seeded_network(2, 0).state_dict(), classes=folder.classes,
+        preprocessing=Preprocessing.for_size(71), provenance={},
+    )  # fmt: skip
+    run.config.write_text(to_toml(TrainConfig(data=str(DATA))), encoding="utf-8")
+    write_json(run.info, {"data": str(DATA.resolve()), "classes": list(folder.classes)})
+    found = inspect_all([DATA / image.path for image in folder.images])
+    split = make_split(folder, found, seed=0, val_fraction=0.25, test_fraction=0.0)
+    write_split(split, run.split)
+    return run, split
+
+
+def evaluate(run: RunDir) -> EvalReport:
+    return run_evaluation(
+        run, data=NEW, split=None, ignore_extra_classes=False, workers=0,
+        runtime=Runtime(torch.device("cpu"), "fp32"), refine=partial(set_copies_aside, run),
+    )  # fmt: skip
+
+
+def save(image: Image.Image, split: Split, label: int, name: str) -> None:
+    path = NEW / split.classes[label] / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, quality=80)
+
+
+def new_images(split: Split, count: int) -> None:
+    """Save foods that no image of the run shows: drawn with more images, so other ones."""
+    draw_sample(Path("more"), classes=2, images=12 + count)
+    known = {image.path for image in split.images}
+    for label, name in enumerate(split.classes):
+        every = sorted((Path("more") / name).iterdir())
+        fresh = [path for path in every if f"{name}/{path.name}" not in known]
+        for path in fresh[:count]:
+            save(Image.open(path), split, label, path.name)
+
+
+def test_resaved_and_mirrored_training_images_are_set_aside_and_reported(run):
+    run, split = run
+    new_images(split, 3)
+    for number, image in enumerate(split.of("train")[:5]):
+        small = Image.open(DATA / image.path).convert("RGB")
+        small = small.resize((small.width * 3 // 4, small.height * 3 // 4))
+        save(ImageOps.mirror(small) if number % 2 else small, split, image.label, f"x{number}.jpg")
+    report = evaluate(run)
+    assert report.note == "5 of 11 images left out: near-copies of training images"
+    assert (report.images, report.contaminated.trained_on, report.contaminated.images) == (6, 5, 11)
+    scored = read_scored(run, "new")
+    assert not any(Path(photo.path).name.startswith("x") for photo in scored.photos)
+    assert scored.units.tolist() == [photo.digest for photo in scored.photos]
+
+
+def test_new_images_are_all_kept_and_their_near_copies_are_one_unit(run):
+    run, split = run
+    new_images(split, 3)
+    path = sorted((NEW / split.classes[0]).iterdir())[0]
+    save(Image.open(path).rotate(90, expand=True), split, 0, "turned.jpg")
+    report = evaluate(run)
+    assert (report.images, report.groups, report.contaminated, report.note) == (7, 6, None, None)
+    assert read_scored(run, "new").units.tolist().count(read_scored(run, "new").photos[0].unit) == 2
+
+
+def test_a_folder_of_near_copies_only_leaves_nothing_to_evaluate(run):
+    run, split = run
+    image = split.of("train")[0]
+    save(Image.open(DATA / image.path).convert("RGB"), split, image.label, "copy.jpg")
+    with pytest.raises(DataError, match="near-copy of a training image") as caught:
+        evaluate(run)
+    assert caught.value.exit_code == 3
+
+
+def test_without_the_training_folder_the_note_reports_that_copies_were_not_looked_for(run):
+    run, split = run
+    new_images(split, 2)
+    DATA.rename("elsewhere")
+    assert evaluate(run).note == "near-copies of training images were not looked for: food is gone"

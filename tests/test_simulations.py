@@ -1,0 +1,114 @@
+"""Simulations of what intervals and guarantees promise; each with the control that breaks it."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from units import alone
+
+from xception_cli.evaluation.calibration import confidence_threshold, coverage_curve
+from xception_cli.evaluation.candidates import Candidates, correct_for_selection
+from xception_cli.evaluation.intervals import percentile_interval, proportion_interval, tally
+
+pytestmark = pytest.mark.slow
+
+
+def clustered(generator, *, groups: int, size: int, icc: float, accuracy: float):
+    """Draw hits of images whose groups differ: beta-binomial, of an intra-cluster correlation."""
+    spread = 1 / icc - 1
+    shares = generator.beta(accuracy * spread, (1 - accuracy) * spread, groups)
+    units = np.repeat(np.arange(groups), size)
+    return generator.random(len(units)) < shares[units], units
+
+
+@pytest.mark.parametrize("accuracy", [0.6, 0.8, 0.9])
+def test_the_interval_of_clustered_images_covers_the_truth_and_one_of_single_images_does_not(
+    accuracy,
+):
+    generator = np.random.default_rng(0)
+    by_unit, by_image = [], []
+    for _ in range(2000):
+        hits, units = clustered(generator, groups=30, size=6, icc=0.8, accuracy=accuracy)
+        for covered, names in ((by_unit, units), (by_image, np.arange(len(units)))):
+            low, high = proportion_interval(hits, names)
+            covered.append(low <= accuracy <= high)
+    assert 0.93 <= np.mean(by_unit) <= 0.97
+    assert np.mean(by_image) < 0.8
+
+
+def test_the_bootstrap_over_units_covers_the_macro_recall_of_clustered_images():
+    generator = np.random.default_rng(1)
+    by_unit, by_image = [], []
+    for _ in range(300):
+        hits, units = clustered(generator, groups=60, size=6, icc=0.8, accuracy=0.8)
+        labels = units % 2
+        guesses = np.where(hits, labels, 1 - labels)
+        for covered, names in ((by_unit, units), (by_image, np.arange(len(units)))):
+            draws = tally(labels, guesses, np.zeros(len(units)), names, 2).macro_recall
+            low, high = percentile_interval(draws)
+            covered.append(low <= 0.8 <= high)
+    assert 0.91 <= np.mean(by_unit) <= 0.97
+    assert np.mean(by_image) < 0.8
+
+
+def candidates_of(generator, images: int):
+    """Draw 13 models of about one accuracy, whose answers are correlated: 12 epochs and a probe."""
+    accuracies = np.clip(0.8 + 0.01 * generator.standard_normal(13), 0, 1)
+    common, own = generator.standard_normal((1, images)), generator.standard_normal((13, images))
+    margins = norm.ppf(accuracies)[:, None] + np.sqrt(0.7) * common + np.sqrt(0.3) * own
+    losses = np.log1p(np.exp(-2 * margins)).astype(np.float32)
+    return Candidates(np.arange(13), (margins < 0).astype(np.uint16), losses), accuracies
+
+
+@pytest.mark.parametrize("images", [89, 200, 500])
+def test_the_corrected_interval_of_the_best_of_13_covers_the_truth_and_the_plain_one_does_not(
+    images,
+):
+    generator = np.random.default_rng(2)
+    labels = np.zeros(images, np.int64)
+    corrected, plain, bias = [], [], []
+    for _ in range(400):
+        candidates, accuracies = candidates_of(generator, images)
+        hits = candidates.predicted == 0
+        keys = list(zip(hits.mean(axis=1), -candidates.losses.mean(axis=1), strict=True))
+        best = max(range(13), key=keys.__getitem__)
+        found = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
+        corrected.append(found.accuracy_low <= accuracies[best] <= found.accuracy_high)
+        low, high = proportion_interval(hits[best], alone(labels))
+        plain.append(low <= accuracies[best] <= high)
+        bias.append((found.accuracy - accuracies[best], hits[best].mean() - accuracies[best]))
+    assert 0.93 <= np.mean(corrected) <= 0.97
+    assert np.mean(plain) < 0.92
+    after, before = np.mean(bias, axis=0)
+    assert abs(after) < 0.006
+    assert before > 0.012
+
+
+def lowest_empirical(confidences, right, target: float) -> float | None:
+    """Choose the lowest threshold whose empirical precision is enough: the control."""
+    thresholds, _, precision = coverage_curve(confidences, right)
+    enough = np.flatnonzero(precision >= target)
+    return float(thresholds[enough[-1]]) if len(enough) else None
+
+
+# Images of val, and the share of images that a threshold answers at least on average.
+@pytest.mark.parametrize(("images", "answered"), [(200, 0.0), (500, 0.1), (2000, 0.2)])
+def test_unknown_auto_reaches_its_precision_on_new_images_in_nine_of_ten_draws(images, answered):
+    generator = np.random.default_rng(3)
+    many, target = 300_000, 0.98
+    chances = generator.beta(6, 0.6, many)  # a model that is right on 91% of the images
+    confidences = chances**0.7 * 0.98 + 0.02 * generator.random(many)
+    right = generator.random(many) < chances
+    order = np.argsort(-confidences)
+    precisions = chances[order].cumsum() / np.arange(1, many + 1)
+    kept, control, coverage = [], [], []
+    for _ in range(300):
+        some = generator.integers(0, many, images)
+        found = confidence_threshold(confidences[some], right[some], target, alone(some))
+        plain = lowest_empirical(confidences[some], right[some], target)
+        for threshold, result in ((found, kept), (plain, control)):
+            count = 0 if threshold is None else int((confidences >= threshold).sum())
+            result.append(count == 0 or precisions[count - 1] >= target)
+        coverage.append(0 if found is None else (confidences >= found).mean())
+    assert np.mean(kept) >= 0.9
+    assert np.mean(control) < 0.6
+    assert np.mean(coverage) >= answered

@@ -1,0 +1,121 @@
+"""Near-copies of training images among images that are meant to be new."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from xception_cli.check.duplicates import find_groups, near_images
+from xception_cli.check.near import Images, near_copies
+from xception_cli.check.scan import VERSION, scan_folder
+from xception_cli.check.store import open_store
+from xception_cli.config import read_toml
+from xception_cli.console import show
+from xception_cli.data.folder import read_folder
+from xception_cli.data.photo import Photo
+from xception_cli.data.split import read_split
+from xception_cli.data.units import assign_units
+from xception_cli.errors import DataError, UsageError, XceptionError
+from xception_cli.evaluation.metrics import join_notes
+from xception_cli.evaluation.selection import Selection
+from xception_cli.rundir import RunDir
+
+
+def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
+    """Set near-copies of training images aside, and find which of the others belong together.
+
+    Args:
+        run: The run.
+        selection: Of another folder; a split of the run is returned as it is.
+
+    Returns:
+        The same with fewer images, whose units are their groups or near-copies.
+
+    Raises:
+        DataError: Nothing else is left.
+        ArtifactError: A file of the run is damaged.
+        MachineError: The disk of the cache is full.
+    """
+    if not selection.is_new:
+        return selection
+    trained, note = _trained(run)
+    pattern = read_toml(run.config).get("group_by")
+    photos, is_copy = _compare(selection.root, selection.images, trained, pattern)
+    kept = [photo for photo, copy in zip(photos, is_copy, strict=True) if not copy]
+    copies = [photo for photo, copy in zip(photos, is_copy, strict=True) if copy]
+    if copies:
+        note = f"{len(copies)} of {len(photos)} images left out: near-copies of training images"
+    if not kept:
+        raise DataError(
+            f"every image in {show(selection.root)} is a near-copy of a training image: there is "
+            "nothing left to evaluate the model on",
+            hint="leave --data out to evaluate on the images that the run held out",
+        )
+    return replace(
+        selection,
+        images=kept,
+        trained_on=[*selection.trained_on, *copies],
+        note=join_notes(selection.note, note),
+    )
+
+
+def _trained(run: RunDir) -> tuple[Images | None, str | None]:
+    """Return what the training images are recognised by, or why that is not known."""
+    info = run.read_info()
+    root = Path(info["data"])
+    label_of = {i.digest: i.label for i in read_split(run.split, info["classes"]).of("train")}
+    try:
+        folder = read_folder(root)
+    except XceptionError:
+        return (
+            None,
+            f"near-copies of training images were not looked for: {show(root.name)} is gone",
+        )
+    with open_store(root, VERSION) as store:
+        looks = scan_folder(folder, store)
+        which = [at for at, look in enumerate(looks) if look.original and look.digest in label_of]
+        found = near_images(folder, looks, store, which)
+        # In memory: the other folder may be the same one, and its store is opened next.
+        thumbnails = found.thumbnails(np.arange(len(which)))
+    labels = np.array([label_of[looks[at].digest] for at in which], np.int64)
+    return Images(found.colours, lambda wanted: thumbnails[wanted], labels), None
+
+
+def _compare(
+    root: Path, photos: Sequence[Photo], trained: Images | None, group_by: str | None
+) -> tuple[list[Photo], list[bool]]:
+    """Return the photos with their units, and which of them are near-copies."""
+    folder = read_folder(root)
+    label_of = {photo.path: photo.label for photo in photos}
+    # Labels of the model: a mirrored image is a copy within its class only.
+    images = tuple(replace(i, label=label_of.get(i.path, -1)) for i in folder.images)
+    folder = replace(folder, images=images)
+    with open_store(root, VERSION) as store:
+        looks = scan_folder(folder, store)
+        groups = find_groups(folder, looks, store)
+        which = [
+            at
+            for at, (image, look) in enumerate(zip(images, looks, strict=True))
+            if look.original and image.path in label_of
+        ]
+        copies = np.zeros(len(which), bool)
+        if trained is not None and which:
+            copies = near_copies(near_images(folder, looks, store, which), trained)
+    known = [
+        replace(image, digest=look.digest, unit=look.digest, problem=look.problem)
+        for image, look in zip(images, looks, strict=True)
+    ]
+    unit_of = {photo.path: photo.unit for photo in _with_units(known, groups, group_by)}
+    is_copy = {images[at].path for at, copy in zip(which, copies.tolist(), strict=True) if copy}
+    named = [replace(photo, unit=unit_of.get(photo.path, photo.unit)) for photo in photos]
+    return named, [photo.path in is_copy for photo in named]
+
+
+def _with_units(
+    photos: Sequence[Photo], groups: Sequence[Sequence[int]], group_by: str | None
+) -> list[Photo]:
+    try:
+        return assign_units(photos, groups, group_by)[0]
+    except UsageError:  # the run's pattern does not fit this folder's names
+        return assign_units(photos, groups, None)[0]

@@ -1,0 +1,174 @@
+"""What each candidate model answered on val, and what choosing the best of them costs."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from xception_cli.config import read_toml
+from xception_cli.console import show
+from xception_cli.errors import ArtifactError
+from xception_cli.evaluation.intervals import RESAMPLES, proportion_interval, unit_weights
+from xception_cli.evaluation.metrics import Corrected, EvalReport, join_notes
+from xception_cli.evaluation.scored import Scored
+from xception_cli.files import write_durably
+from xception_cli.rundir import RunDir
+
+Array = NDArray[Any]
+
+VAL_NOTE = "val selected this model too: expect a little less on new images"
+_HINT = "put the file back, or start a new run"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The models that the best one was selected among.
+
+    Attributes:
+        epochs: Of each, ascending, `(candidates,)`; 0 is the linear probe.
+        predicted: The class that each gives each image of val, `(candidates, images)`.
+        losses: What each image adds to the cross-entropy, as `predicted`, float32.
+    """
+
+    epochs: Array
+    predicted: Array
+    losses: Array
+
+    def with_epoch(self, epoch: int, predicted: Array, losses: Array) -> "Candidates":
+        """Add a candidate; those of this and later epochs are replaced, as on a resume.
+
+        Args:
+            epoch: Its epoch.
+            predicted: `(images,)`, int.
+            losses: `(images,)`.
+        """
+        before = self.epochs < epoch
+        return Candidates(
+            np.append(self.epochs[before], epoch).astype(np.int32),
+            np.vstack([self.predicted[before], predicted[None]]).astype(np.uint16),
+            np.vstack([self.losses[before], losses[None]]).astype(np.float32),
+        )
+
+
+def no_candidates(images: int) -> Candidates:
+    """Return the candidates before the first one."""
+    return Candidates(np.empty(0, np.int32), np.empty((0, images)), np.empty((0, images)))
+
+
+def write_candidates(candidates: Candidates, path: Path) -> None:
+    """Write the file.
+
+    Raises:
+        MachineError: The disk is full or read-only.
+    """
+    write_durably(path, save(vars(candidates)))
+
+
+def read_candidates(path: Path, images: int) -> Candidates:
+    """Read the file; a missing one holds none.
+
+    Args:
+        path: The file.
+        images: Of val.
+
+    Raises:
+        ArtifactError: It is damaged, or of other images.
+    """
+    try:
+        found = Candidates(**load(path.read_bytes()))
+    except FileNotFoundError:
+        return no_candidates(images)
+    except (OSError, SafetensorError, TypeError) as error:
+        raise ArtifactError(f"cannot use {show(path)}: {show(error)}", hint=_HINT) from error
+    if {found.predicted.shape, found.losses.shape} != {(len(found.epochs), images)}:
+        raise ArtifactError(f"{show(path)} is not of {images} validation images", hint=_HINT)
+    return found
+
+
+def correct_report(run: RunDir, report: EvalReport, scored: Scored) -> EvalReport:
+    """Correct a report on the run's val, which selected the run's model.
+
+    Args:
+        run: The run.
+        report: On its val.
+        scored: What it is of.
+
+    Returns:
+        With a note instead, where the run is of a version that kept no candidates.
+
+    Raises:
+        ArtifactError: The run's file of candidates is damaged.
+    """
+    every = read_candidates(run.candidates, len(scored.photos))
+    if not len(every.epochs):
+        return replace(report, note=join_notes(report.note, VAL_NOTE))
+    kept = [at for at, photo in enumerate(scored.photos) if photo.problem is None]
+    some = replace(every, predicted=every.predicted[:, kept], losses=every.losses[:, kept])
+    sound, monitor = scored.sound(), read_toml(run.config).get("monitor", "accuracy")
+    found = correct_for_selection(some, sound.labels, sound.units, monitor=monitor)
+    return replace(report, corrected=found)
+
+
+def correct_for_selection(
+    candidates: Candidates, labels: Array, units: Array, *, monitor: str
+) -> Corrected | None:
+    """Correct the accuracy of the best candidate for having been selected on the same images.
+
+    The bootstrap bias correction of Tsamardinos, Greasidou and Borboudakis (2018), over units: in
+    each resample the best candidate is selected again, and is judged on the units that the resample
+    lacks. The mean of that is the accuracy; Wilson's interval of the real number of images is put
+    around it, since the middle 95% of the resamples, each judged on a third of the images, would be
+    far too wide (tests/test_simulations.py).
+
+    Args:
+        candidates: One or more.
+        labels: `(images,)`, true classes.
+        units: `(images,)`, what each belongs to.
+        monitor: What the best was selected by: `accuracy` or `macro_recall`; then the lower loss.
+
+    Returns:
+        None where there was no choice, or where no resample leaves out a unit.
+    """
+    count = len(candidates.epochs)
+    if count < 2:
+        return None
+    hits = (candidates.predicted == labels).T.astype(np.float64)  # (images, candidates)
+    losses = candidates.losses.T.astype(np.float64)
+    sums = classes_of(labels) if monitor == "macro_recall" else None
+    totals, measured = 0.0, 0
+    for weights in unit_weights(units, RESAMPLES):
+        best = _select(weights, hits, losses, sums)
+        left_out = weights == 0
+        images = left_out.sum(axis=1)
+        right = (left_out * hits[:, best].T).sum(axis=1)
+        known = images > 0
+        totals += float((right[known] / images[known]).sum())
+        measured += int(known.sum())
+    if not measured:
+        return None
+    share = totals / measured
+    chosen = int(_select(np.ones((1, len(labels))), hits, losses, sums)[0])
+    return Corrected(count, share, *proportion_interval(hits[:, chosen], units, share=share))
+
+
+def classes_of(labels: Array) -> Array:
+    """Return which images are of each class that has some, `(images, classes)`."""
+    return np.asarray(labels[:, None] == np.unique(labels), np.float64)
+
+
+def _select(weights: Array, hits: Array, losses: Array, classes: Array | None) -> Array:
+    """Return the best candidate in each resample, as `History.offer` selects it."""
+    if classes is None:
+        scores = weights @ hits
+    else:
+        images = weights @ classes  # (resamples, classes)
+        present = images > 0
+        parts = (weights @ (classes * row[:, None]) / np.maximum(images, 1) for row in hits.T)
+        scores = np.stack([part.sum(axis=1) / present.sum(axis=1) for part in parts], axis=1)
+    best = scores >= scores.max(axis=1, keepdims=True) - 1e-9
+    chosen: Array = np.where(best, weights @ losses, np.inf).argmin(axis=1)
+    return chosen
