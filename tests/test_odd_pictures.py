@@ -125,7 +125,7 @@ def test_training_learns_the_same_from_plain_and_from_odd_files(plain, odd, rand
     scored = [numbers(run.evaluation("val") / "predictions.csv") for run in (first, second)]
     assert scored[0] == scored[1]
     page = second.report.read_text(encoding="utf-8")
-    assert r"caf\xe9" in page
+    assert "=1+1" in page  # one of the images that are shown
     assert re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e]", page) is None
 
 
