@@ -39,7 +39,7 @@ def test_a_label_in_doubt_is_found_and_a_second_look_computes_nothing(
     arguments = (swapped, "--deep", "--weights", random_weights, "--json")
     code, out, _ = check(capsys, *arguments)
     found = json.loads(out)
-    (problem,) = [p for p in found["problems"] if p["name"] == "doubtful label"]
+    (problem,) = [p for p in found["problems"] if p["name"] == "suspect label"]
     assert code == 0
     assert problem["findings"][0]["path"] == "blue/odd.jpg"
     assert problem["findings"][0]["label"] == "red"
@@ -80,12 +80,12 @@ def test_without_it_no_torch_is_needed_and_with_too_few_pictures_it_is_refused(
 @pytest.mark.slow
 def test_training_adds_labels_in_doubt_to_the_issues_of_its_run(swapped, random_weights):
     train_run(quick_settings(swapped, random_weights) | {"unfreeze": "head"})
-    doubtful = [row for row in issues() if row[1] == "doubtful label"]
-    assert "blue/odd.jpg" in [row[0] for row in doubtful]
+    suspects = [row for row in issues() if row[1] == "suspect label"]
+    assert "blue/odd.jpg" in [row[0] for row in suspects]
     assert "labels    " in Path("run/train.log").read_text()
     # edited, it is what the next run takes
     text = Path("run/issues.csv").read_text().splitlines()
-    line = next(n for n, row in enumerate(text) if row.startswith("blue/odd.jpg,doubtful"))
+    line = next(n for n, row in enumerate(text) if row.startswith("blue/odd.jpg,suspect"))
     cells = text[line].rsplit(",", 2)
     text[line] = f"{cells[0]},relabel,red"
     Path("edited.csv").write_text("\n".join(text) + "\n")

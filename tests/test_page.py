@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import call, draw_photos, quick_settings, train_run
 
-from xception_cli.data.fixes import CONFLICTING, DOUBTFUL
+from xception_cli.data.fixes import CONFLICTING, SUSPECT
 from xception_cli.evaluation.charts import confusion_order, draw_curves, draw_matrix
 from xception_cli.evaluation.issues import draw_issues
 from xception_cli.files import file_digest
@@ -127,7 +127,7 @@ def test_the_page_holds_all_that_a_run_is_judged_by(run: RunDir):
     assert "xception train --config run/config.toml</code> repeats the run" in text
 
 
-def doubt(number: int, problem: str = DOUBTFUL, detail: str = "looks like a (98%), not b (1%)"):
+def doubt(number: int, problem: str = SUSPECT, detail: str = "looks like a (98%), not b (1%)"):
     return {"path": f"b/{number}.jpg", "problem": problem, "detail": detail}
 
 

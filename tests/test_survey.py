@@ -127,7 +127,7 @@ def test_a_file_that_is_no_table_of_issues_is_refused(photos, text, expected):
 
 def test_fixes_end_up_in_the_split_with_their_reason_and_no_file_is_touched(photos, random_weights):
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")}
-    rows = "red/0.jpg,blurred,soft,exclude,\nred/1.jpg,doubtful label,,relabel,blue\n"
+    rows = "red/0.jpg,blurred,soft,exclude,\nred/1.jpg,suspect label,,relabel,blue\n"
     Path("issues.csv").write_text(HEADER + rows)
     settings = quick_settings(photos, random_weights) | {"unfreeze": "head"}
     train_run(settings | {"fixes": "issues.csv"})

@@ -100,8 +100,10 @@ def head(options: Namespace) -> Step:
     noise = random.gamma(0.5, 0.5, (options.photos, FEATURES))
     features = (0.2 * centres[labels] + noise).astype(np.float32)
 
+    units = np.arange(len(labels)).astype(str)
+
     def step() -> int:
-        fit_probe(features, labels, alone(labels), class_count=len(materials.CLASSES), seed=0)
+        fit_probe(features, labels, units, class_count=len(materials.CLASSES), seed=0)
         return options.photos
 
     return step

@@ -15,7 +15,7 @@ from xception_cli.files import from_cell, utf8
 ACTIONS = ("exclude", "relabel")
 ISSUES_HEADER = ("path", "problem", "detail", "action", "label")  # as `xception check` writes it
 # Problems that it names: of a label, and of one picture in two files.
-DOUBTFUL = "doubtful label"
+SUSPECT = "suspect label"
 CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
 
 _LISTED = 10  # faults that are told at once

@@ -10,7 +10,7 @@ import numpy as np
 
 from xception_cli.config import read_toml
 from xception_cli.console import quoted, show, typed
-from xception_cli.data.fixes import DOUBTFUL, read_issues
+from xception_cli.data.fixes import SUSPECT, read_issues
 from xception_cli.data.split import Split, read_split
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.calibration_plot import draw_calibration
@@ -86,7 +86,7 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: Mapping[s
         _confusions(data),
         _section("Class by class", class_table(data.report) + scores_table(data.report)),
         *_galleries(data, bundle),
-        _doubts(data),
+        _issues(data),
         _inputs(data, bundle),
         _calibration(data),
         _make_up(data),
@@ -158,11 +158,11 @@ def _next_steps(run: RunDir, data: _Run) -> list[str]:
         )
     if weak := _weakest(report):
         steps.append(weak)
-    doubtful = sum(row.get("problem") == DOUBTFUL for row in data.issues or ())
-    if doubtful:
+    suspect = sum(row.get("problem") == SUSPECT for row in data.issues or ())
+    if suspect:
         command = f"xception train --data {place} --fixes {quoted(run.issues)}"
         steps.append(
-            f"{doubtful} of {len(data.split.images)} labels are suspect: check the images below, "
+            f"{suspect} of {len(data.split.images)} labels are suspect: check the images below, "
             "edit the column <code>action</code> of issues.csv, then "
             f"<code>{text(command)}</code>."
         )
@@ -310,7 +310,7 @@ def _calibration(data: _Run) -> str:
     return _section("Confidence", scrolling("Calibration", image), lead)
 
 
-def _doubts(data: _Run) -> str:
+def _issues(data: _Run) -> str:
     title = "Suspected wrong labels and copies"
     if data.issues is None:
         return _section(title, "<p>issues.csv of this run cannot be read.</p>\n")

@@ -11,7 +11,7 @@ import torch
 from xception_cli.check.labels import find_suspects, suspects_problem
 from xception_cli.check.page import add_issues
 from xception_cli.console import say, show
-from xception_cli.data.fixes import DOUBTFUL
+from xception_cli.data.fixes import SUSPECT
 from xception_cli.data.loading import Inputs, PictureInputs
 from xception_cli.evaluation.intervals import (
     count_units,
@@ -155,7 +155,7 @@ def _fit_baseline(
     if job.leads:
         if is_new:
             job.keep_candidate(0, evaluator.state.metrics["answers"])
-        _tell_doubtful(job, probe, pooled["val"])
+        _report_suspects(job, probe, pooled["val"])
     return probe, scores
 
 
@@ -177,10 +177,10 @@ def describe_cross_validation(probe: Probe, classes: Sequence[str]) -> str:
     )
 
 
-def _tell_doubtful(job: Job, probe: Probe, val: np.ndarray[Any, Any]) -> None:
-    """Ask which labels of train and val are likely wrong, and add them to issues.csv.
+def _report_suspects(job: Job, probe: Probe, val: np.ndarray[Any, Any]) -> None:
+    """Find suspect labels of train and val, and add them to issues.csv.
 
-    Neither was seen by the probe that judges it: train is judged fold by fold.
+    The probe that judges an image was not fitted to it: train is judged fold by fold.
     """
     if not probe.folds:
         return
@@ -190,8 +190,8 @@ def _tell_doubtful(job: Job, probe: Probe, val: np.ndarray[Any, Any]) -> None:
     suspects = find_suspects(np.array(labels), np.concatenate([probe.held_out, judged]))
     paths = [image.path for image in images]
     problems = suspects_problem(suspects, paths, labels, job.split.classes)
-    add_issues(job.run.issues, DOUBTFUL, problems)
+    add_issues(job.run.issues, SUSPECT, problems)
     for problem in problems:
         first = problem.findings[0]
-        say(f"labels    {problem.summary}; {show(first.path)} {show(first.detail)}")
-        say(f"          listed in {show(job.run.issues)}, which --fixes takes when it is edited")
+        say(f"labels    {problem.summary}: {show(first.path)} {show(first.detail)}")
+        say(f"          listed in {show(job.run.issues)}: edit it, then train with --fixes")
