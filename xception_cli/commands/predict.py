@@ -48,6 +48,7 @@ def predict(
     from xception_cli.data.loading import default_workers
     from xception_cli.model.bundle import ModelBundle
     from xception_cli.model.opening import device_for, open_classifier
+    from xception_cli.model.unknown import Thresholds
     from xception_cli.predict import (
         check_output,
         decide_unknown,
@@ -69,6 +70,9 @@ def predict(
     runtime = decide_runtime(device=device_for(chosen, device))
     bundle = open_classifier(chosen, runtime)
     rule = decide_unknown(bundle, unknown)
+    if isinstance(rule, Thresholds) and rule.confidence is None:
+        say("note      this model has no confidence threshold: only images unlike the training")
+        say("          images are refused")
     explained = bundle if isinstance(bundle, ModelBundle) else None
     if explain is not None and explained is None:
         raise UsageError(

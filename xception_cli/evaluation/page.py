@@ -80,11 +80,14 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: Mapping[s
         issues=_read_issues(run),
         root=root,
     )
+    lead = "As measured on these images, without the correction." * bool(
+        data.report.get("corrected")
+    )
     parts = [
         _first_screen(run, data),
         _curves(run, data),
         _confusions(data),
-        _section("Class by class", class_table(data.report) + scores_table(data.report)),
+        _section("Class by class", class_table(data.report) + scores_table(data.report), lead),
         *_galleries(data, bundle),
         _issues(data),
         _inputs(data, bundle),

@@ -107,7 +107,8 @@ def report_table(report: EvalReport) -> Table:
 
 def scores_table(report: EvalReport) -> Table:
     """Make the table of what was measured over all classes, each with its interval."""
-    table = new_table("over all classes", ">value", ">95% CI")
+    title = "over all classes" if report.corrected is None else "uncorrected, over all classes"
+    table = new_table(title, ">value", ">95% CI")
     table.add_row(
         "accuracy",
         _percent(report.accuracy),
