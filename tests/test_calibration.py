@@ -133,13 +133,13 @@ def test_of_many_training_pictures_each_class_has_the_same_number_remembered():
     assert len(reference.levels) == 166 + 166 + 7
 
 
-def rule_of(*, seed: int = 0, target: float = 0.7):
+def rule_of(*, seed: int = 0, target: float = 0.7, candidates: int = 1):
     logits, labels = drawn(200, seed=seed)
     train = np.concatenate([features(40, place, place) for place in range(4)])
     val = np.concatenate([features(50, place, 9 + place) for place in range(4)])
     return calibrate(
         logits=logits, labels=labels, units=alone(labels), features=val, train_features=train,
-        train_labels=np.repeat(np.arange(4), 40), target_precision=target, seed=0,
+        train_labels=np.repeat(np.arange(4), 40), target_precision=target, candidates=candidates, seed=0,
     ), val  # fmt: skip
 
 
@@ -168,16 +168,24 @@ def test_the_rule_refuses_what_is_unsure_or_unlike_and_reaches_its_precision_on_
 def test_a_precision_that_val_cannot_show_leaves_only_the_distance_and_says_how_many_images_would():
     calibration, val = rule_of(target=0.8)
     assert calibration.unknown.confidence is None
-    assert calibration.needed > 200
+    assert calibration.needed is None  # there are enough, but the answers are not good enough
     assert unknown_line(calibration) == (
-        "200 validation images do not show that any answers are 80% correct on new images (90% "
-        f"confidence; about {calibration.needed:,} would): --unknown auto only refuses images "
-        "unlike the training images"
+        "no confidence threshold guarantees 80% precision (90% confidence) with 200 validation "
+        "images; --unknown auto refuses only images unlike the training images"
     )
+    few = rule_of(target=0.99)[0]
+    assert few.needed == 230
+    assert "with 200 validation images; that takes at least 230; --unknown" in unknown_line(few)
     assert calibration.unknown.judge(0.01, val[0]) is None
-    never = rule_of(target=1.0)[0]
-    assert never.needed is None
-    assert "(90% confidence; even the most confident are not)" in unknown_line(never)
+    assert rule_of(target=1.0)[0].needed is None
+
+
+def test_of_many_candidates_a_threshold_is_stricter_or_takes_more_images():
+    alone_, many = (rule_of(target=0.65, candidates=count)[0] for count in (1, 13))
+    assert many.unknown.confidence is None or (
+        many.unknown.confidence > alone_.unknown.confidence > 0
+    )
+    assert rule_of(target=0.99, candidates=13)[0].needed == 485
 
 
 def test_one_val_image_is_calibrated():
@@ -185,7 +193,7 @@ def test_one_val_image_is_calibrated():
         logits=np.array([[1.0, 2.0]]), labels=np.array([0]), units=alone([0]),
         features=features(1, 0, 1),
         train_features=features(2, 0, 2), train_labels=np.array([0, 1]),
-        target_precision=0.98, seed=0,
+        target_precision=0.98, candidates=1, seed=0,
     )  # fmt: skip
     assert calibration.error_after is None
     assert (calibration.temperature, calibration.coverage, calibration.precision) == (1, 1, 0)

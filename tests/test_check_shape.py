@@ -157,14 +157,21 @@ def test_hostile_class_names_are_shown_safely(tmp_path):
 Writer = Callable[[int, int], tuple[str, bytes]]  # (class, number) -> name, content
 
 
-def sentences(root: Path, write: Writer, classes: int = 2, count: int = 20) -> list[str]:
+def sentences(
+    root: Path,
+    write: Writer,
+    classes: int = 2,
+    count: int = 20,
+    unit: Callable[[Photo], str] = lambda image: image.path,
+) -> list[str]:
     for label in range(classes):
         for number in range(count):
             name, content = write(label, number)
             put(root / f"class{label}" / name, content)
     folder = read_folder(root)
     with open_store(root, VERSION) as store:
-        problems = find_shortcuts(folder, scan_folder(folder, store), alone(folder.images))
+        units = [unit(image) for image in folder.images]
+        problems = find_shortcuts(folder, scan_folder(folder, store), units)
     assert {(p.name, p.severity, p.findings) for p in problems} <= {("shortcut", "warning", ())}
     return [problem.summary for problem in problems]
 
@@ -265,6 +272,22 @@ def test_sub_folders_are_looked_for_below_the_class_of_a_split(tmp_path):
     image = Photo("train/cat/day1/x/1.jpg", 0, "train")
     assert shortcuts._sub_folder(image) == "day1/x"
     assert shortcuts._sub_folder(Photo("cat/1.jpg", 0)) == ""
+
+
+def test_a_property_of_groups_that_does_not_tell_the_class_of_other_groups_is_no_shortcut(tmp_path):
+    def write(label: int, number: int) -> tuple[str, bytes]:
+        side = 60 + 3 * (2 * (number % 8) + label)  # of one group; the next size is the other class
+        picture = photo(100 * label + number, side, side)
+        return f"group{number % 8}-{number}.jpg", encoded(picture)
+
+    def group(image: Photo) -> str:
+        return image.path.partition("-")[0]
+
+    assert sentences(tmp_path, write, count=40, unit=group) == []
+    # the control: where each image is a unit, the sizes of the groups are learnt by heart
+    assert sentences(tmp_path, write, count=40) == [
+        "picture size alone predicts the class at 100 % (chance: 50 %)"
+    ]
 
 
 def test_a_few_images_prove_nothing(tmp_path):

@@ -197,6 +197,23 @@ def test_a_difference_within_one_group_could_be_chance():
     assert "sign flips over 5 groups, p = 1: could be chance" in verdict(grouped)
 
 
+def test_images_that_either_run_holds_together_are_one_unit():
+    labels = {f"d{n}": n % 3 for n in range(60)}
+    worse = {name: 0 if n < 12 else label for n, (name, label) in enumerate(labels.items())}
+    groups = {f"d{n}": f"group {n // 12}" for n in range(60)}
+    bridge = {"d11": "bridge", "d12": "bridge"}  # of the first group and of the second one
+
+    def groups_of(first: dict[str, str], second: dict[str, str]) -> tuple[int, float]:
+        runs = make_run("one", worse, units=first), make_run("other", labels, units=second)
+        found = compare_runs(*runs, "val")
+        return found.groups, found.p_value
+
+    assert groups_of(groups, NO_UNITS) == (5, 1.0)
+    assert groups_of(NO_UNITS, groups) == (5, 1.0)
+    assert groups_of(groups, bridge) == groups_of(bridge, groups) == (4, 1.0)
+    assert groups_of(NO_UNITS, NO_UNITS) == (60, pytest.approx(2 * 0.5**8))  # the control
+
+
 def test_several_comparisons_are_corrected_by_their_number():
     run = make_run("one", FIRST)
     found = [compare_runs(run, make_run(name, SECOND), "val") for name in ("x", "y", "z")]

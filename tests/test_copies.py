@@ -96,6 +96,24 @@ def test_new_images_are_all_kept_and_their_near_copies_are_one_unit(run):
     assert read_scored(run, "new").units.tolist().count(read_scored(run, "new").photos[0].unit) == 2
 
 
+@pytest.mark.parametrize(
+    ("group_by", "groups"), [("(day.)-", 2), ("(week.)-", 6), (None, 6)],
+    ids=["a pattern of its names", "a pattern that matches none", "no pattern"],
+)  # fmt: skip
+def test_new_images_are_grouped_by_the_pattern_of_the_run_where_it_fits(run, group_by, groups):
+    run, split = run
+    config = TrainConfig(data=str(DATA), group_by=group_by)
+    run.config.write_text(to_toml(config), encoding="utf-8")
+    new_images(split, 3)
+    for number, path in enumerate(sorted(NEW.rglob("*.jpg"))):
+        path.rename(path.with_name(f"day{number % 2}-{path.name}"))
+    report = evaluate(run)
+    assert (report.images, report.groups) == (6, groups)
+    units = read_scored(run, "new").units
+    assert len(set(units)) == groups
+    assert (set(units) == {"day0", "day1"}) is (groups == 2)
+
+
 def test_a_folder_of_near_copies_only_leaves_nothing_to_evaluate(run):
     run, split = run
     image = split.of("train")[0]
@@ -109,4 +127,4 @@ def test_without_the_training_folder_the_note_reports_that_copies_were_not_looke
     run, split = run
     new_images(split, 2)
     DATA.rename("elsewhere")
-    assert evaluate(run).note == "near-copies of training images were not looked for: food is gone"
+    assert evaluate(run).note == "not checked for near-copies of training images: food not found"

@@ -165,7 +165,7 @@ def test_by_default_the_val_split_is_scored_and_the_report_says_that_it_chose_th
     report = evaluate(run)
     assert paths_of(run, "val") == paths_in(split, "val")
     assert 0 < report.images == len(split.of("val"))
-    assert report.note == "val selected this model too: expect a little less on new images"
+    assert report.note == "validation also selected this model: expect a little less on new images"
     assert [row.n for row in report.per_class] == split.counts("val")
     with pytest.raises(UsageError, match="no test split") as caught:
         evaluate(run, split="test")

@@ -14,6 +14,7 @@ from xception_cli.check.curve import learning_curve
 from xception_cli.check.labels import find_suspects, suspects_problem
 from xception_cli.data.fixes import SUSPECT
 from xception_cli.data.sample import draw_sample
+from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.probe import fit_probe
 
 
@@ -177,6 +178,26 @@ def test_the_curve_rises_with_the_photos_and_names_who_would_gain():
     assert accuracies[0] < accuracies[-1] - 0.05
     assert all(point.low < point.accuracy < point.high for point in curve.points)
     assert curve == learning_curve(easy, labels, alone(labels), ["a", "b", "c"], strength=0.01)
+
+
+def test_the_curve_keeps_groups_whole_and_counts_each_as_one_piece_of_evidence():
+    groups = np.arange(40).repeat(6)
+    labels = groups % 2
+    # A group is a tight cloud in a place of its own, which hardly tells its class.
+    generator = np.random.default_rng(0)
+    places = generator.normal(0, 1, (40, 30)) + 0.2 * (np.arange(40) % 2)[:, None]
+    features = (places[groups] + generator.normal(0, 0.05, (240, 30))).astype(np.float32)
+    by_group, by_image = (
+        learning_curve(features, labels, units, ["a", "b"], strength=1.0)
+        for units in (groups.astype(str), alone(labels))
+    )
+    for point, other in zip(by_group.points, by_image.points, strict=True):
+        low, high = wilson_interval(round(240 * point.accuracy), 240)
+        assert point.high - point.low > 1.5 * (high - low)
+        assert (other.low, other.high) == wilson_interval(round(240 * other.accuracy), 240)
+    # the control: where each image is a unit, its group is in the other folds
+    assert by_group.points[-1].accuracy < 0.75
+    assert by_image.points[-1].accuracy > 0.95
 
 
 def test_photos_are_enough_where_nothing_is_left_to_gain():

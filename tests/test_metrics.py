@@ -213,6 +213,34 @@ def test_every_interval_holds_its_number_and_is_the_same_every_time():
             assert low is None or low <= getattr(row, name) <= high
 
 
+def widths(report: EvalReport) -> dict[str, float]:
+    """Return how wide each interval of a report is; those of the classes by `name, class`."""
+    ends = {"accuracy": (report.accuracy_low, report.accuracy_high)} | report.intervals
+    for row in report.per_class:
+        for name in ("precision", "recall", "f1", "average_precision"):
+            ends[f"{name}, {row.name}"] = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
+    return {name: high - low for name, (low, high) in ends.items()}
+
+
+def test_every_interval_is_wider_where_images_come_in_groups_and_no_number_is_another():
+    labels, probabilities = (values.repeat(5, axis=0) for values in drawn(8, 96))
+    groups = np.arange(96).repeat(5).astype(str)  # of five equal answers, one piece of evidence
+    answered = probabilities.max(axis=1) > 0.4
+    grouped, single = (
+        measure(labels, probabilities, units, names(8), name="x", answered=answered)
+        for units in (groups, alone(labels))
+    )
+    wide, narrow = widths(grouped), widths(single)
+    assert wide.keys() == narrow.keys() > SCORES.keys() - {"calibration_error"}
+    assert [name for name in wide if wide[name] < 1.5 * narrow[name]] == []
+    assert (grouped.groups, single.groups) == (96, 480)
+    assert [row.recall for row in grouped.per_class] == [row.recall for row in single.per_class]
+    # the control: a group for each image widens nothing
+    named = np.char.add("group ", alone(labels))
+    again = measure(labels, probabilities, named, names(8), name="x", answered=answered)
+    assert again == single
+
+
 def test_the_most_confused_pairs_come_first():
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
     guessed = np.array([1, 1, 0, 0, 2, 1, 2, 2, 0])

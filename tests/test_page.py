@@ -15,9 +15,11 @@ from xception_cli.data.fixes import CONFLICTING, SUSPECT
 from xception_cli.evaluation.charts import confusion_order, draw_curves, draw_matrix
 from xception_cli.evaluation.issues import draw_issues
 from xception_cli.files import file_digest
-from xception_cli.rundir import RunDir
+from xception_cli.rundir import RunDir, read_json, write_json
 
 HOSTILE = "a<script>alert(1)&\"'"
+GUARANTEED = "On new images like these, at least 90% are (85% confidence)."
+NO_THRESHOLD = "No threshold guarantees 90% precision (85% confidence)"
 
 
 def assert_headings_in_order(page: "_Page") -> None:
@@ -125,6 +127,52 @@ def test_the_page_holds_all_that_a_run_is_judged_by(run: RunDir):
     assert run.read_info()["data_fingerprint"] in text
     assert run.read_info()["weights"]["digest"] in text
     assert "xception train --config run/config.toml</code> repeats the run" in text
+
+
+def drawn_again(run: RunDir, folder: Path, **changes: Any) -> str:
+    """Draw the page of a copy of the run, whose result says something else."""
+    copy = RunDir(Path(shutil.copytree(run.path, folder / "again")))
+    write_json(copy.result, read_json(copy.result) | changes)
+    assert call("report", str(copy.path), "--device", "cpu") == 0
+    return copy.report.read_text(encoding="utf-8")
+
+
+def test_the_page_names_the_classes_that_more_images_would_help(run: RunDir, tmp_path: Path):
+    parts = {"half": 0.5, "whole": 0.75, "verdict": "more"}
+    gains = [{"name": name, **parts} for name in (HOSTILE, "blue", "green", "a fourth one")]
+    text = drawn_again(run, tmp_path / "with", gains=gains)
+    assert (
+        "More images of these classes are likely to help: a&lt;script&gt;alert(1)&amp;&quot;&#x27; "
+        "(50% to 75%), blue (50% to 75%), green (50% to 75%)."
+    ) in text
+    assert "a fourth one" not in text
+    assert "likely to help" not in drawn_again(run, tmp_path / "without", gains=[])  # the control
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        ({"confidence": 0.8}, GUARANTEED, NO_THRESHOLD),
+        ({"confidence": None}, NO_THRESHOLD, GUARANTEED),
+    ],
+    ids=["with a threshold", "without one"],
+)
+def test_the_page_reports_what_is_guaranteed_of_the_answers_and_how_surely(
+    run: RunDir, tmp_path: Path, changes: dict[str, Any], said: str, unsaid: str
+):
+    found = read_json(run.result)["calibration"]
+    found |= {"target_precision": 0.9, "precision_confidence": 0.85} | changes
+    text = drawn_again(run, tmp_path, calibration=found)
+    assert said in text
+    assert unsaid not in text
+
+
+def test_the_page_of_an_earlier_version_guarantees_nothing(run: RunDir, tmp_path: Path):
+    found = read_json(run.result)["calibration"]
+    del found["precision_confidence"]
+    text = drawn_again(run, tmp_path, calibration=found)
+    assert GUARANTEED.partition("90%")[0] not in text
+    assert NO_THRESHOLD.partition("90%")[0] not in text
 
 
 def doubt(number: int, problem: str = SUSPECT, detail: str = "looks like a (98%), not b (1%)"):

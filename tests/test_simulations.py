@@ -12,8 +12,11 @@ from xception_cli.evaluation.intervals import percentile_interval, proportion_in
 pytestmark = pytest.mark.slow
 
 
-def clustered(generator, *, groups: int, size: int, icc: float, accuracy: float):
-    """Draw hits of images whose groups differ: beta-binomial, of an intra-cluster correlation."""
+def clustered(generator, *, groups: int, size, icc: float, accuracy: float):
+    """Draw hits of images whose groups differ: beta-binomial, of an intra-cluster correlation.
+
+    `size` is that of each group, or of all of them.
+    """
     spread = 1 / icc - 1
     shares = generator.beta(accuracy * spread, (1 - accuracy) * spread, groups)
     units = np.repeat(np.arange(groups), size)
@@ -34,6 +37,21 @@ def test_the_interval_of_clustered_images_covers_the_truth_and_one_of_single_ima
     print(f"30 groups of 6, accuracy {accuracy}: {np.mean(by_unit):.1%}, {np.mean(by_image):.1%}")
     assert 0.93 <= np.mean(by_unit) <= 0.97
     assert np.mean(by_image) < 0.8
+
+
+@pytest.mark.parametrize("sizes", [[40] * 3 + [1] * 30, [100] + [1] * 40, [1] * 150 + [6] * 10])
+@pytest.mark.parametrize("accuracy", [0.7, 0.9])
+def test_the_interval_covers_the_truth_where_a_few_units_hold_most_images(sizes, accuracy):
+    generator = np.random.default_rng(4)
+    covered = []
+    for _ in range(500):
+        hits, units = clustered(
+            generator, groups=len(sizes), size=sizes, icc=0.8, accuracy=accuracy
+        )
+        low, high = proportion_interval(hits, units)
+        covered.append(low <= accuracy <= high)
+    print(f"{len(sizes)} groups of {min(sizes)} to {max(sizes)}: {np.mean(covered):.1%}")
+    assert np.mean(covered) >= 0.93
 
 
 def test_the_bootstrap_over_units_covers_the_macro_recall_of_clustered_images():
@@ -95,7 +113,7 @@ def lowest_empirical(confidences, right, target: float) -> float | None:
 
 
 # Images of val, and the share of images that a threshold answers at least on average.
-@pytest.mark.parametrize(("images", "answered"), [(200, 0.0), (500, 0.1), (2000, 0.2)])
+@pytest.mark.parametrize(("images", "answered"), [(200, 0.01), (500, 0.1), (2000, 0.2)])
 def test_unknown_auto_reaches_its_precision_on_new_images_in_nine_of_ten_draws(images, answered):
     generator = np.random.default_rng(3)
     many, target = 300_000, 0.98
@@ -118,3 +136,27 @@ def test_unknown_auto_reaches_its_precision_on_new_images_in_nine_of_ten_draws(i
     assert np.mean(kept) >= 0.9
     assert np.mean(control) < 0.6
     assert np.mean(coverage) >= answered
+
+
+@pytest.mark.parametrize(("images", "target"), [(1000, 0.95), (1000, 0.9), (500, 0.9)])
+def test_the_precision_is_reached_by_the_best_of_13_models_and_without_their_number_it_is_not(
+    images, target
+):
+    generator = np.random.default_rng(6)
+    many = 100_000
+    kept, control = [], []
+    for _ in range(200):
+        common, own = generator.standard_normal(images), generator.standard_normal((13, images))
+        chances = norm.cdf(1.0 + 1.3 * np.sort(common))  # of one model: all are equally good
+        confidences = chances + 1e-6 * generator.random(images)
+        outcome = np.sqrt(0.7) * generator.standard_normal(images) + np.sqrt(0.3) * own
+        hits = norm.cdf(outcome) < chances
+        best = hits[hits.mean(axis=1).argmax()]
+        exact = norm.cdf(1.0 + 1.3 * generator.standard_normal(many))
+        for candidates, result in ((13, kept), (1, control)):
+            found = confidence_threshold(confidences, best, target, alone(best), candidates)
+            answered = exact[exact >= found] if found is not None else np.zeros(0)
+            result.append(not len(answered) or answered.mean() >= target)
+    print(f"best of 13, {images} images, {target}: {np.mean(kept):.1%}; {np.mean(control):.1%}")
+    assert np.mean(kept) >= 0.9
+    assert np.mean(control) < 0.9

@@ -14,7 +14,7 @@ from xception_cli.config import read_toml
 from xception_cli.console import show
 from xception_cli.data.folder import read_folder
 from xception_cli.data.photo import Photo
-from xception_cli.data.split import read_split
+from xception_cli.data.split import Split, read_split
 from xception_cli.data.units import assign_units
 from xception_cli.errors import DataError, UsageError, XceptionError
 from xception_cli.evaluation.metrics import join_notes
@@ -39,9 +39,11 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     """
     if not selection.is_new:
         return selection
-    trained, note = _trained(run)
-    pattern = read_toml(run.config).get("group_by")
-    photos, is_copy = _compare(selection.root, selection.images, trained, pattern)
+    split = read_split(run.split, run.read_info()["classes"])
+    recorded, note = _recorded_images(Path(run.read_info()["data"]), split)
+    photos, (is_copy, is_chooser) = _compare(
+        selection.root, selection.images, recorded, read_toml(run.config).get("group_by")
+    )
     kept = [photo for photo, copy in zip(photos, is_copy, strict=True) if not copy]
     copies = [photo for photo, copy in zip(photos, is_copy, strict=True) if copy]
     if copies:
@@ -52,40 +54,45 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
             "nothing left to evaluate the model on",
             hint="leave --data out to evaluate on the images that the run held out",
         )
+    identical = {image.digest for image in split.of("val")}  # these are noted already
+    choosers = sum(
+        also and not copy and photo.digest not in identical
+        for photo, copy, also in zip(photos, is_copy, is_chooser, strict=True)
+    )
+    chosen = f"{choosers} of {len(kept)} images are near-copies of images that selected the model"
     return replace(
         selection,
         images=kept,
         trained_on=[*selection.trained_on, *copies],
-        note=join_notes(selection.note, note),
+        note=join_notes(selection.note, note, chosen if choosers else None),
     )
 
 
-def _trained(run: RunDir) -> tuple[Images | None, str | None]:
-    """Return what the training images are recognised by, or why that is not known."""
-    info = run.read_info()
-    root = Path(info["data"])
-    label_of = {i.digest: i.label for i in read_split(run.split, info["classes"]).of("train")}
+def _recorded_images(root: Path, split: Split) -> tuple[list[Images], str | None]:
+    """Return what a run's images of train and of val are recognised by, or why it is not known."""
     try:
         folder = read_folder(root)
-    except XceptionError:
-        return (
-            None,
-            f"near-copies of training images were not looked for: {show(root.name)} is gone",
-        )
+    except XceptionError as error:
+        reason = error.message if root.is_dir() else f"{show(root.name)} not found"
+        return [], f"not checked for near-copies of training images: {reason}"
+    found = []
     with open_store(root, VERSION) as store:
         looks = scan_folder(folder, store)
-        which = [at for at, look in enumerate(looks) if look.original and look.digest in label_of]
-        found = near_images(folder, looks, store, which)
-        # In memory: the other folder may be the same one, and its store is opened next.
-        thumbnails = found.thumbnails(np.arange(len(which)))
-    labels = np.array([label_of[looks[at].digest] for at in which], np.int64)
-    return Images(found.colours, lambda wanted: thumbnails[wanted], labels), None
+        for name in ("train", "val"):
+            label_of = {image.digest: image.label for image in split.of(name)}
+            which = [i for i, look in enumerate(looks) if look.original and look.digest in label_of]
+            images = near_images(folder, looks, store, which)
+            # In memory: the other folder may be the same one, and its store is opened next.
+            pixels = images.thumbnails(np.arange(len(which)))
+            labels = np.array([label_of[looks[i].digest] for i in which], np.int64)
+            found.append(Images(images.colours, pixels.__getitem__, labels))
+    return found, None
 
 
 def _compare(
-    root: Path, photos: Sequence[Photo], trained: Images | None, group_by: str | None
-) -> tuple[list[Photo], list[bool]]:
-    """Return the photos with their units, and which of them are near-copies."""
+    root: Path, photos: Sequence[Photo], recorded: Sequence[Images], group_by: str | None
+) -> tuple[list[Photo], list[list[bool]]]:
+    """Return the photos with their units, and which are near-copies of train's, and of val's."""
     folder = read_folder(root)
     label_of = {photo.path: photo.label for photo in photos}
     # Labels of the model: a mirrored image is a copy within its class only.
@@ -99,17 +106,17 @@ def _compare(
             for at, (image, look) in enumerate(zip(images, looks, strict=True))
             if look.original and image.path in label_of
         ]
-        copies = np.zeros(len(which), bool)
-        if trained is not None and which:
-            copies = near_copies(near_images(folder, looks, store, which), trained)
+        own = near_images(folder, looks, store, which)
+        copies = [near_copies(own, other) if which else np.zeros(0, bool) for other in recorded]
     known = [
         replace(image, digest=look.digest, unit=look.digest, problem=look.problem)
         for image, look in zip(images, looks, strict=True)
     ]
     unit_of = {photo.path: photo.unit for photo in _with_units(known, groups, group_by)}
-    is_copy = {images[at].path for at, copy in zip(which, copies.tolist(), strict=True) if copy}
     named = [replace(photo, unit=unit_of.get(photo.path, photo.unit)) for photo in photos]
-    return named, [photo.path in is_copy for photo in named]
+    paths = [{images[which[at]].path for at in np.flatnonzero(found)} for found in copies]
+    paths = paths or [set(), set()]
+    return named, [[photo.path in found for photo in named] for found in paths]
 
 
 def _with_units(

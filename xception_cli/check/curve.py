@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xception_cli.check.report import ClassGain, Curve, Point
+from xception_cli.data.folds import number_units
 from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.model.probe import cross_validate
 
@@ -55,7 +56,10 @@ def learning_curve(
         ends = proportion_interval(hits, units[tested])
         points.append(Point(fraction, seen, float(hits.mean()), *ends))
     half, whole = (right[fraction] for fraction in FRACTIONS[-2:])
-    return Curve(tuple(points), tuple(_gains(half, whole, tested, labels, classes)))
+    gains = _gains(half, whole, tested, labels, units, classes)
+    known = {gain.name for gain in gains}
+    present = [classes[label] for label in np.unique(labels)]
+    return Curve(tuple(points), tuple(gains), tuple(n for n in present if n not in known))
 
 
 def classes_to_add(
@@ -86,7 +90,9 @@ def classes_to_add(
         )
         tested = ~np.isnan(held_out[:, 0])
         right.append((held_out.argmax(axis=1) == labels) & tested)
-    gains = [g for g in _gains(right[0], right[1], tested, labels, classes) if g.verdict == "more"]
+    gains = [
+        g for g in _gains(right[0], right[1], tested, labels, units, classes) if g.verdict == "more"
+    ]
     return sorted(gains, key=lambda gain: gain.half - gain.whole)
 
 
@@ -95,6 +101,7 @@ def _gains(
     whole: NDArray[np.bool_],
     tested: NDArray[np.bool_],
     labels: NDArray[np.int64],
+    units: NDArray[np.str_],
     classes: Sequence[str],
 ) -> list[ClassGain]:
     """Compare the recall of each tested class with half of the images and with all of them."""
@@ -103,13 +110,20 @@ def _gains(
         of_class = tested & (labels == label)
         if n := int(of_class.sum()):
             counts = int(half[of_class].sum()), int(whole[of_class].sum())
-            gains.append(ClassGain(name, counts[0] / n, counts[1] / n, _verdict(*counts, n)))
+            verdict = _verdict(half[of_class], whole[of_class], units[of_class])
+            gains.append(ClassGain(name, counts[0] / n, counts[1] / n, verdict))
     return gains
 
 
-def _verdict(half: int, whole: int, images: int) -> str:
-    if whole - half >= max(_IMAGES, _GAIN * images):
+def _verdict(half: NDArray[np.bool_], whole: NDArray[np.bool_], units: NDArray[np.str_]) -> str:
+    """Judge a class by its images that are right with half of the images and with all of them."""
+    images, gained = len(units), int(whole.sum()) - int(half.sum())
+    numbers = number_units(units)
+    changes = np.bincount(numbers, whole.astype(np.int64) - half)  # of each unit
+    # Of many classes, some gain by chance: two standard errors, paired, by unit.
+    is_clear = changes.sum() > 2 * np.sqrt((changes**2).sum())
+    if gained >= max(_IMAGES, _GAIN * images) and is_clear:
         return "more"
-    if whole >= _ENOUGH * images or abs(whole - half) < _GAIN * images / 2:
+    if whole.sum() >= _ENOUGH * images or abs(gained) < _GAIN * images / 2:
         return "enough"
     return "unclear"

@@ -75,7 +75,7 @@ def look_deeper(
         )
     features = _features(survey, seen, weights)
     probe: Probe = fit_probe(features, labels, units, class_count=len(classes), seed=_SEED)
-    suspects = find_suspects(labels, probe.held_out)
+    suspects = find_suspects(labels, probe.held_out, units)
     curve = None
     if with_curve:
         curve = learning_curve(

@@ -12,6 +12,7 @@ from scipy.special import softmax
 from xception_cli.check.report import Finding, Problem, count_of
 from xception_cli.console import show
 from xception_cli.data.fixes import SUSPECT
+from xception_cli.data.folds import number_units
 
 Floats = NDArray[np.floating[Any]]
 
@@ -41,7 +42,11 @@ class Suspect:
     own: float
 
 
-def find_suspects(labels: NDArray[np.int64], log_probabilities: Floats) -> list[Suspect]:
+def find_suspects(
+    labels: NDArray[np.int64],
+    log_probabilities: Floats,
+    units: NDArray[np.str_] | None = None,
+) -> list[Suspect]:
     """Find labels that are likely wrong, not just images that are hard to classify.
 
     The label of a hard image is improbable, too, but only as often as calibrated probabilities
@@ -55,6 +60,7 @@ def find_suspects(labels: NDArray[np.int64], log_probabilities: Floats) -> list[
         log_probabilities: `(n, classes)`, of models that did not see the image; images with a row
             of nan are left out, and so are those whose label has -inf: the model did not know that
             class.
+        units: `(n,)`, what each image belongs to: a unit counts once; None: each image does.
 
     Returns:
         The suspects, the most suspect first.
@@ -63,7 +69,9 @@ def find_suspects(labels: NDArray[np.int64], log_probabilities: Floats) -> list[
     known = np.flatnonzero(np.isfinite(own))
     if len(np.unique(labels[known])) < 2:
         return []
-    chances = _chances_of_wrong(labels[known], log_probabilities[known].astype(np.float64))
+    numbers = known if units is None else number_units(units[known])
+    weights = 1 / np.bincount(numbers)[numbers]
+    chances = _chances_of_wrong(labels[known], log_probabilities[known].astype(np.float64), weights)
     suspects = []
     for at in np.argsort(-chances, kind="stable"):
         index = int(known[at])
@@ -75,29 +83,32 @@ def find_suspects(labels: NDArray[np.int64], log_probabilities: Floats) -> list[
     return suspects
 
 
-def _chances_of_wrong(labels: NDArray[np.int64], log_probabilities: Floats) -> Floats:
+def _chances_of_wrong(
+    labels: NDArray[np.int64], log_probabilities: Floats, weights: Floats
+) -> Floats:
     """Return each label's probability of being wrong, `(n,)`, at the best temperature."""
     rows, others = np.arange(len(labels)), len(np.unique(labels)) - 1
     fits = []
     for sharpness in _SHARPNESS:
         correct = softmax(sharpness * log_probabilities, axis=1)[rows, labels]
-        fits.append(_fit_share(correct, (1 - correct) / others))
+        fits.append(_fit_share(correct, (1 - correct) / others, weights))
     return min(fits, key=lambda fit: fit[0])[1]
 
 
-def _fit_share(correct: Floats, wrong: Floats) -> tuple[float, Floats]:
+def _fit_share(correct: Floats, wrong: Floats, weights: Floats) -> tuple[float, Floats]:
     """Fit the share of wrong labels by maximum likelihood.
 
     Args:
         correct: `(n,)`, the probability of each label if it is correct.
         wrong: `(n,)`, the same if it is wrong.
+        weights: `(n,)`, how much each counts.
 
     Returns:
         The loss, and the probability of each label being wrong, `(n,)`.
     """
 
     def loss(share: float) -> float:
-        return -float(np.log((1 - share) * correct + share * wrong).sum())
+        return -float((weights * np.log((1 - share) * correct + share * wrong)).sum())
 
     # The loss is convex. With most labels wrong there would be nothing to compare them with.
     found = minimize_scalar(loss, bounds=(0, 0.5), method="bounded", options={"xatol": 1e-7})

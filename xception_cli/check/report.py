@@ -107,16 +107,19 @@ class Curve:
 
     Attributes:
         points: By fraction, ascending.
-        classes: One for each class of two images or more.
+        classes: One for each class of two units or more.
+        untested: The other classes: a single unit cannot be left out and known.
     """
 
     points: tuple[Point, ...]
     classes: tuple[ClassGain, ...]
+    untested: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
         data = asdict(self)
         data["classes"] = [{**row, "name": utf8(row["name"])} for row in data["classes"]]
+        data["untested"] = [utf8(name) for name in self.untested]
         return data
 
 

@@ -49,6 +49,9 @@ def _add_curve(text: Text, curve: Curve) -> None:
             f"({100 * point.low:.1f} to {100 * point.high:.1f} %)"
         )
         text.append(f"{' ' * _INDENT}{row}\n")
+    if curve.untested:
+        untested = ", ".join(show(name) for name in curve.untested)
+        _add(text, "", f"not tested, because a single group: {untested}")
     for verdict_, label in (("more", "more"), ("enough", "enough")):
         names = sorted(
             (c for c in curve.classes if c.verdict == verdict_), key=lambda c: c.half - c.whole

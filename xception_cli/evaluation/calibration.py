@@ -21,7 +21,6 @@ BINS = 15  # Guo et al. 2017
 _FOLDS = 5
 _COVERAGE = 0.95  # of images like val's that the distance lets pass
 CONFIDENCE = 0.9  # that the precision of `--unknown auto` on new images is the target or more
-_MOST_NEEDED = 1_000_000  # images of val; that many are never there
 _FIRST = 8  # the first threshold that is tested answers one image in so many
 _COLDEST, _HOTTEST = 0.05, 20.0
 _SPREAD = math.log(2)  # of the temperature's logarithm, before val is seen
@@ -42,8 +41,8 @@ class Calibration:
         unknown: When to say `unknown`.
         coverage: Share of val that would be answered.
         precision: Share of correct ones among these answers; None without any.
-        needed: Validation images with which a threshold would be found, if they were answered like
-            these; None where there is one, or where no number of images would do.
+        needed: Validation images that a threshold takes at least; None where there is one, or
+            where there are as many but the answers are not right often enough.
     """
 
     images: int
@@ -154,7 +153,11 @@ def coverage_curve(confidences: Array, right: Array) -> tuple[Array, Array, Arra
 
 
 def confidence_threshold(
-    confidences: Array, right: Array, target: float, units: Sequence[str] | Array
+    confidences: Array,
+    right: Array,
+    target: float,
+    units: Sequence[str] | Array,
+    candidates: int = 1,
 ) -> float | None:
     """Return the lowest threshold whose answers on new images are right often enough; or None.
 
@@ -172,14 +175,16 @@ def confidence_threshold(
         right: `(images,)`, whether it is the right one.
         target: Wanted precision, 0..1.
         units: `(images,)`, what each image belongs to; they count as fewer effective images.
+        candidates: Models that the answering one was selected among on these images. Each might
+            have been: the tests allow for that by the union bound.
     """
     if not len(right):
         return None
-    effect = design_effect(right, units)
+    effect, level = design_effect(right, units), (1 - CONFIDENCE) / candidates
     thresholds, coverage, precision = coverage_curve(confidences, right)
     answered = np.round(coverage * len(right))
-    passed = _lower_bound(answered / effect, precision) >= target
-    tested = np.flatnonzero(answered >= max(_fewest(target) * effect, len(right) / _FIRST))
+    passed = _lower_bound(answered / effect, precision, level) >= target
+    tested = np.flatnonzero(answered >= max(_fewest(target, level) * effect, len(right) / _FIRST))
     if not len(tested) or not passed[tested[0]]:
         return None
     failed = tested[~passed[tested]]
@@ -190,46 +195,38 @@ def confidence_threshold(
     return float(f"{(thresholds[lowest] + thresholds[lowest + 1]) / 2:.6g}")
 
 
-def _lower_bound(images: Array | float, share: Array | float) -> Array:
+def _lower_bound(images: Array, share: Array, level: float) -> Array:
     """Return the exact lower bound of proportions, of numbers of images that may be broken."""
     right = np.maximum(images * share, 1e-9)
-    bound: Array = beta.ppf(1 - CONFIDENCE, right, np.maximum(images - right, 0) + 1)
+    bound: Array = beta.ppf(level, right, np.maximum(images - right, 0) + 1)
     return bound
 
 
-def _fewest(target: float) -> int:
+def _fewest(target: float, level: float) -> int:
     """Return how many answers, all right, show that a precision is the target or more."""
     if not 0 < target < 1:
         return 1
-    return math.ceil(math.log(1 - CONFIDENCE) / math.log(target))
+    return math.ceil(math.log(level) / math.log(target))
 
 
 def images_needed(
-    confidences: Array, right: Array, target: float, units: Sequence[str] | Array
+    right: Array, target: float, units: Sequence[str] | Array, candidates: int = 1
 ) -> int | None:
-    """Return how many images a threshold would need, if more were answered like these.
+    """Return how many images a threshold would need at least, where none was found.
 
     Args:
-        confidences: As for `confidence_threshold`, which found none, and the following.
-        right: Whether the answers are right.
+        right: `(images,)`, whether the answers are right; for the rest see `confidence_threshold`.
         target: Wanted precision.
         units: What each image belongs to.
+        candidates: Models that were selected among.
 
     Returns:
-        None where even the most confident answers are not right often enough.
+        None where there are as many: then the answers are not right often enough.
     """
-    effect = design_effect(right, units)
-    _, coverage, precision = coverage_curve(confidences, right)
-    if not len(right):
+    if not len(right) or not 0 < target < 1:
         return None
-    first = int(np.argmax(coverage >= 1 / _FIRST))
-    for images in np.geomspace(len(right), _MOST_NEEDED, 200):
-        # Of that many, the strictest threshold that is tested.
-        enough = np.flatnonzero(coverage * images / effect >= _fewest(target))
-        at = max(first, int(enough[0])) if len(enough) else first
-        if len(enough) and _lower_bound(coverage[at] * images / effect, precision[at]) >= target:
-            return math.ceil(float(images))
-    return None
+    fewest = _fewest(target, (1 - CONFIDENCE) / candidates) * design_effect(right, units)
+    return math.ceil(fewest) if fewest > len(right) else None
 
 
 def distance_threshold(distances: Array) -> float:
@@ -264,12 +261,11 @@ def unknown_line(calibration: Calibration) -> str:
     target = f"{100 * rule.target_precision:g}%"
     share = f"with --unknown auto, {calibration.coverage:.1%} of validation images get an answer"
     if rule.confidence is None:
-        needed = calibration.needed
-        more = f"about {needed:,} would" if needed else "even the most confident are not"
+        least = f"; that takes at least {needed:,}" if (needed := calibration.needed) else ""
         return (
-            f"{calibration.images:,} validation images do not show that any answers are {target} "
-            f"correct on new images ({CONFIDENCE:.0%} confidence; {more}): --unknown auto only "
-            "refuses images unlike the training images"
+            f"no confidence threshold guarantees {target} precision ({CONFIDENCE:.0%} confidence) "
+            f"with {calibration.images:,} validation images{least}; --unknown auto refuses only "
+            "images unlike the training images"
         )
     return (
         f"{share}; of such answers on new images, at least {target} are "
@@ -286,6 +282,7 @@ def calibrate(
     train_features: Array,
     train_labels: Array,
     target_precision: float,
+    candidates: int,
     seed: int,
 ) -> Calibration:
     """Fit temperature and thresholds on val; only what the distance is from is of train.
@@ -298,6 +295,7 @@ def calibrate(
         train_features: `(images, 2048)`.
         train_labels: `(images,)`.
         target_precision: Wanted share of correct answers, 0..1.
+        candidates: Models that this one was selected among on val.
         seed: Of the folds that the error after calibration is measured with.
     """
     fitted, after = fit_temperature(logits, labels), _on_other_units(logits, labels, units, seed)
@@ -308,8 +306,8 @@ def calibrate(
     reference = remember(train_features, train_labels)
     distances = reference.distances(features)
     near = distances <= distance_threshold(distances)  # the others get no answer anyway
-    alike = (confidences[near], right[near], target_precision, units[near])
-    threshold = confidence_threshold(*alike)
+    alike = (right[near], target_precision, units[near], candidates)
+    threshold = confidence_threshold(confidences[near], *alike)
     rule = UnknownRule(target_precision, threshold, distance_threshold(distances), reference)
     answered = near & (confidences >= (threshold or 0.0))
     return Calibration(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
+from scipy.sparse import csr_array
 
 from xception_cli.config import read_toml
 from xception_cli.console import show
@@ -20,7 +21,7 @@ from xception_cli.rundir import RunDir
 
 Array = NDArray[Any]
 
-VAL_NOTE = "val selected this model too: expect a little less on new images"
+VAL_NOTE = "validation also selected this model: expect a little less on new images"
 _HINT = "put the file back, or start a new run"
 
 
@@ -37,6 +38,13 @@ class Candidates:
     epochs: Array
     predicted: Array
     losses: Array
+
+    @property
+    def are_complete(self) -> bool:
+        """Whether none is missing, as in a run that an earlier version began."""
+        first = int(self.epochs[0]) if len(self.epochs) else -1
+        every = np.arange(first, first + len(self.epochs))
+        return first in {0, 1} and np.array_equal(self.epochs, every)
 
     def with_epoch(self, epoch: int, predicted: Array, losses: Array) -> "Candidates":
         """Add a candidate; those of this and later epochs are replaced, as on a resume.
@@ -104,13 +112,14 @@ def correct_report(run: RunDir, report: EvalReport, scored: Scored) -> EvalRepor
         ArtifactError: The run's file of candidates is damaged.
     """
     every = read_candidates(run.candidates, len(scored.photos))
-    if not len(every.epochs):
+    if not every.are_complete:
         return replace(report, note=join_notes(report.note, VAL_NOTE))
     kept = [at for at, photo in enumerate(scored.photos) if photo.problem is None]
     some = replace(every, predicted=every.predicted[:, kept], losses=every.losses[:, kept])
     sound, monitor = scored.sound(), read_toml(run.config).get("monitor", "accuracy")
     found = correct_for_selection(some, sound.labels, sound.units, monitor=monitor)
-    return replace(report, corrected=found)
+    note = VAL_NOTE if found is None and len(every.epochs) > 1 else None  # a single unit
+    return replace(report, corrected=found, note=join_notes(report.note, note))
 
 
 def correct_for_selection(
@@ -138,10 +147,10 @@ def correct_for_selection(
         return None
     hits = (candidates.predicted == labels).T.astype(np.float64)  # (images, candidates)
     losses = candidates.losses.T.astype(np.float64)
-    sums = classes_of(labels) if monitor == "macro_recall" else None
+    recalled = labels if monitor == "macro_recall" else None
     totals, measured = 0.0, 0
     for weights in unit_weights(units, RESAMPLES):
-        best = _select(weights, hits, losses, sums)
+        best = _select(weights, hits, losses, recalled)
         left_out = weights == 0
         images = left_out.sum(axis=1)
         right = (left_out * hits[:, best].T).sum(axis=1)
@@ -150,25 +159,34 @@ def correct_for_selection(
         measured += int(known.sum())
     if not measured:
         return None
-    share = totals / measured
-    chosen = int(_select(np.ones((1, len(labels))), hits, losses, sums)[0])
+    chosen = int(_select(np.ones((1, len(labels))), hits, losses, recalled)[0])
+    share = min(totals / measured, float(hits[:, chosen].mean()))  # a choice only flatters
     return Corrected(count, share, *proportion_interval(hits[:, chosen], units, share=share))
 
 
-def classes_of(labels: Array) -> Array:
-    """Return which images are of each class that has some, `(images, classes)`."""
-    return np.asarray(labels[:, None] == np.unique(labels), np.float64)
+def _select(weights: Array, hits: Array, losses: Array, labels: Array | None) -> Array:
+    """Return the best candidate in each resample, as `History.offer` selects it.
 
-
-def _select(weights: Array, hits: Array, losses: Array, classes: Array | None) -> Array:
-    """Return the best candidate in each resample, as `History.offer` selects it."""
-    if classes is None:
+    Args:
+        weights: `(resamples, images)`.
+        hits: `(images, candidates)`.
+        losses: `(images, candidates)`.
+        labels: `(images,)`, where macro recall selects; None where accuracy does.
+    """
+    if labels is None:
         scores = weights @ hits
     else:
-        images = weights @ classes  # (resamples, classes)
+        _, numbers = np.unique(labels, return_inverse=True)
+        images = _by_class(weights, np.ones(len(labels)), numbers)
         present = images > 0
-        parts = (weights @ (classes * row[:, None]) / np.maximum(images, 1) for row in hits.T)
+        parts = (_by_class(weights, row, numbers) / np.maximum(images, 1) for row in hits.T)
         scores = np.stack([part.sum(axis=1) / present.sum(axis=1) for part in parts], axis=1)
     best = scores >= scores.max(axis=1, keepdims=True) - 1e-9
     chosen: Array = np.where(best, weights @ losses, np.inf).argmin(axis=1)
     return chosen
+
+
+def _by_class(weights: Array, values: Array, numbers: Array) -> Array:
+    """Sum the weighted values of each class, `(resamples, classes)`."""
+    places = (np.arange(len(numbers)), numbers)
+    return np.asarray(weights @ csr_array((values, places)))

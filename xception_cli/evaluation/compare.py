@@ -17,6 +17,7 @@ from xception_cli.errors import UsageError
 from xception_cli.evaluation.intervals import (
     Interval,
     count_units,
+    design_effect,
     proportion_interval,
 )
 from xception_cli.evaluation.scored import Scored, read_scored
@@ -204,7 +205,7 @@ def _compare(
         for answers in (before, after)
     ]
     signs = hits[1].astype(np.int64) - hits[0]
-    effect = _effect(signs, units)
+    effect = max(design_effect(signs == change, units) for change in (1, -1))
     low, high = _difference_interval(gained / effect, lost / effect, len(common) / effect)
     p_value = sign_flip(np.bincount(units, signs).astype(np.int64))
     return Comparison(
@@ -269,16 +270,6 @@ def correct_comparisons(comparisons: Sequence[Comparison]) -> list[Comparison]:
         largest = max(largest, min(1.0, scaled))
         corrected[at] = replace(comparisons[at], p_corrected=largest)
     return corrected
-
-
-def _effect(signs: NDArray[np.int64], units: NDArray[np.int64]) -> float:
-    """Return the design effect of a mean of paired differences, at least 1."""
-    images, groups = len(signs), count_units(units)
-    if groups == images or not signs.any():
-        return 1.0
-    residuals = signs - signs.mean()
-    together = (np.bincount(units, residuals) ** 2).sum() * groups / max(1, groups - 1)
-    return max(1.0, float(together / (residuals**2).sum())) if residuals.any() else 1.0
 
 
 def _difference_interval(gained: float, lost: float, images: float) -> Interval:

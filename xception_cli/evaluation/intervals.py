@@ -23,6 +23,7 @@ RESAMPLES = 1000
 _SEED = 0
 _CHUNK = 2_000_000  # image weights in memory at once
 _MOST_RANKED = 50_000_000  # scores ranked again for the intervals of average precision, 1 s
+FEWEST_UNITS = 10  # resamples of fewer groups say too little about their ends
 _FEWEST_RESAMPLES = 100  # fewer say nothing about the ends of an interval
 
 
@@ -59,8 +60,9 @@ def design_effect(hits: Array, units: Sequence[str] | Array) -> float:
 
     The variance of a ratio over units, relative to the binomial one (Rao and Scott 1992), at least
     1. Two units of the mean size that weigh half, one all right and one all wrong, are added to the
-    estimate: without them a few units that are all right would seem to vary by nothing
-    (tests/test_simulations.py).
+    estimate: without them a few units that are all right would seem to vary by nothing. Where a few
+    units hold most images, their own variation shows little; then Kish's effect of unequal sizes at
+    the intra-cluster correlation decides (tests/test_simulations.py).
 
     Args:
         hits: `(images,)`, whether each counts.
@@ -70,6 +72,7 @@ def design_effect(hits: Array, units: Sequence[str] | Array) -> float:
     sizes = np.bincount(numbers).astype(float)
     if len(sizes) == len(hits):
         return 1.0
+    least = 1 + (float((sizes**2).sum() / sizes.sum()) - 1) * _correlation(hits, numbers, sizes)
     mean = sizes.mean()
     successes = np.append(np.bincount(numbers, hits), [0, mean])
     weights = np.append(np.ones(len(sizes)), [0.5, 0.5])
@@ -78,7 +81,26 @@ def design_effect(hits: Array, units: Sequence[str] | Array) -> float:
     share = (weights * successes).sum() / images
     residuals = successes - share * sizes
     variance = count / (count - 1) * (weights * residuals**2).sum() / images**2
-    return max(1.0, float(variance / (share * (1 - share) / images)))
+    return max(1.0, least, float(variance / (share * (1 - share) / images)))
+
+
+def _correlation(hits: Array, numbers: Array, sizes: Array) -> float:
+    """Estimate the intra-cluster correlation by analysis of variance, 0..1; a half if unknown."""
+    count, images = len(sizes), len(hits)
+    if count < 2 or images == count:
+        return 0.5
+    means = np.bincount(numbers, hits) / sizes
+    between = (sizes * (means - hits.mean()) ** 2).sum() / (count - 1)
+    within = (sizes * means * (1 - means)).sum() / (images - count)
+    usual = (images - (sizes**2).sum() / images) / (count - 1)
+    total = between + (usual - 1) * within
+    return float(np.clip((between - within) / total, 0, 1)) if total > 0 else 0.5
+
+
+def effective_units(units: Sequence[str] | Array) -> float:
+    """Return how many units of equal size would count as these do (Kish 1965)."""
+    sizes = np.bincount(number_units(units)).astype(float)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def proportion_interval(
@@ -94,7 +116,7 @@ def proportion_interval(
     images, groups = len(hits), count_units(units)
     share = float(hits.mean()) if share is None else share
     # Few units do not say exactly how much they vary.
-    z = None if groups == images else float(t.ppf(0.975, max(1, groups - 1)))
+    z = None if groups == images else float(t.ppf(0.975, max(1.0, effective_units(units) - 1)))
     return scaled_interval(share, images, design_effect(hits, units), z=z)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from xception_cli.data.fixes import CONFLICTING, DUPLICATE, LEAK, NEAR, SUSPECT
+from xception_cli.data.fixes import CONFLICTING, DUPLICATE, LEAK, NEAR, SUSPECTS
 from xception_cli.html import figure, photo, text
 
 _LABELS, _PAIRS = 12, 8  # cards of a kind
@@ -32,7 +32,7 @@ def draw_issues(rows: Sequence[Row], root: Path) -> str:
 
 
 def _singles(rows: Iterable[Row], root: Path) -> tuple[list[str], int]:
-    found = [row for row in rows if row.get("problem") == SUSPECT]  # the most suspect first
+    found = [row for row in rows if row.get("problem") in SUSPECTS]  # the most suspect first
     shown = found[:_LABELS]
     return [_card(row, photo(root / row["path"], row["path"])) for row in shown], len(found)
 

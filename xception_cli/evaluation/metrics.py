@@ -18,6 +18,7 @@ from sklearn.metrics import (
 
 from xception_cli.evaluation.calibration import calibration_error
 from xception_cli.evaluation.intervals import (
+    FEWEST_UNITS,
     Interval,
     Tallies,
     average_precision_draws,
@@ -304,6 +305,8 @@ def measure(
     }
     for statistic in _RESAMPLED:
         intervals[statistic] = percentile_interval(getattr(tallies, statistic))
+    if count_units(units) < min(FEWEST_UNITS, len(labels)):
+        intervals = dict.fromkeys(intervals) | {"top_k_accuracy": intervals["top_k_accuracy"]}
     if answered is not None:
         intervals["answered"] = proportion_interval(answered, units)
         some = hits[answered, 0]

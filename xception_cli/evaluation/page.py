@@ -10,7 +10,7 @@ import numpy as np
 
 from xception_cli.config import read_toml
 from xception_cli.console import quoted, show, typed
-from xception_cli.data.fixes import SUSPECT, read_issues
+from xception_cli.data.fixes import SUSPECTS, read_issues
 from xception_cli.data.split import Split, read_split
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.calibration_plot import draw_calibration
@@ -129,10 +129,12 @@ def _first_screen(run: RunDir, data: _Run) -> str:
         for what, part, range_ in rows
     )
     todo = "".join(f"<li>{step}</li>\n" for step in _next_steps(run, data))
+    # A note is there where val selected the model, and no candidates were kept to correct for it.
+    claim = "on these images" if report["note"] else "to expect on new images like these"
     note = f"{text(report['note'])}. " if report["note"] else ""
     return (
-        f"<p class=big><b>{percent(figures['accuracy'])}</b> is the accuracy to expect on new "
-        f"images like these ({interval_text(*ends)}, {_origin(report)}).</p>\n"
+        f"<p class=big><b>{percent(figures['accuracy'])}</b> is the accuracy {claim} "
+        f"({interval_text(*ends)}, {_origin(report)}).</p>\n"
         f"<p class=soft>{note}Kept: {text(data.result['kept'])}.</p>\n"
         f"<table class=headline>{bars}</table>\n<h2>What to do next</h2>\n<ol>{todo}</ol>\n"
     )
@@ -144,7 +146,7 @@ def _origin(report: Mapping[str, Any]) -> str:
     groups, corrected = report.get("groups", report["images"]), report.get("corrected")
     counted = f"from {report['images']:,} {what} images"
     if groups < report["images"]:
-        counted += f" in {groups:,} groups"
+        counted += f" in {groups:,} group{'s' * (groups > 1)}"
     if corrected:
         counted += f", corrected for selecting the best of {corrected['candidates']} models on them"
     return counted
@@ -161,7 +163,7 @@ def _next_steps(run: RunDir, data: _Run) -> list[str]:
         )
     if weak := _weakest(report):
         steps.append(weak)
-    suspect = sum(row.get("problem") == SUSPECT for row in data.issues or ())
+    suspect = sum(row.get("problem") in SUSPECTS for row in data.issues or ())
     if suspect:
         command = f"xception train --data {place} --fixes {quoted(run.issues)}"
         steps.append(
@@ -169,7 +171,7 @@ def _next_steps(run: RunDir, data: _Run) -> list[str]:
             "edit the column <code>action</code> of issues.csv, then "
             f"<code>{text(command)}</code>."
         )
-    if report["images"] < _FEW:
+    if report.get("groups", report["images"]) < _FEW:
         steps.append(
             f"{report['images']} images are few to judge by: hold out more "
             "(<code>--val-fraction</code>), or <code>xception eval --data DIR</code> with new ones."
@@ -305,8 +307,8 @@ def _calibration(data: _Run) -> str:
         target = f"{100 * found['target_precision']:g}%"
         sure = f"{found['precision_confidence']:.0%} confidence"
         lead += (
-            f" Validation images do not show a threshold for {target} ({sure}): only images unlike "
-            "the training images are refused."
+            f" No threshold guarantees {target} precision ({sure}) with these validation images: "
+            "only images unlike the training images are refused."
             if found["confidence"] is None
             else f" On new images like these, at least {target} are ({sure})."
         )

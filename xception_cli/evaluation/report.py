@@ -135,8 +135,11 @@ def answered_line(report: EvalReport) -> str | None:
     first = f"with --unknown auto, {answered} of {report.images} images get an answer"
     if not answered:
         return first
+    second = f"{right} of these are correct, {_percent(right / answered)}"
+    if report.name == "val":  # an interval would claim that nothing was chosen
+        return f"{first}; {second}, on the images that calibrated it"
     ends = interval_text(*(report.intervals["answered_correct"] or (0.0, 1.0)))
-    return f"{first}; {right} of these are correct, {_percent(right / answered)} ({ends})"
+    return f"{first}; {second} ({ends})"
 
 
 def confused_line(report: EvalReport) -> str | None:
@@ -210,8 +213,12 @@ def draw_confusion(report: EvalReport) -> bytes:
     if count <= _NUMBERED:
         _write_counts(axes, counts)
     _name_axes(axes, [row.name for row in report.per_class], side)
-    first = f"{show(report.name)}: accuracy {_percent(report.accuracy)}"
-    lines = [first, _trust(report), _LEGEND]
+    first = f"{show(report.name)}: {report.correct} of {report.images} images correct"
+    lines = [first, _percent(report.accuracy), _LEGEND]
+    if report.corrected is None:
+        lines[1] = f"accuracy {_percent(report.accuracy)} ({_trust(report)})"
+    else:
+        lines[1] = f"accuracy {_percent(report.accuracy)}, not corrected for selection"
     # Lines of their own, which the tight box below makes room for at any number of classes.
     for at, line in enumerate(reversed(lines)):
         axes.annotate(

@@ -152,6 +152,8 @@ def _fit_baseline(
     say(f"probe     val: accuracy {scores.accuracy:.1%}")
     if probe.folds:
         say(f"          train, {describe_cross_validation(probe, job.split.classes)}")
+    else:
+        say("          train: too few groups to cross-validate")
     if job.leads:
         if is_new:
             job.keep_candidate(0, evaluator.state.metrics["answers"])
@@ -187,7 +189,11 @@ def _report_suspects(job: Job, probe: Probe, val: np.ndarray[Any, Any]) -> None:
     images = [*job.split.of("train"), *job.split.of("val")]
     labels = [image.label for image in images]
     judged = torch.log_softmax(probe.logits(val), dim=1).numpy()
-    suspects = find_suspects(np.array(labels), np.concatenate([probe.held_out, judged]))
+    suspects = find_suspects(
+        np.array(labels),
+        np.concatenate([probe.held_out, judged]),
+        np.array([image.unit for image in images], np.str_),
+    )
     paths = [image.path for image in images]
     problems = suspects_problem(suspects, paths, labels, job.split.classes)
     add_issues(job.run.issues, SUSPECT, problems)

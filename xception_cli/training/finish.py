@@ -18,7 +18,7 @@ from xception_cli.evaluation.calibration import (
     calibration_line,
     unknown_line,
 )
-from xception_cli.evaluation.candidates import correct_report
+from xception_cli.evaluation.candidates import correct_report, read_candidates
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.metrics import EvalReport
 from xception_cli.evaluation.page import write_report
@@ -36,7 +36,7 @@ from xception_cli.training.scores import History, Scores
 Array = np.ndarray[Any, Any]
 
 JUDGED = ("val", "test")  # in this order: val calibrates what test measures
-SMALL_VAL = 200  # images under which val's number is said together with a cross-validated one
+SMALL_VAL = 200  # groups under which val's number is said together with a cross-validated one
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ def _calibrate(
     job: Job, training: Training, history: History, bundle: ModelBundle, said: Sequence[Outcome]
 ) -> tuple[ModelBundle, Calibration]:
     """Fit temperature and thresholds on val, and put them into the model file."""
+    kept = read_candidates(job.run.candidates, job.images.val)
     calibration = calibrate(
         logits=np.stack([outcome.logits for outcome in said]),
         labels=job.labels("val").numpy(),
@@ -175,6 +176,7 @@ def _calibrate(
         train_features=_train_features(job, training, history, bundle),
         train_labels=job.labels("train").numpy(),
         target_precision=job.config.target_precision,
+        candidates=max(history.best_epoch + 1, len(kept.epochs)),
         seed=job.config.seed,
     )
     bundle = replace(bundle, temperature=calibration.temperature, unknown=calibration.unknown)
@@ -223,11 +225,6 @@ def _gains(job: Job, training: Training) -> list[ClassGain]:
         )
 
 
-def _is_small(job: Job) -> bool:
-    """Tell whether val says little by itself."""
-    return job.images.val < SMALL_VAL or min(job.split.counts("train")) < FEW
-
-
 def _say_result(
     job: Job,
     training: Training,
@@ -245,7 +242,12 @@ def _say_result(
         say(f"          the linear probe, val: accuracy {training.probe_scores.accuracy:.1%}")
     for report in reports.values():
         say(f"result    {headline(report)}", style="bold")
-        if report.name == "val" and training.probe and training.probe.folds and _is_small(job):
+        if (
+            report.name == "val"
+            and training.probe
+            and training.probe.folds
+            and (report.groups < SMALL_VAL or min(job.split.counts("train")) < FEW)
+        ):
             found = describe_cross_validation(training.probe, job.split.classes)
             say(f"          small validation set; the linear probe on train, {found}")
         if report.note:
