@@ -139,7 +139,8 @@ def rule_of(*, seed: int = 0, target: float = 0.7, candidates: int = 1):
     val = np.concatenate([features(50, place, 9 + place) for place in range(4)])
     return calibrate(
         logits=logits, labels=labels, units=alone(labels), features=val, train_features=train,
-        train_labels=np.repeat(np.arange(4), 40), target_precision=target, candidates=candidates, seed=0,
+        train_labels=np.repeat(np.arange(4), 40), target_precision=target,
+        candidates=candidates, seed=0,
     ), val  # fmt: skip
 
 

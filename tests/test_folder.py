@@ -119,7 +119,7 @@ def test_splits_that_are_in_doubt_are_refused(tmp_path, names):
         make(tmp_path, f"{name}/cat/1.jpg", f"{name}/dog/1.jpg")
     message = refusal(tmp_path).message
     if "extra" in names:
-        assert message == "beside train, val there is extra: are these splits or classes?"
+        assert message == "train, val next to extra: are these splits or classes?"
     elif "Train" in names:
         assert message == "two folders for the train split: Train, train"
     else:

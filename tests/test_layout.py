@@ -219,26 +219,34 @@ def test_a_split_next_to_folders_that_do_not_match_is_refused(tmp_path, inside, 
     grid(make(tmp_path, *(f"{name}/1.jpg" for name in others.split())), "test", inside)
     refused = error(tmp_path)
     rest = ", ".join(sorted(others.split()))
-    assert refused.message == f"beside test there is {rest}: are these splits or classes?"
+    assert refused.message == f"test next to {rest}: are these splits or classes?"
     assert f"make {tmp_path}/train and move {rest} into it" in refused.hint
 
 
 @pytest.mark.parametrize(
     ("folders", "other"),
-    [("train", "other/1.jpg"), ("Training", "other/cat/1.jpg"), ("train test", "other/"),
+    [("train", "other/1.jpg"), ("Training", "other/cat/1.jpg"),
      ("train", "cat/1.jpg"), ("seg_train/seg_train", "sample/1.jpg")],
 )  # fmt: skip
 def test_train_next_to_any_other_folder_is_never_a_class(tmp_path, folders, other):
     grid(tmp_path, folders)
     refused = error(make(tmp_path, other))
     name = Path(other).parts[0]
-    assert f" there is {name}: are these splits or classes?" in refused.message
+    assert f" next to {name}: are these splits" in refused.message
     assert f"move {name} out of {tmp_path}" in refused.hint
+
+
+def test_folders_without_images_next_to_splits_are_ignored(tmp_path):
+    grid(tmp_path, "train test")
+    folder = trainable(make(tmp_path, "docs/readme.txt", "annotations/cat/1.xml", "output/"))
+    assert (folder.classes, folder.given_splits) == (("cat", "dog"), ("train", "test"))
+    make(tmp_path, "docs/1.jpg")
+    assert error(tmp_path).message == "test, train next to docs: are these splits or classes?"
 
 
 def test_train_next_to_folders_of_its_classes_is_refused_as_well(tmp_path):
     refused = error(grid(two_classes(tmp_path), "train"))
-    assert refused.message == "beside train there is cat, dog: are these splits or classes?"
+    assert refused.message == "train next to cat, dog: are these splits or classes?"
 
 
 def test_a_class_called_train_with_subfolders_is_refused_with_what_to_do(tmp_path):
@@ -254,7 +262,7 @@ def test_a_class_called_train_with_subfolders_is_refused_with_what_to_do(tmp_pat
 def test_a_long_list_of_folders_is_cut_with_its_count(tmp_path):
     make(grid(tmp_path, "train"), *(f"x{i}/1.jpg" for i in range(9)))
     assert error(tmp_path).message == (
-        "beside train there is x0, x1, x2, x3, x4, and 4 more: are these splits or classes?"
+        "train next to x0, x1, x2, x3, x4, and 4 more: are these splits or classes?"
     )
 
 

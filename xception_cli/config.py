@@ -212,8 +212,8 @@ class TrainConfig:
     )
     target_precision: float = _setting(
         0.98,
-        "Part of the answers that shall be right when `predict --unknown auto` may refuse some; "
-        "the threshold for it is chosen on val.",
+        "Target precision of the answers that `predict --unknown auto` gives, reached on new "
+        "images with 90% confidence where the validation images can show it.",
         group="Training",
         at_least=0.01,
         at_most=1.0,

@@ -16,7 +16,7 @@ ACTIONS = ("exclude", "relabel")
 ISSUES_HEADER = ("path", "problem", "detail", "action", "label")  # as `xception check` writes it
 # Problems that it names: of a label, and of one picture in two files.
 SUSPECT = "suspect label"
-SUSPECTS = {SUSPECT, "doubtful label"}  # the second one: before 0.3
+SUSPECTS = {SUSPECT, "doubtful label"}  # the second one: in earlier versions
 CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
 
 _LISTED = 10  # faults that are told at once

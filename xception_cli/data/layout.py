@@ -208,7 +208,11 @@ def _splits_of_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
         # A class may be called `train` or `test`, if a split has this class.
         if not chain[-1].folders and plain(folder.name) not in names
     ]
-    others = [folder for folder in top if folder not in splits and folder not in unlabelled]
+    others = [
+        folder
+        for folder in top
+        if folder not in splits and folder not in unlabelled and _holds_images(folder)
+    ]
     if others:
         shares = [_share(_names(folders), _names(others)) for folders in inside.values()]
         if "train" in inside or min(shares) < _NEARLY_ALL:
@@ -219,6 +223,13 @@ def _splits_of_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
     classes = [(split, f.name, f) for split in SPLITS for f in inside.get(split, ())]
     around = [folder for split in splits for folder in chains[split]]
     return Layout(classes, [root, *around], unlabelled)
+
+
+def _holds_images(folder: Folder, depth: int = 4) -> bool:
+    """Tell whether there are images below a folder; docs or annotations have none."""
+    if folder.images:
+        return True
+    return depth > 0 and any(_holds_images(inner, depth - 1) for inner in folder.folders)
 
 
 def _split_chain(folder: Folder) -> list[Folder]:
@@ -249,7 +260,7 @@ def _beside(
     if not has_train:
         advice = f"make {quoted(root.path / 'train')} and move {rest} into it"
     return DataError(
-        f"beside {names} there is {rest}: are these splits or classes?",
+        f"{names} next to {rest}: are these splits or classes?",
         hint=f"if these are splits, {advice}; if they are classes, move the images of their "
         f"sub-folders up, into {names}",
     )

@@ -12,7 +12,7 @@ from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import ArtifactError
 from xception_cli.files import from_csv, to_csv, utf8, write_durably
 
-_OLD_HEADER = ("path", "label", "split", "reason", "digest")  # before 0.3: each image for itself
+_OLD_HEADER = ("path", "label", "split", "reason", "digest")  # of earlier versions
 _HEADER = (*_OLD_HEADER, "unit")
 
 

@@ -25,7 +25,8 @@ class RunFigures:
         images: Those it was trained on.
         unfreeze: What was trained.
         kept: Which model it kept.
-        val: Accuracy on val.
+        val: Accuracy on val, corrected for having selected the model; uncorrected in runs of
+            earlier versions.
         test: Accuracy on test.
         seconds: It took.
     """

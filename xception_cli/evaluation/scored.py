@@ -15,7 +15,7 @@ from xception_cli.rundir import RunDir, read_json
 
 # The columns before the probabilities, `p:` and the class.
 PREDICTIONS = ("path", "digest", "unit", "true", "predicted", "correct", "unknown", "error")
-_OLD_PREDICTIONS = tuple(name for name in PREDICTIONS if name != "unit")  # before 0.3
+_OLD_PREDICTIONS = tuple(name for name in PREDICTIONS if name != "unit")  # of earlier versions
 
 
 @dataclass(frozen=True)
