@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -401,6 +402,28 @@ def test_a_class_count_that_is_wrong_is_an_error_that_lists_the_names(
 ) -> None:
     with pytest.raises(UsageError, match=r"expected 4 classes, found 3 .*: blue, green, red"):
         train_run(settings | {"classes": 4})
+
+
+def test_the_result_and_the_page_name_the_classes_that_more_images_would_help(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    # Each class has nine colours, whose neighbours are of the other classes: a colour that is not
+    # among half of the images is not recognised.
+    for number, (red, green, blue) in enumerate(product(range(3), repeat=3)):
+        for i in range(3):
+            path = tmp_path / "colours" / "abc"[(red + green + blue) % 3] / f"{number}-{i}.jpg"
+            draw(path, (30 + 90 * red, 30 + 90 * green, 30 + 90 * blue), seed=100 * number + i)
+    settings |= {"unfreeze": "head", "val_fraction": 0.1, "seed": 1}
+    run = train_run(settings | {"data": str(tmp_path / "colours")}, "many").run
+    gains = read_json(run.result)["gains"]
+    assert gains
+    assert all(gain["name"] in {"a", "b", "c"} and gain["verdict"] == "more" for gain in gains)
+    assert all(gain["whole"] > gain["half"] + 0.1 for gain in gains)
+    named = f"likely to help: {gains[0]['name']} ({gains[0]['half']:.0%} to "
+    assert named in run.report.read_text(encoding="utf-8")
+    easy = train_run(settings, "easy").run  # the control
+    assert read_json(easy.result)["gains"] == []
+    assert "likely to help" not in easy.report.read_text(encoding="utf-8")
 
 
 def test_run_json_records_what_the_result_depends_on(
