@@ -89,7 +89,8 @@ def test_the_fitted_share_is_that_of_the_wrong_labels(count, wrong):
     # Where every label is certain to be correct or wrong, the share is a fraction; a label that is
     # equally probable in both cases shows it, because its chance of being wrong is the share.
     correct = np.r_[np.ones(count - wrong), np.zeros(wrong), 0.5]
-    _, chances = labels_module._fit_share(correct, np.where(correct == 0.5, 0.5, 1 - correct))
+    opposite = np.where(correct == 0.5, 0.5, 1 - correct)
+    _, chances = labels_module._fit_share(correct, opposite, np.ones(len(correct)))
     assert chances[-1] == pytest.approx(wrong / count, abs=1e-5)
     assert chances[:-1].round().sum() == wrong
 
@@ -227,3 +228,15 @@ def test_a_class_of_one_image_is_in_neither():
     )
     assert [gain.name for gain in curve.classes] == ["a", "b"]
     assert 60 not in indices(find_suspects(labels, probe.held_out))
+
+
+def test_a_unit_counts_once_for_the_share_of_wrong_labels():
+    # Six images of one group look like another class; each alone would be evidence of its own.
+    labels = np.repeat([0, 1], 60)
+    likely = np.where(np.arange(2) == labels[:, None], 0.95, 0.05)
+    likely[:6] = (0.01, 0.99)
+    groups = np.array(["one"] * 6 + [str(n) for n in range(6, 120)])
+    as_images = find_suspects(labels, np.log(likely))
+    as_group = find_suspects(labels, np.log(likely), groups)
+    assert len(as_images) == 6
+    assert len(as_group) < 6
