@@ -230,13 +230,14 @@ def test_a_class_of_one_image_is_in_neither():
     assert 60 not in indices(find_suspects(labels, probe.held_out))
 
 
-def test_a_unit_counts_once_for_the_share_of_wrong_labels():
-    # Six images of one group look like another class; each alone would be evidence of its own.
-    labels = np.repeat([0, 1], 60)
-    likely = np.where(np.arange(2) == labels[:, None], 0.95, 0.05)
-    likely[:6] = (0.01, 0.99)
-    groups = np.array(["one"] * 6 + [str(n) for n in range(6, 120)])
-    as_images = find_suspects(labels, np.log(likely))
-    as_group = find_suspects(labels, np.log(likely), groups)
-    assert len(as_images) == 6
-    assert len(as_group) < 6
+def test_copies_of_one_unit_count_once_for_the_share_of_wrong_labels():
+    mixed, wrong = swap(calibrated()[0], seed=1)
+    likely = calibrated()[1]
+    times = np.ones(len(mixed), int)
+    times[wrong] = 12  # a burst of each mislabelled image
+    units = np.arange(len(mixed)).repeat(times).astype(str)
+    rows = np.arange(len(mixed)).repeat(times)
+    once = set(indices(find_suspects(mixed, likely)))
+    assert {rows[i] for i in indices(find_suspects(mixed[rows], likely[rows], units))} == once
+    # the control: as images for themselves they make every label suspect
+    assert {rows[i] for i in indices(find_suspects(mixed[rows], likely[rows]))} != once
