@@ -40,17 +40,9 @@ def learning_curve(
     right: dict[float, NDArray[np.bool_]] = {}
     points = []
     for fraction in FRACTIONS:
-        held_out = cross_validate(
-            features,
-            labels,
-            units,
-            class_count=len(classes),
-            seed=seed,
-            strength=strength,
-            fraction=fraction,
+        right[fraction], tested = _right(
+            features, labels, units, len(classes), strength, seed, fraction
         )
-        tested = ~np.isnan(held_out[:, 0])
-        right[fraction] = (held_out.argmax(axis=1) == labels) & tested
         hits = right[fraction][tested]
         seen = round(0.8 * fraction * len(hits))
         ends = proportion_interval(hits, units[tested])
@@ -77,23 +69,36 @@ def classes_to_add(
     """
     some = np.random.default_rng(seed).permutation(len(labels))[:_LARGEST]
     labels, units = labels[some], units[some]
-    right, tested = [], np.zeros(0, bool)
-    for fraction in FRACTIONS[-2:]:
-        held_out = cross_validate(
-            features[some],
-            labels,
-            units,
-            class_count=len(classes),
-            seed=seed,
-            strength=strength,
-            fraction=fraction,
-        )
-        tested = ~np.isnan(held_out[:, 0])
-        right.append((held_out.argmax(axis=1) == labels) & tested)
-    gains = [
-        g for g in _gains(right[0], right[1], tested, labels, units, classes) if g.verdict == "more"
-    ]
+    (half, tested), (whole, _) = (
+        _right(features[some], labels, units, len(classes), strength, seed, fraction)
+        for fraction in FRACTIONS[-2:]
+    )
+    every = _gains(half, whole, tested, labels, units, classes)
+    gains = [gain for gain in every if gain.verdict == "more"]
     return sorted(gains, key=lambda gain: gain.half - gain.whole)
+
+
+def _right(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    units: NDArray[np.str_],
+    class_count: int,
+    strength: float,
+    seed: int,
+    fraction: float,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which images probes of a part of the others have right, and which are tested."""
+    held_out = cross_validate(
+        features,
+        labels,
+        units,
+        class_count=class_count,
+        seed=seed,
+        strength=strength,
+        fraction=fraction,
+    )
+    tested = ~np.isnan(held_out[:, 0])
+    return (held_out.argmax(axis=1) == labels) & tested, tested
 
 
 def _gains(

@@ -199,7 +199,7 @@ def _cross_validate(
     """Return log-probabilities `(n, classes)` of left-out images by strength, and the folds.
 
     Each probe sees this fraction of the units that are not left out, class by class. A class that
-    is a single unit cannot be tested: its rows are nan, and no other image is taken for it.
+    is a single unit cannot be tested: its rows are nan, and no other image is given that class.
     """
     held_out = {s: np.full((len(labels), class_count), np.nan, np.float32) for s in strengths}
     counts = units_of_classes(labels, units, class_count)
