@@ -78,7 +78,7 @@ def test_without_it_no_torch_is_needed_and_with_too_few_pictures_it_is_refused(
 
 
 @pytest.mark.slow
-def test_training_adds_labels_in_doubt_to_the_issues_of_its_run(swapped, random_weights):
+def test_training_adds_suspect_labels_to_the_issues_of_its_run(swapped, random_weights):
     train_run(quick_settings(swapped, random_weights) | {"unfreeze": "head"})
     suspects = [row for row in issues() if row[1] == "suspect label"]
     assert "blue/odd.jpg" in [row[0] for row in suspects]

@@ -57,7 +57,7 @@ def test_the_first_command_trains_evaluates_and_predicts_in_a_fresh_clone(tmp_pa
         timeout=3600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    accuracy = re.search(r"result +val: accuracy ([\d.]+) %", done.stderr)
+    accuracy = re.search(r"result +val: accuracy ([\d.]+)%", done.stderr)
     assert accuracy is not None
     assert float(accuracy[1]) > 60  # a twelfth is chance
     assert "apple" in done.stdout.splitlines()[-1]
