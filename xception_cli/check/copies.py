@@ -39,8 +39,9 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     """
     if not selection.is_new:
         return selection
-    split = read_split(run.split, run.read_info()["classes"])
-    recorded, note = _recorded_images(Path(run.read_info()["data"]), split)
+    info = run.read_info()
+    split = read_split(run.split, info["classes"])
+    recorded, note = _recorded_images(Path(info["data"]), split)
     photos, (is_copy, is_chooser) = _compare(
         selection.root, selection.images, recorded, read_toml(run.config).get("group_by")
     )

@@ -8,6 +8,7 @@ from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.hierarchy import DisjointSet
 
 from xception_cli.check.measure import CELLS, SIDE
 from xception_cli.check.near import VERSION, Images, near_pairs
@@ -40,10 +41,12 @@ def find_groups(folder: DataFolder, looks: Sequence[Look], store: Store) -> list
         if look.original:
             of_digest[look.digest].append(index)
     different = [images[0] for images in of_digest.values()]
-    pairs = _near_pairs(folder, looks, store, different)
+    together = DisjointSet(range(len(different)))
+    for pair in _near_pairs(folder, looks, store, different):
+        together.merge(*pair)
     groups = (
         tuple(sorted(i for at in same for i in of_digest[looks[different[at]].digest]))
-        for same in _connected(len(different), pairs)
+        for same in together.subsets()
     )
     return sorted(group for group in groups if len(group) > 1)
 
@@ -82,23 +85,6 @@ def _near_pairs(
     found = near_pairs(near_images(folder, looks, store, different))
     store.remember("near pairs", f"{asked}: {json.dumps(found)}")
     return found
-
-
-def _connected(count: int, pairs: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
-    """Yield the sets of numbers under `count` that the pairs connect, singles too."""
-    parent = list(range(count))
-
-    def root(number: int) -> int:
-        while parent[number] != number:
-            parent[number] = number = parent[parent[number]]
-        return number
-
-    for first, second in pairs:
-        parent[root(second)] = root(first)
-    members: dict[int, list[int]] = defaultdict(list)
-    for number in range(count):
-        members[root(number)].append(number)
-    yield from members.values()
 
 
 def find_duplicates(

@@ -259,7 +259,6 @@ def unknown_line(calibration: Calibration) -> str:
     """Describe what `--unknown auto` would do on validation images, and what is guaranteed."""
     rule = calibration.unknown
     target = f"{100 * rule.target_precision:g}%"
-    share = f"with --unknown auto, {calibration.coverage:.1%} of validation images get an answer"
     if rule.confidence is None:
         least = f"; that takes at least {needed:,}" if (needed := calibration.needed) else ""
         return (
@@ -268,8 +267,8 @@ def unknown_line(calibration: Calibration) -> str:
             "images unlike the training images"
         )
     return (
-        f"{share}; of such answers on new images, at least {target} are "
-        f"correct ({CONFIDENCE:.0%} confidence)"
+        f"with --unknown auto, {calibration.coverage:.1%} of validation images get an answer; of "
+        f"such answers on new images, at least {target} are correct ({CONFIDENCE:.0%} confidence)"
     )
 
 
@@ -305,10 +304,11 @@ def calibrate(
     confidences, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     reference = remember(train_features, train_labels)
     distances = reference.distances(features)
-    near = distances <= distance_threshold(distances)  # the others get no answer anyway
+    farthest = distance_threshold(distances)
+    near = distances <= farthest  # the others get no answer anyway
     alike = (right[near], target_precision, units[near], candidates)
     threshold = confidence_threshold(confidences[near], *alike)
-    rule = UnknownRule(target_precision, threshold, distance_threshold(distances), reference)
+    rule = UnknownRule(target_precision, threshold, farthest, reference)
     answered = near & (confidences >= (threshold or 0.0))
     return Calibration(
         images=len(labels),

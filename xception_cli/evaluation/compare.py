@@ -217,8 +217,8 @@ def _compare(
         unmatched=len(before) + len(after) - 2 * len(common),
         first_correct=sum(counts[1] for counts in right.values()),
         first_interval=proportion_interval(hits[0], units),
-        second_interval=proportion_interval(hits[1], units),
         second_correct=sum(counts[2] for counts in right.values()),
+        second_interval=proportion_interval(hits[1], units),
         gained=gained,
         lost=lost,
         difference=(gained - lost) / len(common),
@@ -238,7 +238,7 @@ def _joined_units(first: Sequence[str], second: Sequence[str]) -> NDArray[np.int
     for at, names in enumerate(zip(first, second, strict=True)):
         for key in enumerate(names):
             joined.merge(at, seen.setdefault(key, at))
-    return number_units([str(joined[at]) for at in range(len(first))])
+    return number_units(np.array([joined[at] for at in range(len(first))]))
 
 
 def sign_flip(differences: NDArray[np.int64]) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,17 +39,17 @@ class Scored:
         if not len(self.photos) == len(self.probabilities) == len(self.unknown):
             raise ValueError("one row of probabilities for each image is needed")
 
-    @property
+    @cached_property
     def labels(self) -> NDArray[np.int64]:
         """True classes, `(images,)`."""
         return np.array([photo.label for photo in self.photos], np.int64)
 
-    @property
+    @cached_property
     def units(self) -> NDArray[np.str_]:
         """What each image belongs to, `(images,)`."""
         return np.array([photo.unit for photo in self.photos], np.str_)
 
-    @property
+    @cached_property
     def guesses(self) -> NDArray[np.int64]:
         """The most probable class of each, `(images,)`."""
         guesses: NDArray[np.int64] = self.probabilities.argmax(axis=1)

@@ -263,10 +263,11 @@ def describe_job(job: Job, origins: Mapping[str, str]) -> None:
 def _check_warnings(report: CheckReport | None, folder: DataFolder, split: Split) -> list[str]:
     """Return what the data check warns of, but for what the split reports or has prevented."""
     told = {CONFLICTING, LEAK, "missing in split"}
-    series = find_series(folder, [i.unit if i.split != "out" else "" for i in split.images])
-    if series is None or not straddling(series, split.images):
-        told.add("series")
     problems = [] if report is None else report.of("warning")
+    if any(problem.name == "series" for problem in problems):
+        series = find_series(folder, [i.unit if i.split != "out" else "" for i in split.images])
+        if series is None or not straddling(series, split.images):
+            told.add("series")
     return [problem.summary for problem in problems if problem.name not in told]
 
 
