@@ -165,8 +165,8 @@ def call(*arguments: str) -> int:
 
 def train_run(settings: dict[str, Any], run: str = "run", resume: bool = False) -> Any:
     """Run `run_training` on settings, in the folder `run`."""
-    from xception_cli.config import resolve
     from xception_cli.rundir import RunDir
+    from xception_cli.settings import resolve
     from xception_cli.training.run import run_training
 
     resolved = resolve(settings, None)

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from test_split import Row, by_path, fabricate, given, many
 
-from xception_cli.data.assign import make_split
-from xception_cli.data.split import Split, write_split
+from xception_cli.data.split import Split, make_split, write_split
 from xception_cli.errors import DataError, UsageError
 
 

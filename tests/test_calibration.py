@@ -19,7 +19,7 @@ from xception_cli.evaluation.calibration import (
     reliability,
     unknown_line,
 )
-from xception_cli.evaluation.calibration_plot import coverage_csv, draw_calibration
+from xception_cli.evaluation.files import coverage_csv, draw_calibration
 from xception_cli.model.unknown import (
     NEIGHBOURS,
     UNLIKE,

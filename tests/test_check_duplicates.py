@@ -12,10 +12,9 @@ from test_check_scan import cache, encoded, photo, put, two_classes
 
 from xception_cli.check import duplicates, near
 from xception_cli.check.duplicates import find_duplicates, find_groups
-from xception_cli.check.measure import SIDE, fingerprint
 from xception_cli.check.near import Images, near_copies, near_pairs
 from xception_cli.check.report import Problem
-from xception_cli.check.scan import VERSION, scan_folder
+from xception_cli.check.scan import SIDE, VERSION, fingerprint, scan_folder
 from xception_cli.check.store import open_store
 from xception_cli.data.folder import read_folder
 

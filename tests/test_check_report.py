@@ -18,13 +18,12 @@ from test_check_scan import cache, encoded, exif, photo, put, snapshot, two_clas
 from test_cli import call
 from test_files import names_in
 
-from xception_cli.check.page import issues_csv, page_html
-from xception_cli.check.report import CheckReport, Finding, Problem, count_of
+from xception_cli.check.report import CheckReport, Finding, Problem, count_of, report_text
 from xception_cli.check.run import run_check
-from xception_cli.check.text import report_text
 from xception_cli.data.fixes import ISSUES_HEADER
 from xception_cli.data.folder import read_folder
 from xception_cli.files import from_csv
+from xception_cli.report.check_page import issues_csv, page_html
 
 __all__ = ["cache"]
 

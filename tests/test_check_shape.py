@@ -12,11 +12,10 @@ from test_check_scan import cache, encoded, photo, put
 from test_folder import make
 from units import alone
 
-from xception_cli.check import shortcuts
+from xception_cli.check import shape as shortcuts
 from xception_cli.check.report import Problem
 from xception_cli.check.scan import VERSION, Look, scan_folder
-from xception_cli.check.shape import check_shape
-from xception_cli.check.shortcuts import find_shortcuts
+from xception_cli.check.shape import check_shape, find_shortcuts
 from xception_cli.check.store import open_store
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
 from xception_cli.data.folds import unit_folds

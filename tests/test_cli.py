@@ -14,7 +14,7 @@ import typer
 from conftest import call, train_run
 
 from xception_cli.cli import app
-from xception_cli.predict import Prediction
+from xception_cli.inference import Prediction
 from xception_cli.rundir import RunDir
 
 

@@ -21,8 +21,8 @@ from xception_cli.evaluation.compare import (
     sign_flip,
     verdict,
 )
+from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import measure
-from xception_cli.evaluation.report import write_evaluation
 from xception_cli.evaluation.runs import list_runs
 from xception_cli.evaluation.scored import Scored
 from xception_cli.rundir import RunDir, write_json

@@ -8,20 +8,17 @@ import typing
 
 import pytest
 
-from xception_cli.config import (
+from xception_cli.config import TrainConfig, flag, parse_duration, setting_type
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import UsageError
+from xception_cli.settings import (
     ResolvedConfig,
-    TrainConfig,
-    flag,
-    parse_duration,
     read_toml,
     resolve,
     resolve_resumed,
-    setting_type,
     settings_table,
     to_toml,
 )
-from xception_cli.data.transforms import Preprocessing
-from xception_cli.errors import UsageError
 
 SETTINGS = dataclasses.fields(TrainConfig)
 NUMBERS = [s for s in SETTINGS if setting_type(s) in {int, float}]

@@ -8,21 +8,21 @@ import torch
 from PIL import Image, ImageOps
 
 from xception_cli.check.copies import set_copies_aside
-from xception_cli.config import TrainConfig, to_toml
-from xception_cli.data.assign import make_split
+from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
 from xception_cli.data.images import inspect_all
-from xception_cli.data.sample import draw_sample
-from xception_cli.data.split import Split, write_split
+from xception_cli.data.split import Split, make_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError
 from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.evaluation.metrics import EvalReport
 from xception_cli.evaluation.scored import read_scored
-from xception_cli.model.bundle import save_model
+from xception_cli.model.bundle import load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir, write_json
 from xception_cli.runtime import Runtime
+from xception_cli.sample import draw_sample
+from xception_cli.settings import to_toml
 
 DATA, NEW = Path("food"), Path("new")
 
@@ -49,8 +49,8 @@ def run(tmp_path, monkeypatch) -> tuple[RunDir, Split]:
 
 def evaluate(run: RunDir) -> EvalReport:
     return run_evaluation(
-        run, data=NEW, split=None, ignore_extra_classes=False, workers=0,
-        runtime=Runtime(torch.device("cpu"), "fp32"), refine=partial(set_copies_aside, run),
+        run, load_model(run.model, Runtime(torch.device("cpu"), "fp32")), data=NEW, split=None,
+        ignore_extra_classes=False, workers=0, refine=partial(set_copies_aside, run),
     )  # fmt: skip
 
 

@@ -16,11 +16,12 @@ from sklearn.metrics import accuracy_score, log_loss, recall_score, top_k_accura
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from xception_cli.data.loading import Inputs, KeyedBatches
+from xception_cli.data.dataset import KeyedBatches
+from xception_cli.data.loading import Inputs
 from xception_cli.errors import DivergedError, MachineError
 from xception_cli.model.network import FEATURES, Segment
 from xception_cli.runtime import Runtime
-from xception_cli.training import handlers
+from xception_cli.training import checkpoint, handlers
 from xception_cli.training.engines import StepOutput, create_evaluator, create_trainer
 from xception_cli.training.scores import History, Scores, validate
 
@@ -601,7 +602,7 @@ def saved_by(
         assert remembered["best_epoch"] == found  # before validation: what was before it
         saved.append(f"{clock.now - 1000:g} {phase}{'' if tensors else ', noted'}")
 
-    saving = handlers.StateSaving(save, history, **more)
+    saving = checkpoint.StateSaving(save, history, **more)
     for second in seconds:
         clock.now, validated = 1000 + second, 0
         saving.begin_validation()

@@ -12,24 +12,24 @@ import pytest
 import torch
 from conftest import COLOURS, SMALL, draw
 
-from xception_cli.config import TrainConfig, to_toml
-from xception_cli.data.assign import make_split
+from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
 from xception_cli.data.images import inspect_all, read_picture
 from xception_cli.data.photo import Photo
-from xception_cli.data.split import Split, write_split
+from xception_cli.data.split import Split, make_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
+from xception_cli.evaluation.files import contaminated_line
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.evaluation.metrics import Contaminated, EvalReport
-from xception_cli.evaluation.report import contaminated_line
 from xception_cli.evaluation.scored import PREDICTIONS
 from xception_cli.evaluation.selection import map_classes
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir, write_json
 from xception_cli.runtime import Runtime
+from xception_cli.settings import to_toml
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 CLASSES = tuple(COLOURS)
@@ -81,7 +81,7 @@ def make_run(model_file: Path, data: Path, *, test_fraction: float = 0.0) -> tup
 
 def evaluate(run: RunDir, data: Path | None = None, **options) -> EvalReport:
     options = {"split": None, "ignore_extra_classes": False, "workers": 0} | options
-    return run_evaluation(run, data=data, runtime=CPU, **options)
+    return run_evaluation(run, load_model(run.model, CPU), data=data, **options)
 
 
 def paths_of(run: RunDir, name: str) -> list[str]:

@@ -22,15 +22,14 @@ from PIL import Image
 from xception_cli.data.split import read_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
-from xception_cli.export.gate import compare, require_parity
-from xception_cli.export.graph import build_onnx
-from xception_cli.export.pictures import JudgePicture, judge_pictures
-from xception_cli.export.snippet import inference_snippet
+from xception_cli.inference import predict_images
 from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import STEPS
-from xception_cli.model.onnx_file import INPUT, classifier_from
 from xception_cli.model.unknown import NEIGHBOURS, Reference, UnknownRule
-from xception_cli.predict import predict_images
+from xception_cli.onnx.file import INPUT, classifier_from
+from xception_cli.onnx.graph import build_onnx
+from xception_cli.onnx.judge import JudgePicture, compare, judge_pictures, require_parity
+from xception_cli.onnx.run import inference_snippet
 from xception_cli.rundir import RunDir
 
 HERE = Path("food.onnx")
@@ -244,15 +243,15 @@ def test_an_exported_file_predicts_and_is_evaluated_as_the_run_is(
 @pytest.fixture
 def judged_by_few(monkeypatch: pytest.MonkeyPatch) -> None:
     few = partial(judge_pictures, least=6, large=0)
-    monkeypatch.setattr("xception_cli.export.run.judge_pictures", few)
-    monkeypatch.setattr("xception_cli.export.run.LEAST", 6)
+    monkeypatch.setattr("xception_cli.onnx.run.judge_pictures", few)
+    monkeypatch.setattr("xception_cli.onnx.run.LEAST", 6)
 
 
 @pytest.mark.usefixtures("judged_by_few")
 def test_an_int8_file_is_exported_predicts_and_is_evaluated(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("xception_cli.export.agreement.LEAST_AGREEMENT", 0.0)  # of drawn weights
+    monkeypatch.setattr("xception_cli.onnx.quantize.LEAST_AGREEMENT", 0.0)  # of drawn weights
     command = ["export", str(run.path), "--output", "food-int8.onnx", "--quantize", "int8"]
     assert call(*command) == 0
     said = capsys.readouterr().err
@@ -272,7 +271,7 @@ def test_an_int8_file_is_exported_predicts_and_is_evaluated(
 def test_an_int8_file_that_is_another_model_is_not_written(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("xception_cli.export.agreement.LEAST_AGREEMENT", 1.1)
+    monkeypatch.setattr("xception_cli.onnx.quantize.LEAST_AGREEMENT", 1.1)
     command = ["export", str(run.path), "--output", "wrong.onnx", "--quantize", "int8"]
     assert call(*command) == 4
     assert "not the same model any more, and was not written" in capsys.readouterr().err
@@ -349,8 +348,8 @@ def test_an_export_that_is_refused_leaves_nothing(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = partial(judge_pictures, least=6, large=0)
-    monkeypatch.setattr("xception_cli.export.run.judge_pictures", few)
-    monkeypatch.setattr("xception_cli.export.pixels.RANGE", 1.0)
+    monkeypatch.setattr("xception_cli.onnx.run.judge_pictures", few)
+    monkeypatch.setattr("xception_cli.onnx.graph.RANGE", 1.0)
     assert call("export", str(run.path), "--output", "wrong.onnx") == 4
     assert "does not say what PyTorch says, and was not written" in capsys.readouterr().err
     assert list(Path().glob("*export*")) == list(Path().glob("*.onnx")) == []

@@ -11,7 +11,8 @@ from networks import CPU, lively_network
 from torch import nn
 
 from xception_cli.config import TrainConfig
-from xception_cli.data.loading import Inputs, KeyedBatches, PictureDataset, PictureInputs
+from xception_cli.data.dataset import KeyedBatches, PictureDataset
+from xception_cli.data.loading import Inputs, PictureInputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
 from xception_cli.model import features

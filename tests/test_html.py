@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from conftest import draw
 
-from xception_cli.evaluation.charts import STRONG, opacity
-from xception_cli.html import GONE, PALETTE, SIDE, columns, document, embed, photo, scrolling
-from xception_cli.model.drawing import COLOURS
+from xception_cli.report.charts import STRONG, opacity
+from xception_cli.report.html import GONE, PALETTE, SIDE, columns, document, embed, photo, scrolling
+from xception_cli.summary.diagram import COLOURS
 
 LIGHT, DARK = 0, 1
 

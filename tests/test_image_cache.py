@@ -9,9 +9,9 @@ from conftest import SMALL, draw, files_no_larger_than
 from loaders import read_batches
 from PIL import Image
 
-from xception_cli.data.cache import ImageCache, cached_fraction
+from xception_cli.data.dataset import ImageCache, KeyedBatches, PictureDataset, cached_fraction
 from xception_cli.data.images import read_picture
-from xception_cli.data.loading import KeyedBatches, PictureDataset, create_loader
+from xception_cli.data.loading import create_loader
 from xception_cli.data.transforms import Preprocessing
 
 PREPROCESSING = Preprocessing.for_size(SMALL)

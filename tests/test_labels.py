@@ -9,13 +9,12 @@ from scipy.special import log_softmax, softmax
 from test_probe import drawn
 from units import alone
 
-from xception_cli.check import labels as labels_module
-from xception_cli.check.curve import learning_curve
-from xception_cli.check.labels import find_suspects, suspects_problem
+from xception_cli.check import deep as labels_module
+from xception_cli.check.deep import find_suspects, learning_curve, suspects_problem
 from xception_cli.data.fixes import SUSPECT
-from xception_cli.data.sample import draw_sample
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.probe import fit_probe
+from xception_cli.sample import draw_sample
 
 
 def swapped(count: int = 400):

@@ -12,17 +12,9 @@ import torch
 from conftest import SMALL, draw
 from loaders import read_batches
 
+from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
 from xception_cli.data.images import read_picture
-from xception_cli.data.loading import (
-    Batch,
-    KeyedBatches,
-    PictureDataset,
-    PictureInputs,
-    create_loader,
-    default_workers,
-    read_parts,
-    require_all,
-)
+from xception_cli.data.loading import Batch, PictureInputs, create_loader, read_parts, require_all
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, MachineError
 from xception_cli.runtime import Runtime, drawing_from

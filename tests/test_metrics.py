@@ -20,9 +20,7 @@ from sklearn.metrics import (
 from sklearn.metrics import log_loss as sklearn_log_loss
 from units import alone
 
-from xception_cli.evaluation.intervals import wilson_interval
-from xception_cli.evaluation.metrics import EvalFailure, EvalReport, measure
-from xception_cli.evaluation.report import (
+from xception_cli.evaluation.files import (
     SCORES,
     confused_line,
     draw_confusion,
@@ -30,6 +28,8 @@ from xception_cli.evaluation.report import (
     report_table,
     scores_table,
 )
+from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.evaluation.metrics import EvalFailure, EvalReport, measure
 
 
 def with_units(labels, probabilities):

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from test_bundle import about
 
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.model.onnx_file import classifier_from, load_onnx
+from xception_cli.onnx.file import classifier_from, load_onnx
 
 HERE = Path("m.onnx")
 

@@ -12,19 +12,14 @@ import torch
 from conftest import COLOURS, SMALL, draw
 from networks import lively_network
 
+from xception_cli.commands.predict import find_images, write_predictions
 from xception_cli.data.images import read_picture
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
 from xception_cli.files import from_csv
+from xception_cli.inference import Prediction, decide_unknown, predict_images
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.network import build_seeded_network
-from xception_cli.predict import (
-    Prediction,
-    decide_unknown,
-    find_images,
-    predict_images,
-    write_predictions,
-)
 from xception_cli.runtime import Runtime
 
 

@@ -16,15 +16,15 @@ from networks import CPU
 from test_resume import outcome
 
 from xception_cli.config import TrainConfig
-from xception_cli.data.loading import KeyedBatches
+from xception_cli.data.dataset import KeyedBatches
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.model.bundle import load_model
 from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import Runtime, decide_runtime
+from xception_cli.training.engines import check_processes
 from xception_cli.training.finish import _turn
-from xception_cli.training.together import check_processes
 
 # Dropout is drawn by each process for itself.
 CHANGES = {"dropout": 0.0, "batch_size": 6, "balance": "loss"}
@@ -33,7 +33,7 @@ _DRIVER = """
 import os, sys
 from ignite.engine import Events
 from xception_cli.cli import main
-from xception_cli.training import handlers
+from xception_cli.training import checkpoint, handlers
 
 rank, iteration, number = map(int, sys.argv[1:4])
 reseed = handlers.attach_reseeding

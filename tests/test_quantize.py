@@ -14,12 +14,11 @@ from onnx import numpy_helper
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
-from xception_cli.export import quantize
-from xception_cli.export.agreement import Agreement, require_agreement
-from xception_cli.export.graph import build_onnx
-from xception_cli.export.quantize import quantize_onnx, rounded
 from xception_cli.model.bundle import ModelBundle
-from xception_cli.model.onnx_file import INPUT, classifier_from
+from xception_cli.onnx import quantize
+from xception_cli.onnx.file import INPUT, classifier_from
+from xception_cli.onnx.graph import build_onnx
+from xception_cli.onnx.quantize import Agreement, quantize_onnx, require_agreement, rounded
 
 HERE = Path("food-int8.onnx")
 FIRST = "entry_flow/conv1"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xception_cli.config import settings_table
+from xception_cli.settings import settings_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,7 +69,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, imagenet: object) -> None
     """Both examples, on a run whose model stands where they expect it."""
     from conftest import draw
 
-    from xception_cli.config import resolve
+    from xception_cli.settings import resolve
     from xception_cli.training.run import run_training
 
     for name, colour in (("a", (200, 50, 40)), ("b", (40, 60, 200))):

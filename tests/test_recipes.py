@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import call
 
-from xception_cli.config import read_toml, resolve
 from xception_cli.errors import UsageError
-from xception_cli.recipes import copy_recipe, find_config, list_recipes, title
+from xception_cli.settings import copy_recipe, find_config, list_recipes, read_toml, resolve, title
 
 ROOT = Path(__file__).parent.parent
 RECIPES = list_recipes()

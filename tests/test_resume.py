@@ -271,7 +271,7 @@ _KILLED = """
 import os, signal, sys
 from ignite.engine import Events
 from xception_cli.cli import main
-from xception_cli.training import handlers
+from xception_cli.training import checkpoint, handlers
 
 reseed = handlers.attach_reseeding
 def reseed_and_die(trainer, *args):

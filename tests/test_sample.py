@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from units import alone
 
-from xception_cli.data.sample import FOODS, draw_sample
 from xception_cli.errors import MachineError, UsageError
+from xception_cli.sample import FOODS, draw_sample
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from pretrainedmodels.models.xception import SeparableConv2d as PublishedSeparab
 from torch import nn
 from torch.nn import functional
 
-from xception_cli.model.separable import SeparableConv2d
+from xception_cli.summary.explanation import SeparableConv2d
 
 ARGUMENTS = [
     {},

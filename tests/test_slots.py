@@ -11,14 +11,8 @@ from conftest import SMALL, draw
 from loaders import read_batches
 
 from xception_cli.data import loading
-from xception_cli.data.loading import (
-    KeyedBatches,
-    PictureDataset,
-    PictureInputs,
-    create_loader,
-    read_parts,
-)
-from xception_cli.data.slots import Slots, can_share
+from xception_cli.data.dataset import KeyedBatches, PictureDataset, Slots, can_share
+from xception_cli.data.loading import PictureInputs, create_loader, read_parts
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
 from xception_cli.runtime import Runtime

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import draw
 
-from xception_cli.data.assign import make_split
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.images import Inspection, inspect_all
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import (
     Split,
+    make_split,
     match_split,
     read_split,
     write_split,

@@ -16,14 +16,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from xception_cli.cli import main
-from xception_cli.config import TrainConfig, to_toml
-from xception_cli.model.counting import trace
-from xception_cli.model.diagram import draw_diagram
-from xception_cli.model.explanation import compare, explain, group
+from xception_cli.config import TrainConfig
 from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment, build_network, cut
-from xception_cli.model.showing import fold_steps, millions
-from xception_cli.model.summary import FLOWS, NetworkSummary, step_of, summarize_network
-from xception_cli.model.summary_table import LayerTable, total_table
+from xception_cli.settings import to_toml
+from xception_cli.summary.count import FLOWS, NetworkSummary, step_of, summarize_network, trace
+from xception_cli.summary.diagram import draw_diagram
+from xception_cli.summary.explanation import compare, explain, group
+from xception_cli.summary.table import LayerTable, fold_steps, millions, total_table
 
 
 @pytest.fixture(scope="module")

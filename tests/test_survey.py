@@ -10,8 +10,7 @@ from conftest import quick_settings, train_run
 
 from xception_cli.check.survey import survey_data
 from xception_cli.config import TrainConfig
-from xception_cli.data.assign import make_split
-from xception_cli.data.split import read_split
+from xception_cli.data.split import make_split, read_split
 from xception_cli.errors import DataError, UsageError
 
 

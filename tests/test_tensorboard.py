@@ -10,9 +10,9 @@ import pytest
 from conftest import call, quick_settings
 from tensorboardX.proto.event_pb2 import Event
 
-from xception_cli.config import resolve
 from xception_cli.errors import MachineError
 from xception_cli.rundir import RunDir
+from xception_cli.settings import resolve
 from xception_cli.training.run import run_training
 
 

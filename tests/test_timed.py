@@ -11,13 +11,13 @@ import pytest
 from conftest import Clock, call, draw_photos, quick_settings, train_run
 from ignite.engine import Engine, Events
 
-from xception_cli.config import read_toml
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
 from xception_cli.model import features
 from xception_cli.rundir import RunDir, read_json
+from xception_cli.settings import read_toml
 from xception_cli.training import finish, handlers
-from xception_cli.training.schedule import learning_rate_factor
+from xception_cli.training.learner import learning_rate_factor
 
 PEAK = 2e-4  # the default of `lr`
 EPOCH = 3  # iterations
@@ -35,7 +35,7 @@ def crash(*_: object, **__: object) -> None:
 def set_clock(patch: pytest.MonkeyPatch) -> Clock:
     """Let a run keep its time by a clock that moves when it is told to."""
     clock = Clock()
-    for module in ("budget", "baseline", "handlers"):
+    for module in ("stopping", "baseline", "handlers", "checkpoint"):
         patch.setattr(f"xception_cli.training.{module}.time", SimpleNamespace(monotonic=clock))
     return clock
 

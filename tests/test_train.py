@@ -14,13 +14,14 @@ import torch
 from conftest import draw, train_run
 from safetensors.torch import load_file
 
-from xception_cli.config import TrainConfig, read_toml, resolve
+from xception_cli.config import TrainConfig
 from xception_cli.errors import ArtifactError, DataError, DivergedError, UsageError
 from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.model.bundle import load_model
 from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment
 from xception_cli.rundir import read_json
 from xception_cli.runtime import decide_runtime
+from xception_cli.settings import read_toml, resolve
 from xception_cli.training.run import run_training
 
 
@@ -105,9 +106,7 @@ def test_the_kept_model_is_calibrated_and_its_file_evaluates_to_the_same_bytes(
     report = read_json(run.evaluation("val") / "metrics.json")
     assert report["answered"] == round(calibration["coverage"] * report["images"])
     before = {path: path.read_bytes() for path in run.evaluation("val").iterdir()}
-    run_evaluation(
-        run, data=None, split="val", ignore_extra_classes=False, runtime=bundle.runtime, workers=0
-    )
+    run_evaluation(run, bundle, data=None, split="val", ignore_extra_classes=False, workers=0)
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -196,10 +195,10 @@ def test_what_is_frozen_is_computed_with_batch_norm_folded_and_the_model_keeps_i
 def test_large_photos_are_decoded_smaller_in_training_and_in_its_evaluation(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xception_cli.data import loading
+    from xception_cli.data import dataset
 
     draw(photos / "red" / "0.jpg", (200, 50, 40), seed=1, size=800)
-    sizes, read = [], loading.read_picture
+    sizes, read = [], dataset.read_picture
 
     def measured(path: Path, **options: Any) -> Any:
         picture = read(path, **options)
@@ -207,7 +206,7 @@ def test_large_photos_are_decoded_smaller_in_training_and_in_its_evaluation(
             sizes.append(picture.size)
         return picture
 
-    monkeypatch.setattr(loading, "read_picture", measured)
+    monkeypatch.setattr(dataset, "read_picture", measured)
     train_run(settings | {"unfreeze": "head"})
     assert set(sizes) == {(200, 200)}  # at least 158: twice what 71 pixels are cut from
 

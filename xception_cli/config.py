@@ -1,16 +1,13 @@
-"""TrainConfig: the only home of each setting's name, default, help and range; and its TOML file."""
+"""TrainConfig: the only home of each setting's name, default, help and range."""
 
 import dataclasses
 import difflib
 import math
 import re
-import tomllib
 import types
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from xception_cli.console import show
 from xception_cli.errors import UsageError
@@ -366,108 +363,3 @@ def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
 def flag(name: str) -> str:
     """Return a setting's flag: `batch_size` gives `--batch-size`."""
     return f"--{name.replace('_', '-')}"
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read settings from a TOML file.
-
-    Raises:
-        UsageError: The file is missing or not TOML, or names an unknown setting.
-    """
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the config {show(path)}: {show(error)}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{show(path)} is not valid TOML: {show(error)}") from error
-    known = [setting.name for setting in dataclasses.fields(TrainConfig)]
-    for name in settings:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise UsageError(
-                f"{show(path)} has an unknown setting {show(name)}",
-                hint=f"did you mean {near[0]}?" if near else "xception train --help lists them",
-            )
-    return settings
-
-
-@dataclass(frozen=True)
-class ResolvedConfig:
-    """A config, and where each setting that is not a default came from."""
-
-    config: TrainConfig
-    origins: Mapping[str, str]
-
-
-def resolve(flags: Mapping[str, Any], config_file: Path | None) -> ResolvedConfig:
-    """Merge defaults < config file < flags; a flag of `None` was not given.
-
-    Raises:
-        UsageError: See `read_toml` and `TrainConfig`.
-    """
-    from_file = read_toml(config_file) if config_file is not None else {}
-    given = {name: value for name, value in flags.items() if value is not None}
-    origins = {name: config_file.name for name in from_file if config_file is not None}
-    origins |= {name: flag(name) for name in given}
-    return ResolvedConfig(TrainConfig(**(from_file | given)), origins)
-
-
-def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig:
-    """Merge a run's settings with the flags it is resumed with; `None` was not given.
-
-    Raises:
-        UsageError: A flag differs in a setting that a run cannot change; lists the differences.
-    """
-    given = {name: value for name, value in flags.items() if value is not None}
-    merged = saved.replace(**given)
-    differences = [
-        f"{setting.name}: the run has {show(getattr(saved, setting.name))}, now "
-        f"{show(getattr(merged, setting.name))}"
-        for setting in dataclasses.fields(TrainConfig)
-        if not setting.metadata["resumable"]
-        and getattr(saved, setting.name) != getattr(merged, setting.name)
-    ]
-    if differences:
-        raise UsageError(
-            "a run goes on only with the settings it was started with:\n  "
-            + "\n  ".join(differences),
-            hint="leave these flags out, or start a new run without --resume",
-        )
-    return merged
-
-
-def to_toml(config: TrainConfig) -> str:
-    """Write a config as TOML; `None` is written as a comment, since TOML has no null."""
-    lines = ["# xception train --config THIS_FILE repeats the run."]
-    for name, value in dataclasses.asdict(config).items():
-        lines.append(f"# {name} is not set" if value is None else f"{name} = {_toml_value(value)}")
-    return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = "".join(
-            f"\\u{ord(c):04x}" if ord(c) < 0x20 or ord(c) == 0x7F else c
-            for c in value.replace("\\", "\\\\").replace('"', '\\"')
-        )
-        return f'"{escaped}"'
-    return repr(value)
-
-
-def settings_table() -> str:
-    """Return the README's table of settings as Markdown, one row per setting."""
-    rows = ["| setting | default | range | meaning |", "|---|---|---|---|"]
-    for setting in dataclasses.fields(TrainConfig):
-        kind = setting_type(setting)
-        low, high = setting.metadata["at_least"], setting.metadata["at_most"]
-        if typing.get_args(kind):
-            span = ", ".join(cast("tuple[str, ...]", typing.get_args(kind)))
-        elif low is None:
-            span = {bool: "yes or no", str: "text"}[kind]
-        else:
-            span = f"≥ {low:g}" if high is None else f"{low:g} to {high:g}"
-        default = "" if setting.default in {None, ""} else _toml_value(setting.default)
-        rows.append(f"| `{flag(setting.name)}` | {default} | {span} | {setting.metadata['help']} |")
-    return "\n".join(rows)

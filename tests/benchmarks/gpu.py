@@ -32,9 +32,9 @@ from torch.nn import functional
 
 from xception_cli.console import screen
 from xception_cli.data.loading import Inputs, read_parts
+from xception_cli.inference import classify
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.network import Segment, cut
-from xception_cli.predict import classify
 from xception_cli.runtime import Runtime, decide_runtime
 from xception_cli.training import handlers
 from xception_cli.training.baseline import _every_epoch

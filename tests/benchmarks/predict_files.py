@@ -80,8 +80,8 @@ def plain(loop: Tutorial, photos: Path) -> Step:
 def ours_in_process(options: Namespace, kind: str) -> Step:
     import product
 
-    from xception_cli.data.loading import default_workers
-    from xception_cli.predict import predict_images
+    from xception_cli.data.dataset import default_workers
+    from xception_cli.inference import predict_images
 
     bundle = product.create_bundle(options)
     paths = sorted(folder(options, kind).rglob("*.jpg"))

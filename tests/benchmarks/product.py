@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from xception_cli.check.survey import survey_data
-from xception_cli.config import resolve
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import WeightsError
 from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import build_network, build_seeded_network
 from xception_cli.model.weights import load_pretrained
 from xception_cli.runtime import Runtime, decide_runtime
+from xception_cli.settings import resolve
 from xception_cli.training.engines import create_trainer
 from xception_cli.training.handlers import attach_ema, attach_schedule, attach_train_loss
 from xception_cli.training.job import Job

@@ -10,16 +10,15 @@ from xception_cli.check.duplicates import find_groups, near_images
 from xception_cli.check.near import Images, near_copies
 from xception_cli.check.scan import VERSION, scan_folder
 from xception_cli.check.store import open_store
-from xception_cli.config import read_toml
 from xception_cli.console import show
 from xception_cli.data.folder import read_folder
-from xception_cli.data.photo import Photo
+from xception_cli.data.photo import Photo, assign_units
 from xception_cli.data.split import Split, read_split
-from xception_cli.data.units import assign_units
 from xception_cli.errors import DataError, UsageError, XceptionError
 from xception_cli.evaluation.metrics import join_notes
 from xception_cli.evaluation.selection import Selection
 from xception_cli.rundir import RunDir
+from xception_cli.settings import read_toml
 
 
 def set_copies_aside(run: RunDir, selection: Selection) -> Selection:

@@ -1,32 +1,285 @@
-"""What the pretrained network makes of a folder: features of every picture, and what they tell."""
+"""What the pretrained network makes of a folder: suspect labels, and whether more images help."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
-from xception_cli.check.curve import learning_curve
-from xception_cli.check.labels import find_suspects, suspects_problem
-from xception_cli.check.report import Curve, Problem
+from xception_cli.check.report import ClassGain, Curve, Finding, Point, Problem, count_of
 from xception_cli.check.scan import VERSION
 from xception_cli.check.store import Store, open_store
 from xception_cli.check.survey import Survey
-from xception_cli.console import say
-from xception_cli.data.loading import (
-    KeyedBatches,
-    PictureDataset,
-    PictureInputs,
-    default_workers,
-)
+from xception_cli.console import say, show
+from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
+from xception_cli.data.fixes import SUSPECT
+from xception_cli.data.folds import number_units
+from xception_cli.data.loading import PictureInputs
+from xception_cli.data.photo import assign_units
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.data.units import assign_units
 from xception_cli.errors import DataError
+from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.network import Segment, build_network, fold_batch_norm
-from xception_cli.model.probe import Probe, fit_probe, units_of_classes
+from xception_cli.model.probe import Probe, cross_validate, fit_probe, units_of_classes
 from xception_cli.model.weights import load_pretrained
 from xception_cli.runtime import Runtime, decide_runtime
+
+Floats = NDArray[np.floating[Any]]
+
+# Images are listed from this chance of a wrong label on. tests/benchmarks/labels.py swaps 5% of the
+# labels: at 0.2, only 73% of TrashNet's swaps are found; at 0.05, just a third of the images that
+# are listed there are swaps.
+_LEAST_CHANCE = 0.1
+# Factors that the log-probabilities are tried with: probes are regularised, so most of them are
+# underconfident. Steps larger than 9% list more hard images.
+_SHARPNESS = 2 ** np.arange(-1, 3.01, 1 / 8)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image with a suspect label.
+
+    Attributes:
+        index: Of the image.
+        suggested: The class that it looks like.
+        probability: Of that class, in 0..1.
+        own: Probability of the class that its label names.
+    """
+
+    index: int
+    suggested: int
+    probability: float
+    own: float
+
+
+def find_suspects(
+    labels: NDArray[np.int64],
+    log_probabilities: Floats,
+    units: NDArray[np.str_] | None = None,
+) -> list[Suspect]:
+    """Find labels that are likely wrong, not just images that are hard to classify.
+
+    The label of a hard image is improbable, too, but only as often as calibrated probabilities
+    predict. So the labels are modelled as drawn from the probabilities at a fitted temperature,
+    except for a fitted share of wrong ones, which may be any other class (symmetric label noise,
+    Patrini et al. 2017). Without an excess of improbable labels, that share is 0 and no image is
+    listed.
+
+    Args:
+        labels: `(n,)`.
+        log_probabilities: `(n, classes)`, of models that did not see the image; images with a row
+            of nan are left out, and so are those whose label has -inf: the model did not know that
+            class.
+        units: `(n,)`, what each image belongs to: a unit counts once; None: each image does.
+
+    Returns:
+        The suspects, the most suspect first.
+    """
+    own = log_probabilities[np.arange(len(labels)), labels]
+    known = np.flatnonzero(np.isfinite(own))
+    if len(np.unique(labels[known])) < 2:
+        return []
+    numbers = known if units is None else number_units(units[known])
+    weights = 1 / np.bincount(numbers)[numbers]
+    chances = _chances_of_wrong(labels[known], log_probabilities[known].astype(np.float64), weights)
+    suspects = []
+    for at in np.argsort(-chances, kind="stable"):
+        index = int(known[at])
+        probabilities = np.exp(log_probabilities[index])
+        best = int(probabilities.argmax())
+        if chances[at] >= _LEAST_CHANCE and best != labels[index]:
+            suspect = Suspect(index, best, float(probabilities[best]), float(np.exp(own[index])))
+            suspects.append(suspect)
+    return suspects
+
+
+def _chances_of_wrong(
+    labels: NDArray[np.int64], log_probabilities: Floats, weights: Floats
+) -> Floats:
+    """Return each label's probability of being wrong, `(n,)`, at the best temperature."""
+    rows, others = np.arange(len(labels)), len(np.unique(labels)) - 1
+    fits = []
+    for sharpness in _SHARPNESS:
+        correct = softmax(sharpness * log_probabilities, axis=1)[rows, labels]
+        fits.append(_fit_share(correct, (1 - correct) / others, weights))
+    return min(fits, key=lambda fit: fit[0])[1]
+
+
+def _fit_share(correct: Floats, wrong: Floats, weights: Floats) -> tuple[float, Floats]:
+    """Fit the share of wrong labels by maximum likelihood.
+
+    Args:
+        correct: `(n,)`, the probability of each label if it is correct.
+        wrong: `(n,)`, the same if it is wrong.
+        weights: `(n,)`, how much each counts.
+
+    Returns:
+        The loss, and the probability of each label being wrong, `(n,)`.
+    """
+
+    def loss(share: float) -> float:
+        return -float((weights * np.log((1 - share) * correct + share * wrong)).sum())
+
+    # The loss is convex. With most labels wrong there would be nothing to compare them with.
+    found = minimize_scalar(loss, bounds=(0, 0.5), method="bounded", options={"xatol": 1e-7})
+    share = found.x
+    return found.fun, share * wrong / ((1 - share) * correct + share * wrong)
+
+
+def suspects_problem(
+    suspects: Sequence[Suspect], paths: Sequence[str], labels: Sequence[int], classes: Sequence[str]
+) -> list[Problem]:
+    """Report likely wrong labels; no action is suggested, because a person has to decide.
+
+    Args:
+        suspects: From `find_suspects`.
+        paths: Of all images that were checked.
+        labels: Theirs.
+        classes: Names.
+    """
+    findings = tuple(
+        Finding(
+            paths[suspect.index],
+            f"looks like {show(classes[suspect.suggested])} ({suspect.probability:.0%}), not "
+            f"{show(classes[labels[suspect.index]])} ({suspect.own:.0%})",
+            label=classes[suspect.suggested],
+        )
+        for suspect in suspects
+    )
+    if not findings:
+        return []
+    count = count_of(len(findings), "suspect label")
+    summary = f"{count} (hard images with correct labels are listed too)"
+    return [Problem(SUSPECT, "note", summary, findings)]
+
+
+FRACTIONS = (0.12, 0.25, 0.5, 1.0)
+
+_GAIN = 0.03  # of recall by the last doubling, from which more photos are worth the work
+_ENOUGH = 0.97  # recall at which nothing is left to gain
+_LARGEST = 5_000  # images that a run asks about: seconds, not minutes
+_IMAGES = 2  # that a class must gain: one may be chance
+
+
+def learning_curve(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    units: NDArray[np.str_],
+    classes: Sequence[str],
+    *,
+    strength: float,
+    seed: int = 0,
+) -> Curve:
+    """Measure how the probe's accuracy grows with the photos; each photo is left out once.
+
+    Args:
+        features: `(n, 2048)`, pooled.
+        labels: `(n,)`.
+        units: `(n,)`, what each image belongs to.
+        classes: Names.
+        strength: Inverse regularisation, the best for all of the photos.
+        seed: Of folds and parts.
+    """
+    right: dict[float, NDArray[np.bool_]] = {}
+    points = []
+    for fraction in FRACTIONS:
+        right[fraction], tested = _right(
+            features, labels, units, len(classes), strength, seed, fraction
+        )
+        hits = right[fraction][tested]
+        seen = round(0.8 * fraction * len(hits))
+        ends = proportion_interval(hits, units[tested])
+        points.append(Point(fraction, seen, float(hits.mean()), *ends))
+    half, whole = (right[fraction] for fraction in FRACTIONS[-2:])
+    gains = _gains(half, whole, tested, labels, units, classes)
+    known = {gain.name for gain in gains}
+    present = [classes[label] for label in np.unique(labels)]
+    return Curve(tuple(points), tuple(gains), tuple(n for n in present if n not in known))
+
+
+def classes_to_add(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    units: NDArray[np.str_],
+    classes: Sequence[str],
+    *,
+    strength: float,
+    seed: int,
+) -> list[ClassGain]:
+    """Return the classes that more images would help, the one that gained most first.
+
+    Of many images, a random part is asked about; for the arguments see `learning_curve`.
+    """
+    some = np.random.default_rng(seed).permutation(len(labels))[:_LARGEST]
+    labels, units = labels[some], units[some]
+    (half, tested), (whole, _) = (
+        _right(features[some], labels, units, len(classes), strength, seed, fraction)
+        for fraction in FRACTIONS[-2:]
+    )
+    every = _gains(half, whole, tested, labels, units, classes)
+    gains = [gain for gain in every if gain.verdict == "more"]
+    return sorted(gains, key=lambda gain: gain.half - gain.whole)
+
+
+def _right(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    units: NDArray[np.str_],
+    class_count: int,
+    strength: float,
+    seed: int,
+    fraction: float,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which images probes of a part of the others have right, and which are tested."""
+    held_out = cross_validate(
+        features,
+        labels,
+        units,
+        class_count=class_count,
+        seed=seed,
+        strength=strength,
+        fraction=fraction,
+    )
+    tested = ~np.isnan(held_out[:, 0])
+    return (held_out.argmax(axis=1) == labels) & tested, tested
+
+
+def _gains(
+    half: NDArray[np.bool_],
+    whole: NDArray[np.bool_],
+    tested: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    units: NDArray[np.str_],
+    classes: Sequence[str],
+) -> list[ClassGain]:
+    """Compare the recall of each tested class with half of the images and with all of them."""
+    gains = []
+    for label, name in enumerate(classes):
+        of_class = tested & (labels == label)
+        if n := int(of_class.sum()):
+            counts = int(half[of_class].sum()), int(whole[of_class].sum())
+            verdict = _verdict(half[of_class], whole[of_class], units[of_class])
+            gains.append(ClassGain(name, counts[0] / n, counts[1] / n, verdict))
+    return gains
+
+
+def _verdict(half: NDArray[np.bool_], whole: NDArray[np.bool_], units: NDArray[np.str_]) -> str:
+    """Judge a class by its images that are right with half of the images and with all of them."""
+    images, gained = len(units), int(whole.sum()) - int(half.sum())
+    numbers = number_units(units)
+    changes = np.bincount(numbers, whole.astype(np.int64) - half)  # of each unit
+    # Of many classes, some gain by chance: two standard errors, paired, by unit.
+    is_clear = changes.sum() > 2 * np.sqrt((changes**2).sum())
+    if gained >= max(_IMAGES, _GAIN * images) and is_clear:
+        return "more"
+    if whole.sum() >= _ENOUGH * images or abs(gained) < _GAIN * images / 2:
+        return "enough"
+    return "unclear"
+
 
 _SEED = 0
 

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 
-from xception_cli.check.measure import CELLS, SIDE
-from xception_cli.check.near import VERSION, Images, near_pairs
+from xception_cli.check.near import PAIRS_VERSION, Images, near_pairs
 from xception_cli.check.report import Finding, Problem, count_of
-from xception_cli.check.scan import Look
+from xception_cli.check.scan import CELLS, SIDE, Look
 from xception_cli.check.store import Store
 from xception_cli.data.fixes import CONFLICTING, DUPLICATE, LEAK, NEAR
 from xception_cli.data.folder import DataFolder
@@ -78,7 +77,7 @@ def _near_pairs(
     folder: DataFolder, looks: Sequence[Look], store: Store, different: list[int]
 ) -> list[tuple[int, int]]:
     known = "".join(f"{looks[i].digest} {folder.images[i].label}\n" for i in different)
-    asked = f"{VERSION} {blake2b(known.encode(), digest_size=16).hexdigest()}"
+    asked = f"{PAIRS_VERSION} {blake2b(known.encode(), digest_size=16).hexdigest()}"
     answered, _, pairs = (store.recall("near pairs") or "").partition(": ")
     if answered == asked:
         return [(first, second) for first, second in json.loads(pairs)]

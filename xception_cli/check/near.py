@@ -24,13 +24,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xception_cli.check.measure import CELLS, SIDE
+from xception_cli.check.scan import CELLS, SIDE
 from xception_cli.console import Bar, screen
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-VERSION = 2  # of the pairs that are found
+PAIRS_VERSION = 2  # of the pairs that are found
 
 _CANDIDATE = 0.85  # correlation of coarse colours
 _MOST = 8  # candidates of each image as it is, and as many of it turned

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from xception_cli.check.measure import Measures
 from xception_cli.check.report import Finding, Problem, count_of
-from xception_cli.check.scan import Look
+from xception_cli.check.scan import Look, Measures
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Original
 

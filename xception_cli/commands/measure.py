@@ -40,9 +40,9 @@ def evaluate(
     chosen = find_run(run)
 
     from xception_cli.check.copies import set_copies_aside
-    from xception_cli.data.loading import default_workers
+    from xception_cli.data.dataset import default_workers
     from xception_cli.evaluation.evaluate import run_evaluation
-    from xception_cli.evaluation.report import (
+    from xception_cli.evaluation.files import (
         answered_line,
         confused_line,
         contaminated_line,
@@ -50,7 +50,7 @@ def evaluate(
         report_table,
         scores_table,
     )
-    from xception_cli.model.opening import device_for
+    from xception_cli.onnx.opening import device_for, open_classifier
     from xception_cli.runtime import decide_runtime
 
     runtime = decide_runtime(device=device_for(model, device))
@@ -58,10 +58,10 @@ def evaluate(
         say(f"run       {show(chosen.path)} (the latest)")
     report = run_evaluation(
         chosen,
+        open_classifier(chosen.model if model is None else model, runtime),
         data=data,
         split=split,
         ignore_extra_classes=ignore_extra_classes,
-        runtime=runtime,
         workers=default_workers(runtime) if workers is None else workers,
         model=model,
         refine=partial(set_copies_aside, chosen),
@@ -145,8 +145,8 @@ def report(
     chosen = find_run(run)
     result = read_json(chosen.result)
 
-    from xception_cli.evaluation.page import write_report
     from xception_cli.model.bundle import load_model
+    from xception_cli.report.run_page import write_report
     from xception_cli.runtime import decide_runtime
 
     bundle = load_model(chosen.model, decide_runtime(device=device))

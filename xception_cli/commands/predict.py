@@ -1,14 +1,23 @@
 """predict and export: a model at work, here and elsewhere."""
 
+import glob
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xception_cli.console import emit, fail, quoted, say, show
+from xception_cli.data.folder import SUFFIXES, images_below
 from xception_cli.errors import UsageError
+from xception_cli.files import check_new_file, to_csv, write_durably
+
+if TYPE_CHECKING:
+    from xception_cli.inference import Prediction
+
+_OUTPUTS = (".csv", ".jsonl")
 
 
 def predict(
@@ -45,17 +54,11 @@ def predict(
         raise UsageError("--run and --model exclude each other")
     chosen = model if model is not None else find_run(run).model
 
-    from xception_cli.data.loading import default_workers
+    from xception_cli.data.dataset import default_workers
+    from xception_cli.inference import decide_unknown, predict_images
     from xception_cli.model.bundle import ModelBundle
-    from xception_cli.model.opening import device_for, open_classifier
     from xception_cli.model.unknown import Thresholds
-    from xception_cli.predict import (
-        check_output,
-        decide_unknown,
-        find_images,
-        predict_images,
-        write_predictions,
-    )
+    from xception_cli.onnx.opening import device_for, open_classifier
     from xception_cli.runtime import decide_runtime
 
     images = find_images(paths)
@@ -143,11 +146,11 @@ def export(
 
     chosen = find_run(run)
 
-    from xception_cli.model.opening import require_onnx
+    from xception_cli.onnx.opening import require_onnx
 
     require_onnx()
 
-    from xception_cli.export.run import check_export_output, export_run
+    from xception_cli.onnx.run import check_export_output, export_run
 
     check_export_output(output)
     if run is None:
@@ -157,3 +160,91 @@ def export(
     say(f"files     {show(result.report)}")
     emit(result.snippet.rstrip())
     say(f"next: xception predict PHOTO.jpg --model {quoted(output)}")
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """Find the images that are meant.
+
+    A folder stands for the images below it, sorted; a pattern (`*`, `?`, `[..]`, `**`) for what
+    it matches, sorted, unless a file or folder has that very name. In both, hidden files and files
+    of other kinds are skipped. A file that is named is kept whatever it is, and if it is missing,
+    so that its row can say why.
+
+    Args:
+        inputs: Files, folders and patterns.
+
+    Returns:
+        Paths, in the order of the inputs.
+
+    Raises:
+        UsageError: A folder or pattern holds no image; names it.
+        DataError: A folder cannot be read.
+    """
+    found: list[Path] = []
+    for given in inputs:
+        if given and not os.path.lexists(given) and glob.has_magic(given):
+            images = _matching(given)
+        elif given and not os.path.isdir(given):  # noqa: PTH112 - Path's raises on odd names
+            images = [Path(given)]
+        else:
+            images = images_below(Path(given)) if given else []
+        if not images:
+            raise UsageError(
+                f"no image matches {show(repr(given))}",
+                hint="give image files, folders or patterns; images end in "
+                + ", ".join(sorted(SUFFIXES)),
+            )
+        found += images
+    return found
+
+
+def _matching(pattern: str) -> list[Path]:
+    # `**` matches a folder and what is in it: each image counts once.
+    images: dict[Path, None] = {}
+    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (relative or absolute)
+        path = Path(match)
+        if path.is_dir():
+            images |= dict.fromkeys(images_below(path))
+        elif path.suffix.lower() in SUFFIXES:
+            images[path] = None
+    return sorted(images)
+
+
+def check_output(path: Path) -> None:
+    """See that predictions can be written there, before they are made.
+
+    Raises:
+        UsageError: The file exists, its folder does not, or its suffix is not .csv or .jsonl.
+    """
+    check_new_file(path, _OUTPUTS, "write predictions to")
+
+
+def write_predictions(
+    predictions: "Iterable[Prediction]", path: Path, *, with_unknown: bool = False
+) -> None:
+    """Write predictions as CSV (path, error, class_1, probability_1, ...) or as JSON lines.
+
+    Args:
+        predictions: Taken one by one, after the path was checked.
+        path: A new file, .csv or .jsonl.
+        with_unknown: A column of the CSV says, behind the error, why an answer is not given.
+
+    Raises:
+        UsageError: See `check_output`.
+        MachineError: The disk is full or read-only; nothing is left behind.
+    """
+    check_output(path)
+    if path.suffix.lower() == ".jsonl":
+        lines = (json.dumps(p.to_dict(), allow_nan=False) for p in predictions)
+        write_durably(path, "".join(f"{line}\n" for line in lines).encode())
+        return
+    rows: list[list[object]] = []
+    for p in predictions:
+        best = zip(p.classes, p.probabilities, strict=True)
+        judged = [p.unknown] if with_unknown else []
+        rows.append([str(p.path), p.error, *judged, *(cell for pair in best for cell in pair)])
+    header = ["path", "error", "unknown"] if with_unknown else ["path", "error"]
+    width = max((len(row) for row in rows), default=len(header))
+    for rank in range(1, (width - len(header)) // 2 + 1):
+        header += [f"class_{rank}", f"probability_{rank}"]
+    write_durably(path, to_csv(header, (row + [None] * (width - len(row)) for row in rows)))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xception_cli.console import quoted, show
-from xception_cli.data.layout import EXPECTED, Folder, plain, recognise, suffix_of, unreadable
-from xception_cli.data.layout import SUFFIXES as SUFFIXES  # offered to others from here
+from xception_cli.data.layout import EXPECTED, plain, recognise
+from xception_cli.data.listing import SUFFIXES as SUFFIXES
+from xception_cli.data.listing import Folder, suffix_of, unreadable
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
 

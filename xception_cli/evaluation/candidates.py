@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from scipy.sparse import csr_array
 
-from xception_cli.config import read_toml
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import RESAMPLES, proportion_interval, unit_weights
@@ -18,6 +17,7 @@ from xception_cli.evaluation.metrics import Corrected, EvalReport, join_notes
 from xception_cli.evaluation.scored import Scored
 from xception_cli.files import write_durably
 from xception_cli.rundir import RunDir
+from xception_cli.settings import read_toml
 
 Array = NDArray[Any]
 

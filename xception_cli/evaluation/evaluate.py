@@ -11,26 +11,24 @@ from xception_cli.console import screen, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 from xception_cli.evaluation.candidates import correct_report
+from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import EvalFailure, EvalReport, contaminate, measure
-from xception_cli.evaluation.report import write_evaluation
 from xception_cli.evaluation.scored import Scored
 from xception_cli.evaluation.selection import Selection, folder_name, select_images
+from xception_cli.inference import Outcome, classify
 from xception_cli.model.bundle import Classifier
-from xception_cli.model.opening import open_classifier
-from xception_cli.predict import Outcome, classify
 from xception_cli.rundir import RunDir
-from xception_cli.runtime import Runtime
 
 _SHOWN = 5  # failures named in an error; the files name them all
 
 
 def run_evaluation(
     run: RunDir,
+    bundle: Classifier,
     *,
     data: Path | None,
     split: str | None,
     ignore_extra_classes: bool,
-    runtime: Runtime,
     workers: int,
     model: Path | None = None,
     refine: Callable[[Selection], Selection] = lambda selection: selection,
@@ -39,26 +37,24 @@ def run_evaluation(
 
     Args:
         run: The run.
+        bundle: Its model.
         data: Another folder; None for the run's own data. Images that the model was trained on
             do not count, whatever they are called there; what accuracy would be with them is
             reported beside.
         split: `test` or `val`; None for the run's test split if it has one, else val.
         ignore_extra_classes: Leave out images of classes that the model does not know.
-        runtime: Where to compute.
         workers: Processes that decode.
-        model: Another file with this model, as `xception export` makes; its evaluation bears its
-            name too.
+        model: The file of `bundle`, if it is not the run's own; the evaluation bears its name too.
         refine: Sets more images aside, see `check.copies`.
 
     Returns:
         What was measured; `failures` lists the images that could not be scored.
 
     Raises:
-        UsageError: There is no such folder, split or model.
+        UsageError: There is no such folder or split.
         DataError: Unknown classes, or no image that can be scored.
-        ArtifactError: The model or a file of the run is damaged.
+        ArtifactError: A file of the run is damaged.
     """
-    bundle = open_classifier(run.model if model is None else model, runtime)
     chosen = select_images(
         run,
         bundle.classes,

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from xception_cli.config import read_toml
 from xception_cli.console import new_table, show
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.rundir import RunDir, read_json
+from xception_cli.settings import read_toml
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xception_cli.config import read_toml
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.images import inspect_all
@@ -15,6 +14,7 @@ from xception_cli.data.split import Split, read_split
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import utf8
 from xception_cli.rundir import RunDir
+from xception_cli.settings import read_toml
 
 SPLITS = ("test", "val")  # what a model can be judged by, the better judge first
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from xception_cli.console import screen, show
-from xception_cli.data.loading import Inputs, Key, KeyedBatches, PictureInputs
+from xception_cli.data.dataset import Key, KeyedBatches
+from xception_cli.data.loading import Inputs, PictureInputs
 from xception_cli.errors import MachineError
 from xception_cli.files import write_durably
 from xception_cli.model.network import FEATURES, FIRST_TRAINED, STEPS, Segment, build_network, pool

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xception_cli.check.labels import find_suspects, suspects_problem
-from xception_cli.check.page import add_issues
+from xception_cli.check.deep import find_suspects, suspects_problem
 from xception_cli.console import say, show
 from xception_cli.data.fixes import SUSPECT
 from xception_cli.data.loading import Inputs, PictureInputs
@@ -22,6 +21,7 @@ from xception_cli.evaluation.intervals import (
 from xception_cli.model.features import FeatureInputs, compute_pooled, compute_store
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
 from xception_cli.model.probe import Probe, fit_probe
+from xception_cli.report.check_page import add_issues
 from xception_cli.rundir import remove_tree
 from xception_cli.training.engines import create_evaluator
 from xception_cli.training.job import Job

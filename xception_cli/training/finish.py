@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xception_cli.check.curve import classes_to_add
+from xception_cli.check.deep import classes_to_add
 from xception_cli.check.report import ClassGain
 from xception_cli.check.shape import FEW
 from xception_cli.console import quoted, say, show
@@ -20,14 +20,14 @@ from xception_cli.evaluation.calibration import (
 )
 from xception_cli.evaluation.candidates import correct_report, read_candidates
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
+from xception_cli.evaluation.files import headline, write_evaluation
 from xception_cli.evaluation.metrics import EvalReport
-from xception_cli.evaluation.page import write_report
-from xception_cli.evaluation.report import headline, write_evaluation
 from xception_cli.evaluation.selection import shown_folder
+from xception_cli.inference import Outcome
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.features import FeatureInputs, compute_pooled
 from xception_cli.model.network import FIRST_TRAINED, Segment, fold_batch_norm
-from xception_cli.predict import Outcome
+from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, remove_tree, write_json
 from xception_cli.training.baseline import Training, describe_cross_validation
 from xception_cli.training.job import Job

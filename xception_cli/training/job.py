@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from xception_cli.check.report import CheckReport
 from xception_cli.config import TrainConfig
 from xception_cli.console import show
-from xception_cli.data.cache import ImageCache, cached_fraction
-from xception_cli.data.folder import DataFolder
-from xception_cli.data.loading import (
+from xception_cli.data.dataset import (
+    ImageCache,
     KeyedBatches,
     PictureDataset,
-    PictureInputs,
+    cached_fraction,
     default_workers,
 )
+from xception_cli.data.folder import DataFolder
+from xception_cli.data.loading import PictureInputs
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.candidates import read_candidates, write_candidates
@@ -30,9 +31,9 @@ from xception_cli.model.bundle import save_model
 from xception_cli.model.weights import PretrainedWeights
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, versions
-from xception_cli.training.budget import Budget
 from xception_cli.training.engines import Answers
 from xception_cli.training.plan import Images, class_weights, decoded_bytes
+from xception_cli.training.stopping import Budget
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Learner: what changes while a network is trained, and what its saved state is made of."""
+"""Learner: what changes while a network trains: weights, optimizer, schedule, best model."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,44 @@ from xception_cli.model.network import Segment, cut, parameter_groups
 from xception_cli.training.engines import create_optimizer
 from xception_cli.training.job import Job
 from xception_cli.training.scores import Scores
+
+STEP_DECAY, STEP_EPOCHS = 0.94, 2  # the paper's, section 4.3
+
+
+def learning_rate_factor(iteration: int, total: int, warmup: float) -> float:
+    """Return the part of the peak learning rate at an iteration: linear rise, then a cosine.
+
+    The first iteration behind the rise has the peak; 0 would be reached behind the last one.
+
+    The cosine is Loshchilov and Hutter's (SGDR, 2017) without restarts.
+
+    Args:
+        iteration: From 1 to `total`.
+        total: Iterations of the whole training.
+        warmup: Part of them in which the rate rises.
+    """
+    rising = round(total * warmup)
+    if iteration <= rising:
+        return iteration / (rising + 1)
+    progress = (iteration - rising - 1) / max(1, total - rising)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def stepped_factor(iteration: int, total: int, warmup: float, epoch_length: int) -> float:
+    """Return the part of the peak learning rate at an iteration: linear rise, then steps down.
+
+    The steps are those of the Xception paper: by 6 % every 2 epochs, counted from the start.
+
+    Args:
+        iteration: From 1 to `total`.
+        total: Iterations of the whole training.
+        warmup: Part of them in which the rate rises.
+        epoch_length: Iterations of an epoch.
+    """
+    rising = round(total * warmup)
+    if iteration <= rising:
+        return iteration / (rising + 1)
+    return float(STEP_DECAY ** ((iteration - 1) // (STEP_EPOCHS * epoch_length)))
 
 
 @dataclass(frozen=True)

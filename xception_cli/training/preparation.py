@@ -11,29 +11,29 @@ from typing import Any
 
 import torch
 
-from xception_cli.check.page import issues_csv
 from xception_cli.check.report import CheckReport
 from xception_cli.check.run import report_on
 from xception_cli.check.series import find_series, straddling
 from xception_cli.check.survey import Survey
-from xception_cli.config import TrainConfig, read_toml, resolve_resumed, to_toml
+from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen, show
-from xception_cli.data.assign import make_split
 from xception_cli.data.fixes import CONFLICTING, LEAK
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import inspect_all
-from xception_cli.data.split import Split, match_split, read_split, write_split
+from xception_cli.data.split import Split, make_split, match_split, read_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.files import write_durably
 from xception_cli.model.network import build_seeded_network
 from xception_cli.model.weights import PretrainedWeights, load_pretrained
+from xception_cli.report.check_page import issues_csv
 from xception_cli.rundir import RunDir, choose_run_path, make_run, write_json
 from xception_cli.runtime import Runtime, versions
-from xception_cli.training.budget import Budget
+from xception_cli.settings import read_toml, resolve_resumed, to_toml
+from xception_cli.training.engines import check_processes
 from xception_cli.training.job import Job, weights_info
 from xception_cli.training.plan import make_plan
-from xception_cli.training.together import check_processes
+from xception_cli.training.stopping import Budget
 
 
 def draft_job(config: TrainConfig, survey: Survey, runtime: Runtime, output: Path | None) -> Job:

@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from xception_cli.check.survey import Survey, survey_data
-from xception_cli.config import ResolvedConfig, TrainConfig, parse_duration
+from xception_cli.config import TrainConfig, parse_duration
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.data.folder import check_trainable, read_folder
 from xception_cli.data.loading import PictureInputs
@@ -20,9 +20,9 @@ from xception_cli.model.features import FeatureInputs
 from xception_cli.processes import ALONE, Processes, joined_processes
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.runtime import Runtime, check_compiler, decide_runtime
-from xception_cli.training import handlers
+from xception_cli.settings import ResolvedConfig
+from xception_cli.training import checkpoint, handlers
 from xception_cli.training.baseline import prepare
-from xception_cli.training.budget import Budget, new_record
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import describe_phases, settle
@@ -39,7 +39,7 @@ from xception_cli.training.preparation import (
     start_job,
 )
 from xception_cli.training.scores import History
-from xception_cli.training.stopping import StopSignals
+from xception_cli.training.stopping import Budget, StopSignals, new_record
 
 
 def run_training(
@@ -282,12 +282,12 @@ def _fine_tune(
                 states.note(iteration, notes)
         processes.wait()  # torchrun ends the leader when another one ends before it
 
-    saving = handlers.StateSaving(
+    saving = checkpoint.StateSaving(
         save_state,
         history,
         every=60 * config.save_every_minutes,
         # When the budget is used up, the run ends with the state of the last whole epoch.
-        least=handlers.BETWEEN_STATES if job.budget is None else 0.0,
+        least=checkpoint.BETWEEN_STATES if job.budget is None else 0.0,
         processes=processes,
     )
     with (
@@ -308,7 +308,7 @@ def _fine_tune(
             rate=lambda: learner.learning_rate,
             processes=processes,
         )
-        handlers.attach_pending_state(trainer, saving)
+        checkpoint.attach_pending_state(trainer, saving)
         handlers.attach_prefetch(trainer, train, val)  # after it: workers may be dead
         handlers.attach_validation(trainer, evaluator, val, support=support, top_k=job.top_k)
         if job.leads:
@@ -327,7 +327,7 @@ def _fine_tune(
                     trainer, job.run.tensorboard, rate=lambda: learner.learning_rate
                 )
             )
-        handlers.attach_state_saving(trainer, evaluator, stop, saving, epoch_length=len(train))
+        checkpoint.attach_state_saving(trainer, evaluator, stop, saving, epoch_length=len(train))
         handlers.attach_progress(
             trainer, history, epochs, images, every=every, rate=lambda: learner.learning_rate
         )
@@ -346,15 +346,15 @@ def _fine_tune(
                 if trainer.state.iteration:
                     saving.save()
                 if stop.requested is not None:  # the signal that stops us may take the workers too
-                    raise handlers.stopped(stop, trainer) from None
+                    raise checkpoint.stopped(stop, trainer) from None
                 raise
             except DivergedError:
                 best.write()  # the error says that it is kept
                 raise
         best.write()
         stop.graceful = False
-        if handlers.asked_to_stop(stop, processes):  # it came behind the last look
-            raise handlers.stopped(stop, trainer)
+        if checkpoint.asked_to_stop(stop, processes):  # it came behind the last look
+            raise checkpoint.stopped(stop, trainer)
 
 
 def _example(job: Job, train: FeatureInputs | PictureInputs) -> torch.Tensor | None:

@@ -1,0 +1,194 @@
+"""check, sample, summary, weights, configs and env: all that comes before a training."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xception_cli.config import TrainConfig, check_pattern
+from xception_cli.console import emit, quoted, say, show
+from xception_cli.errors import UsageError
+from xception_cli.files import check_new_file, write_durably
+from xception_cli.settings import copy_recipe, find_recipe, list_recipes, title
+
+
+def check(
+    data: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of photos.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Write issues.csv and a page with pictures there.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 3 for warnings too.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Ask the pretrained network which labels are suspect.")
+    ] = False,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Measure whether more photos would help; does --deep.")
+    ] = False,
+    weights: Annotated[
+        str, typer.Option(help="Of that network: imagenet or a file.")
+    ] = TrainConfig.weights,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Keep images of one group together in cross-validation, as train --group-by does.",
+        ),
+    ] = None,
+) -> None:
+    """Look for what is wrong with a folder of photos. Nothing is changed there."""
+    from xception_cli.data.folder import read_folder
+
+    if group_by is not None:
+        check_pattern(group_by)
+    folder = read_folder(data)  # before anything heavy is loaded
+
+    from xception_cli.check.report import next_command, report_text
+    from xception_cli.check.run import run_check
+    from xception_cli.report.check_page import ISSUES, PAGE, check_output, write_check
+
+    if output is not None:
+        check_output(data, output)
+    report = run_check(folder, deep=deep, curve=curve, weights=weights, group_by=group_by)
+    if output is not None:
+        write_check(report, output)
+        say(f"files     {show(output / ISSUES)}, {show(output / PAGE)}")
+    emit(json.dumps(report.to_dict()) if as_json else report_text(report))
+    say(f"next: {next_command(report, written=output is not None)}")
+    if code := report.exit_code(strict=strict):
+        raise typer.Exit(code)
+
+
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    classes: Annotated[int, typer.Option(help="Kinds of food, 2 to 12.")] = 12,
+    images: Annotated[int, typer.Option(help="Pictures of each.")] = 40,
+) -> None:
+    """Draw a small data set of 12 foods, to try everything with."""
+    from xception_cli.sample import draw_sample
+
+    count = draw_sample(folder, classes=classes, images=images)
+    say(f"drawn     {count} pictures of {classes} foods in {show(folder)}")
+    say(f"next: xception train --data {quoted(folder)} --classes {classes}")
+
+
+def summary(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run folder: tells what of it is frozen, too.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Classes of the head (default: the run's, else 1000).")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the pictures (default: the run's, else 299).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    svg: Annotated[
+        Path | None, typer.Option(help="Draw the block diagram into this new .svg file instead.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell why separable convolutions are cheap instead.")
+    ] = False,
+) -> None:
+    """Show the network layer by layer: shapes, parameters, multiplications."""
+    from xception_cli.rundir import find_run, read_json
+
+    if explain and (run, classes, size, svg) != (None, None, None, None):
+        raise UsageError(
+            "--explain stands alone, or with --json", hint="xception summary --explain"
+        )
+    if run is not None and classes is not None:
+        raise UsageError("a run has its own classes", hint="leave RUN or --classes out")
+    chosen = None if run is None else find_run(run, finished=False)
+    # Their ranges are those of the settings.
+    config = TrainConfig(
+        classes=classes, image_size=TrainConfig.image_size if size is None else size
+    )
+    if svg is not None:
+        check_new_file(svg, (".svg",), "draw into", option="--svg")
+
+    from xception_cli.summary import diagram, explanation
+    from xception_cli.summary import table as summary_table
+    from xception_cli.summary.count import IMAGENET_CLASSES, summarize_network, summarize_run
+
+    if explain:
+        explained = explanation.explain()
+        parts = explanation.explanation_parts(explained)
+        for part in [json.dumps(explained.to_dict())] if as_json else parts:
+            emit(part)
+        say("next: xception summary --svg xception.svg")
+        return
+    if chosen is not None:
+        network = summarize_run(chosen, size=size)
+        kept = read_json(chosen.result).get("kept", "?") if chosen.is_finished else "nothing yet"
+        say(f"run       {show(chosen.path)}: unfreeze = {network.unfreeze}, kept {show(kept)}")
+    else:
+        network = summarize_network(classes or IMAGENET_CLASSES, size=config.image_size)
+    if as_json:
+        emit(json.dumps(network.to_dict()))
+    if svg is not None:
+        write_durably(svg, diagram.draw_diagram(network).encode())
+        say(f"drawn     {show(svg)}: open it in a browser")
+    elif not as_json:
+        emit(summary_table.LayerTable(network))
+        emit("")
+        emit(summary_table.total_table(network))
+        say(f"counted   {summary_table.COUNTED}")
+    say("next: xception summary --explain")
+
+
+def weights_list() -> None:
+    """List where the ImageNet weights can come from, in the order they are tried."""
+    from xception_cli.model.weights import cache_path, list_sources
+
+    emit(f"1. the cache\n   where     {show(cache_path())}")
+    for number, source in enumerate(list_sources(), start=2):
+        emit(
+            f"{number}. {source.name}\n   where     {source.origin}\n"
+            f"   accepted  {source.pinned}\n   licence   {source.licence}"
+        )
+
+
+def weights_fetch() -> None:
+    """Get the ImageNet weights into the cache."""
+    from xception_cli.model.weights import fetch
+
+    emit(str(fetch()))
+
+
+def weights_verify() -> None:
+    """See that the cached weights are the ones we know."""
+    from xception_cli.model.weights import verify
+
+    emit(str(verify()))
+
+
+def configs_ls() -> None:
+    """List the shipped recipes."""
+    for name, path in list_recipes().items():
+        emit(f"{name:12} {title(path)}")
+    say("next: xception train --data DIR --config NAME")
+
+
+def configs_show(name: Annotated[str, typer.Argument(help="Of the recipe.")]) -> None:
+    """Print a recipe."""
+    emit(find_recipe(name).read_text(encoding="utf-8").rstrip())
+
+
+def configs_cp(
+    name: Annotated[str, typer.Argument(help="Of the recipe.")],
+    to: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="Where to.")] = Path(),
+) -> None:
+    """Copy a recipe, to change it."""
+    copied = copy_recipe(name, to)
+    emit(str(copied))
+    say(f"next: xception train --data DIR --config {quoted(copied)}")
+
+
+def env() -> None:
+    """Print versions and devices, to paste into a bug report."""
+    from xception_cli.runtime import describe_environment
+
+    for name, value in describe_environment().items():
+        emit(f"{name:15} {value}")

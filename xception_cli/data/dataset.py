@@ -1,0 +1,308 @@
+"""The images of a split as tensors: decoded, cached, drawn in batches, in shared memory."""
+
+import math
+import mmap
+import multiprocessing
+import os
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from weakref import finalize
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, Sampler
+
+from xception_cli.data.images import PictureError, read_picture
+from xception_cli.data.transforms import Transform
+from xception_cli.processes import ALONE, Processes
+from xception_cli.runtime import Runtime, drawing_from, key
+
+_HEADER = 8  # bytes: width and height
+
+
+class ImageCache:
+    """Decoded images of a run, one file of raw RGB each.
+
+    The page cache keeps them in memory. A cached image equals the image decoded again, so neither a
+    full disk nor the number of cached images changes a result. Loader processes share the files:
+    each file is written under another name and renamed.
+
+    Args:
+        folder: Where the files are stored; if it cannot be made, nothing is cached.
+        name: Prefix of the files.
+        prepare: Applied to a decoded image before it is cached.
+        count: Number of images to cache; the others are decoded and prepared each time.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        prepare: Callable[[Image.Image], Image.Image],
+        count: int,
+    ) -> None:
+        self._folder = folder
+        self._name = name
+        self._prepare = prepare
+        self._count = count
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError:  # read-only, or the run folder is on another machine
+            self._count = 0
+
+    def get(self, index: int, read: Callable[[], Image.Image]) -> Image.Image:
+        """Return an image, prepared.
+
+        Args:
+            index: Of the image.
+            read: Reads and decodes it, if it is not cached.
+        """
+        if index >= self._count:
+            return self._prepare(read())
+        path = self._folder / f"{self._name}-{index:08}.rgb"
+        cached = _load(path)
+        if cached is None:
+            cached = self._prepare(read())
+            self._save(path, cached)
+        return cached
+
+    def _save(self, path: Path, picture: Image.Image) -> None:
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        header = b"".join(side.to_bytes(_HEADER // 2, "little") for side in picture.size)
+        try:
+            partial.write_bytes(header + picture.tobytes())
+            partial.replace(path)  # without fsync: after a crash the next run starts anew
+        except OSError:  # the disk is full
+            self._count = 0
+            with suppress(OSError):
+                partial.unlink()
+
+
+def _load(path: Path) -> Image.Image | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    width, height = (
+        int.from_bytes(content[at : at + _HEADER // 2], "little") for at in (0, _HEADER // 2)
+    )
+    if not width * height or len(content) != _HEADER + 3 * width * height:
+        return None
+    return Image.frombytes("RGB", (width, height), content[_HEADER:])
+
+
+def cached_fraction(folder: Path, needed: int, allowed: float) -> float:
+    """Return the fraction of the images to cache: at most half of the free disk space is used.
+
+    Args:
+        folder: A folder on the disk.
+        needed: Bytes of all images.
+        allowed: Bytes that they may take.
+    """
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return 0.0
+    return min(1.0, min(allowed, free / 2) / max(1, needed))
+
+
+Key = tuple[int, int]  # (epoch, index)
+
+
+class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
+    """Pictures by key; gives (index, label, pixels or the reason why there are none).
+
+    Args:
+        root: What the paths are relative to.
+        paths: Image files.
+        labels: Of each.
+        transform: From a picture to uint8 pixels `(3, height, width)`.
+        least_side: See `images.decode`.
+        seed: Of everything random.
+        cache: Of decoded pictures, where each is read in many epochs.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        transform: Transform,
+        *,
+        least_side: int | None = None,
+        seed: int = 0,
+        cache: ImageCache | None = None,
+    ) -> None:
+        self.root = root
+        self.cache = cache
+        self.paths = list(paths)
+        self.labels = list(labels)
+        self.transform = transform
+        self.least_side = least_side
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, at: Key) -> tuple[int, int, torch.Tensor | str]:
+        epoch, index = at
+        try:
+            read = partial(self._read, index)
+            picture = read() if self.cache is None else self.cache.get(index, read)
+        except PictureError as error:
+            return index, self.labels[index], error.message
+        with drawing_from(self.seed, "augment", epoch, index):
+            return index, self.labels[index], self.transform(picture)
+
+    def _read(self, index: int) -> Image.Image:
+        return read_picture(self.root / self.paths[index], least_side=self.least_side)
+
+
+class KeyedBatches(Sampler[list[Key]]):
+    """Batches of keys: shuffled or drawn by (seed, epoch), or in order.
+
+    Processes that train together each get a part of every batch, which differ by one key at most.
+
+    Attributes:
+        weights: `(count,)`, how often each index is drawn, with replacement; None draws each once.
+        epoch: The epoch that the next pass draws, from 0.
+        start: Batches to skip at its beginning, for a resume inside an epoch.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool,
+        weights: torch.Tensor | None = None,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.processes = processes
+        self.seed = seed
+        self.shuffle = shuffle
+        self.weights = weights
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return len(self._bounds())
+
+    @property
+    def rows(self) -> int:
+        """How many keys a process has of most batches."""
+        return min(-(-self.batch_size // self.processes.count), self.count)
+
+    def _bounds(self) -> list[int]:
+        bounds = list(range(0, self.count, self.batch_size))
+        last = self.count - bounds[-1] if bounds else 0
+        # Batch statistics of a single picture are worthless: it joins the batch before it. So do
+        # fewer than there are processes: each needs one.
+        least = max(2 if self.shuffle else 1, self.processes.count)
+        if len(bounds) > 1 and last < least:
+            bounds.pop()
+        return bounds
+
+    def order(self) -> list[int]:
+        """Return this epoch's order of indices."""
+        if not self.shuffle:
+            return list(range(self.count))
+        generator = torch.Generator().manual_seed(key(self.seed, "order", self.epoch))
+        if self.weights is not None:
+            drawn = self.weights.multinomial(self.count, replacement=True, generator=generator)
+            return drawn.tolist()
+        return torch.randperm(self.count, generator=generator).tolist()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order, bounds = self.epoch, self.order(), [*self._bounds(), self.count]
+        rank, count = self.processes.rank, self.processes.count
+        for begin, end in list(pairwise(bounds))[self.start :]:
+            yield [(epoch, index) for index in order[begin + rank : end : count]]
+
+
+def default_workers(runtime: Runtime) -> int:
+    """Return how many processes decode: enough for a GPU; few beside a network on the CPU."""
+    wanted = 16 if runtime.device.type == "cuda" else 2
+    return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
+
+
+class Slots:
+    """Slots for parts of batches, in memory shared with forked processes.
+
+    Torch hands over each tensor of a worker by a socket, a thread and a copy, all in the process
+    that trains. A slot is taken when its part is assigned to a worker, and given back once the
+    batch has been used.
+
+    Args:
+        count: Number of slots.
+        rows: Images of a part.
+        side: Of an image, in pixels.
+        device: Where batches go; for CUDA the memory is page-locked, and copies are asynchronous.
+    """
+
+    def __init__(self, count: int, rows: int, side: int, device: torch.device) -> None:
+        self.pixels = torch.empty(0, dtype=torch.uint8)
+        self._shape = (count, rows, 3, side, side)
+        self._device = device
+        self._is_locked = False
+        self._free: deque[int] = deque()
+        self._copied: deque[tuple[int, torch.cuda.Event]] = deque()
+
+    def allocate(self) -> None:
+        """Allocate the memory, before the processes that share it are forked."""
+        memory = mmap.mmap(-1, math.prod(self._shape))  # anonymous: /dev/shm does not limit it
+        places = torch.frombuffer(memory, dtype=torch.uint8)
+        self.pixels = places.view(self._shape)
+
+    def begin(self) -> None:
+        """Begin a pass, with all slots free."""
+        if self._device.type == "cuda":
+            self._lock_pages()
+            # The device may still copy the last batch of the previous pass.
+            torch.cuda.current_stream(self._device).synchronize()
+        self._copied.clear()
+        self._free = deque(range(len(self.pixels)))
+
+    def _lock_pages(self) -> None:
+        """Page-lock the memory for asynchronous copies; after workers are forked."""
+        if self._is_locked:
+            return
+        cuda, address = torch.cuda.cudart(), self.pixels.data_ptr()
+        if cuda.cudaHostRegister(address, self.pixels.numel(), 0) == cuda.cudaError.success:
+            finalize(self, cuda.cudaHostUnregister, address)
+        self._is_locked = True  # or it cannot be: then copies wait
+
+    def take(self) -> int:
+        """Take a free slot; if there is none, wait until the device has copied the oldest."""
+        if not self._free:
+            if not self._copied:
+                raise LookupError("no slot is free: read the loader with read_parts")
+            slot, event = self._copied.popleft()
+            event.synchronize()
+            self._free.append(slot)
+        return self._free.pop()  # the most recent one: its memory is in use already
+
+    def give_back(self, slots: list[int]) -> None:
+        """Give back the slots of a batch; they are free once the device has copied them."""
+        if self._device.type != "cuda":
+            self._free.extend(slots)
+            return
+        event = torch.cuda.Event()
+        event.record()
+        self._copied.extend((slot, event) for slot in slots)
+        while self._copied and self._copied[0][1].query():
+            self._free.append(self._copied.popleft()[0])
+
+
+def can_share() -> bool:
+    """Tell whether loader processes can be forked, and so inherit shared memory."""
+    return sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()

@@ -1,0 +1,382 @@
+"""An evaluation for people: headline, table, CSV files and the picture of its confusions."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+from rich.table import Table
+
+from xception_cli.console import new_table, show
+from xception_cli.errors import MachineError
+from xception_cli.evaluation.calibration import Array, coverage_curve, reliability
+from xception_cli.evaluation.intervals import (
+    design_effect,
+    evidence,
+    interval_text,
+    scaled_interval,
+)
+from xception_cli.evaluation.metrics import ClassMetrics, Contaminated, EvalReport
+from xception_cli.evaluation.scored import Scored, predictions_csv
+from xception_cli.files import to_csv, utf8, write_durably
+from xception_cli.rundir import write_json
+
+NOT_MEASURED = "n/a"
+# What is measured over all classes beside accuracy, as it is called on the screen.
+SCORES = {
+    "top_k_accuracy": "top-{k} accuracy",
+    "macro_recall": "macro recall (balanced accuracy)",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "cohen_kappa": "Cohen's kappa",
+    "matthews": "Matthews correlation",
+    "mean_average_precision": "mean average precision",
+    "log_loss": "log loss",
+    "calibration_error": "expected calibration error",
+}
+_IN_PERCENT = {"top_k_accuracy", "macro_recall"}
+_CONFUSED = 3  # most confused pairs that are said
+_NUMBERED = 20  # classes up to which the cells of the picture hold their counts
+_LABELLED = 120  # class names that fit along an axis
+_LONGEST_LABEL = 24  # characters
+_LEGEND = "blue recognised, orange confused; darker: a larger part of the true class"
+
+
+def headline(report: EvalReport) -> str:
+    """Describe the result in one line, with how far it can be trusted."""
+    found = report.corrected
+    if found is None:
+        return f"{show(report.name)}: accuracy {_percent(report.accuracy)} ({_trust(report)})"
+    return (
+        f"{show(report.name)}: accuracy {_percent(found.accuracy)} "
+        f"({interval_text(found.accuracy_low, found.accuracy_high)}), corrected for selecting the "
+        f"best of {found.candidates} models (before: {_percent(report.accuracy)}, "
+        f"{_counted(report)})"
+    )
+
+
+def contaminated_line(report: EvalReport) -> str | None:
+    """Describe what accuracy would be with the images that the model was trained on, if any.
+
+    Returns:
+        None if there are none.
+    """
+    found = report.contaminated
+    if found is None:
+        return None
+    return (
+        f"with the {found.trained_on} images that it was trained on, or near-copies of them: "
+        f"accuracy {_percent(found.accuracy)} ({_trust(found)}); that shows nothing about new "
+        "images"
+    )
+
+
+def _trust(report: EvalReport | Contaminated) -> str:
+    return f"{interval_text(report.accuracy_low, report.accuracy_high)}, {_counted(report)}"
+
+
+def _counted(report: EvalReport | Contaminated) -> str:
+    return evidence(report.correct, report.images, report.groups)
+
+
+def _percent(part: float | None) -> str:
+    return NOT_MEASURED if part is None else f"{100 * part:.1f}%"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return NOT_MEASURED
+    return f"{100 * low:.1f}-{100 * high:.1f}%"
+
+
+def report_table(report: EvalReport) -> Table:
+    """Make the table of the classes: support, precision, recall with its interval, f1."""
+    table = new_table("class", ">n", ">precision", ">recall", ">95% CI", ">f1")
+    for row in report.per_class:
+        table.add_row(
+            show(row.name),
+            str(row.n),
+            _percent(row.precision),
+            _percent(row.recall),
+            _interval(row.recall_low, row.recall_high),
+            NOT_MEASURED if row.f1 is None else f"{row.f1:.3f}",
+        )
+    return table
+
+
+def scores_table(report: EvalReport) -> Table:
+    """Make the table of what was measured over all classes, each with its interval."""
+    title = "over all classes" if report.corrected is None else "uncorrected, over all classes"
+    table = new_table(title, ">value", ">95% CI")
+    table.add_row(
+        "accuracy",
+        _percent(report.accuracy),
+        _interval(report.accuracy_low, report.accuracy_high),
+    )
+    for name, title in SCORES.items():
+        value, ends = getattr(report, name), report.intervals.get(name)
+        if name == "top_k_accuracy" and value is None:
+            continue
+        in_percent = name in _IN_PERCENT
+        table.add_row(
+            title.format(k=report.top_k),
+            _percent(value) if in_percent else _plain(value),
+            (_interval if in_percent else _plain_interval)(*(ends or (None, None))),
+        )
+    return table
+
+
+def answered_line(report: EvalReport) -> str | None:
+    """Describe what `predict --unknown auto` would do; None if the model has no rule for it."""
+    if report.answered is None or report.answered_correct is None:
+        return None
+    answered, right = report.answered, report.answered_correct
+    first = f"with --unknown auto, {answered} of {report.images} images get an answer"
+    if not answered:
+        return first
+    second = f"{right} of these are correct, {_percent(right / answered)}"
+    if report.name == "val":  # an interval would claim that nothing was chosen
+        return f"{first}; {second}, on the images that calibrated it"
+    ends = interval_text(*(report.intervals["answered_correct"] or (0.0, 1.0)))
+    return f"{first}; {second} ({ends})"
+
+
+def confused_line(report: EvalReport) -> str | None:
+    """Say which classes are taken for each other most often; None if none is."""
+    pairs = [
+        f"{show(pair.true)} for {show(pair.predicted)} ({pair.n})"
+        for pair in report.confused[:_CONFUSED]
+    ]
+    return f"{', '.join(pairs)}" if pairs else None
+
+
+def _plain(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:.3f}"
+
+
+def _plain_interval(low: float | None, high: float | None) -> str:
+    return NOT_MEASURED if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def write_evaluation(folder: Path, report: EvalReport, scored: Scored) -> None:
+    """Write an evaluation's files, those of an earlier one replaced.
+
+    Args:
+        folder: Is made; gets metrics.json, per_class.csv, confusion.csv, predictions.csv,
+            coverage.csv, confusion.png and calibration.png.
+        report: What was measured.
+        scored: The images and the answers.
+
+    Raises:
+        MachineError: The disk is full or read-only.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"cannot make the folder {show(folder)}: {error.strerror}") from error
+    write_durably(folder / "per_class.csv", _per_class_csv(report.per_class))
+    write_durably(folder / "confusion.csv", _confusion_csv(report))
+    write_durably(folder / "predictions.csv", predictions_csv(scored))
+    write_durably(folder / "confusion.png", draw_confusion(report))
+    sound = scored.sound()
+    probabilities, labels = sound.probabilities.astype(np.float64), sound.labels
+    write_durably(folder / "coverage.csv", coverage_csv(probabilities, labels, sound.units))
+    write_durably(folder / "calibration.png", draw_calibration(probabilities, labels, sound.units))
+    write_json(folder / "metrics.json", report.to_dict())
+
+
+def _per_class_csv(rows: Sequence[ClassMetrics]) -> bytes:
+    header = ["class", *(field.name for field in fields(ClassMetrics) if field.name != "name")]
+    return to_csv(header, (astuple(row) for row in rows))
+
+
+def _confusion_csv(report: EvalReport) -> bytes:
+    # The prefix keeps a class called `=1+1` from being a formula at the head of its column.
+    names = [row.name for row in report.per_class]
+    header = ["true", *(f"predicted:{utf8(name)}" for name in names)]
+    return to_csv(header, ([n, *row] for n, row in zip(names, report.confusion, strict=True)))
+
+
+def draw_confusion(report: EvalReport) -> bytes:
+    """Draw the confusion matrix as a PNG; equal reports give equal bytes.
+
+    Blue is recognised and orange is confused, two hues that everybody can tell apart; the darker,
+    the larger the part of the true class. Grey is a class without images.
+    """
+    counts = np.array(report.confusion)
+    count = len(counts)
+    side = max(2.4, 0.5 * count) if count <= _NUMBERED else min(18.0, 6 + 0.12 * count)
+    figure = Figure(figsize=(side, side))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(_colours(counts), interpolation="nearest")
+    if count <= _NUMBERED:
+        _write_counts(axes, counts)
+    _name_axes(axes, [row.name for row in report.per_class], side)
+    first = f"{show(report.name)}: {report.correct} of {report.images} images correct"
+    lines = [first, _percent(report.accuracy), _LEGEND]
+    if report.corrected is None:
+        lines[1] = f"accuracy {_percent(report.accuracy)} ({_trust(report)})"
+    else:
+        lines[1] = f"accuracy {_percent(report.accuracy)}, not corrected for selection"
+    # Lines of their own, which the tight box below makes room for at any number of classes.
+    for at, line in enumerate(reversed(lines)):
+        axes.annotate(
+            _drawable(line),
+            (0, 1),
+            (0, 6 + 16 * at),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=10 if at else 8,
+            fontweight="bold" if at == 2 else "normal",
+            color="black" if at else "0.4",
+            parse_math=False,
+        )
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _colours(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Colour the cells by their part of the true class: `(classes, classes, 4)`, RGBA."""
+    totals = counts.sum(axis=1, keepdims=True)
+    # The root makes a few confusions among many images visible.
+    depth = np.sqrt(counts / np.maximum(totals, 1))
+    colours = np.where(
+        np.eye(len(counts), dtype=bool)[..., None],
+        colormaps["Blues"](0.85 * depth),
+        colormaps["Oranges"](np.where(counts > 0, 0.15 + 0.6 * depth, 0)),
+    )
+    colours[counts == 0] = 1.0
+    colours[totals[:, 0] == 0] = (0.92, 0.92, 0.92, 1.0)
+    return np.round(255 * colours).astype(np.uint8)
+
+
+def _write_counts(axes: Axes, counts: NDArray[np.int64]) -> None:
+    totals = counts.sum(axis=1)
+    for (row, column), n in np.ndenumerate(counts):
+        if n:
+            dark = row == column and n > 0.35 * totals[row]
+            axes.text(
+                column, row, str(n), ha="center", va="center", color="white" if dark else "black"
+            )
+
+
+def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
+    step = -(-len(names) // _LABELLED)
+    ticks = list(range(0, len(names), step))
+    labels = [_drawable(_cut(show(names[tick]))) for tick in ticks]
+    size = min(10.0, 0.75 * 72 * side / len(ticks))
+    axes.set_xticks(ticks, labels, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(ticks, labels, fontsize=size, parse_math=False)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.tick_params(length=0)
+    axes.spines[:].set_color("0.7")
+    # Lines to follow from a cell to its names: between all classes, or every ten of them.
+    between = np.arange(0, len(names), 1 if len(names) <= _NUMBERED else 10) - 0.5
+    axes.set_xticks(between, minor=True)
+    axes.set_yticks(between, minor=True)
+    axes.grid(which="minor", color="0.85", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"
+
+
+def _drawable(text: str) -> str:
+    """Put a box for each character that the font lacks; matplotlib warns of them one by one."""
+    known = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(char if char == "\n" or ord(char) in known else "□" for char in text)
+
+
+_BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "0.6"
+
+
+def coverage_csv(probabilities: Array, labels: Array, units: Array) -> bytes:
+    """List what each threshold of confidence leaves: `predict --unknown THRESHOLD`.
+
+    Args:
+        probabilities: `(images, classes)`, calibrated.
+        labels: `(images,)`.
+        units: `(images,)`, what each image belongs to.
+    """
+    header = ("threshold", "coverage", "precision", "precision_low", "precision_high")
+    rows, effect = [], _effect(probabilities, labels, units)
+    curve = _coverage(probabilities, labels)
+    for threshold, coverage, precision in zip(*curve, strict=True):
+        ends = scaled_interval(precision, round(coverage * len(labels)), effect)
+        rows.append((float(threshold), float(coverage), float(precision), *ends))
+    return to_csv(header, rows)
+
+
+def _effect(probabilities: Array, labels: Array, units: Array) -> float:
+    return design_effect(probabilities.argmax(axis=1) == labels, units)
+
+
+def _coverage(probabilities: Array, labels: Array) -> tuple[Array, Array, Array]:
+    right = probabilities.argmax(axis=1) == labels
+    return coverage_curve(probabilities.max(axis=1), right)
+
+
+def draw_calibration(probabilities: Array, labels: Array, units: Array) -> bytes:
+    """Draw both diagrams as one PNG; equal numbers give equal bytes.
+
+    Args:
+        probabilities: `(images, classes)`, calibrated.
+        labels: `(images,)`.
+        units: `(images,)`, what each image belongs to.
+    """
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    effect = _effect(probabilities, labels, units)
+    _draw_reliability(left, probabilities, labels, effect)
+    _draw_coverage(right, probabilities, labels, effect)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("0.7")
+        axes.tick_params(color="0.7")
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw_reliability(axes: Axes, probabilities: Array, labels: Array, effect: float) -> None:
+    bins = reliability(probabilities, labels)
+    said = [entry.confidence for entry in bins]
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1)
+    axes.annotate("perfectly calibrated", (0.03, 0.07), rotation=42, color="0.45", fontsize=8)
+    for entry in bins:
+        low, high = scaled_interval(entry.accuracy, entry.images, effect)
+        axes.plot([entry.confidence] * 2, [low, high], color=_BLUE, alpha=0.4, linewidth=2)
+    sizes: Sequence[float] = [12 + 100 * entry.images / len(labels) for entry in bins]
+    axes.scatter(said, [entry.accuracy for entry in bins], s=sizes, color=_BLUE, zorder=3)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.03))
+    axes.set_xlabel("confidence: probability of the best class")
+    axes.set_ylabel("accuracy, 95% CI")
+    axes.set_title("Reliability diagram", fontsize=11, loc="left")
+
+
+def _draw_coverage(axes: Axes, probabilities: Array, labels: Array, effect: float) -> None:
+    _, coverage, precision = _coverage(probabilities, labels)
+    ends = [
+        scaled_interval(p, round(c * len(labels)), effect)
+        for c, p in zip(coverage, precision, strict=True)
+    ]
+    low, high = np.array(ends).T
+    axes.fill_between(coverage, low, high, color=_ORANGE, alpha=0.15, linewidth=0)
+    axes.plot(coverage, precision, color=_ORANGE, linewidth=1.8)
+    floor = max(0.0, min(0.9, float(precision.min()) - 0.1))
+    axes.set(xlim=(0, 1.02), ylim=(floor, 1 + 0.03 * (1 - floor)))
+    axes.set_xlabel("share of images answered, most confident first")
+    axes.set_ylabel("precision of the answers")
+    axes.set_title("Precision over coverage", fontsize=11, loc="left")

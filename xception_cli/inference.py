@@ -1,0 +1,199 @@
+"""What images show: one Prediction per image, in input order."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import starmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xception_cli.console import show
+from xception_cli.data.dataset import KeyedBatches, PictureDataset
+from xception_cli.data.loading import PART, create_loader, read_parts
+from xception_cli.errors import UsageError
+from xception_cli.files import utf8
+from xception_cli.model.bundle import Classifier
+from xception_cli.model.unknown import UNSURE, Thresholds
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image.
+
+    Attributes:
+        path: The image, as it was given or found.
+        classes: Names, the most probable first; empty if there is an error.
+        probabilities: Of each of these classes, in 0..1.
+        error: Why there is no prediction, else None.
+        unknown: Why the best class is not an answer, where that was asked; else None.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    error: str | None = None
+    unknown: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        r"""Return plain data that JSON can hold; names that are not UTF-8 are written `\xNN`."""
+        data = {
+            "path": utf8(str(self.path)),
+            "classes": [utf8(name) for name in self.classes],
+            "probabilities": [float(f"{p:.6g}") for p in self.probabilities],
+            "error": None if self.error is None else utf8(self.error),
+        }
+        return data if self.unknown is None else data | {"unknown": self.unknown}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the network says of one picture.
+
+    Attributes:
+        logits: `(classes,)`, without the temperature.
+        probabilities: `(classes,)`, calibrated by it.
+        features: `(2048,)`, what the head sees; of an exported file see `Classifier.outputs`.
+    """
+
+    logits: Array
+    probabilities: Array
+    features: Array
+
+
+def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None:
+    """Return when answers are refused: the model's own rule, or below a probability.
+
+    Args:
+        bundle: The model.
+        wanted: `off`, `auto` or a probability.
+
+    Raises:
+        UsageError: It is something else, or the model was never calibrated.
+    """
+    if wanted == "off":
+        return None
+    if wanted == "auto":
+        if bundle.unknown is None:
+            raise UsageError(
+                "this model has no thresholds for `unknown`: its training did not end by itself",
+                hint="--unknown 0.8 refuses answers of a smaller probability",
+            )
+        return bundle.unknown
+    try:
+        probability = float(wanted)
+    except ValueError:
+        probability = -1.0
+    if not 0 <= probability <= 1:
+        raise UsageError(f"unknown is {show(repr(wanted))}, expected off, auto or 0 to 1")
+    return probability
+
+
+def _refusal(rule: Thresholds | float | None, probability: float, features: Array) -> str | None:
+    if isinstance(rule, Thresholds):
+        return rule.judge(probability, features)
+    return UNSURE if rule is not None and probability < rule else None
+
+
+def predict_images(
+    bundle: Classifier,
+    paths: Sequence[Path],
+    *,
+    top: int = 5,
+    unknown: Thresholds | float | None = None,
+    workers: int,
+    batch_size: int | None = None,
+) -> Iterator[Prediction]:
+    """Predict what images show, batch by batch: memory does not grow with their number.
+
+    Args:
+        bundle: The model.
+        paths: Image files.
+        top: Classes to name for each, at most all of them.
+        unknown: When to say that a picture is none of them, see `decide_unknown`.
+        workers: Processes that decode; changes no number.
+        batch_size: Images per pass through the network; None: the device's default.
+
+    Yields:
+        One prediction per path, in order; an image that cannot be decoded gives its error.
+
+    Raises:
+        MachineError: A process that decodes died.
+    """
+    outcomes = classify(
+        bundle, Path(), [str(path) for path in paths], workers=workers, batch_size=batch_size
+    )
+    for path, outcome in zip(paths, outcomes, strict=True):
+        if isinstance(outcome, str):
+            yield Prediction(path, (), (), outcome)
+            continue
+        probabilities = outcome.probabilities
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        yield Prediction(
+            path,
+            tuple(bundle.classes[label] for label in best),
+            tuple(probabilities[best].tolist()),
+            unknown=_refusal(unknown, float(probabilities[best[0]]), outcome.features),
+        )
+
+
+def classify(
+    bundle: Classifier,
+    root: Path,
+    paths: Sequence[str],
+    *,
+    workers: int,
+    batch_size: int | None = None,
+) -> Iterator[Outcome | str]:
+    """Stream images through a model.
+
+    Args:
+        bundle: The model.
+        root: What the paths are relative to.
+        paths: Image files.
+        workers: Processes that decode.
+        batch_size: Images per pass through the network; None: the device's default.
+
+    Yields:
+        For each path, in order: what the network says, or why it says nothing.
+
+    Raises:
+        MachineError: A process that decodes died.
+    """
+    batch_size = batch_size or bundle.runtime.inference_batch
+    if bundle.side is None:
+        batch_size = 1
+    # That is the job of one worker, and starting it costs more than decoding here.
+    workers = workers if len(paths) > max(1, min(PART, batch_size)) else 0
+    dataset = PictureDataset(
+        root,
+        paths,
+        [0] * len(paths),
+        bundle.transform(),
+        least_side=bundle.least_side,
+    )
+    loader = create_loader(
+        dataset,
+        KeyedBatches(len(paths), batch_size, shuffle=False),
+        workers=workers,
+        side=bundle.side,
+        device=bundle.runtime.device,
+    )
+    filled = batch_size if len(paths) > batch_size else 0
+    for parts in read_parts(loader):
+        outcomes: dict[int, Outcome | str] = dict(f for part in parts for f in part.failures)
+        good = [part for part in parts if len(part.indices)]
+        if good:
+            indices = torch.cat([part.indices for part in good]).tolist()
+            pixels = bundle.runtime.join_parts([part.pixels for part in good], filled)
+            found = bundle.outputs(pixels)
+            logits, features = (tensor[: len(indices)] for tensor in found)
+            rows = (logits, bundle.calibrated(logits), features)
+            said = zip(*(row.numpy() for row in rows), strict=True)
+            outcomes |= dict(zip(indices, starmap(Outcome, said), strict=True))
+        for index in sorted(outcomes):
+            yield outcomes[index]

@@ -1,0 +1,300 @@
+"""Xception as an ONNX graph, node by node, under names that read well in a viewer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from torch import nn
+
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.network import STEPS, fold_batch_norm
+from xception_cli.model.unknown import NEIGHBOURS, Reference
+from xception_cli.onnx.file import DISTANCE, INPUT, IR_VERSION, OPSET, OUTPUT, to_metadata
+from xception_cli.summary.count import FLOWS
+
+
+class GraphWriter:
+    """The nodes and constants of a graph that is being written.
+
+    A node's output bears the node's name, so that every edge tells where it comes from.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, value: Any) -> str:
+        """Add a constant and return its name."""
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def integers(self, name: str, *values: int) -> str:
+        """Add a vector of int64, what shapes are made of."""
+        return self.constant(name, np.array(values, np.int64))
+
+    def node(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        name: str,
+        *,
+        output: str | None = None,
+        second: str | None = None,
+        **attributes: Any,
+    ) -> str:
+        """Add a node and return the name of its output: its own, unless another is given.
+
+        Args:
+            operator: ONNX's.
+            inputs: Names.
+            name: Of the node.
+            output: Name of its output.
+            second: Name of its second output, if it has one.
+            attributes: The operator's.
+        """
+        made = output or name
+        outputs = [made] if second is None else [made, second]
+        self.nodes.append(helper.make_node(operator, inputs, outputs, name=name, **attributes))
+        return made
+
+
+RANGE = 255.0  # of a uint8 pixel; `Preprocessing.normalize` divides by it first
+
+
+def add_cropping(writer: GraphWriter, preprocessing: Preprocessing, pixels: str) -> str:
+    """Write what torchvision's `v2.Resize` and `v2.CenterCrop` do with a PIL picture.
+
+    Args:
+        writer: Of the graph.
+        preprocessing: The pixel numbers.
+        pixels: Name of uint8 pixels, `(batch, 3, height, width)`.
+
+    Returns:
+        Name of uint8 pixels, `(batch, 3, image_size, image_size)`.
+    """
+    node, integers = writer.node, writer.integers
+    shape = node("Shape", [pixels], "resize/shape", start=2)
+    # The longer side is rounded down: int(resize_size * long / short).
+    short = node("ReduceMin", [shape], "resize/short", keepdims=1)
+    wanted = integers("resize/resize_size", preprocessing.resize_size)
+    grown = node("Mul", [shape, wanted], "resize/grown")
+    sides = node("Div", [grown, short], "resize/sides")
+    resized = node(
+        "Resize",
+        [pixels, "", "", sides],
+        "resize/bicubic",
+        axes=[2, 3],
+        mode="cubic",
+        cubic_coeff_a=-0.5,  # Pillow's
+        antialias=1,
+        exclude_outside=1,  # weights of pixels beyond the border go to those within
+        coordinate_transformation_mode="half_pixel",
+    )
+    # The corner is rounded half to even, as Python's and ONNX's round both do.
+    kept = integers("crop/image_size", preprocessing.image_size)
+    spare = node("Sub", [sides, kept], "crop/spare")
+    spare = node("Cast", [spare], "crop/spare_float", to=onnx.TensorProto.FLOAT)
+    half = node("Mul", [spare, writer.constant("crop/half", np.float32(0.5))], "crop/middle")
+    corner = node("Round", [half], "crop/corner_float")
+    corner = node("Cast", [corner], "crop/corner", to=onnx.TensorProto.INT64)
+    end = node("Add", [corner, kept], "crop/end")
+    axes = integers("crop/axes", 2, 3)
+    return node("Slice", [resized, corner, end, axes], "crop/centre")
+
+
+def add_normalization(writer: GraphWriter, preprocessing: Preprocessing, pixels: str) -> str:
+    """Write `Preprocessing.normalize`, step by step.
+
+    Args:
+        writer: Of the graph.
+        preprocessing: The pixel numbers.
+        pixels: Name of pixels in 0..255, float32.
+
+    Returns:
+        Name of the network's input, float32.
+    """
+    steps = (
+        ("Div", "range", RANGE),
+        ("Sub", "mean", preprocessing.mean),
+        ("Div", "std", preprocessing.std),
+    )
+    for operator, name, value in steps:
+        operand = writer.constant(f"normalize/{name}/value", np.float32(value))
+        pixels = writer.node(operator, [pixels, operand], f"normalize/{name}")
+    return pixels
+
+
+def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -> onnx.ModelProto:
+    """Write a model as an ONNX graph: from pixels to probabilities, and the distance of `unknown`.
+
+    The input `image` is uint8 RGB, `(batch, height, width, 3)`, as Pillow and numpy hold a picture.
+
+    Args:
+        bundle: The model.
+        cropped: Leave resizing and cutting out; the input is `image_size` square.
+        normalized: False leaves the normalisation out, a mistake for tests to find.
+
+    Returns:
+        A model with the weights inside, in float32.
+    """
+    writer = GraphWriter()
+    pixels = _add_pixels(writer, bundle.preprocessing, cropped=cropped, normalized=normalized)
+    logits, features = add_network(writer, fold_batch_norm(bundle.network).cpu(), pixels)
+    if bundle.temperature != 1:
+        divisor = writer.constant("head/temperature/value", np.float32(bundle.temperature))
+        logits = writer.node("Div", [logits, divisor], "head/temperature")
+    writer.node("Softmax", [logits], "head/softmax", output=OUTPUT, axis=1)
+    floats = onnx.TensorProto.FLOAT
+    outputs = [helper.make_tensor_value_info(OUTPUT, floats, ["batch", len(bundle.classes)])]
+    if bundle.unknown is not None:
+        _add_distance(writer, bundle.unknown.reference, features)
+        outputs.append(helper.make_tensor_value_info(DISTANCE, floats, ["batch"]))
+    side: int | str = bundle.preprocessing.image_size if cropped else ""
+    shape = ["batch", side or "height", side or "width", 3]
+    graph = helper.make_graph(
+        writer.nodes,
+        "Xception",
+        [helper.make_tensor_value_info(INPUT, onnx.TensorProto.UINT8, shape)],
+        outputs,
+        writer.constants,
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="xception",
+    )
+    helper.set_model_props(model, to_metadata(bundle, cropped=cropped))
+    return model
+
+
+def _add_pixels(
+    writer: GraphWriter, preprocessing: Preprocessing, *, cropped: bool, normalized: bool
+) -> str:
+    pixels = writer.node("Transpose", [INPUT], "pixels/channels_first", perm=[0, 3, 1, 2])
+    if not cropped:
+        pixels = add_cropping(writer, preprocessing, pixels)
+    pixels = writer.node("Cast", [pixels], "pixels/float", to=onnx.TensorProto.FLOAT)
+    return add_normalization(writer, preprocessing, pixels) if normalized else pixels
+
+
+def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[str, str]:
+    """Write the steps of a network whose batch norm is folded.
+
+    Args:
+        writer: Of the graph.
+        network: From `fold_batch_norm`.
+        pixels: Name of its input, normalised.
+
+    Returns:
+        Names of the logits, and of the features that they are made of.
+    """
+    current = pixels
+    for step in STEPS[:-1]:
+        name = f"{_flow(step)}/{step}"
+        part = network.get_submodule(step)
+        if step.startswith("conv"):
+            current = writer.node("Relu", [_add_layer(writer, part, current, name)], f"{name}/relu")
+        else:
+            current = _add_block(writer, part, current, name)
+    axes = writer.constant("head/pool/axes", np.array([2, 3], np.int64))
+    pooled = writer.node("ReduceMean", [current, axes], "head/pool", keepdims=0)
+    head = network.get_submodule("last_linear")
+    return _add_linear(writer, head, pooled, "head/last_linear"), pooled
+
+
+def _add_distance(writer: GraphWriter, reference: Reference, features: str) -> None:
+    """Write `Reference.distances`: 1 minus the mean cosine to the nearest training photos."""
+    levels = writer.constant("unknown/training_photos", reference.levels)
+    photos = writer.node("Cast", [levels], "unknown/photos_float", to=onnx.TensorProto.FLOAT)
+    directions = writer.node("LpNormalization", [photos], "unknown/photos_unit", axis=1, p=2)
+    direction = writer.node("LpNormalization", [features], "unknown/picture_unit", axis=1, p=2)
+    cosines = writer.node("Gemm", [direction, directions], "unknown/cosines", transB=1)
+    count = writer.integers("unknown/nearest/count", min(NEIGHBOURS, len(reference.levels)))
+    nearest = writer.node("TopK", [cosines, count], "unknown/nearest", second="unknown/which")
+    axes = writer.integers("unknown/likeness/axes", 1)
+    likeness = writer.node("ReduceMean", [nearest, axes], "unknown/likeness", keepdims=0)
+    one = writer.constant("unknown/one", np.float32(1))
+    writer.node("Sub", [one, likeness], "unknown/distance", output=DISTANCE)
+
+
+def _flow(step: str) -> str:
+    """Name a step's flow, `entry_flow` for instance."""
+    begun = [flow for flow, first in FLOWS.items() if STEPS.index(first) <= STEPS.index(step)]
+    return begun[-1].replace(" ", "_")
+
+
+def _add_block(writer: GraphWriter, block: nn.Module, start: str, name: str) -> str:
+    current, separables = start, 0
+    layers = block.get_submodule("rep")
+    for layer in layers if isinstance(layers, nn.Sequential) else ():  # children() skips repeats
+        if isinstance(layer, nn.Identity):
+            continue  # a batch norm was here
+        if isinstance(layer, nn.ReLU):
+            current = writer.node("Relu", [current], f"{name}/relu{separables + 1}")
+        elif isinstance(layer, nn.MaxPool2d):
+            current = _add_pooling(writer, layer, current, f"{name}/pool")
+        else:
+            separables += 1
+            current = _add_layer(writer, layer, current, f"{name}/sepconv{separables}")
+    skip = start
+    if block.skip is not None:
+        skip = _add_layer(writer, block.get_submodule("skip"), start, f"{name}/skip")
+    return writer.node("Add", [current, skip], f"{name}/add")
+
+
+def _add_layer(writer: GraphWriter, layer: nn.Module, start: str, name: str) -> str:
+    """Write a convolution, or the two of a separable one."""
+    if isinstance(layer, nn.Conv2d):
+        return _add_convolution(writer, layer, start, name)
+    depthwise, pointwise = layer.get_submodule("conv1"), layer.get_submodule("pointwise")
+    current = _add_convolution(writer, depthwise, start, f"{name}/depthwise")
+    return _add_convolution(writer, pointwise, current, f"{name}/pointwise")
+
+
+def _add_convolution(writer: GraphWriter, layer: nn.Module, start: str, name: str) -> str:
+    if not isinstance(layer, nn.Conv2d):
+        raise TypeError(f"{name} is no convolution")
+    inputs = [start, writer.constant(f"{name}/weight", _array(layer.weight))]
+    if layer.bias is not None:
+        inputs.append(writer.constant(f"{name}/bias", _array(layer.bias)))
+    return writer.node(
+        "Conv",
+        inputs,
+        name,
+        kernel_shape=_pair(layer.kernel_size),
+        strides=_pair(layer.stride),
+        pads=_pair(layer.padding) * 2,
+        dilations=_pair(layer.dilation),
+        group=layer.groups,
+    )
+
+
+def _add_pooling(writer: GraphWriter, layer: nn.MaxPool2d, start: str, name: str) -> str:
+    return writer.node(
+        "MaxPool",
+        [start],
+        name,
+        kernel_shape=_pair(layer.kernel_size),
+        strides=_pair(layer.stride),
+        pads=_pair(layer.padding) * 2,
+    )
+
+
+def _add_linear(writer: GraphWriter, layer: nn.Module, start: str, name: str) -> str:
+    weight = writer.constant(f"{name}/weight", _array(layer.weight))
+    bias = writer.constant(f"{name}/bias", _array(layer.bias))
+    return writer.node("Gemm", [start, weight, bias], name, transB=1)
+
+
+def _pair(value: Any) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)
+
+
+def _array(parameter: Any) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = parameter.detach().float().contiguous().numpy()
+    return array

@@ -1,0 +1,212 @@
+"""export_run: the model of a run as one ONNX file, kept only if it passes the gate."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from xception_cli import __version__
+from xception_cli.console import say, screen
+from xception_cli.data.images import decode
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import ArtifactError
+from xception_cli.files import check_new_file, file_digest, write_durably
+from xception_cli.model.bundle import load_model
+from xception_cli.onnx.file import CROPPED, WHOLE, OnnxClassifier, classifier_from
+from xception_cli.onnx.graph import build_onnx
+from xception_cli.onnx.judge import (
+    LEAST,
+    JudgePicture,
+    Parity,
+    compare,
+    judge_pictures,
+    own_pictures,
+    require_parity,
+)
+from xception_cli.onnx.quantize import (
+    Agreement,
+    measure_agreement,
+    quantize_onnx,
+    require_agreement,
+)
+from xception_cli.rundir import RunDir, read_json, write_json
+from xception_cli.runtime import Runtime
+
+_PROGRAM = """\
+import json, sys
+import numpy, onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession({path!r})
+classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+for path in sys.argv[1:]:
+    picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+{cropping}\
+    (found,) = session.run(["probabilities"], {{"image": numpy.asarray(picture)[None]}})
+    best = found[0].argsort()[::-1][:5]
+    print(path, ", ".join(f"{{classes[i]}} {{found[0][i]:.1%}}" for i in best), sep=": ")
+"""
+
+_CROPPING = """\
+    sides = [side * {resize_size} // min(picture.size) for side in picture.size]
+    left, top = (round((side - {image_size}) / 2) for side in sides)
+    box = (left, top, left + {image_size}, top + {image_size})
+    picture = picture.resize(sides, Image.Resampling.BICUBIC).crop(box)
+"""
+
+
+def inference_snippet(path: Path, preprocessing: Preprocessing, *, cropped: bool) -> str:
+    """Write a program that names the photos it is given, with an exported file.
+
+    Args:
+        path: The file.
+        preprocessing: Its pixel numbers.
+        cropped: Whether the file wants pictures resized and cut.
+    """
+    cropping = _CROPPING.format(**preprocessing.to_dict()) if cropped else ""
+    return _PROGRAM.format(path=str(path), cropping=cropping)
+
+
+INPUTS = (WHOLE, CROPPED)
+REPORT = "export_report.json"
+
+CALIBRATION = 32  # training images that tell an int8 file which values occur
+MOST = 500  # val images that it is judged by
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An export.
+
+    Attributes:
+        parity: How the float file compares with PyTorch.
+        agreement: How the quantised file compares with the float one; None if there is none.
+        snippet: A program that uses it.
+        report: Where the figures are.
+    """
+
+    parity: Parity
+    agreement: Agreement | None
+    snippet: str
+    report: Path
+
+
+def check_export_output(output: Path) -> None:
+    """See that an export can be written there, before anything is computed.
+
+    Raises:
+        UsageError: The file exists, its folder does not, or it does not end in .onnx.
+        ArtifactError: The report beside it is damaged.
+    """
+    check_new_file(output, (".onnx",), "export to")
+    _read_reports(output.with_name(REPORT))
+
+
+def export_run(
+    run: RunDir, output: Path, *, cropped: bool, quantized: bool = False
+) -> ExportResult:
+    """Export a run's model, compare it with PyTorch, and write it with a report beside it.
+
+    Args:
+        run: The run.
+        output: A new .onnx file.
+        cropped: The file takes pictures that are resized and cut already.
+        quantized: The network in int8; what that changes is measured.
+
+    Raises:
+        UsageError: See `check_export_output`; or the run has no model.
+        ArtifactError: The model is damaged, the export does not say what PyTorch says, or the
+            quantised file does not say what the float one does.
+        MachineError: The disk is full or read-only.
+    """
+    check_export_output(output)
+    bundle = load_model(run.model, Runtime(torch.device("cpu"), "fp32"))
+    model = build_onnx(bundle, cropped=cropped)
+    content = model.SerializeToString()
+    exported = classifier_from(content, output)
+    parity = _show_parity(compare(bundle, exported, judge_pictures(run, bundle.classes)))
+    require_parity(parity)
+    agreement = None
+    if quantized:
+        content, agreement = _quantize(run, model, exported, output)
+        require_agreement(agreement)
+    write_durably(output, content)
+    report = output.with_name(REPORT)
+    entry: dict[str, Any] = {
+        "input": CROPPED if cropped else WHOLE,
+        "model": file_digest(run.model),
+        "parity": parity.to_dict(),
+        "versions": _versions(),
+    }
+    if agreement is not None:
+        entry["int8"] = agreement.to_dict()
+    write_json(report, _read_reports(report) | {output.name: entry})
+    snippet = inference_snippet(output, bundle.preprocessing, cropped=cropped)
+    return ExportResult(parity, agreement, snippet, report)
+
+
+def _quantize(
+    run: RunDir, model: onnx.ModelProto, exported: OnnxClassifier, output: Path
+) -> tuple[bytes, Agreement]:
+    """Quantise an export by training images, and compare it with the float one on val."""
+    pictures = own_pictures(run, exported.classes, "train", least=CALIBRATION, most=CALIBRATION)
+    content = quantize_onnx(model, calibration_pixels(exported, pictures)).SerializeToString()
+    judges = own_pictures(run, exported.classes, "val", least=LEAST, most=MOST)
+    quantized = classifier_from(content, output)
+    agreement = measure_agreement(exported, quantized, judges, calibrated_on=pictures)
+    for number, line in enumerate(agreement.lines()):
+        say(f"{'' if number else 'int8':10}{line}")
+    if warning := agreement.warning():
+        say(f"warning   {warning}", style="bold red")
+    return content, agreement
+
+
+def calibration_pixels(
+    exported: OnnxClassifier, pictures: Sequence[JudgePicture]
+) -> Iterator[NDArray[np.uint8]]:
+    """Read what a file takes, one picture at a time.
+
+    Args:
+        exported: The float file.
+        pictures: Of the run's train split.
+
+    Yields:
+        `(1, height, width, 3)`, uint8.
+    """
+    with screen.bar("calibrating int8", len(pictures)) as bar:
+        for picture in pictures:
+            pixels = exported.transform()(decode(picture.content))
+            yield pixels.numpy().transpose(1, 2, 0)[None]
+            bar.advance(1)
+
+
+def _show_parity(parity: Parity) -> Parity:
+    say(f"parity    {parity.headline()}")
+    if parity.decoded_smaller:
+        say(
+            f"          xception predict --run decodes {parity.decoded_smaller} of them smaller: "
+            f"within {parity.decoded_smaller_difference:.1e} of what it says"
+        )
+    return parity
+
+
+def _versions() -> dict[str, str]:
+    others = {name: metadata.version(name) for name in ("onnx", "onnxruntime", "torch", "pillow")}
+    return {"xception": __version__} | others
+
+
+def _read_reports(path: Path) -> dict[str, Any]:
+    """Read the entries of all files in a folder, by name."""
+    if not os.path.lexists(path):
+        return {}
+    try:
+        return read_json(path)
+    except ArtifactError as error:
+        raise ArtifactError(error.message, hint="remove it, or choose another --output") from error

@@ -1,0 +1,198 @@
+"""Where settings come from: recipes, TOML files and flags."""
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from xception_cli.config import TrainConfig, flag, setting_type
+from xception_cli.console import quoted, show
+from xception_cli.errors import UsageError
+from xception_cli.files import write_durably
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read settings from a TOML file.
+
+    Raises:
+        UsageError: The file is missing or not TOML, or names an unknown setting.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the config {show(path)}: {show(error)}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{show(path)} is not valid TOML: {show(error)}") from error
+    known = [setting.name for setting in dataclasses.fields(TrainConfig)]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(
+                f"{show(path)} has an unknown setting {show(name)}",
+                hint=f"did you mean {near[0]}?" if near else "xception train --help lists them",
+            )
+    return settings
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """A config, and where each setting that is not a default came from."""
+
+    config: TrainConfig
+    origins: Mapping[str, str]
+
+
+def resolve(flags: Mapping[str, Any], config_file: Path | None) -> ResolvedConfig:
+    """Merge defaults < config file < flags; a flag of `None` was not given.
+
+    Raises:
+        UsageError: See `read_toml` and `TrainConfig`.
+    """
+    from_file = read_toml(config_file) if config_file is not None else {}
+    given = {name: value for name, value in flags.items() if value is not None}
+    origins = {name: config_file.name for name in from_file if config_file is not None}
+    origins |= {name: flag(name) for name in given}
+    return ResolvedConfig(TrainConfig(**(from_file | given)), origins)
+
+
+def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig:
+    """Merge a run's settings with the flags it is resumed with; `None` was not given.
+
+    Raises:
+        UsageError: A flag differs in a setting that a run cannot change; lists the differences.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    merged = saved.replace(**given)
+    differences = [
+        f"{setting.name}: the run has {show(getattr(saved, setting.name))}, now "
+        f"{show(getattr(merged, setting.name))}"
+        for setting in dataclasses.fields(TrainConfig)
+        if not setting.metadata["resumable"]
+        and getattr(saved, setting.name) != getattr(merged, setting.name)
+    ]
+    if differences:
+        raise UsageError(
+            "a run goes on only with the settings it was started with:\n  "
+            + "\n  ".join(differences),
+            hint="leave these flags out, or start a new run without --resume",
+        )
+    return merged
+
+
+def to_toml(config: TrainConfig) -> str:
+    """Write a config as TOML; `None` is written as a comment, since TOML has no null."""
+    lines = ["# xception train --config THIS_FILE repeats the run."]
+    for name, value in dataclasses.asdict(config).items():
+        lines.append(f"# {name} is not set" if value is None else f"{name} = {_toml_value(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = "".join(
+            f"\\u{ord(c):04x}" if ord(c) < 0x20 or ord(c) == 0x7F else c
+            for c in value.replace("\\", "\\\\").replace('"', '\\"')
+        )
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def settings_table() -> str:
+    """Return the README's table of settings as Markdown, one row per setting."""
+    rows = ["| setting | default | range | meaning |", "|---|---|---|---|"]
+    for setting in dataclasses.fields(TrainConfig):
+        kind = setting_type(setting)
+        low, high = setting.metadata["at_least"], setting.metadata["at_most"]
+        if typing.get_args(kind):
+            span = ", ".join(cast("tuple[str, ...]", typing.get_args(kind)))
+        elif low is None:
+            span = {bool: "yes or no", str: "text"}[kind]
+        else:
+            span = f"≥ {low:g}" if high is None else f"{low:g} to {high:g}"
+        default = "" if setting.default in {None, ""} else _toml_value(setting.default)
+        rows.append(f"| `{flag(setting.name)}` | {default} | {span} | {setting.metadata['help']} |")
+    return "\n".join(rows)
+
+
+_PACKAGE = Path(__file__).parent
+
+
+def _folder() -> Path:
+    installed = _PACKAGE / "configs"  # where the wheel has it; in a clone it stands beside us
+    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
+
+
+def list_recipes() -> dict[str, Path]:
+    """Return the shipped recipes by name, sorted."""
+    return {path.stem: path for path in sorted(_folder().glob("*.toml"))}
+
+
+def title(path: Path) -> str:
+    """Return the first line of a recipe: what it is for."""
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+
+
+def find_config(given: str) -> Path:
+    """Return the config file that is meant: a path, or the name of a shipped recipe.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    recipes = list_recipes()
+    if given in recipes and not Path(given).is_file():  # a data folder may be called as a recipe is
+        return recipes[given]
+    if os.sep in given or given.endswith(".toml") or os.path.lexists(given):
+        return Path(given)  # what is wrong with it is told where it is read
+    raise _unknown(given, recipes)
+
+
+def find_recipe(name: str) -> Path:
+    """Return a shipped recipe.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    recipes = list_recipes()
+    if name not in recipes:
+        raise _unknown(name, recipes)
+    return recipes[name]
+
+
+def _unknown(name: str, recipes: dict[str, Path]) -> UsageError:
+    near = difflib.get_close_matches(name, recipes, n=1)
+    return UsageError(
+        f"there is no config {show(name)}; shipped are {', '.join(recipes)}",
+        hint=f"did you mean {near[0]}?" if near else "xception configs ls",
+    )
+
+
+def copy_recipe(name: str, to: Path) -> Path:
+    """Copy a shipped recipe, to change it.
+
+    Args:
+        name: Of the recipe.
+        to: A new file, or a folder.
+
+    Returns:
+        The new file.
+
+    Raises:
+        UsageError: There is no such recipe, or the file exists.
+        MachineError: It cannot be written.
+    """
+    recipe = find_recipe(name)
+    target = to / recipe.name if to.is_dir() else to
+    if os.path.lexists(target):
+        raise UsageError(
+            f"{show(target)} already exists",
+            hint=f"xception configs cp {quoted(name)} ANOTHER.toml",
+        )
+    write_durably(target, recipe.read_bytes())
+    return target

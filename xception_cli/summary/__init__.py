@@ -1,0 +1,1 @@
+"""What teaches Xception: the network counted, drawn and explained."""

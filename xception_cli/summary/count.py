@@ -1,0 +1,308 @@
+"""The network layer by layer, counted: shapes, parameters, multiplications."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from pretrainedmodels.models.xception import SeparableConv2d
+from torch import nn
+
+from xception_cli.config import TrainConfig
+from xception_cli.console import show
+from xception_cli.errors import ArtifactError
+from xception_cli.model.network import FIRST_TRAINED, STEPS, build_network
+from xception_cli.rundir import RunDir
+from xception_cli.settings import read_toml
+
+
+@dataclass(frozen=True)
+class Call:
+    """One module's turn in a forward pass.
+
+    Attributes:
+        name: The module's, as in the state dict.
+        module: The module.
+        output: Shape of what it gave, without the batch: `(channels, height, width)`.
+    """
+
+    name: str
+    module: nn.Module
+    output: tuple[int, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that can be trained."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    @property
+    def multiplications(self) -> int:
+        """What a convolution or a linear layer multiplies for one picture; 0 for anything else.
+
+        Half of PyTorch's FLOP count, which holds each addition too. A kernel's taps on the zeros
+        of the padding are counted, by both.
+        """
+        match self.module:
+            case nn.Conv2d(weight=weight):
+                # A position of an output channel takes its kernel's numbers once each.
+                return weight.numel() * self.output[-2] * self.output[-1]
+            case nn.Linear(weight=weight):
+                return weight.numel()
+        return 0
+
+
+def trace(
+    network: nn.Module, shape: Sequence[int], kinds: tuple[type[nn.Module], ...]
+) -> list[Call]:
+    """Run a network on one picture and tell which modules ran, in the order they ended.
+
+    Args:
+        network: On the meta device, where nothing is computed but shapes.
+        shape: Of the picture, `(channels, height, width)`.
+        kinds: Modules of interest; one inside another comes before it.
+    """
+    calls: list[Call] = []
+
+    def recorder(name: str) -> Callable[..., None]:
+        def record(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+            calls.append(Call(name, module, tuple(output.shape[1:])))
+
+        return record
+
+    hooks = [
+        module.register_forward_hook(recorder(name))
+        for name, module in network.named_modules()
+        if isinstance(module, kinds)
+    ]
+    with torch.no_grad():
+        network(torch.empty((1, *shape), device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+IMAGENET_CLASSES = 1000
+
+# Where a flow of the paper begins is where the network can be cut. The head is a part of the
+# paper's exit flow; here it stands alone, because it is replaced, and trained, by itself.
+FLOWS = dict(
+    zip(("entry flow", "middle flow", "exit flow", "head"), FIRST_TRAINED.values(), strict=True)
+)
+
+_KINDS = {nn.Conv2d: "convolution", nn.MaxPool2d: "pooling", nn.Linear: "linear"}
+
+
+@dataclass(frozen=True)
+class Separable:
+    """What a separable convolution costs, and the regular one in its place.
+
+    Attributes:
+        channels: That come in, C.
+        kernels: Of the pointwise part, N: the channels that come out.
+        kernel: Side of the depthwise part's kernels, K.
+        side: Of what comes out, G.
+        depthwise: Multiplications of its depthwise part, C·K²·G².
+        pointwise: Those of its pointwise part, N·C·G².
+        regular: Those of the regular convolution, K²·C·G²·N.
+        reduction: The part of them that is left, 1/N + 1/K².
+    """
+
+    channels: int
+    kernels: int
+    kernel: int
+    side: int
+    depthwise: int
+    pointwise: int
+    regular: int
+    reduction: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution, a pooling or the linear layer.
+
+    Attributes:
+        name: As in the state dict.
+        flow: A key of `FLOWS`.
+        kind: `convolution`, `separable`, `pooling` or `linear`.
+        kernel: Side of its kernels, K; 1 for the linear layer.
+        stride: Of the positions it looks at.
+        output: `(channels, height, width)`, or `(classes,)`.
+        parameters: Its own, and those of the batch norm behind it.
+        multiplications: For one picture; see `Call.multiplications`.
+        separable: Its parts, if it is one.
+        trained: Whether the run trains it; None without a run.
+    """
+
+    name: str
+    flow: str
+    kind: str
+    kernel: int
+    stride: int
+    output: tuple[int, ...]
+    parameters: int
+    multiplications: int
+    separable: Separable | None = None
+    trained: bool | None = None
+
+    @property
+    def regular(self) -> int:
+        """Multiplications if a separable convolution were a regular one."""
+        return self.separable.regular if self.separable else self.multiplications
+
+
+@dataclass(frozen=True)
+class Total:
+    """Sums over a flow, or over the network."""
+
+    name: str
+    parameters: int
+    multiplications: int
+    regular: int
+    trained: bool | None
+
+
+@dataclass(frozen=True)
+class NetworkSummary:
+    """A network, counted.
+
+    Attributes:
+        size: Side of the pictures, in pixels.
+        classes: Outputs of the head.
+        unfreeze: What the run trains; None without a run.
+        layers: In the order of the forward pass; a skip's convolution behind what it skips.
+    """
+
+    size: int
+    classes: int
+    unfreeze: str | None
+    layers: tuple[Layer, ...]
+
+    @property
+    def flows(self) -> tuple[Total, ...]:
+        """Sums over each flow."""
+        return tuple(_total(f, [x for x in self.layers if x.flow == f]) for f in FLOWS)
+
+    @property
+    def total(self) -> Total:
+        """Sums over the network."""
+        return replace(_total("network", self.layers), trained=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self) | {
+            "flows": [asdict(total) for total in self.flows],
+            "total": asdict(self.total),
+        }
+
+
+def _total(name: str, layers: Sequence[Layer]) -> Total:
+    return Total(
+        name,
+        sum(layer.parameters for layer in layers),
+        sum(layer.multiplications for layer in layers),
+        sum(layer.regular for layer in layers),
+        layers[0].trained,  # flows are frozen whole
+    )
+
+
+def summarize_network(
+    classes: int = IMAGENET_CLASSES,
+    *,
+    size: int = TrainConfig.image_size,
+    unfreeze: str | None = None,
+) -> NetworkSummary:
+    """Count the real network on the meta device: no memory, and no time to speak of.
+
+    Args:
+        classes: Outputs of the head.
+        size: Side of the pictures, in pixels.
+        unfreeze: What is trained, a key of `FIRST_TRAINED`; None for nobody's run.
+    """
+    first = None if unfreeze is None else STEPS.index(FIRST_TRAINED[unfreeze])
+    layers: list[Layer] = []
+    with torch.device("meta"):
+        network = build_network(classes).eval()
+        for call in trace(network, (3, size, size), (*_KINDS, nn.BatchNorm2d, SeparableConv2d)):
+            if isinstance(call.module, nn.BatchNorm2d):
+                norm = layers.pop()
+                layers.append(replace(norm, parameters=norm.parameters + call.parameters))
+            elif isinstance(call.module, SeparableConv2d):
+                pointwise, depthwise = layers.pop(), layers.pop()  # its parts ended before it
+                layers.append(_separable(call, depthwise, pointwise))
+            else:
+                layers.append(_layer(call))
+    if first is not None:
+        layers = [replace(x, trained=STEPS.index(step_of(x.name)) >= first) for x in layers]
+    return NetworkSummary(size, classes, unfreeze, tuple(layers))
+
+
+def summarize_run(run: RunDir, *, size: int | None = None) -> NetworkSummary:
+    """Count the network of a run, and tell what it trains.
+
+    Args:
+        run: From `find_run`.
+        size: Side of the pictures instead of the run's own.
+
+    Raises:
+        UsageError: Its config.toml cannot be read.
+        ArtifactError: Its run.json is damaged, or the two are not from a training of ours.
+    """
+    config = TrainConfig(**read_toml(run.config))
+    classes = run.read_info().get("classes")
+    if not isinstance(classes, list) or config.unfreeze not in FIRST_TRAINED:
+        raise ArtifactError(
+            f"{show(run.path)} does not say which classes it has and what it trains",
+            hint="its config.toml and run.json are written by xception train",
+        )
+    if size is not None:
+        config = config.replace(image_size=size)
+    return summarize_network(len(classes), size=config.image_size, unfreeze=config.unfreeze)
+
+
+def step_of(name: str) -> str:
+    """Return the step of the network that a module is in, one of `STEPS`."""
+    step = name.split(".")[0]
+    return "head" if step == "last_linear" else step
+
+
+def _layer(call: Call) -> Layer:
+    module, at = call.module, STEPS.index(step_of(call.name))
+    return Layer(
+        name=call.name,
+        flow=[flow for flow, first in FLOWS.items() if STEPS.index(first) <= at][-1],
+        kind=_KINDS[type(module)],
+        kernel=_side(getattr(module, "kernel_size", 1)),
+        stride=_side(getattr(module, "stride", 1)),
+        output=call.output,
+        parameters=call.parameters,
+        multiplications=call.multiplications,
+    )
+
+
+def _side(size: int | tuple[int, int]) -> int:
+    return size if isinstance(size, int) else size[0]
+
+
+def _separable(call: Call, depthwise: Layer, pointwise: Layer) -> Layer:
+    channels, kernels, side = depthwise.output[0], *call.output[:2]
+    regular = Call(call.name, nn.Conv2d(channels, kernels, depthwise.kernel), call.output)
+    multiplications = depthwise.multiplications + pointwise.multiplications
+    return replace(
+        depthwise,
+        name=call.name,
+        kind="separable",
+        output=call.output,
+        parameters=call.parameters,
+        multiplications=multiplications,
+        separable=Separable(
+            channels=channels,
+            kernels=kernels,
+            kernel=depthwise.kernel,
+            side=side,
+            depthwise=depthwise.multiplications,
+            pointwise=pointwise.multiplications,
+            regular=regular.multiplications,
+            reduction=multiplications / regular.multiplications,
+        ),
+    )

@@ -1,0 +1,245 @@
+"""Why separable convolutions are inexpensive: the derivation, counted on real modules."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import nn
+
+from xception_cli.console import new_table
+from xception_cli.summary.count import Separable, summarize_network, trace
+
+
+class SeparableConv2d(nn.Module):
+    """A convolution in two parts: in space for each channel by itself, then across the channels.
+
+    The depthwise part gives every input channel kernels of its own; the pointwise part mixes what
+    comes out with N kernels of 1 x 1. Nothing stands between them: Chollet measured (2017, figure
+    10) that an activation there makes Xception worse. The idea is Sifre's (2014, PhD thesis).
+
+    With one kernel per layer it is pretrainedmodels' block, whose `conv1` is `depthwise` here.
+
+    Args:
+        in_channels: C.
+        out_channels: N.
+        kernel_size: K, of the depthwise part, as everything up to `dilation` but for N.
+        kernels_per_layer: Kernels for each input channel (the channel multiplier): the pointwise
+            part mixes `kernels_per_layer * C` channels.
+        stride: Steps between two positions; it is the depthwise part that leaves positions out.
+        padding: Zeros around each channel, or `same` or `valid`.
+        dilation: Distance between two of a kernel's taps.
+        bias: Add one in both parts. Before a batch norm, which has its own, it would do nothing.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        kernels_per_layer: int = 1,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        channels = in_channels * kernels_per_layer
+        self.depthwise = nn.Conv2d(
+            in_channels,
+            channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=in_channels,
+            bias=bias,
+        )
+        self.pointwise = nn.Conv2d(channels, out_channels, kernel_size=1, bias=bias)
+
+    def forward(self, activations: torch.Tensor) -> torch.Tensor:
+        """Convolve `(batch, C, height, width)` to `(batch, N, height', width')`."""
+        outputs: torch.Tensor = self.pointwise(self.depthwise(activations))
+        return outputs
+
+
+EXAMPLE = "block4.rep.1"  # the middle flow holds 24 like it
+KERNELS = range(32, 112, 8)
+GROUPS = (1, 5, 25)
+
+_CHANNELS, _SIDE = 25, 28  # of the activations that the small examples look at
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiplications of a separable convolution, and of the regular one in its place.
+
+    Attributes:
+        kernels: N, of 3 x 3.
+        separable: Both parts together.
+        regular: The same output from a regular convolution.
+    """
+
+    kernels: int
+    separable: int
+    regular: int
+
+    @property
+    def times(self) -> float:
+        """How many times more the regular one takes."""
+        return self.regular / self.separable
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """What `groups` does to a convolution.
+
+    Attributes:
+        groups: Parts that the channels are split into.
+        weight: Shape of the weight: `(kernels, channels of a group, 3, 3)`.
+        output: Shape of the output: `(batch, kernels, height, width)`.
+        multiplications: For one picture.
+    """
+
+    groups: int
+    weight: tuple[int, ...]
+    output: tuple[int, ...]
+    multiplications: int
+
+
+def multiplications(module: nn.Module, channels: int, side: int) -> int:
+    """Count what a module on the meta device multiplies, given `(channels, side, side)`."""
+    calls = trace(module, (channels, side, side), (nn.Conv2d,))
+    return sum(call.multiplications for call in calls)
+
+
+def compare(kernels: int, *, channels: int = _CHANNELS, side: int = _SIDE) -> Cost:
+    """Count both kinds of convolution with this many kernels of 3 x 3; the size stays the same."""
+    with torch.device("meta"):
+        separable = SeparableConv2d(channels, kernels, 3, padding=1)
+        regular = nn.Conv2d(channels, kernels, 3, padding=1, bias=False)
+    costs = (multiplications(module, channels, side) for module in (separable, regular))
+    return Cost(kernels, *costs)
+
+
+def group(groups: int) -> Grouping:
+    """Look at a convolution of 25 channels with 50 kernels of 3 x 3, in groups."""
+    with torch.device("meta"):
+        convolution = nn.Conv2d(_CHANNELS, 2 * _CHANNELS, 3, padding=1, groups=groups)
+        output = convolution(torch.empty(1, _CHANNELS, _SIDE, _SIDE))
+    return Grouping(
+        groups,
+        tuple(convolution.weight.shape),
+        tuple(output.shape),
+        multiplications(convolution, _CHANNELS, _SIDE),
+    )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The figures of the explanation.
+
+    Attributes:
+        example: A layer of Xception, `EXAMPLE`.
+        costs: For more and more kernels.
+        groupings: For more and more groups.
+    """
+
+    example: Separable
+    costs: tuple[Cost, ...]
+    groupings: tuple[Grouping, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        costs = [asdict(cost) | {"times": cost.times} for cost in self.costs]
+        return asdict(self) | {"costs": costs}
+
+
+def explain() -> Explanation:
+    """Count everything that the explanation says."""
+    layers = summarize_network().layers
+    example = next(x.separable for x in layers if x.separable and x.name == EXAMPLE)
+    return Explanation(example, tuple(compare(n) for n in KERNELS), tuple(group(g) for g in GROUPS))
+
+
+_DERIVATION = """\
+A convolution looks for patterns in space and across channels at once. N kernels
+of K × K over C channels, at G × G positions, multiply this many times:
+
+    regular      K² · C · G² · N
+
+A depthwise separable convolution does one after the other: K × K within each
+channel, then 1 × 1 across the channels.
+
+    depthwise    C · K² · G²
+    pointwise    N · C · G²
+    together     C · G² · (K² + N)
+
+What is left of the regular one's multiplications:
+
+    C · G² · (K² + N)     1     1
+    ─────────────────  =  ─  +  ──
+     K² · C · G² · N      N     K²
+
+The more kernels, the nearer it comes to 1/K², a ninth for 3 × 3.
+"""
+
+_EXAMPLE = """\
+Xception's {name}, where C is {channels}, N {kernels}, K {kernel} and G {side}:
+
+    depthwise  {depthwise:>13,}
+    pointwise  {pointwise:>13,}
+    together   {together:>13,}
+    regular    {regular:>13,}
+    left       {reduction:>13.6f}  = 1/{kernels} + 1/{squared}
+
+The regular one takes {times:.2f} times as many.
+"""
+
+_COSTS = """\
+How many times as many multiplications a regular convolution takes, with N
+kernels of 3 × 3 (counted on {channels} channels of {side} × {side}; C and G cancel out):
+"""
+
+_GROUPS = """
+`groups` splits the channels, and each group is convolved by itself, with its
+share of the kernels. {channels} channels in, {kernels} out, 3 × 3, on {side} × {side}:
+"""
+
+_END = """
+As many groups as channels make the depthwise part, here with two kernels for
+each channel.
+
+L. Sifre, Rigid-Motion Scattering for Image Classification, PhD thesis, 2014
+F. Chollet, Xception: Deep Learning with Depthwise Separable Convolutions,
+CVPR 2017, arxiv.org/abs/1610.02357\
+"""
+
+
+def explanation_parts(explanation: Explanation) -> Iterator[str | Table]:
+    """Set the explanation as text and tables, for 80 columns."""
+    example = explanation.example
+    yield _DERIVATION
+    yield _EXAMPLE.format(
+        **asdict(example),
+        name=EXAMPLE,
+        together=example.depthwise + example.pointwise,
+        squared=example.kernel**2,
+        times=1 / example.reduction,
+    )
+    yield _COSTS.format(channels=_CHANNELS, side=_SIDE)
+    costs = new_table(">N", ">separable", ">regular", ">times")
+    for cost in explanation.costs:
+        costs.add_row(
+            str(cost.kernels), f"{cost.separable:,}", f"{cost.regular:,}", f"{cost.times:.2f}"
+        )
+    yield costs
+    yield _GROUPS.format(channels=_CHANNELS, kernels=2 * _CHANNELS, side=_SIDE)
+    groupings = new_table(">groups", ">weight", ">output", ">multiplications")
+    for grouping in explanation.groupings:
+        shapes = (" × ".join(map(str, shape)) for shape in (grouping.weight, grouping.output))
+        groupings.add_row(str(grouping.groups), *shapes, f"{grouping.multiplications:,}")
+    yield groupings
+    yield _END
