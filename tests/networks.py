@@ -3,10 +3,12 @@
 import functools
 from copy import deepcopy
 
+import numpy as np
 import torch
-from conftest import SMALL
+from images import SMALL
 from torch import nn
 
+from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.network import build_seeded_network
 from xception_cli.runtime import Runtime
 
@@ -39,3 +41,28 @@ def _drawn(class_count: int) -> nn.Module:
     for norm in norms:
         norm.momentum = 0.1
     return CPU.place(network).eval()
+
+
+def about(**changed: object) -> dict[str, object]:
+    """Make good metadata of two classes, with something changed; `...` leaves an entry out."""
+    good = {
+        "schema": 1,
+        "architecture": "xception",
+        "classes": ["cat", "dog"],
+        "preprocessing": PREPROCESSING.to_dict(),
+        "temperature": 1.0,
+        "provenance": {},
+    }
+    return {name: value for name, value in (good | changed).items() if value is not ...}
+
+
+PREPROCESSING = Preprocessing(SMALL, 80, mean=0.4, std=0.6)
+
+
+def drawn(count: int, width: int, classes: int, *, distance: float, seed: int = 0):
+    """Draw features: Gaussian clouds, `distance` standard deviations apart along each axis."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    centres = generator.normal(0, distance, (classes, width))
+    values = centres[labels] + generator.normal(0, 1, (count, width))
+    return (0.3 + 0.1 * values).astype(np.float32), labels

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import typer
-from conftest import call, train_run
+from runs import call, train_run
 
 from xception_cli.cli import app
 from xception_cli.inference import Prediction

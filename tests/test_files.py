@@ -4,52 +4,14 @@ import csv
 import errno
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from folders import as_ordinary_user, names_in, open_folder
 
 from xception_cli.errors import ArtifactError, MachineError
 from xception_cli.files import errno_name, file_digest, from_csv, to_csv, utf8, write_durably
-
-
-@contextmanager
-def open_folder() -> Iterator[Path]:
-    """A folder that any user can reach; pytest's own are closed to others."""
-    path = Path(tempfile.mkdtemp())
-    path.chmod(0o777)
-    try:
-        yield path
-    finally:
-        path.chmod(0o777)
-        for folder, names, _ in os.walk(path):  # top down: opened before it is entered
-            for name in names:
-                Path(folder, name).chmod(0o777)
-        shutil.rmtree(path)
-
-
-@contextmanager
-def as_ordinary_user() -> Iterator[None]:
-    """Be a user whom permissions stop; the saved user id leads back."""
-    if os.geteuid() != 0:
-        yield
-        return
-    if not hasattr(os, "setresuid"):
-        pytest.skip("root here cannot lay its rights down and take them up again")
-    os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_file_is_replaced_whole_and_no_temporary_one_is_left(tmp_path):

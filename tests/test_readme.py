@@ -67,7 +67,7 @@ def test_the_first_command_trains_evaluates_and_predicts_in_a_fresh_clone(tmp_pa
 @pytest.mark.weights
 def test_the_python_of_the_readme_runs(tmp_path: Path, imagenet: object) -> None:
     """Both examples, on a run whose model stands where they expect it."""
-    from conftest import draw
+    from images import draw
 
     from xception_cli.settings import resolve
     from xception_cli.training.run import run_training

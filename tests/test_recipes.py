@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import call
+from runs import call
 
 from xception_cli.errors import UsageError
 from xception_cli.settings import copy_recipe, find_config, list_recipes, read_toml, resolve, title

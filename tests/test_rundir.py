@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_files import as_ordinary_user, open_folder
+from folders import as_ordinary_user, open_folder
 
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.rundir import (

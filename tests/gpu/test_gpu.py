@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import COLOURS, SMALL, call, draw, quick_settings, train_run
 from ignite.engine import Engine, Events
+from images import COLOURS, SMALL, draw
 from networks import lively_network
+from runs import Crash, call, crash, outcome, quick_settings, train_run
 from safetensors.torch import save_file
-from test_resume import Crash, crash, outcome
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.bundle import ModelBundle, load_model

@@ -129,7 +129,7 @@ def calibration_error(probabilities: Array, labels: Array) -> float:
 
     It has no interval, because the bootstrap has none to give: a gap is never negative, so chance
     adds to it, and resampling adds as much again. The middle 95 % of the resamples of a perfectly
-    calibrated model never hold its 0 (tests/test_intervals.py).
+    calibrated model never hold its 0 (tests/evaluation/test_intervals.py).
     """
     gaps = [
         entry.images * abs(entry.confidence - entry.accuracy)
@@ -168,7 +168,7 @@ def confidence_threshold(
     least 90% of validation sets, the precision on new images is the target or more.
 
     The strictest threshold answers one image in eight, and as many as can pass at all: of fewer, a
-    single wrong label would decide (tests/test_simulations.py has what other choices give).
+    single wrong label would decide (tests/evaluation/test_simulations.py has what other choices give).
 
     Args:
         confidences: `(images,)`, probability of the best class.

@@ -131,7 +131,7 @@ def correct_for_selection(
     each resample the best candidate is selected again, and is judged on the units that the resample
     lacks. The mean of that is the accuracy; Wilson's interval of the real number of images is put
     around it, since the middle 95% of the resamples, each judged on a third of the images, would be
-    far too wide (tests/test_simulations.py).
+    far too wide (tests/evaluation/test_simulations.py).
 
     Args:
         candidates: One or more.

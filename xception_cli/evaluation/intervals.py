@@ -62,7 +62,7 @@ def design_effect(hits: Array, units: Sequence[str] | Array) -> float:
     1. Two units of the mean size that weigh half, one all right and one all wrong, are added to the
     estimate: without them a few units that are all right would seem to vary by nothing. Where a few
     units hold most images, their own variation shows little; then Kish's effect of unequal sizes at
-    the intra-cluster correlation decides (tests/test_simulations.py).
+    the intra-cluster correlation decides (tests/evaluation/test_simulations.py).
 
     Args:
         hits: `(images,)`, whether each counts.

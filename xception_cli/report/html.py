@@ -18,7 +18,7 @@ from xception_cli.evaluation.scored import Scored
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.runtime import seed_everything
 
-# Of each name the colour on light and on dark paper; tests/test_html.py computes the contrasts.
+# Of each name the colour on light and on dark paper; tests/report/test_html.py computes the contrasts.
 PALETTE: Mapping[str, tuple[str, str]] = {
     "ink": ("#1c1e21", "#e8eaed"),
     "soft": ("#5a616b", "#a3a9b1"),

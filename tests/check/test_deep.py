@@ -1,0 +1,99 @@
+"""`check --deep` and `--curve`: what the network makes of a folder, computed once."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from folders import snapshot
+from images import COLOURS, draw
+from runs import call, quick_settings, train_run
+
+from xception_cli.check import deep
+from xception_cli.data.fixes import ISSUES_HEADER
+from xception_cli.data.split import read_split
+from xception_cli.files import from_csv
+
+
+@pytest.fixture
+def swapped(photos):
+    """Twelve pictures of each colour, and a red one among the blue."""
+    for number in range(8, 12):
+        for name, colour in COLOURS.items():
+            draw(photos / name / f"{number}.jpg", colour, seed=300 + number)
+    draw(photos / "blue" / "odd.jpg", COLOURS["red"], seed=999)
+    return photos
+
+
+def check(capsys, *arguments):
+    code = call("check", *map(str, arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_label_in_doubt_is_found_and_a_second_look_computes_nothing(
+    swapped, random_weights, capsys, monkeypatch
+):
+    before = snapshot(swapped)
+    arguments = (swapped, "--deep", "--weights", random_weights, "--json")
+    code, out, _ = check(capsys, *arguments)
+    found = json.loads(out)
+    (problem,) = [p for p in found["problems"] if p["name"] == "suspect label"]
+    assert code == 0
+    assert problem["findings"][0]["path"] == "blue/odd.jpg"
+    assert problem["findings"][0]["label"] == "red"
+    assert "curve" not in found
+    monkeypatch.setattr(deep, "compute_pooled", None)  # calling it would be an error
+    assert check(capsys, *arguments)[1] == out
+    assert snapshot(swapped) == before
+    shutil.copy(swapped / "red" / "1.jpg", swapped / "red" / "copy.jpg")  # known by its content
+    assert check(capsys, *arguments)[0] == 0
+
+
+def test_the_curve_is_told_and_drawn(swapped, random_weights, capsys, tmp_path):
+    # By its short name: paths are not wrapped, and the width of the rest is looked at.
+    data = swapped.relative_to(tmp_path)
+    code, out, _ = check(
+        capsys, data, "--curve", "--weights", random_weights, "--output", tmp_path / "out"
+    )
+    assert code == 0
+    assert "photos    accuracy of the linear probe on left-out photos" in out
+    assert [line.split()[0] for line in out.splitlines() if " %  (" in line] == [
+        "12%", "25%", "50%", "100%",
+    ]  # fmt: skip
+    page = (tmp_path / "out" / "check.html").read_text()
+    assert "Would more photos help?" in page
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_without_it_no_torch_is_needed_and_with_too_few_pictures_it_is_refused(
+    tmp_path, random_weights, capsys
+):
+    for name in ("a", "b"):
+        draw(tmp_path / "few" / name / "1.jpg", (90, 90, 200), seed=len(name))
+    code, _, err = check(capsys, tmp_path / "few", "--deep", "--weights", random_weights)
+    assert code == 3
+    assert "fewer than two classes have two different images or more" in err
+
+
+@pytest.mark.slow
+def test_training_adds_suspect_labels_to_the_issues_of_its_run(swapped, random_weights):
+    train_run(quick_settings(swapped, random_weights) | {"unfreeze": "head"})
+    suspects = [row for row in issues() if row[1] == "suspect label"]
+    assert "blue/odd.jpg" in [row[0] for row in suspects]
+    assert "labels    " in Path("run/train.log").read_text()
+    # edited, it is what the next run takes
+    text = Path("run/issues.csv").read_text().splitlines()
+    line = next(n for n, row in enumerate(text) if row.startswith("blue/odd.jpg,suspect"))
+    cells = text[line].rsplit(",", 2)
+    text[line] = f"{cells[0]},relabel,red"
+    Path("edited.csv").write_text("\n".join(text) + "\n")
+    settings = quick_settings(swapped, random_weights) | {"unfreeze": "head"}
+    train_run(settings | {"fixes": "edited.csv"}, "again")
+    split = read_split(Path("again/split.csv"), list(COLOURS))
+    (odd,) = [image for image in split.images if image.path == "blue/odd.jpg"]
+    assert split.classes[odd.label] == "red"
+
+
+def issues() -> list[list[str]]:
+    return from_csv(Path("run/issues.csv"), ISSUES_HEADER)

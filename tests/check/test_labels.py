@@ -1,0 +1,242 @@
+"""Suspect labels, and whether more images would help: on features with a known answer."""
+
+import json
+
+import numpy as np
+import pytest
+from networks import drawn
+from runs import call
+from scipy.special import log_softmax, softmax
+from units import alone
+
+from xception_cli.check import deep as labels_module
+from xception_cli.check.deep import find_suspects, learning_curve, suspects_problem
+from xception_cli.data.fixes import SUSPECT
+from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.model.probe import fit_probe
+from xception_cli.sample import draw_sample
+
+
+def swapped(count: int = 400):
+    """Features of four classes, and labels of which some were swapped at random."""
+    features, labels = drawn(count, 64, 4, distance=0.4, seed=3)
+    return features, labels, *swap(labels, seed=8)
+
+
+def held_out(features, labels):
+    return fit_probe(features, labels, alone(labels), class_count=4, seed=0).held_out
+
+
+def calibrated(count: int = 600, classes: int = 6, seed: int = 0):
+    """Labels drawn from the probabilities themselves: a quarter of the images are hard."""
+    generator = np.random.default_rng(seed)
+    likely = log_softmax(generator.normal(0, 3, (count, classes)), axis=1)
+    labels = np.array([generator.choice(classes, p=row) for row in softmax(likely, axis=1)])
+    return labels, likely
+
+
+def swap(labels, seed: int, part: float = 0.05):
+    """Replace some labels by another class at random; return them, and which these are."""
+    generator = np.random.default_rng(seed)
+    wrong = generator.choice(len(labels), round(part * len(labels)), replace=False)
+    mixed, classes = labels.copy(), labels.max() + 1
+    mixed[wrong] = (labels[wrong] + generator.integers(1, classes, len(wrong))) % classes
+    return mixed, wrong
+
+
+def indices(suspects):
+    return [suspect.index for suspect in suspects]
+
+
+def test_swapped_labels_are_at_the_top_of_the_suspects_and_suggested_back():
+    features, labels, mixed, wrong = swapped()
+    found = held_out(features, mixed)
+    suspects = find_suspects(mixed, found)
+    top = indices(suspects)[: len(wrong)]
+    assert len(set(top) & set(wrong)) >= 0.8 * len(wrong)
+    of_wrong = [s for s in suspects if s.index in wrong]
+    assert len(of_wrong) >= 0.8 * len(wrong)
+    assert sum(s.suggested == labels[s.index] for s in of_wrong) >= 0.9 * len(of_wrong)
+    # the control: without swaps, no more than 1% is listed
+    assert len(find_suspects(labels, held_out(features, labels))) <= 0.01 * len(labels)
+
+
+def test_hard_images_with_correct_labels_are_not_listed():
+    listed = swaps_listed = 0
+    for seed in range(10):
+        labels, likely = calibrated(seed=seed)
+        assert 0.1 < (likely.argmax(1) != labels).mean() < 0.4  # misclassified, and yet correct
+        listed += len(find_suspects(labels, likely))
+        mixed, wrong = swap(labels, seed)
+        swaps_listed += len(set(indices(find_suspects(mixed, likely))) & set(wrong))
+    assert listed <= 0.01 * 10 * 600
+    assert swaps_listed >= 0.6 * 10 * 30  # the control: swaps among them are
+
+
+def test_probabilities_at_another_temperature_have_the_same_suspects():
+    mixed, _ = swap(calibrated()[0], seed=1)
+    likely = calibrated()[1]
+    suspects = indices(find_suspects(mixed, likely))
+    assert len(suspects) > 10
+    assert indices(find_suspects(mixed, log_softmax(likely / 2, axis=1))) == suspects
+    # the control: other probabilities, other suspects
+    assert indices(find_suspects(mixed, calibrated(seed=1)[1])) != suspects
+
+
+@pytest.mark.parametrize(("count", "wrong"), [(70, 5), (970, 20), (170, 1), (50, 0)])
+def test_the_fitted_share_is_that_of_the_wrong_labels(count, wrong):
+    # Where every label is certain to be correct or wrong, the share is a fraction; a label that is
+    # equally probable in both cases shows it, because its chance of being wrong is the share.
+    correct = np.r_[np.ones(count - wrong), np.zeros(wrong), 0.5]
+    opposite = np.where(correct == 0.5, 0.5, 1 - correct)
+    _, chances = labels_module._fit_share(correct, opposite, np.ones(len(correct)))
+    assert chances[-1] == pytest.approx(wrong / count, abs=1e-5)
+    assert chances[:-1].round().sum() == wrong
+
+
+def test_the_most_suspect_label_comes_first_with_the_probabilities_of_the_probe():
+    labels = np.arange(300) % 3
+    likely = np.full((300, 3), 0.01)
+    likely[np.arange(300), labels] = 0.98
+    likely[4], likely[7] = (0.99, 0.005, 0.005), (0.55, 0.001, 0.449)  # both are labelled 1
+    first, second = find_suspects(labels, np.log(likely))
+    assert (first.index, first.suggested) == (7, 0)  # its label is the least probable one
+    assert (first.probability, first.own) == (pytest.approx(0.55), pytest.approx(0.001))
+    assert (second.index, second.suggested) == (4, 0)
+
+
+def test_images_without_a_prediction_are_not_suspects():
+    likely = np.log([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    likely[1] = np.nan
+    assert find_suspects(np.array([0, 1, 1]), np.full((3, 2), np.nan)) == []
+    assert find_suspects(np.array([0, 0, 1]), likely[[0, 2, 1]]) == []  # a single class is left
+
+
+def test_classes_that_a_probe_did_not_know_change_nothing():
+    labels, likely = calibrated()
+    labels, _ = swap(labels, seed=1)
+    suspects = find_suspects(labels, likely)
+    assert suspects
+    more = np.column_stack([likely, np.full(len(likely), -np.inf)])  # no image has its label
+    assert find_suspects(labels, more) == suspects
+    unknown = np.full((1, more.shape[1]), -np.inf)
+    unknown[0, 0] = 0  # certain to be the first class, but the label's own class was not known
+    assert find_suspects(np.r_[labels, 6], np.r_[more, unknown]) == suspects
+    unknown[0, 6] = -50  # the control
+    assert len(labels) in indices(find_suspects(np.r_[labels, 6], np.r_[more, unknown]))
+
+
+def test_a_suspect_label_is_reported_with_both_classes_and_without_an_action():
+    features, _, mixed, _ = swapped(200)
+    suspects = find_suspects(mixed, held_out(features, mixed))
+    paths = [f"{i}.jpg" for i in range(200)]
+    (problem,) = suspects_problem(suspects, paths, mixed.tolist(), ["a", "b", "c", "d"])
+    first = problem.findings[0]
+    assert (problem.name, problem.severity, first.action) == (SUSPECT, "note", "")
+    assert first.detail.startswith(f"looks like {first.label} (")
+    assert problem.summary == (
+        f"{len(suspects)} suspect labels (hard images with correct labels are listed too)"
+    )
+    (one,) = suspects_problem(suspects[:1], paths, mixed.tolist(), ["a", "b", "c", "d"])
+    assert one.summary.startswith("1 suspect label (")
+    assert suspects_problem([], paths, mixed.tolist(), ["a", "b", "c", "d"]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_the_drawn_sample_has_at_most_one_percent_suspect_labels(imagenet, tmp_path, capsys):
+    draw_sample(tmp_path / "food")
+    assert len(suspects_of_check(tmp_path / "food", capsys)) <= 0.01 * 480
+    # the control: of 24 images in the folder of another class, most are listed
+    images = sorted((tmp_path / "food").rglob("*.jpg"))
+    folders = sorted({image.parent for image in images})
+    for number, image in enumerate(images[::20]):
+        image.rename(folders[(number // 2 + 5) % 12] / image.name)
+    suspects = suspects_of_check(tmp_path / "food", capsys)
+    misplaced = [path for path in suspects if path.split("/")[0] not in path.split("/")[1]]
+    assert len(misplaced) >= 0.6 * 24
+
+
+def suspects_of_check(folder, capsys) -> list[str]:
+    assert call("check", str(folder), "--deep", "--json") == 0
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    return [
+        finding["path"]
+        for problem in problems
+        if problem["name"] == SUSPECT
+        for finding in problem["findings"]
+    ]
+
+
+def test_the_curve_rises_with_the_photos_and_names_who_would_gain():
+    easy, labels = drawn(300, 200, 3, distance=0.25)
+    # The third class is two clouds, one of them rare: it goes on gaining.
+    curve = learning_curve(easy, labels, alone(labels), ["a", "b", "c"], strength=0.01)
+    assert [point.fraction for point in curve.points] == [0.12, 0.25, 0.5, 1.0]
+    assert [point.images for point in curve.points] == [29, 60, 120, 240]
+    accuracies = [point.accuracy for point in curve.points]
+    assert accuracies[0] < accuracies[-1] - 0.05
+    assert all(point.low < point.accuracy < point.high for point in curve.points)
+    assert curve == learning_curve(easy, labels, alone(labels), ["a", "b", "c"], strength=0.01)
+
+
+def test_the_curve_keeps_groups_whole_and_counts_each_as_one_piece_of_evidence():
+    groups = np.arange(40).repeat(6)
+    labels = groups % 2
+    # A group is a tight cloud in a place of its own, which hardly tells its class.
+    generator = np.random.default_rng(0)
+    places = generator.normal(0, 1, (40, 30)) + 0.2 * (np.arange(40) % 2)[:, None]
+    features = (places[groups] + generator.normal(0, 0.05, (240, 30))).astype(np.float32)
+    by_group, by_image = (
+        learning_curve(features, labels, units, ["a", "b"], strength=1.0)
+        for units in (groups.astype(str), alone(labels))
+    )
+    for point, other in zip(by_group.points, by_image.points, strict=True):
+        low, high = wilson_interval(round(240 * point.accuracy), 240)
+        assert point.high - point.low > 1.5 * (high - low)
+        assert (other.low, other.high) == wilson_interval(round(240 * other.accuracy), 240)
+    # the control: where each image is a unit, its group is in the other folds
+    assert by_group.points[-1].accuracy < 0.75
+    assert by_image.points[-1].accuracy > 0.95
+
+
+def test_photos_are_enough_where_nothing_is_left_to_gain():
+    features, labels = drawn(200, 64, 2, distance=2.0)
+    curve = learning_curve(features, labels, alone(labels), ["a", "b"], strength=0.01)
+    assert {gain.verdict for gain in curve.classes} == {"enough"}
+    assert curve.points[-1].accuracy == 1
+
+
+def test_the_whole_of_the_curve_is_the_probes_own_cross_validation():
+    features, labels = drawn(120, 40, 3, distance=0.2)
+    probe = fit_probe(features, labels, alone(labels), class_count=3, seed=5)
+    curve = learning_curve(
+        features, labels, alone(labels), ["a", "b", "c"], strength=probe.strength, seed=5
+    )
+    assert curve.points[-1].accuracy == probe.hits.mean()
+
+
+def test_a_class_of_one_image_is_in_neither():
+    features, labels = drawn(61, 40, 3, distance=0.5)
+    labels = np.where(np.arange(61) == 60, 2, labels % 2)
+    probe = fit_probe(features, labels, alone(labels), class_count=3, seed=0)
+    assert np.isnan(probe.held_out[60]).all()
+    assert probe.tested.sum() == 60
+    curve = learning_curve(
+        features, labels, alone(labels), ["a", "b", "c"], strength=probe.strength
+    )
+    assert [gain.name for gain in curve.classes] == ["a", "b"]
+    assert 60 not in indices(find_suspects(labels, probe.held_out))
+
+
+def test_copies_of_one_unit_count_once_for_the_share_of_wrong_labels():
+    mixed, wrong = swap(calibrated()[0], seed=1)
+    likely = calibrated()[1]
+    times = np.ones(len(mixed), int)
+    times[wrong] = 12  # a burst of each mislabelled image
+    units = np.arange(len(mixed)).repeat(times).astype(str)
+    rows = np.arange(len(mixed)).repeat(times)
+    once = set(indices(find_suspects(mixed, likely)))
+    assert {rows[i] for i in indices(find_suspects(mixed[rows], likely[rows], units))} == once
+    # the control: as images for themselves they make every label suspect
+    assert {rows[i] for i in indices(find_suspects(mixed[rows], likely[rows]))} != once

@@ -1,0 +1,436 @@
+"""`xception check` as a user meets it: the terminal, JSON, issues.csv, the page, exit codes."""
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import names_in, snapshot
+from images import encoded, exif, photo, put, two_classes
+from PIL import Image
+from runs import call
+
+from xception_cli.check.report import CheckReport, Finding, Problem, count_of, report_text
+from xception_cli.check.run import run_check
+from xception_cli.data.fixes import ISSUES_HEADER
+from xception_cli.data.folder import read_folder
+from xception_cli.files import from_csv
+from xception_cli.report.check_page import issues_csv, page_html
+
+HOSTILE = os.fsdecode(b"\x1b[2J<script>caf\xe9\n\"'[/]=.jpg")
+
+
+def clean(root: Path) -> Path:
+    return two_classes(root, 12)
+
+
+@pytest.fixture
+def messy(tmp_path: Path) -> Path:
+    """A set with about everything that can be wrong."""
+    root = tmp_path / "food"
+    for number in range(48):
+        split = "val" if number % 4 == 3 else "train"
+        put(root / split / ("apple", "pear")[number % 2] / f"{number:02}.jpg", photo(number))
+    for number in range(0, 12, 2):
+        put(root / "val" / "apple" / f"v{number}.jpg", photo(200 + number))
+        put(root / "train" / "apple" / f"empty{number}.jpg", b"")
+    put(root / "train" / "pear" / HOSTILE, encoded(photo(99))[:-2])
+    shutil.copy(root / "train" / "apple" / "00.jpg", root / "train" / "pear" / "wrong.jpg")
+    put(root / "val" / "pear" / "leak.png", photo(1).resize((80, 60)))
+    put(root / "train" / "pear" / "turned.jpg", encoded(photo(77), exif=exif(6)))
+    put(root / "train" / "pear" / "notes.txt", b"hello")
+    put(root / "train" / "pear" / "iphone.heic", b"hello")
+    return root
+
+
+def reported(root: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
+    code = call("check", str(root), *options)
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+# --- the terminal ---------------------------------------------------------------------------------
+
+
+def test_a_clean_folder_is_told_in_two_lines(tmp_path, capsys):
+    clean(tmp_path / "pets")
+    assert reported(Path("pets"), capsys) == (
+        0,
+        "data      pets: 24 images, 2 classes, 12 in each class\n"
+        "result    nothing would stop training, and there is no warning\n",
+        "next: xception train --data pets --classes 2\n",
+    )
+
+
+def test_all_problems_are_told_at_once_grouped_counted_with_examples(messy, capsys):
+    code, out, err = reported(Path("food"), capsys)
+    assert code == 3
+    assert out == MESSY
+    assert err == "next: xception check food --output food-check\n"
+    assert max(map(len, out.splitlines())) <= 80
+
+
+MESSY = r"""data      food: 64 images, 2 classes, 45 in train, 19 in val, 28 (pear) to 36
+          (apple) in each class
+stops     7 files cannot be decoded: 6 empty file, 1 truncated
+          train/apple/empty0.jpg: empty file
+          train/pear/\x1b[2J<script>caf\xe9\x0a"'[/]=.jpg: truncated
+          train/apple/empty10.jpg: empty file
+          train/apple/empty2.jpg: empty file
+          train/apple/empty4.jpg: empty file
+          and 2 more
+warning   1 picture is in more than one class
+          train/apple/00.jpg: identical to train/pear/wrong.jpg
+warning   1 picture is in more than one split: the numbers measured there will
+          be too good
+          train/pear/01.jpg: nearly identical to val/pear/leak.png
+note      2 files ignored: 1 .heic, 1 .txt; .heic needs converting to .jpg
+note      1 picture turned by EXIF (they are set upright)
+          train/pear/turned.jpg: orientation 6
+result    1 problem would stop training, and 2 warnings
+"""
+
+
+def test_the_report_fits_a_terminal_of_80_columns_unless_a_path_is_longer():
+    words = "a word " * 60
+    long = "x" * 100 + ".jpg"
+    findings = (Finding("a.jpg", "short"), Finding(long, "d" * 60), Finding("b.jpg", "d" * 70))
+    report = CheckReport(
+        "data", ("a", "b"), {"all": (1, 2)}, (Problem("p", "stops", words, findings),)
+    )
+    lines = report_text(report).plain.splitlines()
+    assert [line for line in lines if len(line) > 80] == [
+        f"          {long}:",
+        "            " + "d" * 70,
+    ]
+    assert [line for line in lines if line.startswith(" " * 12)] == [
+        "            " + "d" * 60, "            " + "d" * 70,
+    ]  # fmt: skip
+
+
+def test_a_hostile_name_does_not_reach_the_terminal(messy, capsys):
+    for options in ((), ("--json",), ("--output", "out")):
+        _, out, err = reported(messy, capsys, *options)
+        assert not re.search(r"[^\n\x20-\x7e]", out + err)
+    put(messy / "train" / "apple" / "0[/] :smile: [bold]x.jpg", b"")
+    shown = reported(messy, capsys)[1]
+    assert "\n          train/apple/0[/] :smile: [bold]x.jpg: empty file\n" in shown
+
+
+def test_the_next_command_leads_on(tmp_path, capsys):
+    def following(*options: str) -> str:
+        return reported(Path("a b"), capsys, *options)[2].splitlines()[-1]
+
+    clean(tmp_path / "a b")
+    assert following() == "next: xception train --data 'a b' --classes 2"
+    put(tmp_path / "a b" / "cat" / "empty.jpg", b"")
+    assert following() == "next: xception check 'a b' --output 'a b-check'"
+    assert following("--output", "1") == "next: xception train --data 'a b' --classes 2 --skip-bad"
+    (tmp_path / "a b" / "cow").mkdir()
+    assert following("--output", "2") == "next: xception check 'a b'"
+
+
+def test_the_suggested_output_is_never_inside_the_data(tmp_path, capsys, monkeypatch):
+    clean(tmp_path / "pets")
+    put(tmp_path / "pets" / "cat" / "empty.jpg", b"")
+    monkeypatch.chdir(tmp_path / "pets")
+    suggested = f"xception check . --output {tmp_path}/pets-check"
+    assert reported(Path(), capsys)[2] == f"next: {suggested}\n"
+    assert call(*suggested.split()[1:]) == 3
+    assert names_in(tmp_path / "pets-check") == ["check.html", "issues.csv"]
+
+
+def test_counts_have_their_nouns():
+    words = [count_of(n, what) for n in (1, 2) for what in ("image", "class", "copy")]
+    assert words == ["1 image", "1 class", "1 copy", "2 images", "2 classes", "2 copies"]
+    assert count_of(12000, "file") == "12,000 files"
+
+
+# --- exit codes -----------------------------------------------------------------------------------
+
+
+def test_warnings_end_with_3_only_when_asked_for(tmp_path, capsys):
+    clean(tmp_path / "pets")
+    assert reported(tmp_path / "pets", capsys, "--strict")[0] == 0
+    put(tmp_path / "pets" / "cat" / "turned.jpg", encoded(photo(77), exif=exif(6)))
+    assert reported(tmp_path / "pets", capsys, "--strict")[0] == 0  # a note is no warning
+    shutil.copy(tmp_path / "pets" / "cat" / "1.jpg", tmp_path / "pets" / "dog" / "x.jpg")
+    assert reported(tmp_path / "pets", capsys)[0] == 0
+    assert reported(tmp_path / "pets", capsys, "--strict")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "message"),
+    [
+        (lambda root: None, 2, "the data folder data does not exist"),
+        (lambda root: put(root, b""), 2, "the data folder data is not a folder"),
+        (lambda root: root.mkdir(), 3, "found no class folders in data"),
+        (lambda root: put(root / "1.jpg", photo(1)), 3,
+         "found 1 images but no class folders in data"),
+    ],
+    ids=["missing", "a file", "empty", "flat"],
+)  # fmt: skip
+def test_what_cannot_be_checked_is_an_error_with_its_exit_code(
+    tmp_path, capsys, make, code, message
+):
+    make(tmp_path / "data")
+    found, out, err = reported(Path("data"), capsys)
+    assert (found, out) == (code, "")
+    assert err.startswith(f"error: {message}\nhint: ")
+
+
+def test_a_folder_of_one_class_and_an_empty_one_are_checked_all_the_same(tmp_path, capsys):
+    put(tmp_path / "data" / "cat" / "empty.jpg", b"")
+    code, out, _ = reported(Path("data"), capsys)
+    assert code == 3
+    assert out == (
+        "data      data: 1 image, 1 class, 1 in each class\n"
+        "stops     found only one class in data: cat; need at least 2\n"
+        "stops     1 file cannot be decoded: 1 empty file\n"
+        "          cat/empty.jpg: empty file\n"
+        "warning   fewer than 10 images of cat (1): too few to trust; none is left to\n"
+        "          measure cat\n"
+        "result    2 problems would stop training, and 1 warning\n"
+    )
+    (tmp_path / "none" / "cat").mkdir(parents=True)
+    assert reported(Path("none"), capsys, "--output", "out")[0] == 3
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def test_json_is_one_line_that_holds_the_whole_report(messy, capsys):
+    code, out, err = reported(messy, capsys, "--json")
+    assert code == 3
+    assert out.count("\n") == 1
+    assert err.startswith("next: ")
+    report = json.loads(out)
+    assert report == run_check(read_folder(messy)).to_dict()
+    assert list(report) == ["data", "images", "classes", "problems"]
+    assert report["images"] == 64
+    assert report["classes"] == {
+        "train": {"apple": 30, "pear": 15}, "val": {"apple": 6, "pear": 13},
+    }  # fmt: skip
+    problems = {problem["name"]: problem for problem in report["problems"]}
+    assert problems["conflicting labels"] == {
+        "name": "conflicting labels",
+        "severity": "warning",
+        "summary": "1 picture is in more than one class",
+        "findings": [
+            {"path": "train/apple/00.jpg", "detail": "identical to train/pear/wrong.jpg",
+             "action": "", "label": "pear", "others": ["train/pear/wrong.jpg"]},
+            {"path": "train/pear/wrong.jpg", "detail": "identical to train/apple/00.jpg",
+             "action": "", "label": "apple", "others": ["train/apple/00.jpg"]},
+        ],
+    }  # fmt: skip
+    (hostile,) = [f for f in problems["broken"]["findings"] if "script" in f["path"]]
+    assert hostile["path"] == "train/pear/\x1b[2J<script>caf\\xe9\n\"'[/]=.jpg"
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_the_output_is_a_table_and_a_page(messy, capsys):
+    before = snapshot(messy)
+    code, _, err = reported(messy, capsys, "--output", "some/where")
+    assert code == 3
+    assert err == (
+        "files     some/where/issues.csv, some/where/check.html\n"
+        f"next: xception train --data {messy} --classes 2 --skip-bad\n"
+    )
+    assert names_in(Path("some/where")) == ["check.html", "issues.csv"]
+    assert snapshot(messy) == before
+
+
+def test_issues_csv_has_one_row_for_each_finding_the_worst_first(messy):
+    report = run_check(read_folder(messy))
+    content = issues_csv(report)
+    put(Path("issues.csv"), content)
+    rows = from_csv(Path("issues.csv"), ISSUES_HEADER)
+    assert rows == [[f"train/apple/empty{n}.jpg", "broken", "empty file", "exclude", ""]
+        for n in (0, 10, 2, 4, 6, 8)] + [
+        ["train/pear/\x1b[2J<script>caf\\xe9\n\"'[/]=.jpg", "broken", "truncated", "exclude", ""],
+        ["train/apple/00.jpg", "conflicting labels", "identical to train/pear/wrong.jpg", "",
+         "pear"],
+        ["train/pear/wrong.jpg", "conflicting labels", "identical to train/apple/00.jpg", "",
+         "apple"],
+        ["train/pear/01.jpg", "leak", "nearly identical to val/pear/leak.png", "exclude", ""],
+        ["train/pear/turned.jpg", "EXIF-rotated", "orientation 6", "", ""],
+    ]  # fmt: skip
+    assert content.startswith(b"path,problem,detail,action,label\n")
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_written_as_text(tmp_path):
+    put(clean(tmp_path) / "cat" / "x.jpg", b"")
+    report = CheckReport("d", ("=a",), {"all": (1,)}, (
+        Problem("p", "note", "s", (Finding("=1+1.jpg", "-x", "", "@y"),)),
+    ))  # fmt: skip
+    assert issues_csv(report) == b"path,problem,detail,action,label\n'=1+1.jpg,p,'-x,,'@y\n"
+
+
+def test_an_edited_table_is_not_overwritten_and_nothing_is_looked_at(messy, capsys):
+    put(Path("out/issues.csv"), b"edited")
+    code, out, err = reported(messy, capsys, "--output", "out")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: out/issues.csv is already there, and may have been edited\n"
+        "hint: choose another --output, or remove it\n"
+    )
+    assert Path("out/issues.csv").read_bytes() == b"edited"
+
+
+@pytest.mark.parametrize("output", ["food", "food/out", "link/out", "food/../food/x"])
+def test_nothing_is_written_into_the_data_folder(messy, capsys, output):
+    Path("link").symlink_to("food")
+    before = snapshot(messy)
+    code, out, err = reported(messy, capsys, "--output", output)
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        f"error: --output {output} is inside the data folder, where nothing is ever"
+    )
+    assert snapshot(messy) == before
+
+
+def test_an_output_that_cannot_be_made_is_a_machine_error(messy, capsys):
+    put(Path("file"), b"")
+    code, _, err = reported(messy, capsys, "--output", "file/out")
+    assert code == 5
+    assert err == "error: cannot make the folder file/out: Not a directory\n"
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """The elements, attributes and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, Any]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data.strip())
+
+    def of(self, tag: str) -> list[dict[str, Any]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+ELEMENTS = {
+    "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "p", "section", "table",
+    "tr", "th", "td", "span", "div", "figure", "figcaption", "b", "br", "img",
+}  # fmt: skip
+
+
+def test_the_page_shows_everything_and_runs_and_loads_nothing(messy):
+    page = Page(page_html(run_check(read_folder(messy))))
+    assert {tag for tag, _ in page.elements} <= ELEMENTS
+    attributes = {name for _, each in page.elements for name in each}
+    assert attributes <= {
+        "lang", "charset", "http-equiv", "content", "name", "class", "style", "scope", "src",
+        "alt", "width", "height",
+    }  # fmt: skip
+    assert page.of("meta")[1] == {
+        "http-equiv": "Content-Security-Policy",
+        "content": "default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+    }
+    assert {"name": "color-scheme", "content": "light dark"} in page.of("meta")
+    assert all(img["src"].startswith("data:image/jpeg;base64,") for img in page.of("img"))
+    # conflicting labels 2, leak 2, turned 1; the broken ones have no picture
+    assert [img["alt"] for img in page.of("img")] == [
+        "train/apple/00.jpg", "train/pear/wrong.jpg", "train/pear/01.jpg", "val/pear/leak.png",
+        "train/pear/turned.jpg",
+    ]  # fmt: skip
+    assert page.texts.count("no picture") == 7
+    assert r"train/pear/\x1b[2J<script>caf\xe9\x0a" + "\"'[/]=.jpg" in page.texts
+    assert "2 files ignored: 1 .heic, 1 .txt; .heic needs converting to .jpg." in page.texts
+
+
+def test_the_pictures_on_the_page_are_small_and_upright(messy):
+    page = Page(page_html(run_check(read_folder(messy))))
+    for img in page.of("img"):
+        picture = Image.open(io.BytesIO(base64.b64decode(img["src"].partition(",")[2])))
+        assert (str(picture.width), str(picture.height)) == (img["width"], img["height"])
+        assert max(picture.size) <= 192
+        assert (picture.width < picture.height) == img["alt"].endswith("turned.jpg")
+
+
+def test_hostile_class_names_and_folders_are_text_on_the_page(tmp_path):
+    root = tmp_path / "<b>"
+    for name in ('"><img src=x onerror=alert(1)>', "&amp;", "\x1b]0;t\x07"):
+        try:
+            put(root / name / "1.jpg", photo(len(name)))
+        except OSError:
+            put(root / name.replace("/", "") / "1.jpg", photo(len(name)))
+    page = Page(page_html(run_check(read_folder(root))))
+    assert '"><img src=x onerror=alert(1)>' in page.texts
+    assert "&amp;" in page.texts
+    assert r"\x1b]0;t\x07" in page.texts
+    assert page.of("img") == []
+
+
+def test_a_page_of_many_findings_shows_some_and_counts_the_others(tmp_path):
+    clean(tmp_path / "pets")
+    for number in range(60):
+        put(tmp_path / "pets" / "cat" / f"empty{number}.jpg", b"")
+    text = page_html(run_check(read_folder(tmp_path / "pets")))
+    assert text.count("<figure>") == 48
+    assert "and 12 more, in issues.csv" in text
+
+
+def test_a_picture_that_has_gone_since_leaves_the_page_whole(tmp_path):
+    root = clean(tmp_path / "pets")
+    shutil.copy(root / "cat" / "1.jpg", root / "dog" / "x.jpg")
+    report = run_check(read_folder(root))
+    (root / "cat" / "1.jpg").unlink()
+    page = Page(page_html(report))
+    assert page.texts.count("no picture") == 1
+    assert len(page.of("img")) == 1
+
+
+# --- weight ---------------------------------------------------------------------------------------
+
+
+def test_a_check_loads_no_torch(messy):
+    code = (
+        "import sys\nfrom xception_cli.cli import main\n"
+        f"try:\n    main(['check', {str(messy)!r}, '--output', 'out'])\n"
+        "finally:\n    print('torch' in sys.modules, 'torchvision' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_a_missing_folder_is_told_before_anything_heavy_is_loaded():
+    code = (
+        "import sys\nfrom xception_cli.cli import main\n"
+        "try:\n    main(['check', 'nowhere'])\n"
+        "finally:\n    print([m for m in ('numpy', 'PIL', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+
+
+def test_a_closed_pipe_ends_the_check_quietly(tmp_path):
+    clean(tmp_path / "pets")
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m xception_cli check pets --json | true; "
+         "echo ${PIPESTATUS[0]}"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "141\n"
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,592 @@
+"""The scan: what one look at every file finds, and what is kept of it."""
+
+import errno
+import io
+import multiprocessing
+import os
+import shutil
+import signal
+import sqlite3
+import struct
+import time
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from folders import as_ordinary_user, open_folder, snapshot
+from images import encoded, exif, photo, put, two_classes
+from PIL import Image, ImageFilter
+
+from xception_cli.check import scan, store
+from xception_cli.check.pictures import _SUFFIXES as SUFFIXES_OF_FORMATS
+from xception_cli.check.pictures import find_broken, find_odd
+from xception_cli.check.scan import VERSION, Look, look_at, look_at_all, scan_folder
+from xception_cli.check.store import open_store, store_path
+from xception_cli.data.folder import SUFFIXES, DataFolder, read_folder
+from xception_cli.data.images import FORMATS, Inspection, content_digest, inspect
+from xception_cli.errors import MachineError
+from xception_cli.model.weights import cache_path
+
+
+def looks_of(root: Path) -> dict[str, Look]:
+    folder = read_folder(root)
+    with open_store(root, VERSION) as opened:
+        found = scan_folder(folder, opened)
+    return {image.path: look for image, look in zip(folder.images, found, strict=True)}
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that were really looked at."""
+    names: list[str] = []
+    real = scan.look_at
+
+    def noting(path: Path) -> object:
+        names.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(scan, "look_at", noting)
+    return names
+
+
+def problems(root: Path) -> dict[str, list[tuple[str, str]]]:
+    """What is broken or odd: the problems' names, with files and details."""
+    folder = read_folder(root)
+    with open_store(root, VERSION) as opened:
+        found = scan_folder(folder, opened)
+    return {
+        problem.name: [(finding.path, finding.detail) for finding in problem.findings]
+        for problem in (*find_broken(folder, found), *find_odd(folder, found))
+    }
+
+
+# --- broken --------------------------------------------------------------------------------------
+
+
+def bomb() -> bytes:
+    """A PNG with 20 million letters in a compressed text chunk of 20 kB."""
+    content = encoded(photo(0, 8, 8), "PNG")
+    data = b"zTXt" + b"Comment\0\0" + zlib.compress(b"a" * 20_000_000, 9)
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    at = content.index(b"IDAT") - 4
+    return content[:at] + chunk + content[at:]
+
+
+def test_every_broken_file_is_listed_in_one_pass_each_with_its_reason(tmp_path):
+    two_classes(tmp_path)
+    jpeg, png = encoded(photo(0)), encoded(photo(0), "PNG")
+    for name, content in {
+        "bomb.png": bomb(),
+        "cut.jpg": jpeg[: len(jpeg) // 2],
+        "cut.png": png[: len(png) // 2],
+        "empty.jpg": b"",
+        "long.png": encoded(Image.new("RGB", (3000, 1)), "PNG"),
+        "noend.jpg": jpeg[:-2],
+        "page.jpg": b"<html>404</html>",
+        "text.jpg": b"no picture",
+    }.items():
+        put(tmp_path / "cat" / name, content)
+    os.mkfifo(tmp_path / "dog" / "fifo.jpg")
+    (tmp_path / "dog" / "gone.jpg").symlink_to("nowhere.jpg")
+    assert problems(tmp_path) == {
+        "unreadable": [
+            ("dog/fifo.jpg", "not a regular file"),
+            ("dog/gone.jpg", "link to nothing"),
+        ],
+        "broken": [
+            ("cat/bomb.png", "damaged (Decompressed data too large for "
+                             "PngImagePlugin.MAX_TEXT_CHUNK)"),
+            ("cat/cut.jpg", "truncated"),
+            ("cat/cut.png", "truncated"),
+            ("cat/empty.jpg", "empty file"),
+            ("cat/long.png", "3000 x 1 is longer than 20 to 1"),
+            ("cat/noend.jpg", "truncated"),
+            ("cat/page.jpg", "not an image (looks like HTML)"),
+            ("cat/text.jpg", f"not an image of a supported format ({', '.join(FORMATS)})"),
+        ],
+    }  # fmt: skip
+
+
+def test_the_sentence_counts_the_reasons_and_suggests_to_exclude(tmp_path):
+    two_classes(tmp_path)
+    for number in range(3):
+        put(tmp_path / "cat" / f"empty{number}.jpg", b"")
+        put(
+            tmp_path / "cat" / f"flat{number}.png", encoded(Image.new("L", (30 + number, 1)), "PNG")
+        )
+    put(tmp_path / "cat" / "cut.jpg", encoded(photo(0))[:-2])
+    folder = read_folder(tmp_path)
+    with open_store(tmp_path, VERSION) as opened:
+        (problem,) = find_broken(folder, scan_folder(folder, opened))
+    assert problem.severity == "stops"
+    assert problem.summary == (
+        "7 files cannot be decoded: 3 empty file, 3 of absurd size or shape, 1 truncated"
+    )
+    assert {finding.action for finding in problem.findings} == {"exclude"}
+
+
+def test_a_file_that_vanishes_between_the_listing_and_the_look_is_told(tmp_path):
+    folder = read_folder(two_classes(tmp_path))
+    (tmp_path / "cat" / "1.jpg").unlink()
+    with open_store(tmp_path, VERSION) as opened:
+        found = scan_folder(folder, opened)
+    assert [look.problem for look in found] == [None, "file not found", None, None, None, None]
+
+
+def test_a_file_that_may_not_be_read_is_told_apart_from_a_broken_one(cache):
+    cache.parent.chmod(0o755)
+    cache.chmod(0o777)
+    with open_folder() as root:
+        two_classes(root)
+        (root / "cat" / "0.jpg").chmod(0)
+        with as_ordinary_user():
+            assert problems(root) == {"unreadable": [("cat/0.jpg", "permission denied")]}
+
+
+def test_a_fault_of_the_disk_is_told_and_not_remembered(tmp_path, monkeypatch):
+    two_classes(tmp_path)
+    real = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "1.jpg":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        assert problems(tmp_path) == {
+            "unreadable": [("cat/1.jpg", "input/output error"), ("dog/1.jpg", "input/output error")]
+        }
+    assert problems(tmp_path) == {}
+
+
+def test_corrupt_bytes_inside_a_jpeg_cannot_be_told_by_decoding(tmp_path):
+    content = bytearray(encoded(photo(3, 640, 480), quality=95))
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(b & 0x7F for b in content[middle : middle + 200])
+    path = put(two_classes(tmp_path) / "cat" / "odd.jpg", bytes(content))
+    assert look_at(path)[0].problem is None
+    assert problems(tmp_path) == {}  # README: nothing can find this but a list of checksums
+
+
+def test_a_claim_of_182_megapixels_costs_no_memory(tmp_path):
+    header = struct.pack(">IIBBBBB", 13500, 13500, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
+    content += struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
+    path = put(two_classes(tmp_path) / "cat" / "bomb.png", content)
+    look, seen = look_at(path)
+    assert look.problem is not None
+    assert look.problem.endswith("over 89,478,485 pixels")
+    assert seen is None
+
+
+def deep() -> bytes:
+    return encoded(
+        Image.fromarray(np.asarray(photo(1).convert("L")).astype(np.uint16) * 256), "PNG"
+    )
+
+
+def without_adobe_marker(jpeg: bytes) -> bytes:
+    at = jpeg.index(b"\xff\xee")
+    (length,) = struct.unpack(">H", jpeg[at + 2 : at + 4])
+    return jpeg[:at] + jpeg[at + 2 + length :]
+
+
+def fog(low: int, high: int) -> Image.Image:
+    """A picture with two brightnesses of each colour."""
+    pixels = np.asarray(photo(9))
+    return Image.fromarray(np.where(pixels > np.median(pixels), high, low).astype(np.uint8))
+
+
+def frames(kind: str, **options: object) -> bytes:
+    return encoded(photo(1), kind, save_all=True, append_images=[photo(2)], **options)
+
+
+CMYK = encoded(photo(1).convert("CMYK"), "JPEG")
+ODD = {
+    "a.png": (encoded(fog(128, 129), "PNG"), "near-uniform", "grey varies by 0.5 of 255"),
+    "b.jpg": (encoded(fog(0, 50)), "very dark", "mean brightness 25 of 255"),
+    "c.jpg": (encoded(fog(235, 255)), "very bright", "mean brightness 244 of 255"),
+    "d.jpg": (encoded(photo(1).filter(ImageFilter.GaussianBlur(4)), quality=95), "blurred",
+              "sharpness 0.06, here usually 0.24"),
+    "e.png": (encoded(photo(1, 31, 40), "PNG"), "tiny", "31 x 40 pixels"),
+    "f.jpg": (encoded(photo(1), "PNG"), "suffix", "is PNG"),
+    "g.jpg": (encoded(photo(1), exif=exif(6)), "EXIF-rotated", "orientation 6"),
+    "h.jpg": (encoded(photo(1).convert("L")), "grey", "stored as L"),
+    "i.png": (encoded(photo(1).convert("RGBA"), "PNG"), "transparent", "stored as RGBA"),
+    "j.png": (deep(), "16 bits", "stored as I;16"),
+    "k.jpg": (CMYK, "CMYK", "CMYK"),
+    "l.jpg": (without_adobe_marker(CMYK), "CMYK",
+              "CMYK without an Adobe marker: colours may be inverted"),
+    "m.gif": (frames("GIF"), "animated", "GIF with several"),
+    "n.webp": (frames("WEBP"), "animated", "WEBP with several"),
+    "o.png": (frames("PNG"), "animated", "PNG with several"),
+    "p.tif": (frames("TIFF"), "animated", "TIFF with several"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_picture_is_noted_by_what_is_odd_about_it(tmp_path, name):
+    content, problem, detail = ODD[name]
+    two_classes(tmp_path, 10)
+    put(tmp_path / "cat" / name, content)
+    found = problems(tmp_path)
+    assert found.pop(problem) == [(f"cat/{name}", detail)]
+    # What an oddity brings with it: 16 bits are grey here, and WEBP knows no other way.
+    assert set(found) <= {"grey"}
+
+
+def test_ordinary_photos_are_not_odd(tmp_path):
+    two_classes(tmp_path, 10)
+    for name in ("A.JPG", "b.JpEg", "c.jfif", "d.jpe"):
+        put(tmp_path / "cat" / name, encoded(photo(50)))
+    put(tmp_path / "cat" / "e.png", encoded(photo(51), "PNG"))
+    put(tmp_path / "cat" / "f.jpg", encoded(photo(52)) + b"garbage behind the end")
+    assert problems(tmp_path) == {}
+
+
+def test_a_jpeg_that_holds_several_pictures_as_phones_write_it_is_an_ordinary_one(tmp_path):
+    two_classes(tmp_path)
+    content = frames("MPO")
+    with Image.open(io.BytesIO(content)) as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+    put(tmp_path / "cat" / "phone.jpg", content)
+    assert problems(tmp_path) == {}
+
+
+def test_soft_pictures_are_not_blurred_where_all_are_soft(tmp_path):
+    for number in range(12):
+        soft = photo(number).filter(ImageFilter.GaussianBlur(4))
+        put(tmp_path / ("cat", "dog")[number % 2] / f"{number}.jpg", soft)
+    assert problems(tmp_path) == {}
+
+
+def test_a_picture_of_fifty_megapixels_is_huge_and_the_largest_comes_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("xception_cli.check.pictures._HUGE", 160 * 120)
+    two_classes(tmp_path)
+    put(tmp_path / "cat" / "large.jpg", photo(7, 200, 150))
+    put(tmp_path / "cat" / "larger.jpg", photo(8, 240, 180))
+    assert problems(tmp_path) == {
+        "huge": [("cat/larger.jpg", "240 x 180 pixels"), ("cat/large.jpg", "200 x 150 pixels")]
+    }
+
+
+def test_a_turned_picture_is_described_upright(tmp_path):
+    path = put(tmp_path / "x.jpg", encoded(photo(1), exif=exif(6)))
+    original = look_at(path)[0].original
+    assert (original.width, original.height, original.orientation) == (120, 160, 6)
+
+
+def test_a_broken_exif_block_is_no_orientation(tmp_path):
+    path = put(tmp_path / "x.jpg", encoded(photo(1), exif=b"Exif\0\0garbage garbage"))
+    look = look_at(path)[0]
+    assert look.problem is None
+    assert look.original.orientation == 1
+
+
+def test_every_format_that_is_read_has_its_suffixes():
+    assert set(SUFFIXES_OF_FORMATS) == set(FORMATS)
+    assert set.union(*SUFFIXES_OF_FORMATS.values()) == SUFFIXES
+
+
+# --- what training needs of it -------------------------------------------------------------------
+
+
+def test_a_look_agrees_with_the_inspection_that_training_makes(tmp_path):
+    two_classes(tmp_path)
+    put(tmp_path / "cat" / "cut.jpg", encoded(photo(1))[:900])
+    put(tmp_path / "cat" / "empty.jpg", b"")
+    found = looks_of(tmp_path)
+    assert {path: look.inspection for path, look in found.items()} == {
+        path: inspect(tmp_path / path) for path in found
+    }
+    assert found["cat/0.jpg"].inspection == Inspection(
+        content_digest((tmp_path / "cat" / "0.jpg").read_bytes())
+    )
+
+
+# --- kept between runs ---------------------------------------------------------------------------
+
+
+def test_a_second_scan_finds_the_same_without_a_look(tmp_path, looked):
+    two_classes(tmp_path)
+    put(tmp_path / "cat" / "cut.jpg", encoded(photo(1))[:900])
+    first = looks_of(tmp_path)
+    assert len(looked) == 7
+    looked.clear()
+    assert looks_of(tmp_path) == first
+    assert looked == []
+
+
+def test_what_changed_or_came_is_looked_at_again_and_what_went_is_forgotten(tmp_path, looked):
+    two_classes(tmp_path)
+    looks_of(tmp_path)
+    looked.clear()
+    put(tmp_path / "cat" / "0.jpg", photo(100))
+    put(tmp_path / "cat" / "new.jpg", photo(101))
+    os.utime(tmp_path / "dog" / "1.jpg", (1, 1))
+    (tmp_path / "dog" / "2.jpg").unlink()
+    found = looks_of(tmp_path)
+    assert sorted(looked) == ["0.jpg", "1.jpg", "new.jpg"]
+    assert found["cat/0.jpg"].digest == inspect(tmp_path / "cat" / "0.jpg").digest
+    with open_store(tmp_path, VERSION) as opened:
+        assert sorted(opened.rows()) == sorted(found)
+
+
+def test_a_file_that_changes_during_the_scan_is_looked_at_again(tmp_path, monkeypatch):
+    two_classes(tmp_path)
+    real = scan.look_at
+
+    def changing(path: Path) -> object:
+        found = real(path)
+        if path.parent.name == "cat":
+            put(path, photo(500 + int(path.stem)))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "look_at", changing)
+        looks_of(tmp_path)
+    assert {path: look.digest for path, look in looks_of(tmp_path).items()} == {
+        path: inspect(tmp_path / path).digest for path in looks_of(tmp_path)
+    }
+
+
+def test_the_same_size_and_time_is_the_same_file(tmp_path, looked):
+    """What the cache cannot see: documented by a test, so that nobody is surprised."""
+    path = put(two_classes(tmp_path) / "cat" / "x.bmp", photo(1))
+    before = looks_of(tmp_path)["cat/x.bmp"]
+    stamp = path.stat().st_mtime_ns
+    path.write_bytes(encoded(photo(2), "BMP"))
+    os.utime(path, ns=(stamp, stamp))
+    assert looks_of(tmp_path)["cat/x.bmp"] == before
+    os.utime(path, ns=(stamp, stamp + 1))
+    assert looks_of(tmp_path)["cat/x.bmp"] != before
+
+
+def test_another_version_looks_again(tmp_path, looked):
+    folder = read_folder(two_classes(tmp_path))
+    for version, count in (("1", 6), ("1", 0), ("2", 6)):
+        looked.clear()
+        with open_store(tmp_path, version) as opened:
+            scan_folder(folder, opened)
+        assert len(looked) == count
+
+
+def test_two_folders_do_not_share_what_is_known_but_two_names_of_one_do(tmp_path, looked):
+    two_classes(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "link").symlink_to("a")
+    looks_of(tmp_path / "a")
+    looked.clear()
+    looks_of(tmp_path / "link")
+    assert looked == []
+    looks_of(tmp_path / "b")
+    assert len(looked) == 6
+
+
+def test_a_scan_that_is_interrupted_goes_on_where_it_was(tmp_path, monkeypatch, looked):
+    two_classes(tmp_path, 20)
+    real = scan.look_at
+
+    def stopping(path: Path) -> object:
+        if path.name == "5.jpg":
+            raise KeyboardInterrupt
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "look_at", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            looks_of(tmp_path)
+    looked.clear()
+    assert len(looks_of(tmp_path)) == 40
+    assert len(looked) == 25  # by name, 15 stand before cat/5.jpg
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path, looked, capsys):
+    two_classes(tmp_path)
+    first = looks_of(tmp_path)
+    store_path(tmp_path).write_bytes(b"no database at all, " * 1000)
+    looked.clear()
+    assert looks_of(tmp_path) == first
+    assert len(looked) == 6
+    looked.clear()
+    assert looks_of(tmp_path) == first
+    assert looked == []
+    assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_row_is_looked_up_again(tmp_path, looked):
+    first = looks_of(two_classes(tmp_path))
+    database = sqlite3.connect(store_path(tmp_path))
+    database.execute("UPDATE looks SET look = '[\"a\", null, [1]]' WHERE path = ?", (b"cat/0.jpg",))
+    database.execute("UPDATE looks SET look = 'no json' WHERE path = ?", (b"cat/1.jpg",))
+    database.commit()
+    database.close()
+    looked.clear()
+    assert looks_of(tmp_path) == first
+    assert sorted(looked) == ["0.jpg", "1.jpg"]
+
+
+def test_without_a_place_for_the_cache_the_scan_works_and_says_so(tmp_path, monkeypatch, capsys):
+    two_classes(tmp_path / "data")
+    first = looks_of(tmp_path / "data")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XCEPTION_CACHE", str(tmp_path / "file"))
+    assert looks_of(tmp_path / "data") == first
+    monkeypatch.delenv("XCEPTION_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    assert looks_of(tmp_path / "data") == first
+    assert capsys.readouterr().err == (
+        f"note      the next scan will not be quicker: [Errno 20] Not a directory: "
+        f"'{tmp_path}/file/scans'\n"
+        "note      the next scan will not be quicker: HOME is not set\n"
+    )
+
+
+def test_a_cache_that_another_scan_is_writing_does_not_stop_this_one(tmp_path, monkeypatch, capsys):
+    two_classes(tmp_path)
+    first = looks_of(tmp_path)
+    connect = sqlite3.connect
+    monkeypatch.setattr(store.sqlite3, "connect", lambda path, timeout: connect(path, timeout=0))
+    other = connect(store_path(tmp_path))
+    other.execute("BEGIN EXCLUSIVE")
+    assert looks_of(tmp_path) == first
+    other.close()
+    assert capsys.readouterr().err == (
+        "note      the next scan will not be quicker: database is locked\n"
+    )
+
+
+def test_a_full_disk_is_a_machine_error(tmp_path):
+    two_classes(tmp_path)
+    with (
+        pytest.raises(MachineError, match="cannot write the cache of the data check: full"),
+        open_store(tmp_path, VERSION),
+    ):
+        raise sqlite3.OperationalError("full")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"XCEPTION_CACHE": "/a/b"}, {"XDG_CACHE_HOME": "/a"}, {"XDG_CACHE_HOME": "a"}, {}],
+    ids=str,
+)
+def test_the_cache_lies_where_that_of_the_weights_does(tmp_path, monkeypatch, variables):
+    for name in ("XCEPTION_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert store_path(tmp_path).parent == cache_path() / "scans"
+
+
+def test_a_read_only_folder_is_scanned_and_nothing_in_it_is_touched(cache):
+    cache.parent.chmod(0o755)
+    cache.chmod(0o777)
+    with open_folder() as root:
+        two_classes(root)
+        for folder in (root / "cat", root / "dog", root):
+            folder.chmod(0o555)
+        before = snapshot(root)
+        with as_ordinary_user():
+            assert len(looks_of(root)) == 6
+        assert snapshot(root) == before
+
+
+def test_names_that_are_not_utf_8_are_kept_and_found_again(tmp_path, looked):
+    name = os.fsdecode(b"caf\xe9\n,\"'.jpg")
+    put(two_classes(tmp_path) / "cat" / name, photo(9))
+    first = looks_of(tmp_path)
+    assert first[f"cat/{name}"].problem is None
+    looked.clear()
+    assert looks_of(tmp_path) == first
+    assert looked == []
+
+
+def test_a_name_in_two_unicode_forms_is_two_files(tmp_path):
+    names = [unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
+    for number, name in enumerate(names):
+        put(two_classes(tmp_path) / "cat" / name, photo(60 + number))
+    if len(list((tmp_path / "cat").glob("*é.jpg")) + list((tmp_path / "cat").glob(names[1]))) < 2:
+        pytest.skip("this file system takes the two names for one")
+    found = looks_of(tmp_path)
+    assert found[f"cat/{names[0]}"].digest != found[f"cat/{names[1]}"].digest
+
+
+# --- scale ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    """Sixty files, some of them no pictures."""
+    return [
+        put(tmp_path / f"{number}.png", photo(number, 40, 30) if number % 7 else b"no picture")
+        for number in range(60)
+    ]
+
+
+def test_several_processes_find_in_order_what_one_finds(files, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    found, helpers = [], set()
+    for seen in look_at_all(files, alone=0):
+        found.append(seen)
+        helpers |= {process.pid for process in multiprocessing.active_children()}
+    assert len(helpers) == 3
+    assert found == [look_at(path) for path in files]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_few_files_are_looked_at_without_other_processes(files):
+    for _ in look_at_all(files, alone=60):
+        assert multiprocessing.active_children() == []
+
+
+def test_only_a_few_files_are_ahead_of_the_one_that_is_waited_for(files, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    many = iter(files * 20)
+    found = look_at_all(many, alone=0)
+    assert [look.problem is None for look, _ in islice(found, 20)] == [i % 7 > 0 for i in range(20)]
+    assert len(list(many)) > 1000
+    found.close()
+
+
+def test_a_process_that_is_killed_is_a_machine_error_and_what_was_seen_is_kept(
+    tmp_path, monkeypatch, files
+):
+    for number, path in enumerate(files):
+        put(tmp_path / "photos" / ("cat", "dog")[number % 2] / path.name, path.read_bytes())
+
+    def look_and_kill(paths: Iterator[Path]) -> Iterator[object]:
+        for number, seen in enumerate(look_at_all(paths, alone=0)):
+            yield seen
+            if number == 20:
+                os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "cpu_count", lambda: 1)
+        patch.setattr(scan, "look_at_all", look_and_kill)
+        with pytest.raises(MachineError, match=r"^a process that looks at images was killed"):
+            looks_of(tmp_path / "photos")
+    with open_store(tmp_path / "photos", VERSION) as opened:
+        assert len(opened.rows()) >= 20
+
+
+def test_a_thousand_files_that_were_seen_take_no_time(tmp_path, monkeypatch):
+    content = encoded(photo(1, 32, 32))
+    (tmp_path / "cat").mkdir()
+    for number in range(1000):
+        (tmp_path / "cat" / f"{number}.jpg").write_bytes(content)
+    folder: DataFolder = read_folder(tmp_path)
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        with open_store(tmp_path, VERSION) as opened:
+            scan_folder(folder, opened)
+        seconds.append(time.perf_counter() - started)
+    assert seconds[1] < seconds[0] / 3  # a ratio within one run

@@ -1,0 +1,319 @@
+"""The shape of a set, and properties that give the class away."""
+
+import os
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from folders import make
+from images import encoded, photo, put
+from PIL import Image
+from units import alone
+
+from xception_cli.check import shape as shortcuts
+from xception_cli.check.report import Problem
+from xception_cli.check.scan import VERSION, Look, scan_folder
+from xception_cli.check.shape import check_shape, find_shortcuts
+from xception_cli.check.store import open_store
+from xception_cli.data.folder import DataFolder, check_trainable, read_folder
+from xception_cli.data.folds import unit_folds
+from xception_cli.data.images import Original
+from xception_cli.data.photo import Photo
+from xception_cli.errors import DataError
+
+
+def fabricated(folder: DataFolder) -> tuple[Look, ...]:
+    """Looks at files that need not be there: each another picture."""
+    original = Original("JPEG", "RGB", 8, 8, 1, False, False, False, False)
+    return tuple(Look(str(number), None, 1, original) for number in range(len(folder.images)))
+
+
+def shape_of(root: Path) -> list[tuple[str, str, str]]:
+    folder = read_folder(root)
+    return [(p.name, p.severity, p.summary) for p in check_shape(folder, fabricated(folder))]
+
+
+def many(counts: dict[str, int]) -> list[str]:
+    return [f"{name}/{number}.jpg" for name, n in counts.items() for number in range(n)]
+
+
+# --- the shape -----------------------------------------------------------------------------------
+
+
+def test_an_even_set_of_enough_images_is_clean(tmp_path):
+    assert shape_of(make(tmp_path, *many({"cat": 10, "dog": 30}))) == []
+    splits = many({f"{split}/{c}": 10 for split in ("train", "val", "test") for c in ("a", "b")})
+    assert shape_of(make(tmp_path / "splits", *splits)) == []
+
+
+STOPPING = {
+    "one class": ["cat/1.jpg"],
+    "an empty class": ["cat/1.jpg", "dog/1.jpg", "cow/"],
+    "a class only in val": ["train/cat/1.jpg", "train/dog/1.jpg", "val/cow/1.jpg"],
+    "no train": ["val/cat/1.jpg", "val/dog/1.jpg", "test/cat/1.jpg"],
+    "two forms of one name": [
+        f"{unicodedata.normalize('NFC', 'é')}/1.jpg", f"{unicodedata.normalize('NFD', 'é')}/1.jpg",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names", STOPPING.values(), ids=STOPPING)
+def test_what_training_refuses_stops_in_its_own_words(tmp_path, names):
+    make(tmp_path, *names)
+    if len({path.name for path in tmp_path.iterdir()}) < len({n.split("/")[0] for n in names}):
+        pytest.skip("this file system takes the two names for one")
+    with pytest.raises(DataError) as refusal:
+        check_trainable(read_folder(tmp_path))
+    stops = [summary for _, severity, summary in shape_of(tmp_path) if severity == "stops"]
+    assert stops == [refusal.value.message]
+
+
+def test_classes_whose_pictures_are_all_broken_or_all_the_same_stop(tmp_path):
+    folder = read_folder(make(tmp_path, *many({"cat": 10, "dog": 10})))
+    looks = fabricated(folder)
+    broken = [Look("x", "truncated")] * 10
+    (problem,) = check_shape(folder, (*looks[:10], *broken))
+    assert problem == Problem("folder", "stops", "no image that can be used for training of dog")
+    (problem,) = check_shape(folder, (*looks[:1] * 10, *looks[10:11] * 10))
+    assert problem == Problem(
+        "folder", "stops", "no image is left to choose the model with: each class has only one"
+    )
+    assert check_shape(folder, (*looks[:1] * 10, *looks[10:])) == []
+
+
+def test_a_class_of_one_image_cannot_be_measured(tmp_path):
+    make(tmp_path, *many({"cat": 12, "cow": 1, "dog": 9}))
+    assert shape_of(tmp_path) == [
+        ("few images", "warning", "fewer than 10 images of cow (1), dog (9): too few to trust; "
+         "none is left to measure cow"),
+        ("uneven classes", "warning", "cat has 12 times the images of cow: look at the recall of "
+         "each class, not at accuracy"),
+    ]  # fmt: skip
+
+
+def test_uneven_classes_are_a_note_before_they_are_a_warning(tmp_path):
+    make(tmp_path, *many({"cat": 10, "dog": 30}))
+    assert shape_of(tmp_path) == []
+    make(tmp_path, "dog/one_more.jpg")
+    assert [(name, severity) for name, severity, _ in shape_of(tmp_path)] == [
+        ("uneven classes", "note")
+    ]
+    make(tmp_path, *many({"dog": 101}))
+    assert [(name, severity) for name, severity, _ in shape_of(tmp_path)] == [
+        ("uneven classes", "warning")
+    ]
+
+
+def test_names_that_hardly_differ_are_a_warning(tmp_path):
+    counts = dict.fromkeys(("Cat", "cat", "dog", "Straße", "STRASSE"), 10)
+    make(tmp_path, *many(counts))
+    if len(list(tmp_path.iterdir())) < len(counts):
+        pytest.skip("this file system takes two of the names for one")
+    end = "their names hardly differ; on macOS and Windows they may be one folder"
+    assert shape_of(tmp_path) == [
+        ("alike", "warning", f"Cat, cat are 2 classes, but {end}"),
+        ("alike", "warning", f"STRASSE, Straße are 2 classes, but {end}"),
+    ]
+
+
+def test_a_class_that_val_lacks_and_a_val_larger_than_train_are_warnings(tmp_path):
+    make(tmp_path, *many({"train/cat": 10, "train/dog": 10, "val/cat": 21, "test/dog": 1}))
+    assert shape_of(tmp_path) == [
+        ("missing in split", "warning", "no images in val for dog: nothing is measured there"),
+        ("missing in split", "warning", "no images in test for cat: nothing is measured there"),
+        ("large val", "warning", "val (21 images) is larger than train (20): are the two swapped?"),
+    ]
+
+
+def test_few_images_are_counted_in_train_where_there_is_one(tmp_path):
+    make(tmp_path, *many({"train/cat": 10, "train/dog": 4, "val/cat": 4, "val/dog": 10}))
+    assert shape_of(tmp_path) == [
+        ("few images", "warning", "fewer than 10 images in train of dog (4): too few to trust"),
+    ]
+
+
+def test_ignored_files_are_noted_by_suffix_with_what_to_do_about_heic(tmp_path):
+    make(tmp_path, *many({"cat": 10, "dog": 10}), "cat/a.heic", "cat/b.HEIC", "dog/c.txt", "d")
+    assert shape_of(tmp_path) == [
+        ("ignored", "note", "4 files ignored: 2 .heic, 1 no suffix, 1 .txt; .heic needs converting "
+         "to .jpg"),
+    ]  # fmt: skip
+
+
+def test_hostile_class_names_are_shown_safely(tmp_path):
+    names = ["\x1b[2J", "a\nb", os.fsdecode(b"caf\xe9")]
+    make(tmp_path, *many(dict.fromkeys(names, 1)), *many({"dog": 12}))
+    (summary,) = [text for name, _, text in shape_of(tmp_path) if name == "few images"]
+    assert summary.startswith(r"fewer than 10 images of \x1b[2J (1), a\x0ab (1), caf\xe9 (1): too")
+
+
+# --- shortcuts -----------------------------------------------------------------------------------
+
+Writer = Callable[[int, int], tuple[str, bytes]]  # (class, number) -> name, content
+
+
+def sentences(
+    root: Path,
+    write: Writer,
+    classes: int = 2,
+    count: int = 20,
+    unit: Callable[[Photo], str] = lambda image: image.path,
+) -> list[str]:
+    for label in range(classes):
+        for number in range(count):
+            name, content = write(label, number)
+            put(root / f"class{label}" / name, content)
+    folder = read_folder(root)
+    with open_store(root, VERSION) as store:
+        units = [unit(image) for image in folder.images]
+        problems = find_shortcuts(folder, scan_folder(folder, store), units)
+    assert {(p.name, p.severity, p.findings) for p in problems} <= {("shortcut", "warning", ())}
+    return [problem.summary for problem in problems]
+
+
+def plain(label: int, number: int) -> tuple[str, bytes]:
+    return f"{number}.jpg", encoded(photo(100 * label + number, 64, 48))
+
+
+def by_format(label: int, number: int) -> tuple[str, bytes]:
+    picture = photo(100 * label + number, 64, 48)
+    return f"{number}.jpg", encoded(picture, "PNG" if label else "JPEG")  # the name says nothing
+
+
+def mostly_by_format(label: int, number: int) -> tuple[str, bytes]:
+    return by_format(label if number else 1 - label, 100 * label + number)
+
+
+def by_size(label: int, number: int) -> tuple[str, bytes]:
+    side = 60 + 30 * label + number % 3
+    return f"{number}.jpg", encoded(photo(100 * label + number, side, side))
+
+
+def by_shape(label: int, number: int) -> tuple[str, bytes]:
+    width = 90 + 7 * (number % 5)
+    return f"{number}.jpg", encoded(
+        photo(100 * label + number, width, round(width * (0.7, 1.4)[label]))
+    )
+
+
+def by_brightness(label: int, number: int) -> tuple[str, bytes]:
+    pixels = np.asarray(photo(100 * label + number, 64, 48)) * (1, 0.5)[label]
+    return f"{number}.jpg", encoded(Image.fromarray(pixels.astype(np.uint8)))
+
+
+def by_mode(label: int, number: int) -> tuple[str, bytes]:
+    picture = photo(100 * label + number, 64, 48)
+    return f"{number}.jpg", encoded(picture.convert("L") if label else picture)
+
+
+def by_folder(label: int, number: int) -> tuple[str, bytes]:
+    return f"camera{label}/{number}.jpg", plain(label, number)[1]
+
+
+def test_nothing_gives_the_class_of_ordinary_photos_away(tmp_path):
+    assert sentences(tmp_path, plain) == []
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (by_format, ["file format alone predicts the class at 100 % (chance: 50 %)"]),
+        (mostly_by_format, ["file format alone predicts the class at 95 % (chance: 50 %)"]),
+        (by_mode, ["colour mode alone predicts the class at 100 % (chance: 50 %)"]),
+        (by_size, ["picture size alone predicts the class at 100 % (chance: 50 %)"]),
+        (by_brightness, ["brightness alone predicts the class at 100 % (chance: 50 %)"]),
+        (by_folder, ["sub-folder alone predicts the class at 100 % (chance: 50 %)"]),
+    ],
+    ids=["format", "mostly the format", "mode", "size", "brightness", "sub-folder"],
+)
+def test_a_property_that_gives_the_class_away_is_named(tmp_path, write, expected):
+    assert sentences(tmp_path, write) == expected
+
+
+def test_the_aspect_ratio_gives_the_class_away_whatever_the_size(tmp_path):
+    assert "aspect ratio alone predicts the class at 100 % (chance: 50 %)" in sentences(
+        tmp_path, by_shape
+    )
+
+
+def test_one_class_of_several_that_a_property_tells_is_named(tmp_path):
+    def write(label: int, number: int) -> tuple[str, bytes]:
+        return by_format(int(label == 3), 100 * label + number)
+
+    assert sentences(tmp_path, write, classes=6) == [
+        "file format alone tells class3 from the other classes"
+    ]
+
+
+def test_sub_folders_that_are_kinds_of_their_class_are_no_shortcut(tmp_path):
+    def write(label: int, number: int) -> tuple[str, bytes]:
+        return f"kind{2 * label + number % 2}/{number}.jpg", plain(label, number)[1]
+
+    assert sentences(tmp_path, write) == []
+
+
+def test_sub_folders_that_classes_share_unevenly_are_a_shortcut(tmp_path):
+    def write(label: int, number: int) -> tuple[str, bytes]:
+        day = f"day{label if number % 10 else 1 - label}"
+        if number % 10 == 1:  # of its own: folders of equal names only would look like splits
+            day = f"own{2 * label + number % 20 // 10}"
+        return f"{day}/{number}.jpg", plain(label, number)[1]
+
+    (sentence,) = sentences(tmp_path, write, count=40)
+    assert sentence.startswith("sub-folder alone predicts the class at ")
+
+
+def test_sub_folders_are_looked_for_below_the_class_of_a_split(tmp_path):
+    image = Photo("train/cat/day1/x/1.jpg", 0, "train")
+    assert shortcuts._sub_folder(image) == "day1/x"
+    assert shortcuts._sub_folder(Photo("cat/1.jpg", 0)) == ""
+
+
+def test_a_property_of_groups_that_does_not_tell_the_class_of_other_groups_is_no_shortcut(tmp_path):
+    def write(label: int, number: int) -> tuple[str, bytes]:
+        side = 60 + 3 * (2 * (number % 8) + label)  # of one group; the next size is the other class
+        picture = photo(100 * label + number, side, side)
+        return f"group{number % 8}-{number}.jpg", encoded(picture)
+
+    def group(image: Photo) -> str:
+        return image.path.partition("-")[0]
+
+    assert sentences(tmp_path, write, count=40, unit=group) == []
+    # the control: where each image is a unit, the sizes of the groups are learnt by heart
+    assert sentences(tmp_path, write, count=40) == [
+        "picture size alone predicts the class at 100 % (chance: 50 %)"
+    ]
+
+
+def test_a_few_images_prove_nothing(tmp_path):
+    assert sentences(tmp_path, by_format, count=9) == []
+
+
+def test_chance_in_small_sets_is_no_shortcut():
+    """Of 200 sets with random properties hardly one is warned about."""
+    rng = np.random.default_rng(0)
+    folder = DataFolder(Path(), ("a", "b"), ())
+    labels = np.repeat([0, 1], 12)
+    folds = unit_folds(alone(labels), folds=5, seed=0, labels=labels)
+    warned = 0
+    for _ in range(200):
+        values = [(float(value),) for value in rng.normal(size=24)]
+        predicted = shortcuts._predict(values, labels, folds)
+        warned += bool(shortcuts._verdict("x", folder, labels, predicted))
+    assert warned <= 2
+
+
+def test_of_a_large_set_a_part_is_asked_about(tmp_path, monkeypatch):
+    monkeypatch.setattr(shortcuts, "_MOST", 10)
+    asked = []
+    real = shortcuts._predict
+
+    def counting(values, labels, folds):
+        asked.append(len(labels))
+        return real(values, labels, folds)
+
+    monkeypatch.setattr(shortcuts, "_predict", counting)
+    assert len(sentences(tmp_path, by_format, count=50)) == 1
+    assert max(asked) == 50  # of 100: 20 or more of each class

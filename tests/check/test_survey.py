@@ -1,0 +1,155 @@
+"""What is known of a data folder before training, and what a person decided about it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import quick_settings, train_run
+
+from xception_cli.check.survey import survey_data
+from xception_cli.config import TrainConfig
+from xception_cli.data.split import make_split, read_split
+from xception_cli.errors import DataError, UsageError
+
+
+def spoil(root: Path, count: int) -> list[str]:
+    """Put some bad files beside drawn pictures; return them in order."""
+    names = [f"bad{i:02}.jpg" for i in range(count)]
+    for i, name in enumerate(names):
+        (root / "red" / name).write_bytes(b"" if i % 2 else b"<html>")
+    return names
+
+
+REASONS = ["not an image (looks like HTML)", "empty file"]
+
+
+@pytest.mark.parametrize("count", [1, 20, 21, 25])
+def test_strictly_every_bad_image_is_listed_at_once_and_a_long_list_is_cut(photos, count):
+    lines = [f"red/{n}: {REASONS[i % 2]}" for i, n in enumerate(spoil(photos, count))]
+    if count > 20:
+        lines[20:] = [f"and {count - 20} more"]
+    with pytest.raises(DataError) as caught:
+        survey_data(TrainConfig(data=str(photos)))
+    assert caught.value.message.splitlines() == [
+        f"{count} of {24 + count} images in {photos} cannot be used:",
+        *(f"  {line}" for line in lines),
+    ]
+    assert "--skip-bad" in caught.value.hint
+
+
+def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):
+    names = spoil(photos, 4)
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")}
+    survey = survey_data(TrainConfig(data=str(photos), skip_bad=True))
+    inspections = [look.inspection for look in survey.looks]
+    made = make_split(survey.folder, inspections, seed=0, val_fraction=0.3, test_fraction=0)
+    assert [(i.path, i.reason) for i in made.of("out")] == [
+        (f"red/{name}", REASONS[i % 2]) for i, name in enumerate(names)
+    ]
+    assert len(made.of("train")) + len(made.of("val")) == 24
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")} == before
+
+
+def test_a_good_folder_passes_strictly(photos):
+    survey = survey_data(TrainConfig(data=str(photos)))
+    assert [look.problem for look in survey.looks] == [None] * 24
+
+
+# --- fixes ---------------------------------------------------------------------------------------
+
+HEADER = "path,problem,detail,action,label\n"
+
+
+def survey_with(photos: Path, fixes: str, **changes: object):
+    Path("issues.csv").write_text(fixes, encoding="utf-8")
+    return survey_data(TrainConfig(data=str(photos), fixes="issues.csv", **changes))
+
+
+def test_rows_without_an_action_ask_for_nothing(photos):
+    survey = survey_with(photos, HEADER + "red/0.jpg,blurred,soft,,\n")
+    assert survey.fixes == {}
+
+
+def test_what_is_excluded_may_be_broken_and_the_rest_is_still_refused(photos):
+    spoil(photos, 2)
+    with pytest.raises(DataError, match=r"^1 of 26 images"):
+        survey_with(photos, HEADER + "red/bad00.jpg,broken,empty,exclude,\n")
+    rows = "red/bad00.jpg,broken,empty,exclude,\nred/bad01.jpg,broken,empty,exclude,\n"
+    survey = survey_with(photos, HEADER + rows)
+    assert set(survey.fixes) == {"red/bad00.jpg", "red/bad01.jpg"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffpath,action,label\r\nred/0.jpg,Relabel,blue\r\n",
+        "path;problem;action;label;mine\nred/0.jpg;x;relabel;blue;checked\n",
+        "label\taction\tpath\nblue\trelabel\tred/0.jpg\n\n",
+    ],
+    ids=["byte order mark", "semicolons and a column", "tabs in another order"],
+)
+def test_a_file_that_a_spreadsheet_saved_in_its_own_way_is_read(photos, text):
+    (fix,) = survey_with(photos, text).fixes.items()
+    assert (fix[0], fix[1].action, fix[1].label) == ("red/0.jpg", "relabel", "blue")
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ("red/9.jpg,,,exclude,\n", "line 2: there is no image red/9.jpg in the data folder"),
+        ("red/0.jpg,,,exclud,\n", "line 2: action is 'exclud', expected exclude or relabel; did "
+         "you mean exclude?"),
+        ("red/0.jpg,,,relabel,\n", "line 2: label is '', which is no class of the folder"),
+        ("red/0.jpg,,,relabel,gren\n", "line 2: label is 'gren', which is no class of the folder; "
+         "did you mean green?"),
+        ("red/0.jpg,,,exclude,\nred/0.jpg,,,relabel,blue\n",
+         "line 3: red/0.jpg has another action further up"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_with_the_line(photos, rows, expected):
+    with pytest.raises(UsageError) as caught:
+        survey_with(photos, HEADER + rows)
+    assert caught.value.message.splitlines()[1:] == [f"  {expected}"]
+    assert caught.value.hint == "empty the cell `action` of a row that is to be ignored"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", "it is empty"), ("a,b\n1,2\n", "has no column path or action, but: a, b")],
+)
+def test_a_file_that_is_no_table_of_issues_is_refused(photos, text, expected):
+    with pytest.raises(UsageError, match=expected):
+        survey_with(photos, text)
+
+
+def test_fixes_end_up_in_the_split_with_their_reason_and_no_file_is_touched(photos, random_weights):
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")}
+    rows = "red/0.jpg,blurred,soft,exclude,\nred/1.jpg,suspect label,,relabel,blue\n"
+    Path("issues.csv").write_text(HEADER + rows)
+    settings = quick_settings(photos, random_weights) | {"unfreeze": "head"}
+    train_run(settings | {"fixes": "issues.csv"})
+    split = read_split(Path("run/split.csv"), ["blue", "green", "red"])
+    images = {image.path: image for image in split.images}
+    assert (images["red/0.jpg"].split, images["red/0.jpg"].reason) == ("out", "excluded: blurred")
+    assert images["red/1.jpg"].label == 0
+    assert images["red/1.jpg"].reason.endswith("; relabelled from red")
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")} == before
+
+
+def test_every_broken_file_is_listed_before_torch_is_loaded(photos):
+    spoil(photos, 3)
+    script = (
+        "import sys\nfrom xception_cli.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nfinally:\n    print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "train", "--data", str(photos)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XCEPTION_CACHE": str(Path("cache").absolute())},
+    )
+    assert (done.returncode, done.stdout) == (3, "False\n")
+    assert "3 of 27 images" in done.stderr
+    assert not Path("runs").exists()

@@ -1,0 +1,373 @@
+"""What a data folder holds: layouts, foreign files, links, hostile names."""
+
+import os
+import subprocess
+import time
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from folders import as_ordinary_user, listing, make, open_folder, refusal, two_classes
+
+from xception_cli.data.folder import (
+    DataFolder,
+    check_trainable,
+    images_below,
+    read_folder,
+)
+from xception_cli.data.photo import Photo
+from xception_cli.errors import DataError
+
+PLAIN = [("cat/1.jpg", "cat", None), ("dog/1.jpg", "dog", None)]
+
+
+# --- layouts -----------------------------------------------------------------------------------
+
+
+def test_class_folders_are_classes_in_code_point_order(tmp_path):
+    make(tmp_path, "apple/2.jpg", "apple/10.png", "Cat/a.webp", "éclair/x.gif", "10/x.bmp")
+    found = read_folder(tmp_path)
+    assert found == DataFolder(
+        root=tmp_path,
+        classes=("10", "Cat", "apple", "éclair"),
+        images=(
+            Photo("10/x.bmp", 0),
+            Photo("Cat/a.webp", 1),
+            Photo("apple/10.png", 2),
+            Photo("apple/2.jpg", 2),
+            Photo("éclair/x.gif", 3),
+        ),
+    )
+    assert found.counts() == [1, 1, 2, 1]
+    assert found.describe_ignored() == ""
+    check_trainable(found, 4)
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train", "val"), ("train", "val")),
+        (("Train", "Valid", "Test"), ("train", "val", "test")),
+        (("TRAIN", "validation"), ("train", "val")),
+        (("test", "train"), ("train", "test")),
+        (("train",), ("train",)),
+    ],
+    ids=str,
+)
+def test_split_folders_are_found_in_any_case(tmp_path, folders, splits):
+    for folder in folders:
+        make(tmp_path, f"{folder}/dog/1.jpg", f"{folder}/cat/1.jpg")
+    found = read_folder(tmp_path)
+    assert (found.classes, found.given_splits) == (("cat", "dog"), splits)
+    name = {"train": folders[0], "val": folders[-1], "test": folders[-1]}
+    if len(folders) == 3:
+        name = dict(zip(splits, folders, strict=True))
+    elif folders == ("test", "train"):
+        name = {"train": "train", "test": "test"}
+    assert listing(found) == [
+        (f"{name[split]}/{label}/1.jpg", label, split)
+        for split in splits
+        for label in ("cat", "dog")
+    ]
+    assert [found.counts(split) for split in splits] == [[1, 1]] * len(splits)
+    check_trainable(found, 2)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    make(tmp_path, "train/1.jpg", "bus/1.jpg", "test/1.jpg")
+    found = read_folder(tmp_path)
+    assert (found.classes, found.given_splits) == (("bus", "test", "train"), ())
+    check_trainable(found)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("train", "val", "extra"), ("train", "Train"), ("train", "val", "validation")],
+    ids=str,
+)
+def test_splits_that_are_in_doubt_are_refused(tmp_path, names):
+    for name in names:
+        make(tmp_path, f"{name}/cat/1.jpg", f"{name}/dog/1.jpg")
+    message = refusal(tmp_path).message
+    if "extra" in names:
+        assert message == "train, val next to extra: are these splits or classes?"
+    elif "Train" in names:
+        assert message == "two folders for the train split: Train, train"
+    else:
+        assert message == "two folders for the val split: val, validation"
+
+
+def test_subfolders_of_a_class_belong_to_it(tmp_path):
+    two_classes(tmp_path, "cat/young/a.jpg", "cat/young/very/b.jpg", "cat/old/.hidden/c.jpg")
+    assert listing(read_folder(tmp_path)) == [
+        ("cat/1.jpg", "cat", None),
+        ("cat/young/a.jpg", "cat", None),
+        ("cat/young/very/b.jpg", "cat", None),
+        ("dog/1.jpg", "dog", None),
+    ]
+
+
+# --- what is left aside ------------------------------------------------------------------------
+
+
+def test_hidden_and_foreign_folders_and_files_are_ignored_and_counted(tmp_path):
+    two_classes(
+        tmp_path,
+        "README.md", "Thumbs.db", "loose.jpg", "LICENSE",
+        ".git/config", ".ipynb_checkpoints/x.jpg", "__MACOSX/cat/._1.jpg", "@eaDir/x.jpg",
+        "cat/._1.jpg", "cat/.DS_Store", "cat/desktop.ini", "cat/notes.txt", "cat/.hidden/2.jpg",
+        "dog/IMG.HEIC", "dog/a.heic", "dog/b.jpg.part",
+    )  # fmt: skip
+    found = read_folder(tmp_path)
+    assert listing(found) == PLAIN
+    assert found.ignored == {
+        ".md": 1, ".jpg": 1, "no suffix": 1, "hidden": 9, ".txt": 1, ".heic": 2, ".part": 1,
+    }  # fmt: skip
+    assert found.describe_ignored() == (
+        "16 files ignored: 9 hidden, 2 .heic, 1 no suffix, 1 .md, 1 .jpg"
+        "; .heic needs converting to .jpg"
+    )
+
+
+def test_what_is_ignored_inside_split_folders_is_counted_once(tmp_path):
+    for split in ("train", "val"):
+        two_classes(tmp_path / split, "x.txt", "cat/y.csv", ".hidden/z.jpg")
+    make(tmp_path, "x.txt")
+    assert read_folder(tmp_path).ignored == {".txt": 3, ".csv": 2, "hidden": 2}
+
+
+def test_one_ignored_file_is_one_file(tmp_path):
+    found = read_folder(two_classes(tmp_path, "cat/a\x1b.tx\x1bt"))
+    assert found.describe_ignored() == r"1 file ignored: 1 .tx\x1bt"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["A.JPG", "b.JpEg", "c.jpe", "d.jfif", "e.gif", "f.avif", "g.tif", "h.TIFF", "i.pgm", "j.webp"],
+)
+def test_a_suffix_counts_in_any_case_and_those_that_others_forget(tmp_path, name):
+    found = read_folder(two_classes(tmp_path, f"cat/{name}"))
+    assert f"cat/{name}" in {image.path for image in found.images}
+    assert found.ignored == {}
+
+
+def test_a_folder_named_like_an_image_is_a_folder(tmp_path):
+    found = read_folder(two_classes(tmp_path, "cat/x.jpg/inside.jpg", "cat/empty.jpg/"))
+    assert listing(found) == [PLAIN[0], ("cat/x.jpg/inside.jpg", "cat", None), PLAIN[1]]
+
+
+# --- links -------------------------------------------------------------------------------------
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    two_classes(tmp_path)
+    (tmp_path / "dog" / "up").symlink_to("..")
+    (tmp_path / "dog" / "self").symlink_to(".")
+    (tmp_path / "dog" / "sister").symlink_to("../cat")
+    assert listing(read_folder(tmp_path)) == PLAIN
+    assert read_folder(tmp_path).ignored == {}
+
+
+def test_a_link_back_into_a_split_folder_brings_no_image_of_it(tmp_path):
+    two_classes(tmp_path / "train", "stray.jpg")
+    two_classes(tmp_path / "val")
+    (tmp_path / "train" / "dog" / "up").symlink_to("..")
+    (tmp_path / "train" / "dog" / "other").symlink_to("../../val")
+    assert [path for path, _, _ in listing(read_folder(tmp_path))] == [
+        "train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg", "val/dog/1.jpg",
+    ]  # fmt: skip
+
+
+def test_a_link_to_itself_is_ignored_and_one_named_as_an_image_is_left_to_the_check(tmp_path):
+    two_classes(tmp_path)
+    (tmp_path / "dog" / "loop").symlink_to("loop")
+    (tmp_path / "dog" / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "loop").symlink_to("loop")
+    found = read_folder(tmp_path)
+    assert listing(found) == [*PLAIN, ("dog/loop.jpg", "dog", None)]
+    assert found.ignored == {"no suffix": 2}
+
+
+def test_links_to_images_and_folders_outside_are_followed(tmp_path):
+    make(tmp_path, "outside/far.jpg", "elsewhere/1.jpg")
+    data = make(tmp_path / "data", "cat/1.jpg")
+    (data / "cat" / "near.jpg").symlink_to(tmp_path / "outside" / "far.jpg")
+    (data / "cat" / "more").symlink_to(tmp_path / "outside")
+    (data / "dog").symlink_to(tmp_path / "elsewhere")
+    assert [path for path, _, _ in listing(read_folder(data))] == [
+        "cat/1.jpg", "cat/more/far.jpg", "cat/near.jpg", "dog/1.jpg",
+    ]  # fmt: skip
+    assert images_below(data / "cat") == [
+        data / "cat" / name for name in ("1.jpg", "more/far.jpg", "near.jpg")
+    ]
+
+
+# --- names -------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_not_utf_8_is_kept_as_it_is(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    make(tmp_path, f"{name}/{name}.jpg", "dog/1.jpg")
+    found = read_folder(tmp_path)
+    assert found.classes == (name, "dog")
+    assert (found.root / found.images[0].path).is_file()
+    check_trainable(found)
+
+
+@pytest.mark.parametrize("name", ["a\nb.jpg", 'a,"b".jpg', "=1+1.jpg", "[/].jpg", "\u202egpj.jpg"])
+def test_a_hostile_name_is_kept_as_it_is(tmp_path, name):
+    found = read_folder(two_classes(tmp_path, f"cat/{name}"))
+    assert f"cat/{name}" in {image.path for image in found.images}
+
+
+def test_two_unicode_forms_of_one_class_name_are_refused(tmp_path):
+    composed = unicodedata.normalize("NFC", "café")
+    make(tmp_path, f"{composed}/1.jpg", f"{unicodedata.normalize('NFD', composed)}/1.jpg")
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this file system takes the two names for one")
+    error = refusal(tmp_path)
+    assert isinstance(error, DataError)
+    assert error.message.startswith(f"2 class folders look the same ({composed}): ")
+
+
+def test_one_class_name_in_a_decomposed_form_is_accepted(tmp_path):
+    make(tmp_path, f"{unicodedata.normalize('NFD', 'é')}/1.jpg", "e/1.jpg")
+    check_trainable(read_folder(tmp_path), 2)
+
+
+# --- refused -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "found no class folders in {root}"),
+        (("a.jpg", "b.png", "c.txt"), "found 2 images but no class folders in {root}"),
+        ((".hidden/1.jpg",), "found no class folders in {root}"),
+        (("cat/1.jpg", ".git/1.jpg"), "found only one class in {root}: cat; need at least 2"),
+        (("cat/1.jpg", "dog/", "cow/x.txt"), "no images for: cow, dog"),
+        (("train/cat/1.jpg", "train/dog/1.jpg", "val/cow/1.jpg", "val/cat/1.jpg"),
+         "no images in train for: cow"),
+        (("train/cat/1.jpg", "train/dog/", "val/dog/1.jpg"), "no images in train for: dog"),
+    ],
+    ids=["nothing", "flat", "only hidden", "one class", "empty classes", "class only in val",
+         "class empty in train"],
+)  # fmt: skip
+def test_a_folder_that_nothing_can_be_trained_on_is_refused(tmp_path, names, message):
+    error = refusal(make(tmp_path, *names))
+    assert error.exit_code == 3
+    assert error.message == message.format(root=tmp_path)
+    if "class" in message:
+        assert "  food/apple/1.jpg\n  food/pear/1.jpg\n" in error.hint  # the layout
+
+
+@pytest.mark.parametrize(
+    ("expected", "difference"), [(12, "10 missing"), (3, "1 missing"), (1, "1 too many")], ids=str
+)
+def test_another_number_of_classes_than_expected_is_refused_with_the_names(
+    tmp_path, expected, difference
+):
+    error = refusal(make(tmp_path, "cat/1.jpg", "d\x1bog/1.jpg"), expected)
+    assert error.exit_code == 2
+    assert error.message == (
+        f"expected {expected} classes, found 2 ({difference}) in {tmp_path}: cat, d\\x1bog"
+    )
+    assert error.hint == "--classes 2, or leave it out"
+
+
+def test_a_missing_folder_is_a_usage_error(tmp_path):
+    (tmp_path / "file").touch()
+    for name, what in (("gone", "does not exist"), ("file", "is not a folder")):
+        error = refusal(tmp_path / name)
+        assert error.exit_code == 2
+        assert error.message == f"the data folder {tmp_path / name} {what}"
+
+
+def test_a_folder_that_may_not_be_read_is_named():
+    with open_folder() as root:
+        two_classes(root)
+        (root / "cat").chmod(0)
+        with as_ordinary_user():
+            error = refusal(root)
+            inner = refusal(root / "cat" / "deeper")
+    assert error.exit_code == inner.exit_code == 3
+    assert error.message == f"cannot read the folder {root / 'cat'}: Permission denied"
+    assert inner.message == f"cannot read the folder {root / 'cat' / 'deeper'}: Permission denied"
+
+
+@contextmanager
+def nested(root: Path, name: str, levels: int) -> Iterator[None]:
+    """Make folders in each other with an image in the last; the path may be longer than allowed.
+
+    They are removed again: pytest, which clears what older runs left, recurses into each level and
+    breaks on so many.
+    """
+    root.mkdir(parents=True)
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=here)
+        inner = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(os.open("1.jpg", os.O_CREAT, dir_fd=here))
+    os.close(here)
+    try:
+        yield
+    finally:
+        subprocess.run(["rm", "-r", root], check=True)
+
+
+def test_an_image_a_thousand_folders_deep_is_found(tmp_path):
+    with nested(two_classes(tmp_path) / "cow", "d", 1200):
+        images = read_folder(tmp_path).images
+    assert [image.path for image in images if image.label == 1] == [f"cow/{'d/' * 1200}1.jpg"]
+
+
+def test_folders_deeper_than_the_system_can_name_are_refused(tmp_path):
+    with nested(two_classes(tmp_path) / "cow", "d" * 100, 60):
+        error = refusal(tmp_path)
+    assert error.exit_code == 3
+    assert error.message.startswith(f"cannot read the folder {tmp_path}/cow/ddd")
+    assert error.message.endswith("…: File name too long")
+
+
+# --- the user's folder is the user's -----------------------------------------------------------
+
+
+def snapshot(root: Path) -> list[tuple[str, int, int]]:
+    paths = [root, *sorted(root.rglob("*"))]
+    return [(str(p), p.stat().st_mtime_ns, p.stat().st_mode) for p in paths]
+
+
+def test_a_read_only_folder_is_enough_and_nothing_in_it_is_touched():
+    with open_folder() as root:
+        two_classes(root, "cat/more/2.jpg", "x.txt")
+        folders = [root / "cat" / "more", root / "cat", root / "dog", root]
+        for folder in folders:
+            folder.chmod(0o555)
+        before = snapshot(root)
+        time.sleep(0.01)
+        with as_ordinary_user():
+            found = read_folder(root)
+            check_trainable(found, 2)
+        assert snapshot(root) == before
+        assert len(found.images) == 3
+
+
+def test_val_and_test_without_train_can_be_evaluated_but_not_trained_on(tmp_path):
+    for split in ("val", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            (tmp_path / "data" / split / name / "1.jpg").touch()
+    folder = read_folder(tmp_path / "data")
+    assert folder.classes == ("cat", "dog")
+    assert [(image.path, image.split) for image in folder.images] == [
+        ("val/cat/1.jpg", "val"),
+        ("val/dog/1.jpg", "val"),
+        ("test/cat/1.jpg", "test"),
+        ("test/dog/1.jpg", "test"),
+    ]
+    with pytest.raises(DataError, match="has val and test, but no train folder"):
+        check_trainable(folder)

@@ -1,0 +1,761 @@
+"""The one decoder: every odd file becomes the right picture or a reason."""
+
+import errno
+import io
+import os
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pytest
+from folders import as_ordinary_user, open_folder
+from images import draw, encoded
+from PIL import EpsImagePlugin, Image, ImageDraw, ImageFile, UnidentifiedImageError
+
+from xception_cli.data.images import (
+    FORMATS,
+    MAX_BYTES,
+    MAX_PIXELS,
+    Inspection,
+    PictureError,
+    content_digest,
+    decode,
+    inspect,
+    inspect_all,
+    read_bytes,
+    read_picture,
+)
+from xception_cli.data.transforms import Preprocessing
+
+NOT_AN_IMAGE = f"not an image of a supported format ({', '.join(FORMATS)})"
+
+
+def noise(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def quadrants() -> np.ndarray:
+    """A picture that looks different in every orientation, in blocks that JPEG keeps."""
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:16, :32], pixels[:16, 32:] = (230, 30, 30), (30, 200, 30)
+    pixels[16:, :32], pixels[16:, 32:] = (40, 40, 220), (200, 200, 200)
+    return pixels
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+    """Write a PNG by hand, for what Pillow does not write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def pixel(content: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
+    picture = decode(content)
+    assert picture.mode == "RGB"
+    return picture.getpixel(at)
+
+
+def reason(content: bytes) -> str:
+    with pytest.raises(PictureError) as caught:
+        decode(content)
+    return caught.value.message
+
+
+def test_a_plain_picture_is_decoded_as_pillow_decodes_it():
+    for kind in ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP"):
+        content = encoded(noise(), kind)
+        reference = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        assert np.array_equal(np.asarray(decode(content)), reference), kind
+
+
+# --- refused -----------------------------------------------------------------------------------
+
+
+def damaged_png() -> bytes:
+    content = bytearray(encoded(noise(), "PNG"))
+    content[len(content) // 2] ^= 0x10
+    return bytes(content)
+
+
+REFUSED = {
+    "html": (b"\n <!DOCTYPE html><html><body>404</body></html>", "not an image (looks like HTML)"),
+    "html with a byte order mark": (b"\xef\xbb\xbf<html>", "not an image (looks like HTML)"),
+    "git lfs pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n",
+        "not an image (a Git LFS pointer: run git lfs pull)",
+    ),
+    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC is not supported: convert it to JPEG"),
+    "text": (b"hello, I am a picture", NOT_AN_IMAGE),
+    "one byte": (b"\xff", NOT_AN_IMAGE),
+    "jpeg cut in half": (encoded(noise(), "JPEG")[:1000], "truncated"),
+    "progressive jpeg cut": (encoded(noise(), "JPEG", progressive=True)[:1200], "truncated"),
+    "jpeg without its end marker": (encoded(noise(), "JPEG")[:-2], "truncated"),
+    "png cut in half": (encoded(noise(), "PNG")[:2000], "truncated"),
+    "png with one flipped bit": (
+        damaged_png(),
+        "damaged (broken data stream when reading image file)",
+    ),
+    "float tiff": (
+        encoded(Image.fromarray(np.full((4, 4), 0.5, np.float32)), "TIFF"),
+        "float image: unknown range",
+    ),
+    "182 megapixels in the header": (png(13500, 13500, 8, 2, b""), f"over {MAX_PIXELS:,} pixels"),
+    "100 megapixels in the header": (png(10000, 10000, 8, 2, b""), f"over {MAX_PIXELS:,} pixels"),
+    "3000 x 1": (encoded(noise(3000, 1), "PNG"), "3000 x 1 is longer than 20 to 1"),
+    "1 x 21": (encoded(noise(1, 21), "PNG"), "1 x 21 is longer than 20 to 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "expected"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_picture_is_refused_with_the_reason(content, expected):
+    found = reason(content)
+    if "megapixels" in expected or expected.startswith("over"):
+        assert found.endswith(expected)  # Pillow's own check or ours, whichever is first
+    else:
+        assert found == expected
+
+
+def test_a_zero_byte_file_is_refused_as_empty(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(PictureError, match=r"^empty file$"):
+        read_picture(tmp_path / "a.jpg")
+
+
+def test_a_truncated_picture_stays_refused_when_another_library_allows_truncation(monkeypatch):
+    cut = encoded(noise(), "JPEG")[:-200]
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    Image.open(io.BytesIO(cut)).load()  # the control: Pillow would now take it
+    assert reason(cut) == "truncated"
+
+
+def psd() -> bytes:
+    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 4, 4, 8, 3)
+    return header + bytes(12) + struct.pack(">H", 0) + bytes(48)
+
+
+def fits() -> bytes:
+    cards = ["SIMPLE  =                    T", "BITPIX  =                    8"]
+    cards += ["NAXIS   =                    2", "NAXIS1  =                    4"]
+    cards += ["NAXIS2  =                    4", "END"]
+    return "".join(f"{card:80}" for card in cards).ljust(2880).encode() + bytes(2880)
+
+
+def eps() -> bytes:
+    return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+OTHER_FORMATS = {
+    "psd": psd(),
+    "fits": fits(),
+    "eps": eps(),
+    "icns": encoded(Image.new("RGB", (32, 32)), "ICNS"),
+    "ico": encoded(Image.new("RGB", (32, 32)), "ICO"),
+    "pcx": encoded(noise(), "PCX"),
+    "tga": encoded(noise(), "TGA"),
+    "sgi": encoded(noise(), "SGI"),
+    "jpeg 2000": encoded(noise(), "JPEG2000"),
+}
+
+
+@pytest.mark.parametrize("content", OTHER_FORMATS.values(), ids=OTHER_FORMATS)
+def test_a_format_outside_the_list_is_refused_though_pillow_knows_it(content, tmp_path):
+    with Image.open(io.BytesIO(content)) as image:  # the control: it is a real one
+        assert image.format not in FORMATS
+    (tmp_path / "renamed.jpg").write_bytes(content)
+    with pytest.raises(PictureError) as caught:
+        read_picture(tmp_path / "renamed.jpg")
+    assert caught.value.message == NOT_AN_IMAGE
+
+
+def test_an_eps_file_named_jpg_starts_no_ghostscript(tmp_path, monkeypatch):
+    started = tmp_path / "started"
+    gs = tmp_path / "gs"
+    gs.write_text(f"#!/bin/sh\ntouch {started}\nexit 1\n")
+    gs.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    assert reason(eps()) == NOT_AN_IMAGE
+    assert not started.exists()
+    with pytest.raises(Exception, match=r"."), Image.open(io.BytesIO(eps())) as image:
+        image.load()
+    assert started.exists()  # the control: Pillow by itself runs it
+
+
+# --- files that are no regular files -----------------------------------------------------------
+
+
+def test_a_fifo_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    started = time.monotonic()
+    with pytest.raises(PictureError, match=r"^not a regular file$"):
+        read_picture(tmp_path / "x.jpg")
+    assert time.monotonic() - started < 1
+
+
+def folder_named_jpg(path: Path) -> None:
+    path.mkdir()
+
+
+def link_to_nothing(path: Path) -> None:
+    path.symlink_to("gone.jpg")
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def nothing(path: Path) -> None:
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (folder_named_jpg, "not a regular file"),
+        (link_to_nothing, "link to nothing"),
+        (link_to_itself, "too many levels of symbolic links"),
+        (nothing, "file not found"),
+    ],
+)
+def test_a_path_that_leads_to_no_file_is_refused(tmp_path, make, expected):
+    make(tmp_path / "x.jpg")
+    with pytest.raises(PictureError) as caught:
+        read_picture(tmp_path / "x.jpg")
+    assert caught.value.message == expected
+
+
+def test_a_device_file_is_refused():
+    with pytest.raises(PictureError, match=r"^not a regular file$"):
+        read_picture(Path("/dev/zero"))
+
+
+def test_a_name_too_long_for_the_file_system_is_refused(tmp_path):
+    with pytest.raises(PictureError, match=r"^file name too long$"):
+        read_picture(tmp_path / ("x" * 300 + ".jpg"))
+
+
+def test_a_file_that_may_not_be_read_is_called_that_and_not_corrupt():
+    with open_folder() as folder:
+        path = folder / "x.jpg"
+        path.write_bytes(encoded(noise(), "JPEG"))
+        path.chmod(0)
+        with as_ordinary_user(), pytest.raises(PictureError, match=r"^permission denied$"):
+            read_picture(path)
+        path.chmod(0o644)
+        with as_ordinary_user():
+            assert read_picture(path).size == (48, 32)
+
+
+# --- accepted ----------------------------------------------------------------------------------
+
+
+def test_garbage_behind_a_jpeg_changes_nothing():
+    content = encoded(noise(), "JPEG")
+    assert decode(content + b"garbage" * 100) == decode(content)
+
+
+def test_the_content_and_not_the_name_decides(tmp_path):
+    (tmp_path / "A.JPG").write_bytes(encoded(noise(), "PNG"))
+    assert read_picture(tmp_path / "A.JPG") == noise()
+
+
+def without_adobe_marker(jpeg: bytes) -> bytes:
+    at = jpeg.index(b"\xff\xee")
+    (length,) = struct.unpack(">H", jpeg[at + 2 : at + 4])
+    return jpeg[:at] + jpeg[at + 2 + length :]
+
+
+def test_a_cmyk_jpeg_has_the_colours_that_it_shows_with_and_without_its_adobe_marker():
+    red = encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
+    plain = without_adobe_marker(red)
+    assert b"Adobe" in red
+    assert b"Adobe" not in plain
+    assert pixel(red, (8, 8)) == pytest.approx((255, 0, 0), abs=3)
+    assert pixel(plain, (8, 8)) == pytest.approx((255, 0, 0), abs=3)
+
+
+DEEP = np.array([[40000, 100], [65535, 255]], dtype=np.uint16)
+SCALED = [156, 0, 255, 0]  # a 256th, as it should be: Pillow's own conversion clips
+DEEP_GREY = {
+    "png, big-endian": encoded(Image.fromarray(DEEP), "PNG"),
+    "png by hand": png(2, 2, 16, 0, b"\0\x9c\x40\0\x64\0\xff\xff\0\xff"),
+    "tiff, little-endian": encoded(Image.fromarray(DEEP.astype("<u2")), "TIFF"),
+    "tiff, big-endian": encoded(Image.fromarray(DEEP.astype(">u2")), "TIFF"),
+    "tiff of 32 bits": encoded(Image.fromarray(DEEP.astype(np.int32)), "TIFF"),
+    "pgm": b"P5 2 2 65535\n" + DEEP.astype(">u2").tobytes(),
+}
+
+
+@pytest.mark.parametrize("content", DEEP_GREY.values(), ids=DEEP_GREY)
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(content):
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.mode.startswith("I")
+    picture = np.asarray(decode(content))
+    assert picture.shape == (2, 2, 3)
+    for channel in range(3):
+        assert picture[..., channel].ravel().tolist() == SCALED
+
+
+def test_the_two_byte_orders_of_tiff_are_really_two():
+    assert DEEP_GREY["tiff, little-endian"][:2] == b"II"
+    assert DEEP_GREY["tiff, big-endian"][:2] == b"MM"
+
+
+def test_sixteen_bit_rgb_keeps_its_high_bytes():
+    row = b"\0" + struct.pack(">HHH", 40000, 100, 65535)
+    assert pixel(png(1, 1, 16, 2, row)) == (156, 0, 255)
+
+
+def test_a_palette_with_partial_transparency_lies_over_white():
+    image = Image.new("P", (3, 1))
+    image.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200])
+    image.putdata([0, 1, 2])
+    content = encoded(image, "PNG", transparency=bytes([0, 128, 255]))
+    assert pixel(content, (0, 0)) == (255, 255, 255)
+    assert pixel(content, (1, 0)) == pytest.approx((127, 227, 127), abs=1)
+    assert pixel(content, (2, 0)) == (0, 0, 200)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "options", "expected"),
+    [
+        (Image.new("RGBA", (1, 1), (255, 0, 0, 0)), "PNG", {}, (255, 255, 255)),
+        (Image.new("RGBA", (1, 1), (255, 0, 0, 51)), "PNG", {}, (255, 204, 204)),
+        (Image.new("RGBA", (1, 1), (0, 0, 0, 0)), "WEBP", {"lossless": True}, (255, 255, 255)),
+        (Image.new("LA", (1, 1), (0, 0)), "PNG", {}, (255, 255, 255)),
+        (Image.new("LA", (1, 1), (80, 255)), "PNG", {}, (80, 80, 80)),
+        (Image.new("RGB", (1, 1), (9, 8, 7)), "PNG", {"transparency": (9, 8, 7)}, (255,) * 3),
+        (Image.new("L", (1, 1), 9), "PNG", {"transparency": 9}, (255, 255, 255)),
+        (Image.new("1", (1, 1), 0), "PNG", {"transparency": 0}, (255, 255, 255)),
+        (Image.new("P", (1, 1), 0), "GIF", {"transparency": 0}, (255, 255, 255)),
+        (Image.new("L", (1, 1), 77), "PNG", {}, (77, 77, 77)),
+        (Image.new("L", (1, 1), 77), "PPM", {}, (77, 77, 77)),
+        (Image.new("1", (1, 1), 1), "PNG", {}, (255, 255, 255)),
+        (Image.new("1", (1, 1), 0), "TIFF", {}, (0, 0, 0)),
+        (Image.new("RGB", (1, 1), (9, 8, 7)).quantize(2), "PNG", {}, (9, 8, 7)),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else None,
+)
+def test_every_mode_becomes_what_a_person_sees_on_white_paper(image, kind, options, expected):
+    assert pixel(encoded(image, kind, **options)) == expected
+
+
+def test_a_sixteen_bit_grey_that_is_marked_transparent_is_white():
+    content = png(2, 1, 16, 0, b"\0" + struct.pack(">HH", 40000, 30000))
+    marker = b"tRNS" + struct.pack(">H", 40000)
+    chunk = struct.pack(">I", 2) + marker + struct.pack(">I", zlib.crc32(marker))
+    at = content.index(b"IDAT") - 4
+    content = content[:at] + chunk + content[at:]
+    assert [pixel(content, (x, 0)) for x in (0, 1)] == [(255,) * 3, (117,) * 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})],
+    ids=["gif", "webp", "apng", "pages of a tiff"],
+)
+def test_of_an_animation_the_first_frame_is_taken(kind, options):
+    first, second = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
+    content = encoded(first, kind, save_all=True, append_images=[second], **options)
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.n_frames == 2
+    assert pixel(content) == (255, 0, 0)
+
+
+def test_a_picture_of_one_pixel_and_one_of_twenty_to_one_are_accepted():
+    assert decode(encoded(noise(1, 1), "PNG")).size == (1, 1)
+    assert decode(encoded(noise(20, 1), "PNG")).size == (20, 1)
+
+
+# How the rows of a file are stored for an upright picture, by orientation (EXIF 2.3, 4.6.4 A).
+STORED = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: p[:, ::-1].transpose(1, 0, 2),
+    7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda p: p[::-1].transpose(1, 0, 2),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_all_eight_orientations_give_the_same_upright_picture(kind, orientation):
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](quadrants())))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "WEBP": {"lossless": True},
+        "PNG": {},
+        "TIFF": {},
+    }[kind]
+    content = encoded(stored, kind, exif=exif, **options)
+    found = np.asarray(decode(content)).astype(int)
+    assert found.shape == (32, 64, 3)
+    assert np.abs(found - quadrants()).max() <= (3 if kind == "JPEG" else 0)
+
+
+def orientation(kind: int, count: int, value: bytes) -> bytes:
+    """An EXIF block with one entry."""
+    entry = struct.pack(">HHHI4s", 1, 0x0112, kind, count, value)
+    return b"Exif\0\0MM\0*\0\0\0\x08" + entry + bytes(4)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's; images.py silences them where it is imported
+@pytest.mark.parametrize(
+    "exif",
+    [b"Exif\0\0garbage garbage", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0",
+     orientation(2, 3, b"up\0"), orientation(3, 1, b"\0\x09")],
+    ids=["garbage", "an offset to nowhere", "nothing", "a word", "nine"],
+)  # fmt: skip
+def test_a_broken_exif_block_leaves_the_picture_as_it_is_stored(exif):
+    image = Image.fromarray(quadrants())
+    stored = decode(encoded(image, "JPEG"))
+    found = decode(encoded(image, "JPEG", exif=exif))
+    assert np.array_equal(np.asarray(found), np.asarray(stored))
+    turned = decode(encoded(image, "JPEG", exif=orientation(3, 1, b"\0\x06")))
+    assert turned.size == (32, 64)  # the control: a sound block is obeyed
+
+
+def test_odd_pictures_bring_no_warning_to_the_terminal(tmp_path):
+    palette = Image.new("P", (3, 1))
+    palette.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200])
+    odd = {
+        "palette": encoded(palette, "PNG", transparency=bytes([0, 128, 255])),
+        "exif": encoded(noise(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01"),
+        "large": png(10000, 10000, 8, 2, b""),
+    }
+    for name, content in odd.items():
+        (tmp_path / name).write_bytes(content)
+    script = (
+        "import sys; from pathlib import Path; from xception_cli.data.images import inspect\n"
+        "for name in sys.argv[1:]: print(inspect(Path(name)).problem)\n"
+        "import warnings; warnings.warn('the control')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *odd], cwd=tmp_path, capture_output=True, text=True
+    )
+    large = f"10000 x 10000 is over {MAX_PIXELS:,} pixels"
+    assert done.stdout == f"None\nNone\n{large}\n"
+    assert done.stderr == "<string>:3: UserWarning: the control\n"
+
+
+# --- whatever the bytes are --------------------------------------------------------------------
+
+
+def outcome(content: bytes) -> bool:
+    """Whether it decodes; anything but a picture or a PictureError fails the test."""
+    try:
+        picture = decode(content)
+    except PictureError as error:
+        refusal = error.message
+    else:
+        assert picture.mode == "RGB"
+        return True
+    assert len(refusal.splitlines()) == 1
+    return False
+
+
+STARTS = [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\x40\0\0\0WEBPVP8 "]
+STARTS += [b"BM", b"II*\0\x08\0\0\0", b"P6 4 4 255\n", b"P1 9 9\n", b"\0\0\0\x1cftypavif"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_bytes_are_refused_and_nothing_worse():
+    generator = np.random.default_rng(25)
+    decoded = 0
+    for number in range(300):
+        start = STARTS[number % len(STARTS)]
+        decoded += outcome(start + generator.bytes(int(generator.integers(1, 600))))
+    assert decoded < 60  # a few are pictures by accident: P6 takes any bytes
+
+
+VALID = {
+    kind: encoded(noise(24, 16), kind)
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF")
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", VALID)
+def test_a_damaged_picture_is_a_picture_or_refused_and_nothing_worse(kind):
+    generator = np.random.default_rng(list(kind.encode()))
+    outcomes = [outcome(VALID[kind])]
+    for number in range(40):
+        damaged = bytearray(VALID[kind])
+        if number % 4 == 3:
+            del damaged[int(generator.integers(1, len(damaged))) :]
+        else:
+            for _ in range(1 + number % 3 * 4):
+                damaged[int(generator.integers(len(damaged)))] = int(generator.integers(256))
+        outcomes.append(outcome(bytes(damaged)))
+    assert set(outcomes) == {True, False}
+
+
+# --- decoded smaller ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    """A picture of 1600 x 1600 with detail of every size, edges and fine lines."""
+    generator, size = np.random.default_rng(0), 1600
+    light = np.full((size, size, 3), 128.0)
+    for grid, strength in ((4, 60), (16, 35), (64, 20), (256, 12), (size, 6)):
+        coarse = np.clip(generator.normal(128, strength, (grid, grid, 3)), 0, 255)
+        fine = Image.fromarray(coarse.astype(np.uint8)).resize(
+            (size, size), Image.Resampling.BICUBIC
+        )
+        light += np.asarray(fine).astype(float) - 128
+    picture = Image.fromarray(np.clip(light, 0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    for _ in range(150):
+        x, y, x2, y2 = generator.integers(0, size, 4).tolist()
+        radius, width = generator.integers(3, 60).item(), generator.integers(1, 5).item()
+        colour = tuple(generator.integers(0, 256, 3).tolist())
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+        pen.line((x, y, x2, y2), fill=colour, width=width)
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("size", "least_side", "expected"),
+    [
+        ((1600, 1200), 1201, (1600, 1200)),
+        ((1600, 1200), 1200, (1600, 1200)),
+        ((1600, 1200), 601, (1600, 1200)),
+        ((1600, 1200), 600, (800, 600)),
+        ((1600, 1200), 301, (800, 600)),
+        ((1600, 1200), 300, (400, 300)),
+        ((1600, 1200), 151, (400, 300)),
+        ((1600, 1200), 150, (200, 150)),
+        ((1600, 1200), 1, (200, 150)),  # libjpeg's smallest
+        ((1200, 1600), 300, (300, 400)),
+        ((301, 4000), 150, (151, 2000)),  # the shorter side counts, rounded up
+        ((1600, 1200), None, (1600, 1200)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_keeps_enough(size, least_side, expected):
+    content = encoded(Image.new("RGB", size, (9, 120, 200)), "JPEG")
+    found = decode(content, least_side=least_side)
+    assert found.size == expected
+    assert pixel(encoded(found, "PNG"), (20, 20)) == pytest.approx((9, 120, 200), abs=3)
+
+
+def test_the_shorter_side_never_falls_below_what_is_asked_for():
+    generator, scales = np.random.default_rng(3), []
+    for _ in range(150):
+        width, height, least_side = generator.integers([24, 24, 1], [400, 400, 200]).tolist()
+        found = decode(encoded(Image.new("L", (width, height)), "JPEG"), least_side=least_side)
+        shorter = min(width, height)
+        assert min(found.size) >= min(least_side, shorter)
+        sizes = {scale: (-(-width // scale), -(-height // scale)) for scale in (1, 2, 4, 8)}
+        scale = next(scale for scale, size in sizes.items() if size == found.size)
+        assert scale == 8 or shorter // (2 * scale) < least_side  # nor is it larger than need be
+        scales.append(scale)
+    assert set(scales) == {1, 2, 4, 8}
+
+
+KINDS = {
+    "baseline": ("RGB", {}),
+    "progressive": ("RGB", {"progressive": True}),
+    "colour as fine as grey": ("RGB", {"subsampling": 0}),
+    "colour of half the width": ("RGB", {"subsampling": 1}),
+    "grey": ("L", {}),
+    "four inks": ("CMYK", {}),
+    "with restart markers": ("RGB", {"restart_marker_rows": 1}),
+}
+
+
+@pytest.mark.parametrize(("mode", "options"), KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(("least_side", "size"), [(1, 128), (128, 128), (129, 256), (600, 1024)])
+def test_every_kind_of_jpeg_shows_the_same_smaller(mode, options, least_side, size):
+    image = Image.fromarray(quadrants()).resize((1024, 1024), Image.Resampling.NEAREST)
+    content = encoded(image.convert(mode), "JPEG", quality=95, **options)
+    if mode == "CMYK":
+        assert b"Adobe" in content
+    found = decode(content, least_side=least_side)
+    assert (found.mode, found.size) == ("RGB", (size, size))
+    expected = decode(content).resize(found.size, Image.Resampling.NEAREST)
+    off = np.abs(np.asarray(found).astype(int) - np.asarray(expected).astype(int))
+    assert np.median(off) <= 3
+    assert off.mean() < 6
+    turned = np.asarray(expected.rotate(180)).astype(int)
+    assert np.abs(np.asarray(found).astype(int) - turned).mean() > 20  # the control
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_turned_jpeg_is_upright_at_the_small_scale_too(orientation):
+    large = np.kron(quadrants(), np.ones((16, 16, 1), np.uint8))  # 512 rows of 1024
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](large)))
+    content = encoded(stored, "JPEG", exif=exif, quality=100, subsampling=0)
+    found = np.asarray(decode(content, least_side=64)).astype(int)
+    assert found.shape == (64, 128, 3)
+    assert np.abs(found - np.kron(quadrants(), np.ones((2, 2, 1)))).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("BMP", {}), ("TIFF", {}),
+     ("TIFF", {"compression": "jpeg"}), ("GIF", {}), ("PPM", {}), ("AVIF", {})],
+)  # fmt: skip
+def test_other_formats_are_decoded_as_ever(kind, options):
+    content = encoded(noise(640, 480), kind, **options)
+    assert decode(content, least_side=1) == decode(content)
+    jpeg = encoded(noise(640, 480), "JPEG")
+    assert decode(jpeg, least_side=1) != decode(jpeg)  # the control
+
+
+def test_a_picture_of_several_is_decoded_smaller_too():
+    # Phones write JPEGs with a second picture behind the first; Pillow has a format of its own.
+    first, second = Image.new("RGB", (800, 600), (250, 0, 0)), Image.new("RGB", (80, 60))
+    content = encoded(first, "MPO", save_all=True, append_images=[second])
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.n_frames == 2
+    found = decode(content, least_side=150)
+    assert found.size == (200, 150)
+    assert found.getpixel((100, 70)) == pytest.approx((250, 0, 0), abs=3)
+
+
+def said(content: bytes, least_side: int | None) -> str:
+    try:
+        decode(content, least_side=least_side)
+    except PictureError as error:
+        return error.message
+    return "a picture"
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_jpeg_that_is_cut_is_refused_at_the_small_scale_as_at_the_full_one(options):
+    content = encoded(noise(160, 120), "JPEG", **options)
+    assert said(content, 1) == said(content, None) == "a picture"
+    for end in np.linspace(30, len(content) - 1, 40).astype(int).tolist():
+        assert [said(content[:end], side) for side in (None, 60, 1)] == [said(content[:end], 1)] * 3
+        assert said(content[:end], 1) in {"truncated", NOT_AN_IMAGE}
+    assert said(content[:-1], 1) == "truncated"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_damaged_jpeg_is_judged_at_the_small_scale_as_at_the_full_one(options):
+    generator, content = np.random.default_rng(8), encoded(noise(160, 120), "JPEG", **options)
+    verdicts = []
+    for number in range(300):
+        damaged = bytearray(content)
+        for _ in range(1 + number % 3 * 6):
+            damaged[int(generator.integers(len(damaged)))] = int(generator.integers(256))
+        verdicts.append(said(bytes(damaged), None))
+        assert said(bytes(damaged), 1) == verdicts[-1]
+    assert len(set(verdicts)) > 2
+    assert verdicts.count("a picture") < 299
+
+
+def test_a_look_at_a_file_finds_what_the_full_decoding_finds(tmp_path):
+    content = encoded(noise(640, 480), "JPEG")
+    path = tmp_path / "a.jpg"
+    for end in (len(content), len(content) - 1, len(content) // 2, 1000):
+        path.write_bytes(content[:end])
+        problem = None if end == len(content) else "truncated"
+        assert inspect(path) == Inspection(content_digest(content[:end]), problem)
+
+
+def test_what_the_network_sees_of_a_photo_hardly_changes(photo):
+    preprocessing, content = Preprocessing(), encoded(photo, "JPEG", quality=90)
+    transform = preprocessing.evaluation_transform()
+
+    def seen(least_side: int | None) -> np.ndarray:
+        return transform(decode(content, least_side=least_side)).numpy().astype(int)
+
+    def off(least_side: int) -> float:
+        return float(np.abs(seen(least_side) - seen(None)).mean())
+
+    # Grey levels, of 256; measured 0.9, 2.0 and 7.4.
+    assert decode(content, least_side=preprocessing.least_side).size == (800, 800)
+    assert 0 < off(preprocessing.least_side) < 1.5
+    assert off(preprocessing.resize_size) > 1.8  # the control: as large as the filter's output
+    assert off(preprocessing.resize_size // 2) > 5  # the control: enlarged
+
+
+# --- one look at a file ------------------------------------------------------------------------
+
+
+def test_a_file_is_known_by_the_digest_of_its_bytes(tmp_path):
+    content = encoded(noise(), "PNG")
+    (tmp_path / "a.png").write_bytes(content)
+    expected = blake2b(content, digest_size=16).hexdigest()
+    assert content_digest(b"abc") == "cf4ab791c62b8d2b2109c90275287816"  # by b2sum -l 128
+    assert inspect(tmp_path / "a.png") == Inspection(expected, None)
+
+
+def test_a_damaged_file_has_a_digest_and_a_problem_and_an_unread_one_only_the_problem(tmp_path):
+    cut = encoded(noise(), "PNG")[:500]
+    (tmp_path / "cut.png").write_bytes(cut)
+    assert inspect(tmp_path / "cut.png") == Inspection(content_digest(cut), "truncated")
+    assert inspect(tmp_path / "cut.png", decoded=False) == Inspection(content_digest(cut), None)
+    assert inspect(tmp_path / "none.png") == Inspection("", "file not found")
+
+
+def test_all_files_are_inspected_in_the_order_given_whatever_is_found(tmp_path):
+    paths = []
+    for number in range(20):
+        paths.append(tmp_path / f"{number}.png")
+        content = encoded(noise(seed=number), "PNG")
+        paths[-1].write_bytes(content[:300] if number % 3 == 0 else content)
+    found = inspect_all(paths)
+    assert found == [inspect(path) for path in paths]
+    assert [bool(i.problem) for i in found] == [n % 3 == 0 for n in range(20)]
+    assert len({i.digest for i in found}) == 20
+
+
+def test_pillow_still_needs_us_to_name_the_formats():
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(psd()), formats=FORMATS)
+
+
+@pytest.mark.parametrize(("number", "failures", "read"), [
+    (errno.EIO, 2, True), (errno.ESTALE, 1, True), (errno.EIO, 3, False), (errno.EACCES, 1, False),
+])  # fmt: skip
+def test_a_network_drive_that_stumbles_is_asked_again(
+    tmp_path, monkeypatch, number, failures, read
+):
+    draw(tmp_path / "a.png", (200, 20, 20), seed=0)
+    content, asked = (tmp_path / "a.png").read_bytes(), []
+
+    def stumbling(path):
+        asked.append(path)
+        if len(asked) <= failures:
+            raise OSError(number, os.strerror(number))
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", stumbling)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    if read:
+        assert read_bytes(tmp_path / "a.png") == content
+    else:
+        with pytest.raises(PictureError, match=os.strerror(number).lower()):
+            read_bytes(tmp_path / "a.png")
+    assert len(asked) == (1 if number == errno.EACCES else min(3, failures + 1))
+
+
+def test_a_file_of_absurd_size_is_refused_unread(tmp_path):
+    path = tmp_path / "huge.jpg"
+    with path.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)  # a hole: it takes no space
+    with pytest.raises(PictureError, match="over 500,000,000 bytes"):
+        read_bytes(path)

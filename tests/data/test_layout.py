@@ -1,0 +1,478 @@
+"""Which folders are splits and which are classes: what is followed, and what is refused."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from folders import listing, make, refusal, two_classes
+
+from xception_cli.data.folder import DataFolder, check_trainable, read_folder
+from xception_cli.data.layout import split_of
+from xception_cli.errors import DataError
+
+
+def grid(root: Path, folders: str, inside: str = "cat dog", images: int = 1) -> Path:
+    """Make images in each of the folders, in folders of the names inside."""
+    names = [
+        f"{folder}/{name}/{i}.jpg"
+        for folder in folders.split()
+        for name in inside.split()
+        for i in range(images)
+    ]
+    return make(root, *names)
+
+
+def trainable(root: Path) -> DataFolder:
+    found = read_folder(root)
+    check_trainable(found)
+    return found
+
+
+def counts(found: DataFolder) -> dict[str, list[int]]:
+    return {split: found.counts(split) for split in found.given_splits}
+
+
+def error(root: Path) -> DataError:
+    refused = refusal(root)
+    assert isinstance(refused, DataError)
+    assert refused.exit_code == 3
+    assert refused.hint
+    return refused
+
+
+# --- names of splits ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        ("train", "train Train TRAINING training_set training-set trainset trainingSet"),
+        ("train", "train_images seg_train Train_Data 01_train train2017 train_1 data_train"),
+        ("val", "val valid VALIDATION dev Eval evaluation val_set valid_images validation_data"),
+        ("test", "test Testing TEST testing_set testSet test-images seg_test test1 testdata"),
+        ("unlabelled", "pred seg_pred single_prediction unlabeled unlabelled_images"),
+        (None, "cat trains testament device valley set images data seg 2017 trainval train_cat"),
+        (None, "train_test preset protest"),
+    ],
+)  # fmt: skip
+def test_a_split_is_known_by_its_name(split, names):
+    assert {name: split_of(name) for name in names.split()} == dict.fromkeys(names.split(), split)
+
+
+@pytest.mark.parametrize("name", ["train set", " Train ", "", "###", "\udce9", "test测试"])
+def test_a_name_of_other_characters_is_no_surprise(name):
+    assert split_of(name) == ("train" if "rain" in name else None)
+
+
+# --- splits of classes -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        ("Training Testing", "train test"),
+        ("training_set test_set", "train test"),
+        ("train_images val_images test_images", "train val test"),
+        ("train dev test", "train val test"),
+        ("TRAIN VAL", "train val"),
+        ("train2017 val2017", "train val"),
+        ("seg_train/seg_train seg_test/seg_test", "train test"),
+        ("training_set/training_set test_set/test_set", "train test"),
+        ("train/images Valid/Images", "train val"),
+        ("train/Training_set eval/evaluation", "train val"),
+        ("train/train/images test", "train test"),
+        ("test", "test"),
+    ],
+)
+def test_splits_of_other_names_and_nested_ones_are_followed(tmp_path, folders, splits):
+    found = read_folder(grid(tmp_path, folders))
+    assert found.classes == ("cat", "dog")
+    assert counts(found) == {split: [1, 1] for split in splits.split()}
+    assert found.ignored == {}
+
+
+def test_files_next_to_nested_splits_are_ignored_and_counted(tmp_path):
+    grid(tmp_path, "seg_train/seg_train seg_test/seg_test")
+    make(tmp_path, "a.txt", "seg_train/b.csv", "seg_train/seg_train/c.jpg")
+    assert trainable(tmp_path).ignored == {".txt": 1, ".csv": 1, ".jpg": 1}
+
+
+@pytest.mark.parametrize("folder", ["test", "Testing", "test1", "seg_pred", "seg_pred/seg_pred"])
+def test_a_test_folder_without_classes_is_unlabelled_and_left_aside(tmp_path, folder):
+    grid(tmp_path, "train")
+    found = trainable(make(tmp_path, f"{folder}/1.jpg", f"{folder}/2.jpg", f"{folder}/x.csv"))
+    assert (found.classes, counts(found)) == (("cat", "dog"), {"train": [1, 1]})
+    assert found.ignored == {"unlabelled": 2, ".csv": 1}
+    assert found.describe_ignored() == "3 files ignored: 2 unlabelled, 1 .csv"
+
+
+def test_a_train_folder_without_classes_is_no_training_set_but_val_can_be_evaluated(tmp_path):
+    make(grid(tmp_path, "val"), "train/1.jpg")
+    assert counts(read_folder(tmp_path)) == {"val": [1, 1]}
+    assert error(tmp_path).message == (
+        f"{tmp_path} has val, but no train folder with class folders"
+    )
+
+
+@pytest.mark.parametrize("folders", ["train test1", "Training Testing", "val test", "train train1"])
+def test_splits_without_class_folders_are_refused(tmp_path, folders):
+    make(tmp_path, *(f"{folder}/cat.1.jpg" for folder in folders.split()))
+    listed = ", ".join(sorted(folders.split()))
+    assert error(tmp_path).message == f"{listed} look like splits, but hold no class folders"
+
+
+def test_classes_may_be_called_test_1_and_test_2(tmp_path):
+    assert trainable(make(tmp_path, "test1/1.jpg", "test2/1.jpg")).classes == ("test1", "test2")
+
+
+@pytest.mark.parametrize(
+    ("folders", "split"), [("Training train", "train"), ("dev val", "val"), ("test test1", "test")]
+)
+def test_two_folders_for_one_split_are_refused(tmp_path, folders, split):
+    folders_ = ", ".join(folders.split())
+    assert (
+        error(grid(tmp_path, folders)).message == f"two folders for the {split} split: {folders_}"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "@Recycle",
+             "#recycle", "__MACOSX", "__macosx", "__pycache__", "LOST+FOUND", ".Trash-1000"],
+)  # fmt: skip
+def test_a_folder_of_the_system_is_no_class_and_no_split(tmp_path, name):
+    found = trainable(make(grid(tmp_path / "split", "train val"), f"{name}/cat/1.jpg"))
+    assert (found.classes, found.ignored) == (("cat", "dog"), {"hidden": 1})
+    found = trainable(make(two_classes(tmp_path / "plain"), f"{name}/1.jpg", f"cat/{name}/1.jpg"))
+    assert (found.classes, found.ignored) == (("cat", "dog"), {"hidden": 2})
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "THUMBS.DB", "Desktop.ini", "ehthumbs.db", "Icon\r"])
+def test_a_file_of_the_system_is_hidden(tmp_path, name):
+    assert read_folder(two_classes(tmp_path, name, f"cat/{name}")).ignored == {"hidden": 2}
+
+
+# --- links -------------------------------------------------------------------------------------
+
+
+def test_splits_may_be_links(tmp_path):
+    grid(tmp_path, "far/one far/two")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train").symlink_to(tmp_path / "far" / "one")
+    (data / "Testing").symlink_to("../far/two")
+    found = trainable(data)
+    assert counts(found) == {"train": [1, 1], "test": [1, 1]}
+    assert [image.path for image in found.images] == [
+        "train/cat/0.jpg", "train/dog/0.jpg", "Testing/cat/0.jpg", "Testing/dog/0.jpg",
+    ]  # fmt: skip
+
+
+def test_a_link_to_the_data_folder_itself_is_no_test_split(tmp_path):
+    (two_classes(tmp_path) / "test").symlink_to(".")
+    found = trainable(tmp_path)
+    assert (found.classes, found.given_splits, len(found.images)) == (("cat", "dog"), (), 2)
+
+
+# --- a split next to class folders -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [("test", "test"), ("Testing", "test"), ("val", "val"), ("dev test_set", "val test"),
+     ("seg_test/seg_test", "test")],
+)  # fmt: skip
+def test_a_split_next_to_the_class_folders_makes_them_train(tmp_path, folders, splits):
+    found = trainable(grid(two_classes(tmp_path), folders))
+    assert found.classes == ("cat", "dog")
+    assert counts(found) == {split: [1, 1] for split in ("train", *splits.split())}
+    assert listing(found)[:2] == [("cat/1.jpg", "cat", "train"), ("dog/1.jpg", "dog", "train")]
+
+
+def test_a_test_folder_that_lacks_one_class_of_many_is_followed(tmp_path):
+    make(tmp_path, *(f"{name}/1.jpg" for name in "abcde"))
+    found = trainable(grid(tmp_path, "test", "a b c d"))
+    assert counts(found) == {"train": [1] * 5, "test": [1, 1, 1, 1, 0]}
+
+
+def test_a_class_called_train_is_a_class_of_the_test_folder_too(tmp_path):
+    make(tmp_path, "bus/1.jpg", "car/1.jpg", "train/1.jpg")
+    found = trainable(grid(tmp_path, "test", "bus car train"))
+    assert (found.classes, found.given_splits) == (("bus", "car", "train"), ("train", "test"))
+
+
+def test_unlabelled_images_next_to_val_and_class_folders_are_no_class(tmp_path):
+    found = trainable(make(grid(two_classes(tmp_path), "val"), "test/1.jpg"))
+    assert (found.classes, found.ignored) == (("cat", "dog"), {"unlabelled": 1})
+
+
+@pytest.mark.parametrize(
+    ("inside", "others"),
+    [
+        ("x y", "cat dog"),
+        ("cat", "cat dog"),
+        ("cat dog", "cat dog fox cow"),
+        ("cat dog", "other"),
+        ("cat", "cat"),
+    ],
+)
+def test_a_split_next_to_folders_that_do_not_match_is_refused(tmp_path, inside, others):
+    grid(make(tmp_path, *(f"{name}/1.jpg" for name in others.split())), "test", inside)
+    refused = error(tmp_path)
+    rest = ", ".join(sorted(others.split()))
+    assert refused.message == f"test next to {rest}: are these splits or classes?"
+    assert f"make {tmp_path}/train and move {rest} into it" in refused.hint
+
+
+@pytest.mark.parametrize(
+    ("folders", "other"),
+    [("train", "other/1.jpg"), ("Training", "other/cat/1.jpg"),
+     ("train", "cat/1.jpg"), ("seg_train/seg_train", "sample/1.jpg")],
+)  # fmt: skip
+def test_train_next_to_any_other_folder_is_never_a_class(tmp_path, folders, other):
+    grid(tmp_path, folders)
+    refused = error(make(tmp_path, other))
+    name = Path(other).parts[0]
+    assert f" next to {name}: are these splits" in refused.message
+    assert f"move {name} out of {tmp_path}" in refused.hint
+
+
+def test_folders_without_images_next_to_splits_are_ignored(tmp_path):
+    grid(tmp_path, "train test")
+    folder = trainable(make(tmp_path, "docs/readme.txt", "annotations/cat/1.xml", "output/"))
+    assert (folder.classes, folder.given_splits) == (("cat", "dog"), ("train", "test"))
+    make(tmp_path, "docs/1.jpg")
+    assert error(tmp_path).message == "test, train next to docs: are these splits or classes?"
+
+
+def test_train_next_to_folders_of_its_classes_is_refused_as_well(tmp_path):
+    refused = error(grid(two_classes(tmp_path), "train"))
+    assert refused.message == "train next to cat, dog: are these splits or classes?"
+
+
+def test_a_class_called_train_with_subfolders_is_refused_with_what_to_do(tmp_path):
+    refused = error(make(tmp_path, "train/steam/1.jpg", "bus/1.jpg"))
+    assert (
+        "if they are classes, move the images of their sub-folders up, into train" in refused.hint
+    )
+    (tmp_path / "train" / "steam" / "1.jpg").rename(tmp_path / "train" / "1.jpg")
+    (tmp_path / "train" / "steam").rmdir()
+    assert trainable(tmp_path).classes == ("bus", "train")
+
+
+def test_a_long_list_of_folders_is_cut_with_its_count(tmp_path):
+    make(grid(tmp_path, "train"), *(f"x{i}/1.jpg" for i in range(9)))
+    assert error(tmp_path).message == (
+        "train next to x0, x1, x2, x3, x4, and 4 more: are these splits or classes?"
+    )
+
+
+# --- sub-folders of the same names -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folders", "inside"),
+    [("fold1 fold2", "cat dog"), ("batch_1 batch_2", "cat dog"), ("2023 2024", "a b"),
+     ("entrenamiento prueba", "cat dog"), ("site_a/images site_b/photos", "cat dog")],
+)  # fmt: skip
+def test_folders_that_hold_the_same_names_are_not_classes(tmp_path, folders, inside):
+    refused = error(grid(tmp_path, folders, inside))
+    top = [name.partition("/")[0] for name in folders.split()]
+    common = ", ".join(inside.split())
+    assert refused.message == (
+        f"{', '.join(top)} hold folders of the same names ({common}): they look like splits, not "
+        "classes"
+    )
+    assert f"--data {tmp_path / top[0]}" in refused.hint
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [("Cat Dog", "cat dog"), ("cat dog", "cat dog fox cow"), ("caf\xe9 dog", "cafe\u0301 dog")],
+)
+def test_names_are_the_same_in_another_spelling_and_if_some_are_missing(tmp_path, one, two):
+    grid(grid(tmp_path, "fold1", one), "fold2", two)
+    assert error(tmp_path).message.startswith("fold1, fold2 hold folders of the same names (")
+
+
+def test_a_few_stray_images_and_a_third_folder_do_not_make_classes_of_folds(tmp_path):
+    grid(tmp_path, "fold1 fold2", images=12)
+    make(tmp_path, "fold1/preview.jpg", "other/1.jpg")
+    assert error(tmp_path).message.startswith("fold1, fold2 hold folders of the same names (")
+
+
+def test_folds_inside_a_split_are_refused_too(tmp_path):
+    assert error(grid(tmp_path, "train/a train/b val/a")).message.startswith("a, b hold folders of")
+
+
+@pytest.mark.parametrize("name", ["holdout", "backup", "train/train"])
+def test_a_copy_of_the_classes_next_to_them_is_no_class(tmp_path, name):
+    place = tmp_path / Path(name).parent
+    two_classes(place)
+    refused = error(grid(tmp_path, name))
+    assert refused.message == (
+        f"{Path(name).name} holds folders named as those next to it (cat, dog): it looks like a "
+        "split, not a class"
+    )
+    assert str(place) in refused.hint
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [("cat/images", "dog/images"),
+     ("cat/young cat/old", "dog/young dog/puppy"),
+     ("cat/a cat/b cat/c cat/d cat/e", "dog/a dog/b dog/x dog/y dog/z"),
+     ("cat/a cat/b", "dog/c dog/d"),
+     ("cat/in cat/out cat", "dog/in dog/out dog")],
+)  # fmt: skip
+def test_subfolders_of_a_class_that_happen_to_have_a_common_name_belong_to_it(tmp_path, one, two):
+    names = [*one.split(), *two.split()]
+    found = trainable(make(tmp_path, *(f"{name}/1.jpg" for name in names)))
+    assert (found.classes, found.given_splits) == (("cat", "dog"), ())
+    assert sum(found.counts()) == len(names)
+
+
+@pytest.mark.parametrize(
+    "names", ["train_cat test_cat train_dog test_dog", "cat-Train cat-val dog"]
+)
+def test_classes_with_the_split_in_their_names_are_refused(tmp_path, names):
+    refused = error(make(tmp_path, *(f"{name}/1.jpg" for name in names.split())))
+    assert refused.message.endswith(" look like splits of one class")
+    assert refused.hint.endswith(f" to {tmp_path}/train/cat")
+
+
+def test_names_with_a_word_of_splits_are_classes_if_no_other_split_has_the_same(tmp_path):
+    make(tmp_path, "bullet_train/1.jpg", "steam_train/1.jpg", "crash_test/1.jpg")
+    assert len(trainable(tmp_path).classes) == 3
+
+
+# --- splits inside the class folders -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inside", "splits"),
+    [("train val", "train val"), ("Training Testing", "train test"), ("train", "train"),
+     ("train dev test_set", "train val test")],
+)  # fmt: skip
+def test_splits_inside_every_class_folder_are_followed(tmp_path, inside, splits):
+    grid(tmp_path, "cat dog", inside)
+    found = trainable(make(tmp_path, "cat/x.txt", "cat/train_notes.txt", "dog/.hidden"))
+    assert found.classes == ("cat", "dog")
+    assert counts(found) == {split: [1, 1] for split in splits.split()}
+    assert found.ignored == {".txt": 2, "hidden": 1}
+    first = inside.split()[0]
+    assert listing(found)[0] == (f"cat/{first}/0.jpg", "cat", "train")
+
+
+def test_splits_inside_a_wrapper_in_each_class_are_followed(tmp_path):
+    found = trainable(grid(tmp_path, "cat/images dog/images", "train val"))
+    assert (found.classes, counts(found)) == (("cat", "dog"), {"train": [1, 1], "val": [1, 1]})
+
+
+def test_a_class_that_lacks_one_split_inside_is_followed_and_train_is_needed(tmp_path):
+    make(tmp_path, "cat/train/1.jpg", "cat/val/1.jpg", "dog/train/1.jpg")
+    assert counts(trainable(tmp_path)) == {"train": [1, 1], "val": [1, 0]}
+    assert error(make(tmp_path, "cow/val/1.jpg")).message == "no images in train for: cow"
+
+
+@pytest.mark.parametrize(
+    ("more", "odd"),
+    [("cat/1.jpg", "cat"), ("dog/more/1.jpg", "dog"), ("cow/1.jpg", "cow"),
+     ("dog/Training/1.jpg", "dog"), ("cow/more/1.jpg", "cow")],
+)  # fmt: skip
+def test_splits_inside_some_classes_only_are_refused(tmp_path, more, odd):
+    refused = error(make(grid(tmp_path, "cat dog", "train val"), more))
+    assert refused.message.endswith(
+        f", which look like splits, but {odd} cannot be divided in this way"
+    )
+    assert refused.hint.startswith("give each class folder a train and a val folder")
+
+
+def test_splits_inside_a_single_class_of_two_are_refused(tmp_path):
+    refused = error(make(grid(tmp_path, "cat", "train val"), "dog/1.jpg"))
+    assert refused.message == (
+        "cat holds train, val, which look like splits, but dog cannot be divided in this way"
+    )
+
+
+@pytest.mark.parametrize("names", ["cat/test dog/test", "cat/val cat/test dog/val dog/test"])
+def test_splits_inside_the_classes_without_train_are_refused(tmp_path, names):
+    refused = error(make(tmp_path, *(f"{name}/1.jpg" for name in names.split())))
+    assert refused.message.endswith(", which look like splits, but there is no train")
+
+
+def test_one_class_with_one_subfolder_named_as_a_split_keeps_it(tmp_path):
+    found = trainable(make(tmp_path, "cat/1.jpg", "cat/test/2.jpg", "dog/1.jpg"))
+    assert (found.given_splits, found.counts()) == ((), [2, 1])
+
+
+# --- a folder around the data folder -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["food", "my food", "outer/inner"])
+def test_a_folder_around_the_class_folders_is_named_in_the_hint(tmp_path, name):
+    two_classes(tmp_path / name)
+    refused = error(tmp_path)
+    assert refused.message.startswith(f"found only one class in {tmp_path}: ")
+    path = f"{tmp_path}/{name}"
+    assert refused.hint.endswith(f"--data {repr(path) if ' ' in path else path}")
+    trainable(tmp_path / name)
+    assert refusal(tmp_path, 2).hint == refused.hint
+
+
+@pytest.mark.parametrize("splits", ["train val", "Training Testing", "seg_train/seg_train"])
+def test_a_folder_around_splits_is_named_in_the_hint(tmp_path, splits):
+    grid(tmp_path / "chest", splits)
+    hint = error(tmp_path).hint
+    assert hint is not None
+    trainable(Path(hint.rpartition("--data ")[2]))
+
+
+def test_folds_with_splits_of_their_own_are_refused_with_one_of_them_in_the_hint(tmp_path):
+    refused = error(grid(tmp_path, "fold1/train fold1/val fold2/train fold2/val"))
+    assert refused.message == (
+        "fold1, fold2 hold train, val, splits with class folders: fold1 is not a class but a data "
+        "folder"
+    )
+    assert refused.hint == f"--data {tmp_path}/fold1"
+
+
+def test_class_folders_nested_in_each_split_are_named_in_the_hint(tmp_path):
+    refused = error(grid(tmp_path, "train/stuff val/stuff"))
+    assert refused.hint.endswith(f"move them up, out of {tmp_path}/train/stuff")
+
+
+def test_a_folder_of_one_class_can_be_read_for_an_evaluation(tmp_path):
+    grid(tmp_path, "test/cat", "young old")
+    assert read_folder(tmp_path / "test").classes == ("cat",)
+    found = read_folder(tmp_path)
+    assert (found.classes, counts(found)) == (("cat",), {"test": [2]})
+
+
+# --- one class in two spellings ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["val", "Testing"])
+def test_a_class_in_other_case_in_another_split_is_refused_with_the_command(tmp_path, split):
+    grid(grid(tmp_path, "train", "Cat dog"), split)
+    refused = error(tmp_path)
+    name = "val" if split == "val" else "test"
+    assert refused.message == (
+        f"one class has two names in {tmp_path}: 'Cat' in train, 'cat' in {name}"
+    )
+    assert refused.hint.endswith(f": mv {tmp_path}/{split}/cat {tmp_path}/{split}/Cat")
+    assert refusal(tmp_path, 2).message == refused.message  # rather than a count of three
+
+
+def test_a_class_in_another_unicode_form_in_val_is_refused(tmp_path):
+    composed = unicodedata.normalize("NFC", "café")
+    grid(grid(tmp_path, "train", f"{composed} dog"), "val", "cafe\u0301 dog")
+    assert error(tmp_path).message.endswith(r": 'caf\xe9' in train, 'cafe\u0301' in val")
+
+
+def test_a_class_in_other_case_next_to_test_is_refused(tmp_path):
+    refused = error(grid(make(tmp_path, "Cat/1.jpg", "Dog/1.jpg"), "test"))
+    assert "'Cat' in train, 'cat' in test" in refused.message
+
+
+def test_two_classes_that_differ_in_case_in_every_split_are_two_classes(tmp_path):
+    assert trainable(grid(tmp_path, "train val", "Cat cat")).classes == ("Cat", "cat")

@@ -1,0 +1,226 @@
+"""Comparing runs: the same images, honest arithmetic, and what cannot be compared is refused."""
+
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import call
+from scipy.stats import binomtest
+from units import alone
+
+from xception_cli.data.photo import Photo
+from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.evaluation.compare import (
+    _difference_interval,
+    choose_evaluation,
+    compare_runs,
+    correct_comparisons,
+    sign_flip,
+    verdict,
+)
+from xception_cli.evaluation.files import write_evaluation
+from xception_cli.evaluation.metrics import measure
+from xception_cli.evaluation.runs import list_runs
+from xception_cli.evaluation.scored import Scored
+from xception_cli.rundir import RunDir, write_json
+
+CLASSES = ("a", "b", "[red]=c")
+NO_UNITS: dict[str, str] = {}
+
+
+def make_run(
+    name: str, answers: dict[str, int], *, on: str = "val", classes=CLASSES, units=NO_UNITS
+) -> RunDir:
+    """Make a run whose evaluation says `answers`: by digest; digest `d5` is of class 5 % 3."""
+    run = RunDir(Path("runs") / name)
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_json(run.info, {"started": f"2026-01-0{len(name)}T10:00:00Z"})
+    labels = np.array([int(digest[1:]) % 3 for digest in answers])
+    probabilities = np.eye(len(classes))[list(answers.values())] * 0.7 + 0.1
+    photos = [
+        Photo(f"{name}/{digest}.jpg", label, digest=digest, unit=units.get(digest, digest))
+        for digest, label in zip(answers, labels.tolist(), strict=True)
+    ]
+    photos.append(Photo("broken.jpg", 0, digest="d99", problem="truncated"))
+    every = np.vstack([probabilities, np.full(len(classes), np.nan)]).astype(np.float32)
+    scored = Scored(classes, tuple(photos), every, (None,) * len(photos))
+    write_evaluation(
+        run.evaluation(on), measure(labels, probabilities, alone(labels), classes, name=on), scored
+    )
+    return run
+
+
+# by digest d0, d1, ...; their classes are 0, 1, 2, 0, 1, 2
+FIRST = {"d0": 0, "d1": 1, "d2": 0, "d3": 1, "d4": 0, "d5": 2, "d6": 0}
+SECOND = {"d5": 0, "d0": 0, "d1": 1, "d2": 2, "d3": 0, "d4": 2, "d7": 1}
+
+
+def test_images_are_matched_by_content_and_counted_by_hand():
+    found = compare_runs(make_run("one", FIRST), make_run("other", SECOND), "val")
+    assert (found.images, found.unmatched) == (6, 2)
+    assert (found.first_correct, found.second_correct) == (3, 4)
+    assert (found.gained, found.lost) == (2, 1)
+    assert found.difference == pytest.approx(1 / 6)
+    assert found.p_value == pytest.approx(binomtest(2, 3).pvalue)
+    assert [(c.name, c.n, c.first, c.second) for c in found.classes] == [
+        ("a", 2, 1, 2), ("b", 2, 1, 1), ("[red]=c", 2, 1, 1),
+    ]  # fmt: skip
+    changed = [(i.path, i.true, i.first, i.second, i.change) for i in found.changed]
+    assert changed == [
+        ("other/d5.jpg", "[red]=c", "[red]=c", "a", "lost"),
+        ("other/d2.jpg", "[red]=c", "a", "[red]=c", "gained"),
+        ("other/d3.jpg", "a", "b", "a", "gained"),
+        ("other/d4.jpg", "b", "a", "[red]=c", "other"),
+    ]
+    back = compare_runs(RunDir(Path("runs/other")), RunDir(Path("runs/one")), "val")
+    assert (back.gained, back.lost, back.difference) == (1, 2, -found.difference)
+    same = compare_runs(RunDir(Path("runs/one")), RunDir(Path("runs/one")), "val")
+    assert (same.difference, same.p_value, same.changed) == (0, 1.0, ())
+
+
+def test_the_interval_of_the_difference_covers_it_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    n, up, down = 200, 0.08, 0.04
+    draws = generator.multinomial(n, [up, down, 1 - up - down], 1000)
+    ends = [_difference_interval(gained, lost, n) for gained, lost, _ in draws]
+    assert 0.93 <= np.mean([low <= up - down <= high for low, high in ends]) <= 0.98
+    assert np.mean([low <= up + down <= high for low, high in ends]) < 0.5  # the control
+
+
+def test_what_cannot_be_compared_is_refused_with_the_next_thing_to_type():
+    one = make_run("one", FIRST)
+    with pytest.raises(UsageError, match="no image of val in common") as caught:
+        compare_runs(one, make_run("other", {"d10": 0, "d11": 1}), "val")
+    assert "--data DIR" in caught.value.hint
+    names = ("a", "b", "d")
+    with pytest.raises(UsageError, match=r"know other classes, \[red\]=c for instance"):
+        compare_runs(one, make_run("third", FIRST, classes=names), "val")
+    with pytest.raises(UsageError, match="no evaluation called elsewhere") as caught:
+        choose_evaluation([one], "elsewhere")
+    assert caught.value.hint == "xception eval runs/one --data DIR"
+    predictions = one.evaluation("val") / "predictions.csv"
+    predictions.write_text("path,true\n")
+    with pytest.raises(ArtifactError, match="predictions") as caught:
+        compare_runs(one, one, "val")
+    assert caught.value.hint == "xception eval runs/one makes it again"
+
+
+def test_the_test_split_is_compared_where_all_runs_have_it():
+    one, other = make_run("one", FIRST), make_run("other", SECOND)
+    assert choose_evaluation([one, other], None) == "val"
+    make_run("one", FIRST, on="test")
+    assert choose_evaluation([one, other], None) == "val"
+    make_run("other", SECOND, on="test")
+    assert choose_evaluation([one, other], None) == "test"
+
+
+def test_the_command_prints_tables_or_json_and_says_whether_it_could_be_chance(capsys):
+    make_run("one", FIRST)
+    make_run("other", SECOND)
+    assert call("compare", "runs/one", "runs/other") == 0
+    shown = capsys.readouterr()
+    assert max(len(line) for line in shown.out.splitlines()) <= 80
+    assert "runs/one     3 of 6     50.0%  18.8-81.2%" in shown.out
+    assert "other/d5.jpg  [red]=c  [red]=c  a        lost" in shown.out
+    assert "2 gained, 1 lost; McNemar p = 1: could be chance" in shown.err
+    assert "2 images of val were scored by one run only" in shown.err
+    assert call("compare", "runs/one", "runs/other", "--json") == 0
+    found = compare_runs(RunDir(Path("runs/one")), RunDir(Path("runs/other")), "val")
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found.to_dict()))
+    assert "+16.7 points" in verdict(found)
+    assert call("compare", "runs/one") == 2
+
+
+def test_runs_are_listed_the_latest_first_and_a_damaged_one_hides_none(capsys):
+    for name, day in (("early", "03"), ("late", "05"), ("going", "06")):
+        run = RunDir(Path("runs") / name)
+        run.path.mkdir(parents=True)
+        write_json(
+            run.info,
+            {"started": f"2026-01-{day}T10:00:00Z", "classes": ["a", "b"], "images": {"train": 9}},
+        )
+        run.config.write_text('unfreeze = "exit"\n')
+        if name != "going":
+            figures = {"kept": "the linear probe", "evaluation": {"val": 0.875}}
+            write_json(run.result, figures | {"seconds": {"probe": 60.0, "features": 30.0}})
+    Path("runs/broken").mkdir()
+    Path("runs/broken/run.json").write_text("{")
+    found = list_runs(Path("runs"))
+    assert [Path(run.run).name for run in found] == ["going", "late", "early", "broken"]
+    assert [run.state for run in found] == ["unfinished", "finished", "finished", "damaged"]
+    assert (found[1].val, found[1].seconds, found[1].images) == (0.875, 90.0, 9)
+    assert call("runs") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in shown) <= 80
+    assert "87.5 %" in shown[2]
+    assert "1.5 min  the linear probe" in shown[2]
+    assert call("runs", "--json") == 0
+    assert [json.loads(line)["val"] for line in capsys.readouterr().out.splitlines()][1] == 0.875
+    assert call("runs", "elsewhere") == 2
+
+
+# Units and several comparisons
+
+
+def test_the_sign_flip_test_is_mcnemars_where_each_image_is_a_unit():
+    for gained, lost in ((0, 0), (1, 0), (7, 2), (30, 30), (40, 12)):
+        differences = np.repeat([1, -1, 0], [gained, lost, 5])
+        expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+        assert sign_flip(differences) == pytest.approx(expected)
+
+
+def test_the_sign_flip_test_counts_every_combination_of_signs_of_the_units():
+    differences = np.array([3, -1, 2, 0, 4, -2])
+    sums = [
+        abs(sum(sign * size for sign, size in zip(signs, differences, strict=True)))
+        for signs in product((-1, 1), repeat=6)
+    ]
+    expected = np.mean(np.array(sums) >= abs(differences.sum()))
+    assert sign_flip(differences) == pytest.approx(expected)
+    assert sign_flip(differences) != pytest.approx(binomtest(9, 12).pvalue)
+
+
+def test_a_difference_within_one_group_could_be_chance():
+    labels = {f"d{n}": n % 3 for n in range(60)}
+    worse = {name: 0 if n < 12 else label for n, (name, label) in enumerate(labels.items())}
+    groups = {f"d{n}": f"group {n // 12}" for n in range(60)}
+    alone_ = compare_runs(make_run("a", worse), make_run("b", labels), "val")
+    assert (alone_.gained, alone_.groups, alone_.p_value) == (8, 60, pytest.approx(2 * 0.5**8))
+    grouped = compare_runs(make_run("c", worse), make_run("d", labels, units=groups), "val")
+    assert (grouped.gained, grouped.groups, grouped.p_value) == (8, 5, 1.0)
+    assert grouped.difference == alone_.difference
+    width = grouped.difference_high - grouped.difference_low
+    assert width > 1.5 * (alone_.difference_high - alone_.difference_low)
+    assert "sign flips over 5 groups, p = 1: could be chance" in verdict(grouped)
+
+
+def test_images_that_either_run_holds_together_are_one_unit():
+    labels = {f"d{n}": n % 3 for n in range(60)}
+    worse = {name: 0 if n < 12 else label for n, (name, label) in enumerate(labels.items())}
+    groups = {f"d{n}": f"group {n // 12}" for n in range(60)}
+    bridge = {"d11": "bridge", "d12": "bridge"}  # of the first group and of the second one
+
+    def groups_of(first: dict[str, str], second: dict[str, str]) -> tuple[int, float]:
+        runs = make_run("one", worse, units=first), make_run("other", labels, units=second)
+        found = compare_runs(*runs, "val")
+        return found.groups, found.p_value
+
+    assert groups_of(groups, NO_UNITS) == (5, 1.0)
+    assert groups_of(NO_UNITS, groups) == (5, 1.0)
+    assert groups_of(groups, bridge) == groups_of(bridge, groups) == (4, 1.0)
+    assert groups_of(NO_UNITS, NO_UNITS) == (60, pytest.approx(2 * 0.5**8))  # the control
+
+
+def test_several_comparisons_are_corrected_by_their_number():
+    run = make_run("one", FIRST)
+    found = [compare_runs(run, make_run(name, SECOND), "val") for name in ("x", "y", "z")]
+    values = (0.02, 0.04, 0.01)
+    given = [replace(c, p_value=p, p_corrected=p) for c, p in zip(found, values, strict=True)]
+    corrected = correct_comparisons(given)
+    assert [c.p_corrected for c in corrected] == pytest.approx([0.04, 0.04, 0.03])
+    assert [c.p_value for c in corrected] == list(values)
+    assert correct_comparisons(given[:1]) == given[:1]
+    assert "McNemar p = 0.03 (corrected for the number of comparisons)" in verdict(corrected[2])

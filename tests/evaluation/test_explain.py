@@ -1,0 +1,98 @@
+"""Explanations: Grad-CAM as its gradients give it, in the photo's own place, size and direction."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from images import COLOURS, SMALL, draw
+from networks import CPU, lively_network
+from PIL import Image
+from runs import call
+
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import UsageError
+from xception_cli.evaluation.explain import (
+    check_folder,
+    draw_heat,
+    heat_maps,
+    seen_square,
+    write_explanation,
+)
+from xception_cli.model.bundle import ModelBundle, save_model
+
+
+@pytest.fixture(scope="module")
+def bundle() -> ModelBundle:
+    return ModelBundle(lively_network(), tuple(COLOURS), Preprocessing.for_size(SMALL), CPU)
+
+
+def test_the_heat_is_that_of_the_gradients_through_the_network(bundle):
+    pixels = torch.randint(0, 256, (2, 3, SMALL, SMALL), dtype=torch.uint8)
+    labels = torch.tensor([0, 2])
+    found = heat_maps(bundle, pixels, labels)
+    network = lively_network()
+    inputs = bundle.preprocessing.normalize(pixels)
+    with torch.no_grad():
+        activations = network.features(inputs).relu()
+        plain = network(inputs)
+    activations.requires_grad_()
+    logits = network.last_linear(activations.mean((2, 3)))
+    assert torch.allclose(logits, plain, atol=1e-4)
+    logits[torch.arange(2), labels].sum().backward()
+    weights = activations.grad.mean((2, 3), keepdim=True)
+    expected = (weights * activations).sum(1).relu().detach().numpy()
+    expected /= expected.max((1, 2), keepdims=True)
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert found.max() == 1.0
+    other = heat_maps(bundle, pixels, labels.flip(0))
+    assert np.abs(other - found).max() > 0.05  # another class, another place
+
+
+@pytest.mark.parametrize("size", [(400, 300), (300, 400), (71, 71)])
+def test_the_heat_lies_on_the_square_that_the_network_sees(size: tuple[int, int]):
+    preprocessing = Preprocessing.for_size(SMALL)
+    left, top, right, bottom = seen_square(size, preprocessing)
+    assert right - left == pytest.approx(71 / 79 * min(size), abs=1)
+    assert abs(left - (size[0] - right)) <= 1
+    assert abs(top - (size[1] - bottom)) <= 1
+    heat = np.zeros((3, 3), dtype=np.float32)
+    heat[0, 2] = 1  # top right
+    grey = Image.new("RGB", size, (128, 128, 128))
+    changed = np.abs(np.asarray(draw_heat(grey, heat, preprocessing)).astype(int) - 128).sum(axis=2)
+    changed[changed > 380] = 0  # the white frame
+    rows, columns = np.nonzero(changed > 40)
+    assert rows.mean() < (top + bottom) / 2
+    assert columns.mean() > (left + right) / 2
+    assert np.asarray(grey).min() == 128  # the photo itself is left alone
+
+
+def test_a_photo_that_lies_on_its_side_is_explained_upright_and_in_its_size(bundle, tmp_path):
+    draw(tmp_path / "flat.jpg", COLOURS["red"], seed=1, size=300)
+    picture = Image.open(tmp_path / "flat.jpg").crop((0, 0, 300, 200))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    written = [
+        write_explanation(bundle, tmp_path / "turned.jpg", 0, tmp_path / "why") for _ in range(2)
+    ]
+    assert [path.name for path in written] == ["turned.jpg", "turned-2.jpg"]
+    with Image.open(written[0]) as drawn:
+        assert drawn.size == (200, 300)
+        assert drawn.getexif().get(0x0112, 1) == 1
+    with pytest.raises(UsageError, match="not empty"):
+        check_folder(tmp_path / "why")
+    check_folder(tmp_path / "new")
+
+
+def test_predict_explains_what_it_could_read(bundle, photos, capsys):
+    save_model(
+        Path("m.safetensors"), bundle.network.state_dict(), classes=bundle.classes,
+        preprocessing=bundle.preprocessing, provenance={},
+    )  # fmt: skip
+    (photos / "red" / "0.jpg").write_bytes(b"no picture")
+    arguments = ["predict", str(photos / "red"), "--model", "m.safetensors", "--explain", "why"]
+    assert call(*arguments, "--device", "cpu", "--workers", "0") == 3
+    assert sorted(path.name for path in Path("why").iterdir()) == [f"{i}.jpg" for i in range(1, 8)]
+    assert "explained why" in capsys.readouterr().err
+    assert call(*arguments) == 2

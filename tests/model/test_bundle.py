@@ -1,0 +1,347 @@
+"""The model file: what is written is read back, and nothing else is taken for a model."""
+
+import json
+import random
+from base64 import b64encode
+from pathlib import Path
+
+import numpy as np
+import pretrainedmodels
+import pytest
+import scipy.special
+import torch
+from images import SMALL
+from networks import CPU, PREPROCESSING, about, lively_network, noise
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from xception_cli.errors import ArtifactError, DivergedError, UsageError
+from xception_cli.model.bundle import load_model, save_model
+from xception_cli.model.unknown import UnknownRule
+from xception_cli.runtime import Runtime
+
+HOSTILE = (
+    "../../x",
+    "a/b",
+    "\x1b[2J",
+    "<script>alert(1)</script>",
+    "[/bold]",
+    '"}, "schema": 2',
+    "line\nbreak",
+    "名前 ė́",
+    "caf\udce9",  # a folder name that is not UTF-8
+    "n" * 255,
+)
+PROVENANCE = {"weights": {"digest": "abc"}, "epoch": 3, "note": "\u2028<é>", "none": None}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return lively_network(len(HOSTILE))
+
+
+@pytest.fixture(scope="module")
+def model_file(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundle") / "model.safetensors"
+    save_model(
+        path,
+        network.state_dict(),
+        classes=HOSTILE,
+        preprocessing=PREPROCESSING,
+        temperature=1.7,
+        provenance=PROVENANCE,
+    )
+    yield path
+    path.unlink()  # pytest would keep 80 MB of each of three runs
+
+
+@pytest.fixture(scope="module")
+def bundle(model_file):
+    return load_model(model_file, CPU)
+
+
+@pytest.fixture
+def pixels():
+    return ((noise(3, seed=5) + 1) * 127.5).to(torch.uint8)
+
+
+RULE = {
+    "target_precision": 0.98,
+    "confidence": 0.5,
+    "distance": 0.1,
+    "reference": {"levels": b64encode(bytes(range(256)) * 8).decode()},
+}
+
+
+def small_file(metadata: dict[str, str] | None, tensors: dict[str, torch.Tensor] | None = None):
+    """Write a file of a few bytes: metadata is looked at before the tensors are."""
+    path = Path("small.safetensors")
+    save_file(tensors or {"conv1.weight": torch.zeros(1)}, path, metadata)
+    return path
+
+
+# Round trip
+
+
+def test_what_is_saved_is_what_is_loaded(network, bundle):
+    assert bundle.classes == HOSTILE
+    assert bundle.preprocessing == PREPROCESSING
+    assert bundle.temperature == 1.7
+    assert bundle.provenance == PROVENANCE
+    saved, loaded = network.state_dict(), bundle.network.state_dict()
+    assert list(saved) == list(loaded)
+    for name, tensor in saved.items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(tensor, loaded[name]), name
+    assert not any(part.training for part in bundle.network.modules())
+
+
+def test_saving_a_loaded_model_again_gives_the_same_bytes(model_file, bundle):
+    again = Path("again.safetensors")
+    save_model(
+        again,
+        bundle.network.state_dict(),
+        classes=bundle.classes,
+        preprocessing=bundle.preprocessing,
+        temperature=bundle.temperature,
+        provenance=bundle.provenance,
+    )
+    same = again.read_bytes() == model_file.read_bytes()
+    again.unlink()
+    assert same
+
+
+def test_the_file_loads_into_plain_pretrainedmodels_and_says_the_same(model_file, bundle, pixels):
+    plain = pretrainedmodels.xception(num_classes=len(HOSTILE), pretrained=None)
+    problems = plain.load_state_dict(load_file(model_file), strict=False)
+    assert problems.unexpected_keys == []
+    assert all(name.endswith("num_batches_tracked") for name in problems.missing_keys)
+    with torch.no_grad():
+        expected = plain.eval()((pixels / 255 - 0.4) / 0.6)
+    found = bundle.logits(pixels)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert (found - expected.roll(1, 0)).abs().max() > 1e-2
+
+
+def test_what_is_computed_has_its_batch_norm_folded_and_the_network_stays_its_own(
+    model_file, pixels, monkeypatch
+):
+    bundle = load_model(model_file, CPU)
+    with torch.no_grad():
+        expected = bundle.network(bundle.preprocessing.normalize(pixels))
+    norms = [part for part in bundle.network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    before = {name: tensor.clone() for name, tensor in bundle.network.state_dict().items()}
+    for norm in norms:
+        norm.register_forward_hook(lambda *_: pytest.fail("a batch norm was computed"))
+    found = bundle.logits(pixels)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert (found - expected.roll(1, 0)).abs().max() > 1e-2  # other pictures, other logits
+    assert len(norms) == 40
+    assert type(bundle.network) is type(pretrainedmodels.xception(pretrained=None))
+    after = bundle.network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    monkeypatch.setattr("xception_cli.model.bundle.fold_batch_norm", lambda _: pytest.fail("again"))
+    assert torch.equal(bundle.logits(pixels), found)  # folded once
+
+
+def test_everything_but_the_weights_is_one_json_string_of_plain_ascii(model_file):
+    with safe_open(model_file, framework="pt") as opened:
+        metadata = opened.metadata()
+    assert list(metadata) == ["xception"]
+    assert metadata["xception"].isascii()
+    assert json.loads(metadata["xception"]) == {
+        "schema": 1,
+        "architecture": "xception",
+        "classes": list(HOSTILE),
+        "preprocessing": {"image_size": SMALL, "resize_size": 80, "mean": 0.4, "std": 0.6},
+        "temperature": 1.7,
+        "provenance": PROVENANCE,
+    }
+
+
+def test_the_temperature_divides_the_logits_and_probabilities_sum_to_one(bundle, pixels):
+    logits, probabilities = bundle.logits(pixels), bundle.probabilities(pixels)
+    assert probabilities.sum(1).numpy() == pytest.approx(1, abs=1e-6)
+    expected = scipy.special.softmax(logits.double().numpy() / 1.7, axis=1)
+    np.testing.assert_allclose(probabilities.numpy(), expected, atol=1e-6)
+    assert np.abs(scipy.special.softmax(logits.numpy(), axis=1) - expected).max() > 1e-3
+    assert logits.dtype == torch.float32
+
+
+def test_half_precision_says_nearly_the_same_in_float32(bundle, model_file, pixels):
+    half = load_model(model_file, Runtime(torch.device("cpu"), "bf16")).logits(pixels)
+    assert half.dtype == torch.float32
+    distance = (half - bundle.logits(pixels)).abs().max()
+    assert 0 < distance < 0.1 * bundle.logits(pixels).std(0).max() + 0.05
+
+
+def test_what_is_loaded_does_not_depend_on_the_random_state_nor_touch_pythons(bundle, model_file):
+    torch.manual_seed(123)
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    other = load_model(model_file, CPU).network.state_dict()
+    assert states == (random.getstate(), np.random.get_state()[1].tolist())
+    same = bundle.network.state_dict()
+    assert all(torch.equal(same[name], other[name]) for name in same)
+
+
+# What is not written
+
+
+def test_a_weight_that_is_not_finite_is_not_written_and_the_file_before_stays(network):
+    path = Path("model.safetensors")
+    path.write_text("the file before")
+    state = {**network.state_dict()}
+    state["bn4.bias"] = state["bn4.bias"].clone()
+    state["bn4.bias"][7] = float("inf")
+    with pytest.raises(DivergedError, match="the trained weights are not finite"):
+        save_model(path, state, classes=HOSTILE, preprocessing=PREPROCESSING, provenance=PROVENANCE)
+    assert [file.name for file in Path().iterdir()] == ["model.safetensors"]
+    assert path.read_text() == "the file before"
+
+
+def test_classes_that_do_not_fit_the_head_are_not_written(network):
+    with pytest.raises(ArtifactError, match=r"last_linear\.weight has the shape"):
+        save_model(
+            Path("model.safetensors"),
+            network.state_dict(),
+            classes=HOSTILE[1:],
+            preprocessing=PREPROCESSING,
+            provenance={},
+        )
+    assert list(Path().iterdir()) == []
+
+
+# What is not read
+
+
+def test_a_missing_file_is_a_usage_error():
+    with pytest.raises(UsageError, match=r"there is no model file nothing\.safetensors"):
+        load_model(Path("nothing.safetensors"), CPU)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"xception": "no json"}])
+def test_a_file_of_plain_weights_is_not_taken_for_a_model(metadata):
+    with pytest.raises(ArtifactError, match="not a model of xception") as caught:
+        load_model(small_file(metadata), CPU)
+    assert "--weights" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{}", "[" * 50_000])
+def test_metadata_of_another_kind_is_not_taken_for_a_model(text):
+    with pytest.raises(ArtifactError, match="not a model of xception"):
+        load_model(small_file({"xception": text}), CPU)
+
+
+def test_a_newer_format_is_refused_with_the_way_out():
+    with pytest.raises(ArtifactError, match="has format 2, this version reads 1") as caught:
+        load_model(small_file({"xception": json.dumps(about(schema=2))}), CPU)
+    assert "pip install -U" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"classes": ["a", "a"]}, "two or more different names"),
+        ({"classes": ["a"]}, "two or more different names"),
+        ({"classes": []}, "two or more different names"),
+        ({"classes": "ab"}, "two or more different names"),
+        ({"classes": {"a": 0, "b": 1}}, "two or more different names"),
+        ({"classes": [["a"], "b"]}, "damaged metadata"),
+        ({"classes": ["a", 3]}, "1 to 255 characters"),
+        ({"classes": ["a", None]}, "1 to 255 characters"),
+        ({"classes": ["a", ""]}, "1 to 255 characters"),
+        ({"classes": ["a", "n" * 256]}, "1 to 255 characters"),
+        ({"classes": ...}, "damaged metadata: 'classes'"),
+        ({"temperature": 0}, "impossible temperature: 0"),
+        ({"temperature": -1.0}, "impossible temperature: -1"),
+        ({"temperature": 1e9}, "impossible temperature"),
+        ({"temperature": float("nan")}, "impossible temperature: nan"),
+        ({"temperature": float("inf")}, "impossible temperature: inf"),
+        ({"temperature": 10**400}, "damaged metadata"),
+        ({"temperature": "warm"}, "damaged metadata"),
+        ({"temperature": None}, "damaged metadata"),
+        ({"provenance": 3}, "damaged metadata"),
+        ({"unknown": 3}, "damaged metadata"),
+        ({"unknown": {}}, "damaged metadata: 'target_precision'"),
+        ({"unknown": RULE | {"distance": float("nan")}}, "impossible thresholds"),
+        ({"unknown": RULE | {"confidence": 1.5}}, "impossible thresholds"),
+        ({"unknown": RULE | {"confidence": float("nan")}}, "impossible thresholds"),
+        ({"unknown": RULE | {"reference": None}}, "damaged metadata"),
+        ({"unknown": RULE | {"reference": {"levels": "AAAA"}}}, "damaged metadata"),
+        ({"unknown": RULE | {"reference": {"levels": "no base64!"}}}, "damaged metadata"),
+        ({"preprocessing": {"image_size": 70}}, "impossible preprocessing"),
+        ({"preprocessing": {"image_size": 299, "resize_size": 298}}, "impossible preprocessing"),
+        ({"preprocessing": {"image_size": 9999, "resize_size": 9999}}, "impossible preprocessing"),
+        ({"preprocessing": {"std": 0.0}}, "impossible preprocessing"),
+        ({"preprocessing": {"std": float("nan")}}, "impossible preprocessing"),
+        ({"preprocessing": {"gamma": 2.2}}, "unknown preprocessing"),
+        ({"preprocessing": None}, "unknown preprocessing|damaged metadata"),
+    ],
+)
+def test_impossible_metadata_is_refused(changed, message):
+    with pytest.raises(ArtifactError, match=message):
+        load_model(small_file({"xception": json.dumps(about(**changed))}), CPU)
+
+
+def test_the_rule_for_unknown_travels_in_the_metadata_and_the_tensors_stay_the_networks(tmp_path):
+    rule = UnknownRule.from_dict(RULE, 2048)
+    network = lively_network()
+    path = tmp_path / "model.safetensors"
+    save_model(
+        path, network.state_dict(), classes=("a", "b", "c"), preprocessing=PREPROCESSING,
+        temperature=1.5, unknown=rule, provenance={},
+    )  # fmt: skip
+    bundle = load_model(path, CPU)
+    assert bundle.unknown is not None
+    assert bundle.unknown.to_dict() == RULE
+    plain = pretrainedmodels.xception(num_classes=1000, pretrained=None)
+    plain.last_linear = torch.nn.Linear(2048, 3)
+    plain.load_state_dict(load_file(path))  # strictly, as the README does
+
+
+def test_those_refusals_are_not_for_another_reason():
+    # The same small file with good metadata is refused for its tensors only.
+    with pytest.raises(ArtifactError, match=r"it lacks \d+ tensors"):
+        load_model(small_file({"xception": json.dumps(about())}), CPU)
+
+
+def test_a_file_with_one_tensor_too_many_is_refused(network):
+    tensors = {name: torch.zeros(1) for name in network.state_dict()}
+    path = small_file({"xception": json.dumps(about())}, tensors | {"fc.weight": torch.zeros(1)})
+    with pytest.raises(ArtifactError, match=r"also holds 1 tensors, fc\.weight"):
+        load_model(path, CPU)
+
+
+@pytest.mark.parametrize("problem", ["nan", "shape"])
+def test_one_bad_tensor_among_good_ones_is_refused(model_file, problem):
+    tensors = load_file(model_file)
+    if problem == "nan":
+        tensors["last_linear.bias"][-1] = float("nan")
+        message = r"last_linear\.bias has numbers that are not finite"
+    else:
+        tensors["last_linear.weight"] = tensors["last_linear.weight"][:, :-1].contiguous()
+        message = r"last_linear\.weight has the shape \(10, 2047\), expected \(10, 2048\)"
+    metadata = {"xception": json.dumps(about(classes=list(HOSTILE)))}
+    path = small_file(metadata, tensors)
+    with pytest.raises(ArtifactError, match=message):
+        load_model(path, CPU)
+    path.unlink()
+
+
+@pytest.mark.parametrize("length", [0, 7, 1000, -1])
+def test_a_truncated_file_is_refused(model_file, length):
+    path = Path("model.safetensors")
+    path.write_bytes(model_file.read_bytes()[:length])
+    with pytest.raises(ArtifactError, match=r"not a sound safetensors file|header of"):
+        load_model(path, CPU)
+    path.unlink()
+
+
+def test_a_huge_number_of_classes_is_refused_before_a_network_for_them_is_built():
+    names = [str(number) for number in range(60_000)]  # a head of half a gigabyte
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with pytest.raises(ArtifactError, match="it lacks"):
+        load_model(small_file({"xception": json.dumps(about(classes=names))}), CPU)
+    assert torch.equal(before, torch.get_rng_state())  # building one draws its weights

@@ -1,0 +1,187 @@
+"""An ONNX file from elsewhere: only one of ours is taken, and nothing beside it is read."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from images import draw
+from networks import about
+from onnx import TensorProto, helper, numpy_helper
+from runs import call
+
+from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.onnx.file import classifier_from, load_onnx
+
+HERE = Path("m.onnx")
+
+
+def small_model(**changed: object) -> onnx.ModelProto:
+    """Make a sound file of two classes, of the mean colour; with some of what it tells changed."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Gemm", ["mean", "weight"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    weight = np.array([[1, 0], [0, 1], [0, 0]], np.float32) / 100
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", "h", "w", 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.array([1, 2]), "axes"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    entries = about(**({"input": "whole"} | changed))
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in entries.items()})
+    return model
+
+
+def opened(model: onnx.ModelProto) -> object:
+    return classifier_from(model.SerializeToString(), HERE)
+
+
+def test_a_sound_file_is_opened_and_run():
+    classifier = classifier_from(small_model().SerializeToString(), HERE)
+    pixels = torch.zeros((1, 3, 5, 4), dtype=torch.uint8)
+    pixels[:, 0] = 200
+    expected = torch.softmax(torch.tensor([[2.0, 0.0]]), dim=1)
+    torch.testing.assert_close(classifier.probabilities(pixels), expected)
+    assert classifier.classes == ("cat", "dog")
+
+
+@pytest.fixture
+def secret() -> Path:
+    path = Path("secret")
+    path.write_bytes(np.ones((3, 2), np.float32).tobytes())
+    return path
+
+
+def external(tensor: TensorProto, location: str) -> None:
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+
+
+@pytest.mark.parametrize("location", ["secret", "../../etc/passwd", "/etc/passwd", ""])
+def test_weights_in_another_file_are_refused(location, secret):
+    model = small_model()
+    external(model.graph.initializer[0], location)
+    with pytest.raises(ArtifactError, match="refers to another file for weight; such are not read"):
+        opened(model)
+
+
+def test_a_reference_to_another_file_is_found_wherever_it_hides(secret):
+    tensor = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[3, 2])
+    external(tensor, "secret")
+    constant = helper.make_node("Constant", [], ["hidden"], value=tensor)
+    branch = helper.make_graph([constant], "branch", [], [])
+    hidden = {
+        "attribute": [constant],
+        "subgraph": [helper.make_node("If", ["x"], ["y"], then_branch=branch)],
+    }
+    for nodes in hidden.values():
+        model = small_model()
+        model.graph.node.extend(nodes)
+        with pytest.raises(ArtifactError, match="refers to another file for hidden"):
+            opened(model)
+    model = small_model()
+    model.functions.append(helper.make_function("d", "f", [], [], [constant], []))
+    with pytest.raises(ArtifactError, match="refers to another file for hidden"):
+        opened(model)
+    model = small_model()
+    model.graph.sparse_initializer.add().values.CopyFrom(tensor)
+    with pytest.raises(ArtifactError, match="refers to another file for hidden"):
+        opened(model)
+
+
+@pytest.mark.parametrize(
+    ("node", "named"),
+    [
+        (helper.make_node("Loop", ["a"], ["b"]), "Loop"),
+        (helper.make_node("ConstantOfShape", ["a"], ["b"]), "ConstantOfShape"),
+        (helper.make_node("PyOp", ["a"], ["b"], domain="evil"), "evil.PyOp"),
+    ],
+)
+def test_operators_that_no_export_has_are_refused(node, named):
+    model = small_model()
+    model.graph.node.append(node)
+    with pytest.raises(ArtifactError, match=f"it has the operators {re.escape(named)}"):
+        opened(model)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"classes": ["../x", "../x"]}, "damaged metadata: classes must be two or more"),
+        ({"classes": ["a", 1]}, "damaged metadata: a class name must be"),
+        ({"classes": ["a", "n" * 256]}, "damaged metadata: a class name must be"),
+        ({"classes": ["a", "b", "c"]}, "for 3 classes"),
+        ({"schema": 9}, "has format 9, this version reads 1"),
+        ({"temperature": 0}, "impossible temperature"),
+        ({"preprocessing": {"image_size": 10**9}}, "impossible preprocessing"),
+        ({"unknown": {"confidence": 2, "distance": 0, "target_precision": 1}}, "impossible thres"),
+        ({"unknown": {}}, "damaged metadata: 'target_precision'"),
+        ({"unknown": {"confidence": 1, "distance": 0, "target_precision": 1}}, "for 2 classes"),
+        ({"input": "other"}, "not of xception export"),
+        ({"schema": ...}, "not of xception export"),
+    ],
+)
+def test_what_a_file_tells_is_checked(changed, message):
+    with pytest.raises(ArtifactError, match=message):
+        opened(small_model(**changed))
+
+
+def test_weights_that_are_not_finite_are_refused():
+    model = small_model()
+    weight = np.full((3, 2), np.nan, np.float32)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "weight"))
+    with pytest.raises(ArtifactError, match="weights that are not finite: weight"):
+        opened(model)
+
+
+@pytest.mark.parametrize("length", [0, 100, -1])
+def test_a_truncated_file_is_refused(length):
+    content = small_model().SerializeToString()[:length]
+    with pytest.raises(ArtifactError, match=r"not a sound ONNX file|not of xception"):
+        classifier_from(content, HERE)
+
+
+def test_a_file_that_does_not_run_is_refused_in_a_sentence():
+    model = small_model()
+    model.graph.node[2].input[1] = "nothing"
+    with pytest.raises(ArtifactError, match="cannot be run"):
+        opened(model)
+
+
+def test_there_must_be_a_file():
+    with pytest.raises(UsageError, match=r"there is no file gone\.onnx"):
+        load_onnx(Path("gone.onnx"))
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnxruntime"])
+def test_without_the_extra_the_command_says_what_to_install(name, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, name, None)  # what an import of a missing package meets
+    HERE.touch()
+    assert call("predict", "red.jpg", "--model", "m.onnx") == 5
+    said = capsys.readouterr().err
+    assert f"a package that is not installed: {name}" in said
+    assert "hint: pip install 'xception-cli[onnx]'" in said
+
+
+def test_hostile_class_names_are_printed_literally(capsys: pytest.CaptureFixture[str]) -> None:
+    draw(Path("red.jpg"), (250, 0, 0), seed=1)
+    model = small_model(classes=["\x1b[2J", "[bold]:smile:"])
+    HERE.write_bytes(model.SerializeToString())
+    assert call("predict", "red.jpg", "--model", "m.onnx") == 0
+    assert "\\x1b[2J 9" in (out := capsys.readouterr().out)
+    assert "[bold]:smile: " in out
+    assert "\x1b" not in out

@@ -1,0 +1,407 @@
+"""The export: one file that says what PyTorch says, or none; and a foreign file is not believed."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from images import COLOURS, SMALL, draw
+from networks import CPU, lively_network
+from onnx import helper
+from PIL import Image
+from runs import call, quick_settings, train_run
+
+from xception_cli.data.split import read_split
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import ArtifactError
+from xception_cli.inference import predict_images
+from xception_cli.model.bundle import ModelBundle, save_model
+from xception_cli.model.network import STEPS
+from xception_cli.model.unknown import NEIGHBOURS, Reference, UnknownRule
+from xception_cli.onnx.file import INPUT, classifier_from
+from xception_cli.onnx.graph import build_onnx
+from xception_cli.onnx.judge import JudgePicture, compare, judge_pictures, require_parity
+from xception_cli.onnx.run import inference_snippet
+from xception_cli.rundir import RunDir
+
+HERE = Path("food.onnx")
+SIZES = [
+    (79, 79),
+    (79, 80),
+    (80, 79),
+    (79, 82),
+    (113, 82),
+    (79, 1500),
+    (300, 200),
+    (71, 90),
+    (9, 7),
+]
+
+
+@pytest.fixture(scope="module")
+def bundle() -> ModelBundle:
+    """A lively Xception of three classes at 71 pixels."""
+    return ModelBundle(
+        lively_network(), tuple(COLOURS), Preprocessing.for_size(SMALL), CPU, 0.7, {"epoch": 3}
+    )
+
+
+@pytest.fixture(scope="module")
+def model(bundle: ModelBundle) -> onnx.ModelProto:
+    """Its export, with the resize inside."""
+    return build_onnx(bundle, cropped=False)
+
+
+@pytest.fixture(scope="module")
+def content(model: onnx.ModelProto) -> bytes:
+    """The bytes of the file."""
+    return model.SerializeToString()
+
+
+def picture_of(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """Draw a picture with coarse shapes and fine grain."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize(size)
+    pixels = np.asarray(coarse, np.float32) + rng.normal(0, 20, (size[1], size[0], 3))
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def judged(*sizes: tuple[int, int]) -> list[JudgePicture]:
+    """Draw pictures for the gate."""
+    pictures = []
+    for seed, size in enumerate(sizes):
+        buffer = BytesIO()
+        picture_of(size, seed).save(buffer, "PNG")
+        pictures.append(JudgePicture("drawn", buffer.getvalue()))
+    return pictures
+
+
+# The file says what PyTorch says
+
+
+@pytest.mark.parametrize(("cropped", "limit"), [(True, 1e-4), (False, 2e-2)])
+def test_the_file_gives_the_probabilities_of_pytorch(bundle, cropped, limit):
+    exported = classifier_from(build_onnx(bundle, cropped=cropped).SerializeToString(), HERE)
+    found, expected = [], []
+    for seed, size in enumerate(SIZES):
+        picture = picture_of(size, seed)
+        expected.append(bundle.probabilities(bundle.transform()(picture)[None])[0])
+        found.append(exported.probabilities(exported.transform()(picture)[None])[0])
+    difference = (torch.stack(found) - torch.stack(expected)).abs().max()
+    assert difference < limit
+    rolled = (torch.stack(found) - torch.stack(expected).roll(1, 0)).abs().max()
+    assert rolled > 0.1  # the control: other pictures, other numbers
+
+
+def cut_pixels(bundle: ModelBundle, size: tuple[int, int], model: onnx.ModelProto) -> int:
+    """Return the largest difference between the file's cut square and torchvision's."""
+    graph = helper.make_graph(
+        [
+            node
+            for node in model.graph.node
+            if node.name.startswith(("pixels/ch", "resize", "crop"))
+        ],
+        "cut",
+        list(model.graph.input),
+        [helper.make_tensor_value_info("crop/centre", onnx.TensorProto.UINT8, None)],
+        [c for c in model.graph.initializer if c.name.startswith(("resize", "crop"))],
+    )
+    cut = helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=9)
+    session = onnxruntime.InferenceSession(cut.SerializeToString())
+    picture = picture_of(size)
+    (found,) = session.run(None, {INPUT: np.asarray(picture)[None]})
+    return int(np.abs(found[0].astype(int) - bundle.transform()(picture).numpy()).max())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_square_is_cut_where_torchvision_cuts_it(bundle, model, size):
+    # Odd and even remainders: one column aside, and grain would differ by far more.
+    assert cut_pixels(bundle, size, model) <= 1
+
+
+def test_pictures_of_one_size_share_a_batch(bundle, content):
+    exported = classifier_from(content, HERE)
+    pixels = torch.stack([exported.transform()(picture_of((90, 120), seed)) for seed in range(3)])
+    alone = torch.cat([exported.probabilities(one[None]) for one in pixels])
+    torch.testing.assert_close(exported.probabilities(pixels), alone, atol=1e-5, rtol=0)
+
+
+def test_the_file_tells_everything_and_holds_everything(bundle, model):
+    about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert about == {
+        "schema": 1,
+        "architecture": "xception",
+        "classes": list(COLOURS),
+        "preprocessing": bundle.preprocessing.to_dict(),
+        "temperature": 0.7,
+        "provenance": {"epoch": 3},
+        "input": "whole",
+    }
+    onnx.checker.check_model(model, full_check=True)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+def test_names_are_those_of_the_paper_and_unique(model):
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    assert all(output in {*names, "probabilities"} for n in model.graph.node for output in n.output)
+    flows = {"entry_flow": STEPS[:5], "middle_flow": STEPS[5:13], "exit_flow": STEPS[13:16]}
+    for flow, steps in flows.items():
+        found = {n.split("/")[1] for n in names if n.startswith(f"{flow}/")}
+        assert found == set(steps)
+    assert "middle_flow/block7/sepconv2/depthwise" in names
+    rooms = {name.split("/")[0] for name in names} - set(flows)
+    assert rooms == {"pixels", "resize", "crop", "normalize", "head"}
+    separable = [name for name in names if name.endswith("/pointwise")]
+    assert len(separable) == 34  # of the published network
+
+
+# The gate
+
+
+def test_the_gate_lets_a_faithful_file_pass_and_says_how_far_it_is_off(bundle, content):
+    parity = compare(bundle, classifier_from(content, HERE), judged(*SIZES))
+    require_parity(parity)
+    assert (parity.images, parity.kinds) == (len(SIZES), {"drawn": len(SIZES)})
+    assert 0 < parity.largest_difference < 0.02
+    assert parity.headline().startswith(f"{len(SIZES)} pictures ({len(SIZES)} drawn): best class")
+
+
+@pytest.mark.parametrize("cropped", [True, False])
+def test_the_gate_refuses_a_file_whose_normalisation_was_left_out(bundle, cropped):
+    wrong = build_onnx(bundle, cropped=cropped, normalized=False).SerializeToString()
+    parity = compare(bundle, classifier_from(wrong, HERE), judged(*SIZES))
+    with pytest.raises(ArtifactError, match="does not say what PyTorch says, and was not written"):
+        require_parity(parity)
+
+
+def test_another_best_class_is_forgiven_only_where_the_two_best_are_close(bundle, content):
+    parity = compare(bundle, classifier_from(content, HERE), judged(*SIZES))
+    assert not replace(parity, contradictions=1).passed
+    assert not replace(parity, largest_difference=0.021).passed
+    assert not replace(parity, largest_difference=float("nan")).passed
+    assert replace(parity, top1_agreement=0.5).passed
+
+
+# A whole run
+
+
+@pytest.fixture(scope="module")
+def run(random_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run whose model is lively: a fresh one says the same of everything."""
+    folder = tmp_path_factory.mktemp("export")
+    for c, (name, colour) in enumerate(COLOURS.items()):
+        for i in range(8):
+            draw(folder / "photos" / name / f"{i}.jpg", colour, seed=100 * c + i, size=200)
+    settings = quick_settings(folder / "photos", random_weights) | {"unfreeze": "head"}
+    run = train_run(settings, str(folder / "run")).run
+    save_model(
+        run.model,
+        lively_network().state_dict(),
+        classes=tuple(COLOURS),
+        preprocessing=Preprocessing.for_size(SMALL),
+        provenance={"precision": "fp32"},
+    )
+    yield run
+    run.model.unlink()
+
+
+def test_an_exported_file_predicts_and_is_evaluated_as_the_run_is(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("export", str(run.path), "--output", "food.onnx") == 0
+    exported = capsys.readouterr()
+    assert "parity    68 pictures (" in exported.err
+    report = json.loads(Path("export_report.json").read_text())
+    assert report["food.onnx"]["parity"]["kinds"]["large"] == 4
+    assert report["food.onnx"]["parity"]["images"] == 68
+    photo = str(Path(run.path.parent, "photos", "red", "1.jpg"))
+    Path("infer.py").write_text(exported.out)
+    done = subprocess.run(
+        [sys.executable, "infer.py", photo], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert call("predict", photo, "--model", "food.onnx") == 0
+    assert done.stdout == capsys.readouterr().out
+
+    for more in ([], ["--model", "food.onnx"]):
+        assert call("eval", str(run.path), "--json", *more) == 0
+    of_run, of_file = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (of_run["name"], of_file["name"]) == ("val", "val-food.onnx")
+    assert of_file["accuracy"] == of_run["accuracy"]
+    assert run.evaluation("val-food.onnx").joinpath("predictions.csv").is_file()
+
+
+@pytest.fixture
+def judged_by_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = partial(judge_pictures, least=6, large=0)
+    monkeypatch.setattr("xception_cli.onnx.run.judge_pictures", few)
+    monkeypatch.setattr("xception_cli.onnx.run.LEAST", 6)
+
+
+@pytest.mark.usefixtures("judged_by_few")
+def test_an_int8_file_is_exported_predicts_and_is_evaluated(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("xception_cli.onnx.quantize.LEAST_AGREEMENT", 0.0)  # of drawn weights
+    command = ["export", str(run.path), "--output", "food-int8.onnx", "--quantize", "int8"]
+    assert call(*command) == 0
+    said = capsys.readouterr().err
+    trained_on = len(read_split(run.split, tuple(COLOURS)).of("train"))
+    assert f"int8      calibrated on {trained_on} train, {32 - trained_on} drawn pictures" in said
+    assert "times as fast here" in said
+    entry = json.loads(Path("export_report.json").read_text())["food-int8.onnx"]
+    assert entry["int8"]["calibrated_on"] == {"train": trained_on, "drawn": 32 - trained_on}
+    assert entry["int8"]["images"] == len(read_split(run.split, tuple(COLOURS)).of("val"))
+    assert Path("food-int8.onnx").stat().st_size < 25e6
+    photo = str(Path(run.path.parent, "photos", "red", "1.jpg"))
+    assert call("predict", photo, "--model", "food-int8.onnx") == 0
+    assert call("eval", str(run.path), "--model", "food-int8.onnx") == 0
+
+
+@pytest.mark.usefixtures("judged_by_few")
+def test_an_int8_file_that_is_another_model_is_not_written(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("xception_cli.onnx.quantize.LEAST_AGREEMENT", 1.1)
+    command = ["export", str(run.path), "--output", "wrong.onnx", "--quantize", "int8"]
+    assert call(*command) == 4
+    assert "not the same model any more, and was not written" in capsys.readouterr().err
+    assert list(Path().glob("*export*")) == list(Path().glob("*.onnx")) == []
+
+
+def test_a_file_of_a_calibrated_model_says_unknown_as_the_model_does(bundle, capsys):
+    # More photos than the nearest ones that are asked.
+    levels = np.random.default_rng(0).integers(0, 256, (2 * NEIGHBOURS, 2048), np.uint8)
+    pixels = [bundle.transform()(picture_of((90, 120), seed)) for seed in range(6)]
+    features = bundle.outputs(torch.stack(pixels))[1].numpy()
+    reference = Reference(levels)
+    middle = float(np.median(reference.distances(features)))
+    judged_by = replace(bundle, unknown=UnknownRule(0.98, 0.5, middle, reference))
+    model = build_onnx(judged_by, cropped=True)
+    about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    expected = {"target_precision": 0.98, "confidence": 0.5, "distance": middle}
+    assert about["unknown"] == expected
+    exported = classifier_from(model.SerializeToString(), HERE)
+    outputs = exported.outputs(torch.stack(pixels))[1].numpy()
+    np.testing.assert_allclose(outputs[:, 0], reference.distances(features), atol=1e-5)
+    for seed in range(6):
+        picture_of((90, 120), seed).save(f"{seed}.png")
+    paths = [Path(f"{seed}.png") for seed in range(6)]
+    said = [
+        [p.unknown for p in predict_images(c, paths, unknown=c.unknown, workers=0)]
+        for c in (judged_by, exported)
+    ]
+    assert said[0] == said[1]
+    assert 0 < said[0].count("unlike the training photos") < 6
+    Path("food.onnx").write_bytes(model.SerializeToString())
+    assert call("predict", "0.png", "--model", "food.onnx", "--unknown", "auto") == 0
+
+
+def test_the_gate_refuses_a_file_that_measures_another_distance(bundle):
+    rng = np.random.default_rng(0)
+    rules = [
+        UnknownRule(0.98, 0.5, 0.1, Reference(rng.integers(0, most, (5, 2048), np.uint8)))
+        for most in (256, 2)
+    ]
+    other = build_onnx(replace(bundle, unknown=rules[1]), cropped=False).SerializeToString()
+    pictures = judged(*SIZES[:2])
+    parity = compare(replace(bundle, unknown=rules[0]), classifier_from(other, HERE), pictures)
+    assert not parity.passed
+
+
+def test_without_its_data_a_run_is_judged_by_drawn_pictures(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = run.read_info()
+    config = run.config.read_text()
+    run.config.write_text(config.replace(str(run.path.parent / "photos"), "gone"))
+    run.update_info({"data": "gone"})
+    try:
+        pictures = judge_pictures(run, tuple(COLOURS), least=5, large=2)
+    finally:
+        run.config.write_text(config)
+        run.update_info(info)
+    assert [picture.kind for picture in pictures] == ["drawn"] * 5 + ["large"] * 2
+    assert {Image.open(BytesIO(p.content)).size for p in pictures[5:]} <= {
+        (4000, 3000),
+        (3000, 4000),
+    }
+    assert "drawn pictures instead of val: the data folder of the run" in capsys.readouterr().err
+
+
+def test_drawn_pictures_make_up_for_few_val_images(run: RunDir) -> None:
+    own = len(read_split(run.split, tuple(COLOURS)).of("val"))
+    pictures = judge_pictures(run, tuple(COLOURS), least=own + 3, large=0)
+    assert [picture.kind for picture in pictures] == ["val"] * own + ["drawn"] * 3
+
+
+def test_an_export_that_is_refused_leaves_nothing(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = partial(judge_pictures, least=6, large=0)
+    monkeypatch.setattr("xception_cli.onnx.run.judge_pictures", few)
+    monkeypatch.setattr("xception_cli.onnx.graph.RANGE", 1.0)
+    assert call("export", str(run.path), "--output", "wrong.onnx") == 4
+    assert "does not say what PyTorch says, and was not written" in capsys.readouterr().err
+    assert list(Path().glob("*export*")) == list(Path().glob("*.onnx")) == []
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("food.pt", "it must end in .onnx"),
+        ("there.onnx", "there.onnx already exists"),
+        ("link.onnx", "link.onnx already exists"),
+        ("no/food.onnx", "the folder no does not exist"),
+    ],
+)
+def test_an_export_overwrites_nothing(output, message, run, capsys):
+    Path("there.onnx").touch()
+    Path("link.onnx").symlink_to("nowhere")
+    assert call("export", str(run.path), "--output", output) == 2
+    assert message in capsys.readouterr().err
+    assert Path("there.onnx").read_bytes() == b""
+
+
+def test_reports_of_two_files_stand_beside_each_other_and_a_damaged_one_is_not_lost(run, capsys):
+    Path("export_report.json").write_text("[]")
+    assert call("export", str(run.path), "--output", "food.onnx") == 4
+    assert "export_report.json does not hold a JSON object" in capsys.readouterr().err
+    assert Path("export_report.json").read_text() == "[]"
+
+
+@pytest.mark.parametrize("cropped", [True, False])
+def test_the_printed_program_is_short_and_does_what_predict_does(bundle, cropped):
+    Path("food.onnx").write_bytes(build_onnx(bundle, cropped=cropped).SerializeToString())
+    program = inference_snippet(Path("food.onnx"), bundle.preprocessing, cropped=cropped)
+    assert len(program.splitlines()) <= 16
+    for seed, size in enumerate([(113, 82), (300, 200), (79, 80)]):
+        picture_of(size, seed).save(f"{seed}.png")
+    names = ["0.png", "1.png", "2.png"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *names], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    paths = [Path(name) for name in names]
+    for line, said in zip(
+        done.stdout.splitlines(), predict_images(bundle, paths, workers=0), strict=True
+    ):
+        path, answers = line.split(": ")
+        best, share = answers.split(", ")[0].split(" ")
+        assert (path, best) == (str(said.path), said.classes[0])
+        assert float(share.rstrip("%")) / 100 == pytest.approx(said.probabilities[0], abs=0.02)
+
+
+def test_the_readme_shows_the_program_that_is_printed():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert inference_snippet(Path("food.onnx"), Preprocessing(), cropped=False) in readme

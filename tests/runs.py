@@ -1,0 +1,93 @@
+"""Trainings of seconds, the command line in this process, and what interrupts them."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from images import SMALL
+
+from xception_cli.files import file_digest
+from xception_cli.rundir import RunDir
+
+
+def quick_settings(photos: Path, weights: Path) -> dict[str, Any]:
+    """Return settings of a training that takes seconds: 2 epochs of 3 iterations at 71 px."""
+    return {
+        "data": str(photos),
+        "weights": str(weights),
+        "unfreeze": "exit",
+        "image_size": SMALL,
+        "val_fraction": 0.3,
+        "epochs": 2,
+        "batch_size": 5,
+        "views": 2,
+        "workers": 0,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+
+
+def train_run(settings: dict[str, Any], run: str = "run", resume: bool = False) -> Any:
+    """Run `run_training` on settings, in the folder `run`."""
+    from xception_cli.settings import resolve
+    from xception_cli.training.run import run_training
+
+    resolved = resolve(settings, None)
+    if resume:
+        return run_training(resolved, resume=RunDir(Path(run)), flags=settings)
+    return run_training(resolved, output=Path(run))
+
+
+def call(*arguments: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    from xception_cli.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+class Clock:
+    """A clock that stands still until it is told to move; called, it says the time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """Let no file grow over `size` bytes, as on a full disk.
+
+    The limit is the whole process's: pytest's own report, where it goes to a file, breaks on it
+    unless it is lifted within the test.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class Crash(BaseException):
+    """Stands for a kill: nothing in the package catches it, and nothing is saved after it."""
+
+
+def crash() -> None:
+    raise Crash
+
+
+def outcome(run: str) -> dict[str, str]:
+    """Digest what must be equal: the metrics, the model, the final state."""
+    folder = Path(run)
+    named = [folder / "metrics.jsonl", folder / "model.safetensors"]
+    return {path.name: file_digest(path) for path in [*named, *folder.glob("checkpoints/*.json")]}

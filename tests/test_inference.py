@@ -1,0 +1,268 @@
+"""Predictions: one for each image, in input order, whatever the images are."""
+
+import csv
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from images import COLOURS, SMALL, draw
+from networks import lively_network
+
+from xception_cli.commands.predict import find_images, write_predictions
+from xception_cli.data.images import read_picture
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import UsageError
+from xception_cli.files import from_csv
+from xception_cli.inference import Prediction, decide_unknown, predict_images
+from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.network import build_seeded_network
+from xception_cli.runtime import Runtime
+
+
+@pytest.fixture(scope="module")
+def bundle() -> ModelBundle:
+    """An untrained Xception that knows three classes and takes 71 pixels."""
+    runtime = Runtime(torch.device("cpu"), "fp32")
+    network = runtime.place(build_seeded_network(3, 0)).eval()
+    # Sharpened: what an untrained network says of two pictures is nearly the same.
+    return ModelBundle(network, tuple(COLOURS), Preprocessing.for_size(SMALL), runtime, 0.05)
+
+
+def probabilities_of(predictions: list[Prediction], classes: tuple[str, ...]) -> list[list[float]]:
+    """Put each prediction's probabilities in the model's order."""
+    found = [dict(zip(p.classes, p.probabilities, strict=True)) for p in predictions]
+    return [[by_name[name] for name in classes] for by_name in found]
+
+
+def test_predictions_are_the_models_probabilities_of_the_pictures(bundle, photos):
+    paths = find_images([str(photos)])[::2]
+    predictions = list(predict_images(bundle, paths, workers=0))
+    transform = bundle.preprocessing.evaluation_transform()
+    expected = bundle.probabilities(torch.stack([transform(read_picture(p)) for p in paths]))
+    found = torch.tensor(probabilities_of(predictions, bundle.classes))
+    assert [p.path for p in predictions] == paths
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert (found - expected.roll(1, 0)).abs().max() > 1e-4  # other pictures, other numbers
+    for p in predictions:
+        assert list(p.probabilities) == sorted(p.probabilities, reverse=True)
+        assert sum(p.probabilities) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_large_jpeg_is_decoded_smaller_as_in_training(bundle, tmp_path):
+    lively = replace(bundle, network=lively_network())
+    draw(tmp_path / "large.jpg", COLOURS["red"], seed=1, size=800)
+    (prediction,) = predict_images(lively, [tmp_path / "large.jpg"], workers=0)
+    found = torch.tensor(probabilities_of([prediction], bundle.classes))
+    transform = bundle.preprocessing.evaluation_transform()
+    by_size = {}
+    for least_side in (bundle.preprocessing.least_side, None):
+        picture = read_picture(tmp_path / "large.jpg", least_side=least_side)
+        by_size[picture.size] = lively.probabilities(transform(picture)[None])
+    assert list(by_size) == [(200, 200), (800, 800)]  # at least 158, twice the 79 of 71 pixels
+    torch.testing.assert_close(found, by_size[200, 200], atol=1e-6, rtol=0)
+    assert (found - by_size[800, 800]).abs().max() > 1e-4  # the control
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (0, 4), (2, 3)])
+def test_workers_and_batch_size_change_no_number(bundle, photos, workers, batch_size):
+    paths = find_images([str(photos)])[::-4]
+    paths[3] = photos / "missing.jpg"
+    reference = list(predict_images(bundle, paths, workers=0))
+    predictions = list(predict_images(bundle, paths, workers=workers, batch_size=batch_size))
+    assert [(p.path, p.error) for p in predictions] == [(p.path, p.error) for p in reference]
+    for found, expected in zip(predictions, reference, strict=True):
+        assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+def test_files_that_are_no_pictures_give_error_rows_in_their_place(bundle, photos):
+    good = photos / "blue" / "0.jpg"
+    cut = photos / "cut.jpg"
+    cut.write_bytes(good.read_bytes()[:500])
+    (photos / "empty.jpg").touch()
+    (photos / "page.jpg").write_text("<!DOCTYPE html><html></html>")
+    os.mkfifo(photos / "fifo.jpg")
+    (photos / "link.jpg").symlink_to("nowhere")
+    names = ["cut.jpg", "empty.jpg", "blue/0.jpg", "page.jpg", "fifo.jpg", "link.jpg", "gone.jpg"]
+    found = find_images([str(photos / name) for name in names])
+    predictions = list(predict_images(bundle, found, workers=0, batch_size=2))
+    assert [(p.path.relative_to(photos).as_posix(), p.error) for p in predictions] == [
+        ("cut.jpg", "truncated"),
+        ("empty.jpg", "empty file"),
+        ("blue/0.jpg", None),
+        ("page.jpg", "not an image (looks like HTML)"),
+        ("fifo.jpg", "not a regular file"),
+        ("link.jpg", "link to nothing"),
+        ("gone.jpg", "file not found"),
+    ]
+    assert [len(p.classes) for p in predictions] == [0, 0, 3, 0, 0, 0, 0]
+
+
+def test_top_names_the_best_classes_and_at_most_all_of_them(bundle, photos):
+    path = photos / "red" / "0.jpg"
+    (every,) = predict_images(bundle, [path], top=99, workers=0)
+    (two,) = predict_images(bundle, [path], top=2, workers=2)
+    assert len(every.classes) == 3
+    assert (two.classes, two.probabilities) == (every.classes[:2], every.probabilities[:2])
+
+
+def test_predictions_stream_and_later_images_are_not_read_before_their_turn(bundle, photos):
+    paths = find_images([str(photos)])[:6]
+    predictions = predict_images(bundle, paths, workers=0, batch_size=2)
+    next(predictions)
+    paths[-1].unlink()
+    assert [p.error for p in predictions] == [None] * 4 + ["file not found"]
+
+
+def test_no_path_gives_no_prediction(bundle):
+    assert list(predict_images(bundle, [], workers=2)) == []
+
+
+def test_files_folders_and_patterns_keep_their_order(photos):
+    (photos / "blue" / "notes.txt").touch()
+    (photos / ".hidden").mkdir()
+    (photos / ".hidden" / "1.jpg").touch()
+    (photos / "blue" / "deep").mkdir()
+    draw(photos / "blue" / "deep" / "1.PNG", (0, 0, 0), 1)
+    found = find_images([
+        f"{photos}/red/[01].jpg",
+        f"{photos}/blue",
+        f"{photos}/green/3.jpg",
+        f"{photos}/blue/notes.txt",
+        f"{photos}/green/nothing.jpg",
+        f"{photos}/**/7.jpg",
+    ])  # fmt: skip
+    assert [p.relative_to(photos).as_posix() for p in found] == [
+        "red/0.jpg", "red/1.jpg",
+        *(f"blue/{i}.jpg" for i in range(8)), "blue/deep/1.PNG",
+        "green/3.jpg",
+        "blue/notes.txt",  # named: its row says why it is no picture
+        "green/nothing.jpg",
+        "blue/7.jpg", "green/7.jpg", "red/7.jpg",
+    ]  # fmt: skip
+
+
+def test_a_pattern_finds_what_the_shell_would_hand_over_and_each_image_once(photos):
+    assert find_images([f"{photos}/*"]) == find_images([str(photos)])
+    assert find_images([f"{photos}/**"]) == find_images([str(photos)])
+    assert len(find_images([str(photos)])) == 24
+
+
+def test_a_file_that_has_a_patterns_name_wins_over_the_pattern(photos):
+    literal = photos / "[1].jpg"
+    literal.write_bytes((photos / "red" / "1.jpg").read_bytes())
+    (photos / "1.jpg").write_bytes(literal.read_bytes())
+    assert find_images([str(literal)]) == [literal]
+    literal.unlink()
+    assert find_images([str(literal)]) == [photos / "1.jpg"]
+
+
+def test_a_link_to_a_folder_above_does_not_go_round_for_ever(photos):
+    (photos / "blue" / "again").symlink_to(photos)
+    assert len(find_images([str(photos)])) == 24
+
+
+@pytest.mark.parametrize("pattern", ["*.jpg", "empty", "empty/**", "only_text/*", ""])
+def test_what_matches_no_image_is_named(pattern, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "only_text").mkdir()
+    (tmp_path / "only_text" / "a.txt").touch()
+    with pytest.raises(UsageError) as caught:
+        find_images([pattern])
+    assert caught.value.exit_code == 2
+    assert caught.value.message == f"no image matches {pattern!r}"
+
+
+PREDICTIONS = [
+    Prediction(Path("a,b.jpg"), ("x", "=1+1"), (0.75, 0.25)),
+    Prediction(Path("-bad\udcff.jpg"), (), (), "truncated"),
+]
+
+
+def test_csv_holds_a_row_per_image_and_no_formula():
+    write_predictions(iter(PREDICTIONS), Path("out.csv"))
+    assert Path("out.csv").read_text(encoding="utf-8") == (
+        "path,error,class_1,probability_1,class_2,probability_2\n"
+        '"a,b.jpg",,x,0.75,\'=1+1,0.25\n'
+        "'-bad\\xff.jpg,truncated,,,,\n"
+    )
+    header = ["path", "error", "class_1", "probability_1", "class_2", "probability_2"]
+    assert from_csv(Path("out.csv"), header)[0][4] == "=1+1"
+
+
+def test_json_lines_hold_the_exact_names_in_valid_utf8():
+    write_predictions(iter(PREDICTIONS), Path("out.jsonl"))
+    lines = Path("out.jsonl").read_bytes().decode("utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {
+            "path": "a,b.jpg",
+            "classes": ["x", "=1+1"],
+            "probabilities": [0.75, 0.25],
+            "error": None,
+        },
+        {"path": "-bad\\xff.jpg", "classes": [], "probabilities": [], "error": "truncated"},
+    ]
+
+
+def test_answers_below_a_probability_are_refused_and_a_rule_of_the_model_is_asked_for(
+    bundle, photos
+):
+    (sure,) = predict_images(bundle, [photos / "red" / "0.jpg"], workers=0)
+    best = sure.probabilities[0]
+    for wanted, reason in ((best - 0.01, None), (best + 0.01, "not sure enough")):
+        rule = decide_unknown(bundle, str(wanted))
+        (found,) = predict_images(bundle, [sure.path], unknown=rule, workers=0)
+        assert found == replace(sure, unknown=reason)
+    assert found.to_dict()["unknown"] == "not sure enough"
+    assert decide_unknown(bundle, "off") is None
+    with pytest.raises(UsageError, match="no thresholds"):
+        decide_unknown(bundle, "auto")
+    for wanted in ("1.5", "nan", "often"):
+        with pytest.raises(UsageError, match="expected off, auto or 0 to 1"):
+            decide_unknown(bundle, wanted)
+
+
+def test_the_csv_says_why_an_answer_is_not_given_where_that_was_asked():
+    refused = Prediction(Path("c.jpg"), ("x",), (0.4,), unknown="not sure enough")
+    write_predictions(iter([*PREDICTIONS, refused]), Path("out.csv"), with_unknown=True)
+    assert Path("out.csv").read_text(encoding="utf-8").splitlines() == [
+        "path,error,unknown,class_1,probability_1,class_2,probability_2",
+        '"a,b.jpg",,,x,0.75,\'=1+1,0.25',
+        "'-bad\\xff.jpg,truncated,,,,,",
+        "c.jpg,,not sure enough,x,0.4,,",
+    ]
+
+
+def test_an_output_that_cannot_be_is_refused_before_any_image_is_read():
+    def never():
+        raise AssertionError("an image was read")
+        yield
+
+    Path("there.csv").write_text("precious")
+    Path("dangling.csv").symlink_to("elsewhere.csv")
+    for name in ("there.csv", "dangling.csv", "out.xlsx", "out", "no/folder.csv"):
+        with pytest.raises(UsageError) as caught:
+            write_predictions(never(), Path(name))
+        assert caught.value.hint
+    assert Path("there.csv").read_text() == "precious"
+    assert sorted(p.name for p in Path().iterdir()) == ["dangling.csv", "there.csv"]
+
+
+def test_a_csv_of_errors_alone_has_its_two_columns():
+    write_predictions(iter(PREDICTIONS[1:]), Path("out.csv"))
+    with Path("out.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [["path", "error"], ["'-bad\\xff.jpg", "truncated"]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_file_whose_name_is_not_utf8_is_predicted(bundle, photos):
+    strange = photos / "blue" / "\udcff.jpg"
+    (photos / "blue" / "0.jpg").rename(strange)
+    paths = find_images([str(photos / "blue")])
+    assert strange in paths
+    predictions = list(predict_images(bundle, paths, workers=2, batch_size=4))
+    assert [p.error for p in predictions] == [None] * 8
+    assert json.dumps([p.to_dict() for p in predictions], ensure_ascii=False).encode()

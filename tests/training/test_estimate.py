@@ -1,0 +1,263 @@
+"""What a training takes: measured, told, and without a trace in the training behind it."""
+
+import random
+import time
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import CPU
+from runs import train_run
+from safetensors.torch import load_file
+
+from xception_cli.check.survey import survey_data
+from xception_cli.config import TrainConfig
+from xception_cli.errors import UsageError
+from xception_cli.training import estimate
+from xception_cli.training import run as story
+from xception_cli.training.estimate import describe_phases, measure_costs, settle
+from xception_cli.training.job import Job
+from xception_cli.training.plan import Costs, Images, expected_seconds
+from xception_cli.training.preparation import draft_job
+
+NOTHING = Costs(0.0, 0.0, 0.0, 0.0, 0)
+
+
+def drafted(settings: dict[str, Any], **changes: Any) -> Job:
+    config = TrainConfig(**settings | changes)
+    return draft_job(config, survey_data(config), CPU, None)
+
+
+@pytest.fixture
+def job(settings: dict[str, Any]) -> Job:
+    return drafted(settings)
+
+
+def random_states() -> list[Any]:
+    return [
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],
+    ]
+
+
+def state_of(network: torch.nn.Module) -> list[Any]:
+    return [
+        {name: tensor.clone().numpy().tobytes() for name, tensor in network.state_dict().items()},
+        [(p.requires_grad, p.grad) for p in network.parameters()],
+        [(part.training, type(part)) for part in network.modules()],
+    ]
+
+
+# Measuring
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "exit", "middle", "all"])
+def test_measuring_draws_no_random_number_and_changes_no_weight(job, unfreeze):
+    numbers, network = random_states(), state_of(job.network)
+    costs = measure_costs(job, unfreeze)
+    assert random_states() == numbers
+    assert state_of(job.network) == network
+    assert min(costs.decode, costs.features) > 0
+    assert (costs.step > 0, costs.validation > 0) == (unfreeze != "head",) * 2
+    assert max(astuple(costs)[:4]) < 30  # seconds for a picture
+    assert costs.memory > 100e6  # torch alone is as large
+    assert not Path("runs").exists()
+
+
+def test_the_comparison_sees_a_number_drawn_and_a_weight_changed(job):
+    numbers, network = random_states(), state_of(job.network)
+    for draw in (lambda: torch.rand(()), random.random, np.random.rand):
+        draw()
+        assert random_states() != numbers
+        numbers = random_states()
+    torch.nn.init.zeros_(job.network.get_parameter("bn1.bias").data)
+    assert state_of(job.network) == network  # it was zero
+    job.network.get_parameter("bn1.bias").data[3] = 1e-9
+    assert state_of(job.network) != network
+
+
+def test_slow_decoding_shows_in_the_measured_time(job, monkeypatch):
+    dataset = type(job.pictures("train").dataset)
+    read = dataset.__getitem__
+
+    def slowly(self: Any, at: Any) -> Any:
+        time.sleep(0.2)
+        return read(self, at)
+
+    monkeypatch.setattr(dataset, "__getitem__", slowly)
+    assert measure_costs(job, "head").decode >= 0.2 / torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "slow"),
+    [
+        ("exit", "block12.rep.1.conv1"),
+        ("middle", "block4.rep.1.conv1"),
+        ("all", "block1.rep.0.conv1"),
+    ],
+)
+def test_a_slow_part_shows_where_it_is_computed(job, unfreeze, slow):
+    images = job.config.batch_size
+    job.network.get_submodule(slow).register_forward_hook(lambda *_: time.sleep(0.5))
+    costs = measure_costs(job, unfreeze)
+    assert min(costs.features, costs.step, costs.validation) >= 0.5 / images
+    head = measure_costs(job, "head")
+    assert head.features >= 0.5 / images
+    assert (head.step, head.validation) == (0.0, 0.0)
+
+
+def test_what_is_frozen_is_no_part_of_a_training_step(job):
+    passes = []
+    for name in ("block11", "block12"):
+        job.network.get_submodule(f"{name}.rep.1.conv1").register_forward_hook(
+            lambda *_, name=name: passes.append(name)
+        )
+    measure_costs(job, "exit")
+    eleven, twelve = "block11", "block12"
+    # The prefix, the whole for its time; block 12 in the whole, in two steps and in validation.
+    assert (passes.count(eleven), passes.count(twelve)) == (2, 4)
+
+
+def outcome(run: str) -> tuple[bytes, bytes]:
+    return Path(run, "metrics.jsonl").read_bytes(), Path(run, "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_training_is_the_same_to_the_byte_whether_it_was_measured_before_or_not(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings |= {"dropout": 0.3, "views": 1, "epochs": 1}
+    measured = []
+    monkeypatch.setattr(
+        estimate, "measure_costs", lambda *given: measured.append(1) or measure_costs(*given)
+    )
+    train_run(settings, "measured")
+    assert measured
+    with monkeypatch.context() as patch:
+        patch.setattr(story, "settle", lambda job, *_: (job, NOTHING))
+        train_run(settings, "unmeasured")
+    assert outcome("measured") == outcome("unmeasured")
+    tensors = load_file("measured/model.safetensors")
+    assert len(tensors) > 200
+
+    def settle_and_touch(job: Job, given: Any, began: float) -> tuple[Job, Costs]:
+        with torch.no_grad():
+            job.network.get_parameter("conv1.weight").mul_(1.01)
+        return settle(job, given, began)
+
+    monkeypatch.setattr(story, "settle", settle_and_touch)  # the control
+    train_run(settings, "touched")
+    assert outcome("touched")[0] != outcome("measured")[0]
+
+
+# Settling
+
+
+def test_without_a_budget_the_plan_stays_as_it_is(job, monkeypatch):
+    monkeypatch.setattr(estimate, "measure_costs", lambda _, unfreeze: (unfreeze, NOTHING)[1])
+    assert settle(job, {"data"}, time.monotonic()) == (job, NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("budget", "given", "expected"),
+    [
+        ("10h", {"budget"}, ("exit", 4, 12)),
+        ("10h", {"budget", "views", "epochs"}, ("exit", 2, 2)),
+        ("50s", {"budget"}, ("head", 1, 1)),
+        ("70s", {"budget"}, ("exit", 1, 4)),
+        ("100s", {"budget"}, ("exit", 2, 8)),
+    ],
+)
+def test_a_budget_decides_what_was_not_given(settings, monkeypatch, budget, given, expected):
+    # 13 train and 11 val pictures: 24 seconds for a view and 13 for each more, 11 for the
+    # evaluation, 3 for the probe, 2 for the report, and 4.125 for an epoch.
+    costs, measured = Costs(0.5, 0.5, 0.275, 0.05, 0), []
+    monkeypatch.setattr(
+        estimate, "measure_costs", lambda _, unfreeze: (measured.append(unfreeze), costs)[1]
+    )
+    job = drafted(settings, budget=budget)
+    assert job.images == Images(13, 11, 0)
+    decided, found = settle(job, given, time.monotonic())
+    assert found == costs
+    config = decided.config
+    assert (config.unfreeze, config.views, config.epochs) == expected
+    assert config == job.config.replace(
+        unfreeze=config.unfreeze, views=config.views, epochs=config.epochs
+    )
+    assert decided.reasons[-1].startswith(f"--budget {budget}: ")
+    assert decided.network is job.network
+    assert measured == ["exit", "head"]  # each part once
+
+
+def test_the_time_that_is_gone_already_counts(settings, monkeypatch):
+    monkeypatch.setattr(estimate, "measure_costs", lambda *_: NOTHING)
+    job, given = drafted(settings, budget="1000s"), {"budget"}
+    assert settle(job, given, time.monotonic() - 900)[0].config.views == 4
+    with pytest.raises(UsageError, match="a budget of 1000s is too short"):
+        settle(job, given, time.monotonic() - 960)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_computed_in_twice_the_pieces(job, monkeypatch):
+    asked = []
+
+    def measured(given: Job, unfreeze: str) -> Costs:
+        asked.append((given.config.accumulate, unfreeze))
+        if given.config.accumulate < 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return NOTHING
+
+    monkeypatch.setattr(estimate, "measure_costs", measured)
+    decided, costs = settle(job, {"data"}, time.monotonic())
+    assert asked == [(1, "exit"), (2, "exit")]
+    assert costs == NOTHING
+    assert decided.config == job.config.replace(accumulate=2)
+    assert decided.reasons[-1].startswith("computing each batch in 2 pieces (--accumulate 2): ")
+
+    timed = replace(job, config=job.config.replace(budget="10h"))
+    assert settle(timed, {"budget"}, time.monotonic())[0].config.accumulate == 2
+
+    def always(*_: Any) -> Costs:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(estimate, "measure_costs", always)
+    with pytest.raises(torch.OutOfMemoryError):
+        settle(job, {"data"}, time.monotonic())
+    single = replace(job, config=job.config.replace(batch_size=1))
+    with pytest.raises(torch.OutOfMemoryError):
+        settle(single, {"data"}, time.monotonic())
+
+
+# Telling
+
+
+def test_the_phases_are_told_with_their_times_memory_and_disk(job):
+    costs = Costs(decode=10.0, features=90.0, step=300.0, validation=20.0, memory=1_850_000_000)
+    job = replace(job, config=job.config.replace(image_size=299, views=4, epochs=5))
+    job = replace(job, split=replace(job.split, images=job.split.images * 20))
+    assert job.images == Images(260, 220, 0)
+    phases = expected_seconds(job.config, costs, job.images)
+    assert {name: round(value) for name, value in phases.items()} == {
+        "features": 126000, "probe": 3, "fine-tuning": 412000, "evaluation": 22002,
+    }  # fmt: skip
+    assert describe_phases(job, costs) == {
+        "features": "35 h 0 min",
+        "probe": "3 s",
+        "fine-tuning": "114 h 26 min",
+        "evaluation": "6 h 6 min",
+        "in all": "155 h 33 min",
+        "memory": "1.9 GB",
+        "disk": "0.7 GB",  # 1260 times 525,616 bytes
+    }
+    head = replace(job, config=job.config.replace(unfreeze="head"))
+    assert describe_phases(head, costs) == {
+        "features": "13 h 20 min",
+        "probe": "3 s",
+        "evaluation": "6 h 6 min",
+        "in all": "19 h 26 min",
+        "memory": "1.9 GB",
+        "disk": "0.0 GB",
+    }

@@ -1,0 +1,447 @@
+"""run_training as a whole: what it leaves, that it repeats, that it learns, how it fails."""
+
+import dataclasses
+import json
+import shutil
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pretrainedmodels
+import pytest
+import torch
+from images import draw
+from runs import train_run
+from safetensors.torch import load_file
+
+from xception_cli.config import TrainConfig
+from xception_cli.errors import ArtifactError, DataError, DivergedError, UsageError
+from xception_cli.evaluation.evaluate import run_evaluation
+from xception_cli.model.bundle import load_model
+from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment
+from xception_cli.rundir import read_json
+from xception_cli.runtime import decide_runtime
+from xception_cli.settings import read_toml, resolve
+from xception_cli.training.run import run_training
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+EVALUATION = {
+    "metrics.json", "per_class.csv", "confusion.csv", "predictions.csv", "coverage.csv",
+    "confusion.png", "calibration.png",
+}  # fmt: skip
+
+
+def test_a_run_leaves_exactly_these_files(settings: dict[str, Any], photos: Path) -> None:
+    before = files_below(photos)
+    result = train_run(settings)
+    state = sorted(path.name for path in result.run.checkpoints.iterdir())
+    iterations = 2 * -(-read_json(result.run.info)["images"]["train"] // settings["batch_size"])
+    assert state == [f"state-{iterations:08d}.json", f"state-{iterations:08d}.pt"]
+    assert files_below(result.run.path) == {
+        "candidates.safetensors",
+        "config.toml",
+        "run.json",
+        "split.csv",
+        "issues.csv",
+        "metrics.jsonl",
+        "train.log",
+        "model.safetensors",
+        "report.html",
+        "result.json",
+        *(f"checkpoints/{name}" for name in state),
+        *(f"eval/val/{name}" for name in EVALUATION),
+    }
+    assert files_below(photos) == before
+    rows = [json.loads(line) for line in result.run.metrics.read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[0].keys() == {
+        "epoch", "lr", "train_loss", "val_loss", "accuracy", "macro_recall", "recall",
+
+    }  # fmt: skip
+
+
+def test_the_papers_optimizer_and_steps_train_too(settings: dict[str, Any]) -> None:
+    paper = {"optimizer": "sgd", "schedule": "step", "epochs": 3, "warmup": 0.0, "lr": 1e-3}
+    run = train_run(settings | paper).run
+    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [row["lr"] for row in rows] == pytest.approx([1e-3, 1e-3, 0.94e-3])
+    state = torch.load(next(run.checkpoints.glob("*.pt")), weights_only=True)
+    slots = {name for of in state["optimizer"]["state"].values() for name in of}
+    assert slots == {"momentum_buffer"}  # AdamW would have two averages
+
+
+def test_a_run_that_stops_at_the_probe_has_no_training_state(settings: dict[str, Any]) -> None:
+    result = train_run(settings | {"unfreeze": "head", "test_fraction": 0.2})
+    assert files_below(result.run.path) == {
+        "candidates.safetensors",
+        "config.toml",
+        "run.json",
+        "split.csv",
+        "issues.csv",
+        "train.log",
+        "model.safetensors",
+        "report.html",
+        "result.json",
+        *(f"eval/val/{name}" for name in EVALUATION),
+        *(f"eval/test/{name}" for name in EVALUATION),
+    }
+    assert result.kept == "the linear probe"
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "exit", pytest.param("all", marks=pytest.mark.slow)])
+def test_the_kept_model_is_calibrated_and_its_file_evaluates_to_the_same_bytes(
+    settings: dict[str, Any], unfreeze: str
+) -> None:
+    run = train_run(settings | {"unfreeze": unfreeze, "epochs": 1}).run
+    calibration = read_json(run.result)["calibration"]
+    bundle = load_model(run.model, decide_runtime(device="cpu", precision="fp32"))
+    assert bundle.temperature == calibration["temperature"] != 1.0
+    assert bundle.unknown is not None
+    assert bundle.unknown.distance == calibration["distance"]
+    assert len(bundle.unknown.reference.levels) == read_json(run.info)["images"]["train"]
+    report = read_json(run.evaluation("val") / "metrics.json")
+    assert report["answered"] == round(calibration["coverage"] * report["images"])
+    before = {path: path.read_bytes() for path in run.evaluation("val").iterdir()}
+    run_evaluation(run, bundle, data=None, split="val", ignore_extra_classes=False, workers=0)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_config_of_a_run_repeats_it_byte_for_byte_whatever_the_workers(
+    settings: dict[str, Any],
+) -> None:
+    first = train_run(settings, "first").run
+    again = resolve({"workers": 2}, first.config)
+    second = run_training(again, output=Path("second")).run
+    assert second.metrics.read_bytes() == first.metrics.read_bytes()
+    assert second.model.read_bytes() == first.model.read_bytes()
+    other = train_run(settings | {"seed": 1}, "other").run
+    assert other.metrics.read_bytes() != first.metrics.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "unfreeze", ["exit", pytest.param("middle", marks=pytest.mark.slow), "all"]
+)
+def test_fine_tuning_changes_what_it_trains_and_nothing_else(
+    settings: dict[str, Any], random_weights: Path, unfreeze: str
+) -> None:
+    # A patient average and large rates, so that the last epoch is kept and every layer moves.
+    settings |= {"unfreeze": unfreeze, "epochs": 1, "monitor": "accuracy", "ema": 0.0}
+    run = train_run(settings).run
+    before = load_file(random_weights)
+    state = torch.load(next(run.checkpoints.glob("*.pt")), weights_only=True)["trained"]
+    modules = [
+        name
+        for step in STEPS[STEPS.index(FIRST_TRAINED[unfreeze]) : -1]
+        for name in (step, step.replace("conv", "bn"))
+    ]
+    assert {name.split(".")[0] for name in state} == {*modules, "last_linear"}
+    for name, tensor in state.items():
+        if name.startswith("last_linear") or name.endswith("num_batches_tracked"):
+            continue
+        statistics = name.endswith(("running_mean", "running_var"))
+        assert torch.equal(tensor, before[name]) == statistics, name
+    model = load_file(run.model)
+    frozen = [name for name in model if name.split(".")[0] not in {*modules, "last_linear"}]
+    assert all(torch.equal(model[name], before[name]) for name in frozen)
+
+
+@pytest.mark.slow
+def test_training_from_random_weights_trains_batch_norm_and_learns(
+    settings: dict[str, Any],
+) -> None:
+    result = train_run(
+        settings
+        | {"weights": "none", "unfreeze": "auto", "epochs": 6, "lr": 1e-3, "augment": "none"}
+    )
+    rows = [json.loads(line) for line in result.run.metrics.read_text().splitlines()]
+    assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
+    assert result.probe is None
+    assert "random, as --weights none asks" in result.run.log.read_text()
+    state = torch.load(next(result.run.checkpoints.glob("*.pt")), weights_only=True)["trained"]
+    assert state["bn4.running_mean"].abs().max() > 0
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "exit"])
+def test_what_is_frozen_is_computed_with_batch_norm_folded_and_the_model_keeps_its_own(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, unfreeze: str
+) -> None:
+    from xception_cli.training import baseline
+
+    seen = []
+
+    def look(compute: Any) -> Any:
+        def looked(*given: Any) -> Any:
+            for part in given:
+                if isinstance(part, Segment):
+                    seen.append([m for m in part.modules() if isinstance(m, torch.nn.BatchNorm2d)])
+            return compute(*given)
+
+        return looked
+
+    for name in ("compute_store", "compute_pooled"):
+        monkeypatch.setattr(baseline, name, look(getattr(baseline, name)))
+    run = train_run(settings | {"unfreeze": unfreeze, "views": 1, "epochs": 1}).run
+    assert seen == [[]] * (2 if unfreeze == "head" else 4)
+    plain = pretrainedmodels.xception(pretrained=None).state_dict()
+    names = {name for name in plain if not name.endswith("num_batches_tracked")}
+    assert set(load_file(run.model)) - set(plain) == set()
+    assert names <= set(load_file(run.model))
+
+
+def test_large_photos_are_decoded_smaller_in_training_and_in_its_evaluation(
+    settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xception_cli.data import dataset
+
+    draw(photos / "red" / "0.jpg", (200, 50, 40), seed=1, size=800)
+    sizes, read = [], dataset.read_picture
+
+    def measured(path: Path, **options: Any) -> Any:
+        picture = read(path, **options)
+        if path.name == "0.jpg" and path.parent.name == "red":
+            sizes.append(picture.size)
+        return picture
+
+    monkeypatch.setattr(dataset, "read_picture", measured)
+    train_run(settings | {"unfreeze": "head"})
+    assert set(sizes) == {(200, 200)}  # at least 158: twice what 71 pixels are cut from
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's own, of its compiler
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
+)
+def test_a_compiled_training_step_trains_as_the_plain_one(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings |= {"dropout": 0.0, "views": 1}
+    plain = train_run(settings, "plain").run
+    calls, compile_ = [], torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda *given: calls.append(1) or compile_(*given)
+    )
+    compiled = train_run(settings | {"compile": True}, "compiled").run
+    assert calls == [1]
+    expected, found = (
+        [json.loads(line) for line in run.metrics.read_text().splitlines()]
+        for run in (plain, compiled)
+    )
+    for one, other in zip(expected, found, strict=True):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
+        assert other["val_loss"] == pytest.approx(one["val_loss"], rel=1e-3)
+    other = train_run(settings | {"seed": 1}, "other").run  # the control
+    loss = json.loads(other.metrics.read_text().splitlines()[0])["train_loss"]
+    assert loss != pytest.approx(expected[0]["train_loss"], rel=1e-3)
+    assert set(load_file(compiled.model)) == set(load_file(plain.model))
+    assert train_run({}, "compiled", resume=True).run.is_finished
+
+
+def test_fine_tuning_that_loses_against_the_probe_is_not_kept(settings: dict[str, Any]) -> None:
+    result = train_run(settings | {"lr": 0.0, "head_lr": 3.0, "ema": 0.0, "clip": 0.0})
+    assert result.kept == "the linear probe"
+    log = result.run.log.read_text()
+    assert "kept      the linear probe: fine-tuning did not beat it on val" in log
+    model = load_file(result.run.model)
+    state = torch.load(next(result.run.checkpoints.glob("*.pt")), weights_only=True)["trained"]
+    assert not torch.equal(model["last_linear.weight"], state["last_linear.weight"])
+
+
+def test_a_diverging_run_stops_with_its_place_and_leaves_only_finite_files(
+    settings: dict[str, Any],
+) -> None:
+    with pytest.raises(DivergedError, match=r"iteration \d+, learning rate .*\.jpg") as caught:
+        train_run(settings | {"lr": 1e30, "head_lr": 1e30, "clip": 0.0, "warmup": 0.0})
+    assert caught.value.exit_code == 6
+    run = Path("run")
+    assert not (run / "result.json").exists()
+    assert all(tensor.isfinite().all() for tensor in load_file(run / "model.safetensors").values())
+
+
+def test_a_missing_folder_leaves_no_run(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        train_run(settings | {"data": "nowhere"})
+    assert not Path("run").exists()
+
+
+def test_broken_images_stop_the_run_before_it_begins_and_are_all_listed(
+    settings: dict[str, Any], photos: Path
+) -> None:
+    (photos / "red" / "0.jpg").write_bytes(b"")
+    (photos / "blue" / "0.jpg").write_text("<html>")
+    with pytest.raises(DataError, match="2 of 24 images") as caught:
+        train_run(settings)
+    assert "red/0.jpg: empty file" in caught.value.message
+    assert "blue/0.jpg: not an image (looks like HTML)" in caught.value.message
+    assert not Path("run").exists()
+
+
+def test_bad_images_can_be_left_out_and_are_recorded(
+    settings: dict[str, Any], photos: Path
+) -> None:
+    (photos / "red" / "0.jpg").write_bytes(b"")
+    run = train_run(settings | {"skip_bad": True, "unfreeze": "head"}).run
+    assert "red/0.jpg,red,out,empty file,," in run.split.read_text().splitlines()
+
+
+def test_a_picture_that_vanishes_stops_the_run_and_is_named(
+    settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xception_cli.training import preparation
+
+    def load_and_lose(weights: str) -> Any:
+        (photos / "red" / "3.jpg").unlink()
+        return loaded(weights)
+
+    loaded = preparation.load_pretrained
+    monkeypatch.setattr(preparation, "load_pretrained", load_and_lose)
+    with pytest.raises(DataError, match=r"red/3\.jpg: file not found"):
+        train_run(settings)
+
+
+def test_a_second_run_never_writes_over_the_first(settings: dict[str, Any]) -> None:
+    run = train_run(settings | {"unfreeze": "head"}).run
+    before = run.model.read_bytes()
+    with pytest.raises(UsageError, match="already exists and is not empty"):
+        train_run(settings)
+    assert run.model.read_bytes() == before
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train_run(settings).run
+    before = {name: (run.path / name).read_bytes() for name in files_below(run.path)}
+    result = train_run({}, resume=True)
+    assert "already finished (2 epochs)" in capsys.readouterr().err
+    assert result.run.path == run.path
+    after = {name: (run.path / name).read_bytes() for name in files_below(run.path)}
+    assert {n for n in before if before[n] != after.get(n)} <= {"train.log"}
+    assert before.keys() == after.keys()
+
+
+@pytest.mark.slow
+def test_a_larger_number_of_epochs_extends_a_finished_run(settings: dict[str, Any]) -> None:
+    run = train_run(settings | {"patience": 0}).run
+    first = run.metrics.read_text()
+    train_run({"epochs": 3}, resume=True)
+    extended = run.metrics.read_text()
+    assert extended.startswith(first)
+    assert len(extended.splitlines()) == 3
+    assert read_json(run.result)["epochs"] == 3
+    with pytest.raises(UsageError, match="epochs is 2, but the run was started with 3"):
+        train_run({"epochs": 2}, resume=True)
+
+
+def test_a_run_that_stopped_early_can_be_extended(settings: dict[str, Any]) -> None:
+    # Rates of nothing: no epoch is better than the first.
+    settings |= {"patience": 1, "epochs": 4, "lr": 0.0, "head_lr": 0.0, "ema": 0.0}
+    run = train_run(settings).run
+    first = run.metrics.read_text()
+    assert len(first.splitlines()) < 4
+    assert read_json(run.result)["stopped_early"]
+    train_run({"epochs": 5}, resume=True)
+    assert len(run.metrics.read_text().splitlines()) > len(first.splitlines())
+
+
+def test_a_run_inside_the_data_folder_is_refused(
+    settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    with pytest.raises(UsageError, match="would lie inside the data folder"):
+        run_training(resolve(settings | {"data": "."}, None))
+    assert {path.name for path in photos.iterdir()} == {"blue", "green", "red"}
+
+
+def test_a_val_picture_that_vanishes_is_not_passed_over(
+    settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xception_cli.training import run as story
+
+    fine_tune = story._fine_tune
+
+    def fine_tune_and_lose(job: Any, *more: Any) -> None:
+        fine_tune(job, *more)
+        (photos / job.split.of("val")[0].path).unlink()
+
+    monkeypatch.setattr(story, "_fine_tune", fine_tune_and_lose)
+    with pytest.raises(DataError, match="1 val images cannot be read any more"):
+        train_run(settings)
+    assert not Path("run/result.json").exists()
+
+
+def test_a_resume_with_other_settings_is_refused_with_the_difference(
+    settings: dict[str, Any],
+) -> None:
+    train_run(settings | {"unfreeze": "head"})
+    with pytest.raises(UsageError, match="batch_size: the run has 5, now 64") as caught:
+        train_run({"batch_size": 64}, resume=True)
+    assert caught.value.exit_code == 2
+
+
+def test_a_resume_with_other_data_is_refused_with_the_difference(
+    settings: dict[str, Any], photos: Path
+) -> None:
+    run = train_run(settings | {"unfreeze": "head"}).run
+    run.result.unlink()
+    draw(photos / "red" / "new.jpg", (1, 2, 3), seed=1)
+    (photos / "blue" / "1.jpg").unlink()
+    with pytest.raises(ArtifactError) as caught:
+        train_run({}, resume=True)
+    assert "removed: blue/1.jpg\n  added: red/new.jpg" in caught.value.message
+    assert caught.value.exit_code == 4
+
+
+def test_a_class_count_that_is_wrong_is_an_error_that_lists_the_names(
+    settings: dict[str, Any],
+) -> None:
+    with pytest.raises(UsageError, match=r"expected 4 classes, found 3 .*: blue, green, red"):
+        train_run(settings | {"classes": 4})
+
+
+def test_the_result_and_the_page_name_the_classes_that_more_images_would_help(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    # Each class has nine colours, whose neighbours are of the other classes: a colour that is not
+    # among half of the images is not recognised.
+    for number, (red, green, blue) in enumerate(product(range(3), repeat=3)):
+        for i in range(3):
+            path = tmp_path / "colours" / "abc"[(red + green + blue) % 3] / f"{number}-{i}.jpg"
+            draw(path, (30 + 90 * red, 30 + 90 * green, 30 + 90 * blue), seed=100 * number + i)
+    settings |= {"unfreeze": "head", "val_fraction": 0.1, "seed": 1}
+    run = train_run(settings | {"data": str(tmp_path / "colours")}, "many").run
+    gains = read_json(run.result)["gains"]
+    assert gains
+    assert all(gain["name"] in {"a", "b", "c"} and gain["verdict"] == "more" for gain in gains)
+    assert all(gain["whole"] > gain["half"] + 0.1 for gain in gains)
+    named = f"likely to help: {gains[0]['name']} ({gains[0]['half']:.0%} to "
+    assert named in run.report.read_text(encoding="utf-8")
+    easy = train_run(settings, "easy").run  # the control
+    assert read_json(easy.result)["gains"] == []
+    assert "likely to help" not in easy.report.read_text(encoding="utf-8")
+
+
+def test_run_json_records_what_the_result_depends_on(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["xception", "train", "--data", "x"])
+    run = train_run(settings | {"unfreeze": "head"}).run
+    info = run.read_info()
+    assert info["command"] == "xception train --data x"
+    assert info["classes"] == ["blue", "green", "red"]
+    assert info["device"] == "cpu"
+    assert info["precision"] == "fp32"
+    assert len(info["weights"]["digest"]) == 64
+    assert len(info["data_fingerprint"]) == 64
+    assert sum(info["images"].values()) == 24
+    config = read_toml(run.config)
+    assert config["batch_size"] == 5
+    assert config["unfreeze"] == "head"
+    every = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(config) == every - {"classes", "budget", "split_file", "group_by", "fixes"}
+    assert "timed" not in info

@@ -1,0 +1,86 @@
+"""train --tensorboard: the same figures as in metrics.jsonl, and nothing else is changed."""
+
+import importlib.util
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import call, quick_settings
+from tensorboardX.proto.event_pb2 import Event
+
+from xception_cli.errors import MachineError
+from xception_cli.rundir import RunDir
+from xception_cli.settings import resolve
+from xception_cli.training.run import run_training
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> dict[str, Any]:
+    from images import draw_photos
+
+    photos = draw_photos(tmp_path_factory.mktemp("data") / "photos")
+    return quick_settings(photos, random_weights) | {"views": 1, "patience": 0}
+
+
+def logged(folder: Path) -> list[tuple[str, int, float]]:
+    """Read all event files: each record is its length, a checksum, an event, a checksum."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        content, at = path.read_bytes(), 0
+        while at < len(content):
+            (length,) = struct.unpack_from("<Q", content, at)
+            event = Event.FromString(content[at + 12 : at + 12 + length])
+            found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+            at += 12 + length + 4
+    return sorted(found)
+
+
+def expected(run: RunDir) -> list[tuple[str, int, Any]]:
+    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return sorted(
+        (name, row["epoch"], pytest.approx(row[name], rel=1e-6))
+        for row in rows
+        for name in ("lr", "train_loss", "val_loss", "accuracy", "macro_recall")
+    )
+
+
+@pytest.mark.slow
+def test_the_log_holds_the_figures_of_each_epoch_and_changes_no_other_file(given: dict[str, Any]):
+    plain = run_training(resolve(given, None), output=Path("plain")).run
+    run = run_training(resolve(given, None), output=Path("logged"), tensorboard=True).run
+    assert len(logged(run.tensorboard)) == 10
+    assert logged(run.tensorboard) == expected(run)
+    assert {path.name for path in run.path.iterdir()} == {
+        *(path.name for path in plain.path.iterdir()), "tensorboard",
+    }  # fmt: skip
+    for one, other in ((run.metrics, plain.metrics), (run.model, plain.model)):
+        assert one.read_bytes() == other.read_bytes()
+    run_training(
+        resolve({}, None), resume=run, flags={"epochs": 3}
+    )  # a run that is logged stays so
+    assert len(logged(run.tensorboard)) == 15
+    assert logged(run.tensorboard) == expected(run)
+
+
+def test_a_missing_package_is_told_before_the_photos_are_looked_at(
+    given: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    from xception_cli.training import handlers
+
+    def find_spec(name: str) -> Any:
+        return None if name.startswith("tensorboard") else importlib.util.find_spec(name)
+
+    monkeypatch.setattr(handlers, "find_spec", find_spec)
+    assert call("train", "--data", given["data"], "--output", "run", "--tensorboard") == 5
+    error = capsys.readouterr().err
+    assert error.splitlines() == [
+        "error: --tensorboard needs a package that is not installed: tensorboardX",
+        "hint: pip install 'xception-cli[tensorboard]'",
+    ]
+    with pytest.raises(MachineError, match="tensorboardX"):
+        run_training(resolve(given, None), output=Path("run"), tensorboard=True)
+    assert not Path("run").exists()
