@@ -29,12 +29,6 @@ def test_the_settings_table_is_the_generated_one() -> None:
     assert settings_table() in README
 
 
-def test_the_map_names_every_module_and_no_other() -> None:
-    named = set(re.findall(r"^ *(\w+\.py)  ", README.split("## Map")[1], re.MULTILINE))
-    modules = {path.name for path in (ROOT / "xception_cli").rglob("*.py")}
-    assert named == modules - {"__init__.py", "__main__.py"}
-
-
 def test_links_inside_the_repository_lead_somewhere() -> None:
     targets = [t for t in re.findall(r"\]\(([^)]+)\)", README) if "://" not in t]
     assert targets

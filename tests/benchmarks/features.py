@@ -83,7 +83,7 @@ def ours(options: Namespace, unfreeze: str, views: int) -> Step:
 
     from xception_cli.training.baseline import prepare
     from xception_cli.training.job import Job
-    from xception_cli.training.scores import History
+    from xception_cli.training.learner import History
 
     run = f"{unfreeze}-{views}-{options.round}"
     job = product.create_job(options, folder(options), run, unfreeze=unfreeze, views=views)

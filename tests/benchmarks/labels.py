@@ -27,7 +27,7 @@ from xception_cli.check import deep
 from xception_cli.check import deep as labels_module
 from xception_cli.check.survey import survey_folder
 from xception_cli.data.folder import read_folder
-from xception_cli.data.photo import assign_units
+from xception_cli.data.units import assign_units
 from xception_cli.model.probe import fit_probe
 from xception_cli.sample import draw_sample
 

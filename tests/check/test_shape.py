@@ -18,9 +18,9 @@ from xception_cli.check.scan import VERSION, Look, scan_folder
 from xception_cli.check.shape import check_shape, find_shortcuts
 from xception_cli.check.store import open_store
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
-from xception_cli.data.folds import unit_folds
 from xception_cli.data.images import Original
 from xception_cli.data.photo import Photo
+from xception_cli.data.units import unit_folds
 from xception_cli.errors import DataError
 
 

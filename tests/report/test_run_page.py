@@ -15,7 +15,7 @@ from runs import call, quick_settings, train_run
 from xception_cli.data.fixes import CONFLICTING, SUSPECT
 from xception_cli.files import file_digest
 from xception_cli.report.charts import confusion_order, draw_curves, draw_matrix
-from xception_cli.report.html import draw_issues
+from xception_cli.report.pictures import draw_issues
 from xception_cli.rundir import RunDir, read_json, write_json
 
 HOSTILE = "a<script>alert(1)&\"'"

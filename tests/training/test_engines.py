@@ -23,7 +23,7 @@ from xception_cli.model.network import FEATURES, Segment
 from xception_cli.runtime import Runtime
 from xception_cli.training import checkpoint, handlers
 from xception_cli.training.engines import StepOutput, create_evaluator, create_trainer
-from xception_cli.training.scores import History, Scores, validate
+from xception_cli.training.learner import History, Scores, validate
 
 FP16 = Runtime(torch.device("cpu"), "fp16")
 BF16 = Runtime(torch.device("cpu"), "bf16")

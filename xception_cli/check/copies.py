@@ -12,8 +12,9 @@ from xception_cli.check.scan import VERSION, scan_folder
 from xception_cli.check.store import open_store
 from xception_cli.console import show
 from xception_cli.data.folder import read_folder
-from xception_cli.data.photo import Photo, assign_units
+from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split, read_split
+from xception_cli.data.units import assign_units
 from xception_cli.errors import DataError, UsageError, XceptionError
 from xception_cli.evaluation.metrics import join_notes
 from xception_cli.evaluation.selection import Selection

@@ -16,10 +16,9 @@ from xception_cli.check.survey import Survey
 from xception_cli.console import say, show
 from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
 from xception_cli.data.fixes import SUSPECT
-from xception_cli.data.folds import number_units
 from xception_cli.data.loading import PictureInputs
-from xception_cli.data.photo import assign_units
 from xception_cli.data.transforms import Preprocessing
+from xception_cli.data.units import assign_units, number_units
 from xception_cli.errors import DataError
 from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.model.features import compute_pooled

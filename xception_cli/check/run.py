@@ -10,7 +10,7 @@ from xception_cli.check.series import series_problem
 from xception_cli.check.shape import check_shape, find_shortcuts
 from xception_cli.check.survey import Survey, survey_folder
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.photo import assign_units
+from xception_cli.data.units import assign_units
 
 
 def run_check(

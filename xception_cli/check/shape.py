@@ -15,9 +15,9 @@ from xception_cli.check.report import Problem
 from xception_cli.check.scan import Look, Measures
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder, check_trainable
-from xception_cli.data.folds import Fold, unit_folds
 from xception_cli.data.images import Original
 from xception_cli.data.photo import Photo
+from xception_cli.data.units import Fold, unit_folds
 from xception_cli.errors import DataError
 
 FEW = 10  # images of a class under which nothing measured of it can be trusted

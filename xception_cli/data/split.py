@@ -12,7 +12,8 @@ from xception_cli.console import show
 from xception_cli.data.fixes import Fix, class_after
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Inspection
-from xception_cli.data.photo import Photo, Unit, count_labels, find_units, with_units
+from xception_cli.data.photo import Photo, count_labels
+from xception_cli.data.units import Unit, find_units, with_units
 from xception_cli.errors import ArtifactError, DataError, UsageError
 from xception_cli.files import from_cell, from_csv, to_csv, utf8, write_durably
 from xception_cli.runtime import key

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import beta
 
-from xception_cli.data.folds import unit_folds
+from xception_cli.data.units import unit_folds
 from xception_cli.evaluation.intervals import design_effect
 from xception_cli.model.unknown import UnknownRule, remember
 
@@ -168,7 +168,7 @@ def confidence_threshold(
     least 90% of validation sets, the precision on new images is the target or more.
 
     The strictest threshold answers one image in eight, and as many as can pass at all: of fewer, a
-    single wrong label would decide (tests/evaluation/test_simulations.py has what other choices give).
+    single wrong label would decide (for other choices see tests/evaluation/test_simulations.py).
 
     Args:
         confidences: `(images,)`, probability of the best class.

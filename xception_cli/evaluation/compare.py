@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from scipy.stats import norm
 
 from xception_cli.console import new_table, quoted, show
-from xception_cli.data.folds import number_units
+from xception_cli.data.units import number_units
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.intervals import (
     Interval,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.stats import binomtest, norm, t
 
-from xception_cli.data.folds import number_units
+from xception_cli.data.units import number_units
 
 Array = NDArray[Any]
 Interval = tuple[float, float]

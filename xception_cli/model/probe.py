@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from xception_cli.console import screen
-from xception_cli.data.folds import number_units, unit_folds
+from xception_cli.data.units import number_units, unit_folds
 
 Array = np.ndarray[Any, Any]
 

@@ -18,15 +18,8 @@ from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.report.charts import confusion_order, draw_curves, draw_matrix, read_rows
-from xception_cli.report.html import (
-    columns,
-    document,
-    draw_cards,
-    draw_inputs,
-    draw_issues,
-    scrolling,
-    text,
-)
+from xception_cli.report.html import columns, document, scrolling, text
+from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.settings import read_toml
 from xception_cli.summary.count import summarize_run

@@ -25,7 +25,7 @@ from xception_cli.report.check_page import add_issues
 from xception_cli.rundir import remove_tree
 from xception_cli.training.engines import create_evaluator
 from xception_cli.training.job import Job
-from xception_cli.training.scores import History, Scores, validate
+from xception_cli.training.learner import History, Scores, validate
 
 
 @dataclass(frozen=True)

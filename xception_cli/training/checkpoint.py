@@ -23,7 +23,7 @@ from xception_cli.files import write_durably
 from xception_cli.model.tensors import load_torch
 from xception_cli.processes import ALONE, Processes
 from xception_cli.rundir import read_json, write_json
-from xception_cli.training.scores import History
+from xception_cli.training.learner import History
 from xception_cli.training.stopping import StopSignals
 
 SCHEMA = 2

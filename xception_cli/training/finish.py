@@ -31,7 +31,7 @@ from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, remove_tree, write_json
 from xception_cli.training.baseline import Training, describe_cross_validation
 from xception_cli.training.job import Job
-from xception_cli.training.scores import History, Scores
+from xception_cli.training.learner import History, Scores
 
 Array = np.ndarray[Any, Any]
 

@@ -24,8 +24,13 @@ from xception_cli.model.network import Segment
 from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import seed_everything
 from xception_cli.training.engines import Answers, StepOutput
-from xception_cli.training.learner import learning_rate_factor, stepped_factor
-from xception_cli.training.scores import History, Scores, validate
+from xception_cli.training.learner import (
+    History,
+    Scores,
+    learning_rate_factor,
+    stepped_factor,
+    validate,
+)
 from xception_cli.training.stopping import Budget
 
 

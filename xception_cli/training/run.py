@@ -28,7 +28,7 @@ from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import describe_phases, settle
 from xception_cli.training.finish import TrainResult, finish, judge_together
 from xception_cli.training.job import Job
-from xception_cli.training.learner import BestModel, create_learner
+from xception_cli.training.learner import BestModel, History, create_learner
 from xception_cli.training.plan import Costs, expected_seconds
 from xception_cli.training.preparation import (
     describe_job,
@@ -38,7 +38,6 @@ from xception_cli.training.preparation import (
     share_job,
     start_job,
 )
-from xception_cli.training.scores import History
 from xception_cli.training.stopping import Budget, StopSignals, new_record
 
 

@@ -9,7 +9,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from units import alone
 
 import xception_cli
-from xception_cli.data.folds import number_units, unit_folds
+from xception_cli.data.units import number_units, unit_folds
 
 
 def same(found, expected) -> bool:
@@ -65,4 +65,4 @@ def test_no_other_module_of_the_package_splits_images_into_folds():
         for path in sorted(package.rglob("*.py"))
         if splitters.search(path.read_text(encoding="utf-8"))
     ]
-    assert users == ["data/folds.py"]
+    assert users == ["data/units.py"]

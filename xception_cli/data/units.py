@@ -1,0 +1,166 @@
+"""Units: which images belong together; and the folds of cross-validation that keep them whole.
+
+The only home of scikit-learn's splitters.
+"""
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import DisjointSet
+from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
+
+from xception_cli.console import show
+from xception_cli.data.photo import Photo
+from xception_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Images that stay together.
+
+    Attributes:
+        members: Indices of the images, ascending.
+        name: What its place is drawn from: a group's name or the lowest digest.
+        about: What it is, for the reason in split.csv; empty for one image.
+    """
+
+    members: tuple[int, ...]
+    name: str
+    about: str
+
+
+def assign_units(
+    images: Sequence[Photo], alike: Iterable[Sequence[int]] = (), group_by: str | None = None
+) -> tuple[list[Photo], list[str]]:
+    """Name the unit of each usable image, without a split.
+
+    Args:
+        images: With their digests and problems.
+        alike: Groups of nearly identical images, as indices into these.
+        group_by: A regular expression; images with an equal first group in their path are of one
+            unit.
+
+    Returns:
+        The images with their units, and what the user should know.
+
+    Raises:
+        UsageError: No path matches `group_by`.
+    """
+    usable = [replace(image, split="out") if image.problem else image for image in images]
+    units, warnings = find_units(usable, alike, group_by)
+    return with_units(images, units), warnings
+
+
+def with_units(images: Sequence[Photo], units: Iterable[Unit]) -> list[Photo]:
+    """Return the images with the names of their units; the others keep theirs."""
+    named = list(images)
+    for unit in units:
+        for i in unit.members:
+            named[i] = replace(named[i], unit=unit.name)
+    return named
+
+
+def find_units(
+    images: Sequence[Photo], alike: Iterable[Sequence[int]], group_by: str | None
+) -> tuple[list[Unit], list[str]]:
+    """Gather images into units, but for those that are left out; see `assign_units`."""
+    used = [i for i, image in enumerate(images) if image.split != "out"]
+    groups, warnings = _groups(images, used, group_by)
+    together = DisjointSet(used)
+    first: dict[str, int] = {}
+    for i in used:
+        together.merge(i, first.setdefault(images[i].digest, i))
+        if i in groups:
+            together.merge(i, first.setdefault(f"group {groups[i]}", i))
+    for group in alike:
+        alive = [i for i in group if images[i].split != "out"]
+        for i in alive[1:]:
+            together.merge(i, alive[0])
+    units = []
+    for subset in together.subsets():
+        members = tuple(sorted(subset))
+        names = sorted({groups[i] for i in members if i in groups})
+        digests = sorted({images[i].digest for i in members})
+        about = f"group {names[0]}" if names else ""
+        if not names and len(digests) > 1:
+            about = f"{len(digests)} pictures that are nearly the same"
+        units.append(Unit(members, names[0] if names else digests[0], about))
+    return sorted(units, key=lambda unit: unit.members), warnings
+
+
+def _groups(
+    images: Sequence[Photo], used: Sequence[int], group_by: str | None
+) -> tuple[dict[int, str], list[str]]:
+    """Return the name of each image's group, where it has one, and what to say of the others."""
+    if group_by is None:
+        return {}, []
+    pattern = re.compile(group_by)
+    groups = {}
+    for i in used:
+        match = pattern.search(Path(images[i].path).as_posix())
+        if match and match[1]:
+            groups[i] = match[1]
+    if not groups:
+        raise UsageError(
+            f"no path matches --group-by {show(group_by)}, {show(images[used[0]].path)} for "
+            "instance",
+            hint="the pattern is searched for in each path below the data folder",
+        )
+    left = len(used) - len(groups)
+    are = "images do" if left != 1 else "image does"
+    return groups, [f"{left} {are} not match --group-by: no group holds them"] * bool(left)
+
+
+Array = NDArray[Any]
+Fold = tuple[Array, Array]
+
+
+def number_units(units: Sequence[str] | Array) -> NDArray[np.int64]:
+    """Number units in the order in which they appear: `(images,)`, from 0."""
+    _, first, numbers = np.unique(np.asarray(units), return_index=True, return_inverse=True)
+    places = np.empty(len(first), np.int64)
+    places[np.argsort(first, kind="stable")] = np.arange(len(first))
+    return np.asarray(places[numbers], np.int64)
+
+
+def unit_folds(
+    units: Sequence[str] | Array, *, folds: int, seed: int, labels: Array | None = None
+) -> list[Fold]:
+    """Split images into folds; no unit is on both sides of one.
+
+    Where each image is a unit, these are scikit-learn's `StratifiedKFold` or `KFold`.
+
+    Args:
+        units: Of each image, `(images,)`.
+        folds: How many; there are fewer where there are fewer units.
+        seed: Of the shuffling.
+        labels: `(images,)`; with them, folds have equal shares of the classes.
+
+    Returns:
+        Pairs of ascending indices: the images that are fitted, and those that are left out.
+    """
+    numbers = number_units(units)
+    count = int(numbers.max(initial=-1)) + 1
+    folds = min(folds, count)
+    if folds < 2:
+        return []
+    state = seed % 2**32
+    every = np.arange(len(numbers))
+    if labels is None:
+        splitter = KFold(folds, shuffle=True, random_state=state)
+        left_out = [np.isin(numbers, test) for _, test in splitter.split(every[:count])]
+        return [(every[~left], every[left]) for left in left_out]
+    alone = count == len(numbers)
+    kind = StratifiedKFold if alone else StratifiedGroupKFold
+    stratified = kind(folds, shuffle=True, random_state=state)
+    with warnings.catch_warnings():
+        # A class of fewer images than folds: each of them is left out once all the same.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        found = list(stratified.split(every, labels, None if alone else numbers))
+    return [(np.asarray(fitted), np.asarray(left)) for fitted, left in found if len(left)]
