@@ -106,26 +106,6 @@ def is_interactive() -> bool:
     )
 
 
-def started_by_torchrun() -> bool:
-    """Tell whether torchrun started this process: one of several of a training, or the only one."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def is_leader() -> bool:
-    """Tell whether this process speaks: of those that torchrun started, the first one does."""
-    return not started_by_torchrun() or os.environ["RANK"] == "0"
-
-
-def end_at_once() -> None:
-    """End a process that was joined with others, with exit code 0 and all that it said.
-
-    An ordinary exit may abort behind torch.distributed: its threads (2.14) are not always joined.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
 class Screen:
     """stderr, with a copy of every line in the run's log. One for the process: `screen`."""
 
