@@ -11,7 +11,7 @@ from units import alone
 
 from xception_cli.check import deep as labels_module
 from xception_cli.check.deep import find_suspects, learning_curve, suspects_problem
-from xception_cli.data.fixes import SUSPECT
+from xception_cli.check.report import SUSPECT
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.probe import fit_probe
 from xception_cli.sample import draw_sample

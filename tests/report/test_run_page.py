@@ -12,7 +12,7 @@ import pytest
 from images import draw_photos
 from runs import call, quick_settings, train_run
 
-from xception_cli.data.fixes import CONFLICTING, SUSPECT
+from xception_cli.check.report import CONFLICTING, SUSPECT
 from xception_cli.files import file_digest
 from xception_cli.report.charts import confusion_order, draw_curves, draw_matrix
 from xception_cli.report.pictures import draw_issues

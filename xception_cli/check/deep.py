@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from xception_cli.check.report import ClassGain, Curve, Finding, Point, Problem, count_of
+from xception_cli.check.report import SUSPECT, ClassGain, Curve, Finding, Point, Problem, count_of
 from xception_cli.check.scan import VERSION
 from xception_cli.check.store import Store, open_store
 from xception_cli.check.survey import Survey
 from xception_cli.console import say, show
 from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
-from xception_cli.data.fixes import SUSPECT
 from xception_cli.data.loading import PictureInputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.data.units import assign_units, number_units

@@ -11,10 +11,17 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 
 from xception_cli.check.near import PAIRS_VERSION, Images, near_pairs
-from xception_cli.check.report import Finding, Problem, count_of
+from xception_cli.check.report import (
+    CONFLICTING,
+    DUPLICATE,
+    LEAK,
+    NEAR,
+    Finding,
+    Problem,
+    count_of,
+)
 from xception_cli.check.scan import CELLS, SIDE, Look
 from xception_cli.check.store import Store
-from xception_cli.data.fixes import CONFLICTING, DUPLICATE, LEAK, NEAR
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
 

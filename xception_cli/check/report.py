@@ -16,6 +16,13 @@ from xception_cli.files import utf8
 # What would stop training; what makes its numbers wrong; what is good to know.
 SEVERITIES = ("stops", "warning", "note")
 
+# Names of the problems that more than one module knows, as issues.csv has them.
+UNREADABLE, BROKEN = "unreadable", "broken"
+CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
+MISSING, SERIES = "missing in split", "series"
+SUSPECT = "suspect label"
+SUSPECTS = {SUSPECT, "doubtful label"}  # the second one: in earlier versions
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -306,7 +313,7 @@ def next_command(report: CheckReport, *, written: bool) -> str:
     stops = {problem.name for problem in report.of("stops")}
     if not written and (stops or report.of("warning")):
         return f"xception check {data} --output {quoted(_beside(Path(report.data)))}"
-    if stops <= {"broken", "unreadable"}:
+    if stops <= {BROKEN, UNREADABLE}:
         return f"{train} --skip-bad" if stops else train
     return f"xception check {data}"
 

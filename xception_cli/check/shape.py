@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
-from xception_cli.check.report import Problem
+from xception_cli.check.report import MISSING, Problem
 from xception_cli.check.scan import Look, Measures
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder, check_trainable
@@ -85,7 +85,7 @@ def _given_splits(folder: DataFolder) -> list[Problem]:
     for split in folder.given_splits[1:]:
         if missing := _classes(folder, split, lambda n: n == 0):
             sentence = f"no images in {split} for {_names(missing)}: nothing is measured there"
-            problems.append(Problem("missing in split", "warning", sentence))
+            problems.append(Problem(MISSING, "warning", sentence))
     train, val = sum(folder.counts("train")), sum(folder.counts("val"))
     if val > train:
         sentence = f"val ({val:,} images) is larger than train ({train:,}): are the two swapped?"

@@ -13,13 +13,10 @@ from xception_cli.errors import UsageError
 from xception_cli.files import from_cell, utf8
 
 ACTIONS = ("exclude", "relabel")
-ISSUES_HEADER = ("path", "problem", "detail", "action", "label")  # as `xception check` writes it
-# Problems that it names: of a label, and of one picture in two files.
-SUSPECT = "suspect label"
-SUSPECTS = {SUSPECT, "doubtful label"}  # the second one: in earlier versions
-CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
+# Of issues.csv. It lies here and not in check/, because check writes the file and this reads it.
+ISSUES_HEADER = ("path", "problem", "detail", "action", "label")
 
-_LISTED = 10  # faults that are told at once
+_LISTED = 10  # faults reported at once
 
 
 @dataclass(frozen=True)
