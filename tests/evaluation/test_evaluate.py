@@ -23,7 +23,7 @@ from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
 from xception_cli.evaluation.files import contaminated_line
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.evaluation.metrics import Contaminated, EvalReport
-from xception_cli.evaluation.scored import PREDICTIONS
+from xception_cli.evaluation.scored import PREDICTIONS_HEADER
 from xception_cli.evaluation.selection import map_classes
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
@@ -197,7 +197,7 @@ def test_an_evaluation_leaves_exactly_its_files_and_no_absolute_path(model_file,
     assert [[int(cell) for cell in row[1:]] for row in rows] == report.to_dict()["confusion"]
     with (folder / "predictions.csv").open(newline="") as file:
         header = next(csv.reader(file))
-    assert header == [*PREDICTIONS, "p:blue", "p:green", "p:red"]
+    assert header == [*PREDICTIONS_HEADER, "p:blue", "p:green", "p:red"]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     evaluate(run)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

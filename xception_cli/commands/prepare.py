@@ -46,7 +46,8 @@ def check(
 
     from xception_cli.check.report import next_command, report_text
     from xception_cli.check.run import run_check
-    from xception_cli.report.check_page import ISSUES, PAGE, check_output, write_check
+    from xception_cli.report.check_page import PAGE, check_output, write_check
+    from xception_cli.rundir import ISSUES
 
     if output is not None:
         check_output(data, output)

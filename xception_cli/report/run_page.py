@@ -21,7 +21,7 @@ from xception_cli.model.bundle import ModelBundle
 from xception_cli.report.charts import confusion_order, draw_curves, draw_matrix, read_rows
 from xception_cli.report.html import columns, document, scrolling, text
 from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues
-from xception_cli.rundir import RunDir, read_json
+from xception_cli.rundir import METRICS, RunDir, read_json
 from xception_cli.settings import read_toml
 from xception_cli.summary.count import summarize_run
 from xception_cli.summary.diagram import draw_diagram
@@ -65,7 +65,7 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: Mapping[s
         info=run.read_info(),
         config=read_toml(run.config),
         result=result,
-        report=read_json(run.evaluation(name) / "metrics.json"),
+        report=read_json(run.evaluation(name) / METRICS),
         split=read_split(run.split, bundle.classes),
         scored=read_scored(run, name),
         issues=_read_issues(run),
