@@ -47,7 +47,6 @@ def _option(setting: "dataclasses.Field[Any]") -> inspect.Parameter:
         *names,
         help=f"{setting.metadata['help']}{default}",
         metavar="|".join(choices) if choices else None,
-        rich_help_panel=setting.metadata["group"],
         show_default=False,
     )
     # Choices stay text here: TrainConfig checks them, with the same words for TOML and flags.
