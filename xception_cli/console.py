@@ -13,7 +13,6 @@ import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from io import StringIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -129,26 +128,13 @@ class Screen:
             self._print(Text(message, style=style))
         self._record(message)
 
-    def table(self, table: Table) -> None:
-        """Write a table to stderr and, without colour, to the log."""
-        if not self.quiet:
-            self._print(table)
-        buffer = StringIO()
-        # Not a terminal, whatever FORCE_COLOR says.
-        Console(
-            file=buffer, width=100, force_terminal=False, highlight=False, emoji=False, markup=False
-        ).print(table)
-        for line in buffer.getvalue().splitlines():
-            self._record(line.rstrip())
-
-    def _print(self, renderable: Any) -> None:
+    def _print(self, text: Text) -> None:
         try:
             if self._progress is not None:
-                self._progress.console.print(renderable)
+                self._progress.console.print(text)
             else:
                 # soft_wrap: the terminal wraps; words and paths stay whole when copied.
-                soft = isinstance(renderable, Text) and not sys.stderr.isatty()
-                _console(sys.stderr).print(renderable, soft_wrap=soft)
+                _console(sys.stderr).print(text, soft_wrap=not sys.stderr.isatty())
         except (OSError, RuntimeError):
             # The terminal is gone, or a signal came while a line was being written (re-entrant
             # write): nobody reads this any more, but the training must go on or be saved.

@@ -4,13 +4,12 @@ import dataclasses
 import difflib
 import os
 import tomllib
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from xception_cli.config import TrainConfig, flag, setting_type
+from xception_cli.config import TrainConfig, flag
 from xception_cli.console import quoted, show
 from xception_cli.errors import UsageError
 from xception_cli.files import write_durably
@@ -102,23 +101,6 @@ def _toml_value(value: Any) -> str:
         )
         return f'"{escaped}"'
     return repr(value)
-
-
-def settings_table() -> str:
-    """Return the README's table of settings as Markdown, one row per setting."""
-    rows = ["| setting | default | range | meaning |", "|---|---|---|---|"]
-    for setting in dataclasses.fields(TrainConfig):
-        kind = setting_type(setting)
-        low, high = setting.metadata["at_least"], setting.metadata["at_most"]
-        if typing.get_args(kind):
-            span = ", ".join(cast("tuple[str, ...]", typing.get_args(kind)))
-        elif low is None:
-            span = {bool: "yes or no", str: "text"}[kind]
-        else:
-            span = f"≥ {low:g}" if high is None else f"{low:g} to {high:g}"
-        default = "" if setting.default in {None, ""} else _toml_value(setting.default)
-        rows.append(f"| `{flag(setting.name)}` | {default} | {span} | {setting.metadata['help']} |")
-    return "\n".join(rows)
 
 
 _PACKAGE = Path(__file__).parent
