@@ -240,7 +240,7 @@ class DeadlyDataset(PictureDataset):
         return super().__getitem__(at)
 
 
-def test_a_worker_that_dies_is_a_machine_error_when_its_batch_is_wanted_and_not_before(photos):
+def test_a_dead_worker_is_a_machine_error_when_its_batch_is_wanted_not_before(photos):
     dataset = dataset_of(photos)
     deadly = DeadlyDataset(photos, dataset.paths, dataset.labels, dataset.transform)
     loader = create_loader(deadly, KeyedBatches(11, 4, shuffle=False), workers=1)

@@ -87,7 +87,7 @@ def assert_same(found, expected) -> None:
 # The cache and the order of the sources
 
 
-def test_the_first_source_that_works_fills_the_cache_and_the_cache_is_used_from_then_on(
+def test_the_first_source_that_works_fills_the_cache_which_is_used_from_then_on(
     cache, monkeypatch, backbone
 ):
     sources = (source("first", failing()), source("second", lambda: backbone))
