@@ -81,6 +81,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def listing(sentence: str, lines: Sequence[str], most: int) -> str:
+    """Write a sentence with the first of some lines below it, and how many more there are."""
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n  ".join([sentence, *lines[:most], *more])
+
+
 class _Console(Console):
     """A console that tells its caller of a closed pipe, instead of ending the process (rich 15)."""
 

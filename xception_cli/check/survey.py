@@ -1,4 +1,4 @@
-"""Survey: everything that is known of a data folder before training; no torch."""
+"""Survey: all that is known of a data folder before training; no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from xception_cli.check.duplicates import Group, find_groups
 from xception_cli.check.scan import VERSION, Look, scan_folder
 from xception_cli.check.store import open_store
 from xception_cli.config import TrainConfig
-from xception_cli.console import show
+from xception_cli.console import listing, show
 from xception_cli.data.fixes import Fix, read_fixes
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
 from xception_cli.data.photo import Photo
@@ -86,10 +86,10 @@ def _refuse_bad(survey: Survey) -> None:
     ]
     if not bad:
         return
-    more = [f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
-    listing = "\n  ".join([*bad[:_SHOWN], *more])
+    where = show(survey.folder.root)
     raise DataError(
-        f"{len(bad)} of {len(survey.looks)} images in {show(survey.folder.root)} cannot be used:\n"
-        f"  {listing}",
+        listing(
+            f"{len(bad)} of {len(survey.looks)} images in {where} cannot be used:", bad, _SHOWN
+        ),
         hint="mend or remove them, or leave them out of this run with --skip-bad",
     )
