@@ -44,8 +44,8 @@ def run_check(
         return report
     from xception_cli.check.deep import look_deeper  # torch: not for a check without it
 
-    found = look_deeper(survey, weights=weights, with_curve=curve, group_by=group_by)
-    return with_more(replace(report, curve=found.curve), found.problems)
+    problems, measured = look_deeper(survey, weights=weights, with_curve=curve, group_by=group_by)
+    return with_more(replace(report, curve=measured), problems)
 
 
 def with_more(report: CheckReport, problems: Iterable[Problem]) -> CheckReport:
