@@ -1,4 +1,4 @@
-"""Files that are no pictures, and pictures that are odd."""
+"""Files that cannot be decoded, and images that are odd."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

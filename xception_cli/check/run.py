@@ -1,4 +1,4 @@
-"""The data check as a whole."""
+"""run_check: the data check as a whole."""
 
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a scan has seen, kept between runs: by path, size and time of change."""
+"""Store: what a scan found, kept in the cache by path, size and time of change."""
 
 import contextlib
 import os
