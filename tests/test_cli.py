@@ -34,6 +34,7 @@ def test_help_loads_neither_torch_nor_numpy() -> None:
 
 
 _EMPTY = """
+import typer
 app = typer.Typer()
 @app.command()
 def one(): ...
