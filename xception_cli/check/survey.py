@@ -20,12 +20,12 @@ _SHOWN = 20  # bad files listed on the screen; the count says how many there are
 
 @dataclass(frozen=True)
 class Survey:
-    """A data folder, looked at.
+    """A data folder, scanned.
 
     Attributes:
         folder: Its classes and files.
         looks: One for each of its images.
-        groups: Images that are the same or nearly so, as indices into the folder's.
+        groups: Identical and nearly identical images, as indices into the folder's.
         fixes: What a person decided about images, by path.
     """
 
@@ -43,10 +43,10 @@ class Survey:
 
 
 def survey_folder(folder: DataFolder) -> Survey:
-    """Look at every image of a folder, or only at what has changed since the last time.
+    """Scan every image of a folder, or only those that changed since the last scan.
 
     Args:
-        folder: The data folder. Nothing is written there; what was seen is kept in the cache.
+        folder: The data folder. Nothing is written there; results are kept in the cache.
 
     Raises:
         MachineError: The disk of the cache is full.
@@ -57,14 +57,14 @@ def survey_folder(folder: DataFolder) -> Survey:
 
 
 def survey_data(config: TrainConfig) -> Survey:
-    """Look at the data of a training and see, before anything dear is started, that it is usable.
+    """Scan the data of a training and check, before anything expensive, that it is usable.
 
     Args:
-        config: Of the training; what its fixes exclude may be broken.
+        config: Of the training; images that its fixes exclude may be broken.
 
     Raises:
         UsageError: There is no such folder, it has another number of classes than expected, or the
-            fixes ask for what cannot be done.
+            fixes cannot be followed.
         DataError: The folder cannot be trained on, or images cannot be decoded; lists them.
         MachineError: The disk of the cache is full.
     """
