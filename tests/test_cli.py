@@ -1,4 +1,4 @@
-"""The command line as a user meets it: surface, start-up, errors, data on stdout."""
+"""The command line as a user meets it: start-up, errors, data on stdout."""
 
 import json
 import re
@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from runs import call, train_run
 
-from xception_cli.cli import app
 from xception_cli.inference import Prediction
 from xception_cli.rundir import RunDir
 
@@ -26,46 +24,6 @@ def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[st
         text=True,
         timeout=timeout,
     )
-
-
-SURFACE = {
-    "train": [
-        "--accumulate", "--augment", "--balance", "--batch-size", "--budget", "--cache-gb",
-        "--classes", "--clip", "--compile", "--config", "--data", "--deterministic", "--device",
-        "--dropout", "--ema", "--epochs", "--fixes", "--flip", "--group-by", "--head-lr",
-        "--image-size", "--label-smoothing", "--layer-decay", "--log-every", "--lr", "--monitor",
-        "--optimizer", "--output", "--patience", "--plan", "--precision", "--resume",
-        "--save-every-minutes", "--schedule", "--seed", "--skip-bad", "--split-file", "--strict",
-        "--target-precision", "--tensorboard", "--test-fraction", "--unfreeze", "--val-fraction",
-        "--views", "--warmup", "--weight-decay", "--weights", "--workers",
-    ],
-    "eval": [
-        "--data", "--device", "--ignore-extra-classes", "--json", "--model", "--split", "--workers",
-    ],
-    "predict": [
-        "--device", "--explain", "--json", "--model", "--output", "--run", "--top", "--unknown",
-        "--workers",
-    ],
-    "check": ["--curve", "--deep", "--group-by", "--json", "--output", "--strict", "--weights"],
-    "compare": ["--json", "--on"],
-    "report": ["--data", "--device"],
-    "runs": ["--json"],
-    "sample": ["--classes", "--images"],
-    "summary": ["--classes", "--explain", "--json", "--size", "--svg"],
-    "export": ["--input", "--output", "--quantize"],
-    "env": [],
-    "weights": ["fetch", "list", "verify"],
-    "configs": ["cp", "ls", "show"],
-}  # fmt: skip
-
-
-def test_the_surface_of_the_command_line_is_this() -> None:
-    group = typer.main.get_command(app)
-    found = {}
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        options = [p.opts[0] for p in command.params if p.opts[0].startswith("--")]
-        found[name] = sorted([*options, *getattr(command, "commands", {})])
-    assert {n: [o for o in v if o != "--help"] for n, v in found.items()} == SURFACE
 
 
 def test_help_loads_neither_torch_nor_numpy() -> None:

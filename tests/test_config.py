@@ -16,7 +16,6 @@ from xception_cli.settings import (
     read_toml,
     resolve,
     resolve_resumed,
-    settings_table,
     to_toml,
 )
 
@@ -320,22 +319,6 @@ def test_a_resumed_run_refuses_other_settings_and_lists_each_difference():
         "  classes: the run has None, now 3\n"
         "  lr: the run has 0.1, now 0.2"
     )
-
-
-# --- the README's table ------------------------------------------------------------------------
-
-
-def test_the_settings_table_has_a_row_for_each_setting():
-    header, rule, *rows = settings_table().splitlines()
-    assert header == "| setting | default | range | meaning |"
-    assert rule == "|---|---|---|---|"
-    assert [row.split("`")[1] for row in rows] == [flag(s.name) for s in SETTINGS]
-    assert {row.count("|") for row in rows} == {5}
-    assert "| `--val-fraction` | 0.2 | 0.01 to 0.9 | Part of the images" in settings_table()
-    assert "| `--budget` |  | text | Time for the whole run" in settings_table()
-    assert "| `--cache-gb` | 20.0 | ≥ 0 | Limit on what" in settings_table()
-    assert "| `--skip-bad` | false | yes or no | Leave out" in settings_table()
-    assert '| `--monitor` | "auto" | auto, accuracy, macro_recall | What' in settings_table()
 
 
 @pytest.mark.parametrize(

@@ -117,33 +117,26 @@ def test_what_is_said_goes_to_stderr_and_never_to_stdout(capsys):
     screen = Screen()
     screen.say("one")
     screen.say("two", style="bold red")
-    table = new_table("name", ">n")
-    table.add_row("a", "10")
-    screen.table(table)
     fail("three", "four")
     out, err = capsys.readouterr()
     assert out == ""
-    lines = ["one", "two", "name   n", "a     10", "error: three", "hint: four"]
-    assert [line.rstrip() for line in err.splitlines()] == lines
+    lines = ["one", "two", "error: three", "hint: four"]
+    assert err.splitlines() == lines
 
 
 @pytest.mark.parametrize("name", MARKUP)
 def test_markup_and_emoji_codes_in_a_name_are_printed_literally(capsys, tmp_path, name):
-    def table():
-        made = new_table(name, title=name)
-        made.add_row(name)
-        return made
-
+    table = new_table(name, title=name)
+    table.add_row(name)
     screen = Screen()
     screen.log_to(tmp_path / "log")
     screen.say(name, style="bold")
-    screen.table(table())
     emit(name)
-    emit(table())
+    emit(table)
     out, err = capsys.readouterr()
-    assert [line.strip() for line in err.splitlines()] == [name] * 4
+    assert [line.strip() for line in err.splitlines()] == [name]
     assert [line.strip() for line in out.splitlines()] == [name] * 4
-    assert [line.strip() for line in logged(tmp_path / "log")] == [name] * 4
+    assert [line.strip() for line in logged(tmp_path / "log")] == [name]
 
 
 def test_escapes_reach_neither_the_terminal_nor_the_log(tmp_path, monkeypatch):
@@ -162,12 +155,9 @@ def test_colour_is_for_the_terminal_and_never_for_the_log(tmp_path, monkeypatch)
     screen = Screen()
     screen.log_to(tmp_path / "log")
     screen.say("bad", style="bold red")
-    table = new_table("column", title="title")
-    table.add_row("a")
-    screen.table(table)
     assert "\x1b[" in terminal.getvalue()  # the control: this terminal has colour
     assert "\x1b" not in (tmp_path / "log").read_text()
-    assert [line.strip() for line in logged(tmp_path / "log")] == ["bad", "title", "column", "a"]
+    assert logged(tmp_path / "log") == ["bad"]
 
 
 def test_a_piped_message_is_not_wrapped(capsys):
@@ -219,12 +209,10 @@ def test_a_quiet_screen_only_logs(tmp_path, capsys):
     screen.quiet = True
     screen.log_to(tmp_path / "log")
     screen.say("said")
-    table = new_table("column")
-    screen.table(table)
     with screen.bar("phase", 10) as bar:
         bar.advance(10)
     assert capsys.readouterr() == ("", "")
-    assert logged(tmp_path / "log") == ["said", "column"]
+    assert logged(tmp_path / "log") == ["said"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Durable writes, digests of content, and CSV that a spreadsheet cannot run."""
+"""Durable writes, the cache, digests of content, and CSV that a spreadsheet cannot run."""
 
 import csv
 import errno
@@ -6,12 +6,21 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from folders import as_ordinary_user, names_in, open_folder
 
 from xception_cli.errors import ArtifactError, MachineError
-from xception_cli.files import errno_name, file_digest, from_csv, to_csv, utf8, write_durably
+from xception_cli.files import (
+    cache_folder,
+    errno_name,
+    file_digest,
+    from_csv,
+    to_csv,
+    utf8,
+    write_durably,
+)
 
 
 def test_a_file_is_replaced_whole_and_no_temporary_one_is_left(tmp_path):
@@ -108,6 +117,32 @@ def test_a_read_only_folder_is_a_machine_error_and_keeps_its_file():
         with as_ordinary_user(), pytest.raises(MachineError, match="Permission denied"):
             write_durably(folder / "a", b"new")
         assert (folder / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"XCEPTION_CACHE": "/a/b", "XDG_CACHE_HOME": "/a"}, "/a/b"),
+        ({"XDG_CACHE_HOME": "/a"}, "/a/xception"),
+        ({"XDG_CACHE_HOME": "a"}, "/home/somebody/.cache/xception"),
+        ({}, "/home/somebody/.cache/xception"),
+    ],
+    ids=str,
+)
+def test_the_cache_folder_follows_the_environment(monkeypatch, variables, folder):
+    for name in ("XCEPTION_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(folder)
+
+
+def test_without_a_home_there_is_no_cache_folder(monkeypatch):
+    for name in ("XCEPTION_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MachineError, match="HOME is not set"):
+        cache_folder()
 
 
 def test_the_digest_of_a_file_is_its_sha256(tmp_path):

@@ -207,9 +207,7 @@ def test_json_lines_hold_the_exact_names_in_valid_utf8():
     ]
 
 
-def test_answers_below_a_probability_are_refused_and_a_rule_of_the_model_is_asked_for(
-    bundle, photos
-):
+def test_answers_below_a_probability_are_refused_and_auto_needs_thresholds(bundle, photos):
     (sure,) = predict_images(bundle, [photos / "red" / "0.jpg"], workers=0)
     best = sure.probabilities[0]
     for wanted, reason in ((best - 0.01, None), (best + 0.01, "not sure enough")):

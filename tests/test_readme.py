@@ -1,13 +1,19 @@
-"""The README cannot go stale: its commands, its settings table and its code are run or compared."""
+"""The README cannot go stale: its commands, its settings table and its code are run or compared.
 
+`python tests/test_readme.py` writes the table anew.
+"""
+
+import dataclasses
+import json
 import os
 import re
 import subprocess
+import typing
 from pathlib import Path
 
 import pytest
 
-from xception_cli.settings import settings_table
+from xception_cli.config import TrainConfig, flag, setting_type
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,6 +29,23 @@ def test_ci_runs_the_test_command_of_the_readme_word_for_word() -> None:
     test_command = commands()[1]
     assert test_command.endswith("-m pytest")
     assert test_command in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def settings_table() -> str:
+    """Return the table of settings as Markdown, one row per setting."""
+    rows = ["| setting | default | range | meaning |", "|---|---|---|---|"]
+    for setting in dataclasses.fields(TrainConfig):
+        kind = setting_type(setting)
+        low, high = setting.metadata["at_least"], setting.metadata["at_most"]
+        if typing.get_args(kind):
+            span = ", ".join(typing.get_args(kind))
+        elif low is None:
+            span = {bool: "yes or no", str: "text"}[kind]
+        else:
+            span = f"≥ {low:g}" if high is None else f"{low:g} to {high:g}"
+        default = "" if setting.default in {None, ""} else json.dumps(setting.default)
+        rows.append(f"| `{flag(setting.name)}` | {default} | {span} | {setting.metadata['help']} |")
+    return "\n".join(rows) + "\n"
 
 
 def test_the_settings_table_is_the_generated_one() -> None:
@@ -76,3 +99,9 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, imagenet: object) -> None
     assert len(examples) == 2
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
+
+
+if __name__ == "__main__":
+    table = re.compile(r"\| setting \| default .*?\n(?!\|)", re.DOTALL)
+    written = table.sub(lambda _: settings_table(), README)
+    (ROOT / "README.md").write_text(written, encoding="utf-8")

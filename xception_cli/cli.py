@@ -8,20 +8,11 @@ from typing import Annotated
 import typer
 
 from xception_cli import __version__
-from xception_cli.commands import measure, predict, train
-from xception_cli.commands import prepare as data
-from xception_cli.commands import prepare as network
+from xception_cli.commands import measure, predict, prepare, train
 from xception_cli.commands.train import LATEST
-from xception_cli.console import (
-    emit,
-    end_at_once,
-    fail,
-    is_leader,
-    screen,
-    show,
-    started_by_torchrun,
-)
+from xception_cli.console import emit, fail, screen, show
 from xception_cli.errors import DivergedError, MachineError, StoppedError, UsageError, XceptionError
+from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
 
 app = typer.Typer(
     name="xception",
@@ -37,27 +28,27 @@ app.command()(predict.predict)
 app.command()(measure.compare)
 app.command()(measure.report)
 app.command("runs")(measure.list_runs)
-app.command()(data.check)
-app.command()(data.sample)
-app.command()(network.summary)
+app.command()(prepare.check)
+app.command()(prepare.sample)
+app.command()(prepare.summary)
 app.command()(predict.export)
-app.command()(network.env)
+app.command()(prepare.env)
 
 weights = typer.Typer(
     help="The pretrained weights: where they come from, and whether they are the right ones.",
     no_args_is_help=True,
 )
-weights.command("list")(network.weights_list)
-weights.command("fetch")(network.weights_fetch)
-weights.command("verify")(network.weights_verify)
+weights.command("list")(prepare.weights_list)
+weights.command("fetch")(prepare.weights_fetch)
+weights.command("verify")(prepare.weights_verify)
 app.add_typer(weights, name="weights")
 
 configs = typer.Typer(
     help="The shipped recipes: complete settings, each with what it gave.", no_args_is_help=True
 )
-configs.command("ls")(network.configs_ls)
-configs.command("show")(network.configs_show)
-configs.command("cp")(network.configs_cp)
+configs.command("ls")(prepare.configs_ls)
+configs.command("show")(prepare.configs_show)
+configs.command("cp")(prepare.configs_cp)
 app.add_typer(configs, name="configs")
 
 

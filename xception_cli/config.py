@@ -26,7 +26,6 @@ def _setting(
     default: Any,
     description: str,
     *,
-    group: str,
     at_least: float | None = None,
     at_most: float | None = None,
     resumable: bool = False,
@@ -36,7 +35,6 @@ def _setting(
         default=default,
         metadata={
             "help": description,
-            "group": group,
             "at_least": at_least,
             "at_most": at_most,
             "resumable": resumable,
@@ -52,68 +50,48 @@ class TrainConfig:
         UsageError: A value of the wrong type or out of its range; names the setting.
     """
 
-    data: str = _setting(
-        "", "Folder of photos: one folder per class, or train/ and val/.", group="Data"
-    )
+    # Data
+    data: str = _setting("", "Folder of photos: one folder per class, or train/ and val/.")
     classes: int | None = _setting(
-        None, "Number of classes you expect; another number is an error.", group="Data", at_least=2
+        None, "Number of classes you expect; another number is an error.", at_least=2
     )
     val_fraction: float = _setting(
         0.2,
         "Part of the images held out to choose the model, when there is no val folder.",
-        group="Data",
         at_least=0.01,
         at_most=0.9,
     )
     test_fraction: float = _setting(
-        0.0,
-        "Part of the images held out for the last measurement.",
-        group="Data",
-        at_least=0.0,
-        at_most=0.9,
+        0.0, "Part of the images held out for the last measurement.", at_least=0.0, at_most=0.9
     )
     split_file: str | None = _setting(
-        None, "Follow this split.csv, of an earlier run for instance, instead of drawing a split.",
-        group="Data",
-    )  # fmt: skip
+        None, "Follow this split.csv, of an earlier run for instance, instead of drawing a split."
+    )
     group_by: str | None = _setting(
         None,
         "Regular expression: images stay in one split if the first group of it is the same in "
         "their paths, as in 'patient(\\d+)'.",
-        group="Data",
     )
     fixes: str | None = _setting(
         None,
         "An issues.csv of xception check, edited: the images whose action is exclude or relabel "
         "are left out or change their class. No file is touched.",
-        group="Data",
     )
-    strict: bool = _setting(
-        False, "Stop if pictures of a given val or test are in train, too.", group="Data"
-    )
+    strict: bool = _setting(False, "Stop if pictures of a given val or test are in train, too.")
     skip_bad: bool = _setting(
-        False, "Leave out images that cannot be decoded, instead of stopping.", group="Data"
+        False, "Leave out images that cannot be decoded, instead of stopping."
     )
     image_size: int = _setting(
-        299,
-        "Side of the square the network sees, in pixels.",
-        group="Data",
-        at_least=71,
-        at_most=2048,
+        299, "Side of the square the network sees, in pixels.", at_least=71, at_most=2048
     )
-    augment: Augment = _setting(
-        "light", "Colour and geometry changes on training images.", group="Data"
-    )
+    augment: Augment = _setting("light", "Colour and geometry changes on training images.")
     flip: bool = _setting(
-        True,
-        "Mirror training images; --no-flip for text, or classes told by left and right.",
-        group="Data",
+        True, "Mirror training images; --no-flip for text, or classes told by left and right."
     )
     views: int = _setting(
         4,
         "Crops of each training image that are computed once and kept, the centre one first; "
         "used when a part is frozen.",
-        group="Data",
         at_least=1,
         at_most=100,
     )
@@ -122,96 +100,75 @@ class TrainConfig:
         "Limit on what training keeps on disk, in GB: activations of a frozen part, or decoded "
         "images. Over it there are fewer views, or only the head is trained; keeping fewer decoded "
         "images changes no result.",
-        group="Data",
         at_least=0.0,
     )
-    weights: str = _setting(
-        "imagenet", "Where training starts: imagenet, none (random) or a file.", group="Model"
-    )
+    # Model
+    weights: str = _setting("imagenet", "Where training starts: imagenet, none (random) or a file.")
     unfreeze: Unfreeze = _setting(
         "auto",
         "What is trained: head (stop at the linear probe), exit flow, middle and exit flow, or "
         "all. auto: all on a GPU, exit on a CPU.",
-        group="Model",
     )
-    epochs: int = _setting(
-        12, "Passes over the training images.", group="Training", at_least=1, resumable=True
-    )
-    batch_size: int = _setting(32, "Images per optimizer step.", group="Training", at_least=1)
+    # Training
+    epochs: int = _setting(12, "Passes over the training images.", at_least=1, resumable=True)
+    batch_size: int = _setting(32, "Images per optimizer step.", at_least=1)
     accumulate: int = _setting(
-        1, "Compute each batch in this many pieces, to need less memory.", group="Training",
-        at_least=1,
-    )  # fmt: skip
+        1, "Compute each batch in this many pieces, to need less memory.", at_least=1
+    )
     optimizer: Optimizer = _setting(
-        "adamw", "What steps: AdamW, or SGD with momentum 0.9 as in the paper.", group="Training"
+        "adamw", "What steps: AdamW, or SGD with momentum 0.9 as in the paper."
     )
-    lr: float = _setting(
-        2e-4, "Learning rate of the network's body, at its peak.", group="Training", at_least=0.0
-    )
-    head_lr: float = _setting(
-        1e-3, "Learning rate of the last layer, at its peak.", group="Training", at_least=0.0
-    )
+    lr: float = _setting(2e-4, "Learning rate of the network's body, at its peak.", at_least=0.0)
+    head_lr: float = _setting(1e-3, "Learning rate of the last layer, at its peak.", at_least=0.0)
     layer_decay: float = _setting(
         0.8,
         "Factor on the learning rate per block, counted down from the exit flow.",
-        group="Training",
         at_least=0.01,
         at_most=1.0,
     )
     weight_decay: float = _setting(
-        0.05, "Weight decay; none on biases and batch norm.", group="Training", at_least=0.0
+        0.05, "Weight decay; none on biases and batch norm.", at_least=0.0
     )
     schedule: Schedule = _setting(
         "cosine",
         "How the learning rate falls: along a cosine to nothing, or in steps by 6 % every 2 "
         "epochs, as in the paper.",
-        group="Training",
     )
     warmup: float = _setting(
         0.05,
         "Part of the iterations in which the learning rate rises, before it falls.",
-        group="Training",
         at_least=0.0,
         at_most=0.9,
     )
     label_smoothing: float = _setting(
-        0.1, "Label smoothing of the training loss.", group="Training", at_least=0.0, at_most=0.9
+        0.1, "Label smoothing of the training loss.", at_least=0.0, at_most=0.9
     )
-    dropout: float = _setting(
-        0.2, "Dropout before the last layer.", group="Training", at_least=0.0, at_most=0.9
-    )
-    clip: float = _setting(
-        1.0, "Largest norm of the gradient; 0 leaves it alone.", group="Training", at_least=0.0
-    )
+    dropout: float = _setting(0.2, "Dropout before the last layer.", at_least=0.0, at_most=0.9)
+    clip: float = _setting(1.0, "Largest norm of the gradient; 0 leaves it alone.", at_least=0.0)
     ema: float = _setting(
         0.999,
         "Decay of the moving average of the weights, ramped up from 0.1; 0 is off.",
-        group="Training",
         at_least=0.0,
         at_most=0.99999,
     )
     patience: int = _setting(
-        6, "Epochs without a better model before training stops; 0 never.", group="Training",
-        at_least=0,
-    )  # fmt: skip
+        6, "Epochs without a better model before training stops; 0 never.", at_least=0
+    )
     balance: Balance = _setting(
         "auto",
         "How rare classes get more weight, by the root of their rarity: in the loss, or by drawing "
         "their images more often (sampler). auto: sampler when the largest class has over 3 times "
         "the images of the smallest, else none.",
-        group="Training",
     )
     monitor: Monitor = _setting(
         "auto",
         "What the best model is best at, on val. auto: macro_recall when the largest class has "
         "over 3 times the images of the smallest, else accuracy.",
-        group="Training",
     )
     target_precision: float = _setting(
         0.98,
         "Target precision of the answers that `predict --unknown auto` gives, reached on new "
         "images with 90% confidence where the validation images can show it.",
-        group="Training",
         at_least=0.01,
         at_most=1.0,
         resumable=True,
@@ -220,40 +177,38 @@ class TrainConfig:
         None,
         "Time for the whole run, as 90s, 10m or 2h: what is not given is chosen to fit into it. "
         "Such a run depends on the machine's speed and cannot be repeated exactly.",
-        group="Training",
     )
-    seed: int = _setting(0, "Seed of everything random.", group="Machine", at_least=0)
+    # Machine
+    seed: int = _setting(0, "Seed of everything random.", at_least=0)
     device: Device = _setting(
-        "auto", "Where to compute. auto takes a GPU if there is one.", group="Machine",
-        resumable=True,
-    )  # fmt: skip
+        "auto", "Where to compute. auto takes a GPU if there is one.", resumable=True
+    )
     precision: Precision = _setting(
         "auto",
         "Arithmetic of the network. auto: bf16 where the hardware has it, fp16 on older GPUs, "
         "else fp32.",
-        group="Machine",
     )
     deterministic: bool = _setting(
-        False, "On a GPU too, use only algorithms that repeat exactly (slower).", group="Machine"
+        False, "On a GPU too, use only algorithms that repeat exactly (slower)."
     )
     workers: int | None = _setting(
-        None, "Processes that decode images; does not change any number. Default: by machine.",
-        group="Machine", at_least=0, at_most=256, resumable=True,
-    )  # fmt: skip
+        None,
+        "Processes that decode images; does not change any number. Default: by machine.",
+        at_least=0,
+        at_most=256,
+        resumable=True,
+    )
     compile: bool = _setting(
         False,
         "Compile the training step with torch.compile; it needs a C++ compiler, and a minute or "
         "more to begin with.",
-        group="Machine",
     )
     save_every_minutes: float = _setting(
-        10.0, "Save the training state this often inside an epoch.", group="Machine",
-        at_least=0.0, resumable=True,
-    )  # fmt: skip
+        10.0, "Save the training state this often inside an epoch.", at_least=0.0, resumable=True
+    )
     log_every: int = _setting(
-        10, "Iterations between two looks at the loss on a GPU.", group="Machine", at_least=1,
-        resumable=True,
-    )  # fmt: skip
+        10, "Iterations between two looks at the loss on a GPU.", at_least=1, resumable=True
+    )
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
@@ -276,6 +231,19 @@ class TrainConfig:
     def replace(self, **changes: Any) -> "TrainConfig":
         """Return a copy with some settings changed and checked."""
         return dataclasses.replace(self, **changes)
+
+
+def setting_type(setting: "dataclasses.Field[Any]") -> Any:
+    """Return a setting's type without `None`: bool, int, float, str or a Literal."""
+    hint = typing.get_type_hints(TrainConfig)[setting.name]
+    if isinstance(hint, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not types.NoneType)
+    return hint
+
+
+def flag(name: str) -> str:
+    """Return a setting's flag: `batch_size` gives `--batch-size`."""
+    return f"--{name.replace('_', '-')}"
 
 
 def check_pattern(pattern: str) -> None:
@@ -316,14 +284,6 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def setting_type(setting: "dataclasses.Field[Any]") -> Any:
-    """Return a setting's type without `None`: bool, int, float, str or a Literal."""
-    hint = typing.get_type_hints(TrainConfig)[setting.name]
-    if isinstance(hint, types.UnionType):
-        return next(part for part in typing.get_args(hint) if part is not types.NoneType)
-    return hint
-
-
 def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
     kind = setting_type(setting)
     if value is None and setting.default is None:
@@ -355,11 +315,6 @@ def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
         if (low is not None and not value >= low) or (high is not None and not value <= high):
             span = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
             raise UsageError(f"{setting.name} is {value}, expected {span}")
-        if value == float("inf"):
+        if value == math.inf:
             raise UsageError(f"{setting.name} is {value}, expected a finite number")
     return value
-
-
-def flag(name: str) -> str:
-    """Return a setting's flag: `batch_size` gives `--batch-size`."""
-    return f"--{name.replace('_', '-')}"

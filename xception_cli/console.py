@@ -13,7 +13,6 @@ import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from io import StringIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,6 +81,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def listing(sentence: str, lines: Sequence[str], most: int) -> str:
+    """Write a sentence with the first of some lines below it, and how many more there are."""
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n  ".join([sentence, *lines[:most], *more])
+
+
 class _Console(Console):
     """A console that tells its caller of a closed pipe, instead of ending the process (rich 15)."""
 
@@ -104,26 +109,6 @@ def is_interactive() -> bool:
         and "CI" not in os.environ
         and "NO_COLOR" not in os.environ
     )
-
-
-def started_by_torchrun() -> bool:
-    """Tell whether torchrun started this process: one of several of a training, or the only one."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def is_leader() -> bool:
-    """Tell whether this process speaks: of those that torchrun started, the first one does."""
-    return not started_by_torchrun() or os.environ["RANK"] == "0"
-
-
-def end_at_once() -> None:
-    """End a process that was joined with others, with exit code 0 and all that it said.
-
-    An ordinary exit may abort behind torch.distributed: its threads (2.14) are not always joined.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 class Screen:
@@ -149,26 +134,13 @@ class Screen:
             self._print(Text(message, style=style))
         self._record(message)
 
-    def table(self, table: Table) -> None:
-        """Write a table to stderr and, without colour, to the log."""
-        if not self.quiet:
-            self._print(table)
-        buffer = StringIO()
-        # Not a terminal, whatever FORCE_COLOR says.
-        Console(
-            file=buffer, width=100, force_terminal=False, highlight=False, emoji=False, markup=False
-        ).print(table)
-        for line in buffer.getvalue().splitlines():
-            self._record(line.rstrip())
-
-    def _print(self, renderable: Any) -> None:
+    def _print(self, text: Text) -> None:
         try:
             if self._progress is not None:
-                self._progress.console.print(renderable)
+                self._progress.console.print(text)
             else:
                 # soft_wrap: the terminal wraps; words and paths stay whole when copied.
-                soft = isinstance(renderable, Text) and not sys.stderr.isatty()
-                _console(sys.stderr).print(renderable, soft_wrap=soft)
+                _console(sys.stderr).print(text, soft_wrap=not sys.stderr.isatty())
         except (OSError, RuntimeError):
             # The terminal is gone, or a signal came while a line was being written (re-entrant
             # write): nobody reads this any more, but the training must go on or be saved.

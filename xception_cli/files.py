@@ -1,4 +1,4 @@
-"""Files that survive: durable writes, hashes of content, and CSV that a spreadsheet cannot run."""
+"""Files that survive: durable writes, the cache folder, digests; CSV that no spreadsheet runs."""
 
 import contextlib
 import csv
@@ -108,6 +108,22 @@ def check_new_file(
         raise UsageError(
             f"the folder {show(path.parent)} does not exist", hint=f"make it, or another {option}"
         )
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for what may be downloaded or computed again; it may not exist.
+
+    Raises:
+        MachineError: HOME is not set.
+    """
+    if chosen := os.environ.get("XCEPTION_CACHE"):
+        return Path(chosen)
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    if Path(shared).is_absolute():  # the XDG specification: ignore a relative one
+        return Path(shared) / "xception"
+    if home := os.environ.get("HOME" if os.name != "nt" else "USERPROFILE"):
+        return Path(home) / ".cache" / "xception"
+    raise MachineError("HOME is not set", hint="set XCEPTION_CACHE to a folder that can be written")
 
 
 def file_digest(path: Path) -> str:

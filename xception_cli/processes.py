@@ -1,23 +1,48 @@
 """Processes: those of one training, as torchrun starts them; without torchrun there is one.
 
-The first one leads: it looks at the folder, decides, speaks and writes. The others are told what it
-decided, and each computes its part of every batch.
+The first one leads: it scans the folder, decides, prints and writes. The others receive what it
+decided, and each computes its share of every batch.
+
+The command line asks here which process it is, so torch is imported only where processes are joined
+or talk.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import distributed
-
-from xception_cli.console import show, started_by_torchrun
+from xception_cli.console import show
 from xception_cli.errors import MachineError
 
+if TYPE_CHECKING:
+    import torch
+
 T = TypeVar("T")
+
+
+def started_by_torchrun() -> bool:
+    """Tell whether torchrun started this process: one of several of a training, or the only one."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_leader() -> bool:
+    """Tell whether this process prints: of those that torchrun started, only the first one does."""
+    return not started_by_torchrun() or os.environ["RANK"] == "0"
+
+
+def end_at_once() -> None:
+    """End a process that was joined with others, with exit code 0 and its output flushed.
+
+    An ordinary exit may abort after torch.distributed: its threads (2.14) are not always joined.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
 
 # One that dies is noticed at once, by its closed connection; these are for one that hangs.
 _PATIENCE = timedelta(minutes=5)  # in what all do together
@@ -51,7 +76,7 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that decides, speaks and writes."""
+        """Whether this is the one that decides, prints and writes."""
         return self.rank == 0
 
     def once(self, make: Callable[[], T]) -> T:
@@ -62,6 +87,8 @@ class Processes:
         """
         if not self.are_joined:
             return make()
+        from torch import distributed
+
         box = [make() if self.leads else None]
         distributed.broadcast_object_list(box, src=0, group=self.waiting)
         return box[0]  # type: ignore[return-value]
@@ -74,19 +101,25 @@ class Processes:
         """
         if not self.are_joined:
             return [part]
+        from torch import distributed
+
         parts: list[Any] = [None] * self.count
         into = parts if self.leads else None
         distributed.gather_object(part, into, dst=0, group=self.waiting)
         return parts if self.leads else []
 
     def wait(self) -> None:
-        """Go on when all are here; one may be at something long."""
+        """Wait until all are here; one may be at something long."""
         if self.are_joined:
+            from torch import distributed
+
             distributed.barrier(group=self.waiting)
 
-    def total(self, values: torch.Tensor) -> torch.Tensor:
+    def total(self, values: "torch.Tensor") -> "torch.Tensor":
         """Return the sum of a tensor over all processes; the tensor itself may be changed."""
         if self.are_joined:
+            from torch import distributed
+
             distributed.all_reduce(values, group=self.nccl if values.is_cuda else None)
         return values
 
@@ -94,6 +127,9 @@ class Processes:
         """Return the largest of a number over all processes."""
         if not self.are_joined:
             return number
+        import torch
+        from torch import distributed
+
         value = torch.tensor(int(number))
         distributed.all_reduce(value, op=distributed.ReduceOp.MAX)
         return int(value)
@@ -101,6 +137,8 @@ class Processes:
     def separate(self) -> None:
         """Go separate ways, all at once."""
         if self.are_joined:
+            from torch import distributed
+
             distributed.destroy_process_group()
 
 
@@ -117,6 +155,8 @@ def joined_processes() -> Iterator[Processes]:
     if not started_by_torchrun():
         yield ALONE
         return
+    from torch import distributed
+
     if not distributed.is_available() or not distributed.is_gloo_available():
         raise MachineError("this build of torch cannot join processes", hint="leave torchrun out")
     # Ignite (0.5.5) takes it for granted in a job of SLURM.

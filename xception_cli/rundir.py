@@ -18,6 +18,11 @@ if sys.platform != "win32":
     import fcntl
 
 RUNS = Path("runs")
+# File names that are needed outside of a run, too, or for any of its evaluations.
+ISSUES = "issues.csv"
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.csv"
+_INFO = "run.json"
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class RunDir:
     @property
     def info(self) -> Path:
         """Command, versions, device, weights, data fingerprint."""
-        return self.path / "run.json"
+        return self.path / _INFO
 
     @property
     def split(self) -> Path:
@@ -44,7 +49,7 @@ class RunDir:
     @property
     def issues(self) -> Path:
         """What the data check found, to be edited and given to `--fixes`."""
-        return self.path / "issues.csv"
+        return self.path / ISSUES
 
     @property
     def metrics(self) -> Path:
@@ -263,9 +268,7 @@ def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
                 hint="give the folder that xception train made, runs/food for instance",
             )
         return run
-    candidates = [RunDir(info.parent) for info in RUNS.glob("*/run.json")]
-    if finished:
-        candidates = [run for run in candidates if run.is_finished]
+    candidates = [run for run in runs_in(RUNS) if run.is_finished or not finished]
     if not candidates:
         what = "finished run" if finished else "run"
         raise UsageError(
@@ -273,6 +276,11 @@ def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
             hint="xception train --data DIR makes one; or name a run folder",
         )
     return max(candidates, key=_started)
+
+
+def runs_in(folder: Path) -> list[RunDir]:
+    """List the runs in a folder, in no order."""
+    return [RunDir(info.parent) for info in folder.glob(f"*/{_INFO}")]
 
 
 def _started(run: RunDir) -> str:

@@ -1,19 +1,66 @@
-"""Where settings come from: recipes, TOML files and flags."""
+"""Where settings come from: defaults, TOML files, flags; and the recipes that we ship."""
 
 import dataclasses
 import difflib
 import os
 import tomllib
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from xception_cli.config import TrainConfig, flag, setting_type
+from xception_cli.config import TrainConfig, flag
 from xception_cli.console import quoted, show
 from xception_cli.errors import UsageError
 from xception_cli.files import write_durably
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """A config, and the origin of each setting that is not a default."""
+
+    config: TrainConfig
+    origins: Mapping[str, str]
+
+
+def resolve(flags: Mapping[str, Any], config_file: Path | None) -> ResolvedConfig:
+    """Merge defaults < config file < flags; a flag that is `None` was not given.
+
+    Raises:
+        UsageError: See `read_toml` and `TrainConfig`.
+    """
+    from_file = read_toml(config_file) if config_file is not None else {}
+    given = {name: value for name, value in flags.items() if value is not None}
+    origins = {name: config_file.name for name in from_file if config_file is not None}
+    origins |= {name: flag(name) for name in given}
+    return ResolvedConfig(TrainConfig(**(from_file | given)), origins)
+
+
+def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig:
+    """Merge a run's settings with the flags of its resume; a flag that is `None` was not given.
+
+    Raises:
+        UsageError: A flag differs in a setting that a run cannot change; lists the differences.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    merged = saved.replace(**given)
+    differences = [
+        f"{setting.name}: the run has {show(getattr(saved, setting.name))}, now "
+        f"{show(getattr(merged, setting.name))}"
+        for setting in dataclasses.fields(TrainConfig)
+        if not setting.metadata["resumable"]
+        and getattr(saved, setting.name) != getattr(merged, setting.name)
+    ]
+    if differences:
+        raise UsageError(
+            "a run goes on only with the settings it was started with:\n  "
+            + "\n  ".join(differences),
+            hint="leave these flags out, or start a new run without --resume",
+        )
+    return merged
+
+
+# TOML files
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -39,51 +86,6 @@ def read_toml(path: Path) -> dict[str, Any]:
     return settings
 
 
-@dataclass(frozen=True)
-class ResolvedConfig:
-    """A config, and where each setting that is not a default came from."""
-
-    config: TrainConfig
-    origins: Mapping[str, str]
-
-
-def resolve(flags: Mapping[str, Any], config_file: Path | None) -> ResolvedConfig:
-    """Merge defaults < config file < flags; a flag of `None` was not given.
-
-    Raises:
-        UsageError: See `read_toml` and `TrainConfig`.
-    """
-    from_file = read_toml(config_file) if config_file is not None else {}
-    given = {name: value for name, value in flags.items() if value is not None}
-    origins = {name: config_file.name for name in from_file if config_file is not None}
-    origins |= {name: flag(name) for name in given}
-    return ResolvedConfig(TrainConfig(**(from_file | given)), origins)
-
-
-def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig:
-    """Merge a run's settings with the flags it is resumed with; `None` was not given.
-
-    Raises:
-        UsageError: A flag differs in a setting that a run cannot change; lists the differences.
-    """
-    given = {name: value for name, value in flags.items() if value is not None}
-    merged = saved.replace(**given)
-    differences = [
-        f"{setting.name}: the run has {show(getattr(saved, setting.name))}, now "
-        f"{show(getattr(merged, setting.name))}"
-        for setting in dataclasses.fields(TrainConfig)
-        if not setting.metadata["resumable"]
-        and getattr(saved, setting.name) != getattr(merged, setting.name)
-    ]
-    if differences:
-        raise UsageError(
-            "a run goes on only with the settings it was started with:\n  "
-            + "\n  ".join(differences),
-            hint="leave these flags out, or start a new run without --resume",
-        )
-    return merged
-
-
 def to_toml(config: TrainConfig) -> str:
     """Write a config as TOML; `None` is written as a comment, since TOML has no null."""
     lines = ["# xception train --config THIS_FILE repeats the run."]
@@ -104,29 +106,13 @@ def _toml_value(value: Any) -> str:
     return repr(value)
 
 
-def settings_table() -> str:
-    """Return the README's table of settings as Markdown, one row per setting."""
-    rows = ["| setting | default | range | meaning |", "|---|---|---|---|"]
-    for setting in dataclasses.fields(TrainConfig):
-        kind = setting_type(setting)
-        low, high = setting.metadata["at_least"], setting.metadata["at_most"]
-        if typing.get_args(kind):
-            span = ", ".join(cast("tuple[str, ...]", typing.get_args(kind)))
-        elif low is None:
-            span = {bool: "yes or no", str: "text"}[kind]
-        else:
-            span = f"≥ {low:g}" if high is None else f"{low:g} to {high:g}"
-        default = "" if setting.default in {None, ""} else _toml_value(setting.default)
-        rows.append(f"| `{flag(setting.name)}` | {default} | {span} | {setting.metadata['help']} |")
-    return "\n".join(rows)
-
-
-_PACKAGE = Path(__file__).parent
+# Recipes
 
 
 def _folder() -> Path:
-    installed = _PACKAGE / "configs"  # where the wheel has it; in a clone it stands beside us
-    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
+    package = Path(__file__).parent
+    installed = package / "configs"  # in a wheel; in a clone it is next to the package
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def list_recipes() -> dict[str, Path]:
@@ -140,16 +126,16 @@ def title(path: Path) -> str:
 
 
 def find_config(given: str) -> Path:
-    """Return the config file that is meant: a path, or the name of a shipped recipe.
+    """Return the config file for a path or the name of a shipped recipe.
 
     Raises:
         UsageError: It is neither.
     """
     recipes = list_recipes()
-    if given in recipes and not Path(given).is_file():  # a data folder may be called as a recipe is
+    if given in recipes and not Path(given).is_file():  # a data folder may be named like a recipe
         return recipes[given]
     if os.sep in given or given.endswith(".toml") or os.path.lexists(given):
-        return Path(given)  # what is wrong with it is told where it is read
+        return Path(given)  # errors are reported where it is read
     raise _unknown(given, recipes)
 
 
@@ -174,7 +160,7 @@ def _unknown(name: str, recipes: dict[str, Path]) -> UsageError:
 
 
 def copy_recipe(name: str, to: Path) -> Path:
-    """Copy a shipped recipe, to change it.
+    """Copy a shipped recipe, to edit it.
 
     Args:
         name: Of the recipe.

@@ -10,8 +10,13 @@ from scipy.special import log_softmax, softmax
 from units import alone
 
 from xception_cli.check import deep as labels_module
-from xception_cli.check.deep import find_suspects, learning_curve, suspects_problem
-from xception_cli.data.fixes import SUSPECT
+from xception_cli.check.deep import (
+    classes_to_add,
+    find_suspects,
+    learning_curve,
+    suspects_problem,
+)
+from xception_cli.check.report import SUSPECT
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.probe import fit_probe
 from xception_cli.sample import draw_sample
@@ -198,6 +203,25 @@ def test_the_curve_keeps_groups_whole_and_counts_each_as_one_piece_of_evidence()
     # the control: where each image is a unit, its group is in the other folds
     assert by_group.points[-1].accuracy < 0.75
     assert by_image.points[-1].accuracy > 0.95
+
+
+def test_classes_to_add_are_those_that_the_curve_would_give_more_images():
+    features, labels = drawn(900, 200, 4, distance=0.15)
+    features[labels == 0] += 4  # a class that is easy with any number of images
+    units, classes = alone(labels), ["a", "b", "c", "d"]
+    added = classes_to_add(features, labels, units, classes, strength=0.01, seed=0)
+    order = np.random.default_rng(0).permutation(900)
+    curve = learning_curve(features[order], labels[order], units[order], classes, strength=0.01)
+    more = [gain for gain in curve.classes if gain.verdict == "more"]
+    assert {gain.name for gain in more} <= {"b", "c", "d"}
+    assert len(more) > 1
+    assert added == sorted(more, key=lambda gain: gain.half - gain.whole)
+
+
+def test_no_class_is_to_be_added_to_where_none_can_be_tested():
+    features, labels = drawn(40, 20, 2, distance=0.5)
+    units = labels.astype(str)  # each class is one group
+    assert classes_to_add(features, labels, units, ["a", "b"], strength=0.01, seed=0) == []
 
 
 def test_photos_are_enough_where_nothing_is_left_to_gain():

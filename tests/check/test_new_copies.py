@@ -123,7 +123,7 @@ def test_a_folder_of_near_copies_only_leaves_nothing_to_evaluate(run):
     assert caught.value.exit_code == 3
 
 
-def test_without_the_training_folder_the_note_reports_that_copies_were_not_looked_for(run):
+def test_without_the_training_folder_a_note_reports_that_copies_were_not_checked(run):
     run, split = run
     new_images(split, 2)
     DATA.rename("elsewhere")

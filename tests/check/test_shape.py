@@ -271,7 +271,7 @@ def test_sub_folders_are_looked_for_below_the_class_of_a_split(tmp_path):
     assert shortcuts._sub_folder(Photo("cat/1.jpg", 0)) == ""
 
 
-def test_a_property_of_groups_that_does_not_tell_the_class_of_other_groups_is_no_shortcut(tmp_path):
+def test_a_property_of_groups_that_says_nothing_of_other_groups_is_no_shortcut(tmp_path):
     def write(label: int, number: int) -> tuple[str, bytes]:
         side = 60 + 3 * (2 * (number % 8) + label)  # of one group; the next size is the other class
         picture = photo(100 * label + number, side, side)

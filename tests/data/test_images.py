@@ -277,7 +277,7 @@ def without_adobe_marker(jpeg: bytes) -> bytes:
     return jpeg[:at] + jpeg[at + 2 + length :]
 
 
-def test_a_cmyk_jpeg_has_the_colours_that_it_shows_with_and_without_its_adobe_marker():
+def test_a_cmyk_jpeg_keeps_its_colours_with_and_without_an_adobe_marker():
     red = encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
     plain = without_adobe_marker(red)
     assert b"Adobe" in red
@@ -703,7 +703,7 @@ def test_a_file_is_known_by_the_digest_of_its_bytes(tmp_path):
     assert inspect(tmp_path / "a.png") == Inspection(expected, None)
 
 
-def test_a_damaged_file_has_a_digest_and_a_problem_and_an_unread_one_only_the_problem(tmp_path):
+def test_a_damaged_file_has_a_digest_and_a_problem_an_unread_one_only_a_problem(tmp_path):
     cut = encoded(noise(), "PNG")[:500]
     (tmp_path / "cut.png").write_bytes(cut)
     assert inspect(tmp_path / "cut.png") == Inspection(content_digest(cut), "truncated")

@@ -14,7 +14,7 @@ from loaders import read_batches
 
 from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
 from xception_cli.data.images import read_picture
-from xception_cli.data.loading import Batch, PictureInputs, create_loader, read_parts, require_all
+from xception_cli.data.loading import Batch, PictureInputs, create_loader, read_parts
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, MachineError
 from xception_cli.runtime import Runtime, drawing_from
@@ -213,9 +213,9 @@ def test_a_picture_that_vanished_is_reported_and_the_others_are_read(photos, wor
     assert first.indices.tolist() == [0, 2, 3]
     assert torch.equal(first.pixels, whole[0].pixels[[0, 2, 3]])
     assert torch.equal(first.labels, whole[0].labels[[0, 2, 3]])
-    assert require_all(third, dataset) is third
+    dataset.require_all(third.failures)
     with pytest.raises(DataError) as caught:
-        require_all(first, dataset)
+        dataset.require_all(first.failures)
     assert caught.value.exit_code == 3
     assert caught.value.message == (
         f"{photos / dataset.paths[1]}: file not found; it was there when the run started"
@@ -240,7 +240,7 @@ class DeadlyDataset(PictureDataset):
         return super().__getitem__(at)
 
 
-def test_a_worker_that_dies_is_a_machine_error_when_its_batch_is_wanted_and_not_before(photos):
+def test_a_dead_worker_is_a_machine_error_when_its_batch_is_wanted_not_before(photos):
     dataset = dataset_of(photos)
     deadly = DeadlyDataset(photos, dataset.paths, dataset.labels, dataset.transform)
     loader = create_loader(deadly, KeyedBatches(11, 4, shuffle=False), workers=1)

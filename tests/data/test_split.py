@@ -131,7 +131,7 @@ def test_a_class_left_without_val_gives_its_lowest_hash():
     assert made.warnings == ()
 
 
-def test_a_small_class_that_falls_into_val_as_a_whole_keeps_its_highest_hash_in_train():
+def test_a_small_class_that_would_be_all_val_keeps_its_highest_hash_in_train():
     contents = [content_at(low, low + 0.03) for low in (0.05, 0.15, 0.1)]
     rows = [("few", f"few/{i}.jpg", content, None) for i, content in enumerate(contents)]
     made = split_rows([*many(40, 2), *rows])

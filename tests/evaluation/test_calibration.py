@@ -52,7 +52,7 @@ def test_the_temperature_is_the_one_that_the_logits_were_sharpened_by():
     assert fit_temperature(logits, np.roll(labels, 1)) > 10  # the control: nothing is to be sure of
 
 
-def test_a_temperature_fitted_on_one_half_lowers_loss_and_calibration_error_on_the_other():
+def test_a_temperature_fitted_on_one_half_calibrates_the_other():
     logits, labels = drawn(400)
     temperature = fit_temperature(logits[:200], labels[:200])
     before, after = softmax(logits[200:], axis=1), softmax(logits[200:] / temperature, axis=1)
@@ -166,7 +166,7 @@ def test_the_rule_refuses_what_is_unsure_or_unlike_and_reaches_its_precision_on_
     )
 
 
-def test_a_precision_that_val_cannot_show_leaves_only_the_distance_and_says_how_many_images_would():
+def test_a_precision_that_val_cannot_show_leaves_only_the_distance_threshold():
     calibration, val = rule_of(target=0.8)
     assert calibration.unknown.confidence is None
     assert calibration.needed is None  # there are enough, but the answers are not good enough
@@ -200,7 +200,7 @@ def test_one_val_image_is_calibrated():
     assert (calibration.temperature, calibration.coverage, calibration.precision) == (1, 1, 0)
 
 
-def test_the_picture_and_the_list_of_the_coverage_are_the_same_for_the_same_numbers_only():
+def test_coverage_plot_and_table_are_equal_for_equal_numbers_only():
     logits, labels = drawn(60)
     probabilities = softmax(logits, axis=1)
     units = alone(labels)

@@ -102,7 +102,7 @@ def test_units_widen_the_interval_and_are_left_out_as_a_whole():
     assert by_unit.accuracy.high - by_unit.accuracy.low > 1.8 * width
 
 
-def test_the_file_comes_back_equal_and_a_resumed_epoch_replaces_itself_and_later_ones(tmp_path):
+def test_the_file_comes_back_equal_and_a_resumed_epoch_replaces_later_ones(tmp_path):
     path = tmp_path / "candidates.safetensors"
     assert len(read_candidates(path, 7).epochs) == 0
     kept = no_candidates(7)

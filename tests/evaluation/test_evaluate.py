@@ -23,7 +23,7 @@ from xception_cli.evaluation.eval_report import Contaminated, EvalReport
 from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
 from xception_cli.evaluation.files import contaminated_line
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
-from xception_cli.evaluation.scored import PREDICTIONS
+from xception_cli.evaluation.scored import PREDICTIONS_HEADER
 from xception_cli.evaluation.selection import map_classes
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
@@ -130,9 +130,7 @@ def test_workers_and_batch_size_change_no_number(bundle, photos, workers, batch_
     assert again.confusion == first.confusion
 
 
-def test_images_that_cannot_be_decoded_are_error_rows_in_their_place_and_do_not_count(
-    bundle, photos
-):
+def test_undecodable_images_are_error_rows_in_their_place_and_do_not_count(bundle, photos):
     (photos / "blue/0.jpg").write_bytes((photos / "blue/0.jpg").read_bytes()[:400])
     images = [
         Photo("gone.jpg", 0),
@@ -158,9 +156,7 @@ def test_nothing_that_can_be_scored_is_an_error_that_says_why(bundle, photos):
         evaluate_images(bundle, photos, [Photo("gone.jpg", 0)], name="x", workers=0)
 
 
-def test_by_default_the_val_split_is_scored_and_the_report_says_that_it_chose_the_model(
-    model_file, photos
-):
+def test_by_default_val_is_scored_and_reported_to_have_selected_the_model(model_file, photos):
     run, split = make_run(model_file, photos)
     report = evaluate(run)
     assert paths_of(run, "val") == paths_in(split, "val")
@@ -197,7 +193,7 @@ def test_an_evaluation_leaves_exactly_its_files_and_no_absolute_path(model_file,
     assert [[int(cell) for cell in row[1:]] for row in rows] == report.to_dict()["confusion"]
     with (folder / "predictions.csv").open(newline="") as file:
         header = next(csv.reader(file))
-    assert header == [*PREDICTIONS, "p:blue", "p:green", "p:red"]
+    assert header == [*PREDICTIONS_HEADER, "p:blue", "p:green", "p:red"]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     evaluate(run)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -269,7 +265,7 @@ def test_classes_of_another_folder_are_mapped_by_name(model_file, photos):
     assert rows == [("blue/1.jpg", "blue"), ("red/1.jpg", "red")]
 
 
-def test_a_folder_without_any_known_class_is_an_error_even_if_extra_ones_are_ignored(photos):
+def test_a_folder_without_a_known_class_is_an_error_even_if_extra_ones_are_ignored(photos):
     with pytest.raises(DataError, match="none of the model's classes"):
         map_classes(read_folder(photos), ["cat", "dog"], ignore_extra=True)
 

@@ -73,7 +73,7 @@ def test_the_bootstrap_covers_the_true_macro_f1_of_500_images(classes: int, accu
 
 
 @pytest.mark.parametrize("images", [100, 500])
-def test_the_bootstrap_of_the_calibration_error_does_not_hold_which_is_why_it_has_no_interval(
+def test_the_calibration_error_has_no_interval_because_its_bootstrap_does_not_hold(
     images: int,
 ):
     generator, covered, errors = np.random.default_rng(1), {0: 0, 0.1: 0}, []
@@ -147,7 +147,7 @@ def test_where_resampling_says_nothing_there_is_no_interval():
     assert (low, high) == pytest.approx((0.025, 0.975))
 
 
-def test_images_and_classes_beyond_what_can_be_ranked_again_have_no_average_precision_draws():
+def test_too_many_images_and_classes_have_no_bootstrap_of_average_precision():
     assert (
         average_precision_draws(np.zeros(600, int), np.ones((600, 1000)), alone(range(600))).shape[
             0
@@ -180,7 +180,7 @@ def test_whole_groups_count_as_one_image_each_and_mixed_groups_as_more():
 
 
 @pytest.mark.parametrize("right", [False, True])
-def test_groups_that_are_all_alike_have_an_interval_about_as_wide_as_that_of_the_groups(
+def test_groups_of_copies_have_an_interval_about_as_wide_as_one_image_per_group(
     right,
 ):
     hits, units = np.full(84, right), np.repeat(np.arange(14), 6)

@@ -178,7 +178,7 @@ def test_the_numbers_equal_scikit_learns_and_those_of_other_labels_do_not():
     assert report.top_k == 5
 
 
-def test_a_class_that_is_never_guessed_has_no_precision_and_one_without_images_has_nothing():
+def test_a_class_never_guessed_has_no_precision_and_one_without_images_nothing():
     labels = np.array([0, 1])
     probabilities = np.array([[0.1, 0.2, 0.7], [0.1, 0.2, 0.7]])
     present, also_present, absent = measure(
@@ -234,7 +234,7 @@ def widths(report: EvalReport) -> dict[str, float]:
     return found
 
 
-def test_every_interval_is_wider_where_images_come_in_groups_and_no_number_is_another():
+def test_grouped_images_widen_every_interval_and_change_no_other_number():
     labels, probabilities = (values.repeat(5, axis=0) for values in drawn(8, 96))
     groups = np.arange(96).repeat(5).astype(str)  # of five equal answers, one piece of evidence
     answered = probabilities.max(axis=1) > 0.4

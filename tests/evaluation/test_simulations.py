@@ -24,7 +24,7 @@ def clustered(generator, *, groups: int, size, icc: float, accuracy: float):
 
 
 @pytest.mark.parametrize("accuracy", [0.6, 0.8, 0.9])
-def test_the_interval_of_clustered_images_covers_the_truth_and_one_of_single_images_does_not(
+def test_the_interval_by_units_covers_the_truth_and_one_by_images_does_not(
     accuracy,
 ):
     generator = np.random.default_rng(0)
@@ -80,7 +80,7 @@ def candidates_of(generator, images: int):
 
 
 @pytest.mark.parametrize("images", [89, 200, 500])
-def test_the_corrected_interval_of_the_best_of_13_covers_the_truth_and_the_plain_one_does_not(
+def test_only_the_corrected_interval_of_the_best_of_13_covers_the_truth(
     images,
 ):
     generator = np.random.default_rng(2)
@@ -139,9 +139,7 @@ def test_unknown_auto_reaches_its_precision_on_new_images_in_nine_of_ten_draws(i
 
 
 @pytest.mark.parametrize(("images", "target"), [(1000, 0.95), (1000, 0.9), (500, 0.9)])
-def test_the_precision_is_reached_by_the_best_of_13_models_and_without_their_number_it_is_not(
-    images, target
-):
+def test_the_best_of_13_models_reaches_the_precision_only_if_their_number_is_known(images, target):
     generator = np.random.default_rng(6)
     many = 100_000
     kept, control = [], []

@@ -168,7 +168,7 @@ def at_iteration(monkeypatch: pytest.MonkeyPatch, iteration: int, act: Callable[
 
 
 @pytest.mark.parametrize("unfreeze", ["exit", "all"])
-def test_deterministic_runs_are_equal_to_the_byte_also_when_one_is_broken_off_inside_an_epoch(
+def test_deterministic_runs_are_byte_equal_even_if_interrupted_inside_an_epoch(
     settings, monkeypatch, unfreeze
 ):
     settings |= {"unfreeze": unfreeze, "deterministic": True, "save_every_minutes": 0.0}

@@ -284,7 +284,7 @@ def test_impossible_metadata_is_refused(changed, message):
         load_model(small_file({"xception": json.dumps(about(**changed))}), CPU)
 
 
-def test_the_rule_for_unknown_travels_in_the_metadata_and_the_tensors_stay_the_networks(tmp_path):
+def test_the_rule_for_unknown_travels_in_the_metadata_and_no_tensor_is_added(tmp_path):
     rule = UnknownRule.from_dict(RULE, 2048)
     network = lively_network()
     path = tmp_path / "model.safetensors"

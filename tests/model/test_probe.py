@@ -202,7 +202,7 @@ def versions(scenes: int, each: int, *, seed: int = 0):
     return features.astype(np.float32), labels, units
 
 
-def test_random_labels_of_whole_groups_are_at_chance_and_without_groups_they_seem_known():
+def test_random_labels_of_whole_groups_are_at_chance_only_if_groups_are_kept_whole():
     features, labels, units = versions(60, 3)
     by_unit = fit_probe(features, labels, units, class_count=2, seed=0)
     low, high = proportion_interval(by_unit.hits, units)

@@ -12,7 +12,7 @@ import pytest
 from images import draw_photos
 from runs import call, quick_settings, train_run
 
-from xception_cli.data.fixes import CONFLICTING, SUSPECT
+from xception_cli.check.report import CONFLICTING, SUSPECT
 from xception_cli.files import file_digest
 from xception_cli.report.charts import confusion_order, draw_curves, draw_matrix
 from xception_cli.report.pictures import draw_issues
@@ -219,7 +219,7 @@ def test_issues_that_somebody_edited_or_took_away_leave_the_page_whole(
     assert run.report.read_bytes() == page
 
 
-def test_the_command_draws_the_same_page_again_and_leaves_gaps_for_photos_that_are_gone(
+def test_the_command_draws_the_same_page_again_with_gaps_for_missing_photos(
     run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(run.path.parent)
@@ -250,7 +250,7 @@ def test_the_matrix_tells_each_count_and_shows_hostile_names_literally():
     assert "<b>" not in drawn
 
 
-def test_10_000_images_that_are_all_confused_among_1000_classes_take_under_3_mb_a_matrix():
+def test_10_000_images_confused_among_1000_classes_take_under_3_mb_a_matrix():
     generator = np.random.default_rng(0)
     confusion = np.zeros((1000, 1000), dtype=np.int64)
     np.add.at(confusion, tuple(generator.integers(0, 1000, (2, 10_000))), 1)

@@ -167,7 +167,7 @@ def test_training_from_random_weights_trains_batch_norm_and_learns(
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "exit"])
-def test_what_is_frozen_is_computed_with_batch_norm_folded_and_the_model_keeps_its_own(
+def test_the_frozen_part_is_computed_with_folded_batch_norm_that_the_model_keeps(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, unfreeze: str
 ) -> None:
     from xception_cli.training import baseline

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from xception_cli.check.report import ClassGain, Curve, Finding, Point, Problem, count_of
+from xception_cli.check.report import SUSPECT, ClassGain, Curve, Finding, Point, Problem, count_of
 from xception_cli.check.scan import VERSION
-from xception_cli.check.store import Store, open_store
+from xception_cli.check.store import open_store
 from xception_cli.check.survey import Survey
 from xception_cli.console import say, show
 from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
-from xception_cli.data.fixes import SUSPECT
 from xception_cli.data.loading import PictureInputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.data.units import assign_units, number_units
@@ -23,11 +22,106 @@ from xception_cli.errors import DataError
 from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.network import Segment, build_network, fold_batch_norm
-from xception_cli.model.probe import Probe, cross_validate, fit_probe, units_of_classes
+from xception_cli.model.probe import cross_validate, fit_probe, units_of_classes
 from xception_cli.model.weights import load_pretrained
 from xception_cli.runtime import Runtime, decide_runtime
 
 Floats = NDArray[np.floating[Any]]
+Labels = NDArray[np.int64]
+Units = NDArray[np.str_]
+Hits = NDArray[np.bool_]
+
+_SEED = 0
+
+
+def look_deeper(
+    survey: Survey, *, weights: str, with_curve: bool, group_by: str | None = None
+) -> tuple[list[Problem], Curve | None]:
+    """Compute the pooled features of a folder's images, and fit a linear probe to them.
+
+    The features are kept in the cache, by content: a second check is quick.
+
+    Args:
+        survey: Of the folder.
+        weights: Of the network: `imagenet` or a file.
+        with_curve: Also measure the learning curve.
+        group_by: A regular expression that names the group of an image, see `assign_units`.
+
+    Returns:
+        Suspect labels, and the learning curve if it was requested.
+
+    Raises:
+        UsageError: No path matches `group_by`.
+        DataError: Fewer than two classes have two images or more.
+        XceptionError: The weights cannot be obtained, see `load_pretrained`.
+    """
+    seen = [i for i, look in enumerate(survey.looks) if look.original]
+    every, _ = assign_units(survey.photos(), survey.groups, group_by)
+    images = [every[i] for i in seen]
+    units = np.array([image.unit for image in images], np.str_)
+    labels = np.array([image.label for image in images], np.int64)
+    classes = survey.folder.classes
+    if int((units_of_classes(labels, units, len(classes)) > 1).sum()) < 2:
+        raise DataError(
+            "labels cannot be compared: fewer than two classes have two different images or more",
+            hint="leave --deep and --curve out",
+        )
+    features = _features(survey, seen, weights)
+    probe = fit_probe(features, labels, units, class_count=len(classes), seed=_SEED)
+    suspects = find_suspects(labels, probe.held_out, units)
+    curve = None
+    if with_curve:
+        curve = learning_curve(
+            features, labels, units, classes, strength=probe.strength, seed=_SEED
+        )
+    paths = [image.path for image in images]
+    return suspects_problem(suspects, paths, labels.tolist(), classes), curve
+
+
+def _features(survey: Survey, seen: list[int], weights: str) -> NDArray[np.float32]:
+    """Return `(images, 2048)`, from the cache where they are in it."""
+    pretrained = load_pretrained(weights)
+    runtime = decide_runtime()
+    kind = f"{pretrained.digest} {runtime.precision}"
+    digests = [survey.looks[i].digest for i in seen]
+    with open_store(survey.folder.root, VERSION) as store:
+        kept = store.features(kind, digests)
+        missing = [at for at, row in enumerate(kept) if row is None]
+        if missing:
+            say(f"device    {runtime.describe()}")
+            network = build_network(2)
+            network.load_state_dict({**network.state_dict(), **pretrained.backbone})
+            paths = [survey.folder.images[seen[at]].path for at in missing]
+            images = _inputs(survey, paths, runtime)
+            folded = fold_batch_norm(runtime.place(network).eval(), runtime.dtype)
+            backbone = Segment(folded, "conv1", "conv4")
+            computed = compute_pooled(backbone.eval(), images, "computing features")
+            rows = [row.tobytes() for row in computed.astype(np.float16)]
+            new = zip((digests[at] for at in missing), rows, strict=True)
+            store.keep_features(kind, new)
+            kept = store.features(kind, digests)
+    return np.stack([np.frombuffer(row or b"", np.float16) for row in kept]).astype(np.float32)
+
+
+def _inputs(survey: Survey, paths: list[str], runtime: Runtime) -> PictureInputs:
+    preprocessing = Preprocessing()
+    dataset = PictureDataset(
+        survey.folder.root,
+        paths,
+        [0] * len(paths),
+        preprocessing.evaluation_transform(),
+        least_side=preprocessing.least_side,
+    )
+    return PictureInputs(
+        dataset,
+        KeyedBatches(len(paths), runtime.inference_batch, shuffle=False),
+        preprocessing=preprocessing,
+        runtime=runtime,
+        workers=default_workers(runtime),
+    )
+
+
+# Suspect labels
 
 # Images are listed from this chance of a wrong label on. tests/benchmarks/labels.py swaps 5% of the
 # labels: at 0.2, only 73% of TrashNet's swaps are found; at 0.05, just a third of the images that
@@ -56,9 +150,9 @@ class Suspect:
 
 
 def find_suspects(
-    labels: NDArray[np.int64],
+    labels: Labels,
     log_probabilities: Floats,
-    units: NDArray[np.str_] | None = None,
+    units: Units | None = None,
 ) -> list[Suspect]:
     """Find labels that are likely wrong, not just images that are hard to classify.
 
@@ -96,9 +190,7 @@ def find_suspects(
     return suspects
 
 
-def _chances_of_wrong(
-    labels: NDArray[np.int64], log_probabilities: Floats, weights: Floats
-) -> Floats:
+def _chances_of_wrong(labels: Labels, log_probabilities: Floats, weights: Floats) -> Floats:
     """Return each label's probability of being wrong, `(n,)`, at the best temperature."""
     rows, others = np.arange(len(labels)), len(np.unique(labels)) - 1
     fits = []
@@ -156,9 +248,11 @@ def suspects_problem(
     return [Problem(SUSPECT, "note", summary, findings)]
 
 
+# Whether more images help
+
 FRACTIONS = (0.12, 0.25, 0.5, 1.0)
 
-_GAIN = 0.03  # of recall by the last doubling, from which more photos are worth the work
+_GAIN = 0.03  # of recall by the last doubling, from which more images are worth the work
 _ENOUGH = 0.97  # recall at which nothing is left to gain
 _LARGEST = 5_000  # images that a run asks about: seconds, not minutes
 _IMAGES = 2  # that a class must gain: one may be chance
@@ -166,44 +260,78 @@ _IMAGES = 2  # that a class must gain: one may be chance
 
 def learning_curve(
     features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    units: NDArray[np.str_],
+    labels: Labels,
+    units: Units,
     classes: Sequence[str],
     *,
     strength: float,
     seed: int = 0,
+    fractions: Sequence[float] = FRACTIONS,
 ) -> Curve:
-    """Measure how the probe's accuracy grows with the photos; each photo is left out once.
+    """Measure how the probe's accuracy grows with the images; each image is left out once.
 
     Args:
         features: `(n, 2048)`, pooled.
         labels: `(n,)`.
         units: `(n,)`, what each image belongs to.
         classes: Names.
-        strength: Inverse regularisation, the best for all of the photos.
-        seed: Of folds and parts.
+        strength: Inverse regularisation, the best for all of the images.
+        seed: Of folds and fractions.
+        fractions: Of the images, ascending; classes are compared by the last two.
     """
-    right: dict[float, NDArray[np.bool_]] = {}
-    points = []
-    for fraction in FRACTIONS:
-        right[fraction], tested = _right(
-            features, labels, units, len(classes), strength, seed, fraction
+    points, right = [], []
+    for fraction in fractions:
+        held_out = cross_validate(
+            features,
+            labels,
+            units,
+            class_count=len(classes),
+            seed=seed,
+            strength=strength,
+            fraction=fraction,
         )
-        hits = right[fraction][tested]
-        seen = round(0.8 * fraction * len(hits))
-        ends = proportion_interval(hits, units[tested])
-        points.append(Point(fraction, seen, float(hits.mean()), *ends))
-    half, whole = (right[fraction] for fraction in FRACTIONS[-2:])
-    gains = _gains(half, whole, tested, labels, units, classes)
+        tested = ~np.isnan(held_out[:, 0])  # the same for each fraction
+        right.append((held_out.argmax(axis=1) == labels)[tested])
+        if tested.any():
+            seen = round(0.8 * fraction * len(right[-1]))
+            ends = proportion_interval(right[-1], units[tested])
+            points.append(Point(fraction, seen, float(right[-1].mean()), *ends))
+    half, whole = right[-2:]
+    gains = _gains(half, whole, labels[tested], units[tested], classes)
     known = {gain.name for gain in gains}
     present = [classes[label] for label in np.unique(labels)]
     return Curve(tuple(points), tuple(gains), tuple(n for n in present if n not in known))
 
 
+def _gains(
+    half: Hits, whole: Hits, labels: Labels, units: Units, classes: Sequence[str]
+) -> list[ClassGain]:
+    gains = []
+    for label, name in enumerate(classes):
+        chosen = labels == label
+        if chosen.any():
+            gains.append(_gain(name, half[chosen], whole[chosen], units[chosen]))
+    return gains
+
+
+def _gain(name: str, half: Hits, whole: Hits, units: Units) -> ClassGain:
+    """Judge a class by its images that are right with half of the images and with all of them."""
+    images, gained = len(units), int(whole.sum()) - int(half.sum())
+    changes = np.bincount(number_units(units), whole.astype(np.int64) - half)  # of each unit
+    # Of many classes, some gain by chance: two standard errors, paired, by unit.
+    is_clear = changes.sum() > 2 * np.sqrt((changes**2).sum())
+    verdict = "unclear"
+    if gained >= max(_IMAGES, _GAIN * images) and is_clear:
+        verdict = "more"
+    elif whole.sum() >= _ENOUGH * images or abs(gained) < _GAIN * images / 2:
+        verdict = "enough"
+    return ClassGain(name, int(half.sum()) / images, int(whole.sum()) / images, verdict)
+
+
 def classes_to_add(
     features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    units: NDArray[np.str_],
+    labels: Labels,
+    units: Units,
     classes: Sequence[str],
     *,
     strength: float,
@@ -211,173 +339,10 @@ def classes_to_add(
 ) -> list[ClassGain]:
     """Return the classes that more images would help, the one that gained most first.
 
-    Of many images, a random part is asked about; for the arguments see `learning_curve`.
+    Of many images, a random sample is asked about; for the arguments see `learning_curve`.
     """
     some = np.random.default_rng(seed).permutation(len(labels))[:_LARGEST]
-    labels, units = labels[some], units[some]
-    (half, tested), (whole, _) = (
-        _right(features[some], labels, units, len(classes), strength, seed, fraction)
-        for fraction in FRACTIONS[-2:]
-    )
-    every = _gains(half, whole, tested, labels, units, classes)
-    gains = [gain for gain in every if gain.verdict == "more"]
+    sample = features[some], labels[some], units[some], classes
+    curve = learning_curve(*sample, strength=strength, seed=seed, fractions=FRACTIONS[-2:])
+    gains = [gain for gain in curve.classes if gain.verdict == "more"]
     return sorted(gains, key=lambda gain: gain.half - gain.whole)
-
-
-def _right(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    units: NDArray[np.str_],
-    class_count: int,
-    strength: float,
-    seed: int,
-    fraction: float,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which images probes of a part of the others have right, and which are tested."""
-    held_out = cross_validate(
-        features,
-        labels,
-        units,
-        class_count=class_count,
-        seed=seed,
-        strength=strength,
-        fraction=fraction,
-    )
-    tested = ~np.isnan(held_out[:, 0])
-    return (held_out.argmax(axis=1) == labels) & tested, tested
-
-
-def _gains(
-    half: NDArray[np.bool_],
-    whole: NDArray[np.bool_],
-    tested: NDArray[np.bool_],
-    labels: NDArray[np.int64],
-    units: NDArray[np.str_],
-    classes: Sequence[str],
-) -> list[ClassGain]:
-    """Compare the recall of each tested class with half of the images and with all of them."""
-    gains = []
-    for label, name in enumerate(classes):
-        of_class = tested & (labels == label)
-        if n := int(of_class.sum()):
-            counts = int(half[of_class].sum()), int(whole[of_class].sum())
-            verdict = _verdict(half[of_class], whole[of_class], units[of_class])
-            gains.append(ClassGain(name, counts[0] / n, counts[1] / n, verdict))
-    return gains
-
-
-def _verdict(half: NDArray[np.bool_], whole: NDArray[np.bool_], units: NDArray[np.str_]) -> str:
-    """Judge a class by its images that are right with half of the images and with all of them."""
-    images, gained = len(units), int(whole.sum()) - int(half.sum())
-    numbers = number_units(units)
-    changes = np.bincount(numbers, whole.astype(np.int64) - half)  # of each unit
-    # Of many classes, some gain by chance: two standard errors, paired, by unit.
-    is_clear = changes.sum() > 2 * np.sqrt((changes**2).sum())
-    if gained >= max(_IMAGES, _GAIN * images) and is_clear:
-        return "more"
-    if whole.sum() >= _ENOUGH * images or abs(gained) < _GAIN * images / 2:
-        return "enough"
-    return "unclear"
-
-
-_SEED = 0
-
-
-@dataclass(frozen=True)
-class Deep:
-    """What the features told.
-
-    Attributes:
-        problems: Doubtful labels.
-        curve: Whether more photos would help; None if nobody asked.
-    """
-
-    problems: tuple[Problem, ...]
-    curve: Curve | None
-
-
-def look_deeper(
-    survey: Survey, *, weights: str, with_curve: bool, group_by: str | None = None
-) -> Deep:
-    """Compute the pooled features of a folder's pictures, and ask a linear probe about them.
-
-    The features are kept in the cache, by content: a second look is quick.
-
-    Args:
-        survey: Of the folder.
-        weights: Of the network: `imagenet` or a file.
-        with_curve: Measure the learning curve, too.
-        group_by: A regular expression that names the group of an image, see `assign_units`.
-
-    Raises:
-        UsageError: No path matches `group_by`.
-        DataError: Fewer than two classes have two pictures or more.
-        XceptionError: The weights cannot be had, see `load_pretrained`.
-    """
-    seen = [i for i, look in enumerate(survey.looks) if look.original]
-    every, _ = assign_units(survey.photos(), survey.groups, group_by)
-    images = [every[i] for i in seen]
-    units = np.array([image.unit for image in images], np.str_)
-    labels = np.array([image.label for image in images], np.int64)
-    classes = survey.folder.classes
-    if int((units_of_classes(labels, units, len(classes)) > 1).sum()) < 2:
-        raise DataError(
-            "labels cannot be compared: fewer than two classes have two different images or more",
-            hint="leave --deep and --curve out",
-        )
-    features = _features(survey, seen, weights)
-    probe: Probe = fit_probe(features, labels, units, class_count=len(classes), seed=_SEED)
-    suspects = find_suspects(labels, probe.held_out, units)
-    curve = None
-    if with_curve:
-        curve = learning_curve(
-            features, labels, units, classes, strength=probe.strength, seed=_SEED
-        )
-    paths = [image.path for image in images]
-    return Deep(tuple(suspects_problem(suspects, paths, labels.tolist(), classes)), curve)
-
-
-def _features(survey: Survey, seen: list[int], weights: str) -> NDArray[np.float32]:
-    """Return `(pictures, 2048)`, from the cache where they are in it."""
-    pretrained = load_pretrained(weights)
-    runtime = decide_runtime()
-    kind = f"{pretrained.digest} {runtime.precision}"
-    digests = [survey.looks[i].digest for i in seen]
-    with open_store(survey.folder.root, VERSION) as store:
-        kept = store.features(kind, digests)
-        missing = [at for at, row in enumerate(kept) if row is None]
-        if missing:
-            say(f"device    {runtime.describe()}")
-            network = build_network(2)
-            network.load_state_dict({**network.state_dict(), **pretrained.backbone})
-            paths = [survey.folder.images[seen[at]].path for at in missing]
-            pictures = _pictures(survey, paths, runtime)
-            folded = fold_batch_norm(runtime.place(network).eval(), runtime.dtype)
-            backbone = Segment(folded, "conv1", "conv4")
-            computed = compute_pooled(backbone.eval(), pictures, "computing features")
-            _keep(store, kind, [digests[at] for at in missing], computed)
-            kept = store.features(kind, digests)
-    return np.stack([np.frombuffer(row or b"", np.float16) for row in kept]).astype(np.float32)
-
-
-def _keep(store: Store, kind: str, digests: list[str], features: NDArray[Any]) -> None:
-    rows = [row.tobytes() for row in features.astype(np.float16)]
-    store.keep_features(kind, zip(digests, rows, strict=True))
-
-
-def _pictures(survey: Survey, paths: list[str], runtime: Runtime) -> PictureInputs:
-    preprocessing = Preprocessing()
-    dataset = PictureDataset(
-        survey.folder.root,
-        paths,
-        [0] * len(paths),
-        preprocessing.evaluation_transform(),
-        least_side=preprocessing.least_side,
-    )
-    return PictureInputs(
-        dataset,
-        KeyedBatches(len(paths), runtime.inference_batch, shuffle=False),
-        preprocessing=preprocessing,
-        runtime=runtime,
-        workers=default_workers(runtime),
-    )

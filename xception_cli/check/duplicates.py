@@ -11,17 +11,24 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 
 from xception_cli.check.near import PAIRS_VERSION, Images, near_pairs
-from xception_cli.check.report import Finding, Problem, count_of
+from xception_cli.check.report import (
+    CONFLICTING,
+    DUPLICATE,
+    LEAK,
+    NEAR,
+    Finding,
+    Problem,
+    count_of,
+)
 from xception_cli.check.scan import CELLS, SIDE, Look
 from xception_cli.check.store import Store
-from xception_cli.data.fixes import CONFLICTING, DUPLICATE, LEAK, NEAR
 from xception_cli.data.folder import DataFolder
+from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo
 
-_SPLITS = (None, "train", "val", "test")
-
-
 Group = tuple[int, ...]
+
+_SPLITS = (None, *SPLITS)
 
 
 def find_groups(folder: DataFolder, looks: Sequence[Look], store: Store) -> list[Group]:
@@ -89,7 +96,7 @@ def _near_pairs(
 def find_duplicates(
     folder: DataFolder, looks: Sequence[Look], groups: Iterable[Group]
 ) -> list[Problem]:
-    """Say what is wrong with the pictures that are there more than once.
+    """Report images that are there more than once.
 
     Args:
         folder: The data folder.

@@ -1,11 +1,11 @@
-"""Files that are no pictures, and pictures that are odd."""
+"""Files that cannot be decoded, and images that are odd."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from xception_cli.check.report import Finding, Problem, count_of
+from xception_cli.check.report import BROKEN, UNREADABLE, Finding, Problem, count_of
 from xception_cli.check.scan import Look, Measures
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Original
@@ -38,8 +38,8 @@ def find_broken(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
             read = look.digest or look.problem == "empty file"
             (broken if read else unreadable).append(Finding(image.path, look.problem, "exclude"))
     return [
-        *_stopping("unreadable", "cannot be read", unreadable),
-        *_stopping("broken", "cannot be decoded", broken),
+        *_stopping(UNREADABLE, "cannot be read", unreadable),
+        *_stopping(BROKEN, "cannot be decoded", broken),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a data check finds: findings, grouped into problems; and its text for the terminal."""
+"""CheckReport: what a data check found, as problems with their findings; and its text."""
 
 import os
 import textwrap
@@ -13,18 +13,25 @@ from rich.text import Text
 from xception_cli.console import quoted, safe, show
 from xception_cli.files import utf8
 
-# What would stop training; what makes its numbers wrong; what is good to know.
+# What would stop training; what makes its numbers wrong; other facts.
 SEVERITIES = ("stops", "warning", "note")
+
+# Names of the problems that more than one module knows, as issues.csv has them.
+UNREADABLE, BROKEN = "unreadable", "broken"
+CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
+MISSING, SERIES = "missing in split", "series"
+SUSPECT = "suspect label"
+SUSPECTS = {SUSPECT, "doubtful label"}  # the second one: in earlier versions
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One file and what is the matter with it.
+    """One file and what is wrong with it.
 
     Attributes:
         path: Relative to the data folder.
         detail: What was found, in words.
-        action: What is suggested: `exclude`, `relabel`, or nothing.
+        action: The suggested one: `exclude`, `relabel`, or nothing.
         label: The class it is relabelled to, or could be.
         others: Files that this one is compared with.
     """
@@ -54,7 +61,7 @@ class Problem:
         name: What it is called in issues.csv.
         severity: One of `SEVERITIES`.
         summary: A sentence with the count.
-        findings: The files, the worst first; empty if it is about the folder as a whole.
+        findings: The files, the worst first; empty if it concerns the folder as a whole.
     """
 
     name: str
@@ -74,13 +81,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Point:
-    """One part of the photos.
+    """The probe's accuracy with a fraction of the images.
 
     Attributes:
         fraction: In 0..1.
-        images: That each probe was fitted to, about.
-        accuracy: On left-out photos, by 5-fold cross-validation.
-        low: Lower end of its 95 % Wilson interval.
+        images: That each probe was fitted to, approximately.
+        accuracy: On left-out images, by 5-fold cross-validation.
+        low: Lower end of its 95% interval.
         high: Upper end.
     """
 
@@ -93,13 +100,13 @@ class Point:
 
 @dataclass(frozen=True)
 class ClassGain:
-    """What the last doubling of the photos brought a class.
+    """How the recall of a class changed by the last doubling of the images.
 
     Attributes:
         name: The class.
-        half: Recall with half of the photos.
+        half: Recall with half of the images.
         whole: Recall with all of them.
-        verdict: `more`: photos would help; `enough`: they would not; `unclear`.
+        verdict: `more`: more images would help; `enough`: they would not; `unclear`.
     """
 
     name: str
@@ -115,7 +122,7 @@ class Curve:
     Attributes:
         points: By fraction, ascending.
         classes: One for each class of two units or more.
-        untested: The other classes: a single unit cannot be left out and known.
+        untested: The other classes: their only unit cannot be left out and fitted, too.
     """
 
     points: tuple[Point, ...]
@@ -139,7 +146,7 @@ class CheckReport:
         classes: Class names, in the order of their labels.
         counts: By split (`all` where the folder defines none), the number of images of each class.
         problems: By severity, the worst first.
-        curve: Whether more photos would help; None if nobody asked.
+        curve: Whether more images would help; None if it was not requested.
     """
 
     data: str
@@ -150,7 +157,7 @@ class CheckReport:
 
     @property
     def images(self) -> int:
-        """Image files in all."""
+        """Number of image files."""
         return sum(sum(counts) for counts in self.counts.values())
 
     def of(self, severity: str) -> list[Problem]:
@@ -184,6 +191,8 @@ def count_of(number: int, thing: str) -> str:
     return f"{number:,} {thing}"
 
 
+# The text for a terminal
+
 _WIDTH = 80
 _INDENT = 10
 _STYLES = {"stops": "bold red", "warning": "yellow", "note": "cyan"}
@@ -215,7 +224,7 @@ def _add(text: Text, label: str, sentence: str, style: str = "") -> None:
 
 
 def _add_curve(text: Text, curve: Curve) -> None:
-    """Write a row for each part of the photos, and the classes that would gain by more."""
+    """Write a row for each fraction of the images, and the classes that more images would help."""
     _add(text, "photos", "accuracy of the linear probe on left-out photos, by how many it sees")
     for point in curve.points:
         row = (
@@ -255,7 +264,7 @@ def _folder(report: CheckReport) -> str:
 
 
 def _examples(problem: Problem) -> list[str]:
-    """Show the first findings, each pair of pictures once, and each reason before the next one."""
+    """Show the first findings: each pair of images once, and each reason before any repeats."""
     findings = without_mirrored(problem.findings)
     told: Counter[str] = Counter()
     rounds = []
@@ -277,7 +286,7 @@ def _examples(problem: Problem) -> list[str]:
 
 
 def without_mirrored(findings: tuple[Finding, ...]) -> list[Finding]:
-    """Leave out findings that an earlier one has told from the other side."""
+    """Leave out findings that repeat an earlier one from the other side."""
     told: set[str] = set()
     kept = []
     for finding in findings:
@@ -288,7 +297,7 @@ def without_mirrored(findings: tuple[Finding, ...]) -> list[Finding]:
 
 
 def verdict(report: CheckReport) -> str:
-    """Say in one line what the report comes to."""
+    """Summarize the report in one line."""
     stops, warnings = len(report.of("stops")), len(report.of("warning"))
     if stops:
         return f"{count_of(stops, 'problem')} would stop training" + (
@@ -300,13 +309,13 @@ def verdict(report: CheckReport) -> str:
 
 
 def next_command(report: CheckReport, *, written: bool) -> str:
-    """Choose the next command to type."""
+    """Return the next command to type."""
     data = quoted(report.data)
     train = f"xception train --data {data} --classes {len(report.classes)}"
     stops = {problem.name for problem in report.of("stops")}
     if not written and (stops or report.of("warning")):
         return f"xception check {data} --output {quoted(_beside(Path(report.data)))}"
-    if stops <= {"broken", "unreadable"}:
+    if stops <= {BROKEN, UNREADABLE}:
         return f"{train} --skip-bad" if stops else train
     return f"xception check {data}"
 

@@ -1,4 +1,4 @@
-"""The data check as a whole."""
+"""run_check: the data check as a whole."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -21,22 +21,22 @@ def run_check(
     weights: str = "imagenet",
     group_by: str | None = None,
 ) -> CheckReport:
-    """Look for everything that could be wrong with a data folder, in one pass.
+    """Check a data folder for every problem that we know, in one pass.
 
-    Nothing is written there; what was seen is kept in the user's cache.
+    Nothing is written there; results are kept in the user's cache.
 
     Args:
         folder: The data folder.
-        deep: Ask the pretrained network which labels are suspect.
-        curve: Measure whether more photos would help, as `deep` does.
+        deep: Find suspect labels with the pretrained network.
+        curve: Also measure whether more images would help; includes `deep`.
         weights: Of that network: `imagenet` or a file.
         group_by: A regular expression that names the group of an image; folds keep groups whole.
 
     Raises:
         UsageError: No path matches `group_by`.
-        DataError: There are too few pictures to compare labels.
+        DataError: There are too few images to compare labels.
         MachineError: The disk of the cache is full.
-        WeightsError: The weights cannot be had.
+        WeightsError: The weights cannot be obtained.
     """
     survey = survey_folder(folder)
     report = report_on(survey, group_by)
@@ -44,8 +44,8 @@ def run_check(
         return report
     from xception_cli.check.deep import look_deeper  # torch: not for a check without it
 
-    found = look_deeper(survey, weights=weights, with_curve=curve, group_by=group_by)
-    return with_more(replace(report, curve=found.curve), found.problems)
+    problems, measured = look_deeper(survey, weights=weights, with_curve=curve, group_by=group_by)
+    return with_more(replace(report, curve=measured), problems)
 
 
 def with_more(report: CheckReport, problems: Iterable[Problem]) -> CheckReport:

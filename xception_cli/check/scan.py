@@ -1,4 +1,4 @@
-"""One scan of every image file of a folder: is it an image, of what kind, and which one."""
+"""One scan of every file of a data folder: whether it is an image, of what kind, and which one."""
 
 import json
 import multiprocessing
@@ -31,14 +31,20 @@ from xception_cli.data.images import (
 )
 from xception_cli.errors import MachineError
 
-SIDE = 32  # of the grey picture that is kept, to compare it with others
+VERSION = f"1, Pillow {PIL.__version__}"  # of what a scan finds
+
+SIDE = 32  # of the grey thumbnail that is kept, to compare it with others
 CELLS = 4  # a side of the grid of mean colours
 SHARP_SIDE = 256  # of the longer side when sharpness is measured: the same for every camera
+
+_ALONE = 1.0  # seconds of scanning after which other processes are started to help
+_PROCESSES = 16  # at most
+_CHUNK = 16  # files that a process is given at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Numbers of one picture, on the scale of its pixels (0 to 255) where nothing else is said.
+    """Numbers of one image, on the scale of its pixels (0 to 255) unless stated otherwise.
 
     Attributes:
         brightness: Mean grey.
@@ -60,76 +66,28 @@ class Measures:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a picture is recognised by when it was re-encoded, resized or slightly cropped.
+    """What an image is recognised by when it was re-encoded, resized or slightly cropped.
 
     Attributes:
         cells: Mean colours of `CELLS` x `CELLS` cells, as bytes.
-        grey: The picture in grey, `SIDE` x `SIDE`, as bytes.
+        grey: The thumbnail in grey, `SIDE` x `SIDE`, as bytes.
     """
 
     cells: bytes
     grey: bytes
 
 
-def measure(picture: Image.Image) -> Measures:
-    """Measure an RGB picture."""
-    grey = np.asarray(_at_sharp_side(picture.convert("L")), np.float32)
-    small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.int16)
-    contrast = float(grey.std())
-    darkest, brightest = np.percentile(grey, [5, 99])
-    return Measures(
-        brightness=round(float(grey.mean()), 2),
-        contrast=round(contrast, 2),
-        darkest=round(float(darkest), 2),
-        brightest=round(float(brightest), 2),
-        sharpness=round(_roughness(grey) / max(contrast, 1), 4),
-        colourfulness=round(float(np.ptp(small, axis=2).mean()), 2),
-    )
-
-
-def fingerprint(picture: Image.Image) -> Fingerprint:
-    """Take the fingerprint of an RGB picture."""
-    small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
-    cells = small.resize((CELLS, CELLS), Image.Resampling.BOX)
-    return Fingerprint(cells.tobytes(), small.convert("L").tobytes())
-
-
-def _at_sharp_side(grey: Image.Image) -> Image.Image:
-    scale = SHARP_SIDE / max(grey.size)
-    if scale >= 1:  # a small picture stays as it is: enlarging would blur it
-        return grey
-    width, height = (max(1, round(side * scale)) for side in grey.size)
-    return grey.resize((width, height), Image.Resampling.BOX)
-
-
-def _roughness(grey: NDArray[np.float32]) -> float:
-    if min(grey.shape) < 3:
-        return 0.0
-    centre = grey[1:-1, 1:-1]
-    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    return float(np.sqrt(np.mean((4 * centre - around) ** 2)))
-
-
-VERSION = f"1, Pillow {PIL.__version__}"  # of what a look finds
-
-_ALONE = 1.0  # seconds of looking after which other processes are started to help
-_PROCESSES = 16  # at most
-_CHUNK = 16  # files that a process is given at a time
-
-Seen = tuple["Look", Fingerprint | None]
-
-
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at an image file found.
+    """What the scan found of one image file.
 
     Attributes:
         digest: Of its content, see `content_digest`; empty if it could not be read.
-        problem: Why it is no picture; None if it is one.
+        problem: Why it cannot be used; None if it can.
         size: In bytes.
-        original: What the file holds; None if it is no picture.
-        measures: Numbers of the picture; None if it is none.
-        cells: Mean colours, see `Fingerprint`; empty if it is no picture.
+        original: What the file holds; None if it cannot be used.
+        measures: Numbers of the image; None if it cannot be used.
+        cells: Mean colours, see `Fingerprint`; empty if it cannot be used.
     """
 
     digest: str
@@ -145,21 +103,24 @@ class Look:
         return Inspection(self.digest, self.problem)
 
 
+Seen = tuple[Look, Fingerprint | None]
+
+
 def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
-    """Look at every image file; at those that have not changed since the last time, only there.
+    """Scan every image file, or only those that changed since the last scan.
 
     Every file is fully decoded, at a reduced size where its format allows, by several processes
-    where there are many. Memory does not grow with the files but for what is found.
+    where there are many files. Memory grows only with what is found.
 
     Args:
         folder: The data folder. Nothing is ever written there.
-        store: What is known of it; is brought up to date.
+        store: Results of the last scan; is updated.
 
     Returns:
         A look for each of its images, in their order.
 
     Raises:
-        MachineError: A process that helps was killed. What was seen until then is kept.
+        MachineError: A process that helps was killed. What was found until then is kept.
     """
     known = store.rows()
     root = os.fspath(folder.root)
@@ -180,8 +141,8 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
             found = look_at_all(folder.root / path for _, path, _ in unseen)
             for (index, path, stamp), (look, seen) in zip(unseen, found, strict=True):
                 looks[index] = look
-                # What could not be read is tried again. The stamp was taken before the look, so a
-                # file that changes meanwhile is looked at again, too.
+                # A file that could not be read is tried again. The stamp was taken before the scan,
+                # so a file that changes meanwhile is scanned again, too.
                 if look.digest and stamp is not None:
                     store.keep(path, _to_row(look, stamp), seen.grey if seen else None)
                 bar.advance(1)
@@ -190,7 +151,7 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
 
 
 def look_at(path: Path) -> Seen:
-    """Look at one image file, whatever it is."""
+    """Scan one image file, whatever it is."""
     digest, size = "", 0
     try:
         content = read_bytes(path)
@@ -203,9 +164,9 @@ def look_at(path: Path) -> Seen:
 
 
 def look_at_all(paths: Iterable[Path], *, alone: float = _ALONE) -> Iterator[Seen]:
-    """Look at image files in their order, with other processes when it takes long.
+    """Scan image files in their order, with other processes when it takes long.
 
-    Threads would wait for each other: much of a look is Python and numpy on small arrays.
+    Threads would wait for each other: much of a scan is Python and numpy on small arrays.
 
     Args:
         paths: The files.
@@ -224,7 +185,7 @@ def look_at_all(paths: Iterable[Path], *, alone: float = _ALONE) -> Iterator[See
 
 
 def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
-    """Hand the files out in chunks; only a few chunks are ahead of the one that is waited for."""
+    """Hand out the files in chunks; only a few chunks are ahead of the one that is awaited."""
     processes = min(_PROCESSES, os.cpu_count() or 1)
     # Forking this process would copy its threads' locks.
     way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -279,3 +240,45 @@ def _from_row(row: Row) -> Look | None:
     except (ValueError, TypeError):  # damaged on disk
         return None
     return Look(digest, problem, row.size, original, measures, row.cells)
+
+
+# Numbers of an image
+
+
+def measure(picture: Image.Image) -> Measures:
+    """Measure an RGB image."""
+    grey = np.asarray(_at_sharp_side(picture.convert("L")), np.float32)
+    small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.int16)
+    contrast = float(grey.std())
+    darkest, brightest = np.percentile(grey, [5, 99])
+    return Measures(
+        brightness=round(float(grey.mean()), 2),
+        contrast=round(contrast, 2),
+        darkest=round(float(darkest), 2),
+        brightest=round(float(brightest), 2),
+        sharpness=round(_roughness(grey) / max(contrast, 1), 4),
+        colourfulness=round(float(np.ptp(small, axis=2).mean()), 2),
+    )
+
+
+def fingerprint(picture: Image.Image) -> Fingerprint:
+    """Take the fingerprint of an RGB image."""
+    small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+    cells = small.resize((CELLS, CELLS), Image.Resampling.BOX)
+    return Fingerprint(cells.tobytes(), small.convert("L").tobytes())
+
+
+def _at_sharp_side(grey: Image.Image) -> Image.Image:
+    scale = SHARP_SIDE / max(grey.size)
+    if scale >= 1:  # a small image stays as it is: enlarging would blur it
+        return grey
+    width, height = (max(1, round(side * scale)) for side in grey.size)
+    return grey.resize((width, height), Image.Resampling.BOX)
+
+
+def _roughness(grey: NDArray[np.float32]) -> float:
+    if min(grey.shape) < 3:
+        return 0.0
+    centre = grey[1:-1, 1:-1]
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float(np.sqrt(np.mean((4 * centre - around) ** 2)))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from xception_cli.check.report import Problem, count_of
+from xception_cli.check.report import SERIES, Problem, count_of
 from xception_cli.check.scan import Look
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder
@@ -108,7 +108,7 @@ def series_problem(
             f". Images of {count} are in train and in another split: the numbers measured there "
             f"will be too good; train with --group-by '{series.pattern}' to list them"
         )
-    return [Problem("series", "warning", what + advice)]
+    return [Problem(SERIES, "warning", what + advice)]
 
 
 def straddling(series: Series, photos: Iterable[Photo]) -> int:

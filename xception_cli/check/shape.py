@@ -1,4 +1,4 @@
-"""The shape of a data set: classes, their sizes and splits, and what gives a class away."""
+"""The shape of a data set: classes, their sizes and splits; and shortcuts that predict a class."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
-from xception_cli.check.report import Problem
+from xception_cli.check.report import MISSING, Problem
 from xception_cli.check.scan import Look, Measures
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder, check_trainable
@@ -21,12 +21,12 @@ from xception_cli.data.units import Fold, unit_folds
 from xception_cli.errors import DataError
 
 FEW = 10  # images of a class under which nothing measured of it can be trusted
-_UNEVEN = 3  # times the images of the smallest class: training looks at the recall of each class
+_UNEVEN = 3  # times the images of the smallest class: training selects by macro recall then
 _VERY_UNEVEN = 10
 
 
 def check_shape(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
-    """Look at a data folder as a whole.
+    """Check a data folder as a whole.
 
     Args:
         folder: The data folder.
@@ -42,7 +42,7 @@ def check_shape(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
 
 
 def _stopping(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
-    """Ask what training asks."""
+    """Find what training would refuse."""
     try:
         check_trainable(folder)
     except DataError as error:
@@ -85,7 +85,7 @@ def _given_splits(folder: DataFolder) -> list[Problem]:
     for split in folder.given_splits[1:]:
         if missing := _classes(folder, split, lambda n: n == 0):
             sentence = f"no images in {split} for {_names(missing)}: nothing is measured there"
-            problems.append(Problem("missing in split", "warning", sentence))
+            problems.append(Problem(MISSING, "warning", sentence))
     train, val = sum(folder.counts("train")), sum(folder.counts("val"))
     if val > train:
         sentence = f"val ({val:,} images) is larger than train ({train:,}): are the two swapped?"
@@ -131,9 +131,11 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(show(name) for name in names)
 
 
+# Shortcuts
+
 _FOLDS = 5
-_LEAST = 10  # pictures of a class that is asked for
-_MOST = 5000  # pictures that are asked about, about; evenly picked
+_LEAST = 10  # images of a class that is predicted
+_MOST = 5000  # images that are predicted, approximately; evenly picked
 _SKILL = 0.4  # of the way from chance to certainty; brightness of real leaves reaches 0.32
 _DEVIATIONS = 4  # by which a small set must exceed chance
 _ONE_CLASS = 0.9  # recall and precision of one class of several
@@ -154,8 +156,8 @@ def find_shortcuts(
 ) -> list[Problem]:
     """Name each property that predicts the class far above chance.
 
-    A small decision tree is asked for the class, by 5-fold cross-validation, and its mean recall
-    is compared with chance.
+    A small decision tree predicts the class, by 5-fold cross-validation, and its mean recall is
+    compared with chance.
 
     Args:
         folder: The data folder.
@@ -201,7 +203,7 @@ def _predict(
 def _verdict(
     name: str, folder: DataFolder, labels: NDArray[np.int64], predicted: NDArray[np.int64]
 ) -> str:
-    """Say what the property gives away; empty if that is not much."""
+    """Describe how well the property predicts; empty if that is not far above chance."""
     right = labels == predicted
     present, counts = np.unique(labels, return_counts=True)
     recalls = np.array([right[labels == label].mean() for label in present])

@@ -1,4 +1,4 @@
-"""What a scan has seen, kept between runs: by path, size and time of change."""
+"""Store: what a scan found, kept in the cache by path, size and time of change."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from xception_cli.console import say, show
 from xception_cli.errors import MachineError
+from xception_cli.files import cache_folder
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
@@ -176,16 +177,4 @@ def store_path(root: Path) -> Path:
         MachineError: HOME is not set.
     """
     name = sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
-    return _cache_folder() / "scans" / f"{name}.sqlite"
-
-
-def _cache_folder() -> Path:
-    # The rule of model/weights.py, which cannot be asked without loading torch.
-    if chosen := os.environ.get("XCEPTION_CACHE"):
-        return Path(chosen)
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(shared).is_absolute():
-        return Path(shared) / "xception"
-    if home := os.environ.get("HOME" if os.name != "nt" else "USERPROFILE"):
-        return Path(home) / ".cache" / "xception"
-    raise MachineError("HOME is not set", hint="set XCEPTION_CACHE to a folder that can be written")
+    return cache_folder() / "scans" / f"{name}.sqlite"

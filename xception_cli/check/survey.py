@@ -1,4 +1,4 @@
-"""Survey: everything that is known of a data folder before training; no torch."""
+"""Survey: all that is known of a data folder before training; no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -7,7 +7,7 @@ from pathlib import Path
 from xception_cli.check.duplicates import Group, find_groups
 from xception_cli.check.scan import VERSION, Look, scan_folder
 from xception_cli.check.store import open_store
-from xception_cli.console import show
+from xception_cli.console import listing, show
 from xception_cli.data.fixes import Fix, read_fixes
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
 from xception_cli.data.photo import Photo
@@ -19,12 +19,12 @@ _SHOWN = 20  # bad files listed on the screen; the count says how many there are
 
 @dataclass(frozen=True)
 class Survey:
-    """A data folder, looked at.
+    """A data folder, scanned.
 
     Attributes:
         folder: Its classes and files.
         looks: One for each of its images.
-        groups: Images that are the same or nearly so, as indices into the folder's.
+        groups: Identical and nearly identical images, as indices into the folder's.
         fixes: What a person decided about images, by path.
     """
 
@@ -42,10 +42,10 @@ class Survey:
 
 
 def survey_folder(folder: DataFolder) -> Survey:
-    """Look at every image of a folder, or only at what has changed since the last time.
+    """Scan every image of a folder, or only those that changed since the last scan.
 
     Args:
-        folder: The data folder. Nothing is written there; what was seen is kept in the cache.
+        folder: The data folder. Nothing is written there; results are kept in the cache.
 
     Raises:
         MachineError: The disk of the cache is full.
@@ -68,7 +68,7 @@ def survey_data(
 
     Raises:
         UsageError: There is no such folder, it has another number of classes than expected, or the
-            fixes ask for what cannot be done.
+            fixes cannot be followed.
         DataError: The folder cannot be trained on, or images cannot be decoded; lists them.
         MachineError: The disk of the cache is full.
     """
@@ -90,10 +90,10 @@ def _refuse_bad(survey: Survey) -> None:
     ]
     if not bad:
         return
-    more = [f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
-    listing = "\n  ".join([*bad[:_SHOWN], *more])
+    where = show(survey.folder.root)
     raise DataError(
-        f"{len(bad)} of {len(survey.looks)} images in {show(survey.folder.root)} cannot be used:\n"
-        f"  {listing}",
+        listing(
+            f"{len(bad)} of {len(survey.looks)} images in {where} cannot be used:", bad, _SHOWN
+        ),
         hint="mend or remove them, or leave them out of this run with --skip-bad",
     )

@@ -10,6 +10,7 @@ import typer
 
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
+from xception_cli.rundir import RUNS
 
 
 def evaluate(
@@ -156,9 +157,7 @@ def report(
 
 
 def list_runs(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of run folders.")] = Path(
-        "runs"
-    ),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of run folders.")] = RUNS,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per run.")] = False,
 ) -> None:
     """List runs with their key figures, the latest first."""

@@ -1,4 +1,4 @@
-"""check, sample, summary, weights, configs and env: all that comes before a training."""
+"""sample, check, weights, configs, summary and env: what may be needed before a training."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,19 @@ from xception_cli.console import emit, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.files import check_new_file, write_durably
 from xception_cli.settings import copy_recipe, find_recipe, list_recipes, title
+
+
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    classes: Annotated[int, typer.Option(help="Kinds of food, 2 to 12.")] = 12,
+    images: Annotated[int, typer.Option(help="Pictures of each.")] = 40,
+) -> None:
+    """Draw a small data set of 12 foods, to try everything with."""
+    from xception_cli.sample import draw_sample
+
+    count = draw_sample(folder, classes=classes, images=images)
+    say(f"drawn     {count} pictures of {classes} foods in {show(folder)}")
+    say(f"next: xception train --data {quoted(folder)} --classes {classes}")
 
 
 def check(
@@ -46,7 +59,8 @@ def check(
 
     from xception_cli.check.report import next_command, report_text
     from xception_cli.check.run import run_check
-    from xception_cli.report.check_page import ISSUES, PAGE, check_output, write_check
+    from xception_cli.report.check_page import PAGE, check_output, write_check
+    from xception_cli.rundir import ISSUES
 
     if output is not None:
         check_output(data, output)
@@ -60,82 +74,7 @@ def check(
         raise typer.Exit(code)
 
 
-def sample(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    classes: Annotated[int, typer.Option(help="Kinds of food, 2 to 12.")] = 12,
-    images: Annotated[int, typer.Option(help="Pictures of each.")] = 40,
-) -> None:
-    """Draw a small data set of 12 foods, to try everything with."""
-    from xception_cli.sample import draw_sample
-
-    count = draw_sample(folder, classes=classes, images=images)
-    say(f"drawn     {count} pictures of {classes} foods in {show(folder)}")
-    say(f"next: xception train --data {quoted(folder)} --classes {classes}")
-
-
-def summary(
-    run: Annotated[
-        Path | None, typer.Argument(help="Run folder: tells what of it is frozen, too.")
-    ] = None,
-    classes: Annotated[
-        int | None, typer.Option(help="Classes of the head (default: the run's, else 1000).")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(help="Side of the pictures (default: the run's, else 299).")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
-    svg: Annotated[
-        Path | None, typer.Option(help="Draw the block diagram into this new .svg file instead.")
-    ] = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Tell why separable convolutions are cheap instead.")
-    ] = False,
-) -> None:
-    """Show the network layer by layer: shapes, parameters, multiplications."""
-    from xception_cli.rundir import find_run, read_json
-
-    if explain and (run, classes, size, svg) != (None, None, None, None):
-        raise UsageError(
-            "--explain stands alone, or with --json", hint="xception summary --explain"
-        )
-    if run is not None and classes is not None:
-        raise UsageError("a run has its own classes", hint="leave RUN or --classes out")
-    chosen = None if run is None else find_run(run, finished=False)
-    # Their ranges are those of the settings.
-    config = TrainConfig(
-        classes=classes, image_size=TrainConfig.image_size if size is None else size
-    )
-    if svg is not None:
-        check_new_file(svg, (".svg",), "draw into", option="--svg")
-
-    from xception_cli.summary import diagram, explanation
-    from xception_cli.summary import table as summary_table
-    from xception_cli.summary.count import IMAGENET_CLASSES, summarize_network, summarize_run
-
-    if explain:
-        explained = explanation.explain()
-        parts = explanation.explanation_parts(explained)
-        for part in [json.dumps(explained.to_dict())] if as_json else parts:
-            emit(part)
-        say("next: xception summary --svg xception.svg")
-        return
-    if chosen is not None:
-        network = summarize_run(chosen, size=size)
-        kept = read_json(chosen.result).get("kept", "?") if chosen.is_finished else "nothing yet"
-        say(f"run       {show(chosen.path)}: unfreeze = {network.unfreeze}, kept {show(kept)}")
-    else:
-        network = summarize_network(classes or IMAGENET_CLASSES, size=config.image_size)
-    if as_json:
-        emit(json.dumps(network.to_dict()))
-    if svg is not None:
-        write_durably(svg, diagram.draw_diagram(network).encode())
-        say(f"drawn     {show(svg)}: open it in a browser")
-    elif not as_json:
-        emit(summary_table.LayerTable(network))
-        emit("")
-        emit(summary_table.total_table(network))
-        say(f"counted   {summary_table.COUNTED}")
-    say("next: xception summary --explain")
+# xception weights
 
 
 def weights_list() -> None:
@@ -164,6 +103,9 @@ def weights_verify() -> None:
     emit(str(verify()))
 
 
+# xception configs
+
+
 def configs_ls() -> None:
     """List the shipped recipes."""
     for name, path in list_recipes().items():
@@ -184,6 +126,76 @@ def configs_cp(
     copied = copy_recipe(name, to)
     emit(str(copied))
     say(f"next: xception train --data DIR --config {quoted(copied)}")
+
+
+# The network and the machine
+
+
+def summary(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run folder: tells what of it is frozen, too.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Classes of the head (default: the run's, else 1000).")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the pictures (default: the run's, else 299).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    svg: Annotated[
+        Path | None, typer.Option(help="Draw the block diagram into this new .svg file instead.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell why separable convolutions are cheap instead.")
+    ] = False,
+) -> None:
+    """Show the network layer by layer: shapes, parameters, multiplications."""
+    from xception_cli.rundir import find_run, read_json
+
+    if explain:
+        if (run, classes, size, svg) != (None, None, None, None):
+            raise UsageError(
+                "--explain stands alone, or with --json", hint="xception summary --explain"
+            )
+        _explain(as_json=as_json)
+        return
+    if run is not None and classes is not None:
+        raise UsageError("a run has its own classes", hint="leave RUN or --classes out")
+    chosen = None if run is None else find_run(run, finished=False)
+    side = TrainConfig.image_size if size is None else size
+    TrainConfig(classes=classes, image_size=side)  # raises an error if one is out of range
+    if svg is not None:
+        check_new_file(svg, (".svg",), "draw into", option="--svg")
+
+    from xception_cli.summary.count import IMAGENET_CLASSES, summarize_network, summarize_run
+    from xception_cli.summary.diagram import draw_diagram
+    from xception_cli.summary.table import COUNTED, LayerTable, total_table
+
+    if chosen is not None:
+        network = summarize_run(chosen, size=size)
+        kept = read_json(chosen.result).get("kept", "?") if chosen.is_finished else "nothing yet"
+        say(f"run       {show(chosen.path)}: unfreeze = {network.unfreeze}, kept {show(kept)}")
+    else:
+        network = summarize_network(classes or IMAGENET_CLASSES, size=side)
+    if as_json:
+        emit(json.dumps(network.to_dict()))
+    if svg is not None:
+        write_durably(svg, draw_diagram(network).encode())
+        say(f"drawn     {show(svg)}: open it in a browser")
+    elif not as_json:
+        for part in (LayerTable(network), "", total_table(network)):
+            emit(part)
+        say(f"counted   {COUNTED}")
+    say("next: xception summary --explain")
+
+
+def _explain(*, as_json: bool) -> None:
+    from xception_cli.summary.explanation import explain, explanation_parts
+
+    explained = explain()
+    for part in [json.dumps(explained.to_dict())] if as_json else explanation_parts(explained):
+        emit(part)
+    say("next: xception summary --svg xception.svg")
 
 
 def env() -> None:

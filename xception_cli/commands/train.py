@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.config import TrainConfig, flag, setting_type
-from xception_cli.console import emit, end_at_once, is_leader, quoted, say, started_by_torchrun
+from xception_cli.console import emit, quoted, say
 from xception_cli.errors import UsageError
+from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
 from xception_cli.settings import find_config, resolve
 
 LATEST = "latest"  # what a bare --resume means
@@ -46,7 +47,6 @@ def _option(setting: "dataclasses.Field[Any]") -> inspect.Parameter:
         *names,
         help=f"{setting.metadata['help']}{default}",
         metavar="|".join(choices) if choices else None,
-        rich_help_panel=setting.metadata["group"],
         show_default=False,
     )
     # Choices stay text here: TrainConfig checks them, with the same words for TOML and flags.

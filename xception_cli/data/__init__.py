@@ -1,1 +1,1 @@
-"""Folders, splits, pictures and loaders."""
+"""Folders, splits, images and loaders."""

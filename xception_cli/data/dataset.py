@@ -1,4 +1,9 @@
-"""The images of a split as tensors: decoded, cached, drawn in batches, in shared memory."""
+"""PictureDataset and KeyedBatches: images as tensors by key, and in which order they are read.
+
+A key is `(epoch, index)`; everything random about an image is drawn from `(seed, epoch, index)`. So
+neither the number of workers nor a resume changes what is drawn. Decoded images are kept on disk
+from epoch to epoch, and handed over in shared memory.
+"""
 
 import math
 import mmap
@@ -18,10 +23,151 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
+from xception_cli.console import show
 from xception_cli.data.images import PictureError, read_picture
 from xception_cli.data.transforms import Transform
+from xception_cli.errors import DataError
 from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import Runtime, drawing_from, key
+
+Key = tuple[int, int]  # (epoch, index)
+
+
+class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
+    """Images by key; gives (index, label, pixels or the reason why there are none).
+
+    Args:
+        root: What the paths are relative to.
+        paths: Image files.
+        labels: Of each.
+        transform: From a decoded image to uint8 pixels `(3, height, width)`.
+        least_side: See `images.decode`.
+        seed: Of everything random.
+        cache: Of decoded images, where each is read in many epochs.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        transform: Transform,
+        *,
+        least_side: int | None = None,
+        seed: int = 0,
+        cache: "ImageCache | None" = None,
+    ) -> None:
+        self.root = root
+        self.cache = cache
+        self.paths = list(paths)
+        self.labels = list(labels)
+        self.transform = transform
+        self.least_side = least_side
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, at: Key) -> tuple[int, int, torch.Tensor | str]:
+        epoch, index = at
+        try:
+            read = partial(self._read, index)
+            picture = read() if self.cache is None else self.cache.get(index, read)
+        except PictureError as error:
+            return index, self.labels[index], error.message
+        with drawing_from(self.seed, "augment", epoch, index):
+            return index, self.labels[index], self.transform(picture)
+
+    def _read(self, index: int) -> Image.Image:
+        return read_picture(self.root / self.paths[index], least_side=self.least_side)
+
+    def require_all(self, failures: Sequence[tuple[int, str]]) -> None:
+        """Raise an error for the first image that could not be decoded.
+
+        Raises:
+            DataError: A file vanished or changed since it was checked; names it.
+        """
+        if failures:
+            index, reason = failures[0]
+            raise DataError(
+                f"{show(self.root / self.paths[index])}: {reason}; it was there when the run "
+                "started",
+                hint="put it back and go on with --resume, or start a new run",
+            )
+
+
+class KeyedBatches(Sampler[list[Key]]):
+    """Batches of keys: shuffled or drawn by (seed, epoch), or in order.
+
+    Processes that train together each get a share of every batch; shares differ by one key at most.
+
+    Attributes:
+        weights: `(count,)`, how often each index is drawn, with replacement; None draws each once.
+        epoch: The epoch that the next pass draws, from 0.
+        start: Batches to skip at its beginning, for a resume inside an epoch.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool,
+        weights: torch.Tensor | None = None,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.processes = processes
+        self.seed = seed
+        self.shuffle = shuffle
+        self.weights = weights
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return len(self._bounds())
+
+    @property
+    def rows(self) -> int:
+        """Number of keys that a process has of most batches."""
+        return min(-(-self.batch_size // self.processes.count), self.count)
+
+    def _bounds(self) -> list[int]:
+        bounds = list(range(0, self.count, self.batch_size))
+        last = self.count - bounds[-1] if bounds else 0
+        # Batch statistics of a single image are useless: it joins the batch before it. So do fewer
+        # images than there are processes: each needs one.
+        least = max(2 if self.shuffle else 1, self.processes.count)
+        if len(bounds) > 1 and last < least:
+            bounds.pop()
+        return bounds
+
+    def order(self) -> list[int]:
+        """Return this epoch's order of indices."""
+        if not self.shuffle:
+            return list(range(self.count))
+        generator = torch.Generator().manual_seed(key(self.seed, "order", self.epoch))
+        if self.weights is not None:
+            drawn = self.weights.multinomial(self.count, replacement=True, generator=generator)
+            return drawn.tolist()
+        return torch.randperm(self.count, generator=generator).tolist()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order, bounds = self.epoch, self.order(), [*self._bounds(), self.count]
+        rank, count = self.processes.rank, self.processes.count
+        for begin, end in list(pairwise(bounds))[self.start :]:
+            yield [(epoch, index) for index in order[begin + rank : end : count]]
+
+
+def default_workers(runtime: Runtime) -> int:
+    """Return the number of processes that decode: enough for a GPU; few if the CPU also trains."""
+    wanted = 16 if runtime.device.type == "cuda" else 2
+    return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
+
+
+# Decoded images on disk
 
 _HEADER = 8  # bytes: width and height
 
@@ -112,127 +258,7 @@ def cached_fraction(folder: Path, needed: int, allowed: float) -> float:
     return min(1.0, min(allowed, free / 2) / max(1, needed))
 
 
-Key = tuple[int, int]  # (epoch, index)
-
-
-class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
-    """Pictures by key; gives (index, label, pixels or the reason why there are none).
-
-    Args:
-        root: What the paths are relative to.
-        paths: Image files.
-        labels: Of each.
-        transform: From a picture to uint8 pixels `(3, height, width)`.
-        least_side: See `images.decode`.
-        seed: Of everything random.
-        cache: Of decoded pictures, where each is read in many epochs.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        paths: Sequence[str],
-        labels: Sequence[int],
-        transform: Transform,
-        *,
-        least_side: int | None = None,
-        seed: int = 0,
-        cache: ImageCache | None = None,
-    ) -> None:
-        self.root = root
-        self.cache = cache
-        self.paths = list(paths)
-        self.labels = list(labels)
-        self.transform = transform
-        self.least_side = least_side
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, at: Key) -> tuple[int, int, torch.Tensor | str]:
-        epoch, index = at
-        try:
-            read = partial(self._read, index)
-            picture = read() if self.cache is None else self.cache.get(index, read)
-        except PictureError as error:
-            return index, self.labels[index], error.message
-        with drawing_from(self.seed, "augment", epoch, index):
-            return index, self.labels[index], self.transform(picture)
-
-    def _read(self, index: int) -> Image.Image:
-        return read_picture(self.root / self.paths[index], least_side=self.least_side)
-
-
-class KeyedBatches(Sampler[list[Key]]):
-    """Batches of keys: shuffled or drawn by (seed, epoch), or in order.
-
-    Processes that train together each get a part of every batch, which differ by one key at most.
-
-    Attributes:
-        weights: `(count,)`, how often each index is drawn, with replacement; None draws each once.
-        epoch: The epoch that the next pass draws, from 0.
-        start: Batches to skip at its beginning, for a resume inside an epoch.
-    """
-
-    def __init__(
-        self,
-        count: int,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        shuffle: bool,
-        weights: torch.Tensor | None = None,
-        processes: Processes = ALONE,
-    ) -> None:
-        self.count = count
-        self.batch_size = batch_size
-        self.processes = processes
-        self.seed = seed
-        self.shuffle = shuffle
-        self.weights = weights
-        self.epoch = 0
-        self.start = 0
-
-    def __len__(self) -> int:
-        return len(self._bounds())
-
-    @property
-    def rows(self) -> int:
-        """How many keys a process has of most batches."""
-        return min(-(-self.batch_size // self.processes.count), self.count)
-
-    def _bounds(self) -> list[int]:
-        bounds = list(range(0, self.count, self.batch_size))
-        last = self.count - bounds[-1] if bounds else 0
-        # Batch statistics of a single picture are worthless: it joins the batch before it. So do
-        # fewer than there are processes: each needs one.
-        least = max(2 if self.shuffle else 1, self.processes.count)
-        if len(bounds) > 1 and last < least:
-            bounds.pop()
-        return bounds
-
-    def order(self) -> list[int]:
-        """Return this epoch's order of indices."""
-        if not self.shuffle:
-            return list(range(self.count))
-        generator = torch.Generator().manual_seed(key(self.seed, "order", self.epoch))
-        if self.weights is not None:
-            drawn = self.weights.multinomial(self.count, replacement=True, generator=generator)
-            return drawn.tolist()
-        return torch.randperm(self.count, generator=generator).tolist()
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        epoch, order, bounds = self.epoch, self.order(), [*self._bounds(), self.count]
-        rank, count = self.processes.rank, self.processes.count
-        for begin, end in list(pairwise(bounds))[self.start :]:
-            yield [(epoch, index) for index in order[begin + rank : end : count]]
-
-
-def default_workers(runtime: Runtime) -> int:
-    """Return how many processes decode: enough for a GPU; few beside a network on the CPU."""
-    wanted = 16 if runtime.device.type == "cuda" else 2
-    return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
+# Decoded images in shared memory
 
 
 class Slots:

@@ -1,30 +1,29 @@
-"""What a person decided about single images: the rows of an edited issues.csv."""
+"""Fixes: what a person decided about single images, in the rows of an edited issues.csv."""
 
 import csv
 import difflib
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
-from xception_cli.console import show
+from xception_cli.console import listing, show
 from xception_cli.data.folder import DataFolder
+from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
 from xception_cli.files import from_cell, utf8
 
 ACTIONS = ("exclude", "relabel")
-ISSUES_HEADER = ("path", "problem", "detail", "action", "label")  # as `xception check` writes it
-# Problems that it names: of a label, and of one picture in two files.
-SUSPECT = "suspect label"
-SUSPECTS = {SUSPECT, "doubtful label"}  # the second one: in earlier versions
-CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
+# Of issues.csv. It lies here and not in check/, because check writes the file and this reads it.
+ISSUES_HEADER = ("path", "problem", "detail", "action", "label")
 
-_LISTED = 10  # faults that are told at once
+_LISTED = 10  # faults reported at once
 
 
 @dataclass(frozen=True)
 class Fix:
-    """What is to be done with one image.
+    """What to do with one image.
 
     Attributes:
         action: One of `ACTIONS`.
@@ -37,8 +36,11 @@ class Fix:
     label: str = ""
 
 
+NO_FIXES: Mapping[str, Fix] = MappingProxyType({})
+
+
 def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
-    r"""Read the rows of issues.csv that ask for something; the others are only information.
+    r"""Read the rows of issues.csv that have an action; the others are only information.
 
     Args:
         path: The file; needs the columns `path` and `action`, and `label` to relabel.
@@ -48,7 +50,7 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
         By path as the file has it, where bytes that are not UTF-8 are written `\xNN`.
 
     Raises:
-        UsageError: The file cannot be read, or rows ask for what cannot be done; lists them.
+        UsageError: The file cannot be read, or rows cannot be followed; lists them.
     """
     rows = read_issues(path)
     known = {utf8(image.path) for image in folder.images}
@@ -67,10 +69,8 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
             faults.append(f"line {number}: {fault}")
         fixes[row["path"]] = fix
     if faults:
-        more = [f"and {len(faults) - _LISTED} more"] if len(faults) > _LISTED else []
-        listing = "\n  ".join([*faults[:_LISTED], *more])
         raise UsageError(
-            f"{show(path)} asks for what cannot be done:\n  {listing}",
+            listing(f"{show(path)} asks for what cannot be done:", faults, _LISTED),
             hint="empty the cell `action` of a row that is to be ignored",
         )
     return fixes
@@ -115,7 +115,7 @@ def read_issues(path: Path) -> list[dict[str, str]]:
 def _fault(
     path: str, fix: Fix, earlier: Fix | None, known: set[str], classes: set[str]
 ) -> str | None:
-    """Say what is wrong with a row; None if nothing is."""
+    """Return what is wrong with a row; None if nothing is."""
     if path not in known:
         return f"there is no image {show(path)} in the data folder"
     if fix.action not in ACTIONS:
@@ -134,11 +134,11 @@ def _fault(
 def class_after(
     path: str, label: int, classes: tuple[str, ...], fixes: Mapping[str, Fix]
 ) -> tuple[int, Fix | None]:
-    """Return an image's label as it is to be, and the fix that says so.
+    """Return an image's label after the fixes, and the fix for this image.
 
     Args:
         path: Of the image.
-        label: Index of the class that its folder says.
+        label: Index of the class that its folder names.
         classes: Class names.
         fixes: From `read_fixes`.
     """
@@ -146,3 +146,13 @@ def class_after(
     if fix is None or fix.action != "relabel":
         return label, fix
     return [utf8(name) for name in classes].index(fix.label), fix
+
+
+def note_relabelled(images: Sequence[Photo], folder: DataFolder) -> list[Photo]:
+    """Add to the reason of relabelled images which class they come from."""
+    return [
+        image
+        if image.label == file.label or image.split == "out"
+        else replace(image, reason=f"{image.reason}; relabelled from {folder.classes[file.label]}")
+        for image, file in zip(images, folder.images, strict=True)
+    ]

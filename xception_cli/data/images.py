@@ -1,4 +1,4 @@
-"""How a file becomes a picture: the only decoder, for training, evaluation and prediction."""
+"""How a file becomes an image: the only decoder, for training, evaluation and prediction."""
 
 import codecs
 import os

@@ -1,8 +1,4 @@
-"""Datasets, keyed samplers and loaders.
-
-A sampler yields keys `(epoch, index)`, and everything random about a sample is drawn from
-`(seed, epoch, index)`. So neither workers nor a resume can change what is drawn.
-"""
+"""Loading: decoded images as inputs of the network, and the workers that decode them."""
 
 import gc
 import signal
@@ -16,33 +12,116 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xception_cli.console import show
-from xception_cli.data.dataset import (
-    Key,
-    KeyedBatches,
-    PictureDataset,
-    Slots,
-    can_share,
-)
+from xception_cli.data.dataset import Key, KeyedBatches, PictureDataset, Slots, can_share
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.errors import DataError, MachineError
+from xception_cli.errors import MachineError
 from xception_cli.runtime import Runtime
 
-# Pictures that a worker decodes at a time. A batch is made of such parts, so several workers share
+
+class Inputs(NamedTuple):
+    """What a network takes, and the labels that it should predict.
+
+    Attributes:
+        values: `(batch or more, channels, height, width)`, float, on the device. Rows after the
+            last label are padding, see `Runtime.join_parts`.
+        labels: `(batch,)`, int64, on the device.
+        indices: `(batch,)`, int64, on the CPU: which images these are.
+    """
+
+    values: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+
+
+class PictureInputs:
+    """Decoded images as inputs of the whole network, batch by batch; each pass decodes anew.
+
+    Args:
+        dataset: The images.
+        batches: Which keys make up which batch.
+        preprocessing: Of the pixels.
+        runtime: Where to compute.
+        workers: Processes that decode.
+    """
+
+    def __init__(
+        self,
+        dataset: PictureDataset,
+        batches: KeyedBatches,
+        *,
+        preprocessing: Preprocessing,
+        runtime: Runtime,
+        workers: int,
+    ) -> None:
+        self.dataset = dataset
+        self.batches = batches
+        self.preprocessing = preprocessing
+        self.runtime = runtime
+        self.loader = create_loader(
+            dataset,
+            batches,
+            workers=workers,
+            side=preprocessing.image_size,
+            device=runtime.device,
+        )
+        self._begun: tuple[int, Iterator[_Decoded]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Inputs]:
+        """Yield batches.
+
+        Raises:
+            DataError: An image vanished or changed.
+            MachineError: A worker process died.
+        """
+        begun, self._begun = self._begun, None
+        ahead = begun is not None and (begun[0], 0) == (self.batches.epoch, self.batches.start)
+        for parts in read_parts(self.loader, begun[1] if begun and ahead else None):
+            for part in parts:
+                self.dataset.require_all(part.failures)
+            pixels = self.runtime.join_parts([part.pixels for part in parts], self.batches.rows)
+            values = self.preprocessing.normalize(pixels)
+            yield Inputs(
+                values.contiguous(memory_format=self.runtime.memory_format),
+                self.runtime.to_device(torch.cat([part.labels for part in parts])),
+                torch.cat([part.indices for part in parts]),
+            )
+
+    def begin(self, epoch: int) -> None:
+        """Let the workers start on an epoch's first batches before they are needed."""
+        if self.loader.num_workers:
+            self.batches.epoch, self.batches.start = epoch, 0
+            with _worker_errors():
+                self._begun = epoch, _start(self.loader)
+
+    def example(self, count: int) -> torch.Tensor:
+        """Return values such as those of a batch of `count`."""
+        size = self.preprocessing.image_size
+        return torch.zeros((count, 3, size, size), device=self.runtime.device).contiguous(
+            memory_format=self.runtime.memory_format
+        )
+
+
+# Batches in parts, and the workers that decode them
+
+# Images that a worker decodes at a time. A batch is made of such parts, so several workers share
 # the first batch of an epoch.
 PART = 16
+_PART_BYTES = 5_000_000  # limit on a part; it matters for images over 299 pixels
 _AHEAD = 2  # parts assigned to each worker
 _CPU = torch.device("cpu")
-_PART_BYTES = 5_000_000  # limit on a part; it matters for pictures over 299 pixels
 
 
 class Batch(NamedTuple):
-    """Decoded pictures.
+    """Decoded images.
 
     Attributes:
         pixels: `(batch, 3, height, width)`, uint8.
         labels: `(batch,)`, int64.
         indices: `(batch,)`, int64, into the dataset.
-        failures: (index, reason) of the pictures that could not be decoded; not in `pixels`.
+        failures: (index, reason) of the images that could not be decoded; not in `pixels`.
     """
 
     pixels: torch.Tensor
@@ -52,7 +131,7 @@ class Batch(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """The pictures that a worker decodes, and the slot for them; None: it sends them itself."""
+    """The images that a worker decodes, and the slot for them; None: it sends them itself."""
 
     keys: list[Key]
     slot: int | None
@@ -67,53 +146,119 @@ class _Decoded(NamedTuple):
     failures: list[tuple[int, str]]
 
 
-class _PartReader(Dataset[Any]):
-    """Decodes parts, in a worker or in the main process."""
+def create_loader(
+    dataset: PictureDataset,
+    batches: KeyedBatches,
+    *,
+    workers: int,
+    side: int | None = None,
+    device: torch.device = _CPU,
+) -> "DataLoader[Any]":
+    """Make a loader of parts of batches, for `read_parts`.
 
-    def __init__(self, dataset: PictureDataset, slots: Slots | None) -> None:
-        self.dataset = dataset
-        self.slots = slots
-
-    def __getitems__(self, part: _Part) -> _Decoded:  # DataLoader fetches a whole part with it
-        labels: list[int] = []
-        indices: list[int] = []
-        failures: list[tuple[int, str]] = []
-        decoded: list[torch.Tensor] = []
-        for epoch, at in part.keys:
-            index, label, pixels = self.dataset[epoch, at]
-            if isinstance(pixels, str):
-                failures.append((index, pixels))
-                continue
-            if self.slots is not None and part.slot is not None:
-                self.slots.pixels[part.slot, len(labels)] = pixels
-            else:
-                decoded.append(pixels)
-            labels.append(label)
-            indices.append(index)
-        if part.slot is not None:
-            return _Decoded(part.slot, labels, indices, failures)
-        stacked = torch.stack(decoded) if decoded else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-        return _Decoded(stacked, labels, indices, failures)
-
-
-def _as_it_is(decoded: _Decoded) -> _Decoded:
-    return decoded
+    Args:
+        dataset: The images.
+        batches: Which keys make up which batch.
+        workers: Processes that decode; 0 decodes in this one.
+        side: Of all decoded images, in pixels; None if they differ.
+        device: Where batches go.
+    """
+    rows, slots = PART, None
+    if side is not None:
+        rows = max(1, min(PART, _PART_BYTES // (3 * side**2)))
+        if workers and can_share():
+            # For the parts that workers hold, of the batch being assembled, and of those in use.
+            parts = -(-batches.rows // rows)
+            slots = Slots(_AHEAD * workers + 4 * parts + 2, rows, side, device)
+    return DataLoader(
+        _PartReader(dataset, slots),
+        batch_sampler=cast("Any", _Parts(batches, rows, slots)),
+        collate_fn=cast("Any", _as_it_is),
+        num_workers=workers,
+        prefetch_factor=_AHEAD if workers else None,
+        multiprocessing_context="fork" if slots else None,
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker,
+        # Else each pass would take one number from the global generator.
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
-def require_all(batch: Batch, dataset: PictureDataset) -> Batch:
-    """Return the batch if every picture of it was decoded.
+def read_parts(
+    loader: "DataLoader[Any]", begun: Iterator[_Decoded] | None = None
+) -> Iterator[list[Batch]]:
+    """Iterate over a loader: the parts of a batch, batch by batch.
+
+    Their pixels are valid until the next batch is requested; then the memory is reused.
+
+    Args:
+        loader: From `create_loader`.
+        begun: A pass that was started before.
 
     Raises:
-        DataError: A file vanished or changed since it was checked; names it.
+        MachineError: A worker process died.
     """
-    if batch.failures:
-        index, reason = batch.failures[0]
-        raise DataError(
-            f"{show(dataset.root / dataset.paths[index])}: {reason}; it was there when the run "
-            "started",
-            hint="put it back and go on with --resume, or start a new run",
-        )
-    return batch
+    sampler = cast("_Parts", loader.batch_sampler)
+    with _worker_errors():
+        parts: list[Batch] = []
+        slots: list[int] = []
+        for decoded in _start(loader) if begun is None else begun:
+            number = sampler.number
+            parts.append(sampler.receive(decoded))
+            slots += [decoded.pixels] if isinstance(decoded.pixels, int) else []
+            if sum(len(p.indices) + len(p.failures) for p in parts) == sampler.sizes[0]:
+                sampler.sizes.popleft()
+                yield parts
+                # DataLoader has one iterator for all passes: if another has begun, this is over.
+                if sampler.number != number:
+                    return
+                if sampler.slots is not None:
+                    sampler.slots.give_back(slots)
+                parts, slots = [], []
+
+
+def _start(loader: "DataLoader[Any]") -> Iterator[_Decoded]:
+    """Begin a pass, without the SIGCHLD handler that torch (2.14) installs for its workers.
+
+    It raises in whatever line runs when a worker dies, even while a state is saved. Without it,
+    reading the next batch notices within 5 seconds.
+
+    Workers never collect garbage that they inherit: a GPU tensor in a reference cycle, freed in a
+    fork, aborts the process (torch 2.11).
+    """
+    sampler = cast("_Parts", loader.batch_sampler)
+    forks, sampler.has_workers = loader.num_workers and not sampler.has_workers, True
+    if forks and sampler.slots is not None:
+        sampler.slots.allocate()
+    number = getattr(signal, "SIGCHLD", None)
+    if threading.current_thread() is not threading.main_thread():
+        number = None
+    before = None if number is None else signal.getsignal(number)
+    if forks:
+        gc.freeze()
+    try:
+        return iter(loader)
+    finally:
+        if forks:
+            gc.unfreeze()
+        if number is not None and before is not None:
+            signal.signal(number, before)
+
+
+@contextmanager
+def _worker_errors() -> Iterator[None]:
+    """Turn the ways in which DataLoader notices a dead worker into a `MachineError`."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # The latter two: it died between handing over a batch and the opening of its memory.
+        # A bug in a worker says "in DataLoader worker process", a death "DataLoader worker (pid".
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+            raise
+        raise MachineError(
+            f"a process that decodes images died: {show(error)}",
+            hint="memory may be short: try --workers 0",
+        ) from error
 
 
 class _Parts(Sampler[_Part]):
@@ -151,42 +296,37 @@ class _Parts(Sampler[_Part]):
         )
 
 
-def create_loader(
-    dataset: PictureDataset,
-    batches: KeyedBatches,
-    *,
-    workers: int,
-    side: int | None = None,
-    device: torch.device = _CPU,
-) -> "DataLoader[Any]":
-    """Make a loader of parts of batches, for `read_parts`.
+class _PartReader(Dataset[Any]):
+    """Decodes parts, in a worker or in the main process."""
 
-    Args:
-        dataset: The pictures.
-        batches: Which keys make up which batch.
-        workers: Processes that decode; 0 decodes in this one.
-        side: Of all decoded pictures, in pixels; None if they differ.
-        device: Where batches go.
-    """
-    rows, slots = PART, None
-    if side is not None:
-        rows = max(1, min(PART, _PART_BYTES // (3 * side**2)))
-        if workers and can_share():
-            # For the parts that workers hold, of the batch being assembled, and of those in use.
-            parts = -(-batches.rows // rows)
-            slots = Slots(_AHEAD * workers + 4 * parts + 2, rows, side, device)
-    return DataLoader(
-        _PartReader(dataset, slots),
-        batch_sampler=cast("Any", _Parts(batches, rows, slots)),
-        collate_fn=cast("Any", _as_it_is),
-        num_workers=workers,
-        prefetch_factor=_AHEAD if workers else None,
-        multiprocessing_context="fork" if slots else None,
-        persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
-        # Else each pass would take one number from the global generator.
-        generator=torch.Generator().manual_seed(0),
-    )
+    def __init__(self, dataset: PictureDataset, slots: Slots | None) -> None:
+        self.dataset = dataset
+        self.slots = slots
+
+    def __getitems__(self, part: _Part) -> _Decoded:  # DataLoader fetches a whole part with it
+        labels: list[int] = []
+        indices: list[int] = []
+        failures: list[tuple[int, str]] = []
+        decoded: list[torch.Tensor] = []
+        for epoch, at in part.keys:
+            index, label, pixels = self.dataset[epoch, at]
+            if isinstance(pixels, str):
+                failures.append((index, pixels))
+                continue
+            if self.slots is not None and part.slot is not None:
+                self.slots.pixels[part.slot, len(labels)] = pixels
+            else:
+                decoded.append(pixels)
+            labels.append(label)
+            indices.append(index)
+        if part.slot is not None:
+            return _Decoded(part.slot, labels, indices, failures)
+        stacked = torch.stack(decoded) if decoded else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+        return _Decoded(stacked, labels, indices, failures)
+
+
+def _as_it_is(decoded: _Decoded) -> _Decoded:
+    return decoded
 
 
 def _start_worker(_: int) -> None:
@@ -196,166 +336,3 @@ def _start_worker(_: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-
-
-class Inputs(NamedTuple):
-    """What a network takes, and what it should say.
-
-    Attributes:
-        values: `(batch or more, channels, height, width)`, float, on the device. Rows after the
-            last label are padding, see `Runtime.join_parts`.
-        labels: `(batch,)`, int64, on the device.
-        indices: `(batch,)`, int64, on the CPU: which pictures these are.
-    """
-
-    values: torch.Tensor
-    labels: torch.Tensor
-    indices: torch.Tensor
-
-
-class PictureInputs:
-    """Decoded pictures as inputs of the whole network, batch by batch; each pass decodes anew.
-
-    Args:
-        dataset: The pictures.
-        batches: Which keys make up which batch.
-        preprocessing: Of the pixels.
-        runtime: Where to compute.
-        workers: Processes that decode.
-    """
-
-    def __init__(
-        self,
-        dataset: PictureDataset,
-        batches: KeyedBatches,
-        *,
-        preprocessing: Preprocessing,
-        runtime: Runtime,
-        workers: int,
-    ) -> None:
-        self.dataset = dataset
-        self.batches = batches
-        self.preprocessing = preprocessing
-        self.runtime = runtime
-        self.loader = create_loader(
-            dataset,
-            batches,
-            workers=workers,
-            side=preprocessing.image_size,
-            device=runtime.device,
-        )
-        self._begun: tuple[int, Iterator[_Decoded]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Inputs]:
-        """Yield batches.
-
-        Raises:
-            DataError: A picture vanished or changed.
-            MachineError: A worker process died.
-        """
-        begun, self._begun = self._begun, None
-        ahead = begun is not None and (begun[0], 0) == (self.batches.epoch, self.batches.start)
-        for parts in read_parts(self.loader, begun[1] if begun and ahead else None):
-            for part in parts:
-                require_all(part, self.dataset)
-            pixels = self.runtime.join_parts([part.pixels for part in parts], self.batches.rows)
-            values = self.preprocessing.normalize(pixels)
-            yield Inputs(
-                values.contiguous(memory_format=self.runtime.memory_format),
-                self.runtime.to_device(torch.cat([part.labels for part in parts])),
-                torch.cat([part.indices for part in parts]),
-            )
-
-    def begin(self, epoch: int) -> None:
-        """Let the workers start on an epoch's first batches before they are needed."""
-        if self.loader.num_workers:
-            self.batches.epoch, self.batches.start = epoch, 0
-            with _worker_errors():
-                self._begun = epoch, _start(self.loader)
-
-    def example(self, count: int) -> torch.Tensor:
-        """Return values such as those of a batch of `count`."""
-        size = self.preprocessing.image_size
-        return torch.zeros((count, 3, size, size), device=self.runtime.device).contiguous(
-            memory_format=self.runtime.memory_format
-        )
-
-
-def _start(loader: "DataLoader[Any]") -> Iterator[_Decoded]:
-    """Begin a pass, without the SIGCHLD handler that torch (2.14) installs for its workers.
-
-    It raises in whatever line runs when a worker dies, a state's being saved included. Without
-    it the reading of the next batch notices, within 5 seconds.
-
-    Workers never collect garbage that they inherit: a GPU tensor in a reference cycle, freed in a
-    fork, aborts the process (torch 2.11).
-    """
-    sampler = cast("_Parts", loader.batch_sampler)
-    forks, sampler.has_workers = loader.num_workers and not sampler.has_workers, True
-    if forks and sampler.slots is not None:
-        sampler.slots.allocate()
-    number = getattr(signal, "SIGCHLD", None)
-    if threading.current_thread() is not threading.main_thread():
-        number = None
-    before = None if number is None else signal.getsignal(number)
-    if forks:
-        gc.freeze()
-    try:
-        return iter(loader)
-    finally:
-        if forks:
-            gc.unfreeze()
-        if number is not None and before is not None:
-            signal.signal(number, before)
-
-
-def read_parts(
-    loader: "DataLoader[Any]", begun: Iterator[_Decoded] | None = None
-) -> Iterator[list[Batch]]:
-    """Iterate over a loader: the parts of a batch, batch by batch.
-
-    Their pixels are valid until the next batch is requested; then the memory is reused.
-
-    Args:
-        loader: From `create_loader`.
-        begun: A pass that was started before.
-
-    Raises:
-        MachineError: A worker process died.
-    """
-    sampler = cast("_Parts", loader.batch_sampler)
-    with _worker_errors():
-        parts: list[Batch] = []
-        slots: list[int] = []
-        for decoded in _start(loader) if begun is None else begun:
-            number = sampler.number
-            parts.append(sampler.receive(decoded))
-            slots += [decoded.pixels] if isinstance(decoded.pixels, int) else []
-            if sum(len(p.indices) + len(p.failures) for p in parts) == sampler.sizes[0]:
-                sampler.sizes.popleft()
-                yield parts
-                # DataLoader has one iterator for all passes: if another has begun, this is over.
-                if sampler.number != number:
-                    return
-                if sampler.slots is not None:
-                    sampler.slots.give_back(slots)
-                parts, slots = [], []
-
-
-@contextmanager
-def _worker_errors() -> Iterator[None]:
-    """Turn the ways in which DataLoader notices a dead worker into a `MachineError`."""
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # The latter two: it died between handing over a batch and the opening of its memory.
-        # A bug in a worker says "in DataLoader worker process", a death "DataLoader worker (pid".
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
-            raise
-        raise MachineError(
-            f"a process that decodes images died: {show(error)}",
-            hint="memory may be short: try --workers 0",
-        ) from error

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An image, and what is known of it so far.
+    """An image, with the facts known so far.
 
     Attributes:
         path: Relative to the data folder.
         label: Index of its class.
-        split: `train`, `val` or `test`; `out` where it is left out; None where it is not decided.
-        digest: Of its content; images with one digest are identical. Empty if it is not known.
-        unit: Names what it belongs to: a group, its near-copies, or it alone. Images of one unit
-            are one piece of evidence: splits, folds and intervals keep them together.
+        split: `train`, `val` or `test`; `out` if it is left out; None if it is not decided yet.
+        digest: Of its content; images with equal digests are identical. Empty if unknown.
+        unit: Names what it belongs to: a group, its near-copies, or only itself. The images of a
+            unit are one piece of evidence: splits, folds and intervals keep them together.
         reason: Why it is in its split.
         problem: Why it cannot be used; None if it can.
     """

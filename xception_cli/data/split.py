@@ -1,4 +1,4 @@
-"""Which image is in which split, and why; and split.csv, the file of it."""
+"""Split: which image is in which split, and why; and split.csv, its file."""
 
 import csv
 from collections import defaultdict
@@ -6,20 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from types import MappingProxyType
 
-from xception_cli.console import show
-from xception_cli.data.fixes import Fix, class_after
+from xception_cli.console import listing, show
+from xception_cli.data.fixes import NO_FIXES, Fix, class_after, note_relabelled
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Inspection
+from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.data.units import Unit, find_units, with_units
 from xception_cli.errors import ArtifactError, DataError, UsageError
 from xception_cli.files import from_cell, from_csv, to_csv, utf8, write_durably
 from xception_cli.runtime import key
 
-_OLD_HEADER = ("path", "label", "split", "reason", "digest")  # of earlier versions
-_HEADER = (*_OLD_HEADER, "unit")
+_SPLITS = (*SPLITS, "out")
+_LISTED = 10  # pairs or files listed one by one
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Split:
     Attributes:
         classes: Class names; a label is an index into them.
         images: Every image of the data folder.
-        warnings: What the user should know, a sentence each.
+        warnings: For the user, a sentence each.
     """
 
     classes: tuple[str, ...]
@@ -46,9 +46,245 @@ class Split:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over (path, class, content digest) of every image: names the data."""
+        """SHA-256 over (path, class, content digest) of every image: identifies the data."""
         rows = sorted((utf8(i.path), self.classes[i.label], i.digest) for i in self.images)
         return sha256(repr(rows).encode()).hexdigest()
+
+
+def make_split(
+    folder: DataFolder,
+    inspections: Sequence[Inspection],
+    *,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    alike: Iterable[Sequence[int]] = (),
+    group_by: str | None = None,
+    split_file: Path | None = None,
+    fixes: Mapping[str, Fix] = NO_FIXES,
+    strict: bool = False,
+) -> Split:
+    """Put each image in a split: as a file or the folder has it, or by the hash of its content.
+
+    Drawn splits: an image is in val when the hash of (seed, content) is below the fraction, so new
+    images do not move old ones. There are three exceptions: a class without val gives its
+    lowest-hash unit, one without train keeps its highest, and a near-copy may move its original.
+
+    Args:
+        folder: The data folder.
+        inspections: One for each of its images.
+        seed: Of the draw.
+        val_fraction: Fraction of the images for val, where no val folder is given.
+        test_fraction: Fraction of the images for test, where neither val nor test is given.
+        alike: Groups of nearly identical images, as indices into the folder's.
+        group_by: A regular expression; images with an equal first group in their path stay
+            together.
+        split_file: A split.csv to follow instead.
+        fixes: Images to leave out or to relabel.
+        strict: Refuse images that are on two sides of a given split.
+
+    Raises:
+        UsageError: The split file cannot be read, or no path matches `group_by`.
+        DataError: A class has no usable image for training, val is empty, the split file is of
+            other images, or `strict` found a leak.
+    """
+    images = _start(folder, inspections, fixes)
+    if split_file is not None:
+        images = _follow(images, folder, split_file)
+    units, warnings = find_units(images, alike, group_by)
+    images = with_units(images, units)
+    if split_file is not None or folder.given_splits:
+        warnings += _leaks(images, units, strict=strict)
+    if split_file is None and "val" not in folder.given_splits:
+        if "test" in folder.given_splits:
+            test_fraction = 0.0
+        _draw(images, _drawable(images, units), seed, val_fraction, test_fraction)
+        warnings += _far_off(images, val_fraction)
+    elif test_fraction and "test" not in folder.given_splits:
+        warnings.append("test_fraction is not used: the split is given, without a test")
+    made = Split(folder.classes, tuple(note_relabelled(images, folder)))
+    return replace(made, warnings=(*warnings, *_check(made)))
+
+
+def _start(
+    folder: DataFolder, inspections: Sequence[Inspection], fixes: Mapping[str, Fix]
+) -> list[Photo]:
+    images = []
+    for file, found in zip(folder.images, inspections, strict=True):
+        split, reason = file.split or "drawn", "given"
+        label, fix = class_after(file.path, file.label, folder.classes, fixes)
+        if fix is not None and fix.action == "exclude":
+            split, reason = "out", f"excluded: {fix.problem}" if fix.problem else "excluded"
+        elif found.problem:
+            split, reason = "out", found.problem
+        images.append(Photo(file.path, label, split, found.digest, found.digest, reason))
+    return images
+
+
+def _follow(images: list[Photo], folder: DataFolder, path: Path) -> list[Photo]:
+    """Assign images to splits as a split.csv does."""
+    recorded = _read_assignment(path)
+    faults, followed = [], []
+    for image in images:
+        row = recorded.pop(utf8(image.path), None)
+        if row is None:
+            faults.append(f"not in it: {show(image.path)}")
+        elif row.get("digest") and image.digest and row["digest"] != image.digest:
+            faults.append(f"changed since: {show(image.path)}")
+        elif image.split != "out":
+            image = replace(image, split=row["split"], reason=f"as in {path.name}")
+        followed.append(image)
+    faults += [
+        f"missing now: {show(name)}" for name, row in recorded.items() if row["split"] != "out"
+    ]
+    if faults:
+        sentence = f"{show(path)} is not of the images in {show(folder.root)}:"
+        raise DataError(
+            listing(sentence, faults, _LISTED),
+            hint="add or correct its rows (split is train, val, test or out), or leave out "
+            "--split-file",
+        )
+    return followed
+
+
+def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            numbered = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read the split file {show(path)}: {show(error)}") from error
+    rows: dict[str, dict[str, str]] = {}
+    for number, row in numbered:
+        name, split = from_cell(row.get("path") or ""), row.get("split")
+        if not name or split not in _SPLITS:
+            expected = f"split is {show(repr(split))}, expected {', '.join(_SPLITS)}"
+            raise UsageError(
+                f"{show(path)}, line {number}: {expected if name else 'the path is missing'}",
+                hint="a split file has the columns path and split, as the split.csv of a run",
+            )
+        if name in rows and rows[name]["split"] != split:
+            raise UsageError(
+                f"{show(path)} lists {show(name)} twice: as {rows[name]['split']} in line "
+                f"{rows[name]['line']}, as {split} in line {number}",
+                hint="delete one of the two lines",
+            )
+        rows[name] = row | {"line": str(number)}
+    return rows
+
+
+def _drawable(images: Sequence[Photo], units: Iterable[Unit]) -> list[Unit]:
+    """Return the units without those of their images that are in a given test."""
+    kept = []
+    for unit in units:
+        members = tuple(i for i in unit.members if images[i].split in {"drawn", "train"})
+        if members:
+            kept.append(replace(unit, members=members))
+    return kept
+
+
+def _draw(
+    images: list[Photo],
+    units: Sequence[Unit],
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+) -> None:
+    """Set the split and the reason of the units' images."""
+    position = [key(seed, "split", unit.name) / 2**63 for unit in units]
+    split_of, reason_of = [], []
+    for at in position:
+        split = "val" if at < val_fraction else "train"
+        if val_fraction <= at < val_fraction + test_fraction:
+            split = "test"
+        split_of.append(split)
+        reason_of.append(f"hash {at:.4f}")
+    of_class: dict[int, set[int]] = defaultdict(set)
+    for number, unit in enumerate(units):
+        for i in unit.members:
+            of_class[images[i].label].add(number)
+    for label in sorted(of_class):
+        order = sorted(of_class[label], key=lambda number: position[number])
+        if len(order) > 1 and not any(split_of[n] == "val" for n in order):
+            split_of[order[0]], reason_of[order[0]] = "val", "lowest hash of its class"
+        if not any(split_of[n] == "train" for n in order):
+            split_of[order[-1]], reason_of[order[-1]] = "train", "highest hash of its class"
+    for unit, split, reason in zip(units, split_of, reason_of, strict=True):
+        for i in unit.members:
+            why = f"{reason}, {unit.about}" if unit.about else reason
+            images[i] = replace(images[i], split=split, reason=why)
+
+
+def _far_off(images: Sequence[Photo], val_fraction: float) -> list[str]:
+    """Warn where large units have made val much smaller or larger than requested."""
+    used = [image for image in images if image.split != "out"]
+    found = sum(image.split == "val" for image in used) / max(1, len(used))
+    if len(used) < 50 or val_fraction / 2 <= found <= 2 * val_fraction:
+        return []
+    return [
+        f"val holds {found:.0%} of the images instead of {val_fraction:.0%}: pictures that belong "
+        "together stay together"
+    ]
+
+
+def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> list[str]:
+    """Warn of images that training shares with a split that is measured."""
+    lines, pictures = [], 0
+    for unit in units:
+        trained = [images[i] for i in unit.members if images[i].split == "train"]
+        measured = [images[i] for i in unit.members if images[i].split in {"val", "test"}]
+        if not trained or not measured:
+            continue
+        pictures += len({image.digest for image in measured})
+        for image in measured:
+            same = [other for other in trained if other.digest == image.digest]
+            words = "identical to" if same else f"of {unit.about}, as is"
+            other = (same or trained)[0]
+            lines.append(f"{image.split}: {show(image.path)}, {words} {show(other.path)}")
+    if not pictures:
+        return []
+    s, are = ("s", "are") if pictures > 1 else ("", "is")
+    sentence = f"{pictures} picture{s} of val or test {are} in train, too"
+    warning = listing(f"{sentence}: the numbers will be too good", lines, _LISTED)
+    if strict:
+        raise DataError(
+            warning, hint="xception check lists them; --fixes leaves images out; or drop --strict"
+        )
+    return [warning]
+
+
+def _check(split: Split) -> list[str]:
+    train, val = split.counts("train"), split.counts("val")
+    no_train = [show(n) for n, count in zip(split.classes, train, strict=True) if not count]
+    if no_train:
+        raise DataError(f"no usable training image for: {', '.join(no_train)}", hint="add images")
+    if not any(val):
+        raise DataError(
+            "no image is left to choose the model with (val is empty)",
+            hint="add images: at least one class needs two different ones",
+        )
+    no_val = [show(n) for n, count in zip(split.classes, val, strict=True) if not count]
+    warnings = [f"no validation image for class {name}" for name in no_val]
+    out = len(split.of("out"))
+    if out:
+        warnings.append(f"{out} image{'s' * (out > 1)} left out, see split.csv")
+    labels: dict[str, set[int]] = defaultdict(set)
+    for image in split.images:
+        if image.split != "out":
+            labels[image.digest].add(image.label)
+    conflicts = sum(len(found) > 1 for found in labels.values())
+    if conflicts:
+        warnings.append(
+            f"{conflicts} picture{'s are' if conflicts > 1 else ' is'} in more than one class "
+            "(identical files): conflicting labels"
+        )
+    return warnings
+
+
+# split.csv
+
+_OLD_HEADER = ("path", "label", "split", "reason", "digest")  # of earlier versions
+_HEADER = (*_OLD_HEADER, "unit")
 
 
 def write_split(split: Split, path: Path) -> None:
@@ -64,7 +300,7 @@ def write_split(split: Split, path: Path) -> None:
 
 
 def read_split(path: Path, classes: Sequence[str]) -> Split:
-    r"""Read split.csv; paths that are not UTF-8 come back in their written form (`\xNN`).
+    r"""Read split.csv; paths that are not UTF-8 stay as they are written (`\xNN`).
 
     In a file of an earlier version, each image is a unit, together with those identical to it.
 
@@ -101,262 +337,10 @@ def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspecti
     common = sorted(before.keys() & after.keys())
     changes += [f"changed: {show(path)}" for path in common if before[path] != after[path]]
     if changes:
-        shown = changes if len(changes) <= 10 else [*changes[:9], f"and {len(changes) - 9} more"]
+        most = _LISTED if len(changes) <= _LISTED else _LISTED - 1  # so many lines in all
         raise ArtifactError(
-            f"{show(folder.root)} is not what the run was started with:\n  " + "\n  ".join(shown),
+            listing(f"{show(folder.root)} is not what the run was started with:", changes, most),
             hint="put the images back, or start a new run without --resume",
         )
     real = {utf8(file.path): file.path for file in folder.images}
     return replace(saved, images=tuple(replace(i, path=real[utf8(i.path)]) for i in saved.images))
-
-
-_NO_FIXES: Mapping[str, Fix] = MappingProxyType({})
-_SPLITS = ("train", "val", "test", "out")
-_LISTED = 10  # pairs or files that are told one by one
-
-
-def make_split(
-    folder: DataFolder,
-    inspections: Sequence[Inspection],
-    *,
-    seed: int,
-    val_fraction: float,
-    test_fraction: float,
-    alike: Iterable[Sequence[int]] = (),
-    group_by: str | None = None,
-    split_file: Path | None = None,
-    fixes: Mapping[str, Fix] = _NO_FIXES,
-    strict: bool = False,
-) -> Split:
-    """Put each image in a split: as a file says, as the folder says, or by the hash of its content.
-
-    Drawn splits: an image is in val when the hash of (seed, content) falls under the fraction, so
-    new photos do not move old ones; except that a class left without val gives its lowest-hash
-    unit, one left without train keeps its highest, and a new photo that is nearly the same as an
-    old one may take it along.
-
-    Args:
-        folder: The data folder.
-        inspections: One for each of its images.
-        seed: Of the draw.
-        val_fraction: Part of the images for val, where no val folder is given.
-        test_fraction: Part of the images for test, where neither val nor test is given.
-        alike: Groups of nearly identical images, as indices into the folder's.
-        group_by: A regular expression; images with an equal first group in their path stay
-            together.
-        split_file: A split.csv to follow instead.
-        fixes: Images to leave out or to relabel.
-        strict: Refuse pictures that are on two sides of a given split.
-
-    Raises:
-        UsageError: The split file cannot be read, or no path matches `group_by`.
-        DataError: A class has no usable image for training, val is empty, the split file is of
-            other images, or `strict` found a leak.
-    """
-    images = _start(folder, inspections, fixes)
-    if split_file is not None:
-        images = _follow(images, folder, split_file)
-    units, warnings = find_units(images, alike, group_by)
-    images = with_units(images, units)
-    if split_file is not None or folder.given_splits:
-        warnings += _leaks(images, units, strict=strict)
-    if split_file is None and "val" not in folder.given_splits:
-        if "test" in folder.given_splits:
-            test_fraction = 0.0
-        _draw(images, _drawable(images, units), seed, val_fraction, test_fraction)
-        warnings += _far_off(images, val_fraction)
-    elif test_fraction and "test" not in folder.given_splits:
-        warnings.append("test_fraction is not used: the split is given, without a test")
-    made = Split(folder.classes, tuple(_note_relabelled(images, folder)))
-    return replace(made, warnings=(*warnings, *_check(made)))
-
-
-def _start(
-    folder: DataFolder, inspections: Sequence[Inspection], fixes: Mapping[str, Fix]
-) -> list[Photo]:
-    images = []
-    for file, found in zip(folder.images, inspections, strict=True):
-        split, reason = file.split or "drawn", "given"
-        label, fix = class_after(file.path, file.label, folder.classes, fixes)
-        if fix is not None and fix.action == "exclude":
-            split, reason = "out", f"excluded: {fix.problem}" if fix.problem else "excluded"
-        elif found.problem:
-            split, reason = "out", found.problem
-        images.append(Photo(file.path, label, split, found.digest, found.digest, reason))
-    return images
-
-
-def _note_relabelled(images: list[Photo], folder: DataFolder) -> list[Photo]:
-    """Say in the reason which class a relabelled image comes from."""
-    return [
-        image
-        if image.label == file.label or image.split == "out"
-        else replace(image, reason=f"{image.reason}; relabelled from {folder.classes[file.label]}")
-        for image, file in zip(images, folder.images, strict=True)
-    ]
-
-
-def _follow(images: list[Photo], folder: DataFolder, path: Path) -> list[Photo]:
-    """Put the images where a split.csv has them."""
-    recorded = _read_assignment(path)
-    faults, followed = [], []
-    for image in images:
-        row = recorded.pop(utf8(image.path), None)
-        if row is None:
-            faults.append(f"not in it: {show(image.path)}")
-        elif row.get("digest") and image.digest and row["digest"] != image.digest:
-            faults.append(f"changed since: {show(image.path)}")
-        elif image.split != "out":
-            reason = f"as in {path.name}"
-            image = replace(image, split=row["split"], reason=reason)
-        followed.append(image)
-    faults += [
-        f"missing now: {show(name)}" for name, row in recorded.items() if row["split"] != "out"
-    ]
-    if faults:
-        more = [f"and {len(faults) - _LISTED} more"] if len(faults) > _LISTED else []
-        listing = "\n  ".join([*faults[:_LISTED], *more])
-        raise DataError(
-            f"{show(path)} is not of the images in {show(folder.root)}:\n  {listing}",
-            hint="add or correct its rows (split is train, val, test or out), or leave out "
-            "--split-file",
-        )
-    return followed
-
-
-def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            numbered = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read the split file {show(path)}: {show(error)}") from error
-    rows: dict[str, dict[str, str]] = {}
-    lines: dict[str, int] = {}
-    for number, row in numbered:
-        name, split = from_cell(row.get("path") or ""), row.get("split")
-        if not name or split not in _SPLITS:
-            expected = f"split is {show(repr(split))}, expected {', '.join(_SPLITS)}"
-            raise UsageError(
-                f"{show(path)}, line {number}: {expected if name else 'the path is missing'}",
-                hint="a split file has the columns path and split, as the split.csv of a run",
-            )
-        if name in rows and rows[name]["split"] != split:
-            raise UsageError(
-                f"{show(path)} lists {show(name)} twice: as {rows[name]['split']} in line "
-                f"{lines[name]}, as {split} in line {number}",
-                hint="delete one of the two lines",
-            )
-        rows[name], lines[name] = row, number
-    return rows
-
-
-def _drawable(images: Sequence[Photo], units: Iterable[Unit]) -> list[Unit]:
-    """Return the units without what a given test holds of them."""
-    kept = []
-    for unit in units:
-        members = tuple(i for i in unit.members if images[i].split in {"drawn", "train"})
-        if members:
-            kept.append(replace(unit, members=members))
-    return kept
-
-
-def _draw(
-    images: list[Photo],
-    units: Sequence[Unit],
-    seed: int,
-    val_fraction: float,
-    test_fraction: float,
-) -> None:
-    """Set split and reason of the units' images."""
-    position = [key(seed, "split", unit.name) / 2**63 for unit in units]
-    split_of, reason_of = [], []
-    for at in position:
-        split = "val" if at < val_fraction else "train"
-        if val_fraction <= at < val_fraction + test_fraction:
-            split = "test"
-        split_of.append(split)
-        reason_of.append(f"hash {at:.4f}")
-    of_class: dict[int, set[int]] = defaultdict(set)
-    for number, unit in enumerate(units):
-        for i in unit.members:
-            of_class[images[i].label].add(number)
-    for label in sorted(of_class):
-        order = sorted(of_class[label], key=lambda number: position[number])
-        if len(order) > 1 and not any(split_of[n] == "val" for n in order):
-            split_of[order[0]], reason_of[order[0]] = "val", "lowest hash of its class"
-        if not any(split_of[n] == "train" for n in order):
-            split_of[order[-1]], reason_of[order[-1]] = "train", "highest hash of its class"
-    for unit, split, reason in zip(units, split_of, reason_of, strict=True):
-        for i in unit.members:
-            why = f"{reason}, {unit.about}" if unit.about else reason
-            images[i] = replace(images[i], split=split, reason=why)
-
-
-def _far_off(images: Sequence[Photo], val_fraction: float) -> list[str]:
-    """Say so where large units have made val much smaller or larger than was asked for."""
-    used = [image for image in images if image.split != "out"]
-    part = sum(image.split == "val" for image in used) / max(1, len(used))
-    if len(used) < 50 or val_fraction / 2 <= part <= 2 * val_fraction:
-        return []
-    return [
-        f"val holds {part:.0%} of the images instead of {val_fraction:.0%}: pictures that belong "
-        "together stay together"
-    ]
-
-
-def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> list[str]:
-    """Say which pictures training shares with a split that is measured."""
-    lines, pictures = [], 0
-    for unit in units:
-        trained = [images[i] for i in unit.members if images[i].split == "train"]
-        measured = [images[i] for i in unit.members if images[i].split in {"val", "test"}]
-        if not trained or not measured:
-            continue
-        pictures += len({image.digest for image in measured})
-        for image in measured:
-            same = [other for other in trained if other.digest == image.digest]
-            words = "identical to" if same else f"of {unit.about}, as is"
-            other = (same or trained)[0]
-            lines.append(f"{image.split}: {show(image.path)}, {words} {show(other.path)}")
-    if not pictures:
-        return []
-    s, are = ("s", "are") if pictures > 1 else ("", "is")
-    more = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
-    sentence = f"{pictures} picture{s} of val or test {are} in train, too"
-    listing = "\n  ".join([f"{sentence}: the numbers will be too good", *lines[:_LISTED], *more])
-    if strict:
-        raise DataError(
-            listing, hint="xception check lists them; --fixes leaves images out; or drop --strict"
-        )
-    return [listing]
-
-
-def _check(split: Split) -> list[str]:
-    warnings = []
-    train, val = split.counts("train"), split.counts("val")
-    no_train = [show(n) for n, count in zip(split.classes, train, strict=True) if not count]
-    if no_train:
-        raise DataError(f"no usable training image for: {', '.join(no_train)}", hint="add images")
-    if not any(val):
-        raise DataError(
-            "no image is left to choose the model with (val is empty)",
-            hint="add images: at least one class needs two different ones",
-        )
-    for name, count in zip(split.classes, val, strict=True):
-        if not count:
-            warnings.append(f"no validation image for class {show(name)}")
-    out = len(split.of("out"))
-    if out:
-        warnings.append(f"{out} image{'s' * (out > 1)} left out, see split.csv")
-    labels: dict[str, set[int]] = defaultdict(set)
-    for image in split.images:
-        if image.split != "out":
-            labels[image.digest].add(image.label)
-    conflicts = sum(len(found) > 1 for found in labels.values())
-    if conflicts:
-        warnings.append(
-            f"{conflicts} picture{'s are' if conflicts > 1 else ' is'} in more than one class "
-            "(identical files): conflicting labels"
-        )
-    return warnings

@@ -1,6 +1,6 @@
 """Units: which images belong together; and the folds of cross-validation that keep them whole.
 
-The only home of scikit-learn's splitters.
+Only this module uses scikit-learn's splitters.
 """
 
 import re
@@ -19,6 +19,9 @@ from xception_cli.console import show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
 
+Array = NDArray[Any]
+Fold = tuple[Array, Array]  # indices of the images that are fitted, and of those left out
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -27,7 +30,7 @@ class Unit:
     Attributes:
         members: Indices of the images, ascending.
         name: What its place is drawn from: a group's name or the lowest digest.
-        about: What it is, for the reason in split.csv; empty for one image.
+        about: What it is, for the reason in split.csv; empty for a single image.
     """
 
     members: tuple[int, ...]
@@ -47,7 +50,7 @@ def assign_units(
             unit.
 
     Returns:
-        The images with their units, and what the user should know.
+        The images with their units, and warnings.
 
     Raises:
         UsageError: No path matches `group_by`.
@@ -58,7 +61,7 @@ def assign_units(
 
 
 def with_units(images: Sequence[Photo], units: Iterable[Unit]) -> list[Photo]:
-    """Return the images with the names of their units; the others keep theirs."""
+    """Return the images with the names of these units; images of no unit here keep theirs."""
     named = list(images)
     for unit in units:
         for i in unit.members:
@@ -69,7 +72,7 @@ def with_units(images: Sequence[Photo], units: Iterable[Unit]) -> list[Photo]:
 def find_units(
     images: Sequence[Photo], alike: Iterable[Sequence[int]], group_by: str | None
 ) -> tuple[list[Unit], list[str]]:
-    """Gather images into units, but for those that are left out; see `assign_units`."""
+    """Join images to units, except those that are left out; see `assign_units`."""
     used = [i for i, image in enumerate(images) if image.split != "out"]
     groups, warnings = _groups(images, used, group_by)
     together = DisjointSet(used)
@@ -97,7 +100,7 @@ def find_units(
 def _groups(
     images: Sequence[Photo], used: Sequence[int], group_by: str | None
 ) -> tuple[dict[int, str], list[str]]:
-    """Return the name of each image's group, where it has one, and what to say of the others."""
+    """Return the name of each image's group, where it has one, and a warning of the others."""
     if group_by is None:
         return {}, []
     pattern = re.compile(group_by)
@@ -117,8 +120,7 @@ def _groups(
     return groups, [f"{left} {are} not match --group-by: no group holds them"] * bool(left)
 
 
-Array = NDArray[Any]
-Fold = tuple[Array, Array]
+# Folds of cross-validation
 
 
 def number_units(units: Sequence[str] | Array) -> NDArray[np.int64]:
@@ -143,7 +145,7 @@ def unit_folds(
         labels: `(images,)`; with them, folds have equal shares of the classes.
 
     Returns:
-        Pairs of ascending indices: the images that are fitted, and those that are left out.
+        The folds; indices are ascending.
     """
     numbers = number_units(units)
     count = int(numbers.max(initial=-1)) + 1
@@ -160,7 +162,7 @@ def unit_folds(
     kind = StratifiedKFold if alone else StratifiedGroupKFold
     stratified = kind(folds, shuffle=True, random_state=state)
     with warnings.catch_warnings():
-        # A class of fewer images than folds: each of them is left out once all the same.
+        # A class of fewer images than folds: each of them is still left out once.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         found = list(stratified.split(every, labels, None if alone else numbers))
     return [(np.asarray(fitted), np.asarray(left)) for fitted, left in found if len(left)]

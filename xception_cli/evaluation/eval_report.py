@@ -8,7 +8,7 @@ from xception_cli.console import quoted, show
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate
 from xception_cli.files import utf8
-from xception_cli.rundir import RunDir, read_json
+from xception_cli.rundir import METRICS, RunDir, read_json
 
 _OF_A_CLASS = ("precision", "recall", "f1", "average_precision")
 _MEANS = ("macro_recall", "macro_f1", "weighted_f1", "cohen_kappa", "matthews")
@@ -256,7 +256,7 @@ def read_report(run: RunDir, name: str) -> EvalReport:
     Raises:
         ArtifactError: The file is missing or damaged.
     """
-    path = run.evaluation(name) / "metrics.json"
+    path = run.evaluation(name) / METRICS
     try:
         return EvalReport.from_dict(read_json(path))
     except (KeyError, TypeError, ValueError, AttributeError) as error:

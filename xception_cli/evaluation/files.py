@@ -25,7 +25,7 @@ from xception_cli.evaluation.intervals import (
 )
 from xception_cli.evaluation.scored import Scored, predictions_csv
 from xception_cli.files import to_csv, utf8, write_durably
-from xception_cli.rundir import write_json
+from xception_cli.rundir import METRICS, PREDICTIONS, write_json
 
 # What is measured over all classes, as it is called on the screen.
 _SCORES = {
@@ -150,13 +150,13 @@ def write_evaluation(folder: Path, report: EvalReport, scored: Scored) -> None:
         raise MachineError(f"cannot make the folder {show(folder)}: {error.strerror}") from error
     write_durably(folder / "per_class.csv", _per_class_csv(report.per_class))
     write_durably(folder / "confusion.csv", _confusion_csv(report))
-    write_durably(folder / "predictions.csv", predictions_csv(scored))
+    write_durably(folder / PREDICTIONS, predictions_csv(scored))
     write_durably(folder / "confusion.png", draw_confusion(report))
     sound = scored.sound()
     probabilities, labels = sound.probabilities.astype(np.float64), sound.labels
     write_durably(folder / "coverage.csv", coverage_csv(probabilities, labels, sound.units))
     write_durably(folder / "calibration.png", draw_calibration(probabilities, labels, sound.units))
-    write_json(folder / "metrics.json", report.to_dict())
+    write_json(folder / METRICS, report.to_dict())
 
 
 def _per_class_csv(rows: Sequence[ClassMetrics]) -> bytes:

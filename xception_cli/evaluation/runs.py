@@ -9,7 +9,7 @@ from rich.table import Table
 
 from xception_cli.console import new_table, show
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.rundir import RunDir, read_json
+from xception_cli.rundir import RunDir, read_json, runs_in
 from xception_cli.settings import read_toml
 
 
@@ -56,7 +56,7 @@ def list_runs(folder: Path) -> list[RunFigures]:
     Raises:
         UsageError: There is none.
     """
-    runs = [_figures(RunDir(info.parent)) for info in folder.glob("*/run.json")]
+    runs = [_figures(run) for run in runs_in(folder)]
     if not runs:
         raise UsageError(
             f"there is no run in {show(folder)}", hint="xception train --data DIR makes one"

@@ -12,11 +12,11 @@ from xception_cli.console import quoted, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError
 from xception_cli.files import from_csv, to_csv, utf8
-from xception_cli.rundir import RunDir, read_json
+from xception_cli.rundir import METRICS, PREDICTIONS, RunDir, read_json
 
-# The columns before the probabilities, `p:` and the class.
-PREDICTIONS = ("path", "digest", "unit", "true", "predicted", "correct", "unknown", "error")
-_OLD_PREDICTIONS = tuple(name for name in PREDICTIONS if name != "unit")  # of earlier versions
+# Of predictions.csv, before the probabilities: `p:` and the class.
+PREDICTIONS_HEADER = ("path", "digest", "unit", "true", "predicted", "correct", "unknown", "error")
+_OLD_HEADER = tuple(name for name in PREDICTIONS_HEADER if name != "unit")  # of earlier versions
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Scored:
 
 def predictions_csv(scored: Scored) -> bytes:
     """Return the content of predictions.csv: one row for each image."""
-    header = [*PREDICTIONS, *(f"p:{utf8(name)}" for name in scored.classes)]
+    header = [*PREDICTIONS_HEADER, *(f"p:{utf8(name)}" for name in scored.classes)]
     return to_csv(header, (_cells(scored, at) for at in range(len(scored.photos))))
 
 
@@ -101,12 +101,12 @@ def read_scored(run: RunDir, name: str) -> Scored:
     """
     folder = run.evaluation(name)
     try:
-        classes = tuple(row["name"] for row in read_json(folder / "metrics.json")["per_class"])
+        classes = tuple(row["name"] for row in read_json(folder / METRICS)["per_class"])
         probabilities = [f"p:{label}" for label in classes]
-        new, old = ([*columns, *probabilities] for columns in (PREDICTIONS, _OLD_PREDICTIONS))
+        new, old = ([*columns, *probabilities] for columns in (PREDICTIONS_HEADER, _OLD_HEADER))
         rows = [
             dict(zip(new if len(row) == len(new) else old, row, strict=True))
-            for row in from_csv(folder / "predictions.csv", new, old)
+            for row in from_csv(folder / PREDICTIONS, new, old)
         ]
         rows = [row for row in rows if not row["error"]]
         index = {label: place for place, label in enumerate(classes)}

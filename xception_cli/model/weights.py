@@ -18,7 +18,7 @@ import torch
 
 from xception_cli.console import say, show
 from xception_cli.errors import ArtifactError, MachineError, UsageError, WeightsError
-from xception_cli.files import write_durably
+from xception_cli.files import cache_folder, write_durably
 from xception_cli.model.network import build_network
 from xception_cli.model.published import SOURCES, Source
 from xception_cli.model.tensors import (
@@ -134,14 +134,10 @@ def cache_path() -> Path:
     Raises:
         MachineError: HOME is not set.
     """
-    if chosen := os.environ.get("XCEPTION_CACHE"):
-        return Path(chosen)
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(shared).is_absolute():  # the XDG specification: ignore a relative one
-        return Path(shared) / "xception"
-    if home := os.environ.get("HOME" if os.name != "nt" else "USERPROFILE"):
-        return Path(home) / ".cache" / "xception"
-    raise _cache_error(None, "HOME is not set")
+    try:
+        return cache_folder()
+    except MachineError as error:  # the data check can do without its cache, this cannot
+        raise _cache_error(None, error.message) from error
 
 
 def _cache_error(path: Path | None, reason: str | None) -> MachineError:

@@ -19,8 +19,8 @@ from xception_cli.data.fixes import ISSUES_HEADER
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.files import from_csv, to_csv, write_durably
 from xception_cli.report.html import columns, document, figure, photo, text
+from xception_cli.rundir import ISSUES
 
-ISSUES = "issues.csv"
 PAGE = "check.html"
 
 _CARDS = {"stops": 48, "warning": 24, "note": 12}  # pictures shown of one problem

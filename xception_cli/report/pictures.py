@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from xception_cli.check.report import CONFLICTING, DUPLICATE, LEAK, NEAR, SUSPECTS
 from xception_cli.console import screen, show
-from xception_cli.data.fixes import CONFLICTING, DUPLICATE, LEAK, NEAR, SUSPECTS
 from xception_cli.data.images import PictureError, read_picture
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.explain import draw_heat, heat_maps

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from xception_cli.check.report import SUSPECTS
 from xception_cli.console import quoted, show, typed
-from xception_cli.data.fixes import SUSPECTS, read_issues
+from xception_cli.data.fixes import read_issues
 from xception_cli.data.split import Split, read_split
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.eval_report import EvalReport, read_report

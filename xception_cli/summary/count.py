@@ -1,4 +1,4 @@
-"""The network layer by layer, counted: shapes, parameters, multiplications."""
+"""NetworkSummary: the network layer by layer, counted: shapes, parameters, multiplications."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,76 +15,10 @@ from xception_cli.model.network import FIRST_TRAINED, STEPS, build_network
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_toml
 
-
-@dataclass(frozen=True)
-class Call:
-    """One module's turn in a forward pass.
-
-    Attributes:
-        name: The module's, as in the state dict.
-        module: The module.
-        output: Shape of what it gave, without the batch: `(channels, height, width)`.
-    """
-
-    name: str
-    module: nn.Module
-    output: tuple[int, ...]
-
-    @property
-    def parameters(self) -> int:
-        """Numbers that can be trained."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
-
-    @property
-    def multiplications(self) -> int:
-        """What a convolution or a linear layer multiplies for one picture; 0 for anything else.
-
-        Half of PyTorch's FLOP count, which holds each addition too. A kernel's taps on the zeros
-        of the padding are counted, by both.
-        """
-        match self.module:
-            case nn.Conv2d(weight=weight):
-                # A position of an output channel takes its kernel's numbers once each.
-                return weight.numel() * self.output[-2] * self.output[-1]
-            case nn.Linear(weight=weight):
-                return weight.numel()
-        return 0
-
-
-def trace(
-    network: nn.Module, shape: Sequence[int], kinds: tuple[type[nn.Module], ...]
-) -> list[Call]:
-    """Run a network on one picture and tell which modules ran, in the order they ended.
-
-    Args:
-        network: On the meta device, where nothing is computed but shapes.
-        shape: Of the picture, `(channels, height, width)`.
-        kinds: Modules of interest; one inside another comes before it.
-    """
-    calls: list[Call] = []
-
-    def recorder(name: str) -> Callable[..., None]:
-        def record(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            calls.append(Call(name, module, tuple(output.shape[1:])))
-
-        return record
-
-    hooks = [
-        module.register_forward_hook(recorder(name))
-        for name, module in network.named_modules()
-        if isinstance(module, kinds)
-    ]
-    with torch.no_grad():
-        network(torch.empty((1, *shape), device="meta"))
-    for hook in hooks:
-        hook.remove()
-    return calls
-
-
 IMAGENET_CLASSES = 1000
 
-# Where a flow of the paper begins is where the network can be cut. The head is a part of the
-# paper's exit flow; here it stands alone, because it is replaced, and trained, by itself.
+# The paper's flows begin where the network can be cut. The head is a part of the paper's exit flow;
+# here it is separate, because it is replaced, and trained, by itself.
 FLOWS = dict(
     zip(("entry flow", "middle flow", "exit flow", "head"), FIRST_TRAINED.values(), strict=True)
 )
@@ -94,17 +28,17 @@ _KINDS = {nn.Conv2d: "convolution", nn.MaxPool2d: "pooling", nn.Linear: "linear"
 
 @dataclass(frozen=True)
 class Separable:
-    """What a separable convolution costs, and the regular one in its place.
+    """The cost of a separable convolution, and of the regular one in its place.
 
     Attributes:
-        channels: That come in, C.
-        kernels: Of the pointwise part, N: the channels that come out.
+        channels: Of the input, C.
+        kernels: Of the pointwise part, N: the channels of the output.
         kernel: Side of the depthwise part's kernels, K.
-        side: Of what comes out, G.
+        side: Of the output, G.
         depthwise: Multiplications of its depthwise part, C·K²·G².
         pointwise: Those of its pointwise part, N·C·G².
         regular: Those of the regular convolution, K²·C·G²·N.
-        reduction: The part of them that is left, 1/N + 1/K².
+        reduction: The fraction of them that is left, 1/N + 1/K².
     """
 
     channels: int
@@ -126,10 +60,10 @@ class Layer:
         flow: A key of `FLOWS`.
         kind: `convolution`, `separable`, `pooling` or `linear`.
         kernel: Side of its kernels, K; 1 for the linear layer.
-        stride: Of the positions it looks at.
+        stride: Between the positions of the kernel.
         output: `(channels, height, width)`, or `(classes,)`.
-        parameters: Its own, and those of the batch norm behind it.
-        multiplications: For one picture; see `Call.multiplications`.
+        parameters: Its own, and those of the batch norm after it.
+        multiplications: For one image; see `Call.multiplications`.
         separable: Its parts, if it is one.
         trained: Whether the run trains it; None without a run.
     """
@@ -167,10 +101,10 @@ class NetworkSummary:
     """A network, counted.
 
     Attributes:
-        size: Side of the pictures, in pixels.
+        size: Side of the images, in pixels.
         classes: Outputs of the head.
         unfreeze: What the run trains; None without a run.
-        layers: In the order of the forward pass; a skip's convolution behind what it skips.
+        layers: In the order of the forward pass; a skip's convolution comes after what it skips.
     """
 
     size: int
@@ -212,12 +146,12 @@ def summarize_network(
     size: int = TrainConfig.image_size,
     unfreeze: str | None = None,
 ) -> NetworkSummary:
-    """Count the real network on the meta device: no memory, and no time to speak of.
+    """Count the real network on the meta device, which needs no memory and almost no time.
 
     Args:
         classes: Outputs of the head.
-        size: Side of the pictures, in pixels.
-        unfreeze: What is trained, a key of `FIRST_TRAINED`; None for nobody's run.
+        size: Side of the images, in pixels.
+        unfreeze: What is trained, a key of `FIRST_TRAINED`; None without a run.
     """
     first = None if unfreeze is None else STEPS.index(FIRST_TRAINED[unfreeze])
     layers: list[Layer] = []
@@ -238,15 +172,15 @@ def summarize_network(
 
 
 def summarize_run(run: RunDir, *, size: int | None = None) -> NetworkSummary:
-    """Count the network of a run, and tell what it trains.
+    """Count the network of a run, and mark what it trains.
 
     Args:
         run: From `find_run`.
-        size: Side of the pictures instead of the run's own.
+        size: Side of the images instead of the run's own.
 
     Raises:
         UsageError: Its config.toml cannot be read.
-        ArtifactError: Its run.json is damaged, or the two are not from a training of ours.
+        ArtifactError: Its run.json is damaged, or `xception train` did not write the two files.
     """
     config = TrainConfig(**read_toml(run.config))
     classes = run.read_info().get("classes")
@@ -264,6 +198,74 @@ def step_of(name: str) -> str:
     """Return the step of the network that a module is in, one of `STEPS`."""
     step = name.split(".")[0]
     return "head" if step == "last_linear" else step
+
+
+# Modules as they run
+
+
+@dataclass(frozen=True)
+class Call:
+    """One module in a forward pass.
+
+    Attributes:
+        name: Its name in the state dict.
+        module: The module.
+        output: Shape of its output, without the batch: `(channels, height, width)`.
+    """
+
+    name: str
+    module: nn.Module
+    output: tuple[int, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications of a convolution or a linear layer for one image; 0 for anything else.
+
+        Half of PyTorch's FLOP count, which includes each addition. Both count a kernel's taps on
+        the zeros of the padding.
+        """
+        match self.module:
+            case nn.Conv2d(weight=weight):
+                # A position of an output channel uses each weight of its kernel once.
+                return weight.numel() * self.output[-2] * self.output[-1]
+            case nn.Linear(weight=weight):
+                return weight.numel()
+        return 0
+
+
+def trace(
+    network: nn.Module, shape: Sequence[int], kinds: tuple[type[nn.Module], ...]
+) -> list[Call]:
+    """Run a network on one image and return the modules that ran, in the order they ended.
+
+    Args:
+        network: On the meta device, where nothing is computed but shapes.
+        shape: Of the image, `(channels, height, width)`.
+        kinds: Modules of interest; one inside another comes before it.
+    """
+    calls: list[Call] = []
+
+    def recorder(name: str) -> Callable[..., None]:
+        def record(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+            calls.append(Call(name, module, tuple(output.shape[1:])))
+
+        return record
+
+    hooks = [
+        module.register_forward_hook(recorder(name))
+        for name, module in network.named_modules()
+        if isinstance(module, kinds)
+    ]
+    with torch.no_grad():
+        network(torch.empty((1, *shape), device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return calls
 
 
 def _layer(call: Call) -> Layer:

@@ -1,4 +1,4 @@
-"""The block diagram of a counted network, as the paper draws it, with the figures on it."""
+"""draw_diagram: the block diagram of a counted network, as in the paper, with its figures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,242 @@ from xml.sax.saxutils import escape
 
 from xception_cli.summary.count import FLOWS, Layer, NetworkSummary, Total
 from xception_cli.summary.table import Step, describe_layer, fold_steps, millions
+
+# In pixels. A flow is a column: skip connections in the gutter, layers in boxes to its right.
+_MARGIN, _GUTTER, _BOX, _PAD = 28, 92, 232, 12
+_COLUMN = _GUTTER + _BOX + _PAD
+_PITCH = _COLUMN + 20
+_WIDTH = 2 * _MARGIN + 2 * _PITCH + _COLUMN
+_TOP = 128
+_TALL, _LOW = 44, 26  # boxes with figures, and without
+_ARROW, _SHAPE_ARROW, _RADIUS = 12, 30, 9
+
+
+def draw_diagram(summary: NetworkSummary) -> str:
+    """Draw the three flows side by side, with the eight blocks of the middle flow as one.
+
+    Returns:
+        An SVG document, which may also be part of an HTML page.
+    """
+    drawing, total = Drawing(), summary.total
+    drawing.text(_MARGIN, 54, "Xception", "ink title")
+    subtitle = (
+        f"{summary.size} × {summary.size} pixels, {summary.classes} classes: {total.parameters:,} "
+        f"parameters, {millions(total.multiplications)} M multiplications; with regular "
+        f"convolutions {millions(total.regular)} M, {total.regular / total.multiplications:.1f} "
+        "times as many"
+    )
+    drawing.text(_MARGIN, 80, subtitle, "muted")
+    entry, middle, last, head = (
+        [step for step in fold_steps(summary.layers) if step.layers[0].flow == flow]
+        for flow in FLOWS
+    )
+    columns = []
+    shape: tuple[int, ...] = (3, summary.size, summary.size)
+    for at, steps in enumerate((entry, middle, [*last, *head])):
+        column = _Column(drawing, _MARGIN + at * _PITCH, _TOP)
+        column.heading(summary.flows[at])
+        shape = column.flow(steps, shape)
+        columns.append(column)
+    _draw_costs(columns[1], summary)
+    _draw_formulas(columns[1])
+    _draw_legend(columns[2], summary)
+    bottom = max(column.y for column in columns) + _MARGIN
+    return drawing.document(_WIDTH, bottom, f"Xception, {subtitle}")
+
+
+@dataclass
+class _Column:
+    """A pen that moves down a column; `y` is its position."""
+
+    drawing: "Drawing"
+    x: float
+    y: float
+
+    @property
+    def _centre(self) -> float:
+        return self.x + _GUTTER + _BOX / 2
+
+    def heading(self, flow: Total) -> None:
+        """Write a flow's name and figures."""
+        state = {None: "", True: ", trained", False: ", frozen"}[flow.trained]
+        times = flow.regular / flow.multiplications
+        figures = f"{millions(flow.multiplications)} M multiplications (if regular: × {times:.1f})"
+        self.drawing.text(self.x, self.y, f"{flow.name.capitalize()}{state}", "ink flow")
+        self.drawing.text(self.x, self.y + 20, f"{flow.parameters:,} parameters", "muted")
+        self.drawing.text(self.x, self.y + 38, figures, "muted")
+        self.y += 66
+
+    def flow(self, steps: Sequence[Step], shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Draw steps and the shapes between them; return the last shape."""
+        self.drawing.text(self._centre, self.y, _shape(shape), "muted", "middle")
+        self.y += 6
+        self._arrow()
+        for step in steps:
+            if step.layers[0].kind == "linear":  # before it, a function that is not a module
+                self._low_box("average pooling")
+                self._arrow()
+            if len(step.layers) > 1:
+                self._block(step)
+            else:
+                self._box(step.layers[0])
+            shape = next(x.output for x in reversed(step.layers) if not _is_skip(x))
+            if step is not steps[-1]:
+                self._arrow(_shape(shape))
+        self._arrow()
+        self.y += 16
+        self.drawing.text(self._centre, self.y, _shape(shape), "muted", "middle")
+        return shape
+
+    def _arrow(self, label: str = "") -> None:
+        length = _SHAPE_ARROW if label else _ARROW
+        self.drawing.arrow((self._centre, self.y), (self._centre, self.y + length))
+        self.drawing.text(self._centre + 10, self.y + 19, label, "muted small")
+        self.y += length
+
+    def _block(self, step: Step) -> None:
+        drawing, top = self.drawing, self.y
+        chain = [layer for layer in step.layers if not _is_skip(layer)]
+        heights = [_LOW if layer.kind == "pooling" else _TALL for layer in chain]
+        inner = sum(heights) + len(chain) * _ARROW + 2 * _RADIUS
+        height = 28 + inner + 10
+        for sheet in reversed(range(min(step.count, 3))):  # a stack for what repeats
+            drawing.box(self.x + 5 * sheet, top + 5 * sheet, _COLUMN, height, "panel")
+        name = step.name + (f", {step.count} times" if step.count > 1 else "")
+        drawing.text(self.x + _COLUMN - _PAD, top + 18, name, "muted small", "end")
+
+        fork, end, skip = top + 10, top + 28 + inner - _RADIUS, self.x + _GUTTER / 2
+        out, back = (self._centre, fork), (self._centre - _RADIUS, end)
+        if _is_skip(step.layers[-1]):
+            middle = (fork + end) / 2
+            self._skip(step.layers[-1], middle)
+            drawing.line(out, (skip, fork), (skip, middle - _TALL / 2))
+            drawing.arrow((skip, middle + _TALL / 2), (skip, end), back)
+        else:
+            drawing.arrow(out, (skip, fork), (skip, end), back)
+            drawing.text(skip + 8, fork + 14, "identity", "muted small")
+        drawing.line((self._centre, top), (self._centre, top + 16))
+        self.y = top + 16
+        self._arrow()
+        for layer in chain:
+            self._box(layer)
+            self._arrow()
+        drawing.plus(self._centre, end, _RADIUS)
+        drawing.line((self._centre, end + _RADIUS), (self._centre, top + height))
+        self.y = top + height
+
+    def _skip(self, layer: Layer, middle: float) -> None:
+        x, centre = self.x + 8, self.x + _GUTTER / 2
+        self.drawing.box(x, middle - _TALL / 2, _GUTTER - 16, _TALL, _style(layer))
+        label = describe_layer(layer).removeprefix("convolution ")
+        self.drawing.text(centre, middle - 4, label, "ink", "middle")
+        figure = f"{millions(layer.multiplications)} M"
+        self.drawing.text(centre, middle + 14, figure, "ink strong", "middle")
+
+    def _box(self, layer: Layer) -> None:
+        if layer.kind == "pooling":
+            self._low_box(describe_layer(layer))
+            return
+        left, right = self.x + _GUTTER, self.x + _GUTTER + _BOX
+        self.drawing.box(left, self.y, _BOX, _TALL, _style(layer))
+        label = f"{describe_layer(layer)}, {layer.output[0]}"
+        self.drawing.text(left + 10, self.y + 18, label, "ink")
+        figure = f"{millions(layer.multiplications)} M"
+        self.drawing.text(right - 10, self.y + 18, figure, "ink strong", "end")
+        parameters = f"{layer.parameters:,} parameters"
+        self.drawing.text(left + 10, self.y + 35, parameters, "muted small")
+        if layer.separable:
+            regular = f"of {millions(layer.separable.regular)} M"
+            self.drawing.text(right - 10, self.y + 35, regular, "muted small", "end")
+        self.y += _TALL
+
+    def _low_box(self, label: str) -> None:
+        self.drawing.box(self.x + _GUTTER, self.y, _BOX, _LOW, "pooling")
+        self.drawing.text(self._centre, self.y + 17, label, "ink", "middle")
+        self.y += _LOW
+
+
+def _is_skip(layer: Layer) -> bool:
+    return layer.name.endswith(".skip")
+
+
+def _style(layer: Layer) -> str:
+    return layer.kind + (" frozen" if layer.trained is False else "")
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape)) if len(shape) > 1 else f"{shape[0]} logits"
+
+
+def _draw_costs(column: _Column, summary: NetworkSummary) -> None:
+    """Draw bars of each flow's multiplications, inside those of regular convolutions."""
+    drawing, x, total = column.drawing, column.x, summary.total
+    column.y += 84
+    drawing.text(x, column.y, "What separable convolutions save", "ink flow")
+    column.y += 18
+    for cost in (*summary.flows[:3], total):
+        column.y += 20
+        figures = f"{millions(cost.multiplications)} of {millions(cost.regular)} M"
+        drawing.text(x, column.y, cost.name, "ink")
+        drawing.text(x + _COLUMN, column.y, figures, "muted", "end")
+        column.y += 8
+        drawing.box(x, column.y, _COLUMN * cost.regular / total.regular, 14, "convolution")
+        part = _COLUMN * cost.multiplications / total.regular
+        drawing.box(x, column.y, part, 14, "separable")
+        column.y += 20
+
+
+def _draw_formulas(column: _Column) -> None:
+    drawing, x = column.drawing, column.x
+    column.y += 44
+    drawing.text(x, column.y, "Why", "ink flow")
+    column.y += 6
+    for part, formula in (
+        ("depthwise: K × K within each channel", "C · K² · G²"),
+        ("pointwise: 1 × 1 across channels", "N · C · G²"),
+        ("regular: both at once", "K² · C · G² · N"),
+        ("left of the regular one's multiplications", "1/N + 1/K²"),
+    ):
+        column.y += 21
+        drawing.text(x, column.y, part, "ink")
+        drawing.text(x + _COLUMN, column.y, formula, "ink", "end")
+    column.y += 23
+    meaning = "C channels in, N kernels of K × K, G × G positions"
+    drawing.text(x, column.y, meaning, "muted")
+
+
+def _draw_legend(column: _Column, summary: NetworkSummary) -> None:
+    drawing, x = column.drawing, column.x
+    column.y += 60
+    drawing.text(x, column.y, "How to read it", "ink flow")
+    column.y += 8
+    for kind, meaning in (
+        ("convolution", "convolution (in a skip: 1×1)"),
+        ("separable", "depthwise, then pointwise convolution"),
+        ("pooling", "pooling: nothing to learn"),
+        ("linear", "the head, one output for each class"),
+    ):
+        column.y += 22
+        drawing.box(x, column.y - 12, 22, 15, kind)
+        drawing.text(x + 32, column.y, meaning, "ink")
+    layer = next(layer for layer in summary.layers if layer.separable)
+    example = f"{millions(layer.multiplications)} M of {millions(layer.regular)} M"
+    notes = [
+        "3×3, 728: kernels of 3×3, 728 of them; /2: stride 2.",
+        f"{example}: million multiplications for one",
+        "picture, and those of a regular convolution instead.",
+        "Not drawn: ReLU, and batch norm behind each",
+        "convolution.",
+    ]
+    if summary.unfreeze:
+        notes.append("A broken outline: frozen in this run.")
+    column.y += 10
+    for note in notes:
+        column.y += 19
+        drawing.text(x, column.y, note, "muted")
+
+
+# SVG
 
 # Fill and stroke of each class of shapes; `ink` and `muted` are text. Light, then dark.
 COLOURS = {
@@ -29,14 +265,14 @@ _FORMS = (
 )
 
 
-class Picture:
-    """SVG elements, in the order they are drawn; sizes are in pixels."""
+class Drawing:
+    """SVG elements, in the order in which they are drawn; sizes are in pixels."""
 
     def __init__(self) -> None:
         self._elements: list[str] = []
 
     def text(self, x: float, y: float, text: str, style: str, anchor: str = "start") -> None:
-        """Write text; `anchor` is the end of it that is at x: start, middle or end."""
+        """Write text; `anchor` is the part of it that is at x: start, middle or end."""
         place = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}"'
         self._elements.append(f'<text {place} class="{style}">{escape(text)}</text>')
 
@@ -53,7 +289,7 @@ class Picture:
         self._elements.append(f'<polyline points="{path}" class="line"/>')
 
     def arrow(self, *points: tuple[float, float]) -> None:
-        """Draw a line with a tip at its last point, which it reaches downwards or to the right."""
+        """Draw a line with a tip at its last point, where it points down or to the right."""
         (_, before), (x, y) = points[-2:]
         tip = f"{x - 4:g},{y - 7:g} {x + 4:g},{y - 7:g}"
         if y == before:
@@ -69,7 +305,7 @@ class Picture:
         self.line((x, y - 5), (x, y + 5))
 
     def document(self, width: float, height: float, title: str) -> str:
-        """Return the SVG: what was drawn, on a sheet of paper."""
+        """Return the SVG: all elements, on a sheet of paper."""
         return "\n".join(
             [
                 f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
@@ -85,7 +321,7 @@ class Picture:
 
 
 def _svg_style() -> str:
-    # Plain rules rather than variables, which cairosvg and older viewers do not know.
+    # Plain rules rather than variables, which cairosvg and older viewers do not support.
     light, dark = (
         "".join(
             f".{name}{{fill:{colours[at][0]};stroke:{colours[at][1]}}}"
@@ -98,239 +334,5 @@ def _svg_style() -> str:
 
 
 def _scoped(rules: str) -> str:
-    """Let rules hold within the drawing only, for it may stand in a page of HTML."""
+    """Limit rules to the drawing, which may be part of an HTML page."""
     return "".join(f".xception {rule}}}" for rule in rules.split("}") if rule)
-
-
-# In pixels. A flow is a column: skip connections in the gutter, layers in boxes right of it.
-_MARGIN, _GUTTER, _BOX, _PAD = 28, 92, 232, 12
-_COLUMN = _GUTTER + _BOX + _PAD
-_PITCH = _COLUMN + 20
-_WIDTH = 2 * _MARGIN + 2 * _PITCH + _COLUMN
-_TOP = 128
-_TALL, _LOW = 44, 26  # boxes with figures, and without
-_ARROW, _SHAPE_ARROW, _RADIUS = 12, 30, 9
-
-
-def draw_diagram(summary: NetworkSummary) -> str:
-    """Draw the three flows side by side, with the eight blocks of the middle flow as one.
-
-    Returns:
-        An SVG document; it may also stand inside a page of HTML.
-    """
-    picture, total = Picture(), summary.total
-    picture.text(_MARGIN, 54, "Xception", "ink title")
-    subtitle = (
-        f"{summary.size} × {summary.size} pixels, {summary.classes} classes: {total.parameters:,} "
-        f"parameters, {millions(total.multiplications)} M multiplications; with regular "
-        f"convolutions {millions(total.regular)} M, {total.regular / total.multiplications:.1f} "
-        "times as many"
-    )
-    picture.text(_MARGIN, 80, subtitle, "muted")
-    entry, middle, last, head = (
-        [step for step in fold_steps(summary.layers) if step.layers[0].flow == flow]
-        for flow in FLOWS
-    )
-    columns = []
-    shape: tuple[int, ...] = (3, summary.size, summary.size)
-    for at, steps in enumerate((entry, middle, [*last, *head])):
-        column = _Column(picture, _MARGIN + at * _PITCH, _TOP)
-        column.heading(summary.flows[at])
-        shape = column.flow(steps, shape)
-        columns.append(column)
-    _draw_costs(columns[1], summary)
-    _draw_formulas(columns[1])
-    _draw_legend(columns[2], summary)
-    bottom = max(column.y for column in columns) + _MARGIN
-    return picture.document(_WIDTH, bottom, f"Xception, {subtitle}")
-
-
-@dataclass
-class _Column:
-    """A pen that moves down a column; `y` is where it is."""
-
-    picture: Picture
-    x: float
-    y: float
-
-    @property
-    def _centre(self) -> float:
-        return self.x + _GUTTER + _BOX / 2
-
-    def heading(self, flow: Total) -> None:
-        """Write a flow's name and figures."""
-        state = {None: "", True: ", trained", False: ", frozen"}[flow.trained]
-        times = flow.regular / flow.multiplications
-        figures = f"{millions(flow.multiplications)} M multiplications (if regular: × {times:.1f})"
-        self.picture.text(self.x, self.y, f"{flow.name.capitalize()}{state}", "ink flow")
-        self.picture.text(self.x, self.y + 20, f"{flow.parameters:,} parameters", "muted")
-        self.picture.text(self.x, self.y + 38, figures, "muted")
-        self.y += 66
-
-    def flow(self, steps: Sequence[Step], shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Draw steps, and the shape between any two; return the last one's."""
-        self.picture.text(self._centre, self.y, _shape(shape), "muted", "middle")
-        self.y += 6
-        self._arrow()
-        for step in steps:
-            if step.layers[0].kind == "linear":  # before it, a function that is not a module
-                self._low_box("average pooling")
-                self._arrow()
-            if len(step.layers) > 1:
-                self._block(step)
-            else:
-                self._box(step.layers[0])
-            shape = next(x.output for x in reversed(step.layers) if not _is_skip(x))
-            if step is not steps[-1]:
-                self._arrow(_shape(shape))
-        self._arrow()
-        self.y += 16
-        self.picture.text(self._centre, self.y, _shape(shape), "muted", "middle")
-        return shape
-
-    def _arrow(self, label: str = "") -> None:
-        length = _SHAPE_ARROW if label else _ARROW
-        self.picture.arrow((self._centre, self.y), (self._centre, self.y + length))
-        self.picture.text(self._centre + 10, self.y + 19, label, "muted small")
-        self.y += length
-
-    def _block(self, step: Step) -> None:
-        picture, top = self.picture, self.y
-        chain = [layer for layer in step.layers if not _is_skip(layer)]
-        heights = [_LOW if layer.kind == "pooling" else _TALL for layer in chain]
-        inner = sum(heights) + len(chain) * _ARROW + 2 * _RADIUS
-        height = 28 + inner + 10
-        for sheet in reversed(range(min(step.count, 3))):  # a stack for what repeats
-            picture.box(self.x + 5 * sheet, top + 5 * sheet, _COLUMN, height, "panel")
-        name = step.name + (f", {step.count} times" if step.count > 1 else "")
-        picture.text(self.x + _COLUMN - _PAD, top + 18, name, "muted small", "end")
-
-        fork, end, skip = top + 10, top + 28 + inner - _RADIUS, self.x + _GUTTER / 2
-        out, back = (self._centre, fork), (self._centre - _RADIUS, end)
-        if _is_skip(step.layers[-1]):
-            middle = (fork + end) / 2
-            self._skip(step.layers[-1], middle)
-            picture.line(out, (skip, fork), (skip, middle - _TALL / 2))
-            picture.arrow((skip, middle + _TALL / 2), (skip, end), back)
-        else:
-            picture.arrow(out, (skip, fork), (skip, end), back)
-            picture.text(skip + 8, fork + 14, "identity", "muted small")
-        picture.line((self._centre, top), (self._centre, top + 16))
-        self.y = top + 16
-        self._arrow()
-        for layer in chain:
-            self._box(layer)
-            self._arrow()
-        picture.plus(self._centre, end, _RADIUS)
-        picture.line((self._centre, end + _RADIUS), (self._centre, top + height))
-        self.y = top + height
-
-    def _skip(self, layer: Layer, middle: float) -> None:
-        x, centre = self.x + 8, self.x + _GUTTER / 2
-        self.picture.box(x, middle - _TALL / 2, _GUTTER - 16, _TALL, _style(layer))
-        label = describe_layer(layer).removeprefix("convolution ")
-        self.picture.text(centre, middle - 4, label, "ink", "middle")
-        figure = f"{millions(layer.multiplications)} M"
-        self.picture.text(centre, middle + 14, figure, "ink strong", "middle")
-
-    def _box(self, layer: Layer) -> None:
-        if layer.kind == "pooling":
-            self._low_box(describe_layer(layer))
-            return
-        left, right = self.x + _GUTTER, self.x + _GUTTER + _BOX
-        self.picture.box(left, self.y, _BOX, _TALL, _style(layer))
-        label = f"{describe_layer(layer)}, {layer.output[0]}"
-        self.picture.text(left + 10, self.y + 18, label, "ink")
-        figure = f"{millions(layer.multiplications)} M"
-        self.picture.text(right - 10, self.y + 18, figure, "ink strong", "end")
-        parameters = f"{layer.parameters:,} parameters"
-        self.picture.text(left + 10, self.y + 35, parameters, "muted small")
-        if layer.separable:
-            regular = f"of {millions(layer.separable.regular)} M"
-            self.picture.text(right - 10, self.y + 35, regular, "muted small", "end")
-        self.y += _TALL
-
-    def _low_box(self, label: str) -> None:
-        self.picture.box(self.x + _GUTTER, self.y, _BOX, _LOW, "pooling")
-        self.picture.text(self._centre, self.y + 17, label, "ink", "middle")
-        self.y += _LOW
-
-
-def _is_skip(layer: Layer) -> bool:
-    return layer.name.endswith(".skip")
-
-
-def _style(layer: Layer) -> str:
-    return layer.kind + (" frozen" if layer.trained is False else "")
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape)) if len(shape) > 1 else f"{shape[0]} logits"
-
-
-def _draw_costs(column: _Column, summary: NetworkSummary) -> None:
-    """Draw what each flow multiplies, within what it would with regular convolutions."""
-    picture, x, total = column.picture, column.x, summary.total
-    column.y += 84
-    picture.text(x, column.y, "What separable convolutions save", "ink flow")
-    column.y += 18
-    for cost in (*summary.flows[:3], total):
-        column.y += 20
-        figures = f"{millions(cost.multiplications)} of {millions(cost.regular)} M"
-        picture.text(x, column.y, cost.name, "ink")
-        picture.text(x + _COLUMN, column.y, figures, "muted", "end")
-        column.y += 8
-        picture.box(x, column.y, _COLUMN * cost.regular / total.regular, 14, "convolution")
-        part = _COLUMN * cost.multiplications / total.regular
-        picture.box(x, column.y, part, 14, "separable")
-        column.y += 20
-
-
-def _draw_formulas(column: _Column) -> None:
-    picture, x = column.picture, column.x
-    column.y += 44
-    picture.text(x, column.y, "Why", "ink flow")
-    column.y += 6
-    for part, formula in (
-        ("depthwise: K × K within each channel", "C · K² · G²"),
-        ("pointwise: 1 × 1 across channels", "N · C · G²"),
-        ("regular: both at once", "K² · C · G² · N"),
-        ("left of the regular one's multiplications", "1/N + 1/K²"),
-    ):
-        column.y += 21
-        picture.text(x, column.y, part, "ink")
-        picture.text(x + _COLUMN, column.y, formula, "ink", "end")
-    column.y += 23
-    meaning = "C channels in, N kernels of K × K, G × G positions"
-    picture.text(x, column.y, meaning, "muted")
-
-
-def _draw_legend(column: _Column, summary: NetworkSummary) -> None:
-    picture, x = column.picture, column.x
-    column.y += 60
-    picture.text(x, column.y, "How to read it", "ink flow")
-    column.y += 8
-    for kind, meaning in (
-        ("convolution", "convolution (in a skip: 1×1)"),
-        ("separable", "depthwise, then pointwise convolution"),
-        ("pooling", "pooling: nothing to learn"),
-        ("linear", "the head, one output for each class"),
-    ):
-        column.y += 22
-        picture.box(x, column.y - 12, 22, 15, kind)
-        picture.text(x + 32, column.y, meaning, "ink")
-    layer = next(layer for layer in summary.layers if layer.separable)
-    example = f"{millions(layer.multiplications)} M of {millions(layer.regular)} M"
-    notes = [
-        "3×3, 728: kernels of 3×3, 728 of them; /2: stride 2.",
-        f"{example}: million multiplications for one",
-        "picture, and those of a regular convolution instead.",
-        "Not drawn: ReLU, and batch norm behind each",
-        "convolution.",
-    ]
-    if summary.unfreeze:
-        notes.append("A broken outline: frozen in this run.")
-    column.y += 10
-    for note in notes:
-        column.y += 19
-        picture.text(x, column.y, note, "muted")

@@ -11,12 +11,14 @@ from torch import nn
 from xception_cli.console import new_table
 from xception_cli.summary.count import Separable, summarize_network, trace
 
+# The convolution
+
 
 class SeparableConv2d(nn.Module):
-    """A convolution in two parts: in space for each channel by itself, then across the channels.
+    """A convolution in two parts: in space within each channel, then across the channels.
 
-    The depthwise part gives every input channel kernels of its own; the pointwise part mixes what
-    comes out with N kernels of 1 x 1. Nothing stands between them: Chollet measured (2017, figure
+    The depthwise part gives every input channel kernels of its own; the pointwise part mixes its
+    output with N kernels of 1 x 1. There is nothing between them: Chollet measured (2017, figure
     10) that an activation there makes Xception worse. The idea is Sifre's (2014, PhD thesis).
 
     With one kernel per layer it is pretrainedmodels' block, whose `conv1` is `depthwise` here.
@@ -24,13 +26,13 @@ class SeparableConv2d(nn.Module):
     Args:
         in_channels: C.
         out_channels: N.
-        kernel_size: K, of the depthwise part, as everything up to `dilation` but for N.
+        kernel_size: K, of the depthwise part, like `stride`, `padding` and `dilation`.
         kernels_per_layer: Kernels for each input channel (the channel multiplier): the pointwise
             part mixes `kernels_per_layer * C` channels.
-        stride: Steps between two positions; it is the depthwise part that leaves positions out.
+        stride: Steps between two positions; the depthwise part skips positions.
         padding: Zeros around each channel, or `same` or `valid`.
         dilation: Distance between two of a kernel's taps.
-        bias: Add one in both parts. Before a batch norm, which has its own, it would do nothing.
+        bias: Add one in both parts. Before a batch norm, which has its own, it has no effect.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class SeparableConv2d(nn.Module):
         return outputs
 
 
+# What it costs
+
 EXAMPLE = "block4.rep.1"  # the middle flow holds 24 like it
 KERNELS = range(32, 112, 8)
 GROUPS = (1, 5, 25)
 
-_CHANNELS, _SIDE = 25, 28  # of the activations that the small examples look at
+_CHANNELS, _SIDE = 25, 28  # of the activations in the small examples
 
 
 @dataclass(frozen=True)
@@ -88,19 +92,19 @@ class Cost:
 
     @property
     def times(self) -> float:
-        """How many times more the regular one takes."""
+        """How many times as many multiplications the regular one needs."""
         return self.regular / self.separable
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """What `groups` does to a convolution.
+    """What `groups` changes in a convolution.
 
     Attributes:
-        groups: Parts that the channels are split into.
+        groups: Number of groups that the channels are split into.
         weight: Shape of the weight: `(kernels, channels of a group, 3, 3)`.
         output: Shape of the output: `(batch, kernels, height, width)`.
-        multiplications: For one picture.
+        multiplications: For one image.
     """
 
     groups: int
@@ -110,7 +114,7 @@ class Grouping:
 
 
 def multiplications(module: nn.Module, channels: int, side: int) -> int:
-    """Count what a module on the meta device multiplies, given `(channels, side, side)`."""
+    """Count the multiplications of a module on the meta device for `(channels, side, side)`."""
     calls = trace(module, (channels, side, side), (nn.Conv2d,))
     return sum(call.multiplications for call in calls)
 
@@ -125,7 +129,7 @@ def compare(kernels: int, *, channels: int = _CHANNELS, side: int = _SIDE) -> Co
 
 
 def group(groups: int) -> Grouping:
-    """Look at a convolution of 25 channels with 50 kernels of 3 x 3, in groups."""
+    """Count a convolution of 25 channels with 50 kernels of 3 x 3, in groups."""
     with torch.device("meta"):
         convolution = nn.Conv2d(_CHANNELS, 2 * _CHANNELS, 3, padding=1, groups=groups)
         output = convolution(torch.empty(1, _CHANNELS, _SIDE, _SIDE))
@@ -143,8 +147,8 @@ class Explanation:
 
     Attributes:
         example: A layer of Xception, `EXAMPLE`.
-        costs: For more and more kernels.
-        groupings: For more and more groups.
+        costs: For increasing numbers of kernels.
+        groupings: For increasing numbers of groups.
     """
 
     example: Separable
@@ -158,11 +162,13 @@ class Explanation:
 
 
 def explain() -> Explanation:
-    """Count everything that the explanation says."""
+    """Count every figure of the explanation."""
     layers = summarize_network().layers
     example = next(x.separable for x in layers if x.separable and x.name == EXAMPLE)
     return Explanation(example, tuple(compare(n) for n in KERNELS), tuple(group(g) for g in GROUPS))
 
+
+# The text
 
 _DERIVATION = """\
 A convolution looks for patterns in space and across channels at once. N kernels
@@ -219,7 +225,7 @@ CVPR 2017, arxiv.org/abs/1610.02357\
 
 
 def explanation_parts(explanation: Explanation) -> Iterator[str | Table]:
-    """Set the explanation as text and tables, for 80 columns."""
+    """Yield the explanation as text and tables, for 80 columns."""
     example = explanation.example
     yield _DERIVATION
     yield _EXAMPLE.format(

@@ -13,11 +13,11 @@ from xception_cli.summary.count import Layer, NetworkSummary, step_of
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the network, standing for those behind it that are just like it.
+    """A step of the network, or several equal ones in a row.
 
     Attributes:
-        name: `block3`; `block4-11` if it stands for eight.
-        count: How many it stands for.
+        name: `block3`; `block4-11` for eight.
+        count: Number of steps.
         layers: Of each; they are named `block4-11.rep.1`.
     """
 
@@ -27,7 +27,7 @@ class Step:
 
 
 def fold_steps(layers: Sequence[Layer]) -> list[Step]:
-    """Draw what repeats once, as the paper does with the eight blocks of the middle flow."""
+    """Join equal steps to one, as the paper does with the eight blocks of the middle flow."""
     steps = [(name, list(group)) for name, group in groupby(layers, lambda x: step_of(x.name))]
     folded = []
     for _, alike in groupby(steps, lambda step: [replace(x, name="") for x in step[1]]):
@@ -40,7 +40,7 @@ def fold_steps(layers: Sequence[Layer]) -> list[Step]:
 
 
 def describe_layer(layer: Layer) -> str:
-    """Say what a layer is: `separable 3×3`, `max pooling 3×3 /2` (every second position)."""
+    """Describe a layer: `separable 3×3`, `max pooling 3×3 /2` (every second position)."""
     if layer.kind == "linear":
         return "linear"
     kind = {"pooling": "max pooling"}.get(layer.kind, layer.kind)
@@ -49,19 +49,19 @@ def describe_layer(layer: Layer) -> str:
 
 
 def millions(count: int) -> str:
-    """Write a count in millions, with as many decimals as say something."""
+    """Write a count in millions, with as many decimals as are useful."""
     decimals = 3 if count < 100_000 else 1 if count < 999_950_000 else 0
     return f"{count / 1e6:,.{decimals}f}"
 
 
-# What the figures are, for whoever shows them.
+# What the figures are, for the commands and pages that show them.
 COUNTED = (
     "multiplications of the convolutions and the last layer, for one picture: half of PyTorch's "
     "FLOPs; batch norm, ReLU, pooling and sums are not in them. A layer's parameters include those "
     "of the batch norm behind it"
 )
 
-_ROOMY = 100  # columns from which there is room to say what each layer is
+_ROOMY = 100  # columns from which there is room to describe each layer
 _STATES = {None: "", True: "trained", False: "frozen"}
 
 

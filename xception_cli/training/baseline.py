@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from xception_cli.check.deep import find_suspects, suspects_problem
+from xception_cli.check.report import SUSPECT
 from xception_cli.console import say, show
-from xception_cli.data.fixes import SUSPECT
 from xception_cli.data.loading import Inputs, PictureInputs
 from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.evaluation.intervals import (

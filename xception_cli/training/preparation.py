@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 
-from xception_cli.check.report import CheckReport
+from xception_cli.check.report import CONFLICTING, LEAK, MISSING, SERIES, CheckReport
 from xception_cli.check.run import report_on
 from xception_cli.check.series import find_series, straddling
 from xception_cli.check.survey import Survey, survey_data
 from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen, show
-from xception_cli.data.fixes import CONFLICTING, LEAK
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
 from xception_cli.data.images import inspect_all
 from xception_cli.data.split import Split, make_split, match_split, read_split, write_split
@@ -287,12 +286,12 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
 
 def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> list[str]:
     """Return what the data check warns of, but for what the split reports or has prevented."""
-    told = {CONFLICTING, LEAK, "missing in split"}
+    told = {CONFLICTING, LEAK, MISSING}
     problems = report.of("warning")
-    if any(problem.name == "series" for problem in problems):
+    if any(problem.name == SERIES for problem in problems):
         series = find_series(folder, [i.unit if i.split != "out" else "" for i in split.images])
         if series is None or not straddling(series, split.images):
-            told.add("series")
+            told.add(SERIES)
     return [problem.summary for problem in problems if problem.name not in told]
 
 
