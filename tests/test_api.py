@@ -28,7 +28,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen
 from xception_cli.data.images import read_picture
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.model.bundle import ModelBundle, save_model
+from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.sample import draw_sample
 from xception_cli.settings import Settings, StrPath
 
@@ -82,24 +82,22 @@ def test_the_keywords_of_train_are_the_settings():
 
 
 @pytest.fixture(scope="module")
-def bundle() -> ModelBundle:
-    return ModelBundle(
-        lively_network(), tuple(COLOURS), Preprocessing.for_size(SMALL), CPU, TEMPERATURE
-    )
-
-
-@pytest.fixture(scope="module")
-def file(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     save_model(
         path,
-        bundle.network.state_dict(),
-        classes=bundle.classes,
-        preprocessing=bundle.preprocessing,
-        temperature=bundle.temperature,
+        lively_network().state_dict(),
+        classes=tuple(COLOURS),
+        preprocessing=Preprocessing.for_size(SMALL),
+        temperature=TEMPERATURE,
         provenance={"precision": "fp32"},
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def bundle(file: Path) -> ModelBundle:
+    return load_model(file, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +262,7 @@ def test_the_embedding_is_the_pooled_features_that_the_head_sees(model, bundle):
     with torch.inference_mode():  # as pretrainedmodels computes it, batch norm and all
         last = bundle.network.features(bundle.preprocessing.normalize(pixels))
         expected = functional.relu(last).mean((2, 3))
-    found = model.embed([paths[0], photo_of(paths[1]), np.asarray(photo_of(paths[2]))])
+    found = model.embed([paths[0], Image.open(paths[1]), np.asarray(Image.open(paths[2]))])
     assert found.dtype == np.float32
     torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=1e-4)
     assert np.ptp(found, axis=0).max() > 0.1  # the control: three images, three rows
@@ -276,10 +274,6 @@ def test_the_embedding_is_the_pooled_features_that_the_head_sees(model, bundle):
     for row, prediction in zip(logits.softmax(1), model.predict(paths), strict=True):
         by_name = dict(zip(prediction.classes, prediction.probabilities, strict=True))
         assert [by_name[name] for name in model.classes] == pytest.approx(row.tolist(), abs=1e-5)
-
-
-def photo_of(path: Path) -> Image.Image:
-    return Image.open(path)
 
 
 def test_an_image_that_cannot_be_read_has_no_embedding(model):
