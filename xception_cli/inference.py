@@ -1,6 +1,6 @@
 """What images show: one Prediction per image, in input order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from xception_cli.console import show
 from xception_cli.data.dataset import KeyedBatches, PictureDataset
 from xception_cli.data.loading import PART, create_loader, read_parts
-from xception_cli.errors import UsageError
+from xception_cli.errors import DataError, UsageError
 from xception_cli.files import utf8
-from xception_cli.model.bundle import Classifier
+from xception_cli.model.bundle import Classifier, ModelBundle
+from xception_cli.model.network import FEATURES
 from xception_cli.model.unknown import UNSURE, Thresholds
 
 Array = NDArray[np.float32]
@@ -26,14 +28,14 @@ class Prediction:
     """The most probable classes of one image.
 
     Attributes:
-        path: The image, as it was given or found.
+        path: The image, as it was given or found; None for an image in memory.
         classes: Names, the most probable first; empty if there is an error.
         probabilities: Of each of these classes, in 0..1.
         error: Why there is no prediction, else None.
         unknown: Why the best class is not an answer, where that was asked; else None.
     """
 
-    path: Path
+    path: Path | None
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     error: str | None = None
@@ -42,7 +44,7 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         r"""Return plain data that JSON can hold; names that are not UTF-8 are written `\xNN`."""
         data = {
-            "path": utf8(str(self.path)),
+            "path": None if self.path is None else utf8(str(self.path)),
             "classes": [utf8(name) for name in self.classes],
             "probabilities": [float(f"{p:.6g}") for p in self.probabilities],
             "error": None if self.error is None else utf8(self.error),
@@ -101,7 +103,7 @@ def _refusal(rule: Thresholds | float | None, probability: float, features: Arra
 
 def predict_images(
     bundle: Classifier,
-    paths: Sequence[Path],
+    images: Sequence[Path | Image.Image],
     *,
     top: int = 5,
     unknown: Thresholds | float | None = None,
@@ -112,22 +114,21 @@ def predict_images(
 
     Args:
         bundle: The model.
-        paths: Image files.
+        images: Image files, or images in memory.
         top: Classes to name for each, at most all of them.
         unknown: When to say that a picture is none of them, see `decide_unknown`.
         workers: Processes that decode; changes no number.
         batch_size: Images per pass through the network; None: the device's default.
 
     Yields:
-        One prediction per path, in order; an image that cannot be decoded gives its error.
+        One prediction per image, in order; an image that cannot be decoded gives its error.
 
     Raises:
         MachineError: A process that decodes died.
     """
-    outcomes = classify(
-        bundle, Path(), [str(path) for path in paths], workers=workers, batch_size=batch_size
-    )
-    for path, outcome in zip(paths, outcomes, strict=True):
+    outcomes = _classify_any(bundle, images, workers=workers, batch_size=batch_size)
+    for image, outcome in zip(images, outcomes, strict=True):
+        path = image if isinstance(image, Path) else None
         if isinstance(outcome, str):
             yield Prediction(path, (), (), outcome)
             continue
@@ -148,6 +149,7 @@ def classify(
     *,
     workers: int,
     batch_size: int | None = None,
+    in_memory: Mapping[int, Image.Image] | None = None,
 ) -> Iterator[Outcome | str]:
     """Stream images through a model.
 
@@ -157,6 +159,7 @@ def classify(
         paths: Image files.
         workers: Processes that decode.
         batch_size: Images per pass through the network; None: the device's default.
+        in_memory: By index, images that are in memory; their paths are not read.
 
     Yields:
         For each path, in order: what the network says, or why it says nothing.
@@ -175,6 +178,7 @@ def classify(
         [0] * len(paths),
         bundle.transform(),
         least_side=bundle.least_side,
+        in_memory=in_memory,
     )
     loader = create_loader(
         dataset,
@@ -197,3 +201,50 @@ def classify(
             outcomes |= dict(zip(indices, starmap(Outcome, said), strict=True))
         for index in sorted(outcomes):
             yield outcomes[index]
+
+
+def _classify_any(
+    bundle: Classifier,
+    images: Sequence[Path | Image.Image],
+    *,
+    workers: int,
+    batch_size: int | None = None,
+) -> Iterator[Outcome | str]:
+    """Stream image files and images in memory through a model; see `classify`."""
+    in_memory = {at: image for at, image in enumerate(images) if isinstance(image, Image.Image)}
+    return classify(
+        bundle,
+        Path(),
+        ["" if at in in_memory else str(image) for at, image in enumerate(images)],
+        # An image may have its file open, and a file that workers share is at the wrong place.
+        workers=0 if in_memory else workers,
+        batch_size=batch_size,
+        in_memory=in_memory,
+    )
+
+
+def embed_images(
+    bundle: ModelBundle, images: Sequence[Path | Image.Image], *, workers: int
+) -> Array:
+    """Compute the pooled features of images, which the head sees.
+
+    Args:
+        bundle: The model.
+        images: Image files, or images in memory.
+        workers: Processes that decode; changes no number.
+
+    Returns:
+        `(images, 2048)`, float32.
+
+    Raises:
+        DataError: An image cannot be decoded: it has no row.
+        MachineError: A process that decodes died.
+    """
+    features = np.empty((len(images), FEATURES), np.float32)
+    outcomes = _classify_any(bundle, images, workers=workers)
+    for at, (image, outcome) in enumerate(zip(images, outcomes, strict=True)):
+        if isinstance(outcome, str):
+            name = show(image) if isinstance(image, Path) else f"image {at}"
+            raise DataError(f"{name} cannot be embedded: {outcome}", hint="leave it out")
+        features[at] = outcome.features
+    return features

@@ -7,12 +7,75 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from xception_cli.config import TrainConfig, flag
+from xception_cli.config import (
+    Augment,
+    Balance,
+    Device,
+    Monitor,
+    Optimizer,
+    Precision,
+    Schedule,
+    TrainConfig,
+    Unfreeze,
+    flag,
+)
 from xception_cli.console import quoted, show
 from xception_cli.errors import UsageError
 from xception_cli.files import write_durably
+
+StrPath = str | os.PathLike[str]
+
+
+class Settings(TypedDict, total=False):
+    """The settings as keywords of `xception_cli.train`, which takes `data` by position.
+
+    Names and types are those of `TrainConfig`, where each is described; a path may be a `Path`.
+    """
+
+    classes: int | None
+    val_fraction: float
+    test_fraction: float
+    split_file: StrPath | None
+    group_by: str | None
+    fixes: StrPath | None
+    strict: bool
+    skip_bad: bool
+    image_size: int
+    augment: Augment
+    flip: bool
+    views: int
+    cache_gb: float
+    weights: StrPath
+    unfreeze: Unfreeze
+    epochs: int
+    batch_size: int
+    accumulate: int
+    optimizer: Optimizer
+    lr: float
+    head_lr: float
+    layer_decay: float
+    weight_decay: float
+    schedule: Schedule
+    warmup: float
+    label_smoothing: float
+    dropout: float
+    clip: float
+    ema: float
+    patience: int
+    balance: Balance
+    monitor: Monitor
+    target_precision: float
+    budget: str | None
+    seed: int
+    device: Device
+    precision: Precision
+    deterministic: bool
+    workers: int | None
+    compile: bool
+    save_every_minutes: float
+    log_every: int
 
 
 @dataclass(frozen=True)
@@ -75,15 +138,28 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read the config {show(path)}: {show(error)}") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{show(path)} is not valid TOML: {show(error)}") from error
+    check_names(settings, show(path))
+    return settings
+
+
+def check_names(settings: Mapping[str, object], where: str) -> None:
+    """See that each setting is one of `TrainConfig`.
+
+    Args:
+        settings: By name.
+        where: What they come from, for the message.
+
+    Raises:
+        UsageError: One is unknown; names it, and what may be meant.
+    """
     known = [setting.name for setting in dataclasses.fields(TrainConfig)]
     for name in settings:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise UsageError(
-                f"{show(path)} has an unknown setting {show(name)}",
+                f"{where} has an unknown setting {show(name)}",
                 hint=f"did you mean {near[0]}?" if near else "xception train --help lists them",
             )
-    return settings
 
 
 def to_toml(config: TrainConfig) -> str:

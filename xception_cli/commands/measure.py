@@ -1,16 +1,15 @@
 """eval, compare, report and runs: how good a model is, and which is better."""
 
 import json
-import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from xception_cli import api
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
-from xception_cli.rundir import RUNS
+from xception_cli.rundir import RUNS, find_run, read_json
 
 
 def evaluate(
@@ -32,17 +31,20 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a model on photos that it was not trained on."""
-    if split not in {None, "val", "test"}:
-        raise UsageError(f"split is {show(split)}, expected val or test")
-    if data is not None and not os.path.isdir(data):  # noqa: PTH112 - Path's raises on odd names
-        raise UsageError(f"the data folder {show(data)} does not exist", hint="check the path")
-    from xception_cli.rundir import find_run
-
+    api.check_selection(data, split)
     chosen = find_run(run)
-
-    from xception_cli.check.copies import set_copies_aside
-    from xception_cli.data.dataset import default_workers
-    from xception_cli.evaluation.evaluate import run_evaluation
+    if run is None:
+        say(f"run       {show(chosen.path)} (the latest)")
+    report = api.evaluate(
+        chosen.path,
+        data,
+        split,
+        ignore_extra_classes=ignore_extra_classes,
+        model=model,
+        device=device,
+        workers=workers,
+        verbose=True,
+    )
     from xception_cli.evaluation.files import (
         answered_line,
         confused_line,
@@ -51,22 +53,7 @@ def evaluate(
         report_table,
         scores_table,
     )
-    from xception_cli.onnx.opening import device_for, open_classifier
-    from xception_cli.runtime import decide_runtime
 
-    runtime = decide_runtime(device=device_for(model, device))
-    if run is None:
-        say(f"run       {show(chosen.path)} (the latest)")
-    report = run_evaluation(
-        chosen,
-        open_classifier(chosen.model if model is None else model, runtime),
-        data=data,
-        split=split,
-        ignore_extra_classes=ignore_extra_classes,
-        workers=default_workers(runtime) if workers is None else workers,
-        model=model,
-        refine=partial(set_copies_aside, chosen),
-    )
     for part in (
         [json.dumps(report.to_dict())]
         if as_json
@@ -102,8 +89,6 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per pair.")] = False,
 ) -> None:
     """Compare runs on the same images: who is right where, and could it be chance."""
-    from xception_cli.rundir import find_run
-
     if len(runs) < 2:
         raise UsageError("one run has nothing to be compared with", hint="xception compare A B")
     first, *others = [find_run(run) for run in runs]
@@ -141,8 +126,6 @@ def report(
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
 ) -> None:
     """Draw a run's report.html again."""
-    from xception_cli.rundir import find_run, read_json
-
     chosen = find_run(run)
     result = read_json(chosen.result)
 

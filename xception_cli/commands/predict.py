@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xception_cli.api import open_classifier, require_onnx
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.data.folder import SUFFIXES, images_below
 from xception_cli.errors import UsageError
 from xception_cli.files import check_new_file, to_csv, write_durably
+from xception_cli.rundir import find_run
 
 if TYPE_CHECKING:
     from xception_cli.inference import Prediction
@@ -48,8 +50,6 @@ def predict(
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
 ) -> None:
     """Name what is on photos."""
-    from xception_cli.rundir import find_run
-
     if run is not None and model is not None:
         raise UsageError("--run and --model exclude each other")
     chosen = model if model is not None else find_run(run).model
@@ -58,8 +58,6 @@ def predict(
     from xception_cli.inference import decide_unknown, predict_images
     from xception_cli.model.bundle import ModelBundle
     from xception_cli.model.unknown import Thresholds
-    from xception_cli.onnx.opening import device_for, open_classifier
-    from xception_cli.runtime import decide_runtime
 
     images = find_images(paths)
     if output is not None:
@@ -70,8 +68,7 @@ def predict(
         check_folder(explain)
     if run is None and model is None:
         say(f"run       {show(chosen.parent)} (the latest)")
-    runtime = decide_runtime(device=device_for(chosen, device))
-    bundle = open_classifier(chosen, runtime)
+    bundle = open_classifier(chosen, device=device)
     rule = decide_unknown(bundle, unknown)
     if isinstance(rule, Thresholds) and rule.confidence is None:
         say("note      this model has no confidence threshold: only images unlike the training")
@@ -82,18 +79,18 @@ def predict(
             f"{show(chosen)} cannot be explained: an exported file gives no activations",
             hint="--explain with --run RUN, or with the model.safetensors that it was made from",
         )
-    count = default_workers(runtime) if workers is None else workers
+    count = default_workers(bundle.runtime) if workers is None else workers
     predictions = predict_images(bundle, images, top=top, unknown=rule, workers=count)
     failed = 0
 
-    def counted() -> Iterator[Any]:
+    def counted() -> Iterator["Prediction"]:
         nonlocal failed
-        for prediction in predictions:
+        for image, prediction in zip(images, predictions, strict=True):
             failed += prediction.error is not None
             yield prediction
             if explain is not None and explained is not None and prediction.error is None:
                 label = bundle.classes.index(prediction.classes[0])
-                write_explanation(explained, prediction.path, label, explain)
+                write_explanation(explained, image, label, explain)
 
     if output is not None:
         write_predictions(counted(), output, with_unknown=rule is not None)
@@ -142,11 +139,7 @@ def export(
         raise UsageError(f"input is {show(wanted)}, expected whole or cropped")
     if quantize not in {"none", "int8"}:
         raise UsageError(f"quantize is {show(quantize)}, expected none or int8")
-    from xception_cli.rundir import find_run
-
     chosen = find_run(run)
-
-    from xception_cli.onnx.opening import require_onnx
 
     require_onnx()
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from xception_cli.console import show
-from xception_cli.data.images import PictureError, read_picture
+from xception_cli.data.images import PictureError, read_picture, to_picture
 from xception_cli.data.transforms import Transform
 from xception_cli.errors import DataError
 from xception_cli.processes import ALONE, Processes
@@ -44,6 +44,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         least_side: See `images.decode`.
         seed: Of everything random.
         cache: Of decoded images, where each is read in many epochs.
+        in_memory: By index, images that are in memory; their paths are not read.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         least_side: int | None = None,
         seed: int = 0,
         cache: "ImageCache | None" = None,
+        in_memory: Mapping[int, Image.Image] | None = None,
     ) -> None:
         self.root = root
         self.cache = cache
@@ -64,6 +66,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         self.transform = transform
         self.least_side = least_side
         self.seed = seed
+        self.in_memory = in_memory or {}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -79,6 +82,8 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
             return index, self.labels[index], self.transform(picture)
 
     def _read(self, index: int) -> Image.Image:
+        if index in self.in_memory:
+            return to_picture(self.in_memory[index])
         return read_picture(self.root / self.paths[index], least_side=self.least_side)
 
     def require_all(self, failures: Sequence[tuple[int, str]]) -> None:

@@ -160,16 +160,23 @@ def examine(content: bytes, *, least_side: int | None = None) -> tuple[Image.Ima
 @contextmanager
 def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image; whatever goes wrong with it inside becomes a `PictureError`."""
+    with _decoding():
+        try:
+            with Image.open(BytesIO(content), formats=FORMATS) as image:
+                _check_shape(*image.size)
+                yield image
+        except UnidentifiedImageError as error:
+            raise PictureError(_what_else(content)) from error
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
     # A library that was imported beside us may have switched this on; grey halves would follow.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
-            _check_shape(*image.size)
-            yield image
+        yield
     except PictureError:
         raise
-    except UnidentifiedImageError as error:
-        raise PictureError(_what_else(content)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(f"over {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # decoders raise whatever they like on damaged data
@@ -177,7 +184,7 @@ def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
         raise PictureError(reason) from error
 
 
-def _load(image: ImageFile.ImageFile, least_side: int | None) -> Image.Image:
+def _load(image: Image.Image, least_side: int | None) -> Image.Image:
     if least_side is not None:
         image.draft(None, (least_side, least_side))  # of other formats nothing comes
     image.load()
@@ -193,6 +200,22 @@ def read_picture(path: Path, *, least_side: int | None = None) -> Image.Image:
         PictureError: See `read_bytes` and `decode`.
     """
     return decode(read_bytes(path), least_side=least_side)
+
+
+def to_picture(image: Image.Image) -> Image.Image:
+    """Treat an image in memory as `decode` treats a file: upright, RGB, of sane size and shape.
+
+    It keeps its full size. An image whose file is still open is decoded here.
+
+    Args:
+        image: Any image of Pillow's; its pixels are not changed.
+
+    Raises:
+        PictureError: See `decode`.
+    """
+    with _decoding():
+        _check_shape(*image.size)
+        return _load(image, None)
 
 
 def _check_shape(width: int, height: int) -> None:

@@ -1,0 +1,350 @@
+"""The Python API: load, train, evaluate and Model. No torch at import."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Unpack, cast, overload
+
+from xception_cli.console import screen, show
+from xception_cli.errors import MachineError, UsageError
+from xception_cli.processes import started_by_torchrun
+from xception_cli.rundir import find_run
+from xception_cli.settings import Settings, StrPath, check_names, find_config, resolve
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from xception_cli.evaluation.eval_report import EvalReport
+    from xception_cli.inference import Prediction
+    from xception_cli.model.bundle import Classifier
+    from xception_cli.runtime import Runtime
+    from xception_cli.training.finish import TrainResult
+
+AnyImage: TypeAlias = "StrPath | Image.Image | NDArray[np.uint8]"
+
+
+class Model:
+    """A trained classifier, ready for new images; `load` returns one."""
+
+    def __init__(self, classifier: "Classifier") -> None:
+        self._classifier = classifier
+
+    def __repr__(self) -> str:
+        return f"<Model: {len(self.classes)} classes, {self._classifier.runtime.describe()}>"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the network's outputs."""
+        return self._classifier.classes
+
+    # A str is an iterable of str, so the two overlap: the first one applies.
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self,
+        images: "AnyImage",
+        *,
+        top: int = 5,
+        unknown: str | float = "off",
+        workers: int | None = None,
+    ) -> "Prediction": ...
+    @overload
+    def predict(
+        self,
+        images: "Iterable[AnyImage]",
+        *,
+        top: int = 5,
+        unknown: str | float = "off",
+        workers: int | None = None,
+    ) -> "list[Prediction]": ...
+    def predict(
+        self,
+        images: "AnyImage | Iterable[AnyImage]",
+        *,
+        top: int = 5,
+        unknown: str | float = "off",
+        workers: int | None = None,
+    ) -> "Prediction | list[Prediction]":
+        """Classify one image or several.
+
+        Args:
+            images: A path, a `PIL.Image` or a uint8 RGB array of shape `(height, width, 3)`; or an
+                iterable of these, mixed as you like.
+            top: Number of classes to return for each image.
+            unknown: When to refuse an answer: `off`, `auto` (by the model's own thresholds), or
+                the smallest probability that is an answer.
+            workers: Image-loading processes for files; they change no result. None: by machine.
+
+        Returns:
+            One `Prediction` for one image, a list in the same order for several. An image that
+            cannot be read has no classes and an `error`.
+
+        Raises:
+            UsageError: An argument cannot be used.
+            MachineError: An image-loading process died.
+        """
+        from xception_cli.inference import decide_unknown, predict_images
+
+        if top < 1:
+            raise UsageError(f"top is {top}, expected at least 1")
+        found, is_one = _to_images(images)
+        rule = decide_unknown(self._classifier, str(unknown))
+        workers = _to_workers(workers, self._classifier.runtime)
+        predictions = predict_images(
+            self._classifier, found, top=top, unknown=rule, workers=workers
+        )
+        return next(predictions) if is_one else list(predictions)
+
+    def embed(
+        self, images: "AnyImage | Iterable[AnyImage]", *, workers: int | None = None
+    ) -> "NDArray[np.float32]":
+        """Compute the pooled features that the last layer classifies.
+
+        Args:
+            images: See `predict`.
+            workers: See `predict`.
+
+        Returns:
+            float32 of shape `(2048,)` for one image, `(images, 2048)` for several.
+
+        Raises:
+            UsageError: The model is an ONNX file, or an argument cannot be used.
+            DataError: An image cannot be read.
+            MachineError: An image-loading process died.
+        """
+        from xception_cli.inference import embed_images
+        from xception_cli.model.bundle import ModelBundle
+
+        if not isinstance(self._classifier, ModelBundle):
+            raise UsageError(
+                "an ONNX file returns no features",
+                hint="load the run, or the model.safetensors that it was exported from",
+            )
+        found, is_one = _to_images(images)
+        workers = _to_workers(workers, self._classifier.runtime)
+        features = embed_images(self._classifier, found, workers=workers)
+        return features[0] if is_one else features
+
+
+def load(path: StrPath, *, device: str = "auto") -> Model:
+    """Load a trained model.
+
+    Args:
+        path: A run folder, a `model.safetensors`, or an `.onnx` file of `xception export`.
+        device: `auto`, `cpu`, `cuda` or `mps`. An ONNX file runs on the CPU.
+
+    Raises:
+        UsageError: There is no such model, or it cannot run on that device.
+        ArtifactError: The file is damaged, or not one of ours.
+        MachineError: The device or the `onnx` extra is missing.
+    """
+    path = Path(path)
+    is_named_as_file = path.suffix.lower() in {".safetensors", ".onnx"} and not path.is_dir()
+    file = path if path.is_file() or is_named_as_file else find_run(path).model
+    return Model(open_classifier(file, device=device))
+
+
+def train(
+    data: StrPath | None = None,
+    *,
+    output: StrPath | None = None,
+    config: StrPath | None = None,
+    resume: StrPath | None = None,
+    tensorboard: bool = False,
+    verbose: bool = False,
+    **settings: Unpack[Settings],
+) -> "TrainResult":
+    """Train a classifier on a folder of images, as `xception train` does.
+
+    Args:
+        data: One folder per class, or `train/` and `val/`.
+        output: The run folder; None makes `runs/<data folder name>`.
+        config: A TOML file, or the name of a recipe. Keywords override it.
+        resume: A run folder: continue this run instead of starting one.
+        tensorboard: Also log the epochs for TensorBoard.
+        verbose: Print what the command prints, to stderr. `train.log` has it in any case.
+        settings: Every setting of the command, with `_` for `-`: `batch_size=16`.
+
+    Raises:
+        XceptionError: One of its subclasses; what was saved before is intact. Ctrl-C saves the
+            training state and raises `StoppedError`.
+    """
+    if started_by_torchrun():
+        raise UsageError(
+            "torchrun starts the command, not Python code",
+            hint="torchrun --nproc-per-node 2 -m xception_cli train",
+        )
+    if resume is not None and (output is not None or config is not None):
+        raise UsageError("resume excludes output and config: a run has its own")
+    check_names(settings, "train()")
+    given = {"data": data, **settings}
+    flags = {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in given.items()}
+    run = None if resume is None else find_run(Path(resume), finished=False)
+    resolved = resolve(flags, None if config is None else find_config(os.fspath(config)))
+    if run is None and not resolved.config.data:
+        raise UsageError("data is missing: the folder with your images")
+    from xception_cli.training.run import run_training
+
+    place = None if output is None else Path(output)
+    screen.log_to(None)  # what was said before belongs to no run
+    with _printing(verbose):
+        result = run_training(
+            resolved, output=place, resume=run, flags=flags, tensorboard=tensorboard
+        )
+    return cast("TrainResult", result)  # None is for processes of torchrun
+
+
+def evaluate(
+    run: StrPath,
+    data: StrPath | None = None,
+    split: str | None = None,
+    *,
+    ignore_extra_classes: bool = False,
+    model: StrPath | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    verbose: bool = False,
+) -> "EvalReport":
+    """Evaluate a run on images that its model was not trained on, as `xception eval` does.
+
+    The files of the evaluation are written to `eval/` in the run folder.
+
+    Args:
+        run: The run folder.
+        data: Another folder with the same classes; None for the run's own data.
+        split: `val` or `test`; None for the test split if there is one, else val.
+        ignore_extra_classes: Leave out images of classes that the model does not know.
+        model: An exported `.onnx` file, instead of the run's model.
+        device: See `load`.
+        workers: See `Model.predict`.
+        verbose: Show progress on stderr.
+
+    Returns:
+        What was measured. `failures` lists the images that could not be read.
+
+    Raises:
+        UsageError: There is no such run, folder or split.
+        DataError: No image can be scored, or the folder has other classes.
+        ArtifactError: A file is damaged.
+    """
+    folder = None if data is None else Path(data)
+    check_selection(folder, split)
+    chosen = find_run(Path(run))
+
+    from xception_cli.check.copies import set_copies_aside
+    from xception_cli.evaluation.evaluate import run_evaluation
+
+    file = None if model is None else Path(model)
+    with _printing(verbose):
+        classifier = open_classifier(chosen.model if file is None else file, device=device)
+        return run_evaluation(
+            chosen,
+            classifier,
+            data=folder,
+            split=split,
+            ignore_extra_classes=ignore_extra_classes,
+            workers=_to_workers(workers, classifier.runtime),
+            model=file,
+            refine=partial(set_copies_aside, chosen),
+        )
+
+
+def check_selection(data: Path | None, split: str | None) -> None:
+    """Check what an evaluation is asked for, before torch is loaded.
+
+    Raises:
+        UsageError: There is no such folder or split.
+    """
+    if split not in {None, "val", "test"}:
+        raise UsageError(f"split is {show(split)}, expected val or test")
+    if data is not None and not os.path.isdir(data):  # noqa: PTH112 - Path's raises on odd names
+        raise UsageError(f"the data folder {show(data)} does not exist", hint="check the path")
+
+
+def open_classifier(path: Path, *, device: str) -> "Classifier":
+    """Open `model.safetensors` of a run, or an `.onnx` file of `xception export`.
+
+    Raises:
+        XceptionError: See `load`.
+    """
+    from xception_cli.runtime import decide_runtime
+
+    is_exported = path.suffix.lower() == ".onnx"
+    runtime = decide_runtime(device="cpu" if is_exported and device == "auto" else device)
+    if not is_exported:
+        from xception_cli.model.bundle import load_model
+
+        return load_model(path, runtime)
+    if runtime.device.type != "cpu":
+        raise UsageError(
+            f"an ONNX file runs on the CPU here, not on {runtime.device}", hint="--device cpu"
+        )
+    require_onnx()
+    from xception_cli.onnx.file import load_onnx
+
+    return load_onnx(path)
+
+
+def require_onnx() -> None:
+    """See that the packages of the extra `onnx` are installed, before what needs them is imported.
+
+    Raises:
+        MachineError: One is not.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise MachineError(
+            f"ONNX files need a package that is not installed: {error.name}",
+            hint="pip install 'xception-cli[onnx]'",
+        ) from error
+
+
+@contextmanager
+def _printing(verbose: bool) -> Iterator[None]:
+    """Keep the screen quiet, as a library is, unless it is asked to print."""
+    before, screen.quiet = screen.quiet, screen.quiet or not verbose
+    try:
+        yield
+    finally:
+        screen.quiet = before
+
+
+def _to_workers(workers: int | None, runtime: "Runtime") -> int:
+    from xception_cli.data.dataset import default_workers
+
+    if workers is not None and workers < 0:
+        raise UsageError(f"workers is {workers}, expected at least 0")
+    return default_workers(runtime) if workers is None else workers
+
+
+def _to_images(given: "AnyImage | Iterable[AnyImage]") -> "tuple[list[Path | Image.Image], bool]":
+    """Return images as they were given, one or several, and whether it was one."""
+    from numpy import ndarray
+
+    if isinstance(given, str | bytes | ndarray) or not isinstance(given, Iterable):
+        return [_to_image(given)], True
+    return [_to_image(image) for image in given], False
+
+
+def _to_image(given: object) -> "Path | Image.Image":
+    from numpy import ndarray
+    from PIL import Image
+
+    if isinstance(given, Image.Image):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return Path(given)
+    kind = type(given).__name__
+    if isinstance(given, ndarray):
+        if given.dtype == "uint8" and given.ndim == 3 and given.shape[2] == 3:
+            return Image.fromarray(given)
+        kind = f"{given.dtype} array of shape {given.shape}"
+    raise UsageError(
+        f"an image is a {kind}, expected a path, a PIL.Image or a uint8 array (height, width, 3)",
+        hint="for other arrays PIL.Image.fromarray, for bytes PIL.Image.open, for a batch list()",
+    )
