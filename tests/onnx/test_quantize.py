@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
-from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.bundle import About, ModelBundle
 from xception_cli.onnx import quantize
 from xception_cli.onnx.file import INPUT, classifier_from
 from xception_cli.onnx.graph import build_onnx
@@ -38,7 +38,8 @@ def pictures(count: int, seed: int) -> list[np.ndarray]:
 def model() -> onnx.ModelProto:
     """The export of a lively Xception, for pictures that are cropped."""
     preprocessing = Preprocessing.for_size(SMALL)
-    bundle = ModelBundle(lively_network(), tuple(COLOURS), preprocessing, CPU, 0.7, {"epoch": 3})
+    about = About(tuple(COLOURS), preprocessing, 0.7, {"epoch": 3})
+    bundle = ModelBundle(lively_network(), about, CPU)
     return build_onnx(bundle, cropped=True)
 
 

@@ -18,6 +18,7 @@ from xception_cli.data.folder import images_below
 from xception_cli.data.images import decode, read_bytes
 from xception_cli.errors import ArtifactError, DataError, UsageError
 from xception_cli.evaluation.selection import select_own
+from xception_cli.inference import answer
 from xception_cli.model.bundle import Classifier, ModelBundle
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
@@ -221,7 +222,6 @@ def require_parity(parity: Parity) -> None:
 
 def _ask(classifier: Classifier, picture: Image.Image) -> tuple[NDArray[Any], float]:
     """Return the probabilities, and the distance of `unknown`, 0 without a rule for it."""
-    logits, features = classifier.outputs(classifier.transform()(picture)[None])
-    rule = classifier.unknown
-    distance = 0.0 if rule is None else rule.measure(features[0].numpy())
-    return classifier.calibrated(logits)[0].numpy(), distance
+    (outcome,) = classifier.outcomes(classifier.transform()(picture)[None])
+    distance = 0.0 if classifier.thresholds is None else classifier.distance(outcome)
+    return answer(classifier, outcome, None).probabilities, distance
