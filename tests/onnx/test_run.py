@@ -29,8 +29,8 @@ from xception_cli.model.network import STEPS
 from xception_cli.model.unknown import NEIGHBOURS, Reference, Thresholds, UnknownRule
 from xception_cli.onnx.file import INPUT, classifier_from
 from xception_cli.onnx.graph import build_onnx
-from xception_cli.onnx.judge import JudgePicture, compare, judge_pictures, require_parity
-from xception_cli.onnx.run import inference_snippet
+from xception_cli.onnx.judge import JudgePicture, compare, require_parity
+from xception_cli.onnx.run import inference_snippet, judge_pictures
 from xception_cli.rundir import RunDir
 
 HERE = Path("food.onnx")
@@ -246,7 +246,7 @@ def judged_by_few(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_int8_file_is_exported_predicts_and_is_evaluated(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("xception_cli.onnx.quantize.LEAST_AGREEMENT", 0.0)  # of drawn weights
+    monkeypatch.setattr("xception_cli.onnx.judge.LEAST_AGREEMENT", 0.0)  # of drawn weights
     command = ["export", str(run.path), "--output", "food-int8.onnx", "--quantize", "int8"]
     assert call(*command) == 0
     said = capsys.readouterr().err
@@ -266,7 +266,7 @@ def test_an_int8_file_is_exported_predicts_and_is_evaluated(
 def test_an_int8_file_that_is_another_model_is_not_written(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("xception_cli.onnx.quantize.LEAST_AGREEMENT", 1.1)
+    monkeypatch.setattr("xception_cli.onnx.judge.LEAST_AGREEMENT", 1.1)
     command = ["export", str(run.path), "--output", "wrong.onnx", "--quantize", "int8"]
     assert call(*command) == 4
     assert "not the same model any more, and was not written" in capsys.readouterr().err
