@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from images import COLOURS, SMALL, draw
@@ -17,9 +18,10 @@ from xception_cli.data.images import read_picture
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
 from xception_cli.files import from_csv
-from xception_cli.inference import Prediction, decide_unknown, predict_images
-from xception_cli.model.bundle import ModelBundle
+from xception_cli.inference import Prediction, answer, classify, decide_unknown, predict_images
+from xception_cli.model.bundle import About, ModelBundle
 from xception_cli.model.network import build_seeded_network
+from xception_cli.model.unknown import UNLIKE, Thresholds, UnknownRule, remember
 from xception_cli.runtime import Runtime
 
 
@@ -29,7 +31,8 @@ def bundle() -> ModelBundle:
     runtime = Runtime(torch.device("cpu"), "fp32")
     network = runtime.place(build_seeded_network(3, 0)).eval()
     # Sharpened: what an untrained network says of two pictures is nearly the same.
-    return ModelBundle(network, tuple(COLOURS), Preprocessing.for_size(SMALL), runtime, 0.05)
+    about = About(tuple(COLOURS), Preprocessing.for_size(SMALL), temperature=0.05)
+    return ModelBundle(network, about, runtime)
 
 
 def probabilities_of(predictions: list[Prediction], classes: tuple[str, ...]) -> list[list[float]]:
@@ -221,6 +224,25 @@ def test_answers_below_a_probability_are_refused_and_auto_needs_thresholds(bundl
     for wanted in ("1.5", "nan", "often"):
         with pytest.raises(UsageError, match="expected off, auto or 0 to 1"):
             decide_unknown(bundle, wanted)
+
+
+def test_a_calibration_fitted_later_applies_to_outcomes_computed_before(bundle, photos):
+    names = ["red/0.jpg", "green/0.jpg", "blue/0.jpg"]
+    outcomes = list(classify(bundle, photos, names, workers=0))
+    assert {outcome.distance for outcome in outcomes} == {None}
+    with pytest.raises(ValueError, match="nothing to measure a distance from"):
+        bundle.distance(outcomes[0])
+    reference = remember(np.stack([outcomes[0].features]), np.zeros(1))
+    rule = UnknownRule(Thresholds(0.9, None, 1e-4), reference)  # knows the first image only
+    later = replace(bundle, about=replace(bundle.about, temperature=5.0, unknown=rule))
+    found = [answer(later, outcome, later.thresholds) for outcome in outcomes]
+    assert [refusal for _, refusal in found] == [None, UNLIKE, UNLIKE]
+    paths = [photos / name for name in names]
+    predictions = list(predict_images(later, paths, unknown=later.thresholds, workers=0))
+    assert [p.unknown for p in predictions] == [None, UNLIKE, UNLIKE]
+    expected = probabilities_of(predictions, bundle.classes)
+    assert [probabilities.tolist() for probabilities, _ in found] == expected
+    assert answer(bundle, outcomes[0], None).probabilities.tolist() != expected[0]  # the control
 
 
 def test_the_csv_says_why_an_answer_is_not_given_where_that_was_asked():

@@ -1,9 +1,12 @@
 """Naming, locking and finding runs."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -145,20 +148,56 @@ def test_a_place_that_may_not_be_searched_is_a_machine_error():
 # --- locking -----------------------------------------------------------------------------------
 
 HOLDER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from xception_cli.rundir import RunDir
 with RunDir(Path(sys.argv[1])).lock():
+    if not os.fork():
+        time.sleep(60)
+        os._exit(0)
     print("locked", flush=True)
-    time.sleep(60)
+    sys.stdin.readline()
+print("released", flush=True)
+time.sleep(60)
 """
+
+CONTENDER = """
+import os, sys, time
+from pathlib import Path
+from xception_cli.errors import RunBusyError
+from xception_cli.rundir import RunDir
+run, held, busy = RunDir(Path(sys.argv[1])), 0, 0
+ends = time.monotonic() + 1
+while time.monotonic() < ends:
+    try:
+        with run.lock():
+            os.close(os.open("alone", os.O_CREAT | os.O_EXCL))
+            os.unlink("alone")
+            held += 1
+    except RunBusyError:
+        busy += 1
+print(held, busy)
+"""
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[subprocess.Popen]:
+    """Lock a run in another process, which has forked a third since; end both."""
+    arguments = [sys.executable, "-c", HOLDER, str(folder)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        arguments, stdin=pipe, stdout=pipe, text=True, start_new_session=True
+    ) as holder:
+        assert holder.stdout.readline() == "locked\n"
+        try:
+            yield holder
+        finally:
+            os.killpg(holder.pid, signal.SIGKILL)
 
 
 def test_a_second_process_is_refused_and_told_of_the_first_until_that_is_killed(tmp_path):
     run = RunDir(tmp_path)
-    arguments = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "locked\n"
+    with holding(tmp_path) as holder:
         write_json(run.info, {"process": holder.pid, "started": "2024-01-01T00:00:00Z"})
         with pytest.raises(RunBusyError) as caught, run.lock():
             pass
@@ -172,8 +211,9 @@ def test_a_second_process_is_refused_and_told_of_the_first_until_that_is_killed(
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    with run.lock():
-        assert [p.name for p in tmp_path.iterdir()] == ["run.json"]  # no lock file
+        with run.lock():  # at once, though the process that it forked lives on
+            pass
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]  # no lock file
 
 
 def test_a_lock_ends_with_its_block_also_when_that_fails(tmp_path):
@@ -182,6 +222,64 @@ def test_a_lock_ends_with_its_block_also_when_that_fails(tmp_path):
             raise KeyError
     with RunDir(tmp_path).lock(), pytest.raises(RunBusyError), RunDir(tmp_path).lock():
         pass
+
+
+def test_a_process_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path):
+    with holding(tmp_path) as holder:
+        with pytest.raises(RunBusyError), RunDir(tmp_path).lock():
+            pass
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == "released\n"
+        with RunDir(tmp_path).lock():
+            pass
+
+
+def test_of_processes_that_come_and_go_never_two_hold_the_lock(tmp_path):
+    arguments = [sys.executable, "-c", CONTENDER, str(tmp_path)]
+    contenders = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    counts = [contender.communicate()[0].split() for contender in contenders]
+    assert [contender.returncode for contender in contenders] == [0, 0, 0]
+    held, busy = (sum(map(int, column)) for column in zip(*counts, strict=True))
+    assert held > 0
+    assert busy > 0  # the control: they met
+    assert not list(tmp_path.glob("*"))
+
+
+def test_the_lock_of_one_user_stops_another():
+    with (
+        open_folder() as folder,
+        RunDir(folder).lock(),
+        as_ordinary_user(),
+        pytest.raises(RunBusyError),
+        RunDir(folder).lock(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_still_takes_a_run(tmp_path, monkeypatch, number):
+    def missing(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", missing)
+    for _ in range(2):
+        with RunDir(tmp_path).lock():
+            (tmp_path / "run.json").touch()
+        assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_folder_with_the_lock_file_of_a_killed_process_alone_counts_as_empty(tmp_path):
+    Path("out").mkdir()
+    Path("out/.lock").touch()
+    run = make_run(tmp_path / "food", Path("out"))
+    with run.lock():
+        pass
+    assert not list(run.path.iterdir())
+    Path("out/.lock").touch()
+    Path("out/x").touch()
+    with pytest.raises(UsageError, match="already exists and is not empty"):
+        make_run(tmp_path / "food", Path("out"))
 
 
 # --- finding -----------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EvalReport": "xception_cli.evaluation.metrics",
+    "EvalReport": "xception_cli.evaluation.eval_report",
     "Model": "xception_cli.api",
     "Prediction": "xception_cli.inference",
     "TrainResult": "xception_cli.training.finish",

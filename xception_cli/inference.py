@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from xception_cli.console import show
@@ -16,11 +14,9 @@ from xception_cli.data.dataset import KeyedBatches, PictureDataset
 from xception_cli.data.loading import PART, create_loader, read_parts
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import utf8
-from xception_cli.model.bundle import Classifier, ModelBundle
+from xception_cli.model.bundle import Array, Classifier, ModelBundle, Outcome
 from xception_cli.model.network import FEATURES
 from xception_cli.model.unknown import UNSURE, Thresholds
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -52,19 +48,16 @@ class Prediction:
         return data if self.unknown is None else data | {"unknown": self.unknown}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What the network says of one picture.
+class Answer(NamedTuple):
+    """What a model answers of one image.
 
     Attributes:
-        logits: `(classes,)`, without the temperature.
-        probabilities: `(classes,)`, calibrated by it.
-        features: `(2048,)`, what the head sees; of an exported file see `Classifier.outputs`.
+        probabilities: `(classes,)`, calibrated.
+        refusal: Why the best class is not an answer, where that was asked; else None.
     """
 
-    logits: Array
     probabilities: Array
-    features: Array
+    refusal: str | None
 
 
 def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None:
@@ -80,12 +73,12 @@ def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None
     if wanted == "off":
         return None
     if wanted == "auto":
-        if bundle.unknown is None:
+        if bundle.thresholds is None:
             raise UsageError(
                 "this model has no thresholds for `unknown`: its training did not end by itself",
                 hint="--unknown 0.8 refuses answers of a smaller probability",
             )
-        return bundle.unknown
+        return bundle.thresholds
     try:
         probability = float(wanted)
     except ValueError:
@@ -95,10 +88,22 @@ def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None
     return probability
 
 
-def _refusal(rule: Thresholds | float | None, probability: float, features: Array) -> str | None:
-    if isinstance(rule, Thresholds):
-        return rule.judge(probability, features)
-    return UNSURE if rule is not None and probability < rule else None
+def answer(bundle: Classifier, outcome: Outcome, unknown: Thresholds | float | None) -> Answer:
+    """Apply the model's temperature, and what refuses answers, to an outcome.
+
+    Args:
+        bundle: The model. Its calibration may be newer than the outcome: training fits it on the
+            outcomes of the validation images.
+        outcome: Of the same weights.
+        unknown: See `decide_unknown`.
+    """
+    probabilities: Array = bundle.calibrated(torch.from_numpy(outcome.logits)[None])[0].numpy()
+    best = float(probabilities.max())
+    if isinstance(unknown, Thresholds):
+        refusal = unknown.judge(best, bundle.distance(outcome))
+    else:
+        refusal = UNSURE if unknown is not None and best < unknown else None
+    return Answer(probabilities, refusal)
 
 
 def predict_images(
@@ -132,13 +137,13 @@ def predict_images(
         if isinstance(outcome, str):
             yield Prediction(path, (), (), outcome)
             continue
-        probabilities = outcome.probabilities
+        probabilities, refusal = answer(bundle, outcome, unknown)
         best = np.argsort(-probabilities, kind="stable")[:top]
         yield Prediction(
             path,
             tuple(bundle.classes[label] for label in best),
             tuple(probabilities[best].tolist()),
-            unknown=_refusal(unknown, float(probabilities[best[0]]), outcome.features),
+            unknown=refusal,
         )
 
 
@@ -194,11 +199,8 @@ def classify(
         if good:
             indices = torch.cat([part.indices for part in good]).tolist()
             pixels = bundle.runtime.join_parts([part.pixels for part in good], filled)
-            found = bundle.outputs(pixels)
-            logits, features = (tensor[: len(indices)] for tensor in found)
-            rows = (logits, bundle.calibrated(logits), features)
-            said = zip(*(row.numpy() for row in rows), strict=True)
-            outcomes |= dict(zip(indices, starmap(Outcome, said), strict=True))
+            found = bundle.outcomes(pixels)[: len(indices)]  # without what fills the batch
+            outcomes |= dict(zip(indices, found, strict=True))
         for index in sorted(outcomes):
             yield outcomes[index]
 

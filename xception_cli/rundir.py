@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,15 +13,13 @@ from xception_cli.console import quoted, show
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.files import write_durably
 
-if sys.platform != "win32":
-    import fcntl
-
 RUNS = Path("runs")
 # File names that are needed outside of a run, too, or for any of its evaluations.
 ISSUES = "issues.csv"
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 _INFO = "run.json"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -126,31 +123,33 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Keep every other process from writing this run; the kernel lets go if we die.
 
-        The lock is on the folder itself, so that no lock file can be left behind.
+        The lock file is removed at the end; one that a killed process leaves behind locks nothing.
 
         Raises:
             RunBusyError: Another process has it; names the process.
         """
-        if sys.platform == "win32":  # it has no flock; the README says so
-            yield
-            return
-        descriptor = os.open(self.path, os.O_RDONLY)
+        from filelock import FileLock, Timeout  # 30 ms that no other command needs
+
+        # Other users of the folder must be able to open it. No soft lock where flock is missing:
+        # that would outlive a killed process.
+        lock = FileLock(self.path / _LOCK, mode=0o666, fallback_to_soft=False)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunBusyError(
-                    f"another training is writing {show(self.path)}{self._owner()}",
-                    hint="wait for it, or give this one another --output",
-                ) from error
-            except OSError:
-                pass  # a file system without flock: better an unlocked run than none
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise RunBusyError(
+                f"another training is writing {show(self.path)}{self._owner()}",
+                hint="wait for it, or give this one another --output",
+            ) from error
+        except OSError:
+            pass  # a file system without flock: better an unlocked run than none
+        try:
             yield
         finally:
+            # Before the release: after it, the file could be another's. filelock does not accept a
+            # lock on a file without a name, which is what a process that waits for this one gets.
             with suppress(OSError):
-                # Processes that decode inherited the descriptor: closing ours would not do.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+                (self.path / _LOCK).unlink()  # where Windows refuses, filelock removes it
+            lock.release()
 
     def _owner(self) -> str:
         try:
@@ -203,7 +202,7 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
                 hint="choose a place outside with --output",
             )
         if output is not None:
-            if os.path.lexists(output) and (not output.is_dir() or any(output.iterdir())):
+            if os.path.lexists(output) and not (output.is_dir() and _is_empty(output)):
                 raise UsageError(
                     f"{show(output)} already exists and is not empty",
                     hint=f"xception train --resume {quoted(output)}, or another --output",
@@ -222,6 +221,10 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
     if not writable:
         raise _cannot_make(path, f"{show(ancestor)} is not writable")
     return path
+
+
+def _is_empty(folder: Path) -> bool:
+    return {path.name for path in folder.iterdir()} <= {_LOCK}  # of a process that was killed
 
 
 def _cannot_make(path: Path, reason: str) -> MachineError:

@@ -12,7 +12,7 @@ from torch import nn
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import WeightsError
-from xception_cli.model.bundle import ModelBundle, save_model
+from xception_cli.model.bundle import About, ModelBundle, save_model
 from xception_cli.model.network import build_network, build_seeded_network
 from xception_cli.model.weights import load_pretrained
 from xception_cli.runtime import Runtime, decide_runtime
@@ -62,8 +62,7 @@ def create_bundle(options: Namespace, runtime: Runtime | None = None) -> ModelBu
     runtime = runtime or decide_runtime(device=options.device)
     return ModelBundle(
         network=runtime.place(fill(build_network(len(CLASSES)), options)),
-        classes=CLASSES,
-        preprocessing=Preprocessing.for_size(options.image_size),
+        about=About(CLASSES, Preprocessing.for_size(options.image_size)),
         runtime=runtime,
     )
 
@@ -73,9 +72,7 @@ def write_model(options: Namespace, path: Path) -> None:
     save_model(
         path,
         fill(build_network(len(CLASSES)), options).state_dict(),
-        classes=CLASSES,
-        preprocessing=Preprocessing.for_size(options.image_size),
-        provenance={},
+        About(CLASSES, Preprocessing.for_size(options.image_size)),
     )
 
 

@@ -33,7 +33,7 @@ def main() -> None:
         images = read_split(run.split, bundle.classes).of("train")
         labels = np.array([image.label for image in images])
         kept = unknown.spread(labels)
-        levels, labels = bundle.unknown.reference.levels, labels[kept]
+        levels, labels = bundle.about.unknown.reference.levels, labels[kept]
         kinds = np.array([kind_of(given.kind, images[at].path) for at in kept])
         for count in (1, 3, 5, 10, 20):
             unknown.NEIGHBOURS = count

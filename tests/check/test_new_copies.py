@@ -17,7 +17,7 @@ from xception_cli.errors import DataError
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.evaluation.scored import read_scored
-from xception_cli.model.bundle import load_model, save_model
+from xception_cli.model.bundle import About, load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir, write_json
 from xception_cli.runtime import Runtime
@@ -35,10 +35,8 @@ def run(tmp_path, monkeypatch) -> tuple[RunDir, Split]:
     folder = read_folder(DATA)
     run = RunDir(Path("runs/food"))
     run.path.mkdir(parents=True)
-    save_model(
-        run.model, build_seeded_network(2, 0).state_dict(), classes=folder.classes,
-        preprocessing=Preprocessing.for_size(71), provenance={},
-    )  # fmt: skip
+    about = About(folder.classes, Preprocessing.for_size(71))
+    save_model(run.model, build_seeded_network(2, 0).state_dict(), about)
     run.config.write_text(to_toml(TrainConfig(data=str(DATA))), encoding="utf-8")
     write_json(run.info, {"data": str(DATA.resolve()), "classes": list(folder.classes)})
     found = inspect_all([DATA / image.path for image in folder.images])

@@ -151,12 +151,14 @@ def test_the_rule_refuses_what_is_unsure_or_unlike_and_reaches_its_precision_on_
     assert calibration.error_after < calibration.error_before
     assert calibration.precision > 0.7
     assert 0.05 < calibration.coverage < 0.95
-    assert rule.judge(0.99, val[0]) is None
-    assert rule.judge(rule.confidence - 0.01, val[0]) == UNSURE
-    assert rule.judge(0.99, features(1, 5, 77)[0]) == UNLIKE
-    without = replace(rule, confidence=None)  # the distance still decides
-    assert without.judge(0.01, val[0]) is None
-    assert without.judge(1.0, features(1, 5, 77)[0]) == UNLIKE
+    thresholds, near = rule.thresholds, rule.distance(val[0])
+    far = rule.distance(features(1, 5, 77)[0])
+    assert thresholds.judge(0.99, near) is None
+    assert thresholds.judge(thresholds.confidence - 0.01, near) == UNSURE
+    assert thresholds.judge(0.99, far) == UNLIKE
+    without = replace(thresholds, confidence=None)  # the distance still decides
+    assert without.judge(0.01, near) is None
+    assert without.judge(1.0, far) == UNLIKE
     again = UnknownRule.from_dict(rule.to_dict(), 2048)
     assert again.to_dict() == rule.to_dict()
     assert f"temperature {calibration.temperature:.3g}, " in calibration_line(calibration)
@@ -168,7 +170,8 @@ def test_the_rule_refuses_what_is_unsure_or_unlike_and_reaches_its_precision_on_
 
 def test_a_precision_that_val_cannot_show_leaves_only_the_distance_threshold():
     calibration, val = rule_of(target=0.8)
-    assert calibration.unknown.confidence is None
+    rule = calibration.unknown
+    assert rule.thresholds.confidence is None
     assert calibration.needed is None  # there are enough, but the answers are not good enough
     assert unknown_line(calibration) == (
         "no confidence threshold guarantees 80% precision (90% confidence) with 200 validation "
@@ -177,15 +180,15 @@ def test_a_precision_that_val_cannot_show_leaves_only_the_distance_threshold():
     few = rule_of(target=0.99)[0]
     assert few.needed == 230
     assert "with 200 validation images; that takes at least 230; --unknown" in unknown_line(few)
-    assert calibration.unknown.judge(0.01, val[0]) is None
+    assert rule.thresholds.judge(0.01, rule.distance(val[0])) is None
     assert rule_of(target=1.0)[0].needed is None
 
 
 def test_of_many_candidates_a_threshold_is_stricter_or_takes_more_images():
-    alone_, many = (rule_of(target=0.65, candidates=count)[0] for count in (1, 13))
-    assert many.unknown.confidence is None or (
-        many.unknown.confidence > alone_.unknown.confidence > 0
+    alone_, many = (
+        rule_of(target=0.65, candidates=count)[0].unknown.thresholds.confidence for count in (1, 13)
     )
+    assert many is None or many > alone_ > 0
     assert rule_of(target=0.99, candidates=13)[0].needed == 485
 
 

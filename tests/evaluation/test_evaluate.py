@@ -25,7 +25,7 @@ from xception_cli.evaluation.files import contaminated_line
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER
 from xception_cli.evaluation.selection import map_classes
-from xception_cli.model.bundle import ModelBundle, load_model, save_model
+from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir, write_json
 from xception_cli.runtime import Runtime
@@ -47,10 +47,7 @@ def model_file(tmp_path_factory) -> Path:
     save_model(
         path,
         state,
-        classes=CLASSES,
-        preprocessing=Preprocessing.for_size(SMALL),
-        temperature=0.05,
-        provenance={},
+        About(CLASSES, Preprocessing.for_size(SMALL), temperature=0.05),
     )
     return path
 

@@ -19,12 +19,12 @@ from xception_cli.evaluation.explain import (
     seen_square,
     write_explanation,
 )
-from xception_cli.model.bundle import ModelBundle, save_model
+from xception_cli.model.bundle import About, ModelBundle, save_model
 
 
 @pytest.fixture(scope="module")
 def bundle() -> ModelBundle:
-    return ModelBundle(lively_network(), tuple(COLOURS), Preprocessing.for_size(SMALL), CPU)
+    return ModelBundle(lively_network(), About(tuple(COLOURS), Preprocessing.for_size(SMALL)), CPU)
 
 
 def test_the_heat_is_that_of_the_gradients_through_the_network(bundle):
@@ -86,10 +86,7 @@ def test_a_photo_that_lies_on_its_side_is_explained_upright_and_in_its_size(bund
 
 
 def test_predict_explains_what_it_could_read(bundle, photos, capsys):
-    save_model(
-        Path("m.safetensors"), bundle.network.state_dict(), classes=bundle.classes,
-        preprocessing=bundle.preprocessing, provenance={},
-    )  # fmt: skip
+    save_model(Path("m.safetensors"), bundle.network.state_dict(), bundle.about)
     (photos / "red" / "0.jpg").write_bytes(b"no picture")
     arguments = ["predict", str(photos / "red"), "--model", "m.safetensors", "--explain", "why"]
     assert call(*arguments, "--device", "cpu", "--workers", "0") == 3

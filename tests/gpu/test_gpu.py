@@ -21,7 +21,7 @@ from runs import Crash, call, crash, outcome, quick_settings, train_run
 from safetensors.torch import save_file
 
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.model.bundle import ModelBundle, load_model
+from xception_cli.model.bundle import About, ModelBundle, load_model
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import decide_runtime
 from xception_cli.training import handlers
@@ -74,9 +74,8 @@ def pixels(count: int = 6, size: int = SMALL) -> torch.Tensor:
 
 def bundle_on(device: str, precision: str) -> ModelBundle:
     runtime = decide_runtime(device=device, precision=precision)
-    return ModelBundle(
-        runtime.place(lively_network()), ("a", "b", "c"), Preprocessing.for_size(SMALL), runtime
-    )
+    about = About(("a", "b", "c"), Preprocessing.for_size(SMALL))
+    return ModelBundle(runtime.place(lively_network()), about, runtime)
 
 
 # The same as on a CPU

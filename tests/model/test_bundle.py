@@ -3,6 +3,7 @@
 import json
 import random
 from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from networks import CPU, PREPROCESSING, about, lively_network, noise
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
-from xception_cli.model.bundle import load_model, save_model
-from xception_cli.model.unknown import UnknownRule
+from xception_cli.model.bundle import About, load_model, save_model
+from xception_cli.model.unknown import Thresholds, UnknownRule
 from xception_cli.runtime import Runtime
 
 HOSTILE = (
@@ -46,10 +48,7 @@ def model_file(network, tmp_path_factory):
     save_model(
         path,
         network.state_dict(),
-        classes=HOSTILE,
-        preprocessing=PREPROCESSING,
-        temperature=1.7,
-        provenance=PROVENANCE,
+        About(HOSTILE, PREPROCESSING, 1.7, PROVENANCE),
     )
     yield path
     path.unlink()  # pytest would keep 80 MB of each of three runs
@@ -84,10 +83,7 @@ def small_file(metadata: dict[str, str] | None, tensors: dict[str, torch.Tensor]
 
 
 def test_what_is_saved_is_what_is_loaded(network, bundle):
-    assert bundle.classes == HOSTILE
-    assert bundle.preprocessing == PREPROCESSING
-    assert bundle.temperature == 1.7
-    assert bundle.provenance == PROVENANCE
+    assert bundle.about == About(HOSTILE, PREPROCESSING, 1.7, PROVENANCE)
     saved, loaded = network.state_dict(), bundle.network.state_dict()
     assert list(saved) == list(loaded)
     for name, tensor in saved.items():
@@ -98,14 +94,7 @@ def test_what_is_saved_is_what_is_loaded(network, bundle):
 
 def test_saving_a_loaded_model_again_gives_the_same_bytes(model_file, bundle):
     again = Path("again.safetensors")
-    save_model(
-        again,
-        bundle.network.state_dict(),
-        classes=bundle.classes,
-        preprocessing=bundle.preprocessing,
-        temperature=bundle.temperature,
-        provenance=bundle.provenance,
-    )
+    save_model(again, bundle.network.state_dict(), bundle.about)
     same = again.read_bytes() == model_file.read_bytes()
     again.unlink()
     assert same
@@ -195,20 +184,15 @@ def test_a_weight_that_is_not_finite_is_not_written_and_the_file_before_stays(ne
     state["bn4.bias"] = state["bn4.bias"].clone()
     state["bn4.bias"][7] = float("inf")
     with pytest.raises(DivergedError, match="the trained weights are not finite"):
-        save_model(path, state, classes=HOSTILE, preprocessing=PREPROCESSING, provenance=PROVENANCE)
+        save_model(path, state, About(HOSTILE, PREPROCESSING))
     assert [file.name for file in Path().iterdir()] == ["model.safetensors"]
     assert path.read_text() == "the file before"
 
 
 def test_classes_that_do_not_fit_the_head_are_not_written(network):
+    about = About(HOSTILE[1:], PREPROCESSING)
     with pytest.raises(ArtifactError, match=r"last_linear\.weight has the shape"):
-        save_model(
-            Path("model.safetensors"),
-            network.state_dict(),
-            classes=HOSTILE[1:],
-            preprocessing=PREPROCESSING,
-            provenance={},
-        )
+        save_model(Path("model.safetensors"), network.state_dict(), about)
     assert list(Path().iterdir()) == []
 
 
@@ -288,16 +272,36 @@ def test_the_rule_for_unknown_travels_in_the_metadata_and_no_tensor_is_added(tmp
     rule = UnknownRule.from_dict(RULE, 2048)
     network = lively_network()
     path = tmp_path / "model.safetensors"
-    save_model(
-        path, network.state_dict(), classes=("a", "b", "c"), preprocessing=PREPROCESSING,
-        temperature=1.5, unknown=rule, provenance={},
-    )  # fmt: skip
+    about = About(("a", "b", "c"), PREPROCESSING, 1.5, unknown=rule)
+    save_model(path, network.state_dict(), about)
     bundle = load_model(path, CPU)
-    assert bundle.unknown is not None
-    assert bundle.unknown.to_dict() == RULE
+    assert bundle.about.unknown is not None
+    assert bundle.about.unknown.to_dict() == RULE
+    assert bundle.thresholds == Thresholds(0.98, 0.5, 0.1)
     plain = pretrainedmodels.xception(num_classes=1000, pretrained=None)
     plain.last_linear = torch.nn.Linear(2048, 3)
     plain.load_state_dict(load_file(path))  # strictly, as the README does
+
+
+# As version 0.1.0 writes it.
+FIRST = (
+    '{"schema": 1, "architecture": "xception", "classes": ["cat", "dog"], '
+    '"preprocessing": {"image_size": 299, "resize_size": 333, "mean": 0.5, "std": 0.5}, '
+    '"temperature": 0.48826513, "provenance": {"epoch": 3, "precision": "fp32"}, '
+    '"unknown": {"target_precision": 0.98, "confidence": 0.8114, "distance": 0.211731, '
+    f'"reference": {{"levels": "{"AH//" * 2048}"}}}}}}'
+)
+
+
+def test_metadata_of_an_older_file_is_read_and_written_again_unchanged():
+    read = About.from_dict(json.loads(FIRST), Path("model.safetensors"))
+    rule = read.unknown
+    assert replace(read, unknown=None) == About(
+        ("cat", "dog"), Preprocessing(299, 333), 0.48826513, {"epoch": 3, "precision": "fp32"}
+    )
+    assert rule.thresholds == Thresholds(0.98, 0.8114, 0.211731)
+    np.testing.assert_array_equal(rule.reference.levels, np.resize([0, 127, 255], (3, 2048)))
+    assert json.dumps(read.to_dict()) == FIRST
 
 
 def test_those_refusals_are_not_for_another_reason():

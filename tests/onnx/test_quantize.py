@@ -13,12 +13,13 @@ from networks import CPU, lively_network, noise
 from onnx import numpy_helper
 
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.errors import ArtifactError
-from xception_cli.model.bundle import ModelBundle
+from xception_cli.errors import ArtifactError, MachineError
+from xception_cli.model.bundle import About, ModelBundle
 from xception_cli.onnx import quantize
 from xception_cli.onnx.file import INPUT, classifier_from
 from xception_cli.onnx.graph import build_onnx
-from xception_cli.onnx.quantize import Agreement, quantize_onnx, require_agreement, rounded
+from xception_cli.onnx.judge import Agreement, require_agreement
+from xception_cli.onnx.quantize import quantize_onnx, rounded
 
 HERE = Path("food-int8.onnx")
 FIRST = "entry_flow/conv1"
@@ -38,7 +39,8 @@ def pictures(count: int, seed: int) -> list[np.ndarray]:
 def model() -> onnx.ModelProto:
     """The export of a lively Xception, for pictures that are cropped."""
     preprocessing = Preprocessing.for_size(SMALL)
-    bundle = ModelBundle(lively_network(), tuple(COLOURS), preprocessing, CPU, 0.7, {"epoch": 3})
+    about = About(tuple(COLOURS), preprocessing, 0.7, {"epoch": 3})
+    bundle = ModelBundle(lively_network(), about, CPU)
     return build_onnx(bundle, cropped=True)
 
 
@@ -154,6 +156,20 @@ def test_an_int8_file_is_opened_and_a_hostile_one_is_not(quantized):
     scale.CopyFrom(numpy_helper.from_array(values, scale.name))
     with pytest.raises(ArtifactError, match="weights that are not finite: entry_flow/conv2/weight"):
         classifier_from(hostile.SerializeToString(), HERE)
+
+
+def test_quantising_leaves_no_temporary_file_and_logs_nothing(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    quantize_onnx(model, pictures(1, seed=1))
+    assert list(tmp_path.iterdir()) == []
+    assert caplog.records == []
+
+
+def test_without_room_for_temporary_files_nothing_is_quantised(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(MachineError, match="cannot quantise: temporary files") as caught:
+        quantize_onnx(model, pictures(1, seed=1))
+    assert "TMPDIR" in caught.value.hint
 
 
 # What is told of it

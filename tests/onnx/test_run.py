@@ -24,13 +24,13 @@ from xception_cli.data.split import read_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
 from xception_cli.inference import predict_images
-from xception_cli.model.bundle import ModelBundle, save_model
+from xception_cli.model.bundle import About, ModelBundle, save_model
 from xception_cli.model.network import STEPS
-from xception_cli.model.unknown import NEIGHBOURS, Reference, UnknownRule
+from xception_cli.model.unknown import NEIGHBOURS, Reference, Thresholds, UnknownRule
 from xception_cli.onnx.file import INPUT, classifier_from
 from xception_cli.onnx.graph import build_onnx
-from xception_cli.onnx.judge import JudgePicture, compare, judge_pictures, require_parity
-from xception_cli.onnx.run import inference_snippet
+from xception_cli.onnx.judge import JudgePicture, compare, require_parity
+from xception_cli.onnx.run import inference_snippet, judge_pictures
 from xception_cli.rundir import RunDir
 
 HERE = Path("food.onnx")
@@ -50,9 +50,8 @@ SIZES = [
 @pytest.fixture(scope="module")
 def bundle() -> ModelBundle:
     """A lively Xception of three classes at 71 pixels."""
-    return ModelBundle(
-        lively_network(), tuple(COLOURS), Preprocessing.for_size(SMALL), CPU, 0.7, {"epoch": 3}
-    )
+    about = About(tuple(COLOURS), Preprocessing.for_size(SMALL), 0.7, {"epoch": 3})
+    return ModelBundle(lively_network(), about, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -204,13 +203,8 @@ def run(random_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
             draw(folder / "photos" / name / f"{i}.jpg", colour, seed=100 * c + i, size=200)
     settings = quick_settings(folder / "photos", random_weights) | {"unfreeze": "head"}
     run = train_run(settings, str(folder / "run")).run
-    save_model(
-        run.model,
-        lively_network().state_dict(),
-        classes=tuple(COLOURS),
-        preprocessing=Preprocessing.for_size(SMALL),
-        provenance={"precision": "fp32"},
-    )
+    about = About(tuple(COLOURS), Preprocessing.for_size(SMALL), provenance={"precision": "fp32"})
+    save_model(run.model, lively_network().state_dict(), about)
     yield run
     run.model.unlink()
 
@@ -252,7 +246,7 @@ def judged_by_few(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_int8_file_is_exported_predicts_and_is_evaluated(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("xception_cli.onnx.quantize.LEAST_AGREEMENT", 0.0)  # of drawn weights
+    monkeypatch.setattr("xception_cli.onnx.judge.LEAST_AGREEMENT", 0.0)  # of drawn weights
     command = ["export", str(run.path), "--output", "food-int8.onnx", "--quantize", "int8"]
     assert call(*command) == 0
     said = capsys.readouterr().err
@@ -272,11 +266,24 @@ def test_an_int8_file_is_exported_predicts_and_is_evaluated(
 def test_an_int8_file_that_is_another_model_is_not_written(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("xception_cli.onnx.quantize.LEAST_AGREEMENT", 1.1)
+    monkeypatch.setattr("xception_cli.onnx.judge.LEAST_AGREEMENT", 1.1)
     command = ["export", str(run.path), "--output", "wrong.onnx", "--quantize", "int8"]
     assert call(*command) == 4
     assert "not the same model any more, and was not written" in capsys.readouterr().err
     assert list(Path().glob("*export*")) == list(Path().glob("*.onnx")) == []
+
+
+def test_a_file_of_a_model_that_was_never_calibrated_measures_no_distance(bundle):
+    exported = classifier_from(build_onnx(bundle, cropped=True).SerializeToString(), HERE)
+    assert exported.thresholds is None
+    (outcome,) = exported.outcomes(exported.transform()(picture_of((90, 120)))[None])
+    assert (outcome.features, outcome.distance) == (None, None)
+    with pytest.raises(ValueError, match="no distance was measured"):
+        exported.distance(outcome)
+
+
+def with_rule(bundle: ModelBundle, rule: UnknownRule) -> ModelBundle:
+    return replace(bundle, about=replace(bundle.about, unknown=rule))
 
 
 def test_a_file_of_a_calibrated_model_says_unknown_as_the_model_does(bundle, capsys):
@@ -286,19 +293,21 @@ def test_a_file_of_a_calibrated_model_says_unknown_as_the_model_does(bundle, cap
     features = bundle.outputs(torch.stack(pixels))[1].numpy()
     reference = Reference(levels)
     middle = float(np.median(reference.distances(features)))
-    judged_by = replace(bundle, unknown=UnknownRule(0.98, 0.5, middle, reference))
+    judged_by = with_rule(bundle, UnknownRule(Thresholds(0.98, 0.5, middle), reference))
     model = build_onnx(judged_by, cropped=True)
     about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     expected = {"target_precision": 0.98, "confidence": 0.5, "distance": middle}
     assert about["unknown"] == expected
     exported = classifier_from(model.SerializeToString(), HERE)
-    outputs = exported.outputs(torch.stack(pixels))[1].numpy()
-    np.testing.assert_allclose(outputs[:, 0], reference.distances(features), atol=1e-5)
+    outcomes = exported.outcomes(torch.stack(pixels))
+    assert {outcome.features for outcome in outcomes} == {None}
+    distances = [exported.distance(outcome) for outcome in outcomes]
+    np.testing.assert_allclose(distances, reference.distances(features), atol=1e-5)
     for seed in range(6):
         picture_of((90, 120), seed).save(f"{seed}.png")
     paths = [Path(f"{seed}.png") for seed in range(6)]
     said = [
-        [p.unknown for p in predict_images(c, paths, unknown=c.unknown, workers=0)]
+        [p.unknown for p in predict_images(c, paths, unknown=c.thresholds, workers=0)]
         for c in (judged_by, exported)
     ]
     assert said[0] == said[1]
@@ -310,12 +319,14 @@ def test_a_file_of_a_calibrated_model_says_unknown_as_the_model_does(bundle, cap
 def test_the_gate_refuses_a_file_that_measures_another_distance(bundle):
     rng = np.random.default_rng(0)
     rules = [
-        UnknownRule(0.98, 0.5, 0.1, Reference(rng.integers(0, most, (5, 2048), np.uint8)))
+        UnknownRule(
+            Thresholds(0.98, 0.5, 0.1), Reference(rng.integers(0, most, (5, 2048), np.uint8))
+        )
         for most in (256, 2)
     ]
-    other = build_onnx(replace(bundle, unknown=rules[1]), cropped=False).SerializeToString()
+    other = build_onnx(with_rule(bundle, rules[1]), cropped=False).SerializeToString()
     pictures = judged(*SIZES[:2])
-    parity = compare(replace(bundle, unknown=rules[0]), classifier_from(other, HERE), pictures)
+    parity = compare(with_rule(bundle, rules[0]), classifier_from(other, HERE), pictures)
     assert not parity.passed
 
 

@@ -100,10 +100,11 @@ def test_the_kept_model_is_calibrated_and_its_file_evaluates_to_the_same_bytes(
     run = train_run(settings | {"unfreeze": unfreeze, "epochs": 1}).run
     calibration = read_json(run.result)["calibration"]
     bundle = load_model(run.model, decide_runtime(device="cpu", precision="fp32"))
-    assert bundle.temperature == calibration["temperature"] != 1.0
-    assert bundle.unknown is not None
-    assert bundle.unknown.distance == calibration["distance"]
-    assert len(bundle.unknown.reference.levels) == read_json(run.info)["images"]["train"]
+    assert bundle.about.temperature == calibration["temperature"] != 1.0
+    rule = bundle.about.unknown
+    assert rule is not None
+    assert rule.thresholds.distance == calibration["distance"]
+    assert len(rule.reference.levels) == read_json(run.info)["images"]["train"]
     report = read_json(run.evaluation("val") / "metrics.json")
     assert report["answered"] == round(calibration["coverage"] * report["images"])
     before = {path: path.read_bytes() for path in run.evaluation("val").iterdir()}

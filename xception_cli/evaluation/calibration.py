@@ -13,7 +13,7 @@ from scipy.stats import beta
 
 from xception_cli.data.units import unit_folds
 from xception_cli.evaluation.intervals import design_effect
-from xception_cli.model.unknown import UnknownRule, remember
+from xception_cli.model.unknown import Thresholds, UnknownRule, remember
 
 Array = NDArray[Any]
 
@@ -63,9 +63,7 @@ class Calibration:
             "fitted_temperature": self.fitted,
             "error_before": self.error_before,
             "error_after": self.error_after,
-            "target_precision": self.unknown.target_precision,
-            "confidence": self.unknown.confidence,
-            "distance": self.unknown.distance,
+            **self.unknown.thresholds.to_dict(),
             "coverage": self.coverage,
             "precision": self.precision,
             "precision_confidence": CONFIDENCE,
@@ -257,7 +255,7 @@ def calibration_line(calibration: Calibration) -> str:
 
 def unknown_line(calibration: Calibration) -> str:
     """Describe what `--unknown auto` would do on validation images, and what is guaranteed."""
-    rule = calibration.unknown
+    rule = calibration.unknown.thresholds
     target = f"{100 * rule.target_precision:g}%"
     if rule.confidence is None:
         least = f"; that takes at least {needed:,}" if (needed := calibration.needed) else ""
@@ -308,7 +306,7 @@ def calibrate(
     near = distances <= farthest  # the others get no answer anyway
     alike = (right[near], target_precision, units[near], candidates)
     threshold = confidence_threshold(confidences[near], *alike)
-    rule = UnknownRule(target_precision, threshold, farthest, reference)
+    rule = UnknownRule(Thresholds(target_precision, threshold, farthest), reference)
     answered = near & (confidences >= (threshold or 0.0))
     return Calibration(
         images=len(labels),

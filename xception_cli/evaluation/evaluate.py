@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from xception_cli.console import screen, show
 from xception_cli.data.photo import Photo
@@ -16,8 +15,8 @@ from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
 from xception_cli.evaluation.selection import Selection, folder_name, select_images
-from xception_cli.inference import Outcome, classify
-from xception_cli.model.bundle import Classifier
+from xception_cli.inference import answer, classify
+from xception_cli.model.bundle import Classifier, Outcome
 from xception_cli.rundir import RunDir
 
 _SHOWN = 5  # failures named in an error; the files name them all
@@ -176,7 +175,7 @@ def report_outcomes(
         bundle.classes,
         name=name,
         data=data,
-        answered=answered if bundle.unknown is not None else None,
+        answered=answered if bundle.thresholds is not None else None,
         failures=failures,
         note=note,
     )
@@ -193,10 +192,7 @@ def _score(
         if isinstance(outcome, str):
             photo = replace(photo, problem=outcome)
         else:
-            row = bundle.calibrated(torch.from_numpy(outcome.logits)[None])[0].numpy()
-            probabilities[at] = row
-            if bundle.unknown is not None:
-                refused = bundle.unknown.judge(float(row.max()), outcome.features)
+            probabilities[at], refused = answer(bundle, outcome, bundle.thresholds)
         photos.append(photo)
         unknown.append(refused)
     return Scored(tuple(bundle.classes), tuple(photos), probabilities, tuple(unknown))

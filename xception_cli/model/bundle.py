@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import nn
 
@@ -23,6 +25,24 @@ from xception_cli.runtime import Runtime
 SCHEMA = 1
 _METADATA_KEY = "xception"
 _LONGEST_NAME = 255
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model computes of one image, before a temperature or a threshold is applied.
+
+    Attributes:
+        logits: `(classes,)`.
+        features: `(2048,)`, what the head sees; None of an exported file, which keeps them inside.
+        distance: From the training images, where the model measures it itself, as an exported file
+            does; else None: `Classifier.distance` measures it from the features.
+    """
+
+    logits: Array
+    features: Array | None = None
+    distance: float | None = None
 
 
 class Classifier(Protocol):
@@ -48,15 +68,14 @@ class Classifier(Protocol):
         """Return what makes its pixels of a picture: uint8, `(3, height, width)`."""
 
     @property
-    def unknown(self) -> Thresholds | None:
-        """When it says `unknown`, where it is asked to; None if it cannot tell."""
+    def thresholds(self) -> Thresholds | None:
+        """When it says `unknown`, where it is asked to; None if it was never calibrated."""
 
-    def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute logits and features, `(batch, classes)` and `(batch, 2048)`, on the CPU.
+    def outcomes(self, pixels: torch.Tensor) -> list[Outcome]:
+        """Compute the outcome of each image of a batch."""
 
-        An exported file measures the distance of `unknown` itself: its features are that,
-        `(batch, 1)`, or `(batch, 0)` if it was never calibrated.
-        """
+    def distance(self, outcome: Outcome) -> float:
+        """Return an image's distance from the training images; it needs `thresholds`."""
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of logits, `(batch, classes)`."""
@@ -66,94 +85,21 @@ class Classifier(Protocol):
 
 
 @dataclass(frozen=True)
-class ModelBundle:
-    """A classifier that explains itself.
+class About:
+    """What a model file holds beside its weights.
 
     Attributes:
-        network: pretrainedmodels' Xception on its device, in eval mode. What it computes is
-            prepared at the first use: weights changed after that count no more.
         classes: Names, in the order of the outputs.
-        preprocessing: How a picture becomes the network's input.
+        preprocessing: How an image becomes the network's input.
         temperature: Divides the logits before softmax.
-        runtime: Where it is computed.
         provenance: Versions, weights, data fingerprint, how it was trained.
         unknown: When it says `unknown`, where it is asked to; None if it was never calibrated.
     """
 
-    network: nn.Module
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    runtime: Runtime
     temperature: float = 1.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    unknown: UnknownRule | None = None
-
-    @property
-    def least_side(self) -> int:
-        """See `Preprocessing`."""
-        return self.preprocessing.least_side
-
-    @property
-    def side(self) -> int:
-        """Its pixels are cut to one size before."""
-        return self.preprocessing.image_size
-
-    def transform(self) -> Transform:
-        """Return the evaluation transform; gives what `logits` takes."""
-        return self.preprocessing.evaluation_transform()
-
-    @torch.inference_mode()
-    def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute logits, and the features that they are made of.
-
-        Args:
-            pixels: `(batch, 3, image_size, image_size)`, uint8, from `preprocessing`.
-
-        Returns:
-            `(batch, classes)`, without the temperature, and `(batch, 2048)`; float32, on the CPU.
-        """
-        features = pool(self._activate(pixels))
-        logits: torch.Tensor = self._parts[1](features)
-        return logits.cpu(), features.cpu()
-
-    @torch.inference_mode()
-    def activations(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Compute the last convolution, `(batch, 2048, height, width)`; see `outputs`."""
-        return self._activate(pixels).float().cpu()
-
-    def _activate(self, pixels: torch.Tensor) -> torch.Tensor:
-        inputs = self.preprocessing.normalize(self.runtime.to_device(pixels))
-        with self.runtime.autocast():
-            activations: torch.Tensor = self._parts[0](
-                inputs.contiguous(memory_format=self.runtime.memory_format)
-            )
-        return activations
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Compute logits alone; see `outputs`."""
-        return self.outputs(pixels)[0]
-
-    @cached_property
-    def _parts(self) -> tuple[Segment, Segment]:
-        folded = fold_batch_norm(self.network, self.runtime.dtype)
-        return Segment(folded, "conv1", "conv4").eval(), Segment(folded, "head", "head").eval()
-
-    def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Compute class probabilities, calibrated by the temperature; see `logits`."""
-        return self.calibrated(self.logits(pixels))
-
-    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities of logits, `(batch, classes)`."""
-        return torch.softmax(logits / self.temperature, dim=1)
-
-
-class About(NamedTuple):
-    """What a model file tells beside its weights; see `ModelBundle`."""
-
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    temperature: float
-    provenance: Mapping[str, Any]
     unknown: UnknownRule | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -199,26 +145,117 @@ class About(NamedTuple):
         return made
 
 
-def save_model(
-    path: Path,
-    state: Mapping[str, torch.Tensor],
-    *,
-    classes: tuple[str, ...],
-    preprocessing: Preprocessing,
-    temperature: float = 1.0,
-    unknown: UnknownRule | None = None,
-    provenance: Mapping[str, Any],
-) -> None:
+@dataclass(frozen=True)
+class ModelBundle:
+    """A classifier that explains itself.
+
+    Attributes:
+        network: pretrainedmodels' Xception on its device, in eval mode. What it computes is
+            prepared at the first use: weights changed after that count no more.
+        about: What its file holds beside the weights.
+        runtime: Where it is computed.
+    """
+
+    network: nn.Module
+    about: About
+    runtime: Runtime
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the outputs."""
+        return self.about.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the network's input."""
+        return self.about.preprocessing
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """When it says `unknown`, where it is asked to; None if it was never calibrated."""
+        return None if self.about.unknown is None else self.about.unknown.thresholds
+
+    @property
+    def least_side(self) -> int:
+        """See `Preprocessing`."""
+        return self.preprocessing.least_side
+
+    @property
+    def side(self) -> int:
+        """Its pixels are cut to one size before."""
+        return self.preprocessing.image_size
+
+    def transform(self) -> Transform:
+        """Return the evaluation transform; gives what `logits` takes."""
+        return self.preprocessing.evaluation_transform()
+
+    @torch.inference_mode()
+    def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute logits, and the features that they are made of.
+
+        Args:
+            pixels: `(batch, 3, image_size, image_size)`, uint8, from `preprocessing`.
+
+        Returns:
+            `(batch, classes)`, without the temperature, and `(batch, 2048)`; float32, on the CPU.
+        """
+        features = pool(self._activate(pixels))
+        logits: torch.Tensor = self._parts[1](features)
+        return logits.cpu(), features.cpu()
+
+    def outcomes(self, pixels: torch.Tensor) -> list[Outcome]:
+        """Compute the outcome of each image of a batch; see `outputs`."""
+        logits, features = (rows.numpy() for rows in self.outputs(pixels))
+        return [Outcome(*rows) for rows in zip(logits, features, strict=True)]
+
+    def distance(self, outcome: Outcome) -> float:
+        """Return an image's distance from the training images, by its features.
+
+        Raises:
+            ValueError: The model was never calibrated, or the outcome is of an exported file.
+        """
+        if self.about.unknown is None or outcome.features is None:
+            raise ValueError("there is nothing to measure a distance from")
+        return self.about.unknown.distance(outcome.features)
+
+    @torch.inference_mode()
+    def activations(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute the last convolution, `(batch, 2048, height, width)`; see `outputs`."""
+        return self._activate(pixels).float().cpu()
+
+    def _activate(self, pixels: torch.Tensor) -> torch.Tensor:
+        inputs = self.preprocessing.normalize(self.runtime.to_device(pixels))
+        with self.runtime.autocast():
+            activations: torch.Tensor = self._parts[0](
+                inputs.contiguous(memory_format=self.runtime.memory_format)
+            )
+        return activations
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute logits alone; see `outputs`."""
+        return self.outputs(pixels)[0]
+
+    @cached_property
+    def _parts(self) -> tuple[Segment, Segment]:
+        folded = fold_batch_norm(self.network, self.runtime.dtype)
+        return Segment(folded, "conv1", "conv4").eval(), Segment(folded, "head", "head").eval()
+
+    def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute class probabilities, calibrated by the temperature; see `logits`."""
+        return self.calibrated(self.logits(pixels))
+
+    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities of logits, `(batch, classes)`."""
+        return torch.softmax(logits / self.about.temperature, dim=1)
+
+
+def save_model(path: Path, state: Mapping[str, torch.Tensor], about: About) -> None:
     """Write a model file: safetensors, with everything else as one JSON string in its metadata.
 
     Args:
         path: Where to.
         state: The whole network's state dict; keys as in `pretrainedmodels.xception`.
-        classes: Names, in the order of the outputs.
-        preprocessing: How a picture becomes the network's input.
-        temperature: Divides the logits before softmax.
-        unknown: When it says `unknown`; None before it is calibrated.
-        provenance: Plain data on where the model comes from.
+        about: Everything else; its provenance is plain data.
 
     Raises:
         DivergedError: A weight is not finite.
@@ -227,9 +264,11 @@ def save_model(
     """
     if not all(tensor.isfinite().all() for tensor in state.values()):
         raise DivergedError("the trained weights are not finite; the model file is left as it was")
-    tensors = check_tensors(state, _shapes(_empty_network(len(classes))), "the trained network")
-    about = About(classes, preprocessing, temperature, provenance, unknown).to_dict()
-    write_durably(path, save(tensors, metadata={_METADATA_KEY: json.dumps(about)}))
+    tensors = check_tensors(
+        state, _shapes(_empty_network(len(about.classes))), "the trained network"
+    )
+    metadata = {_METADATA_KEY: json.dumps(about.to_dict())}
+    write_durably(path, save(tensors, metadata=metadata))
 
 
 def load_model(path: Path, runtime: Runtime) -> ModelBundle:
@@ -255,15 +294,7 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
     # The precision that it was measured in, so that a later evaluation agrees.
     runtime = runtime.preferring(about.provenance.get("precision"))
     network = runtime.place(network).eval()
-    return ModelBundle(
-        network,
-        about.classes,
-        about.preprocessing,
-        runtime,
-        about.temperature,
-        about.provenance,
-        about.unknown,
-    )
+    return ModelBundle(network, about, runtime)
 
 
 def _empty_network(class_count: int) -> nn.Module:

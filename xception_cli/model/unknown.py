@@ -118,26 +118,18 @@ class Thresholds:
     confidence: float | None
     distance: float
 
-    def judge(self, probability: float, features: Array) -> str | None:
-        """Say why an answer is not given; None if it is.
+    def judge(self, probability: float, distance: float) -> str | None:
+        """Return why an answer is not given; None if it is.
 
         Args:
             probability: Of the best class.
-            features: Of the picture, see `measure`.
+            distance: Of the image from the training images.
         """
-        if self.measure(features) > self.distance:
+        if distance > self.distance:
             return UNLIKE
         if self.confidence is not None and probability < self.confidence:
             return UNSURE
         return None
-
-    def measure(self, features: Array) -> float:
-        """Return a picture's distance.
-
-        Args:
-            features: `(1,)`: it alone, where the model measures it itself.
-        """
-        return float(features[0])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
@@ -147,41 +139,43 @@ class Thresholds:
             "distance": self.distance,
         }
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Thresholds":
+        """Read what `to_dict` gave.
 
-def read_thresholds(data: Mapping[str, Any]) -> Thresholds:
-    """Read what `Thresholds.to_dict` gave.
-
-    Raises:
-        ValueError: It is damaged; also KeyError and TypeError.
-    """
-    target, distance = float(data["target_precision"]), float(data["distance"])
-    confidence = None if data["confidence"] is None else float(data["confidence"])
-    if not (0 <= target <= 1 and 0 <= (confidence or 0) <= 1 and 0 <= distance <= 2):
-        raise ValueError("impossible thresholds of `unknown`")
-    return Thresholds(target, confidence, distance)
+        Raises:
+            ValueError: It is damaged; also KeyError and TypeError.
+        """
+        target, distance = float(data["target_precision"]), float(data["distance"])
+        confidence = None if data["confidence"] is None else float(data["confidence"])
+        if not (0 <= target <= 1 and 0 <= (confidence or 0) <= 1 and 0 <= distance <= 2):
+            raise ValueError("impossible thresholds of `unknown`")
+        return cls(target, confidence, distance)
 
 
 @dataclass(frozen=True)
-class UnknownRule(Thresholds):
-    """Thresholds, and what the distance is measured from.
+class UnknownRule:
+    """Thresholds, and what the distance is measured from; in a file they are one flat object.
 
     Attributes:
-        reference: The training photos.
+        thresholds: What they decide on.
+        reference: The training images.
     """
 
+    thresholds: Thresholds
     reference: Reference
 
-    def measure(self, features: Array) -> float:
-        """Return a picture's distance from the training photos.
+    def distance(self, features: Array) -> float:
+        """Return the distance of an image from the training images.
 
         Args:
-            features: `(2048,)`, of the picture.
+            features: `(2048,)`, of the image.
         """
         return float(self.reference.distances(features[None])[0])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
-        return super().to_dict() | {"reference": self.reference.to_dict()}
+        return self.thresholds.to_dict() | {"reference": self.reference.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], features: int) -> "UnknownRule":
@@ -190,6 +184,4 @@ class UnknownRule(Thresholds):
         Raises:
             ValueError: It is damaged; also KeyError and TypeError.
         """
-        read = read_thresholds(data)
-        reference = Reference.from_dict(data["reference"], features)
-        return cls(read.target_precision, read.confidence, read.distance, reference)
+        return cls(Thresholds.from_dict(data), Reference.from_dict(data["reference"], features))

@@ -5,7 +5,7 @@ What the file tells beside its graph stands in its metadata, each entry as JSON.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from torchvision.transforms import v2
 from xception_cli.console import show
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.model.bundle import About, ModelBundle
-from xception_cli.model.unknown import Thresholds, read_thresholds
+from xception_cli.model.bundle import About, ModelBundle, Outcome
+from xception_cli.model.unknown import Thresholds
 from xception_cli.runtime import Runtime
 
 INPUT, OUTPUT = "image", "probabilities"
@@ -48,16 +48,16 @@ class OnnxClassifier:
 
     Attributes:
         session: onnxruntime's.
-        about: What the file tells.
+        about: What the file holds beside its graph.
         cropped: Whether it wants pictures resized and cut; else it does that itself.
-        unknown: When it says `unknown`, by the distance that it measures.
+        thresholds: When it says `unknown`, by the distance that it measures.
         runtime: The CPU.
     """
 
     session: onnxruntime.InferenceSession
     about: About
     cropped: bool
-    unknown: Thresholds | None = None
+    thresholds: Thresholds | None = None
     runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), "fp32"))
 
     @property
@@ -86,21 +86,34 @@ class OnnxClassifier:
             return self.preprocessing.evaluation_transform()
         return v2.PILToTensor()  # type: ignore[no-any-return]
 
-    def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the logarithm of the probabilities, which are calibrated logits, and the distance.
+    def outcomes(self, pixels: torch.Tensor) -> list[Outcome]:
+        """Compute the outcome of each image of a batch.
+
+        The logits are calibrated ones, the logarithm of the probabilities.
 
         Args:
             pixels: See `probabilities`.
-
-        Returns:
-            `(batch, classes)`, and `(batch, 1)`, or `(batch, 0)` if it was never calibrated.
         """
-        names = [OUTPUT] if self.unknown is None else [OUTPUT, DISTANCE]
-        found, *distance = (torch.from_numpy(output) for output in self._run(names, pixels))
-        return found.log(), torch.stack(distance, 1) if distance else torch.empty(len(found), 0)
+        names = [OUTPUT] if self.thresholds is None else [OUTPUT, DISTANCE]
+        probabilities, *measured = self._run(names, pixels)
+        logits = torch.from_numpy(probabilities).log().numpy()
+        distances = measured[0].tolist() if measured else [None] * len(logits)
+        return [
+            Outcome(row, distance=distance) for row, distance in zip(logits, distances, strict=True)
+        ]
+
+    def distance(self, outcome: Outcome) -> float:
+        """Return an image's distance from the training images, as the file measured it.
+
+        Raises:
+            ValueError: It was never calibrated, or the outcome is of another kind of model.
+        """
+        if outcome.distance is None:
+            raise ValueError("no distance was measured")
+        return outcome.distance
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities of what `outputs` gave."""
+        """Return the probabilities of the logits of `outcomes`."""
         return torch.softmax(logits, dim=1)
 
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -122,10 +135,10 @@ class OnnxClassifier:
 
 def to_metadata(bundle: ModelBundle, *, cropped: bool) -> dict[str, str]:
     """Return what a file tells beside its graph, each entry as JSON."""
-    about = About(bundle.classes, bundle.preprocessing, bundle.temperature, bundle.provenance)
+    about = replace(bundle.about, unknown=None)  # what the distance is from is in the graph
     entries = about.to_dict() | {"input": CROPPED if cropped else WHOLE}
-    if bundle.unknown is not None:  # what the distance is measured from is in the graph
-        entries["unknown"] = Thresholds.to_dict(bundle.unknown)
+    if bundle.thresholds is not None:
+        entries["unknown"] = bundle.thresholds.to_dict()
     return {name: json.dumps(value) for name, value in entries.items()}
 
 
@@ -160,15 +173,15 @@ def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
     except DecodeError as error:
         raise ArtifactError(f"{show(path)} is not a sound ONNX file") from error
     _refuse_foreign_parts(model, path)
-    about, cropped, unknown = _read_about(model, path)
+    about, cropped, thresholds = _read_about(model, path)
     try:
         session = onnxruntime.InferenceSession(
             content, _session_options(), providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime raises kinds of its own on what it cannot run
         raise ArtifactError(f"{show(path)} cannot be run: {show(error)}") from error
-    _check_ports(session, about, unknown, path)
-    return OnnxClassifier(session, about, cropped, unknown)
+    _check_ports(session, about, thresholds, path)
+    return OnnxClassifier(session, about, cropped, thresholds)
 
 
 def _session_options() -> onnxruntime.SessionOptions:
@@ -225,19 +238,19 @@ def _read_about(model: onnx.ModelProto, path: Path) -> tuple[About, bool, Thresh
         raise ArtifactError(f"{show(path)} is an ONNX file, but not of xception export") from error
     rule = entries.pop("unknown", None)  # without what a model file measures the distance from
     try:
-        unknown = None if rule is None else read_thresholds(rule)
+        thresholds = None if rule is None else Thresholds.from_dict(rule)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{show(path)} has damaged metadata: {show(error)}") from error
-    return About.from_dict(entries, path), cropped, unknown
+    return About.from_dict(entries, path), cropped, thresholds
 
 
 def _check_ports(
-    session: onnxruntime.InferenceSession, about: About, unknown: Thresholds | None, path: Path
+    session: onnxruntime.InferenceSession, about: About, thresholds: Thresholds | None, path: Path
 ) -> None:
     ins = [(port.name, port.type, len(port.shape)) for port in session.get_inputs()]
     outs = [(port.name, port.type, port.shape[1:]) for port in session.get_outputs()]
     wanted = [(OUTPUT, "tensor(float)", [len(about.classes)])]
-    if unknown is not None:
+    if thresholds is not None:
         wanted.append((DISTANCE, "tensor(float)", []))
     if ins != [(INPUT, "tensor(uint8)", 4)] or outs != wanted:
         raise ArtifactError(

@@ -144,14 +144,14 @@ def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -
     writer = GraphWriter()
     pixels = _add_pixels(writer, bundle.preprocessing, cropped=cropped, normalized=normalized)
     logits, features = add_network(writer, fold_batch_norm(bundle.network).cpu(), pixels)
-    if bundle.temperature != 1:
-        divisor = writer.constant("head/temperature/value", np.float32(bundle.temperature))
+    if bundle.about.temperature != 1:
+        divisor = writer.constant("head/temperature/value", np.float32(bundle.about.temperature))
         logits = writer.node("Div", [logits, divisor], "head/temperature")
     writer.node("Softmax", [logits], "head/softmax", output=OUTPUT, axis=1)
     floats = onnx.TensorProto.FLOAT
     outputs = [helper.make_tensor_value_info(OUTPUT, floats, ["batch", len(bundle.classes)])]
-    if bundle.unknown is not None:
-        _add_distance(writer, bundle.unknown.reference, features)
+    if bundle.about.unknown is not None:
+        _add_distance(writer, bundle.about.unknown.reference, features)
         outputs.append(helper.make_tensor_value_info(DISTANCE, floats, ["batch"]))
     side: int | str = bundle.preprocessing.image_size if cropped else ""
     shape = ["batch", side or "height", side or "width", 3]

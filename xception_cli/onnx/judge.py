@@ -1,32 +1,24 @@
-"""The gate: an exported file must answer as PyTorch does on difficult images, or it is refused."""
+"""The gate: a file must answer as PyTorch does, and int8 nearly as float32, or it is refused."""
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from xception_cli.console import say, screen, show
-from xception_cli.data.folder import images_below
+from xception_cli.console import screen
 from xception_cli.data.images import decode, read_bytes
-from xception_cli.errors import ArtifactError, DataError, UsageError
-from xception_cli.evaluation.selection import select_own
+from xception_cli.errors import ArtifactError
+from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.inference import answer
 from xception_cli.model.bundle import Classifier, ModelBundle
-from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
-from xception_cli.sample import draw_sample
-
-LEAST = 64  # pictures that an export is judged by
-LARGE = 4  # of these, made as large as a camera's, beside them
-_LARGE_SIZE = (4000, 3000)  # 12 megapixels
-_GRAIN = 12.0  # of 255; an enlarged picture alone has nothing that aliases
 
 
 @dataclass(frozen=True)
@@ -47,75 +39,6 @@ class JudgePicture:
     def content(self) -> bytes:
         """The bytes of its file."""
         return read_bytes(self.source) if isinstance(self.source, Path) else self.source
-
-
-def judge_pictures(
-    run: RunDir, classes: Sequence[str], *, least: int = LEAST, large: int = LARGE
-) -> list[JudgePicture]:
-    """Gather the pictures that an export is judged by.
-
-    Args:
-        run: Its val images are taken, evenly spread; drawn ones make up for what is missing.
-        classes: Of its model.
-        least: Pictures, not counting the large ones.
-        large: Pictures of 12 megapixels, made of the first ones.
-    """
-    chosen = own_pictures(run, classes, "val", least=least, most=least)
-    spread = chosen[:: max(1, len(chosen) // large)][:large] if large else []
-    return chosen + [
-        JudgePicture("large", _enlarge(picture.content, seed))
-        for seed, picture in enumerate(spread)
-    ]
-
-
-def own_pictures(
-    run: RunDir, classes: Sequence[str], split: str, *, least: int, most: int
-) -> list[JudgePicture]:
-    """Gather pictures of a split of the run, evenly spread; drawn ones if there are too few.
-
-    Args:
-        run: The run.
-        classes: Of its model.
-        split: `train` or `val`.
-        least: Pictures; drawn ones make up for what is missing.
-        most: Of the run's own.
-    """
-    own = _spread(run, classes, split, most)
-    return own + [JudgePicture("drawn", content) for content in _draw(least - len(own))]
-
-
-def _spread(run: RunDir, classes: Sequence[str], split: str, most: int) -> list[JudgePicture]:
-    try:
-        selection = select_own(run, classes, split)
-    except (DataError, UsageError) as error:
-        say(f"note      drawn pictures instead of {split}: {show(error.message)}")
-        return []
-    sound = [image for image in selection.images if image.problem is None]
-    indices = np.linspace(0, len(sound) - 1, min(most, len(sound))).round().astype(int)
-    chosen = [sound[index] for index in indices]
-    return [JudgePicture(split, selection.root / image.path, image.label) for image in chosen]
-
-
-def _draw(count: int) -> Iterator[bytes]:
-    if count < 1:
-        return
-    with TemporaryDirectory() as folder:
-        drawn = Path(folder) / "drawn"
-        draw_sample(drawn, classes=12, images=max(2, -(-count // 12)))
-        for path in images_below(drawn)[:count]:
-            yield path.read_bytes()
-
-
-def _enlarge(content: bytes, seed: int) -> bytes:
-    """Make a 12 megapixel JPEG of a picture, with grain as fine as its pixels."""
-    picture = decode(content)
-    size = _LARGE_SIZE if picture.width >= picture.height else _LARGE_SIZE[::-1]
-    large = np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32)
-    grain = np.random.default_rng(seed).standard_normal(large.shape[:2], np.float32)
-    grainy = np.clip(large + _GRAIN * grain[..., None], 0, 255).astype(np.uint8)
-    buffer = BytesIO()
-    Image.fromarray(grainy).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 # Largest difference of a probability, and of the two best where the best may differ.
@@ -160,11 +83,10 @@ class Parity:
 
     def headline(self) -> str:
         """Say it in a line."""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
         equal = round(self.top1_agreement * self.images)
         return (
-            f"{self.images} pictures ({kinds}): best class equal on {equal}, probabilities within "
-            f"{self.largest_difference:.1e} (limit {self.limit:g})"
+            f"{self.images} pictures ({_list(self.kinds)}): best class equal on {equal}, "
+            f"probabilities within {self.largest_difference:.1e} (limit {self.limit:g})"
         )
 
 
@@ -195,7 +117,7 @@ def compare(bundle: ModelBundle, exported: Classifier, pictures: Sequence[JudgeP
             bar.advance(1)
     return Parity(
         images=len(pictures),
-        kinds=dict(Counter(picture.kind for picture in pictures)),
+        kinds=_kinds(pictures),
         top1_agreement=equal / len(pictures),
         contradictions=contradictions,
         largest_difference=max(differences),
@@ -221,7 +143,162 @@ def require_parity(parity: Parity) -> None:
 
 def _ask(classifier: Classifier, picture: Image.Image) -> tuple[NDArray[Any], float]:
     """Return the probabilities, and the distance of `unknown`, 0 without a rule for it."""
-    logits, features = classifier.outputs(classifier.transform()(picture)[None])
-    rule = classifier.unknown
-    distance = 0.0 if rule is None else rule.measure(features[0].numpy())
-    return classifier.calibrated(logits)[0].numpy(), distance
+    (outcome,) = classifier.outcomes(classifier.transform()(picture)[None])
+    distance = 0.0 if classifier.thresholds is None else classifier.distance(outcome)
+    return answer(classifier, outcome, None).probabilities, distance
+
+
+LEAST_AGREEMENT = 0.9  # a file that names more than a tenth otherwise is another model
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a quantised file compares with the float one, on the same pictures.
+
+    Attributes:
+        calibrated_on: Pictures that it was quantised by, by where they are from: `train`, `drawn`.
+        images: Pictures that both were shown.
+        kinds: Of them, by where they are from: `val`, `drawn`.
+        agreeing: With the same best class.
+        labelled: Whose class is known.
+        correct_float: Of these, recognised by the float file.
+        correct_int8: Recognised by the quantised one.
+        milliseconds_float: Median time of a picture, in onnxruntime on this machine.
+        milliseconds_int8: Of the quantised file.
+    """
+
+    calibrated_on: dict[str, int]
+    images: int
+    kinds: dict[str, int]
+    agreeing: int
+    labelled: int
+    correct_float: int
+    correct_int8: int
+    milliseconds_float: float
+    milliseconds_int8: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is the same model still."""
+        return self.agreeing >= LEAST_AGREEMENT * self.images
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, each part with its 95 % interval."""
+        accuracies = {}
+        for name, correct in (("float", self.correct_float), ("int8", self.correct_int8)):
+            accuracies[name] = _proportion(correct, self.labelled) if self.labelled else None
+        return {
+            "calibrated_on": self.calibrated_on,
+            "images": self.images,
+            "kinds": self.kinds,
+            "top1_agreement": _proportion(self.agreeing, self.images),
+            "accuracy": accuracies,
+            "milliseconds": {"float": self.milliseconds_float, "int8": self.milliseconds_int8},
+        }
+
+    def headline(self) -> str:
+        """Say in a line how often both say the same."""
+        return (
+            f"{self.images} pictures ({_list(self.kinds)}): best class as in float32 on "
+            f"{_say(self.agreeing, self.images)}"
+        )
+
+    def lines(self) -> list[str]:
+        """Say all of it, a line for each thing."""
+        said = [f"calibrated on {_list(self.calibrated_on)} pictures", self.headline()]
+        if self.labelled:
+            said.append(
+                f"accuracy {_say(self.correct_int8, self.labelled)}; in float32 "
+                f"{_say(self.correct_float, self.labelled)}"
+            )
+        before, after = self.milliseconds_float, self.milliseconds_int8
+        return [
+            *said,
+            f"{before / after:.2f} times as fast here: {after:.0f} ms per picture instead of "
+            f"{before:.0f}, by the median",
+        ]
+
+    def warning(self) -> str | None:
+        """Say that accuracy falls, if it does."""
+        lost = self.correct_float - self.correct_int8
+        if lost <= 0:
+            return None
+        return (
+            f"int8 COSTS ACCURACY: {lost} fewer of {self.labelled} val images are recognised; "
+            "ship the float file if that is too many"
+        )
+
+
+def measure_agreement(
+    exported: Classifier,
+    quantized: Classifier,
+    pictures: Sequence[JudgePicture],
+    *,
+    calibrated_on: Sequence[JudgePicture],
+) -> Agreement:
+    """Show pictures to both files, in turn.
+
+    Args:
+        exported: The float file.
+        quantized: The one that was made of it.
+        pictures: With their labels, as far as they are known.
+        calibrated_on: What it was quantised by.
+    """
+    equal, labelled = 0, 0
+    correct: list[int] = [0, 0]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    with screen.bar("comparing int8", len(pictures)) as bar:
+        for picture in pictures:
+            pixels = exported.transform()(decode(picture.content))[None]
+            best = []
+            for which, classifier in enumerate((exported, quantized)):
+                began = time.perf_counter()
+                best.append(int(classifier.probabilities(pixels).argmax()))
+                seconds[which].append(time.perf_counter() - began)
+                correct[which] += best[-1] == picture.label
+            equal += best[0] == best[1]
+            labelled += picture.label is not None
+            bar.advance(1)
+    return Agreement(
+        calibrated_on=_kinds(calibrated_on),
+        images=len(pictures),
+        kinds=_kinds(pictures),
+        agreeing=equal,
+        labelled=labelled,
+        correct_float=correct[0],
+        correct_int8=correct[1],
+        milliseconds_float=1000 * median(seconds[0]),
+        milliseconds_int8=1000 * median(seconds[1]),
+    )
+
+
+def require_agreement(agreement: Agreement) -> None:
+    """Let a quantised file out.
+
+    Raises:
+        ArtifactError: It is another model.
+    """
+    if not agreement.passed:
+        raise ArtifactError(
+            f"the int8 file is not the same model any more, and was not written: "
+            f"{agreement.headline()}, fewer than {LEAST_AGREEMENT:.0%}",
+            hint="leave --quantize out: the float file says what PyTorch says",
+        )
+
+
+def _kinds(pictures: Sequence[JudgePicture]) -> dict[str, int]:
+    return dict(Counter(picture.kind for picture in pictures))
+
+
+def _list(kinds: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+
+
+def _proportion(part: int, of: int) -> dict[str, float]:
+    low, high = wilson_interval(part, of)
+    return {"value": part / of, "low": low, "high": high}
+
+
+def _say(part: int, of: int) -> str:
+    low, high = wilson_interval(part, of)
+    return f"{part} of {of}, {100 * part / of:.1f} % ({100 * low:.1f} to {100 * high:.1f} %)"

@@ -4,40 +4,41 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from xception_cli import __version__
-from xception_cli.console import say, screen
+from xception_cli.console import say, screen, show
+from xception_cli.data.folder import images_below
 from xception_cli.data.images import decode
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.errors import ArtifactError
+from xception_cli.errors import ArtifactError, DataError, UsageError
+from xception_cli.evaluation.selection import select_own
 from xception_cli.files import check_new_file, file_digest, write_durably
 from xception_cli.model.bundle import load_model
 from xception_cli.onnx.file import CROPPED, WHOLE, OnnxClassifier, classifier_from
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.onnx.judge import (
-    LEAST,
+    Agreement,
     JudgePicture,
     Parity,
     compare,
-    judge_pictures,
-    own_pictures,
+    measure_agreement,
+    require_agreement,
     require_parity,
 )
-from xception_cli.onnx.quantize import (
-    Agreement,
-    measure_agreement,
-    quantize_onnx,
-    require_agreement,
-)
+from xception_cli.onnx.quantize import quantize_onnx
 from xception_cli.rundir import RunDir, read_json, write_json
 from xception_cli.runtime import Runtime
+from xception_cli.sample import draw_sample
 
 _PROGRAM = """\
 import json, sys
@@ -76,6 +77,11 @@ def inference_snippet(path: Path, preprocessing: Preprocessing, *, cropped: bool
 
 INPUTS = (WHOLE, CROPPED)
 REPORT = "export_report.json"
+
+LEAST = 64  # pictures that an export is judged by
+LARGE = 4  # of these, made as large as a camera's, beside them
+_LARGE_SIZE = (4000, 3000)  # 12 megapixels
+_GRAIN = 12.0  # of 255; an enlarged picture alone has nothing that aliases
 
 CALIBRATION = 32  # training images that tell an int8 file which values occur
 MOST = 500  # val images that it is judged by
@@ -185,6 +191,75 @@ def calibration_pixels(
             pixels = exported.transform()(decode(picture.content))
             yield pixels.numpy().transpose(1, 2, 0)[None]
             bar.advance(1)
+
+
+def judge_pictures(
+    run: RunDir, classes: Sequence[str], *, least: int = LEAST, large: int = LARGE
+) -> list[JudgePicture]:
+    """Gather the pictures that an export is judged by.
+
+    Args:
+        run: Its val images are taken, evenly spread; drawn ones make up for what is missing.
+        classes: Of its model.
+        least: Pictures, not counting the large ones.
+        large: Pictures of 12 megapixels, made of the first ones.
+    """
+    chosen = own_pictures(run, classes, "val", least=least, most=least)
+    spread = chosen[:: max(1, len(chosen) // large)][:large] if large else []
+    return chosen + [
+        JudgePicture("large", _enlarge(picture.content, seed))
+        for seed, picture in enumerate(spread)
+    ]
+
+
+def own_pictures(
+    run: RunDir, classes: Sequence[str], split: str, *, least: int, most: int
+) -> list[JudgePicture]:
+    """Gather pictures of a split of the run, evenly spread; drawn ones if there are too few.
+
+    Args:
+        run: The run.
+        classes: Of its model.
+        split: `train` or `val`.
+        least: Pictures; drawn ones make up for what is missing.
+        most: Of the run's own.
+    """
+    own = _spread(run, classes, split, most)
+    return own + [JudgePicture("drawn", content) for content in _draw(least - len(own))]
+
+
+def _spread(run: RunDir, classes: Sequence[str], split: str, most: int) -> list[JudgePicture]:
+    try:
+        selection = select_own(run, classes, split)
+    except (DataError, UsageError) as error:
+        say(f"note      drawn pictures instead of {split}: {show(error.message)}")
+        return []
+    sound = [image for image in selection.images if image.problem is None]
+    indices = np.linspace(0, len(sound) - 1, min(most, len(sound))).round().astype(int)
+    chosen = [sound[index] for index in indices]
+    return [JudgePicture(split, selection.root / image.path, image.label) for image in chosen]
+
+
+def _draw(count: int) -> Iterator[bytes]:
+    if count < 1:
+        return
+    with TemporaryDirectory() as folder:
+        drawn = Path(folder) / "drawn"
+        draw_sample(drawn, classes=12, images=max(2, -(-count // 12)))
+        for path in images_below(drawn)[:count]:
+            yield path.read_bytes()
+
+
+def _enlarge(content: bytes, seed: int) -> bytes:
+    """Make a 12 megapixel JPEG of a picture, with grain as fine as its pixels."""
+    picture = decode(content)
+    size = _LARGE_SIZE if picture.width >= picture.height else _LARGE_SIZE[::-1]
+    large = np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32)
+    grain = np.random.default_rng(seed).standard_normal(large.shape[:2], np.float32)
+    grainy = np.clip(large + _GRAIN * grain[..., None], 0, 255).astype(np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(grainy).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def _show_parity(parity: Parity) -> Parity:

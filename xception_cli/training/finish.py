@@ -23,8 +23,7 @@ from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import headline, write_evaluation
 from xception_cli.evaluation.selection import shown_folder
-from xception_cli.inference import Outcome
-from xception_cli.model.bundle import ModelBundle, load_model, save_model
+from xception_cli.model.bundle import ModelBundle, Outcome, load_model, save_model
 from xception_cli.model.features import FeatureInputs, compute_pooled
 from xception_cli.model.network import FIRST_TRAINED, Segment, fold_batch_norm
 from xception_cli.report.run_page import write_report
@@ -172,24 +171,16 @@ def _calibrate(
         logits=np.stack([outcome.logits for outcome in said]),
         labels=job.labels("val").numpy(),
         units=job.units("val"),
-        features=np.stack([outcome.features for outcome in said]),
+        features=np.stack([o.features for o in said if o.features is not None]),  # all have them
         train_features=_train_features(job, training, history, bundle),
         train_labels=job.labels("train").numpy(),
         target_precision=job.config.target_precision,
         candidates=max(history.best_epoch + 1, len(kept.epochs)),
         seed=job.config.seed,
     )
-    bundle = replace(bundle, temperature=calibration.temperature, unknown=calibration.unknown)
-    save_model(
-        job.run.model,
-        bundle.network.state_dict(),
-        classes=bundle.classes,
-        preprocessing=bundle.preprocessing,
-        temperature=bundle.temperature,
-        unknown=bundle.unknown,
-        provenance=bundle.provenance,
-    )
-    return bundle, calibration
+    about = replace(bundle.about, temperature=calibration.temperature, unknown=calibration.unknown)
+    save_model(job.run.model, bundle.network.state_dict(), about)
+    return replace(bundle, about=about), calibration
 
 
 def _train_features(job: Job, training: Training, history: History, bundle: ModelBundle) -> Array:

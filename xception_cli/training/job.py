@@ -26,7 +26,7 @@ from xception_cli.data.loading import PictureInputs
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.metrics import TOP
-from xception_cli.model.bundle import save_model
+from xception_cli.model.bundle import About, save_model
 from xception_cli.model.weights import PretrainedWeights
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, versions
@@ -303,17 +303,19 @@ class Job:
         save_model(
             self.run.model,
             state,
-            classes=self.split.classes,
-            preprocessing=self.preprocessing,
-            provenance={
-                "versions": versions(),
-                "weights": weights_info(self.pretrained),
-                "data_fingerprint": self.split.fingerprint,
-                "seed": self.config.seed,
-                "unfreeze": self.config.unfreeze,
-                "precision": self.runtime.precision,
-                **trained,
-            },
+            About(
+                self.split.classes,
+                self.preprocessing,
+                provenance={
+                    "versions": versions(),
+                    "weights": weights_info(self.pretrained),
+                    "data_fingerprint": self.split.fingerprint,
+                    "seed": self.config.seed,
+                    "unfreeze": self.config.unfreeze,
+                    "precision": self.runtime.precision,
+                    **trained,
+                },
+            ),
         )
 
 
