@@ -5,9 +5,10 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from xception_cli.console import quoted, show
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
@@ -20,6 +21,72 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 _INFO = "run.json"
 _LOCK = ".lock"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What run.json holds: how a run was started. Entries with a default came with later versions.
+
+    Attributes:
+        started: When, in UTC; ISO 8601, so that later is greater.
+        process: Which process writes the run, or wrote it last.
+        command: The command line.
+        versions: Of what computes, by package.
+        git_commit: Of the user's own repository, if there is one.
+        device: Where it was computed, as for the following.
+        precision: Of the network's arithmetic.
+        threads: Of torch.
+        processes: That train together.
+        data: The data folder, an absolute path.
+        data_fingerprint: SHA-256 over the images.
+        classes: Names, in the order of the outputs.
+        images: Their number by split.
+        weights: `source` and `digest` of those that training started from.
+        timed: The record of a time budget.
+    """
+
+    started: str
+    process: int
+    command: str
+    versions: dict[str, str]
+    git_commit: str | None
+    device: str
+    precision: str
+    threads: int
+    data_fingerprint: str
+    classes: list[str]
+    images: dict[str, int]
+    weights: dict[str, str | None]
+    data: str | None = None
+    processes: int = 1
+    tf32: bool = False
+    timed: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What result.json holds: how a run ended.
+
+    Attributes:
+        kept: `the linear probe`, or `fine-tuned, epoch N`.
+        epochs: Of training.
+        seconds: Spent per phase.
+        stopped_early: Patience ran out.
+        probe: Validation scores of the linear probe; None from random weights.
+        evaluation: Accuracy to expect on images like those of each split.
+        calibration: What calibration found; None where it was not done.
+        gains: Classes that more images are likely to help.
+    """
+
+    kept: str
+    epochs: int
+    seconds: dict[str, float]
+    stopped_early: bool = False
+    probe: dict[str, Any] | None = None
+    evaluation: dict[str, float]
+    calibration: dict[str, Any] | None = None
+    gains: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -107,17 +174,25 @@ class RunDir:
         """Whether the run ended by itself."""
         return self.result.is_file()
 
-    def read_info(self) -> dict[str, Any]:
+    def read_info(self) -> RunInfo:
         """Read run.json.
 
         Raises:
             ArtifactError: It is missing or damaged.
         """
-        return read_json(self.info)
+        return _typed(RunInfo, self.info)
+
+    def read_result(self) -> RunResult:
+        """Read result.json.
+
+        Raises:
+            ArtifactError: It is missing or damaged.
+        """
+        return _typed(RunResult, self.result)
 
     def update_info(self, changes: Mapping[str, Any]) -> None:
         """Change some entries of run.json; the others stay."""
-        write_json(self.info, self.read_info() | dict(changes))
+        write_json(self.info, read_json(self.info) | dict(changes))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -154,8 +229,8 @@ class RunDir:
     def _owner(self) -> str:
         try:
             info = self.read_info()
-            return f" (process {info['process']}, started {info['started']})"
-        except (ArtifactError, KeyError):
+            return f" (process {info.process}, started {info.started})"
+        except ArtifactError:
             return ""
 
 
@@ -172,6 +247,26 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ArtifactError(f"{show(path)} does not hold a JSON object")
     return content
+
+
+def _typed(kind: type[T], path: Path) -> T:
+    """Read a JSON object as a dataclass: what is missing, or of another type, is refused."""
+    content, hints = read_json(path), get_type_hints(kind)
+    found = {}
+    for entry in fields(kind):  # type: ignore[arg-type]
+        if entry.name not in content:
+            if entry.default is MISSING and entry.default_factory is MISSING:
+                raise ArtifactError(f"{show(path)} is damaged: it lacks {entry.name}")
+            continue
+        value, hint = content[entry.name], hints[entry.name]
+        types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if not isinstance(value, tuple(get_origin(type_) or type_ for type_ in types)):
+            raise ArtifactError(
+                f"{show(path)} is damaged: {entry.name} is {show(repr(value))}, expected "
+                f"{show(getattr(hint, '__name__', str(hint)))}"
+            )
+        found[entry.name] = value
+    return kind(**found)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -288,7 +383,7 @@ def runs_in(folder: Path) -> list[RunDir]:
 
 def _started(run: RunDir) -> str:
     try:
-        return str(run.read_info().get("started", ""))
+        return run.read_info().started
     except ArtifactError:  # damaged; it must not hide the others
         return ""
 

@@ -40,8 +40,8 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     if not selection.is_new:
         return selection
     info = run.read_info()
-    split = read_split(run.split, info["classes"])
-    recorded, note = _recorded_images(Path(info["data"]), split)
+    split = read_split(run.split, info.classes)
+    recorded, note = _recorded_images(Path(info.data or ""), split)
     photos, (is_copy, is_chooser) = _compare(
         selection.root, selection.images, recorded, read_toml(run.config).get("group_by")
     )

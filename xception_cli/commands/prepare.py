@@ -150,7 +150,7 @@ def summary(
     ] = False,
 ) -> None:
     """Show the network layer by layer: shapes, parameters, multiplications."""
-    from xception_cli.rundir import find_run, read_json
+    from xception_cli.rundir import find_run
 
     if explain:
         if (run, classes, size, svg) != (None, None, None, None):
@@ -173,7 +173,7 @@ def summary(
 
     if chosen is not None:
         network = summarize_run(chosen, size=size)
-        kept = read_json(chosen.result).get("kept", "?") if chosen.is_finished else "nothing yet"
+        kept = chosen.read_result().kept if chosen.is_finished else "nothing yet"
         say(f"run       {show(chosen.path)}: unfreeze = {network.unfreeze}, kept {show(kept)}")
     else:
         network = summarize_network(classes or IMAGENET_CLASSES, size=side)

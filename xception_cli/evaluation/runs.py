@@ -9,7 +9,7 @@ from rich.table import Table
 
 from xception_cli.console import new_table, show
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.rundir import RunDir, read_json, runs_in
+from xception_cli.rundir import RunDir, runs_in
 from xception_cli.settings import read_toml
 
 
@@ -67,19 +67,19 @@ def list_runs(folder: Path) -> list[RunFigures]:
 def _figures(run: RunDir) -> RunFigures:
     try:
         info = run.read_info()
-        result = read_json(run.result) if run.is_finished else {}
-        accuracy = result.get("evaluation", {})
+        result = run.read_result() if run.is_finished else None
+        accuracy = result.evaluation if result else {}
         return RunFigures(
             run=str(run.path),
-            started=str(info["started"]),
+            started=info.started,
             state="finished" if run.is_finished else "unfinished",
-            classes=len(info["classes"]),
-            images=int(info["images"]["train"]),
+            classes=len(info.classes),
+            images=info.images["train"],
             unfreeze=str(read_toml(run.config)["unfreeze"]),
-            kept=result.get("kept"),
+            kept=result.kept if result else None,
             val=accuracy.get("val"),
             test=accuracy.get("test"),
-            seconds=sum(result["seconds"].values()) if "seconds" in result else None,
+            seconds=sum(result.seconds.values()) if result else None,
         )
     except (ArtifactError, UsageError, KeyError, TypeError, AttributeError, ValueError):
         return RunFigures(str(run.path), "", "damaged")  # it must not hide the others

@@ -95,7 +95,7 @@ def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:
 def _recorded_places(run: RunDir) -> list[Path]:
     """Return where the run's data was: the absolute path, then the one that was given."""
     given = read_toml(run.config).get("data")
-    found = [Path(place) for place in (run.read_info().get("data"), given) if place]
+    found = [Path(place) for place in (run.read_info().data, given) if place]
     if not found:
         raise UsageError(f"{show(run.path)} does not say where its data is", hint="give --data DIR")
     return found

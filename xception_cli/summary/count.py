@@ -183,7 +183,7 @@ def summarize_run(run: RunDir, *, size: int | None = None) -> NetworkSummary:
         ArtifactError: Its run.json is damaged, or `xception train` did not write the two files.
     """
     config = TrainConfig(**read_toml(run.config))
-    classes = run.read_info().get("classes")
+    classes = run.read_info().classes
     if not isinstance(classes, list) or config.unfreeze not in FIRST_TRAINED:
         raise ArtifactError(
             f"{show(run.path)} does not say which classes it has and what it trains",

@@ -158,34 +158,34 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     folder = read_folder(Path(config.data))
     check_trainable(folder, config.classes)
     info = run.read_info()
-    before, now = info.get("processes", 1), runtime.processes.count
+    before, now = info.processes, runtime.processes.count
     if before != now:
         raise UsageError(
             f"the run was started with {before} processes, and this is {now}",
             hint=f"torchrun --nproc-per-node {before}" if before > 1 else "leave torchrun out",
         )
     paths = [folder.root / image.path for image in folder.images]
-    saved = read_split(run.split, info["classes"])
+    saved = read_split(run.split, info.classes)
     split = match_split(saved, folder, inspect_all(paths, decoded=False))
     _check_processes(config, runtime, split)
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
-    if pretrained is not None and pretrained.digest != info["weights"]["digest"]:
+    if pretrained is not None and pretrained.digest != info.weights["digest"]:
         raise ArtifactError(
             f"{show(config.weights)} holds other weights than the run was started with: "
-            f"{pretrained.digest[:16]}…, then {show(info['weights']['digest'])[:16]}…",
+            f"{pretrained.digest[:16]}…, then {show(info.weights['digest'])[:16]}…",
             hint="put the file back, or start a new run without --resume",
         )
     screen.log_to(run.log)
     say(f"going on with {show(run.path)}")
     for partial in run.path.glob("*.partial"):  # of a process that was killed while it wrote
         partial.unlink(missing_ok=True)
-    write_json(run.info, info | {"process": os.getpid()})
+    run.update_info({"process": os.getpid()})
     run.result.unlink(missing_ok=True)
     write_durably(run.config, to_toml(config).encode())
     job = _job(config, run, runtime, folder, split, pretrained)
-    if "timed" not in info:
+    if info.timed is None:
         return job
-    budget = Budget(run, info["timed"])
+    budget = Budget(run, info.timed)
     return replace(job, config=config.replace(views=budget.views), budget=budget)
 
 

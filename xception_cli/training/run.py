@@ -19,7 +19,7 @@ from xception_cli.data.loading import PictureInputs
 from xception_cli.errors import MachineError, XceptionError
 from xception_cli.model.features import FeatureInputs
 from xception_cli.processes import ALONE, Processes, joined_processes
-from xception_cli.rundir import RunDir, read_json
+from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, check_compiler, decide_runtime
 from xception_cli.settings import ResolvedConfig
 from xception_cli.training import handlers
@@ -260,15 +260,15 @@ def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:
     """Report it, if nothing is left to be done in a run."""
     if run is None or not run.is_finished:
         return None
-    result = read_json(run.result)
+    result = run.read_result()
     if config.budget is not None:
         say(f"{show(run.path)} is already finished; its time is used up")
-    elif result["epochs"] == config.epochs:
+    elif result.epochs == config.epochs:
         name, epochs = show(run.path), config.epochs
         say(f"{name} is already finished ({epochs} epochs); a larger --epochs extends it")
     else:
         return None
-    return TrainResult(run, result["kept"], None, {}, {})
+    return TrainResult(run, result.kept, None, {}, {})
 
 
 def _runtime(config: TrainConfig, processes: Processes) -> Runtime:
