@@ -10,7 +10,7 @@ import pytest
 from images import SMALL
 
 from xception_cli.files import file_digest
-from xception_cli.rundir import RunDir
+from xception_cli.rundir import RunDir, write_json
 
 
 def quick_settings(photos: Path, weights: Path) -> dict[str, Any]:
@@ -91,3 +91,23 @@ def outcome(run: str) -> dict[str, str]:
     folder = Path(run)
     named = [folder / "metrics.jsonl", folder / "model.safetensors"]
     return {path.name: file_digest(path) for path in [*named, *folder.glob("checkpoints/*.json")]}
+
+
+def write_info(run: RunDir, **changes: Any) -> None:
+    """Write a run.json of a run that no training made; `...` leaves an entry out."""
+    info = {
+        "started": "2026-01-01T10:00:00Z",
+        "process": 1,
+        "command": "xception train",
+        "versions": {"torch": "2"},
+        "git_commit": None,
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": 1,
+        "data": "photos",
+        "data_fingerprint": "0" * 64,
+        "classes": ["cat", "dog"],
+        "images": {"train": 2, "val": 1, "test": 0, "out": 0},
+        "weights": {"source": "none", "digest": None},
+    }
+    write_json(run.info, {n: value for n, value in (info | changes).items() if value is not ...})

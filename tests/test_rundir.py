@@ -11,25 +11,19 @@ from pathlib import Path
 
 import pytest
 from folders import as_ordinary_user, open_folder
+from runs import write_info
 
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
-from xception_cli.rundir import (
-    RunDir,
-    choose_run_path,
-    find_run,
-    make_run,
-    read_json,
-    remove_tree,
-    write_json,
-)
+from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
+from xception_cli.runs import choose_run_path, find_run, make_run
 
 
 def start_run(name: str, started: str, *, finished: bool = True) -> RunDir:
     run = RunDir(Path("runs") / name)
     run.path.mkdir(parents=True)
-    write_json(run.info, {"started": started, "process": 1})
+    write_info(run, started=started)
     if finished:
-        write_json(run.result, {})
+        write_json(run.result, {"kept": "the linear probe", "epochs": 1, "seconds": {}})
     return run
 
 
@@ -198,7 +192,7 @@ def holding(folder: Path) -> Iterator[subprocess.Popen]:
 def test_a_second_process_is_refused_and_told_of_the_first_until_that_is_killed(tmp_path):
     run = RunDir(tmp_path)
     with holding(tmp_path) as holder:
-        write_json(run.info, {"process": holder.pid, "started": "2024-01-01T00:00:00Z"})
+        write_info(run, process=holder.pid, started="2024-01-01T00:00:00Z")
         with pytest.raises(RunBusyError) as caught, run.lock():
             pass
         assert caught.value.exit_code == 8
@@ -350,6 +344,39 @@ def test_a_damaged_json_file_is_refused_by_name(tmp_path, content):
         (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"run\.json"):
         RunDir(tmp_path).read_info()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"classes": ...}, "it lacks classes"),
+        ({"classes": "cat"}, "classes is 'cat', expected list[str]"),
+        ({"git_commit": 7}, "git_commit is 7, expected str | None"),
+        ({"images": []}, "images is [], expected dict[str, int]"),
+        ({"timed": "10m"}, "timed is '10m', expected dict[str, typing.Any] | None"),
+    ],
+)
+def test_a_run_json_that_lacks_an_entry_or_has_another_type_is_refused(tmp_path, changes, reason):
+    run = RunDir(tmp_path)
+    write_info(run, **changes)
+    with pytest.raises(ArtifactError) as caught:
+        run.read_info()
+    assert caught.value.message == f"{tmp_path}/run.json is damaged: {reason}"
+
+
+def test_entries_that_came_with_later_versions_may_be_missing(tmp_path):
+    run = RunDir(tmp_path)
+    write_info(run, data=...)
+    assert (run.read_info().data, run.read_info().processes, run.read_info().timed) == (
+        None,
+        1,
+        None,
+    )
+    write_json(run.result, {"kept": "the linear probe", "epochs": 2, "seconds": {"probe": 1.5}})
+    assert (run.read_result().evaluation, run.read_result().gains) == ({}, [])
+    write_json(run.result, {"kept": "the linear probe", "seconds": {}})
+    with pytest.raises(ArtifactError, match="it lacks epochs"):
+        run.read_result()
 
 
 def test_a_tree_is_removed_and_one_that_is_gone_is_fine(tmp_path):

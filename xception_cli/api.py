@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, Unpack, cast, overload
 from xception_cli.console import screen, show
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.processes import started_by_torchrun
-from xception_cli.rundir import find_run
+from xception_cli.runs import find_run
 from xception_cli.settings import Settings, StrPath, check_names, find_config, resolve
 
 if TYPE_CHECKING:

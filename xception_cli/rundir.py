@@ -1,7 +1,6 @@
-"""RunDir: the names of a run's files; making, locking and finding runs."""
+"""RunDir: a run folder, its files by name, its lock; run.json and result.json as values."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,17 +9,16 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from xception_cli.console import quoted, show
-from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
+from xception_cli.console import show
+from xception_cli.errors import ArtifactError, RunBusyError
 from xception_cli.files import write_durably
 
-RUNS = Path("runs")
 # File names that are needed outside of a run, too, or for any of its evaluations.
 ISSUES = "issues.csv"
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
-_INFO = "run.json"
-_LOCK = ".lock"
+INFO = "run.json"
+LOCK = ".lock"
 T = TypeVar("T")
 
 
@@ -84,7 +82,7 @@ class RunResult:
     seconds: dict[str, float]
     stopped_early: bool = False
     probe: dict[str, Any] | None = None
-    evaluation: dict[str, float]
+    evaluation: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
     gains: list[dict[str, Any]] = field(default_factory=list)
 
@@ -103,7 +101,7 @@ class RunDir:
     @property
     def info(self) -> Path:
         """Command, versions, device, weights, data fingerprint."""
-        return self.path / _INFO
+        return self.path / INFO
 
     @property
     def split(self) -> Path:
@@ -207,7 +205,7 @@ class RunDir:
 
         # Other users of the folder must be able to open it. No soft lock where flock is missing:
         # that would outlive a killed process.
-        lock = FileLock(self.path / _LOCK, mode=0o666, fallback_to_soft=False)
+        lock = FileLock(self.path / LOCK, mode=0o666, fallback_to_soft=False)
         try:
             lock.acquire(blocking=False)
         except Timeout as error:
@@ -223,15 +221,15 @@ class RunDir:
             # Before the release: after it, the file could be another's. filelock does not accept a
             # lock on a file without a name, which is what a process that waits for this one gets.
             with suppress(OSError):
-                (self.path / _LOCK).unlink()  # where Windows refuses, filelock removes it
+                (self.path / LOCK).unlink()  # where Windows refuses, filelock removes it
             lock.release()
 
     def _owner(self) -> str:
         try:
             info = self.read_info()
-            return f" (process {info.process}, started {info.started})"
         except ArtifactError:
             return ""
+        return f" (process {info.process}, started {info.started})"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -249,24 +247,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _typed(kind: type[T], path: Path) -> T:
+def _typed(cls: type[T], path: Path) -> T:
     """Read a JSON object as a dataclass: what is missing, or of another type, is refused."""
-    content, hints = read_json(path), get_type_hints(kind)
+    content, hints = read_json(path), get_type_hints(cls)
     found = {}
-    for entry in fields(kind):  # type: ignore[arg-type]
+    for entry in fields(cls):  # type: ignore[arg-type]
         if entry.name not in content:
             if entry.default is MISSING and entry.default_factory is MISSING:
                 raise ArtifactError(f"{show(path)} is damaged: it lacks {entry.name}")
             continue
         value, hint = content[entry.name], hints[entry.name]
-        types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        if not isinstance(value, tuple(get_origin(type_) or type_ for type_ in types)):
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        types = tuple(get_origin(kind) or kind for kind in kinds)
+        if not isinstance(value, types):
+            expected = " or ".join(type_.__name__ for type_ in types)
             raise ArtifactError(
-                f"{show(path)} is damaged: {entry.name} is {show(repr(value))}, expected "
-                f"{show(getattr(hint, '__name__', str(hint)))}"
+                f"{show(path)} is damaged: {entry.name} is {show(repr(value))}, expected {expected}"
             )
         found[entry.name] = value
-    return kind(**found)
+    return cls(**found)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -276,116 +275,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         MachineError: The disk is full, read-only or gone.
     """
     write_durably(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-
-
-def choose_run_path(data: Path, output: Path | None) -> Path:
-    """Decide where a new run goes, and see that it can be made there.
-
-    Args:
-        data: The data folder; without `output` its name names the run.
-        output: The folder asked for.
-
-    Raises:
-        UsageError: `output` already holds something, or the run would lie inside the data.
-        MachineError: The folder cannot be written.
-    """
-    path = RUNS if output is None else output
-    try:
-        if path.resolve().is_relative_to(data.resolve()):
-            raise UsageError(
-                f"the run folder {show(path)} would lie inside the data folder {show(data)}",
-                hint="choose a place outside with --output",
-            )
-        if output is not None:
-            if os.path.lexists(output) and not (output.is_dir() and _is_empty(output)):
-                raise UsageError(
-                    f"{show(output)} already exists and is not empty",
-                    hint=f"xception train --resume {quoted(output)}, or another --output",
-                )
-        else:
-            name = data.resolve().name or "data"
-            path = RUNS / name
-            number = 1
-            while os.path.lexists(path):  # a link to nothing takes a name too
-                number += 1
-                path = RUNS / f"{name}-{number}"
-        ancestor = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
-        writable = ancestor.is_dir() and os.access(ancestor, os.W_OK | os.X_OK)
-    except OSError as error:  # a folder above it cannot be searched
-        raise _cannot_make(path, str(error.strerror)) from error
-    if not writable:
-        raise _cannot_make(path, f"{show(ancestor)} is not writable")
-    return path
-
-
-def _is_empty(folder: Path) -> bool:
-    return {path.name for path in folder.iterdir()} <= {_LOCK}  # of a process that was killed
-
-
-def _cannot_make(path: Path, reason: str) -> MachineError:
-    return MachineError(
-        f"cannot make the run folder {show(path)}: {reason}",
-        hint="choose another place with --output",
-    )
-
-
-def make_run(data: Path, output: Path | None) -> RunDir:
-    """Make the folder of a new run.
-
-    Raises:
-        UsageError: `output` already holds something.
-        MachineError: The folder cannot be made.
-    """
-    while True:
-        path = choose_run_path(data, output)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir(exist_ok=output is not None)
-        except FileExistsError:
-            continue  # another process took the name between the look and the making
-        except OSError as error:
-            raise _cannot_make(path, str(error.strerror)) from error
-        return RunDir(path)
-
-
-def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
-    """Return the run at `path`, or the one in `runs/` that was started last.
-
-    Args:
-        path: A run folder; None for the latest.
-        finished: Among the latest, consider only runs that ended by themselves.
-
-    Raises:
-        UsageError: There is no such run.
-    """
-    if path is not None:
-        run = RunDir(path)
-        if not run.info.is_file():
-            raise UsageError(
-                f"{show(path)} is not a run folder (it has no run.json)",
-                hint="give the folder that xception train made, runs/food for instance",
-            )
-        return run
-    candidates = [run for run in runs_in(RUNS) if run.is_finished or not finished]
-    if not candidates:
-        what = "finished run" if finished else "run"
-        raise UsageError(
-            f"there is no {what} in {show(RUNS.absolute())}",
-            hint="xception train --data DIR makes one; or name a run folder",
-        )
-    return max(candidates, key=_started)
-
-
-def runs_in(folder: Path) -> list[RunDir]:
-    """List the runs in a folder, in no order."""
-    return [RunDir(info.parent) for info in folder.glob(f"*/{_INFO}")]
-
-
-def _started(run: RunDir) -> str:
-    try:
-        return run.read_info().started
-    except ArtifactError:  # damaged; it must not hide the others
-        return ""
 
 
 def remove_tree(path: Path) -> None:

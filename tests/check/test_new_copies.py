@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageOps
+from runs import write_info
 
 from xception_cli.check.copies import set_copies_aside
 from xception_cli.config import TrainConfig
@@ -19,7 +20,7 @@ from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.evaluation.scored import read_scored
 from xception_cli.model.bundle import About, load_model, save_model
 from xception_cli.model.network import build_seeded_network
-from xception_cli.rundir import RunDir, write_json
+from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
 from xception_cli.sample import draw_sample
 from xception_cli.settings import to_toml
@@ -38,7 +39,7 @@ def run(tmp_path, monkeypatch) -> tuple[RunDir, Split]:
     about = About(folder.classes, Preprocessing.for_size(71))
     save_model(run.model, build_seeded_network(2, 0).state_dict(), about)
     run.config.write_text(to_toml(TrainConfig(data=str(DATA))), encoding="utf-8")
-    write_json(run.info, {"data": str(DATA.resolve()), "classes": list(folder.classes)})
+    write_info(run, data=str(DATA.resolve()), classes=list(folder.classes))
     found = inspect_all([DATA / image.path for image in folder.images])
     split = make_split(folder, found, seed=0, val_fraction=0.25, test_fraction=0.0)
     write_split(split, run.split)

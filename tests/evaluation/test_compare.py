@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import call
+from runs import call, write_info
 from scipy.stats import binomtest
 from units import alone
 
@@ -23,9 +23,9 @@ from xception_cli.evaluation.compare import (
 )
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import measure
-from xception_cli.evaluation.runs import list_runs
 from xception_cli.evaluation.scored import Scored
 from xception_cli.rundir import RunDir, write_json
+from xception_cli.runs import list_runs
 
 CLASSES = ("a", "b", "[red]=c")
 NO_UNITS: dict[str, str] = {}
@@ -37,7 +37,7 @@ def make_run(
     """Make a run whose evaluation says `answers`: by digest; digest `d5` is of class 5 % 3."""
     run = RunDir(Path("runs") / name)
     run.path.mkdir(parents=True, exist_ok=True)
-    write_json(run.info, {"started": f"2026-01-0{len(name)}T10:00:00Z"})
+    write_info(run, started=f"2026-01-0{len(name)}T10:00:00Z")
     labels = np.array([int(digest[1:]) % 3 for digest in answers])
     probabilities = np.eye(len(classes))[list(answers.values())] * 0.7 + 0.1
     photos = [
@@ -138,13 +138,10 @@ def test_runs_are_listed_the_latest_first_and_a_damaged_one_hides_none(capsys):
     for name, day in (("early", "03"), ("late", "05"), ("going", "06")):
         run = RunDir(Path("runs") / name)
         run.path.mkdir(parents=True)
-        write_json(
-            run.info,
-            {"started": f"2026-01-{day}T10:00:00Z", "classes": ["a", "b"], "images": {"train": 9}},
-        )
+        write_info(run, started=f"2026-01-{day}T10:00:00Z", images={"train": 9})
         run.config.write_text('unfreeze = "exit"\n')
         if name != "going":
-            figures = {"kept": "the linear probe", "evaluation": {"val": 0.875}}
+            figures = {"kept": "the linear probe", "epochs": 1, "evaluation": {"val": 0.875}}
             write_json(run.result, figures | {"seconds": {"probe": 60.0, "features": 30.0}})
     Path("runs/broken").mkdir()
     Path("runs/broken/run.json").write_text("{")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from images import COLOURS, SMALL, draw
+from runs import write_info
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
@@ -27,7 +28,7 @@ from xception_cli.evaluation.scored import PREDICTIONS_HEADER
 from xception_cli.evaluation.selection import map_classes
 from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
-from xception_cli.rundir import RunDir, write_json
+from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
 from xception_cli.settings import to_toml
 
@@ -63,7 +64,7 @@ def make_run(model_file: Path, data: Path, *, test_fraction: float = 0.0) -> tup
     run.path.mkdir(parents=True)
     run.model.symlink_to(model_file)
     run.config.write_text(to_toml(TrainConfig(data=str(data))), encoding="utf-8")
-    write_json(run.info, {"data": str(data.resolve())})
+    write_info(run, data=str(data.resolve()))
     folder = read_folder(data)
     split = make_split(
         folder,

@@ -12,6 +12,7 @@ from images import SMALL
 from networks import lively_network, noise
 from pretrainedmodels.models.xception import SeparableConv2d as PublishedSeparableConv2d
 from rich.console import Console
+from runs import write_info
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -437,7 +438,7 @@ def write_run(path: Path, **settings: object) -> Path:
     """Write what a run says of itself."""
     path.mkdir()
     (path / "config.toml").write_text(to_toml(TrainConfig(**settings)))
-    (path / "run.json").write_text(json.dumps({"classes": ["a", "b", "c"]}))
+    write_info(RunDir(path), classes=["a", "b", "c"])
     return path
 
 

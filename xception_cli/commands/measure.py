@@ -9,7 +9,7 @@ import typer
 from xception_cli import api
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
-from xception_cli.rundir import RUNS, find_run, read_json
+from xception_cli.runs import RUNS, find_run
 
 
 def evaluate(
@@ -127,14 +127,14 @@ def report(
 ) -> None:
     """Draw a run's report.html again."""
     chosen = find_run(run)
-    result = read_json(chosen.result)
+    result = chosen.read_result()
 
     from xception_cli.model.bundle import load_model
     from xception_cli.report.run_page import write_report
     from xception_cli.runtime import decide_runtime
 
     bundle = load_model(chosen.model, decide_runtime(device=device))
-    write_report(chosen, bundle, data or Path(chosen.read_info()["data"]), result)
+    write_report(chosen, bundle, data or Path(chosen.read_info().data or ""), result)
     emit(str(chosen.report))
     say("next: open it in a browser")
 
@@ -144,7 +144,7 @@ def list_runs(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per run.")] = False,
 ) -> None:
     """List runs with their key figures, the latest first."""
-    from xception_cli.evaluation import runs
+    from xception_cli import runs
 
     found = runs.list_runs(folder)
     for part in (

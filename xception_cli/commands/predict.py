@@ -14,7 +14,7 @@ from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.data.folder import SUFFIXES, images_below
 from xception_cli.errors import UsageError
 from xception_cli.files import check_new_file, to_csv, write_durably
-from xception_cli.rundir import find_run
+from xception_cli.runs import find_run
 
 if TYPE_CHECKING:
     from xception_cli.inference import Prediction

@@ -150,7 +150,7 @@ def summary(
     ] = False,
 ) -> None:
     """Show the network layer by layer: shapes, parameters, multiplications."""
-    from xception_cli.rundir import find_run
+    from xception_cli.runs import find_run
 
     if explain:
         if (run, classes, size, svg) != (None, None, None, None):

@@ -86,7 +86,7 @@ def train(
     **flags: Any,
 ) -> None:
     """Train a classifier on a folder of photos."""
-    from xception_cli.rundir import choose_run_path, find_run
+    from xception_cli.runs import choose_run_path, find_run
 
     if not is_leader():
         if not plan:

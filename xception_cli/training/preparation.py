@@ -26,7 +26,8 @@ from xception_cli.files import write_durably
 from xception_cli.model.network import build_seeded_network
 from xception_cli.model.weights import PretrainedWeights, load_pretrained
 from xception_cli.report.check_page import issues_csv
-from xception_cli.rundir import RunDir, choose_run_path, make_run, write_json
+from xception_cli.rundir import RunDir, write_json
+from xception_cli.runs import choose_run_path, make_run
 from xception_cli.runtime import Runtime, versions
 from xception_cli.settings import read_toml, resolve_resumed, to_toml
 from xception_cli.training.engines import check_processes

@@ -1,0 +1,222 @@
+"""Runs: where a new one goes, finding one, and listing a folder of them."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from xception_cli.console import new_table, quoted, show
+from xception_cli.errors import ArtifactError, MachineError, UsageError
+from xception_cli.rundir import INFO, LOCK, RunDir
+from xception_cli.settings import read_toml
+
+RUNS = Path("runs")
+
+
+def choose_run_path(data: Path, output: Path | None) -> Path:
+    """Decide where a new run goes, and see that it can be made there.
+
+    Args:
+        data: The data folder; without `output` its name names the run.
+        output: The folder asked for.
+
+    Raises:
+        UsageError: `output` already holds something, or the run would lie inside the data.
+        MachineError: The folder cannot be written.
+    """
+    path = RUNS if output is None else output
+    try:
+        if path.resolve().is_relative_to(data.resolve()):
+            raise UsageError(
+                f"the run folder {show(path)} would lie inside the data folder {show(data)}",
+                hint="choose a place outside with --output",
+            )
+        if output is not None:
+            if os.path.lexists(output) and not (output.is_dir() and _is_empty(output)):
+                raise UsageError(
+                    f"{show(output)} already exists and is not empty",
+                    hint=f"xception train --resume {quoted(output)}, or another --output",
+                )
+        else:
+            name = data.resolve().name or "data"
+            path = RUNS / name
+            number = 1
+            while os.path.lexists(path):  # a link to nothing takes a name too
+                number += 1
+                path = RUNS / f"{name}-{number}"
+        ancestor = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+        writable = ancestor.is_dir() and os.access(ancestor, os.W_OK | os.X_OK)
+    except OSError as error:  # a folder above it cannot be searched
+        raise _cannot_make(path, str(error.strerror)) from error
+    if not writable:
+        raise _cannot_make(path, f"{show(ancestor)} is not writable")
+    return path
+
+
+def _is_empty(folder: Path) -> bool:
+    return {path.name for path in folder.iterdir()} <= {LOCK}  # of a process that was killed
+
+
+def _cannot_make(path: Path, reason: str) -> MachineError:
+    return MachineError(
+        f"cannot make the run folder {show(path)}: {reason}",
+        hint="choose another place with --output",
+    )
+
+
+def make_run(data: Path, output: Path | None) -> RunDir:
+    """Make the folder of a new run.
+
+    Raises:
+        UsageError: `output` already holds something.
+        MachineError: The folder cannot be made.
+    """
+    while True:
+        path = choose_run_path(data, output)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(exist_ok=output is not None)
+        except FileExistsError:
+            continue  # another process took the name between the look and the making
+        except OSError as error:
+            raise _cannot_make(path, str(error.strerror)) from error
+        return RunDir(path)
+
+
+def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
+    """Return the run at `path`, or the one in `runs/` that was started last.
+
+    Args:
+        path: A run folder; None for the latest.
+        finished: Among the latest, consider only runs that ended by themselves.
+
+    Raises:
+        UsageError: There is no such run.
+    """
+    if path is not None:
+        run = RunDir(path)
+        if not run.info.is_file():
+            raise UsageError(
+                f"{show(path)} is not a run folder (it has no run.json)",
+                hint="give the folder that xception train made, runs/food for instance",
+            )
+        return run
+    candidates = [run for run in runs_in(RUNS) if run.is_finished or not finished]
+    if not candidates:
+        what = "finished run" if finished else "run"
+        raise UsageError(
+            f"there is no {what} in {show(RUNS.absolute())}",
+            hint="xception train --data DIR makes one; or name a run folder",
+        )
+    return max(candidates, key=_started)
+
+
+def runs_in(folder: Path) -> list[RunDir]:
+    """List the runs in a folder, in no order."""
+    return [RunDir(info.parent) for info in folder.glob(f"*/{INFO}")]
+
+
+def _started(run: RunDir) -> str:
+    try:
+        return run.read_info().started
+    except ArtifactError:  # damaged; it must not hide the others
+        return ""
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """What is known of a run; None where it is not.
+
+    Attributes:
+        run: Its folder.
+        started: When, in UTC.
+        state: `finished`, `unfinished` or `damaged`.
+        classes: How many it tells apart.
+        images: Those it was trained on.
+        unfreeze: What was trained.
+        kept: Which model it kept.
+        val: Accuracy on val, corrected for having selected the model; uncorrected in runs of
+            earlier versions.
+        test: Accuracy on test.
+        seconds: It took.
+    """
+
+    run: str
+    started: str
+    state: str
+    classes: int | None = None
+    images: int | None = None
+    unfreeze: str | None = None
+    kept: str | None = None
+    val: float | None = None
+    test: float | None = None
+    seconds: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return asdict(self)
+
+
+def list_runs(folder: Path) -> list[RunFigures]:
+    """Read the key figures of every run in a folder, the latest first.
+
+    Args:
+        folder: Holds run folders.
+
+    Raises:
+        UsageError: There is none.
+    """
+    runs = [_figures(run) for run in runs_in(folder)]
+    if not runs:
+        raise UsageError(
+            f"there is no run in {show(folder)}", hint="xception train --data DIR makes one"
+        )
+    return sorted(runs, key=lambda run: run.started, reverse=True)
+
+
+def _figures(run: RunDir) -> RunFigures:
+    try:
+        info = run.read_info()
+        result = run.read_result() if run.is_finished else None
+        accuracy = result.evaluation if result else {}
+        return RunFigures(
+            run=str(run.path),
+            started=info.started,
+            state="finished" if run.is_finished else "unfinished",
+            classes=len(info.classes),
+            images=info.images["train"],
+            unfreeze=str(read_toml(run.config)["unfreeze"]),
+            kept=result.kept if result else None,
+            val=accuracy.get("val"),
+            test=accuracy.get("test"),
+            seconds=sum(result.seconds.values()) if result else None,
+        )
+    except (ArtifactError, UsageError, KeyError, TypeError, AttributeError, ValueError):
+        return RunFigures(str(run.path), "", "damaged")  # it must not hide the others
+
+
+def runs_table(runs: Sequence[RunFigures]) -> Table:
+    """Make the table of the runs."""
+    table = new_table("run", "started", ">classes", ">val", ">test", ">time", "kept")
+    for run in runs:
+        table.add_row(
+            show(run.run),
+            show(run.started[:10]),
+            _text(run.classes),
+            _percent(run.val),
+            _percent(run.test),
+            "" if run.seconds is None else f"{run.seconds / 60:.1f} min",
+            show(run.kept) if run.kept else run.state,
+        )
+    return table
+
+
+def _text(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def _percent(part: float | None) -> str:
+    return "" if part is None else f"{100 * part:.1f} %"
