@@ -350,10 +350,10 @@ def test_a_damaged_json_file_is_refused_by_name(tmp_path, content):
     ("changes", "reason"),
     [
         ({"classes": ...}, "it lacks classes"),
-        ({"classes": "cat"}, "classes is 'cat', expected list[str]"),
-        ({"git_commit": 7}, "git_commit is 7, expected str | None"),
-        ({"images": []}, "images is [], expected dict[str, int]"),
-        ({"timed": "10m"}, "timed is '10m', expected dict[str, typing.Any] | None"),
+        ({"classes": "cat"}, "classes is 'cat', expected list"),
+        ({"git_commit": 7}, "git_commit is 7, expected str or NoneType"),
+        ({"images": []}, "images is [], expected dict"),
+        ({"timed": "10m"}, "timed is '10m', expected dict or NoneType"),
     ],
 )
 def test_a_run_json_that_lacks_an_entry_or_has_another_type_is_refused(tmp_path, changes, reason):
@@ -367,11 +367,8 @@ def test_a_run_json_that_lacks_an_entry_or_has_another_type_is_refused(tmp_path,
 def test_entries_that_came_with_later_versions_may_be_missing(tmp_path):
     run = RunDir(tmp_path)
     write_info(run, data=...)
-    assert (run.read_info().data, run.read_info().processes, run.read_info().timed) == (
-        None,
-        1,
-        None,
-    )
+    info = run.read_info()
+    assert (info.data, info.processes, info.timed) == (None, 1, None)
     write_json(run.result, {"kept": "the linear probe", "epochs": 2, "seconds": {"probe": 1.5}})
     assert (run.read_result().evaluation, run.read_result().gains) == ({}, [])
     write_json(run.result, {"kept": "the linear probe", "seconds": {}})

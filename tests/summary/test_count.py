@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from xception_cli.cli import main
 from xception_cli.config import TrainConfig
 from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment, build_network, cut
+from xception_cli.rundir import RunDir
 from xception_cli.settings import to_toml
 from xception_cli.summary.count import FLOWS, NetworkSummary, step_of, summarize_network, trace
 from xception_cli.summary.diagram import draw_diagram
@@ -493,7 +494,7 @@ def test_a_run_can_be_counted_at_another_size_and_says_what_it_kept(capsys):
     [
         (["nowhere"], 2, "nowhere is not a run folder"),
         (["run", "--classes", "3"], 2, "a run has its own classes"),
-        (["auto"], 4, "auto does not say which classes it has and what it trains"),
+        (["auto"], 4, "auto does not say what it trains: unfreeze is auto"),
         (["--classes", "1"], 2, "classes is 1, expected at least 2"),
         (["--size", "70"], 2, "image_size is 70, expected from 71 to 2048"),
         (["--explain", "--size", "299"], 2, "--explain stands alone"),
