@@ -480,7 +480,7 @@ def test_json_is_one_line_that_holds_every_figure(capsys):
 
 def test_a_run_can_be_counted_at_another_size_and_says_what_it_kept(capsys):
     write_run(Path("run"), unfreeze="all", image_size=SMALL)
-    Path("run/result.json").write_text('{"kept": "the linear probe"}')
+    Path("run/result.json").write_text('{"kept": "the linear probe", "epochs": 1, "seconds": {}}')
     assert call("run", "--size", "299", "--json") == 0
     shown = capsys.readouterr()
     assert shown.err.splitlines()[0] == "run       run: unfreeze = all, kept the linear probe"
