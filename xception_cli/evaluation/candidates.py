@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError
-from xception_cli.evaluation.intervals import RESAMPLES, proportion_interval, unit_weights
-from xception_cli.evaluation.metrics import Corrected, EvalReport, join_notes
+from xception_cli.evaluation.eval_report import Corrected, EvalReport, join_notes
+from xception_cli.evaluation.intervals import RESAMPLES, Estimate, proportion_interval, unit_weights
 from xception_cli.evaluation.scored import Scored
 from xception_cli.files import write_durably
 from xception_cli.rundir import RunDir
@@ -161,7 +161,8 @@ def correct_for_selection(
         return None
     chosen = int(_select(np.ones((1, len(labels))), hits, losses, recalled)[0])
     share = min(totals / measured, float(hits[:, chosen].mean()))  # a choice only flatters
-    return Corrected(count, share, *proportion_interval(hits[:, chosen], units, share=share))
+    ends = proportion_interval(hits[:, chosen], units, share=share)
+    return Corrected(count, Estimate(share, *ends))
 
 
 def _select(weights: Array, hits: Array, losses: Array, labels: Array | None) -> Array:
