@@ -21,13 +21,13 @@ from xception_cli.evaluation.intervals import design_effect, scaled_interval
 
 _DOTTED = 40  # points up to which each gets a dot
 _DRAWN = 200  # points of a curve that are drawn
-_TICKS = 5
+_TICKS, _EPOCHS = 5, 8  # steps between numbers on an axis, at most
 
 _CELL = 14  # of the confusion matrix, in SVG units
 _LONGEST = 18  # characters of a name beside the matrix
 _NAMED = 60  # classes up to which all names are written
 _NUMBERED = 100  # classes up to which cells hold their counts
-_READABLE = 1.1  # pixels of a unit from which names can be read
+_READABLE = 1.25  # pixels of a unit from which names can be read
 STRONG = 0.91  # opacity of a cell from which its number is white on light paper
 
 Point = tuple[float, float]
@@ -58,7 +58,7 @@ def number_axis(low: float, high: float, *, in_percent: bool = False, whole: boo
     """
     if high - low < 1e-9 and not whole:
         low, high = low - 0.05 * (abs(low) or 1), high + 0.05 * (abs(high) or 1)
-    raw = max(high - low, 1e-9) / _TICKS
+    raw = max(high - low, 1e-9) / (_EPOCHS if whole else _TICKS)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * times for times in (1, 2, 5, 10) if power * times >= raw * (1 - 1e-9))
     if whole:
@@ -69,18 +69,18 @@ def number_axis(low: float, high: float, *, in_percent: bool = False, whole: boo
         return Axis(tuple(sorted(set(map(float, ticks)))), lambda tick: f"{tick:g}")
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = [round(step * at, 12) for at in range(first, last + 1)]
-    if not in_percent:
-        return Axis(tuple(ticks), short_number)
-    ticks = [tick for tick in ticks if 0 <= tick <= 1]
-    return Axis(tuple(ticks), lambda tick: f"{round(100 * tick, 10):g}%", "{:.1%}".format)
+    if in_percent:
+        ticks = [tick for tick in ticks if 0 <= tick <= 1]
+        return Axis(tuple(ticks), lambda tick: f"{round(100 * tick, 10):g}%", "{:.1%}".format)
+    return Axis(tuple(ticks), lambda tick: _label(tick, step, ticks[-1]))
 
 
-def short_number(number: float) -> str:
-    """Write a number as it is, in at most a few characters: `0.4`, `1.5e-4`."""
-    if number and abs(number) < 0.01:
-        mantissa, _, exponent = f"{number:.6e}".partition("e")
-        return f"{float(mantissa):g}e{int(exponent)}"
-    return f"{number:g}"
+def _label(tick: float, step: float, last: float) -> str:
+    """Write a tick with all its digits, and as many as its neighbours; 1.5e-4 for small ones."""
+    if last < 0.01:
+        power = math.floor(math.log10(last))
+        return f"{tick / 10**power:g}e{power}" if tick else "0"
+    return f"{tick:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
 
 class Line(NamedTuple):
@@ -259,7 +259,7 @@ class Cell(NamedTuple):
     y: str
     style: str
     opacity: str
-    count: str
+    number: str
     figures: str
 
 

@@ -104,8 +104,8 @@ def page_html(report: CheckReport) -> str:
         problems = [
             {
                 "severity": problem.severity,
-                "name": _capital(problem.name, report.classes),
-                "summary": _capital(problem.summary, report.classes),
+                "name": problem.name,
+                "summary": problem.summary,
                 "cards": [
                     Card(tuple(map(read, (f.path, *f.others[:2]))), f.detail, f.path, f.action)
                     for f in findings
@@ -118,7 +118,7 @@ def page_html(report: CheckReport) -> str:
     return render(
         "check.html.j2",
         title=f"Data check: {show(report.data)}",
-        verdict=_capital(verdict(report)),
+        verdict=verdict(report),
         size=f"{count_of(report.images, 'image')}, {classes}",
         splits=["images" if split == "all" else split for split in report.counts],
         most=max([1, *(n for counts in report.counts.values() for n in counts)]),
@@ -133,13 +133,6 @@ def page_html(report: CheckReport) -> str:
 
 def _shown(problem: Problem) -> list[Finding]:
     return without_mirrored(problem.findings)[: _CARDS[problem.severity]]
-
-
-def _capital(sentence: str, names: Sequence[str] = ()) -> str:
-    """Begin with a capital letter, unless that would change the name of a class."""
-    if any(sentence.startswith(show(name)) for name in names):
-        return sentence
-    return sentence[:1].upper() + sentence[1:]
 
 
 def _curve(curve: Curve) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -78,6 +79,13 @@ def _printable(value: object) -> object:
     raise TypeError(f"a page prints text and whole numbers, not {value}")
 
 
+def _capital(text: str, names: Sequence[str] = ()) -> str:
+    """Begin with a capital letter, unless that is the first one of a name."""
+    if any(text.startswith(show(name)) for name in names):
+        return text
+    return text[:1].upper() + text[1:]
+
+
 def _sentence(text: str) -> Markup:
     """Print a message of ours whole, however long, though it holds names; with a full stop."""
     return escape(f"{safe(text)}.")
@@ -85,7 +93,7 @@ def _sentence(text: str) -> Markup:
 
 def _pieces(text: str) -> list[list[str]]:
     """Split text into words, and paths into pieces that end with a slash, to be kept whole."""
-    return [re.findall("[^/]*/|[^/]+$|^$", word) for word in show(text).split(" ")]
+    return [re.findall("^/?[^/]*/?|[^/]+/?|/", word) for word in show(text).split(" ")]
 
 
 def _count(number: int) -> str:
@@ -101,7 +109,7 @@ PAGES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-PAGES.filters |= {"count": _count, "pieces": _pieces, "sentence": _sentence}
+PAGES.filters |= {"capital": _capital, "count": _count, "pieces": _pieces, "sentence": _sentence}
 
 
 def photo(path: Path, name: str) -> Thumbnail | None:

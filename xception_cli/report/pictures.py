@@ -104,10 +104,8 @@ def _read(path: Path, preprocessing: Preprocessing) -> Image.Image | None:
 def _message(scored: Scored, classes: Sequence[str], index: int) -> str:
     row, true = scored.probabilities[index], int(scored.labels[index])
     label = int(row.argmax())
-    found = f"{show(classes[label])} ({row[label]:.0%})"
-    if label == true:
-        return found
-    return f"classified as {found}, labelled {show(classes[true])} ({row[true]:.0%})"
+    found, labelled = (f"{show(classes[c])}\u00a0({row[c]:.0%})" for c in (label, true))
+    return found if label == true else f"classified as {found}, labelled {labelled}"
 
 
 Row = Mapping[str, str]
