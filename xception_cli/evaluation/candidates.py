@@ -97,6 +97,24 @@ def read_candidates(path: Path, images: int) -> Candidates:
     return found
 
 
+def add_candidate(path: Path, epoch: int, predicted: Any, losses: Any) -> None:
+    """Add what one more model answers on val to a file; those of this epoch and later ones go.
+
+    Args:
+        path: The file; it need not exist.
+        epoch: Of the model; 0 is the linear probe.
+        predicted: The class of each image, `(images,)`.
+        losses: What each adds to the cross-entropy, `(images,)`.
+
+    Raises:
+        ArtifactError: The file is damaged.
+        MachineError: It cannot be written.
+    """
+    found = read_candidates(path, len(predicted))
+    found = found.with_epoch(epoch, np.asarray(predicted), np.asarray(losses))
+    write_candidates(found, path)
+
+
 def correct_report(run: RunDir, report: EvalReport, scored: Scored) -> EvalReport:
     """Correct a report on the run's val, which selected the run's model.
 

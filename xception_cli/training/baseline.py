@@ -12,6 +12,7 @@ from xception_cli.check.deep import find_suspects, suspects_problem
 from xception_cli.console import say, show
 from xception_cli.data.fixes import SUSPECT
 from xception_cli.data.loading import Inputs, PictureInputs
+from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.evaluation.intervals import (
     Estimate,
     count_units,
@@ -156,7 +157,8 @@ def _fit_baseline(
         say("          train: too few groups to cross-validate")
     if job.leads:
         if is_new:
-            job.keep_candidate(0, evaluator.state.metrics["answers"])
+            answers = evaluator.state.metrics["answers"]
+            add_candidate(job.run.candidates, 0, answers.predicted, answers.losses)
         _report_suspects(job, probe, pooled["val"])
     return probe, scores
 
