@@ -100,6 +100,7 @@ def test_the_baselines_are_compared_as_measured_on_the_same_images(run: RunDir, 
     assert "the baseline" not in text
     assert "A linear probe is a classifier on the frozen pretrained network." in text
     assert "The dashed line marks the epoch" not in text
+    assert "Fine-tuning did not beat the linear probe on validation images" in text
 
 
 def test_the_page_holds_all_that_a_run_is_judged_by(run: RunDir):

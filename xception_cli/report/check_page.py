@@ -140,7 +140,7 @@ def _curve(curve: Curve) -> dict[str, Any]:
     return {
         "points": [
             {
-                "share": f"{point.fraction:.0%}",
+                "share": f"{100 * point.fraction:g}%",
                 "images": point.images,
                 "accuracy": f"{point.accuracy:.1%}",
                 "interval": f"{100 * point.low:.1f}-{100 * point.high:.1f}%",

@@ -92,8 +92,8 @@ def _sentence(text: str) -> Markup:
 
 
 def _pieces(text: str) -> list[list[str]]:
-    """Split text into words, and paths into pieces that end with a slash, to be kept whole."""
-    return [re.findall("^/?[^/]*/?|[^/]+/?|/", word) for word in show(text).split(" ")]
+    """Split text into words, and these into pieces that end with a slash, to be kept whole."""
+    return [re.findall("^'?/?[^/]*/?|[^/]+/?|/", word) for word in show(text).split(" ")]
 
 
 def _count(number: int) -> str:
