@@ -1,4 +1,4 @@
-"""The shipped recipes: sound settings, found by name, and in the wheel."""
+"""The shipped recipes: sound settings, found by name; and what the wheel holds beside modules."""
 
 import re
 import subprocess
@@ -71,11 +71,38 @@ def test_every_package_is_named_in_pyproject():
     assert set(named) == there | {"xception_cli.configs"}
 
 
+TEMPLATES = {
+    f"xception_cli/report/templates/{path.name}"
+    for path in (ROOT / "xception_cli/report/templates").iterdir()
+}
+
+
+def test_every_file_that_is_no_module_is_data_of_its_package():
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    listed = {
+        path.relative_to(ROOT).as_posix()
+        for package, patterns in known["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+        if package != "xception_cli.configs"  # its folder is mapped; the wheel is looked at below
+    }
+    there = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "xception_cli").rglob("*")
+        if path.is_file() and path.suffix not in {".py", ".pyc"}
+    }
+    assert listed == there == {*TEMPLATES, "xception_cli/py.typed"}
+    assert {Path(name).suffix for name in TEMPLATES} == {".j2", ".css"}
+
+
 @pytest.mark.slow
-def test_the_wheel_holds_the_recipes(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_recipes_and_the_templates(tmp_path: Path) -> None:
     subprocess.run(["git", "clone", "-q", str(ROOT), "clone"], check=True, cwd=tmp_path)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", "wheel", "./clone"]
     subprocess.run(command, check=True, cwd=tmp_path)
     (wheel,) = (tmp_path / "wheel").glob("*.whl")
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".toml")}
-    assert held == {f"xception_cli/configs/{name}.toml" for name in RECIPES}
+    names = zipfile.ZipFile(wheel).namelist()
+    held = {name for name in names if name.startswith("xception_cli") and name[-3:] != ".py"}
+    recipes = {f"xception_cli/configs/{name}.toml" for name in RECIPES}
+    held -= {name for name in held if ".dist-info/" in name}
+    assert held == {*recipes, *TEMPLATES, "xception_cli/py.typed"}

@@ -79,12 +79,12 @@ class RunResult:
 
     kept: str
     epochs: int
-    seconds: dict[str, float]
     stopped_early: bool = False
     probe: dict[str, Any] | None = None
     evaluation: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
     gains: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from folders import names_in, snapshot
 from images import encoded, exif, photo, put, two_classes
+from pages import Page, faults_of
 from PIL import Image
 from runs import call
 
@@ -309,26 +308,6 @@ def test_an_output_that_cannot_be_made_is_a_machine_error(messy, capsys):
 # --- the page -------------------------------------------------------------------------------------
 
 
-class Page(HTMLParser):
-    """The elements, attributes and text of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, Any]]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data.strip())
-
-    def of(self, tag: str) -> list[dict[str, Any]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
 ELEMENTS = {
     "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "p", "section", "table",
     "tr", "th", "td", "span", "div", "figure", "figcaption", "b", "br", "img",
@@ -336,7 +315,9 @@ ELEMENTS = {
 
 
 def test_the_page_shows_everything_and_runs_and_loads_nothing(messy):
-    page = Page(page_html(run_check(read_folder(messy))))
+    text = page_html(run_check(read_folder(messy)))
+    page = Page(text)
+    assert faults_of(text) == []
     assert {tag for tag, _ in page.elements} <= ELEMENTS
     attributes = {name for _, each in page.elements for name in each}
     assert attributes <= {
@@ -354,12 +335,12 @@ def test_the_page_shows_everything_and_runs_and_loads_nothing(messy):
         "train/apple/00.jpg", "train/pear/wrong.jpg", "train/pear/01.jpg", "val/pear/leak.png",
         "train/pear/turned.jpg",
     ]  # fmt: skip
-    assert page.texts.count("no picture") == 7
-    assert r"train/pear/\x1b[2J<script>caf\xe9\x0a" + "\"'[/]=.jpg" in page.texts
+    assert page.texts.count("no image") == 7
+    assert r"train/pear/\x1b[2J<script>caf\xe9\x0a" + "\"'[/]=.jpg" in page.text
     assert "2 files ignored: 1 .heic, 1 .txt; .heic needs converting to .jpg." in page.texts
 
 
-def test_the_pictures_on_the_page_are_small_and_upright(messy):
+def test_the_images_on_the_page_are_small_and_upright(messy):
     page = Page(page_html(run_check(read_folder(messy))))
     for img in page.of("img"):
         picture = Image.open(io.BytesIO(base64.b64decode(img["src"].partition(",")[2])))
@@ -391,13 +372,13 @@ def test_a_page_of_many_findings_shows_some_and_counts_the_others(tmp_path):
     assert "and 12 more, in issues.csv" in text
 
 
-def test_a_picture_that_has_gone_since_leaves_the_page_whole(tmp_path):
+def test_an_image_that_has_gone_since_leaves_the_page_whole(tmp_path):
     root = clean(tmp_path / "pets")
     shutil.copy(root / "cat" / "1.jpg", root / "dog" / "x.jpg")
     report = run_check(read_folder(root))
     (root / "cat" / "1.jpg").unlink()
     page = Page(page_html(report))
-    assert page.texts.count("no picture") == 1
+    assert page.texts.count("no image") == 1
     assert len(page.of("img")) == 1
 
 

@@ -1,16 +1,24 @@
-"""What the pages share: colours that can be read, gaps for pictures, headings in order."""
+"""What the pages share: templates that escape, colours that can be read, small images."""
 
 import re
 from pathlib import Path
 
 import pytest
 from images import draw
+from jinja2 import UndefinedError
+from markupsafe import Markup
+from pages import Page, faults_of
+from PIL import Image
 
+from xception_cli.report import html
 from xception_cli.report.charts import STRONG, opacity
-from xception_cli.report.html import GONE, PALETTE, SIDE, columns, document, embed, photo, scrolling
+from xception_cli.report.html import PAGES, SIDE, Card, Thumbnail, embed, photo, render
 from xception_cli.summary.diagram import COLOURS
 
 LIGHT, DARK = 0, 1
+TEMPLATES = Path(html.__file__).parent / "templates"
+
+# --- colours --------------------------------------------------------------------------------------
 
 
 def luminance(colour: str) -> float:
@@ -30,14 +38,32 @@ def mixed(over: str, under: str, opacity: float) -> str:
     return "#" + "".join(f"{round(opacity * a + (1 - opacity) * b):02x}" for a, b in pairs)
 
 
+def palette(scheme: int) -> dict[str, str]:
+    """Read the colours of light or dark paper from their only home."""
+    rules = (TEMPLATES / "palette.css").read_text().split("@media screen and (prefers-color-scheme")
+    assert len(rules) == 2
+    both = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", text)) for text in rules]
+    assert set(both[LIGHT]) == set(both[DARK])
+    return both[scheme]
+
+
 def test_the_contrast_is_that_of_wcag():
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # the known near miss
 
 
+def test_colours_are_written_in_the_palette_only_and_all_are_used():
+    styles = {path.name: path.read_text() for path in TEMPLATES.glob("*.css")}
+    assert set(palette(LIGHT)) == {
+        name for text in styles.values() for name in re.findall(r"var\(--(\w+)\)", text)
+    }
+    del styles["palette.css"]
+    assert not re.findall(r"#[0-9a-f]{3,6}\b(?!:)", "".join(styles.values()))
+
+
 @pytest.mark.parametrize("scheme", [LIGHT, DARK])
-def test_text_can_be_read_on_what_it_stands_on_and_bars_can_be_seen(scheme: int):
-    of = {name: colours[scheme] for name, colours in PALETTE.items()}
+def test_text_can_be_read_on_what_it_stands_on_and_shapes_can_be_seen(scheme: int):
+    of = palette(scheme)
     for text in ("ink", "soft"):
         for ground in ("paper", "card"):
             assert contrast(of[text], of[ground]) >= 4.5, (text, ground)
@@ -47,10 +73,19 @@ def test_text_can_be_read_on_what_it_stands_on_and_bars_can_be_seen(scheme: int)
         assert contrast(of[shape], of["paper"]) >= 3, shape
 
 
+def test_the_edge_of_an_image_can_be_seen_where_image_and_page_are_both_dark_or_both_white():
+    edge = {scheme: palette(scheme)["edge"] for scheme in (LIGHT, DARK)}
+    card = {scheme: palette(scheme)["card"] for scheme in (LIGHT, DARK)}
+    for scheme, image in ((LIGHT, "#ffffff"), (DARK, "#000000")):
+        assert contrast(image, card[scheme]) < 1.4  # without the edge
+        assert contrast(edge[scheme], image) >= 2
+        assert contrast(edge[scheme], card[scheme]) >= 2
+
+
 @pytest.mark.parametrize("scheme", [LIGHT, DARK])
 @pytest.mark.parametrize("kind", ["right", "wrong"])
 def test_the_counts_of_the_confusion_matrix_can_be_read_at_any_depth(scheme: int, kind: str):
-    of = {name: colours[scheme] for name, colours in PALETTE.items()}
+    of = palette(scheme)
     for hundredth in range(101):
         depth = opacity(hundredth / 100)
         number = of["strong" if kind == "right" and depth >= STRONG else "count"]
@@ -67,22 +102,81 @@ def test_the_diagram_can_be_read_where_parts_are_frozen_too(scheme: int):
         assert contrast(fill["muted"], ground) >= 4.5, ground
 
 
-def test_the_document_runs_and_loads_nothing_and_has_names_as_text():
-    page = document("<b>\x1b", "<p>body</p>", ".more {}")
-    assert page.count("&lt;b&gt;\\x1b") == 2
-    assert "default-src 'none'" in page
-    assert page.index("--ink: #1c1e21") < page.index("prefers-color-scheme: dark")
-    assert re.search(r"<main>\n<h1>.*</h1>\n<p>body</p></main>", page)
-    assert columns("<i>", "b") == "<tr><th scope=col>&lt;i&gt;</th><th scope=col>b</th></tr>\n"
-    assert 'tabindex=0 aria-label="a &amp; b"' in scrolling("a & b", "")
+# --- templates ------------------------------------------------------------------------------------
+
+HOSTILE = "<b>\x1b[2J\u202e\"'&amp;{{ 7 * 7 }}\n"
+HARMLESS = "<b>\\x1b[2J\\u202e\"'&amp;{{ 7 * 7 }}\\x0a"
 
 
-def test_a_picture_is_small_and_named_and_one_that_is_gone_leaves_a_gap():
+def test_text_is_literal_in_a_page_and_in_its_attributes_without_a_word_in_the_template():
+    template = PAGES.from_string('<p title="{{ name }}">{{ name }}</p>')
+    page = Page(template.render(name=HOSTILE))
+    assert page.elements == [("p", {"title": HARMLESS})]
+    assert page.texts == [HARMLESS]
+    assert template.render(name="x" * 300).count("x") == 400  # 200 each
+    bare = PAGES.overlay(autoescape=False).from_string(template_source := "<p>{{ name }}</p>")
+    assert Page(bare.render(name=HOSTILE)).of("b")  # the control
+    raw = PAGES.overlay(finalize=None).from_string(template_source)
+    assert "\x1b" in raw.render(name=HOSTILE)  # and that of control characters
+
+
+def test_what_is_undefined_or_unformatted_is_no_text():
+    for template in ("{{ gone }}", "{{ card.gone }}", "{% if gone %}{% endif %}"):
+        with pytest.raises(UndefinedError, match="gone"):
+            PAGES.from_string(template).render(card=Card((), "", ""))
+    for value in (None, 0.1, True, ["a"]):
+        with pytest.raises(TypeError, match="text and whole numbers"):
+            PAGES.from_string("{{ value }}").render(value=value)
+    assert PAGES.from_string("{{ a }} {{ b }}").render(a=1200, b=Markup("<b>")) == "1200 <b>"
+
+
+def test_no_template_turns_escaping_off_or_leaves_an_attribute_unquoted():
+    for path in TEMPLATES.glob("*.j2"):
+        text = path.read_text()
+        assert not re.search(r"\|\s*safe\b|autoescape|Markup", text), path.name
+        # In a tag, but not in a string of Jinja's own: a value directly behind the equals sign.
+        assert not re.search(r"=\{\{", text), path.name
+        assert not re.search(r"<[^>{]*\son\w+=", text), path.name
+
+
+def test_a_page_of_nothing_is_sound_and_a_template_without_escaping_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    values = {"title": HOSTILE, "verdict": HOSTILE, "size": HOSTILE, "splits": [HOSTILE],
+        "most": 1, "classes": [{"name": HOSTILE, "counts": [1]}], "curve": None,
+        "problems": []}  # fmt: skip
+    text = render("check.html.j2", **values)
+    assert [fault for fault in faults_of(text) if "in the text" not in fault] == []
+    assert Page(text).texts.count(HARMLESS) == 5  # twice the title
+    monkeypatch.setattr(html, "PAGES", PAGES.overlay(autoescape=False))
+    assert "</main> closes something else" in faults_of(render("check.html.j2", **values))
+
+
+def test_a_sentence_is_whole_and_begins_with_a_capital_letter_but_not_with_a_changed_name():
+    template = PAGES.from_string("{{ text | capital(names) | sentence }}")
+    assert template.render(text="few <b> " + "x" * 300, names=["a"]).startswith("Few &lt;b&gt; xx")
+    assert len(template.render(text="few " + "x" * 300, names=["a"])) == 305
+    assert template.render(text="few of them", names=["few of"]) == "few of them."
+
+
+def test_options_and_file_names_break_at_slashes_and_spaces_only():
+    macro = PAGES.from_string('{% from "macros.html.j2" import whole %}{{ whole(text) }}')
+    shown = macro.render(text="xception --image-size 71 --data '/my data/a-b/c.jpg'")
+    assert Page(shown).text == "xception --image-size 71 --data '/my data/a-b/c.jpg'"
+    assert re.findall(r'<span class="whole">(.*?)</span>', shown) == [
+        "--image-size", "--data", "&#39;/my", "data/", "a-b/", "c.jpg&#39;",
+    ]  # fmt: skip
+    assert Page(macro.render(text="a/<b>//c\n")).text == "a/<b>//c\\x0a"
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def test_an_image_is_small_and_named_and_one_that_is_gone_is_none():
     draw(Path("a.jpg"), (200, 50, 40), seed=1, size=800)
     shown = photo(Path("a.jpg"), 'a "name"')
-    assert f"width={SIDE} height={SIDE}" in shown
-    assert 'alt="a &quot;name&quot;"' in shown
-    assert photo(Path("gone.jpg"), "gone") == GONE
-    from PIL import Image
-
-    assert "width=8 height=8" in embed(Image.new("RGB", (8, 8)), "small")
+    assert isinstance(shown, Thumbnail)
+    assert (shown.name, shown.width, shown.height) == ('a "name"', SIDE, SIDE)
+    assert shown.address.startswith("data:image/jpeg;base64,")
+    assert photo(Path("gone.jpg"), "gone") is None
+    assert embed(Image.new("RGB", (8, 8)), "small").width == 8

@@ -1,87 +1,244 @@
-"""Charts of the report as inline SVG, in the page's own colours; hovering tells the figures."""
+"""What the charts of the report show, and where; templates/charts.html.j2 makes SVG of it.
 
-import json
+Not matplotlib's SVG, which has colours of its own and text that shrinks with the chart. Here a unit
+is about a pixel on a phone, where a chart is as wide as the page, and in a row of three elsewhere.
+"""
+
 import math
-from collections.abc import Mapping, Sequence
-from html import escape
-from io import StringIO
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from markupsafe import Markup
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from xception_cli.console import show
+from xception_cli.evaluation.calibration import Array, coverage_curve, reliability
+from xception_cli.evaluation.intervals import design_effect, scaled_interval
 
-_INK = "#010203"  # becomes the page's own text colour
-_BLUE, _ORANGE = "#3b82c4", "#d9773a"
+_DOTTED = 40  # points up to which each gets a dot
+_DRAWN = 200  # points of a curve that are drawn
+_TICKS, _EPOCHS = 5, 8  # steps between numbers on an axis, at most
+
 _CELL = 14  # of the confusion matrix, in SVG units
 _LONGEST = 18  # characters of a name beside the matrix
 _NAMED = 60  # classes up to which all names are written
+_NUMBERED = 100  # classes up to which cells hold their counts
+_READABLE = 1.25  # pixels of a unit from which names can be read
 STRONG = 0.91  # opacity of a cell from which its number is white on light paper
 
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "xception",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), _INK
-    ),
-}
+Point = tuple[float, float]
 
 
-def draw_curves(rows: Sequence[Mapping[str, Any]], best: int) -> str:
+@dataclass(frozen=True)
+class Axis:
+    """The numbers along one side of a chart: its ends are ticks, and each tick is what it says."""
+
+    ticks: tuple[float, ...]
+    label: Callable[[float], str]
+    exact: Callable[[float], str] = "{:.4g}".format  # any number on it
+
+    @property
+    def ends(self) -> Point:
+        """Lowest and highest number."""
+        return self.ticks[0], self.ticks[-1]
+
+
+def number_axis(low: float, high: float, *, in_percent: bool = False, whole: bool = False) -> Axis:
+    """Choose round numbers from one at or below `low` to one at or above `high`.
+
+    Args:
+        low: The lowest number that is drawn.
+        high: The highest.
+        in_percent: Label 0.5 as 50%, and end at 100%.
+        whole: Number whole things, from `low` to `high` exactly.
+    """
+    if high - low < 1e-9 and not whole:
+        low, high = low - 0.05 * (abs(low) or 1), high + 0.05 * (abs(high) or 1)
+    raw = max(high - low, 1e-9) / (_EPOCHS if whole else _TICKS)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * times for times in (1, 2, 5, 10) if power * times >= raw * (1 - 1e-9))
+    if whole:
+        step = max(1.0, step)
+        ticks = [low, *np.arange(math.floor(low / step) + 1, high / step) * step, high]
+        # The last epoch is worth a number more than a round one close to it.
+        ticks = [tick for tick in ticks if tick in (low, high) or high - tick >= step / 2]
+        return Axis(tuple(sorted(set(map(float, ticks)))), lambda tick: f"{tick:g}")
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = [round(step * at, 12) for at in range(first, last + 1)]
+    if in_percent:
+        ticks = [tick for tick in ticks if 0 <= tick <= 1]
+        return Axis(tuple(ticks), lambda tick: f"{round(100 * tick, 10):g}%", "{:.1%}".format)
+    return Axis(tuple(ticks), lambda tick: _label(tick, step, ticks[-1]))
+
+
+def _label(tick: float, step: float, last: float) -> str:
+    """Write a tick with all its digits, and as many as its neighbours; 1.5e-4 for small ones."""
+    if last < 0.01:
+        power = math.floor(math.log10(last))
+        return f"{tick / 10**power:g}e{power}" if tick else "0"
+    return f"{tick:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+
+
+class Line(NamedTuple):
+    """A line through points, or the outline of an area; `style` is its class in CSS."""
+
+    style: str
+    points: Sequence[Point]
+
+
+class Dot(NamedTuple):
+    """A point that shows its figures when it is hovered."""
+
+    style: str
+    x: float
+    y: float
+    figures: str
+    radius: int = 3
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart, and where its template draws each number, in SVG units.
+
+    Attributes:
+        title: What is drawn.
+        along: What the numbers along the bottom are; those on the left are in the title.
+        x: The axis along the bottom.
+        y: The axis on the left.
+        lines: From the back to the front.
+        dots: In front of them.
+        keys: Names of the lines, each with its class in CSS; empty where there is only one.
+    """
+
+    title: str
+    along: str
+    x: Axis
+    y: Axis
+    lines: Sequence[Line]
+    dots: Sequence[Dot] = ()
+    keys: Sequence[tuple[str, str]] = ()
+    width: int = 340
+    height: int = 220
+    left: int = 48  # margins
+    right: int = 12
+    top: int = 10
+    bottom: int = 40
+
+    def across(self, number: float) -> str:
+        """Place a number along the bottom."""
+        low, high = self.x.ends
+        share = (number - low) / (high - low) if high > low else 0.5
+        return _round(self.left + share * (self.width - self.left - self.right))
+
+    def up(self, number: float) -> str:
+        """Place a number on the left."""
+        low, high = self.y.ends
+        share = min(1.0, max(0.0, (number - low) / (high - low)))
+        return _round(self.top + (1 - share) * (self.height - self.top - self.bottom))
+
+    def path(self, points: Iterable[Point]) -> Markup:
+        """Place points: `x,y` of each."""
+        return Markup(" ".join(f"{self.across(x)},{self.up(y)}" for x, y in points))
+
+
+def _round(number: float) -> str:
+    return f"{number:.1f}".removesuffix(".0")
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], best: int) -> list[Chart]:
     """Draw loss, accuracy and learning rate by epoch.
 
     Args:
-        rows: Of metrics.jsonl.
+        rows: Of metrics.jsonl; at least one.
         best: The epoch that was kept; 0 or less for none.
     """
+    losses = {"train_loss": ("training", "wrong"), "val_loss": ("validation", "right")}
+    both = [row[name] for row in rows for name in losses]
+    accuracies, rates = ([row[name] for row in rows] for name in ("accuracy", "lr"))
+    shares = number_axis(min(accuracies), max(accuracies), in_percent=True)
+    accuracy, rate = {"accuracy": ("", "right")}, {"lr": ("", "right")}
+    return [
+        _curves(rows, best, "Loss", losses, number_axis(min(both), max(both))),
+        _curves(rows, best, "Accuracy on validation images", accuracy, shares),
+        _curves(rows, best, "Learning rate", rate, number_axis(0, max(rates))),
+    ]
+
+
+def _curves(
+    rows: Sequence[Mapping[str, Any]],
+    best: int,
+    title: str,
+    names: Mapping[str, tuple[str, str]],
+    axis: Axis,
+) -> Chart:
     epochs = [row["epoch"] for row in rows]
-    with rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(9, 2.6), layout="constrained")
-        loss, accuracy, rate = figure.subplots(1, 3)
-        loss.plot(epochs, [row["train_loss"] for row in rows], color=_ORANGE, label="train")
-        loss.plot(epochs, [row["val_loss"] for row in rows], color=_BLUE, label="val")
-        loss.legend(frameon=False)
-        accuracy.plot(epochs, [row["accuracy"] for row in rows], color=_BLUE)
-        accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        rate.plot(epochs, [row["lr"] for row in rows], color=_BLUE)
-        titles = ("loss", "accuracy on val", "learning rate")
-        for axes, title in zip((loss, accuracy, rate), titles, strict=True):
-            _finish(axes, title, best)
-        return _svg(figure, f"Loss, accuracy and learning rate over {len(rows)} epochs")
+    lines = [Line("mark", [(best, end) for end in axis.ends])] if best > 0 else []
+    dots = []
+    for name, (key, style) in names.items():
+        lines.append(Line(style, [(row["epoch"], row[name]) for row in rows]))
+        for row in rows if len(rows) <= _DOTTED else ():
+            figures = " ".join(filter(None, (f"epoch {row['epoch']}:", key, axis.exact(row[name]))))
+            dots.append(Dot(style, row["epoch"], row[name], figures))
+    keys = [key for key in names.values() if key[0]]
+    across = number_axis(epochs[0], epochs[-1], whole=True)
+    return Chart(title, "epoch", across, axis, lines, dots, keys)
 
 
-def _finish(axes: Axes, title: str, best: int) -> None:
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.patch.set_alpha(0)
-    if best > 0:
-        axes.axvline(best, color=_INK, linewidth=0.8, linestyle=":")
+def draw_calibration(probabilities: Array, labels: Array, units: Array) -> list[Chart]:
+    """Draw the reliability diagram, and the precision of the answers over their coverage.
+
+    Args:
+        probabilities: `(images, classes)`, calibrated.
+        labels: `(images,)`.
+        units: `(images,)`, what each image belongs to.
+    """
+    effect = design_effect(probabilities.argmax(axis=1) == labels, units)
+    drawn = (probabilities, labels, effect)
+    return [_draw_reliability(*drawn), _draw_coverage(*drawn)]
 
 
-def _svg(figure: Figure, description: str) -> str:
-    figure.patch.set_alpha(0)
-    buffer = StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    return text.replace(
-        "<svg", f'<svg role="img" aria-label="{escape(description)}" class=chart', 1
+def _draw_reliability(probabilities: Array, labels: Array, effect: float) -> Chart:
+    lines, dots = [Line("mark", [(0, 0), (1, 1)])], []
+    for entry in reliability(probabilities, labels):
+        said, right = entry.confidence, entry.accuracy
+        low, high = scaled_interval(right, entry.images, effect)
+        figures = (
+            f"confidence {said:.0%}: accuracy {right:.0%} "
+            f"(95% CI {100 * low:.0f}-{100 * high:.0f}%, {entry.images:,} images)"
+        )
+        lines.append(Line("right range", [(said, low), (said, high)]))
+        radius = 3 + round(4 * math.sqrt(entry.images / len(labels)))
+        dots.append(Dot("right", said, right, figures, radius))
+    shares = number_axis(0, 1, in_percent=True)
+    keys = [("accuracy, 95% CI", "right"), ("perfectly calibrated", "mark")]
+    along = "confidence: probability of the predicted class"
+    return Chart("Reliability diagram", along, shares, shares, lines, dots, keys)
+
+
+def _draw_coverage(probabilities: Array, labels: Array, effect: float) -> Chart:
+    hits = probabilities.argmax(axis=1) == labels
+    _, shares, precisions = coverage_curve(probabilities.max(axis=1), hits)
+    chosen = np.unique(np.linspace(0, len(shares) - 1, _DRAWN).round().astype(int))
+    curve = list(zip(shares[chosen].tolist(), precisions[chosen].tolist(), strict=True))
+    ends = [scaled_interval(part, round(share * len(labels)), effect) for share, part in curve]
+    low, high = ([(p[0], end[at]) for p, end in zip(curve, ends, strict=True)] for at in (0, 1))
+    floor = max(0.0, min(0.9, float(precisions.min()) - 0.1))
+    return Chart(
+        "Precision over coverage",
+        "share of images answered, most confident first",
+        number_axis(0, 1, in_percent=True),
+        number_axis(floor, 1, in_percent=True),
+        [Line("wrong band", [*low, *reversed(high)]), Line("wrong", curve)],
+        keys=[("precision of the answers, 95% CI", "wrong")],
     )
 
 
 def confusion_order(confusion: NDArray[np.int64]) -> list[int]:
-    """Order classes so that those that are taken for each other stand together.
+    """Order classes so that those that are confused with each other are neighbours.
 
     Args:
         confusion: Counts by true and predicted class.
@@ -95,43 +252,90 @@ def confusion_order(confusion: NDArray[np.int64]) -> list[int]:
     return [int(leaf) for leaf in leaves_list(tree)]
 
 
+class Cell(NamedTuple):
+    """A cell of a confusion matrix with images in it; `style` is its class in CSS."""
+
+    x: str
+    y: str
+    style: str
+    opacity: str
+    number: str
+    figures: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix in SVG units.
+
+    Attributes:
+        order: How its classes are ordered.
+        names: Their places and names, along both sides; empty where they are many.
+        cells: Those with images.
+        margin: Room for the names.
+        side: Length of a side.
+        size: Of all.
+        width: In rem, where the page has room.
+        least: Width in pixels at which names can be read; 0 without names.
+    """
+
+    order: str
+    names: tuple[tuple[str, str], ...]
+    cells: tuple[Cell, ...]
+    margin: int
+    side: int
+    size: int
+    width: int
+    least: int
+
+
 def draw_matrix(
     confusion: NDArray[np.int64], names: Sequence[str], order: Sequence[int], title: str
-) -> str:
-    """Draw a confusion matrix whose cells tell their count when they are hovered.
+) -> Matrix:
+    """Draw a confusion matrix.
 
     Args:
         confusion: Counts by true class (row) and predicted class (column).
         names: Of the classes.
-        order: Of the classes in the picture.
-        title: Describes it to those who cannot see it.
+        order: Of the classes in the drawing.
+        title: Names this order.
     """
+    short = [_cut(name) for name in names]
     side, named = _CELL * len(order), len(order) <= _NAMED
     # About 5.4 units a letter at most at the size that the page gives them.
-    margin = 10 + 5.6 * max(len(_cut(name)) for name in names) if named else 4
-    totals = np.maximum(confusion.sum(axis=1), 1)
-    parts = [
-        f'<rect x="{margin:.1f}" y="{margin:.1f}" width="{side}" height="{side}" class=ground />'
-    ]
-    for row, true in enumerate(order):
-        for column, predicted in enumerate(order):
-            n = int(confusion[true, predicted])
-            if n:
-                parts.append(
-                    _cell((margin, row, column), n, n / totals[true], names[true], names[predicted])
-                )
-    if named:
-        for place, label in enumerate(order):
-            at, name = margin + _CELL * (place + 0.72), escape(_cut(names[label]))
-            parts.append(f'<text x="{margin - 5:.1f}" y="{at:.1f}" text-anchor="end">{name}</text>')
-            parts.append(
-                f'<text transform="translate({at:.1f} {margin - 5:.1f}) rotate(-90)">{name}</text>'
-            )
+    margin = 10 + math.ceil(5.6 * max(map(len, short))) if named else 4
     size = margin + side + 4
-    return (
-        f'<svg role="img" aria-label="{escape(title)}" class=matrix '
-        f'viewBox="0 0 {size:.1f} {size:.1f}" style="max-width:{min(66.0, size / 9):.0f}rem">'
-        f"{''.join(parts)}</svg>\n"
+    totals = np.maximum(confusion.sum(axis=1), 1)
+    ordered = confusion[np.ix_(order, order)]
+    cells = []
+    for row, column in np.argwhere(ordered):
+        true, predicted, n = order[row], order[column], int(ordered[row, column])
+        what = (
+            "classified correctly" if row == column else f"classified as {show(names[predicted])}"
+        )
+        depth = opacity(n / totals[true])
+        cells.append(
+            Cell(
+                str(margin + _CELL * int(column)),
+                str(margin + _CELL * int(row)),
+                ("right strong" if depth >= STRONG else "right") if row == column else "wrong",
+                f"{depth:.2f}",
+                str(n) if n < 1000 and len(order) <= _NUMBERED else "",
+                f"{show(names[true])}: {n:,} {what} ({n / totals[true]:.1%})",
+            )
+        )
+    return Matrix(
+        order=title,
+        names=tuple(
+            (_round(margin + _CELL * (at + 0.72)), short[label]) for at, label in enumerate(order)
+        )
+        if named
+        else (),
+        cells=tuple(cells),
+        margin=margin,
+        side=side,
+        size=size,
+        width=min(66, round(size / 9)),
+        least=round(_READABLE * size) if named else 0,
     )
 
 
@@ -140,32 +344,6 @@ def opacity(part: float) -> float:
     return 0.2 + 0.8 * math.sqrt(part)
 
 
-def _cell(place: tuple[float, int, int], n: int, part: float, true: str, predicted: str) -> str:
-    margin, row, column = place
-    kind, what = "right", f"{show(true)}: {n} recognised"
-    if row != column:
-        kind, what = "wrong", f"{show(true)}: {n} taken for {show(predicted)}"
-    x, y = margin + _CELL * column, margin + _CELL * row
-    depth = opacity(part)
-    strong = " strong" if row == column and depth >= STRONG else ""
-    number = (
-        f'<text x="{x + _CELL / 2:.1f}" y="{y + 10:.1f}" text-anchor="middle" '
-        f'class="count{strong}">{n}</text>'
-        if n < 1000
-        else ""
-    )
-    return (
-        f'<g><rect x="{x:.1f}" y="{y:.1f}" width="{_CELL}" height="{_CELL}" class={kind} '
-        f'fill-opacity="{depth:.2f}"><title>{escape(what)} ({part:.1%})</title>'
-        f"</rect>{number}</g>"
-    )
-
-
 def _cut(name: str) -> str:
     shown = show(name)
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
-
-
-def read_rows(text: str) -> list[dict[str, Any]]:
-    """Read the rows of metrics.jsonl."""
-    return [json.loads(line) for line in text.splitlines()]

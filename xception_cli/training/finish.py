@@ -27,7 +27,7 @@ from xception_cli.model.bundle import ModelBundle, Outcome, load_model, save_mod
 from xception_cli.model.features import FeatureInputs, compute_pooled
 from xception_cli.model.network import FIRST_TRAINED, Segment, fold_batch_norm
 from xception_cli.report.run_page import write_report
-from xception_cli.rundir import RunDir, remove_tree, write_json
+from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
 from xception_cli.training.baseline import Training, describe_cross_validation
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History, Scores
@@ -132,19 +132,19 @@ def finish(job: Job, training: Training, history: History, judged: Judged) -> Tr
     _say_result(job, training, history, kept, reports, calibration)
     remove_tree(job.run.features)
     remove_tree(job.run.decoded)
-    result = {
-        "kept": kept,
-        "epochs": job.epochs,
-        "stopped_early": history.stopped_early,
-        "probe": asdict(training.probe_scores) if training.probe_scores else None,
-        "evaluation": {name: report.expected.value for name, report in reports.items()},
-        "calibration": calibration.to_dict() if calibration else None,
-        "gains": [asdict(gain) for gain in _gains(job, training)],
-        "seconds": {name: round(value, 1) for name, value in job.seconds.items()},
-    }
+    result = RunResult(
+        kept=kept,
+        epochs=job.epochs,
+        stopped_early=history.stopped_early,
+        probe=asdict(training.probe_scores) if training.probe_scores else None,
+        evaluation={name: report.expected.value for name, report in reports.items()},
+        calibration=calibration.to_dict() if calibration else None,
+        gains=[asdict(gain) for gain in _gains(job, training)],
+        seconds={name: round(value, 1) for name, value in job.seconds.items()},
+    )
     write_report(job.run, bundle, job.root, result)
     say(f"report    {show(job.run.report)}: open it in a browser")
-    write_json(job.run.result, result)
+    write_json(job.run.result, asdict(result))
     return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
 
 
