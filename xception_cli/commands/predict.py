@@ -63,7 +63,7 @@ def predict(
     if output is not None:
         check_output(output)
     if explain is not None:
-        from xception_cli.evaluation.explain import check_folder, write_explanation  # matplotlib
+        from xception_cli.report.pictures import check_folder, write_explanation
 
         check_folder(explain)
     if run is None and model is None:

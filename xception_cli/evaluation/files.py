@@ -1,4 +1,4 @@
-"""An evaluation for people: headline, table, CSV files and the picture of its confusions."""
+"""An evaluation for people: its lines and tables, its CSV files, its confusion matrix as a PNG."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -17,12 +17,7 @@ from xception_cli.console import new_table, show
 from xception_cli.errors import MachineError
 from xception_cli.evaluation.calibration import Array, coverage_curve, reliability
 from xception_cli.evaluation.eval_report import ClassMetrics, Contaminated, EvalReport
-from xception_cli.evaluation.intervals import (
-    design_effect,
-    evidence,
-    scaled_interval,
-    texts,
-)
+from xception_cli.evaluation.intervals import design_effect, evidence, scaled_interval, texts
 from xception_cli.evaluation.scored import Scored, predictions_csv
 from xception_cli.files import to_csv, utf8, write_durably
 from xception_cli.rundir import METRICS, PREDICTIONS, write_json
@@ -45,7 +40,7 @@ _CONFUSED = 3  # most confused pairs that are said
 _NUMBERED = 20  # classes up to which the cells of the picture hold their counts
 _LABELLED = 120  # class names that fit along an axis
 _LONGEST_LABEL = 24  # characters
-_LEGEND = "blue recognised, orange confused; darker: a larger part of the true class"
+_LEGEND = "blue correct, orange confused; darker: a larger share of the true class"
 
 
 def headline(report: EvalReport) -> str:
@@ -124,7 +119,7 @@ def answered_line(report: EvalReport) -> str | None:
 
 
 def confused_line(report: EvalReport) -> str | None:
-    """Say which classes are taken for each other most often; None if none is."""
+    """Name the classes that are confused most often; None if none are."""
     pairs = [
         f"{show(pair.true)} for {show(pair.predicted)} ({pair.n})"
         for pair in report.confused[:_CONFUSED]

@@ -12,14 +12,14 @@ from runs import call
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
-from xception_cli.evaluation.explain import (
+from xception_cli.model.bundle import About, ModelBundle, save_model
+from xception_cli.report.pictures import (
     check_folder,
     draw_heat,
     heat_maps,
     seen_square,
     write_explanation,
 )
-from xception_cli.model.bundle import About, ModelBundle, save_model
 
 
 @pytest.fixture(scope="module")
