@@ -415,11 +415,14 @@ class Loosely(doctest.OutputChecker):
 
 
 def test_the_examples_of_the_page_run(random_weights, monkeypatch):
-    """In order, on a smaller network's input and random weights."""
-    quick = {"weights": random_weights, "image_size": SMALL, "epochs": 2, "views": 1}
+    """In order, on a smaller network's input, random weights and fewer epochs."""
+    train, quick = xc.train, {"weights": random_weights, "image_size": SMALL, "views": 1}
     quick |= {"workers": 0, "device": "cpu", "precision": "fp32"}
-    train = xc.train
-    monkeypatch.setattr(xc, "train", lambda *data, **given: train(*data, **(quick | given)))
+
+    def train_quickly(*data: str, **given: Any) -> xc.TrainResult:
+        return train(*data, **(quick | given | {"epochs": 3 if "resume" in given else 2}))
+
+    monkeypatch.setattr(xc, "train", train_quickly)
     draw_sample(Path("food"), classes=3, images=20)
     blocks = re.findall(r"```pycon\n(.+?)```", PAGE, re.DOTALL)
     examples = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "python.md", None, 0)
