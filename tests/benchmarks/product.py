@@ -1,5 +1,6 @@
 """Ours, set up for a benchmark. Imported by the cases that need it: no baseline loads our code."""
 
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,7 +10,6 @@ from materials import CLASSES, fill, weights_file
 from safetensors.torch import save_file
 from torch import nn
 
-from xception_cli.check.survey import survey_data
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import WeightsError
 from xception_cli.model.bundle import ModelBundle, save_model
@@ -18,6 +18,7 @@ from xception_cli.model.weights import load_pretrained
 from xception_cli.runtime import Runtime, decide_runtime
 from xception_cli.settings import resolve
 from xception_cli.training.engines import create_trainer
+from xception_cli.training.estimate import settle
 from xception_cli.training.handlers import attach_ema, attach_schedule, attach_train_loss
 from xception_cli.training.job import Job
 from xception_cli.training.learner import create_learner
@@ -89,7 +90,8 @@ def create_job(options: Namespace, photos: Path, run: str, **settings: object) -
     config = resolve(given | settings, None).config
     runtime = decide_runtime(device=config.device)
     output = Path(options.scratch, run)
-    return start_job(draft_job(config, survey_data(config), runtime, output), output, {})
+    draft, costs = settle(draft_job(config, None, runtime, output), (), time.monotonic())
+    return start_job(draft, costs, output, {}, time.monotonic())
 
 
 def create_training(job: Job, example: torch.Tensor | None = None) -> Engine:
@@ -110,7 +112,6 @@ def create_training(job: Job, example: torch.Tensor | None = None) -> Engine:
         clip=config.clip,
         batch_norm=False,
         example=example,
-        describe=lambda *_: "",
     )
     attach_schedule(trainer, learner.optimizer, warmup=config.warmup)
     attach_ema(trainer, learner.ema, learner.trained, config.ema)

@@ -14,8 +14,8 @@ from xception_cli.data.images import inspect_all
 from xception_cli.data.split import Split, make_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError
+from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.evaluate import run_evaluation
-from xception_cli.evaluation.metrics import EvalReport
 from xception_cli.evaluation.scored import read_scored
 from xception_cli.model.bundle import load_model, save_model
 from xception_cli.model.network import build_seeded_network

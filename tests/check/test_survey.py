@@ -9,7 +9,6 @@ import pytest
 from runs import quick_settings, train_run
 
 from xception_cli.check.survey import survey_data
-from xception_cli.config import TrainConfig
 from xception_cli.data.split import make_split, read_split
 from xception_cli.errors import DataError, UsageError
 
@@ -31,7 +30,7 @@ def test_strictly_every_bad_image_is_listed_at_once_and_a_long_list_is_cut(photo
     if count > 20:
         lines[20:] = [f"and {count - 20} more"]
     with pytest.raises(DataError) as caught:
-        survey_data(TrainConfig(data=str(photos)))
+        survey_data(str(photos))
     assert caught.value.message.splitlines() == [
         f"{count} of {24 + count} images in {photos} cannot be used:",
         *(f"  {line}" for line in lines),
@@ -42,7 +41,7 @@ def test_strictly_every_bad_image_is_listed_at_once_and_a_long_list_is_cut(photo
 def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):
     names = spoil(photos, 4)
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")}
-    survey = survey_data(TrainConfig(data=str(photos), skip_bad=True))
+    survey = survey_data(str(photos), skip_bad=True)
     inspections = [look.inspection for look in survey.looks]
     made = make_split(survey.folder, inspections, seed=0, val_fraction=0.3, test_fraction=0)
     assert [(i.path, i.reason) for i in made.of("out")] == [
@@ -53,7 +52,7 @@ def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):
 
 
 def test_a_good_folder_passes_strictly(photos):
-    survey = survey_data(TrainConfig(data=str(photos)))
+    survey = survey_data(str(photos))
     assert [look.problem for look in survey.looks] == [None] * 24
 
 
@@ -64,7 +63,7 @@ HEADER = "path,problem,detail,action,label\n"
 
 def survey_with(photos: Path, fixes: str, **changes: object):
     Path("issues.csv").write_text(fixes, encoding="utf-8")
-    return survey_data(TrainConfig(data=str(photos), fixes="issues.csv", **changes))
+    return survey_data(str(photos), fixes="issues.csv", **changes)
 
 
 def test_rows_without_an_action_ask_for_nothing(photos):

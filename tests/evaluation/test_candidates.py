@@ -35,9 +35,9 @@ def test_the_best_of_many_equal_models_is_corrected_to_about_what_they_all_have(
     found = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
     assert best >= 0.86
     assert found.candidates == 20
-    assert found.accuracy == pytest.approx(0.8, abs=0.04)
+    assert found.accuracy.value == pytest.approx(0.8, abs=0.04)
     assert (
-        found.accuracy_low < 0.8 < found.accuracy_high < wilson_interval(round(100 * best), 100)[1]
+        found.accuracy.low < 0.8 < found.accuracy.high < wilson_interval(round(100 * best), 100)[1]
     )
     again = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
     assert again == found
@@ -50,9 +50,9 @@ def test_a_model_that_is_clearly_best_is_hardly_corrected():
     clear = Candidates(candidates.epochs, predicted, candidates.losses)
     right = float((predicted[3] == labels).mean())
     found = correct_for_selection(clear, labels, alone(labels), monitor="accuracy")
-    assert found.accuracy == pytest.approx(right, abs=0.005)
+    assert found.accuracy.value == pytest.approx(right, abs=0.005)
     chance = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
-    assert chance.accuracy < (candidates.predicted == labels).mean(axis=1).max() - 0.02
+    assert chance.accuracy.value < (candidates.predicted == labels).mean(axis=1).max() - 0.02
 
 
 def test_one_candidate_or_one_unit_leaves_nothing_to_correct():
@@ -71,8 +71,8 @@ def test_models_are_selected_by_the_metric_that_selected_the_runs_model():
     candidates = Candidates(np.arange(2), predicted.astype(np.uint16), losses)
     by_accuracy = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
     by_recall = correct_for_selection(candidates, labels, alone(labels), monitor="macro_recall")
-    assert by_accuracy.accuracy == pytest.approx(0.9, abs=0.02)
-    assert by_recall.accuracy == pytest.approx(0.8, abs=0.02)
+    assert by_accuracy.accuracy.value == pytest.approx(0.9, abs=0.02)
+    assert by_recall.accuracy.value == pytest.approx(0.8, abs=0.02)
 
 
 @pytest.mark.parametrize(("better", "low", "high"), [(0, 0.9, 1.0), (1, 0.0, 0.5)])
@@ -84,7 +84,7 @@ def test_of_equally_good_models_the_one_of_the_lower_loss_is_selected(better, lo
     losses[better] = 0.5
     candidates = Candidates(np.arange(2), np.stack([np.zeros(42), np.ones(42)]), losses)
     found = correct_for_selection(candidates, labels, alone(labels), monitor="macro_recall")
-    assert low <= found.accuracy <= high
+    assert low <= found.accuracy.value <= high
 
 
 def test_units_widen_the_interval_and_are_left_out_as_a_whole():
@@ -98,8 +98,8 @@ def test_units_widen_the_interval_and_are_left_out_as_a_whole():
     )
     by_unit = correct_for_selection(together, labels, groups, monitor="accuracy")
     by_image = correct_for_selection(together, labels, alone(labels), monitor="accuracy")
-    width = by_image.accuracy_high - by_image.accuracy_low
-    assert by_unit.accuracy_high - by_unit.accuracy_low > 1.8 * width
+    width = by_image.accuracy.high - by_image.accuracy.low
+    assert by_unit.accuracy.high - by_unit.accuracy.low > 1.8 * width
 
 
 def test_the_file_comes_back_equal_and_a_resumed_epoch_replaces_itself_and_later_ones(tmp_path):

@@ -19,10 +19,10 @@ from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split, make_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
+from xception_cli.evaluation.eval_report import Contaminated, EvalReport
 from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
 from xception_cli.evaluation.files import contaminated_line
-from xception_cli.evaluation.intervals import wilson_interval
-from xception_cli.evaluation.metrics import Contaminated, EvalReport
+from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.evaluation.scored import PREDICTIONS
 from xception_cli.evaluation.selection import map_classes
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
@@ -110,7 +110,7 @@ def test_the_report_is_that_of_the_models_probabilities_of_the_pictures(bundle, 
     assert list(scored.photos) == images
     assert report.correct == (expected.argmax(axis=1) == labels).sum()
     right = np.log(expected[np.arange(12), labels])
-    assert report.log_loss == pytest.approx(-right.mean(), abs=1e-4)
+    assert report.log_loss.value == pytest.approx(-right.mean(), abs=1e-4)
     assert (report.name, report.note, report.images, report.failures) == ("val", "a note", 12, ())
 
 
@@ -219,10 +219,11 @@ def test_of_the_training_folder_only_what_was_held_out_is_scored(model_file, bun
     assert beside.correct == every.correct
     assert report.correct < beside.correct < 24
     low, high = wilson_interval(beside.correct, 24)
-    assert (beside.accuracy_low, beside.accuracy_high) == (low, high)
+    assert beside.accuracy == Estimate(beside.correct / 24, low, high)
     written = json.loads((run.evaluation("photos") / "metrics.json").read_text())
-    assert written["contaminated"] == dataclasses.asdict(beside)
-    shown = dataclasses.replace(report, contaminated=Contaminated(3, 10, 9, 9, 0.9, 0.5958, 0.9821))
+    assert EvalReport.from_dict(written).contaminated == beside
+    accuracy = Estimate(0.9, 0.5958, 0.9821)
+    shown = dataclasses.replace(report, contaminated=Contaminated(3, 10, 9, 9, accuracy))
     assert contaminated_line(shown) == (
         "with the 3 images that it was trained on, or near-copies of them: accuracy 90.0% (95% CI "
         "59.6-98.2%, 9 of 10 images, 9 groups); that shows nothing about new images"

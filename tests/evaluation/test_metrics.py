@@ -20,16 +20,21 @@ from sklearn.metrics import (
 from sklearn.metrics import log_loss as sklearn_log_loss
 from units import alone
 
+from xception_cli.evaluation.eval_report import EvalFailure, EvalReport
 from xception_cli.evaluation.files import (
-    SCORES,
     confused_line,
     draw_confusion,
     headline,
     report_table,
     scores_table,
 )
-from xception_cli.evaluation.intervals import wilson_interval
-from xception_cli.evaluation.metrics import EvalFailure, EvalReport, measure
+from xception_cli.evaluation.intervals import Estimate, wilson_interval
+from xception_cli.evaluation.metrics import measure
+
+INTERVALS = {
+    "top_k_accuracy", "macro_recall", "macro_f1", "weighted_f1", "cohen_kappa", "matthews",
+    "mean_average_precision", "log_loss",
+}  # fmt: skip
 
 
 def with_units(labels, probabilities):
@@ -67,7 +72,8 @@ def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
     one_low, one_high = wilson_interval(1, 1)
     found = report.to_dict()
     intervals = found.pop("intervals")
-    assert intervals.keys() == SCORES.keys() - {"calibration_error"}
+    assert intervals.keys() == INTERVALS
+    assert EvalReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
     assert intervals["top_k_accuracy"] is None
     assert all(0 <= ends[0] <= found[name] <= ends[1] for name, ends in intervals.items() if ends)
     for row in found["per_class"]:
@@ -150,16 +156,19 @@ def test_the_numbers_equal_scikit_learns_and_those_of_other_labels_do_not():
 
     def measured(report: EvalReport) -> list[float]:
         return [
-            report.accuracy,
-            report.top_k_accuracy,
-            report.macro_recall,
-            report.log_loss,
-            *(row.f1 for row in report.per_class),
-            report.macro_f1,
-            report.weighted_f1,
-            report.cohen_kappa,
-            report.matthews,
-            report.mean_average_precision,
+            estimate.value
+            for estimate in (
+                report.accuracy,
+                report.top_k_accuracy,
+                report.macro_recall,
+                report.log_loss,
+                *(row.f1 for row in report.per_class),
+                report.macro_f1,
+                report.weighted_f1,
+                report.cohen_kappa,
+                report.matthews,
+                report.mean_average_precision,
+            )
         ]
 
     report = measure(labels, probabilities, alone(labels), names(12), name="val")
@@ -175,7 +184,7 @@ def test_a_class_that_is_never_guessed_has_no_precision_and_one_without_images_h
     present, also_present, absent = measure(
         labels, probabilities, alone(labels), names(3), name="x"
     ).per_class
-    assert (present.precision, present.recall, present.f1) == (None, 0.0, 0.0)
+    assert (present.precision, present.recall.value, present.f1.value) == (None, 0.0, 0.0)
     assert also_present.n == 1
     # `class 2` was guessed twice; without images of it that says nothing about it
     assert (absent.n, absent.precision, absent.recall, absent.f1) == (0, None, None, None)
@@ -185,14 +194,14 @@ def test_a_class_that_is_never_guessed_has_no_precision_and_one_without_images_h
 def test_one_image_of_two_classes_is_measured(guessed: int, accuracy: float):
     probabilities = np.array([[0.9, 0.1]]) if guessed == 0 else np.array([[0.1, 0.9]])
     report = measure(np.array([0]), probabilities, alone([0]), ["a", "b"], name="x")
-    assert (report.images, report.accuracy, report.macro_recall) == (1, accuracy, accuracy)
-    assert 0 <= report.accuracy_low <= accuracy <= report.accuracy_high <= 1
+    assert (report.images, report.accuracy.value) == (1, accuracy)
+    assert 0 <= report.accuracy.low <= accuracy <= report.accuracy.high <= 1
     assert report.top_k_accuracy is None
     # one image says nothing about chance, nor how another would fare
     assert report.matthews is None
-    assert report.cohen_kappa == (None if guessed == 0 else 0)
-    assert set(report.intervals.values()) == {None}
-    assert report.macro_f1 == report.weighted_f1 == accuracy
+    assert report.cohen_kappa == (None if guessed == 0 else Estimate(0))
+    assert report.macro_recall == report.macro_f1 == report.weighted_f1 == Estimate(accuracy)
+    assert set(report.to_dict()["intervals"].values()) == {None}
     assert len(report.confused) == guessed
     json.dumps(report.to_dict(), allow_nan=False)
 
@@ -200,26 +209,29 @@ def test_one_image_of_two_classes_is_measured(guessed: int, accuracy: float):
 def test_every_interval_holds_its_number_and_is_the_same_every_time():
     report = measure(*with_units(*drawn(12, 89, seed=5)), names(12), name="val")
     assert report == measure(*with_units(*drawn(12, 89, seed=5)), names(12), name="val")
-    for name, (low, high) in report.intervals.items():
-        assert low < getattr(report, name) < high, name
-    narrow = measure(*with_units(*drawn(12, 1000, seed=5)), names(12), name="val").intervals[
-        "macro_f1"
-    ]
-    low, high = report.intervals["macro_f1"]
-    assert narrow[1] - narrow[0] < 0.5 * (high - low)
+    for name in INTERVALS:
+        found = getattr(report, name)
+        assert found.low < found.value < found.high, name
+    narrow = measure(*with_units(*drawn(12, 1000, seed=5)), names(12), name="val")
+    assert width(narrow.macro_f1) < 0.5 * width(report.macro_f1)
     for row in report.per_class:
         for name in ("precision", "recall", "f1", "average_precision"):
-            low, high = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
-            assert low is None or low <= getattr(row, name) <= high
+            found = getattr(row, name)
+            assert found.low is None or found.low <= found.value <= found.high
+
+
+def width(estimate: Estimate) -> float:
+    return estimate.high - estimate.low
 
 
 def widths(report: EvalReport) -> dict[str, float]:
     """Return how wide each interval of a report is; those of the classes by `name, class`."""
-    ends = {"accuracy": (report.accuracy_low, report.accuracy_high)} | report.intervals
+    named = {"accuracy", "coverage", "answer_precision", *INTERVALS}
+    found = {name: width(getattr(report, name)) for name in named}
     for row in report.per_class:
         for name in ("precision", "recall", "f1", "average_precision"):
-            ends[f"{name}, {row.name}"] = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
-    return {name: high - low for name, (low, high) in ends.items()}
+            found[f"{name}, {row.name}"] = width(getattr(row, name))
+    return found
 
 
 def test_every_interval_is_wider_where_images_come_in_groups_and_no_number_is_another():
@@ -231,10 +243,10 @@ def test_every_interval_is_wider_where_images_come_in_groups_and_no_number_is_an
         for units in (groups, alone(labels))
     )
     wide, narrow = widths(grouped), widths(single)
-    assert wide.keys() == narrow.keys() > SCORES.keys() - {"calibration_error"}
     assert [name for name in wide if wide[name] < 1.5 * narrow[name]] == []
     assert (grouped.groups, single.groups) == (96, 480)
-    assert [row.recall for row in grouped.per_class] == [row.recall for row in single.per_class]
+    recalls = ([row.recall.value for row in report.per_class] for report in (grouped, single))
+    assert next(recalls) == next(recalls)
     # the control: a group for each image widens nothing
     named = np.char.add("group ", alone(labels))
     again = measure(labels, probabilities, named, names(8), name="x", answered=answered)
@@ -263,30 +275,23 @@ def test_the_table_over_all_classes_has_every_number_with_its_interval():
     Console(width=80, file=output).print(scores_table(report))
     lines = output.getvalue().splitlines()
     assert max(len(line) for line in lines) <= 80
-    assert len(lines) == 2 + len(SCORES)
-    low, high = report.intervals["macro_f1"]
-    assert lines[4].split() == [
-        "macro",
-        "F1",
-        f"{report.macro_f1:.3f}",
-        f"{low:.3f}",
-        "to",
-        f"{high:.3f}",
-    ]
+    assert len(lines) == 3 + len(INTERVALS)  # the title, accuracy and the calibration error
+    found = report.macro_f1
+    shown = [f"{found.value:.3f}", f"{found.low:.3f}-{found.high:.3f}"]
+    assert lines[4].split() == ["macro", "F1", *shown]
 
 
 def test_a_certain_mistake_has_a_finite_log_loss():
     report = measure(np.array([0]), np.array([[0.0, 1.0]]), alone([0]), ["a", "b"], name="x")
-    assert 30 < report.log_loss < 40
+    assert 30 < report.log_loss.value < 40
     json.dumps(report.to_dict(), allow_nan=False)
 
 
 def test_the_headline_says_the_accuracy_with_its_interval():
     report = measure(*with_units(*drawn(3, 30, seed=3)), names(3), name="val")
     report = replace(
-        report, accuracy=84 / 89, accuracy_low=0.8754, accuracy_high=0.9758, correct=84, images=89,
-        groups=89,
-    )  # fmt: skip
+        report, accuracy=Estimate(84 / 89, 0.8754, 0.9758), correct=84, images=89, groups=89
+    )
     assert headline(report) == ("val: accuracy 94.4% (95% CI 87.5-97.6%, 84 of 89 images)")
 
 

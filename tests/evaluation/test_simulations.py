@@ -92,10 +92,10 @@ def test_the_corrected_interval_of_the_best_of_13_covers_the_truth_and_the_plain
         keys = list(zip(hits.mean(axis=1), -candidates.losses.mean(axis=1), strict=True))
         best = max(range(13), key=keys.__getitem__)
         found = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
-        corrected.append(found.accuracy_low <= accuracies[best] <= found.accuracy_high)
+        corrected.append(found.accuracy.low <= accuracies[best] <= found.accuracy.high)
         low, high = proportion_interval(hits[best], alone(labels))
         plain.append(low <= accuracies[best] <= high)
-        bias.append((found.accuracy - accuracies[best], hits[best].mean() - accuracies[best]))
+        bias.append((found.accuracy.value - accuracies[best], hits[best].mean() - accuracies[best]))
     assert 0.93 <= np.mean(corrected) <= 0.97
     assert np.mean(plain) < 0.92
     after, before = np.mean(bias, axis=0)

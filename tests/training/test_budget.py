@@ -12,8 +12,8 @@ from runs import Clock
 
 from xception_cli.rundir import RunDir, read_json, write_json
 from xception_cli.training import handlers
+from xception_cli.training.job import Budget, new_record
 from xception_cli.training.learner import learning_rate_factor
-from xception_cli.training.stopping import Budget, new_record
 
 START = {"after": "start", "views": 4, "epochs": 12, "why": "the plan"}
 
@@ -22,7 +22,7 @@ START = {"after": "start", "views": 4, "epochs": 12, "why": "the plan"}
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock that moves when it is told to; that of the epochs too."""
     clock = Clock()
-    for module in ("stopping", "handlers"):
+    for module in ("job", "handlers"):
         monkeypatch.setattr(
             f"xception_cli.training.{module}.time", SimpleNamespace(monotonic=clock)
         )

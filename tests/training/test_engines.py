@@ -21,9 +21,10 @@ from xception_cli.data.loading import Inputs
 from xception_cli.errors import DivergedError, MachineError
 from xception_cli.model.network import FEATURES, Segment
 from xception_cli.runtime import Runtime
-from xception_cli.training import checkpoint, handlers
+from xception_cli.training import handlers
 from xception_cli.training.engines import StepOutput, create_evaluator, create_trainer
-from xception_cli.training.learner import History, Scores, validate
+from xception_cli.training.learner import History, Scores, pair, update_ema, validate
+from xception_cli.training.saving import StateSaving
 
 FP16 = Runtime(torch.device("cpu"), "fp16")
 BF16 = Runtime(torch.device("cpu"), "bf16")
@@ -65,9 +66,7 @@ def make_trainer(
         clip=clip,
         batch_norm=False,
         class_weights=class_weights,
-        describe=lambda engine, indices: (
-            f"at iteration {engine.state.iteration}; files {indices.tolist()}"
-        ),
+        files=[f"{index}.jpg" for index in range(16)],
     )
 
 
@@ -182,7 +181,6 @@ def test_what_fills_a_batch_up_is_not_in_the_statistics_of_a_batch_norm_in_train
             accumulate=1,
             clip=0.0,
             batch_norm=True,
-            describe=lambda *_: "",
         )
         trainer.run([given])
         seen.append(torch.cat([buffer.flatten().float() for buffer in network.buffers()]))
@@ -267,7 +265,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(trained,
     )
     buffers = [buffer.clone() for buffer in trained.buffers()]
     with pytest.raises(
-        DivergedError, match=r"the loss is nan at iteration 2; files \[10, 11, 12, 13, 14, 15\]"
+        DivergedError,
+        match=r"the loss is nan at iteration 2, learning rate 0\.1; the batch: 10\.jpg, 11",
     ) as caught:
         trainer.run([good, poisoned], max_epochs=1)
     assert "--lr" in caught.value.hint
@@ -281,7 +280,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(trained,
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(trained, clip):
     trained.get_parameter("last_linear.bias").register_hook(lambda gradient: gradient * math.inf)
     before = weights(trained)
-    with pytest.raises(DivergedError, match=r"the gradient is (inf|nan) at iteration 1; files"):
+    with pytest.raises(
+        DivergedError, match=r"the gradient is (inf|nan) at iteration 1, learning rate"
+    ):
         step(trained, a_batch(), clip=clip)
     assert torch.equal(before, weights(trained))
 
@@ -406,13 +407,13 @@ def test_the_ramp_ends_at_the_decay(decay, count, kept):
         live.get_parameter("last_linear.bias").fill_(0.0)
         ema.module.get_parameter("last_linear.bias").fill_(1.0)
     ema.n_averaged.fill_(count)
-    handlers.update_ema(ema, handlers.pair(ema, live), decay)
+    update_ema(ema, pair(ema, live), decay)
     assert ema.module.get_parameter("last_linear.bias")[0].item() == pytest.approx(kept)
 
 
 def test_the_average_shares_no_memory_with_the_live_model(trained):
     ema = AveragedModel(trained, use_buffers=True)
-    handlers.update_ema(ema, handlers.pair(ema, trained), 0.999)
+    update_ema(ema, pair(ema, trained), 0.999)
     live, averaged = trained.state_dict(), ema.module.state_dict()
     assert list(live) == list(averaged)
     before = {name: tensor.clone() for name, tensor in live.items()}
@@ -424,10 +425,10 @@ def test_the_average_shares_no_memory_with_the_live_model(trained):
 
 def test_the_averages_batch_norm_follows_that_of_the_live_model(trained):
     ema = AveragedModel(trained, use_buffers=True)
-    handlers.update_ema(ema, handlers.pair(ema, trained), 0.999)
+    update_ema(ema, pair(ema, trained), 0.999)
     first = trained.get_buffer("bn4.running_mean").clone()
     trained.get_buffer("bn4.running_mean").add_(1.0)
-    handlers.update_ema(ema, handlers.pair(ema, trained), 0.999)
+    update_ema(ema, pair(ema, trained), 0.999)
     expected = first * 2 / 11 + (first + 1) * 9 / 11
     torch.testing.assert_close(ema.module.get_buffer("bn4.running_mean"), expected)
 
@@ -593,7 +594,7 @@ def saved_by(
 ) -> list[str]:
     """Return what is saved in epochs that end at these seconds."""
     clock, saved = Clock(), []
-    monkeypatch.setattr(handlers.time, "monotonic", clock)
+    monkeypatch.setattr("xception_cli.training.saving.time.monotonic", clock)
 
     history = History()
 
@@ -602,7 +603,7 @@ def saved_by(
         assert remembered["best_epoch"] == found  # before validation: what was before it
         saved.append(f"{clock.now - 1000:g} {phase}{'' if tensors else ', noted'}")
 
-    saving = checkpoint.StateSaving(save, history, **more)
+    saving = StateSaving(save, history, **more)
     for second in seconds:
         clock.now, validated = 1000 + second, 0
         saving.begin_validation()

@@ -13,27 +13,30 @@ from networks import CPU
 from runs import train_run
 from safetensors.torch import load_file
 
-from xception_cli.check.survey import survey_data
 from xception_cli.config import TrainConfig
 from xception_cli.errors import UsageError
 from xception_cli.training import estimate
 from xception_cli.training import run as story
 from xception_cli.training.estimate import describe_phases, measure_costs, settle
-from xception_cli.training.job import Job
+from xception_cli.training.job import Draft, Job
 from xception_cli.training.plan import Costs, Images, expected_seconds
 from xception_cli.training.preparation import draft_job
 
 NOTHING = Costs(0.0, 0.0, 0.0, 0.0, 0)
 
 
-def drafted(settings: dict[str, Any], **changes: Any) -> Job:
-    config = TrainConfig(**settings | changes)
-    return draft_job(config, survey_data(config), CPU, None)
+def drafted(settings: dict[str, Any], **changes: Any) -> Draft:
+    return draft_job(TrainConfig(**settings | changes), None, CPU, None)
 
 
 @pytest.fixture
-def job(settings: dict[str, Any]) -> Job:
+def draft(settings: dict[str, Any]) -> Draft:
     return drafted(settings)
+
+
+@pytest.fixture
+def job(draft: Draft) -> Job:
+    return draft.job
 
 
 def random_states() -> list[Any]:
@@ -138,16 +141,16 @@ def test_a_training_is_the_same_to_the_byte_whether_it_was_measured_before_or_no
     train_run(settings, "measured")
     assert measured
     with monkeypatch.context() as patch:
-        patch.setattr(story, "settle", lambda job, *_: (job, NOTHING))
+        patch.setattr(story, "settle", lambda draft, *_: (draft, NOTHING))
         train_run(settings, "unmeasured")
     assert outcome("measured") == outcome("unmeasured")
     tensors = load_file("measured/model.safetensors")
     assert len(tensors) > 200
 
-    def settle_and_touch(job: Job, given: Any, began: float) -> tuple[Job, Costs]:
+    def settle_and_touch(draft: Draft, given: Any, began: float) -> tuple[Draft, Costs]:
         with torch.no_grad():
-            job.network.get_parameter("conv1.weight").mul_(1.01)
-        return settle(job, given, began)
+            draft.job.network.get_parameter("conv1.weight").mul_(1.01)
+        return settle(draft, given, began)
 
     monkeypatch.setattr(story, "settle", settle_and_touch)  # the control
     train_run(settings, "touched")
@@ -157,9 +160,9 @@ def test_a_training_is_the_same_to_the_byte_whether_it_was_measured_before_or_no
 # Settling
 
 
-def test_without_a_budget_the_plan_stays_as_it_is(job, monkeypatch):
+def test_without_a_budget_the_plan_stays_as_it_is(draft, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda _, unfreeze: (unfreeze, NOTHING)[1])
-    assert settle(job, {"data"}, time.monotonic()) == (job, NOTHING)
+    assert settle(draft, {"data"}, time.monotonic()) == (draft, NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -179,29 +182,29 @@ def test_a_budget_decides_what_was_not_given(settings, monkeypatch, budget, give
     monkeypatch.setattr(
         estimate, "measure_costs", lambda _, unfreeze: (measured.append(unfreeze), costs)[1]
     )
-    job = drafted(settings, budget=budget)
-    assert job.images == Images(13, 11, 0)
-    decided, found = settle(job, given, time.monotonic())
+    draft = drafted(settings, budget=budget)
+    assert draft.job.images == Images(13, 11, 0)
+    decided, found = settle(draft, given, time.monotonic())
     assert found == costs
-    config = decided.config
+    config = decided.job.config
     assert (config.unfreeze, config.views, config.epochs) == expected
-    assert config == job.config.replace(
+    assert config == draft.job.config.replace(
         unfreeze=config.unfreeze, views=config.views, epochs=config.epochs
     )
     assert decided.reasons[-1].startswith(f"--budget {budget}: ")
-    assert decided.network is job.network
+    assert decided.job.network is draft.job.network
     assert measured == ["exit", "head"]  # each part once
 
 
 def test_the_time_that_is_gone_already_counts(settings, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda *_: NOTHING)
-    job, given = drafted(settings, budget="1000s"), {"budget"}
-    assert settle(job, given, time.monotonic() - 900)[0].config.views == 4
+    draft, given = drafted(settings, budget="1000s"), {"budget"}
+    assert settle(draft, given, time.monotonic() - 900)[0].job.config.views == 4
     with pytest.raises(UsageError, match="a budget of 1000s is too short"):
-        settle(job, given, time.monotonic() - 960)
+        settle(draft, given, time.monotonic() - 960)
 
 
-def test_a_batch_that_does_not_fit_into_memory_is_computed_in_twice_the_pieces(job, monkeypatch):
+def test_a_batch_that_does_not_fit_into_memory_is_computed_in_twice_the_pieces(draft, monkeypatch):
     asked = []
 
     def measured(given: Job, unfreeze: str) -> Costs:
@@ -211,24 +214,26 @@ def test_a_batch_that_does_not_fit_into_memory_is_computed_in_twice_the_pieces(j
         return NOTHING
 
     monkeypatch.setattr(estimate, "measure_costs", measured)
-    decided, costs = settle(job, {"data"}, time.monotonic())
+    decided, costs = settle(draft, {"data"}, time.monotonic())
     assert asked == [(1, "exit"), (2, "exit")]
     assert costs == NOTHING
-    assert decided.config == job.config.replace(accumulate=2)
+    assert decided.job.config == draft.job.config.replace(accumulate=2)
     assert decided.reasons[-1].startswith("computing each batch in 2 pieces (--accumulate 2): ")
 
-    timed = replace(job, config=job.config.replace(budget="10h"))
-    assert settle(timed, {"budget"}, time.monotonic())[0].config.accumulate == 2
+    def with_settings(**changes: Any) -> Draft:
+        return replace(draft, job=replace(draft.job, config=draft.job.config.replace(**changes)))
+
+    timed = with_settings(budget="10h")
+    assert settle(timed, {"budget"}, time.monotonic())[0].job.config.accumulate == 2
 
     def always(*_: Any) -> Costs:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(estimate, "measure_costs", always)
     with pytest.raises(torch.OutOfMemoryError):
-        settle(job, {"data"}, time.monotonic())
-    single = replace(job, config=job.config.replace(batch_size=1))
+        settle(draft, {"data"}, time.monotonic())
     with pytest.raises(torch.OutOfMemoryError):
-        settle(single, {"data"}, time.monotonic())
+        settle(with_settings(batch_size=1), {"data"}, time.monotonic())
 
 
 # Telling

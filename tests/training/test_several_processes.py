@@ -265,17 +265,29 @@ def test_what_processes_cannot_do_together_is_refused(
     settings: dict[str, Any], processes: Processes, message: str
 ) -> None:
     config = TrainConfig(data="x", **settings)
-    check_processes(config, CPU, SPLIT)
+    check(config, CPU)
     with pytest.raises(UsageError, match=message):
-        check_processes(config, Runtime(CPU.device, "fp32", processes=processes), SPLIT)
+        check(config, Runtime(CPU.device, "fp32", processes=processes))
+
+
+def check(config: TrainConfig, runtime: Runtime) -> None:
+    sizes = {name: len(SPLIT.of(name)) for name in ("train", "val")}
+    check_processes(
+        runtime,
+        weights=config.weights,
+        unfreeze=config.unfreeze,
+        accumulate=config.accumulate,
+        budget=config.budget,
+        sizes={"--batch-size": config.batch_size, **sizes},
+    )
 
 
 def test_batch_norm_of_a_batch_in_pieces_is_refused_on_gpus_too() -> None:
     two = Runtime(torch.device("cuda"), "bf16", processes=Processes(0, 2, 0, 2))
     config = TrainConfig(data="x", weights="none", unfreeze="all")
-    check_processes(config, two, SPLIT)
+    check(config, two)
     with pytest.raises(UsageError, match="which --accumulate 2 pieces cannot share"):
-        check_processes(config.replace(accumulate=2), two, SPLIT)
+        check(config.replace(accumulate=2), two)
 
 
 def test_every_process_needs_a_cuda_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

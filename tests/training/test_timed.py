@@ -36,7 +36,7 @@ def crash(*_: object, **__: object) -> None:
 def set_clock(patch: pytest.MonkeyPatch) -> Clock:
     """Let a run keep its time by a clock that moves when it is told to."""
     clock = Clock()
-    for module in ("stopping", "baseline", "handlers", "checkpoint"):
+    for module in ("job", "baseline", "handlers", "saving"):
         patch.setattr(f"xception_cli.training.{module}.time", SimpleNamespace(monotonic=clock))
     return clock
 

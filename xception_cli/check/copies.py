@@ -16,7 +16,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split, read_split
 from xception_cli.data.units import assign_units
 from xception_cli.errors import DataError, UsageError, XceptionError
-from xception_cli.evaluation.metrics import join_notes
+from xception_cli.evaluation.eval_report import join_notes
 from xception_cli.evaluation.selection import Selection
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_toml

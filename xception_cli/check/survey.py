@@ -7,7 +7,6 @@ from pathlib import Path
 from xception_cli.check.duplicates import Group, find_groups
 from xception_cli.check.scan import VERSION, Look, scan_folder
 from xception_cli.check.store import open_store
-from xception_cli.config import TrainConfig
 from xception_cli.console import show
 from xception_cli.data.fixes import Fix, read_fixes
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
@@ -56,11 +55,16 @@ def survey_folder(folder: DataFolder) -> Survey:
         return Survey(folder, looks, find_groups(folder, looks, store))
 
 
-def survey_data(config: TrainConfig) -> Survey:
-    """Look at the data of a training and see, before anything dear is started, that it is usable.
+def survey_data(
+    data: str, *, classes: int | None = None, fixes: str | None = None, skip_bad: bool = False
+) -> Survey:
+    """Scan the data of a training and check that it is usable, before anything slow starts.
 
     Args:
-        config: Of the training; what its fixes exclude may be broken.
+        data: The data folder.
+        classes: How many it must have.
+        fixes: An edited issues.csv; the images that it excludes may be broken.
+        skip_bad: Accept images that cannot be decoded.
 
     Raises:
         UsageError: There is no such folder, it has another number of classes than expected, or the
@@ -68,11 +72,11 @@ def survey_data(config: TrainConfig) -> Survey:
         DataError: The folder cannot be trained on, or images cannot be decoded; lists them.
         MachineError: The disk of the cache is full.
     """
-    folder = read_folder(Path(config.data))
-    check_trainable(folder, config.classes)
-    fixes = {} if config.fixes is None else read_fixes(Path(config.fixes), folder)
-    survey = replace(survey_folder(folder), fixes=fixes)
-    if not config.skip_bad:
+    folder = read_folder(Path(data))
+    check_trainable(folder, classes)
+    wanted = {} if fixes is None else read_fixes(Path(fixes), folder)
+    survey = replace(survey_folder(folder), fixes=wanted)
+    if not skip_bad:
         _refuse_bad(survey)
     return survey
 

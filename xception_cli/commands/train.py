@@ -116,7 +116,10 @@ def train(
 
             require_tensorboard()
         if not started_by_torchrun():  # else the others would wait for it before they are joined
-            survey = survey_data(settings.config)
+            given = settings.config
+            survey = survey_data(
+                given.data, classes=given.classes, fixes=given.fixes, skip_bad=given.skip_bad
+            )
 
     from xception_cli.training.run import plan_training, run_training
 

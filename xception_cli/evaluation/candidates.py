@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError
-from xception_cli.evaluation.intervals import RESAMPLES, proportion_interval, unit_weights
-from xception_cli.evaluation.metrics import Corrected, EvalReport, join_notes
+from xception_cli.evaluation.eval_report import Corrected, EvalReport, join_notes
+from xception_cli.evaluation.intervals import RESAMPLES, Estimate, proportion_interval, unit_weights
 from xception_cli.evaluation.scored import Scored
 from xception_cli.files import write_durably
 from xception_cli.rundir import RunDir
@@ -97,6 +97,24 @@ def read_candidates(path: Path, images: int) -> Candidates:
     return found
 
 
+def add_candidate(path: Path, epoch: int, predicted: Any, losses: Any) -> None:
+    """Add what one more model answers on val to a file; those of this epoch and later ones go.
+
+    Args:
+        path: The file; it need not exist.
+        epoch: Of the model; 0 is the linear probe.
+        predicted: The class of each image, `(images,)`.
+        losses: What each adds to the cross-entropy, `(images,)`.
+
+    Raises:
+        ArtifactError: The file is damaged.
+        MachineError: It cannot be written.
+    """
+    found = read_candidates(path, len(predicted))
+    found = found.with_epoch(epoch, np.asarray(predicted), np.asarray(losses))
+    write_candidates(found, path)
+
+
 def correct_report(run: RunDir, report: EvalReport, scored: Scored) -> EvalReport:
     """Correct a report on the run's val, which selected the run's model.
 
@@ -161,7 +179,8 @@ def correct_for_selection(
         return None
     chosen = int(_select(np.ones((1, len(labels))), hits, losses, recalled)[0])
     share = min(totals / measured, float(hits[:, chosen].mean()))  # a choice only flatters
-    return Corrected(count, share, *proportion_interval(hits[:, chosen], units, share=share))
+    ends = proportion_interval(hits[:, chosen], units, share=share)
+    return Corrected(count, Estimate(share, *ends))
 
 
 def _select(weights: Array, hits: Array, losses: Array, labels: Array | None) -> Array:

@@ -11,8 +11,9 @@ from xception_cli.console import screen, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 from xception_cli.evaluation.candidates import correct_report
+from xception_cli.evaluation.eval_report import EvalFailure, EvalReport
 from xception_cli.evaluation.files import write_evaluation
-from xception_cli.evaluation.metrics import EvalFailure, EvalReport, contaminate, measure
+from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
 from xception_cli.evaluation.selection import Selection, folder_name, select_images
 from xception_cli.inference import Outcome, classify

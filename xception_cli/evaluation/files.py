@@ -1,7 +1,6 @@
 """An evaluation for people: headline, table, CSV files and the picture of its confusions."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, fields
 from io import BytesIO
 from pathlib import Path
 
@@ -17,20 +16,20 @@ from rich.table import Table
 from xception_cli.console import new_table, show
 from xception_cli.errors import MachineError
 from xception_cli.evaluation.calibration import Array, coverage_curve, reliability
+from xception_cli.evaluation.eval_report import ClassMetrics, Contaminated, EvalReport
 from xception_cli.evaluation.intervals import (
     design_effect,
     evidence,
-    interval_text,
     scaled_interval,
+    texts,
 )
-from xception_cli.evaluation.metrics import ClassMetrics, Contaminated, EvalReport
 from xception_cli.evaluation.scored import Scored, predictions_csv
 from xception_cli.files import to_csv, utf8, write_durably
 from xception_cli.rundir import write_json
 
-NOT_MEASURED = "n/a"
-# What is measured over all classes beside accuracy, as it is called on the screen.
-SCORES = {
+# What is measured over all classes, as it is called on the screen.
+_SCORES = {
+    "accuracy": "accuracy",
     "top_k_accuracy": "top-{k} accuracy",
     "macro_recall": "macro recall (balanced accuracy)",
     "macro_f1": "macro F1",
@@ -41,7 +40,7 @@ SCORES = {
     "log_loss": "log loss",
     "calibration_error": "expected calibration error",
 }
-_IN_PERCENT = {"top_k_accuracy", "macro_recall"}
+_IN_PERCENT = {"accuracy", "top_k_accuracy", "macro_recall"}
 _CONFUSED = 3  # most confused pairs that are said
 _NUMBERED = 20  # classes up to which the cells of the picture hold their counts
 _LABELLED = 120  # class names that fit along an axis
@@ -51,15 +50,16 @@ _LEGEND = "blue recognised, orange confused; darker: a larger part of the true c
 
 def headline(report: EvalReport) -> str:
     """Describe the result in one line, with how far it can be trusted."""
-    found = report.corrected
-    if found is None:
-        return f"{show(report.name)}: accuracy {_percent(report.accuracy)} ({_trust(report)})"
-    return (
-        f"{show(report.name)}: accuracy {_percent(found.accuracy)} "
-        f"({interval_text(found.accuracy_low, found.accuracy_high)}), corrected for selecting the "
-        f"best of {found.candidates} models (before: {_percent(report.accuracy)}, "
-        f"{_counted(report)})"
-    )
+    accuracy, counted = report.accuracy, _counted(report)
+    if report.corrected is None:
+        said = f"{accuracy.value:.1%} ({accuracy.interval}, {counted})"
+    else:
+        expected, models = report.expected, report.corrected.candidates
+        said = (
+            f"{expected.value:.1%} ({expected.interval}), corrected for selecting the best of "
+            f"{models} models (before: {accuracy.value:.1%}, {counted})"
+        )
+    return f"{show(report.name)}: accuracy {said}"
 
 
 def contaminated_line(report: EvalReport) -> str | None:
@@ -73,41 +73,21 @@ def contaminated_line(report: EvalReport) -> str | None:
         return None
     return (
         f"with the {found.trained_on} images that it was trained on, or near-copies of them: "
-        f"accuracy {_percent(found.accuracy)} ({_trust(found)}); that shows nothing about new "
-        "images"
+        f"accuracy {found.accuracy.value:.1%} ({found.accuracy.interval}, {_counted(found)}); that "
+        "shows nothing about new images"
     )
-
-
-def _trust(report: EvalReport | Contaminated) -> str:
-    return f"{interval_text(report.accuracy_low, report.accuracy_high)}, {_counted(report)}"
 
 
 def _counted(report: EvalReport | Contaminated) -> str:
     return evidence(report.correct, report.images, report.groups)
 
 
-def _percent(part: float | None) -> str:
-    return NOT_MEASURED if part is None else f"{100 * part:.1f}%"
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return NOT_MEASURED
-    return f"{100 * low:.1f}-{100 * high:.1f}%"
-
-
 def report_table(report: EvalReport) -> Table:
     """Make the table of the classes: support, precision, recall with its interval, f1."""
     table = new_table("class", ">n", ">precision", ">recall", ">95% CI", ">f1")
     for row in report.per_class:
-        table.add_row(
-            show(row.name),
-            str(row.n),
-            _percent(row.precision),
-            _percent(row.recall),
-            _interval(row.recall_low, row.recall_high),
-            NOT_MEASURED if row.f1 is None else f"{row.f1:.3f}",
-        )
+        precision, f1 = texts(row.precision, percent=True)[0], texts(row.f1, percent=False)[0]
+        table.add_row(show(row.name), str(row.n), precision, *texts(row.recall, percent=True), f1)
     return table
 
 
@@ -115,37 +95,32 @@ def scores_table(report: EvalReport) -> Table:
     """Make the table of what was measured over all classes, each with its interval."""
     title = "over all classes" if report.corrected is None else "uncorrected, over all classes"
     table = new_table(title, ">value", ">95% CI")
-    table.add_row(
-        "accuracy",
-        _percent(report.accuracy),
-        _interval(report.accuracy_low, report.accuracy_high),
-    )
-    for name, title in SCORES.items():
-        value, ends = getattr(report, name), report.intervals.get(name)
-        if name == "top_k_accuracy" and value is None:
-            continue
-        in_percent = name in _IN_PERCENT
-        table.add_row(
-            title.format(k=report.top_k),
-            _percent(value) if in_percent else _plain(value),
-            (_interval if in_percent else _plain_interval)(*(ends or (None, None))),
-        )
+    for name, *figures in scores(report):
+        table.add_row(name, *figures)
     return table
+
+
+def scores(report: EvalReport) -> list[tuple[str, str, str]]:
+    """Return what was measured over all classes: name, value and 95% interval."""
+    return [
+        (title.format(k=report.top_k), *texts(estimate, percent=name in _IN_PERCENT))
+        for name, title in _SCORES.items()
+        if (estimate := getattr(report, name)) is not None or name != "top_k_accuracy"
+    ]
 
 
 def answered_line(report: EvalReport) -> str | None:
     """Describe what `predict --unknown auto` would do; None if the model has no rule for it."""
-    if report.answered is None or report.answered_correct is None:
+    if report.answered is None:
         return None
-    answered, right = report.answered, report.answered_correct
-    first = f"with --unknown auto, {answered} of {report.images} images get an answer"
-    if not answered:
+    first = f"with --unknown auto, {report.answered} of {report.images} images get an answer"
+    if report.answer_precision is None:
         return first
-    second = f"{right} of these are correct, {_percent(right / answered)}"
+    share = f"{report.answer_precision.value:.1%}"
+    second = f"{report.answered_correct} of these are correct, {share}"
     if report.name == "val":  # an interval would claim that nothing was chosen
         return f"{first}; {second}, on the images that calibrated it"
-    ends = interval_text(*(report.intervals["answered_correct"] or (0.0, 1.0)))
-    return f"{first}; {second} ({ends})"
+    return f"{first}; {second} ({report.answer_precision.interval})"
 
 
 def confused_line(report: EvalReport) -> str | None:
@@ -155,14 +130,6 @@ def confused_line(report: EvalReport) -> str | None:
         for pair in report.confused[:_CONFUSED]
     ]
     return f"{', '.join(pairs)}" if pairs else None
-
-
-def _plain(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.3f}"
-
-
-def _plain_interval(low: float | None, high: float | None) -> str:
-    return NOT_MEASURED if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
 def write_evaluation(folder: Path, report: EvalReport, scored: Scored) -> None:
@@ -193,8 +160,9 @@ def write_evaluation(folder: Path, report: EvalReport, scored: Scored) -> None:
 
 
 def _per_class_csv(rows: Sequence[ClassMetrics]) -> bytes:
-    header = ["class", *(field.name for field in fields(ClassMetrics) if field.name != "name")]
-    return to_csv(header, (astuple(row) for row in rows))
+    found = [row.to_dict() for row in rows]
+    header = ["class", *(name for name in found[0] if name != "name")]
+    return to_csv(header, (list(row.values()) for row in found))
 
 
 def _confusion_csv(report: EvalReport) -> bytes:
@@ -219,12 +187,13 @@ def draw_confusion(report: EvalReport) -> bytes:
     if count <= _NUMBERED:
         _write_counts(axes, counts)
     _name_axes(axes, [row.name for row in report.per_class], side)
-    first = f"{show(report.name)}: {report.correct} of {report.images} images correct"
-    lines = [first, _percent(report.accuracy), _LEGEND]
+    accuracy = f"accuracy {report.accuracy.value:.1%}"
     if report.corrected is None:
-        lines[1] = f"accuracy {_percent(report.accuracy)} ({_trust(report)})"
+        accuracy += f" ({report.accuracy.interval}, {_counted(report)})"
     else:
-        lines[1] = f"accuracy {_percent(report.accuracy)}, not corrected for selection"
+        accuracy += ", not corrected for selection"
+    first = f"{show(report.name)}: {report.correct} of {report.images} images correct"
+    lines = [first, accuracy, _LEGEND]
     # Lines of their own, which the tight box below makes room for at any number of classes.
     for at, line in enumerate(reversed(lines)):
         axes.annotate(

@@ -18,6 +18,7 @@ from xception_cli.data.units import number_units
 
 Array = NDArray[Any]
 Interval = tuple[float, float]
+NOT_MEASURED = "n/a"
 
 RESAMPLES = 1000
 _SEED = 0
@@ -25,6 +26,48 @@ _CHUNK = 2_000_000  # image weights in memory at once
 _MOST_RANKED = 50_000_000  # scores ranked again for the intervals of average precision, 1 s
 FEWEST_UNITS = 10  # resamples of fewer groups say too little about their ends
 _FEWEST_RESAMPLES = 100  # fewer say nothing about the ends of an interval
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number and its 95% interval.
+
+    Attributes:
+        value: The number.
+        low: Lower end of the interval; None where resampling says nothing about it.
+        high: Upper end.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def ends(self) -> list[float] | None:
+        """The interval as in metrics.json."""
+        return None if self.low is None or self.high is None else [self.low, self.high]
+
+    @property
+    def interval(self) -> str:
+        """Of a proportion, for a sentence: `95% CI 84.6-96.1%`."""
+        return f"95% CI {texts(self, percent=True)[1]}"
+
+
+def texts(estimate: Estimate | None, *, percent: bool) -> tuple[str, str]:
+    """Write an estimate and its interval: `92.1%` and `84.6-96.1%`, or `0.921` and `0.846-0.961`.
+
+    Args:
+        estimate: None could not be measured.
+        percent: Whether it is a proportion.
+    """
+    if estimate is None:
+        return NOT_MEASURED, NOT_MEASURED
+    scale, digits, unit = (100, 1, "%") if percent else (1, 3, "")
+    value = f"{scale * estimate.value:.{digits}f}{unit}"
+    if estimate.low is None or estimate.high is None:
+        return value, NOT_MEASURED
+    low, high = scale * estimate.low, scale * estimate.high
+    return value, f"{low:.{digits}f}-{high:.{digits}f}{unit}"
 
 
 def wilson_interval(successes: int, trials: int) -> Interval:
@@ -48,11 +91,6 @@ def evidence(successes: int, images: int, groups: int) -> str:
     """
     listed = f", {groups:,} group{'s' * (groups > 1)}" if groups < images else ""
     return f"{successes:,} of {images:,} images{listed}"
-
-
-def interval_text(low: float, high: float) -> str:
-    """Write the interval of a proportion: `95% CI 84.6-96.1%`."""
-    return f"95% CI {100 * low:.1f}-{100 * high:.1f}%"
 
 
 def design_effect(hits: Array, units: Sequence[str] | Array) -> float:

@@ -12,15 +12,16 @@ from xception_cli.console import quoted, show, typed
 from xception_cli.data.fixes import SUSPECTS, read_issues
 from xception_cli.data.split import Split, read_split
 from xception_cli.errors import UsageError
-from xception_cli.evaluation.files import SCORES, draw_calibration
-from xception_cli.evaluation.intervals import interval_text
+from xception_cli.evaluation.eval_report import EvalReport, read_report
+from xception_cli.evaluation.files import draw_calibration, scores
+from xception_cli.evaluation.intervals import texts
 from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.report.charts import confusion_order, draw_curves, draw_matrix, read_rows
 from xception_cli.report.html import columns, document, scrolling, text
 from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues
-from xception_cli.rundir import RunDir, read_json
+from xception_cli.rundir import RunDir
 from xception_cli.settings import read_toml
 from xception_cli.summary.count import summarize_run
 from xception_cli.summary.diagram import draw_diagram
@@ -39,7 +40,7 @@ class _Run:
     info: Mapping[str, Any]
     config: Mapping[str, Any]
     result: Mapping[str, Any]
-    report: Mapping[str, Any]
+    report: EvalReport
     split: Split
     scored: Scored
     issues: list[dict[str, str]] | None
@@ -64,15 +65,13 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: Mapping[s
         info=run.read_info(),
         config=read_toml(run.config),
         result=result,
-        report=read_json(run.evaluation(name) / "metrics.json"),
+        report=read_report(run, name),
         split=read_split(run.split, bundle.classes),
         scored=read_scored(run, name),
         issues=_read_issues(run),
         root=root,
     )
-    lead = "As measured on these images, without the correction." * bool(
-        data.report.get("corrected")
-    )
+    lead = "As measured on these images, without the correction." * bool(data.report.corrected)
     parts = [
         _first_screen(run, data),
         _curves(run, data),
@@ -105,51 +104,49 @@ def _section(title: str, body: str, lead: str = "") -> str:
 
 def _first_screen(run: RunDir, data: _Run) -> str:
     report, probe = data.report, data.result.get("probe")
-    figures = report.get("corrected") or report
-    ends = (figures["accuracy_low"], figures["accuracy_high"])
-    largest = max(row["n"] for row in report["per_class"])
-    rows = [("this model", figures["accuracy"], interval(ends))]
-    if probe and report["name"] == "val" and data.result["kept"] != "the linear probe":
+    accuracy = report.expected
+    largest = max(row.n for row in report.per_class)
+    rows = [("this model", accuracy.value, texts(accuracy, percent=True)[1])]
+    if probe and report.name == "val" and data.result["kept"] != "the linear probe":
         rows.append(("the linear probe, the baseline", probe["accuracy"], ""))
-    rows.append(("always predicting the largest class", largest / report["images"], ""))
+    rows.append(("always predicting the largest class", largest / report.images, ""))
     bars = "".join(
         f"<tr><th scope=row>{what}</th><td><span class=bar style="
-        f'"width:{100 * part:.1f}%"></span></td><td class=n>{percent(part)}</td>'
+        f'"width:{100 * part:.1f}%"></span></td><td class=n>{part:.1%}</td>'
         f"<td>{range_}</td></tr>\n"
         for what, part, range_ in rows
     )
     todo = "".join(f"<li>{step}</li>\n" for step in _next_steps(run, data))
     # A note is there where val selected the model, and no candidates were kept to correct for it.
-    claim = "on these images" if report["note"] else "to expect on new images like these"
-    note = f"{text(report['note'])}. " if report["note"] else ""
+    claim = "on these images" if report.note else "to expect on new images like these"
+    note = f"{text(report.note)}. " if report.note else ""
     return (
-        f"<p class=big><b>{percent(figures['accuracy'])}</b> is the accuracy {claim} "
-        f"({interval_text(*ends)}, {_origin(report)}).</p>\n"
+        f"<p class=big><b>{accuracy.value:.1%}</b> is the accuracy {claim} "
+        f"({accuracy.interval}, {_origin(report)}).</p>\n"
         f"<p class=soft>{note}Kept: {text(data.result['kept'])}.</p>\n"
         f"<table class=headline>{bars}</table>\n<h2>What to do next</h2>\n<ol>{todo}</ol>\n"
     )
 
 
-def _origin(report: Mapping[str, Any]) -> str:
+def _origin(report: EvalReport) -> str:
     """Describe which images the first figure is from, and what was corrected."""
-    what = {"val": "validation", "test": "held-out test"}[report["name"]]
-    groups, corrected = report.get("groups", report["images"]), report.get("corrected")
-    counted = f"from {report['images']:,} {what} images"
-    if groups < report["images"]:
-        counted += f" in {groups:,} group{'s' * (groups > 1)}"
-    if corrected:
-        counted += f", corrected for selecting the best of {corrected['candidates']} models on them"
+    what = {"val": "validation", "test": "held-out test"}[report.name]
+    counted = f"from {report.images:,} {what} images"
+    if report.groups < report.images:
+        counted += f" in {report.groups:,} group{'s' * (report.groups > 1)}"
+    if report.corrected:
+        models = report.corrected.candidates
+        counted += f", corrected for selecting the best of {models} models on them"
     return counted
 
 
 def _next_steps(run: RunDir, data: _Run) -> list[str]:
     report, steps, place = data.report, [], quoted(typed(data.root))
-    if report["confused"]:
-        pair = report["confused"][0]
-        total = round(pair["n"] / pair["part"])
+    if report.confused:
+        pair = report.confused[0]
         steps.append(
-            f"Look at the mistakes below, wrong labels first: {text(pair['true'])} is confused "
-            f"with {text(pair['predicted'])} most often ({pair['n']} of {total})."
+            f"Look at the mistakes below, wrong labels first: {text(pair.true)} is confused "
+            f"with {text(pair.predicted)} most often ({pair.n} of {round(pair.n / pair.part)})."
         )
     if weak := _weakest(report):
         steps.append(weak)
@@ -161,9 +158,9 @@ def _next_steps(run: RunDir, data: _Run) -> list[str]:
             "edit the column <code>action</code> of issues.csv, then "
             f"<code>{text(command)}</code>."
         )
-    if report.get("groups", report["images"]) < _FEW:
+    if report.groups < _FEW:
         steps.append(
-            f"{report['images']} images are few to judge by: hold out more "
+            f"{report.images} images are few to judge by: hold out more "
             "(<code>--val-fraction</code>), or <code>xception eval --data DIR</code> with new ones."
         )
     if gains := data.result.get("gains", [])[:_GAINS]:
@@ -180,16 +177,13 @@ def _next_steps(run: RunDir, data: _Run) -> list[str]:
     return steps
 
 
-def _weakest(report: Mapping[str, Any]) -> str:
+def _weakest(report: EvalReport) -> str:
     """Name the class of the lowest recall, if it is clearly lower than accuracy; else empty."""
-    known = [row for row in report["per_class"] if row["n"]]
-    low = min(known, key=lambda row: row["recall"])
-    if low["recall_high"] >= report["accuracy"]:
+    known = [(row.recall, row.name) for row in report.per_class if row.recall is not None]
+    recall, name = min(known, key=lambda pair: pair[0].value)
+    if recall.high is None or recall.high >= report.accuracy.value:
         return ""
-    return (
-        f"{text(low['name'])} has the lowest recall: {percent(low['recall'])} "
-        f"({interval_text(low['recall_low'], low['recall_high'])})."
-    )
+    return f"{text(name)} has the lowest recall: {recall.value:.1%} ({recall.interval})."
 
 
 def _curves(run: RunDir, data: _Run) -> str:
@@ -203,8 +197,8 @@ def _curves(run: RunDir, data: _Run) -> str:
 
 
 def _confusions(data: _Run) -> str:
-    counts = np.array(data.report["confusion"])
-    names = [row["name"] for row in data.report["per_class"]]
+    counts = np.array(data.report.confusion)
+    names = [row.name for row in data.report.per_class]
     views = {
         "by class": list(range(len(names))),
         "by what is confused": confusion_order(counts),
@@ -219,8 +213,8 @@ def _confusions(data: _Run) -> str:
         matrix = draw_matrix(counts, names, order, f"Confusion matrix, ordered {title}")
         matrices.append(f'<div class="view view{number}">{matrix}</div>\n')
     said = ", ".join(
-        f"{text(pair['true'])} for {text(pair['predicted'])} ({pair['n']})"
-        for pair in data.report["confused"][:_PAIRS]
+        f"{text(pair.true)} for {text(pair.predicted)} ({pair.n})"
+        for pair in data.report.confused[:_PAIRS]
     )
     lead = (
         "Rows are true classes, columns predicted ones. Blue is correct, orange is confused. Hover "
@@ -284,14 +278,13 @@ def _calibration(data: _Run) -> str:
     if found:
         lead = (
             f"Temperature {found['temperature']:.3g}, from validation images. Calibration error "
-            f"(ECE) on these images: {data.report['calibration_error']:.3f}."
+            f"(ECE) on these images: {data.report.calibration_error.value:.3f}."
         )
-    if data.report["answered"]:
-        answered, images = data.report["answered"], data.report["images"]
-        right = data.report["answered_correct"]
+    if data.report.answer_precision is not None:
+        answered, right = data.report.answered, data.report.answered_correct
         lead += (
-            f" With <code>--unknown auto</code>, {answered} of {images} images get an answer; "
-            f"{right} of these are correct, {percent(right / answered)}."
+            f" With <code>--unknown auto</code>, {answered} of {data.report.images} images get an "
+            f"answer; {right} of these are correct, {data.report.answer_precision.value:.1%}."
         )
     if found and "precision_confidence" in found:
         target = f"{100 * found['target_precision']:g}%"
@@ -344,57 +337,26 @@ def _settings(run: RunDir, data: _Run) -> str:
     return _section("Settings, versions, hashes", tables, lead)
 
 
-def percent(part: float | None) -> str:
-    """Write a part of 1; what could not be measured is n/a."""
-    return "n/a" if part is None else f"{100 * part:.1f}%"
-
-
-def interval(ends: Sequence[float | None] | None, *, in_percent: bool = True) -> str:
-    """Write the ends of an interval."""
-    low, high = ends or (None, None)
-    if low is None or high is None:
-        return "n/a"
-    return f"{100 * low:.1f}-{100 * high:.1f}%" if in_percent else f"{low:.3f}-{high:.3f}"
-
-
-def class_table(report: Mapping[str, Any]) -> str:
-    """Draw how each class fared.
-
-    Args:
-        report: As in metrics.json.
-    """
+def class_table(report: EvalReport) -> str:
+    """Draw what was measured for each class."""
     rows = []
-    for row in report["per_class"]:
+    for row in report.per_class:
+        plain = (row.f1, row.average_precision)
         cells = (
-            row["n"],
-            percent(row["recall"]),
-            interval((row["recall_low"], row["recall_high"])),
-            percent(row["precision"]),
-            interval((row["precision_low"], row["precision_high"])),
-            _plain(row["f1"]),
-            _plain(row["average_precision"]),
+            row.n,
+            *texts(row.recall, percent=True),
+            *texts(row.precision, percent=True),
+            *(texts(estimate, percent=False)[0] for estimate in plain),
         )
-        rows.append(_row(row["name"], cells))
+        rows.append(_row(row.name, cells))
     titles = ("class", "n", "recall", "95% CI", "precision", "95% CI", "F1")
     return _scrolling("Class by class", columns(*titles, "average precision"), rows)
 
 
-def scores_table(report: Mapping[str, Any]) -> str:
+def scores_table(report: EvalReport) -> str:
     """Draw what was measured over all classes, each number with its interval."""
-    rows = []
-    for name, title in SCORES.items():
-        value, in_percent = report[name], name in {"top_k_accuracy", "macro_recall"}
-        if value is not None:
-            ends = report["intervals"].get(name)
-            shown = percent(value) if in_percent else _plain(value)
-            cells = (shown, interval(ends, in_percent=in_percent))
-            rows.append(_row(title.format(k=report["top_k"]), cells))
-    titles = ("over all classes", "value", "95% CI")
-    return _scrolling("Over all classes", columns(*titles), rows)
-
-
-def _plain(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
+    rows = [_row(name, figures) for name, *figures in scores(report)]
+    return _scrolling("Over all classes", columns("over all classes", "value", "95% CI"), rows)
 
 
 def _row(name: str, cells: Sequence[object]) -> str:

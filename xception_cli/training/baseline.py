@@ -12,10 +12,11 @@ from xception_cli.check.deep import find_suspects, suspects_problem
 from xception_cli.console import say, show
 from xception_cli.data.fixes import SUSPECT
 from xception_cli.data.loading import Inputs, PictureInputs
+from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.evaluation.intervals import (
+    Estimate,
     count_units,
     evidence,
-    interval_text,
     proportion_interval,
 )
 from xception_cli.model.features import FeatureInputs, compute_pooled, compute_store
@@ -156,7 +157,8 @@ def _fit_baseline(
         say("          train: too few groups to cross-validate")
     if job.leads:
         if is_new:
-            job.keep_candidate(0, evaluator.state.metrics["answers"])
+            answers = evaluator.state.metrics["answers"]
+            add_candidate(job.run.candidates, 0, answers.predicted, answers.losses)
         _report_suspects(job, probe, pooled["val"])
     return probe, scores
 
@@ -169,13 +171,14 @@ def describe_cross_validation(probe: Probe, classes: Sequence[str]) -> str:
         classes: Names; those that are a single group, and so cannot be tested, are listed.
     """
     hits, units = probe.hits, probe.units[probe.tested]
-    ends = interval_text(*proportion_interval(hits, units))
+    counted = evidence(int(hits.sum()), len(hits), count_units(units))
+    accuracy = Estimate(hits.mean(), *proportion_interval(hits, units))
     missing = sorted(set(probe.labels.tolist()) - set(probe.labels[probe.tested].tolist()))
     names = ", ".join(show(classes[label]) for label in missing)
     untested = f"; not tested, because a single group: {names}" if missing else ""
     return (
-        f"by {probe.folds}-fold cross-validation: accuracy {hits.mean():.1%} "
-        f"({ends}, {evidence(int(hits.sum()), len(hits), count_units(units))}){untested}"
+        f"by {probe.folds}-fold cross-validation: accuracy {accuracy.value:.1%} "
+        f"({accuracy.interval}, {counted}){untested}"
     )
 
 

@@ -8,23 +8,18 @@ forgets its files on resume, and calls a failing save handler twice; so this is 
 
 import io
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
 
 from xception_cli.console import say, show
-from xception_cli.errors import ArtifactError, DivergedError, MachineError, StoppedError
+from xception_cli.errors import ArtifactError, DivergedError, MachineError
 from xception_cli.files import write_durably
 from xception_cli.model.tensors import load_torch
-from xception_cli.processes import ALONE, Processes
 from xception_cli.rundir import read_json, write_json
-from xception_cli.training.learner import History
-from xception_cli.training.stopping import StopSignals
 
 SCHEMA = 2
 _KEEP = 2
@@ -179,139 +174,3 @@ def _first_not_finite(state: Any, name: str = "the training state") -> str | Non
     return next(
         (bad for key, value in items if (bad := _first_not_finite(value, f"{name}: {key}"))), None
     )
-
-
-BETWEEN_STATES = 15.0  # seconds
-
-
-class StateSaving:
-    """Decides when the training state is saved: every few minutes, and at the end of epochs.
-
-    On a GPU an epoch may take a second, and writing a state half a second: at the end of an epoch
-    a state is saved only if the last one is `least` seconds old.
-
-    Args:
-        save: Saves the state in a phase, with the history as it was; with `tensors=False` only what
-            validation changes.
-        history: Of the run.
-        every: Seconds between states inside an epoch.
-        least: Seconds between states at the end of epochs.
-        processes: All save together.
-
-    Attributes:
-        validating: Whether an epoch's training is done and its validation is not.
-    """
-
-    def __init__(
-        self,
-        save: Callable[..., None],
-        history: History,
-        *,
-        every: float,
-        least: float = BETWEEN_STATES,
-        processes: Processes = ALONE,
-    ) -> None:
-        self.validating = False
-        self.processes = processes
-        self._save = save
-        self._history = history
-        self._before = history.to_dict()  # before the validation that is going on
-        self._every, self._least = every, min(every, least)
-        self._last = time.monotonic()
-        self._is_saved = False  # while validating: that there is a state of this epoch's end
-
-    def is_due(self) -> bool:
-        """Tell whether a state is due in any process; all must call this together."""
-        wait = self._least if self.validating else self._every
-        return self.processes.largest(time.monotonic() - self._last > wait) > 0
-
-    def save(self) -> None:
-        """Save the state, unless this epoch's end is saved already."""
-        if not self._is_saved:
-            if self.validating:
-                self._save("eval_pending", self._before)
-            else:
-                self._save("train", self._history.to_dict())
-            self._last, self._is_saved = time.monotonic(), self.validating
-
-    def begin_validation(self) -> None:
-        """Save the state before validation, so that a kill costs the validation, not the epoch."""
-        self.validating, self._before = True, self._history.to_dict()
-        if self.is_due():
-            self.save()
-
-    def end_validation(self, *, needed: bool) -> None:
-        """Add the result of validation to the saved state; if `needed`, save one where none is."""
-        self.validating = False
-        if self._is_saved:
-            self._save("train", self._history.to_dict(), tensors=False)
-            self._is_saved = False
-        elif needed:
-            self.save()
-
-
-def attach_pending_state(trainer: Engine, saving: StateSaving) -> None:
-    """Save the state between an epoch's training and its validation, if it is due."""
-
-    @trainer.on(Events.EPOCH_COMPLETED)
-    def _begin(_: Engine) -> None:
-        saving.begin_validation()
-
-
-def attach_state_saving(
-    trainer: Engine,
-    evaluator: Engine,
-    stop: StopSignals,
-    saving: StateSaving,
-    *,
-    epoch_length: int,
-) -> None:
-    """Save the state at epoch ends and every few minutes, if due, and when a signal asks for it.
-
-    Processes that train together do so all at once, whichever of them the signal came to.
-
-    A stop in the last iteration of an epoch, or in its validation, is carried out in validation,
-    where the state says that it is still to do: else the epoch's validation would be lost.
-    """
-    processes = saving.processes
-
-    @trainer.on(Events.ITERATION_COMPLETED)
-    def _inside_epoch(engine: Engine) -> None:
-        if engine.state.iteration % epoch_length == 0:
-            return
-        if asked_to_stop(stop, processes):
-            saving.save()
-            raise stopped(stop, engine)
-        if processes.largest(stop.save_requested) or saving.is_due():
-            saving.save()
-            stop.save_requested = False
-
-    @evaluator.on(Events.ITERATION_COMPLETED)
-    def _inside_validation(_: Engine) -> None:
-        if asked_to_stop(stop, processes):
-            saving.save()
-            raise stopped(stop, trainer)
-
-    @trainer.on(Events.EPOCH_COMPLETED)
-    def _after_epoch(engine: Engine) -> None:
-        is_last = bool(engine.should_terminate) or engine.state.epoch == engine.state.max_epochs
-        stopping = asked_to_stop(stop, processes)
-        wanted = processes.largest(stop.save_requested) > 0
-        saving.end_validation(needed=is_last or stopping or wanted)
-        stop.save_requested = False
-        if stopping:
-            raise stopped(stop, engine)
-
-
-def asked_to_stop(stop: StopSignals, processes: Processes) -> bool:
-    """Tell whether a signal asks for the end, in this process or in another one."""
-    number = processes.largest(stop.requested or 0)
-    if number:  # else one that came just now, to this process alone, is for the next time
-        stop.requested = number
-    return number != 0
-
-
-def stopped(stop: StopSignals, trainer: Engine) -> StoppedError:
-    """Make the error of a run that a signal has stopped, behind the state that was saved."""
-    where = f"iteration {trainer.state.iteration} (epoch {trainer.state.epoch})"
-    return stop.error(stop.requested or 0, f"the state is saved at {where}")

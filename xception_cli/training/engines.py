@@ -1,6 +1,6 @@
 """create_trainer and create_evaluator: one step each, no handlers; in one process or several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -12,21 +12,31 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from xception_cli.config import TrainConfig
+from xception_cli.console import show
 from xception_cli.data.loading import Inputs
-from xception_cli.data.split import Split
 from xception_cli.errors import DivergedError, UsageError
 from xception_cli.model.network import Segment, train_mode
 from xception_cli.runtime import Runtime
 
 
-def check_processes(config: TrainConfig, runtime: Runtime, split: Split) -> None:
+def check_processes(
+    runtime: Runtime,
+    *,
+    weights: str,
+    unfreeze: str,
+    accumulate: int,
+    budget: str | None,
+    sizes: Mapping[str, int],
+) -> None:
     """See that the processes which train together can do so with these settings.
 
     Args:
-        config: With everything decided.
         runtime: Of the leader.
-        split: The images.
+        weights: The setting, as for the following; everything is decided.
+        unfreeze: What is trained.
+        accumulate: Pieces of a batch.
+        budget: Of time.
+        sizes: Images of what the processes share out: of a batch and of each split, by name.
 
     Raises:
         UsageError: They cannot.
@@ -35,30 +45,28 @@ def check_processes(config: TrainConfig, runtime: Runtime, split: Split) -> None
     if processes.count == 1:
         return
     hint = "leave torchrun out"
-    if config.budget is not None:
+    if budget is not None:
         raise UsageError(
             f"--budget needs one process with one clock, and there are {processes.count}", hint=hint
         )
-    if config.weights == "none" and runtime.device.type == "cpu":
+    if weights == "none" and runtime.device.type == "cpu":
         raise UsageError(
             "--weights none trains batch norm, whose statistics CPUs cannot share between "
             f"{processes.count} processes",
             hint=hint,
         )
-    if config.weights == "none" and config.accumulate > 1:
+    if weights == "none" and accumulate > 1:
         raise UsageError(
-            f"--weights none trains batch norm, which --accumulate {config.accumulate} pieces "
+            f"--weights none trains batch norm, which --accumulate {accumulate} pieces "
             f"cannot share between {processes.count} processes",
             hint="--accumulate 1, and a smaller --batch-size if memory is short",
         )
-    if config.unfreeze in {"exit", "middle"} and processes.local_count < processes.count:
+    if unfreeze in {"exit", "middle"} and processes.local_count < processes.count:
         raise UsageError(
-            f"--unfreeze {config.unfreeze} keeps activations in a file, which processes of several "
+            f"--unfreeze {unfreeze} keeps activations in a file, which processes of several "
             "machines cannot share",
             hint="--unfreeze all or head, or all processes on one machine",
         )
-    sizes = {"--batch-size": config.batch_size}
-    sizes |= {name: len(split.of(name)) for name in ("train", "val") if split.of(name)}
     for name, size in sizes.items():
         if size < processes.count:
             raise UsageError(
@@ -134,6 +142,12 @@ def create_optimizer(
     return torch.optim.AdamW(groups, fused=fused)
 
 
+def learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """Return the rate of the network's body: of its last block, where groups have names."""
+    groups = {group.get("name"): group["lr"] for group in optimizer.param_groups}
+    return float(groups.get("conv4", optimizer.param_groups[0]["lr"]))
+
+
 def create_trainer(
     trained: Segment,
     optimizer: torch.optim.Optimizer,
@@ -146,7 +160,7 @@ def create_trainer(
     batch_norm: bool,
     class_weights: torch.Tensor | None = None,
     example: torch.Tensor | None = None,
-    describe: Callable[[Engine, torch.Tensor], str],
+    files: Sequence[str] = (),
 ) -> Engine:
     """Make the training engine: forward, loss, guard, backward, clip, optimizer.
 
@@ -170,7 +184,7 @@ def create_trainer(
         batch_norm: Whether batch norm trains, rather than standing in inference mode.
         class_weights: `(classes,)`, on the device: of each class in the loss; None for equal ones.
         example: On CUDA, values of the usual batch shape: such passes are captured as CUDA graphs.
-        describe: Says where training is: the iteration, the rate, the files of these indices.
+        files: Of the images, by index: the error of a batch names them.
     """
     processes = runtime.processes
     network: Callable[[torch.Tensor], torch.Tensor] = distribute(
@@ -218,8 +232,10 @@ def create_trainer(
 
     def guard(engine: Engine, value: torch.Tensor, what: str, indices: torch.Tensor) -> None:
         if not runtime.is_asynchronous and not value.isfinite():
+            batch = ", ".join(show(files[index]) for index in indices.tolist()) if files else "-"
             raise DivergedError(
-                f"the {what} is {value.item()} {describe(engine, indices)}",
+                f"the {what} is {value.item()} at iteration {engine.state.iteration}, learning "
+                f"rate {learning_rate(optimizer):.2g}; the batch: {batch}",
                 hint="a smaller --lr and --head-lr; the best model so far is kept",
             )
 

@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import torch
 
+from xception_cli.config import parse_duration
 from xception_cli.console import duration
 from xception_cli.data.loading import Inputs
 from xception_cli.model.network import Segment, cut, fold_batch_norm
 from xception_cli.runtime import Runtime
 from xception_cli.training.engines import create_optimizer, create_trainer
-from xception_cli.training.job import Job
+from xception_cli.training.job import Budget, Draft, Job, new_record
 from xception_cli.training.plan import (
     Costs,
     Plan,
@@ -111,7 +112,6 @@ def _time_training(
         clip=config.clip,
         batch_norm=job.pretrained is None,
         example=values if runtime.device.type == "cuda" and not config.compile else None,
-        describe=lambda *_: "in the measurement before training",
     )
     labels = torch.zeros(len(values), dtype=torch.int64)
     batch = Inputs(values, runtime.to_device(labels), labels)
@@ -143,33 +143,37 @@ def _peak_memory(runtime: Runtime) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def settle(job: Job, given: Collection[str], began: float) -> tuple[Job, Costs]:
-    """Measure what the job will take and, where there is a time budget, make it fit.
+def settle(draft: Draft, given: Collection[str], began: float) -> tuple[Draft, Costs]:
+    """Measure what a training will take and, where there is a time budget, make it fit.
 
     Args:
-        job: From `draft_job`.
+        draft: With everything decided that needs no clock.
         given: Names of the settings that are not ours to choose.
         began: When the run began, by `time.monotonic`.
 
     Returns:
-        The job, and what its parts cost.
+        The draft, and what its parts cost.
 
     Raises:
         UsageError: The budget is too short; says how much is needed.
     """
-    if job.config.budget is None:
-        return _measure_within_memory(job, job.config.unfreeze)
-    rungs = ladder(job.config, given, job.runtime.device.type)
+    config = draft.job.config
+    if config.budget is None:
+        return _measure_within_memory(draft, config.unfreeze)
+    rungs = ladder(config, given, draft.job.runtime.device.type)
     costs = {}
     for part in dict.fromkeys(rung.unfreeze for rung in rungs):
-        job, costs[part] = _measure_within_memory(job, part)
-    plan = Plan(job.config, job.reasons)
-    plan = fit_budget(plan, rungs, costs, job.images, time.monotonic() - began)
-    job = replace(job, config=plan.config, reasons=plan.reasons)
-    return job, costs[plan.config.unfreeze]
+        draft, costs[part] = _measure_within_memory(draft, part)
+    plan = Plan(draft.job.config, draft.reasons)
+    plan = fit_budget(plan, rungs, costs, draft.job.images, time.monotonic() - began)
+    return _with_plan(draft, plan), costs[plan.config.unfreeze]
 
 
-def _measure_within_memory(job: Job, unfreeze: str) -> tuple[Job, Costs]:
+def _with_plan(draft: Draft, plan: Plan) -> Draft:
+    return replace(draft, job=replace(draft.job, config=plan.config), reasons=plan.reasons)
+
+
+def _measure_within_memory(draft: Draft, unfreeze: str) -> tuple[Draft, Costs]:
     """Measure the costs; if a batch does not fit into memory, split it in twice the pieces.
 
     This happens before the run is made, so its settings and its plan include it.
@@ -177,9 +181,10 @@ def _measure_within_memory(job: Job, unfreeze: str) -> tuple[Job, Costs]:
     Raises:
         torch.OutOfMemoryError: The smaller pieces do not fit either.
     """
+    job = draft.job
     pieces = 2 * job.config.accumulate
     try:
-        return job, measure_costs(job, unfreeze)
+        return draft, measure_costs(job, unfreeze)
     except torch.OutOfMemoryError:
         if pieces > job.config.batch_size or job.pretrained is None:
             raise  # without pretrained weights the pieces' batch statistics are other numbers
@@ -190,8 +195,9 @@ def _measure_within_memory(job: Job, unfreeze: str) -> tuple[Job, Costs]:
         f"computing each batch in {pieces} pieces (--accumulate {pieces}): the device's memory is "
         "too small for larger ones"
     )
-    job = replace(job, config=job.config.replace(accumulate=pieces), reasons=(*job.reasons, reason))
-    return job, measure_costs(job, unfreeze)
+    plan = Plan(job.config.replace(accumulate=pieces), (*draft.reasons, reason))
+    draft = _with_plan(draft, plan)
+    return draft, measure_costs(draft.job, unfreeze)
 
 
 def describe_phases(job: Job, costs: Costs) -> dict[str, str]:
@@ -211,3 +217,26 @@ def describe_phases(job: Job, costs: Costs) -> dict[str, str]:
         "memory": f"{costs.memory / 1e9:.1f} GB",
         "disk": f"{disk_bytes(job.config, images.train, images.val) / 1e9:.1f} GB",
     }
+
+
+def start_clock(job: Job, costs: Costs, began: float) -> Job:
+    """Begin to keep the time of a run with a budget; other runs have no clock.
+
+    Args:
+        job: Whose folder is made.
+        costs: Of its parts.
+        began: When the run began, by `time.monotonic`.
+    """
+    config = job.config
+    if config.budget is None:
+        return job
+    record = new_record(
+        budget=parse_duration(config.budget),
+        spent=time.monotonic() - began,
+        expected=expected_seconds(config, costs, job.images),
+        views=config.views,
+        epochs=config.epochs,
+    )
+    budget = Budget(job.run, record)
+    budget.keep()
+    return replace(job, budget=budget)

@@ -19,9 +19,9 @@ from xception_cli.evaluation.calibration import (
     unknown_line,
 )
 from xception_cli.evaluation.candidates import correct_report, read_candidates
+from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import headline, write_evaluation
-from xception_cli.evaluation.metrics import EvalReport
 from xception_cli.evaluation.selection import shown_folder
 from xception_cli.inference import Outcome
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
@@ -138,7 +138,7 @@ def finish(job: Job, training: Training, history: History, judged: Judged) -> Tr
         "epochs": job.epochs,
         "stopped_early": history.stopped_early,
         "probe": asdict(training.probe_scores) if training.probe_scores else None,
-        "evaluation": {name: report.expected for name, report in reports.items()},
+        "evaluation": {name: report.expected.value for name, report in reports.items()},
         "calibration": calibration.to_dict() if calibration else None,
         "gains": [asdict(gain) for gain in _gains(job, training)],
         "seconds": {name: round(value, 1) for name, value in job.seconds.items()},

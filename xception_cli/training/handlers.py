@@ -3,11 +3,10 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -19,19 +18,22 @@ from xception_cli.console import Bar, say, show
 from xception_cli.data.dataset import KeyedBatches
 from xception_cli.data.loading import PictureInputs
 from xception_cli.errors import ArtifactError, DivergedError, MachineError
+from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.network import Segment
 from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import seed_everything
-from xception_cli.training.engines import Answers, StepOutput
+from xception_cli.training.engines import StepOutput
+from xception_cli.training.job import Budget
 from xception_cli.training.learner import (
     History,
     Scores,
     learning_rate_factor,
+    pair,
     stepped_factor,
+    update_ema,
     validate,
 )
-from xception_cli.training.stopping import Budget
 
 
 def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
@@ -86,44 +88,6 @@ def attach_schedule(
             group["lr"] = group["peak_lr"] * factor
 
 
-class Paired(NamedTuple):
-    """Tensors of a moving average and those that it follows: weights, and counters of batches."""
-
-    averages: list[torch.Tensor]
-    weights: list[torch.Tensor]
-    average_counts: list[torch.Tensor]
-    counts: list[torch.Tensor]
-
-
-def pair(ema: AveragedModel, trained: Segment) -> Paired:
-    """Return the tensors of both; they stay the same ones in a training."""
-    averages, current = ema.module.state_dict(), trained.state_dict()
-    floats = [name for name, average in averages.items() if average.is_floating_point()]
-    others = [name for name in averages if name not in floats]
-    return Paired(
-        [averages[name] for name in floats],
-        [current[name] for name in floats],
-        [averages[name] for name in others],
-        [current[name] for name in others],
-    )
-
-
-def update_ema(ema: AveragedModel, paired: Paired, decay: float) -> None:
-    """Move a moving average towards the weights, with a decay that is ramped up to `decay`.
-
-    The ramp min(decay, (1 + n) / (10 + n)) is TensorFlow's: a short run forgets its start too.
-    The count is read on the CPU: torch's own `update_parameters` (2.14) would wait for the device.
-    """
-    count = int(ema.n_averaged)
-    ramped = min(decay, (1 + count) / (10 + count)) if count else 0.0
-    with torch.no_grad():
-        # A few kernels on a GPU, where one for each tensor would be about 280.
-        torch._foreach_lerp_(paired.averages, paired.weights, 1 - ramped)
-        if paired.counts:
-            torch._foreach_copy_(paired.average_counts, paired.counts)
-        ema.n_averaged += 1
-
-
 def attach_ema(trainer: Engine, ema: AveragedModel, trained: Segment, decay: float) -> None:
     """Move the average after each step."""
     paired = pair(ema, trained)
@@ -138,14 +102,6 @@ def attach_train_loss(trainer: Engine, device: torch.device) -> Average:
     metric = Average(output_transform=lambda output: output.loss, device=device)
     metric.attach(trainer, "train_loss")
     return metric
-
-
-def train_loss_state(metric: Average) -> Mapping[str, Any]:
-    """Return the state of `attach_train_loss`'s metric in each process; all must ask together."""
-    # On the CPU: between processes, a tensor of a GPU would open that GPU in each of them.
-    held = copy(metric)
-    held.accumulator = metric.accumulator.cpu()
-    return held.state_dict()
 
 
 def attach_finite_check(
@@ -201,14 +157,13 @@ def attach_validation(
         engine.state.metrics["scores"] = validate(evaluator, inputs, support, top_k)
 
 
-def attach_candidates(
-    trainer: Engine, evaluator: Engine, keep: Callable[[int, Answers], None]
-) -> None:
-    """Keep what the model of each epoch answers on val."""
+def attach_candidates(trainer: Engine, evaluator: Engine, path: Path) -> None:
+    """Add what the model of each epoch answers on val to a file of candidates."""
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _keep(engine: Engine) -> None:
-        keep(engine.state.epoch, evaluator.state.metrics["answers"])
+        answers = evaluator.state.metrics["answers"]
+        add_candidate(path, engine.state.epoch, answers.predicted, answers.losses)
 
 
 def attach_best_model(

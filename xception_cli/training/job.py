@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xception_cli.check.report import CheckReport
 from xception_cli.config import TrainConfig
-from xception_cli.console import show
+from xception_cli.console import duration, say, show
 from xception_cli.data.dataset import (
     ImageCache,
     KeyedBatches,
@@ -25,22 +25,128 @@ from xception_cli.data.folder import DataFolder
 from xception_cli.data.loading import PictureInputs
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.evaluation.candidates import read_candidates, write_candidates
 from xception_cli.evaluation.metrics import TOP
 from xception_cli.model.bundle import save_model
 from xception_cli.model.weights import PretrainedWeights
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, versions
-from xception_cli.training.engines import Answers
 from xception_cli.training.plan import Images, class_weights, decoded_bytes
-from xception_cli.training.stopping import Budget
+
+
+class Budget:
+    """What is left of the time, and the decisions taken on it.
+
+    They are kept in run.json, so that a resumed run goes on with them; time in which the run stood
+    still does not count. `views` and `epochs` only ever follow the last decision.
+
+    Args:
+        run: Whose run.json holds the record; read when it is there.
+        record: As `run.json` has it under `timed`, or as `open_budget` makes it.
+    """
+
+    def __init__(self, run: RunDir, record: dict[str, Any]) -> None:
+        self._run = run
+        self._record = record
+        self._began = time.monotonic() - record["spent"]
+
+    @property
+    def left(self) -> float:
+        """Seconds until the kept model has to be evaluated."""
+        reserved = self._record["budget"] - self._record["evaluation"]
+        return float(reserved - (time.monotonic() - self._began))
+
+    @property
+    def views(self) -> int:
+        """Views of each training image, by the last decision."""
+        return int(self._record["decisions"][-1]["views"])
+
+    @property
+    def epochs(self) -> int:
+        """Epochs, by the last decision."""
+        return int(self._record["decisions"][-1]["epochs"])
+
+    def another_view(self, done: int, seconds: float) -> bool:
+        """Tell whether there is time for one more view and the training behind it.
+
+        Args:
+            done: Views that are there.
+            seconds: What one takes.
+        """
+        if seconds + self.epochs * self._record["epoch"] <= self.left:
+            self.keep()
+            return True
+        self._decide(f"view {done}", "there is no time for more views", views=done)
+        return False
+
+    def fit_epochs(self, done: int, wanted: int, seconds: float) -> int:
+        """Return how many epochs there are to be in all.
+
+        Args:
+            done: Epochs that are behind us.
+            wanted: No more than these.
+            seconds: What one takes.
+        """
+        fitting = max(done, min(wanted, done + int(self.left / seconds)))
+        if fitting != self.epochs:
+            why = f"an epoch takes {duration(seconds)}"
+            self._decide(f"epoch {done}", why, epochs=fitting)
+        else:
+            self.keep()
+        return fitting
+
+    def end_now(self, done: int) -> None:
+        """Record that time was up inside the epoch behind `done`."""
+        self._decide(f"epoch {done}", "time is up inside the next one", epochs=done)
+
+    def keep(self) -> None:
+        """Write down how much time was spent."""
+        self._record["spent"] = round(time.monotonic() - self._began, 1)
+        self._run.update_info({"timed": self._record})
+
+    def _decide(self, after: str, why: str, **changes: int) -> None:
+        decision = {"views": self.views, "epochs": self.epochs, **changes}
+        self._record["decisions"].append({"after": after, **decision, "why": why})
+        self.keep()
+        now = ", ".join(f"{value} {name}" for name, value in changes.items())
+        say(f"plan      behind {after}: {now} in all; {why}")
+
+
+def new_record(
+    *, budget: float, spent: float, expected: dict[str, float], views: int, epochs: int
+) -> dict[str, Any]:
+    """Make the record of a run that starts.
+
+    Args:
+        budget: Seconds.
+        spent: Seconds that are gone already.
+        expected: Seconds of each phase, from `plan.expected_seconds`.
+        views: Of each training image.
+        epochs: Of training.
+    """
+    return {
+        "budget": budget,
+        "spent": round(spent, 1),
+        "evaluation": round(expected["evaluation"], 1),
+        "epoch": round(expected.get("fine-tuning", 0.0) / epochs, 3),
+        "decisions": [{"after": "start", "views": views, "epochs": epochs, "why": "the plan"}],
+    }
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a phase of the run needs to know.
+    """What the phases of a run share; made in `preparation.py`.
 
-    Made in `preparation`; one that goes on is without the report of the data check.
+    Attributes:
+        config: The settings, with everything decided.
+        run: Its folder.
+        runtime: Where it is computed.
+        folder: The data.
+        split: Its images by split.
+        pretrained: The weights that training starts from; None are random ones.
+        network: With these weights, on its device.
+        preprocessing: Of the pixels.
+        budget: The clock of a run with `--budget`.
+        seconds: Spent per phase.
     """
 
     config: TrainConfig
@@ -51,8 +157,6 @@ class Job:
     pretrained: PretrainedWeights | None
     network: torch.nn.Module
     preprocessing: Preprocessing
-    reasons: tuple[str, ...] = ()
-    report: CheckReport | None = None
     budget: Budget | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -100,7 +204,7 @@ class Job:
             prepare = preprocessing.training_source
         images, cache = self.split.of(split), None
         if epochs:
-            needed = decoded_bytes(config, self.images.train, self.images.val)
+            needed = decoded_bytes(config.image_size, self.images.train, self.images.val)
             fraction = cached_fraction(self.run.path, needed, config.cache_gb * 1e9)
             count = int(fraction * len(images))
             cache = ImageCache(self.run.decoded, split, prepare, count)
@@ -153,6 +257,13 @@ class Job:
         return torch.tensor(class_weights(self.split.counts("train")))
 
     @property
+    def loss_weights(self) -> torch.Tensor | None:
+        """The same on the device, where the loss is weighted by them."""
+        if self.config.balance != "loss" or self.class_weights is None:
+            return None
+        return self.runtime.to_device(self.class_weights)
+
+    @property
     def epochs(self) -> int:
         """How many there are to be, as far as is known."""
         return self.config.epochs if self.budget is None else self.budget.epochs
@@ -165,17 +276,6 @@ class Job:
     def units(self, split: str) -> NDArray[np.str_]:
         """Return what each image of a split belongs to, `(images,)`."""
         return np.array([image.unit for image in self.split.of(split)], np.str_)
-
-    def keep_candidate(self, epoch: int, answers: Answers) -> None:
-        """Add what a candidate model answers on val to the run's file.
-
-        Raises:
-            ArtifactError: The file is damaged.
-            MachineError: It cannot be written.
-        """
-        kept = read_candidates(self.run.candidates, self.images.val)
-        kept = kept.with_epoch(epoch, answers.predicted.numpy(), answers.losses.numpy())
-        write_candidates(kept, self.run.candidates)
 
     def alone(self) -> "Job":
         """Return the same for what this process does by itself."""
@@ -215,6 +315,21 @@ class Job:
                 **trained,
             },
         )
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A new run that is decided and not yet started.
+
+    Attributes:
+        job: Its folder is not made yet.
+        reasons: A sentence for each decision.
+        report: Of the data check.
+    """
+
+    job: Job
+    reasons: tuple[str, ...]
+    report: CheckReport
 
 
 def weights_info(pretrained: PretrainedWeights | None) -> dict[str, Any]:

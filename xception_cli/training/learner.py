@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from ignite.engine import Engine
@@ -13,7 +13,7 @@ from xception_cli.data.loading import PictureInputs
 from xception_cli.errors import DivergedError
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.network import Segment, cut, parameter_groups
-from xception_cli.training.engines import create_optimizer
+from xception_cli.training.engines import create_optimizer, learning_rate
 from xception_cli.training.job import Job
 
 
@@ -108,6 +108,22 @@ class History:
         """Rebuild what `to_dict` gave."""
         return cls(**{name: value for name, value in data.items() if value is not None})
 
+    @classmethod
+    def of_state(cls, saved: Mapping[str, Any] | None, epochs: int | None) -> "History":
+        """Return the history of a saved state, or of a new run.
+
+        Args:
+            saved: The state; None in a new run.
+            epochs: How many are wanted; None if that is not for the user to choose. If more are
+                wanted than before, patience starts anew.
+        """
+        if saved is None:
+            return cls()
+        history = cls.from_dict(saved["history"])
+        if epochs is not None and epochs > saved["max_epochs"]:
+            history.stopped_early, history.epochs_without_better = False, 0
+        return history
+
     def offer(self, epoch: int, scores: Scores, monitor: str) -> bool:
         """Take a model as the best one if it is; a tie goes to the lower val loss."""
         score = getattr(scores, monitor)
@@ -162,6 +178,44 @@ def stepped_factor(iteration: int, total: int, warmup: float, epoch_length: int)
     return float(STEP_DECAY ** ((iteration - 1) // (STEP_EPOCHS * epoch_length)))
 
 
+class Paired(NamedTuple):
+    """Tensors of a moving average and those that it follows: weights, and counters of batches."""
+
+    averages: list[torch.Tensor]
+    weights: list[torch.Tensor]
+    average_counts: list[torch.Tensor]
+    counts: list[torch.Tensor]
+
+
+def pair(ema: AveragedModel, trained: Segment) -> Paired:
+    """Return the tensors of both; they stay the same ones in a training."""
+    averages, current = ema.module.state_dict(), trained.state_dict()
+    floats = [name for name, average in averages.items() if average.is_floating_point()]
+    others = [name for name in averages if name not in floats]
+    return Paired(
+        [averages[name] for name in floats],
+        [current[name] for name in floats],
+        [averages[name] for name in others],
+        [current[name] for name in others],
+    )
+
+
+def update_ema(ema: AveragedModel, paired: Paired, decay: float) -> None:
+    """Move a moving average towards the weights, with a decay that is ramped up to `decay`.
+
+    The ramp min(decay, (1 + n) / (10 + n)) is TensorFlow's: a short run forgets its start too.
+    The count is read on the CPU: torch's own `update_parameters` (2.14) would wait for the device.
+    """
+    count = int(ema.n_averaged)
+    ramped = min(decay, (1 + count) / (10 + count)) if count else 0.0
+    with torch.no_grad():
+        # A few kernels on a GPU, where one for each tensor would be about 280.
+        torch._foreach_lerp_(paired.averages, paired.weights, 1 - ramped)
+        if paired.counts:
+            torch._foreach_copy_(paired.average_counts, paired.counts)
+        ema.n_averaged += 1
+
+
 @dataclass(frozen=True)
 class Learner:
     """What a training state is made of.
@@ -194,10 +248,9 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
         self.ema.load_state_dict(state["ema"])
 
-    @property
     def learning_rate(self) -> float:
-        """The body's rate, at the end of the network."""
-        return float(next(g["lr"] for g in self.optimizer.param_groups if g["name"] == "conv4"))
+        """Return the rate of the network's body."""
+        return learning_rate(self.optimizer)
 
 
 class BestModel:

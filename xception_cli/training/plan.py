@@ -113,9 +113,9 @@ def class_weights(class_counts: Sequence[int]) -> list[float]:
     return [root * sum(class_counts) / total for root in roots]
 
 
-def decoded_bytes(config: TrainConfig, train_count: int, val_count: int) -> int:
+def decoded_bytes(image_size: int, train_count: int, val_count: int) -> int:
     """Return the approximate size of the decoded-image cache, assuming an aspect ratio of 4:3."""
-    preprocessing = Preprocessing.for_size(config.image_size)
+    preprocessing = Preprocessing.for_size(image_size)
     source = preprocessing.source_side**2 * 4 // 3
     return 3 * (train_count * source + val_count * preprocessing.image_size**2)
 
@@ -127,7 +127,7 @@ def disk_bytes(config: TrainConfig, train_count: int, val_count: int) -> int:
     training, the decoded images, as many as `cache_gb` holds.
     """
     if config.unfreeze == "all":
-        decoded = decoded_bytes(config, train_count, val_count)
+        decoded = decoded_bytes(config.image_size, train_count, val_count)
         return min(decoded, int(config.cache_gb * 1e9))
     if config.unfreeze == "head":
         return 0

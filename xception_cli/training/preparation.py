@@ -1,4 +1,4 @@
-"""How the job of a run comes about: drafted and started, reopened, or told by the leader."""
+"""How the job of a run is made: drafted and started, reopened, or received from the leader."""
 
 import os
 import subprocess
@@ -14,11 +14,11 @@ import torch
 from xception_cli.check.report import CheckReport
 from xception_cli.check.run import report_on
 from xception_cli.check.series import find_series, straddling
-from xception_cli.check.survey import Survey
+from xception_cli.check.survey import Survey, survey_data
 from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen, show
 from xception_cli.data.fixes import CONFLICTING, LEAK
-from xception_cli.data.folder import DataFolder
+from xception_cli.data.folder import DataFolder, check_trainable, read_folder
 from xception_cli.data.images import inspect_all
 from xception_cli.data.split import Split, make_split, match_split, read_split, write_split
 from xception_cli.data.transforms import Preprocessing
@@ -31,23 +31,29 @@ from xception_cli.rundir import RunDir, choose_run_path, make_run, write_json
 from xception_cli.runtime import Runtime, versions
 from xception_cli.settings import read_toml, resolve_resumed, to_toml
 from xception_cli.training.engines import check_processes
-from xception_cli.training.job import Job, weights_info
-from xception_cli.training.plan import make_plan
-from xception_cli.training.stopping import Budget
+from xception_cli.training.estimate import describe_phases, start_clock
+from xception_cli.training.job import Budget, Draft, Job, weights_info
+from xception_cli.training.plan import Costs, make_plan
 
 
-def draft_job(config: TrainConfig, survey: Survey, runtime: Runtime, output: Path | None) -> Job:
+def draft_job(
+    config: TrainConfig, survey: Survey | None, runtime: Runtime, output: Path | None
+) -> Draft:
     """Draft a new run: split the data, decide the plan, get the weights; write nothing.
 
     Args:
         config: The settings.
-        survey: Of the data folder, from `survey_for_training`.
+        survey: Of the data folder, if it was made already.
         runtime: Where to compute.
         output: The run folder; None means `runs/<data folder name>`.
 
     Raises:
         XceptionError: See `errors.py`.
     """
+    if survey is None:
+        survey = survey_data(
+            config.data, classes=config.classes, fixes=config.fixes, skip_bad=config.skip_bad
+        )
     folder = survey.folder
     run = RunDir(choose_run_path(folder.root, output))
     split = make_split(
@@ -64,33 +70,51 @@ def draft_job(config: TrainConfig, survey: Survey, runtime: Runtime, output: Pat
     )
     plan = make_plan(config, runtime, split.counts("train"), len(split.of("val")))
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
-    check_processes(plan.config, runtime, split)
+    _check_processes(plan.config, runtime, split)
     config = plan.config.replace(data=str(folder.root.absolute()), **_absolute(vars(config)))
-    job = _job(config, run, runtime, folder, split, pretrained, plan.reasons)
-    return replace(job, report=report_on(survey, config.group_by))
+    job = _job(config, run, runtime, folder, split, pretrained)
+    return Draft(job, plan.reasons, report_on(survey, config.group_by))
 
 
-def start_job(job: Job, output: Path | None, origins: Mapping[str, str]) -> Job:
-    """Make the run folder of a drafted job, and say what will be done.
+def start_job(
+    draft: Draft, costs: Costs, output: Path | None, origins: Mapping[str, str], began: float
+) -> Job:
+    """Make the run folder of a draft, and report what will be done.
 
     Args:
-        job: From `draft_job`.
+        draft: From `estimate.settle`, as `costs`.
+        costs: Of the parts of the training.
         output: As it was given there.
         origins: Where each setting that is not a default came from, for the screen.
+        began: When the run began, by `time.monotonic`.
 
     Raises:
         UsageError: `output` holds something by now.
         MachineError: The folder cannot be made or written.
     """
-    run = make_run(job.root, output)
+    run = make_run(draft.job.root, output)
+    job = replace(draft.job, run=run)
     screen.log_to(run.log)
-    describe_job(job, origins)
+    describe_draft(draft, origins)
     write_split(job.split, run.split)
-    if job.report is not None:
-        write_durably(run.issues, issues_csv(job.report))
+    write_durably(run.issues, issues_csv(draft.report))
     write_durably(run.config, to_toml(job.config).encode())
     write_json(run.info, _run_info(job))
-    return replace(job, run=run)
+    expected = ", ".join(f"{name} {value}" for name, value in describe_phases(job, costs).items())
+    say(f"expected  {expected}")
+    return start_clock(job, costs, began)
+
+
+def _check_processes(config: TrainConfig, runtime: Runtime, split: Split) -> None:
+    sizes = {name: len(split.of(name)) for name in ("train", "val") if split.of(name)}
+    check_processes(
+        runtime,
+        weights=config.weights,
+        unfreeze=config.unfreeze,
+        accumulate=config.accumulate,
+        budget=config.budget,
+        sizes={"--batch-size": config.batch_size, **sizes},
+    )
 
 
 def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
@@ -126,12 +150,14 @@ def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
     return config
 
 
-def reopen_job(config: TrainConfig, folder: DataFolder, runtime: Runtime, run: RunDir) -> Job:
-    """Go on with a run, if the data is the same as when it was started.
+def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
+    """Resume a run, if the data is the same as when it was started.
 
     Raises:
         ArtifactError: Images, classes or weights are not the same; lists the differences.
     """
+    folder = read_folder(Path(config.data))
+    check_trainable(folder, config.classes)
     info = run.read_info()
     before, now = info.get("processes", 1), runtime.processes.count
     if before != now:
@@ -142,7 +168,7 @@ def reopen_job(config: TrainConfig, folder: DataFolder, runtime: Runtime, run: R
     paths = [folder.root / image.path for image in folder.images]
     saved = read_split(run.split, info["classes"])
     split = match_split(saved, folder, inspect_all(paths, decoded=False))
-    check_processes(config, runtime, split)
+    _check_processes(config, runtime, split)
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
     if pretrained is not None and pretrained.digest != info["weights"]["digest"]:
         raise ArtifactError(
@@ -210,7 +236,6 @@ def _job(
     folder: DataFolder,
     split: Split,
     pretrained: PretrainedWeights | None,
-    reasons: tuple[str, ...] = (),
 ) -> Job:
     network = build_seeded_network(len(split.classes), config.seed)
     if pretrained is not None:
@@ -224,17 +249,17 @@ def _job(
         pretrained=pretrained,
         network=runtime.place(network).eval(),
         preprocessing=Preprocessing.for_size(config.image_size),
-        reasons=reasons,
     )
 
 
-def describe_job(job: Job, origins: Mapping[str, str]) -> None:
-    """Say what will be done, and why.
+def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
+    """Report what will be done, and why.
 
     Args:
-        job: From `draft_job`.
+        draft: From `draft_job`.
         origins: Where each setting that is not a default came from.
     """
+    job = draft.job
     split, folder = job.split, job.folder
     counts = ", ".join(f"{n} {name}" for name, n in job.images._asdict().items() if n)
     names = ", ".join(show(name) for name in split.classes[:20])
@@ -254,16 +279,16 @@ def describe_job(job: Job, origins: Mapping[str, str]) -> None:
     for name, origin in origins.items():
         if name not in {"data", "classes"}:
             say(f"setting   {name} = {show(getattr(job.config, name))} ({show(origin)})")
-    for reason in job.reasons:
+    for reason in draft.reasons:
         say(f"plan      {reason}")
-    for warning in (*_check_warnings(job.report, folder, split), *split.warnings):
+    for warning in (*_check_warnings(draft.report, folder, split), *split.warnings):
         say(f"warning   {warning}")
 
 
-def _check_warnings(report: CheckReport | None, folder: DataFolder, split: Split) -> list[str]:
+def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> list[str]:
     """Return what the data check warns of, but for what the split reports or has prevented."""
     told = {CONFLICTING, LEAK, "missing in split"}
-    problems = [] if report is None else report.of("warning")
+    problems = report.of("warning")
     if any(problem.name == "series" for problem in problems):
         series = find_series(folder, [i.unit if i.split != "out" else "" for i in split.images])
         if series is None or not straddling(series, split.images):

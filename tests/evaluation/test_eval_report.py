@@ -1,0 +1,75 @@
+"""metrics.json: read back as it was measured; what is not there is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from units import alone
+
+from xception_cli.errors import ArtifactError
+from xception_cli.evaluation.eval_report import EvalReport, read_report
+from xception_cli.evaluation.metrics import measure
+from xception_cli.rundir import RunDir
+
+
+@pytest.fixture
+def report() -> EvalReport:
+    labels = np.arange(60) % 3
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 60) / 2 + np.eye(3)[labels] / 2
+    answered = probabilities.max(axis=1) > 0.6
+    return measure(
+        labels, probabilities, alone(labels), ["a", "b", "c\udcff"], name="val", answered=answered
+    )
+
+
+def write(data: dict[str, object]) -> RunDir:
+    run = RunDir(Path("run"))
+    run.evaluation("val").mkdir(parents=True, exist_ok=True)
+    (run.evaluation("val") / "metrics.json").write_text(json.dumps(data))
+    return run
+
+
+def test_a_report_is_read_as_it_was_written_but_for_names_that_are_not_utf8(
+    report: EvalReport,
+) -> None:
+    read = read_report(write(report.to_dict()), "val")
+    assert read.to_dict() == report.to_dict()
+    assert [row.name for row in read.per_class] == ["a", "b", r"c\xff"]
+    assert read.answer_precision == report.answer_precision
+    assert read != read_report(write(report.to_dict() | {"correct": 0}), "val")
+
+
+def test_a_report_of_an_earlier_version_counts_each_image_as_its_own_group(
+    report: EvalReport,
+) -> None:
+    data = report.to_dict()
+    for name in ("groups", "corrected", "contaminated"):
+        del data[name]
+    assert read_report(write(data), "val").to_dict() == report.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("accuracy", None, "KeyError 'accuracy'"),
+        ("images", "many", "ValueError invalid literal"),
+        ("per_class", [{"name": "a"}], "KeyError 'n'"),
+        ("log_loss", [], "TypeError float"),
+        ("intervals", {"log_loss": [1, 2, 3]}, "TypeError"),
+    ],
+)
+def test_a_report_that_lacks_something_is_refused_with_what_writes_it_again(
+    report: EvalReport, name: str, value: object, reason: str
+) -> None:
+    data = report.to_dict() | {name: value}
+    if value is None:
+        del data[name]
+    with pytest.raises(ArtifactError, match=reason) as caught:
+        read_report(write(data), "val")
+    assert caught.value.hint == "xception eval run --split val writes it again"
+
+
+def test_a_report_that_is_gone_is_named() -> None:
+    with pytest.raises(ArtifactError, match=r"run/eval/test/metrics\.json"):
+        read_report(RunDir(Path("run")), "test")

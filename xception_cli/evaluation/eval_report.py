@@ -1,0 +1,290 @@
+"""EvalReport: what was measured on a set of images, as values and as metrics.json."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
+from typing import Any
+
+from xception_cli.console import quoted, show
+from xception_cli.errors import ArtifactError
+from xception_cli.evaluation.intervals import Estimate
+from xception_cli.files import utf8
+from xception_cli.rundir import RunDir, read_json
+
+_OF_A_CLASS = ("precision", "recall", "f1", "average_precision")
+_MEANS = ("macro_recall", "macro_f1", "weighted_f1", "cohen_kappa", "matthews")
+_SCORES = ("top_k_accuracy", *_MEANS, "mean_average_precision", "log_loss", "calibration_error")
+_RESAMPLED = ("top_k_accuracy", "mean_average_precision", *_MEANS, "log_loss")
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """What was measured for one class; None could not be.
+
+    Attributes:
+        name: The class.
+        n: Its images (the support).
+        precision: Share of the images predicted as this class that belong to it.
+        recall: Share of its images that were classified correctly.
+        f1: Harmonic mean of precision and recall.
+        average_precision: Area under the precision-recall curve of this class's probability.
+    """
+
+    name: str
+    n: int
+    precision: Estimate | None = None
+    recall: Estimate | None = None
+    f1: Estimate | None = None
+    average_precision: Estimate | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data: of each number its value and, as `_low` and `_high`, its interval."""
+        data: dict[str, Any] = {"name": utf8(self.name), "n": self.n}
+        for name in _OF_A_CLASS:
+            data |= _flat(name, getattr(self, name))
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ClassMetrics":
+        """Read what `to_dict` returned."""
+        return cls(data["name"], data["n"], **{name: _read(data, name) for name in _OF_A_CLASS})
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One class confused with another.
+
+    Attributes:
+        true: The class of the images.
+        predicted: The class that was predicted.
+        n: Number of images.
+        part: Their share of the images of the true class.
+    """
+
+    true: str
+    predicted: str
+    n: int
+    part: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self) | {"true": utf8(self.true), "predicted": utf8(self.predicted)}
+
+
+@dataclass(frozen=True)
+class EvalFailure:
+    """An image that could not be scored.
+
+    Attributes:
+        path: Relative to the data folder.
+        reason: Why.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Contaminated:
+    """What accuracy would be together with images that the model was trained on.
+
+    Attributes:
+        trained_on: Images it was trained on, or near-copies of them; they count nowhere else.
+        images: All images, with these.
+        groups: Units that all belong to.
+        correct: How many of all were classified correctly.
+        accuracy: Their share.
+    """
+
+    trained_on: int
+    images: int
+    groups: int
+    correct: int
+    accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Validation accuracy, corrected for having selected the model by it.
+
+    Attributes:
+        candidates: How many models the selection was among.
+        accuracy: What the selected model is expected to have on new images.
+    """
+
+    candidates: int
+    accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """What was measured on one set of images; shares are in 0..1.
+
+    Attributes:
+        name: The split, or the name of the folder.
+        data: The data folder as it was given; never an absolute path.
+        images: Images that were scored.
+        groups: Units that these belong to; as many as images where each is a unit.
+        correct: How many of them were classified correctly.
+        accuracy: Their share (top-1).
+        top_k: k of `top_k_accuracy`: 5, or the number of classes if that is less.
+        top_k_accuracy: Share whose class is among the k most probable; None where every class is.
+        macro_recall: Mean recall of the classes that have images (balanced accuracy).
+        macro_f1: Mean F1 of the classes that have images.
+        weighted_f1: The same, each class weighted by its images.
+        cohen_kappa: How much better than chance: 0 is chance, 1 is perfect; None if undefined.
+        matthews: Matthews correlation of true and predicted classes; None if either is constant.
+        mean_average_precision: Mean of the classes' average precision.
+        log_loss: Mean negative logarithm of the true class's probability, in nats.
+        calibration_error: Expected calibration error (ECE): mean gap between the highest
+            probability and accuracy; without an interval.
+        answered: Images that `predict --unknown auto` would answer; None if the model has no rule.
+        answered_correct: How many of these answers are correct.
+        coverage: `answered` as a share of the images.
+        answer_precision: `answered_correct` as a share of the answers.
+        per_class: One for each class of the model, in its order.
+        confusion: Counts by true class (row) and predicted class (column).
+        confused: The most confused pairs of classes, the most frequent first.
+        failures: Images that could not be scored.
+        note: What the reader must know about these numbers.
+        contaminated: Accuracy together with the images that the model was trained on; None if
+            there are none.
+        corrected: The accuracy where these images selected the model; None where they did not.
+    """
+
+    name: str
+    data: str
+    images: int
+    groups: int
+    correct: int
+    accuracy: Estimate
+    top_k: int
+    top_k_accuracy: Estimate | None
+    macro_recall: Estimate
+    macro_f1: Estimate
+    weighted_f1: Estimate
+    cohen_kappa: Estimate | None
+    matthews: Estimate | None
+    mean_average_precision: Estimate
+    log_loss: Estimate
+    calibration_error: Estimate
+    answered: int | None
+    answered_correct: int | None
+    coverage: Estimate | None
+    answer_precision: Estimate | None
+    per_class: tuple[ClassMetrics, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    confused: tuple[Confusion, ...] = ()
+    failures: tuple[EvalFailure, ...] = ()
+    note: str | None = None
+    contaminated: Contaminated | None = None
+    corrected: Corrected | None = None
+
+    @property
+    def expected(self) -> Estimate:
+        """Accuracy to expect on new images like these."""
+        return self.accuracy if self.corrected is None else self.corrected.accuracy
+
+    def to_dict(self) -> dict[str, Any]:
+        r"""Return plain data that JSON can hold; names that are not UTF-8 are written `\xNN`."""
+        scores = {name: getattr(self, name) for name in _SCORES}
+        intervals = {name: scores[name] and scores[name].ends for name in _RESAMPLED}
+        if self.answered is not None:
+            intervals["answered"] = self.coverage and self.coverage.ends
+            intervals["answered_correct"] = self.answer_precision and self.answer_precision.ends
+        return {
+            "name": utf8(self.name),
+            "data": utf8(self.data),
+            "images": self.images,
+            "groups": self.groups,
+            "correct": self.correct,
+            **_flat("accuracy", self.accuracy),
+            "top_k": self.top_k,
+            **{name: estimate and estimate.value for name, estimate in scores.items()},
+            "answered": self.answered,
+            "answered_correct": self.answered_correct,
+            "intervals": intervals,
+            "per_class": [row.to_dict() for row in self.per_class],
+            "confusion": [list(row) for row in self.confusion],
+            "confused": [pair.to_dict() for pair in self.confused],
+            "failures": [{name: utf8(v) for name, v in asdict(f).items()} for f in self.failures],
+            "note": self.note,
+            "contaminated": _with_accuracy(self.contaminated),
+            "corrected": _with_accuracy(self.corrected),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "EvalReport":
+        """Read what `to_dict` returned, in this version or an earlier one.
+
+        Raises:
+            ValueError: It is damaged; also KeyError and TypeError.
+        """
+        intervals = data.get("intervals", {})
+
+        def score(name: str, value: float | None) -> Any:
+            return None if value is None else Estimate(float(value), *(intervals.get(name) or ()))
+
+        images, answered = int(data["images"]), data["answered"]
+        rate = None if answered is None else answered / images
+        precision = data["answered_correct"] / answered if answered else None
+        plain = ("name", "data", "correct", "top_k", "answered", "answered_correct", "note")
+        found, added = data.get("corrected"), data.get("contaminated")
+        return cls(
+            **{name: data[name] for name in plain},
+            **{name: score(name, data[name]) for name in _SCORES},
+            images=images,
+            groups=int(data.get("groups", images)),
+            accuracy=_read(data, "accuracy"),
+            coverage=score("answered", rate),
+            answer_precision=score("answered_correct", precision),
+            per_class=tuple(ClassMetrics.from_dict(row) for row in data["per_class"]),
+            confusion=tuple(tuple(int(n) for n in row) for row in data["confusion"]),
+            confused=tuple(Confusion(**pair) for pair in data["confused"]),
+            failures=tuple(EvalFailure(**failure) for failure in data["failures"]),
+            contaminated=added and Contaminated(**_whole(added)),
+            corrected=found and Corrected(**_whole(found)),
+        )
+
+
+def read_report(run: RunDir, name: str) -> EvalReport:
+    """Read metrics.json of an evaluation.
+
+    Args:
+        run: The run.
+        name: Of the evaluation, `val` for instance.
+
+    Raises:
+        ArtifactError: The file is missing or damaged.
+    """
+    path = run.evaluation(name) / "metrics.json"
+    try:
+        return EvalReport.from_dict(read_json(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(
+            f"{show(path)} is damaged: {type(error).__name__} {show(error)}",
+            hint=f"xception eval {quoted(run.path)} --split {name} writes it again",
+        ) from error
+
+
+def _flat(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    value, low, high = (None, None, None) if estimate is None else astuple(estimate)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _read(data: Mapping[str, Any], name: str) -> Any:
+    value, *ends = (data[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return None if value is None else Estimate(float(value), *ends)
+
+
+def _with_accuracy(part: Contaminated | Corrected | None) -> dict[str, Any] | None:
+    return None if part is None else asdict(part) | _flat("accuracy", part.accuracy)
+
+
+def _whole(data: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {name: value for name, value in data.items() if not name.startswith("accuracy")}
+    return counts | {"accuracy": _read(data, "accuracy")}
+
+
+def join_notes(*notes: str | None) -> str | None:
+    """Join what the reader must know; None if that is nothing."""
+    return "; ".join(note for note in notes if note) or None

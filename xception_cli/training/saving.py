@@ -1,0 +1,313 @@
+"""When the training state is saved, and how a run stops with it and resumes from it."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any
+
+from ignite.engine import Engine, Events
+from ignite.metrics import Average
+
+from xception_cli.console import say
+from xception_cli.errors import DataError, DivergedError, MachineError, StoppedError
+from xception_cli.processes import ALONE, Processes
+from xception_cli.training.checkpoint import StateStore
+from xception_cli.training.learner import BestModel, History, Learner
+
+_STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class StopSignals:
+    """Takes the signals over while a run is on, and gives them back after it.
+
+    Before training (`graceful` is False) a signal raises `StoppedError` at once. In training the
+    first one sets `requested`, and the loop saves and stops after its batch; another SIGINT stops
+    at once. SIGUSR1 sets `save_requested`: save now and go on.
+
+    Attributes:
+        graceful: Whether the training loop looks at `requested`.
+        requested: The number of the signal that asks for the stop.
+        save_requested: Whether the state is to be saved after this batch.
+        hint: What to type to go on, for the error.
+    """
+
+    def __init__(self, hint: str) -> None:
+        self.graceful = False
+        self.requested: int | None = None
+        self.save_requested = False
+        self.hint = hint
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for name in (*_STOPPING, "SIGUSR1"):
+            number = getattr(signal, name, None)  # Windows lacks some
+            if number is None:
+                continue
+            action = self._save if name == "SIGUSR1" else self._stop
+            try:
+                self._previous[number] = signal.signal(number, action)
+            except ValueError:  # not in the main thread: the caller's handlers stay
+                break
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        if self.graceful and (self.requested is None or number != signal.SIGINT):
+            if self.requested is None:
+                self.requested = number
+                again = " (Ctrl-C again to stop at once)" if number == signal.SIGINT else ""
+                say(f"stopping after this batch, saving…{again}")
+            return
+        raise self.error(number, "what was saved before is intact")
+
+    def _save(self, _: int, __: FrameType | None) -> None:
+        self.save_requested = True
+
+    def error(self, number: int, saved: str) -> StoppedError:
+        """Make the error that ends the run: which signal, and what was saved."""
+        return StoppedError(
+            number, f"stopped by {signal.Signals(number).name}; {saved}", hint=self.hint
+        )
+
+
+def train_loss_state(metric: Average) -> Mapping[str, Any]:
+    """Return the state of `attach_train_loss`'s metric in each process; all must ask together."""
+    # On the CPU: between processes, a tensor of a GPU would open that GPU in each of them.
+    held = copy(metric)
+    held.accumulator = metric.accumulator.cpu()
+    return held.state_dict()
+
+
+@dataclass(frozen=True)
+class StateWriter:
+    """Writes the training state of a run, and the best model with it.
+
+    Attributes:
+        states: Of the run.
+        trainer: Knows the iteration.
+        learner: What changes while training.
+        train_loss: The mean loss of the epoch so far.
+        best: The best model.
+        processes: All write together; the leader alone touches the disk.
+    """
+
+    states: StateStore
+    trainer: Engine
+    learner: Learner
+    train_loss: Average
+    best: BestModel
+    processes: Processes = ALONE
+
+    def write(self, phase: str, history: Mapping[str, Any], *, tensors: bool = True) -> None:
+        """Write a state.
+
+        Args:
+            phase: `train`, or `eval_pending` where the epoch's validation is still to do.
+            history: As it was in that phase.
+            tensors: False writes only what validation changes, into the state that is there.
+        """
+        at = self.trainer.state
+        notes = {"phase": phase, "history": history, "max_epochs": at.max_epochs}
+        if tensors:
+            state = self.learner.state() | {"train_loss": train_loss_state(self.train_loss)}
+        if self.processes.leads:
+            self.best.write()
+            if tensors:
+                self.states.save(state, iteration=at.iteration, notes=notes)
+            else:
+                self.states.note(at.iteration, notes)
+        self.processes.wait()  # torchrun ends the leader when another one ends before it
+
+
+def take_up(
+    trainer: Engine,
+    train_loss: Average,
+    saved: Mapping[str, Any],
+    *,
+    epoch_length: int,
+    max_epochs: int,
+) -> None:
+    """Put the trainer where the state was saved, and do the validation that was still to do."""
+    iteration = saved["iteration"]
+    trainer.load_state_dict(
+        {"iteration": iteration, "epoch_length": epoch_length, "max_epochs": max_epochs}
+    )
+    say(f"resuming  behind iteration {iteration} of {epoch_length * max_epochs}")
+    if saved["phase"] == "eval_pending":
+        train_loss.load_state_dict(saved["train_loss"])
+        trainer.fire_event(Events.EPOCH_COMPLETED)
+    elif iteration % epoch_length:
+        # The metric is reset when the epoch starts again, so it is filled just after that.
+        current = iteration // epoch_length + 1
+        trainer.add_event_handler(
+            Events.EPOCH_STARTED(once=current),
+            lambda _: train_loss.load_state_dict(saved["train_loss"]),
+        )
+
+
+BETWEEN_STATES = 15.0  # seconds
+
+
+class StateSaving:
+    """Decides when the training state is saved: every few minutes, and at the end of epochs.
+
+    On a GPU an epoch may take a second, and writing a state half a second: at the end of an epoch
+    a state is saved only if the last one is `least` seconds old.
+
+    Args:
+        write: See `StateWriter.write`.
+        history: Of the run.
+        every: Seconds between states inside an epoch.
+        least: Seconds between states at the end of epochs.
+        processes: All save together.
+
+    Attributes:
+        validating: Whether an epoch's training is done and its validation is not.
+    """
+
+    def __init__(
+        self,
+        write: Callable[..., None],
+        history: History,
+        *,
+        every: float,
+        least: float = BETWEEN_STATES,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.validating = False
+        self.processes = processes
+        self._write = write
+        self._history = history
+        self._before = history.to_dict()  # before the validation that is going on
+        self._every, self._least = every, min(every, least)
+        self._last = time.monotonic()
+        self._is_saved = False  # while validating: that there is a state of this epoch's end
+
+    def is_due(self) -> bool:
+        """Tell whether a state is due in any process; all must call this together."""
+        wait = self._least if self.validating else self._every
+        return self.processes.largest(time.monotonic() - self._last > wait) > 0
+
+    def save(self) -> None:
+        """Save the state, unless this epoch's end is saved already."""
+        if not self._is_saved:
+            if self.validating:
+                self._write("eval_pending", self._before)
+            else:
+                self._write("train", self._history.to_dict())
+            self._last, self._is_saved = time.monotonic(), self.validating
+
+    def begin_validation(self) -> None:
+        """Save the state before validation, so that a kill costs the validation, not the epoch."""
+        self.validating, self._before = True, self._history.to_dict()
+        if self.is_due():
+            self.save()
+
+    def end_validation(self, *, needed: bool) -> None:
+        """Add the result of validation to the saved state; if `needed`, save one where none is."""
+        self.validating = False
+        if self._is_saved:
+            self._write("train", self._history.to_dict(), tensors=False)
+            self._is_saved = False
+        elif needed:
+            self.save()
+
+
+def attach_pending_state(trainer: Engine, saving: StateSaving) -> None:
+    """Save the state between an epoch's training and its validation, if it is due."""
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _begin(_: Engine) -> None:
+        saving.begin_validation()
+
+
+def attach_state_saving(
+    trainer: Engine,
+    evaluator: Engine,
+    stop: StopSignals,
+    saving: StateSaving,
+    *,
+    epoch_length: int,
+) -> None:
+    """Save the state at epoch ends and every few minutes, if due, and when a signal asks for it.
+
+    Processes that train together do so all at once, whichever of them the signal came to.
+
+    A stop in the last iteration of an epoch, or in its validation, is carried out in validation,
+    where the state says that it is still to do: else the epoch's validation would be lost.
+    """
+    processes = saving.processes
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def _inside_epoch(engine: Engine) -> None:
+        if engine.state.iteration % epoch_length == 0:
+            return
+        if asked_to_stop(stop, processes):
+            saving.save()
+            raise stopped(stop, engine)
+        if processes.largest(stop.save_requested) or saving.is_due():
+            saving.save()
+            stop.save_requested = False
+
+    @evaluator.on(Events.ITERATION_COMPLETED)
+    def _inside_validation(_: Engine) -> None:
+        if asked_to_stop(stop, processes):
+            saving.save()
+            raise stopped(stop, trainer)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _after_epoch(engine: Engine) -> None:
+        is_last = bool(engine.should_terminate) or engine.state.epoch == engine.state.max_epochs
+        stopping = asked_to_stop(stop, processes)
+        wanted = processes.largest(stop.save_requested) > 0
+        saving.end_validation(needed=is_last or stopping or wanted)
+        stop.save_requested = False
+        if stopping:
+            raise stopped(stop, engine)
+
+
+def asked_to_stop(stop: StopSignals, processes: Processes) -> bool:
+    """Tell whether a signal asks for the end, in this process or in another one."""
+    number = processes.largest(stop.requested or 0)
+    if number:  # else one that came just now, to this process alone, is for the next time
+        stop.requested = number
+    return number != 0
+
+
+def stopped(stop: StopSignals, trainer: Engine) -> StoppedError:
+    """Make the error of a run that a signal has stopped, behind the state that was saved."""
+    where = f"iteration {trainer.state.iteration} (epoch {trainer.state.epoch})"
+    return stop.error(stop.requested or 0, f"the state is saved at {where}")
+
+
+@contextmanager
+def saved_on_failure(
+    saving: StateSaving, best: BestModel, stop: StopSignals, trainer: Engine
+) -> Iterator[None]:
+    """Save the state where an image or a worker is gone: training can be resumed from there.
+
+    Where training diverged, only the best model is saved. Ignite (0.5.5) fetches a batch before it
+    counts the iteration, so what was trained until then is whole.
+    """
+    try:
+        yield
+    except (DataError, MachineError):
+        if saving.processes.count > 1:  # the others are elsewhere: no state can be put together
+            raise
+        if trainer.state.iteration:
+            saving.save()
+        if stop.requested is not None:  # the signal that stops us may take the workers too
+            raise stopped(stop, trainer) from None
+        raise
+    except DivergedError:
+        best.write()  # the error says that it is kept
+        raise
