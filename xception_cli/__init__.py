@@ -20,7 +20,7 @@ from xception_cli.errors import (
 
 if TYPE_CHECKING:
     from xception_cli.api import Model, evaluate, load, train
-    from xception_cli.evaluation.metrics import EvalReport
+    from xception_cli.evaluation.eval_report import EvalReport
     from xception_cli.inference import Prediction
     from xception_cli.training.finish import TrainResult
 
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EvalReport": "xception_cli.evaluation.metrics",
+    "EvalReport": "xception_cli.evaluation.eval_report",
     "Model": "xception_cli.api",
     "Prediction": "xception_cli.inference",
     "TrainResult": "xception_cli.training.finish",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from xception_cli.evaluation.metrics import EvalReport
+    from xception_cli.evaluation.eval_report import EvalReport
     from xception_cli.inference import Prediction
     from xception_cli.model.bundle import Classifier
     from xception_cli.runtime import Runtime
@@ -188,7 +188,7 @@ def train(
     from xception_cli.training.run import run_training
 
     place = None if output is None else Path(output)
-    screen.log_to(None)  # what was said before belongs to no run
+    screen.log_to(None)  # earlier messages belong to no run
     with _printing(verbose):
         result = run_training(
             resolved, output=place, resume=run, flags=flags, tensorboard=tensorboard
