@@ -189,7 +189,7 @@ def train(
     from xception_cli.training.run import run_training
 
     place = None if output is None else Path(output)
-    screen.log_to(None)  # what was said before belongs to no run
+    screen.log_to(None)  # earlier messages belong to no run
     with _printing(verbose):
         result = run_training(
             resolved, output=place, resume=run, flags=flags, tensorboard=tensorboard
