@@ -125,12 +125,65 @@ def test_the_page_holds_all_that_a_run_is_judged_by(run: RunDir):
     assert "xception train --config run/config.toml repeats the run" in page.text
 
 
-def drawn_again(run: RunDir, folder: Path, **changes: Any) -> str:
-    """Draw the page of a copy of the run, whose result says something else."""
+def drawn_again(
+    run: RunDir, folder: Path, *, metrics: dict[str, Any] | None = None, **changes: Any
+) -> str:
+    """Render the page of a copy of the run, whose result and metrics hold something else."""
     copy = RunDir(Path(shutil.copytree(run.path, folder / "again")))
     write_json(copy.result, read_json(copy.result) | changes)
+    if metrics:
+        found = read_json(copy.evaluation("val") / "metrics.json") | metrics
+        write_json(copy.evaluation("val") / "metrics.json", found)
+        if metrics.get("name") == "test":
+            copy.evaluation("val").rename(copy.evaluation("test"))
     assert call("report", str(copy.path), "--device", "cpu") == 0
     return copy.report.read_text(encoding="utf-8")
+
+
+def test_of_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
+    run: RunDir, tmp_path: Path
+):
+    metrics = {"name": "test", "corrected": None, "groups": 1}
+    text = drawn_again(run, tmp_path, metrics=metrics, kept="fine-tuned, epoch 2")
+    assert faults_of(text) == []
+    assert "held-out test images in 1 group. Held-out test images were used" in Page(text).text
+    assert "Accuracy on the same images this model" in Page(text).text
+    assert "corrected" not in Page(text).text
+    assert "correction" not in Page(text).text
+    assert "the baseline" not in Page(text).text
+
+
+def test_of_an_uncorrected_validation_set_the_page_claims_less(run: RunDir, tmp_path: Path):
+    note = "validation also selected this model: expect a little less on new images"
+    text = drawn_again(run, tmp_path, metrics={"note": note, "corrected": None})
+    assert faults_of(text) == []
+    assert "is the accuracy on these images." in Page(text).text
+    assert f"V{note[1:]}. Validation images are held back" in Page(text).text
+    assert "to expect on new images like these" not in Page(text).text
+
+
+def test_next_steps_are_the_weakest_class_suspect_labels_and_the_data(run: RunDir, tmp_path: Path):
+    found = read_json(run.evaluation("val") / "metrics.json")
+    row = found["per_class"][0] | {"n": 9, "recall": 0.1, "recall_low": 0.0, "recall_high": 0.4}
+    confused = [{"true": HOSTILE, "predicted": "blue", "n": 2, "part": 0.25}]
+    metrics = {"per_class": [row, *found["per_class"][1:]], "confused": confused, "groups": 8,
+        "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 1.0}  # fmt: skip
+    before = run.issues.read_bytes()
+    try:
+        with run.issues.open("a") as file:
+            file.write('blue/2.jpg,suspect label,"looks like <b> (98%), not blue (1%)",,green\n')
+        text = drawn_again(run, tmp_path, metrics=metrics)
+    finally:
+        run.issues.write_bytes(before)
+    assert faults_of(text) == []
+    shown = Page(text).text
+    assert f"{HOSTILE} is confused with blue most often (2 of 8)." in shown
+    assert "It has the lowest recall: 10.0% (95% CI 0.0-40.0%)." in shown
+    labels = sum(run.read_info()["images"].values())
+    assert f"Check 1 suspect label of {labels}, below. Edit the column action of" in shown
+    assert "--fixes" in shown
+    assert "Suspect labels: 1 looks like <b> (98%), not blue (1%) blue/2.jpg" in shown
+    assert "Measure on more images. 13 are few" in shown
 
 
 def test_the_page_names_the_classes_that_more_images_would_help(run: RunDir, tmp_path: Path):

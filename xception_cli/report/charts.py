@@ -19,8 +19,7 @@ from xception_cli.console import show
 from xception_cli.evaluation.calibration import Array, coverage_curve, reliability
 from xception_cli.evaluation.intervals import design_effect, scaled_interval
 
-_DOTTED = 40  # points up to which each gets a dot
-_DRAWN = 200  # points of a curve that are drawn
+_DOTTED, _DRAWN = 40, 200  # points up to which each gets a dot; points of a curve, at most
 _TICKS, _EPOCHS = 5, 8  # steps between numbers on an axis, at most
 
 _CELL = 14  # of the confusion matrix, in SVG units
@@ -253,7 +252,7 @@ def confusion_order(confusion: NDArray[np.int64]) -> list[int]:
 
 
 class Cell(NamedTuple):
-    """A cell of a confusion matrix with images in it; `style` is its class in CSS."""
+    """A cell of a confusion matrix with images in it."""
 
     x: str
     y: str
@@ -276,6 +275,7 @@ class Matrix:
         size: Of all.
         width: In rem, where the page has room.
         least: Width in pixels at which names can be read; 0 without names.
+        cell: Side of a cell.
     """
 
     order: str
@@ -286,6 +286,7 @@ class Matrix:
     size: int
     width: int
     least: int
+    cell: int = _CELL
 
 
 def draw_matrix(
