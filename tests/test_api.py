@@ -28,7 +28,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen
 from xception_cli.data.images import read_picture
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.model.bundle import ModelBundle, load_model, save_model
+from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
 from xception_cli.sample import draw_sample
 from xception_cli.settings import Settings, StrPath
 
@@ -87,10 +87,12 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(
         path,
         lively_network().state_dict(),
-        classes=tuple(COLOURS),
-        preprocessing=Preprocessing.for_size(SMALL),
-        temperature=TEMPERATURE,
-        provenance={"precision": "fp32"},
+        About(
+            tuple(COLOURS),
+            Preprocessing.for_size(SMALL),
+            temperature=TEMPERATURE,
+            provenance={"precision": "fp32"},
+        ),
     )
     return path
 

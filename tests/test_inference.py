@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
 from xception_cli.files import from_csv
 from xception_cli.inference import Prediction, answer, classify, decide_unknown, predict_images
-from xception_cli.model.bundle import About, ModelBundle
+from xception_cli.model.bundle import About, ModelBundle, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.model.unknown import UNLIKE, Thresholds, UnknownRule, remember
 from xception_cli.runtime import Runtime
@@ -275,6 +276,24 @@ def test_a_csv_of_errors_alone_has_its_two_columns():
     write_predictions(iter(PREDICTIONS[1:]), Path("out.csv"))
     with Path("out.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [["path", "error"], ["'-bad\\xff.jpg", "truncated"]]
+
+
+def test_neither_predict_nor_its_neighbours_load_what_only_training_and_reports_need(
+    bundle, photos
+):
+    save_model(Path("m.safetensors"), bundle.network.state_dict(), bundle.about)
+    photo = str(photos / "red" / "0.jpg")
+    commands = [["predict", photo, "--model", "m.safetensors"], ["weights", "list"], ["summary"]]
+    code = (
+        "import sys\nfrom xception_cli.cli import main\n"
+        f"for command in {commands}:\n"
+        "    try:\n        main(command)\n"
+        "    except SystemExit as ended:\n        print(ended.code)\n"
+        "print([m for m in ('h5py', 'matplotlib', 'sklearn', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert (lines.count("0"), lines[-1]) == (3, "['torch']")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")

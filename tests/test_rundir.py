@@ -161,6 +161,8 @@ from pathlib import Path
 from xception_cli.errors import RunBusyError
 from xception_cli.rundir import RunDir
 run, held, busy = RunDir(Path(sys.argv[1])), 0, 0
+print("ready", flush=True)
+sys.stdin.readline()
 ends = time.monotonic() + 1
 while time.monotonic() < ends:
     try:
@@ -231,7 +233,12 @@ def test_a_process_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path):
 
 def test_of_processes_that_come_and_go_never_two_hold_the_lock(tmp_path):
     arguments = [sys.executable, "-c", CONTENDER, str(tmp_path)]
-    contenders = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    contenders = [subprocess.Popen(arguments, **pipes) for _ in range(3)]
+    assert [contender.stdout.readline() for contender in contenders] == ["ready\n"] * 3
+    for contender in contenders:
+        contender.stdin.write("\n")
+        contender.stdin.flush()
     counts = [contender.communicate()[0].split() for contender in contenders]
     assert [contender.returncode for contender in contenders] == [0, 0, 0]
     held, busy = (sum(map(int, column)) for column in zip(*counts, strict=True))

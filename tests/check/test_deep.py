@@ -62,7 +62,7 @@ def test_the_curve_is_told_and_drawn(swapped, random_weights, capsys, tmp_path):
         "12%", "25%", "50%", "100%",
     ]  # fmt: skip
     page = (tmp_path / "out" / "check.html").read_text()
-    assert "Would more photos help?" in page
+    assert "Would more images help?" in page
     assert max(map(len, out.splitlines())) <= 80
 
 

@@ -341,7 +341,7 @@ def test_without_its_data_a_run_is_judged_by_drawn_pictures(
         pictures = judge_pictures(run, tuple(COLOURS), least=5, large=2)
     finally:
         run.config.write_text(config)
-        run.update_info(info)
+        run.update_info({"data": info.data})
     assert [picture.kind for picture in pictures] == ["drawn"] * 5 + ["large"] * 2
     assert {Image.open(BytesIO(p.content)).size for p in pictures[5:]} <= {
         (4000, 3000),

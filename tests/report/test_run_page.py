@@ -120,8 +120,8 @@ def test_the_page_holds_all_that_a_run_is_judged_by(run: RunDir):
     assert "Frozen: entry flow, middle flow. Trained: exit flow and head." in page.text
     assert "Exit flow, trained" in page.text
     assert file_digest(run.model) in page.text
-    assert run.read_info()["data_fingerprint"] in page.text
-    assert run.read_info()["weights"]["digest"] in page.text
+    assert run.read_info().data_fingerprint in page.text
+    assert run.read_info().weights["digest"] in page.text
     assert "xception train --config run/config.toml repeats the run" in page.text
 
 
@@ -179,7 +179,7 @@ def test_next_steps_are_the_weakest_class_suspect_labels_and_the_data(run: RunDi
     shown = Page(text).text
     assert f"{HOSTILE} is confused with blue most often (2 of 8)." in shown
     assert "It has the lowest recall: 10.0% (95% CI 0.0-40.0%)." in shown
-    labels = sum(run.read_info()["images"].values())
+    labels = sum(run.read_info().images.values())
     assert f"Check 1 suspect label of {labels}, below. Edit the column action of" in shown
     assert "--fixes" in shown
     assert "Suspect labels: 1 looks like <b> (98%), not blue (1%) blue/2.jpg" in shown

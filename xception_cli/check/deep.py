@@ -1,4 +1,9 @@
-"""What the pretrained network makes of a folder: suspect labels, and whether more images help."""
+"""What the pretrained network makes of a folder: suspect labels, and whether more images help.
+
+The model of label noise is ours, because confident learning (Northcutt et al. 2021, the package
+cleanlab) lists images for being hard: of 480 drawn images with correct labels it listed 24, where
+this model lists 0.1% of such images, and 82% to 98% of swapped labels (tests/benchmarks/labels.py).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -16,6 +16,10 @@ traffic sign, a turned 6 is a 9.
 
 The network's features prove nothing here: they are made to be alike for different images of a
 class (of blood cells, different ones have cosines up to 0.89, copies from 0.58 on).
+
+The search is ours, because the libraries for it (imagehash, imagededup) compare hashes or such
+features, and have no proof. Within 10 of 64 bits, a perceptual hash finds 10% to 34% of 300 photos
+of coins, leaves and foods when 5% is cropped from each side, and none of them mirrored.
 """
 
 from collections.abc import Callable, Sequence

@@ -9,15 +9,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import safetensors
 import torch
 
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError, UsageError
+
+if TYPE_CHECKING:
+    import h5py  # imported by what reads HDF5: a model file and a prediction need none of it
 
 LARGEST_FILE = 1_000_000_000  # bytes; Xception has 92 million
 _LARGEST_HEADER = 3_000_000  # bytes of JSON; ours have 1.5 million at most
@@ -230,7 +232,9 @@ def _layers() -> Iterator[tuple[str, str, str]]:
 
 
 @contextmanager
-def _opened(content: bytes) -> Iterator[h5py.File]:
+def _opened(content: bytes) -> "Iterator[h5py.File]":
+    import h5py
+
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             yield file
@@ -238,7 +242,7 @@ def _opened(content: bytes) -> Iterator[h5py.File]:
         raise ArtifactError(f"not a sound HDF5 file: {show(error)}") from error
 
 
-def _convert(file: h5py.File, paths: dict[str, list[str]]) -> dict[str, torch.Tensor]:
+def _convert(file: "h5py.File", paths: dict[str, list[str]]) -> dict[str, torch.Tensor]:
     backbone = {}
     for kind, _, name in _layers():
         if len(paths[name]) != len(_TENSORS[kind]):
@@ -252,7 +256,9 @@ def _convert(file: h5py.File, paths: dict[str, list[str]]) -> dict[str, torch.Te
     return backbone
 
 
-def _read_array(file: h5py.File, path: str) -> np.ndarray:
+def _read_array(file: "h5py.File", path: str) -> np.ndarray:
+    import h5py
+
     node = file
     for part in path.split("/"):
         # Soft and external links lead elsewhere, external storage to any file of this machine.
@@ -274,8 +280,10 @@ def _read_array(file: h5py.File, path: str) -> np.ndarray:
     return np.asarray(node[()], dtype=np.float32)
 
 
-def _array_names(file: h5py.File, group: str) -> list[str]:
+def _array_names(file: "h5py.File", group: str) -> list[str]:
     """Read which arrays a layer has, in Keras's order: `kernel:0` and so on."""
+    import h5py
+
     if not isinstance(file.get(group, getlink=True), h5py.HardLink):
         raise ArtifactError(f"the HDF5 file has no layer {show(group)}")
     names = file[group].attrs.get("weight_names", [])

@@ -1,4 +1,9 @@
-"""Xception as an ONNX graph, node by node, under names that read well in a viewer."""
+"""Xception as an ONNX graph, node by node, under names that read well in a viewer.
+
+Written by hand, because torch's exporters name nodes after modules, `/block5/rep/rep.1/conv1/Conv`
+for `middle_flow/block5/sepconv1/depthwise`; the one that is not deprecated needs another package,
+onnxscript; and Pillow's resize, which the file contains, is nothing that they could trace.
+"""
 
 from collections.abc import Sequence
 from typing import Any
