@@ -12,7 +12,13 @@ from xception_cli.rundir import METRICS, RunDir, read_json
 
 _OF_A_CLASS = ("precision", "recall", "f1", "average_precision")
 _MEANS = ("macro_recall", "macro_f1", "weighted_f1", "cohen_kappa", "matthews")
-_SCORES = ("top_k_accuracy", *_MEANS, "mean_average_precision", "log_loss", "calibration_error")
+_SCORES = (  # over all classes, in the order of metrics.json
+    "top_k_accuracy",
+    *_MEANS,
+    "mean_average_precision",
+    "log_loss",
+    "calibration_error",
+)
 _RESAMPLED = ("top_k_accuracy", "mean_average_precision", *_MEANS, "log_loss")
 
 
