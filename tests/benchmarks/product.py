@@ -18,7 +18,7 @@ from xception_cli.model.weights import load_pretrained
 from xception_cli.runtime import Runtime, decide_runtime
 from xception_cli.settings import resolve
 from xception_cli.training.engines import create_trainer
-from xception_cli.training.estimate import settle
+from xception_cli.training.estimate import measure_draft
 from xception_cli.training.handlers import attach_ema, attach_schedule, attach_train_loss
 from xception_cli.training.job import Job
 from xception_cli.training.learner import create_learner
@@ -87,7 +87,7 @@ def create_job(options: Namespace, photos: Path, run: str, **settings: object) -
     config = resolve(given | settings, None).config
     runtime = decide_runtime(device=config.device)
     output = Path(options.scratch, run)
-    draft, costs = settle(draft_job(config, None, runtime, output), (), time.monotonic())
+    draft, costs = measure_draft(draft_job(config, None, runtime, output), (), time.monotonic())
     return start_job(draft, costs, output, {}, time.monotonic())
 
 

@@ -68,7 +68,7 @@ def ours(options: Namespace, unfreeze: str) -> Step:
     """Train as `run_training` does: its inputs, step and moving average."""
     import product
 
-    from xception_cli.training.baseline import prepare
+    from xception_cli.training.baseline import compute_baseline
     from xception_cli.training.learner import History
 
     job = product.create_job(
@@ -79,7 +79,7 @@ def ours(options: Namespace, unfreeze: str) -> Step:
         views=1,
         batch_size=options.batch_size,
     )
-    inputs = prepare(job, History()).train
+    inputs = compute_baseline(job, History()).train
     trainer = product.create_training(job)
 
     def step() -> int:

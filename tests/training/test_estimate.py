@@ -17,7 +17,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.errors import UsageError
 from xception_cli.training import estimate
 from xception_cli.training import run as story
-from xception_cli.training.estimate import describe_phases, measure_costs, settle
+from xception_cli.training.estimate import describe_phases, measure_costs, measure_draft
 from xception_cli.training.job import Draft, Job
 from xception_cli.training.plan import Costs, Images, expected_seconds
 from xception_cli.training.preparation import draft_job
@@ -141,18 +141,18 @@ def test_a_training_is_the_same_to_the_byte_whether_it_was_measured_before_or_no
     train_run(settings, "measured")
     assert measured
     with monkeypatch.context() as patch:
-        patch.setattr(story, "settle", lambda draft, *_: (draft, NOTHING))
+        patch.setattr(story, "measure_draft", lambda draft, *_: (draft, NOTHING))
         train_run(settings, "unmeasured")
     assert outcome("measured") == outcome("unmeasured")
     tensors = load_file("measured/model.safetensors")
     assert len(tensors) > 200
 
-    def settle_and_touch(draft: Draft, given: Any, began: float) -> tuple[Draft, Costs]:
+    def measure_and_touch(draft: Draft, given: Any, began: float) -> tuple[Draft, Costs]:
         with torch.no_grad():
             draft.job.network.get_parameter("conv1.weight").mul_(1.01)
-        return settle(draft, given, began)
+        return measure_draft(draft, given, began)
 
-    monkeypatch.setattr(story, "settle", settle_and_touch)  # the control
+    monkeypatch.setattr(story, "measure_draft", measure_and_touch)  # the control
     train_run(settings, "touched")
     assert outcome("touched")[0] != outcome("measured")[0]
 
@@ -162,7 +162,7 @@ def test_a_training_is_the_same_to_the_byte_whether_it_was_measured_before_or_no
 
 def test_without_a_budget_the_plan_stays_as_it_is(draft, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda _, unfreeze: (unfreeze, NOTHING)[1])
-    assert settle(draft, {"data"}, time.monotonic()) == (draft, NOTHING)
+    assert measure_draft(draft, {"data"}, time.monotonic()) == (draft, NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_budget_decides_what_was_not_given(settings, monkeypatch, budget, give
     )
     draft = drafted(settings, budget=budget)
     assert draft.job.images == Images(13, 11, 0)
-    decided, found = settle(draft, given, time.monotonic())
+    decided, found = measure_draft(draft, given, time.monotonic())
     assert found == costs
     config = decided.job.config
     assert (config.unfreeze, config.views, config.epochs) == expected
@@ -199,9 +199,9 @@ def test_a_budget_decides_what_was_not_given(settings, monkeypatch, budget, give
 def test_the_time_that_is_gone_already_counts(settings, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda *_: NOTHING)
     draft, given = drafted(settings, budget="1000s"), {"budget"}
-    assert settle(draft, given, time.monotonic() - 900)[0].job.config.views == 4
+    assert measure_draft(draft, given, time.monotonic() - 900)[0].job.config.views == 4
     with pytest.raises(UsageError, match="a budget of 1000s is too short"):
-        settle(draft, given, time.monotonic() - 960)
+        measure_draft(draft, given, time.monotonic() - 960)
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_computed_in_twice_the_pieces(draft, monkeypatch):
@@ -214,7 +214,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_computed_in_twice_the_pieces(d
         return NOTHING
 
     monkeypatch.setattr(estimate, "measure_costs", measured)
-    decided, costs = settle(draft, {"data"}, time.monotonic())
+    decided, costs = measure_draft(draft, {"data"}, time.monotonic())
     assert asked == [(1, "exit"), (2, "exit")]
     assert costs == NOTHING
     assert decided.job.config == draft.job.config.replace(accumulate=2)
@@ -224,16 +224,16 @@ def test_a_batch_that_does_not_fit_into_memory_is_computed_in_twice_the_pieces(d
         return replace(draft, job=replace(draft.job, config=draft.job.config.replace(**changes)))
 
     timed = with_settings(budget="10h")
-    assert settle(timed, {"budget"}, time.monotonic())[0].job.config.accumulate == 2
+    assert measure_draft(timed, {"budget"}, time.monotonic())[0].job.config.accumulate == 2
 
     def always(*_: Any) -> Costs:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(estimate, "measure_costs", always)
     with pytest.raises(torch.OutOfMemoryError):
-        settle(draft, {"data"}, time.monotonic())
+        measure_draft(draft, {"data"}, time.monotonic())
     with pytest.raises(torch.OutOfMemoryError):
-        settle(with_settings(batch_size=1), {"data"}, time.monotonic())
+        measure_draft(with_settings(batch_size=1), {"data"}, time.monotonic())
 
 
 # Telling

@@ -48,8 +48,8 @@ class Training:
     pooled_train: np.ndarray[Any, Any] | None = None
 
 
-def prepare(job: Job, history: History) -> Training:
-    """Compute what is frozen, fit the linear probe on it, and put its head on the network.
+def compute_baseline(job: Job, history: History) -> Training:
+    """Compute the frozen layers' outputs, fit the linear probe, and put its head on the network.
 
     The probe's model is the first best one: fine-tuning replaces it only if it is better on val.
 

@@ -143,7 +143,7 @@ def _peak_memory(runtime: Runtime) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def settle(draft: Draft, given: Collection[str], began: float) -> tuple[Draft, Costs]:
+def measure_draft(draft: Draft, given: Collection[str], began: float) -> tuple[Draft, Costs]:
     """Measure what a training will take and, where there is a time budget, make it fit.
 
     Args:
@@ -204,7 +204,7 @@ def describe_phases(job: Job, costs: Costs) -> dict[str, str]:
     """Say what a run is expected to take, for people: time by phase, memory, disk.
 
     Args:
-        job: From `settle`.
+        job: From `measure_draft`.
         costs: Of its parts.
     """
     images, processes = job.images, job.runtime.processes.count

@@ -82,7 +82,7 @@ def start_job(
     """Make the run folder of a draft, and report what will be done.
 
     Args:
-        draft: From `estimate.settle`, as `costs`.
+        draft: From `estimate.measure_draft`, as `costs`.
         costs: Of the parts of the training.
         output: As it was given there.
         origins: Where each setting that is not a default came from, for the screen.

@@ -1,8 +1,11 @@
-"""run_training: the whole story of `xception train`. Read this file first.
+"""run_training: `xception train` from start to end. Read this file first.
 
-A run is prepared, new or resumed (`preparation.py`). What is frozen is computed once, and the
-linear probe is fitted to it (`baseline.py`). The rest is fine-tuned, here. The best model is
-calibrated, evaluated and reported (`finish.py`).
+A run is prepared, new or resumed (`preparation.py`). The outputs of the frozen layers are computed
+once, and the linear probe is fitted to them (`baseline.py`). The other layers are fine-tuned, here.
+The best model is calibrated, evaluated and reported (`finish.py`).
+
+Under torchrun each process runs this file with the same arguments. The leader decides and writes;
+`processes.once` calls a function in the leader and returns its result in every process.
 """
 
 import time
@@ -23,10 +26,10 @@ from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, check_compiler, decide_runtime
 from xception_cli.settings import ResolvedConfig
 from xception_cli.training import handlers
-from xception_cli.training.baseline import prepare
+from xception_cli.training.baseline import compute_baseline
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.engines import create_evaluator, create_trainer
-from xception_cli.training.estimate import describe_phases, settle
+from xception_cli.training.estimate import describe_phases, measure_draft
 from xception_cli.training.finish import TrainResult, finish, judge_together
 from xception_cli.training.job import Job
 from xception_cli.training.learner import BestModel, History, create_learner
@@ -46,9 +49,9 @@ from xception_cli.training.saving import (
     asked_to_stop,
     attach_pending_state,
     attach_state_saving,
+    resume_trainer,
     saved_on_failure,
-    stopped,
-    take_up,
+    stopped_error,
 )
 
 
@@ -64,15 +67,15 @@ def run_training(
     """Train a classifier on a folder of images.
 
     Args:
-        settings: From `settings.resolve`; a resumed run has its own.
-        survey: Of the data folder, if it was made already.
+        settings: From `settings.resolve`; a resumed run ignores them for those in its config.toml.
+        survey: The survey of the data folder, if it was made already.
         output: The run folder; None makes `runs/<data folder name>`.
         resume: A run to resume, instead of a new one.
         flags: The settings given on the command line, checked against a resumed run's.
-        tensorboard: Log the epochs for TensorBoard too; a resumed run that did so continues.
+        tensorboard: Log the epochs for TensorBoard too; on resume, a run with a log keeps logging.
 
     Returns:
-        What it left; None in a process that does not lead, which receives all of the above.
+        The result; None in a process that does not lead.
 
     Raises:
         XceptionError: See `errors.py`; what was saved before is intact.
@@ -83,7 +86,7 @@ def run_training(
         handlers.require_tensorboard()
     with ExitStack() as held, _errors_logged(), joined_processes() as processes:
         if resume is not None and processes.leads:
-            held.enter_context(resume.lock())  # before anything in it is read or written
+            held.enter_context(resume.lock())  # before a file of it is read or written
         config = processes.once(partial(_config, settings, resume, flags or {}))
         if finished := processes.once(partial(_finished, resume, config)):
             return finished if processes.leads else None
@@ -94,7 +97,7 @@ def run_training(
                 job = reopen_job(config, runtime, resume)
             elif processes.leads:
                 draft = draft_job(config, survey, runtime, output)
-                draft, costs = settle(draft, _given(settings), began)
+                draft, costs = measure_draft(draft, _given(settings), began)
                 job = start_job(draft, costs, output, settings.origins, began)
                 held.enter_context(job.run.lock())
             job = share_job(job, runtime)
@@ -106,14 +109,14 @@ def run_training(
 
 
 def _train(job: Job, stop: StopSignals) -> TrainResult | None:
-    """Compute what is frozen and the baseline, fine-tune the rest, and finish with the best."""
+    """Compute frozen features and the baseline, fine-tune the rest, finish with the best model."""
     processes = job.runtime.processes
     states = StateStore(job.run.checkpoints)
     saved = processes.once(states.load)  # None in a new run
     history = History.of_state(saved, job.epochs if job.budget is None else None)
 
-    baseline = prepare(job, history)
-    if baseline.train is not None and baseline.val is not None:  # else only the head is fitted
+    baseline = compute_baseline(job, history)
+    if baseline.train is not None and baseline.val is not None:  # None with --unfreeze head
         with job.phase("fine-tuning"):
             _fine_tune(job, baseline.train, baseline.val, history, states, saved, stop)
 
@@ -134,20 +137,20 @@ def _fine_tune(
     saved: Mapping[str, Any] | None,
     stop: StopSignals,
 ) -> None:
-    """Train what is not frozen, from the probe's head or from a saved state.
+    """Train the layers that are not frozen, from the probe's head or from a saved state.
 
     Args:
         job: The run.
-        train: Batches of training, for each epoch.
-        val: Batches of validation.
-        history: Which model is the best so far; is updated.
-        states: Of the run.
+        train: Training batches.
+        val: Validation batches.
+        history: Records which model is the best so far.
+        states: The run's store of training states.
         saved: The state to resume from; None starts at the first epoch.
-        stop: Signals that end training after a batch.
+        stop: Signals that stop the run after the current batch.
     """
     config, runtime, processes = job.config, job.runtime, job.runtime.processes
     learner = create_learner(job)
-    rate = learner.learning_rate
+    rate = learner.learning_rate  # a function
     trainer = create_trainer(
         learner.trained,
         learner.optimizer,
@@ -158,11 +161,11 @@ def _fine_tune(
         clip=config.clip,
         batch_norm=job.pretrained is None,
         class_weights=job.loss_weights,
-        # For a GPU to capture its passes with.
+        # A batch to capture CUDA graphs with.
         example=train.example(min(config.batch_size, train.batches.count))
         if runtime.device.type == "cuda" and not config.compile
         else None,
-        files=[image.path for image in job.split.of("train")],
+        files=[image.path for image in job.split.of("train")],  # named in an error
     )
     evaluator = create_evaluator(learner.ema.module, runtime=runtime, top_k=job.top_k)
     train_loss = handlers.attach_train_loss(trainer, runtime.device)
@@ -171,11 +174,12 @@ def _fine_tune(
         StateWriter(states, trainer, learner, train_loss, best, processes).write,
         history,
         every=60 * config.save_every_minutes,
-        # When the budget is used up, the run ends with the state of the last whole epoch.
+        # A run with a time budget saves after every epoch: its last one may be the result.
         least=BETWEEN_STATES if job.budget is None else 0.0,
         processes=processes,
     )
-    every = 1 if runtime.device.type == "cpu" else config.log_every  # reading waits for a GPU
+    # Iterations between reads of the loss: on a GPU, reading a value synchronizes.
+    every = 1 if runtime.device.type == "cpu" else config.log_every
     with ExitStack() as held:
         epochs = held.enter_context(
             screen.bar("fine-tuning", config.epochs, "epochs", heartbeat=False)
@@ -183,6 +187,7 @@ def _fine_tune(
         images = held.enter_context(screen.bar("epoch", train.batches.count))
 
         # Ignite calls the handlers of an event in the order in which they are attached.
+        # Around each iteration:
         handlers.attach_reseeding(trainer, train.batches, config.seed)
         handlers.attach_schedule(
             trainer, learner.optimizer, schedule=config.schedule, warmup=config.warmup
@@ -191,8 +196,9 @@ def _fine_tune(
         handlers.attach_finite_check(
             trainer, every=every, device=runtime.device, rate=rate, processes=processes
         )
-        attach_pending_state(trainer, saving)
-        handlers.attach_prefetch(trainer, train, val)  # after it: workers may be dead
+        # When an epoch is completed:
+        attach_pending_state(trainer, saving)  # first: what follows may fail
+        handlers.attach_prefetch(trainer, train, val)
         handlers.attach_validation(
             trainer, evaluator, val, support=job.split.counts("val"), top_k=job.top_k
         )
@@ -206,26 +212,29 @@ def _fine_tune(
             if job.run.tensorboard.is_dir():
                 log = handlers.attach_tensorboard(trainer, job.run.tensorboard, rate)
                 held.enter_context(log)
+        # Both:
         attach_state_saving(trainer, evaluator, stop, saving, epoch_length=len(train))
         handlers.attach_progress(trainer, history, epochs, images, every=every, rate=rate)
 
-        stop.graceful = True
-        if saved is not None and job.epochs > 0:  # 0: time was up inside the first one
+        stop.graceful = True  # a signal no longer raises; the handlers save and stop
+        if saved is not None and job.epochs > 0:  # 0: the budget ran out in the first epoch
             learner.restore(saved)
-            take_up(trainer, train_loss, saved, epoch_length=len(train), max_epochs=job.epochs)
+            resume_trainer(
+                trainer, train_loss, saved, epoch_length=len(train), max_epochs=job.epochs
+            )
         if trainer.state.iteration < job.epochs * len(train) and not history.stopped_early:
             with saved_on_failure(saving, best, stop, trainer):
                 trainer.run(train, max_epochs=job.epochs, epoch_length=len(train))
         best.write()
         stop.graceful = False
-        if asked_to_stop(stop, processes):  # it came after the last check
-            raise stopped(stop, trainer)
+        if asked_to_stop(stop, processes):  # a signal that came after the last handler
+            raise stopped_error(stop, trainer)
 
 
 def plan_training(
     settings: ResolvedConfig, *, survey: Survey | None = None, output: Path | None = None
 ) -> dict[str, str]:
-    """Report what a training would do and take, and write nothing.
+    """Report what a training run would do and how long it would take; write nothing.
 
     Args:
         settings: From `settings.resolve`.
@@ -240,7 +249,7 @@ def plan_training(
     """
     runtime = _runtime(settings.config, ALONE)
     draft = draft_job(settings.config, survey, runtime, output)
-    draft, costs = settle(draft, _given(settings), time.monotonic())
+    draft, costs = measure_draft(draft, _given(settings), time.monotonic())
     describe_draft(draft, settings.origins)
     return describe_phases(draft.job, costs)
 
@@ -252,12 +261,12 @@ def _config(
 
 
 def _given(settings: ResolvedConfig) -> set[str]:
-    """Return the names of the settings that a budget must not decide; `auto` leaves it open."""
+    """Return the names of the settings that a time budget must keep: all given, but for `auto`."""
     return {name for name in settings.origins if getattr(settings.config, name) != "auto"}
 
 
 def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:
-    """Report it, if nothing is left to be done in a run."""
+    """Return the result of a run that has nothing left to do, and print that."""
     if run is None or not run.is_finished:
         return None
     result = run.read_result()

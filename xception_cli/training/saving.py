@@ -128,7 +128,7 @@ class StateWriter:
         self.processes.wait()  # torchrun ends the leader when another one ends before it
 
 
-def take_up(
+def resume_trainer(
     trainer: Engine,
     train_loss: Average,
     saved: Mapping[str, Any],
@@ -253,7 +253,7 @@ def attach_state_saving(
             return
         if asked_to_stop(stop, processes):
             saving.save()
-            raise stopped(stop, engine)
+            raise stopped_error(stop, engine)
         if processes.largest(stop.save_requested) or saving.is_due():
             saving.save()
             stop.save_requested = False
@@ -262,7 +262,7 @@ def attach_state_saving(
     def _inside_validation(_: Engine) -> None:
         if asked_to_stop(stop, processes):
             saving.save()
-            raise stopped(stop, trainer)
+            raise stopped_error(stop, trainer)
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _after_epoch(engine: Engine) -> None:
@@ -272,7 +272,7 @@ def attach_state_saving(
         saving.end_validation(needed=is_last or stopping or wanted)
         stop.save_requested = False
         if stopping:
-            raise stopped(stop, engine)
+            raise stopped_error(stop, engine)
 
 
 def asked_to_stop(stop: StopSignals, processes: Processes) -> bool:
@@ -283,7 +283,7 @@ def asked_to_stop(stop: StopSignals, processes: Processes) -> bool:
     return number != 0
 
 
-def stopped(stop: StopSignals, trainer: Engine) -> StoppedError:
+def stopped_error(stop: StopSignals, trainer: Engine) -> StoppedError:
     """Make the error of a run that a signal has stopped, behind the state that was saved."""
     where = f"iteration {trainer.state.iteration} (epoch {trainer.state.epoch})"
     return stop.error(stop.requested or 0, f"the state is saved at {where}")
@@ -306,7 +306,7 @@ def saved_on_failure(
         if trainer.state.iteration:
             saving.save()
         if stop.requested is not None:  # the signal that stops us may take the workers too
-            raise stopped(stop, trainer) from None
+            raise stopped_error(stop, trainer) from None
         raise
     except DivergedError:
         best.write()  # the error says that it is kept
