@@ -327,6 +327,7 @@ def test_python_trains_and_evaluates_as_the_command_does_and_prints_nothing(sett
     assert outcome("python") == outcome("command")
     assert names_in(Path("python")) == names_in(Path("command"))
     assert result.reports["val"].to_dict() == report.to_dict()
+    assert result.run.read_info().command.startswith("python ")  # the program, not our command
     assert (features.shape, model.classes) == ((24, 2048), tuple(COLOURS))
 
     lines = [line.partition(" ")[2] for line in Path("python/train.log").read_text().splitlines()]

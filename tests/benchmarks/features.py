@@ -99,9 +99,7 @@ def ours(options: Namespace, unfreeze: str, views: int) -> Step:
     clocked = Clocked(**{field.name: getattr(job, field.name) for field in fields(job)})
 
     def step() -> dict[str, float]:
-        compute_baseline(
-            clocked, History()
-        )  # the probe is not counted
+        compute_baseline(clocked, History())  # the probe is not counted
         return {
             "items": views * len(job.split.of("train")) + len(job.split.of("val")),
             "wall": job.seconds["features"],

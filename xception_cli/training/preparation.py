@@ -300,7 +300,7 @@ def _run_info(job: Job) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "process": os.getpid(),
-        "command": " ".join(show(part) for part in ["xception", *sys.argv[1:]]),
+        "command": _command(),
         "versions": versions(),
         "git_commit": _git_commit(),
         "device": str(job.runtime.device),
@@ -314,6 +314,14 @@ def _run_info(job: Job) -> dict[str, Any]:
         "images": {name: len(job.split.of(name)) for name in ("train", "val", "test", "out")},
         "weights": weights_info(job.pretrained),
     }
+
+
+def _command() -> str:
+    """Return the command line; of a program that uses the Python API, the program."""
+    name = Path(sys.argv[0]).name
+    is_ours = name in {"xception", "xception.exe", "__main__.py"}
+    program = ["xception"] if is_ours else ["python", name]
+    return " ".join(show(part) for part in [*program, *sys.argv[1:]])
 
 
 def _git_commit() -> str | None:
