@@ -60,6 +60,15 @@ def test_the_map_is_made_from_the_modules_and_names_every_one() -> None:
     assert named == {path for path in modules if path.name != "__init__.py"}
 
 
+def test_no_module_is_too_long_to_hold_in_the_head() -> None:
+    lengths = {
+        path.relative_to(ROOT / "xception_cli").as_posix(): len(path.read_text().splitlines())
+        for path in ROOT.glob("xception_cli/**/*.py")
+    }
+    assert lengths.pop("sample.py") > 350  # draws twelve foods; the control
+    assert {name: length for name, length in lengths.items() if length > 350} == {}
+
+
 # The worked examples
 
 

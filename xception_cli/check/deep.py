@@ -1,8 +1,7 @@
 """What the pretrained network makes of a folder: suspect labels, and whether more images help.
 
-The model of label noise is ours, because confident learning (Northcutt et al. 2021, the package
-cleanlab) lists images for being hard: of 480 drawn images with correct labels it listed 24, where
-this model lists 0.1% of such images, and 82% to 98% of swapped labels (tests/benchmarks/labels.py).
+The model of label noise is ours: confident learning (Northcutt et al. 2021, cleanlab) lists hard
+images, 5% of those with correct labels in drawn sets, this model 0.1% (tests/benchmarks/labels.py).
 """
 
 from collections.abc import Sequence
@@ -96,8 +95,7 @@ def _features(survey: Survey, seen: list[int], weights: str) -> NDArray[np.float
             say(f"device    {runtime.describe()}")
             network = build_network(2)
             network.load_state_dict({**network.state_dict(), **pretrained.backbone})
-            paths = [survey.folder.images[seen[at]].path for at in missing]
-            images = _inputs(survey, paths, runtime)
+            images = _inputs(survey, [seen[at] for at in missing], runtime)
             folded = fold_batch_norm(runtime.place(network).eval(), runtime.dtype)
             backbone = Segment(folded, "conv1", "conv4")
             computed = compute_pooled(backbone.eval(), images, "computing features")
@@ -108,18 +106,18 @@ def _features(survey: Survey, seen: list[int], weights: str) -> NDArray[np.float
     return np.stack([np.frombuffer(row or b"", np.float16) for row in kept]).astype(np.float32)
 
 
-def _inputs(survey: Survey, paths: list[str], runtime: Runtime) -> PictureInputs:
+def _inputs(survey: Survey, which: list[int], runtime: Runtime) -> PictureInputs:
     preprocessing = Preprocessing()
     dataset = PictureDataset(
         survey.folder.root,
-        paths,
-        [0] * len(paths),
+        [survey.folder.images[i].path for i in which],
+        [0] * len(which),
         preprocessing.evaluation_transform(),
         least_side=preprocessing.least_side,
     )
     return PictureInputs(
         dataset,
-        KeyedBatches(len(paths), runtime.inference_batch, shuffle=False),
+        KeyedBatches(len(which), runtime.inference_batch, shuffle=False),
         preprocessing=preprocessing,
         runtime=runtime,
         workers=default_workers(runtime),
