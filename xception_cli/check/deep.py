@@ -34,7 +34,6 @@ Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
 Units = NDArray[np.str_]
 Hits = NDArray[np.bool_]
-
 _SEED = 0
 
 
