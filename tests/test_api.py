@@ -339,8 +339,34 @@ def test_python_trains_and_evaluates_as_the_command_does_and_prints_nothing(sett
     extended = xc.train(resume="python", epochs=3, verbose=True)
     assert "resuming " in capfd.readouterr().err
     assert json.loads(extended.run.result.read_text())["epochs"] == 3
+    again = xc.train(resume="python", epochs=3)  # nothing is left to do
+    assert again.reports["val"].to_dict() == extended.reports["val"].to_dict()
+    assert (again.kept, again.probe) == (extended.kept, extended.probe)
     with pytest.raises(xc.UsageError, match="batch_size: the run has 5, now 6"):
         xc.train(resume="python", batch_size=6)
+
+
+_PROGRAM = """
+from xception_cli.check import scan
+print("started", flush=True)
+scan.look_at_all.__kwdefaults__["alone"] = 0  # other processes at once
+import xception_cli as xc
+print(xc.train("photos", weights={weights!r}, image_size=71, unfreeze="head", device="cpu").kept)
+"""
+
+
+def test_a_program_without_a_main_guard_runs_once(photos, random_weights):
+    Path("lab.py").write_text(_PROGRAM.format(weights=str(random_weights)))
+    done = subprocess.run(
+        [sys.executable, "lab.py"], check=False, capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stdout) == (0, "started\nthe linear probe\n"), done.stderr
+    assert [path.name for path in Path("runs").iterdir()] == ["photos"]
+
+
+def test_what_the_command_reports_in_a_sentence_is_an_error_of_ours():
+    with pytest.raises(xc.MachineError, match="File name too long"):
+        xc.evaluate("a" * 300)
 
 
 @pytest.mark.parametrize(

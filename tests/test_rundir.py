@@ -270,6 +270,21 @@ def test_a_file_system_without_locks_still_takes_a_run(tmp_path, monkeypatch, nu
         assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.EIO])
+def test_a_lock_that_fails_for_another_reason_stops_the_run_and_removes_no_lock(
+    tmp_path, monkeypatch, number
+):
+    def failing(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / ".lock").touch()
+    monkeypatch.setattr("fcntl.flock", failing)
+    with pytest.raises(MachineError, match="cannot lock") as caught, RunDir(tmp_path).lock():
+        pass
+    assert os.strerror(number) in caught.value.message
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
 def test_a_folder_with_the_lock_file_of_a_killed_process_alone_counts_as_empty(tmp_path):
     Path("out").mkdir()
     Path("out/.lock").touch()
@@ -358,9 +373,9 @@ def test_a_damaged_json_file_is_refused_by_name(tmp_path, content):
     [
         ({"classes": ...}, "it lacks classes"),
         ({"classes": "cat"}, "classes is 'cat', expected list"),
-        ({"git_commit": 7}, "git_commit is 7, expected str or NoneType"),
+        ({"git_commit": 7}, "git_commit is 7, expected str or null"),
         ({"images": []}, "images is [], expected dict"),
-        ({"timed": "10m"}, "timed is '10m', expected dict or NoneType"),
+        ({"timed": "10m"}, "timed is '10m', expected dict or null"),
     ],
 )
 def test_a_run_json_that_lacks_an_entry_or_has_another_type_is_refused(tmp_path, changes, reason):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias, Unpack, cast, overload
 
 from xception_cli.console import screen, show
 from xception_cli.errors import MachineError, UsageError
+from xception_cli.onnx import require_onnx
 from xception_cli.processes import started_by_torchrun
-from xception_cli.runs import find_run
+from xception_cli.runs import choose_run_path, find_run
 from xception_cli.settings import Settings, StrPath, check_names, find_config, resolve
 
 if TYPE_CHECKING:
@@ -25,6 +26,29 @@ if TYPE_CHECKING:
     from xception_cli.training.finish import TrainResult
 
 AnyImage: TypeAlias = "StrPath | Image.Image | NDArray[np.uint8]"
+
+
+@contextmanager
+def _foreseen() -> Iterator[None]:
+    """Raise what the command line reports in a sentence as one of our errors."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(show(error)) from error
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's
+            raise
+        raise MachineError(f"the device's memory is too small: {show(error)}") from error
+
+
+@contextmanager
+def _printing(verbose: bool) -> Iterator[None]:
+    """Keep the screen quiet, as a library is, unless it is asked to print."""
+    before, screen.quiet = screen.quiet, screen.quiet or not verbose
+    try:
+        yield
+    finally:
+        screen.quiet = before
 
 
 class Model:
@@ -93,10 +117,8 @@ class Model:
         found, is_one = _to_images(images)
         rule = decide_unknown(self._classifier, str(unknown))
         workers = _to_workers(workers, self._classifier.runtime)
-        predictions = predict_images(
-            self._classifier, found, top=top, unknown=rule, workers=workers
-        )
-        return next(predictions) if is_one else list(predictions)
+        made = predict_images(self._classifier, found, top=top, unknown=rule, workers=workers)
+        return next(made) if is_one else list(made)
 
     def embed(
         self, images: "AnyImage | Iterable[AnyImage]", *, workers: int | None = None
@@ -129,6 +151,7 @@ class Model:
         return features[0] if is_one else features
 
 
+@_foreseen()
 def load(path: StrPath, *, device: str = "auto") -> Model:
     """Load a trained model.
 
@@ -147,6 +170,7 @@ def load(path: StrPath, *, device: str = "auto") -> Model:
     return Model(open_classifier(file, device=device))
 
 
+@_foreseen()
 def train(
     data: StrPath | None = None,
     *,
@@ -189,6 +213,8 @@ def train(
     from xception_cli.training.run import run_training
 
     place = None if output is None else Path(output)
+    if run is None:  # before the images are read
+        choose_run_path(Path(resolved.config.data), place)
     screen.log_to(None)  # earlier messages belong to no run
     with _printing(verbose):
         result = run_training(
@@ -197,6 +223,7 @@ def train(
     return cast("TrainResult", result)  # None is for processes of torchrun
 
 
+@_foreseen()
 def evaluate(
     run: StrPath,
     data: StrPath | None = None,
@@ -253,11 +280,7 @@ def evaluate(
 
 
 def check_selection(data: Path | None, split: str | None) -> None:
-    """Check what an evaluation is asked for, before torch is loaded.
-
-    Raises:
-        UsageError: There is no such folder or split.
-    """
+    """Refuse a folder or split that does not exist, before torch is loaded."""
     if split not in {None, "val", "test"}:
         raise UsageError(f"split is {show(split)}, expected val or test")
     if data is not None and not os.path.isdir(data):  # noqa: PTH112 - Path's raises on odd names
@@ -286,32 +309,6 @@ def open_classifier(path: Path, *, device: str) -> "Classifier":
     from xception_cli.onnx.file import load_onnx
 
     return load_onnx(path)
-
-
-def require_onnx() -> None:
-    """See that the packages of the extra `onnx` are installed, before what needs them is imported.
-
-    Raises:
-        MachineError: One is not.
-    """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise MachineError(
-            f"ONNX files need a package that is not installed: {error.name}",
-            hint="pip install 'xception-cli[onnx]'",
-        ) from error
-
-
-@contextmanager
-def _printing(verbose: bool) -> Iterator[None]:
-    """Keep the screen quiet, as a library is, unless it is asked to print."""
-    before, screen.quiet = screen.quiet, screen.quiet or not verbose
-    try:
-        yield
-    finally:
-        screen.quiet = before
 
 
 def _to_workers(workers: int | None, runtime: "Runtime") -> int:

@@ -1,5 +1,6 @@
 """RunDir: a run folder, its files by name, its lock; run.json and result.json as values."""
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from xception_cli.console import show
-from xception_cli.errors import ArtifactError, RunBusyError
+from xception_cli.errors import ArtifactError, MachineError, RunBusyError
 from xception_cli.files import write_durably
 
 # File names that are needed outside of a run, too, or for any of its evaluations.
@@ -19,6 +20,8 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 INFO = "run.json"
 LOCK = ".lock"
+# Of a file system that has no locks.
+_NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 T = TypeVar("T")
 
 
@@ -213,8 +216,12 @@ class RunDir:
                 f"another training is writing {show(self.path)}{self._owner()}",
                 hint="wait for it, or give this one another --output",
             ) from error
-        except OSError:
-            pass  # a file system without flock: better an unlocked run than none
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:  # there, better an unlocked run than none
+                raise MachineError(
+                    f"cannot lock {show(self.path)}: {error.strerror}",
+                    hint="choose another place with --output",
+                ) from error
         try:
             yield
         finally:
@@ -260,7 +267,7 @@ def _typed(cls: type[T], path: Path) -> T:
         kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         types = tuple(get_origin(kind) or kind for kind in kinds)
         if not isinstance(value, types):
-            expected = " or ".join(type_.__name__ for type_ in types)
+            expected = " or ".join(type_.__name__ for type_ in types).replace("NoneType", "null")
             raise ArtifactError(
                 f"{show(path)} is damaged: {entry.name} is {show(repr(value))}, expected {expected}"
             )

@@ -187,7 +187,8 @@ def decide_runtime(
     _keep_freed_memory()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(mode=True)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # by an earlier training
+        torch.use_deterministic_algorithms(mode=deterministic)
     if chosen.type == "cuda":
         # Else "fp32" convolutions keep 10 bits of each factor (TF32) from Ampere on. The older of
         # torch's two interfaces: torch 2.11 to 2.14 refuse to read it once the newer one was used.

@@ -15,6 +15,7 @@ from xception_cli.errors import WeightsError
 from xception_cli.model.bundle import About, ModelBundle, save_model
 from xception_cli.model.network import build_network, build_seeded_network
 from xception_cli.model.weights import load_pretrained
+from xception_cli.runs import make_run
 from xception_cli.runtime import Runtime, decide_runtime
 from xception_cli.settings import resolve
 from xception_cli.training.engines import create_trainer
@@ -88,7 +89,8 @@ def create_job(options: Namespace, photos: Path, run: str, **settings: object) -
     runtime = decide_runtime(device=config.device)
     output = Path(options.scratch, run)
     draft, costs = measure_draft(draft_job(config, None, runtime, output), (), time.monotonic())
-    return start_job(draft, costs, output, {}, time.monotonic())
+    run = make_run(draft.job.root, output)
+    return start_job(draft, costs, run, {}, time.monotonic())
 
 
 def create_training(job: Job, example: torch.Tensor | None = None) -> Engine:

@@ -356,6 +356,15 @@ def test_a_tick_is_what_it_says_and_epochs_are_whole(
     assert axis.ends[0] <= ends[0] <= ends[1] <= axis.ends[1]
 
 
+@pytest.mark.parametrize("rate", [1e-300, 3.1e-10, 2e-5, 0.0, -4e-12])
+def test_a_single_small_number_has_an_axis_around_it(rate: float):
+    axis = number_axis(rate, rate)
+    assert axis.ends[0] <= rate <= axis.ends[1]
+    assert axis.ends[0] < axis.ends[1]
+    assert rate == 0 or axis.ends[1] - axis.ends[0] < abs(rate)  # in its own size
+    assert len({axis.label(tick) for tick in axis.ticks}) == len(axis.ticks)
+
+
 def test_the_curves_show_every_figure_and_are_the_same_for_the_same_rows_only():
     rows = [
         {"epoch": e, "train_loss": 1 / e, "val_loss": 1.1 / e, "accuracy": 0.5, "lr": 1e-4}

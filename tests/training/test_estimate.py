@@ -157,7 +157,7 @@ def test_a_training_is_the_same_to_the_byte_whether_it_was_measured_before_or_no
     assert outcome("touched")[0] != outcome("measured")[0]
 
 
-# Settling
+# Fitting
 
 
 def test_without_a_budget_the_plan_stays_as_it_is(draft, monkeypatch):

@@ -4,11 +4,13 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
@@ -181,7 +183,10 @@ def look_at_all(paths: Iterable[Path], *, alone: float = _ALONE) -> Iterator[See
         yield look_at(path)
         if time.monotonic() - started > alone:
             break
-    yield from _look_together(left)
+    if multiprocessing.current_process().daemon:  # of a pool, which may start no processes
+        yield from map(look_at, left)
+    else:
+        yield from _look_together(left)
 
 
 def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
@@ -194,7 +199,8 @@ def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
     ahead: deque[Future[list[Seen]]] = deque()
     try:
         while chunk := list(islice(paths, _CHUNK)):
-            ahead.append(pool.submit(_look_at_each, chunk))
+            with _main_program_not_imported():
+                ahead.append(pool.submit(_look_at_each, chunk))
             if len(ahead) > 2 * processes:
                 yield from ahead.popleft().result()
         while ahead:
@@ -206,6 +212,20 @@ def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _main_program_not_imported() -> Iterator[None]:
+    """Let processes start without the program that uses us, which they would import and so run."""
+    main = sys.modules["__main__"]
+    hidden = {n: vars(main)[n] for n in ("__file__", "__spec__") if n in vars(main)}
+    for name in hidden:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 def _look_at_each(paths: list[Path]) -> list[Seen]:

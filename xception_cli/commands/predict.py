@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xception_cli.api import open_classifier, require_onnx
+from xception_cli.api import open_classifier
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.data.folder import SUFFIXES, images_below
 from xception_cli.errors import UsageError
 from xception_cli.files import check_new_file, to_csv, write_durably
+from xception_cli.onnx import require_onnx
 from xception_cli.runs import find_run
 
 if TYPE_CHECKING:

@@ -265,7 +265,7 @@ def read_report(run: RunDir, name: str) -> EvalReport:
     path = run.evaluation(name) / METRICS
     try:
         return EvalReport.from_dict(read_json(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ArtifactError(
             f"{show(path)} is damaged: {type(error).__name__} {show(error)}",
             hint=f"xception eval {quoted(run.path)} --split {name} writes it again",

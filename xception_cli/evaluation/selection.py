@@ -67,7 +67,7 @@ def select_images(
     if split is not None and split not in SPLITS:
         raise UsageError(f"there is no split {show(split)} to evaluate", hint="--split val or test")
     recorded = read_split(run.split, classes)
-    places = _recorded_places(run)
+    places = recorded_places(run)
     if data is None:
         return _select_own(recorded, _find_place(places), places[-1], _choose_own(recorded, split))
     if split and data.resolve() in {place.resolve() for place in places}:
@@ -88,12 +88,16 @@ def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:
         DataError: It cannot be read.
         ArtifactError: A file of the run is damaged.
     """
-    places = _recorded_places(run)
+    places = recorded_places(run)
     return _select_own(read_split(run.split, classes), _find_place(places), places[-1], split)
 
 
-def _recorded_places(run: RunDir) -> list[Path]:
-    """Return where the run's data was: the absolute path, then the one that was given."""
+def recorded_places(run: RunDir) -> list[Path]:
+    """Return where the run's data was: the absolute path, then the one that was given.
+
+    Raises:
+        UsageError: The run does not say.
+    """
     given = read_toml(run.config).get("data")
     found = [Path(place) for place in (run.read_info().data, given) if place]
     if not found:

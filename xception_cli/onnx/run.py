@@ -75,7 +75,6 @@ def inference_snippet(path: Path, preprocessing: Preprocessing, *, cropped: bool
     return _PROGRAM.format(path=str(path), cropping=cropping)
 
 
-INPUTS = (WHOLE, CROPPED)
 REPORT = "export_report.json"
 
 LEAST = 64  # pictures that an export is judged by

@@ -21,7 +21,6 @@ from xception_cli.evaluation.intervals import design_effect, scaled_interval
 
 _DOTTED, _DRAWN = 40, 200  # points up to which each gets a dot; points of a curve, at most
 _TICKS, _EPOCHS = 5, 8  # steps between numbers on an axis, at most
-
 _CELL = 14  # of the confusion matrix, in SVG units
 _LONGEST = 18  # characters of a name beside the matrix
 _NAMED = 60  # classes up to which all names are written
@@ -55,19 +54,20 @@ def number_axis(low: float, high: float, *, in_percent: bool = False, whole: boo
         in_percent: Label 0.5 as 50%, and end at 100%.
         whole: Number whole things, from `low` to `high` exactly.
     """
-    if high - low < 1e-9 and not whole:
-        low, high = low - 0.05 * (abs(low) or 1), high + 0.05 * (abs(high) or 1)
-    raw = max(high - low, 1e-9) / (_EPOCHS if whole else _TICKS)
+    size = max(abs(low), abs(high)) or 1.0
+    if high - low < 1e-9 * size and not whole:
+        low, high = low - 0.05 * size, high + 0.05 * size
+    raw = max(high - low, 1e-9) / _EPOCHS if whole else (high - low) / _TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * times for times in (1, 2, 5, 10) if power * times >= raw * (1 - 1e-9))
     if whole:
         step = max(1.0, step)
         ticks = [low, *np.arange(math.floor(low / step) + 1, high / step) * step, high]
-        # The last epoch is worth a number more than a round one close to it.
+        # The last epoch matters more than a round one close to it.
         ticks = [tick for tick in ticks if tick in (low, high) or high - tick >= step / 2]
         return Axis(tuple(sorted(set(map(float, ticks)))), lambda tick: f"{tick:g}")
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = [round(step * at, 12) for at in range(first, last + 1)]
+    ticks = [round(step * at, 12 - math.floor(math.log10(step))) for at in range(first, last + 1)]
     if in_percent:
         ticks = [tick for tick in ticks if 0 <= tick <= 1]
         return Axis(tuple(ticks), lambda tick: f"{round(100 * tick, 10):g}%", "{:.1%}".format)
@@ -76,7 +76,7 @@ def number_axis(low: float, high: float, *, in_percent: bool = False, whole: boo
 
 def _label(tick: float, step: float, last: float) -> str:
     """Write a tick with all its digits, and as many as its neighbours; 1.5e-4 for small ones."""
-    if last < 0.01:
+    if 0 < last < 0.01:
         power = math.floor(math.log10(last))
         return f"{tick / 10**power:g}e{power}" if tick else "0"
     return f"{tick:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"

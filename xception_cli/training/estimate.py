@@ -13,6 +13,7 @@ import torch
 from xception_cli.config import parse_duration
 from xception_cli.console import duration
 from xception_cli.data.loading import Inputs
+from xception_cli.errors import DivergedError
 from xception_cli.model.network import Segment, cut, fold_batch_norm
 from xception_cli.runtime import Runtime
 from xception_cli.training.engines import create_optimizer, create_trainer
@@ -116,7 +117,11 @@ def _time_training(
     labels = torch.zeros(len(values), dtype=torch.int64)
     batch = Inputs(values, runtime.to_device(labels), labels)
     with torch.random.fork_rng(devices=[]):
-        trainer.run([batch])  # the first one makes the optimizer's state
+        try:
+            trainer.run([batch])  # the first one makes the optimizer's state
+        except DivergedError as error:
+            what = error.message.partition(" at iteration")[0]
+            raise DivergedError(f"{what} in the measurement before training") from error
         step = _seconds(runtime, lambda: trainer.run([batch]))
     trained.eval()
     with torch.inference_mode(), runtime.autocast():

@@ -41,7 +41,7 @@ class Budget:
 
     Args:
         run: Whose run.json holds the record; read when it is there.
-        record: As `run.json` has it under `timed`, or as `open_budget` makes it.
+        record: As `run.json` has it under `timed`, or as `new_record` makes it.
     """
 
     def __init__(self, run: RunDir, record: dict[str, Any]) -> None:
@@ -296,7 +296,7 @@ class Job:
             trained: How it came about, for the provenance.
 
         Raises:
-            ArtifactError: A weight is not finite; the file before stays.
+            DivergedError: A weight is not finite; the file before stays.
         """
         if not self.leads:
             return

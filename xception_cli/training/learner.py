@@ -279,7 +279,7 @@ class BestModel:
         """Write the model file, unless it holds the best model already.
 
         Raises:
-            ArtifactError: A weight is not finite; the file before stays.
+            DivergedError: A weight is not finite; the file before stays.
         """
         if self._held is not None:
             state, about = self._held

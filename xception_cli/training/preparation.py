@@ -27,7 +27,7 @@ from xception_cli.model.network import build_seeded_network
 from xception_cli.model.weights import PretrainedWeights, load_pretrained
 from xception_cli.report.check_page import issues_csv
 from xception_cli.rundir import RunDir, write_json
-from xception_cli.runs import choose_run_path, make_run
+from xception_cli.runs import choose_run_path
 from xception_cli.runtime import Runtime, versions
 from xception_cli.settings import read_toml, resolve_resumed, to_toml
 from xception_cli.training.engines import check_processes
@@ -77,22 +77,20 @@ def draft_job(
 
 
 def start_job(
-    draft: Draft, costs: Costs, output: Path | None, origins: Mapping[str, str], began: float
+    draft: Draft, costs: Costs, run: RunDir, origins: Mapping[str, str], began: float
 ) -> Job:
-    """Make the run folder of a draft, and report what will be done.
+    """Write a draft into its run folder, and report what will be done.
 
     Args:
         draft: From `estimate.measure_draft`, as `costs`.
         costs: Of the parts of the training.
-        output: As it was given there.
+        run: The folder, just made.
         origins: Where each setting that is not a default came from, for the screen.
         began: When the run began, by `time.monotonic`.
 
     Raises:
-        UsageError: `output` holds something by now.
-        MachineError: The folder cannot be made or written.
+        MachineError: The folder cannot be written.
     """
-    run = make_run(draft.job.root, output)
     job = replace(draft.job, run=run)
     screen.log_to(run.log)
     describe_draft(draft, origins)
@@ -318,10 +316,10 @@ def _run_info(job: Job) -> dict[str, Any]:
 
 def _command() -> str:
     """Return the command line; of a program that uses the Python API, the program."""
-    name = Path(sys.argv[0]).name
-    is_ours = name in {"xception", "xception.exe", "__main__.py"}
-    program = ["xception"] if is_ours else ["python", name]
-    return " ".join(show(part) for part in [*program, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    if program.stem == "xception" or program.parts[-2:] == ("xception_cli", "__main__.py"):
+        return " ".join(show(part) for part in ["xception", *sys.argv[1:]])
+    return f"python {show(program.name)}".rstrip()  # not its arguments: they may hold paths
 
 
 def _git_commit() -> str | None:

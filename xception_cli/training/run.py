@@ -20,9 +20,11 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.data.loading import PictureInputs
 from xception_cli.errors import MachineError, XceptionError
+from xception_cli.evaluation.eval_report import read_report
 from xception_cli.model.features import FeatureInputs
 from xception_cli.processes import ALONE, Processes, joined_processes
 from xception_cli.rundir import RunDir
+from xception_cli.runs import make_run
 from xception_cli.runtime import Runtime, check_compiler, decide_runtime
 from xception_cli.settings import ResolvedConfig
 from xception_cli.training import handlers
@@ -32,7 +34,7 @@ from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import describe_phases, measure_draft
 from xception_cli.training.finish import TrainResult, finish, judge_together
 from xception_cli.training.job import Job
-from xception_cli.training.learner import BestModel, History, create_learner
+from xception_cli.training.learner import BestModel, History, Scores, create_learner
 from xception_cli.training.preparation import (
     describe_draft,
     draft_job,
@@ -98,8 +100,9 @@ def run_training(
             elif processes.leads:
                 draft = draft_job(config, survey, runtime, output)
                 draft, costs = measure_draft(draft, _given(settings), began)
-                job = start_job(draft, costs, output, settings.origins, began)
-                held.enter_context(job.run.lock())
+                run = make_run(draft.job.root, output)
+                held.enter_context(run.lock())
+                job = start_job(draft, costs, run, settings.origins, began)
             job = share_job(job, runtime)
             if tensorboard:
                 _begin_tensorboard(job.run.tensorboard)
@@ -247,9 +250,10 @@ def plan_training(
     Raises:
         XceptionError: As `run_training` would.
     """
+    began = time.monotonic()
     runtime = _runtime(settings.config, ALONE)
     draft = draft_job(settings.config, survey, runtime, output)
-    draft, costs = measure_draft(draft, _given(settings), time.monotonic())
+    draft, costs = measure_draft(draft, _given(settings), began)
     describe_draft(draft, settings.origins)
     return describe_phases(draft.job, costs)
 
@@ -277,7 +281,9 @@ def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:
         say(f"{name} is already finished ({epochs} epochs); a larger --epochs extends it")
     else:
         return None
-    return TrainResult(run, result.kept, None, {}, {})
+    reports = {name: read_report(run, name) for name in result.evaluation}
+    probe = None if result.probe is None else Scores(**result.probe)
+    return TrainResult(run, result.kept, probe, reports, result.seconds)
 
 
 def _runtime(config: TrainConfig, processes: Processes) -> Runtime:
