@@ -183,9 +183,10 @@ def agreement(agreeing: int = 98, correct: tuple[int, int] = (60, 60)) -> Agreem
 def test_agreement_and_accuracies_are_told_with_their_intervals():
     assert agreement(correct=(60, 59)).lines() == [
         "calibrated on 32 train pictures",
-        "100 pictures (80 val, 20 drawn): best class as in float32 on 98 of 100, 98.0 % "
-        "(93.0 to 99.4 %)",
-        "accuracy 59 of 80, 73.8 % (63.2 to 82.1 %); in float32 60 of 80, 75.0 % (64.5 to 83.2 %)",
+        "100 pictures (80 val, 20 drawn): best class as in float32 on 98.0% (95% CI 93.0-99.4%, "
+        "98 of 100)",
+        "accuracy 73.8% (95% CI 63.2-82.1%, 59 of 80); in float32 75.0% (95% CI 64.5-83.2%, "
+        "60 of 80)",
         "2.00 times as fast here: 100 ms per picture instead of 200, by the median",
     ]
     found = agreement().to_dict()

@@ -15,7 +15,7 @@ from PIL import Image
 from xception_cli.console import screen
 from xception_cli.data.images import decode, read_bytes
 from xception_cli.errors import ArtifactError
-from xception_cli.evaluation.intervals import wilson_interval
+from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.inference import answer
 from xception_cli.model.bundle import Classifier, ModelBundle
 from xception_cli.runtime import Runtime
@@ -186,12 +186,13 @@ class Agreement:
         """Return plain data, each part with its 95 % interval."""
         accuracies = {}
         for name, correct in (("float", self.correct_float), ("int8", self.correct_int8)):
-            accuracies[name] = _proportion(correct, self.labelled) if self.labelled else None
+            known = bool(self.labelled)
+            accuracies[name] = asdict(_proportion(correct, self.labelled)) if known else None
         return {
             "calibrated_on": self.calibrated_on,
             "images": self.images,
             "kinds": self.kinds,
-            "top1_agreement": _proportion(self.agreeing, self.images),
+            "top1_agreement": asdict(_proportion(self.agreeing, self.images)),
             "accuracy": accuracies,
             "milliseconds": {"float": self.milliseconds_float, "int8": self.milliseconds_int8},
         }
@@ -200,7 +201,7 @@ class Agreement:
         """Say in a line how often both say the same."""
         return (
             f"{self.images} pictures ({_list(self.kinds)}): best class as in float32 on "
-            f"{_say(self.agreeing, self.images)}"
+            f"{_describe(self.agreeing, self.images)}"
         )
 
     def lines(self) -> list[str]:
@@ -208,8 +209,8 @@ class Agreement:
         said = [f"calibrated on {_list(self.calibrated_on)} pictures", self.headline()]
         if self.labelled:
             said.append(
-                f"accuracy {_say(self.correct_int8, self.labelled)}; in float32 "
-                f"{_say(self.correct_float, self.labelled)}"
+                f"accuracy {_describe(self.correct_int8, self.labelled)}; in float32 "
+                f"{_describe(self.correct_float, self.labelled)}"
             )
         before, after = self.milliseconds_float, self.milliseconds_int8
         return [
@@ -294,11 +295,10 @@ def _list(kinds: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
 
 
-def _proportion(part: int, of: int) -> dict[str, float]:
-    low, high = wilson_interval(part, of)
-    return {"value": part / of, "low": low, "high": high}
+def _proportion(part: int, of: int) -> Estimate:
+    return Estimate(part / of, *wilson_interval(part, of))
 
 
-def _say(part: int, of: int) -> str:
-    low, high = wilson_interval(part, of)
-    return f"{part} of {of}, {100 * part / of:.1f} % ({100 * low:.1f} to {100 * high:.1f} %)"
+def _describe(part: int, of: int) -> str:
+    found = _proportion(part, of)
+    return f"{found.value:.1%} ({found.interval}, {part} of {of})"

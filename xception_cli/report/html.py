@@ -92,8 +92,11 @@ def _sentence(text: str) -> Markup:
 
 
 def _pieces(text: str) -> list[list[str]]:
-    """Split text into words, and these into pieces that end with a slash, to be kept whole."""
-    return [re.findall("^'?/?[^/]*/?|[^/]+/?|/", word) for word in show(text).split(" ")]
+    """Split text into words, and these into pieces that end with a slash, to be kept whole.
+
+    However long it is: a command that lost its end, or a message its second name, would be wrong.
+    """
+    return [re.findall("^'?/?[^/]*/?|[^/]+/?|/", word) for word in safe(text).split(" ")]
 
 
 def _count(number: int) -> str:
