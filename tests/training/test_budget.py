@@ -180,8 +180,8 @@ def test_decisions_are_written_down_said_and_taken_up_by_the_next_process(clock,
     ]
     assert read_json(run.info)["timed"] == record(spent=410.0, decisions=decisions)
     assert capsys.readouterr().err.splitlines() == [
-        "plan      behind view 3: 3 views in all; there is no time for more views",
-        "plan      behind epoch 1: 5 epochs in all; an epoch takes 50 s",
+        "plan      after view 3: 3 views in all; there is no time for more views",
+        "plan      after epoch 1: 5 epochs in all; an epoch takes 50 s",
     ]
     second = Budget(run, read_json(run.info)["timed"])
     assert (second.views, second.epochs, second.left) == (3, 5, 160.0)

@@ -190,7 +190,7 @@ def test_a_signal_to_any_of_them_stops_all_and_the_run_goes_on_to_the_same_bytes
     assert alone == 2  # it was started with 2 processes
     resumed = torchrun(2, "-m", "xception_cli", "train", "--resume=run")
     assert resumed.returncode == 0, resumed.stderr
-    assert "resuming  behind iteration 2 of" in resumed.stderr
+    assert "resuming  after iteration 2 of" in resumed.stderr
     assert outcome("run") == outcome("whole")
 
 
@@ -206,7 +206,7 @@ def test_when_one_of_them_is_killed_the_others_end_and_the_run_goes_on(
     assert "error: another process of this training has ended or hangs: " in killed.stderr
     resumed = torchrun(2, "-m", "xception_cli", "train", "--resume=run")
     assert resumed.returncode == 0, resumed.stderr
-    assert "resuming  behind iteration 2 of" in resumed.stderr
+    assert "resuming  after iteration 2 of" in resumed.stderr
 
 
 def batches(processes: Processes, size: int, *, shuffle: bool) -> list[list[int]]:

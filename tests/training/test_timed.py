@@ -137,7 +137,7 @@ def test_epochs_that_do_not_fit_are_left_out_and_the_rate_falls_to_the_new_end(c
     assert rows(cut)[-1]["lr"] != PEAK * learning_rate_factor(3 * EPOCH, 4 * EPOCH, 0.05)
     assert cut.is_finished
     assert read_json(cut.result)["kept"] == best_of(cut)
-    assert "plan      behind epoch 1: 3 epochs in all; an epoch takes 15 min 0 s" in (
+    assert "plan      after epoch 1: 3 epochs in all; an epoch takes 15 min 0 s" in (
         cut.log.read_text()
     )
     assert not cut.features.exists()

@@ -283,7 +283,7 @@ def attach_tensorboard(
     A run that goes on adds a file to the folder, which TensorBoard reads as the same log.
 
     Returns:
-        The logger, to be closed behind the training.
+        The logger, to be closed after training.
     """
 
     def _log(engine: Engine, logger: TensorboardLogger, _: Events) -> None:

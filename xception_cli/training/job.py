@@ -66,7 +66,7 @@ class Budget:
         return int(self._record["decisions"][-1]["epochs"])
 
     def another_view(self, done: int, seconds: float) -> bool:
-        """Tell whether there is time for one more view and the training behind it.
+        """Tell whether there is time for one more view and the training after it.
 
         Args:
             done: Views that are there.
@@ -82,7 +82,7 @@ class Budget:
         """Return how many epochs there are to be in all.
 
         Args:
-            done: Epochs that are behind us.
+            done: Completed epochs.
             wanted: No more than these.
             seconds: What one takes.
         """
@@ -95,7 +95,7 @@ class Budget:
         return fitting
 
     def end_now(self, done: int) -> None:
-        """Record that time was up inside the epoch behind `done`."""
+        """Record that time was up in the epoch after `done`."""
         self._decide(f"epoch {done}", "time is up inside the next one", epochs=done)
 
     def keep(self) -> None:
@@ -108,7 +108,7 @@ class Budget:
         self._record["decisions"].append({"after": after, **decision, "why": why})
         self.keep()
         now = ", ".join(f"{value} {name}" for name, value in changes.items())
-        say(f"plan      behind {after}: {now} in all; {why}")
+        say(f"plan      after {after}: {now} in all; {why}")
 
 
 def new_record(

@@ -145,7 +145,7 @@ STEP_DECAY, STEP_EPOCHS = 0.94, 2  # the paper's, section 4.3
 def learning_rate_factor(iteration: int, total: int, warmup: float) -> float:
     """Return the part of the peak learning rate at an iteration: linear rise, then a cosine.
 
-    The first iteration behind the rise has the peak; 0 would be reached behind the last one.
+    The first iteration after the rise has the peak; 0 would be reached after the last one.
 
     The cosine is Loshchilov and Hutter's (SGDR, 2017) without restarts.
 

@@ -175,7 +175,7 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
             hint="put the file back, or start a new run without --resume",
         )
     screen.log_to(run.log)
-    say(f"going on with {show(run.path)}")
+    say(f"resuming  {show(run.path)}")
     for partial in run.path.glob("*.partial"):  # of a process that was killed while it wrote
         partial.unlink(missing_ok=True)
     run.update_info({"process": os.getpid()})
