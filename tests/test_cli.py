@@ -1,6 +1,7 @@
 """The command line as a user meets it: start-up, errors, data on stdout."""
 
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -262,3 +263,16 @@ def test_hostile_names_are_printed_literally(capsys: pytest.CaptureFixture[str])
 
     line = _prediction_line(Prediction(Path("\x1b[2J[red].jpg"), ("=a\n:smile:",), (1.0,)))
     assert line == r"\x1b[2J[red].jpg: =a\x0a:smile: 100.0%"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "ascii"])
+def test_a_stdout_that_is_not_utf8_escapes_what_it_lacks(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "xception_cli", "summary", "--explain"],
+        check=False,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u" in done.stdout or b"\\x" in done.stdout
+    done.stdout.decode(encoding)

@@ -1,5 +1,6 @@
 """The command line: its commands, and how it ends. No torch at import."""
 
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -90,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     screen.log_to(None)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whose encoding may lack a letter, as cp1252 does
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(_expand_bare_resume(given), prog_name="xception")
     except XceptionError as error:

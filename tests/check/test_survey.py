@@ -66,6 +66,12 @@ def survey_with(photos: Path, fixes: str, **changes: object):
     return survey_data(str(photos), fixes="issues.csv", **changes)
 
 
+def test_a_row_that_ends_early_names_no_image(photos):
+    Path("issues.csv").write_text("problem,action,path\nblurred,exclude\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="line 2: there is no image"):
+        survey_data(str(photos), fixes="issues.csv")
+
+
 def test_rows_without_an_action_ask_for_nothing(photos):
     survey = survey_with(photos, HEADER + "red/0.jpg,blurred,soft,,\n")
     assert survey.fixes == {}

@@ -292,6 +292,14 @@ def test_a_split_file_with_an_unknown_class_is_refused(tmp_path):
         read_split(tmp_path / "split.csv", [name for name in CLASSES if name != "caf\udce9"])
 
 
+def test_a_split_file_with_an_unknown_split_is_refused(tmp_path):
+    write_split(hostile_split(), tmp_path / "split.csv")
+    text = (tmp_path / "split.csv").read_text(encoding="utf-8")
+    (tmp_path / "split.csv").write_text(text.replace(",train,", ",tpain,", 1), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"split\.csv has an unknown split 'tpain'"):
+        read_split(tmp_path / "split.csv", CLASSES)
+
+
 # --- a split file with faults ------------------------------------------------------------------
 
 

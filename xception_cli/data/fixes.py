@@ -5,6 +5,7 @@ import difflib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 
@@ -105,8 +106,10 @@ def read_issues(path: Path) -> list[dict[str, str]]:
             f"{show(path)} has no column {' or '.join(missing)}, but: {show(', '.join(header))}",
             hint=f"the columns of issues.csv are {', '.join(ISSUES_HEADER)}",
         )
+    width = len(header)
     return [
-        {name: from_cell(cell) for name, cell in zip(header, row, strict=False)}
+        # The cells that a row lacks at its end are empty.
+        {name: from_cell(cell) for name, cell in zip_longest(header, row[:width], fillvalue="")}
         for row in rows
         if any(cell.strip() for cell in row)
     ]

@@ -305,13 +305,15 @@ def read_split(path: Path, classes: Sequence[str]) -> Split:
     In a file of an earlier version, each image is a unit, together with those identical to it.
 
     Raises:
-        ArtifactError: The file is damaged, or names a class that the run does not have.
+        ArtifactError: The file is damaged, or names a class or split that the run does not have.
     """
     index = {utf8(name): label for label, name in enumerate(classes)}
     images = []
     for file, label, split, reason, digest, *unit in from_csv(path, _HEADER, _OLD_HEADER):
         if label not in index:
             raise ArtifactError(f"{show(path)} has an unknown class {show(label)}")
+        if split not in _SPLITS:
+            raise ArtifactError(f"{show(path)} has an unknown split {show(repr(split))}")
         images.append(Photo(file, index[label], split, digest, unit[0] if unit else digest, reason))
     return Split(tuple(classes), tuple(images))
 
