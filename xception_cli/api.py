@@ -210,6 +210,7 @@ def train(
     resolved = resolve(flags, None if config is None else find_config(os.fspath(config)))
     if run is None and not resolved.config.data:
         raise UsageError("data is missing: the folder with your images")
+    from xception_cli.training.finish import read_result
     from xception_cli.training.run import run_training
 
     place = None if output is None else Path(output)
@@ -220,7 +221,8 @@ def train(
         result = run_training(
             resolved, output=place, resume=run, flags=flags, tensorboard=tensorboard
         )
-    return cast("TrainResult", result)  # None is for processes of torchrun
+    found = cast("TrainResult", result)  # None is for processes of torchrun
+    return found if found.reports else read_result(found.run)
 
 
 @_foreseen()

@@ -221,7 +221,7 @@ def write_predictions(
     Args:
         predictions: Taken one by one, after the path was checked.
         path: A new file, .csv or .jsonl.
-        with_unknown: A column of the CSV says, behind the error, why an answer is not given.
+        with_unknown: A column of the CSV says, after the error, why an answer is not given.
 
     Raises:
         UsageError: See `check_output`.

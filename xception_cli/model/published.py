@@ -138,7 +138,7 @@ def _download(url: str) -> bytes:
     """Download a file of at most `LARGEST_FILE` bytes into memory, over https only.
 
     Raises:
-        WeightsError: It cannot be had, or did not arrive whole.
+        WeightsError: It could not be obtained, or not as a whole.
     """
     _require_https(url)
     request = urllib.request.Request(url, headers={"User-Agent": "xception-cli"})

@@ -91,14 +91,10 @@ class ExportResult:
     """An export.
 
     Attributes:
-        parity: How the float file compares with PyTorch.
-        agreement: How the quantised file compares with the float one; None if there is none.
         snippet: A program that uses it.
-        report: Where the figures are.
+        report: The file with how it compares with PyTorch, and an int8 file with the float one.
     """
 
-    parity: Parity
-    agreement: Agreement | None
     snippet: str
     report: Path
 
@@ -154,7 +150,7 @@ def export_run(
         entry["int8"] = agreement.to_dict()
     write_json(report, _read_reports(report) | {output.name: entry})
     snippet = inference_snippet(output, bundle.preprocessing, cropped=cropped)
-    return ExportResult(parity, agreement, snippet, report)
+    return ExportResult(snippet, report)
 
 
 def _quantize(

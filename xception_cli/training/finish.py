@@ -19,7 +19,7 @@ from xception_cli.evaluation.calibration import (
     unknown_line,
 )
 from xception_cli.evaluation.candidates import correct_report, read_candidates
-from xception_cli.evaluation.eval_report import EvalReport
+from xception_cli.evaluation.eval_report import EvalReport, read_report
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import headline, write_evaluation
 from xception_cli.evaluation.selection import shown_folder
@@ -55,6 +55,18 @@ class TrainResult:
     probe: Scores | None
     reports: Mapping[str, EvalReport]
     seconds: Mapping[str, float]
+
+
+def read_result(run: RunDir) -> TrainResult:
+    """Read what a finished training left.
+
+    Raises:
+        ArtifactError: A file of the run is missing or damaged.
+    """
+    result = run.read_result()
+    reports = {name: read_report(run, name) for name in result.evaluation}
+    probe = None if result.probe is None else Scores(**result.probe)
+    return TrainResult(run, result.kept, probe, reports, result.seconds)
 
 
 @dataclass(frozen=True)

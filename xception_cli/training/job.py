@@ -36,8 +36,8 @@ from xception_cli.training.plan import Images, class_weights, decoded_bytes
 class Budget:
     """What is left of the time, and the decisions taken on it.
 
-    They are kept in run.json, so that a resumed run goes on with them; time in which the run stood
-    still does not count. `views` and `epochs` only ever follow the last decision.
+    They are kept in run.json, so that a resumed run continues with them; time between its processes
+    does not count. `views` and `epochs` only ever follow the last decision.
 
     Args:
         run: Whose run.json holds the record; read when it is there.

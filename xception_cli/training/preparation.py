@@ -116,7 +116,7 @@ def _check_processes(config: TrainConfig, runtime: Runtime, split: Split) -> Non
 
 
 def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
-    """Return the settings that a run goes on with.
+    """Return the settings that a run continues with.
 
     Args:
         run: The run.

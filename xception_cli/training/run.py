@@ -20,7 +20,6 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.data.loading import PictureInputs
 from xception_cli.errors import MachineError, XceptionError
-from xception_cli.evaluation.eval_report import read_report
 from xception_cli.model.features import FeatureInputs
 from xception_cli.processes import ALONE, Processes, joined_processes
 from xception_cli.rundir import RunDir
@@ -34,7 +33,7 @@ from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import describe_phases, measure_draft
 from xception_cli.training.finish import TrainResult, finish, judge_together
 from xception_cli.training.job import Job
-from xception_cli.training.learner import BestModel, History, Scores, create_learner
+from xception_cli.training.learner import BestModel, History, create_learner
 from xception_cli.training.preparation import (
     describe_draft,
     draft_job,
@@ -270,7 +269,7 @@ def _given(settings: ResolvedConfig) -> set[str]:
 
 
 def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:
-    """Return the result of a run that has nothing left to do, and print that."""
+    """Return a run that has nothing left to do, without its reports, and print that."""
     if run is None or not run.is_finished:
         return None
     result = run.read_result()
@@ -281,9 +280,7 @@ def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:
         say(f"{name} is already finished ({epochs} epochs); a larger --epochs extends it")
     else:
         return None
-    reports = {name: read_report(run, name) for name in result.evaluation}
-    probe = None if result.probe is None else Scores(**result.probe)
-    return TrainResult(run, result.kept, probe, reports, result.seconds)
+    return TrainResult(run, result.kept, None, {}, result.seconds)
 
 
 def _runtime(config: TrainConfig, processes: Processes) -> Runtime:
