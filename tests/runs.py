@@ -24,6 +24,7 @@ def quick_settings(photos: Path, weights: Path) -> dict[str, Any]:
         "epochs": 2,
         "batch_size": 5,
         "views": 2,
+        "ceiling": 1.0,  # on drawn photos the linear probe is there
         "workers": 0,
         "device": "cpu",
         "precision": "fp32",

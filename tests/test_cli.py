@@ -175,12 +175,24 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("changes", "phases", "reason"),
     [
-        ({}, ["features", "probe", "fine-tuning", "evaluation"], "choosing by accuracy on val: "),
-        ({"unfreeze": "head"}, ["features", "probe", "evaluation"], "choosing by accuracy on val"),
-        ({"weights": "none", "unfreeze": "all"}, ["fine-tuning", "evaluation"], "from random"),
+        (
+            {"unfreeze": "auto"},
+            ["features", "probe", "fine-tuning", "selection", "evaluation"],
+            "training the exit flow (--unfreeze exit): on a CPU the rest is computed once",
+        ),
+        (
+            {"unfreeze": "auto", "cache_gb": 0},
+            ["features", "probe", "evaluation"],
+            "training the head only (--unfreeze head): one view of the images would take 0.0 GB",
+        ),
+        (
+            {"weights": "none", "unfreeze": "all"},
+            ["fine-tuning", "evaluation"],
+            "choosing by accuracy on val: ",
+        ),
         (
             {"budget": "2h"},
-            ["features", "probe", "fine-tuning", "evaluation"],
+            ["features", "probe", "fine-tuning", "selection", "evaluation"],
             "--budget 2h: training the exit flow on 2 views for 2 epochs, about ",
         ),
     ],

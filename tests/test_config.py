@@ -44,10 +44,10 @@ def beside(setting, value, direction):
 
 
 def test_the_settings_are_those_that_the_range_tests_walk():
-    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 11
+    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 12
     assert {s.name for s in SETTINGS} - {s.name for s in NUMBERS + CHOICES} == {
         "data", "split_file", "group_by", "fixes", "strict", "skip_bad", "flip", "weights",
-        "budget", "deterministic", "compile",
+        "budget", "deterministic", "compile", "refit",
     }  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def test_training_learns_the_same_from_plain_and_from_odd_files(plain, odd, rand
 
 
 def test_eval_and_predict_say_the_same_of_plain_and_of_odd_files(plain, odd, random_weights):
-    run = train(plain, random_weights, "run", unfreeze="head")
+    run = train(plain, random_weights, "run", unfreeze="head", refit=False)
     assert call("eval", str(run.path), "--data", str(odd), "--split", "val") == 0
     for data in (plain, odd):
         table = f"{data.name}.csv"

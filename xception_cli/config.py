@@ -13,7 +13,7 @@ from xception_cli.console import show
 from xception_cli.errors import UsageError
 
 Unfreeze = Literal["auto", "head", "exit", "middle", "all"]
-Monitor = Literal["auto", "accuracy", "macro_recall"]
+Monitor = Literal["auto", "last", "accuracy", "macro_recall"]
 Device = Literal["auto", "cpu", "cuda", "gpu", "mps"]  # gpu means cuda
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["light", "none"]
@@ -89,9 +89,9 @@ class TrainConfig:
         True, "Mirror training images; --no-flip for text, or classes told by left and right."
     )
     views: int = _setting(
-        4,
-        "Crops of each training image that are computed once and kept, the centre one first; "
-        "used when a part is frozen.",
+        3,
+        "Views of each image that are computed once and kept when a part is frozen: the centre "
+        "crop, its mirror image (unless --no-flip), then random crops.",
         at_least=1,
         at_most=100,
     )
@@ -152,7 +152,22 @@ class TrainConfig:
         at_most=0.99999,
     )
     patience: int = _setting(
-        6, "Epochs without a better model before training stops; 0 never.", at_least=0
+        6,
+        "Early-stopping patience: epochs without improvement of the metric that selects the epoch; "
+        "0 disables it, and --monitor last runs to the end.",
+        at_least=0,
+    )
+    ceiling: float = _setting(
+        0.99,
+        "Skip fine-tuning when the cross-validated macro recall of the linear probe is above this; "
+        "1 never skips it.",
+        at_least=0.0,
+        at_most=1.0,
+    )
+    refit: bool = _setting(
+        True,
+        "After measuring, fit the model's head again to the training and validation images; "
+        "--no-refit ships the model that was measured.",
     )
     balance: Balance = _setting(
         "auto",
@@ -162,8 +177,9 @@ class TrainConfig:
     )
     monitor: Monitor = _setting(
         "auto",
-        "What the best model is best at, on val. auto: macro_recall when the largest class has "
-        "over 3 times the images of the smallest, else accuracy.",
+        "Validation metric that selects the epoch; last takes the end of the schedule. auto: last "
+        "from pretrained weights, else macro_recall when the largest class has over 3 times the "
+        "images of the smallest, else accuracy.",
     )
     target_precision: float = _setting(
         0.98,

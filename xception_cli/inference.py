@@ -228,7 +228,7 @@ def _classify_any(
 def embed_images(
     bundle: ModelBundle, images: Sequence[Path | Image.Image], *, workers: int
 ) -> Array:
-    """Compute the pooled features of images, which the head sees.
+    """Compute the pooled features of images, those of the last layer.
 
     Args:
         bundle: The model.

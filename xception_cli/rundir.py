@@ -78,6 +78,8 @@ class RunResult:
         evaluation: Accuracy to expect on images like those of each split.
         calibration: What calibration found; None where it was not done.
         gains: Classes that more images are likely to help.
+        skipped: Why fine-tuning was not started, where it was planned.
+        refit: Whether the model that ships was fitted to val, too, after it was measured there.
     """
 
     kept: str
@@ -87,6 +89,8 @@ class RunResult:
     evaluation: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
     gains: list[dict[str, Any]] = field(default_factory=list)
+    skipped: str | None = None
+    refit: bool = False
     seconds: dict[str, float]
 
 

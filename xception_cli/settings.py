@@ -64,6 +64,8 @@ class Settings(TypedDict, total=False):
     clip: float
     ema: float
     patience: int
+    ceiling: float
+    refit: bool
     balance: Balance
     monitor: Monitor
     target_precision: float

@@ -7,10 +7,14 @@ from units import alone
 
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.candidates import (
+    FINAL,
     Candidates,
     correct_for_selection,
     no_candidates,
+    paired_gain,
     read_candidates,
+    select_candidate,
+    start_candidates,
     write_candidates,
 )
 from xception_cli.evaluation.intervals import wilson_interval
@@ -130,3 +134,78 @@ def test_a_file_that_is_damaged_or_of_other_images_is_refused(tmp_path):
     save_file({"epochs": np.zeros(1)}, path)
     with pytest.raises(ArtifactError, match="cannot use"):
         read_candidates(path, 7)
+
+
+# The probe, or the fine-tuned network
+
+
+def pair_of(
+    gain: float, *, images: int = 100, spread: float = 0.3
+) -> tuple[Candidates, np.ndarray]:
+    """Draw a probe, and a network whose log loss is lower by exactly this much on average."""
+    generator = np.random.default_rng(1)
+    losses = generator.random(100) + 1
+    noise = generator.normal(0, 0.3, 100)
+    others = losses - gain - (noise - noise.mean())
+    labels = np.arange(100) % 3
+    predicted = np.stack([labels, labels])
+    return Candidates(
+        np.array([0, FINAL], np.int32),
+        predicted.astype(np.uint16),
+        np.stack([losses, others]).astype(np.float32),
+    ), labels
+
+
+def test_the_standard_error_is_that_of_the_mean_and_counts_units():
+    candidates, labels = pair_of(0.1)
+    gain, error = paired_gain(candidates.losses, alone(labels))
+    differences = (candidates.losses[0] - candidates.losses[1]).astype(np.float64)
+    assert gain == pytest.approx(0.1, abs=1e-6)
+    assert error == pytest.approx(differences.std(ddof=1) / 10)
+    doubled = np.repeat(candidates.losses, 2, axis=1)
+    assert paired_gain(doubled, np.repeat(alone(labels), 2))[1] == pytest.approx(error, rel=0.01)
+    assert paired_gain(doubled, alone(np.empty(200)))[1] == pytest.approx(error / 2**0.5, rel=0.01)
+    assert paired_gain(doubled, np.full(200, "one"))[1] == float("inf")
+
+
+@pytest.mark.parametrize(("gain", "chosen"), [(-0.1, 0), (0.0, 0), (0.02, 0), (0.04, 1), (0.5, 1)])
+def test_the_probe_is_replaced_only_beyond_the_standard_error(gain: float, chosen: int):
+    candidates, labels = pair_of(gain)
+    assert 0.02 < paired_gain(candidates.losses, alone(labels))[1] < 0.04
+    assert select_candidate(candidates, labels, alone(labels), monitor="last") == chosen
+
+
+def test_the_correction_repeats_that_choice():
+    candidates, labels = drawn(100, 2, accuracy=0.8)
+    pair = Candidates(np.array([0, FINAL], np.int32), candidates.predicted, candidates.losses)
+    chosen = select_candidate(pair, labels, alone(labels), monitor="last")
+    found = correct_for_selection(pair, labels, alone(labels), monitor="last")
+    measured = (pair.predicted[chosen] == labels).mean()
+    assert found.candidates == 2
+    assert measured - 0.05 < found.accuracy.value <= measured
+
+
+def test_the_epoch_that_a_metric_selected_is_corrected_with_the_head_that_it_got_in_the_end():
+    epochs, labels = drawn(100, 6, accuracy=0.7)
+    probe = np.where(np.arange(100) % 2 == 0, labels, 3 - labels)  # half of it
+    final = np.where(np.arange(100) % 10 == 0, (labels + 1) % 4, labels)  # nine of ten
+    candidates = Candidates(
+        np.array([0, *range(1, 7), FINAL], np.int32),
+        np.stack([probe, *epochs.predicted, final]).astype(np.uint16),
+        np.stack([np.full(100, 3.0), *epochs.losses, np.full(100, 0.1)]).astype(np.float32),
+    )
+    found = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
+    assert found.candidates == 8
+    # Not an epoch with the head that was trained: the model that ships is right nine times of ten.
+    assert 0.8 < found.accuracy.value < 0.9
+
+
+def test_the_probe_of_a_resumed_run_replaces_the_one_that_was_there(tmp_path):
+    path = tmp_path / "candidates.safetensors"
+    old = no_candidates(3).with_epoch(0, np.zeros(3), np.ones(3))
+    write_candidates(old.with_epoch(1, np.ones(3), np.zeros(3)), path)
+    start_candidates(path, np.full(3, 2), np.full(3, 0.5))
+    found = read_candidates(path, 3)
+    assert found.epochs.tolist() == [0, 1]
+    assert found.predicted.tolist() == [[2, 2, 2], [1, 1, 1]]
+    assert found.losses.tolist() == [[0.5] * 3, [0.0] * 3]

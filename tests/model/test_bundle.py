@@ -218,9 +218,11 @@ def test_metadata_of_another_kind_is_not_taken_for_a_model(text):
 
 
 def test_a_newer_format_is_refused_with_the_way_out():
-    with pytest.raises(ArtifactError, match="has format 2, this version reads 1") as caught:
-        load_model(small_file({"xception": json.dumps(about(schema=2))}), CPU)
+    with pytest.raises(ArtifactError, match="has format 3, this version reads up to 2") as caught:
+        load_model(small_file({"xception": json.dumps(about(schema=3))}), CPU)
     assert "pip install -U" in caught.value.hint
+    with pytest.raises(ArtifactError, match="has format"):
+        load_model(small_file({"xception": json.dumps(about(schema=[]))}), CPU)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +282,7 @@ def test_the_rule_for_unknown_travels_in_the_metadata_and_no_tensor_is_added(tmp
     assert bundle.thresholds == Thresholds(0.98, 0.5, 0.1)
     plain = pretrainedmodels.xception(num_classes=1000, pretrained=None)
     plain.last_linear = torch.nn.Linear(2048, 3)
-    plain.load_state_dict(load_file(path))  # strictly, as the README does
+    plain.load_state_dict(load_file(path))  # strictly: it has no other head
 
 
 # As version 0.1.0 writes it.

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from images import COLOURS, SMALL, draw
@@ -23,8 +24,9 @@ from xception_cli.model.features import (
     compute_pooled,
     compute_store,
 )
-from xception_cli.model.network import FEATURES, FIRST_TRAINED, Segment, cut
-from xception_cli.training.plan import disk_bytes
+from xception_cli.model.layers import POOLED
+from xception_cli.model.network import FIRST_TRAINED, Segment, cut
+from xception_cli.training.costs import disk_bytes
 
 COUNT, BLOCK, VIEWS = 10, 4, 2  # blocks of 4, 4 and 2 pictures in each view
 SEED = 3
@@ -73,9 +75,9 @@ def compute(
 ):
     prefix, _ = cut(network, unfreeze)
     rest = Segment(network, FIRST_TRAINED[unfreeze], "conv4").eval()
-    centre = pictures(root, workers=workers)
     random = pictures(root, augmented=True, workers=workers)
-    return compute_store(folder, "train", prefix, rest, centre, random, views, **asked)
+    inputs = [pictures(root, workers=workers), *[random] * (views - 1)]
+    return compute_store(folder, "train", prefix, rest, inputs, **asked)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -137,10 +139,13 @@ def test_the_store_holds_bf16_and_gives_it_back_in_channels_last_memory(network,
 def test_pooled_features_are_those_of_the_whole_backbone_exactly(network, root, whole):
     _, _, pooled = whole
     backbone = Segment(network, "conv1", "conv4").eval()
-    expected = compute_pooled(backbone, pictures(root), "pooled")
-    assert pooled.shape == (COUNT, FEATURES)
-    assert pooled.tobytes() == expected.tobytes()
-    assert abs(pooled - pooled[::-1]).max() > 0.1
+    random = pictures(root, augmented=True)
+    random.batches.epoch = 1
+    expected = [compute_pooled(backbone, inputs, "pooled") for inputs in (pictures(root), random)]
+    assert pooled.shape == (VIEWS, COUNT, POOLED)
+    assert pooled.tobytes() == np.stack(expected).tobytes()
+    assert abs(pooled[0] - pooled[0, ::-1]).max() > 0.1
+    assert abs(pooled[0] - pooled[1]).max() > 0.1
 
 
 # Interruptions
@@ -193,11 +198,11 @@ def test_a_finished_store_is_not_computed_again(network, root, whole, monkeypatc
 def test_a_note_without_the_files_it_speaks_of_is_not_believed(network, root):
     prefix, _ = cut(network, "exit")
     rest, few = Segment(network, "block12", "conv4").eval(), pictures(root, count=3)
-    _, pooled = compute_store(Path("features"), "val", prefix, rest, few)
+    _, pooled = compute_store(Path("features"), "val", prefix, rest, [few])
     before = contents(Path("features"))
     for name in ("val.bin", "val.pooled"):
         Path("features", name).unlink()
-        _, again = compute_store(Path("features"), "val", prefix, rest, pictures(root, count=3))
+        _, again = compute_store(Path("features"), "val", prefix, rest, [pictures(root, count=3)])
         assert (again == pooled).all()
         assert contents(Path("features")) == before
     assert pooled.any()
@@ -227,8 +232,13 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_computed(network, r
 def test_the_files_are_as_large_as_the_plan_says(network, root, unfreeze, views):
     compute(Path("features"), network, root, views=views, unfreeze=unfreeze)
     config = TrainConfig(unfreeze=unfreeze, views=views, image_size=SMALL)
-    assert Path("features/train.bin").stat().st_size == disk_bytes(config, COUNT, 0)
-    assert disk_bytes(config, COUNT, 7) - disk_bytes(config, COUNT, 0) == 7 * 5 * 5 * 728 * 2
+    files = [Path("features", f"train.{kind}").stat().st_size for kind in ("bin", "pooled")]
+    assert sum(files) == disk_bytes(config, COUNT, 0)
+    each = 5 * 5 * 728 * 2 + POOLED * 4
+    of_val = disk_bytes(config, COUNT, 7) - disk_bytes(config, COUNT, 0)
+    assert of_val == 7 * views * each
+    as_it_is = config.replace(refit=False)
+    assert disk_bytes(as_it_is, COUNT, 7) - disk_bytes(as_it_is, COUNT, 0) == 7 * each
 
 
 @pytest.mark.parametrize("size", [71, 150, 299])
@@ -238,7 +248,8 @@ def test_the_shape_of_a_row_is_that_of_the_activations(network, size):
         with torch.no_grad():
             _, channels, height, width = prefix(torch.zeros(1, 3, size, size)).shape
         assert features.row_shape(size, prefix.steps[-1]) == (height, width, channels)
-        assert features.activation_bytes(size, unfreeze) == height * width * channels * 2
+        row = height * width * channels * 2
+        assert features.activation_bytes(size, unfreeze) == row + POOLED * 4
 
 
 # A view more, or not
@@ -289,7 +300,7 @@ def test_a_file_made_for_more_views_is_used_as_it_is(network, root, whole, monke
     store, pooled = compute(Path("features"), network, root, views=views)
     assert (store.views, len(store.rows)) == (views, views * COUNT)
     assert store.rows.tobytes() == whole[1].rows[: views * COUNT].tobytes()
-    assert (pooled == whole[2]).all()
+    assert (pooled == whole[2][:views]).all()
     assert contents(Path("features")) == before
 
 

@@ -12,7 +12,7 @@ from units import alone
 from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.model import probe as probes
 from xception_cli.model.network import FEATURES, build_seeded_network
-from xception_cli.model.probe import fit_probe
+from xception_cli.model.probe import fit_head, fit_probe
 
 
 def scaled(features: np.ndarray) -> np.ndarray:
@@ -139,7 +139,7 @@ def test_features_that_are_all_the_same_do_not_stop_it():
 def test_a_rare_class_may_be_missing_among_the_images_that_are_cross_validated(
     monkeypatch, classes
 ):
-    monkeypatch.setattr(probes, "_LARGEST_SEARCH", 30)
+    monkeypatch.setattr(probes, "LARGEST_SEARCH", 30)
     # Class 0 has 3 images, none of which is among the first 30 that this seed draws.
     rare = np.random.default_rng(5).permutation(60)[[31, 40, 50]]
     labels = 1 + np.arange(60) % (classes - 1)
@@ -237,3 +237,51 @@ def test_a_part_of_the_units_is_whole_units_and_a_larger_part_holds_it():
     assert len(half) == 12
     assert set(half) < set(probes._first_of_each(labels, units, every, 0.75))
     assert len(probes._first_of_each(labels, units, every, 0.01)) == 6
+
+
+# Several views of each image
+
+
+def test_a_view_that_is_given_twice_changes_nothing():
+    features, labels = drawn(60, 30, 3, distance=0.3)
+    once = fit_probe(features, labels, alone(labels), class_count=3, seed=0)
+    twice = fit_probe(np.stack([features] * 2), labels, alone(labels), class_count=3, seed=0)
+    assert twice.strength == once.strength
+    assert (twice.tested.sum(), twice.folds) == (60, 5)
+    np.testing.assert_allclose(twice.held_out, once.held_out, atol=0.02)
+    logits = [found.logits(features).numpy() for found in (once, twice)]
+    np.testing.assert_allclose(*logits, atol=0.02)
+    other, _ = drawn(60, 30, 3, distance=0.3, seed=1)
+    different = fit_probe(np.stack([features, other]), labels, alone(labels), class_count=3, seed=0)
+    assert (different.logits(features) - once.logits(features)).abs().max() > 0.2
+
+
+def test_the_views_of_an_image_are_never_on_both_sides_of_a_fold():
+    features, _ = drawn(120, 100, 2, distance=0.0)
+    labels = np.random.default_rng(0).permutation(np.arange(120) % 2)  # nothing to learn
+    views = np.stack([features, features + 1e-4])
+    found = fit_probe(views, labels, alone(labels), class_count=2, seed=0)
+    assert 0.35 < found.hits.mean() < 0.65
+    # The control: as images of their own, a copy would give the answer away.
+    images = np.concatenate(views)
+    names = alone(images)
+    leaking = fit_probe(images, np.tile(labels, 2), names, class_count=2, seed=0)
+    assert leaking.hits.mean() > 0.9
+
+
+def test_a_head_of_a_given_strength_is_the_probes_own():
+    features, labels = drawn(45, 50, 3, distance=0.3)
+    probe = fit_probe(features, labels, alone(labels), class_count=3, seed=0)
+    weight, bias = fit_head(features, labels, strength=probe.strength, class_count=3)
+    assert torch.equal(weight, probe.weight)
+    assert torch.equal(bias, probe.bias)
+    other, _ = fit_head(features, labels, strength=probe.strength / 10, class_count=3)
+    assert other.norm() < weight.norm()
+
+
+def test_of_many_images_fewer_views_are_used(monkeypatch):
+    monkeypatch.setattr(probes, "MOST_ROWS", 130)
+    features, labels = drawn(60, 30, 3, distance=0.3)
+    views = np.stack([features, features[:, ::-1], np.full_like(features, np.nan)])
+    found = fit_probe(views, labels, alone(labels), class_count=3, seed=0)  # the third is not read
+    assert torch.isfinite(found.weight).all()

@@ -125,7 +125,7 @@ def test_operators_that_no_export_has_are_refused(node, named):
         ({"classes": ["a", 1]}, "damaged metadata: a class name must be"),
         ({"classes": ["a", "n" * 256]}, "damaged metadata: a class name must be"),
         ({"classes": ["a", "b", "c"]}, "for 3 classes"),
-        ({"schema": 9}, "has format 9, this version reads 1"),
+        ({"schema": 9}, "has format 9, this version reads up to 2"),
         ({"temperature": 0}, "impossible temperature"),
         ({"preprocessing": {"image_size": 10**9}}, "impossible preprocessing"),
         ({"unknown": {"confidence": 2, "distance": 0, "target_precision": 1}}, "impossible thres"),

@@ -201,7 +201,10 @@ def run(random_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     for c, (name, colour) in enumerate(COLOURS.items()):
         for i in range(8):
             draw(folder / "photos" / name / f"{i}.jpg", colour, seed=100 * c + i, size=200)
-    settings = quick_settings(folder / "photos", random_weights) | {"unfreeze": "head"}
+    settings = quick_settings(folder / "photos", random_weights) | {
+        "unfreeze": "head",
+        "refit": False,
+    }
     run = train_run(settings, str(folder / "run")).run
     about = About(tuple(COLOURS), Preprocessing.for_size(SMALL), provenance={"precision": "fp32"})
     save_model(run.model, lively_network().state_dict(), about)

@@ -12,7 +12,7 @@ from runs import Clock
 
 from xception_cli.rundir import RunDir, read_json, write_json
 from xception_cli.training import handlers
-from xception_cli.training.job import Budget, new_record
+from xception_cli.training.budget import Budget, new_record
 from xception_cli.training.learner import learning_rate_factor
 
 START = {"after": "start", "views": 4, "epochs": 12, "why": "the plan"}
@@ -22,7 +22,7 @@ START = {"after": "start", "views": 4, "epochs": 12, "why": "the plan"}
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock that moves when it is told to; that of the epochs too."""
     clock = Clock()
-    for module in ("job", "handlers"):
+    for module in ("budget", "job", "handlers"):
         monkeypatch.setattr(
             f"xception_cli.training.{module}.time", SimpleNamespace(monotonic=clock)
         )
@@ -68,6 +68,13 @@ def test_the_record_of_a_start_is_this():
         "epoch": 0.0,
         "decisions": [START | {"views": 1, "epochs": 1}],
     }
+
+
+def test_time_for_the_selection_is_reserved_with_that_for_the_evaluation(clock, run):
+    expected = {"fine-tuning": 120.0, "selection": 50.0, "evaluation": 30.0}
+    made = new_record(budget=600.0, spent=10.0, expected=expected, views=4, epochs=12)
+    assert made == record(evaluation=80.0)
+    assert Budget(run, made).left == 510.0
 
 
 def test_what_is_left_is_the_budget_without_the_evaluation_and_what_is_gone(clock, run):

@@ -569,24 +569,33 @@ def test_a_better_score_or_else_a_lower_loss_makes_the_best_model():
         (scored(0.7, 5.0), True),
     ]
     since = [0, 1, 2, 3, 0, 0, 1, 2, 0]
-    for epoch, ((scores, expected), bad) in enumerate(zip(offers, since, strict=True)):
+    for epoch, ((scores, expected), bad) in enumerate(zip(offers, since, strict=True), start=1):
         assert history.offer(epoch, scores, "accuracy") == expected, epoch
         assert history.epochs_without_better == bad
-    assert (history.best_epoch, history.best_score, history.best_loss) == (8, 0.7, 5.0)
+    assert (history.best_epoch, history.best_score, history.best_loss) == (9, 0.7, 5.0)
+
+
+def test_with_last_each_epoch_is_kept():
+    history = History()
+    assert history.best_epoch == 0  # none yet
+    for epoch, loss in enumerate([1.0, 0.9, 1.1, math.nan, 0.8], start=1):
+        assert history.offer(epoch, scored(1 / epoch, loss), "last"), epoch  # accuracy falls
+        assert (history.best_epoch, history.epochs_without_better) == (epoch, 0)
+    assert (history.best_score, history.best_loss) == (-0.8, 0.8)
 
 
 @pytest.mark.parametrize("scores", [scored(math.nan, 1.0), scored(0.3, math.nan)])
 def test_a_nan_is_not_even_the_first_best_model(scores):
     history = History()
-    assert not history.offer(0, scores, "accuracy")
-    assert history.best_epoch == -1
+    assert not history.offer(1, scores, "accuracy")
+    assert history.best_epoch == 0  # none yet
 
 
 def test_the_monitored_score_decides():
     history = History()
-    assert history.offer(0, scored(0.9, 1.0, macro_recall=0.3), "macro_recall")
-    assert not history.offer(1, scored(1.0, 0.5, macro_recall=0.2), "macro_recall")
-    assert history.best_score == 0.3
+    assert history.offer(1, scored(0.9, 1.0, macro_recall=0.3), "macro_recall")
+    assert not history.offer(2, scored(1.0, 0.5, macro_recall=0.2), "macro_recall")
+    assert (history.best_epoch, history.best_score) == (1, 0.3)
 
 
 def saved_by(

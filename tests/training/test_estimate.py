@@ -17,9 +17,9 @@ from xception_cli.config import TrainConfig
 from xception_cli.errors import UsageError
 from xception_cli.training import estimate
 from xception_cli.training import run as story
+from xception_cli.training.costs import Costs, Images, expected_seconds
 from xception_cli.training.estimate import describe_phases, measure_costs, measure_draft
 from xception_cli.training.job import Draft, Job
-from xception_cli.training.plan import Costs, Images, expected_seconds
 from xception_cli.training.preparation import draft_job
 
 NOTHING = Costs(0.0, 0.0, 0.0, 0.0, 0)
@@ -172,18 +172,19 @@ def test_without_a_budget_the_plan_stays_as_it_is(draft, monkeypatch):
         ("10h", {"budget", "views", "epochs"}, ("exit", 2, 2)),
         ("50s", {"budget"}, ("head", 1, 1)),
         ("70s", {"budget"}, ("exit", 1, 4)),
-        ("100s", {"budget"}, ("exit", 2, 8)),
+        ("110s", {"budget"}, ("exit", 2, 8)),
+        ("155s", {"budget"}, ("exit", 3, 12)),
     ],
 )
 def test_a_budget_decides_what_was_not_given(settings, monkeypatch, budget, given, expected):
-    # 13 train and 11 val pictures: 24 seconds for a view and 13 for each more, 11 for the
-    # evaluation, 3 for the probe, 2 for the report, and 4.125 for an epoch.
+    # 13 train and 11 val images: 24 seconds for each view and 1.2 for the selection with it, 11 for
+    # the evaluation, 3 for the probe, 2 for the report, and 4.125 for an epoch.
     costs, measured = Costs(0.5, 0.5, 0.275, 0.05, 0), []
     monkeypatch.setattr(
         estimate, "measure_costs", lambda _, unfreeze: (measured.append(unfreeze), costs)[1]
     )
     draft = drafted(settings, budget=budget)
-    assert draft.job.images == Images(13, 11, 0)
+    assert draft.job.images == Images(13, 11, 0, classes=3)
     decided, found = measure_draft(draft, given, time.monotonic())
     assert found == costs
     config = decided.job.config
@@ -243,26 +244,28 @@ def test_the_phases_are_told_with_their_times_memory_and_disk(job):
     costs = Costs(decode=10.0, features=90.0, step=300.0, validation=20.0, memory=1_850_000_000)
     job = replace(job, config=job.config.replace(image_size=299, views=4, epochs=5))
     job = replace(job, split=replace(job.split, images=job.split.images * 20))
-    assert job.images == Images(260, 220, 0)
+    assert job.images == Images(260, 220, 0, classes=3)
     phases = expected_seconds(job.config, costs, job.images)
     assert {name: round(value) for name, value in phases.items()} == {
-        "features": 126000, "probe": 3, "fine-tuning": 412000, "evaluation": 22002,
+        "features": 192000, "probe": 4, "fine-tuning": 412000, "selection": 38400,
+        "evaluation": 22002,
     }  # fmt: skip
     assert describe_phases(job, costs) == {
-        "features": "35 h 0 min",
-        "probe": "3 s",
+        "features": "53 h 20 min",
+        "probe": "4 s",
         "fine-tuning": "114 h 26 min",
+        "selection": "10 h 40 min",
         "evaluation": "6 h 6 min",
-        "in all": "155 h 33 min",
+        "in all": "184 h 33 min",
         "memory": "1.9 GB",
-        "disk": "0.7 GB",  # 1260 times 525,616 bytes
+        "disk": "1.1 GB",  # 4 times 480 times 546,960 bytes
     }
     head = replace(job, config=job.config.replace(unfreeze="head"))
     assert describe_phases(head, costs) == {
-        "features": "13 h 20 min",
-        "probe": "3 s",
+        "features": "53 h 20 min",
+        "probe": "4 s",
         "evaluation": "6 h 6 min",
-        "in all": "19 h 26 min",
+        "in all": "59 h 26 min",
         "memory": "1.9 GB",
         "disk": "0.0 GB",
     }

@@ -17,7 +17,7 @@ from xception_cli.data.split import Split, read_split
 from xception_cli.data.units import assign_units
 from xception_cli.errors import DataError, UsageError, XceptionError
 from xception_cli.evaluation.eval_report import join_notes
-from xception_cli.evaluation.selection import Selection, recorded_places
+from xception_cli.evaluation.selection import Selection, fitted_split, recorded_places
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_toml
 
@@ -41,6 +41,8 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
         return selection
     info = run.read_info()
     split = read_split(run.split, info.classes)
+    if selection.fitted_to_val:
+        split = fitted_split(split)
     recorded, note = _recorded_images(recorded_places(run)[0], split)
     photos, (is_copy, is_chooser) = _compare(
         selection.root, selection.images, recorded, read_toml(run.config).get("group_by")

@@ -25,6 +25,7 @@ from xception_cli.data.units import assign_units, number_units
 from xception_cli.errors import DataError
 from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.model.features import compute_pooled
+from xception_cli.model.layers import last_layer
 from xception_cli.model.network import Segment, build_network, fold_batch_norm
 from xception_cli.model.probe import cross_validate, fit_probe, units_of_classes
 from xception_cli.model.weights import load_pretrained
@@ -97,10 +98,9 @@ def _features(survey: Survey, seen: list[int], weights: str) -> NDArray[np.float
             images = _inputs(survey, [seen[at] for at in missing], runtime)
             folded = fold_batch_norm(runtime.place(network).eval(), runtime.dtype)
             backbone = Segment(folded, "conv1", "conv4")
-            computed = compute_pooled(backbone.eval(), images, "computing features")
+            computed = last_layer(compute_pooled(backbone.eval(), images, "computing features"))
             rows = [row.tobytes() for row in computed.astype(np.float16)]
-            new = zip((digests[at] for at in missing), rows, strict=True)
-            store.keep_features(kind, new)
+            store.keep_features(kind, zip((digests[at] for at in missing), rows, strict=True))
             kept = store.features(kind, digests)
     return np.stack([np.frombuffer(row or b"", np.float16) for row in kept]).astype(np.float32)
 

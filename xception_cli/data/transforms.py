@@ -95,6 +95,11 @@ class Preprocessing:
         """`evaluation_crop`, as uint8 of shape `(3, image_size, image_size)`."""
         return v2.Compose([self.evaluation_crop(), v2.PILToTensor()])  # type: ignore[no-any-return]
 
+    def mirrored_transform(self) -> Transform:
+        """Return `evaluation_transform` of the mirror image."""
+        mirror = v2.RandomHorizontalFlip(p=1.0)
+        return v2.Compose([self.evaluation_crop(), mirror, v2.PILToTensor()])  # type: ignore[no-any-return]
+
     @property
     def source_side(self) -> int:
         """Shorter side of the cached images that random crops are taken from, in pixels.

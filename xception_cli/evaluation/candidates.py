@@ -1,6 +1,12 @@
-"""What each candidate model answered on val, and what choosing the best of them costs."""
+"""What each candidate model answered on val, and what selecting one of them costs.
 
+From pretrained weights there are two: the linear probe, and the network at the end of fine-tuning.
+The latter replaces the probe only if its log loss is lower by more than the standard error.
+"""
+
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,7 @@ from safetensors.numpy import load, save
 from scipy.sparse import csr_array
 
 from xception_cli.console import show
+from xception_cli.data.units import number_units
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.eval_report import Corrected, EvalReport, join_notes
 from xception_cli.evaluation.intervals import RESAMPLES, Estimate, proportion_interval, unit_weights
@@ -22,6 +29,7 @@ from xception_cli.settings import read_toml
 Array = NDArray[Any]
 
 VAL_NOTE = "validation also selected this model: expect a little less on new images"
+FINAL = 2**31 - 1  # the fine-tuned network in the end, after every epoch
 _HINT = "put the file back, or start a new run"
 
 
@@ -30,7 +38,9 @@ class Candidates:
     """The models that the best one was selected among.
 
     Attributes:
-        epochs: Of each, ascending, `(candidates,)`; 0 is the linear probe.
+        epochs: Of each, ascending, `(candidates,)`; 0 is the linear probe, and `FINAL` the
+            fine-tuned network with a head for its own features. Where a metric selected the epoch,
+            each epoch is between them, with the head that was trained.
         predicted: The class that each gives each image of val, `(candidates, images)`.
         losses: What each image adds to the cross-entropy, as `predicted`, float32.
     """
@@ -39,12 +49,22 @@ class Candidates:
     predicted: Array
     losses: Array
 
-    @property
-    def are_complete(self) -> bool:
-        """Whether none is missing, as in a run that an earlier version began."""
-        first = int(self.epochs[0]) if len(self.epochs) else -1
-        every = np.arange(first, first + len(self.epochs))
-        return first in {0, 1} and np.array_equal(self.epochs, every)
+    def are_complete(self, monitor: str) -> bool:
+        """Tell whether none is missing, as in a run that an earlier version began.
+
+        Args:
+            monitor: What selected the epoch; with `last`, the others were no candidates.
+        """
+        if monitor == "last":
+            return self.epochs.tolist() in ([0], [0, FINAL])
+        epochs = self.epochs[self.epochs != FINAL]
+        first = int(epochs[0]) if len(epochs) else -1
+        return first in {0, 1} and np.array_equal(epochs, np.arange(first, first + len(epochs)))
+
+    def only(self, epochs: Collection[int]) -> "Candidates":
+        """Return some of the candidates."""
+        at = np.isin(self.epochs, list(epochs))
+        return Candidates(self.epochs[at], self.predicted[at], self.losses[at])
 
     def with_epoch(self, epoch: int, predicted: Array, losses: Array) -> "Candidates":
         """Add a candidate; those of this and later epochs are replaced, as on a resume.
@@ -97,6 +117,25 @@ def read_candidates(path: Path, images: int) -> Candidates:
     return found
 
 
+def start_candidates(path: Path, predicted: Any, losses: Any) -> None:
+    """Put the linear probe's answers into a file, before those that a resumed run has already.
+
+    Args:
+        path: The file.
+        predicted: See `add_candidate`, as for the following.
+        losses: Of each image.
+
+    Raises:
+        ArtifactError: The file is damaged.
+        MachineError: It cannot be written.
+    """
+    found = read_candidates(path, len(predicted))
+    others = found.only(found.epochs[found.epochs > 0])
+    probe = no_candidates(len(predicted)).with_epoch(0, predicted, losses)
+    pairs = zip(vars(probe).values(), vars(others).values(), strict=True)
+    write_candidates(Candidates(*map(np.concatenate, pairs)), path)
+
+
 def add_candidate(path: Path, epoch: int, predicted: Any, losses: Any) -> None:
     """Add what one more model answers on val to a file; those of this epoch and later ones go.
 
@@ -130,11 +169,12 @@ def correct_report(run: RunDir, report: EvalReport, scored: Scored) -> EvalRepor
         ArtifactError: The run's file of candidates is damaged.
     """
     every = read_candidates(run.candidates, len(scored.photos))
-    if not every.are_complete:
+    monitor = read_toml(run.config).get("monitor", "accuracy")
+    if not every.are_complete(monitor):
         return replace(report, note=join_notes(report.note, VAL_NOTE))
     kept = [at for at, photo in enumerate(scored.photos) if photo.problem is None]
     some = replace(every, predicted=every.predicted[:, kept], losses=every.losses[:, kept])
-    sound, monitor = scored.sound(), read_toml(run.config).get("monitor", "accuracy")
+    sound = scored.sound()
     found = correct_for_selection(some, sound.labels, sound.units, monitor=monitor)
     note = VAL_NOTE if found is None and len(every.epochs) > 1 else None  # a single unit
     return replace(report, corrected=found, note=join_notes(report.note, note))
@@ -155,7 +195,8 @@ def correct_for_selection(
         candidates: One or more.
         labels: `(images,)`, true classes.
         units: `(images,)`, what each belongs to.
-        monitor: What the best was selected by: `accuracy` or `macro_recall`; then the lower loss.
+        monitor: What selected the epoch: `accuracy` or `macro_recall`, then the lower loss; or
+            `last`.
 
     Returns:
         None where there was no choice, or where no resample leaves out a unit.
@@ -163,12 +204,11 @@ def correct_for_selection(
     count = len(candidates.epochs)
     if count < 2:
         return None
-    hits = (candidates.predicted == labels).T.astype(np.float64)  # (images, candidates)
-    losses = candidates.losses.T.astype(np.float64)
-    recalled = labels if monitor == "macro_recall" else None
+    hits = _hits(candidates, labels, monitor)
+    select = _selector(candidates, labels, units, monitor)
     totals, measured = 0.0, 0
     for weights in unit_weights(units, RESAMPLES):
-        best = _select(weights, hits, losses, recalled)
+        best = select(weights)
         left_out = weights == 0
         images = left_out.sum(axis=1)
         right = (left_out * hits[:, best].T).sum(axis=1)
@@ -177,14 +217,100 @@ def correct_for_selection(
         measured += int(known.sum())
     if not measured:
         return None
-    chosen = int(_select(np.ones((1, len(labels))), hits, losses, recalled)[0])
+    chosen = int(select(np.ones((1, len(labels))))[0])
     share = min(totals / measured, float(hits[:, chosen].mean()))  # a choice only flatters
     ends = proportion_interval(hits[:, chosen], units, share=share)
     return Corrected(count, Estimate(share, *ends))
 
 
+def _hits(candidates: Candidates, labels: Array, monitor: str) -> Array:
+    """Return whether each candidate is correct on each image, `(images, candidates)`, float.
+
+    The head that was fitted in the end is known for the selected epoch alone. Of the other epochs,
+    it is taken to add as much to each image.
+    """
+    hits: Array = (candidates.predicted == labels).T.astype(np.float64)
+    if monitor == "last" or candidates.epochs[-1] != FINAL or len(candidates.epochs) == 2:
+        return hits
+    best = 1 + int(_best_epoch(candidates, labels, monitor)(np.ones((1, len(labels))))[0])
+    hits[:, 1:-1] += hits[:, -1:] - hits[:, best : best + 1]
+    return hits
+
+
+def select_candidate(candidates: Candidates, labels: Array, units: Array, *, monitor: str) -> int:
+    """Return the place of the candidate that is kept.
+
+    Args:
+        candidates: See `correct_for_selection`, as for the following.
+        labels: `(images,)`.
+        units: `(images,)`.
+        monitor: With `last`, the first of two stays unless the log loss of the second is lower by
+            more than its standard error.
+    """
+    return int(_selector(candidates, labels, units, monitor)(np.ones((1, len(labels))))[0])
+
+
+def _selector(
+    candidates: Candidates, labels: Array, units: Array, monitor: str
+) -> Callable[[Array], Array]:
+    """Return what selects a candidate in each of several resamples, `(resamples, images)`."""
+    if monitor == "last":
+        losses = candidates.losses.T.astype(np.float64)
+        return partial(_select_last, losses=losses, error=paired_gain(losses.T, units)[1])
+    if candidates.epochs[-1] != FINAL or len(candidates.epochs) == 2:
+        return _by_metric(candidates, labels, monitor)
+    epoch = _best_epoch(candidates, labels, monitor)
+    final = _by_metric(candidates.only([0, FINAL]), labels, monitor)
+    return lambda weights: np.where(final(weights) == 1, 1 + epoch(weights), 0)
+
+
+def _best_epoch(candidates: Candidates, labels: Array, monitor: str) -> Callable[[Array], Array]:
+    """Return what selects an epoch, counted from 0, in each of several resamples."""
+    return _by_metric(candidates.only(candidates.epochs[1:-1]), labels, monitor)
+
+
+def _by_metric(candidates: Candidates, labels: Array, monitor: str) -> Callable[[Array], Array]:
+    return partial(
+        _select,
+        hits=(candidates.predicted == labels).T.astype(np.float64),
+        losses=candidates.losses.T.astype(np.float64),
+        labels=labels if monitor == "macro_recall" else None,
+    )
+
+
+def paired_gain(losses: Array, units: Array) -> tuple[float, float]:
+    """Return how much lower the losses of the second of two models are, and its standard error.
+
+    Args:
+        losses: Of both models on each image, `(2, images)`.
+        units: `(images,)`, what each image belongs to; units are independent, images are not.
+
+    Returns:
+        The mean difference; and its standard error, infinite for a single unit.
+    """
+    gains = (losses[0] - losses[1]).astype(np.float64)
+    sums = np.bincount(number_units(units), gains - gains.mean())
+    if len(sums) < 2:
+        return float(gains.mean()), float("inf")
+    error = np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(gains)
+    return float(gains.mean()), float(error)
+
+
+def _select_last(weights: Array, losses: Array, error: float) -> Array:
+    """Return 1 in each resample where the second candidate is selected, else 0.
+
+    Args:
+        weights: `(resamples, images)`.
+        losses: `(images, 2)`.
+        error: Standard error of the difference.
+    """
+    gains = (weights @ (losses[:, 0] - losses[:, 1])) / weights.sum(axis=1)
+    chosen: Array = (gains > error).astype(np.int64)
+    return chosen
+
+
 def _select(weights: Array, hits: Array, losses: Array, labels: Array | None) -> Array:
-    """Return the best candidate in each resample, as `History.offer` selects it.
+    """Return the best candidate in each resample, by a metric and then by the lower loss.
 
     Args:
         weights: `(resamples, images)`.

@@ -8,16 +8,21 @@ import numpy as np
 
 from xception_cli.console import screen, show
 from xception_cli.data.photo import Photo
-from xception_cli.errors import DataError
+from xception_cli.errors import ArtifactError, DataError
 from xception_cli.evaluation.candidates import correct_report
-from xception_cli.evaluation.eval_report import EvalFailure, EvalReport
+from xception_cli.evaluation.eval_report import (
+    EvalFailure,
+    EvalReport,
+    join_notes,
+    read_report,
+)
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
 from xception_cli.evaluation.selection import Selection, folder_name, select_images
 from xception_cli.inference import answer, classify
-from xception_cli.model.bundle import Classifier, Outcome
-from xception_cli.rundir import RunDir
+from xception_cli.model.bundle import REFIT, Classifier, Outcome
+from xception_cli.rundir import METRICS, RunDir
 
 _SHOWN = 5  # failures named in an error; the files name them all
 
@@ -55,28 +60,53 @@ def run_evaluation(
         DataError: Unknown classes, or no image that can be scored.
         ArtifactError: A file of the run is damaged.
     """
+    fitted = REFIT in bundle.about.provenance
     chosen = select_images(
         run,
         bundle.classes,
         data=data,
         split=split,
         ignore_extra_classes=ignore_extra_classes,
+        fitted_to_val=fitted,
     )
     chosen = refine(chosen)
+    note, fitted = chosen.note, fitted and chosen.name == "val"
+    if fitted and model is None:
+        return _measured_before(run)
+    if fitted:
+        note = join_notes(
+            note, "the model was also fitted to these images: expect less on new ones"
+        )
     report, scored = evaluate_images(
         bundle,
         chosen.root,
         chosen.images,
         name=chosen.name if model is None else f"{chosen.name}-{folder_name(model)}",
         workers=workers,
-        note=chosen.note,
+        note=note,
         data=chosen.data,
         trained_on=chosen.trained_on,
     )
-    if chosen.name == "val":
+    if chosen.name == "val" and not fitted:
         report = correct_report(run, report, scored)
     write_evaluation(run.evaluation(report.name), report, scored)
     return report
+
+
+def _measured_before(run: RunDir) -> EvalReport:
+    """Return what val said of the run's model, before its head was fitted to val too.
+
+    Raises:
+        ArtifactError: That is gone, and cannot be measured again.
+    """
+    if not (run.evaluation("val") / METRICS).is_file():
+        raise ArtifactError(
+            f"{show(run.evaluation('val'))} is gone, and the model was fitted to val since then",
+            hint="give new images with --data DIR",
+        )
+    report = read_report(run, "val")
+    note = "measured before the head was fitted to these images, too"
+    return replace(report, note=join_notes(report.note, note))
 
 
 def evaluate_images(

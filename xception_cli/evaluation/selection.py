@@ -31,6 +31,7 @@ class Selection:
         note: What the reader of the numbers must know.
         trained_on: Further images, which the model was trained on: they say nothing of it.
         is_new: Whether they are of another folder than the run's own.
+        fitted_to_val: Whether the model was fitted to the run's val, too.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Selection:
     note: str | None = None
     trained_on: Sequence[Photo] = ()
     is_new: bool = False
+    fitted_to_val: bool = False
 
 
 def select_images(
@@ -49,6 +51,7 @@ def select_images(
     data: Path | None,
     split: str | None,
     ignore_extra_classes: bool,
+    fitted_to_val: bool = False,
 ) -> Selection:
     """Select the images that say how good a run's model is.
 
@@ -58,6 +61,7 @@ def select_images(
         data: Another folder; None for the run's own data.
         split: `test` or `val`; None for test if there is one, else val.
         ignore_extra_classes: Leave out images of classes that the model does not know.
+        fitted_to_val: Whether the model was fitted to val, too.
 
     Raises:
         UsageError: There is no such folder or split.
@@ -66,13 +70,21 @@ def select_images(
     """
     if split is not None and split not in SPLITS:
         raise UsageError(f"there is no split {show(split)} to evaluate", hint="--split val or test")
-    recorded = read_split(run.split, classes)
-    places = recorded_places(run)
+    recorded, places = read_split(run.split, classes), recorded_places(run)
     if data is None:
         return _select_own(recorded, _find_place(places), places[-1], _choose_own(recorded, split))
     if split and data.resolve() in {place.resolve() for place in places}:
         return _select_own(recorded, data, data, _choose_own(recorded, split))
-    return _select_new(recorded, read_folder(data), split, ignore_extra_classes)
+    if fitted_to_val:
+        recorded = fitted_split(recorded)
+    chosen = _select_new(recorded, read_folder(data), split, ignore_extra_classes)
+    return replace(chosen, fitted_to_val=fitted_to_val)
+
+
+def fitted_split(recorded: Split) -> Split:
+    """Return a run's split as a model knows it whose head was fitted to val in the end."""
+    images = [replace(i, split="train") if i.split == "val" else i for i in recorded.images]
+    return replace(recorded, images=tuple(images))
 
 
 def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:

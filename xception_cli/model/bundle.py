@@ -17,12 +17,22 @@ from xception_cli.console import show
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
 from xception_cli.files import write_durably
-from xception_cli.model.network import FEATURES, Segment, build_network, fold_batch_norm, pool
+from xception_cli.model.layers import (
+    LAYERS_HEAD,
+    add_layers_head,
+    classify_pooled,
+    last_layer,
+    layers_head,
+    pool_layers,
+    run_layers,
+)
+from xception_cli.model.network import FEATURES, Segment, build_network, fold_batch_norm
 from xception_cli.model.tensors import check_tensors, read_safetensors
 from xception_cli.model.unknown import Thresholds, UnknownRule
 from xception_cli.runtime import Runtime
 
-SCHEMA = 1
+SCHEMA, LAYERED = 1, 2  # versions of the format: without and with a head on several layers
+REFIT = "refit_images"  # in the provenance: how many images the head was fitted to in the end
 _METADATA_KEY = "xception"
 _LONGEST_NAME = 255
 
@@ -35,7 +45,7 @@ class Outcome:
 
     Attributes:
         logits: `(classes,)`.
-        features: `(2048,)`, what the head sees; None of an exported file, which keeps them inside.
+        features: `(2048,)`, the pooled last layer; None of an exported file, which keeps it inside.
         distance: From the training images, where the model measures it itself, as an exported file
             does; else None: `Classifier.distance` measures it from the features.
     """
@@ -51,6 +61,10 @@ class Classifier(Protocol):
     @property
     def classes(self) -> tuple[str, ...]:
         """Names, in the order of the outputs."""
+
+    @property
+    def about(self) -> "About":
+        """What its file holds beside the weights."""
 
     @property
     def runtime(self) -> Runtime:
@@ -102,10 +116,10 @@ class About:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     unknown: UnknownRule | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, with the version of this format."""
+    def to_dict(self, schema: int = SCHEMA) -> dict[str, Any]:
+        """Return plain data, with the version of the format."""
         return {
-            "schema": SCHEMA,
+            "schema": schema,
             "architecture": "xception",
             "classes": list(self.classes),
             "preprocessing": self.preprocessing.to_dict(),
@@ -124,9 +138,10 @@ class About:
         Raises:
             ArtifactError: It is too new or damaged.
         """
-        if about["schema"] != SCHEMA:
+        if about["schema"] not in (SCHEMA, LAYERED):  # a list has no hash
             raise ArtifactError(
-                f"{show(path)} has format {show(about['schema'])}, this version reads {SCHEMA}",
+                f"{show(path)} has format {show(about['schema'])}, this version reads up to "
+                f"{LAYERED}",
                 hint="upgrade: pip install -U xception-cli",
             )
         try:
@@ -191,7 +206,7 @@ class ModelBundle:
 
     @torch.inference_mode()
     def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute logits, and the features that they are made of.
+        """Compute logits, and the pooled last layer.
 
         Args:
             pixels: `(batch, 3, image_size, image_size)`, uint8, from `preprocessing`.
@@ -199,9 +214,9 @@ class ModelBundle:
         Returns:
             `(batch, classes)`, without the temperature, and `(batch, 2048)`; float32, on the CPU.
         """
-        features = pool(self._activate(pixels))
-        logits: torch.Tensor = self._parts[1](features)
-        return logits.cpu(), features.cpu()
+        pooled = pool_layers(self._layers(pixels))
+        logits = classify_pooled(self.network, pooled)
+        return logits.cpu(), last_layer(pooled).cpu()
 
     def outcomes(self, pixels: torch.Tensor) -> list[Outcome]:
         """Compute the outcome of each image of a batch; see `outputs`."""
@@ -219,26 +234,23 @@ class ModelBundle:
         return self.about.unknown.distance(outcome.features)
 
     @torch.inference_mode()
-    def activations(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Compute the last convolution, `(batch, 2048, height, width)`; see `outputs`."""
-        return self._activate(pixels).float().cpu()
+    def activations(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Compute what the head averages, `(batch, channels, height, width)` by layer."""
+        return {layer: values.float().cpu() for layer, values in self._layers(pixels)}
 
-    def _activate(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _layers(self, pixels: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
         inputs = self.preprocessing.normalize(self.runtime.to_device(pixels))
+        inputs = inputs.contiguous(memory_format=self.runtime.memory_format)
         with self.runtime.autocast():
-            activations: torch.Tensor = self._parts[0](
-                inputs.contiguous(memory_format=self.runtime.memory_format)
-            )
-        return activations
+            return list(run_layers(self._backbone, inputs))
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         """Compute logits alone; see `outputs`."""
         return self.outputs(pixels)[0]
 
     @cached_property
-    def _parts(self) -> tuple[Segment, Segment]:
-        folded = fold_batch_norm(self.network, self.runtime.dtype)
-        return Segment(folded, "conv1", "conv4").eval(), Segment(folded, "head", "head").eval()
+    def _backbone(self) -> Segment:
+        return Segment(fold_batch_norm(self.network, self.runtime.dtype), "conv1", "conv4").eval()
 
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """Compute class probabilities, calibrated by the temperature; see `logits`."""
@@ -254,7 +266,8 @@ def save_model(path: Path, state: Mapping[str, torch.Tensor], about: About) -> N
 
     Args:
         path: Where to.
-        state: The whole network's state dict; keys as in `pretrainedmodels.xception`.
+        state: The whole network's state dict; keys as in `pretrainedmodels.xception`, and those of
+            a head on several layers.
         about: Everything else; its provenance is plain data.
 
     Raises:
@@ -264,10 +277,9 @@ def save_model(path: Path, state: Mapping[str, torch.Tensor], about: About) -> N
     """
     if not all(tensor.isfinite().all() for tensor in state.values()):
         raise DivergedError("the trained weights are not finite; the model file is left as it was")
-    tensors = check_tensors(
-        state, _shapes(_empty_network(len(about.classes))), "the trained network"
-    )
-    metadata = {_METADATA_KEY: json.dumps(about.to_dict())}
+    network = _empty_network(len(about.classes), state)
+    tensors = check_tensors(state, _shapes(network), "the trained network")
+    metadata = {_METADATA_KEY: json.dumps(about.to_dict(format_of(network)))}
     write_durably(path, save(tensors, metadata=metadata))
 
 
@@ -289,7 +301,7 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
     tensors, metadata = read_safetensors(path)
     about = About.from_dict(_read_metadata(path, metadata), path)
     # Checked before memory is taken: a header of a megabyte can name 100,000 classes.
-    network = _empty_network(len(about.classes))
+    network = _empty_network(len(about.classes), tensors)
     network.load_state_dict(check_tensors(tensors, _shapes(network), show(path)), assign=True)
     # The precision that it was measured in, so that a later evaluation agrees.
     runtime = runtime.preferring(about.provenance.get("precision"))
@@ -297,9 +309,18 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
     return ModelBundle(network, about, runtime)
 
 
-def _empty_network(class_count: int) -> nn.Module:
+def format_of(network: nn.Module) -> int:
+    """Return the version of the format that a model is written in."""
+    return SCHEMA if layers_head(network) is None else LAYERED
+
+
+def _empty_network(class_count: int, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Return a network of the kind that a state dict is of, without numbers."""
     with torch.device("meta"):  # no memory, and no numbers drawn that would be written over
-        return build_network(class_count)
+        network = build_network(class_count)
+        if f"{LAYERS_HEAD}.weight" in state:
+            add_layers_head(network, class_count)
+        return network
 
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:

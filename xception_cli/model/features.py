@@ -4,7 +4,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from xception_cli.data.dataset import Key, KeyedBatches
 from xception_cli.data.loading import Inputs, PictureInputs
 from xception_cli.errors import MachineError
 from xception_cli.files import write_durably
-from xception_cli.model.network import FEATURES, FIRST_TRAINED, STEPS, Segment, build_network, pool
+from xception_cli.model.layers import POOLED, pool_layers, run_layers
+from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment, build_network
 from xception_cli.runtime import Runtime, key
 
 # Batches of a GPU that are committed together: a commit waits for the disk twice.
@@ -61,23 +62,30 @@ class FeatureStore:
 class FeatureInputs:
     """Stored activations as inputs of the trained part, batch by batch.
 
-    Picture `i` is seen in view `(offset(seed, i) + epoch) % views`, so that the views take turns.
-    In order (not shuffled) it is always view 0, the evaluation crop.
+    Shuffled, image `i` is seen in view `(offset(seed, i) + epoch) % views`, so that the views take
+    turns. In order, all are seen in the same one.
 
     Args:
         store: The activations.
         labels: Of its pictures, `(count,)`, int64.
         batches: Which keys make up which batch.
         runtime: Where to compute.
+        view: The one that is seen in order; 0 is the evaluation crop.
     """
 
     def __init__(
-        self, store: FeatureStore, labels: torch.Tensor, batches: KeyedBatches, runtime: Runtime
+        self,
+        store: FeatureStore,
+        labels: torch.Tensor,
+        batches: KeyedBatches,
+        runtime: Runtime,
+        view: int = 0,
     ) -> None:
         self.store = store
         self.labels = labels
         self.batches = batches
         self.runtime = runtime
+        self.view = view
         offsets = [key(batches.seed, "view", index) % store.views for index in range(store.count)]
         self._offsets = torch.tensor(offsets)
 
@@ -107,7 +115,7 @@ class FeatureInputs:
     def _read(self, keys: list[Key]) -> Inputs:
         epoch = keys[0][0]
         indices = torch.tensor([index for _, index in keys])
-        view = torch.zeros_like(indices)
+        view = torch.full_like(indices, self.view)
         if self.batches.shuffle:
             view = (self._offsets[indices] + epoch) % self.store.views
         activations = self._to_device(self.store.read(indices, view))
@@ -116,7 +124,7 @@ class FeatureInputs:
 
 @torch.inference_mode()
 def compute_pooled(network: Segment, inputs: PictureInputs | FeatureInputs, what: str) -> Array:
-    """Compute the pooled features of every picture, without keeping anything else.
+    """Compute the pooled features of every image, without keeping anything else.
 
     Args:
         network: A segment to `conv4`, in eval mode: from `conv1` for pictures, from the cut for
@@ -125,15 +133,15 @@ def compute_pooled(network: Segment, inputs: PictureInputs | FeatureInputs, what
         what: Names the phase on the screen.
 
     Returns:
-        `(pictures, 2048)`, float32.
+        `(images, POOLED)`, float32.
     """
     processes = inputs.runtime.processes
-    pooled = np.zeros((inputs.batches.count, FEATURES), dtype=np.float32)
+    pooled = np.zeros((inputs.batches.count, POOLED), dtype=np.float32)
     with screen.bar(what, len(pooled)) as bar:
         for batch in inputs:
             with inputs.runtime.autocast():
-                activations = network(batch.values)[: len(batch.indices)]
-            pooled[batch.indices.numpy()] = pool(activations).cpu().numpy()
+                found = pool_layers(run_layers(network, batch.values))
+            pooled[batch.indices.numpy()] = found[: len(batch.indices)].cpu().numpy()
             bar.advance(len(batch.indices) * processes.count)
             processes.wait()  # nobody is far behind at the end
     # What another process computed is 0 here.
@@ -146,12 +154,10 @@ def compute_store(
     name: str,
     prefix: Segment,
     rest: Segment,
-    centre: PictureInputs,
-    random: PictureInputs | None = None,
-    views: int = 1,
+    inputs: Sequence[PictureInputs],
     another: Callable[[int, int], bool] = lambda done, computed: True,
 ) -> tuple[FeatureStore, Array]:
-    """Compute, or go on computing, the prefix's activations and the first view's pooled features.
+    """Compute, or resume computing, the prefix's activations and the pooled features of all views.
 
     A durable note commits what is computed, on a CPU after each batch, so that a killed run resumes
     there. Processes that train together write their parts of a batch into the same file.
@@ -161,28 +167,27 @@ def compute_store(
         name: Of the store in it, `train` or `val`.
         prefix: The frozen part, in eval mode.
         rest: From the cut to `conv4`, in eval mode.
-        centre: The pictures in order, with the evaluation transform.
-        random: The same with the training transform, for the views behind the first.
-        views: How many in all.
-        another: Asked after each view but the last whether there is to be another one; told how
-            many there are, and how many pictures were computed.
+        inputs: The images in order, once for each view.
+        another: Asked after each view but the last whether there is to be another one; takes how
+            many there are, and how many images were computed.
 
     Returns:
-        The store, and the pooled features `(pictures, 2048)` of the first view, float32.
+        The store, and the pooled features `(views, images, POOLED)`, float32.
 
     Raises:
         MachineError: The disk is too small; says how much is needed.
         DataError: A picture vanished.
     """
-    count, batch_size = centre.batches.count, centre.batches.batch_size
-    per_commit = _BATCHES_PER_COMMIT if centre.runtime.is_asynchronous else 1
-    shape = row_shape(centre.preprocessing.image_size, prefix.steps[-1])
+    views, count = len(inputs), inputs[0].batches.count
+    batch_size, runtime = inputs[0].batches.batch_size, inputs[0].runtime
+    per_commit = _BATCHES_PER_COMMIT if runtime.is_asynchronous else 1
+    shape = row_shape(inputs[0].preprocessing.image_size, prefix.steps[-1])
     note = folder / f"{name}.json"
-    processes = centre.runtime.processes
+    processes = runtime.processes
     if not processes.leads:  # the leader makes the files
         processes.wait()
     rows = _open_map(folder / f"{name}.bin", note, np.uint16, (count * views, *shape))
-    pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count, FEATURES))
+    pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count * views, POOLED))
     if processes.leads:
         processes.wait()
     done = json.loads(note.read_text()).get("images", 0) if note.is_file() else 0
@@ -193,19 +198,19 @@ def compute_store(
             if 0 < view < views and not another(view, computed):
                 views = view
                 break
-            pictures = centre if view == 0 or random is None else random
+            images = inputs[view]
             # Whole batches only: on another device the batch size may differ.
             start = (done - view * count) // batch_size
-            pictures.batches.epoch, pictures.batches.start = view, start
-            for number, inputs in enumerate(pictures, start=start + 1):
-                indices = inputs.indices.numpy()
-                with pictures.runtime.autocast():
-                    activations = prefix(inputs.values)
-                    if view == 0:
-                        found = pool(rest(activations)[: len(indices)])
-                        pooled[indices] = found.cpu().numpy()
-                rows[view * count + indices] = _to_bits(activations[: len(indices)])
-                is_last = number == len(pictures)
+            images.batches.epoch, images.batches.start = view, start
+            for number, batch in enumerate(images, start=start + 1):
+                indices = batch.indices.numpy()
+                with runtime.autocast():
+                    activations = prefix(batch.values)
+                    found = pool_layers(run_layers(rest, activations))
+                at = view * count + indices
+                pooled[at] = found[: len(indices)].cpu().numpy()
+                rows[at] = _to_bits(activations[: len(indices)])
+                is_last = number == len(images)
                 done = view * count + (count if is_last else number * batch_size)
                 computed += len(indices) * processes.count
                 if number % per_commit == 0 or is_last:
@@ -215,7 +220,8 @@ def compute_store(
                     if processes.leads:
                         write_durably(note, json.dumps({"images": done}).encode())
                 bar.advance(len(indices) * processes.count)
-    return FeatureStore(rows[: views * count], count, views), np.array(pooled)
+    kept = np.array(pooled[: views * count]).reshape(views, count, POOLED)
+    return FeatureStore(rows[: views * count], count, views), kept
 
 
 def _to_bits(activations: torch.Tensor) -> Array:
@@ -238,14 +244,14 @@ def row_shape(image_size: int, last: str) -> tuple[int, int, int]:
 
 
 def activation_bytes(image_size: int, unfreeze: str) -> int:
-    """Return what one picture in one view takes in the store, in bytes.
+    """Return what one image in one view takes in the store, in bytes.
 
     Args:
         image_size: Side of the input, in pixels.
         unfreeze: `middle` or `exit`.
     """
     last = STEPS[STEPS.index(FIRST_TRAINED[unfreeze]) - 1]
-    return math.prod(row_shape(image_size, last)) * 2
+    return math.prod(row_shape(image_size, last)) * 2 + POOLED * 4
 
 
 def _open_map(path: Path, note: Path, dtype: type, shape: tuple[int, ...]) -> "np.memmap[Any, Any]":

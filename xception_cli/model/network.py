@@ -16,7 +16,7 @@ from xception_cli.runtime import seed_everything
 with torch.device("meta"):
     import pretrainedmodels
 
-FEATURES = 2048  # channels that the head sees
+FEATURES = 2048  # channels of the last layer, which `last_linear` sees
 
 # The network in the order of its forward pass, in steps that it can be cut between.
 STEPS = ("conv1", "conv2", *(f"block{n}" for n in range(1, 13)), "conv3", "conv4", "head")
@@ -82,14 +82,17 @@ class Segment(nn.Module):
             The last step's output: `(batch, classes)` logits after `head`.
         """
         for step in self.steps:
-            if step == "head":
-                activations = self._head(activations)
-            elif step.startswith("conv"):
-                convolution, norm = (self.get_submodule(name) for name in _MODULES[step])
-                activations = convolve(convolution, norm, activations, relu=True)
-            else:
-                activations = pass_block(self.get_submodule(step), activations)
+            activations = self.step(step, activations)
         return activations
+
+    def step(self, step: str, activations: torch.Tensor) -> torch.Tensor:
+        """Run one step of the segment; see `forward`."""
+        if step == "head":
+            return self._head(activations)
+        if step.startswith("conv"):
+            convolution, norm = (self.get_submodule(name) for name in _MODULES[step])
+            return convolve(convolution, norm, activations, relu=True)
+        return pass_block(self.get_submodule(step), activations)
 
     def _head(self, activations: torch.Tensor) -> torch.Tensor:
         pooled = pool(activations) if activations.dim() == 4 else activations

@@ -1,4 +1,8 @@
-"""The linear probe: logistic regression on pooled features, the baseline and the first head."""
+"""The linear probe: logistic regression on pooled features, the baseline and the first head.
+
+It is fitted to several views of each image, which together count as one image. Folds keep groups
+whole, so the views of an image are always on one side.
+"""
 
 import math
 import warnings
@@ -19,8 +23,13 @@ from xception_cli.data.units import number_units, unit_folds
 Array = np.ndarray[Any, Any]
 
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse regularisation, on standardised features
-_LARGEST_SEARCH = 5_000  # images; the choice of the strength is not better with more
+LARGEST_SEARCH = 5_000  # images; the choice of the strength is not better with more
 _FOLDS = 5
+# Rows up to which features are rotated into their span first, see `_standardize`: finding it takes
+# the cube of that.
+_LARGEST_SPAN = 1_500
+# Rows that a probe is fitted to: with more images there are fewer views of each, which matter less.
+MOST_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Probe:
     """A fitted linear probe.
 
     Attributes:
-        weight: `(classes, 2048)`, float32; acts on the plain pooled features.
+        weight: `(classes, features)`, float32; acts on the features as they were given.
         bias: `(classes,)`, float32.
         strength: Inverse regularisation, the best by cross-validated log loss.
         labels: `(n,)`, of the images it was fitted to.
@@ -58,8 +67,14 @@ class Probe:
         hits: Array = self.held_out[self.tested].argmax(1) == self.labels[self.tested]
         return hits
 
+    @property
+    def macro_recall(self) -> float:
+        """Mean recall of the classes among the images that were left out."""
+        labels = self.labels[self.tested]
+        return float(np.mean([self.hits[labels == label].mean() for label in np.unique(labels)]))
+
     def logits(self, features: Array) -> torch.Tensor:
-        """Compute logits `(n, classes)` of pooled features `(n, 2048)`."""
+        """Compute logits `(n, classes)` of `(n, features)`."""
         return torch.from_numpy(features) @ self.weight.T + self.bias
 
 
@@ -75,7 +90,9 @@ def fit_probe(
     """Fit multinomial logistic regression, its regularisation chosen by cross-validation.
 
     Args:
-        features: `(n, 2048)`, pooled, float32.
+        features: `(n, features)`, or `(views, n, features)` of several views of the same images,
+            the evaluation crops first; float32. The strength is chosen on the first view, and left
+            out images are judged by it.
         labels: `(n,)`; every class has at least one image.
         units: `(n,)`, what each image belongs to; folds keep units whole.
         class_count: Number of classes.
@@ -83,22 +100,50 @@ def fit_probe(
         class_weights: `(classes,)`, of each class in the loss; None for equal ones.
     """
     weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
-    scaled, mean, basis = _standardize(features)
+    views = limit_views(features)
     # One thread: on problems this small BLAS threads cost more in waiting for each other.
     with threadpool_limits(1, user_api="blas"):
-        strength, held_out, folds = _search(scaled, labels, units, weights, class_count, seed)
-        weight, bias = _fit(scaled, labels, weights, strength, class_count)
+        (first,), _, _ = _standardize(views[:1])
+        strength, held_out, folds = _search(first, labels, units, weights, class_count, seed)
+        if len(views) > 1 and folds:
+            every, _, _ = _standardize(views)
+            held_out = _judge(every, labels, units, weights, class_count, seed, strength)
+    weight, bias = fit_head(
+        features, labels, strength=strength, class_count=class_count, class_weights=class_weights
+    )
+    return Probe(weight, bias, strength, labels, units, held_out, folds)
+
+
+def fit_head(
+    features: Array,
+    labels: Array,
+    *,
+    strength: float,
+    class_count: int,
+    class_weights: Array | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fit multinomial logistic regression of a given strength; see `fit_probe`.
+
+    Returns:
+        Weight `(classes, features)` and bias `(classes,)`, float32, for the features as given.
+    """
+    weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
+    with threadpool_limits(1, user_api="blas"):
+        scaled, mean, basis = _standardize(limit_views(features))
+        weight, bias = _fit(*_stack(scaled, labels, weights), strength, class_count)
     weight = weight @ basis if basis.ndim == 2 else weight * basis
     bias = bias - weight @ mean
-    return Probe(
-        torch.from_numpy(weight.astype(np.float32)),
-        torch.from_numpy(bias.astype(np.float32)),
-        strength,
-        labels,
-        units,
-        held_out,
-        folds,
-    )
+    return torch.from_numpy(weight.astype(np.float32)), torch.from_numpy(bias.astype(np.float32))
+
+
+def limit_views(features: Array) -> Array:
+    """Return the views that a probe is fitted to, `(views, n, ...)`: fewer of very many images.
+
+    Args:
+        features: Of one view or several, see `fit_probe`.
+    """
+    views = features if features.ndim == 3 else features[None]
+    return views[: max(1, MOST_ROWS // views.shape[1])]
 
 
 def cross_validate(
@@ -114,7 +159,7 @@ def cross_validate(
     """Return what probes say of left-out images when they see a part of the others only.
 
     Args:
-        features: `(n, 2048)`, pooled, float32.
+        features: `(n, features)`, float32.
         labels: `(n,)`.
         units: `(n,)`, what each image belongs to.
         class_count: Number of classes.
@@ -125,38 +170,61 @@ def cross_validate(
     Returns:
         As `Probe.held_out`.
     """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    scaled, _, _ = _standardize(features[order])
-    held_out = np.empty((len(labels), class_count), np.float32)
     with threadpool_limits(1, user_api="blas"):
-        found, _ = _cross_validate(
-            scaled,
-            labels[order],
-            units[order],
-            np.ones(len(labels)),
-            class_count,
-            seed,
-            (strength,),
-            fraction,
-        )
+        scaled, _, _ = _standardize(features[None])
+        weights = np.ones(len(labels))
+        return _judge(scaled, labels, units, weights, class_count, seed, strength, fraction)
+
+
+def _judge(
+    views: Array,
+    labels: Array,
+    units: Array,
+    weights: Array,
+    class_count: int,
+    seed: int,
+    strength: float,
+    fraction: float = 1.0,
+) -> Array:
+    """Return what probes of one strength say of left-out images, `(n, classes)`."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    found, _ = _cross_validate(
+        views[:, order],
+        labels[order],
+        units[order],
+        weights[order],
+        class_count,
+        seed,
+        (strength,),
+        fraction,
+    )
+    held_out = np.empty((len(labels), class_count), np.float32)
     held_out[order] = found[strength]
     return held_out
 
 
-def _standardize(features: Array) -> tuple[Array, Array, Array]:
-    """Return scaled features, their mean, and what turns weights of them into the features' own.
+def _standardize(views: Array) -> tuple[Array, Array, Array]:
+    """Return scaled views, their mean, and what turns weights of them into the features' own.
 
     That is a factor, or a matrix: of n images in more than n dimensions, only their span matters
     to an L2 penalty, and rotating into it first gives the same answer from much smaller problems.
     """
+    features = views.reshape(-1, views.shape[-1])
     mean = features.mean(0)
     # One scale for all features: a feature that hardly varies must not be blown up to unit size.
     scale = float(features.std()) or 1.0
-    scaled = (features - mean) / scale
-    if len(scaled) >= scaled.shape[1]:
-        return scaled, mean, np.array(1 / scale)
-    basis = np.linalg.svd(scaled, full_matrices=False)[2]
-    return scaled @ basis.T, mean, basis / scale
+    scaled, basis = (features - mean) / scale, np.array(1 / scale)
+    if len(scaled) < min(scaled.shape[1], _LARGEST_SPAN):
+        span = np.linalg.svd(scaled, full_matrices=False)[2]
+        scaled, basis = scaled @ span.T, span / scale
+    return scaled.reshape(*views.shape[:2], -1), mean, basis
+
+
+def _stack(views: Array, labels: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """Return the rows of all views, their labels, and their weights: an image's add up to one."""
+    count = len(views)
+    rows = views.reshape(-1, views.shape[-1])
+    return rows, np.tile(labels, count), np.tile(weights / count, count)
 
 
 def _search(
@@ -164,9 +232,15 @@ def _search(
 ) -> tuple[float, Array, int]:
     """Return the strength of least log loss, what it says of left-out images, and the folds."""
     order = np.random.default_rng(seed).permutation(len(labels))
-    some = order[:_LARGEST_SEARCH]
+    some = order[:LARGEST_SEARCH]
     found, folds = _cross_validate(
-        features[some], labels[some], units[some], weights[some], class_count, seed, _STRENGTHS
+        features[None, some],
+        labels[some],
+        units[some],
+        weights[some],
+        class_count,
+        seed,
+        _STRENGTHS,
     )
     held_out = np.full((len(labels), class_count), np.nan, np.float32)
     if not folds:
@@ -180,14 +254,20 @@ def _search(
     best = min(_STRENGTHS, key=surprise)
     if len(some) < len(order):
         found, folds = _cross_validate(
-            features[order], labels[order], units[order], weights[order], class_count, seed, (best,)
+            features[None, order],
+            labels[order],
+            units[order],
+            weights[order],
+            class_count,
+            seed,
+            (best,),
         )
     held_out[order] = found[best]
     return best, held_out, folds
 
 
 def _cross_validate(
-    features: Array,
+    views: Array,
     labels: Array,
     units: Array,
     weights: Array,
@@ -219,8 +299,9 @@ def _cross_validate(
                 rows = np.full((len(left_out), class_count), -np.inf, np.float32)
                 if len(known) > 1:
                     seen, targets = tested[train], np.searchsorted(known, numbered[train])
-                    fitted = _fit(features[seen], targets, weights[seen], strength, len(known))
-                    logits = features[left_out] @ fitted[0].T + fitted[1]
+                    rows_of = _stack(views[:, seen], targets, weights[seen])
+                    fitted = _fit(*rows_of, strength, len(known))
+                    logits = views[0][left_out] @ fitted[0].T + fitted[1]
                     rows[:, present[known]] = log_softmax(logits, axis=1)
                     held_out[strength][left_out] = rows
                 bar.advance(1)

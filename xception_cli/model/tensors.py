@@ -160,7 +160,9 @@ _TENSORS = {
     "batch_normalization": ("weight", "bias", "running_mean", "running_var"),
 }
 
-HEAD = {"fc.weight", "fc.bias", "last_linear.weight", "last_linear.bias"}
+HEAD = {
+    f"{head}.{kind}" for head in ("fc", "last_linear", "layers_head") for kind in ("weight", "bias")
+}
 _PREFIXES = ("module.", "model.")  # DataParallel; Lightning
 _CONVERT = (
     "if you trust it, load it in a sandbox and save its state dict with safetensors, then give that"

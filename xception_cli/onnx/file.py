@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from xception_cli.console import show
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.model.bundle import About, ModelBundle, Outcome
+from xception_cli.model.bundle import About, ModelBundle, Outcome, format_of
 from xception_cli.model.unknown import Thresholds
 from xception_cli.runtime import Runtime
 
@@ -36,7 +36,7 @@ _MAX_BYTES = 500_000_000  # Xception has 92 MB
 # that makes much of little, nothing that a plug-in would have to run.
 _OPERATORS = frozenset(
     {"Transpose", "Cast", "Div", "Sub", "Conv", "Relu", "MaxPool", "Add", "ReduceMean", "Gemm"}
-    | {"Softmax", "Shape", "ReduceMin", "Mul", "Resize", "Round", "Slice"}
+    | {"Concat", "Softmax", "Shape", "ReduceMin", "Mul", "Resize", "Round", "Slice"}
     | {"LpNormalization", "TopK"}  # the distance of `unknown`
     | {"QuantizeLinear", "DequantizeLinear"}
 )
@@ -136,7 +136,7 @@ class OnnxClassifier:
 def to_metadata(bundle: ModelBundle, *, cropped: bool) -> dict[str, str]:
     """Return what a file tells beside its graph, each entry as JSON."""
     about = replace(bundle.about, unknown=None)  # what the distance is from is in the graph
-    entries = about.to_dict() | {"input": CROPPED if cropped else WHOLE}
+    entries = about.to_dict(format_of(bundle.network)) | {"input": CROPPED if cropped else WHOLE}
     if bundle.thresholds is not None:
         entries["unknown"] = bundle.thresholds.to_dict()
     return {name: json.dumps(value) for name, value in entries.items()}

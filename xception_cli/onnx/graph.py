@@ -16,6 +16,7 @@ from torch import nn
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.layers import LAYERS, layers_head
 from xception_cli.model.network import STEPS, fold_batch_norm
 from xception_cli.model.unknown import NEIGHBOURS, Reference
 from xception_cli.onnx.file import DISTANCE, INPUT, IR_VERSION, OPSET, OUTPUT, to_metadata
@@ -196,9 +197,10 @@ def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[s
         pixels: Name of its input, normalised.
 
     Returns:
-        Names of the logits, and of the features that they are made of.
+        Names of the logits, and of the pooled last layer.
     """
-    current = pixels
+    current, head = pixels, layers_head(network)
+    pooled: dict[str, str] = {}
     for step in STEPS[:-1]:
         name = f"{_flow(step)}/{step}"
         part = network.get_submodule(step)
@@ -206,10 +208,20 @@ def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[s
             current = writer.node("Relu", [_add_layer(writer, part, current, name)], f"{name}/relu")
         else:
             current = _add_block(writer, part, current, name)
-    axes = writer.constant("head/pool/axes", np.array([2, 3], np.int64))
-    pooled = writer.node("ReduceMean", [current, axes], "head/pool", keepdims=0)
-    head = network.get_submodule("last_linear")
-    return _add_linear(writer, head, pooled, "head/last_linear"), pooled
+        if step == STEPS[-2] or (head is not None and step in LAYERS):
+            name = "head/pool" if step == STEPS[-2] else f"head/pool_{step}"
+            axes = writer.integers(f"{name}/axes", 2, 3)
+            pooled[step] = writer.node("ReduceMean", [current, axes], name, keepdims=0)
+    features = pooled[STEPS[-2]]
+    if head is None:
+        last = network.get_submodule("last_linear")
+        return _add_linear(writer, last, features, "head/last_linear"), features
+    unit = [
+        writer.node("LpNormalization", [name], f"{name}/unit", axis=1, p=2)
+        for name in pooled.values()
+    ]
+    joined = writer.node("Concat", unit, "head/layers", axis=1)
+    return _add_linear(writer, head, joined, "head/layers_head"), features
 
 
 def _add_distance(writer: GraphWriter, reference: Reference, features: str) -> None:

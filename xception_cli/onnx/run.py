@@ -23,7 +23,7 @@ from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, DataError, UsageError
 from xception_cli.evaluation.selection import select_own
 from xception_cli.files import check_new_file, file_digest, write_durably
-from xception_cli.model.bundle import load_model
+from xception_cli.model.bundle import REFIT, load_model
 from xception_cli.onnx.file import CROPPED, WHOLE, OnnxClassifier, classifier_from
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.onnx.judge import (
@@ -164,6 +164,8 @@ def _quantize(
     agreement = measure_agreement(exported, quantized, judges, calibrated_on=pictures)
     for number, line in enumerate(agreement.lines()):
         say(f"{'' if number else 'int8':10}{line}")
+    if REFIT in exported.about.provenance:
+        say("note      the head was also fitted to val: on new images int8 may cost more")
     if warning := agreement.warning():
         say(f"warning   {warning}", style="bold red")
     return content, agreement

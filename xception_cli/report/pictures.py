@@ -1,4 +1,4 @@
-"""Images for people: with Grad-CAM heat maps, as the network sees them, and those of issues.csv."""
+"""Images for people: with class activation maps, as the network sees them, and of issues.csv."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from torch.nn import functional
 
 from xception_cli.check.report import CONFLICTING, DUPLICATE, LEAK, NEAR, SUSPECTS
 from xception_cli.console import screen, show
@@ -19,6 +20,8 @@ from xception_cli.errors import MachineError, UsageError
 from xception_cli.evaluation.scored import Scored
 from xception_cli.files import write_durably
 from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.layers import layer_weights, layers_head
+from xception_cli.model.network import pool
 from xception_cli.report.html import Card, Thumbnail, embed, photo
 from xception_cli.runtime import seed_everything
 
@@ -30,11 +33,12 @@ _LARGEST = 1600  # pixels of the longer side of a drawn photo beyond which a fra
 def heat_maps(
     bundle: ModelBundle, pixels: torch.Tensor, labels: torch.Tensor
 ) -> NDArray[np.float32]:
-    """Compute Grad-CAM (Selvaraju et al. 2017) of the last convolution.
+    """Compute class activation maps (CAM, Zhou et al. 2016): which positions a logit comes from.
 
-    The head is linear on the mean over the positions, so the gradient of a class's logit is that
-    class's row of weights at every position, and Grad-CAM is CAM (Zhou et al. 2016): no backward
-    pass is needed.
+    The head is linear on means over the positions, so a class's logit is a sum over the positions
+    of each layer that it sees. The maps of several layers are added, enlarged to the finest of
+    them. Of the last convolution alone this is Grad-CAM too (Selvaraju et al. 2017): the gradient
+    of the logit is that class's row of weights at every position.
 
     Args:
         bundle: The model.
@@ -44,11 +48,38 @@ def heat_maps(
     Returns:
         `(batch, height, width)` in 0..1, each with a largest value of 1 unless it is 0 everywhere.
     """
-    activations = bundle.activations(pixels)[: len(labels)]
-    weights = bundle.network.get_parameter("last_linear.weight").float().cpu()[labels]
-    maps = torch.einsum("bc,bchw->bhw", weights, activations).clamp_min(0)
-    heat: NDArray[np.float32] = (maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)).numpy()
+    maps = class_maps(bundle, pixels, labels)
+    side = max(part.shape[-1] for part in maps)
+    fine = [functional.interpolate(part[:, None], size=side, mode="bilinear") for part in maps]
+    total = torch.cat(fine, dim=1).sum(dim=1).clamp_min(0)
+    heat: NDArray[np.float32] = (total / total.amax((1, 2), keepdim=True).clamp_min(1e-12)).numpy()
     return heat
+
+
+@torch.inference_mode()
+def class_maps(
+    bundle: ModelBundle, pixels: torch.Tensor, labels: torch.Tensor
+) -> list[torch.Tensor]:
+    """Compute what each position of each layer adds to a class's logit.
+
+    Args:
+        bundle: The model.
+        pixels: See `heat_maps`.
+        labels: See `heat_maps`.
+
+    Returns:
+        `(batch, height, width)` for each layer that the head sees. Their means over the positions
+        add up to the logit without its bias.
+    """
+    maps, activations = [], bundle.activations(pixels)
+    weights = layer_weights(bundle.network)
+    for layer, of_classes in weights.items():
+        seen = activations[layer][: len(labels)]
+        found = torch.einsum("bc,bchw->bhw", of_classes.float().cpu()[labels], seen)
+        if layers_head(bundle.network) is not None:  # it scales each layer to length 1
+            found = found / pool(seen).norm(dim=1)[:, None, None]
+        maps.append(found)
+    return maps
 
 
 def seen_square(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:

@@ -136,6 +136,8 @@ def _accuracy(data: _Run) -> dict[str, Any]:
         "trained": f"{', '.join(flows[:-1])} and {flows[-1]}" if len(flows) > 1 else flows[0],
         "frozen": ", ".join(flow.name for flow in data.network.flows if not flow.trained),
         "only_probe": data.network.unfreeze == "head",
+        "skipped": data.result.skipped,
+        "refit": data.result.refit,
         "baselines": _baselines(data),
     }
 

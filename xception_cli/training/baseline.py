@@ -1,8 +1,13 @@
-"""The frozen features and the linear probe on them: where fine-tuning starts."""
+"""The frozen features and the linear probe on them: the baseline, and where fine-tuning starts.
+
+The probe sees several layers and all views of an image. A second one, on the last layer alone,
+becomes `last_linear`: the head that fine-tuning starts with, and that a plain Xception needs.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +17,7 @@ from xception_cli.check.deep import find_suspects, suspects_problem
 from xception_cli.check.report import SUSPECT
 from xception_cli.console import say, show
 from xception_cli.data.loading import Inputs, PictureInputs
-from xception_cli.evaluation.candidates import add_candidate
+from xception_cli.evaluation.candidates import start_candidates
 from xception_cli.evaluation.intervals import (
     Estimate,
     count_units,
@@ -20,13 +25,18 @@ from xception_cli.evaluation.intervals import (
     proportion_interval,
 )
 from xception_cli.model.features import FeatureInputs, compute_pooled, compute_store
+from xception_cli.model.layers import fill_heads, last_layer, scale_layers
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
-from xception_cli.model.probe import Probe, fit_probe
+from xception_cli.model.probe import Probe, fit_probe, limit_views
 from xception_cli.report.check_page import add_issues
 from xception_cli.rundir import remove_tree
 from xception_cli.training.engines import create_evaluator
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History, Scores, validate
+
+Array = np.ndarray[Any, Any]
+
+PROBE = "probe"  # in a model file's provenance, as what it was trained
 
 
 @dataclass(frozen=True)
@@ -36,53 +46,81 @@ class Training:
     Attributes:
         train: Inputs of training; None where only the head is fitted.
         val: Inputs of validation.
-        probe: The baseline; None from random weights, as for the following.
+        probe: The baseline, on all `LAYERS`; None from random weights, as for the following.
+        plain: The probe on the last layer alone.
         probe_scores: Of the probe, on val.
-        pooled_train: Features that the probe was fitted on, `(pictures, 2048)`.
+        pooled: Features of the frozen network by split, `(views, images, POOLED)`.
     """
 
     train: FeatureInputs | PictureInputs | None
     val: FeatureInputs | PictureInputs | None
-    probe: Probe | None
-    probe_scores: Scores | None
-    pooled_train: np.ndarray[Any, Any] | None = None
+    probe: Probe | None = None
+    plain: Probe | None = None
+    probe_scores: Scores | None = None
+    pooled: Mapping[str, Array] = field(default_factory=dict)
+
+    def skipped(self, ceiling: float) -> str | None:
+        """Return why fine-tuning is not started; None where it is, or was never planned.
+
+        Args:
+            ceiling: Cross-validated macro recall of the probe, above which there is little to gain.
+        """
+        if self.train is None or self.probe is None or not self.probe.folds:
+            return None
+        found = self.probe.macro_recall
+        if found <= ceiling:
+            return None
+        return (
+            f"fine-tuning skipped: the linear probe's cross-validated macro recall is {found:.1%}, "
+            f"above --ceiling {ceiling:g}"
+        )
 
 
 def compute_baseline(job: Job, history: History) -> Training:
     """Compute the frozen layers' outputs, fit the linear probe, and put its head on the network.
 
-    The probe's model is the first best one: fine-tuning replaces it only if it is better on val.
-
     Args:
-        job: The run.
-        history: Of a resumed run, or empty; takes the probe's score.
+        job: The run; in a new one, the probe's model is written.
+        history: Of a resumed run, or empty.
     """
     if job.pretrained is None:  # features of random weights are useless
-        return Training(*_every_epoch(job), None, None)
+        return Training(*_every_epoch(job))
     # Behind this, what is frozen is only ever computed: batch norm is folded in a copy of it.
     network = fold_batch_norm(job.network, job.runtime.dtype)
     prefix, _ = cut(network, job.config.unfreeze)
-    pooled: dict[str, np.ndarray[Any, Any]] = {}
+    is_new = history.best_epoch == 0
+    pooled: dict[str, Array] = {}
     train_inputs: FeatureInputs | PictureInputs | None = None
     val_inputs: FeatureInputs | PictureInputs | None = None
     with job.phase("features"):
         if prefix is None or job.config.unfreeze == "head":
             backbone = Segment(network, "conv1", "conv4").eval()
-            for name in ("train", "val"):
-                what = f"computing features ({name})"
-                pooled[name] = compute_pooled(backbone, job.pictures(name), what)
+            # With all layers in training, further views would take a pass of the network each.
+            views = 1 if prefix is None else job.config.views
+            pooled["train"] = pool_views(job, backbone, "train", views)
+            pooled["val"] = pool_views(job, backbone, "val", views if job.config.refit else 1)
         else:
             train_inputs, val_inputs, pooled = _store_features(job, network, prefix)
     if prefix is None:
         train_inputs, val_inputs = _every_epoch(job)
-        if history.best_epoch < 0:  # a new run: its first epoch is the next one
+        if is_new:  # its first epoch is the next one
             train_inputs.begin(0)  # workers decode while the probe is fitted
     with job.phase("probe"):
-        probe, scores = _fit_baseline(job, pooled, is_new=history.best_epoch < 0)
-    if history.best_epoch < 0:
-        history.offer(0, scores, job.config.monitor)
-        job.save_model(job.network.state_dict(), {"trained": "probe", "epoch": 0})
-    return Training(train_inputs, val_inputs, probe, scores, pooled["train"])
+        probe, plain, scores = _fit_baseline(job, pooled)
+    if is_new:
+        job.save_model(job.network.state_dict(), {"trained": PROBE, "epoch": 0})
+    kept = pooled if job.leads else {}  # the leader alone fits heads in the end
+    return Training(train_inputs, val_inputs, probe, plain, scores, kept)
+
+
+def pool_views(job: Job, backbone: Segment, split: str, views: int) -> Array:
+    """Compute the pooled features of a split from its images, `(views, images, POOLED)`."""
+    pooled = []
+    for view, inputs in enumerate(job.views(split, views)):
+        inputs.batches.epoch = view
+        what = f"computing features ({split}, view {view + 1} of {views})"
+        pooled.append(compute_pooled(backbone, inputs, what))
+    return np.stack(pooled)
 
 
 def _every_epoch(job: Job) -> tuple[PictureInputs, PictureInputs]:
@@ -90,18 +128,18 @@ def _every_epoch(job: Job) -> tuple[PictureInputs, PictureInputs]:
     if job.leads:
         remove_tree(job.run.decoded)  # of a run that was killed, perhaps half written
     job.runtime.processes.wait()
-    train = job.pictures("train", augmented=True, shuffle=True, epochs=True)
+    train = job.pictures("train", "random", shuffle=True, epochs=True)
     return train, job.pictures("val", epochs=True)
 
 
 def _store_features(
     job: Job, network: torch.nn.Module, prefix: Segment
-) -> tuple[FeatureInputs, FeatureInputs, dict[str, np.ndarray[Any, Any]]]:
+) -> tuple[FeatureInputs, FeatureInputs, dict[str, Array]]:
     config = job.config
     rest = Segment(network, FIRST_TRAINED[config.unfreeze], "conv4").eval()
-    val_store, pooled_val = compute_store(
-        job.run.features, "val", prefix, rest, job.pictures("val")
-    )
+    # The head is fitted to val too in the end, and then sees it as it saw train.
+    val_views = job.views("val", config.views if config.refit else 1)
+    val_store, pooled_val = compute_store(job.run.features, "val", prefix, rest, val_views)
     began = time.monotonic()
 
     def another_view(done: int, computed: int) -> bool:
@@ -115,9 +153,7 @@ def _store_features(
         "train",
         prefix,
         rest,
-        job.pictures("train"),
-        job.pictures("train", augmented=True),
-        config.views,
+        job.views("train", config.views),
         another_view,
     )
     shuffled = job.shuffled("train")
@@ -128,25 +164,12 @@ def _store_features(
     )
 
 
-def _fit_baseline(
-    job: Job, pooled: Mapping[str, np.ndarray[Any, Any]], *, is_new: bool
-) -> tuple[Probe, Scores]:
-    probe = job.runtime.processes.once(
-        lambda: fit_probe(
-            pooled["train"],
-            job.labels("train").numpy(),
-            job.units("train"),
-            class_count=len(job.split.classes),
-            seed=job.config.seed,
-            class_weights=None if job.class_weights is None else job.class_weights.numpy(),
-        )
-    )
-    head = job.network.get_submodule("last_linear")
-    head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
-    evaluator = create_evaluator(
-        Segment(job.network, "head", "head"), runtime=job.runtime, top_k=job.top_k
-    )
-    features = job.runtime.to_device(torch.from_numpy(pooled["val"]))
+def _fit_baseline(job: Job, pooled: Mapping[str, Array]) -> tuple[Probe, Probe, Scores]:
+    probe, plain = job.runtime.processes.once(lambda: _fit_probes(job, pooled["train"]))
+    heads = [(fitted.weight, fitted.bias) for fitted in (plain, probe)]
+    head = fill_heads(job.network, heads[0], heads[1])
+    evaluator = create_evaluator(head, runtime=job.runtime, top_k=job.top_k)
+    features = job.runtime.to_device(torch.from_numpy(pooled["val"][0]))
     labels = job.labels("val")
     batch = Inputs(features, job.runtime.to_device(labels), torch.arange(len(labels)))
     scores = validate(evaluator, [batch], job.split.counts("val"), job.top_k)
@@ -156,11 +179,25 @@ def _fit_baseline(
     else:
         say("          train: too few groups to cross-validate")
     if job.leads:
-        if is_new:
-            answers = evaluator.state.metrics["answers"]
-            add_candidate(job.run.candidates, 0, answers.predicted, answers.losses)
-        _report_suspects(job, probe, pooled["val"])
-    return probe, scores
+        answers = evaluator.state.metrics["answers"]
+        start_candidates(job.run.candidates, answers.predicted, answers.losses)
+        _report_suspects(job, probe, pooled["val"][0])
+    return probe, plain, scores
+
+
+def _fit_probes(job: Job, train: Array) -> tuple[Probe, Probe]:
+    """Fit the probe on all layers and views, and the one of `last_linear`."""
+    labels, units = job.labels("train").numpy(), job.units("train")
+    weights = None if job.class_weights is None else job.class_weights.numpy()
+    fit = partial(
+        fit_probe,
+        labels=labels,
+        units=units,
+        class_count=len(job.split.classes),
+        seed=job.config.seed,
+        class_weights=weights,
+    )
+    return fit(scale_layers(limit_views(train))), fit(last_layer(train[0]))
 
 
 def describe_cross_validation(probe: Probe, classes: Sequence[str]) -> str:
@@ -182,7 +219,7 @@ def describe_cross_validation(probe: Probe, classes: Sequence[str]) -> str:
     )
 
 
-def _report_suspects(job: Job, probe: Probe, val: np.ndarray[Any, Any]) -> None:
+def _report_suspects(job: Job, probe: Probe, val: Array) -> None:
     """Find suspect labels of train and val, and add them to issues.csv.
 
     The probe that judges an image was not fitted to it: train is judged fold by fold.
@@ -191,7 +228,7 @@ def _report_suspects(job: Job, probe: Probe, val: np.ndarray[Any, Any]) -> None:
         return
     images = [*job.split.of("train"), *job.split.of("val")]
     labels = [image.label for image in images]
-    judged = torch.log_softmax(probe.logits(val), dim=1).numpy()
+    judged = torch.log_softmax(probe.logits(scale_layers(val)), dim=1).numpy()
     suspects = find_suspects(
         np.array(labels),
         np.concatenate([probe.held_out, judged]),

@@ -16,16 +16,11 @@ from xception_cli.data.loading import Inputs
 from xception_cli.errors import DivergedError
 from xception_cli.model.network import Segment, cut, fold_batch_norm
 from xception_cli.runtime import Runtime
+from xception_cli.training.budget import Budget, new_record
+from xception_cli.training.costs import Costs, disk_bytes, expected_seconds
 from xception_cli.training.engines import create_optimizer, create_trainer
-from xception_cli.training.job import Budget, Draft, Job, new_record
-from xception_cli.training.plan import (
-    Costs,
-    Plan,
-    disk_bytes,
-    expected_seconds,
-    fit_budget,
-    ladder,
-)
+from xception_cli.training.job import Draft, Job
+from xception_cli.training.plan import Plan, fit_budget, ladder
 
 _DECODED = 4  # pictures
 _REPEATS = 5  # on a GPU, where a call takes milliseconds
@@ -130,7 +125,7 @@ def _time_training(
 
 def _time_decoding(job: Job, features: float) -> float:
     """Return the seconds that decoding a picture adds to the network's."""
-    dataset = job.pictures("train", augmented=True).dataset
+    dataset = job.pictures("train", "random").dataset
     count = min(_DECODED, len(dataset))
     began = time.perf_counter()
     for index in range(count):

@@ -23,18 +23,19 @@ from xception_cli.evaluation.eval_report import EvalReport, read_report
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import headline, write_evaluation
 from xception_cli.evaluation.selection import shown_folder
-from xception_cli.model.bundle import ModelBundle, Outcome, load_model, save_model
-from xception_cli.model.features import FeatureInputs, compute_pooled
-from xception_cli.model.network import FIRST_TRAINED, Segment, fold_batch_norm
+from xception_cli.model.bundle import REFIT, ModelBundle, Outcome, load_model, save_model
+from xception_cli.model.features import compute_pooled
+from xception_cli.model.layers import last_layer, scale_layers
+from xception_cli.model.network import Segment, fold_batch_norm
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
 from xception_cli.training.baseline import Training, describe_cross_validation
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History, Scores
+from xception_cli.training.settle import Settled, refit
 
 Array = np.ndarray[Any, Any]
 
-JUDGED = ("val", "test")  # in this order: val calibrates what test measures
 SMALL_VAL = 200  # groups under which val's number is said together with a cross-validated one
 
 
@@ -71,14 +72,14 @@ def read_result(run: RunDir) -> TrainResult:
 
 @dataclass(frozen=True)
 class Judged:
-    """The kept model, and its outcomes on the images of val and test."""
+    """The kept model, and its outcomes on the images of a split."""
 
     bundle: ModelBundle
-    outcomes: Mapping[str, Sequence[Outcome | str]]
+    outcomes: Sequence[Outcome | str]
 
 
-def judge_together(job: Job) -> Judged | None:
-    """Run the kept model, from its file, on the images of val and test; None where others do.
+def judge_together(job: Job, split: str) -> Judged | None:
+    """Run the kept model, from its file, on the images of a split; None where others do.
 
     Processes of one machine share the images, and the leader gets all outcomes. Other machines have
     no model file: with several machines the leader does it alone.
@@ -89,59 +90,92 @@ def judge_together(job: Job) -> Judged | None:
     if not shared and not job.leads:
         return None
     rank, count = (processes.rank, processes.count) if shared else (0, 1)
-    bundle, outcomes = load_model(job.run.model, job.runtime.alone()), {}
+    bundle, images = load_model(job.run.model, job.runtime.alone()), job.split.of(split)
     with job.phase("evaluation"):
-        for name in JUDGED:
-            images = job.split.of(name)
-            own = compute_outcomes(bundle, job.root, images[rank::count], workers=job.workers)
-            parts = processes.gather(own) if shared else [own]
-            outcomes[name] = [_turn(parts, number) for number in range(len(images) * bool(parts))]
-    return Judged(bundle, outcomes)
+        own = compute_outcomes(bundle, job.root, images[rank::count], workers=job.workers)
+        parts = processes.gather(own) if shared else [own]
+    return Judged(bundle, [_turn(parts, number) for number in range(len(images) * bool(parts))])
 
 
 def _turn(parts: Sequence[Sequence[Outcome | str]], number: int) -> Outcome | str:
     return parts[number % len(parts)][number // len(parts)]
 
 
-def finish(job: Job, training: Training, history: History, judged: Judged) -> TrainResult:
-    """Calibrate the kept model on val, evaluate it from its file and the pictures, end the run.
+@dataclass(frozen=True)
+class Measured:
+    """What val says of the selected model.
+
+    Attributes:
+        bundle: The model that ships, calibrated.
+        epoch: Its last one; 0 is the linear probe.
+        report: Of the model as it was selected, on val.
+        calibration: Of it.
+    """
+
+    bundle: ModelBundle
+    epoch: int
+    report: EvalReport
+    calibration: Calibration
+
+
+def measure(
+    job: Job, training: Training, history: History, settled: Settled | None, judged: Judged
+) -> Measured:
+    """Calibrate the selected model on val and evaluate it; then refit its heads to all images.
 
     Args:
         job: The run.
         training: What it was fed with.
-        history: Which model was kept.
-        judged: From `judge_together`.
+        history: Of fine-tuning.
+        settled: The selected model; None from random weights.
+        judged: From `judge_together`, of val.
 
     Raises:
-        DataError: A picture cannot be read any more.
+        DataError: An image cannot be read any more.
         MachineError: The disk is full.
     """
-    kept = "the linear probe"
-    if history.best_epoch > 0:
-        kept = f"fine-tuned, epoch {history.best_epoch}"
-    bundle, calibration = judged.bundle, None
-    reports = {}
-    for name in JUDGED:
-        images = job.split.of(name)
-        if not images:
-            continue
-        outcomes = judged.outcomes[name]
-        said = _all_read(job, name, images, outcomes)
-        if name == "val":
-            with job.phase("calibration"):
-                bundle, calibration = _calibrate(job, training, history, bundle, said)
+    images = job.split.of("val")
+    said = _all_read(job, "val", images, judged.outcomes)
+    with job.phase("calibration"):
+        bundle, calibration = _calibrate(job, settled, judged.bundle, said)
+    report, scored = report_outcomes(
+        bundle, images, judged.outcomes, name="val", data=shown_folder(job.root)
+    )
+    report = correct_report(job.run, report, scored)
+    write_evaluation(job.run.evaluation("val"), report, scored)
+    if settled is None:
+        return Measured(bundle, history.best_epoch, report, calibration)
+    if job.config.refit:
+        bundle = refit(job, training, settled, bundle)
+    return Measured(bundle, settled.epoch, report, calibration)
+
+
+def finish(
+    job: Job, training: Training, history: History, measured: Measured, judged: Judged
+) -> TrainResult:
+    """Evaluate the model that ships on test, and end the run.
+
+    Args:
+        job: The run.
+        training: What it was fed with.
+        history: Of fine-tuning.
+        measured: From `measure`.
+        judged: From `judge_together`, of test.
+
+    Raises:
+        DataError: An image cannot be read any more.
+        MachineError: The disk is full.
+    """
+    kept = f"fine-tuned, epoch {measured.epoch}" if measured.epoch else "the linear probe"
+    reports = {"val": measured.report}
+    if images := job.split.of("test"):
+        _all_read(job, "test", images, judged.outcomes)
         report, scored = report_outcomes(
-            bundle,
-            images,
-            outcomes,
-            name=name,
-            data=shown_folder(job.root),
+            measured.bundle, images, judged.outcomes, name="test", data=shown_folder(job.root)
         )
-        if name == "val":
-            report = correct_report(job.run, report, scored)
-        write_evaluation(job.run.evaluation(name), report, scored)
-        reports[name] = report
-    _say_result(job, training, history, kept, reports, calibration)
+        write_evaluation(job.run.evaluation("test"), report, scored)
+        reports["test"] = report
+    _say_result(job, training, history, measured, kept, reports)
     remove_tree(job.run.features)
     remove_tree(job.run.decoded)
     result = RunResult(
@@ -150,11 +184,13 @@ def finish(job: Job, training: Training, history: History, judged: Judged) -> Tr
         stopped_early=history.stopped_early,
         probe=asdict(training.probe_scores) if training.probe_scores else None,
         evaluation={name: report.expected.value for name, report in reports.items()},
-        calibration=calibration.to_dict() if calibration else None,
+        calibration=measured.calibration.to_dict(),
         gains=[asdict(gain) for gain in _gains(job, training)],
+        skipped=training.skipped(job.config.ceiling),
+        refit=REFIT in measured.bundle.about.provenance,
         seconds={name: round(value, 1) for name, value in job.seconds.items()},
     )
-    write_report(job.run, bundle, job.root, result)
+    write_report(job.run, measured.bundle, job.root, result)
     say(f"report    {show(job.run.report)}: open it in a browser")
     write_json(job.run.result, asdict(result))
     return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
@@ -175,19 +211,18 @@ def _all_read(
 
 
 def _calibrate(
-    job: Job, training: Training, history: History, bundle: ModelBundle, said: Sequence[Outcome]
+    job: Job, settled: Settled | None, bundle: ModelBundle, said: Sequence[Outcome]
 ) -> tuple[ModelBundle, Calibration]:
     """Fit temperature and thresholds on val, and put them into the model file."""
-    kept = read_candidates(job.run.candidates, job.images.val)
     calibration = calibrate(
         logits=np.stack([outcome.logits for outcome in said]),
         labels=job.labels("val").numpy(),
         units=job.units("val"),
         features=np.stack([o.features for o in said if o.features is not None]),  # all have them
-        train_features=_train_features(job, training, history, bundle),
+        train_features=_train_features(job, settled, bundle),
         train_labels=job.labels("train").numpy(),
         target_precision=job.config.target_precision,
-        candidates=max(history.best_epoch + 1, len(kept.epochs)),
+        candidates=max(1, len(read_candidates(job.run.candidates, job.images.val).epochs)),
         seed=job.config.seed,
     )
     about = replace(bundle.about, temperature=calibration.temperature, unknown=calibration.unknown)
@@ -195,31 +230,23 @@ def _calibrate(
     return replace(bundle, about=about), calibration
 
 
-def _train_features(job: Job, training: Training, history: History, bundle: ModelBundle) -> Array:
-    """Return what the kept model's head sees of the training pictures, `(pictures, 2048)`.
-
-    As far as it was computed before, it is taken from there.
-    """
-    if history.best_epoch == 0 and training.pooled_train is not None:
-        return training.pooled_train
-    network, what = fold_batch_norm(bundle.network, job.runtime.dtype), "features of the kept model"
-    if not isinstance(training.train, FeatureInputs):
-        backbone = Segment(network, "conv1", "conv4").eval()
-        return compute_pooled(backbone, job.pictures("train"), what)
-    rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
-    stored = training.train
-    return compute_pooled(
-        rest, FeatureInputs(stored.store, stored.labels, job.in_order("train"), job.runtime), what
-    )
+def _train_features(job: Job, settled: Settled | None, bundle: ModelBundle) -> Array:
+    """Return what the last layer of the kept model's network is for train, `(images, 2048)`."""
+    if settled is not None:
+        return last_layer(settled.train[0])  # type: ignore[no-any-return]
+    network = fold_batch_norm(bundle.network, job.runtime.dtype)
+    backbone = Segment(network, "conv1", "conv4").eval()
+    what = "features of the kept model"
+    return last_layer(compute_pooled(backbone, job.pictures("train"), what))  # type: ignore[no-any-return]
 
 
 def _gains(job: Job, training: Training) -> list[ClassGain]:
     """Return the classes that more images are likely to help, by the linear probe."""
-    if training.probe is None or training.pooled_train is None or not training.probe.folds:
+    if training.probe is None or not training.probe.folds:
         return []
     with job.phase("calibration"):
         return classes_to_add(
-            training.pooled_train,
+            scale_layers(training.pooled["train"][0]),
             job.labels("train").numpy(),
             job.units("train"),
             job.split.classes,
@@ -232,16 +259,16 @@ def _say_result(
     job: Job,
     training: Training,
     history: History,
+    measured: Measured,
     kept: str,
     reports: Mapping[str, EvalReport],
-    calibration: Calibration | None,
 ) -> None:
     if history.stopped_early:
         say(f"stopped   early: no improvement for {job.config.patience} epochs")
-    if training.train is not None and history.best_epoch == 0:
+    if history.best_epoch > 0 and measured.epoch == 0:
         kept = f"{kept}: fine-tuning did not beat it on val"
     say(f"kept      {kept}", style="bold")
-    if training.probe_scores is not None and history.best_epoch > 0:
+    if training.probe_scores is not None and measured.epoch > 0:
         say(f"          the linear probe, val: accuracy {training.probe_scores.accuracy:.1%}")
     for report in reports.values():
         say(f"result    {headline(report)}", style="bold")
@@ -255,8 +282,9 @@ def _say_result(
             say(f"          small validation set; the linear probe on train, {found}")
         if report.note:
             say(f"note      {report.note}")
-    if calibration is not None:
-        say(f"certainty {calibration_line(calibration)}")
-        say(f"unknown   {unknown_line(calibration)}")
+    say(f"certainty {calibration_line(measured.calibration)}")
+    say(f"unknown   {unknown_line(measured.calibration)}")
+    if REFIT in measured.bundle.about.provenance:
+        say("refit     the head was fitted again to train and val; val was measured before that")
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in job.seconds.items())
     say(f"time      {times}")

@@ -23,8 +23,8 @@ from xception_cli.model.features import FeatureInputs
 from xception_cli.model.network import Segment
 from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import seed_everything
+from xception_cli.training.budget import Budget
 from xception_cli.training.engines import StepOutput
-from xception_cli.training.job import Budget
 from xception_cli.training.learner import (
     History,
     Scores,
@@ -307,8 +307,9 @@ def attach_progress(
     *,
     every: int,
     rate: Callable[[], float],
+    monitor: str = "accuracy",
 ) -> None:
-    """Move the bars, and say a row per epoch."""
+    """Move the bars, and say a row per epoch; mark the best one, where a metric selects it."""
     counted = {"images": 0, "pending": 0, "since": time.monotonic(), "seconds": 0.0}
 
     @trainer.on(Events.STARTED)
@@ -338,10 +339,11 @@ def attach_progress(
     def _row(engine: Engine) -> None:
         scores = _scores(engine)
         speed = counted["images"] / max(1e-9, counted["seconds"])
+        is_best = monitor != "last" and history.best_epoch == engine.state.epoch
         say(
             f"{engine.state.epoch:5d} {rate():7.1e} "
             f"{float(engine.state.metrics['train_loss']):11.4f} {scores.loss:9.4f} "
             f"{scores.accuracy:9.1%} {scores.macro_recall:13.1%} {speed:9.1f}"
-            f"{'  best' if history.best_epoch == engine.state.epoch else ''}"
+            f"{'  best' if is_best else ''}"
         )
         epochs.advance(1)

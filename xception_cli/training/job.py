@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xception_cli.check.report import CheckReport
 from xception_cli.config import TrainConfig
-from xception_cli.console import duration, say, show
+from xception_cli.console import show
 from xception_cli.data.dataset import (
     ImageCache,
     KeyedBatches,
@@ -30,106 +30,9 @@ from xception_cli.model.bundle import About, save_model
 from xception_cli.model.weights import PretrainedWeights
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, versions
-from xception_cli.training.plan import Images, class_weights, decoded_bytes
-
-
-class Budget:
-    """What is left of the time, and the decisions taken on it.
-
-    They are kept in run.json, so that a resumed run continues with them; time between its processes
-    does not count. `views` and `epochs` only ever follow the last decision.
-
-    Args:
-        run: Whose run.json holds the record; read when it is there.
-        record: As `run.json` has it under `timed`, or as `new_record` makes it.
-    """
-
-    def __init__(self, run: RunDir, record: dict[str, Any]) -> None:
-        self._run = run
-        self._record = record
-        self._began = time.monotonic() - record["spent"]
-
-    @property
-    def left(self) -> float:
-        """Seconds until the kept model has to be evaluated."""
-        reserved = self._record["budget"] - self._record["evaluation"]
-        return float(reserved - (time.monotonic() - self._began))
-
-    @property
-    def views(self) -> int:
-        """Views of each training image, by the last decision."""
-        return int(self._record["decisions"][-1]["views"])
-
-    @property
-    def epochs(self) -> int:
-        """Epochs, by the last decision."""
-        return int(self._record["decisions"][-1]["epochs"])
-
-    def another_view(self, done: int, seconds: float) -> bool:
-        """Tell whether there is time for one more view and the training after it.
-
-        Args:
-            done: Views that are there.
-            seconds: What one takes.
-        """
-        if seconds + self.epochs * self._record["epoch"] <= self.left:
-            self.keep()
-            return True
-        self._decide(f"view {done}", "there is no time for more views", views=done)
-        return False
-
-    def fit_epochs(self, done: int, wanted: int, seconds: float) -> int:
-        """Return how many epochs there are to be in all.
-
-        Args:
-            done: Completed epochs.
-            wanted: No more than these.
-            seconds: What one takes.
-        """
-        fitting = max(done, min(wanted, done + int(self.left / seconds)))
-        if fitting != self.epochs:
-            why = f"an epoch takes {duration(seconds)}"
-            self._decide(f"epoch {done}", why, epochs=fitting)
-        else:
-            self.keep()
-        return fitting
-
-    def end_now(self, done: int) -> None:
-        """Record that time was up in the epoch after `done`."""
-        self._decide(f"epoch {done}", "time is up inside the next one", epochs=done)
-
-    def keep(self) -> None:
-        """Write down how much time was spent."""
-        self._record["spent"] = round(time.monotonic() - self._began, 1)
-        self._run.update_info({"timed": self._record})
-
-    def _decide(self, after: str, why: str, **changes: int) -> None:
-        decision = {"views": self.views, "epochs": self.epochs, **changes}
-        self._record["decisions"].append({"after": after, **decision, "why": why})
-        self.keep()
-        now = ", ".join(f"{value} {name}" for name, value in changes.items())
-        say(f"plan      after {after}: {now} in all; {why}")
-
-
-def new_record(
-    *, budget: float, spent: float, expected: dict[str, float], views: int, epochs: int
-) -> dict[str, Any]:
-    """Make the record of a run that starts.
-
-    Args:
-        budget: Seconds.
-        spent: Seconds that are gone already.
-        expected: Seconds of each phase, from `plan.expected_seconds`.
-        views: Of each training image.
-        epochs: Of training.
-    """
-    return {
-        "budget": budget,
-        "spent": round(spent, 1),
-        "evaluation": round(expected["evaluation"], 1),
-        "epoch": round(expected.get("fine-tuning", 0.0) / epochs, 3),
-        "decisions": [{"after": "start", "views": views, "epochs": epochs, "why": "the plan"}],
-    }
+from xception_cli.training.budget import Budget
+from xception_cli.training.costs import Images, decoded_bytes
+from xception_cli.training.plan import class_weights
 
 
 @dataclass(frozen=True)
@@ -168,7 +71,8 @@ class Job:
     @property
     def images(self) -> Images:
         """How many there are in each split."""
-        return Images(*(len(self.split.of(name)) for name in ("train", "val", "test")))
+        train, val, test = (len(self.split.of(name)) for name in ("train", "val", "test"))
+        return Images(train, val, test, len(self.split.classes))
 
     @property
     def workers(self) -> int:
@@ -187,19 +91,22 @@ class Job:
         return torch.tensor([image.label for image in self.split.of(split)])
 
     def pictures(
-        self, split: str, *, augmented: bool = False, shuffle: bool = False, epochs: bool = False
+        self, split: str, view: str = "centre", *, shuffle: bool = False, epochs: bool = False
     ) -> PictureInputs:
-        """Return the pictures of a split as inputs of the network.
+        """Return the images of a split as inputs of the network.
 
         Args:
             split: Its name.
-            augmented: As in training, not as in evaluation.
+            view: `centre`, the evaluation crop; `mirrored`, its mirror image; or `random`, as in
+                training.
             shuffle: In the batches that training draws.
             epochs: Read in every epoch: decoded images are cached.
         """
         config, preprocessing = self.config, self.preprocessing
         transform, prepare = preprocessing.evaluation_transform(), preprocessing.evaluation_crop()
-        if augmented:
+        if view == "mirrored":
+            transform = preprocessing.mirrored_transform()
+        if view == "random":
             transform = preprocessing.training_transform(augment=config.augment, flip=config.flip)
             prepare = preprocessing.training_source
         images, cache = self.split.of(split), None
@@ -224,6 +131,12 @@ class Job:
             runtime=self.runtime,
             workers=self.workers,
         )
+
+    def views(self, split: str, count: int) -> list[PictureInputs]:
+        """Return the images of a split in order, once for each view: see `--views`."""
+        kinds = ["centre", *["mirrored"] * self.config.flip, *["random"] * count][:count]
+        made = {kind: self.pictures(split, kind) for kind in dict.fromkeys(kinds)}
+        return [made[kind] for kind in kinds]
 
     def in_order(self, split: str) -> KeyedBatches:
         """Return a split in its order, in batches for inference in each process."""

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from xception_cli.data.loading import PictureInputs
 from xception_cli.errors import DivergedError
 from xception_cli.model.features import FeatureInputs
+from xception_cli.model.layers import without_layers_head
 from xception_cli.model.network import Segment, cut, parameter_groups
 from xception_cli.training.engines import create_optimizer, learning_rate
 from xception_cli.training.job import Job
@@ -81,7 +82,7 @@ class History:
     """What training remembers between epochs; saved with the state.
 
     Attributes:
-        best_epoch: Of the best model; 0 is the probe, -1 none yet.
+        best_epoch: Of the fine-tuned model that is kept; 0 none yet.
         best_score: Its monitored metric.
         best_loss: Its val loss, which decides between equal scores.
         epochs_without_better: Epochs since then.
@@ -89,7 +90,7 @@ class History:
         metrics_bytes: Length of metrics.jsonl.
     """
 
-    best_epoch: int = -1
+    best_epoch: int = 0
     best_score: float = float("-inf")
     best_loss: float = float("inf")
     epochs_without_better: int = 0
@@ -125,7 +126,16 @@ class History:
         return history
 
     def offer(self, epoch: int, scores: Scores, monitor: str) -> bool:
-        """Take a model as the best one if it is; a tie goes to the lower val loss."""
+        """Take a model as the one to keep, if it is; a tie goes to the lower val loss.
+
+        Args:
+            epoch: Of the model.
+            scores: On val.
+            monitor: The setting: with `last`, each epoch replaces the one before.
+        """
+        if monitor == "last":
+            self.best_epoch, self.best_score, self.best_loss = epoch, -scores.loss, scores.loss
+            return True
         score = getattr(scores, monitor)
         # A nan score compares as False. A nan loss would only decide a tie, but a model of nan
         # weights still has an accuracy: that of always saying the first class.
@@ -283,7 +293,9 @@ class BestModel:
         """
         if self._held is not None:
             state, about = self._held
-            self._job.save_model({**self._job.network.state_dict(), **state}, about)
+            # The head on several layers was fitted to the frozen network.
+            plain = without_layers_head(self._job.network.state_dict())
+            self._job.save_model({**plain, **state}, about)
             self._held = None
 
 

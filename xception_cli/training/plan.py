@@ -1,6 +1,6 @@
-"""What `auto` and a time budget decide, and why; what a training is expected to take.
+"""What `auto` and a time budget decide, and why.
 
-Everything here is a pure function: of the settings, and for the times of measured `Costs`.
+Everything here is a pure function: of the settings, and for a budget of measured `Costs`.
 """
 
 import math
@@ -10,15 +10,11 @@ from typing import NamedTuple
 
 from xception_cli.config import TrainConfig, parse_duration
 from xception_cli.console import duration
-from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
-from xception_cli.model.features import activation_bytes
 from xception_cli.runtime import Runtime
+from xception_cli.training.costs import Costs, Images, disk_bytes, expected_seconds
 
 IMBALANCED = 3.0  # largest class over smallest
-PROBE_SECONDS = 3.0  # to fit the probe on some hundred images; to be cautious, not a measurement
-REPORT_SECONDS = 2.0  # to load the model and draw the confusion matrix
-CACHED = 0.5  # of decoding a file: reading it from the cache and augmenting it, about
 # Images times epochs from which compiling pays: on an H200 it takes 30 s, then saves 0.1 ms for
 # each image.
 COMPILE_PAYS = 300_000
@@ -82,7 +78,9 @@ def make_plan(
         balance = "sampler" if max(class_counts) > IMBALANCED * min(class_counts) else "none"
         if balance == "sampler":
             reasons.append("drawing images of rare classes more often (--balance sampler)")
-    if monitor == "auto":
+    if monitor == "auto" and config.weights != "none":
+        monitor = "last"
+    elif monitor == "auto":
         ratio = max(class_counts) / min(class_counts)
         monitor = "macro_recall" if ratio > IMBALANCED else "accuracy"
         reasons.append(
@@ -113,40 +111,18 @@ def class_weights(class_counts: Sequence[int]) -> list[float]:
     return [root * sum(class_counts) / total for root in roots]
 
 
-def decoded_bytes(image_size: int, train_count: int, val_count: int) -> int:
-    """Return the approximate size of the decoded-image cache, assuming an aspect ratio of 4:3."""
-    preprocessing = Preprocessing.for_size(image_size)
-    source = preprocessing.source_side**2 * 4 // 3
-    return 3 * (train_count * source + val_count * preprocessing.image_size**2)
-
-
-def disk_bytes(config: TrainConfig, train_count: int, val_count: int) -> int:
-    """Return what a training keeps on disk.
-
-    With a frozen part, its activations: of each view of train, and one of val. With all layers in
-    training, the decoded images, as many as `cache_gb` holds.
-    """
-    if config.unfreeze == "all":
-        decoded = decoded_bytes(config.image_size, train_count, val_count)
-        return min(decoded, int(config.cache_gb * 1e9))
-    if config.unfreeze == "head":
-        return 0
-    each = activation_bytes(config.image_size, config.unfreeze)
-    return each * (train_count * config.views + val_count)
-
-
 def _fit_disk(
     decided: TrainConfig, given: TrainConfig, train_count: int, val_count: int
 ) -> tuple[TrainConfig, str | None]:
     limit, needed = decided.cache_gb * 1e9, disk_bytes(decided, train_count, val_count)
     if needed <= limit:
         return decided, None
-    per_view = disk_bytes(decided.replace(views=1), train_count, 0)
-    views = int((limit - disk_bytes(decided, 0, val_count)) // per_view)
-    if views >= 1:
-        return decided.replace(views=views), (
-            f"{views} of {decided.views} views: all of them would take {needed / 1e9:.1f} GB, over "
-            f"--cache-gb {decided.cache_gb:g}"
+    fewer = (decided.replace(views=views) for views in range(decided.views - 1, 0, -1))
+    fitting = (c for c in fewer if disk_bytes(c, train_count, val_count) <= limit)
+    if fitted := next(fitting, None):
+        return fitted, (
+            f"{fitted.views} of {decided.views} views: all of them would take "
+            f"{needed / 1e9:.1f} GB, over --cache-gb {decided.cache_gb:g}"
         )
     one = disk_bytes(decided.replace(views=1), train_count, val_count) / 1e9
     if given.unfreeze == decided.unfreeze:
@@ -161,59 +137,6 @@ def _fit_disk(
     )
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What the parts of a training take on this machine, in seconds for each picture.
-
-    Attributes:
-        decode: From the file to pixels, beside the network: divided by what runs at once.
-        features: The frozen prefix and the rest of the network, in inference.
-        step: Training on one picture.
-        validation: The trained part, in inference.
-        memory: Bytes that the process needs at its peak; on a GPU, of the GPU's.
-    """
-
-    decode: float
-    features: float
-    step: float
-    validation: float
-    memory: int
-
-
-class Images(NamedTuple):
-    """How many there are in each split."""
-
-    train: int
-    val: int
-    test: int
-
-
-def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[str, float]:
-    """Return what each phase is expected to take; fine-tuning, if it does not stop early.
-
-    Args:
-        config: With everything decided.
-        costs: Measured with this `unfreeze`.
-        images: In the splits.
-    """
-    picture = costs.decode + costs.features
-    decoding = costs.decode * (1 + CACHED * (config.epochs - 1)) / config.epochs  # in an epoch
-    evaluation = REPORT_SECONDS + (images.val + images.test) * picture
-    if config.weights == "none":
-        train = images.train * (decoding + costs.step)
-        val = images.val * (decoding + costs.validation)
-        return {"fine-tuning": config.epochs * (train + val), "evaluation": evaluation}
-    kept = config.unfreeze in {"exit", "middle"}
-    views = config.views if kept else 1
-    phases = {"features": (images.train * views + images.val) * picture, "probe": PROBE_SECONDS}
-    if config.unfreeze != "head":
-        decode = 0.0 if kept else decoding
-        train = images.train * (decode + costs.step)
-        val = images.val * (decode + costs.validation)
-        phases["fine-tuning"] = config.epochs * (train + val)
-    return {**phases, "evaluation": evaluation}
-
-
 class Rung(NamedTuple):
     """A choice that a budget may pay for."""
 
@@ -223,7 +146,8 @@ class Rung(NamedTuple):
 
 
 # From what a budget should pay for to what it must at least. More views cost a pass of the whole
-# network each, more epochs only one of the trained part; few steps leave the head where it was.
+# network each, more epochs only one of the trained part; few steps leave the head where it was. On
+# a CPU the second rung is what the defaults do, and the first one is what more time buys.
 LADDER = {
     "cpu": (
         Rung("exit", 4, 12),
@@ -232,6 +156,7 @@ LADDER = {
         Rung("exit", 2, 8),
         Rung("exit", 1, 8),
         Rung("exit", 1, 4),
+        Rung("head", 3, 1),
         Rung("head", 1, 1),
     ),
     "gpu": (
@@ -240,6 +165,7 @@ LADDER = {
         Rung("all", 1, 5),
         Rung("all", 1, 3),
         Rung("exit", 2, 8),
+        Rung("head", 3, 1),
         Rung("head", 1, 1),
     ),
 }
@@ -311,9 +237,9 @@ def fit_budget(
 def describe_rung(rung: Rung) -> str:
     """Say what a rung is, for people."""
     part = {"exit": "the exit flow", "middle": "the middle and exit flow", "all": "everything"}
-    if rung.unfreeze == "head":
-        return "the linear probe alone"
     views = f" on {rung.views} view{'' if rung.views == 1 else 's'}"
+    if rung.unfreeze == "head":
+        return f"the linear probe alone{views}"
     if rung.unfreeze == "all":
         views = ""
     epochs = f"{rung.epochs} epoch{'' if rung.epochs == 1 else 's'}"

@@ -30,10 +30,12 @@ from xception_cli.rundir import RunDir, write_json
 from xception_cli.runs import choose_run_path
 from xception_cli.runtime import Runtime, versions
 from xception_cli.settings import read_toml, resolve_resumed, to_toml
+from xception_cli.training.budget import Budget
+from xception_cli.training.costs import Costs
 from xception_cli.training.engines import check_processes
 from xception_cli.training.estimate import describe_phases, start_clock
-from xception_cli.training.job import Budget, Draft, Job, weights_info
-from xception_cli.training.plan import Costs, make_plan
+from xception_cli.training.job import Draft, Job, weights_info
+from xception_cli.training.plan import make_plan
 
 
 def draft_job(
@@ -259,7 +261,8 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
     """
     job = draft.job
     split, folder = job.split, job.folder
-    counts = ", ".join(f"{n} {name}" for name, n in job.images._asdict().items() if n)
+    sizes = {name: len(job.split.of(name)) for name in ("train", "val", "test")}
+    counts = ", ".join(f"{n} {name}" for name, n in sizes.items() if n)
     names = ", ".join(show(name) for name in split.classes[:20])
     more = f" and {len(split.classes) - 20} more" if len(split.classes) > 20 else ""
     say(f"data      {show(folder.root)}: {len(split.classes)} classes, {counts} images")

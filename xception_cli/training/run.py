@@ -2,7 +2,8 @@
 
 A run is prepared, new or resumed (`preparation.py`). The outputs of the frozen layers are computed
 once, and the linear probe is fitted to them (`baseline.py`). The other layers are fine-tuned, here.
-The best model is calibrated, evaluated and reported (`finish.py`).
+One of the two models is selected (`settle.py`), then calibrated, evaluated and reported
+(`finish.py`).
 
 Under torchrun each process runs this file with the same arguments. The leader decides and writes;
 `processes.once` calls a function in the leader and returns its result in every process.
@@ -31,7 +32,7 @@ from xception_cli.training.baseline import compute_baseline
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import describe_phases, measure_draft
-from xception_cli.training.finish import TrainResult, finish, judge_together
+from xception_cli.training.finish import TrainResult, finish, judge_together, measure
 from xception_cli.training.job import Job
 from xception_cli.training.learner import BestModel, History, create_learner
 from xception_cli.training.preparation import (
@@ -54,6 +55,7 @@ from xception_cli.training.saving import (
     saved_on_failure,
     stopped_error,
 )
+from xception_cli.training.settle import settle
 
 
 def run_training(
@@ -111,23 +113,31 @@ def run_training(
 
 
 def _train(job: Job, stop: StopSignals) -> TrainResult | None:
-    """Compute frozen features and the baseline, fine-tune the rest, finish with the best model."""
+    """Compute frozen features and the baseline, fine-tune the rest, finish with one of the two."""
     processes = job.runtime.processes
     states = StateStore(job.run.checkpoints)
     saved = processes.once(states.load)  # None in a new run
     history = History.of_state(saved, job.epochs if job.budget is None else None)
 
     baseline = compute_baseline(job, history)
-    if baseline.train is not None and baseline.val is not None:  # None with --unfreeze head
+    train, val = baseline.train, baseline.val
+    if reason := baseline.skipped(job.config.ceiling):
+        say(f"plan      {reason}")
+    elif train is not None and val is not None:
         with job.phase("fine-tuning"):
-            _fine_tune(job, baseline.train, baseline.val, history, states, saved, stop)
+            _fine_tune(job, train, val, history, states, saved, stop)
 
-    judged = judge_together(job)
+    settled = settle(job.alone(), baseline, history) if job.leads else None
+    judged = judge_together(job, "val")
+    measured = None
+    if job.leads and judged is not None:
+        measured = measure(job.alone(), baseline, history, settled, judged)
+    judged = judge_together(job, "test")
     processes.separate()
-    if not job.leads or judged is None:
+    if measured is None or judged is None:
         return None
     states.keep(1)
-    return finish(job.alone(), baseline, history, judged)
+    return finish(job.alone(), baseline, history, measured, judged)
 
 
 def _fine_tune(
@@ -205,18 +215,22 @@ def _fine_tune(
             trainer, evaluator, val, support=job.split.counts("val"), top_k=job.top_k
         )
         handlers.attach_best_model(trainer, history, monitor=config.monitor, hold=best.hold)
-        handlers.attach_early_stopping(trainer, history, config.patience)
+        if config.monitor != "last":
+            handlers.attach_early_stopping(trainer, history, config.patience)
         if job.budget is not None:
             handlers.attach_budget(trainer, job.budget, wanted=job.epochs)
         if job.leads:
-            handlers.attach_candidates(trainer, evaluator, job.run.candidates)
+            if config.monitor != "last":
+                handlers.attach_candidates(trainer, evaluator, job.run.candidates)
             handlers.attach_metrics_log(trainer, history, job.run.metrics, rate)
             if job.run.tensorboard.is_dir():
                 log = handlers.attach_tensorboard(trainer, job.run.tensorboard, rate)
                 held.enter_context(log)
         # Both:
         attach_state_saving(trainer, evaluator, stop, saving, epoch_length=len(train))
-        handlers.attach_progress(trainer, history, epochs, images, every=every, rate=rate)
+        handlers.attach_progress(
+            trainer, history, epochs, images, every=every, rate=rate, monitor=config.monitor
+        )
 
         stop.graceful = True  # a signal no longer raises; the handlers save and stop
         if saved is not None and job.epochs > 0:  # 0: the budget ran out in the first epoch

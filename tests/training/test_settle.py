@@ -1,0 +1,274 @@
+"""Which model is kept, and what is fitted to all images in the end."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from runs import Crash, call, crash, train_run
+from safetensors.torch import load_file
+
+from xception_cli.evaluation.candidates import FINAL, read_candidates
+from xception_cli.files import file_digest
+from xception_cli.model.bundle import load_model
+from xception_cli.model.features import compute_pooled
+from xception_cli.model.layers import scale_layers
+from xception_cli.model.network import Segment, fold_batch_norm
+from xception_cli.model.probe import Probe, fit_head
+from xception_cli.rundir import RunDir, read_json
+from xception_cli.runtime import decide_runtime
+from xception_cli.training import finish, settle
+
+HEADS = ("last_linear", "layers_head")
+
+
+@pytest.fixture
+def take_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the fine-tuned network, whatever the losses: drawn photos are easy for the probe."""
+    monkeypatch.setattr(settle, "select_candidate", lambda *_, **__: 1)
+
+
+def without_heads(path: Path) -> dict[str, torch.Tensor]:
+    return {n: t for n, t in load_file(path).items() if not n.startswith(HEADS)}
+
+
+def evaluation(run: RunDir) -> dict[str, str]:
+    return {path.name: file_digest(path) for path in run.evaluation("val").iterdir()}
+
+
+def test_the_probe_is_kept_with_the_pretrained_network(
+    settings: dict[str, Any], random_weights: Path
+) -> None:
+    result = train_run(settings | {"refit": False})
+    assert result.kept == "the linear probe"  # its loss is near 0 here
+    backbone = without_heads(result.run.model)
+    pretrained = load_file(random_weights)
+    assert all(torch.equal(tensor, pretrained[name]) for name, tensor in backbone.items())
+    assert "fine-tuning did not beat it on val" in result.run.log.read_text()
+    # The same as where nothing was fine-tuned.
+    alone = train_run(settings | {"refit": False, "unfreeze": "head"}, "alone").run
+    ours, theirs = load_file(result.run.model), load_file(alone.model)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("take_tuned")
+def test_the_fine_tuned_network_is_kept_with_heads_for_its_own_features(
+    settings: dict[str, Any], random_weights: Path
+) -> None:
+    result = train_run(settings | {"refit": False, "views": 1})
+    assert result.kept == "fine-tuned, epoch 2"
+    model, pretrained = load_file(result.run.model), load_file(random_weights)
+    assert not torch.equal(model["conv4.pointwise.weight"], pretrained["conv4.pointwise.weight"])
+    assert torch.equal(
+        model["block11.rep.1.conv1.weight"], pretrained["block11.rep.1.conv1.weight"]
+    )
+    probe = train_run(settings | {"refit": False, "views": 1, "unfreeze": "head"}, "probe").run
+    assert not torch.allclose(
+        model["layers_head.weight"], load_file(probe.model)["layers_head.weight"]
+    )
+    kept = read_candidates(result.run.candidates, read_json(result.run.info)["images"]["val"])
+    assert kept.epochs.tolist() == [0, FINAL]
+    assert kept.losses[1].mean() == pytest.approx(
+        -np.log(_true_probabilities(result.run)).mean(), abs=0.05
+    )  # what was selected by is what the file says, but for the temperature
+
+
+def _true_probabilities(run: RunDir) -> np.ndarray:
+    import csv
+
+    with (run.evaluation("val") / "predictions.csv").open() as file:
+        return np.array([float(row[f"p:{row['true']}"]) for row in csv.DictReader(file)])
+
+
+# The refit
+
+
+@pytest.mark.parametrize("unfreeze", ["head", pytest.param("exit", marks=pytest.mark.slow)])
+def test_the_refit_changes_the_heads_and_nothing_that_was_measured(
+    settings: dict[str, Any], unfreeze: str
+) -> None:
+    settings |= {"unfreeze": unfreeze}
+    shipped = train_run(settings, "refitted").run
+    measured = train_run(settings | {"refit": False}, "measured").run
+    assert evaluation(shipped) == evaluation(measured)
+    before, after = without_heads(measured.model), without_heads(shipped.model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    for head in HEADS:
+        first, second = (load_file(r.model)[f"{head}.weight"] for r in (measured, shipped))
+        assert not torch.allclose(first, second)
+    models = [load_model(run.model, decide_runtime(device="cpu")) for run in (measured, shipped)]
+    assert models[0].about.temperature == models[1].about.temperature
+    assert models[0].thresholds == models[1].thresholds
+    images = read_json(shipped.info)["images"]
+    assert models[1].about.provenance["refit_images"] == images["train"] + images["val"]
+    assert "refit_images" not in models[0].about.provenance
+    assert [read_json(run.result)["refit"] for run in (measured, shipped)] == [False, True]
+
+
+def test_the_refitted_head_is_fitted_to_train_and_val(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Any] = []
+    strengths: list[float] = []
+    real = settle.refit
+
+    def watched(job: Any, training: Any, *given: Any) -> Any:
+        jobs.append(job)
+        strengths.append(training.probe.strength)
+        return real(job, training, *given)
+
+    monkeypatch.setattr(finish, "refit", watched)
+    run = train_run(settings | {"unfreeze": "head", "views": 1}).run
+    (job,), (strength,) = jobs, strengths
+    bundle = load_model(run.model, job.runtime)
+    backbone = Segment(fold_batch_norm(bundle.network), "conv1", "conv4").eval()
+    parts = [compute_pooled(backbone, job.pictures(name), name) for name in ("train", "val")]
+    labels = torch.cat([job.labels("train"), job.labels("val")]).numpy()
+    weight, bias = fit_head(
+        scale_layers(np.concatenate(parts)), labels, strength=strength, class_count=3
+    )
+    torch.testing.assert_close(bundle.network.layers_head.weight, weight, atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(bundle.network.layers_head.bias, bias, atol=1e-3, rtol=1e-2)
+    of_train, _ = fit_head(
+        scale_layers(parts[0]), job.labels("train").numpy(), strength=strength, class_count=3
+    )
+    assert (bundle.network.layers_head.weight - of_train).abs().max() > 0.01
+
+
+def test_eval_on_val_reports_what_was_measured_before_the_refit(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train_run(settings | {"unfreeze": "head"}).run
+    before = evaluation(run)
+    capsys.readouterr()
+    assert call("eval", "run", "--split", "val", "--json") == 0
+    said = capsys.readouterr()
+    assert "measured before the head was fitted to these images, too" in said.err
+    assert (
+        json.loads(said.out)["accuracy"]
+        == read_json(run.evaluation("val") / "metrics.json")["accuracy"]
+    )
+    assert evaluation(run) == before
+
+
+def test_images_of_val_are_not_new_to_a_refitted_model(
+    settings: dict[str, Any], photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train_run(settings | {"unfreeze": "head"}).run
+    plain = train_run(settings | {"unfreeze": "head", "refit": False}, "plain").run
+    shutil.copytree(photos, "elsewhere")
+    capsys.readouterr()
+    assert call("eval", str(plain.path), "--data", "elsewhere") == 0
+    assert "also selected the model" in capsys.readouterr().err
+    assert call("eval", str(run.path), "--data", "elsewhere") == 3
+    assert "the model was trained on every image in elsewhere" in capsys.readouterr().err
+
+
+# Interruptions, and what is not started
+
+
+@pytest.mark.parametrize(
+    ("kept", "at"),
+    [
+        pytest.param("fine-tuned, epoch 2", "calibrate", marks=pytest.mark.slow),
+        pytest.param("fine-tuned, epoch 2", "write_report", marks=pytest.mark.slow),
+        pytest.param("the linear probe", "refit", marks=pytest.mark.slow),
+        ("the linear probe", "write_report"),
+    ],
+)
+def test_a_run_that_is_killed_after_the_selection_ends_the_same_when_it_is_resumed(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, kept: str, at: str
+) -> None:
+    chosen = int(kept != "the linear probe")
+    monkeypatch.setattr(settle, "select_candidate", lambda *_, **__: chosen)
+    result = train_run(settings, "whole")
+    whole = result.run
+    assert result.kept == kept
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, at, lambda *_, **__: crash())
+        with pytest.raises(Crash):
+            train_run(settings, "killed")
+    resumed = train_run(settings, "killed", resume=True).run
+    assert file_digest(resumed.model) == file_digest(whole.model)
+    assert file_digest(resumed.candidates) == file_digest(whole.candidates)
+    assert evaluation(resumed) == evaluation(whole)
+
+
+def test_fine_tuning_is_not_started_where_the_probe_is_at_its_ceiling(
+    settings: dict[str, Any],
+) -> None:
+    result = train_run(settings | {"ceiling": 0.9})
+    reason = (
+        "fine-tuning skipped: the linear probe's cross-validated macro recall is 100.0%, "
+        "above --ceiling 0.9"
+    )
+    assert reason in result.run.log.read_text()
+    assert read_json(result.run.result)["skipped"] == reason
+    assert "macro recall is 100.0%, above --ceiling 0.9." in result.run.report.read_text()
+    assert not result.run.metrics.exists()
+    assert "fine-tuning" not in result.seconds
+    assert result.kept == "the linear probe"
+    assert read_json(train_run(settings, "other").run.result)["skipped"] is None
+
+
+def test_a_metric_that_selects_the_epoch_makes_each_epoch_a_candidate(
+    settings: dict[str, Any],
+) -> None:
+    run = train_run(settings | {"monitor": "accuracy"}).run
+    kept = read_candidates(run.candidates, read_json(run.info)["images"]["val"])
+    assert kept.epochs.tolist() == [0, 1, 2, FINAL]
+    assert read_json(run.evaluation("val") / "metrics.json")["corrected"]["candidates"] == 4
+
+
+@pytest.mark.slow
+def test_a_longer_run_that_extends_a_refitted_one_is_the_run_that_was_longer_from_the_start(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings |= {"schedule": "step", "warmup": 0.0}  # a cosine would be stretched
+    for chosen in (0, 1):
+        monkeypatch.setattr(settle, "select_candidate", lambda *_, chosen=chosen, **__: chosen)
+        whole = train_run(settings | {"epochs": 3}, f"whole-{chosen}").run
+        train_run(settings, f"extended-{chosen}")
+        extended = train_run(settings | {"epochs": 3}, f"extended-{chosen}", resume=True).run
+        assert file_digest(extended.model) == file_digest(whole.model)
+        assert file_digest(extended.candidates) == file_digest(whole.candidates)
+
+
+def test_a_run_that_ends_before_its_result_is_known_to_be_fitted_to_val(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "write_report", lambda *_, **__: crash())
+        with pytest.raises(Crash):
+            train_run(settings | {"unfreeze": "head"})
+    capsys.readouterr()
+    assert call("eval", "run", "--split", "val") == 0
+    assert "measured before the head was fitted to these images" in capsys.readouterr().err
+    shutil.rmtree("run/eval/val")
+    assert call("eval", "run", "--split", "val") == 4
+    assert "the model was fitted to val since then" in capsys.readouterr().err
+
+
+def test_an_exported_refitted_model_is_not_corrected_for_images_that_it_was_fitted_to(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_run(settings)
+    assert call("export", "run", "--output", "model.onnx") == 0
+    capsys.readouterr()
+    assert call("eval", "run", "--model", "model.onnx", "--split", "val", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "corrected" not in report or report["corrected"] is None
+    assert "the model was also fitted to these images" in report["note"]
+
+
+def test_a_probe_that_never_finds_a_rare_class_is_not_at_its_ceiling() -> None:
+    labels = np.array([0] * 500 + [1] * 5)
+    held_out = np.log(np.tile(np.float32([0.99, 0.01]), (505, 1)))
+    probe = Probe(torch.zeros(2, 4), torch.zeros(2), 1.0, labels, labels.astype(str), held_out, 5)
+    assert probe.hits.mean() > 0.99
+    assert probe.macro_recall == 0.5

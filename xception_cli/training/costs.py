@@ -1,0 +1,113 @@
+"""What a training takes: seconds by phase, from measured `Costs`, and bytes on the disk."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from xception_cli.config import TrainConfig
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.model.features import activation_bytes
+from xception_cli.model.layers import POOLED
+from xception_cli.model.probe import LARGEST_SEARCH, MOST_ROWS
+
+PROBE_SECONDS = 3.0  # to fit the probe on some hundred images; to be cautious, not a measurement
+# For each row, feature and class of a fit: measured 75 s for 81 classes of 12 images in 3 views,
+# with another program running on the same two cores (AVX512).
+FIT_SECONDS = 6e-9
+REPORT_SECONDS = 2.0  # to load the model and draw the confusion matrix
+CACHED = 0.5  # of decoding a file: reading it from the cache and augmenting it, about
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the parts of a training take on this machine, in seconds for each picture.
+
+    Attributes:
+        decode: From the file to pixels, beside the network: divided by what runs at once.
+        features: The frozen prefix and the rest of the network, in inference.
+        step: Training on one picture.
+        validation: The trained part, in inference.
+        memory: Bytes that the process needs at its peak; on a GPU, of the GPU's.
+    """
+
+    decode: float
+    features: float
+    step: float
+    validation: float
+    memory: int
+
+
+class Images(NamedTuple):
+    """How many there are in each split, and in how many classes: 0 for few."""
+
+    train: int
+    val: int
+    test: int
+    classes: int = 0
+
+    def seen(self, config: TrainConfig) -> int:
+        """Count the images whose features are computed before training, once for each view."""
+        if config.unfreeze == "all":
+            return self.train + self.val
+        return self.train * config.views + self.val * (config.views if config.refit else 1)
+
+
+def fit_seconds(config: TrainConfig, images: Images) -> float:
+    """Return what fitting the linear probe takes, and heads like it in the end; see `fit_probe`."""
+    rows = images.train * (1 if config.unfreeze == "all" else config.views)
+    searched = min(images.train, LARGEST_SEARCH)
+    sought = 25 * 0.8 * searched * min(searched, POOLED)
+    judged_and_fitted = (5 * 0.8 + 3) * min(rows, max(images.train, MOST_ROWS)) * POOLED
+    return FIT_SECONDS * images.classes * (sought + judged_and_fitted)
+
+
+def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[str, float]:
+    """Return what each phase is expected to take; fine-tuning, if it does not stop early.
+
+    Args:
+        config: With everything decided.
+        costs: Measured with this `unfreeze`.
+        images: In the splits.
+    """
+    picture = costs.decode + costs.features
+    decoding = costs.decode * (1 + CACHED * (config.epochs - 1)) / config.epochs  # in an epoch
+    evaluation = REPORT_SECONDS + (images.val + images.test) * picture
+    if config.weights == "none":
+        train = images.train * (decoding + costs.step)
+        val = images.val * (decoding + costs.validation)
+        return {"fine-tuning": config.epochs * (train + val), "evaluation": evaluation}
+    kept = config.unfreeze in {"exit", "middle"}
+    phases = {
+        "features": images.seen(config) * picture,
+        "probe": PROBE_SECONDS + fit_seconds(config, images),
+    }
+    if config.unfreeze != "head":
+        decode = 0.0 if kept else decoding
+        train = images.train * (decode + costs.step)
+        val = images.val * (decode + costs.validation)
+        phases["fine-tuning"] = config.epochs * (train + val)
+        again = costs.validation if kept else picture
+        phases["selection"] = images.seen(config) * again
+    return {**phases, "evaluation": evaluation}
+
+
+def decoded_bytes(image_size: int, train_count: int, val_count: int) -> int:
+    """Return the approximate size of the decoded-image cache, assuming an aspect ratio of 4:3."""
+    preprocessing = Preprocessing.for_size(image_size)
+    source = preprocessing.source_side**2 * 4 // 3
+    return 3 * (train_count * source + val_count * preprocessing.image_size**2)
+
+
+def disk_bytes(config: TrainConfig, train_count: int, val_count: int) -> int:
+    """Return what a training keeps on disk.
+
+    With a frozen part, its activations: of each view of train, and of val where the head is fitted
+    to it in the end, else of one. With all layers in training, the decoded images, as many as
+    `cache_gb` holds.
+    """
+    if config.unfreeze == "all":
+        decoded = decoded_bytes(config.image_size, train_count, val_count)
+        return min(decoded, int(config.cache_gb * 1e9))
+    if config.unfreeze == "head":
+        return 0
+    seen = Images(train_count, val_count, 0).seen(config)
+    return activation_bytes(config.image_size, config.unfreeze) * seen
