@@ -101,7 +101,7 @@ def ours(options: Namespace, unfreeze: str, views: int) -> Step:
     def step() -> dict[str, float]:
         compute_baseline(clocked, History())  # the probe is not counted
         return {
-            "items": views * len(job.split.of("train")) + len(job.split.of("val")),
+            "items": views * (len(job.split.of("train")) + len(job.split.of("val"))),
             "wall": job.seconds["features"],
             "cpu": job.seconds["features: CPU"],
         }

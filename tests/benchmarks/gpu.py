@@ -186,7 +186,8 @@ def our_inference(
     @torch.inference_mode()
     def step() -> int:
         if not state:
-            backbone, head = product.create_bundle(bench.options, runtime)._parts
+            bundle = product.create_bundle(bench.options, runtime)
+            backbone, head = bundle._backbone, Segment(bundle.network, "head", "head")
             state.extend([torch.compile(backbone) if compiled else backbone, head])
             state.append(normalized(bench, batch, runtime))
         with runtime.autocast():
@@ -297,11 +298,9 @@ def from_files(bench: Bench) -> None:
     batch = bench.options.train_batch
     job = training_job(bench, bench.runtime, batch, "all", photos="photos")
     group = f"from {PHOTO[0]} px JPEGs, {len(job.split.of('train'))} images"
-    backbone = Segment(
-        product.create_bundle(bench.options, bench.runtime)._parts[0], "conv1", "conv4"
-    )
+    backbone = product.create_bundle(bench.options, bench.runtime)._backbone
     with clocked(bench, group, "features (their loader's start included)", job.images.train):
-        compute_pooled(backbone.eval(), job.pictures("train"), "features")
+        compute_pooled(backbone, job.pictures("train"), "features")
     train, _ = _every_epoch(job)
     for epoch in range(3):
         name = f"loader alone, epoch {epoch + 1}"

@@ -46,7 +46,7 @@ photo, model, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 state = load_file(model)
 network = pretrainedmodels.xception(num_classes=1000, pretrained=None)
 network.last_linear = torch.nn.Linear(2048, len(state["last_linear.bias"]))
-network.load_state_dict(state)
+network.load_state_dict(state, strict=False)
 network.eval()
 transform = transforms.Compose([
     transforms.Resize(round(size * 333 / 299)),
