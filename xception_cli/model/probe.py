@@ -103,11 +103,12 @@ def fit_probe(
     views = limit_views(features)
     # One thread: on problems this small BLAS threads cost more in waiting for each other.
     with threadpool_limits(1, user_api="blas"):
-        (first,), _, _ = _standardize(views[:1])
-        strength, held_out, folds = _search(first, labels, units, weights, class_count, seed)
+        scaled, _, _ = _standardize(views[:1])
+        strength, held_out, folds = _search(scaled[0], labels, units, weights, class_count, seed)
         if len(views) > 1 and folds:
-            every, _, _ = _standardize(views)
-            held_out = _judge(every, labels, units, weights, class_count, seed, strength)
+            scaled, held_out = _standardize(views)[0], None
+        if held_out is None:
+            held_out, folds = _judge(scaled, labels, units, weights, class_count, seed, strength)
     weight, bias = fit_head(
         features, labels, strength=strength, class_count=class_count, class_weights=class_weights
     )
@@ -173,7 +174,7 @@ def cross_validate(
     with threadpool_limits(1, user_api="blas"):
         scaled, _, _ = _standardize(features[None])
         weights = np.ones(len(labels))
-        return _judge(scaled, labels, units, weights, class_count, seed, strength, fraction)
+        return _judge(scaled, labels, units, weights, class_count, seed, strength, fraction)[0]
 
 
 def _judge(
@@ -185,10 +186,10 @@ def _judge(
     seed: int,
     strength: float,
     fraction: float = 1.0,
-) -> Array:
-    """Return what probes of one strength say of left-out images, `(n, classes)`."""
+) -> tuple[Array, int]:
+    """Return what probes of one strength say of left-out images, `(n, classes)`, and the folds."""
     order = np.random.default_rng(seed).permutation(len(labels))
-    found, _ = _cross_validate(
+    found, folds = _cross_validate(
         views[:, order],
         labels[order],
         units[order],
@@ -200,7 +201,7 @@ def _judge(
     )
     held_out = np.empty((len(labels), class_count), np.float32)
     held_out[order] = found[strength]
-    return held_out
+    return held_out, folds
 
 
 def _standardize(views: Array) -> tuple[Array, Array, Array]:
@@ -229,8 +230,11 @@ def _stack(views: Array, labels: Array, weights: Array) -> tuple[Array, Array, A
 
 def _search(
     features: Array, labels: Array, units: Array, weights: Array, class_count: int, seed: int
-) -> tuple[float, Array, int]:
-    """Return the strength of least log loss, what it says of left-out images, and the folds."""
+) -> tuple[float, Array | None, int]:
+    """Return the strength of least log loss, what it says of left-out images, and the folds.
+
+    Of more images than are searched, None: they are still to be judged.
+    """
     order = np.random.default_rng(seed).permutation(len(labels))
     some = order[:LARGEST_SEARCH]
     found, folds = _cross_validate(
@@ -253,15 +257,7 @@ def _search(
     # Log loss, not accuracy: on an easy set all strengths are right, and only the best is sure.
     best = min(_STRENGTHS, key=surprise)
     if len(some) < len(order):
-        found, folds = _cross_validate(
-            features[None, order],
-            labels[order],
-            units[order],
-            weights[order],
-            class_count,
-            seed,
-            (best,),
-        )
+        return best, None, folds
     held_out[order] = found[best]
     return best, held_out, folds
 

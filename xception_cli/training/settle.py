@@ -82,10 +82,8 @@ def _tuned(job: Job, training: Training, epoch: int, bundle: ModelBundle) -> Set
             backbone = Segment(network, "conv1", "conv4").eval()
             pooled[name] = pool_views(job, backbone, name, 1)
             continue
-        rest, what = (
-            Segment(network, first, "conv4").eval(),
-            f"features of the new network ({name})",
-        )
+        rest = Segment(network, first, "conv4").eval()
+        what = f"features of the new network ({name})"
         views = [
             FeatureInputs(inputs.store, inputs.labels, job.in_order(name), job.runtime, view)
             for view in range(inputs.store.views)
