@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Unpack, cast, overload
+from typing import TYPE_CHECKING, Unpack, cast, overload
 
 from xception_cli.console import screen, show
 from xception_cli.errors import MachineError, UsageError
@@ -17,15 +17,12 @@ from xception_cli.settings import Settings, StrPath, check_names, find_config, r
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
 
     from xception_cli.evaluation.eval_report import EvalReport
-    from xception_cli.inference import Prediction
+    from xception_cli.inference import AnyImage, Prediction
     from xception_cli.model.bundle import Classifier
     from xception_cli.runtime import Runtime
     from xception_cli.training.finish import TrainResult
-
-AnyImage: TypeAlias = "StrPath | Image.Image | NDArray[np.uint8]"
 
 
 @contextmanager
@@ -110,11 +107,11 @@ class Model:
             UsageError: An argument cannot be used.
             MachineError: An image-loading process died.
         """
-        from xception_cli.inference import decide_unknown, predict_images
+        from xception_cli.inference import decide_unknown, predict_images, to_images
 
         if top < 1:
             raise UsageError(f"top is {top}, expected at least 1")
-        found, is_one = _to_images(images)
+        found, is_one = to_images(images)
         rule = decide_unknown(self._classifier, str(unknown))
         workers = _to_workers(workers, self._classifier.runtime)
         made = predict_images(self._classifier, found, top=top, unknown=rule, workers=workers)
@@ -137,7 +134,7 @@ class Model:
             DataError: An image cannot be read.
             MachineError: An image-loading process died.
         """
-        from xception_cli.inference import embed_images
+        from xception_cli.inference import embed_images, to_images
         from xception_cli.model.bundle import ModelBundle
 
         if not isinstance(self._classifier, ModelBundle):
@@ -145,19 +142,20 @@ class Model:
                 "an ONNX file returns no features",
                 hint="load the run, or the model.safetensors that it was exported from",
             )
-        found, is_one = _to_images(images)
+        found, is_one = to_images(images)
         workers = _to_workers(workers, self._classifier.runtime)
         features = embed_images(self._classifier, found, workers=workers)
         return features[0] if is_one else features
 
 
 @_foreseen()
-def load(path: StrPath, *, device: str = "auto") -> Model:
+def load(path: StrPath, *, device: str = "auto", tta: str | None = None) -> Model:
     """Load a trained model.
 
     Args:
         path: A run folder, a `model.safetensors`, or an `.onnx` file of `xception export`.
         device: `auto`, `cpu`, `cuda` or `mps`. An ONNX file runs on the CPU.
+        tta: Test-time augmentation, `mirror` or `none`; None: as training decided.
 
     Raises:
         UsageError: There is no such model, or it cannot run on that device.
@@ -167,7 +165,7 @@ def load(path: StrPath, *, device: str = "auto") -> Model:
     path = Path(path)
     is_named_as_file = path.suffix.lower() in {".safetensors", ".onnx"} and not path.is_dir()
     file = path if path.is_file() or is_named_as_file else find_run(path).model
-    return Model(open_classifier(file, device=device))
+    return Model(open_classifier(file, device=device, tta=tta))
 
 
 @_foreseen()
@@ -233,6 +231,7 @@ def evaluate(
     *,
     ignore_extra_classes: bool = False,
     model: StrPath | None = None,
+    tta: str | None = None,
     device: str = "auto",
     workers: int | None = None,
     verbose: bool = False,
@@ -247,6 +246,7 @@ def evaluate(
         split: `val` or `test`; None for the test split if there is one, else val.
         ignore_extra_classes: Leave out images of classes that the model does not know.
         model: An exported `.onnx` file, instead of the run's model.
+        tta: See `load`.
         device: See `load`.
         workers: See `Model.predict`.
         verbose: Show progress on stderr.
@@ -265,10 +265,12 @@ def evaluate(
 
     from xception_cli.check.copies import set_copies_aside
     from xception_cli.evaluation.evaluate import run_evaluation
+    from xception_cli.evaluation.selection import folder_name
 
     file = None if model is None else Path(model)
+    variant = None if file is None else folder_name(file)
     with _printing(verbose):
-        classifier = open_classifier(chosen.model if file is None else file, device=device)
+        classifier = open_classifier(file or chosen.model, device=device, tta=tta)
         return run_evaluation(
             chosen,
             classifier,
@@ -276,7 +278,7 @@ def evaluate(
             split=split,
             ignore_extra_classes=ignore_extra_classes,
             workers=_to_workers(workers, classifier.runtime),
-            model=file,
+            variant=variant if tta is None else f"tta-{tta}",
             refine=partial(set_copies_aside, chosen),
         )
 
@@ -289,8 +291,13 @@ def check_selection(data: Path | None, split: str | None) -> None:
         raise UsageError(f"the data folder {show(data)} does not exist", hint="check the path")
 
 
-def open_classifier(path: Path, *, device: str) -> "Classifier":
+def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Classifier":
     """Open `model.safetensors` of a run, or an `.onnx` file of `xception export`.
+
+    Args:
+        path: The file.
+        device: See `load`.
+        tta: See `load`.
 
     Raises:
         XceptionError: See `load`.
@@ -300,9 +307,14 @@ def open_classifier(path: Path, *, device: str) -> "Classifier":
     is_exported = path.suffix.lower() == ".onnx"
     runtime = decide_runtime(device="cpu" if is_exported and device == "auto" else device)
     if not is_exported:
+        from xception_cli.inference import with_tta
         from xception_cli.model.bundle import load_model
 
-        return load_model(path, runtime)
+        return with_tta(load_model(path, runtime), tta)
+    if tta is not None:
+        raise UsageError(
+            "an ONNX file augments as it was exported", hint="leave out --tta, or give the run"
+        )
     if runtime.device.type != "cpu":
         raise UsageError(
             f"an ONNX file runs on the CPU here, not on {runtime.device}", hint="--device cpu"
@@ -319,31 +331,3 @@ def _to_workers(workers: int | None, runtime: "Runtime") -> int:
     if workers is not None and workers < 0:
         raise UsageError(f"workers is {workers}, expected at least 0")
     return default_workers(runtime) if workers is None else workers
-
-
-def _to_images(given: "AnyImage | Iterable[AnyImage]") -> "tuple[list[Path | Image.Image], bool]":
-    """Return images as they were given, one or several, and whether it was one."""
-    from numpy import ndarray
-
-    if isinstance(given, str | bytes | ndarray) or not isinstance(given, Iterable):
-        return [_to_image(given)], True
-    return [_to_image(image) for image in given], False
-
-
-def _to_image(given: object) -> "Path | Image.Image":
-    from numpy import ndarray
-    from PIL import Image
-
-    if isinstance(given, Image.Image):
-        return given
-    if isinstance(given, str | os.PathLike):
-        return Path(given)
-    kind = type(given).__name__
-    if isinstance(given, ndarray):
-        if given.dtype == "uint8" and given.ndim == 3 and given.shape[2] == 3:
-            return Image.fromarray(given)
-        kind = f"{given.dtype} array of shape {given.shape}"
-    raise UsageError(
-        f"an image is a {kind}, expected a path, a PIL.Image or a uint8 array (height, width, 3)",
-        hint="for other arrays PIL.Image.fromarray, for bytes PIL.Image.open, for a batch list()",
-    )

@@ -1,12 +1,14 @@
 """What images show: one Prediction per image, in input order."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from xception_cli.console import show
@@ -17,6 +19,9 @@ from xception_cli.files import utf8
 from xception_cli.model.bundle import Array, Classifier, ModelBundle, Outcome
 from xception_cli.model.network import FEATURES
 from xception_cli.model.unknown import UNSURE, Thresholds
+from xception_cli.settings import StrPath
+
+AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,24 @@ class Prediction:
             "error": None if self.error is None else utf8(self.error),
         }
         return data if self.unknown is None else data | {"unknown": self.unknown}
+
+
+def with_tta(bundle: ModelBundle, tta: str | None) -> ModelBundle:
+    """Return a model with other test-time augmentation.
+
+    Args:
+        bundle: The model.
+        tta: `mirror` or `none`; None: as training decided.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if tta not in {None, "mirror", "none"}:
+        raise UsageError(f"tta is {show(repr(tta))}, expected mirror or none")
+    if tta is None:
+        return bundle
+    preprocessing = replace(bundle.preprocessing, mirror=tta == "mirror")
+    return replace(bundle, about=replace(bundle.about, preprocessing=preprocessing))
 
 
 class Answer(NamedTuple):
@@ -250,3 +273,30 @@ def embed_images(
             raise DataError(f"{name} cannot be embedded: {outcome}", hint="leave it out")
         features[at] = outcome.features
     return features
+
+
+def to_images(given: AnyImage | Iterable[AnyImage]) -> tuple[list[Path | Image.Image], bool]:
+    """Return images as they were given, one or several, and whether it was one.
+
+    Raises:
+        UsageError: Something else than an image was given.
+    """
+    if isinstance(given, str | bytes | np.ndarray) or not isinstance(given, Iterable):
+        return [_to_image(given)], True
+    return [_to_image(image) for image in given], False
+
+
+def _to_image(given: object) -> Path | Image.Image:
+    if isinstance(given, Image.Image):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return Path(given)
+    kind = type(given).__name__
+    if isinstance(given, np.ndarray):
+        if given.dtype == "uint8" and given.ndim == 3 and given.shape[2] == 3:
+            return Image.fromarray(given)
+        kind = f"{given.dtype} array of shape {given.shape}"
+    raise UsageError(
+        f"an image is a {kind}, expected a path, a PIL.Image or a uint8 array (height, width, 3)",
+        hint="for other arrays PIL.Image.fromarray, for bytes PIL.Image.open, for a batch list()",
+    )

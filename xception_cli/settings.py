@@ -18,6 +18,7 @@ from xception_cli.config import (
     Precision,
     Schedule,
     TrainConfig,
+    Tta,
     Unfreeze,
     flag,
 )
@@ -46,6 +47,7 @@ class Settings(TypedDict, total=False):
     augment: Augment
     flip: bool
     views: int
+    tta: Tta
     cache_gb: float
     weights: StrPath
     unfreeze: Unfreeze

@@ -29,6 +29,10 @@ def evaluate(
     model: Annotated[
         Path | None, typer.Option(help="Exported .onnx file, instead of the run's model.")
     ] = None,
+    tta: Annotated[
+        str | None,
+        typer.Option(metavar="mirror|none", help="Instead of what training decided; see train."),
+    ] = None,
 ) -> None:
     """Measure a model on photos that it was not trained on."""
     api.check_selection(data, split)
@@ -41,6 +45,7 @@ def evaluate(
         split,
         ignore_extra_classes=ignore_extra_classes,
         model=model,
+        tta=tta,
         device=device,
         workers=workers,
         verbose=True,

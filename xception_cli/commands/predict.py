@@ -46,6 +46,10 @@ def predict(
         Path | None,
         typer.Option(help="Draw what the answer rests on over each photo, into this folder."),
     ] = None,
+    tta: Annotated[
+        str | None,
+        typer.Option(metavar="mirror|none", help="Instead of what training decided; see train."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
@@ -69,7 +73,7 @@ def predict(
         check_folder(explain)
     if run is None and model is None:
         say(f"run       {show(chosen.parent)} (the latest)")
-    bundle = open_classifier(chosen, device=device)
+    bundle = open_classifier(chosen, device=device, tta=tta)
     rule = decide_unknown(bundle, unknown)
     if isinstance(rule, Thresholds) and rule.confidence is None:
         say("note      this model has no confidence threshold: only images unlike the training")

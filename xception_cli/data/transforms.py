@@ -26,12 +26,14 @@ class Preprocessing:
         resize_size: Shorter side before the cut, in pixels.
         mean: Subtracted from each channel.
         std: Divides each channel.
+        mirror: Classify the mirror image too, and average the logits: test-time augmentation.
     """
 
     image_size: int = 299
     resize_size: int = 333
     mean: float = 0.5
     std: float = 0.5
+    mirror: bool = False
 
     @classmethod
     def for_size(cls, image_size: int) -> "Preprocessing":
@@ -63,7 +65,7 @@ class Preprocessing:
             raise ArtifactError("unknown preprocessing in the model file") from error
         kinds = [type(value) for value in asdict(made).values()]
         if (
-            kinds != [int, int, float, float]
+            kinds != [int, int, float, float, bool]
             or not 71 <= made.image_size <= made.resize_size <= 4096
             or not math.isfinite(made.mean)
             or not 0 < made.std < math.inf

@@ -19,7 +19,7 @@ from xception_cli.evaluation.eval_report import (
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
-from xception_cli.evaluation.selection import Selection, folder_name, select_images
+from xception_cli.evaluation.selection import Selection, select_images
 from xception_cli.inference import answer, classify
 from xception_cli.model.bundle import REFIT, Classifier, Outcome
 from xception_cli.rundir import METRICS, RunDir
@@ -35,7 +35,7 @@ def run_evaluation(
     split: str | None,
     ignore_extra_classes: bool,
     workers: int,
-    model: Path | None = None,
+    variant: str | None = None,
     refine: Callable[[Selection], Selection] = lambda selection: selection,
 ) -> EvalReport:
     """Evaluate a run's model and write the files of the evaluation into the run.
@@ -49,7 +49,7 @@ def run_evaluation(
         split: `test` or `val`; None for the run's test split if it has one, else val.
         ignore_extra_classes: Leave out images of classes that the model does not know.
         workers: Processes that decode.
-        model: The file of `bundle`, if it is not the run's own; the evaluation bears its name too.
+        variant: What is measured instead of the run's own model; the evaluation bears its name too.
         refine: Sets more images aside, see `check.copies`.
 
     Returns:
@@ -71,7 +71,7 @@ def run_evaluation(
     )
     chosen = refine(chosen)
     note, fitted = chosen.note, fitted and chosen.name == "val"
-    if fitted and model is None:
+    if fitted and variant is None:
         return _measured_before(run)
     if fitted:
         note = join_notes(
@@ -81,7 +81,7 @@ def run_evaluation(
         bundle,
         chosen.root,
         chosen.images,
-        name=chosen.name if model is None else f"{chosen.name}-{folder_name(model)}",
+        name=chosen.name if variant is None else f"{chosen.name}-{variant}",
         workers=workers,
         note=note,
         data=chosen.data,

@@ -20,7 +20,7 @@ from xception_cli.files import write_durably
 from xception_cli.model.layers import (
     LAYERS_HEAD,
     add_layers_head,
-    classify_pooled,
+    classify_views,
     last_layer,
     layers_head,
     pool_layers,
@@ -214,9 +214,10 @@ class ModelBundle:
         Returns:
             `(batch, classes)`, without the temperature, and `(batch, 2048)`; float32, on the CPU.
         """
-        pooled = pool_layers(self._layers(pixels))
-        logits = classify_pooled(self.network, pooled)
-        return logits.cpu(), last_layer(pooled).cpu()
+        views = [pixels, pixels.flip(-1)] if self.preprocessing.mirror else [pixels]
+        pooled = torch.stack([pool_layers(self._layers(view)) for view in views])
+        logits = classify_views(self.network, pooled, mirror=self.preprocessing.mirror)
+        return logits.cpu(), last_layer(pooled[0]).cpu()
 
     def outcomes(self, pixels: torch.Tensor) -> list[Outcome]:
         """Compute the outcome of each image of a batch; see `outputs`."""

@@ -120,6 +120,17 @@ def classify_pooled(network: nn.Module, pooled: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def classify_views(network: nn.Module, views: torch.Tensor, *, mirror: bool) -> torch.Tensor:
+    """Compute logits `(images, classes)` of the pooled features of several views of each image.
+
+    Args:
+        network: See `classify_pooled`.
+        views: `(views, images, POOLED)`, the evaluation crop first, then its mirror image.
+        mirror: Average over these two, as `ModelBundle.outputs` does.
+    """
+    return torch.stack([classify_pooled(network, view) for view in views[: 1 + mirror]]).mean(dim=0)
+
+
 def layer_weights(network: nn.Module) -> dict[str, torch.Tensor]:
     """Return the weights of the network's head by the layer that they act on.
 

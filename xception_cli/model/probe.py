@@ -44,6 +44,8 @@ class Probe:
         units: `(n,)`, what each of them belongs to.
         held_out: `(n, classes)`, log-probabilities of each image by a probe that was fitted without
             its fold, float32; nan for the images of a class that is a single unit.
+        averaged: The same of the logits averaged over the first two views, of which there must be
+            two; else as `held_out`.
         folds: How many; 0 where there are too few units.
     """
 
@@ -53,6 +55,7 @@ class Probe:
     labels: Array
     units: Array
     held_out: Array
+    averaged: Array
     folds: int
 
     @property
@@ -112,7 +115,7 @@ def fit_probe(
     weight, bias = fit_head(
         features, labels, strength=strength, class_count=class_count, class_weights=class_weights
     )
-    return Probe(weight, bias, strength, labels, units, held_out, folds)
+    return Probe(weight, bias, strength, labels, units, held_out[0], held_out[1], folds)
 
 
 def fit_head(
@@ -174,7 +177,8 @@ def cross_validate(
     with threadpool_limits(1, user_api="blas"):
         scaled, _, _ = _standardize(features[None])
         weights = np.ones(len(labels))
-        return _judge(scaled, labels, units, weights, class_count, seed, strength, fraction)[0]
+        judged, _ = _judge(scaled, labels, units, weights, class_count, seed, strength, fraction)
+    return judged[0]  # type: ignore[no-any-return]
 
 
 def _judge(
@@ -187,7 +191,10 @@ def _judge(
     strength: float,
     fraction: float = 1.0,
 ) -> tuple[Array, int]:
-    """Return what probes of one strength say of left-out images, `(n, classes)`, and the folds."""
+    """Return what probes of one strength say of left-out images, and the folds.
+
+    That is `(2, n, classes)`: by the first view, and by the logits averaged over the first two.
+    """
     order = np.random.default_rng(seed).permutation(len(labels))
     found, folds = _cross_validate(
         views[:, order],
@@ -199,8 +206,8 @@ def _judge(
         (strength,),
         fraction,
     )
-    held_out = np.empty((len(labels), class_count), np.float32)
-    held_out[order] = found[strength]
+    held_out = np.empty((2, len(labels), class_count), np.float32)
+    held_out[:, order] = found[strength]
     return held_out, folds
 
 
@@ -246,19 +253,19 @@ def _search(
         seed,
         _STRENGTHS,
     )
-    held_out = np.full((len(labels), class_count), np.nan, np.float32)
+    held_out = np.full((2, len(labels), class_count), np.nan, np.float32)
     if not folds:
         return 1e-2, held_out, 0
 
     def surprise(strength: float) -> float:
-        likelihoods = found[strength][np.arange(len(some)), labels[some]]
+        likelihoods = found[strength][0, np.arange(len(some)), labels[some]]
         return -float((weights[some] * likelihoods)[~np.isnan(likelihoods)].sum())
 
     # Log loss, not accuracy: on an easy set all strengths are right, and only the best is sure.
     best = min(_STRENGTHS, key=surprise)
     if len(some) < len(order):
         return best, None, folds
-    held_out[order] = found[best]
+    held_out[:, order] = found[best]
     return best, held_out, folds
 
 
@@ -272,12 +279,13 @@ def _cross_validate(
     strengths: Sequence[float],
     fraction: float = 1.0,
 ) -> tuple[dict[float, Array], int]:
-    """Return log-probabilities `(n, classes)` of left-out images by strength, and the folds.
+    """Return log-probabilities of left-out images by strength, see `_judge`, and the folds.
 
     Each probe sees this fraction of the units that are not left out, class by class. A class that
     is a single unit cannot be tested: its rows are nan, and no other image is given that class.
     """
-    held_out = {s: np.full((len(labels), class_count), np.nan, np.float32) for s in strengths}
+    shape = (2, len(labels), class_count)
+    held_out = {strength: np.full(shape, np.nan, np.float32) for strength in strengths}
     counts = units_of_classes(labels, units, class_count)
     tested = np.flatnonzero(counts[labels] > 1)
     present, numbered = np.unique(labels[tested], return_inverse=True)
@@ -292,14 +300,15 @@ def _cross_validate(
             # By chance, all units of a small class may be left out at once.
             left_out = tested[test[np.isin(numbered[test], known)]]
             for strength in strengths:
-                rows = np.full((len(left_out), class_count), -np.inf, np.float32)
+                rows = np.full((2, len(left_out), class_count), -np.inf, np.float32)
                 if len(known) > 1:
                     seen, targets = tested[train], np.searchsorted(known, numbered[train])
                     rows_of = _stack(views[:, seen], targets, weights[seen])
                     fitted = _fit(*rows_of, strength, len(known))
-                    logits = views[0][left_out] @ fitted[0].T + fitted[1]
-                    rows[:, present[known]] = log_softmax(logits, axis=1)
-                    held_out[strength][left_out] = rows
+                    logits = views[:2, left_out] @ fitted[0].T + fitted[1]
+                    both = np.stack([logits[0], logits.mean(axis=0)])
+                    rows[:, :, present[known]] = log_softmax(both, axis=2)
+                    held_out[strength][:, left_out] = rows
                 bar.advance(1)
     return held_out, len(parts)
 

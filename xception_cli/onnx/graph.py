@@ -149,7 +149,11 @@ def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -
     """
     writer = GraphWriter()
     pixels = _add_pixels(writer, bundle.preprocessing, cropped=cropped, normalized=normalized)
-    logits, features = add_network(writer, fold_batch_norm(bundle.network).cpu(), pixels)
+    network = fold_batch_norm(bundle.network).cpu()
+    if bundle.preprocessing.mirror:
+        logits, features = add_mirrored_network(writer, network, pixels)
+    else:
+        logits, features = add_network(writer, network, pixels)
     if bundle.about.temperature != 1:
         divisor = writer.constant("head/temperature/value", np.float32(bundle.about.temperature))
         logits = writer.node("Div", [logits, divisor], "head/temperature")
@@ -222,6 +226,35 @@ def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[s
     ]
     joined = writer.node("Concat", unit, "head/layers", axis=1)
     return _add_linear(writer, head, joined, "head/layers_head"), features
+
+
+def add_mirrored_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[str, str]:
+    """Write a network that classifies the mirror image too; see `add_network`.
+
+    Both go through the same nodes, as a batch of twice the size.
+
+    Returns:
+        Names of the logits, averaged, and of the pooled last layer of the image itself.
+    """
+    node, integers = writer.node, writer.integers
+    last, before_first = integers("mirror/last", -1), integers("mirror/before_first", -(2**31))
+    axis = integers("mirror/axis", 3)
+    mirrored = node("Slice", [pixels, last, before_first, axis, last], "mirror/image")
+    both = node("Concat", [pixels, mirrored], "mirror/both", axis=0)
+    logits, features = add_network(writer, network, both)
+    count = node("Shape", [pixels], "mirror/batch", start=0, end=1)
+    start, end = integers("mirror/start", 0), integers("mirror/end", 2**31)
+    batch = integers("mirror/axis_of_batch", 0)
+
+    def part(of: str, first: str, behind: str, name: str) -> str:
+        return node("Slice", [of, first, behind, batch], name)
+
+    own = part(logits, start, count, "mirror/logits_of_image")
+    other = part(logits, count, end, "mirror/logits_of_mirrored")
+    total = node("Add", [own, other], "mirror/sum")
+    half = writer.constant("mirror/half", np.float32(0.5))
+    mean = node("Mul", [total, half], "mirror/mean")
+    return mean, part(features, start, count, "mirror/features")
 
 
 def _add_distance(writer: GraphWriter, reference: Reference, features: str) -> None:

@@ -71,6 +71,16 @@ def class_maps(
         `(batch, height, width)` for each layer that the head sees. Their means over the positions
         add up to the logit without its bias.
     """
+    maps = _class_maps(bundle, pixels, labels)
+    if not bundle.preprocessing.mirror:
+        return maps
+    mirrored = _class_maps(bundle, pixels.flip(-1), labels)
+    return [(one + other.flip(-1)) / 2 for one, other in zip(maps, mirrored, strict=True)]
+
+
+def _class_maps(
+    bundle: ModelBundle, pixels: torch.Tensor, labels: torch.Tensor
+) -> list[torch.Tensor]:
     maps, activations = [], bundle.activations(pixels)
     weights = layer_weights(bundle.network)
     for layer, of_classes in weights.items():

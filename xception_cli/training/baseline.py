@@ -17,7 +17,7 @@ from xception_cli.check.deep import find_suspects, suspects_problem
 from xception_cli.check.report import SUSPECT
 from xception_cli.console import say, show
 from xception_cli.data.loading import Inputs, PictureInputs
-from xception_cli.evaluation.candidates import start_candidates
+from xception_cli.evaluation.candidates import paired_gain, start_candidates
 from xception_cli.evaluation.intervals import (
     Estimate,
     count_units,
@@ -25,11 +25,12 @@ from xception_cli.evaluation.intervals import (
     proportion_interval,
 )
 from xception_cli.model.features import FeatureInputs, compute_pooled, compute_store
-from xception_cli.model.layers import fill_heads, last_layer, scale_layers
+from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
 from xception_cli.model.probe import Probe, fit_probe, limit_views
 from xception_cli.report.check_page import add_issues
 from xception_cli.rundir import remove_tree
+from xception_cli.training.costs import has_mirrored, val_views
 from xception_cli.training.engines import create_evaluator
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History, Scores, validate
@@ -50,6 +51,7 @@ class Training:
         plain: The probe on the last layer alone.
         probe_scores: Of the probe, on val.
         pooled: Features of the frozen network by split, `(views, images, POOLED)`.
+        mirror: Whether the model classifies the mirror image too.
     """
 
     train: FeatureInputs | PictureInputs | None
@@ -58,6 +60,7 @@ class Training:
     plain: Probe | None = None
     probe_scores: Scores | None = None
     pooled: Mapping[str, Array] = field(default_factory=dict)
+    mirror: bool = False
 
     def skipped(self, ceiling: float) -> str | None:
         """Return why fine-tuning is not started; None where it is, or was never planned.
@@ -84,7 +87,7 @@ def compute_baseline(job: Job, history: History) -> Training:
         history: Of a resumed run, or empty.
     """
     if job.pretrained is None:  # features of random weights are useless
-        return Training(*_every_epoch(job))
+        return Training(*_every_epoch(job), mirror=job.config.tta == "mirror")
     # Behind this, what is frozen is only ever computed: batch norm is folded in a copy of it.
     network = fold_batch_norm(job.network, job.runtime.dtype)
     prefix, _ = cut(network, job.config.unfreeze)
@@ -98,7 +101,7 @@ def compute_baseline(job: Job, history: History) -> Training:
             # With all layers in training, further views would take a pass of the network each.
             views = 1 if prefix is None else job.config.views
             pooled["train"] = pool_views(job, backbone, "train", views)
-            pooled["val"] = pool_views(job, backbone, "val", views if job.config.refit else 1)
+            pooled["val"] = pool_views(job, backbone, "val", min(views, val_views(job.config)))
         else:
             train_inputs, val_inputs, pooled = _store_features(job, network, prefix)
     if prefix is None:
@@ -106,11 +109,14 @@ def compute_baseline(job: Job, history: History) -> Training:
         if is_new:  # its first epoch is the next one
             train_inputs.begin(0)  # workers decode while the probe is fitted
     with job.phase("probe"):
-        probe, plain, scores = _fit_baseline(job, pooled)
+        probe, plain = job.runtime.processes.once(lambda: _fit_probes(job, pooled["train"]))
+        mirror = _averages_mirror(job, probe, views=len(pooled["train"]))
+        job = job.averaging_mirror(mirror)
+        scores = _judge_probes(job, probe, plain, pooled["val"])
     if is_new:
         job.save_model(job.network.state_dict(), {"trained": PROBE, "epoch": 0})
     kept = pooled if job.leads else {}  # the leader alone fits heads in the end
-    return Training(train_inputs, val_inputs, probe, plain, scores, kept)
+    return Training(train_inputs, val_inputs, probe, plain, scores, kept, mirror)
 
 
 def pool_views(job: Job, backbone: Segment, split: str, views: int) -> Array:
@@ -137,9 +143,8 @@ def _store_features(
 ) -> tuple[FeatureInputs, FeatureInputs, dict[str, Array]]:
     config = job.config
     rest = Segment(network, FIRST_TRAINED[config.unfreeze], "conv4").eval()
-    # The head is fitted to val too in the end, and then sees it as it saw train.
-    val_views = job.views("val", config.views if config.refit else 1)
-    val_store, pooled_val = compute_store(job.run.features, "val", prefix, rest, val_views)
+    views = job.views("val", val_views(config))
+    val_store, pooled_val = compute_store(job.run.features, "val", prefix, rest, views)
     began = time.monotonic()
 
     def another_view(done: int, computed: int) -> bool:
@@ -164,14 +169,35 @@ def _store_features(
     )
 
 
-def _fit_baseline(job: Job, pooled: Mapping[str, Array]) -> tuple[Probe, Probe, Scores]:
-    probe, plain = job.runtime.processes.once(lambda: _fit_probes(job, pooled["train"]))
+def _averages_mirror(job: Job, probe: Probe, *, views: int) -> bool:
+    """Decide by cross-validation on train whether the mirror image is classified too.
+
+    Val has no part in it, so that it measures the model that came of the decision.
+    """
+    tested, known = probe.tested, views > 1 and has_mirrored(job.config)
+    if job.config.tta != "auto" or not known or not tested.any():
+        return job.config.tta == "mirror"
+    labels = probe.labels[tested]
+    rows = np.stack([probe.held_out[tested], probe.averaged[tested]])
+    gain, error = paired_gain(-rows[:, np.arange(len(labels)), labels], probe.units[tested])
+    helps = gain > error
+    say(
+        f"tta       {'mirror' if helps else 'none'}: the mirror image changes the linear probe's "
+        f"cross-validated log loss by {-gain:+.3f}, standard error {error:.3f}"
+    )
+    return helps
+
+
+def _judge_probes(job: Job, probe: Probe, plain: Probe, val: Array) -> Scores:
+    """Put the heads of the probes on the network, and measure them on val."""
     heads = [(fitted.weight, fitted.bias) for fitted in (plain, probe)]
-    head = fill_heads(job.network, heads[0], heads[1])
-    evaluator = create_evaluator(head, runtime=job.runtime, top_k=job.top_k)
-    features = job.runtime.to_device(torch.from_numpy(pooled["val"][0]))
+    fill_heads(job.network, heads[0], heads[1])
+    features = job.runtime.to_device(torch.from_numpy(val))
+    with torch.inference_mode():
+        logits = classify_views(job.network, features, mirror=job.preprocessing.mirror)
+    evaluator = create_evaluator(torch.nn.Identity(), runtime=job.runtime, top_k=job.top_k)
     labels = job.labels("val")
-    batch = Inputs(features, job.runtime.to_device(labels), torch.arange(len(labels)))
+    batch = Inputs(logits, job.runtime.to_device(labels), torch.arange(len(labels)))
     scores = validate(evaluator, [batch], job.split.counts("val"), job.top_k)
     say(f"probe     val: accuracy {scores.accuracy:.1%}")
     if probe.folds:
@@ -181,8 +207,8 @@ def _fit_baseline(job: Job, pooled: Mapping[str, Array]) -> tuple[Probe, Probe, 
     if job.leads:
         answers = evaluator.state.metrics["answers"]
         start_candidates(job.run.candidates, answers.predicted, answers.losses)
-        _report_suspects(job, probe, pooled["val"][0])
-    return probe, plain, scores
+        _report_suspects(job, probe, val[0])
+    return scores
 
 
 def _fit_probes(job: Job, train: Array) -> tuple[Probe, Probe]:

@@ -48,7 +48,18 @@ class Images(NamedTuple):
         """Count the images whose features are computed before training, once for each view."""
         if config.unfreeze == "all":
             return self.train + self.val
-        return self.train * config.views + self.val * (config.views if config.refit else 1)
+        return self.train * config.views + self.val * val_views(config)
+
+
+def has_mirrored(config: TrainConfig) -> bool:
+    """Tell whether the second of several views of an image is its mirror image."""
+    return config.flip and config.views > 1
+
+
+def val_views(config: TrainConfig) -> int:
+    """Return how many of the views of train are computed of val, too."""
+    # The head is fitted to val too in the end, and then sees it as it saw train.
+    return config.views if config.refit else 1 + (config.tta != "none" and has_mirrored(config))
 
 
 def fit_seconds(config: TrainConfig, images: Images) -> float:
@@ -70,7 +81,9 @@ def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[
     """
     picture = costs.decode + costs.features
     decoding = costs.decode * (1 + CACHED * (config.epochs - 1)) / config.epochs  # in an epoch
-    evaluation = REPORT_SECONDS + (images.val + images.test) * picture
+    twice = config.tta == "mirror" or (config.tta == "auto" and has_mirrored(config))
+    judged = images.val + images.test
+    evaluation = REPORT_SECONDS + judged * (picture + twice * costs.features)
     if config.weights == "none":
         train = images.train * (decoding + costs.step)
         val = images.val * (decoding + costs.validation)

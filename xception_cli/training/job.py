@@ -181,6 +181,10 @@ class Job:
         """How many there are to be, as far as is known."""
         return self.config.epochs if self.budget is None else self.budget.epochs
 
+    def averaging_mirror(self, mirror: bool) -> "Job":
+        """Return the same for a model that classifies the mirror image too, or does not."""
+        return replace(self, preprocessing=replace(self.preprocessing, mirror=mirror))
+
     @property
     def leads(self) -> bool:
         """Whether this process speaks for the run and writes it."""

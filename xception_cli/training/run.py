@@ -120,6 +120,7 @@ def _train(job: Job, stop: StopSignals) -> TrainResult | None:
     history = History.of_state(saved, job.epochs if job.budget is None else None)
 
     baseline = compute_baseline(job, history)
+    job = job.averaging_mirror(baseline.mirror)
     train, val = baseline.train, baseline.val
     if reason := baseline.skipped(job.config.ceiling):
         say(f"plan      {reason}")

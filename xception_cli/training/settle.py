@@ -23,7 +23,7 @@ from xception_cli.evaluation.candidates import (
 )
 from xception_cli.model.bundle import REFIT, ModelBundle, load_model, save_model
 from xception_cli.model.features import FeatureInputs, compute_pooled
-from xception_cli.model.layers import classify_pooled, fill_heads, last_layer, scale_layers
+from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
 from xception_cli.model.network import FIRST_TRAINED, Segment, build_network, fold_batch_norm
 from xception_cli.model.probe import fit_head, limit_views
 from xception_cli.training.baseline import PROBE, Array, Training, pool_views
@@ -96,8 +96,9 @@ def _select(job: Job, training: Training, bundle: ModelBundle, tuned: Settled) -
     labels, units = job.labels("val"), job.units("val")
     fit_heads(job, training, bundle.network, tuned.train, job.labels("train").numpy())
     with torch.inference_mode():
-        values = job.runtime.to_device(torch.from_numpy(tuned.val[0]))
-        logits = classify_pooled(bundle.network, values).cpu()
+        views = job.runtime.to_device(torch.from_numpy(tuned.val))
+        mirror = job.preprocessing.mirror
+        logits = classify_views(bundle.network, views, mirror=mirror).cpu()
     predicted = logits.argmax(dim=1).numpy()
     losses = functional.cross_entropy(logits, labels, reduction="none").numpy()
     every = read_candidates(job.run.candidates, job.images.val)

@@ -1,0 +1,100 @@
+"""Test-time augmentation: a model that classifies the mirror image too, wherever it computes."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from images import SMALL
+from networks import CPU, PREPROCESSING, lively_network
+
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.inference import with_tta
+from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
+from xception_cli.model.layers import add_layers_head
+from xception_cli.onnx.graph import build_onnx
+from xception_cli.report.pictures import class_maps
+
+CLASSES = ("a", "b", "c")
+
+
+@pytest.fixture
+def once() -> ModelBundle:
+    """A model that classifies the image alone."""
+    torch.manual_seed(0)
+    network = lively_network(len(CLASSES))
+    add_layers_head(network, len(CLASSES))
+    with torch.no_grad():
+        network.layers_head.weight.mul_(20)  # else all probabilities are about the same
+    return ModelBundle(network.eval(), About(CLASSES, PREPROCESSING), CPU)
+
+
+@pytest.fixture
+def both(once: ModelBundle) -> ModelBundle:
+    return with_tta(once, "mirror")
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (3, 3, SMALL, SMALL), dtype=torch.uint8, generator=generator)
+
+
+def test_an_image_and_its_mirror_image_get_the_same_answer(once, both, pixels):
+    mirrored = pixels.flip(-1)
+    torch.testing.assert_close(both.logits(pixels), both.logits(mirrored))
+    difference = (once.logits(pixels) - once.logits(mirrored)).abs().max()
+    assert difference > 0.01
+
+
+def test_the_logits_are_the_mean_and_the_features_those_of_the_image(once, both, pixels):
+    expected = (once.logits(pixels) + once.logits(pixels.flip(-1))) / 2
+    logits, features = both.outputs(pixels)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(features, once.outputs(pixels)[1])
+
+
+def test_the_file_says_so_and_one_without_the_entry_classifies_the_image_alone(both, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(path, both.network.state_dict(), both.about)
+    assert load_model(path, CPU).preprocessing.mirror
+    older = Preprocessing().to_dict()
+    del older["mirror"]
+    assert Preprocessing.from_dict(older) == Preprocessing()
+    with pytest.raises(ArtifactError, match="impossible preprocessing"):
+        Preprocessing.from_dict(older | {"mirror": 1})
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_exported_graph_computes_the_same(both, once, pixels, count: int):
+    images = pixels[:count].permute(0, 2, 3, 1).numpy()
+    found = []
+    for bundle in (both, once):
+        session = onnxruntime.InferenceSession(build_onnx(bundle, cropped=True).SerializeToString())
+        found.append(session.run(["probabilities"], {"image": images})[0])
+        expected = bundle.probabilities(pixels[:count]).numpy()
+        assert np.abs(found[-1] - expected).max() < 1e-5
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_what_the_positions_add_makes_up_the_logit(both, pixels):
+    labels = torch.tensor([0, 1, 2])
+    maps = class_maps(both, pixels, labels)
+    total = sum(part.mean((1, 2)) for part in maps) + both.network.layers_head.bias[labels]
+    expected = both.logits(pixels)[torch.arange(3), labels]
+    torch.testing.assert_close(total, expected, atol=1e-4, rtol=1e-3)
+    # What is seen in the mirror image is drawn where it is in the image.
+    mirrored = class_maps(both, pixels.flip(-1), labels)
+    for one, other in zip(maps, mirrored, strict=True):
+        torch.testing.assert_close(one, other.flip(-1), atol=1e-4, rtol=1e-3)
+
+
+def test_it_can_be_turned_off_and_a_foreign_word_is_refused(once, both, pixels):
+    assert with_tta(both, None) is both
+    off = with_tta(both, "none")
+    assert off.about == replace(both.about, preprocessing=once.preprocessing)
+    torch.testing.assert_close(off.logits(pixels), once.logits(pixels))
+    with pytest.raises(UsageError, match="tta is 'yes', expected mirror or none"):
+        with_tta(both, "yes")

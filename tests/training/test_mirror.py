@@ -1,0 +1,133 @@
+"""Whether a trained model classifies the mirror image too, and what is measured then."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from runs import Crash, call, crash, train_run
+from torch.nn import functional
+
+from xception_cli.config import TrainConfig
+from xception_cli.data.split import read_split
+from xception_cli.errors import UsageError
+from xception_cli.evaluation.candidates import read_candidates
+from xception_cli.evaluation.evaluate import compute_outcomes
+from xception_cli.files import file_digest
+from xception_cli.inference import with_tta
+from xception_cli.model.bundle import load_model
+from xception_cli.model.probe import fit_probe
+from xception_cli.rundir import RunDir
+from xception_cli.runtime import decide_runtime
+from xception_cli.training import baseline
+from xception_cli.training import run as training
+
+
+def mirrors(run: RunDir) -> bool:
+    return load_model(run.model, decide_runtime(device="cpu")).preprocessing.mirror
+
+
+class FakeJob:
+    """What the decision reads of a job."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.config = TrainConfig(data="photos", **settings)
+
+
+def drawn_probe(noise: float, *, same: bool = False) -> Any:
+    """Fit a probe to two views of 200 images: the class, and noise of their own in each."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    views = np.stack([labels[:, None] * 2.0 + rng.normal(0, noise, (200, 2)) for _ in range(2)])
+    if same:
+        views[1] = views[0]
+    units = labels.astype(str).astype(object) + np.arange(200).astype(str)
+    return fit_probe(views.astype(np.float32), labels, units.astype(np.str_), class_count=2, seed=0)
+
+
+def test_the_mirror_image_is_averaged_in_where_cross_validation_gains_by_it():
+    noisy = drawn_probe(2.0)  # two looks at noise are better than one
+    assert baseline._averages_mirror(FakeJob(), noisy, views=2)
+    same = drawn_probe(2.0, same=True)
+    np.testing.assert_allclose(same.averaged, same.held_out, atol=1e-5)
+    assert not baseline._averages_mirror(FakeJob(), same, views=2)
+
+
+def test_it_is_not_where_there_is_no_mirror_image_or_it_is_not_wanted():
+    noisy = drawn_probe(2.0)
+    assert not baseline._averages_mirror(FakeJob(tta="none"), noisy, views=2)
+    assert not baseline._averages_mirror(FakeJob(flip=False), noisy, views=2)
+    assert not baseline._averages_mirror(FakeJob(), noisy, views=1)
+    assert baseline._averages_mirror(FakeJob(tta="mirror"), noisy, views=1)
+    with pytest.raises(UsageError, match="without flip the mirror image may be of another class"):
+        TrainConfig(data="photos", tta="mirror", flip=False)
+
+
+def test_a_single_view_is_averaged_with_nothing():
+    rng = np.random.default_rng(0)
+    labels, units = np.arange(30) % 2, np.arange(30).astype(str)
+    probe = fit_probe(
+        rng.normal(0, 1, (30, 4)).astype(np.float32), labels, units, class_count=2, seed=0
+    )
+    np.testing.assert_array_equal(probe.averaged, probe.held_out)
+
+
+def test_validation_measures_the_model_that_averages(settings: dict[str, Any]):
+    run = train_run(settings | {"refit": False, "tta": "mirror", "unfreeze": "head"}).run
+    assert mirrors(run)
+    found = {"val": json.loads((run.evaluation("val") / "metrics.json").read_text())["log_loss"]}
+    for tta in ("mirror", "none"):
+        assert call("eval", "run", "--split", "val", "--tta", tta, "--device", "cpu") == 0
+        metrics = json.loads((run.evaluation(f"val-tta-{tta}") / "metrics.json").read_text())
+        found[tta] = metrics["log_loss"]
+    assert found["mirror"] == pytest.approx(found["val"], abs=1e-4)
+    assert found["none"] != pytest.approx(found["val"], abs=1e-6)
+
+
+def test_the_probe_is_judged_as_the_model_that_averages(settings: dict[str, Any]):
+    run = train_run(settings | {"refit": False, "tta": "mirror", "unfreeze": "head"}).run
+    images = read_split(run.split, ("blue", "green", "red")).of("val")
+    labels = torch.tensor([image.label for image in images])
+    (losses,) = read_candidates(run.candidates, len(images)).losses
+    loaded = load_model(run.model, decide_runtime(device="cpu"))
+    for tta, equal in (("mirror", True), ("none", False)):
+        said = compute_outcomes(with_tta(loaded, tta), Path("photos"), images, workers=0)
+        logits = torch.from_numpy(np.stack([outcome.logits for outcome in said]))
+        expected = functional.cross_entropy(logits, labels, reduction="none").numpy()
+        assert np.allclose(losses, expected, atol=1e-4) == equal
+
+
+def test_a_run_that_is_killed_after_the_decision_ends_with_the_same_bytes(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    chosen = settings | {"tta": "mirror"}
+    whole = train_run(chosen, "whole").run
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "settle", lambda *_, **__: crash())
+        with pytest.raises(Crash):
+            train_run(chosen, "killed")
+    resumed = train_run(chosen, "killed", resume=True).run
+    assert mirrors(resumed)
+    assert file_digest(resumed.model) == file_digest(whole.model)
+    assert not mirrors(train_run(settings | {"tta": "none"}, "without").run)
+
+
+def test_predict_takes_it_and_an_exported_file_does_not(
+    settings: dict[str, Any], photos: Path, capsys: pytest.CaptureFixture[str]
+):
+    train_run(settings | {"tta": "mirror", "unfreeze": "head"})
+    image = str(sorted(photos.rglob("*.*"))[0])
+    answers = []
+    for tta in ([], ["--tta", "mirror"], ["--tta", "none"]):
+        assert call("predict", image, "--run", "run", "--json", "--device", "cpu", *tta) == 0
+        answers.append(json.loads(capsys.readouterr().out)["probabilities"])
+    assert answers[0] == answers[1] != answers[2]
+    assert call("export", "run", "--output", "m.onnx") == 0
+    capsys.readouterr()
+    assert call("predict", image, "--model", "m.onnx", "--json") == 0
+    exported = json.loads(capsys.readouterr().out)["probabilities"]
+    np.testing.assert_allclose(exported, answers[0], atol=1e-3)
+    assert call("predict", image, "--model", "m.onnx", "--tta", "none") == 2
+    assert "an ONNX file augments as it was exported" in capsys.readouterr().err
