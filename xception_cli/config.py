@@ -114,7 +114,8 @@ class TrainConfig:
     unfreeze: Unfreeze = _setting(
         "auto",
         "What is trained: head (stop at the linear probe), exit flow, middle and exit flow, or "
-        "all. auto: all on a GPU, exit on a CPU.",
+        "all. auto: all on a GPU; on a CPU exit, or head with under 15 images of a class on "
+        "average.",
     )
     # Training
     epochs: int = _setting(12, "Passes over the training images.", at_least=1, resumable=True)

@@ -56,6 +56,12 @@ def has_mirrored(config: TrainConfig) -> bool:
     return config.flip and config.views > 1
 
 
+def _may_mirror(config: TrainConfig) -> bool:
+    """Tell whether the model may classify the mirror image, too."""
+    views_are_computed = config.unfreeze != "all" and has_mirrored(config)
+    return config.tta == "mirror" or (config.tta == "auto" and views_are_computed)
+
+
 def val_views(config: TrainConfig) -> int:
     """Return how many of the views of train are computed of val, too."""
     # The head is fitted to val too in the end, and then sees it as it saw train.
@@ -81,9 +87,8 @@ def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[
     """
     picture = costs.decode + costs.features
     decoding = costs.decode * (1 + CACHED * (config.epochs - 1)) / config.epochs  # in an epoch
-    twice = config.tta == "mirror" or (config.tta == "auto" and has_mirrored(config))
     judged = images.val + images.test
-    evaluation = REPORT_SECONDS + judged * (picture + twice * costs.features)
+    evaluation = REPORT_SECONDS + judged * (picture + _may_mirror(config) * costs.features)
     if config.weights == "none":
         train = images.train * (decoding + costs.step)
         val = images.val * (decoding + costs.validation)

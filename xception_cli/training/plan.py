@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from xception_cli.config import TrainConfig, parse_duration
+from xception_cli.config import TrainConfig, Unfreeze, parse_duration
 from xception_cli.console import duration
 from xception_cli.errors import UsageError
 from xception_cli.runtime import Runtime
@@ -18,6 +18,9 @@ IMBALANCED = 3.0  # largest class over smallest
 # Images times epochs from which compiling pays: on an H200 it takes 30 s, then saves 0.1 ms for
 # each image.
 COMPILE_PAYS = 300_000
+# Training images of a class, on average, from which fine-tuning on a CPU may beat the linear probe
+# (docs/recipe.md, "When fine-tuning pays").
+LEAST_TUNED = 15
 MARGIN = 0.95  # of a budget is planned for: speeds vary
 
 
@@ -60,12 +63,8 @@ def make_plan(
         unfreeze = "all"
         reasons.append("training everything from random weights, as --weights none asks")
     elif unfreeze == "auto":
-        unfreeze = "exit" if runtime.device.type == "cpu" else "all"
-        reasons.append(
-            "training the exit flow (--unfreeze exit): on a CPU the rest is computed once"
-            if unfreeze == "exit"
-            else "training the whole network (--unfreeze all): there is a GPU"
-        )
+        unfreeze, why = _decide_unfreeze(runtime, class_counts)
+        reasons.append(why)
     passes = sum(class_counts) * config.epochs
     if (
         runtime.device.type == "cuda"
@@ -94,6 +93,18 @@ def make_plan(
     if fitted.unfreeze != decided.unfreeze:
         reasons = _without(reasons, "--unfreeze")
     return Plan(fitted, (*reasons, reason) if reason else tuple(reasons))
+
+
+def _decide_unfreeze(runtime: Runtime, class_counts: Sequence[int]) -> tuple[Unfreeze, str]:
+    if runtime.device.type != "cpu":
+        return "all", "training the whole network (--unfreeze all): there is a GPU"
+    mean = sum(class_counts) / len(class_counts)
+    if mean < LEAST_TUNED:
+        return "head", (
+            f"stopping at the linear probe (--unfreeze head): with under {LEAST_TUNED} training "
+            f"images of a class on average ({mean:.1f}), fine-tuning does not beat it"
+        )
+    return "exit", "training the exit flow (--unfreeze exit): on a CPU the rest is computed once"
 
 
 def class_weights(class_counts: Sequence[int]) -> list[float]:
