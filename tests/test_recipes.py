@@ -36,18 +36,18 @@ def test_the_papers_recipe_has_the_papers_numbers():
 
 
 def test_a_config_is_a_path_or_a_name_and_a_file_of_that_name_wins():
-    assert find_config("probe") == RECIPES["probe"]
+    assert find_config("quick") == RECIPES["quick"]
     assert find_config("mine.toml") == Path("mine.toml")
-    Path("tiny").mkdir()  # the data, maybe
-    assert find_config("tiny") == RECIPES["tiny"]
-    Path("probe").write_text("epochs = 3")
-    assert find_config("probe") == Path("probe")
+    Path("best").mkdir()  # the data, maybe
+    assert find_config("best") == RECIPES["best"]
+    Path("quick").write_text("epochs = 3")
+    assert find_config("quick") == Path("quick")
 
 
 def test_a_mistyped_name_is_answered_with_the_near_one():
-    with pytest.raises(UsageError, match="there is no config prob; shipped are") as caught:
-        find_config("prob")
-    assert caught.value.hint == "did you mean probe?"
+    with pytest.raises(UsageError, match="there is no config quik; shipped are") as caught:
+        find_config("quik")
+    assert caught.value.hint == "did you mean quick?"
 
 
 def test_recipes_are_listed_shown_and_copied(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,10 +18,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xception_cli.cli import main
 from xception_cli.config import TrainConfig
+from xception_cli.model.layers import POOLED, add_layers_head
 from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment, build_network, cut
 from xception_cli.rundir import RunDir
 from xception_cli.settings import to_toml
-from xception_cli.summary.count import FLOWS, NetworkSummary, step_of, summarize_network, trace
+from xception_cli.summary.count import (
+    FLOWS,
+    NetworkSummary,
+    step_of,
+    summarize_network,
+    summarize_run,
+    trace,
+)
 from xception_cli.summary.diagram import draw_diagram
 from xception_cli.summary.explanation import compare, explain, group
 from xception_cli.summary.table import LayerTable, fold_steps, millions, total_table
@@ -448,7 +456,7 @@ def test_json_is_one_line_that_holds_every_figure(capsys):
     assert call("run", "--json") == 0
     shown = capsys.readouterr()
     (line,) = shown.out.splitlines()
-    expected = summarize_network(3, size=SMALL, unfreeze="exit")
+    expected = summarize_run(RunDir(Path("run")))
     assert json.loads(line) == json.loads(json.dumps(expected.to_dict()))
     assert shown.err.splitlines()[0] == "run       run: unfreeze = exit, kept nothing yet"
     found = json.loads(line)
@@ -486,7 +494,21 @@ def test_a_run_can_be_counted_at_another_size_and_says_what_it_kept(capsys):
     assert shown.err.splitlines()[0] == "run       run: unfreeze = all, kept the linear probe"
     found = json.loads(shown.out)
     assert (found["size"], found["classes"]) == (299, 3)
-    assert found["total"]["multiplications"] == summarize_network(3).total.multiplications
+    head = 3 * POOLED
+    assert found["total"]["multiplications"] == summarize_network(3).total.multiplications + head
+
+
+def test_a_run_from_pretrained_weights_has_a_second_head():
+    ours = summarize_run(RunDir(write_run(Path("run"), unfreeze="exit")))
+    plain = summarize_run(RunDir(write_run(Path("random"), unfreeze="all", weights="none")))
+    assert plain == summarize_network(3, unfreeze="all")
+    *others, head = ours.layers
+    assert tuple(others) == summarize_network(3, unfreeze="exit").layers
+    network = build_network(3)
+    real = add_layers_head(network, 3)
+    assert head.parameters == sum(parameter.numel() for parameter in real.parameters())
+    assert (head.name, head.flow, head.output, head.trained) == ("layers_head", "head", (3,), True)
+    assert ours.total.parameters == sum(p.numel() for p in network.parameters())
 
 
 @pytest.mark.parametrize(

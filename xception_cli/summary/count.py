@@ -11,6 +11,7 @@ from torch import nn
 from xception_cli.config import TrainConfig
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError
+from xception_cli.model.layers import LAYERS_HEAD, POOLED
 from xception_cli.model.network import FIRST_TRAINED, STEPS, build_network
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_toml
@@ -191,7 +192,18 @@ def summarize_run(run: RunDir, *, size: int | None = None) -> NetworkSummary:
         )
     if size is not None:
         config = config.replace(image_size=size)
-    return summarize_network(len(classes), size=config.image_size, unfreeze=config.unfreeze)
+    summary = summarize_network(len(classes), size=config.image_size, unfreeze=config.unfreeze)
+    if config.weights == "none":
+        return summary
+    return replace(summary, layers=(*summary.layers, _layers_head(len(classes))))
+
+
+def _layers_head(classes: int) -> Layer:
+    """Count the head on several layers, which training from pretrained weights adds."""
+    weights = POOLED * classes
+    return Layer(
+        LAYERS_HEAD, "head", "linear", 1, 1, (classes,), weights + classes, weights, trained=True
+    )
 
 
 def step_of(name: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from xception_cli.model.layers import LAYERS, LAYERS_HEAD
 from xception_cli.summary.count import FLOWS, Layer, NetworkSummary, Total
 from xception_cli.summary.table import Step, describe_layer, fold_steps, millions
 
@@ -36,6 +37,7 @@ def draw_diagram(summary: NetworkSummary) -> str:
         [step for step in fold_steps(summary.layers) if step.layers[0].flow == flow]
         for flow in FLOWS
     )
+    head = head[-1:]  # the head on several layers, where there is one, is what classifies
     columns = []
     shape: tuple[int, ...] = (3, summary.size, summary.size)
     for at, steps in enumerate((entry, middle, [*last, *head])):
@@ -233,6 +235,9 @@ def _draw_legend(column: _Column, summary: NetworkSummary) -> None:
         "Not drawn: ReLU, and batch norm behind each",
         "convolution.",
     ]
+    if summary.layers[-1].name == LAYERS_HEAD:
+        *others, last = LAYERS
+        notes += [f"The head sees {', '.join(others)} and", f"{last}, each pooled."]
     if summary.unfreeze:
         notes.append("A broken outline: frozen in this run.")
     column.y += 10
