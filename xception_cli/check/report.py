@@ -13,6 +13,8 @@ from rich.text import Text
 from xception_cli.console import quoted, safe, show
 from xception_cli.files import utf8
 
+ROTATE = "--augment rotate90"  # what is suggested where orientation does not matter
+
 # What would stop training; what makes its numbers wrong; other facts.
 SEVERITIES = ("stops", "warning", "note")
 
@@ -20,7 +22,7 @@ SEVERITIES = ("stops", "warning", "note")
 UNREADABLE, BROKEN = "unreadable", "broken"
 CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
 MISSING, SERIES = "missing in split", "series"
-SUSPECT = "suspect label"
+SUSPECT, ORIENTATION = "suspect label", "orientation"
 SUSPECTS = {SUSPECT, "doubtful label"}  # the second one: in earlier versions
 
 
@@ -312,6 +314,8 @@ def next_command(report: CheckReport, *, written: bool) -> str:
     """Return the next command to type."""
     data = quoted(report.data)
     train = f"xception train --data {data} --classes {len(report.classes)}"
+    if ORIENTATION in {problem.name for problem in report.problems}:
+        train += f" {ROTATE}"
     stops = {problem.name for problem in report.of("stops")}
     if not written and (stops or report.of("warning")):
         return f"xception check {data} --output {quoted(_beside(Path(report.data)))}"
