@@ -13,8 +13,6 @@ from rich.text import Text
 from xception_cli.console import quoted, safe, show
 from xception_cli.files import utf8
 
-ROTATE = "--augment rotate90"  # what is suggested where orientation does not matter
-
 # What would stop training; what makes its numbers wrong; other facts.
 SEVERITIES = ("stops", "warning", "note")
 
@@ -23,6 +21,7 @@ UNREADABLE, BROKEN = "unreadable", "broken"
 CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
 MISSING, SERIES = "missing in split", "series"
 SUSPECT, ORIENTATION = "suspect label", "orientation"
+ROTATE = "--augment rotate90"  # what ORIENTATION suggests
 SUSPECTS = {SUSPECT, "doubtful label"}  # the second one: in earlier versions
 
 
