@@ -16,7 +16,7 @@ Unfreeze = Literal["auto", "head", "exit", "middle", "all"]
 Monitor = Literal["auto", "last", "accuracy", "macro_recall"]
 Device = Literal["auto", "cpu", "cuda", "gpu", "mps"]  # gpu means cuda
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Augment = Literal["light", "none"]
+Augment = Literal["light", "rotate90", "none"]
 Tta = Literal["auto", "mirror", "none"]
 Balance = Literal["auto", "none", "loss", "sampler"]
 Optimizer = Literal["adamw", "sgd"]
@@ -85,14 +85,20 @@ class TrainConfig:
     image_size: int = _setting(
         299, "Side of the square the network sees, in pixels.", at_least=71, at_most=2048
     )
-    augment: Augment = _setting("light", "Colour and geometry changes on training images.")
+    augment: Augment = _setting(
+        "light",
+        "Changes of training images. light: small ones of colour and geometry; rotate90: also "
+        "rotations by multiples of 90 degrees, for images without an up, such as cells or aerial "
+        "images; none: neither.",
+    )
     flip: bool = _setting(
         True, "Mirror training images; --no-flip for text, or classes told by left and right."
     )
     views: int = _setting(
         3,
         "Views of each image that are computed once and kept when a part is frozen: the centre "
-        "crop, its mirror image (unless --no-flip), then random crops.",
+        "crop, its mirror image (unless --no-flip), then random crops; --augment rotate90 rotates "
+        "the centre crop instead of mirroring it.",
         at_least=1,
         at_most=100,
     )

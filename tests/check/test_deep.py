@@ -9,7 +9,7 @@ from folders import snapshot
 from images import COLOURS, draw
 from runs import call, quick_settings, train_run
 
-from xception_cli.check import deep
+from xception_cli.check import features
 from xception_cli.data.fixes import ISSUES_HEADER
 from xception_cli.data.split import read_split
 from xception_cli.files import from_csv
@@ -43,7 +43,7 @@ def test_a_label_in_doubt_is_found_and_a_second_look_computes_nothing(
     assert problem["findings"][0]["path"] == "blue/odd.jpg"
     assert problem["findings"][0]["label"] == "red"
     assert "curve" not in found
-    monkeypatch.setattr(deep, "compute_pooled", None)  # calling it would be an error
+    monkeypatch.setattr(features, "compute_pooled", None)  # calling it would be an error
     assert check(capsys, *arguments)[1] == out
     assert snapshot(swapped) == before
     shutil.copy(swapped / "red" / "1.jpg", swapped / "red" / "copy.jpg")  # known by its content

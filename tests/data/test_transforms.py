@@ -1,11 +1,13 @@
 """The pixel numbers, and the transforms made from them."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pretrainedmodels
 import pytest
 import torch
+from images import photo
 from PIL import Image
 
 from xception_cli.data.transforms import Preprocessing
@@ -101,7 +103,7 @@ def test_normalized_pixels_are_those_of_the_published_formula():
 # --- training ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("augment", ["light", "none"])
+@pytest.mark.parametrize("augment", ["light", "rotate90", "none"])
 def test_a_training_view_is_a_function_of_the_drawn_seed_only(augment):
     preprocessing = Preprocessing.for_size(71)
     first = preprocessing.training_transform(augment=augment, flip=True)
@@ -140,6 +142,66 @@ def test_without_flip_no_view_is_mirrored_and_with_it_about_half(augment):
     image = Image.fromarray(np.stack([np.tile(ramp, (128, 1))] * 3, -1))
     assert mirrored(views_of(image, 100, augment=augment, flip=False)) == 0
     assert 30 <= mirrored(views_of(image, 100, augment=augment, flip=True)) <= 70
+
+
+def orientation(view: torch.Tensor) -> tuple[bool, bool, bool]:
+    """Return how a view of `slope` lies: whether red grows downwards, and which sides are brighter.
+
+    Args:
+        view: `(3, side, side)`.
+    """
+    across = view[:2, :, 41:53].mean((1, 2)) - view[:2, :, 18:30].mean((1, 2))
+    down = view[:2, 41:53].mean((1, 2)) - view[:2, 18:30].mean((1, 2))
+    is_turned = bool(down[0].abs() > across[0].abs())
+    red, green = (down[0], across[1]) if is_turned else (across[0], down[1])
+    return is_turned, bool(red > 0), bool(green > 0)
+
+
+def slope() -> Image.Image:
+    """Draw a picture whose red grows to the right and whose green grows downwards."""
+    ramp = np.tile(np.linspace(20, 190, 128).astype(np.uint8), (128, 1))
+    return Image.fromarray(np.stack([ramp, ramp.T, np.full_like(ramp, 100)], -1))
+
+
+def test_rotated_views_have_all_8_symmetries_of_the_square_and_without_flip_the_4_rotations():
+    both = Counter(map(orientation, views_of(slope(), 400, augment="rotate90", flip=True)))
+    assert len(both) == 8
+    assert min(both.values()) >= 30
+    rotated = Counter(map(orientation, views_of(slope(), 200, augment="rotate90", flip=False)))
+    assert set(rotated) == {
+        orientation(torch.rot90(tensor(slope().resize((71, 71))).float(), turns, (1, 2)))
+        for turns in range(4)
+    }
+    assert len(rotated) == 4
+    assert min(rotated.values()) >= 30
+    assert len(set(map(orientation, views_of(slope(), 50, augment="light", flip=True)))) == 2
+
+
+def test_a_rotated_view_has_exactly_the_pixels_of_the_view_without_rotation():
+    image = photo(1)
+    light = views_of(image, 30, augment="light", flip=True)
+    rotated = views_of(image, 30, augment="rotate90", flip=True)
+    turns = [
+        [n for n in range(4) if torch.equal(torch.rot90(before, n, (1, 2)), after)]
+        for before, after in zip(light, rotated, strict=True)
+    ]
+    assert {n for (n,) in turns} == {0, 1, 2, 3}
+
+
+def test_the_rotated_evaluation_crop_is_turned_by_its_pixels_and_draws_nothing():
+    preprocessing, turns = Preprocessing.for_size(71), []
+    for number in range(40):
+        image, views = photo(number), []
+        for seed in (0, 1):
+            with drawing_from(seed):
+                views.append(preprocessing.rotated_transform()(image))
+        assert torch.equal(*views)
+        upright = preprocessing.evaluation_transform()(image)
+        (turned,) = [n for n in range(4) if torch.equal(torch.rot90(upright, n, (1, 2)), views[0])]
+        turns.append(turned)
+    counts = Counter(turns)
+    assert set(counts) == {1, 2, 3}
+    assert min(counts.values()) >= 5
 
 
 def test_without_augmentation_a_view_is_only_a_crop_and_with_it_colours_change_too():

@@ -13,23 +13,15 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
+from xception_cli.check.features import compute_features
+from xception_cli.check.orientation import orientation_problem
 from xception_cli.check.report import SUSPECT, ClassGain, Curve, Finding, Point, Problem, count_of
-from xception_cli.check.scan import VERSION
-from xception_cli.check.store import open_store
 from xception_cli.check.survey import Survey
-from xception_cli.console import say, show
-from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
-from xception_cli.data.loading import PictureInputs
-from xception_cli.data.transforms import Preprocessing
+from xception_cli.console import show
 from xception_cli.data.units import assign_units, number_units
 from xception_cli.errors import DataError
 from xception_cli.evaluation.intervals import proportion_interval
-from xception_cli.model.features import compute_pooled
-from xception_cli.model.layers import last_layer
-from xception_cli.model.network import Segment, build_network, fold_batch_norm
 from xception_cli.model.probe import cross_validate, fit_probe, units_of_classes
-from xception_cli.model.weights import load_pretrained
-from xception_cli.runtime import Runtime, decide_runtime
 
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
@@ -41,9 +33,7 @@ _SEED = 0
 def look_deeper(
     survey: Survey, *, weights: str, with_curve: bool, group_by: str | None = None
 ) -> tuple[list[Problem], Curve | None]:
-    """Compute the pooled features of a folder's images, and fit a linear probe to them.
-
-    The features are kept in the cache, by content: a second check is quick.
+    """Fit linear probes to the pooled features of a folder's images, upright and rotated.
 
     Args:
         survey: Of the folder.
@@ -52,7 +42,7 @@ def look_deeper(
         group_by: A regular expression that names the group of an image, see `assign_units`.
 
     Returns:
-        Suspect labels, and the learning curve if it was requested.
+        Suspect labels and whether to rotate the images, and the learning curve if it was requested.
 
     Raises:
         UsageError: No path matches `group_by`.
@@ -70,7 +60,7 @@ def look_deeper(
             "labels cannot be compared: fewer than two classes have two different images or more",
             hint="leave --deep and --curve out",
         )
-    features = _features(survey, seen, weights)
+    features, rotated = compute_features(survey, seen, weights)
     probe = fit_probe(features, labels, units, class_count=len(classes), seed=_SEED)
     suspects = find_suspects(labels, probe.held_out, units)
     curve = None
@@ -78,49 +68,18 @@ def look_deeper(
         curve = learning_curve(
             features, labels, units, classes, strength=probe.strength, seed=_SEED
         )
+    oriented = orientation_problem(
+        features,
+        rotated,
+        labels,
+        units,
+        class_count=len(classes),
+        strength=probe.strength,
+        seed=_SEED,
+    )
     paths = [image.path for image in images]
-    return suspects_problem(suspects, paths, labels.tolist(), classes), curve
-
-
-def _features(survey: Survey, seen: list[int], weights: str) -> NDArray[np.float32]:
-    """Return `(images, 2048)`, from the cache where they are in it."""
-    pretrained = load_pretrained(weights)
-    runtime = decide_runtime()
-    kind = f"{pretrained.digest} {runtime.precision}"
-    digests = [survey.looks[i].digest for i in seen]
-    with open_store(survey.folder.root, VERSION) as store:
-        kept = store.features(kind, digests)
-        missing = [at for at, row in enumerate(kept) if row is None]
-        if missing:
-            say(f"device    {runtime.describe()}")
-            network = build_network(2)
-            network.load_state_dict({**network.state_dict(), **pretrained.backbone})
-            images = _inputs(survey, [seen[at] for at in missing], runtime)
-            folded = fold_batch_norm(runtime.place(network).eval(), runtime.dtype)
-            backbone = Segment(folded, "conv1", "conv4")
-            computed = last_layer(compute_pooled(backbone.eval(), images, "computing features"))
-            rows = [row.tobytes() for row in computed.astype(np.float16)]
-            store.keep_features(kind, zip((digests[at] for at in missing), rows, strict=True))
-            kept = store.features(kind, digests)
-    return np.stack([np.frombuffer(row or b"", np.float16) for row in kept]).astype(np.float32)
-
-
-def _inputs(survey: Survey, which: list[int], runtime: Runtime) -> PictureInputs:
-    preprocessing = Preprocessing()
-    dataset = PictureDataset(
-        survey.folder.root,
-        [survey.folder.images[i].path for i in which],
-        [0] * len(which),
-        preprocessing.evaluation_transform(),
-        least_side=preprocessing.least_side,
-    )
-    return PictureInputs(
-        dataset,
-        KeyedBatches(len(which), runtime.inference_batch, shuffle=False),
-        preprocessing=preprocessing,
-        runtime=runtime,
-        workers=default_workers(runtime),
-    )
+    problems = suspects_problem(suspects, paths, labels.tolist(), classes)
+    return [*problems, *oriented], curve
 
 
 # Suspect labels

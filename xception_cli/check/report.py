@@ -20,7 +20,8 @@ SEVERITIES = ("stops", "warning", "note")
 UNREADABLE, BROKEN = "unreadable", "broken"
 CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
 MISSING, SERIES = "missing in split", "series"
-SUSPECT = "suspect label"
+SUSPECT, ORIENTATION = "suspect label", "orientation"
+ROTATE = "--augment rotate90"  # what ORIENTATION suggests
 SUSPECTS = {SUSPECT, "doubtful label"}  # the second one: in earlier versions
 
 
@@ -312,6 +313,8 @@ def next_command(report: CheckReport, *, written: bool) -> str:
     """Return the next command to type."""
     data = quoted(report.data)
     train = f"xception train --data {data} --classes {len(report.classes)}"
+    if ORIENTATION in {problem.name for problem in report.problems}:
+        train += f" {ROTATE}"
     stops = {problem.name for problem in report.of("stops")}
     if not written and (stops or report.of("warning")):
         return f"xception check {data} --output {quoted(_beside(Path(report.data)))}"

@@ -27,7 +27,7 @@ def run_check(
 
     Args:
         folder: The data folder.
-        deep: Find suspect labels with the pretrained network.
+        deep: With the pretrained network, find suspect labels, and whether rotations would help.
         curve: Also measure whether more images would help; includes `deep`.
         weights: Of that network: `imagenet` or a file.
         group_by: A regular expression that names the group of an image; folds keep groups whole.

@@ -34,7 +34,12 @@ def check(
     ] = None,
     strict: Annotated[bool, typer.Option(help="Exit with 3 for warnings too.")] = False,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Ask the pretrained network which labels are suspect.")
+        bool,
+        typer.Option(
+            "--deep",
+            help="Use the pretrained network to find suspect labels, and whether training images "
+            "can be rotated.",
+        ),
     ] = False,
     curve: Annotated[
         bool, typer.Option("--curve", help="Measure whether more photos would help; does --deep.")

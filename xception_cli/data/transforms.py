@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+from zlib import crc32
 
 import torch
 from PIL import Image
@@ -102,6 +103,10 @@ class Preprocessing:
         mirror = v2.RandomHorizontalFlip(p=1.0)
         return v2.Compose([self.evaluation_crop(), mirror, v2.PILToTensor()])  # type: ignore[no-any-return]
 
+    def rotated_transform(self) -> Transform:
+        """Return `evaluation_transform`, rotated by 90, 180 or 270 degrees: the pixels decide."""
+        return v2.Compose([self.evaluation_transform(), rotate_by_content])  # type: ignore[no-any-return]
+
     @property
     def source_side(self) -> int:
         """Shorter side of the cached images that random crops are taken from, in pixels.
@@ -122,8 +127,9 @@ class Preprocessing:
         """Random crop, mirror and light RandAugment; draws from torch's generator.
 
         Args:
-            augment: `light` or `none` (crop and mirror only).
-            flip: Mirror half of the pictures.
+            augment: `light`; `rotate90`, the same and `rotate90`; or `none` (crop and mirror only).
+            flip: Mirror half of the pictures: with `rotate90` each of the 8 symmetries of the
+                square is as likely, without the mirror each of the 4 rotations.
         """
         steps: list[Any] = [
             v2.RandomResizedCrop(
@@ -135,6 +141,26 @@ class Preprocessing:
         ]
         if flip:
             steps.append(v2.RandomHorizontalFlip())
-        if augment == "light":
+        if augment != "none":
             steps.append(v2.RandomApply([v2.RandAugment(num_ops=2, magnitude=5)], p=0.5))
-        return v2.Compose([*steps, v2.PILToTensor()])  # type: ignore[no-any-return]
+        steps.append(v2.PILToTensor())
+        if augment == "rotate90":
+            steps.append(rotate90)
+        return v2.Compose(steps)  # type: ignore[no-any-return]
+
+
+def rotate90(pixels: torch.Tensor) -> torch.Tensor:
+    """Rotate `(3, side, side)` by 0, 90, 180 or 270 degrees at random, without interpolation."""
+    return _rotate(pixels, int(torch.randint(4, ())))
+
+
+def rotate_by_content(pixels: torch.Tensor) -> torch.Tensor:
+    """Rotate `(3, side, side)` by 90, 180 or 270 degrees, always the same for the same pixels.
+
+    So what is computed of a rotated image can be kept by the content of its file.
+    """
+    return _rotate(pixels, 1 + crc32(pixels.numpy().tobytes()) % 3)
+
+
+def _rotate(pixels: torch.Tensor, quarters: int) -> torch.Tensor:
+    return torch.rot90(pixels, quarters, (1, 2)).contiguous()

@@ -158,12 +158,12 @@ def cross_validate(
     class_count: int,
     seed: int,
     strength: float,
-    fraction: float,
+    fraction: float = 1.0,
 ) -> Array:
     """Return what probes say of left-out images when they see a part of the others only.
 
     Args:
-        features: `(n, features)`, float32.
+        features: Of one view or several, see `fit_probe`; the first one is judged.
         labels: `(n,)`.
         units: `(n,)`, what each image belongs to.
         class_count: Number of classes.
@@ -175,7 +175,7 @@ def cross_validate(
         As `Probe.held_out`.
     """
     with threadpool_limits(1, user_api="blas"):
-        scaled, _, _ = _standardize(features[None])
+        scaled, _, _ = _standardize(limit_views(features))
         weights = np.ones(len(labels))
         judged, _ = _judge(scaled, labels, units, weights, class_count, seed, strength, fraction)
     return judged[0]  # type: ignore[no-any-return]

@@ -53,7 +53,7 @@ class Images(NamedTuple):
 
 def has_mirrored(config: TrainConfig) -> bool:
     """Tell whether the second of several views of an image is its mirror image."""
-    return config.flip and config.views > 1
+    return config.flip and config.views > 1 and config.augment != "rotate90"
 
 
 def _may_mirror(config: TrainConfig) -> bool:

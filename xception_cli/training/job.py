@@ -97,8 +97,8 @@ class Job:
 
         Args:
             split: Its name.
-            view: `centre`, the evaluation crop; `mirrored`, its mirror image; or `random`, as in
-                training.
+            view: `centre`, the evaluation crop; `mirrored` or `rotated`, the same changed so; or
+                `random`, as in training.
             shuffle: In the batches that training draws.
             epochs: Read in every epoch: decoded images are cached.
         """
@@ -106,6 +106,8 @@ class Job:
         transform, prepare = preprocessing.evaluation_transform(), preprocessing.evaluation_crop()
         if view == "mirrored":
             transform = preprocessing.mirrored_transform()
+        if view == "rotated":
+            transform = preprocessing.rotated_transform()
         if view == "random":
             transform = preprocessing.training_transform(augment=config.augment, flip=config.flip)
             prepare = preprocessing.training_source
@@ -134,7 +136,10 @@ class Job:
 
     def views(self, split: str, count: int) -> list[PictureInputs]:
         """Return the images of a split in order, once for each view: see `--views`."""
-        kinds = ["centre", *["mirrored"] * self.config.flip, *["random"] * count][:count]
+        second = ["mirrored"] * self.config.flip
+        if self.config.augment == "rotate90":  # it is worth more than the mirror image
+            second = ["rotated"]
+        kinds = ["centre", *second, *["random"] * count][:count]
         made = {kind: self.pictures(split, kind) for kind in dict.fromkeys(kinds)}
         return [made[kind] for kind in kinds]
 

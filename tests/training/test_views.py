@@ -1,0 +1,54 @@
+"""The views of an image that are computed once, of which the first ones are the same every time."""
+
+from typing import Any
+
+import pytest
+import torch
+from networks import CPU
+
+from xception_cli.config import TrainConfig
+from xception_cli.data.images import read_picture
+from xception_cli.training.preparation import draft_job
+
+
+def pixels(settings: dict[str, Any], **changes: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return the evaluation crop of an image of train, and its views."""
+    job = draft_job(TrainConfig(**settings | changes), None, CPU, None).job
+    path = job.root / job.split.of("train")[0].path
+    picture = read_picture(path, least_side=job.preprocessing.least_side)
+    views = []
+    for number, inputs in enumerate(job.views("train", 4)):
+        inputs.batches.epoch = number
+        batch = next(iter(inputs))
+        views.append(batch.values[batch.indices.tolist().index(0)])
+    return job.preprocessing.normalize(job.preprocessing.evaluation_transform()(picture)), views
+
+
+def rotations(view: torch.Tensor) -> list[torch.Tensor]:
+    return [torch.rot90(view, turns, (1, 2)) for turns in range(4)]
+
+
+def is_one_of(view: torch.Tensor, others: list[torch.Tensor]) -> bool:
+    return any(torch.equal(view, other) for other in others)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_with_rotations_the_second_view_is_the_centre_crop_rotated(settings, flip):
+    crop, views = pixels(settings, augment="rotate90", flip=flip)
+    assert torch.equal(views[0], crop)
+    assert is_one_of(views[1], rotations(crop)[1:])
+    assert not any(
+        is_one_of(view, [*rotations(crop), *rotations(crop.flip(2))]) for view in views[2:]
+    )
+
+
+def test_random_views_are_those_without_rotations_but_rotated(settings):
+    _, light = pixels(settings)
+    _, rotated = pixels(settings, augment="rotate90")
+    assert torch.equal(light[1], light[0].flip(2))
+    for before, after in zip(light[2:], rotated[2:], strict=True):
+        assert is_one_of(after, rotations(before))
+    _, again = pixels(settings, augment="rotate90")
+    assert all(torch.equal(one, other) for one, other in zip(rotated, again, strict=True))
+    _, other = pixels(settings, augment="rotate90", seed=1)
+    assert not torch.equal(rotated[2], other[2])
