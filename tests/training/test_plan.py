@@ -59,7 +59,7 @@ def test_with_few_images_of_a_class_a_cpu_stops_at_the_linear_probe():
     (reason,) = make_plan(TrainConfig(), CPU, (8, 9), VAL).reasons
     assert reason == (
         "stopping at the linear probe (--unfreeze head): with under 15 training images of a class "
-        "on average (8.5), fine-tuning does not beat it"
+        "on average (8.5), val cannot show that fine-tuning is better"
     )
 
 

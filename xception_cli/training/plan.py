@@ -18,8 +18,8 @@ IMBALANCED = 3.0  # largest class over smallest
 # Images times epochs from which compiling pays: on an H200 it takes 30 s, then saves 0.1 ms for
 # each image.
 COMPILE_PAYS = 300_000
-# Training images of a class, on average, from which fine-tuning on a CPU may beat the linear probe
-# (docs/recipe.md, "When fine-tuning pays").
+# Training images of a class, on average, from which validation images may show that fine-tuning on
+# a CPU beats the linear probe (docs/recipe.md, "When fine-tuning pays").
 LEAST_TUNED = 15
 MARGIN = 0.95  # of a budget is planned for: speeds vary
 
@@ -102,7 +102,7 @@ def _decide_unfreeze(runtime: Runtime, class_counts: Sequence[int]) -> tuple[Unf
     if mean < LEAST_TUNED:
         return "head", (
             f"stopping at the linear probe (--unfreeze head): with under {LEAST_TUNED} training "
-            f"images of a class on average ({mean:.1f}), fine-tuning does not beat it"
+            f"images of a class on average ({mean:.1f}), val cannot show that fine-tuning is better"
         )
     return "exit", "training the exit flow (--unfreeze exit): on a CPU the rest is computed once"
 
