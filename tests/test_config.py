@@ -8,9 +8,10 @@ import typing
 
 import pytest
 
-from xception_cli.config import TrainConfig, flag, parse_duration, setting_type
+from xception_cli.config import TrainConfig, flag, setting_type
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
+from xception_cli.notation import parse_duration
 from xception_cli.settings import (
     ResolvedConfig,
     read_toml,
@@ -44,10 +45,10 @@ def beside(setting, value, direction):
 
 
 def test_the_settings_are_those_that_the_range_tests_walk():
-    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 12
+    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 13
     assert {s.name for s in SETTINGS} - {s.name for s in NUMBERS + CHOICES} == {
         "data", "split_file", "group_by", "fixes", "strict", "skip_bad", "flip", "weights",
-        "budget", "deterministic", "compile", "refit",
+        "budget", "deterministic", "compile", "refit", "share_features",
     }  # fmt: skip
 
 
@@ -192,7 +193,7 @@ def test_a_budget_is_shown_safely_when_it_is_refused():
 
 TEXTS = [
     "plain", "", 'with "quotes"', "it's", r"C:\back\slash", "two\nlines", "tab\tand\rreturn",
-    "\x00\x01\x1f\x7f", "crème 日本 😀", "\x85\u2028\ufeff", '"""', "# no comment", r"\u0041",
+    "\x01\x1f\x7f", "crème 日本 😀", "\x85\u2028\ufeff", '"""', "# no comment", r"\u0041",
     " spaces ",
 ]  # fmt: skip
 
@@ -210,7 +211,7 @@ def test_any_text_comes_back_equal_from_a_toml_file(tmp_path, text):
         {},
         {"classes": 12, "workers": 0, "skip_bad": True, "flip": False, "deterministic": True},
         {"budget": "1h30m", "compile": True, "cache_gb": 0.5},
-        {"lr": 1e-5, "head_lr": 1e16, "weight_decay": 0.1 + 0.2, "clip": 5e-324, "seed": 2**70},
+        {"lr": 1e-5, "head_lr": 1e16, "weight_decay": 0.1 + 0.2, "clip": 5e-324, "seed": 2**62},
         {setting.name: typing.get_args(setting_type(setting))[-1] for setting in CHOICES},
     ],
     ids=["defaults", "numbers and switches", "time and disk", "extreme floats", "choices"],
@@ -258,12 +259,33 @@ def test_a_toml_file_with_a_mistake_is_refused_with_what_was_meant(tmp_path, tex
         assert caught.value.hint == hint
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "not UTF-8"])
+@pytest.mark.parametrize("content", [None, b"caf\xe9"], ids=["missing", "not UTF-8"])
 def test_a_config_file_that_cannot_be_read_is_refused(tmp_path, content):
     if content:
         (tmp_path / "c.toml").write_bytes(content)
     with pytest.raises(UsageError, match=r"cannot read the config .*c\.toml: "):
         read_toml(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_file_of_another_editor_is_read(tmp_path, encoding):
+    (tmp_path / "c.toml").write_text('data = "crème"\nepochs = 3\n', encoding=encoding)
+    assert read_toml(tmp_path / "c.toml") == {"data": "crème", "epochs": 3}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["epochs = " + "9" * 5000, "epochs = " + "[" * 3000, "epochs = 0x" + "f" * 5000,
+     f"unfreeze = {2**70}", "lr = [0x" + "f" * 5000 + "]", "seed = 9223372036854775808",
+     'data = "a\\u0000b"', "group_by = 'a{99999999999}(b)'",
+     "group_by = '" + "(" * 2000 + ")" * 2000 + "'", "monitor = [[1], {a = 1}]"],
+    ids=lambda content: content[:24],
+)  # fmt: skip
+def test_what_python_cannot_hold_or_show_is_refused_in_a_sentence(tmp_path, content):
+    (tmp_path / "c.toml").write_text(content)
+    with pytest.raises(UsageError, match=rf"{content.split()[0]} is|too many") as caught:
+        TrainConfig(**read_toml(tmp_path / "c.toml"))
+    assert len(caught.value.message) < 500
 
 
 # --- which value wins --------------------------------------------------------------------------
@@ -303,7 +325,7 @@ def test_a_flag_is_the_settings_name_with_dashes():
 def test_a_resumed_run_takes_what_may_change_and_keeps_the_rest():
     saved = TrainConfig(data="food", epochs=3, lr=0.1)
     resumable = {"epochs": 9, "workers": 2, "device": "cpu", "log_every": 1}
-    resumable |= {"save_every_minutes": 1.0, "target_precision": 0.9}
+    resumable |= {"save_every_minutes": 1.0, "target_precision": 0.9, "share_features": False}
     assert {s.name for s in SETTINGS if s.metadata["resumable"]} == set(resumable)
     flags = {**resumable, "lr": 0.1, "seed": None}
     assert resolve_resumed(saved, flags) == saved.replace(**resumable)

@@ -3,6 +3,7 @@
 import csv
 import errno
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -172,7 +173,9 @@ def test_bytes_that_are_not_utf_8_are_written_out(name, written):
 HOSTILE = [
     "=HYPERLINK(\"http://x\",\"y\")", "+1", "-1", "@x", "\tx", "\rx", "\0x", "'", "''", "'quoted'",
     "'=x", "''=x", "a,b", 'say "hi"', "two\nlines", "two\r\nlines", "one\rother", "\n", "",
-    " spaces ", "crème", "😀", "1.5", "日本\u202e", "x" * 10_000,
+    " spaces ", "crème", "😀", "1.5", "日本\u202e", "x" * 10_000, "a;=1+1", "a;b", "a\t=1",
+    'a;"=1+1', ";'=1", ";''=1", "a\n=1", "a\r\n-1", ";\t+1", "\uff1d1+1", "a;\uff0b1",
+    "a;'b", '"=1"', "\t\t@x",
 ]  # fmt: skip
 
 
@@ -180,6 +183,41 @@ def test_hostile_text_comes_back_equal_from_a_csv_file(tmp_path):
     rows = [[text, text[::-1]] for text in HOSTILE]
     (tmp_path / "a.csv").write_bytes(to_csv(["a", "b"], rows))
     assert from_csv(tmp_path / "a.csv", ["a", "b"]) == rows
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
+def test_no_spreadsheet_finds_a_formula_whatever_it_separates_by(separator):
+    rows = [[text, text, text] for text in HOSTILE]
+    made = to_csv(["a", "p:;=1+1", "b"], rows).decode()
+    cells = [
+        cell
+        for row in csv.reader(io.StringIO(made, newline=""), delimiter=separator)
+        for cell in row
+    ]
+    assert [
+        cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\uff1d", "\uff0b"))
+    ] == []
+    plain = "\n".join(f"x,{text}" for text in HOSTILE)  # the control: unprotected, there are some
+    split = csv.reader(io.StringIO(plain, newline=""), delimiter=separator)
+    assert [cell for row in split for cell in row if cell.startswith("=")]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_is_read_as_a_spreadsheet_saves_it(tmp_path, separator, encoding):
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="", encoding=encoding) as file:
+        csv.writer(file, delimiter=separator).writerows([["a", "b"], ["crème, x; y", "'=1"]])
+    assert from_csv(path, ["a", "b"]) == [["crème, x; y", "=1"]]
+
+
+def test_a_row_of_another_length_and_text_in_an_old_encoding_are_named(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n3\n")
+    with pytest.raises(ArtifactError, match="line 3 has 1 cells, expected 2"):
+        from_csv(tmp_path / "a.csv", ["a", "b"])
+    (tmp_path / "a.csv").write_bytes("a,b\ncr\xe8me,2\n".encode("latin-1"))
+    with pytest.raises(ArtifactError, match="byte 6 is not UTF-8; save the file as UTF-8"):
+        from_csv(tmp_path / "a.csv", ["a", "b"])
 
 
 def test_no_cell_of_a_csv_file_begins_as_a_formula_and_each_row_is_one_row(tmp_path):

@@ -1,5 +1,7 @@
 """Naming, locking and finding runs."""
 
+import contextlib
+import dataclasses
 import errno
 import os
 import signal
@@ -13,9 +15,11 @@ import pytest
 from folders import as_ordinary_user, open_folder
 from runs import write_info
 
+from xception_cli.config import TrainConfig
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
 from xception_cli.runs import choose_run_path, find_run, make_run
+from xception_cli.settings import read_config, read_settings, to_toml
 
 
 def start_run(name: str, started: str, *, finished: bool = True) -> RunDir:
@@ -105,7 +109,7 @@ def test_an_output_that_holds_something_is_refused_and_left_alone(tmp_path, make
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UsageError, match="out already exists and is not empty") as caught:
         make_run(tmp_path / "food", tmp_path / "out")
-    assert caught.value.hint == f"xception train --resume {tmp_path / 'out'}, or another --output"
+    assert caught.value.hint == "another --output"
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -320,6 +324,87 @@ def test_a_damaged_run_does_not_hide_the_others():
     remove_tree(good.path)
     with pytest.raises(ArtifactError, match=r"cannot read runs.z.run\.json: "):
         find_run(None).read_info()
+
+
+EARLY = ("train.log", "split.csv", "issues.csv", "config.toml")
+
+
+@pytest.mark.parametrize("count", range(1, len(EARLY) + 1))
+def test_a_run_that_was_killed_while_its_folder_was_made_can_be_started_again(tmp_path, count):
+    for name in (*EARLY[:count], ".lock", f"{EARLY[count - 1]}.77.partial"):
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_text("half")
+    assert make_run(tmp_path / "food", tmp_path / "run").path == tmp_path / "run"
+    with pytest.raises(UsageError, match="killed before its first step") as caught:
+        find_run(tmp_path / "run")
+    assert caught.value.hint.endswith(f"xception train --data DIR --output {tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize("name", ["train.log", "run.json", "mine.txt"])
+def test_a_folder_with_files_of_a_person_or_of_a_run_is_not_taken(tmp_path, name):
+    names = {*EARLY, name} - ({"train.log"} if name == "train.log" else set())
+    (tmp_path / "run").mkdir()
+    for each in names:
+        (tmp_path / "run" / each).write_text("precious")
+    with pytest.raises(UsageError, match="already exists and is not empty"):
+        make_run(tmp_path / "food", tmp_path / "run")
+    with contextlib.suppress(UsageError):
+        assert find_run(tmp_path / "run").path == tmp_path / "run"  # of run.json alone
+    assert {path.name for path in (tmp_path / "run").iterdir()} == names
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def configured(tmp_path):
+    """A run with a config.toml, and its settings in run.json."""
+    run, config = RunDir(tmp_path), TrainConfig(data="photos", classes=2, group_by=r"p(\d+)")
+    write_info(run, settings=dataclasses.asdict(config))
+    run.config.write_text(to_toml(config))
+    return run
+
+
+def test_a_config_that_lost_any_of_its_lines_is_refused_and_names_them(configured):
+    whole = configured.config.read_text().splitlines()
+    assert read_config(configured).group_by == r"p(\d+)"  # the control
+    refused = 0
+    for count in range(len(whole)):
+        lost = [line.split(" = ")[0] for line in whole[count:] if not line.startswith("#")]
+        configured.config.write_text("\n".join(whole[:count]) + "\n")
+        if lost:
+            with pytest.raises(ArtifactError, match=f"{lost[0]}: was .*, is missing") as caught:
+                read_config(configured)
+            assert "xception train --config" in caught.value.hint
+            refused += 1
+    assert refused > 40
+
+
+def test_an_edited_setting_is_named_and_one_that_a_resume_may_change_is_taken(configured):
+    text = configured.config.read_text()
+    other = text.replace("epochs = 12", "epochs = 20").replace("photos", "now")
+    configured.config.write_text(other)
+    assert (read_config(configured).epochs, read_config(configured).data) == (20, "now")
+    configured.config.write_text(text.replace("lr = 0.0002", "lr = 0.0003"))
+    with pytest.raises(
+        ArtifactError, match=r"is not what it was .*\n  lr: was 0\.0002, is 0\.0003$"
+    ):
+        read_config(configured)
+    assert read_settings(configured)["lr"] == 0.0002  # what the run was started with
+
+
+def test_a_run_of_an_earlier_version_has_only_its_config(tmp_path):
+    run = RunDir(tmp_path)
+    write_info(run)
+    run.config.write_text("lr = 0.5\n")
+    assert read_config(run).lr == 0.5
+    assert read_settings(run) == {"lr": 0.5}
+
+
+def test_a_config_of_a_run_that_is_no_toml_is_damaged(configured):
+    configured.config.write_text("lr = [")
+    with pytest.raises(ArtifactError, match=r"cannot use .*config\.toml: .* is not valid TOML"):
+        read_config(configured)
 
 
 @pytest.mark.parametrize("finished", [True, False])

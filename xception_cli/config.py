@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import math
-import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from xception_cli.console import show
 from xception_cli.errors import UsageError
+from xception_cli.notation import check_pattern, parse_duration
 
 Unfreeze = Literal["auto", "head", "exit", "middle", "all"]
 Monitor = Literal["auto", "last", "accuracy", "macro_recall"]
@@ -203,6 +203,12 @@ class TrainConfig:
         at_most=1.0,
         resumable=True,
     )
+    share_features: bool = _setting(
+        True,
+        "Keep features of up to 500 training images in the model file, with which `predict "
+        "--unknown auto` recognises images unlike them; --no-share-features leaves them out.",
+        resumable=True,
+    )
     budget: str | None = _setting(
         None,
         "Time for the whole run, as 90s, 10m or 2h: what is not given is chosen to fit into it. "
@@ -281,64 +287,32 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def check_pattern(pattern: str) -> None:
-    """See that a regular expression can name groups.
-
-    Raises:
-        UsageError: It is none, or has no group in parentheses.
-    """
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise UsageError(
-            f"group_by is {show(repr(pattern))}, which is no regular expression: {error}"
-        ) from error
-    if not groups:
-        raise UsageError(
-            f"group_by is {show(repr(pattern))}, which has no group in parentheses",
-            hint=r"put what names the group in parentheses: --group-by 'patient(\d+)'",
-        )
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds of `90s`, `10m`, `1.5h` or `2h30m`.
-
-    Raises:
-        UsageError: It is something else, or nothing.
-    """
-    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip().lower())
-    try:
-        parts = [float(part) if part else 0.0 for part in match.groups()] if match else []
-    except ValueError:  # 1.2.3m
-        parts = []
-    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
-    if not 0 < seconds < math.inf:
-        raise UsageError(
-            f"budget is {show(repr(text))}, expected a time such as 90s, 10m, 2h or 1h30m"
-        )
-    return seconds
+_PLAIN = (bool, int, float, str)
+_LARGEST = 2**63 - 1  # of whole numbers, as torch takes them
 
 
 def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
     kind = setting_type(setting)
     if value is None and setting.default is None:
         return None
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise UsageError(f"{setting.name} is a number of {value.bit_length()} bits, too large")
+    shown = show(repr(value)) if isinstance(value, _PLAIN) else f"a {type(value).__name__}"
     choices = typing.get_args(kind)
     if choices:
         if value not in choices:
-            near = difflib.get_close_matches(str(value), choices, n=1)
+            near = difflib.get_close_matches(shown.strip("'"), choices, n=1)
             raise UsageError(
-                f"{setting.name} is {show(repr(value))}, expected one of {', '.join(choices)}",
+                f"{setting.name} is {shown}, expected one of {', '.join(choices)}",
                 hint=f"did you mean {near[0]}?" if near else None,
             )
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            value = float(value)
-        except OverflowError:
-            value = math.inf  # refused below
+        value = float(value)
     if type(value) is not kind:
-        raise UsageError(f"{setting.name} is {show(repr(value))}, expected {kind.__name__}")
+        raise UsageError(f"{setting.name} is {shown}, expected {kind.__name__}")
+    if kind is str and "\0" in value:
+        raise UsageError(f"{setting.name} is {shown}: no name has a zero byte")
     if kind is str and any("\ud800" <= char <= "\udfff" for char in value):
         raise UsageError(
             f"{setting.name} is {show(value)}, which is not UTF-8: config.toml cannot hold it",

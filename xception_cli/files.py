@@ -1,13 +1,15 @@
 """Files that survive: durable writes, the cache folder, digests; CSV that no spreadsheet runs."""
 
+import codecs
 import contextlib
 import csv
 import errno
 import hashlib
 import io
 import os
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from xception_cli.console import show
@@ -137,8 +139,32 @@ def utf8(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-# A cell that starts with one of these is a formula to a spreadsheet (OWASP, CSV injection).
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0", "'")
+def why(error: OSError | ValueError) -> str:
+    """Return why a file cannot be read, without the number that Python puts before it."""
+    return show(getattr(error, "strerror", None) or error)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file as editors and spreadsheets save it: UTF-8, or UTF-16 with its mark.
+
+    Raises:
+        ValueError: It is neither.
+        OSError: It cannot be read.
+    """
+    content = path.read_bytes()
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start:,} is not UTF-8; save the file as UTF-8") from error
+
+
+# Text that starts with `=` and the like is a formula to a spreadsheet (OWASP, CSV injection), also
+# behind a quote. One that separates by `;` or tabs ignores our quotes: a cell starts behind each of
+# these, and behind a line break, too.
+_CELL_START = r"(?:\A|(?<=[;\t\r\n]))"
+_FORMULA = r"""(?="*[=+\-@\t\r\n\0'\uff1d\uff0b\uff0d\uff20])"""
+_UNMARKED, _MARKED = re.compile(_CELL_START + _FORMULA), re.compile(f"{_CELL_START}'{_FORMULA}")
 
 
 def _to_cell(value: object) -> str:
@@ -146,29 +172,61 @@ def _to_cell(value: object) -> str:
         return f"{value:.6g}"
     if not isinstance(value, str):
         return "" if value is None else str(value)
-    cell = utf8(value)
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+    return _UNMARKED.sub("'", utf8(value))
 
 
 def from_cell(cell: str) -> str:
     """Return the text that a cell of `to_csv` stands for."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA_STARTS else cell
+    return _MARKED.sub("", cell)
 
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     r"""Make a CSV file's bytes: UTF-8, `\n` lines, floats with 6 significant digits.
 
-    Text that a spreadsheet would run as a formula gets a leading `'`; `from_csv` takes it off.
+    Where a spreadsheet would find a formula in a text, a `'` is put before it; `from_csv` takes it
+    off.
     """
     buffer = io.StringIO(newline="")
     # Python 3.11's writer quotes a lone `\r` only where it is part of its own line end.
     writer = csv.writer(buffer, lineterminator="\r\n")
-    for row in (header, *([_to_cell(value) for value in row] for row in rows)):
-        writer.writerow(row)
+    for row in (header, *rows):
+        writer.writerow([_to_cell(value) for value in row])
         buffer.seek(buffer.tell() - 2)
         buffer.truncate()
         buffer.write("\n")
     return buffer.getvalue().encode()
+
+
+def read_table(
+    path: Path, fits: Callable[[list[str]], bool]
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read a CSV file that a spreadsheet may have saved in its own way: with `;` or with tabs.
+
+    Args:
+        path: The file.
+        fits: Whether these are the columns: so the separator is found.
+
+    Returns:
+        The columns; by `,` if none fit. And each row after the number of its line, with as many
+        cells as it has.
+
+    Raises:
+        ValueError: It is no CSV file.
+        OSError: It cannot be read.
+    """
+    text = read_text(path)
+    tables = (_split_cells(text, separator) for separator in ",;\t")
+    first, *others = tables
+    header, *rows = next((table for table in (first, *others) if fits(table[0][1])), first)
+    return header[1], [(number, row) for number, row in rows if row]
+
+
+def _split_cells(text: str, separator: str) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        return [(reader.line_num, [from_cell(cell) for cell in row]) for row in reader] or [(1, [])]
+    except csv.Error as error:
+        raise ValueError(f"it is no CSV file: {error}") from error
 
 
 def from_csv(path: Path, header: Sequence[str], *older: Sequence[str]) -> list[list[str]]:
@@ -180,16 +238,21 @@ def from_csv(path: Path, header: Sequence[str], *older: Sequence[str]) -> list[l
         older: Columns that earlier versions wrote, each of another number.
 
     Raises:
-        ArtifactError: The file is missing, is not UTF-8, or has other columns.
+        ArtifactError: The file is missing, is no CSV file, or has other columns.
     """
+    known = [[utf8(name) for name in columns] for columns in (header, *older)]
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            found, *rows = list(csv.reader(file)) or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ArtifactError(f"cannot read {show(path)}: {show(error)}") from error
-    is_known = any(found == list(columns) for columns in (header, *older))
-    if not is_known or any(len(row) != len(found) for row in rows):
+        found, rows = read_table(path, known.__contains__)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"cannot read {show(path)}: {why(error)}") from error
+    if found not in known:
         raise ArtifactError(
             f"{show(path)} has the columns {show(','.join(found))}, expected {','.join(header)}"
         )
-    return [[from_cell(cell) for cell in row] for row in rows]
+    for number, row in rows:
+        if len(row) != len(found):
+            raise ArtifactError(
+                f"{show(path)} is damaged: line {number} has {len(row)} cells, expected "
+                f"{len(found)}"
+            )
+    return [row for _, row in rows]

@@ -19,6 +19,7 @@ from xception_cli.files import utf8
 from xception_cli.model.bundle import Array, Classifier, ModelBundle, Outcome
 from xception_cli.model.network import FEATURES
 from xception_cli.model.unknown import UNSURE, Thresholds
+from xception_cli.model.unshared import NO_FEATURES, lacks_features
 from xception_cli.settings import StrPath
 
 AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
@@ -96,6 +97,11 @@ def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None
     if wanted == "off":
         return None
     if wanted == "auto":
+        if bundle.thresholds is None and lacks_features(bundle.about):
+            raise UsageError(
+                f"in this model, {NO_FEATURES}",
+                hint="--unknown 0.8 refuses answers of a smaller probability",
+            )
         if bundle.thresholds is None:
             raise UsageError(
                 "this model has no thresholds for `unknown`: its training did not end by itself",

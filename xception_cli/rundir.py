@@ -5,14 +5,15 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 from xception_cli.console import show
+from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError
-from xception_cli.files import write_durably
+from xception_cli.files import why, write_durably
+from xception_cli.records import BudgetRecord, CalibrationFound, EpochMetrics, Gain, ProbeScores
 
 # File names that are needed outside of a run, too, or for any of its evaluations.
 ISSUES = "issues.csv"
@@ -22,6 +23,7 @@ INFO = "run.json"
 LOCK = ".lock"
 # Of a file system that has no locks.
 _NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+_HINT = "put the file back from a copy, or start a new run"
 T = TypeVar("T")
 
 
@@ -45,6 +47,8 @@ class RunInfo:
         images: Their number by split.
         weights: `source` and `digest` of those that training started from.
         timed: The record of a time budget.
+        settings: Every setting as it was resolved; what config.toml is compared with.
+        split_checks: Of each row of split.csv, see `data.recorded`.
     """
 
     started: str
@@ -62,7 +66,9 @@ class RunInfo:
     data: str | None = None
     processes: int = 1
     tf32: bool = False
-    timed: dict[str, Any] | None = None
+    timed: Annotated[dict[str, Any], BudgetRecord] | None = None
+    settings: dict[str, Any] | None = None
+    split_checks: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +91,10 @@ class RunResult:
     kept: str
     epochs: int
     stopped_early: bool = False
-    probe: dict[str, Any] | None = None
+    probe: Annotated[dict[str, Any], ProbeScores] | None = None
     evaluation: dict[str, float] = field(default_factory=dict)
-    calibration: dict[str, Any] | None = None
-    gains: list[dict[str, Any]] = field(default_factory=list)
+    calibration: Annotated[dict[str, Any], CalibrationFound] | None = None
+    gains: list[Annotated[dict[str, Any], Gain]] = field(default_factory=list)
     skipped: str | None = None
     refit: bool = False
     seconds: dict[str, float]
@@ -179,13 +185,33 @@ class RunDir:
         """Whether the run ended by itself."""
         return self.result.is_file()
 
+    @property
+    def is_stillborn(self) -> bool:
+        """Whether a process was killed before it wrote run.json: nothing here is of any use."""
+        # The log is written first: without it, the other files are a person's.
+        if self.info.exists() or not self.log.is_file():
+            return False
+        early = {path.name for path in (self.log, self.config, self.split, self.issues)} | {LOCK}
+        names = {path.name for path in self.path.iterdir() if path.suffix != ".partial"}
+        return names <= early
+
+    def remove_partial(self) -> None:
+        """Remove what a process that was killed had half written."""
+        for partial in self.path.glob("*.partial"):
+            partial.unlink(missing_ok=True)
+
     def read_info(self) -> RunInfo:
         """Read run.json.
 
         Raises:
             ArtifactError: It is missing or damaged.
         """
-        return _typed(RunInfo, self.info)
+        info = read_typed(RunInfo, self.info)
+        if info.timed is not None and not info.timed["decisions"]:
+            raise ArtifactError(
+                f"{show(self.info)} is damaged: timed.decisions is empty", hint=_HINT
+            )
+        return info
 
     def read_result(self) -> RunResult:
         """Read result.json.
@@ -193,7 +219,26 @@ class RunDir:
         Raises:
             ArtifactError: It is missing or damaged.
         """
-        return _typed(RunResult, self.result)
+        return read_typed(RunResult, self.result)
+
+    def read_metrics(self) -> list[EpochMetrics]:
+        """Read metrics.jsonl, a row for each epoch; a run without fine-tuning has none.
+
+        Raises:
+            ArtifactError: It is damaged.
+        """
+        if not self.metrics.is_file():
+            return []
+        rows = []
+        try:
+            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+                rows.append(read_entries(EpochMetrics, json.loads(line)))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ArtifactError(
+                f"{show(self.metrics)} is damaged in line {len(rows) + 1}: {show(error)}",
+                hint=_HINT,
+            ) from error
+        return rows
 
     def update_info(self, changes: Mapping[str, Any]) -> None:
         """Change some entries of run.json; the others stay."""
@@ -251,32 +296,28 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"cannot read {show(path)}: {show(error)}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = why(error) if not isinstance(error, RecursionError) else "too many brackets"
+        raise ArtifactError(f"cannot read {show(path)}: {reason}", hint=_HINT) from error
     if not isinstance(content, dict):
-        raise ArtifactError(f"{show(path)} does not hold a JSON object")
+        raise ArtifactError(f"{show(path)} does not hold a JSON object", hint=_HINT)
     return content
 
 
-def _typed(cls: type[T], path: Path) -> T:
-    """Read a JSON object as a dataclass: what is missing, or of another type, is refused."""
-    content, hints = read_json(path), get_type_hints(cls)
-    found = {}
-    for entry in fields(cls):  # type: ignore[arg-type]
-        if entry.name not in content:
-            if entry.default is MISSING and entry.default_factory is MISSING:
-                raise ArtifactError(f"{show(path)} is damaged: it lacks {entry.name}")
-            continue
-        value, hint = content[entry.name], hints[entry.name]
-        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        types = tuple(get_origin(kind) or kind for kind in kinds)
-        if not isinstance(value, types):
-            expected = " or ".join(type_.__name__ for type_ in types).replace("NoneType", "null")
-            raise ArtifactError(
-                f"{show(path)} is damaged: {entry.name} is {show(repr(value))}, expected {expected}"
-            )
-        found[entry.name] = value
-    return cls(**found)
+def read_typed(cls: type[T], path: Path) -> T:
+    """Read a JSON object as a dataclass; entries that it does not have are left out.
+
+    Raises:
+        ArtifactError: The file is missing or damaged, or an entry is missing or of another type.
+    """
+    content = read_json(path)
+    try:
+        return read_entries(cls, content)
+    except ValueError as error:
+        raise ArtifactError(
+            f"{show(path)} is damaged: {error}",
+            hint=_HINT,
+        ) from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from xception_cli.console import new_table, quoted, show
 from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.rundir import INFO, LOCK, RunDir
-from xception_cli.settings import read_toml
+from xception_cli.settings import read_settings
 
 RUNS = Path("runs")
 
@@ -35,10 +35,12 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
                 hint="choose a place outside with --output",
             )
         if output is not None:
-            if os.path.lexists(output) and not (output.is_dir() and _is_empty(output)):
+            if os.path.lexists(output) and not (output.is_dir() and _is_free(RunDir(output))):
+                is_run = RunDir(output).info.is_file()
+                resume = f"xception train --resume {quoted(output)}, or " if is_run else ""
                 raise UsageError(
                     f"{show(output)} already exists and is not empty",
-                    hint=f"xception train --resume {quoted(output)}, or another --output",
+                    hint=f"{resume}another --output",
                 )
         else:
             name = data.resolve().name or "data"
@@ -56,8 +58,9 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
     return path
 
 
-def _is_empty(folder: Path) -> bool:
-    return {path.name for path in folder.iterdir()} <= {LOCK}  # of a process that was killed
+def _is_free(run: RunDir) -> bool:
+    """Tell whether a folder is empty, or holds no more than a process that was killed too early."""
+    return {path.name for path in run.path.iterdir()} <= {LOCK} or run.is_stillborn
 
 
 def _cannot_make(path: Path, reason: str) -> MachineError:
@@ -98,6 +101,11 @@ def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
     """
     if path is not None:
         run = RunDir(path)
+        if run.is_stillborn:
+            raise UsageError(
+                f"{show(path)} was killed before its first step: there is nothing to resume",
+                hint=f"start it again: xception train --data DIR --output {quoted(path)}",
+            )
         if not run.info.is_file():
             raise UsageError(
                 f"{show(path)} is not a run folder (it has no run.json)",
@@ -188,7 +196,7 @@ def _figures(run: RunDir) -> RunFigures:
             state="finished" if run.is_finished else "unfinished",
             classes=len(info.classes),
             images=info.images["train"],
-            unfreeze=str(read_toml(run.config)["unfreeze"]),
+            unfreeze=str(read_settings(run)["unfreeze"]),
             kept=result.kept if result else None,
             val=accuracy.get("val"),
             test=accuracy.get("test"),

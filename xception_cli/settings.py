@@ -22,11 +22,17 @@ from xception_cli.config import (
     Unfreeze,
     flag,
 )
-from xception_cli.console import quoted, show
-from xception_cli.errors import UsageError
-from xception_cli.files import write_durably
+from xception_cli.console import listing, quoted, show
+from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.files import read_text, why, write_durably
+from xception_cli.rundir import RunDir
 
 StrPath = str | os.PathLike[str]
+
+_NAMES = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
+# A run is resumed with these images and classes only, wherever they are now.
+_CHECKED_BY_CONTENT = {"data", "classes"}
+_LISTED = 10  # changed settings named in an error
 
 
 class Settings(TypedDict, total=False):
@@ -71,6 +77,7 @@ class Settings(TypedDict, total=False):
     balance: Balance
     monitor: Monitor
     target_precision: float
+    share_features: bool
     budget: str | None
     seed: int
     device: Device
@@ -137,13 +144,88 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: The file is missing or not TOML, or names an unknown setting.
     """
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the config {show(path)}: {show(error)}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{show(path)} is not valid TOML: {show(error)}") from error
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the config {show(path)}: {why(error)}") from error
+    try:
+        settings = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "a number has too many digits"
+        if isinstance(error, RecursionError):
+            reason = "too many brackets"
+        elif isinstance(error, tomllib.TOMLDecodeError):
+            reason = show(error)
+        raise UsageError(f"{show(path)} is not valid TOML: {reason}") from error
     check_names(settings, show(path))
     return settings
+
+
+def read_settings(run: RunDir) -> dict[str, Any]:
+    """Read the settings of a run as run.json has them; a config.toml that was edited says no more.
+
+    In runs of earlier versions only config.toml has them.
+
+    Raises:
+        ArtifactError: The file is damaged.
+    """
+    recorded = run.read_info().settings
+    try:
+        if recorded is None:
+            settings = read_toml(run.config)
+        else:
+            settings = {name: value for name, value in recorded.items() if name in _NAMES}
+        TrainConfig(**settings)
+    except UsageError as error:
+        raise _unusable(run.config if recorded is None else run.info, error) from error
+    return settings
+
+
+def read_config(run: RunDir) -> TrainConfig:
+    """Read config.toml of a run to resume it, as it was written.
+
+    A person may have edited what a resumed run may change, `epochs` for instance.
+
+    Raises:
+        ArtifactError: The file is damaged, or other settings were edited; lists them.
+    """
+    try:
+        found = read_toml(run.config)
+        config = TrainConfig(**found)
+    except UsageError as error:
+        raise _unusable(run.config, error) from error
+    recorded = run.read_info().settings or {}  # nothing in runs of earlier versions
+    changes = [
+        f"{name}: was {show(recorded[name])}, is {show(found.get(name, 'missing'))}"
+        for name, setting in _NAMES.items()
+        if name in recorded and _was_edited(setting, recorded[name], found, config)
+    ]
+    if changes:
+        sentence = f"{show(run.config)} is not what it was when the run began:"
+        raise ArtifactError(
+            listing(sentence, changes, _LISTED),
+            hint="put these back; other settings need a new run: "
+            f"xception train --config {quoted(run.config)}",
+        )
+    return config
+
+
+def _was_edited(
+    setting: "dataclasses.Field[Any]",
+    before: Any,
+    found: Mapping[str, Any],
+    config: TrainConfig,
+) -> bool:
+    if setting.name not in found and before is not None:
+        return True  # the end of the file may be lost
+    may_differ = setting.metadata["resumable"] or setting.name in _CHECKED_BY_CONTENT
+    return not may_differ and bool(getattr(config, setting.name) != before)
+
+
+def _unusable(path: Path, error: UsageError) -> ArtifactError:
+    return ArtifactError(
+        f"cannot use {show(path)}: {error.message}",
+        hint="put the file back from a copy, or start a new run",
+    )
 
 
 def check_names(settings: Mapping[str, object], where: str) -> None:
@@ -156,10 +238,9 @@ def check_names(settings: Mapping[str, object], where: str) -> None:
     Raises:
         UsageError: One is unknown; names it, and what may be meant.
     """
-    known = [setting.name for setting in dataclasses.fields(TrainConfig)]
     for name in settings:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in _NAMES:
+            near = difflib.get_close_matches(name, _NAMES, n=1)
             raise UsageError(
                 f"{where} has an unknown setting {show(name)}",
                 hint=f"did you mean {near[0]}?" if near else "xception train --help lists them",

@@ -52,11 +52,11 @@ def test_a_report_of_an_earlier_version_counts_each_image_as_its_own_group(
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("accuracy", None, "KeyError 'accuracy'"),
-        ("images", "many", "ValueError invalid literal"),
-        ("per_class", [{"name": "a"}], "KeyError 'n'"),
-        ("log_loss", [], "TypeError float"),
-        ("intervals", {"log_loss": [1, 2, 3]}, "TypeError"),
+        ("accuracy", None, "it lacks 'accuracy'"),
+        ("images", "many", "invalid literal"),
+        ("per_class", [{"name": "a"}], "it lacks 'n'"),
+        ("log_loss", [], "float"),
+        ("intervals", {"log_loss": [1, 2, 3]}, "is damaged"),
     ],
 )
 def test_a_report_that_lacks_something_is_refused_with_what_writes_it_again(

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runs import call
 
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.onnx.file import classifier_from, load_onnx
+from xception_cli.onnx.file import classifier_from, load_onnx, seal_onnx
 
 HERE = Path("m.onnx")
 
@@ -185,3 +185,24 @@ def test_hostile_class_names_are_printed_literally(capsys: pytest.CaptureFixture
     assert "\\x1b[2J 9" in (out := capsys.readouterr().out)
     assert "[bold]:smile: " in out
     assert "\x1b" not in out
+
+
+def test_each_bit_of_a_sealed_file_is_refused_when_it_flips_or_changes_nothing(capsys):
+    content = seal_onnx(small_model())
+    pixels = torch.full((1, 3, 5, 4), 90, dtype=torch.uint8)
+    before = classifier_from(content, HERE)
+    assert capsys.readouterr().err == ""  # an unsealed one gets a note
+    refused = 0
+    for at in range(0, 8 * len(content), 3):
+        flipped = bytearray(content)
+        flipped[at // 8] ^= 1 << at % 8
+        try:
+            found = classifier_from(bytes(flipped), HERE)
+        except ArtifactError:
+            refused += 1
+            continue
+        assert found.about == before.about
+        assert torch.equal(found.probabilities(pixels), before.probabilities(pixels))
+    assert refused > len(content)
+    classifier_from(small_model().SerializeToString(), HERE)
+    assert "has no digest" in capsys.readouterr().err

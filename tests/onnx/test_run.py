@@ -300,6 +300,7 @@ def test_a_file_of_a_calibrated_model_says_unknown_as_the_model_does(bundle, cap
     model = build_onnx(judged_by, cropped=True)
     about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     expected = {"target_precision": 0.98, "confidence": 0.5, "distance": middle}
+    expected["holds"] = f"features of {2 * NEIGHBOURS} training images"
     assert about["unknown"] == expected
     exported = classifier_from(model.SerializeToString(), HERE)
     outcomes = exported.outcomes(torch.stack(pixels))

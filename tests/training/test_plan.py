@@ -6,8 +6,9 @@ import re
 import pytest
 import torch
 
-from xception_cli.config import TrainConfig, parse_duration
+from xception_cli.config import TrainConfig
 from xception_cli.errors import UsageError
+from xception_cli.notation import parse_duration
 from xception_cli.runtime import Runtime
 from xception_cli.training.costs import (
     PROBE_SECONDS,

@@ -13,13 +13,14 @@ from xception_cli.check.store import open_store
 from xception_cli.console import show
 from xception_cli.data.folder import read_folder
 from xception_cli.data.photo import Photo
-from xception_cli.data.split import Split, read_split
+from xception_cli.data.recorded import read_recorded
+from xception_cli.data.split import Split
 from xception_cli.data.units import assign_units
 from xception_cli.errors import DataError, UsageError, XceptionError
 from xception_cli.evaluation.eval_report import join_notes
 from xception_cli.evaluation.selection import Selection, fitted_split, recorded_places
 from xception_cli.rundir import RunDir
-from xception_cli.settings import read_toml
+from xception_cli.settings import read_settings
 
 
 def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
@@ -40,12 +41,12 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     if not selection.is_new:
         return selection
     info = run.read_info()
-    split = read_split(run.split, info.classes)
+    split = read_recorded(run, info.classes)
     if selection.fitted_to_val:
         split = fitted_split(split)
     recorded, note = _recorded_images(recorded_places(run)[0], split)
     photos, (is_copy, is_chooser) = _compare(
-        selection.root, selection.images, recorded, read_toml(run.config).get("group_by")
+        selection.root, selection.images, recorded, read_settings(run).get("group_by")
     )
     kept = [photo for photo, copy in zip(photos, is_copy, strict=True) if not copy]
     copies = [photo for photo, copy in zip(photos, is_copy, strict=True) if copy]

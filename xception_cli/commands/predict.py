@@ -138,6 +138,13 @@ def export(
             metavar="none|int8", help="8-bit integers: a smaller, faster, less exact file."
         ),
     ] = "none",
+    share_features: Annotated[
+        bool,
+        typer.Option(
+            "--share-features/--no-share-features",
+            help="Keep features of up to 500 training images in the file, for `--unknown auto`.",
+        ),
+    ] = True,
 ) -> None:
     """Write a model as one ONNX file that holds everything, and print a program that uses it."""
     if wanted not in {"whole", "cropped"}:
@@ -153,7 +160,13 @@ def export(
     check_export_output(output)
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
-    result = export_run(chosen, output, cropped=wanted == "cropped", quantized=quantize == "int8")
+    result = export_run(
+        chosen,
+        output,
+        cropped=wanted == "cropped",
+        quantized=quantize == "int8",
+        share_features=share_features,
+    )
     say(f"written   {show(output)}: {output.stat().st_size / 1e6:.1f} MB")
     say(f"files     {show(result.report)}")
     emit(result.snippet.rstrip())

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from xception_cli.config import TrainConfig, check_pattern
+from xception_cli.config import TrainConfig
 from xception_cli.console import emit, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.files import check_new_file, write_durably
+from xception_cli.notation import check_pattern
 from xception_cli.settings import copy_recipe, find_recipe, list_recipes, title
 
 

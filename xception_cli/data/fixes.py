@@ -1,8 +1,6 @@
 """Fixes: what a person decided about single images, in the rows of an edited issues.csv."""
 
-import csv
 import difflib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -13,13 +11,14 @@ from xception_cli.console import listing, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
-from xception_cli.files import from_cell, utf8
+from xception_cli.files import read_table, utf8, why
 
 ACTIONS = ("exclude", "relabel")
 # Of issues.csv. It lies here and not in check/, because check writes the file and this reads it.
 ISSUES_HEADER = ("path", "problem", "detail", "action", "label")
 
 _LISTED = 10  # faults reported at once
+_HINT = "xception check DIR --output FOLDER writes issues.csv; save it as CSV, UTF-8"
 
 
 @dataclass(frozen=True)
@@ -90,27 +89,21 @@ def read_issues(path: Path) -> list[dict[str, str]]:
         UsageError: It cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        first = text.partition("\n")[0]
-        delimiter = max(",;\t", key=first.count)
-        header, *rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        reason = "it is empty" if type(error) is ValueError else show(error)
-        raise UsageError(
-            f"cannot read the fixes {show(path)}: {reason}",
-            hint="xception check DIR --output FOLDER writes issues.csv; save it as CSV, UTF-8",
-        ) from error
+        header, rows = read_table(path, lambda columns: {"path", "action"} <= set(columns))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the fixes {show(path)}: {why(error)}", hint=_HINT) from error
+    if not header:
+        raise UsageError(f"cannot read the fixes {show(path)}: it is empty", hint=_HINT)
     missing = [name for name in ("path", "action") if name not in header]
     if missing:
         raise UsageError(
             f"{show(path)} has no column {' or '.join(missing)}, but: {show(', '.join(header))}",
             hint=f"the columns of issues.csv are {', '.join(ISSUES_HEADER)}",
         )
-    width = len(header)
+    # The cells that a row lacks at its end are empty.
     return [
-        # The cells that a row lacks at its end are empty.
-        {name: from_cell(cell) for name, cell in zip_longest(header, row[:width], fillvalue="")}
-        for row in rows
+        dict(zip_longest(header, row[: len(header)], fillvalue=""))
+        for _, row in rows
         if any(cell.strip() for cell in row)
     ]
 

@@ -1,6 +1,5 @@
 """Split: which image is in which split, and why; and split.csv, its file."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.data.units import Unit, find_units, with_units
 from xception_cli.errors import ArtifactError, DataError, UsageError
-from xception_cli.files import from_cell, from_csv, to_csv, utf8, write_durably
+from xception_cli.files import from_csv, read_table, to_csv, utf8, why, write_durably
 from xception_cli.runtime import key
 
 _SPLITS = (*SPLITS, "out")
@@ -149,14 +148,15 @@ def _follow(images: list[Photo], folder: DataFolder, path: Path) -> list[Photo]:
 
 def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            numbered = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read the split file {show(path)}: {show(error)}") from error
+        columns, table = read_table(path, lambda columns: {"path", "split"} <= set(columns))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the split file {show(path)}: {why(error)}") from error
     rows: dict[str, dict[str, str]] = {}
-    for number, row in numbered:
-        name, split = from_cell(row.get("path") or ""), row.get("split")
+    for number, cells in table:
+        if not any(cells):
+            continue
+        row = dict(zip(columns, cells, strict=False))
+        name, split = row.get("path"), row.get("split")
         if not name or split not in _SPLITS:
             expected = f"split is {show(repr(split))}, expected {', '.join(_SPLITS)}"
             raise UsageError(

@@ -7,6 +7,7 @@ The latter replaces the probe only if its log loss is lower by more than the sta
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from xception_cli.evaluation.eval_report import Corrected, EvalReport, join_note
 from xception_cli.evaluation.intervals import RESAMPLES, Estimate, proportion_interval, unit_weights
 from xception_cli.evaluation.scored import Scored
 from xception_cli.files import write_durably
+from xception_cli.model.seal import check_seal, seal
 from xception_cli.rundir import RunDir
-from xception_cli.settings import read_toml
+from xception_cli.settings import read_settings
 
 Array = NDArray[Any]
 
@@ -93,7 +95,7 @@ def write_candidates(candidates: Candidates, path: Path) -> None:
     Raises:
         MachineError: The disk is full or read-only.
     """
-    write_durably(path, save(vars(candidates)))
+    write_durably(path, seal(save(vars(candidates))))
 
 
 def read_candidates(path: Path, images: int) -> Candidates:
@@ -107,13 +109,21 @@ def read_candidates(path: Path, images: int) -> Candidates:
         ArtifactError: It is damaged, or of other images.
     """
     try:
-        found = Candidates(**load(path.read_bytes()))
+        content = path.read_bytes()
+        found = Candidates(**load(content))
     except FileNotFoundError:
         return no_candidates(images)
     except (OSError, SafetensorError, TypeError) as error:
         raise ArtifactError(f"cannot use {show(path)}: {show(error)}", hint=_HINT) from error
-    if {found.predicted.shape, found.losses.shape} != {(len(found.epochs), images)}:
+    check_seal(BytesIO(content), path, hint=_HINT)
+    shapes = {found.predicted.shape, found.losses.shape}
+    if found.epochs.ndim != 1 or shapes != {(len(found.epochs), images)}:
         raise ArtifactError(f"{show(path)} is not of {images} validation images", hint=_HINT)
+    numbers = [
+        array.dtype.kind in "iuf" and np.isfinite(array).all() for array in vars(found).values()
+    ]
+    if not all(numbers) or found.epochs.dtype.kind != "i" or (found.predicted < 0).any():
+        raise ArtifactError(f"{show(path)} is damaged: it has impossible numbers", hint=_HINT)
     return found
 
 
@@ -169,7 +179,7 @@ def correct_report(run: RunDir, report: EvalReport, scored: Scored) -> EvalRepor
         ArtifactError: The run's file of candidates is damaged.
     """
     every = read_candidates(run.candidates, len(scored.photos))
-    monitor = read_toml(run.config).get("monitor", "accuracy")
+    monitor = read_settings(run).get("monitor", "accuracy")
     if not every.are_complete(monitor):
         return replace(report, note=join_notes(report.note, VAL_NOTE))
     kept = [at for at, photo in enumerate(scored.photos) if photo.problem is None]

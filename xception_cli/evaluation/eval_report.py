@@ -5,6 +5,7 @@ from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from xception_cli.console import quoted, show
+from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate
 from xception_cli.files import utf8
@@ -235,7 +236,7 @@ class EvalReport:
         precision = data["answered_correct"] / answered if answered else None
         plain = ("name", "data", "correct", "top_k", "answered", "answered_correct", "note")
         found, added = data.get("corrected"), data.get("contaminated")
-        return cls(
+        report = cls(
             **{name: data[name] for name in plain},
             **{name: score(name, data[name]) for name in _SCORES},
             images=images,
@@ -245,11 +246,17 @@ class EvalReport:
             answer_precision=score("answered_correct", precision),
             per_class=tuple(ClassMetrics.from_dict(row) for row in data["per_class"]),
             confusion=tuple(tuple(int(n) for n in row) for row in data["confusion"]),
-            confused=tuple(Confusion(**pair) for pair in data["confused"]),
-            failures=tuple(EvalFailure(**failure) for failure in data["failures"]),
-            contaminated=added and Contaminated(**_whole(added)),
-            corrected=found and Corrected(**_whole(found)),
+            confused=tuple(read_entries(Confusion, pair) for pair in data["confused"]),
+            failures=tuple(read_entries(EvalFailure, failure) for failure in data["failures"]),
+            contaminated=added and read_entries(Contaminated, _whole(added)),
+            corrected=found and read_entries(Corrected, _whole(found)),
         )
+        classes = len(report.per_class)
+        if images < 1 or classes < 2 or any(pair.part <= 0 for pair in report.confused):
+            raise ValueError("there are no images, or no classes")
+        if [len(row) for row in report.confusion] != [classes] * classes:
+            raise ValueError("the confusion matrix is not of its classes")
+        return read_entries(cls, asdict(report))
 
 
 def read_report(run: RunDir, name: str) -> EvalReport:
@@ -265,9 +272,10 @@ def read_report(run: RunDir, name: str) -> EvalReport:
     path = run.evaluation(name) / METRICS
     try:
         return EvalReport.from_dict(read_json(path))
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        what = f"it lacks {show(error)}" if isinstance(error, LookupError) else show(error)
         raise ArtifactError(
-            f"{show(path)} is damaged: {type(error).__name__} {show(error)}",
+            f"{show(path)} is damaged: {what}",
             hint=f"xception eval {quoted(run.path)} --split {name} writes it again",
         ) from error
 
@@ -288,7 +296,7 @@ def _with_accuracy(part: Contaminated | Corrected | None) -> dict[str, Any] | No
 
 def _whole(data: Mapping[str, Any]) -> dict[str, Any]:
     counts = {name: value for name, value in data.items() if not name.startswith("accuracy")}
-    return counts | {"accuracy": _read(data, "accuracy")}
+    return counts | {"accuracy": asdict(_read(data, "accuracy"))}
 
 
 def join_notes(*notes: str | None) -> str | None:

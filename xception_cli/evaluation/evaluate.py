@@ -104,7 +104,10 @@ def _measured_before(run: RunDir) -> EvalReport:
             f"{show(run.evaluation('val'))} is gone, and the model was fitted to val since then",
             hint="give new images with --data DIR",
         )
-    report = read_report(run, "val")
+    try:
+        report = read_report(run, "val")
+    except ArtifactError as error:  # its hint is no help here: val cannot be measured again
+        raise ArtifactError(error.message, hint="give new images with --data DIR") from error
     note = "measured before the head was fitted to these images, too"
     return replace(report, note=join_notes(report.note, note))
 

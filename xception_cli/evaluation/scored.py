@@ -128,5 +128,8 @@ def _photo(row: dict[str, str], label: int) -> Photo:
 
 
 def _numbers(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> NDArray[np.float32]:
-    numbers = np.array([[float(row[name]) for name in names] for row in rows], np.float32)
-    return numbers.reshape(len(rows), len(names))
+    numbers = np.array([[float(row[name]) for name in names] for row in rows])
+    numbers = numbers.reshape(len(rows), len(names))
+    if not ((numbers >= 0) & (numbers <= 1)).all():  # nan is neither
+        raise ValueError(f"{PREDICTIONS} has impossible probabilities")
+    return numbers.astype(np.float32)

@@ -10,11 +10,12 @@ from xception_cli.console import show
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.images import inspect_all
 from xception_cli.data.photo import Photo
-from xception_cli.data.split import Split, read_split
+from xception_cli.data.recorded import read_recorded
+from xception_cli.data.split import Split
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import utf8
 from xception_cli.rundir import RunDir
-from xception_cli.settings import read_toml
+from xception_cli.settings import read_settings
 
 SPLITS = ("test", "val")  # what a model can be judged by, the better judge first
 
@@ -70,7 +71,7 @@ def select_images(
     """
     if split is not None and split not in SPLITS:
         raise UsageError(f"there is no split {show(split)} to evaluate", hint="--split val or test")
-    recorded, places = read_split(run.split, classes), recorded_places(run)
+    recorded, places = read_recorded(run, classes), recorded_places(run)
     if data is None:
         return _select_own(recorded, _find_place(places), places[-1], _choose_own(recorded, split))
     if split and data.resolve() in {place.resolve() for place in places}:
@@ -101,7 +102,7 @@ def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:
         ArtifactError: A file of the run is damaged.
     """
     places = recorded_places(run)
-    return _select_own(read_split(run.split, classes), _find_place(places), places[-1], split)
+    return _select_own(read_recorded(run, classes), _find_place(places), places[-1], split)
 
 
 def recorded_places(run: RunDir) -> list[Path]:
@@ -110,8 +111,9 @@ def recorded_places(run: RunDir) -> list[Path]:
     Raises:
         UsageError: The run does not say.
     """
-    given = read_toml(run.config).get("data")
-    found = [Path(place) for place in (run.read_info().data, given) if place]
+    info = run.read_info()  # since it has the settings, the path in it is the one
+    given = None if info.settings else read_settings(run).get("data")
+    found = [Path(place) for place in (info.data, given) if place]
     if not found:
         raise UsageError(f"{show(run.path)} does not say where its data is", hint="give --data DIR")
     return found

@@ -27,6 +27,7 @@ from xception_cli.model.layers import (
     run_layers,
 )
 from xception_cli.model.network import FEATURES, Segment, build_network, fold_batch_norm
+from xception_cli.model.seal import note_unsealed, seal
 from xception_cli.model.tensors import check_tensors, read_safetensors
 from xception_cli.model.unknown import Thresholds, UnknownRule
 from xception_cli.runtime import Runtime
@@ -263,7 +264,7 @@ class ModelBundle:
 
 
 def save_model(path: Path, state: Mapping[str, torch.Tensor], about: About) -> None:
-    """Write a model file: safetensors, with everything else as one JSON string in its metadata.
+    """Write a model file: safetensors, sealed, with all else as one JSON string in its metadata.
 
     Args:
         path: Where to.
@@ -281,7 +282,7 @@ def save_model(path: Path, state: Mapping[str, torch.Tensor], about: About) -> N
     network = _empty_network(len(about.classes), state)
     tensors = check_tensors(state, _shapes(network), "the trained network")
     metadata = {_METADATA_KEY: json.dumps(about.to_dict(format_of(network)))}
-    write_durably(path, save(tensors, metadata=metadata))
+    write_durably(path, seal(save(tensors, metadata=metadata)))
 
 
 def load_model(path: Path, runtime: Runtime) -> ModelBundle:
@@ -296,11 +297,10 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
         ArtifactError: It is damaged, foreign, too new, or its tensors do not fit.
     """
     if not path.is_file():
-        raise UsageError(
-            f"there is no model file {show(path)}", hint="xception train makes one in its run"
-        )
+        raise UsageError(f"there is no model file {show(path)}", hint="xception train makes one")
     tensors, metadata = read_safetensors(path)
     about = About.from_dict(_read_metadata(path, metadata), path)
+    note_unsealed(metadata, path)
     # Checked before memory is taken: a header of a megabyte can name 100,000 classes.
     network = _empty_network(len(about.classes), tensors)
     network.load_state_dict(check_tensors(tensors, _shapes(network), show(path)), assign=True)

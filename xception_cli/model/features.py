@@ -8,24 +8,31 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
-from xception_cli.console import screen, show
+from xception_cli.console import say, screen, show
 from xception_cli.data.dataset import Key, KeyedBatches
 from xception_cli.data.loading import Inputs, PictureInputs
-from xception_cli.errors import MachineError
+from xception_cli.entries import read_entries
+from xception_cli.errors import ArtifactError, MachineError
 from xception_cli.files import write_durably
 from xception_cli.model.layers import POOLED, pool_layers, run_layers
 from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment, build_network
+from xception_cli.model.seal import check_entries, seal_entries
+from xception_cli.rundir import read_json
 from xception_cli.runtime import Runtime, key
 
 # Batches of a GPU that are committed together: a commit waits for the disk twice.
 _BATCHES_PER_COMMIT = 16
 
 Array = np.ndarray[Any, Any]
+
+
+class _Note(TypedDict):
+    images: int
 
 
 @dataclass(frozen=True)
@@ -190,7 +197,7 @@ def compute_store(
     pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count * views, POOLED))
     if processes.leads:
         processes.wait()
-    done = json.loads(note.read_text()).get("images", 0) if note.is_file() else 0
+    done = _read_note(note)
     computed = 0
     with screen.bar(f"computing features ({name})", count * views) as bar:
         bar.advance(min(done, count * views))
@@ -218,10 +225,23 @@ def compute_store(
                     pooled.flush()
                     processes.wait()
                     if processes.leads:
-                        write_durably(note, json.dumps({"images": done}).encode())
+                        write_durably(note, json.dumps(seal_entries({"images": done})).encode())
                 bar.advance(len(indices) * processes.count)
     kept = np.array(pooled[: views * count]).reshape(views, count, POOLED)
     return FeatureStore(rows[: views * count], count, views), kept
+
+
+def _read_note(note: Path) -> int:
+    """Return how many rows are computed; none where the note is not what was written."""
+    if not note.is_file():
+        return 0
+    try:
+        done = read_entries(_Note, check_entries(read_json(note), note))["images"]
+    except (ArtifactError, ValueError):
+        done = -1
+    if done < 0:
+        say(f"note      {show(note)} is damaged: these features are computed again")
+    return max(0, done)
 
 
 def _to_bits(activations: torch.Tensor) -> Array:

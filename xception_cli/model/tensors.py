@@ -17,12 +17,14 @@ import torch
 
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.model.seal import check_seal
 
 if TYPE_CHECKING:
     import h5py  # imported by what reads HDF5: a model file and a prediction need none of it
 
 LARGEST_FILE = 1_000_000_000  # bytes; Xception has 92 million
 _LARGEST_HEADER = 3_000_000  # bytes of JSON; ours have 1.5 million at most
+_AGAIN = "get or copy the file again"
 _FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 
 
@@ -61,7 +63,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
 
     Raises:
         UsageError: There is no such file.
-        ArtifactError: It is too large, or not a sound safetensors file.
+        ArtifactError: It is too large, not a sound safetensors file, or not what was written.
     """
     check_file(path)
     try:
@@ -71,12 +73,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
             raise ArtifactError(f"{show(path)} has a header of {header:,} bytes; that is no model")
         with safetensors.safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return tensors, opened.metadata() or {}
+            metadata = opened.metadata() or {}
+        with path.open("rb") as file:
+            check_seal(file, path, hint=_AGAIN)
     except (OSError, safetensors.SafetensorError) as error:
         raise ArtifactError(
             f"{show(path)} is not a sound safetensors file: {show(error)}",
-            hint="get or copy the file again",
+            hint=_AGAIN,
         ) from error
+    return tensors, metadata
 
 
 def check_tensors(

@@ -51,8 +51,13 @@ class Reference:
         return nearest
 
     def to_dict(self) -> dict[str, str]:
-        """Return plain data that JSON can hold: the levels as base64."""
-        return {"levels": b64encode(self.levels.tobytes()).decode()}
+        """Return plain data that JSON can hold: the levels as base64, and what they are."""
+        return {"holds": self.description, "levels": b64encode(self.levels.tobytes()).decode()}
+
+    @property
+    def description(self) -> str:
+        """What a file holds of the training images, for its reader."""
+        return f"features of {len(self.levels)} training images"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], features: int) -> "Reference":

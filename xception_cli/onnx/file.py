@@ -6,6 +6,7 @@ What the file tells beside its graph stands in its metadata, each entry as JSON.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from xception_cli.console import show
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.model.bundle import About, ModelBundle, Outcome, format_of
+from xception_cli.model.seal import DIGEST, note_unsealed
 from xception_cli.model.unknown import Thresholds
 from xception_cli.runtime import Runtime
 
@@ -137,9 +139,26 @@ def to_metadata(bundle: ModelBundle, *, cropped: bool) -> dict[str, str]:
     """Return what a file tells beside its graph, each entry as JSON."""
     about = replace(bundle.about, unknown=None)  # what the distance is from is in the graph
     entries = about.to_dict(format_of(bundle.network)) | {"input": CROPPED if cropped else WHOLE}
-    if bundle.thresholds is not None:
-        entries["unknown"] = bundle.thresholds.to_dict()
+    if rule := bundle.about.unknown:
+        entries["unknown"] = rule.thresholds.to_dict() | {"holds": rule.reference.description}
     return {name: json.dumps(value) for name, value in entries.items()}
+
+
+def seal_onnx(model: onnx.ModelProto) -> bytes:
+    """Return the content of a file: the model, and as its last entry the digest of all before it.
+
+    Protobuf joins messages that are written one after the other.
+    """
+    content: bytes = model.SerializeToString()
+    return content + _digest_entry(content)
+
+
+def _digest_entry(content: bytes) -> bytes:
+    entry = onnx.StringStringEntryProto(key=DIGEST, value=json.dumps(sha256(content).hexdigest()))
+    return bytes(onnx.ModelProto(metadata_props=[entry]).SerializeToString())
+
+
+_ENTRY_BYTES = len(_digest_entry(b""))
 
 
 def load_onnx(path: Path) -> OnnxClassifier:
@@ -172,6 +191,14 @@ def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
         model.ParseFromString(content)
     except DecodeError as error:
         raise ArtifactError(f"{show(path)} is not a sound ONNX file") from error
+    if DIGEST in (metadata := {entry.key: entry.value for entry in model.metadata_props}):
+        before = content[:-_ENTRY_BYTES]
+        if content != before + _digest_entry(before):
+            raise ArtifactError(
+                f"{show(path)} is damaged: it is not what was written (its SHA-256 differs)",
+                hint="copy the file again, or write it again: xception export RUN --output FILE",
+            )
+    note_unsealed(metadata, path)
     _refuse_foreign_parts(model, path)
     about, cropped, thresholds = _read_about(model, path)
     try:

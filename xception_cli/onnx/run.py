@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +24,8 @@ from xception_cli.errors import ArtifactError, DataError, UsageError
 from xception_cli.evaluation.selection import select_own
 from xception_cli.files import check_new_file, file_digest, write_durably
 from xception_cli.model.bundle import REFIT, load_model
-from xception_cli.onnx.file import CROPPED, WHOLE, OnnxClassifier, classifier_from
+from xception_cli.model.unshared import without_features
+from xception_cli.onnx.file import CROPPED, WHOLE, OnnxClassifier, classifier_from, seal_onnx
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.onnx.judge import (
     Agreement,
@@ -111,7 +112,12 @@ def check_export_output(output: Path) -> None:
 
 
 def export_run(
-    run: RunDir, output: Path, *, cropped: bool, quantized: bool = False
+    run: RunDir,
+    output: Path,
+    *,
+    cropped: bool,
+    quantized: bool = False,
+    share_features: bool = True,
 ) -> ExportResult:
     """Export a run's model, compare it with PyTorch, and write it with a report beside it.
 
@@ -120,6 +126,7 @@ def export_run(
         output: A new .onnx file.
         cropped: The file takes pictures that are resized and cut already.
         quantized: The network in int8; what that changes is measured.
+        share_features: Keep the features of training images, if the model has them.
 
     Raises:
         UsageError: See `check_export_output`; or the run has no model.
@@ -129,8 +136,10 @@ def export_run(
     """
     check_export_output(output)
     bundle = load_model(run.model, Runtime(torch.device("cpu"), "fp32"))
+    if not share_features:
+        bundle = replace(bundle, about=without_features(bundle.about))
     model = build_onnx(bundle, cropped=cropped)
-    content = model.SerializeToString()
+    content = seal_onnx(model)
     exported = classifier_from(content, output)
     parity = _show_parity(compare(bundle, exported, judge_pictures(run, bundle.classes)))
     require_parity(parity)
@@ -158,7 +167,7 @@ def _quantize(
 ) -> tuple[bytes, Agreement]:
     """Quantise an export by training images, and compare it with the float one on val."""
     pictures = own_pictures(run, exported.classes, "train", least=CALIBRATION, most=CALIBRATION)
-    content = quantize_onnx(model, calibration_pixels(exported, pictures)).SerializeToString()
+    content = seal_onnx(quantize_onnx(model, calibration_pixels(exported, pictures)))
     judges = own_pictures(run, exported.classes, "val", least=LEAST, most=MOST)
     quantized = classifier_from(content, output)
     agreement = measure_agreement(exported, quantized, judges, calibrated_on=pictures)

@@ -15,9 +15,9 @@ from xception_cli.check.report import (
     without_mirrored,
 )
 from xception_cli.console import screen, show
-from xception_cli.data.fixes import ISSUES_HEADER
+from xception_cli.data.fixes import ISSUES_HEADER, read_issues
 from xception_cli.errors import MachineError, UsageError
-from xception_cli.files import from_csv, to_csv, write_durably
+from xception_cli.files import to_csv, write_durably
 from xception_cli.report.html import Card, Thumbnail, photo, render
 from xception_cli.rundir import ISSUES
 
@@ -77,11 +77,12 @@ def add_issues(path: Path, name: str, problems: Iterable[Problem]) -> None:
         problems: With that name.
 
     Raises:
-        ArtifactError: The file is damaged.
+        UsageError: The file cannot be read.
         MachineError: The disk is full or read-only.
     """
-    before = from_csv(path, ISSUES_HEADER) if path.exists() else []
-    rows = [row for row in before if row[ISSUES_HEADER.index("problem")] != name]
+    before = read_issues(path) if path.exists() else []
+    kept = [row for row in before if row.get("problem") != name]
+    rows = [[row.get(column, "") for column in ISSUES_HEADER] for row in kept]
     write_durably(path, to_csv(ISSUES_HEADER, [*rows, *_issues(problems)]))
 
 

@@ -3,7 +3,7 @@
 Here are the numbers and in what form they are shown; templates/run.html.j2 has the words.
 """
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,11 @@ import numpy as np
 from markupsafe import Markup
 
 from xception_cli.check.report import SUSPECTS
+from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, show, typed
 from xception_cli.data.fixes import read_issues
-from xception_cli.data.split import Split, read_split
+from xception_cli.data.recorded import read_recorded
+from xception_cli.data.split import Split
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.eval_report import EvalReport, read_report
 from xception_cli.evaluation.files import scores
@@ -34,7 +36,7 @@ from xception_cli.report.charts import (
 from xception_cli.report.html import Card, render
 from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues
 from xception_cli.rundir import RunDir, RunInfo, RunResult
-from xception_cli.settings import read_toml
+from xception_cli.settings import read_settings
 from xception_cli.summary.count import NetworkSummary, summarize_run
 from xception_cli.summary.diagram import draw_diagram
 
@@ -79,10 +81,10 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
     data = _Run(
         run=run,
         info=run.read_info(),
-        config=read_toml(run.config),
+        config=read_settings(run),
         result=result,
         report=read_report(run, name),
-        split=read_split(run.split, bundle.classes),
+        split=read_recorded(run, bundle.classes),
         scored=read_scored(run, name),
         issues=_read_issues(run),
         network=summarize_run(run),
@@ -187,15 +189,12 @@ def _weakest(report: EvalReport) -> dict[str, str] | None:
 
 def _kept_epoch(result: RunResult) -> int:
     """Return the epoch of the kept model; 0 if that is not a fine-tuned one."""
-    epoch = result.kept.rpartition("epoch ")[2]
-    return int(epoch) if epoch.isdigit() else 0
+    epoch = re.search(r"epoch (\d{1,9})$", result.kept)
+    return int(epoch[1]) if epoch else 0
 
 
 def _curves(data: _Run) -> list[Chart]:
-    if not data.run.metrics.is_file():
-        return []
-    lines = data.run.metrics.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = data.run.read_metrics()
     return draw_curves(rows, _kept_epoch(data.result)) if rows else []
 
 
@@ -238,14 +237,14 @@ def _galleries(data: _Run, bundle: ModelBundle) -> tuple[list[Card], list[Card]]
 
 
 def _inputs(data: _Run, bundle: ModelBundle) -> list[Card]:
-    paths = [image.path for image in data.split.of("train")]
+    paths, config = [image.path for image in data.split.of("train")], TrainConfig(**data.config)
     return draw_inputs(
         data.root,
         paths[:: max(1, len(paths) // _SEEN)][:_SEEN],
         bundle.preprocessing,
-        augment=data.config["augment"],
-        flip=data.config["flip"],
-        seed=data.config["seed"],
+        augment=config.augment,
+        flip=config.flip,
+        seed=config.seed,
     )
 
 
@@ -253,7 +252,8 @@ def _calibration(data: _Run) -> dict[str, Any]:
     scored, report = data.scored, data.report
     found = data.result.calibration or {}
     guarantee = None
-    if "precision_confidence" in found:  # missing in runs of earlier versions
+    shared = data.config.get("share_features", True)
+    if shared and "precision_confidence" in found:  # missing in runs of earlier versions
         guarantee = {
             "found": found["confidence"] is not None,
             "target": f"{100 * found['target_precision']:g}%",

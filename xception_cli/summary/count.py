@@ -14,7 +14,7 @@ from xception_cli.errors import ArtifactError
 from xception_cli.model.layers import LAYERS_HEAD, POOLED
 from xception_cli.model.network import FIRST_TRAINED, STEPS, build_network
 from xception_cli.rundir import RunDir
-from xception_cli.settings import read_toml
+from xception_cli.settings import read_settings
 
 IMAGENET_CLASSES = 1000
 
@@ -183,7 +183,7 @@ def summarize_run(run: RunDir, *, size: int | None = None) -> NetworkSummary:
         UsageError: Its config.toml cannot be read.
         ArtifactError: Its run.json is damaged, or its config.toml is not of `xception train`.
     """
-    config = TrainConfig(**read_toml(run.config))
+    config = TrainConfig(**read_settings(run))
     classes = run.read_info().classes
     if config.unfreeze not in FIRST_TRAINED:
         raise ArtifactError(

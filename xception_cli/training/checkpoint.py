@@ -11,20 +11,31 @@ import re
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import torch
 
 from xception_cli.console import say, show
+from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, DivergedError, MachineError
 from xception_cli.files import write_durably
+from xception_cli.model.seal import check_entries, seal_entries
 from xception_cli.model.tensors import load_torch
 from xception_cli.rundir import read_json, write_json
 
 SCHEMA = 2
 _KEEP = 2
-_NOTES = ("iteration", "phase", "history", "max_epochs")  # in version 1 they were in the state
+_HINT = "start a new run; the model file of this one may still be usable"
 _NAME = re.compile(r"state-(\d{8})\.pt")
+
+
+class Notes(TypedDict):
+    """What a manifest has beside the sum of the state; see `StateStore.note`."""
+
+    iteration: int
+    phase: Literal["train", "eval_pending"]
+    history: dict[str, Any]
+    max_epochs: int
 
 
 class _NewerSchemaError(ArtifactError):
@@ -79,7 +90,7 @@ class StateStore:
             "bytes": len(content),
             "sha256": sha256(content).hexdigest(),
         }
-        write_json(path.with_suffix(".json"), manifest)
+        write_json(path.with_suffix(".json"), seal_entries(manifest))
         self.keep(_KEEP)
 
     def note(self, iteration: int, notes: Mapping[str, Any]) -> None:
@@ -94,7 +105,8 @@ class StateStore:
             MachineError: The disk is full or gone; the state is as it was.
         """
         manifest = self._path(iteration).with_suffix(".json")
-        write_json(manifest, read_json(manifest) | dict(notes))
+        content = check_entries(read_json(manifest), manifest)
+        write_json(manifest, seal_entries(content | dict(notes)))
 
     def _path(self, iteration: int) -> Path:
         return self.folder / f"state-{iteration:08d}.pt"
@@ -135,7 +147,7 @@ class StateStore:
         if committed:
             raise ArtifactError(
                 f"no training state in {show(self.folder)} is good",
-                hint="start a new run; the model file of this one may still be usable",
+                hint=_HINT,
             )
         return None
 
@@ -154,12 +166,18 @@ class StateStore:
         # torch.load checks no sums: a flipped bit would load as another number.
         if sha256(content).hexdigest() != manifest.get("sha256"):
             raise ArtifactError(f"{show(path)} is damaged (its SHA-256 differs)")
-        missing = [name for name in _NOTES if schema == SCHEMA and name not in manifest]
-        if missing:
-            raise ArtifactError(f"{show(path)} is damaged (its manifest lacks {missing[0]})")
+        manifest = check_entries(manifest, path.with_suffix(".json"))
         # A run folder may come from anyone, its sums with it: nothing in a state is run.
-        state = dict(load_torch(io.BytesIO(content), show(path)))
-        return state | {name: manifest[name] for name in _NOTES if name in manifest}
+        state = load_torch(io.BytesIO(content), show(path))
+        if not isinstance(state, dict):
+            raise ArtifactError(f"{show(path)} is not a training state")
+        # In version 1 the notes were in the state itself.
+        state |= {name: manifest[name] for name in Notes.__annotations__ if name in manifest}
+        try:
+            read_entries(Notes, state)
+        except ValueError as error:
+            raise ArtifactError(f"{show(path)} is damaged: {error}") from error
+        return state
 
 
 def _first_not_finite(state: Any, name: str = "the training state") -> str | None:

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import torch
 
-from xception_cli.config import parse_duration
 from xception_cli.console import duration
 from xception_cli.data.loading import Inputs
 from xception_cli.errors import DivergedError
 from xception_cli.model.network import Segment, cut, fold_batch_norm
+from xception_cli.notation import parse_duration
 from xception_cli.runtime import Runtime
 from xception_cli.training.budget import Budget, new_record
 from xception_cli.training.costs import Costs, disk_bytes, expected_seconds

@@ -27,6 +27,7 @@ from xception_cli.model.bundle import REFIT, ModelBundle, Outcome, load_model, s
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.layers import last_layer, scale_layers
 from xception_cli.model.network import Segment, fold_batch_norm
+from xception_cli.model.unshared import NO_FEATURES, without_features
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
 from xception_cli.training.baseline import Training, describe_cross_validation
@@ -226,6 +227,8 @@ def _calibrate(
         seed=job.config.seed,
     )
     about = replace(bundle.about, temperature=calibration.temperature, unknown=calibration.unknown)
+    if not job.config.share_features:
+        about = without_features(about)
     save_model(job.run.model, bundle.network.state_dict(), about)
     return replace(bundle, about=about), calibration
 
@@ -283,7 +286,10 @@ def _say_result(
         if report.note:
             say(f"note      {report.note}")
     say(f"certainty {calibration_line(measured.calibration)}")
-    say(f"unknown   {unknown_line(measured.calibration)}")
+    if job.config.share_features:
+        say(f"unknown   {unknown_line(measured.calibration)}")
+    else:
+        say(f"unknown   {NO_FEATURES}")
     if REFIT in measured.bundle.about.provenance:
         say("refit     the head was fitted again to train and val; val was measured before that")
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in job.seconds.items())

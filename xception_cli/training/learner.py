@@ -9,13 +9,17 @@ import torch
 from ignite.engine import Engine
 from torch.optim.swa_utils import AveragedModel
 
+from xception_cli.console import show
 from xception_cli.data.loading import PictureInputs
-from xception_cli.errors import DivergedError
+from xception_cli.entries import read_entries
+from xception_cli.errors import ArtifactError, DivergedError
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.layers import without_layers_head
 from xception_cli.model.network import Segment, cut, parameter_groups
 from xception_cli.training.engines import create_optimizer, learning_rate
 from xception_cli.training.job import Job
+
+_HINT = "start a new run; the model file of this one may still be usable"
 
 
 @dataclass
@@ -106,8 +110,16 @@ class History:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "History":
-        """Rebuild what `to_dict` gave."""
-        return cls(**{name: value for name, value in data.items() if value is not None})
+        """Rebuild what `to_dict` gave.
+
+        Raises:
+            ArtifactError: It is damaged.
+        """
+        finite = {n: v for n, v in data.items() if v not in (None, -math.inf, math.inf)}
+        try:
+            return read_entries(cls, finite)
+        except ValueError as error:
+            raise ArtifactError(f"the training state is damaged: {error}", hint=_HINT) from error
 
     @classmethod
     def of_state(cls, saved: Mapping[str, Any] | None, epochs: int | None) -> "History":
@@ -252,11 +264,20 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave."""
-        self.trained.load_state_dict(state["trained"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.ema.load_state_dict(state["ema"])
+        """Put back what `state` gave.
+
+        Raises:
+            ArtifactError: It is of another training.
+        """
+        try:
+            self.trained.load_state_dict(state["trained"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.ema.load_state_dict(state["ema"])
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ArtifactError(
+                f"the training state is not of this training: {show(error)}", hint=_HINT
+            ) from error
 
     def learning_rate(self) -> float:
         """Return the rate of the network's body."""

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen, show
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
 from xception_cli.data.images import inspect_all
-from xception_cli.data.split import Split, make_split, match_split, read_split, write_split
+from xception_cli.data.recorded import read_recorded, row_checks
+from xception_cli.data.split import Split, make_split, match_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.files import write_durably
@@ -29,7 +30,7 @@ from xception_cli.report.check_page import issues_csv
 from xception_cli.rundir import RunDir, write_json
 from xception_cli.runs import choose_run_path
 from xception_cli.runtime import Runtime, versions
-from xception_cli.settings import read_toml, resolve_resumed, to_toml
+from xception_cli.settings import read_config, resolve_resumed, to_toml
 from xception_cli.training.budget import Budget
 from xception_cli.training.costs import Costs
 from xception_cli.training.engines import check_processes
@@ -94,6 +95,7 @@ def start_job(
         MachineError: The folder cannot be written.
     """
     job = replace(draft.job, run=run)
+    run.remove_partial()
     screen.log_to(run.log)
     describe_draft(draft, origins)
     write_split(job.split, run.split)
@@ -126,8 +128,9 @@ def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
 
     Raises:
         UsageError: A flag contradicts the run; shows the difference.
+        ArtifactError: config.toml is damaged or was edited; shows the difference.
     """
-    saved = TrainConfig(**read_toml(run.config))
+    saved = read_config(run)
     if flags.get("data") is not None:
         flags = {**flags, "data": str(Path(flags["data"]).absolute())}
     flags = {**flags, **_absolute(flags)}
@@ -166,7 +169,7 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
             hint=f"torchrun --nproc-per-node {before}" if before > 1 else "leave torchrun out",
         )
     paths = [folder.root / image.path for image in folder.images]
-    saved = read_split(run.split, info.classes)
+    saved = read_recorded(run, info.classes)
     split = match_split(saved, folder, inspect_all(paths, decoded=False))
     _check_processes(config, runtime, split)
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
@@ -178,9 +181,8 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
         )
     screen.log_to(run.log)
     say(f"resuming  {show(run.path)}")
-    for partial in run.path.glob("*.partial"):  # of a process that was killed while it wrote
-        partial.unlink(missing_ok=True)
-    run.update_info({"process": os.getpid()})
+    run.remove_partial()
+    run.update_info({"process": os.getpid(), **_recorded(config, split)})
     run.result.unlink(missing_ok=True)
     write_durably(run.config, to_toml(config).encode())
     job = _job(config, run, runtime, folder, split, pretrained)
@@ -314,7 +316,13 @@ def _run_info(job: Job) -> dict[str, Any]:
         "classes": list(job.split.classes),
         "images": {name: len(job.split.of(name)) for name in ("train", "val", "test", "out")},
         "weights": weights_info(job.pretrained),
+        **_recorded(job.config, job.split),
     }
+
+
+def _recorded(config: TrainConfig, split: Split) -> dict[str, Any]:
+    """Return what config.toml and split.csv are compared with when they are read again."""
+    return {"settings": asdict(config), "split_checks": row_checks(split)}
 
 
 def _command() -> str:

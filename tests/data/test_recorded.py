@@ -1,0 +1,73 @@
+"""The split of a run is read as it was when the run began; a row that changed is named."""
+
+from pathlib import Path
+
+import pytest
+from runs import write_info
+from splits import fabricate, many
+
+from xception_cli.data.recorded import read_recorded, row_checks
+from xception_cli.data.split import Split, make_split, write_split
+from xception_cli.errors import ArtifactError
+from xception_cli.rundir import RunDir
+
+CLASSES = ("c0", "c1")
+RUN = RunDir(Path("run"))
+
+
+@pytest.fixture
+def split() -> Split:
+    RUN.path.mkdir()
+    folder, inspections = fabricate(many(30, 2))
+    made = make_split(folder, inspections, seed=0, val_fraction=0.3, test_fraction=0)
+    write_split(made, RUN.split)
+    write_info(RUN, classes=list(CLASSES), split_checks=row_checks(made))
+    return made
+
+
+def edit(old: str, new: str, count: int = 1) -> None:
+    text = RUN.split.read_text()
+    assert old in text
+    RUN.split.write_text(text.replace(old, new, count))
+
+
+def test_what_was_not_edited_is_read_however_a_spreadsheet_saved_it(split: Split) -> None:
+    assert read_recorded(RUN, CLASSES) == split
+    text = RUN.split.read_text()
+    RUN.split.write_text(text.replace(",", ";").replace("\n", "\r\n"), encoding="utf-8-sig")
+    assert read_recorded(RUN, CLASSES) == split
+    RUN.split.write_text(text.replace("hash 0.", "hash 1."))  # why does not matter
+    assert len(read_recorded(RUN, CLASSES).images) == 30
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(",train,", ",val,"), (",c0,", ",c1,"), ("/4.jpg", "/5.jpg")],
+    ids=["split", "label", "path"],
+)
+def test_an_edited_row_is_named(split: Split, old: str, new: str) -> None:
+    lines = RUN.split.read_text().splitlines()
+    number = next(at for at, line in enumerate(lines) if old in line)
+    edit(old, new)
+    with pytest.raises(ArtifactError) as caught:
+        read_recorded(RUN, CLASSES)
+    sentence, *rows = caught.value.message.splitlines()
+    assert sentence == "run/split.csv is not what it was when the run began:"
+    path = (
+        lines[number].split(",")[0].replace(*(("/4.jpg", "/5.jpg") if "jpg" in old else ("", "")))
+    )
+    assert [row.rpartition(", c")[0] for row in rows] == [f"  row {number}: {path}"]
+    assert "--split-file run/split.csv" in caught.value.hint
+
+
+def test_a_lost_row_is_counted_and_the_place_is_named(split: Split) -> None:
+    lines = RUN.split.read_text().splitlines(keepends=True)
+    RUN.split.write_text("".join(lines[:20] + lines[21:]))
+    with pytest.raises(ArtifactError, match="29 rows instead of 30\n  row 20: "):
+        read_recorded(RUN, CLASSES)
+
+
+def test_a_run_of_an_earlier_version_has_nothing_to_compare_with(split: Split) -> None:
+    write_info(RUN, classes=list(CLASSES))
+    edit(",train,", ",val,")
+    assert len(read_recorded(RUN, CLASSES).of("val")) == len(split.of("val")) + 1

@@ -1,0 +1,45 @@
+"""Notation: what is written as text and has a meaning of its own: patterns and times."""
+
+import math
+import re
+
+from xception_cli.console import show
+from xception_cli.errors import UsageError
+
+
+def check_pattern(pattern: str) -> None:
+    """See that a regular expression can name groups.
+
+    Raises:
+        UsageError: It is none, or has no group in parentheses.
+    """
+    try:
+        groups = re.compile(pattern).groups
+    except (re.error, OverflowError, RecursionError) as error:  # too long a count, too many (
+        raise UsageError(
+            f"group_by is {show(repr(pattern))}, which is no regular expression: {error}"
+        ) from error
+    if not groups:
+        raise UsageError(
+            f"group_by is {show(repr(pattern))}, which has no group in parentheses",
+            hint=r"put what names the group in parentheses: --group-by 'patient(\d+)'",
+        )
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of `90s`, `10m`, `1.5h` or `2h30m`.
+
+    Raises:
+        UsageError: It is something else, or nothing.
+    """
+    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip().lower())
+    try:
+        parts = [float(part) if part else 0.0 for part in match.groups()] if match else []
+    except ValueError:  # 1.2.3m
+        parts = []
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not 0 < seconds < math.inf:
+        raise UsageError(
+            f"budget is {show(repr(text))}, expected a time such as 90s, 10m, 2h or 1h30m"
+        )
+    return seconds
