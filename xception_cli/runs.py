@@ -103,15 +103,64 @@ def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
                 f"{show(path)} is not a run folder (it has no run.json)",
                 hint="give the folder that xception train made, runs/food for instance",
             )
-        return run
-    candidates = [run for run in runs_in(RUNS) if run.is_finished or not finished]
-    if not candidates:
-        what = "finished run" if finished else "run"
+    else:
+        run = _latest(finished=finished)
+    refuse_links(run)
+    return run
+
+
+def _latest(*, finished: bool) -> RunDir:
+    every = runs_in(RUNS)
+    candidates = [run for run in every if run.is_finished or not finished]
+    if candidates:
+        return max(candidates, key=_started)
+    if every:
+        newest = max(every, key=_started).path
         raise UsageError(
-            f"there is no {what} in {show(RUNS.absolute())}",
-            hint="xception train --data DIR makes one; or name a run folder",
+            f"there is no finished run in {show(RUNS.absolute())}: {show(newest)} is unfinished",
+            hint=f"xception train --resume {quoted(newest)}",
         )
-    return max(candidates, key=_started)
+    raise UsageError(
+        f"there is no {'finished run' if finished else 'run'} in {show(RUNS.absolute())}",
+        hint="xception train --data DIR makes one; or name a run folder",
+    )
+
+
+def refuse_links(run: RunDir) -> None:
+    """See that a run folder holds regular files only, before a file of it is read or written.
+
+    It may come from anyone: a link would lead what is written into the run to another place.
+
+    Raises:
+        ArtifactError: It holds a link, a pipe or a device; or it cannot be read.
+    """
+    folders = [os.fspath(run.path)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif not entry.is_file(follow_symlinks=False):
+                        raise _foreign_entry(run, entry)
+        except FileNotFoundError:
+            continue  # the training that writes the run has just removed it
+        except OSError as error:
+            where = show(error.filename or run.path)
+            raise ArtifactError(f"cannot read {where}: {error.strerror}") from error
+
+
+def _foreign_entry(run: RunDir, entry: "os.DirEntry[str]") -> ArtifactError:
+    if not entry.is_symlink():
+        return ArtifactError(
+            f"{show(entry.path)} is not a regular file; a run folder holds nothing else",
+            hint=f"rm {quoted(entry.path)}",
+        )
+    return ArtifactError(
+        f"{show(entry.path)} is a link to {show(Path(entry.path).readlink())}; what is written into a "
+        "run must not go elsewhere",
+        hint=f"if you made the link yourself: cp -rL {quoted(run.path)} COPY, then use COPY",
+    )
 
 
 def runs_in(folder: Path) -> list[RunDir]:
@@ -179,6 +228,7 @@ def list_runs(folder: Path) -> list[RunFigures]:
 
 def _figures(run: RunDir) -> RunFigures:
     try:
+        refuse_links(run)
         info = run.read_info()
         result = run.read_result() if run.is_finished else None
         accuracy = result.evaluation if result else {}

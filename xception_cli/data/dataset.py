@@ -28,6 +28,7 @@ from xception_cli.data.images import PictureError, read_picture, to_picture
 from xception_cli.data.transforms import Transform
 from xception_cli.errors import DataError
 from xception_cli.processes import ALONE, Processes
+from xception_cli.regular import NEW, open_regular
 from xception_cli.runtime import Runtime, drawing_from, key
 
 Key = tuple[int, int]  # (epoch, index)
@@ -227,7 +228,9 @@ class ImageCache:
         partial = path.with_suffix(f".{os.getpid()}.partial")
         header = b"".join(side.to_bytes(_HEADER // 2, "little") for side in picture.size)
         try:
-            partial.write_bytes(header + picture.tobytes())
+            partial.unlink(missing_ok=True)  # of a killed process of the same number
+            with os.fdopen(open_regular(partial, NEW), "wb") as file:
+                file.write(header + picture.tobytes())
             partial.replace(path)  # without fsync: after a crash the next run starts anew
         except OSError:  # the disk is full
             self._count = 0

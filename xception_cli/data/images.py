@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -200,6 +200,27 @@ def read_picture(path: Path, *, least_side: int | None = None) -> Image.Image:
         PictureError: See `read_bytes` and `decode`.
     """
     return decode(read_bytes(path), least_side=least_side)
+
+
+def read_listed(root: Path, name: str, *, least_side: int | None = None) -> Image.Image:
+    """Read an image that a file of a run names: such a file may come from anyone.
+
+    Args:
+        root: The data folder.
+        name: Relative to it.
+        least_side: See `decode`.
+
+    Raises:
+        PictureError: The name leads out of the folder; or see `read_picture`.
+    """
+    if leads_out(name):
+        raise PictureError("outside of the data folder")
+    return read_picture(root / name, least_side=least_side)
+
+
+def leads_out(name: str) -> bool:
+    """Tell whether a relative name leads out of its folder: an absolute path, or one with `..`."""
+    return PurePath(name).is_absolute() or ".." in PurePath(name).parts
 
 
 def to_picture(image: Image.Image) -> Image.Image:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from xception_cli.check.report import CONFLICTING, DUPLICATE, LEAK, NEAR, SUSPECTS
 from xception_cli.console import screen, show
-from xception_cli.data.images import PictureError, read_picture
+from xception_cli.data.images import PictureError, read_listed, read_picture
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.evaluation.scored import Scored
@@ -190,7 +190,7 @@ def draw_cards(
         for start in range(0, len(chosen), size):
             batch = list(chosen[start : start + size])
             images = [
-                _read(root / scored.photos[index].path, bundle.preprocessing) for index in batch
+                _read(root, scored.photos[index].path, bundle.preprocessing) for index in batch
             ]
             pixels = torch.stack([transform(image or _NOTHING) for image in images])
             pixels = bundle.runtime.join_parts([pixels], size)
@@ -228,7 +228,7 @@ def draw_inputs(
     random = preprocessing.training_transform(augment=augment, flip=flip)
     cards = []
     for number, path in enumerate(paths):
-        image = _read(root / path, preprocessing)
+        image = _read(root, path, preprocessing)
         if image is None:
             continue
         seed_everything(seed, "report", number)
@@ -241,9 +241,9 @@ def draw_inputs(
     return cards
 
 
-def _read(path: Path, preprocessing: Preprocessing) -> Image.Image | None:
+def _read(root: Path, name: str, preprocessing: Preprocessing) -> Image.Image | None:
     try:
-        return read_picture(path, least_side=preprocessing.least_side)
+        return read_listed(root, name, least_side=preprocessing.least_side)
     except PictureError:
         return None
 
@@ -313,6 +313,4 @@ def _pairs(rows: Iterable[Row], root: Path, title: str, *problems: str) -> Group
 
 
 def _issue_card(row: Row, root: Path, *paths: str) -> Card:
-    return Card(
-        tuple(photo(root / path, path) for path in paths), row.get("detail", ""), row["path"]
-    )
+    return Card(tuple(photo(root, path) for path in paths), row.get("detail", ""), row["path"])

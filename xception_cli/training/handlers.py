@@ -22,6 +22,7 @@ from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.network import Segment
 from xception_cli.processes import ALONE, Processes
+from xception_cli.regular import open_regular
 from xception_cli.runtime import seed_everything
 from xception_cli.training.budget import Budget
 from xception_cli.training.engines import StepOutput
@@ -250,7 +251,7 @@ def attach_metrics_log(
                 hint="put the file back, or start a new run",
             )
         try:
-            with path.open("r+b" if path.exists() else "wb") as file:
+            with os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
                 file.truncate(history.metrics_bytes)  # rows after the state we resumed from
                 file.seek(history.metrics_bytes)
                 file.write(line)
