@@ -156,9 +156,10 @@ def _foreign_entry(run: RunDir, entry: "os.DirEntry[str]") -> ArtifactError:
             f"{show(entry.path)} is not a regular file; a run folder holds nothing else",
             hint=f"rm {quoted(entry.path)}",
         )
+    target = Path(entry.path).readlink()
     return ArtifactError(
-        f"{show(entry.path)} is a link to {show(Path(entry.path).readlink())}; what is written into a "
-        "run must not go elsewhere",
+        f"{show(entry.path)} is a link to {show(target)}; what is written into a run must not go "
+        "elsewhere",
         hint=f"if you made the link yourself: cp -rL {quoted(run.path)} COPY, then use COPY",
     )
 

@@ -453,7 +453,7 @@ def test_a_cache_that_another_scan_is_writing_does_not_stop_this_one(tmp_path, m
     two_classes(tmp_path)
     first = looks_of(tmp_path)
     connect = sqlite3.connect
-    monkeypatch.setattr(store.sqlite3, "connect", lambda path, timeout: connect(path, timeout=0))
+    monkeypatch.setattr(store.sqlite3, "connect", lambda path, **how: connect(path, **how | {"timeout": 0}))
     other = connect(store_path(tmp_path))
     other.execute("BEGIN EXCLUSIVE")
     assert looks_of(tmp_path) == first
