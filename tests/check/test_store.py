@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -13,9 +12,8 @@ import pytest
 from images import photo, put, two_classes
 from runs import call
 
-from xception_cli.check.scan import VERSION, scan_folder
+from xception_cli.check.scan import VERSION
 from xception_cli.check.store import Row, Store, open_store, store_path
-from xception_cli.data.folder import read_folder
 from xception_cli.errors import MachineError
 
 
@@ -140,9 +138,14 @@ def test_what_was_seen_before_a_signal_is_kept(tmp_path):
         pass
 
     two_classes(tmp_path)
-    with pytest.raises(Stopped), open_store(tmp_path, VERSION) as store:
-        store.keep("cat/0.jpg", Row(1, 2, "[]", b""), None)
-        raise Stopped
+
+    def stop_in_the_middle() -> None:
+        with open_store(tmp_path, VERSION) as store:
+            store.keep("cat/0.jpg", Row(1, 2, "[]", b""), None)
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        stop_in_the_middle()
     with open_store(tmp_path, VERSION) as store:
         assert set(store.rows()) == {"cat/0.jpg"}
 

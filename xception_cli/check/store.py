@@ -237,7 +237,10 @@ def _renew(path: Path, version: str) -> tuple[sqlite3.Connection, Store]:
 
 def _remove(path: Path) -> None:
     # With its journal, which SQLite would play back into the new file.
-    for name in (path, *(path.with_name(f"{path.name}-{end}") for end in ("journal", "wal", "shm"))):
+    for name in (
+        path,
+        *(path.with_name(f"{path.name}-{end}") for end in ("journal", "wal", "shm")),
+    ):
         with contextlib.suppress(FileNotFoundError):
             name.unlink()
 
@@ -255,12 +258,17 @@ def _connect(path: Path | str, version: str) -> tuple[sqlite3.Connection, Store]
     database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level="IMMEDIATE")
     try:
         database.text_factory = lambda text: text.decode("utf-8", "replace")
-        if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise sqlite3.DatabaseError("its pages do not fit together")
+        _check_pages(database)
         return database, Store(database, version)
     except BaseException:
         database.close()
         raise
+
+
+def _check_pages(database: sqlite3.Connection) -> None:
+    (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
 
 
 def store_path(root: Path) -> Path:

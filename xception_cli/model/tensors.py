@@ -315,6 +315,8 @@ def load_torch(file: Path | IO[bytes], what: str) -> Any:
             f"{what} is not a plain state dict: it is damaged, or holds more than tensors",
             hint=_CONVERT,
         ) from error
+    except MemoryError:
+        raise  # the machine's fault, not the file's
     except Exception as error:  # a made-up file can fail anywhere in torch's reader
         raise ArtifactError(
             f"{what} is not a file that torch can read safely: {show(error)}", hint=_CONVERT
