@@ -18,12 +18,16 @@ import torch
 from xception_cli.console import say, show
 from xception_cli.errors import ArtifactError, DivergedError, MachineError
 from xception_cli.files import write_durably
-from xception_cli.model.tensors import load_torch
+from xception_cli.model.tensors import LARGEST_FILE
+from xception_cli.model.torch_files import load_torch, named_bytes
+from xception_cli.regular import read_regular
 from xception_cli.rundir import read_json, write_json
 
 SCHEMA = 2
+_LARGEST = 5 * LARGEST_FILE  # weights, their average, two moments of AdamW, and a bit
 _KEEP = 2
-_NOTES = ("iteration", "phase", "history", "max_epochs")  # in version 1 they were in the state
+# In version 1 they were in the state.
+_NOTES = {"iteration": int, "phase": str, "history": dict, "max_epochs": int}
 _NAME = re.compile(r"state-(\d{8})\.pt")
 
 
@@ -148,17 +152,19 @@ class StateStore:
                 hint="upgrade: pip install -U xception-cli",
             )
         try:
-            content = path.read_bytes()
+            content = read_regular(path, _LARGEST, follow=False)
         except OSError as error:
             raise ArtifactError(f"{show(path)} cannot be read: {error.strerror}") from error
         # torch.load checks no sums: a flipped bit would load as another number.
         if sha256(content).hexdigest() != manifest.get("sha256"):
             raise ArtifactError(f"{show(path)} is damaged (its SHA-256 differs)")
-        missing = [name for name in _NOTES if schema == SCHEMA and name not in manifest]
-        if missing:
-            raise ArtifactError(f"{show(path)} is damaged (its manifest lacks {missing[0]})")
+        for name, kind in _NOTES.items():
+            if schema == SCHEMA and not isinstance(manifest.get(name), kind):
+                raise ArtifactError(f"{show(path)} is damaged ({name} in its manifest)")
         # A run folder may come from anyone, its sums with it: nothing in a state is run.
-        state = dict(load_torch(io.BytesIO(content), show(path)))
+        state = load_torch(content, show(path))
+        if not isinstance(state, dict) or named_bytes(state) > len(content):
+            raise ArtifactError(f"{show(path)} is not a training state of this program")
         return state | {name: manifest[name] for name in _NOTES if name in manifest}
 
 

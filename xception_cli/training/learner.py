@@ -9,8 +9,9 @@ import torch
 from ignite.engine import Engine
 from torch.optim.swa_utils import AveragedModel
 
+from xception_cli.console import show
 from xception_cli.data.loading import PictureInputs
-from xception_cli.errors import DivergedError
+from xception_cli.errors import ArtifactError, DivergedError, is_out_of_memory
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.layers import without_layers_head
 from xception_cli.model.network import Segment, cut, parameter_groups
@@ -252,11 +253,23 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave."""
-        self.trained.load_state_dict(state["trained"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.ema.load_state_dict(state["ema"])
+        """Put back what `state` gave.
+
+        Raises:
+            ArtifactError: The state is of another network, or made up.
+        """
+        try:
+            self.trained.load_state_dict(state["trained"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.ema.load_state_dict(state["ema"])
+        except Exception as error:  # torch raises many kinds on what does not fit
+            if is_out_of_memory(error):
+                raise
+            raise ArtifactError(
+                f"the training state does not fit this run: {show(error)}",
+                hint="start a new run; the model file of this one may still be usable",
+            ) from error
 
     def learning_rate(self) -> float:
         """Return the rate of the network's body."""
