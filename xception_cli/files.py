@@ -17,7 +17,7 @@ from xception_cli.regular import NEW, open_regular, read_regular
 TRIES = 3  # where an error is worth another try
 LARGEST_TABLE = 500_000_000  # bytes of a CSV or JSON file that is read whole
 
-_LONGEST_NAME = 255  # bytes of a file name, on every common file system
+LONGEST_NAME = 255  # bytes of a file name, on every common file system
 _TRANSIENT = {"EIO", "ESTALE", "EDQUOT", "EAGAIN"}  # network file systems
 
 
@@ -60,7 +60,7 @@ def partial_path(path: Path, mark: str) -> Path:
         mark: What tells it from others; nobody can plant a file under a name that is random.
     """
     end = f".{mark}.partial"
-    return path.with_name(cut_name(path.name, _LONGEST_NAME - len(end)) + end)
+    return path.with_name(cut_name(path.name, LONGEST_NAME - len(end)) + end)
 
 
 def cut_name(name: str, most: int) -> str:

@@ -1,5 +1,6 @@
 """Images for people: with class activation maps, as the network sees them, and of issues.csv."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,7 +19,7 @@ from xception_cli.data.images import PictureError, read_listed, read_picture
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.evaluation.scored import Scored
-from xception_cli.files import write_durably
+from xception_cli.files import LONGEST_NAME, cut_name, write_durably
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.layers import layer_weights, layers_head
 from xception_cli.model.network import pool
@@ -131,17 +132,31 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def write_explanation(bundle: ModelBundle, path: Path, label: int, folder: Path) -> Path:
+def name_explanations(images: Sequence[Path]) -> list[str]:
+    """Name the file of each photo's explanation: of photos of one name the later get `-2`, `-3`."""
+    taken: set[str] = set()
+    counts: Counter[str] = Counter()
+    names = []
+    for stem in (image.stem for image in images):
+        while True:
+            counts[stem] += 1
+            end = f"-{counts[stem]}.jpg" if counts[stem] > 1 else ".jpg"
+            name = cut_name(stem, LONGEST_NAME - len(end)) + end
+            if name.casefold() not in taken:  # some file systems do not tell A from a
+                break
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path) -> None:
     """Draw why a photo is given a class, as a JPEG of the photo's own size, upright.
 
     Args:
         bundle: The model.
         path: The photo; it was decoded before.
         label: Index of the class.
-        folder: Is made. Of photos of one name the later get `-2`, `-3`.
-
-    Returns:
-        The new file.
+        target: The new file; its folder is made.
 
     Raises:
         MachineError: The disk is full or read-only.
@@ -152,16 +167,12 @@ def write_explanation(bundle: ModelBundle, path: Path, label: int, folder: Path)
     (heat,) = heat_maps(bundle, pixels, torch.tensor([label]))
     buffer = BytesIO()
     draw_heat(read_picture(path), heat, preprocessing).save(buffer, "JPEG", quality=90)
+    folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(f"cannot make the folder {show(folder)}: {error.strerror}") from error
-    target, number = folder / f"{path.stem}.jpg", 1
-    while target.exists():
-        number += 1
-        target = folder / f"{path.stem}-{number}.jpg"
     write_durably(target, buffer.getvalue())
-    return target
 
 
 _LABELS, _PAIRS = 12, 8  # cards of a kind
