@@ -186,3 +186,64 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path):
     with files_no_larger_than(1000), pytest.raises(MachineError):
         write_durably(tmp_path / "a", b"x" * 2000)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- reports and unfinished runs -----------------------------------------------------------------
+
+
+def test_a_report_is_not_replaced_by_one_without_its_images(run, finished, tmp_path, capsys):
+    before = run.report.read_bytes()
+    draw_photos(tmp_path / "other")
+    for path in (tmp_path / "other").rglob("*.jpg"):
+        path.write_bytes(path.read_bytes() + b"\n")  # the same names, other images
+    (tmp_path / "empty").mkdir()
+    for wrong in ("other", "empty", "nowhere", str(run.info)):
+        assert call("report", "run", "--data", wrong) == 2
+        shown = capsys.readouterr().err
+        assert "holds none of the run's images" in shown
+        assert "--data DIR" in shown
+        assert run.report.read_bytes() == before
+    moved = tmp_path / "moved"
+    shutil.copytree(finished.parent / "photos", moved)
+    (moved / "red" / "1.jpg").unlink()
+    assert call("report", "run", "--data", "moved") == 0
+    assert "lacks some of the run's images: they leave gaps" in capsys.readouterr().err
+    assert run.report.read_text().count("data:image/jpeg") > 10
+
+
+def test_a_report_whose_images_are_gone_is_kept_and_a_missing_one_is_written(run, tmp_path, capsys):
+    run.update_info({"data": str(tmp_path / "gone")})
+    text = run.config.read_text().splitlines()
+    text = [f'data = "{tmp_path}/gone"' if line.startswith("data = ") else line for line in text]
+    run.config.write_text("\n".join(text) + "\n")
+    before = run.report.read_bytes()
+    assert call("report", "run") == 2
+    assert "does not exist any more" in capsys.readouterr().err
+    assert run.report.read_bytes() == before
+    run.report.unlink()
+    assert call("report", "run") == 0
+    assert b"data:image/jpeg" not in run.report.read_bytes()
+
+
+def test_a_new_training_names_the_unfinished_run_of_its_data(run, finished, tmp_path, capsys):
+    photos = finished.parent / "photos"
+    Path("runs").mkdir()
+    shutil.copytree(run.path, "runs/photos")
+    flags = ["--data", str(photos), "--epochs", "1", "--classes", "9"]  # refused after the note
+    assert call("train", *flags) == 2
+    assert "unfinished" not in capsys.readouterr().err  # the control: it has ended
+    RunDir(Path("runs/photos")).result.unlink()
+    assert call("train", *flags) == 2
+    said = capsys.readouterr().err
+    assert "runs/photos is unfinished; this starts a new run\n" in said
+    assert "to resume that one: xception train --resume runs/photos\n" in said
+    with RunDir(Path("runs/photos")).lock():  # it is being trained
+        assert call("train", *flags) == 2
+    assert "unfinished" not in capsys.readouterr().err
+    RunDir(Path("runs/photos")).update_info({"data": "/elsewhere"})
+    assert call("train", *flags) == 2
+    assert "unfinished" not in capsys.readouterr().err
+    assert call("predict", str(photos)) == 2
+    said = capsys.readouterr().err
+    assert "there is no finished run in" in said
+    assert "runs/photos is unfinished\nhint: xception train --resume runs/photos\n" in said

@@ -1,6 +1,7 @@
 """The command line: its commands, and how it ends. No torch at import."""
 
 import io
+import os
 import signal
 import sys
 import traceback
@@ -23,6 +24,7 @@ from xception_cli.errors import (
     XceptionError,
     is_out_of_memory,
 )
+from xception_cli.files import cache_folder
 from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
 
 app = typer.Typer(
@@ -102,6 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     screen.log_to(None)
     if isinstance(sys.stdout, io.TextIOWrapper):  # whose encoding may lack a letter, as cp1252 does
         sys.stdout.reconfigure(errors="backslashreplace")
+    with suppress(MachineError):  # HOME is not set
+        # Else matplotlib keeps its list of fonts in folders of its own.
+        os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
     with _signals_raised():
         _run(given, debug="--debug" in given)
 

@@ -1,5 +1,6 @@
 """Runs: where a new one goes, finding one, and listing a folder of them."""
 
+import glob
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from xception_cli.console import new_table, quoted, show
-from xception_cli.errors import ArtifactError, MachineError, UsageError
+from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.rundir import INFO, LOCK, RunDir
 from xception_cli.settings import read_toml
 
@@ -162,6 +163,36 @@ def _foreign_entry(run: RunDir, entry: "os.DirEntry[str]") -> ArtifactError:
         "elsewhere",
         hint=f"if you made the link yourself: cp -rL {quoted(run.path)} COPY, then use COPY",
     )
+
+
+def find_unfinished(data: Path) -> RunDir | None:
+    """Return the latest run in `runs/` that was started on a data folder and has not ended.
+
+    Args:
+        data: The data folder.
+
+    Returns:
+        None if there is none, or if it is being trained.
+    """
+    name = data.resolve().name
+    runs = [RunDir(path) for path in RUNS.glob(f"{glob.escape(name)}*")]
+    started = [run for run in runs if not run.is_finished and _is_of(run, data)]
+    if not started:
+        return None
+    latest = max(started, key=_started)
+    try:
+        with latest.lock():
+            return latest
+    except (RunBusyError, MachineError):
+        return None
+
+
+def _is_of(run: RunDir, data: Path) -> bool:
+    try:
+        refuse_links(run)
+        return run.read_info().data == str(data.absolute())
+    except ArtifactError:
+        return False
 
 
 def runs_in(folder: Path) -> list[RunDir]:

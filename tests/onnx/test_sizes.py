@@ -187,7 +187,8 @@ def test_many_graphs_at_random_take_neither_memory_nor_time():
     script = (
         "import resource, sys; sys.path[:0] = sys.argv[1:]\n"
         "from test_sizes import _try\n"
-        "print(_try(range(1500, 12_000)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        "ran = _try(range(1500, 12_000))\n"
+        "print(ran, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
     here = Path(__file__).parent
     done = subprocess.run(
