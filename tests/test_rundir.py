@@ -411,10 +411,15 @@ def test_a_config_of_a_run_that_is_no_toml_is_damaged(configured):
 def test_without_a_run_the_user_is_told_where_was_looked(tmp_path, finished):
     if finished:
         start_run("going", "2024-01-01T00:00:00Z", finished=False)
-    what = "finished run" if finished else "run"
+    runs = tmp_path / "runs"
+    message, hint = f"there is no run in {runs}", "xception train --data DIR"
+    if finished:
+        message = f"there is no finished run in {runs}: runs/going is unfinished"
+        hint = "xception train --resume runs/going"
     with pytest.raises(UsageError) as caught:
         find_run(None, finished=finished)
-    assert caught.value.message == f"there is no {what} in {tmp_path / 'runs'}"
+    assert caught.value.message == message
+    assert caught.value.hint.startswith(hint)
 
 
 def test_a_run_is_found_by_its_path_finished_or_not_and_no_other_folder_is_one(tmp_path):

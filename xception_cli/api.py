@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, cast, overload
 
 from xception_cli.console import screen, show
-from xception_cli.errors import MachineError, UsageError
+from xception_cli.errors import MachineError, UsageError, is_out_of_memory
 from xception_cli.onnx import require_onnx
 from xception_cli.processes import started_by_torchrun
 from xception_cli.runs import choose_run_path, find_run
@@ -32,10 +32,10 @@ def _foreseen() -> Iterator[None]:
         yield
     except OSError as error:
         raise MachineError(show(error)) from error
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
-        raise MachineError(f"the device's memory is too small: {show(error)}") from error
+        raise MachineError(f"the memory is too small: {show(error)}") from error
 
 
 @contextmanager

@@ -1,10 +1,14 @@
 """The command line: its commands, and how it ends. No torch at import."""
 
 import io
+import os
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +16,15 @@ from xception_cli import __version__
 from xception_cli.commands import measure, predict, prepare, train
 from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show
-from xception_cli.errors import DivergedError, MachineError, StoppedError, UsageError, XceptionError
+from xception_cli.errors import (
+    DivergedError,
+    MachineError,
+    StoppedError,
+    UsageError,
+    XceptionError,
+    is_out_of_memory,
+)
+from xception_cli.files import cache_folder
 from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
 
 app = typer.Typer(
@@ -89,10 +101,17 @@ def _expand_bare_resume(arguments: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and end the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
     screen.log_to(None)
     if isinstance(sys.stdout, io.TextIOWrapper):  # whose encoding may lack a letter, as cp1252 does
         sys.stdout.reconfigure(errors="backslashreplace")
+    with suppress(MachineError):  # HOME is not set
+        # Else matplotlib keeps its list of fonts in folders of its own.
+        os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
+    with _signals_raised():
+        _run(given, debug="--debug" in given)
+
+
+def _run(given: Sequence[str], *, debug: bool) -> None:
     try:
         app(_expand_bare_resume(given), prog_name="xception")
     except XceptionError as error:
@@ -107,14 +126,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         fail(f"{show(error)}", "xception --debug shows where")
         sys.exit(MachineError.exit_code)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be loaded here
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
+        if debug:
+            traceback.print_exc()
+        less = "--batch-size with a smaller number, --accumulate 2, --unfreeze exit, --workers 0"
         fail(
-            f"the device's memory is too small: {show(error)}",
-            "--accumulate 2, a smaller --batch-size, or --unfreeze exit; or --device cpu",
+            f"the memory is too small{f': {show(error)}' if str(error) else ''}",
+            f"end other programs; or {less if 'train' in given else '--workers 0'}",
         )
         sys.exit(MachineError.exit_code)
-    except KeyboardInterrupt:
-        fail("stopped", None)
-        sys.exit(130)
+    except (_Signalled, KeyboardInterrupt) as error:
+        number = error.number if isinstance(error, _Signalled) else signal.SIGINT
+        fail(f"stopped by {signal.Signals(number).name}", None)
+        sys.exit(128 + number)
+
+
+class _Signalled(BaseException):
+    """A signal came: what is open is closed, helpers are ended, and the command with them."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Raise the signals that end a command, from its first line on; training has its own way."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise _Signalled(number)
+
+    before: dict[int, Any] = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows lacks some
+        number = getattr(signal, name, None)
+        # One that is ignored stays so, as nohup and a shell's `&` want it.
+        if number and signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
+            with suppress(ValueError):  # not in the main thread
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -29,6 +29,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from xception_cli.regular import open_regular
+
 # Ignite logs "Engine run is terminating due to exception" (0.5.5) before we can say it better.
 logging.getLogger("ignite").setLevel(logging.CRITICAL)
 
@@ -158,7 +160,8 @@ class Screen:
     def _append(self, lines: Sequence[str]) -> None:
         if self._log is not None and lines:
             try:
-                with self._log.open("a", encoding="utf-8") as file:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                with os.fdopen(open_regular(self._log, flags), "a", encoding="utf-8") as file:
                     file.write("".join(f"{line}\n" for line in lines))
             except OSError:
                 self._log = None  # the log is a copy; a full disk is reported by what must be kept

@@ -84,3 +84,11 @@ class StoppedError(XceptionError):
     def __init__(self, signal_number: int, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = 128 + signal_number
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether Python, numpy or torch raised an error because memory is too small."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    texts = ("can't allocate memory", "not enough memory", "std::bad_alloc")  # torch on a CPU
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)

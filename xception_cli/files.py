@@ -14,9 +14,12 @@ from pathlib import Path
 
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError, MachineError, UsageError
+from xception_cli.regular import NEW, open_regular, read_regular
 
 TRIES = 3  # where an error is worth another try
+LARGEST_TABLE = 500_000_000  # bytes of a CSV or JSON file that is read whole
 
+LONGEST_NAME = 255  # bytes of a file name, on every common file system
 _TRANSIENT = {"EIO", "ESTALE", "EDQUOT", "EAGAIN"}  # network file systems
 
 
@@ -29,15 +32,16 @@ def write_durably(path: Path, content: bytes) -> None:
     Raises:
         MachineError: The disk is full or read-only, or the folder is gone; nothing is left behind.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     for attempt in range(1, TRIES + 1):
+        partial = partial_path(path, os.urandom(4).hex())
         try:
             _write_and_sync(partial, content)
             partial.replace(path)
             _sync_folder(path.parent)
         except BaseException as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
+            if not isinstance(error, FileExistsError):  # then it is another's
+                with contextlib.suppress(OSError):
+                    partial.unlink()
             if not isinstance(error, OSError):  # a signal: nothing is left behind
                 raise
             if is_transient(error) and attempt < TRIES:
@@ -50,9 +54,26 @@ def write_durably(path: Path, content: bytes) -> None:
         return
 
 
+def partial_path(path: Path, mark: str) -> Path:
+    """Name the file that is written before it becomes `path`; a long name is cut to fit.
+
+    Args:
+        path: In the same folder.
+        mark: What tells it from others; nobody can plant a file under a name that is random.
+    """
+    end = f".{mark}.partial"
+    return path.with_name(cut_name(path.name, LONGEST_NAME - len(end)) + end)
+
+
+def cut_name(name: str, most: int) -> str:
+    """Cut a file name to a number of bytes, between two characters."""
+    while len(os.fsencode(name)) > most:
+        name = name[:-1]
+    return name
+
+
 def _write_and_sync(path: Path, content: bytes) -> None:
-    flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = open_regular(path, NEW)
     try:
         view = memoryview(content)
         while view:
@@ -151,7 +172,7 @@ def read_text(path: Path) -> str:
         ValueError: It is neither.
         OSError: It cannot be read.
     """
-    content = path.read_bytes()
+    content = read_regular(path, LARGEST_TABLE)
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if marked else "utf-8-sig")

@@ -1,5 +1,6 @@
 """Runs: where a new one goes, finding one, and listing a folder of them."""
 
+import glob
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from xception_cli.console import new_table, quoted, show
-from xception_cli.errors import ArtifactError, MachineError, UsageError
+from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.rundir import INFO, LOCK, RunDir
 from xception_cli.settings import read_settings
 
@@ -111,15 +112,95 @@ def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
                 f"{show(path)} is not a run folder (it has no run.json)",
                 hint="give the folder that xception train made, runs/food for instance",
             )
-        return run
-    candidates = [run for run in runs_in(RUNS) if run.is_finished or not finished]
-    if not candidates:
-        what = "finished run" if finished else "run"
+    else:
+        run = _latest(finished=finished)
+    refuse_links(run)
+    return run
+
+
+def _latest(*, finished: bool) -> RunDir:
+    every = runs_in(RUNS)
+    candidates = [run for run in every if run.is_finished or not finished]
+    if candidates:
+        return max(candidates, key=_started)
+    if every:
+        newest = max(every, key=_started).path
         raise UsageError(
-            f"there is no {what} in {show(RUNS.absolute())}",
-            hint="xception train --data DIR makes one; or name a run folder",
+            f"there is no finished run in {show(RUNS.absolute())}: {show(newest)} is unfinished",
+            hint=f"xception train --resume {quoted(newest)}",
         )
-    return max(candidates, key=_started)
+    raise UsageError(
+        f"there is no {'finished run' if finished else 'run'} in {show(RUNS.absolute())}",
+        hint="xception train --data DIR makes one; or name a run folder",
+    )
+
+
+def refuse_links(run: RunDir) -> None:
+    """See that a run folder holds regular files only, before a file of it is read or written.
+
+    It may come from anyone: a link would lead what is written into the run to another place.
+
+    Raises:
+        ArtifactError: It holds a link, a pipe or a device; or it cannot be read.
+    """
+    folders = [os.fspath(run.path)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif not entry.is_file(follow_symlinks=False):
+                        raise _foreign_entry(run, entry)
+        except FileNotFoundError:
+            continue  # the training that writes the run has just removed it
+        except OSError as error:
+            where = show(error.filename or run.path)
+            raise ArtifactError(f"cannot read {where}: {error.strerror}") from error
+
+
+def _foreign_entry(run: RunDir, entry: "os.DirEntry[str]") -> ArtifactError:
+    if not entry.is_symlink():
+        return ArtifactError(
+            f"{show(entry.path)} is not a regular file; a run folder holds nothing else",
+            hint=f"rm {quoted(entry.path)}",
+        )
+    target = Path(entry.path).readlink()
+    return ArtifactError(
+        f"{show(entry.path)} is a link to {show(target)}; what is written into a run must not go "
+        "elsewhere",
+        hint=f"if you made the link yourself: cp -rL {quoted(run.path)} COPY, then use COPY",
+    )
+
+
+def find_unfinished(data: Path) -> RunDir | None:
+    """Return the latest run in `runs/` that was started on a data folder and has not ended.
+
+    Args:
+        data: The data folder.
+
+    Returns:
+        None if there is none, or if it is being trained.
+    """
+    name = data.resolve().name
+    runs = [RunDir(path) for path in RUNS.glob(f"{glob.escape(name)}*")]
+    started = [run for run in runs if not run.is_finished and _is_of(run, data)]
+    if not started:
+        return None
+    latest = max(started, key=_started)
+    try:
+        with latest.lock():
+            return latest
+    except (RunBusyError, MachineError):
+        return None
+
+
+def _is_of(run: RunDir, data: Path) -> bool:
+    try:
+        refuse_links(run)
+        return run.read_info().data == str(data.absolute())
+    except ArtifactError:
+        return False
 
 
 def runs_in(folder: Path) -> list[RunDir]:
@@ -187,6 +268,7 @@ def list_runs(folder: Path) -> list[RunFigures]:
 
 def _figures(run: RunDir) -> RunFigures:
     try:
+        refuse_links(run)
         info = run.read_info()
         result = run.read_result() if run.is_finished else None
         accuracy = result.evaluation if result else {}

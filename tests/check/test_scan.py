@@ -320,7 +320,7 @@ def test_a_second_scan_finds_the_same_without_a_look(tmp_path, looked):
     assert len(looked) == 7
     looked.clear()
     assert looks_of(tmp_path) == first
-    assert looked == []
+    assert looked == ["cut.jpg"]  # the reason of a failure may be the machine's: it is not kept
 
 
 def test_what_changed_or_came_is_looked_at_again_and_what_went_is_forgotten(tmp_path, looked):
@@ -453,7 +453,9 @@ def test_a_cache_that_another_scan_is_writing_does_not_stop_this_one(tmp_path, m
     two_classes(tmp_path)
     first = looks_of(tmp_path)
     connect = sqlite3.connect
-    monkeypatch.setattr(store.sqlite3, "connect", lambda path, timeout: connect(path, timeout=0))
+    monkeypatch.setattr(
+        store.sqlite3, "connect", lambda path, **how: connect(path, **how | {"timeout": 0})
+    )
     other = connect(store_path(tmp_path))
     other.execute("BEGIN EXCLUSIVE")
     assert looks_of(tmp_path) == first

@@ -424,7 +424,7 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(force, thin, monkey
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 91\n", "Git LFS"),
         (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", "web page"),
         (b"", "torch can read safely"),
-        (b"PK\x03\x04" + bytes(100), "torch can read safely"),
+        (b"PK\x03\x04" + bytes(100), "is a damaged archive"),
     ],
     ids=["Git LFS pointer", "HTML", "empty", "broken zip"],
 )
@@ -462,12 +462,10 @@ def test_a_file_larger_than_any_xception_is_refused_unread():
         load_pretrained("large.pth")
 
 
-def test_a_file_that_unpacks_to_more_than_any_xception_is_refused_unread(monkeypatch):
-    monkeypatch.setattr(weights, "LARGEST_FILE", 1_000_000)
+def test_an_archive_that_torch_would_not_write_is_refused_unread():
     with zipfile.ZipFile("bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(2_000_000))
-    assert Path("bomb.pth").stat().st_size < 10_000
-    with pytest.raises(ArtifactError, match="unpacks to 2,000,000 bytes"):
+    with pytest.raises(ArtifactError, match=r"unpacks to 2,000,000 bytes from [0-9,]{5};"):
         load_pretrained("bomb.pth")
 
 

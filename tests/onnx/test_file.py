@@ -1,6 +1,5 @@
 """An ONNX file from elsewhere: only one of ours is taken, and nothing beside it is read."""
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -9,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from graphs import small_model
 from images import draw
-from networks import about
 from onnx import TensorProto, helper, numpy_helper
 from runs import call
 
@@ -18,31 +17,6 @@ from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.onnx.file import classifier_from, load_onnx, seal_onnx
 
 HERE = Path("m.onnx")
-
-
-def small_model(**changed: object) -> onnx.ModelProto:
-    """Make a sound file of two classes, of the mean colour; with some of what it tells changed."""
-    nodes = [
-        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Gemm", ["mean", "weight"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-    ]
-    weight = np.array([[1, 0], [0, 1], [0, 0]], np.float32) / 100
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", "h", "w", 3])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
-        [
-            numpy_helper.from_array(weight, "weight"),
-            numpy_helper.from_array(np.array([1, 2]), "axes"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    entries = about(**({"input": "whole"} | changed))
-    helper.set_model_props(model, {name: json.dumps(value) for name, value in entries.items()})
-    return model
 
 
 def opened(model: onnx.ModelProto) -> object:

@@ -173,10 +173,11 @@ def test_options_and_file_names_break_at_slashes_and_spaces_only():
 
 
 def test_an_image_is_small_and_named_and_one_that_is_gone_is_none():
-    draw(Path("a.jpg"), (200, 50, 40), seed=1, size=800)
-    shown = photo(Path("a.jpg"), 'a "name"')
+    name = 'a "name".jpg'
+    draw(Path(name), (200, 50, 40), seed=1, size=800)
+    shown = photo(Path(), name)
     assert isinstance(shown, Thumbnail)
-    assert (shown.name, shown.width, shown.height) == ('a "name"', SIDE, SIDE)
+    assert (shown.name, shown.width, shown.height) == (name, SIDE, SIDE)
     assert shown.address.startswith("data:image/jpeg;base64,")
-    assert photo(Path("gone.jpg"), "gone") is None
+    assert photo(Path(), "gone.jpg") is None
     assert embed(Image.new("RGB", (8, 8)), "small").width == 8

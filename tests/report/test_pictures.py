@@ -17,6 +17,7 @@ from xception_cli.report.pictures import (
     check_folder,
     draw_heat,
     heat_maps,
+    name_explanations,
     seen_square,
     write_explanation,
 )
@@ -73,16 +74,24 @@ def test_a_photo_that_lies_on_its_side_is_explained_upright_and_in_its_size(bund
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it by 90 degrees
     picture.save(tmp_path / "turned.jpg", exif=exif)
-    written = [
-        write_explanation(bundle, tmp_path / "turned.jpg", 0, tmp_path / "why") for _ in range(2)
-    ]
-    assert [path.name for path in written] == ["turned.jpg", "turned-2.jpg"]
-    with Image.open(written[0]) as drawn:
+    write_explanation(bundle, tmp_path / "turned.jpg", 0, tmp_path / "why" / "a.jpg")
+    with Image.open(tmp_path / "why" / "a.jpg") as drawn:
         assert drawn.size == (200, 300)
         assert drawn.getexif().get(0x0112, 1) == 1
     with pytest.raises(UsageError, match="not empty"):
         check_folder(tmp_path / "why")
     check_folder(tmp_path / "new")
+
+
+def test_each_explanation_has_a_name_of_its_own_that_every_file_system_takes():
+    given = ["a/x.jpg", "b/x.png", "c/X.jpg", "x-2.jpg", f"{'ü' * 121}.jpg", f"b/{'ü' * 121}.webp"]
+    names = name_explanations([Path(name) for name in given])
+    assert names[:4] == ["x.jpg", "x-2.jpg", "X-3.jpg", "x-2-2.jpg"]
+    assert len({name.casefold() for name in names}) == len(given)
+    assert all(len(name.encode()) <= 255 and name.endswith(".jpg") for name in names)
+    long = name_explanations([Path("y" * 251 + ".jpg"), Path("b") / ("y" * 251 + ".jpg")])
+    assert [len(name) for name in long] == [255, 255]
+    assert long[1].endswith("y-2.jpg")
 
 
 def test_predict_explains_what_it_could_read(bundle, photos, capsys):

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import islice
+from multiprocessing import connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -29,11 +32,14 @@ from xception_cli.data.images import (
     PictureError,
     content_digest,
     examine,
+    naming,
     read_bytes,
+    turn,
 )
+from xception_cli.data.pixels import turns
 from xception_cli.errors import MachineError
 
-VERSION = f"1, Pillow {PIL.__version__}"  # of what a scan finds
+VERSION = f"2, Pillow {PIL.__version__}"  # of what a scan finds
 
 SIDE = 32  # of the grey thumbnail that is kept, to compare it with others
 CELLS = 4  # a side of the grid of mean colours
@@ -143,9 +149,10 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
             found = look_at_all(folder.root / path for _, path, _ in unseen)
             for (index, path, stamp), (look, seen) in zip(unseen, found, strict=True):
                 looks[index] = look
-                # A file that could not be read is tried again. The stamp was taken before the scan,
-                # so a file that changes meanwhile is scanned again, too.
-                if look.digest and stamp is not None:
+                # A file that cannot be used is tried again: the reason may be the machine's. The
+                # stamp was taken before the scan, so a file that changes meanwhile is scanned
+                # again, too.
+                if look.problem is None and stamp is not None:
                     store.keep(path, _to_row(look, stamp), seen.grey if seen else None)
                 bar.advance(1)
         store.save()
@@ -153,16 +160,22 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
 
 
 def look_at(path: Path) -> Seen:
-    """Scan one image file, whatever it is."""
+    """Scan one image file, whatever it is.
+
+    Raises:
+        MachineError: There is too little memory to decode it.
+    """
     digest, size = "", 0
     try:
-        content = read_bytes(path)
-        digest, size = content_digest(content), len(content)
-        picture, original = examine(content, least_side=SHARP_SIDE)
+        with naming(path):
+            content = read_bytes(path)
+            digest, size = content_digest(content), len(content)
+            with turn(content):
+                picture, original = examine(content, least_side=SHARP_SIDE)
+                seen = fingerprint(picture)
+                return Look(digest, None, size, original, measure(picture), seen.cells), seen
     except PictureError as error:
         return Look(digest, error.message, size), None
-    seen = fingerprint(picture)
-    return Look(digest, None, size, original, measure(picture), seen.cells), seen
 
 
 def look_at_all(paths: Iterable[Path], *, alone: float = _ALONE) -> Iterator[Seen]:
@@ -195,7 +208,9 @@ def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
     # Forking this process would copy its threads' locks.
     way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(way)
-    pool = ProcessPoolExecutor(processes, context, initializer=_leave_ctrl_c_to_the_parent)
+    pool = ProcessPoolExecutor(
+        processes, context, initializer=_start_helper, initargs=(context.Lock(),)
+    )
     ahead: deque[Future[list[Seen]]] = deque()
     try:
         while chunk := list(islice(paths, _CHUNK)):
@@ -232,8 +247,28 @@ def _look_at_each(paths: list[Path]) -> list[Seen]:
     return [look_at(path) for path in paths]
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_helper(lock: Any) -> None:
+    """Prepare a process that helps.
+
+    Args:
+        lock: Of the large images, see `Turns`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the parent ends it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    turns.lock = lock
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """Wait until the parent is gone, however it ended, and end: nobody waits for this process.
+
+    Without it a helper waits for work forever when its parent is killed: it holds the pipe open
+    that the fork server watches.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _stamp(path: str) -> tuple[int, int] | None:

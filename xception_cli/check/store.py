@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,21 @@ CREATE TABLE IF NOT EXISTS features
     (kind TEXT, digest TEXT, row BLOB, PRIMARY KEY (kind, digest)) WITHOUT ROWID;
 """
 _EVERY = 500  # files after which what was seen is safe on disk
+_PATIENCE = 60  # seconds to wait for another process; a transaction takes a fraction of one
+_SUM = 4  # bytes of a check sum
+
+# What does not mean that the file is damaged: locked, not writable, full, or no memory.
+_NOT_DAMAGE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_INTERRUPT,
+}
 
 
 class Row(NamedTuple):
@@ -42,6 +58,8 @@ class Row(NamedTuple):
 class Store:
     """The rows of one data folder, in an SQLite file of the user's cache.
 
+    Several processes may use it at once: what is kept is collected, and written in one short
+    transaction. Each row has a check sum, since SQLite notices a damaged page only by its shape.
     Small grey pictures stay on disk until they are asked for.
 
     Args:
@@ -51,40 +69,52 @@ class Store:
 
     def __init__(self, database: sqlite3.Connection, version: str) -> None:
         self._database = database
-        self._unsaved = 0
+        self._unsaved: list[tuple[bytes, Row, bytes | None]] = []
         database.executescript(_TABLES)
         if self.recall("version") != version:
-            for table in ("looks", "pictures", "facts", "features"):
-                database.execute(f"DELETE FROM {table}")
+            with database:
+                for table in ("looks", "pictures", "facts", "features"):
+                    database.execute(f"DELETE FROM {table}")
             self.remember("version", version)
 
     def rows(self) -> dict[str, Row]:
-        """Return what was seen earlier, by path."""
+        """Return what was seen earlier, by path; a damaged row was not seen."""
         found = self._database.execute("SELECT path, size, changed, look, cells FROM looks")
-        return {os.fsdecode(path): Row(*row) for path, *row in found}
+        rows = {}
+        for path, size, changed, look, sealed in found:
+            cells = _unseal(sealed, path, size, changed, look)
+            if cells is not None:
+                rows[os.fsdecode(path)] = Row(size, changed, look, cells)
+        return rows
 
     def keep(self, path: str, row: Row, grey: bytes | None) -> None:
         """Keep what was seen of a file."""
-        key = os.fsencode(path)
-        self._database.execute("REPLACE INTO looks VALUES (?, ?, ?, ?, ?)", (key, *row))
-        if grey is not None:
-            self._database.execute("REPLACE INTO pictures VALUES (?, ?)", (key, grey))
-        self._unsaved += 1
-        if self._unsaved >= _EVERY:
+        self._unsaved.append((os.fsencode(path), row, grey))
+        if len(self._unsaved) >= _EVERY:
             self.save()
 
     def forget(self, paths: Iterable[str]) -> None:
         """Drop files that are gone."""
         keys = [(os.fsencode(path),) for path in paths]
-        for table in ("looks", "pictures"):
-            self._database.executemany(f"DELETE FROM {table} WHERE path = ?", keys)
-        self.save()
+        with self._database:
+            for table in ("looks", "pictures"):
+                self._database.executemany(f"DELETE FROM {table} WHERE path = ?", keys)
 
     def greys(self, paths: Iterable[str]) -> list[bytes]:
-        """Return the small grey pictures of some files; empty where there is none."""
+        """Return the small grey pictures of some files; empty where there is none.
+
+        Raises:
+            sqlite3.DatabaseError: One is damaged.
+        """
         query = "SELECT grey FROM pictures WHERE path = ?"
-        found = (self._database.execute(query, (os.fsencode(path),)).fetchone() for path in paths)
-        return [row[0] if row else b"" for row in found]
+        greys = []
+        for path in map(os.fsencode, paths):
+            row = self._database.execute(query, (path,)).fetchone()
+            grey = b"" if row is None else _unseal(row[0], path)
+            if grey is None:
+                raise sqlite3.DatabaseError("a row is damaged")
+            greys.append(grey)
+        return greys
 
     def features(self, kind: str, digests: Iterable[str]) -> list[bytes | None]:
         """Return what a network made of some contents; None where it is not known.
@@ -94,54 +124,87 @@ class Store:
             digests: Of the contents.
         """
         query = "SELECT row FROM features WHERE kind = ? AND digest = ?"
-        found = (self._database.execute(query, (kind, digest)).fetchone() for digest in digests)
-        return [row[0] if row else None for row in found]
+        found = []
+        for digest in digests:
+            row = self._database.execute(query, (kind, digest)).fetchone()
+            found.append(None if row is None else _unseal(row[0], kind, digest))
+        return found
 
     def keep_features(self, kind: str, rows: Iterable[tuple[str, bytes]]) -> None:
         """Keep what a network made of some contents, by digest."""
-        given = ((kind, digest, row) for digest, row in rows)
-        self._database.executemany("REPLACE INTO features VALUES (?, ?, ?)", given)
-        self.save()
+        given = [(kind, digest, _seal(row, kind, digest)) for digest, row in rows]
+        with self._database:
+            self._database.executemany("REPLACE INTO features VALUES (?, ?, ?)", given)
 
     def remember(self, name: str, value: str) -> None:
         """Keep one more thing that was found out about the folder."""
-        self._database.execute("REPLACE INTO facts VALUES (?, ?)", (name, value))
-        self.save()
+        with self._database:
+            sealed = _seal(value.encode(), name)
+            self._database.execute("REPLACE INTO facts VALUES (?, ?)", (name, sealed))
 
     def recall(self, name: str) -> str | None:
         """Return it again; None if it was never found out."""
         found = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if found is None else str(found[0])
+        value = None if found is None else _unseal(found[0], name)
+        return None if value is None else value.decode()
 
     def save(self) -> None:
         """Make sure that what was kept so far survives."""
-        self._database.commit()
-        self._unsaved = 0
+        looks = [
+            (path, row.size, row.changed, row.look, _seal(row.cells, path, *row[:3]))
+            for path, row, _ in self._unsaved
+        ]
+        pictures = [(path, _seal(grey, path)) for path, _, grey in self._unsaved if grey]
+        with self._database:
+            self._database.executemany("REPLACE INTO looks VALUES (?, ?, ?, ?, ?)", looks)
+            self._database.executemany("REPLACE INTO pictures VALUES (?, ?)", pictures)
+        self._unsaved.clear()
+
+
+def _seal(content: bytes, *named: object) -> bytes:
+    """Put a check sum behind some bytes: of them, and of what they are kept under."""
+    return content + zlib.crc32(content, zlib.crc32(repr(named).encode())).to_bytes(_SUM, "big")
+
+
+def _unseal(sealed: object, *named: object) -> bytes | None:
+    """Return the bytes that `_seal` was given; None if they, or their name, are damaged."""
+    if not isinstance(sealed, bytes) or _seal(sealed[:-_SUM], *named) != sealed:
+        return None
+    return sealed[:-_SUM]
 
 
 @contextlib.contextmanager
 def open_store(root: Path, version: str) -> Iterator[Store]:
     """Open what is known of a data folder; in memory, with a word, where no file can be kept.
 
+    A damaged file is made anew: it holds nothing that a new scan does not find again.
+
     Args:
         root: The data folder.
         version: Of what is kept.
 
     Raises:
-        MachineError: The file cannot be written any more: the disk is full.
+        MachineError: The file cannot be written any more: the disk is full; or it was damaged in
+            the meantime, and is gone.
     """
     database, store = _open(root, version)
     try:
         yield store
         store.save()
     except sqlite3.Error as error:
+        if _is_damage(error):
+            _remove(store_path(root))
+            raise MachineError(
+                f"the cache of the data check was damaged: {show(error)}",
+                hint="the same command again makes it anew",
+            ) from error
         raise MachineError(
             f"cannot write the cache of the data check: {show(error)}",
             hint="free some space, or set XCEPTION_CACHE to another folder",
         ) from error
     finally:
         with contextlib.suppress(sqlite3.Error):
-            database.commit()  # what a Ctrl-C has interrupted goes on from here
+            store.save()  # what a Ctrl-C has interrupted is resumed from here
         database.close()
 
 
@@ -151,23 +214,61 @@ def _open(root: Path, version: str) -> tuple[sqlite3.Connection, Store]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             return _connect(path, version)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # locked, or not writable
+        except sqlite3.Error as error:
+            if not _is_damage(error):
                 raise
-            path.unlink()  # damaged: it holds nothing that a new scan does not find again
-            return _connect(path, version)
+            return _renew(path, version)
     except (OSError, sqlite3.Error, MachineError) as error:
         say(f"note      the next scan will not be quicker: {show(error)}")
         return _connect(":memory:", version)
 
 
+def _renew(path: Path, version: str) -> tuple[sqlite3.Connection, Store]:
+    """Make a damaged file anew, unless another process has just done so."""
+    from filelock import FileLock  # 30 ms that are rarely needed
+
+    with FileLock(path.with_suffix(".lock"), mode=0o666, fallback_to_soft=False):
+        try:
+            return _connect(path, version)
+        except sqlite3.Error:
+            _remove(path)
+            return _connect(path, version)
+
+
+def _remove(path: Path) -> None:
+    # With its journal, which SQLite would play back into the new file.
+    for name in (
+        path,
+        *(path.with_name(f"{path.name}-{end}") for end in ("journal", "wal", "shm")),
+    ):
+        with contextlib.suppress(FileNotFoundError):
+            name.unlink()
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Tell whether an error means that the file is damaged, or not a database of ours."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # ours, see `_connect` and `Store.greys`
+        return type(error) is sqlite3.DatabaseError
+    return code & 0xFF not in _NOT_DAMAGE  # without the details of an extended code
+
+
 def _connect(path: Path | str, version: str) -> tuple[sqlite3.Connection, Store]:
-    database = sqlite3.connect(path, timeout=10)
+    # IMMEDIATE: a transaction that begins by reading would not wait for another process.
+    database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level="IMMEDIATE")
     try:
+        database.text_factory = lambda text: text.decode("utf-8", "replace")
+        _check_pages(database)
         return database, Store(database, version)
     except BaseException:
         database.close()
         raise
+
+
+def _check_pages(database: sqlite3.Connection) -> None:
+    (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
 
 
 def store_path(root: Path) -> Path:

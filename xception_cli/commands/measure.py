@@ -134,13 +134,13 @@ def report(
     chosen = find_run(run)
     result = chosen.read_result()
 
-    from xception_cli.evaluation.selection import recorded_places
+    from xception_cli.evaluation.selection import find_images
     from xception_cli.model.bundle import load_model
     from xception_cli.report.run_page import write_report
     from xception_cli.runtime import decide_runtime
 
     bundle = load_model(chosen.model, decide_runtime(device=device))
-    write_report(chosen, bundle, data or recorded_places(chosen)[0], result)
+    write_report(chosen, bundle, find_images(chosen, bundle.classes, data), result)
     emit(str(chosen.report))
     say("next: open it in a browser")
 

@@ -3,24 +3,20 @@
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from xception_cli.api import open_classifier
-from xception_cli.console import emit, fail, quoted, say, show
+from xception_cli.console import emit, fail, quoted, say, screen, show
 from xception_cli.data.folder import SUFFIXES, images_below
 from xception_cli.errors import UsageError
-from xception_cli.files import check_new_file, to_csv, write_durably
+from xception_cli.files import file_digest
 from xception_cli.onnx import require_onnx
 from xception_cli.runs import find_run
-
-if TYPE_CHECKING:
-    from xception_cli.inference import Prediction
-
-_OUTPUTS = (".csv", ".jsonl")
 
 
 def predict(
@@ -63,46 +59,59 @@ def predict(
     from xception_cli.inference import decide_unknown, predict_images
     from xception_cli.model.bundle import ModelBundle
     from xception_cli.model.unknown import Thresholds
+    from xception_cli.predictions import open_predictions
 
     images = find_images(paths)
-    if output is not None:
-        check_output(output)
     if explain is not None:
-        from xception_cli.report.pictures import check_folder, write_explanation
-
-        check_folder(explain)
+        from xception_cli.report.pictures import check_folder, name_explanations, write_explanation
     if run is None and model is None:
         say(f"run       {show(chosen.parent)} (the latest)")
-    bundle = open_classifier(chosen, device=device, tta=tta)
-    rule = decide_unknown(bundle, unknown)
-    if isinstance(rule, Thresholds) and rule.confidence is None:
-        say("note      this model has no confidence threshold: only images unlike the training")
-        say("          images are refused")
-    explained = bundle if isinstance(bundle, ModelBundle) else None
-    if explain is not None and explained is None:
-        raise UsageError(
-            f"{show(chosen)} cannot be explained: an exported file gives no activations",
-            hint="--explain with --run RUN, or with the model.safetensors that it was made from",
-        )
-    count = default_workers(bundle.runtime) if workers is None else workers
-    predictions = predict_images(bundle, images, top=top, unknown=rule, workers=count)
-    failed = 0
-
-    def counted() -> Iterator["Prediction"]:
-        nonlocal failed
-        for image, prediction in zip(images, predictions, strict=True):
+    with ExitStack() as held:
+        file = bar = None
+        if output is not None:
+            if not chosen.is_file():
+                raise UsageError(f"there is no model file {show(chosen)}")
+            options = (file_digest(chosen), top, unknown, explain, tta, device)
+            file = held.enter_context(open_predictions(output, images, options))
+        bundle = open_classifier(chosen, device=device, tta=tta)
+        rule = decide_unknown(bundle, unknown)
+        if isinstance(rule, Thresholds) and rule.confidence is None:
+            say("note      this model has no confidence threshold: only images unlike the training")
+            say("          images are refused")
+        explained = bundle if isinstance(bundle, ModelBundle) else None
+        if explain is not None and explained is None:
+            raise UsageError(
+                f"{show(chosen)} cannot be explained: an exported file gives no activations",
+                hint="--explain with --run RUN, or with the model.safetensors that it was made "
+                "from",
+            )
+        done = failed = 0
+        if file is not None:
+            file.begin(min(top, len(bundle.classes)), with_unknown=rule is not None)
+            done, failed = file.done, file.failed
+            if done:
+                say(f"resuming  after {done} of {len(images)} images ({show(file.path)})")
+            bar = held.enter_context(screen.bar("predicting", len(images)))
+            bar.restart("predicting", done)
+        if explain is not None:
+            if not done:
+                check_folder(explain)
+            targets = [explain / name for name in name_explanations(images)]
+        count = default_workers(bundle.runtime) if workers is None else workers
+        left = images[done:]
+        predictions = predict_images(bundle, left, top=top, unknown=rule, workers=count)
+        for at, prediction in enumerate(predictions, start=done):
             failed += prediction.error is not None
-            yield prediction
             if explain is not None and explained is not None and prediction.error is None:
                 label = bundle.classes.index(prediction.classes[0])
-                write_explanation(explained, image, label, explain)
-
+                write_explanation(explained, images[at], label, targets[at])
+            if file is None or bar is None:
+                emit(json.dumps(prediction.to_dict()) if as_json else _prediction_line(prediction))
+            else:
+                file.add(prediction)
+                bar.advance(1)
     if output is not None:
-        write_predictions(counted(), output, with_unknown=rule is not None)
         say(f"written   {show(output)}: {len(images)} images")
-    else:
-        for prediction in counted():
-            emit(json.dumps(prediction.to_dict()) if as_json else _prediction_line(prediction))
     if explain is not None:
         say(f"explained {show(explain)}: brighter is what the first class rests on")
     if failed:
@@ -219,43 +228,3 @@ def _matching(pattern: str) -> list[Path]:
         elif path.suffix.lower() in SUFFIXES:
             images[path] = None
     return sorted(images)
-
-
-def check_output(path: Path) -> None:
-    """See that predictions can be written there, before they are made.
-
-    Raises:
-        UsageError: The file exists, its folder does not, or its suffix is not .csv or .jsonl.
-    """
-    check_new_file(path, _OUTPUTS, "write predictions to")
-
-
-def write_predictions(
-    predictions: "Iterable[Prediction]", path: Path, *, with_unknown: bool = False
-) -> None:
-    """Write predictions as CSV (path, error, class_1, probability_1, ...) or as JSON lines.
-
-    Args:
-        predictions: Taken one by one, after the path was checked.
-        path: A new file, .csv or .jsonl.
-        with_unknown: A column of the CSV says, after the error, why an answer is not given.
-
-    Raises:
-        UsageError: See `check_output`.
-        MachineError: The disk is full or read-only; nothing is left behind.
-    """
-    check_output(path)
-    if path.suffix.lower() == ".jsonl":
-        lines = (json.dumps(p.to_dict(), allow_nan=False) for p in predictions)
-        write_durably(path, "".join(f"{line}\n" for line in lines).encode())
-        return
-    rows: list[list[object]] = []
-    for p in predictions:
-        best = zip(p.classes, p.probabilities, strict=True)
-        judged = [p.unknown] if with_unknown else []
-        rows.append([str(p.path), p.error, *judged, *(cell for pair in best for cell in pair)])
-    header = ["path", "error", "unknown"] if with_unknown else ["path", "error"]
-    width = max((len(row) for row in rows), default=len(header))
-    for rank in range(1, (width - len(header)) // 2 + 1):
-        header += [f"class_{rank}", f"probability_{rank}"]
-    write_durably(path, to_csv(header, (row + [None] * (width - len(row)) for row in rows)))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.config import TrainConfig, flag, setting_type
-from xception_cli.console import emit, quoted, say
+from xception_cli.console import emit, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
 from xception_cli.settings import find_config, resolve
@@ -86,7 +86,7 @@ def train(
     **flags: Any,
 ) -> None:
     """Train a classifier on a folder of photos."""
-    from xception_cli.runs import choose_run_path, find_run
+    from xception_cli.runs import choose_run_path, find_run, find_unfinished
 
     if not is_leader():
         if not plan:
@@ -111,6 +111,11 @@ def train(
 
         # An unwritable place is told before the images are read.
         choose_run_path(Path(settings.config.data), output)
+        if output is None and (unfinished := find_unfinished(Path(settings.config.data))):
+            say(
+                f"note      {show(unfinished.path)} is unfinished; this starts a new run. To resume"
+            )
+            say(f"          that one: xception train --resume {quoted(unfinished.path)}")
         if tensorboard:  # so is a package that is missing
             from xception_cli.training.handlers import require_tensorboard
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +24,11 @@ from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from xception_cli.console import show
-from xception_cli.data.images import PictureError, read_picture, to_picture
+from xception_cli.data.images import PictureError, decode, naming, read_bytes, to_picture, turn
 from xception_cli.data.transforms import Transform
 from xception_cli.errors import DataError
 from xception_cli.processes import ALONE, Processes
+from xception_cli.regular import NEW, open_regular
 from xception_cli.runtime import Runtime, drawing_from, key
 
 Key = tuple[int, int]  # (epoch, index)
@@ -73,18 +74,24 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
 
     def __getitem__(self, at: Key) -> tuple[int, int, torch.Tensor | str]:
         epoch, index = at
-        try:
-            read = partial(self._read, index)
-            picture = read() if self.cache is None else self.cache.get(index, read)
-        except PictureError as error:
-            return index, self.labels[index], error.message
-        with drawing_from(self.seed, "augment", epoch, index):
-            return index, self.labels[index], self.transform(picture)
+        with ExitStack() as held:
+            try:
+                read = partial(self._read, index, held)
+                picture = read() if self.cache is None else self.cache.get(index, read)
+            except PictureError as error:
+                return index, self.labels[index], error.message
+            with drawing_from(self.seed, "augment", epoch, index):
+                return index, self.labels[index], self.transform(picture)
 
-    def _read(self, index: int) -> Image.Image:
+    def _read(self, index: int, held: ExitStack) -> Image.Image:
+        """Decode an image; where it is large, others wait until `held` is left."""
         if index in self.in_memory:
             return to_picture(self.in_memory[index])
-        return read_picture(self.root / self.paths[index], least_side=self.least_side)
+        path = self.root / self.paths[index]
+        with naming(path):
+            content = read_bytes(path)
+            held.enter_context(turn(content))
+            return decode(content, least_side=self.least_side)
 
     def require_all(self, failures: Sequence[tuple[int, str]]) -> None:
         """Raise an error for the first image that could not be decoded.
@@ -227,7 +234,9 @@ class ImageCache:
         partial = path.with_suffix(f".{os.getpid()}.partial")
         header = b"".join(side.to_bytes(_HEADER // 2, "little") for side in picture.size)
         try:
-            partial.write_bytes(header + picture.tobytes())
+            partial.unlink(missing_ok=True)  # of a killed process of the same number
+            with os.fdopen(open_regular(partial, NEW), "wb") as file:
+                file.write(header + picture.tobytes())
             partial.replace(path)  # without fsync: after a crash the next run starts anew
         except OSError:  # the disk is full
             self._count = 0

@@ -5,44 +5,32 @@ import os
 import stat
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 
-import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from xception_cli.console import screen, show
-from xception_cli.errors import DataError
+from xception_cli.data.pixels import PictureError as PictureError
+from xception_cli.data.pixels import orientation, to_upright_rgb, turns
+from xception_cli.errors import MachineError, XceptionError
 from xception_cli.files import TRIES, is_transient
 
 # Other formats are never tried: EPS starts Ghostscript, PSD, FITS and ICNS had memory bugs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 MAX_PIXELS = 89_478_485  # Pillow's own limit for a warning; here it is an error
 MAX_BYTES = 500_000_000  # a file that is read whole
+_MORE_MEMORY = "end other programs, or allow this one more memory; then the same command again"
+_BYTES_PER_PIXEL = 12  # that decoding takes: the file's own, and two copies of the RGB
 MAX_ASPECT = 20  # a 3000 x 1 picture would be resized to a gigabyte
 
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
 warnings.filterwarnings("ignore", module=r"PIL\..*")
-
-_ORIENTATIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_EXIF_ORIENTATION = 0x0112
-
-
-class PictureError(DataError):
-    """A file that does not become a picture; the message is the reason, without the path."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -96,6 +84,7 @@ def decode(content: bytes, *, least_side: int | None = None) -> Image.Image:
 
     Raises:
         PictureError: Not an image, damaged, of an unknown range, or of absurd size or shape.
+        MachineError: There is too little memory, which says nothing about the image.
     """
     return examine(content, least_side=least_side)[0]
 
@@ -141,14 +130,14 @@ def examine(content: bytes, *, least_side: int | None = None) -> tuple[Image.Ima
         mode, size = image.mode, image.size  # a draft changes both
         deep = mode.startswith("I") or ";16" in str(image.tile[:1])
         picture = _load(image, least_side)
-        orientation = _orientation(image)
-        width, height = size if orientation < 5 else size[::-1]
+        turned = orientation(image)
+        width, height = size if turned < 5 else size[::-1]
         original = Original(
             format="JPEG" if image.format == "MPO" else str(image.format),
             mode=mode,
             width=width,
             height=height,
-            orientation=orientation,
+            orientation=turned,
             is_deep=deep,
             is_transparent=image.has_transparency_data,
             is_animated=image.format != "MPO" and _is_animated(image),
@@ -160,37 +149,54 @@ def examine(content: bytes, *, least_side: int | None = None) -> tuple[Image.Ima
 @contextmanager
 def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image; whatever goes wrong with it inside becomes a `PictureError`."""
-    with _decoding():
+    size = (0, 0)
+    with _decoding(lambda: size):
         try:
             with Image.open(BytesIO(content), formats=FORMATS) as image:
-                _check_shape(*image.size)
+                size = image.size
+                _check_shape(*size)
                 yield image
         except UnidentifiedImageError as error:
             raise PictureError(_what_else(content)) from error
 
 
 @contextmanager
-def _decoding() -> Iterator[None]:
+def _decoding(size: Callable[[], tuple[int, int]]) -> Iterator[None]:
     # A library that was imported beside us may have switched this on; grey halves would follow.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         yield
-    except PictureError:
+    except XceptionError:  # a signal may come while a decoder runs
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(f"over {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # decoders raise whatever they like on damaged data
+        # Or because the machine has too little memory, which says nothing about the file.
+        if _is_short_of_memory(error, *size()):
+            width, height = size()
+            raise MachineError(
+                f"there is too little memory to decode an image of {width} x {height} pixels",
+                hint=_MORE_MEMORY,
+            ) from error
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({show(error)})"
         raise PictureError(reason) from error
+
+
+def _is_short_of_memory(error: Exception, width: int, height: int) -> bool:
+    if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        return True
+    try:
+        bytearray(_BYTES_PER_PIXEL * width * height)  # reserved, not filled
+    except MemoryError:
+        return True
+    return False
 
 
 def _load(image: Image.Image, least_side: int | None) -> Image.Image:
     if least_side is not None:
         image.draft(None, (least_side, least_side))  # of other formats nothing comes
     image.load()
-    method = _ORIENTATIONS.get(_orientation(image))
-    picture = _to_rgb(image)
-    return picture if method is None else picture.transpose(method)
+    return to_upright_rgb(image)
 
 
 def read_picture(path: Path, *, least_side: int | None = None) -> Image.Image:
@@ -198,8 +204,49 @@ def read_picture(path: Path, *, least_side: int | None = None) -> Image.Image:
 
     Raises:
         PictureError: See `read_bytes` and `decode`.
+        MachineError: See `decode`.
     """
-    return decode(read_bytes(path), least_side=least_side)
+    with naming(path):
+        return decode(read_bytes(path), least_side=least_side)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file for which the machine has too little memory."""
+    try:
+        yield
+    except MachineError as error:
+        raise MachineError(f"{show(path)}: {error.message}", hint=error.hint) from error
+    except MemoryError as error:
+        raise MachineError(
+            f"{show(path)}: there is too little memory to read it", hint=_MORE_MEMORY
+        ) from error
+
+
+def turn(content: bytes) -> AbstractContextManager[None]:
+    """Wait until no other large image is decoded, if this one is large; see `Turns`."""
+    return turns.take(content, FORMATS)
+
+
+def read_listed(root: Path, name: str, *, least_side: int | None = None) -> Image.Image:
+    """Read an image that a file of a run names: such a file may come from anyone.
+
+    Args:
+        root: The data folder.
+        name: Relative to it.
+        least_side: See `decode`.
+
+    Raises:
+        PictureError: The name leads out of the folder; or see `read_picture`.
+    """
+    if leads_out(name):
+        raise PictureError("outside of the data folder")
+    return read_picture(root / name, least_side=least_side)
+
+
+def leads_out(name: str) -> bool:
+    """Tell whether a relative name leads out of its folder: an absolute path, or one with `..`."""
+    return PurePath(name).is_absolute() or ".." in PurePath(name).parts
 
 
 def to_picture(image: Image.Image) -> Image.Image:
@@ -213,7 +260,7 @@ def to_picture(image: Image.Image) -> Image.Image:
     Raises:
         PictureError: See `decode`.
     """
-    with _decoding():
+    with _decoding(lambda: image.size):
         _check_shape(*image.size)
         return _load(image, None)
 
@@ -223,32 +270,6 @@ def _check_shape(width: int, height: int) -> None:
         raise PictureError(f"{width} x {height} is over {MAX_PIXELS:,} pixels")
     if min(width, height) == 0 or max(width, height) > MAX_ASPECT * min(width, height):
         raise PictureError(f"{width} x {height} is longer than {MAX_ASPECT} to 1")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow's own conversion clips at 255 instead of scaling.
-        values = np.asarray(image).astype(np.int64)
-        grey = np.clip(values // 256, 0, 255).astype(np.uint8)
-        transparent = image.info.get("transparency")
-        if isinstance(transparent, int):
-            grey[values == transparent] = 255
-        return Image.fromarray(grey).convert("RGB")
-    if image.mode == "F":
-        raise PictureError("float image: unknown range")
-    if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return image.convert("RGB")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block says nothing about orientation
-        return 1
-    return orientation if isinstance(orientation, int) and orientation in _ORIENTATIONS else 1
 
 
 def _is_animated(image: ImageFile.ImageFile) -> bool:
@@ -296,10 +317,12 @@ def inspect(path: Path, *, decoded: bool = True) -> Inspection:
     """
     digest = ""
     try:
-        content = read_bytes(path)
-        digest = content_digest(content)
-        if decoded:
-            decode(content, least_side=1)  # every byte is read at the smallest scale too
+        with naming(path):
+            content = read_bytes(path)
+            digest = content_digest(content)
+            if decoded:
+                with turn(content):
+                    decode(content, least_side=1)  # every byte is read at the smallest scale too
     except PictureError as error:
         return Inspection(digest, error.message)
     return Inspection(digest)

@@ -1,6 +1,7 @@
 """Loading: decoded images as inputs of the network, and the workers that decode them."""
 
 import gc
+import multiprocessing
 import signal
 import threading
 from collections import deque
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xception_cli.console import show
 from xception_cli.data.dataset import Key, KeyedBatches, PictureDataset, Slots, can_share
+from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
 from xception_cli.runtime import Runtime
@@ -64,7 +66,7 @@ class PictureInputs:
             side=preprocessing.image_size,
             device=runtime.device,
         )
-        self._begun: tuple[int, Iterator[_Decoded]] | None = None
+        self._begun: tuple[int, Iterator[_Decoded | MachineError]] | None = None
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -105,10 +107,7 @@ class PictureInputs:
 
 
 # Batches in parts, and the workers that decode them
-
-# Images that a worker decodes at a time. A batch is made of such parts, so several workers share
-# the first batch of an epoch.
-PART = 16
+PART = 16  # images that a worker decodes at a time, so that several share the first batch
 _PART_BYTES = 5_000_000  # limit on a part; it matters for images over 299 pixels
 _AHEAD = 2  # parts assigned to each worker
 _CPU = torch.device("cpu")
@@ -163,6 +162,8 @@ def create_loader(
         side: Of all decoded images, in pixels; None if they differ.
         device: Where batches go.
     """
+    if workers and can_share():
+        turns.lock = multiprocessing.get_context("fork").Lock()  # the workers inherit it
     rows, slots = PART, None
     if side is not None:
         rows = max(1, min(PART, _PART_BYTES // (3 * side**2)))
@@ -185,7 +186,7 @@ def create_loader(
 
 
 def read_parts(
-    loader: "DataLoader[Any]", begun: Iterator[_Decoded] | None = None
+    loader: "DataLoader[Any]", begun: "Iterator[_Decoded | MachineError] | None" = None
 ) -> Iterator[list[Batch]]:
     """Iterate over a loader: the parts of a batch, batch by batch.
 
@@ -203,6 +204,8 @@ def read_parts(
         parts: list[Batch] = []
         slots: list[int] = []
         for decoded in _start(loader) if begun is None else begun:
+            if isinstance(decoded, MachineError):
+                raise decoded
             number = sampler.number
             parts.append(sampler.receive(decoded))
             slots += [decoded.pixels] if isinstance(decoded.pixels, int) else []
@@ -217,7 +220,7 @@ def read_parts(
                 parts, slots = [], []
 
 
-def _start(loader: "DataLoader[Any]") -> Iterator[_Decoded]:
+def _start(loader: "DataLoader[Any]") -> "Iterator[_Decoded | MachineError]":
     """Begin a pass, without the SIGCHLD handler that torch (2.14) installs for its workers.
 
     It raises in whatever line runs when a worker dies, even while a state is saved. Without it,
@@ -303,7 +306,16 @@ class _PartReader(Dataset[Any]):
         self.dataset = dataset
         self.slots = slots
 
-    def __getitems__(self, part: _Part) -> _Decoded:  # DataLoader fetches a whole part with it
+    # DataLoader fetches a whole part with it.
+    def __getitems__(self, part: _Part) -> "_Decoded | MachineError":
+        try:
+            return self._decode(part)
+        except (
+            MachineError
+        ) as error:  # raised in a worker, it would come with its traceback as text
+            return error
+
+    def _decode(self, part: _Part) -> _Decoded:
         labels: list[int] = []
         indices: list[int] = []
         failures: list[tuple[int, str]] = []
@@ -325,7 +337,7 @@ class _PartReader(Dataset[Any]):
         return _Decoded(stacked, labels, indices, failures)
 
 
-def _as_it_is(decoded: _Decoded) -> _Decoded:
+def _as_it_is(decoded: "_Decoded | MachineError") -> "_Decoded | MachineError":
     return decoded
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from xception_cli.console import listing, show
 from xception_cli.data.fixes import NO_FIXES, Fix, class_after, note_relabelled
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.images import Inspection
+from xception_cli.data.images import Inspection, leads_out
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.data.units import Unit, find_units, with_units
@@ -314,6 +314,8 @@ def read_split(path: Path, classes: Sequence[str]) -> Split:
             raise ArtifactError(f"{show(path)} has an unknown class {show(label)}")
         if split not in _SPLITS:
             raise ArtifactError(f"{show(path)} has an unknown split {show(repr(split))}")
+        if leads_out(file):  # a run may come from anyone
+            raise ArtifactError(f"{show(path)} names a file outside of the data: {show(file)}")
         images.append(Photo(file, index[label], split, digest, unit[0] if unit else digest, reason))
     return Split(tuple(classes), tuple(images))
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xception_cli.console import show
+from xception_cli.console import say, show
 from xception_cli.data.folder import DataFolder, read_folder
-from xception_cli.data.images import inspect_all
+from xception_cli.data.images import inspect, inspect_all
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import Split
@@ -17,6 +17,7 @@ from xception_cli.files import utf8
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
 
+_LOOKED_FOR = 50  # images of a run, to see whether a folder has them
 SPLITS = ("test", "val")  # what a model can be judged by, the better judge first
 
 
@@ -117,6 +118,35 @@ def recorded_places(run: RunDir) -> list[Path]:
     if not found:
         raise UsageError(f"{show(run.path)} does not say where its data is", hint="give --data DIR")
     return found
+
+
+def find_images(run: RunDir, classes: Sequence[str], data: Path | None) -> Path:
+    """Return the folder that holds a run's images, for a report that shows them.
+
+    Args:
+        run: The run.
+        classes: Of its model.
+        data: Where they are now; None for where they were.
+
+    Raises:
+        UsageError: None of them is there, and so the report would lose its images.
+        ArtifactError: A file of the run is damaged.
+    """
+    if data is None and not run.report.is_file():
+        return recorded_places(run)[0]  # a page with gaps is better than none
+    root = _find_place(recorded_places(run)) if data is None else data
+    images = [i for i in read_recorded(run, classes).images if i.split != "out"]
+    spread = images[:: max(1, len(images) // _LOOKED_FOR)][:_LOOKED_FOR]
+    found = sum(inspect(root / i.path, decoded=False).digest == i.digest for i in spread)
+    if not found:
+        raise UsageError(
+            f"{show(root)} holds none of the run's images, {show(spread[0].path)} for instance; "
+            "the report stays as it is",
+            hint="give the folder that they are in now with --data DIR",
+        )
+    if found < len(spread):
+        say(f"note      {show(root)} lacks some of the run's images: they leave gaps")
+    return root
 
 
 def _find_place(places: Sequence[Path]) -> Path:

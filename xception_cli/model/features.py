@@ -22,6 +22,7 @@ from xception_cli.files import write_durably
 from xception_cli.model.layers import POOLED, pool_layers, run_layers
 from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment, build_network
 from xception_cli.model.seal import check_entries, seal_entries
+from xception_cli.regular import NEW, open_regular
 from xception_cli.rundir import read_json
 from xception_cli.runtime import Runtime, key
 
@@ -281,10 +282,12 @@ def _open_map(path: Path, note: Path, dtype: type, shape: tuple[int, ...]) -> "n
         # A larger file is of a run that has since settled for fewer views: its first rows hold.
         if not path.is_file() or path.stat().st_size < size:
             note.unlink(missing_ok=True)  # what it says is done is not in the new file
-            with path.open("wb") as file:
+            path.unlink(missing_ok=True)
+            with os.fdopen(open_regular(path, NEW), "wb") as file:
                 # Real blocks, not a hole: a full disk is an error here, and a crash (SIGBUS) later.
                 _reserve(file.fileno(), size)
-        return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+        with os.fdopen(open_regular(path, os.O_RDWR), "r+b") as file:
+            return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise MachineError(

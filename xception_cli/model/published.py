@@ -22,9 +22,9 @@ from xception_cli.model.tensors import (
     LARGEST_FILE,
     from_keras_applications,
     from_keras_v3,
-    load_torch,
     to_backbone,
 )
+from xception_cli.model.torch_files import load_torch
 
 _TIMEOUT = 5  # seconds for a connection, and for each read
 
@@ -58,7 +58,7 @@ def _from_github() -> dict[str, torch.Tensor]:
     content = _download(_GITHUB_URL)
     if not hashlib.sha256(content).hexdigest().startswith(_GITHUB_SHA256):
         raise WeightsError("the download is not the published file (another SHA-256)")
-    return to_backbone(load_torch(io.BytesIO(content), "the download"), "the download")
+    return to_backbone(load_torch(content, "the download"), "the download")
 
 
 def read_wheel() -> bytes:

@@ -2,14 +2,12 @@
 
 import hashlib
 import io
-import pickle
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -18,6 +16,7 @@ import torch
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.model.seal import check_seal
+from xception_cli.model.torch_files import CONVERT
 
 if TYPE_CHECKING:
     import h5py  # imported by what reads HDF5: a model file and a prediction need none of it
@@ -169,9 +168,6 @@ HEAD = {
     f"{head}.{kind}" for head in ("fc", "last_linear", "layers_head") for kind in ("weight", "bias")
 }
 _PREFIXES = ("module.", "model.")  # DataParallel; Lightning
-_CONVERT = (
-    "if you trust it, load it in a sandbox and save its state dict with safetensors, then give that"
-)
 
 
 def from_keras_v3(content: bytes) -> dict[str, torch.Tensor]:
@@ -302,30 +298,6 @@ def _number(name: str) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-def load_torch(file: Path | IO[bytes], what: str) -> Any:
-    """Read a file of torch without running anything in it.
-
-    Args:
-        file: A path or an open file.
-        what: The file, for the message.
-
-    Raises:
-        ArtifactError: It is damaged, or needs more than tensors and plain containers.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"):  # what torch warns of here is refused later
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ArtifactError(
-            f"{what} is not a plain state dict: it is damaged, or holds more than tensors",
-            hint=_CONVERT,
-        ) from error
-    except Exception as error:  # a made-up file can fail anywhere in torch's reader
-        raise ArtifactError(
-            f"{what} is not a file that torch can read safely: {show(error)}", hint=_CONVERT
-        ) from error
-
-
 def to_backbone(state: Any, what: str) -> dict[Any, Any]:
     """Take the wrapping, the prefixes and the head off a state dict of torch.
 
@@ -335,7 +307,7 @@ def to_backbone(state: Any, what: str) -> dict[Any, Any]:
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
-        raise ArtifactError(f"{what} does not hold a state dict", hint=_CONVERT)
+        raise ArtifactError(f"{what} does not hold a state dict", hint=CONVERT)
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}

@@ -4,10 +4,8 @@ The numbers are what is pinned. Whatever a source is called, it is accepted when
 without running anything and the digest over the backbone's tensors is `PINNED_DIGEST`.
 """
 
-import contextlib
 import functools
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +21,13 @@ from xception_cli.model.network import build_network
 from xception_cli.model.published import SOURCES, Source
 from xception_cli.model.tensors import (
     HEAD,
-    LARGEST_FILE,
     check_file,
     check_tensors,
-    load_torch,
     read_safetensors,
     tensor_digest,
     to_backbone,
 )
+from xception_cli.model.torch_files import load_torch
 
 PINNED_DIGEST = "b202e9242c0034f356bc13442acbe7c60b91fba1a0f6d80f944bb181114533b7"
 
@@ -219,24 +216,13 @@ def _load_file(path: Path) -> PretrainedWeights:
     if path.suffix == ".safetensors":
         state: Any = read_safetensors(path)[0]
     else:
-        _check_inflated_size(path)
-        state = load_torch(path, show(path))
+        state = load_torch(path.read_bytes(), show(path))
     backbone = check_tensors(to_backbone(state, show(path)), _backbone_shapes(), show(path))
     pretrained = PretrainedWeights(backbone, str(path), tensor_digest(backbone))
     if not pretrained.is_pinned:
         digest = pretrained.digest[:16]
         say(f"weights   {show(path)} holds others than the published ones: {digest}…")
     return pretrained
-
-
-def _check_inflated_size(path: Path) -> None:
-    # torch.load (2.14) inflates compressed members, whatever size they reach.
-    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-        if size > LARGEST_FILE:
-            raise ArtifactError(
-                f"{show(path)} unpacks to {size:,} bytes; no Xception is that large"
-            )
 
 
 @functools.cache

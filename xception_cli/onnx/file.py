@@ -25,6 +25,7 @@ from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.model.bundle import About, ModelBundle, Outcome, format_of
 from xception_cli.model.seal import DIGEST, note_unsealed
 from xception_cli.model.unknown import Thresholds
+from xception_cli.onnx.sizes import GraphSizes
 from xception_cli.runtime import Runtime
 
 INPUT, OUTPUT = "image", "probabilities"
@@ -33,6 +34,7 @@ OPSET = 18  # the first with an antialiased Resize
 IR_VERSION = 9  # of that time, so that older runtimes read it too
 WHOLE, CROPPED = "whole", "cropped"  # pictures of any size, or of image_size
 
+_HINT = "get the file again, or export the run again: xception export RUN --output FILE"
 _MAX_BYTES = 500_000_000  # Xception has 92 MB
 # What an export is made of. Other operators have no business in it: no loops, no branches, nothing
 # that makes much of little, nothing that a plug-in would have to run.
@@ -53,12 +55,16 @@ class OnnxClassifier:
         about: What the file holds beside its graph.
         cropped: Whether it wants pictures resized and cut; else it does that itself.
         thresholds: When it says `unknown`, by the distance that it measures.
+        sizes: Of its graph.
+        path: Where it is from, for the messages.
         runtime: The CPU.
     """
 
     session: onnxruntime.InferenceSession
     about: About
     cropped: bool
+    sizes: GraphSizes
+    path: Path
     thresholds: Thresholds | None = None
     runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), "fp32"))
 
@@ -130,9 +136,32 @@ class OnnxClassifier:
         return torch.from_numpy(self._run([OUTPUT], pixels)[0])
 
     def _run(self, names: Sequence[str], pixels: torch.Tensor) -> list[NDArray[np.float32]]:
+        """Run the graph.
+
+        Raises:
+            ArtifactError: It takes too much, fails, or gives what no classifier gives.
+        """
         images = np.ascontiguousarray(pixels.numpy().transpose(0, 2, 3, 1))
-        found: list[NDArray[np.float32]] = self.session.run(names, {INPUT: images})
+        try:
+            self.sizes.check(*images.shape[:3])
+            found: list[NDArray[np.float32]] = self.session.run(names, {INPUT: images})
+        except Exception as error:  # onnxruntime raises kinds of its own
+            raise _cannot_run(self.path, error) from error
+        probabilities, *measured = found
+        is_sound = (
+            probabilities.shape == (len(images), len(self.classes))
+            and probabilities.min() >= 0
+            and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)
+            and all(distance.shape == (len(images),) for distance in measured)
+            and all(np.isfinite(distance).all() for distance in measured)
+        )
+        if not is_sound:
+            raise ArtifactError(f"{show(self.path)} gives no probabilities", hint=_HINT)
         return found
+
+
+def _cannot_run(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{show(path)} cannot be run: {show(error)}", hint=_HINT)
 
 
 def to_metadata(bundle: ModelBundle, *, cropped: bool) -> dict[str, str]:
@@ -201,19 +230,22 @@ def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
     note_unsealed(metadata, path)
     _refuse_foreign_parts(model, path)
     about, cropped, thresholds = _read_about(model, path)
+    side = about.preprocessing.image_size
     try:
+        sizes = GraphSizes(model, INPUT, side)
+        sizes.check(1, side, side)  # a session computes what is constant
         session = onnxruntime.InferenceSession(
             content, _session_options(), providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime raises kinds of its own on what it cannot run
-        raise ArtifactError(f"{show(path)} cannot be run: {show(error)}") from error
+        raise _cannot_run(path, error) from error
     _check_ports(session, about, thresholds, path)
-    return OnnxClassifier(session, about, cropped, thresholds)
+    return OnnxClassifier(session, about, cropped, sizes, path, thresholds)
 
 
 def _session_options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; they come as exceptions too
+    options.log_severity_level = 4  # errors come as exceptions
     # Threads that wait in a loop would take the cores from torch, which computes in turn with it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
@@ -235,14 +267,20 @@ def _refuse_foreign_parts(model: onnx.ModelProto, path: Path) -> None:
             f"{show(path)} is not a file of xception export: it has the operators "
             f"{show(', '.join(foreign) or 'of its own')}"
         )
+    if model.graph.sparse_initializer:  # a few bytes can stand for any number of zeros
+        raise ArtifactError(f"{show(path)} is not a file of xception export: it has sparse weights")
     for tensor in model.graph.initializer:
-        if (
-            tensor.data_type == onnx.TensorProto.FLOAT
-            and not np.isfinite(numpy_helper.to_array(tensor)).all()
-        ):
+        if tensor.data_type == onnx.TensorProto.FLOAT and not _is_finite(tensor):
             raise ArtifactError(
                 f"{show(path)} has weights that are not finite: {show(tensor.name)}"
             )
+
+
+def _is_finite(tensor: onnx.TensorProto) -> bool:
+    try:
+        return bool(np.isfinite(numpy_helper.to_array(tensor)).all())
+    except (ValueError, TypeError):  # the numbers are not those that its shape promises
+        return False
 
 
 def _tensors(message: Message) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from xception_cli.console import safe, show
-from xception_cli.data.images import PictureError, read_picture
+from xception_cli.data.images import PictureError, read_listed
 
 SIDE = 192  # of an image on a page, in pixels
 
@@ -115,15 +115,15 @@ PAGES = Environment(
 PAGES.filters |= {"capital": _capital, "count": _count, "pieces": _pieces, "sentence": _sentence}
 
 
-def photo(path: Path, name: str) -> Thumbnail | None:
-    """Read an image file for a page; None if it cannot be read.
+def photo(root: Path, name: str) -> Thumbnail | None:
+    """Read an image file for a page; None if it cannot be read, or is not in the folder.
 
     Args:
-        path: Of the file.
-        name: Of the image, for readers who cannot see it.
+        root: The data folder.
+        name: Of the image in it; also for readers who cannot see it.
     """
     try:
-        return embed(read_picture(path, least_side=SIDE), name)
+        return embed(read_listed(root, name, least_side=SIDE), name)
     except PictureError:
         return None
 

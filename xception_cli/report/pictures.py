@@ -1,5 +1,6 @@
 """Images for people: with class activation maps, as the network sees them, and of issues.csv."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,11 +15,11 @@ from torch.nn import functional
 
 from xception_cli.check.report import CONFLICTING, DUPLICATE, LEAK, NEAR, SUSPECTS
 from xception_cli.console import screen, show
-from xception_cli.data.images import PictureError, read_picture
+from xception_cli.data.images import PictureError, read_listed, read_picture
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.evaluation.scored import Scored
-from xception_cli.files import write_durably
+from xception_cli.files import LONGEST_NAME, cut_name, write_durably
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.layers import layer_weights, layers_head
 from xception_cli.model.network import pool
@@ -141,17 +142,31 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def write_explanation(bundle: ModelBundle, path: Path, label: int, folder: Path) -> Path:
+def name_explanations(images: Sequence[Path]) -> list[str]:
+    """Name the file of each photo's explanation: of photos of one name the later get `-2`, `-3`."""
+    taken: set[str] = set()
+    counts: Counter[str] = Counter()
+    names = []
+    for stem in (image.stem for image in images):
+        while True:
+            counts[stem] += 1
+            end = f"-{counts[stem]}.jpg" if counts[stem] > 1 else ".jpg"
+            name = cut_name(stem, LONGEST_NAME - len(end)) + end
+            if name.casefold() not in taken:  # some file systems do not tell A from a
+                break
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path) -> None:
     """Draw why a photo is given a class, as a JPEG of the photo's own size, upright.
 
     Args:
         bundle: The model.
         path: The photo; it was decoded before.
         label: Index of the class.
-        folder: Is made. Of photos of one name the later get `-2`, `-3`.
-
-    Returns:
-        The new file.
+        target: The new file; its folder is made.
 
     Raises:
         MachineError: The disk is full or read-only.
@@ -162,16 +177,12 @@ def write_explanation(bundle: ModelBundle, path: Path, label: int, folder: Path)
     (heat,) = heat_maps(bundle, pixels, torch.tensor([label]))
     buffer = BytesIO()
     draw_heat(read_picture(path), heat, preprocessing).save(buffer, "JPEG", quality=90)
+    folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(f"cannot make the folder {show(folder)}: {error.strerror}") from error
-    target, number = folder / f"{path.stem}.jpg", 1
-    while target.exists():
-        number += 1
-        target = folder / f"{path.stem}-{number}.jpg"
     write_durably(target, buffer.getvalue())
-    return target
 
 
 _LABELS, _PAIRS = 12, 8  # cards of a kind
@@ -200,7 +211,7 @@ def draw_cards(
         for start in range(0, len(chosen), size):
             batch = list(chosen[start : start + size])
             images = [
-                _read(root / scored.photos[index].path, bundle.preprocessing) for index in batch
+                _read(root, scored.photos[index].path, bundle.preprocessing) for index in batch
             ]
             pixels = torch.stack([transform(image or _NOTHING) for image in images])
             pixels = bundle.runtime.join_parts([pixels], size)
@@ -238,7 +249,7 @@ def draw_inputs(
     random = preprocessing.training_transform(augment=augment, flip=flip)
     cards = []
     for number, path in enumerate(paths):
-        image = _read(root / path, preprocessing)
+        image = _read(root, path, preprocessing)
         if image is None:
             continue
         seed_everything(seed, "report", number)
@@ -251,9 +262,9 @@ def draw_inputs(
     return cards
 
 
-def _read(path: Path, preprocessing: Preprocessing) -> Image.Image | None:
+def _read(root: Path, name: str, preprocessing: Preprocessing) -> Image.Image | None:
     try:
-        return read_picture(path, least_side=preprocessing.least_side)
+        return read_listed(root, name, least_side=preprocessing.least_side)
     except PictureError:
         return None
 
@@ -323,6 +334,4 @@ def _pairs(rows: Iterable[Row], root: Path, title: str, *problems: str) -> Group
 
 
 def _issue_card(row: Row, root: Path, *paths: str) -> Card:
-    return Card(
-        tuple(photo(root / path, path) for path in paths), row.get("detail", ""), row["path"]
-    )
+    return Card(tuple(photo(root, path) for path in paths), row.get("detail", ""), row["path"])

@@ -20,10 +20,13 @@ from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, DivergedError, MachineError
 from xception_cli.files import write_durably
 from xception_cli.model.seal import check_entries, seal_entries
-from xception_cli.model.tensors import load_torch
+from xception_cli.model.tensors import LARGEST_FILE
+from xception_cli.model.torch_files import load_torch, named_bytes
+from xception_cli.regular import read_regular
 from xception_cli.rundir import read_json, write_json
 
 SCHEMA = 2
+_LARGEST = 5 * LARGEST_FILE  # weights, their average, two moments of AdamW, and a bit
 _KEEP = 2
 _HINT = "start a new run; the model file of this one may still be usable"
 _NAME = re.compile(r"state-(\d{8})\.pt")
@@ -160,7 +163,7 @@ class StateStore:
                 hint="upgrade: pip install -U xception-cli",
             )
         try:
-            content = path.read_bytes()
+            content = read_regular(path, _LARGEST, follow=False)
         except OSError as error:
             raise ArtifactError(f"{show(path)} cannot be read: {error.strerror}") from error
         # torch.load checks no sums: a flipped bit would load as another number.
@@ -168,9 +171,9 @@ class StateStore:
             raise ArtifactError(f"{show(path)} is damaged (its SHA-256 differs)")
         manifest = check_entries(manifest, path.with_suffix(".json"))
         # A run folder may come from anyone, its sums with it: nothing in a state is run.
-        state = load_torch(io.BytesIO(content), show(path))
-        if not isinstance(state, dict):
-            raise ArtifactError(f"{show(path)} is not a training state")
+        state = load_torch(content, show(path))
+        if not isinstance(state, dict) or named_bytes(state) > len(content):
+            raise ArtifactError(f"{show(path)} is not a training state of this program")
         # In version 1 the notes were in the state itself.
         state |= {name: manifest[name] for name in Notes.__annotations__ if name in manifest}
         try:

@@ -22,6 +22,7 @@ from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.network import Segment
 from xception_cli.processes import ALONE, Processes
+from xception_cli.regular import open_regular
 from xception_cli.runtime import seed_everything
 from xception_cli.training.budget import Budget
 from xception_cli.training.engines import StepOutput
@@ -245,12 +246,11 @@ def attach_metrics_log(
         if history.metrics_bytes and (
             not path.is_file() or path.stat().st_size < history.metrics_bytes
         ):
-            raise ArtifactError(
-                f"{show(path)} has lost rows since the training state was saved",
-                hint="put the file back, or start a new run",
-            )
+            reason = "has lost rows since the training state was saved"
+            hint = "put the file back, or start a new run"
+            raise ArtifactError(f"{show(path)} {reason}", hint=hint)
         try:
-            with path.open("r+b" if path.exists() else "wb") as file:
+            with os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
                 file.truncate(history.metrics_bytes)  # rows after the state we resumed from
                 file.seek(history.metrics_bytes)
                 file.write(line)
@@ -313,7 +313,8 @@ def attach_progress(
     counted = {"images": 0, "pending": 0, "since": time.monotonic(), "seconds": 0.0}
 
     @trainer.on(Events.STARTED)
-    def _header(_: Engine) -> None:
+    def _header(engine: Engine) -> None:
+        epochs.restart("fine-tuning", engine.state.iteration // (engine.state.epoch_length or 1))
         say("epoch      lr  train loss  val loss  accuracy  macro recall  images/s", style="bold")
 
     @trainer.on(Events.EPOCH_STARTED)

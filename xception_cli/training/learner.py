@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from xception_cli.console import show
 from xception_cli.data.loading import PictureInputs
 from xception_cli.entries import read_entries
-from xception_cli.errors import ArtifactError, DivergedError
+from xception_cli.errors import ArtifactError, DivergedError, is_out_of_memory
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.layers import without_layers_head
 from xception_cli.model.network import Segment, cut, parameter_groups
@@ -267,14 +267,16 @@ class Learner:
         """Put back what `state` gave.
 
         Raises:
-            ArtifactError: It is of another training.
+            ArtifactError: It is of another training, or made up.
         """
         try:
             self.trained.load_state_dict(state["trained"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.ema.load_state_dict(state["ema"])
-        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except Exception as error:  # torch raises many kinds on what does not fit
+            if is_out_of_memory(error):
+                raise
             raise ArtifactError(
                 f"the training state is not of this training: {show(error)}", hint=_HINT
             ) from error

@@ -45,7 +45,7 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         for name in (*_STOPPING, "SIGUSR1"):
             number = getattr(signal, name, None)  # Windows lacks some
-            if number is None:
+            if number is None or signal.getsignal(number) == signal.SIG_IGN:  # as nohup wants it
                 continue
             action = self._save if name == "SIGUSR1" else self._stop
             try:

@@ -1,0 +1,73 @@
+"""The processes that help a scan: none outlives the command, however that ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from images import encoded, photo, put
+
+_WAIT = 60  # seconds; an idle machine takes one
+
+
+@pytest.fixture
+def many(tmp_path) -> Path:
+    """A folder whose scan takes several seconds."""
+    content = [encoded(photo(seed, 1600, 1200)) for seed in range(2)]
+    for number in range(400):
+        label = ("cat", "dog")[number % 2]
+        put(tmp_path / "data" / label / f"{number}.jpg", content[number % 2])
+    return tmp_path / "data"
+
+
+def _session(session: int) -> dict[int, str]:
+    """The processes of a session that are not zombies, with their command lines."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found[int(entry.name)] = (entry / "cmdline").read_text()
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
+@pytest.mark.parametrize(
+    "command", [["check", "data"], ["train", "--data", "data"]], ids=["c", "t"]
+)
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)],
+    ids=lambda value: str(value),
+)
+def test_the_helpers_of_a_scan_end_with_the_command(many, tmp_path, command, number, code):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xception_cli", *command],
+        env=os.environ | {"XCEPTION_CACHE": str(tmp_path / "cache")},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    end = time.monotonic() + _WAIT
+    while sum("forkserver" in line for line in _session(process.pid).values()) < 2:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.kill(process.pid, number)  # the command alone, as `kill PID` and `docker stop` do
+    _, said = process.communicate(timeout=_WAIT)
+    assert process.returncode == code
+    assert "Traceback" not in said
+    if number != signal.SIGKILL:
+        assert f"stopped by {signal.Signals(number).name}" in said
+    while left := _session(process.pid):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)

@@ -1,0 +1,110 @@
+"""Memory in the scan: too little says nothing about a file; large images are decoded in turn."""
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from images import encoded, photo, put, two_classes
+from PIL import Image
+from runs import call
+
+from xception_cli.check.scan import look_at
+from xception_cli.data.images import turn
+from xception_cli.data.pixels import turns
+
+_CHECK = [sys.executable, "-m", "xception_cli", "check", "data"]
+
+
+def _limited(bytes_: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (bytes_, bytes_))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "BMP"])
+def test_with_too_little_memory_no_image_is_called_damaged_now_or_later(tmp_path, kind):
+    two_classes(tmp_path / "data")
+    large = Image.new("RGB" if kind != "GIF" else "P", (7000, 7000), 7)
+    options = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
+    path = put(tmp_path / "data" / "cat" / f"large.{kind.lower()}", encoded(large, kind, **options))
+    environment = os.environ | {"XCEPTION_CACHE": str(tmp_path / "cache")}
+    # The interpreter and its libraries take 200 to 300 MB of addresses; the image 200 and more.
+    little = subprocess.run(
+        _CHECK,
+        env=environment | {"OPENBLAS_NUM_THREADS": "1"},
+        preexec_fn=lambda: _limited(430_000_000),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert little.returncode == 5, little
+    assert f"{path.relative_to(tmp_path)}: there is too little memory to " in little.stderr
+    assert "Traceback" not in little.stderr
+    enough = subprocess.run(_CHECK, env=environment, capture_output=True, text=True, check=False)
+    assert enough.returncode == 0, enough
+    assert look_at(path)[0].problem is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "most"), [("I;16", 450), ("RGBA", 500), ("P", 400), ("1", 400), ("RGB", 500)]
+)
+def test_decoding_takes_little_more_than_the_pixels(tmp_path, mode, most):
+    """36 megapixels: 144 MB as Pillow keeps RGB, and the file's own pixels beside them."""
+    options = {"transparency": 0} if mode == "P" else {}
+    path = put(tmp_path / "large.png", encoded(Image.new(mode, (6000, 6000)), "PNG", **options))
+    script = (
+        "import resource, sys; from pathlib import Path\n"
+        "from xception_cli.check.scan import look_at\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = peak(); found, _ = look_at(Path(sys.argv[1]))\n"
+        "print(found.problem, peak() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, path], capture_output=True, text=True, check=True
+    )
+    problem, megabytes = done.stdout.split()
+    assert problem == "None"
+    assert int(megabytes) < most
+
+
+@pytest.mark.parametrize(("side", "together"), [(4100, 1), (400, 3)])
+def test_large_images_are_decoded_one_after_another_and_small_ones_at_once(side, together):
+    content = encoded(Image.new("1", (side, side)), "PNG")
+    now, most, lock = 0, 0, threading.Lock()
+
+    def take() -> None:
+        nonlocal now, most
+        with turn(content):
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.3)
+            with lock:
+                now -= 1
+
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == together
+
+
+def test_a_turn_that_a_killed_process_never_ends_is_waited_for_only_so_long(monkeypatch):
+    monkeypatch.setattr("xception_cli.data.pixels._PATIENCE", 0.2)
+    monkeypatch.setattr(turns, "lock", threading.Lock())
+    turns.lock.acquire()
+    with turn(encoded(Image.new("1", (4100, 4100)), "PNG")):
+        pass
+    assert turns.lock.locked()  # and it is not taken from the other one
+
+
+def test_a_damaged_image_is_still_called_damaged(tmp_path, capsys):
+    two_classes(tmp_path / "data")
+    put(tmp_path / "data" / "cat" / "cut.png", encoded(photo(1), "PNG")[:900])
+    assert call("check", "data") == 3
+    assert "1 file cannot be decoded" in capsys.readouterr().out
+    assert Path("data/cat/cut.png").exists()

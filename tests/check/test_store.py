@@ -1,0 +1,159 @@
+"""The cache of the data check: damage and other processes never block a folder."""
+
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from images import photo, put, two_classes
+from runs import call
+
+from xception_cli.check.scan import VERSION
+from xception_cli.check.store import Row, Store, open_store, store_path
+from xception_cli.errors import MachineError
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XCEPTION_CACHE", str(tmp_path / "cache"))
+    two_classes(tmp_path / "data", 6)
+    assert call("check", "data") == 0
+    return store_path(tmp_path / "data")
+
+
+def _damaged(content: bytes, way: str, seed: int) -> bytes:
+    draw, page = random.Random(seed), 4096
+    at = page * draw.randrange(len(content) // page)
+    match way:
+        case "zeros":
+            return content[:at] + bytes(page) + content[at + page :]
+        case "noise":
+            return content[:at] + draw.randbytes(page) + content[at + page :]
+        case "cut":
+            return content[: draw.randrange(1, len(content))]
+        case "other":
+            return b"no database"
+        case "flips":
+            changed = bytearray(content)
+            for _ in range(50):
+                changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
+            return bytes(changed)
+    raise ValueError(way)
+
+
+@pytest.mark.parametrize("way", ["zeros", "noise", "cut", "other", "flips"])
+def test_however_the_cache_is_damaged_the_check_finds_the_same(cache, capsys, way):
+    capsys.readouterr()
+    assert call("check", "data") == 0
+    right, sound = capsys.readouterr().out, cache.read_bytes()
+    for seed in range(8):
+        cache.write_bytes(_damaged(sound, way, seed))
+        code = call("check", "data")
+        shown = capsys.readouterr()
+        if code == 5:  # noticed late; but then never again
+            assert "hint: the same command again makes it anew" in shown.err
+            assert call("check", "data") == 0
+            shown = capsys.readouterr()
+        else:
+            assert code == 0
+        assert shown.out == right
+        assert "Traceback" not in shown.err
+
+
+def test_a_journal_of_a_damaged_cache_is_not_played_back(cache):
+    journal = cache.with_name(f"{cache.name}-journal")
+    cache.write_bytes(b"no database")
+    journal.write_bytes(os.urandom(5000))
+    assert call("check", "data") == 0
+    assert not journal.exists()
+
+
+def test_rows_are_kept_under_their_own_name_only(cache, tmp_path):
+    database = sqlite3.connect(cache)
+    with database:
+        (first, cells), (second, _) = database.execute("SELECT path, cells FROM looks LIMIT 2")
+        database.execute("UPDATE looks SET cells = ? WHERE path = ?", (cells, second))
+    database.close()
+    with open_store(tmp_path / "data", VERSION) as store:
+        known = store.rows()
+    assert os.fsdecode(first) in known
+    assert os.fsdecode(second) not in known
+
+
+def test_a_damaged_thumbnail_is_not_compared_with_others(cache, tmp_path):
+    database = sqlite3.connect(cache)
+    with database:
+        database.execute("UPDATE pictures SET grey = zeroblob(1028)")
+    database.close()
+    with (
+        pytest.raises(MachineError, match="was damaged: a row is damaged"),
+        open_store(tmp_path / "data", VERSION) as store,
+    ):
+        store.greys(["cat/0.jpg"])
+    assert not cache.exists()
+
+
+def test_nothing_is_locked_while_files_are_scanned(cache, tmp_path):
+    """One process is in the middle of its scan; another one writes and ends."""
+    with open_store(tmp_path / "data", VERSION) as first:
+        first.keep("cat/new.jpg", Row(1, 2, "[]", b""), b"grey")  # not saved yet
+        with open_store(tmp_path / "data", VERSION) as second:
+            second.keep("cat/other.jpg", Row(1, 2, "[]", b""), b"grey")
+            began = time.monotonic()
+            second.save()
+            second.remember("a fact", "b")
+            assert time.monotonic() - began < 5
+        assert first.recall("a fact") == "b"
+    with open_store(tmp_path / "data", VERSION) as third:
+        assert {"cat/new.jpg", "cat/other.jpg"} <= set(third.rows())
+
+
+def test_processes_that_scan_one_new_folder_at_once_all_end_well(tmp_path):
+    two_classes(tmp_path / "data")
+    for number in range(120):
+        put(tmp_path / "data" / "cat" / f"more{number}.jpg", photo(number, 40, 30))
+    environment = os.environ | {"XCEPTION_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "xception_cli", "check", "data"]
+    for damaged in (False, True):
+        if damaged:
+            (path,) = (tmp_path / "cache" / "scans").glob("*.sqlite")
+            path.write_bytes(b"no database")
+        running = [
+            subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            for _ in range(3)
+        ]
+        ended = [process.communicate(timeout=120) for process in running]
+        assert [process.returncode for process in running] == [0, 0, 0], ended
+        assert len({out for out, _ in ended}) == 1
+
+
+def test_what_was_seen_before_a_signal_is_kept(tmp_path):
+    class Stopped(BaseException):
+        pass
+
+    two_classes(tmp_path)
+
+    def stop_in_the_middle() -> None:
+        with open_store(tmp_path, VERSION) as store:
+            store.keep("cat/0.jpg", Row(1, 2, "[]", b""), None)
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        stop_in_the_middle()
+    with open_store(tmp_path, VERSION) as store:
+        assert set(store.rows()) == {"cat/0.jpg"}
+
+
+def test_a_store_of_another_version_is_emptied(tmp_path):
+    database = sqlite3.connect(":memory:")
+    store = Store(database, "1")
+    store.keep("a", Row(1, 2, "[]", b""), None)
+    store.save()
+    assert Store(database, "1").rows() != {}
+    assert Store(database, "2").rows() == {}

@@ -1,0 +1,227 @@
+"""predict --output: each row is kept as it comes, and a stopped command is continued exactly."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from images import COLOURS, SMALL, draw_photos
+from runs import call, files_no_larger_than
+
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import MachineError, RunBusyError, UsageError
+from xception_cli.inference import Prediction
+from xception_cli.model.bundle import About, save_model
+from xception_cli.model.network import build_seeded_network
+from xception_cli.predictions import PredictionFile, open_predictions
+
+_SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+
+
+def predictions(count: int) -> list[Prediction]:
+    """Rows with line breaks, formulas, odd bytes and errors."""
+    names = ["a,b", "=1+1", 'say "x"', "two\nlines", "-bad\udcff", "\r", "ü"]
+    return [
+        Prediction(Path(f"{names[at % 7]}{at}.jpg"), (), (), "truncated\nfile")
+        if at % 5 == 3
+        else Prediction(Path(f"{names[at % 7]}{at}.jpg"), ("x\ny", "z"), (0.75, 0.25))
+        for at in range(count)
+    ]
+
+
+class Stop(BaseException):
+    """Stands for a signal."""
+
+
+def write(rows: list[Prediction], path: Path, stop_after: int | None = None) -> PredictionFile:
+    """Write what is left, and stop after some rows in all."""
+    with open_predictions(path, [row.path for row in rows], ("model", 5)) as file:
+        file.begin(2, with_unknown=False)
+        for row in rows[file.done :]:
+            if file.done == stop_after:
+                raise Stop
+            file.add(row)
+    return file
+
+
+def partials(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.partial"))
+
+
+@_SUFFIXES
+def test_however_often_it_is_stopped_the_file_is_the_same_at_the_end(tmp_path, suffix, capsys):
+    rows = predictions(40)
+    whole = tmp_path / f"whole{suffix}"
+    file = write(rows, whole)
+    assert (file.done, file.failed) == (40, 8)
+    output = tmp_path / f"out{suffix}"
+    for stop_after in (0, 1, 4, 4, 29, 40):
+        with pytest.raises(Stop):
+            write([*rows, rows[0]][:41], output, stop_after)
+        if stop_after:
+            (partial,) = partials(tmp_path)
+            assert f"{stop_after} of 41 images; the same command" in capsys.readouterr().err
+        else:
+            assert partials(tmp_path) == []  # nothing to continue
+        assert not output.exists()
+    partial.unlink()
+    with pytest.raises(Stop):
+        write(rows, output, 17)
+    file = write(rows, output)
+    assert (file.done, file.failed) == (40, 8)
+    assert output.read_bytes() == whole.read_bytes()
+    assert partials(tmp_path) == []
+
+
+@_SUFFIXES
+def test_wherever_a_crash_cuts_or_spoils_the_file_no_row_is_lost_or_doubled(tmp_path, suffix):
+    rows = predictions(12)
+    whole, output = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
+    write(rows, whole)
+    with pytest.raises(Stop):
+        write(rows, output, 11)
+    (partial,) = partials(tmp_path)
+    content = partial.read_bytes()
+    spoiled = [content[:cut] for cut in range(0, len(content), 7)]
+    spoiled += [content[:cut] + bytes(90) for cut in range(0, len(content), 31)]  # a torn page
+    spoiled += [content + b"more", content + content, b"\xff\xfe" + content]
+    for changed in spoiled:
+        partial.write_bytes(changed)
+        write(rows, output)
+        assert output.read_bytes() == whole.read_bytes()
+        output.unlink()
+
+
+@_SUFFIXES
+def test_only_the_same_images_model_and_options_continue_a_file(tmp_path, suffix, capsys):
+    rows = predictions(6)
+    images = [tmp_path / f"{at}.jpg" for at in range(6)]
+    for image in images:
+        image.write_bytes(b"image")
+    output = tmp_path / f"out{suffix}"
+
+    def begun(paths: list[Path], *options: object) -> int:
+        done = 0
+
+        def begin() -> None:
+            nonlocal done
+            with open_predictions(output, paths, options) as file:
+                file.begin(2, with_unknown=False)
+                done = file.done
+                for row, path in list(zip(rows, paths, strict=True))[file.done : 4]:
+                    file.add(Prediction(path, row.classes, row.probabilities, row.error))
+                raise Stop
+
+        with pytest.raises(Stop):
+            begin()
+        return done
+
+    assert begun(images, "model", 5) == 0
+    assert begun(images, "model", 5) == 4  # the control
+    capsys.readouterr()
+    assert begun(images, "another model", 5) == 0
+    assert "is of another model, other images or options" in capsys.readouterr().err
+    assert begun(images, "model", 3) == 0
+    assert begun(images[::-1], "model", 5) == 0
+    images[0].write_bytes(b"changed since")
+    assert begun(images, "model", 5) == 0
+
+
+def test_a_full_disk_keeps_the_rows_that_fitted(tmp_path):
+    rows = predictions(400)
+    with (
+        files_no_larger_than(2000),
+        pytest.raises(MachineError, match=r"cannot write .*File too large") as caught,
+    ):
+        write(rows, tmp_path / "out.jsonl")
+    assert "the same command resumes after" in caught.value.hint
+    write(rows, tmp_path / "whole.jsonl")
+    file = write(rows, tmp_path / "out.jsonl")
+    assert file.done == 400
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_planted_link_is_not_written_through(tmp_path):
+    rows = predictions(3)
+    with pytest.raises(Stop):
+        write(rows, tmp_path / "out.csv", 2)
+    (partial,) = partials(tmp_path)
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    for plant in (partial.symlink_to, lambda target: os.link(target, partial)):
+        partial.unlink()
+        plant(precious)
+        with pytest.raises(MachineError, match=r"it is (a link|another file, too)"):
+            write(rows, tmp_path / "out.csv")
+        assert precious.read_text() == "precious"
+
+
+def test_two_commands_do_not_write_the_same_rows(tmp_path):
+    rows = predictions(3)
+    with open_predictions(tmp_path / "out.csv", [row.path for row in rows], ("model", 5)) as file:
+        file.begin(2, with_unknown=False)
+        with pytest.raises(RunBusyError, match="another xception predict is writing"):
+            write(rows, tmp_path / "out.csv")
+
+
+def test_a_file_that_came_in_the_meantime_is_not_replaced(tmp_path):
+    rows = predictions(2)
+    output = tmp_path / "out.csv"
+
+    def write_meanwhile() -> None:
+        with open_predictions(output, [row.path for row in rows], ()) as file:
+            file.begin(2, with_unknown=False)
+            for row in rows:
+                file.add(row)
+            output.write_text("precious")
+
+    with pytest.raises(UsageError, match="was made by another program in the meantime"):
+        write_meanwhile()
+    assert output.read_text() == "precious"
+    assert len(partials(tmp_path)) == 1
+
+
+@pytest.mark.slow  # two starts of torch, and half a minute of predictions
+def test_a_command_that_is_interrupted_is_continued_to_the_same_file(tmp_path):
+    model = tmp_path / "m.safetensors"
+    about = About(tuple(COLOURS), Preprocessing.for_size(SMALL), temperature=0.05)
+    save_model(model, build_seeded_network(3, 0).state_dict(), about)
+    photos = draw_photos(tmp_path / "photos")
+    for number in range(100):
+        shutil.copy(photos / "red" / f"{number % 8}.jpg", photos / "red" / f"more{number}.jpg")
+    (photos / "red" / "3.jpg").write_bytes(b"no image")
+    command = [sys.executable, "-m", "xception_cli", "predict", str(photos), "--model", str(model)]
+    command += ["--workers", "0", "--explain", "why", "--output"]
+    whole = subprocess.run([*command[:-2], "other", "--output", "whole.csv"], check=False)
+    assert whole.returncode == 3
+    process = subprocess.Popen([*command, "out.csv"], stderr=subprocess.PIPE, text=True)
+    while not (found := partials(tmp_path)) or found[0].stat().st_size < 1000:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "of 124 images; the same command resumes there" in said
+    done = subprocess.run([*command, "out.csv"], check=False, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 3
+    assert "resuming  after" in done.stderr
+    assert "1 of 124 images could not be read" in done.stderr
+    assert Path("out.csv").read_bytes() == Path("whole.csv").read_bytes()
+    names = sorted(path.name for path in Path("other").iterdir())
+    assert len(names) == 123
+    assert sorted(path.name for path in Path("why").iterdir()) == names
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_model_is_loaded(tmp_path, capsys):
+    (tmp_path / "no.safetensors").write_bytes(b"no model")
+    draw_photos(tmp_path / "photos")
+    Path("there.csv").touch()
+    for output in ("there.csv", "no/out.csv", "out.xlsx"):
+        assert call("predict", "photos", "--model", "no.safetensors", "--output", output) == 2
+    assert call("predict", "photos", "--model", "no.safetensors", "--output", "out.csv") == 4
+    capsys.readouterr()
+    assert partials(tmp_path) == []

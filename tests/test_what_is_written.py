@@ -1,0 +1,112 @@
+"""Nothing outside of the run folder, the cache and the named outputs is ever written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from images import COLOURS, draw, draw_photos
+from runs import quick_settings
+
+# Each process, helpers that are forked included, notes what it opens to write, makes or renames.
+_WATCHED = """
+import os, sys
+noted = os.open(os.environ["NOTED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+def note(event, arguments):
+    paths = []
+    if event == "open":
+        path, mode, flags = arguments
+        if isinstance(path, (str, bytes)) and (flags & writing or set(mode or "") & set("wax+")):
+            paths = [path]
+    elif event in {"os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.utime"}:
+        paths = [arguments[0]]
+    elif event in {"os.rename", "os.link", "os.symlink", "shutil.move"}:
+        paths = list(arguments[:2])
+    elif event == "sqlite3.connect":
+        paths = [arguments[0]]
+    for path in paths:
+        path = os.fsdecode(path) if isinstance(path, (str, bytes)) else repr(path)
+        os.write(noted, f"{event} {os.path.abspath(path)}\\n".encode("utf-8", "replace"))
+sys.addaudithook(note)
+from xception_cli.cli import main
+main(sys.argv[1:])
+"""
+
+
+def _snapshot(root: Path) -> dict[str, tuple[int, int, int]]:
+    found = {}
+    for path in [root, *root.rglob("*")]:
+        status = path.lstat()
+        found[str(path.relative_to(root))] = (status.st_ino, status.st_mtime_ns, status.st_size)
+    return found
+
+
+@pytest.mark.slow  # eight commands, each in a process of its own
+def test_every_command_writes_only_where_it_was_told_to(tmp_path, random_weights):
+    home, temporary, work = (tmp_path / name for name in ("home", "tmp", "work"))
+    for folder in (home, temporary, work):
+        folder.mkdir()
+    (home / ".bashrc").write_text("alias ll='ls -l'\n")
+    (home / "thesis.txt").write_text("precious")
+    photos = draw_photos(work / "photos")
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        draw(work / "others" / name / "new.jpg", colour, seed=9000 + number)
+    settings = quick_settings(photos, random_weights)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    commands = {
+        "check": ["check", "photos"],
+        "check, with a page": ["check", "photos", "--output", "found"],
+        "train": ["train", *flags],
+        "resume": ["train", "--resume", "runs/photos", "--epochs", "3"],
+        "eval": ["eval", "runs/photos"],
+        "eval of others": ["eval", "runs/photos", "--data", "others"],
+        "predict": ["predict", "photos/red", "--output", "out.csv", "--explain", "why"],
+        "report": ["report", "runs/photos"],
+        "export": ["export", "runs/photos", "--output", "food.onnx"],
+        "summary": ["summary", "--svg", "x.svg"],
+        "sample": ["sample", "drawn", "--classes", "2", "--images", "2"],
+        "configs": ["configs", "cp", "quick" if _has("quick") else "tiny", "own.toml"],
+    }
+    outputs = {
+        "check, with a page": ["found"], "train": ["runs"], "resume": ["runs"], "eval": ["runs"],
+        "eval of others": ["runs"], "predict": ["out.csv", "why"], "report": ["runs"],
+        "export": ["food.onnx", "export_report.json"], "summary": ["x.svg"], "sample": ["drawn"],
+        "configs": ["own.toml"],
+    }  # fmt: skip
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL"))
+    } | {
+        "HOME": str(home),
+        "TMPDIR": str(temporary),
+        "XCEPTION_CACHE": str(tmp_path / "cache"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "NOTED": str(tmp_path / "noted"),
+    }
+    wrong = {}
+    for name, command in commands.items():
+        (tmp_path / "noted").write_text("")
+        before = _snapshot(home), _snapshot(photos)
+        done = subprocess.run(
+            [sys.executable, "-c", _WATCHED, *command],
+            cwd=work, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (name, done.stderr)
+        assert (_snapshot(home), _snapshot(photos)) == before, name
+        assert list(temporary.iterdir()) == [], name
+        allowed = [str(work / output) for output in outputs.get(name, [])]
+        allowed += [str(tmp_path / "cache"), str(temporary), "/dev/null"]
+        noted = set((tmp_path / "noted").read_text().splitlines())
+        foreign = [line for line in noted if not line.partition(" ")[2].startswith(tuple(allowed))]
+        if foreign:
+            wrong[name] = sorted(foreign)
+    assert wrong == {}, json.dumps(wrong, indent=1)
+    assert any(line.startswith("open ") for line in noted)  # the control: something is noted
+
+
+def _has(recipe: str) -> bool:
+    from xception_cli.settings import list_recipes
+
+    return recipe in list_recipes()

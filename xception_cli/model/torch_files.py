@@ -1,0 +1,94 @@
+"""Files of torch from anyone: read without running anything, in memory that they account for."""
+
+import io
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from typing import IO, Any
+
+import torch
+
+from xception_cli.console import show
+from xception_cli.errors import ArtifactError
+
+CONVERT = (
+    "if you trust it, load it in a sandbox and save its state dict with safetensors, then give that"
+)
+_ZIP_START = b"PK\x03\x04"  # by which torch (2.14) recognises its own archives
+
+
+def load_torch(content: bytes, what: str) -> Any:
+    """Read a file of torch.
+
+    Args:
+        content: Its bytes.
+        what: The file, for the message.
+
+    Raises:
+        ArtifactError: It is damaged, or needs more than tensors and plain containers.
+    """
+    file = _copy_archive(content, what)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what torch warns of here is refused later
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise  # the machine's fault, not the file's
+    except pickle.UnpicklingError as error:
+        raise ArtifactError(
+            f"{what} is not a plain state dict: it is damaged, or holds more than tensors",
+            hint=CONVERT,
+        ) from error
+    except Exception as error:  # a made-up file can fail anywhere in torch's reader
+        raise ArtifactError(
+            f"{what} is not a file that torch can read safely: {show(error)}", hint=CONVERT
+        ) from error
+
+
+def _copy_archive(content: bytes, what: str) -> IO[bytes]:
+    """Copy an archive member by member, if it is one as torch writes it: nothing is compressed.
+
+    Torch's reader inflates what is compressed, whatever size it reaches. Of a copy it cannot see
+    another table of contents than Python's reader, which sums up the sizes.
+    """
+    if not content.startswith(_ZIP_START):
+        return io.BytesIO(content)
+    copied = io.BytesIO()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            size = sum(member.file_size for member in members)
+            if size > len(content) or any(m.compress_type != zipfile.ZIP_STORED for m in members):
+                raise ArtifactError(
+                    f"{what} unpacks to {size:,} bytes from {len(content):,}; torch writes no such "
+                    "files",
+                    hint=CONVERT,
+                )
+            with zipfile.ZipFile(copied, "w", zipfile.ZIP_STORED) as copy:
+                for member in members:
+                    copy.writestr(member.filename, archive.read(member))
+    # What Python's reader raises on damage, encryption and unknown versions.
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise ArtifactError(f"{what} is a damaged archive: {show(error)}", hint=CONVERT) from error
+    copied.seek(0)
+    return copied
+
+
+def named_bytes(state: Any) -> int:
+    """Return what the dense tensors in nested plain data take once each has its own memory.
+
+    A view can repeat few numbers, and a tensor can be asked for that its file does not have.
+
+    Args:
+        state: From `load_torch`; it may hold itself.
+    """
+    seen: set[int] = set()
+    left, size = [state], 0
+    while left:
+        value = left.pop()
+        if isinstance(value, torch.Tensor):
+            size += value.numel() * value.element_size()
+        elif isinstance(value, Mapping | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            left += value.values() if isinstance(value, Mapping) else value
+    return size

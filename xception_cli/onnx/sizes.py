@@ -1,0 +1,181 @@
+"""GraphSizes: what a graph from elsewhere takes, worked out from shapes before anything is run."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+
+Array = NDArray[Any]
+
+_SMALL = 64  # numbers of a tensor whose values are followed: shapes, axes, corners
+_REMEMBERED = 64  # sizes of pictures that were checked last
+
+# Bytes of all tensors together: weights in two kinds of numbers; and Xception at 299 pixels, at
+# other sizes by area: 0.3 GB, int8 0.7 GB, both twice with the mirror image.
+_BYTES_OF_WEIGHTS, _BYTES = 500_000_000, 1_500_000_000
+_BYTES_PER_VALUE = 8  # of the picture before it is resized; our graphs take 2
+_OPERATIONS = 60e9  # with the mirror image it takes 17e9
+
+
+class SizesError(ValueError):
+    """A graph that takes too much, or whose shapes cannot be worked out."""
+
+
+class GraphSizes:
+    """The shapes of a graph, for every size of its input.
+
+    Args:
+        model: Of our operators only; its initializers need not be sound.
+        name: Of its input.
+        side: Image size of the network, in pixels.
+
+    Raises:
+        SizesError: An initializer is not what it claims to be.
+    """
+
+    def __init__(self, model: onnx.ModelProto, name: str, side: int) -> None:
+        self._nodes = list(model.graph.node)
+        self._versions = {entry.domain: entry.version for entry in model.opset_import}
+        self._name = name
+        self._area = (side / 299) ** 2
+        self._types: dict[str, onnx.TypeProto] = {}
+        self._values: dict[str, Array] = {}
+        self._checked: OrderedDict[tuple[int, ...], None] = OrderedDict()
+        for tensor in model.graph.initializer:
+            dims = list(tensor.dims)
+            self._types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, dims)
+            if math.prod(dims) <= _SMALL:
+                self._values[tensor.name] = _array(tensor)
+
+    def check(self, batch: int, height: int, width: int) -> None:
+        """See that the graph takes no more than an export would, for pictures of one size.
+
+        Args:
+            batch: Pictures.
+            height: In pixels.
+            width: In pixels.
+
+        Raises:
+            SizesError: It does, or its shapes cannot be worked out.
+        """
+        shape = (batch, height, width, 3)
+        if shape in self._checked:
+            return
+        try:
+            taken, operations = self._measure(shape)
+        except SizesError:
+            raise
+        except Exception as error:  # onnx's own checks, of graphs that make no sense
+            raise SizesError(str(error)) from error
+        most = _BYTES_OF_WEIGHTS + _BYTES * self._area * batch + _BYTES_PER_VALUE * math.prod(shape)
+        if taken > most or operations > _OPERATIONS * self._area * batch:
+            raise SizesError(
+                f"{taken / 1e9:.1f} GB and {operations:.1e} operations for {batch} pictures of "
+                f"{width} x {height} are more than an export of that image size takes"
+            )
+        self._checked[shape] = None
+        if len(self._checked) > _REMEMBERED:
+            self._checked.popitem(last=False)
+
+    def _measure(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        """Return the bytes of all tensors, and the multiplications."""
+        types, values = dict(self._types), dict(self._values)
+        types[self._name] = helper.make_tensor_type_proto(onnx.TensorProto.UINT8, shape)
+        taken = operations = 0.0
+        for node in self._nodes:
+            inputs = [name for name in node.input if name]
+            if any(name not in types for name in inputs):
+                raise SizesError(f"{node.op_type} takes what no operator before it makes")
+            if inputs and all(name in values for name in inputs):
+                found = _evaluate(node, values, self._versions)
+                values |= {n: a for n, a in found.items() if a.size <= _SMALL}
+                made = {name: _type_of(array) for name, array in found.items()}
+            else:
+                made = self._infer(node, inputs, types, values)
+                if node.op_type == "Shape":
+                    values[node.output[0]] = _shape_of(node, _dims(types[inputs[0]]))
+            for kind in made.values():
+                taken += math.prod(_dims(kind)) * _itemsize(kind)
+            types |= made
+            operations += _operations(node, types)
+        return taken, operations
+
+    def _infer(
+        self,
+        node: onnx.NodeProto,
+        inputs: list[str],
+        types: Mapping[str, onnx.TypeProto],
+        values: Mapping[str, Array],
+    ) -> dict[str, onnx.TypeProto]:
+        version = self._versions.get(node.domain, 1)
+        known = {n: numpy_helper.from_array(values[n], n) for n in inputs if n in values}
+        return shape_inference.infer_node_outputs(
+            onnx.defs.get_schema(node.op_type, version, node.domain),
+            node,
+            {name: types[name] for name in inputs},
+            known,
+            opset_imports=[helper.make_opsetid(d, v) for d, v in self._versions.items()],
+        )
+
+
+def _array(tensor: onnx.TensorProto) -> Array:
+    try:
+        return numpy_helper.to_array(tensor)
+    except Exception as error:  # numpy's, on bytes that are not what the dimensions say
+        raise SizesError(f"{tensor.name} is not what it claims to be") from error
+
+
+def _evaluate(
+    node: onnx.NodeProto, values: Mapping[str, Array], versions: Mapping[str, int]
+) -> dict[str, Array]:
+    inputs = [name for name in dict.fromkeys(node.input) if name]
+    graph = helper.make_graph(
+        [node],
+        "node",
+        [helper.make_value_info(name, _type_of(values[name])) for name in inputs],
+        [helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name],
+    )
+    imports = [helper.make_opsetid(domain, version) for domain, version in versions.items()]
+    evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=imports))
+    with np.errstate(all="ignore"):
+        found = evaluator.run(None, {name: values[name] for name in inputs})
+    return dict(zip([n for n in node.output if n], map(np.asarray, found), strict=True))
+
+
+def _type_of(array: Array) -> onnx.TypeProto:
+    return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+
+def _dims(kind: onnx.TypeProto) -> list[int]:
+    tensor = kind.tensor_type
+    if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in tensor.shape.dim):
+        raise SizesError("the shape of a tensor cannot be worked out")
+    return [dim.dim_value for dim in tensor.shape.dim]
+
+
+def _itemsize(kind: onnx.TypeProto) -> int:
+    return helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type).itemsize
+
+
+def _shape_of(node: onnx.NodeProto, dims: list[int]) -> Array:
+    bounds = {a.name: a.i for a in node.attribute}
+    return np.array(dims[bounds.get("start", 0) : bounds.get("end", len(dims))], np.int64)
+
+
+def _operations(node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto]) -> float:
+    """Return the multiplications, or comparisons, of an operator that makes each output of many."""
+    outputs = float(math.prod(_dims(types[node.output[0]])))
+    if node.op_type == "Conv":
+        return outputs * math.prod(_dims(types[node.input[1]])[1:])
+    if node.op_type == "Gemm":
+        return outputs * max(_dims(types[node.input[0]]), default=1)
+    if node.op_type == "MaxPool":
+        (kernel,) = (list(a.ints) for a in node.attribute if a.name == "kernel_shape")
+        return float(outputs * math.prod(kernel))
+    return outputs

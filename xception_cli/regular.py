@@ -1,0 +1,68 @@
+"""Regular files: the only place that opens a file which somebody else may have planted.
+
+A run folder, a model file or a table may come from anyone, and so may what lies in a shared folder.
+A link there must not lead a write elsewhere, and a pipe or a device must not be waited for.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY  # a file that is not there yet
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
+    """Open a regular file, as `os.open` does; it is created with the mode of the umask.
+
+    Args:
+        path: The file.
+        flags: `NEW`, or those of `os`.
+        follow: Follow a link, where the user has named the file.
+
+    Returns:
+        A descriptor.
+
+    Raises:
+        OSError: It is a link, a pipe or a device, or the system refuses; when written in place, if
+            it has a second name (a hard link).
+    """
+    if not follow:
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags | _FLAGS, 0o666)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.EMLINK} and not follow:
+            raise OSError(errno.ELOOP, "it is a link") from error
+        if error.errno == errno.ENXIO:  # a pipe without a reader
+            raise OSError(errno.ENXIO, "it is not a regular file") from error
+        raise
+    status = os.fstat(descriptor)
+    reason = None
+    if not stat.S_ISREG(status.st_mode):
+        reason = "it is not a regular file"
+    elif flags & (os.O_WRONLY | os.O_RDWR) and status.st_nlink > 1:
+        reason = "it is another file, too (a hard link)"
+    if reason is not None:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, reason)
+    return descriptor
+
+
+def read_regular(path: Path, most: int, *, follow: bool = True) -> bytes:
+    """Read a whole regular file.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+        follow: See `open_regular`.
+
+    Raises:
+        OSError: See `open_regular`; or it is larger.
+    """
+    with os.fdopen(open_regular(path, follow=follow), "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is over {most:,} bytes")
+    return content
