@@ -105,8 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # whose encoding may lack a letter, as cp1252 does
         sys.stdout.reconfigure(errors="backslashreplace")
     with suppress(MachineError):  # HOME is not set
-        # Else matplotlib keeps its list of fonts in folders of its own.
+        # Else matplotlib keeps its list of fonts, and torch compiled code, in places of their own;
+        # torch's is a folder of /tmp that anyone can make first.
         os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torch"))
     with _signals_raised():
         _run(given, debug="--debug" in given)
 

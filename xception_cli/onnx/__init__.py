@@ -1,6 +1,12 @@
 """ONNX: a model as one file that holds everything, kept only if it answers the same."""
 
+import os
+
 from xception_cli.errors import MachineError
+
+# Before it is imported: else onnxruntime (1.32) keeps a number of this machine and a log in the
+# user's home, to be sent to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def require_onnx() -> None:
