@@ -112,10 +112,8 @@ def train(
         # An unwritable place is told before the images are read.
         choose_run_path(Path(settings.config.data), output)
         if output is None and (unfinished := find_unfinished(Path(settings.config.data))):
-            say(
-                f"note      {show(unfinished.path)} is unfinished; this starts a new run. To resume"
-            )
-            say(f"          that one: xception train --resume {quoted(unfinished.path)}")
+            say(f"note      {show(unfinished.path)} is unfinished; this starts a new run")
+            say(f"          to resume that one: xception train --resume {quoted(unfinished.path)}")
         if tensorboard:  # so is a package that is missing
             from xception_cli.training.handlers import require_tensorboard
 
