@@ -55,6 +55,8 @@ def test_the_helpers_of_a_scan_end_with_the_command(many, tmp_path, command, num
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        # A background job of a shell ignores SIGINT, and nohup SIGHUP; so would the command.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL) if number != 9 else None,
     )
     end = time.monotonic() + _WAIT
     while sum("forkserver" in line for line in _session(process.pid).values()) < 2:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pretrainedmodels
@@ -239,6 +240,8 @@ def test_a_crop_keeps_at_least_35_percent_of_the_picture():
 def test_preprocessing_comes_back_equal_from_plain_data(made):
     assert Preprocessing.from_dict(made.to_dict()) == made
     assert set(made.to_dict()) == {"image_size", "resize_size", "mean", "std"}
+    mirrored = replace(made, mirror=True)
+    assert Preprocessing.from_dict(mirrored.to_dict()) == mirrored != made
 
 
 GOOD = Preprocessing().to_dict()

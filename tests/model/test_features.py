@@ -237,7 +237,7 @@ def test_the_files_are_as_large_as_the_plan_says(network, root, unfreeze, views)
     each = 5 * 5 * 728 * 2 + POOLED * 4
     of_val = disk_bytes(config, COUNT, 7) - disk_bytes(config, COUNT, 0)
     assert of_val == 7 * views * each
-    as_it_is = config.replace(refit=False)
+    as_it_is = config.replace(refit=False, tta="none")
     assert disk_bytes(as_it_is, COUNT, 7) - disk_bytes(as_it_is, COUNT, 0) == 7 * each
 
 

@@ -61,7 +61,7 @@ def test_the_file_says_so_and_one_without_the_entry_classifies_the_image_alone(b
     save_model(path, both.network.state_dict(), both.about)
     assert load_model(path, CPU).preprocessing.mirror
     older = Preprocessing().to_dict()
-    del older["mirror"]
+    assert "mirror" not in older
     assert Preprocessing.from_dict(older) == Preprocessing()
     with pytest.raises(ArtifactError, match="impossible preprocessing"):
         Preprocessing.from_dict(older | {"mirror": 1})

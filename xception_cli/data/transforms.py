@@ -50,8 +50,8 @@ class Preprocessing:
         return 2 * self.resize_size
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
+        """Return plain data; without `mirror` where there is none, as earlier versions read it."""
+        return {name: value for name, value in asdict(self).items() if value is not False}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Preprocessing":
