@@ -377,10 +377,10 @@ def test_what_the_command_reports_in_a_sentence_is_an_error_of_ours():
         ({"data": "nowhere"}, "the data folder nowhere does not exist", "check the path"),
         ({"data": "x", "batchsize": 3}, "train() has an unknown setting batchsize", "batch_size?"),
         ({"data": "x", "image_size": 70}, "image_size is 70, expected from 71 to 2048", None),
-        ({"data": "x", "config": "prob"}, "there is no config prob", "did you mean probe?"),
+        ({"data": "x", "config": "quik"}, "there is no config quik", "did you mean quick?"),
         ({"resume": "nowhere"}, "nowhere is not a run folder", "give the folder"),
         ({"resume": "x", "output": "y"}, "resume excludes output and config", None),
-        ({"resume": "x", "config": "probe"}, "resume excludes output and config", None),
+        ({"resume": "x", "config": "quick"}, "resume excludes output and config", None),
     ],
 )
 def test_a_training_that_cannot_start_writes_nothing(arguments, message, hint):
@@ -394,7 +394,7 @@ def test_a_training_that_cannot_start_writes_nothing(arguments, message, hint):
 
 def test_a_path_may_be_a_path_and_a_recipe_gives_settings(photos, random_weights):
     result = xc.train(
-        photos, config="probe", weights=random_weights, image_size=SMALL, device="cpu", workers=0
+        photos, config="quick", weights=random_weights, image_size=SMALL, device="cpu", workers=0
     )
     assert result.kept == "the linear probe"
     assert result.run.path == Path("runs/photos")

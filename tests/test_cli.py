@@ -177,13 +177,8 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
     [
         (
             {"unfreeze": "auto"},
-            ["features", "probe", "fine-tuning", "selection", "evaluation"],
-            "training the exit flow (--unfreeze exit): on a CPU the rest is computed once",
-        ),
-        (
-            {"unfreeze": "auto", "cache_gb": 0},
             ["features", "probe", "evaluation"],
-            "training the head only (--unfreeze head): one view of the images would take 0.0 GB",
+            "stopping at the linear probe (--unfreeze head): with under 15 training images of a",
         ),
         (
             {"weights": "none", "unfreeze": "all"},
@@ -196,7 +191,7 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
             "--budget 2h: training the exit flow on 2 views for 2 epochs, about ",
         ),
     ],
-    ids=["exit", "head", "random weights", "a budget"],
+    ids=["head", "random weights", "a budget"],
 )
 def test_a_plan_is_a_table_on_stdout_with_its_reasons_on_stderr_and_nothing_is_done(
     settings: dict[str, Any],

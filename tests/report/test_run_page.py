@@ -268,14 +268,21 @@ def test_issues_that_somebody_edited_or_took_away_leave_the_page_whole(
 
 
 def test_the_command_draws_the_same_page_again_with_gaps_for_missing_photos(
-    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: RunDir,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ):
     monkeypatch.chdir(run.path.parent)
     before = run.report.read_bytes()
     assert call("report", "run", "--device", "cpu") == 0
     assert capsys.readouterr().out == "run/report.html\n"
     assert run.report.read_bytes() == before
-    assert call("report", "run", "--data", "nowhere", "--device", "cpu") == 0
+    assert call("report", "run", "--data", "nowhere", "--device", "cpu") == 2
+    assert run.report.read_bytes() == before
+    part = shutil.copytree("photos", tmp_path / "part")
+    shutil.rmtree(part / "green")
+    assert call("report", "run", "--data", str(part), "--device", "cpu") == 0
     assert b"no image" in run.report.read_bytes()
     assert call("report", "run", "--device", "cpu") == 0
     assert run.report.read_bytes() == before

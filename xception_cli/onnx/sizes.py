@@ -14,6 +14,8 @@ from onnx.reference import ReferenceEvaluator
 Array = NDArray[Any]
 
 _SMALL = 64  # numbers of a tensor whose values are followed: shapes, axes, corners
+# Of weights, never of shapes; onnx's reference evaluator lacks their versions of our opset.
+_NOT_FOLLOWED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _REMEMBERED = 64  # sizes of pictures that were checked last
 
 # Bytes of all tensors together: weights in two kinds of numbers; and Xception at 299 pixels, at
@@ -92,7 +94,8 @@ class GraphSizes:
             inputs = [name for name in node.input if name]
             if any(name not in types for name in inputs):
                 raise SizesError(f"{node.op_type} takes what no operator before it makes")
-            if inputs and all(name in values for name in inputs):
+            is_known = bool(inputs) and all(name in values for name in inputs)
+            if is_known and node.op_type not in _NOT_FOLLOWED:
                 found = _evaluate(node, values, self._versions)
                 values |= {n: a for n, a in found.items() if a.size <= _SMALL}
                 made = {name: _type_of(array) for name, array in found.items()}
