@@ -38,8 +38,8 @@ def test_the_papers_recipe_has_the_papers_numbers():
 def test_a_config_is_a_path_or_a_name_and_a_file_of_that_name_wins():
     assert find_config("quick") == RECIPES["quick"]
     assert find_config("mine.toml") == Path("mine.toml")
-    Path("best").mkdir()  # the data, maybe
-    assert find_config("best") == RECIPES["best"]
+    Path("gpu").mkdir()  # the data, maybe
+    assert find_config("gpu") == RECIPES["gpu"]
     Path("quick").write_text("epochs = 3")
     assert find_config("quick") == Path("quick")
 

@@ -25,7 +25,7 @@ from xception_cli.errors import (
     is_out_of_memory,
 )
 from xception_cli.files import cache_folder
-from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
+from xception_cli.processes import end_at_once, is_leader, is_left_to_nohup, started_by_torchrun
 
 app = typer.Typer(
     name="xception",
@@ -163,8 +163,8 @@ def _signals_raised() -> Iterator[None]:
     before: dict[int, Any] = {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows lacks some
         number = getattr(signal, name, None)
-        # One that is ignored stays so, as nohup and a shell's `&` want it.
-        if number and signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
+        ours = {signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler}  # else a caller's
+        if number and signal.getsignal(number) in ours and not is_left_to_nohup(number):
             with suppress(ValueError):  # not in the main thread
                 before[number] = signal.signal(number, stop)
     try:

@@ -8,6 +8,7 @@ or talk.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+
+def is_left_to_nohup(number: int) -> bool:
+    """Tell whether a signal is to stay ignored: SIGHUP, where nohup started the program."""
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
 
 
 def started_by_torchrun() -> bool:

@@ -266,7 +266,7 @@ def test_the_phases_are_told_with_their_times_memory_and_disk(job):
         "features": "53 h 20 min",
         "probe": "4 s",
         "evaluation": "11 h 36 min",
-        "in all": "59 h 26 min",
+        "in all": "64 h 56 min",
         "memory": "1.9 GB",
         "disk": "0.0 GB",
     }

@@ -269,6 +269,8 @@ def test_an_exported_refitted_model_is_not_corrected_for_images_that_it_was_fitt
 def test_a_probe_that_never_finds_a_rare_class_is_not_at_its_ceiling() -> None:
     labels = np.array([0] * 500 + [1] * 5)
     held_out = np.log(np.tile(np.float32([0.99, 0.01]), (505, 1)))
-    probe = Probe(torch.zeros(2, 4), torch.zeros(2), 1.0, labels, labels.astype(str), held_out, 5)
+    probe = Probe(
+        torch.zeros(2, 4), torch.zeros(2), 1.0, labels, labels.astype(str), held_out, held_out, 5
+    )
     assert probe.hits.mean() > 0.99
     assert probe.macro_recall == 0.5

@@ -14,7 +14,7 @@ from ignite.metrics import Average
 
 from xception_cli.console import say
 from xception_cli.errors import DataError, DivergedError, MachineError, StoppedError
-from xception_cli.processes import ALONE, Processes
+from xception_cli.processes import ALONE, Processes, is_left_to_nohup
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.learner import BestModel, History, Learner
 
@@ -45,7 +45,7 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         for name in (*_STOPPING, "SIGUSR1"):
             number = getattr(signal, name, None)  # Windows lacks some
-            if number is None or signal.getsignal(number) == signal.SIG_IGN:  # as nohup wants it
+            if number is None or is_left_to_nohup(number):
                 continue
             action = self._save if name == "SIGUSR1" else self._stop
             try:
