@@ -37,6 +37,7 @@ from xception_cli.training.learner import History, Scores, validate
 
 Array = np.ndarray[Any, Any]
 
+_LEAST_GAIN = 0.005  # of log loss, for which twice the time of a prediction is spent
 PROBE = "probe"  # in a model file's provenance, as what it was trained
 
 
@@ -180,7 +181,7 @@ def _averages_mirror(job: Job, probe: Probe, *, views: int) -> bool:
     labels = probe.labels[tested]
     rows = np.stack([probe.held_out[tested], probe.averaged[tested]])
     gain, error = paired_gain(-rows[:, np.arange(len(labels)), labels], probe.units[tested])
-    helps = gain > error
+    helps = gain > max(error, _LEAST_GAIN)
     say(
         f"tta       {'mirror' if helps else 'none'}: the mirror image changes the linear probe's "
         f"cross-validated log loss by {-gain:+.3f}, standard error {error:.3f}"
