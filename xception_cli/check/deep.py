@@ -242,7 +242,7 @@ def learning_curve(
     """
     points, right = [], []
     for fraction in fractions:
-        held_out = cross_validate(
+        (held_out,) = cross_validate(
             features,
             labels,
             units,

@@ -48,13 +48,13 @@ def orientation_problem(
     labels, units, upright, rotated = (rows[some] for rows in (labels, units, upright, rotated))
 
     def losses(*views: Array) -> Array:
+        """Return the log losses of left-out images by each view, `(views, n)`."""
         held_out = cross_validate(
             np.stack(views), labels, units, class_count=class_count, seed=seed, strength=strength
         )
-        return -held_out[np.arange(len(labels)), labels].astype(np.float64)
+        return -held_out[:, np.arange(len(labels)), labels].astype(np.float64)
 
-    alone, both = losses(upright), losses(upright, rotated)
-    turned = losses(rotated, upright)  # of the same probes, on the rotated images
+    (alone,), (both, turned) = losses(upright), losses(upright, rotated)
     known = np.isfinite(alone) & np.isfinite(both)  # the others: see `cross_validate`
     if not known.any():
         return []

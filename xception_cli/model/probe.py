@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -103,19 +103,21 @@ def fit_probe(
         class_weights: `(classes,)`, of each class in the loss; None for equal ones.
     """
     weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
-    views = limit_views(features)
+    images, views = _Images(labels, units, weights), limit_views(features)
     # One thread: on problems this small BLAS threads cost more in waiting for each other.
     with threadpool_limits(1, user_api="blas"):
         scaled, _, _ = _standardize(views[:1])
-        strength, held_out, folds = _search(scaled[0], labels, units, weights, class_count, seed)
+        strength, held_out, folds = _search(scaled, images, class_count, seed)
         if len(views) > 1 and folds:
             scaled, held_out = _standardize(views)[0], None
         if held_out is None:
-            held_out, folds = _judge(scaled, labels, units, weights, class_count, seed, strength)
+            held_out, folds = _judge(scaled, images, class_count, seed, strength)
     weight, bias = fit_head(
         features, labels, strength=strength, class_count=class_count, class_weights=class_weights
     )
-    return Probe(weight, bias, strength, labels, units, held_out[0], held_out[1], folds)
+    # Log-probabilities are logits but for a number that all classes of an image share.
+    averaged = log_softmax(held_out.mean(axis=0), axis=1) if len(held_out) > 1 else held_out[0]
+    return Probe(weight, bias, strength, labels, units, held_out[0], averaged, folds)
 
 
 def fit_head(
@@ -163,7 +165,7 @@ def cross_validate(
     """Return what probes say of left-out images when they see a part of the others only.
 
     Args:
-        features: Of one view or several, see `fit_probe`; the first one is judged.
+        features: Of one view or several, see `fit_probe`; the first two are judged.
         labels: `(n,)`.
         units: `(n,)`, what each image belongs to.
         class_count: Number of classes.
@@ -172,41 +174,39 @@ def cross_validate(
         fraction: Of each class's units, in 0..1.
 
     Returns:
-        As `Probe.held_out`.
+        `(views, n, classes)`, of each view that is judged as `Probe.held_out`.
     """
+    images = _Images(labels, units, np.ones(len(labels)))
     with threadpool_limits(1, user_api="blas"):
         scaled, _, _ = _standardize(limit_views(features))
-        weights = np.ones(len(labels))
-        judged, _ = _judge(scaled, labels, units, weights, class_count, seed, strength, fraction)
-    return judged[0]  # type: ignore[no-any-return]
+        return _judge(scaled, images, class_count, seed, strength, fraction)[0]
+
+
+class _Images(NamedTuple):
+    """The label, the unit and the weight of each image, `(n,)` each."""
+
+    labels: Array
+    units: Array
+    weights: Array
+
+    def at(self, index: Array) -> "_Images":
+        return _Images(*(values[index] for values in self))
 
 
 def _judge(
     views: Array,
-    labels: Array,
-    units: Array,
-    weights: Array,
+    images: _Images,
     class_count: int,
     seed: int,
     strength: float,
     fraction: float = 1.0,
 ) -> tuple[Array, int]:
-    """Return what probes of one strength say of left-out images, and the folds.
-
-    That is `(2, n, classes)`: by the first view, and by the logits averaged over the first two.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
+    """Return what probes of one strength say of left-out images, see `_cross_validate`."""
+    order = np.random.default_rng(seed).permutation(len(images.labels))
     found, folds = _cross_validate(
-        views[:, order],
-        labels[order],
-        units[order],
-        weights[order],
-        class_count,
-        seed,
-        (strength,),
-        fraction,
+        views[:, order], images.at(order), class_count, seed, (strength,), fraction
     )
-    held_out = np.empty((2, len(labels), class_count), np.float32)
+    held_out = np.empty_like(found[strength])
     held_out[:, order] = found[strength]
     return held_out, folds
 
@@ -236,30 +236,23 @@ def _stack(views: Array, labels: Array, weights: Array) -> tuple[Array, Array, A
 
 
 def _search(
-    features: Array, labels: Array, units: Array, weights: Array, class_count: int, seed: int
+    views: Array, images: _Images, class_count: int, seed: int
 ) -> tuple[float, Array | None, int]:
     """Return the strength of least log loss, what it says of left-out images, and the folds.
 
     Of more images than are searched, None: they are still to be judged.
     """
-    order = np.random.default_rng(seed).permutation(len(labels))
+    order = np.random.default_rng(seed).permutation(len(images.labels))
     some = order[:LARGEST_SEARCH]
-    found, folds = _cross_validate(
-        features[None, some],
-        labels[some],
-        units[some],
-        weights[some],
-        class_count,
-        seed,
-        _STRENGTHS,
-    )
-    held_out = np.full((2, len(labels), class_count), np.nan, np.float32)
+    searched = images.at(some)
+    found, folds = _cross_validate(views[:, some], searched, class_count, seed, _STRENGTHS)
+    held_out = np.full((len(views), len(order), class_count), np.nan, np.float32)
     if not folds:
         return 1e-2, held_out, 0
 
     def surprise(strength: float) -> float:
-        likelihoods = found[strength][0, np.arange(len(some)), labels[some]]
-        return -float((weights[some] * likelihoods)[~np.isnan(likelihoods)].sum())
+        likelihoods = found[strength][0, np.arange(len(some)), searched.labels]
+        return -float((searched.weights * likelihoods)[~np.isnan(likelihoods)].sum())
 
     # Log loss, not accuracy: on an easy set all strengths are right, and only the best is sure.
     best = min(_STRENGTHS, key=surprise)
@@ -271,20 +264,23 @@ def _search(
 
 def _cross_validate(
     views: Array,
-    labels: Array,
-    units: Array,
-    weights: Array,
+    images: _Images,
     class_count: int,
     seed: int,
     strengths: Sequence[float],
     fraction: float = 1.0,
 ) -> tuple[dict[float, Array], int]:
-    """Return log-probabilities of left-out images by strength, see `_judge`, and the folds.
+    """Return what probes say of left-out images by strength, and the folds.
+
+    That is `(views, n, classes)`, the log-probabilities by each of the first two views, or by the
+    only one.
 
     Each probe sees this fraction of the units that are not left out, class by class. A class that
     is a single unit cannot be tested: its rows are nan, and no other image is given that class.
     """
-    shape = (2, len(labels), class_count)
+    labels, units, weights = images
+    judged = views[:2]
+    shape = (len(judged), len(labels), class_count)
     held_out = {strength: np.full(shape, np.nan, np.float32) for strength in strengths}
     counts = units_of_classes(labels, units, class_count)
     tested = np.flatnonzero(counts[labels] > 1)
@@ -300,14 +296,13 @@ def _cross_validate(
             # By chance, all units of a small class may be left out at once.
             left_out = tested[test[np.isin(numbered[test], known)]]
             for strength in strengths:
-                rows = np.full((2, len(left_out), class_count), -np.inf, np.float32)
+                rows = np.full((len(judged), len(left_out), class_count), -np.inf, np.float32)
                 if len(known) > 1:
                     seen, targets = tested[train], np.searchsorted(known, numbered[train])
                     rows_of = _stack(views[:, seen], targets, weights[seen])
                     fitted = _fit(*rows_of, strength, len(known))
-                    logits = views[:2, left_out] @ fitted[0].T + fitted[1]
-                    both = np.stack([logits[0], logits.mean(axis=0)])
-                    rows[:, :, present[known]] = log_softmax(both, axis=2)
+                    logits = judged[:, left_out] @ fitted[0].T + fitted[1]
+                    rows[:, :, present[known]] = log_softmax(logits, axis=2)
                     held_out[strength][:, left_out] = rows
                 bar.advance(1)
     return held_out, len(parts)
