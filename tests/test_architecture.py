@@ -103,7 +103,7 @@ _TRAIN = """
 import sys
 from ignite.engine import Engine, Events
 from xception_cli.training.handlers import attach_overfitting_note
-from xception_cli.training.learner import Scores
+from xception_cli.records import Scores
 
 trainer = Engine(lambda *_: None)
 losses = iter(map(float, sys.argv[1:]))

@@ -1,10 +1,21 @@
 """Records: rows of metrics.jsonl, and entries inside of entries of run.json and result.json."""
 
+from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
 
-class ProbeScores(TypedDict):
-    """What validation found of the linear probe; see `training.learner.Scores`."""
+@dataclass
+class Scores:
+    """What validation found.
+
+    Attributes:
+        loss: Cross-entropy.
+        accuracy: Part of the images that are right.
+        macro_recall: Mean recall of the classes that val has.
+        recall: Of each class; None for one that val lacks.
+        top_k: Of `top_k_accuracy`.
+        top_k_accuracy: Part of the images whose class is among the k likeliest; None for k of 1.
+    """
 
     loss: float
     accuracy: float

@@ -13,7 +13,7 @@ from xception_cli.console import show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError
 from xception_cli.files import why, write_durably
-from xception_cli.records import BudgetRecord, CalibrationFound, EpochMetrics, Gain, ProbeScores
+from xception_cli.records import BudgetRecord, CalibrationFound, EpochMetrics, Gain, Scores
 
 # File names that are needed outside of a run, too, or for any of its evaluations.
 ISSUES = "issues.csv"
@@ -91,7 +91,7 @@ class RunResult:
     kept: str
     epochs: int
     stopped_early: bool = False
-    probe: Annotated[dict[str, Any], ProbeScores] | None = None
+    probe: Scores | None = None
     evaluation: dict[str, float] = field(default_factory=dict)
     calibration: Annotated[dict[str, Any], CalibrationFound] | None = None
     gains: list[Annotated[dict[str, Any], Gain]] = field(default_factory=list)

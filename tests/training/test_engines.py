@@ -20,10 +20,11 @@ from xception_cli.data.dataset import KeyedBatches
 from xception_cli.data.loading import Inputs
 from xception_cli.errors import DivergedError, MachineError
 from xception_cli.model.network import FEATURES, Segment
+from xception_cli.records import Scores
 from xception_cli.runtime import Runtime
 from xception_cli.training import handlers
 from xception_cli.training.engines import StepOutput, create_evaluator, create_trainer
-from xception_cli.training.learner import History, Scores, pair, update_ema, validate
+from xception_cli.training.learner import History, pair, update_ema, validate
 from xception_cli.training.saving import StateSaving
 
 FP16 = Runtime(torch.device("cpu"), "fp16")

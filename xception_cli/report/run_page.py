@@ -149,7 +149,7 @@ def _baselines(data: _Run) -> list[dict[str, Any]]:
     report, probe = data.report, data.result.probe
     shares = {"model": (report.accuracy.value, texts(report.accuracy, percent=True)[1])}
     if probe and report.name == "val" and data.result.kept != _PROBE:
-        shares["probe"] = (probe["accuracy"], "")
+        shares["probe"] = (probe.accuracy, "")
     shares["largest"] = (max(row.n for row in report.per_class) / report.images, "")
     return [
         {"what": what, "share": share, "accuracy": f"{share:.1%}", "interval": interval}

@@ -28,12 +28,13 @@ from xception_cli.model.features import FeatureInputs, compute_pooled, compute_s
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
 from xception_cli.model.probe import Probe, fit_probe, limit_views
+from xception_cli.records import Scores
 from xception_cli.report.check_page import add_issues
 from xception_cli.rundir import remove_tree
 from xception_cli.training.costs import has_mirrored, val_views
 from xception_cli.training.engines import create_evaluator
 from xception_cli.training.job import Job
-from xception_cli.training.learner import History, Scores, validate
+from xception_cli.training.learner import History, validate
 
 Array = np.ndarray[Any, Any]
 

@@ -28,11 +28,12 @@ from xception_cli.model.features import compute_pooled
 from xception_cli.model.layers import last_layer, scale_layers
 from xception_cli.model.network import Segment, fold_batch_norm
 from xception_cli.model.unshared import NO_FEATURES, without_features
+from xception_cli.records import Scores
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
 from xception_cli.training.baseline import Training, describe_cross_validation
 from xception_cli.training.job import Job
-from xception_cli.training.learner import History, Scores
+from xception_cli.training.learner import History
 from xception_cli.training.settle import Settled, refit
 
 Array = np.ndarray[Any, Any]
@@ -67,8 +68,7 @@ def read_result(run: RunDir) -> TrainResult:
     """
     result = run.read_result()
     reports = {name: read_report(run, name) for name in result.evaluation}
-    probe = None if result.probe is None else Scores(**result.probe)
-    return TrainResult(run, result.kept, probe, reports, result.seconds)
+    return TrainResult(run, result.kept, result.probe, reports, result.seconds)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def finish(
         kept=kept,
         epochs=job.epochs,
         stopped_early=history.stopped_early,
-        probe=asdict(training.probe_scores) if training.probe_scores else None,
+        probe=training.probe_scores,
         evaluation={name: report.expected.value for name, report in reports.items()},
         calibration=measured.calibration.to_dict(),
         gains=[asdict(gain) for gain in _gains(job, training)],

@@ -22,13 +22,13 @@ from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.network import Segment
 from xception_cli.processes import ALONE, Processes
+from xception_cli.records import Scores
 from xception_cli.regular import open_regular
 from xception_cli.runtime import seed_everything
 from xception_cli.training.budget import Budget
 from xception_cli.training.engines import StepOutput
 from xception_cli.training.learner import (
     History,
-    Scores,
     learning_rate_factor,
     pair,
     stepped_factor,

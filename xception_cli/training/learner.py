@@ -16,31 +16,11 @@ from xception_cli.errors import ArtifactError, DivergedError, is_out_of_memory
 from xception_cli.model.features import FeatureInputs
 from xception_cli.model.layers import without_layers_head
 from xception_cli.model.network import Segment, cut, parameter_groups
+from xception_cli.records import Scores
 from xception_cli.training.engines import create_optimizer, learning_rate
 from xception_cli.training.job import Job
 
 _HINT = "start a new run; the model file of this one may still be usable"
-
-
-@dataclass
-class Scores:
-    """What validation found.
-
-    Attributes:
-        loss: Cross-entropy.
-        accuracy: Part of the images that are right.
-        macro_recall: Mean recall of the classes that val has.
-        recall: Of each class; None for one that val lacks.
-        top_k: Of `top_k_accuracy`.
-        top_k_accuracy: Part of the images whose class is among the k likeliest; None for k of 1.
-    """
-
-    loss: float
-    accuracy: float
-    macro_recall: float
-    recall: list[float | None]
-    top_k: int
-    top_k_accuracy: float | None
 
 
 def validate(
