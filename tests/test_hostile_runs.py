@@ -1,4 +1,4 @@
-"""A run folder from somebody else: nothing of it leads what is written or shown to other places."""
+"""A foreign run folder: nothing in it leads a write, or what a page shows, to another place."""
 
 import os
 import shutil

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from xception_cli.console import show
+from xception_cli.entries import LARGEST
 from xception_cli.errors import UsageError
 from xception_cli.notation import check_pattern, parse_duration
 
@@ -288,14 +289,13 @@ def flag(name: str) -> str:
 
 
 _PLAIN = (bool, int, float, str)
-_LARGEST = 2**63 - 1  # of whole numbers, as torch takes them
 
 
 def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
     kind = setting_type(setting)
     if value is None and setting.default is None:
         return None
-    if isinstance(value, int) and abs(value) > _LARGEST:
+    if isinstance(value, int) and abs(value) > LARGEST:
         raise UsageError(f"{setting.name} is a number of {value.bit_length()} bits, too large")
     shown = show(repr(value)) if isinstance(value, _PLAIN) else f"a {type(value).__name__}"
     choices = typing.get_args(kind)

@@ -20,7 +20,7 @@ from xception_cli.console import show
 
 T = TypeVar("T")
 
-_LARGEST = 2**63 - 1  # of whole numbers, as in a config
+LARGEST = 2**63 - 1  # of whole numbers, as torch takes them
 
 
 def read_entries(cls: type[T], data: Any) -> T:
@@ -57,7 +57,7 @@ def _read(kind: Any, value: Any, name: str, otherwise: str = "") -> Any:
     if origin is tuple:  # of any length, from a list
         value = list(value) if type(value) is tuple else value
         return tuple(_read(GenericAlias(list, arguments[:1]), value, name, otherwise))
-    if origin is float and type(value) is int and abs(value) <= _LARGEST:
+    if origin is float and type(value) is int and abs(value) <= LARGEST:
         value = float(value)
     if type(value) is not origin or not _is_sound(value):
         raise _wrong(name, value, origin.__name__ + otherwise)
@@ -102,7 +102,7 @@ def _is_sound(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, int):
-        return abs(value) <= _LARGEST
+        return abs(value) <= LARGEST
     if isinstance(value, str):
         # Bytes of a file name that are not UTF-8 are kept; halves of a pair are nothing.
         return not any(
@@ -112,6 +112,6 @@ def _is_sound(value: Any) -> bool:
 
 
 def _wrong(name: str, value: Any, expected: str) -> ValueError:
-    is_long = isinstance(value, int) and abs(value) > _LARGEST  # Python may refuse to write it
+    is_long = isinstance(value, int) and abs(value) > LARGEST  # Python may refuse to write it
     shown = "a very long number" if is_long else show(repr(value))
     return ValueError(f"{name} is {shown}, expected {expected}")

@@ -59,7 +59,7 @@ def partial_path(path: Path, mark: str) -> Path:
 
     Args:
         path: In the same folder.
-        mark: What tells it from others; nobody can plant a file under a name that is random.
+        mark: Makes the name unique; a random one cannot be guessed, and so not be taken before.
     """
     end = f".{mark}.partial"
     return path.with_name(cut_name(path.name, LONGEST_NAME - len(end)) + end)
@@ -181,8 +181,8 @@ def read_text(path: Path) -> str:
 
 
 # Text that starts with `=` and the like is a formula to a spreadsheet (OWASP, CSV injection), also
-# behind a quote. One that separates by `;` or tabs ignores our quotes: a cell starts behind each of
-# these, and behind a line break, too.
+# after a quote. One that separates by `;` or tabs ignores our quotes: a cell starts after each of
+# these, and after a line break, too.
 _CELL_START = r"(?:\A|(?<=[;\t\r\n]))"
 _FORMULA = r"""(?="*[=+\-@\t\r\n\0'\uff1d\uff0b\uff0d\uff20])"""
 _UNMARKED, _MARKED = re.compile(_CELL_START + _FORMULA), re.compile(f"{_CELL_START}'{_FORMULA}")

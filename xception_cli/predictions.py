@@ -194,7 +194,7 @@ def open_predictions(
         descriptor = open_regular(partial, os.O_RDWR | os.O_CREAT)
         if os.name != "nt" and os.fstat(descriptor).st_uid != os.geteuid():
             os.close(descriptor)
-            raise PermissionError(0, "it is somebody else's")
+            raise PermissionError(0, "it belongs to another user")
     except OSError as error:
         raise MachineError(
             f"cannot write {show(partial)}: {error.strerror}", hint="choose another --output"

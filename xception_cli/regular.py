@@ -1,6 +1,6 @@
-"""Regular files: the only place that opens a file which somebody else may have planted.
+"""Regular files: the only place that opens a file from an untrusted source.
 
-A run folder, a model file or a table may come from anyone, and so may what lies in a shared folder.
+A run folder, a model file or a table may be another user's, and so may files in a shared folder.
 A link there must not lead a write elsewhere, and a pipe or a device must not be waited for.
 """
 

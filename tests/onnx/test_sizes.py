@@ -1,4 +1,4 @@
-"""What a graph from elsewhere may take: bounded before it is run, and whatever fails is told."""
+"""What a foreign ONNX graph may take: bounded before it is run; every failure is reported."""
 
 import random
 import subprocess

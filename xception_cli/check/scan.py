@@ -260,7 +260,7 @@ def _start_helper(lock: Any) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """Wait until the parent is gone, however it ended, and end: nobody waits for this process.
+    """End when the parent process has ended, in whichever way.
 
     Without it a helper waits for work forever when its parent is killed: it holds the pipe open
     that the fork server watches.

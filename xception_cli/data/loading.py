@@ -310,9 +310,7 @@ class _PartReader(Dataset[Any]):
     def __getitems__(self, part: _Part) -> "_Decoded | MachineError":
         try:
             return self._decode(part)
-        except (
-            MachineError
-        ) as error:  # raised in a worker, it would come with its traceback as text
+        except MachineError as error:  # if a worker raised it, its traceback would come as text
             return error
 
     def _decode(self, part: _Part) -> _Decoded:

@@ -1,7 +1,7 @@
 """The pooled features of several layers, and the head that classifies them.
 
 What separates two classes is not always in the last convolution: textures, cells or defects are
-told apart by earlier layers better. So the linear probe sees the four last steps of the network,
+separated by earlier layers better. So the linear probe sees the four last steps of the network,
 each averaged over its positions and scaled to length 1 (the idea of Head2Toe, Evci et al. 2022).
 """
 
