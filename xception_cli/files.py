@@ -201,7 +201,7 @@ def from_cell(cell: str) -> str:
     return _MARKED.sub("", cell)
 
 
-def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+def to_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> bytes:
     r"""Make a CSV file's bytes: UTF-8, `\n` lines, floats with 6 significant digits.
 
     Where a spreadsheet would find a formula in a text, a `'` is put before it; `from_csv` takes it

@@ -99,7 +99,7 @@ class PredictionFile:
             row: list[object] = [str(prediction.path), prediction.error, *judged]
             row += [cell for pair in best for cell in pair]
             row += [None] * (len(self._header) - len(row))
-            content = to_csv(self._header, [row])[len(to_csv(self._header, [])) :]
+            content = to_csv(row, [])  # a row by itself
         else:
             content = f"{json.dumps(prediction.to_dict(), allow_nan=False)}\n".encode()
         self._write(content)
