@@ -30,7 +30,7 @@ from xception_cli.runtime import Runtime
 
 INPUT, OUTPUT = "image", "probabilities"
 DISTANCE = "distance"  # to the nearest training photos, where the model was calibrated
-OPSET = 18  # the first with an antialiased Resize
+OPSET = 18  # the first whose ReduceMean takes axes as an input, of 2022
 IR_VERSION = 9  # of that time, so that older runtimes read it too
 WHOLE, CROPPED = "whole", "cropped"  # pictures of any size, or of image_size
 
@@ -40,8 +40,10 @@ _MAX_BYTES = 500_000_000  # Xception has 92 MB
 # that makes much of little, nothing that a plug-in would have to run.
 _OPERATORS = frozenset(
     {"Transpose", "Cast", "Div", "Sub", "Conv", "Relu", "MaxPool", "Add", "ReduceMean", "Gemm"}
-    | {"Concat", "Softmax", "Shape", "ReduceMin", "Mul", "Resize", "Round", "Slice"}
+    | {"Concat", "Softmax", "Shape", "ReduceMin", "Mul", "Round", "Slice"}
     | {"LpNormalization", "TopK"}  # the distance of `unknown`
+    | {"Abs", "Clip", "Gather", "MatMul", "Max", "Range", "ReduceSum"}  # the resize
+    | {"Resize"}  # of exports of earlier versions
     | {"QuantizeLinear", "DequantizeLinear"}
 )
 

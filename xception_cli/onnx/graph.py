@@ -2,16 +2,16 @@
 
 Written by hand, because torch's exporters name nodes after modules, `/block5/rep/rep.1/conv1/Conv`
 for `middle_flow/block5/sepconv1/depthwise`; the one that is not deprecated needs another package,
-onnxscript; and Pillow's resize, which the file contains, is nothing that they could trace.
+onnxscript; and Pillow's resize, which the file contains (resize.py), is nothing that they could
+trace.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 from torch import nn
 
 from xception_cli.data.transforms import Preprocessing
@@ -20,96 +20,11 @@ from xception_cli.model.layers import LAYERS, layers_head
 from xception_cli.model.network import STEPS, fold_batch_norm
 from xception_cli.model.unknown import NEIGHBOURS, Reference
 from xception_cli.onnx.file import DISTANCE, INPUT, IR_VERSION, OPSET, OUTPUT, to_metadata
+from xception_cli.onnx.resize import add_cropping
+from xception_cli.onnx.writer import GraphWriter
 from xception_cli.summary.count import FLOWS
 
-
-class GraphWriter:
-    """The nodes and constants of a graph that is being written.
-
-    A node's output bears the node's name, so that every edge tells where it comes from.
-    """
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def constant(self, name: str, value: Any) -> str:
-        """Add a constant and return its name."""
-        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def integers(self, name: str, *values: int) -> str:
-        """Add a vector of int64, what shapes are made of."""
-        return self.constant(name, np.array(values, np.int64))
-
-    def node(
-        self,
-        operator: str,
-        inputs: Sequence[str],
-        name: str,
-        *,
-        output: str | None = None,
-        second: str | None = None,
-        **attributes: Any,
-    ) -> str:
-        """Add a node and return the name of its output: its own, unless another is given.
-
-        Args:
-            operator: ONNX's.
-            inputs: Names.
-            name: Of the node.
-            output: Name of its output.
-            second: Name of its second output, if it has one.
-            attributes: The operator's.
-        """
-        made = output or name
-        outputs = [made] if second is None else [made, second]
-        self.nodes.append(helper.make_node(operator, inputs, outputs, name=name, **attributes))
-        return made
-
-
 RANGE = 255.0  # of a uint8 pixel; `Preprocessing.normalize` divides by it first
-
-
-def add_cropping(writer: GraphWriter, preprocessing: Preprocessing, pixels: str) -> str:
-    """Write what torchvision's `v2.Resize` and `v2.CenterCrop` do with a PIL picture.
-
-    Args:
-        writer: Of the graph.
-        preprocessing: The pixel numbers.
-        pixels: Name of uint8 pixels, `(batch, 3, height, width)`.
-
-    Returns:
-        Name of uint8 pixels, `(batch, 3, image_size, image_size)`.
-    """
-    node, integers = writer.node, writer.integers
-    shape = node("Shape", [pixels], "resize/shape", start=2)
-    # The longer side is rounded down: int(resize_size * long / short).
-    short = node("ReduceMin", [shape], "resize/short", keepdims=1)
-    wanted = integers("resize/resize_size", preprocessing.resize_size)
-    grown = node("Mul", [shape, wanted], "resize/grown")
-    sides = node("Div", [grown, short], "resize/sides")
-    resized = node(
-        "Resize",
-        [pixels, "", "", sides],
-        "resize/bicubic",
-        axes=[2, 3],
-        mode="cubic",
-        cubic_coeff_a=-0.5,  # Pillow's
-        antialias=1,
-        exclude_outside=1,  # weights of pixels beyond the border go to those within
-        coordinate_transformation_mode="half_pixel",
-    )
-    # The corner is rounded half to even, as Python's and ONNX's round both do.
-    kept = integers("crop/image_size", preprocessing.image_size)
-    spare = node("Sub", [sides, kept], "crop/spare")
-    spare = node("Cast", [spare], "crop/spare_float", to=onnx.TensorProto.FLOAT)
-    half = node("Mul", [spare, writer.constant("crop/half", np.float32(0.5))], "crop/middle")
-    corner = node("Round", [half], "crop/corner_float")
-    corner = node("Cast", [corner], "crop/corner", to=onnx.TensorProto.INT64)
-    end = node("Add", [corner, kept], "crop/end")
-    axes = integers("crop/axes", 2, 3)
-    return node("Slice", [resized, corner, end, axes], "crop/centre")
 
 
 def add_normalization(writer: GraphWriter, preprocessing: Preprocessing, pixels: str) -> str:
@@ -185,10 +100,11 @@ def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -
 def _add_pixels(
     writer: GraphWriter, preprocessing: Preprocessing, *, cropped: bool, normalized: bool
 ) -> str:
-    pixels = writer.node("Transpose", [INPUT], "pixels/channels_first", perm=[0, 3, 1, 2])
-    if not cropped:
-        pixels = add_cropping(writer, preprocessing, pixels)
-    pixels = writer.node("Cast", [pixels], "pixels/float", to=onnx.TensorProto.FLOAT)
+    if cropped:
+        pixels = writer.node("Transpose", [INPUT], "pixels/channels_first", perm=[0, 3, 1, 2])
+        pixels = writer.node("Cast", [pixels], "pixels/float", to=onnx.TensorProto.FLOAT)
+    else:
+        pixels = add_cropping(writer, preprocessing, INPUT)
     return add_normalization(writer, preprocessing, pixels) if normalized else pixels
 
 

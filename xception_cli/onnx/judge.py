@@ -127,17 +127,21 @@ def compare(bundle: ModelBundle, exported: Classifier, pictures: Sequence[JudgeP
     )
 
 
-def require_parity(parity: Parity) -> None:
+def require_parity(runtime: str, parity: Parity) -> None:
     """Let a file out.
+
+    Args:
+        runtime: That ran it.
+        parity: How it compares.
 
     Raises:
         ArtifactError: It does not say the same as PyTorch.
     """
     if not parity.passed:
         raise ArtifactError(
-            f"the exported file does not say what PyTorch says, and was not written: "
+            f"in {runtime} the exported file does not say what PyTorch says, and was not written: "
             f"{parity.headline()}; {parity.contradictions} clear answers differ",
-            hint="upgrade onnxruntime, or --input cropped; xception env shows the versions",
+            hint=f"upgrade {runtime}, or --input cropped; xception env shows the versions",
         )
 
 

@@ -1,7 +1,7 @@
 """export_run: the model of a run as one ONNX file, kept only if it passes the gate."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from io import BytesIO
@@ -36,6 +36,7 @@ from xception_cli.onnx.judge import (
     require_agreement,
     require_parity,
 )
+from xception_cli.onnx.openvino import in_openvino
 from xception_cli.onnx.quantize import quantize_onnx
 from xception_cli.rundir import RunDir, read_json, write_json
 from xception_cli.runtime import Runtime
@@ -141,8 +142,13 @@ def export_run(
     model = build_onnx(bundle, cropped=cropped)
     content = seal_onnx(model)
     exported = classifier_from(content, output)
-    parity = _show_parity(compare(bundle, exported, judge_pictures(run, bundle.classes)))
-    require_parity(parity)
+    judges = judge_pictures(run, bundle.classes)
+    parities = {"onnxruntime": compare(bundle, exported, judges)}
+    if (other := in_openvino(exported, content)) is not None:
+        parities["openvino"] = compare(bundle, other, judges)
+    for runtime, parity in parities.items():
+        _show_parity(runtime, parity)
+        require_parity(runtime, parity)
     agreement = None
     if quantized:
         content, agreement = _quantize(run, model, exported, output)
@@ -152,9 +158,11 @@ def export_run(
     entry: dict[str, Any] = {
         "input": CROPPED if cropped else WHOLE,
         "model": file_digest(run.model),
-        "parity": parity.to_dict(),
-        "versions": _versions(),
+        "parity": parities["onnxruntime"].to_dict(),
+        "versions": _versions(parities),
     }
+    if "openvino" in parities:
+        entry["openvino"] = parities["openvino"].to_dict()
     if agreement is not None:
         entry["int8"] = agreement.to_dict()
     write_json(report, _read_reports(report) | {output.name: entry})
@@ -268,19 +276,18 @@ def _enlarge(content: bytes, seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def _show_parity(parity: Parity) -> Parity:
-    say(f"parity    {parity.headline()}")
+def _show_parity(runtime: str, parity: Parity) -> None:
+    say(f"parity    {runtime}: {parity.headline()}")
     if parity.decoded_smaller:
         say(
             f"          xception predict --run decodes {parity.decoded_smaller} of them smaller: "
             f"within {parity.decoded_smaller_difference:.1e} of what it says"
         )
-    return parity
 
 
-def _versions() -> dict[str, str]:
-    others = {name: metadata.version(name) for name in ("onnx", "onnxruntime", "torch", "pillow")}
-    return {"xception": __version__} | others
+def _versions(runtimes: Iterable[str]) -> dict[str, str]:
+    names = ("onnx", "torch", "pillow", *runtimes)
+    return {"xception": __version__} | {name: metadata.version(name) for name in names}
 
 
 def _read_reports(path: Path) -> dict[str, Any]:
