@@ -309,6 +309,7 @@ def test_an_exported_file_is_loaded_and_predicts_the_same(model, bundle):
 # --- train and evaluate --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_python_trains_and_evaluates_as_the_command_does_and_prints_nothing(settings, capfd):
     say("an earlier message")
     capfd.readouterr()
@@ -356,6 +357,7 @@ print(xc.train("photos", weights={weights!r}, image_size=71, unfreeze="head", de
 """
 
 
+@pytest.mark.slow
 def test_a_program_without_a_main_guard_runs_once(photos, random_weights):
     Path("lab.py").write_text(_PROGRAM.format(weights=str(random_weights)))
     done = subprocess.run(
@@ -448,6 +450,7 @@ class Loosely(doctest.OutputChecker):
         return re.sub(r"\d+\.\d+(e-\d+)?", "0.5", re.sub("apple|bagel|banana", "apple", text))
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_run(random_weights, monkeypatch):
     """In order, on a smaller network's input, random weights, fewer images and epochs."""
     train, quick = xc.train, {"weights": random_weights, "image_size": SMALL, "views": 1}

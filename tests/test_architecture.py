@@ -117,6 +117,7 @@ trainer.run([0], max_epochs=len(sys.argv) - 1)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["A handler"], indirect=True)
 def test_the_example_of_a_handler_is_called_after_each_epoch(changed: Path) -> None:
     note = "note      the validation loss has risen for 3 epochs"
@@ -184,6 +185,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["An export"], indirect=True)
 def test_the_example_of_an_export_computes_what_the_model_does(
     changed: Path, tmp_path: Path, random_weights: Path

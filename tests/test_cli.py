@@ -251,6 +251,7 @@ def test_a_model_file_alone_is_enough_to_predict(
     assert re.fullmatch(r".*/photos/red/1\.jpg: \w+ \d+\.\d%\n", done.stdout)
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_predict_quietly(settings: dict[str, Any], photos: Path) -> None:
     model = train_run(settings | {"unfreeze": "head"}).run.model
     command = f"{sys.executable} -m xception_cli predict --json --model {model} {photos}"

@@ -116,6 +116,7 @@ def test_check_lists_what_is_odd_and_stops_at_nothing(odd, capsys):
     assert {"EXIF-rotated": 6, "transparent": 6, "animated": 6}.items() <= counts.items()
 
 
+@pytest.mark.slow
 def test_training_learns_the_same_from_plain_and_from_odd_files(plain, odd, random_weights):
     """To the byte; and the page of the run shows names that no terminal should be given."""
     first, second = (train(data, random_weights, f"run-{data.name}") for data in (plain, odd))
@@ -129,6 +130,7 @@ def test_training_learns_the_same_from_plain_and_from_odd_files(plain, odd, rand
     assert re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e]", page) is None
 
 
+@pytest.mark.slow
 def test_eval_and_predict_say_the_same_of_plain_and_of_odd_files(plain, odd, random_weights):
     run = train(plain, random_weights, "run", unfreeze="head", refit=False)
     assert call("eval", str(run.path), "--data", str(odd), "--split", "val") == 0

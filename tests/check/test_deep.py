@@ -50,6 +50,7 @@ def test_a_label_in_doubt_is_found_and_a_second_look_computes_nothing(
     assert check(capsys, *arguments)[0] == 0
 
 
+@pytest.mark.slow
 def test_the_curve_is_told_and_drawn(swapped, random_weights, capsys, tmp_path):
     # By its short name: paths are not wrapped, and the width of the rest is looked at.
     data = swapped.relative_to(tmp_path)

@@ -86,7 +86,7 @@ def test_only_the_corrected_interval_of_the_best_of_13_covers_the_truth(
     generator = np.random.default_rng(2)
     labels = np.zeros(images, np.int64)
     corrected, plain, bias = [], [], []
-    for _ in range(800):
+    for _ in range(400):
         candidates, accuracies = candidates_of(generator, images)
         hits = candidates.predicted == 0
         keys = list(zip(hits.mean(axis=1), -candidates.losses.mean(axis=1), strict=True))

@@ -99,6 +99,7 @@ def test_the_probe_is_judged_as_the_model_that_averages(settings: dict[str, Any]
         assert np.allclose(losses, expected, atol=1e-4) == equal
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_after_the_decision_ends_with_the_same_bytes(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
@@ -114,6 +115,7 @@ def test_a_run_that_is_killed_after_the_decision_ends_with_the_same_bytes(
     assert not mirrors(train_run(settings | {"tta": "none"}, "without").run)
 
 
+@pytest.mark.slow
 def test_predict_takes_it_and_an_exported_file_does_not(
     settings: dict[str, Any], photos: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -135,6 +135,7 @@ def test_a_repeated_sigterm_is_one_stop(
         train_run(settings)
 
 
+@pytest.mark.slow
 def test_a_crash_while_features_are_computed_costs_only_the_block_it_was_in(
     settings: dict[str, Any], unbroken: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_crash_while_features_are_computed_costs_only_the_block_it_was_in(
     assert outcome("run") == unbroken
 
 
+@pytest.mark.slow
 def test_the_comparison_sees_a_resume_that_starts_the_epoch_again(
     settings: dict[str, Any],
     unbroken: dict[str, str],

@@ -112,6 +112,7 @@ def test_the_kept_model_is_calibrated_and_its_file_evaluates_to_the_same_bytes(
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_repeats_it_byte_for_byte_whatever_the_workers(
     settings: dict[str, Any],
 ) -> None:

@@ -216,6 +216,7 @@ def test_fine_tuning_is_not_started_where_the_probe_is_at_its_ceiling(
     assert read_json(train_run(settings, "other").run.result)["skipped"] is None
 
 
+@pytest.mark.slow
 def test_a_metric_that_selects_the_epoch_makes_each_epoch_a_candidate(
     settings: dict[str, Any],
 ) -> None:
@@ -254,6 +255,7 @@ def test_a_run_that_ends_before_its_result_is_known_to_be_fitted_to_val(
     assert "the model was fitted to val since then" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_exported_refitted_model_is_not_corrected_for_images_that_it_was_fitted_to(
     settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

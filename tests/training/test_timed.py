@@ -200,6 +200,7 @@ def test_too_little_time_is_refused_and_leaves_no_run(
 # Going on
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_its_decisions_to_the_same_bytes(
     settings: dict[str, Any], cut: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:

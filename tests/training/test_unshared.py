@@ -10,6 +10,7 @@ from xception_cli.model.bundle import load_model
 from xception_cli.runtime import decide_runtime
 
 
+@pytest.mark.slow
 def test_a_model_without_features_says_why_it_cannot_say_unknown(
     settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
