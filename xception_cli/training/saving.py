@@ -21,12 +21,16 @@ from xception_cli.training.learner import BestModel, History, Learner
 _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
+class _StopNow(BaseException):
+    """A signal ends the run at once: no `except Exception`, of whatever library, may catch it."""
+
+
 class StopSignals:
     """Takes the signals over while a run is on, and gives them back after it.
 
-    Before training (`graceful` is False) a signal raises `StoppedError` at once. In training the
-    first one sets `requested`, and the loop saves and stops after its batch; another SIGINT stops
-    at once. SIGUSR1 sets `save_requested`: save now and go on.
+    Outside of training (`graceful` is False) a signal ends the run at once, with `StoppedError`. In
+    training the first one sets `requested`, and the loop saves and stops after its batch; another
+    SIGINT stops at once. SIGUSR1 sets `save_requested`: save now and go on.
 
     Attributes:
         graceful: Whether the training loop looks at `requested`.
@@ -59,6 +63,9 @@ class StopSignals:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if isinstance(error, _StopNow):
+            saved = "what was saved before is intact"
+            raise self.error(self.requested or signal.SIGINT, saved) from None
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         if self.graceful and (self.requested is None or number != signal.SIGINT):
@@ -67,7 +74,9 @@ class StopSignals:
                 again = " (Ctrl-C again to stop at once)" if number == signal.SIGINT else ""
                 say(f"stopping after this batch, saving…{again}")
             return
-        raise self.error(number, "what was saved before is intact")
+        # Python ignores what is raised inside of a finalizer: then the training loop stops.
+        self.requested = number
+        raise _StopNow
 
     def _save(self, _: int, __: FrameType | None) -> None:
         self.save_requested = True
