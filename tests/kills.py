@@ -4,6 +4,7 @@ Each is forked from a server that has loaded torch, so that a start takes no sec
 is reported place by place, so that a kill can be aimed at the inside of short ones.
 """
 
+import errno
 import importlib
 import json
 import multiprocessing
@@ -245,3 +246,18 @@ def skip_a_batch() -> None:
         yield from keys[1:] + keys[:1] if batches.shuffle else keys
 
     KeyedBatches.__iter__ = late  # type: ignore[method-assign]
+
+
+def fill_the_disk_at(name: str) -> None:
+    """Let no file of a name be written: the disk is full by then."""
+    from xception_cli import files
+
+    write = files._write_and_sync
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name.startswith(name):
+            path.write_bytes(data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, data)
+
+    files._write_and_sync = full

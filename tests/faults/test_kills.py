@@ -8,12 +8,20 @@ import random
 import shutil
 import signal
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from images import draw_photos
-from kills import Ended, content, kill_and_resume, run_command, skip_a_batch
+from kills import (
+    Ended,
+    content,
+    fill_the_disk_at,
+    kill_and_resume,
+    run_command,
+    skip_a_batch,
+)
 from runs import quick_settings
 
 from xception_cli.training.checkpoint import StateStore
@@ -96,6 +104,36 @@ def test_wherever_it_is_killed_and_however_often_a_run_ends_with_the_same_bytes(
         runs += 1
     print(f"{killed.total()} kills of {runs} runs, {runs - len(wrong)} equal:", dict(killed))
     assert not wrong
+
+
+# What a run writes, in its order; the last ones alone unless more is asked for.
+WRITTEN = [
+    "split.csv", "issues.csv", "config.toml", "run.json", "val.json", "train.json",
+    "candidates.safetensors", "model.safetensors", "state-", "metrics.json", "per_class.csv",
+    "predictions.csv", "confusion.png", "report.html", "result.json",
+]  # fmt: skip
+
+
+def test_wherever_the_disk_is_full_nothing_is_lost_and_the_run_goes_on_to_the_same_bytes(
+    place: Path, random_weights: Path, unbroken: tuple[Ended, dict[str, str]]
+) -> None:
+    folder = place / "full"
+    folder.mkdir()
+    start = _command(place, random_weights, **WAYS[0])
+    names = WRITTEN if KILLS > FEW else ["state-", "result.json"]
+    for name in names:
+        has_begun = (folder / "run" / "run.json").exists()
+        command = ["train", "--resume", "run"] if has_begun else start
+        ended = run_command(folder, command, prepare=partial(fill_the_disk_at, name))
+        said = (folder / "said").read_text()
+        print(name, ended.code, said.splitlines()[-2:], flush=True)
+        assert ended.code == 5
+        assert "No space left on device" in said
+        assert "hint: " in said.splitlines()[-1]
+        assert "Traceback" not in said
+        assert not list(folder.rglob(f"{name}*.partial"))
+    assert run_command(folder, ["train", "--resume", "run"]).code == 0
+    assert content(folder / "run") == unbroken[1]
 
 
 def test_the_comparison_sees_another_seed(

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from xception_cli.data.dataset import Key, KeyedBatches, PictureDataset, Slots, can_share
 from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.data.workers import check_workers, start_worker, worker_errors
+from xception_cli.data.workers import check_workers, start_error, start_worker, worker_errors
 from xception_cli.errors import MachineError
 from xception_cli.runtime import Runtime
 
@@ -163,7 +163,10 @@ def create_loader(
         device: Where batches go.
     """
     if workers and can_share():
-        turns.lock = multiprocessing.get_context("fork").Lock()  # the workers inherit it
+        try:
+            turns.lock = multiprocessing.get_context("fork").Lock()  # the workers inherit it
+        except OSError as error:
+            raise start_error(error) from None
     rows, slots = PART, None
     if side is not None:
         rows = max(1, min(PART, _PART_BYTES // (3 * side**2)))
@@ -241,6 +244,8 @@ def _start(loader: "DataLoader[Any]") -> "Iterator[_Decoded | MachineError]":
         gc.freeze()
     try:
         return iter(loader)
+    except OSError as error:
+        raise start_error(error) from None
     finally:
         if forks:
             gc.unfreeze()

@@ -1,6 +1,8 @@
 """Workers: the processes that decode images; how one starts, and how its death is noticed."""
 
 import signal
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,6 +46,17 @@ def check_workers(loader: "DataLoader[Any]") -> None:
     for worker in getattr(loader._iterator, "_workers", ()):  # of torch 2.14; it has no other name
         if not worker.is_alive():
             raise _death(f"worker {worker.pid} ended with {worker.exitcode}")
+
+
+def start_error(error: OSError) -> MachineError:
+    """Make the error of workers that cannot be started: their locks take room in /dev/shm."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    traceback.clear_frames(error.__traceback__)  # torch's half-made iterator fails as it is freed
+    sys.unraisablehook = hook
+    return MachineError(
+        f"the processes that decode images cannot be started: {error.strerror}",
+        hint="--workers 0; or a larger /dev/shm: docker run --shm-size 64m",
+    )
 
 
 def _death(how: str) -> MachineError:

@@ -1,5 +1,6 @@
 """When the training state is saved, and how a run stops with it and resumes from it."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +45,7 @@ class StopSignals:
         self.requested: int | None = None
         self.save_requested = False
         self.hint = hint
+        self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -68,6 +70,8 @@ class StopSignals:
             raise self.error(self.requested or signal.SIGINT, saved) from None
 
     def _stop(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            os._exit(128 + number)  # a worker that has just been forked
         if self.graceful and (self.requested is None or number != signal.SIGINT):
             if self.requested is None:
                 self.requested = number
