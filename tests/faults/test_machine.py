@@ -1,4 +1,4 @@
-"""What a machine does to a training: signals in awkward places, clocks that jump, data that changes."""
+"""What a machine does to a training: signals in odd places, jumping clocks, images that change."""
 
 import os
 import re
@@ -33,7 +33,6 @@ def test_a_signal_is_not_swallowed_where_every_exception_is() -> None:
     stop = StopSignals(hint="type this")
     with pytest.raises(StoppedError, match="stopped by SIGTERM; what was saved") as caught, stop:
         orientation(Interrupting())  # which takes any exception for a broken EXIF block
-        pytest.fail("the signal was swallowed")
     assert (caught.value.exit_code, caught.value.hint) == (143, "type this")
     assert stop.requested == signal.SIGTERM  # by which the training loop would stop, too
     assert signal.getsignal(signal.SIGTERM) == before
