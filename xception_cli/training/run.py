@@ -110,7 +110,11 @@ def run_training(
                 _begin_tensorboard(job.run.tensorboard)
             job.seconds["preparation"] = time.monotonic() - began
             stop.hint = f"xception train --resume {quoted(job.run.path)}"
-            return _train(job, stop)
+            try:
+                return _train(job, stop)
+            except MachineError as error:
+                error.hint = "; then: ".join(filter(None, (error.hint, stop.hint)))
+                raise
 
 
 def _train(job: Job, stop: StopSignals) -> TrainResult | None:
