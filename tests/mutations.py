@@ -2,6 +2,7 @@
 
 import json
 import random
+from copy import deepcopy
 from typing import Any
 
 BYTES = (
@@ -48,12 +49,16 @@ def damage_json(content: bytes, draw: random.Random) -> bytes:
         if kind == 0 and isinstance(owner, dict):
             del owner[key]
         elif kind == 1 and isinstance(owner, dict):
-            owner[draw.choice(["x", "", "classes", "name", "digest"])] = draw.choice(VALUES)
+            owner[draw.choice(["x", "", "classes", "name", "digest"])] = _value(draw)
         elif kind == 2 and isinstance(owner[key], int | float):
             owner[key] = type(owner[key])(draw.choice([-1, 0, 1, 2, 1000])) * draw.choice([1, -1])
         else:
-            owner[key] = draw.choice(VALUES)
+            owner[key] = _value(draw)
     return json.dumps(made).encode()
+
+
+def _value(draw: random.Random) -> Any:
+    return deepcopy(draw.choice(VALUES))  # lists are changed later
 
 
 def _places(value: Any) -> Any:

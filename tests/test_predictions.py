@@ -64,17 +64,50 @@ def test_however_often_it_is_stopped_the_file_is_the_same_at_the_end(tmp_path, s
             write([*rows, rows[0]][:41], output, stop_after)
         if stop_after:
             (partial,) = partials(tmp_path)
-            assert f"{stop_after} of 41 images; the same command" in capsys.readouterr().err
+            said = f"kept      {output}: {stop_after} of 41 rows; the same command resumes there"
+            assert said in capsys.readouterr().err.replace("\n", "")
+            assert whole.read_bytes().startswith(output.read_bytes())
+            assert output.samefile(partial)
         else:
             assert partials(tmp_path) == []  # nothing to continue
-        assert not output.exists()
+            assert not output.exists()
     partial.unlink()
+    output.unlink()
     with pytest.raises(Stop):
         write(rows, output, 17)
     file = write(rows, output)
     assert (file.done, file.failed) == (40, 8)
     assert output.read_bytes() == whole.read_bytes()
     assert partials(tmp_path) == []
+
+
+def test_a_stop_before_the_model_is_loaded_keeps_the_rows_of_before(tmp_path):
+    rows, output = predictions(6), tmp_path / "out.csv"
+    with pytest.raises(Stop):
+        write(rows, output, 4)
+    before = output.read_bytes()
+
+    def stop_at_once() -> None:
+        with open_predictions(output, [row.path for row in rows], ("model", 5)):
+            raise Stop
+
+    with pytest.raises(Stop):
+        stop_at_once()
+    assert output.read_bytes() == before
+    assert write(rows, output).done == 6
+
+
+def test_neither_a_finished_output_nor_one_of_another_command_is_replaced(tmp_path):
+    rows, output = predictions(6), tmp_path / "out.csv"
+    with pytest.raises(Stop):
+        write(rows, output, 4)
+    with pytest.raises(UsageError, match="the rows of a stopped command, with another model"):
+        write(rows[1:], output)
+    write(rows, output)
+    before = output.read_bytes()
+    with pytest.raises(UsageError, match="already exists"):
+        write(rows, output)
+    assert output.read_bytes() == before
 
 
 @_SUFFIXES
@@ -91,7 +124,7 @@ def test_wherever_a_crash_cuts_or_spoils_the_file_no_row_is_lost_or_doubled(tmp_
     spoiled += [content + b"more", content + content, b"\xff\xfe" + content]
     for changed in spoiled:
         partial.write_bytes(changed)
-        write(rows, output)
+        write(rows, output)  # which is its second name, or not there
         assert output.read_bytes() == whole.read_bytes()
         output.unlink()
 
@@ -118,6 +151,7 @@ def test_only_the_same_images_model_and_options_continue_a_file(tmp_path, suffix
 
         with pytest.raises(Stop):
             begin()
+        output.unlink()  # the rows are in the partial file, too
         return done
 
     assert begun(images, "model", 5) == 0
@@ -150,6 +184,7 @@ def test_a_planted_link_is_not_written_through(tmp_path):
     with pytest.raises(Stop):
         write(rows, tmp_path / "out.csv", 2)
     (partial,) = partials(tmp_path)
+    (tmp_path / "out.csv").unlink()
     precious = tmp_path / "precious"
     precious.write_text("precious")
     for plant in (partial.symlink_to, lambda target: os.link(target, partial)):
@@ -205,7 +240,7 @@ def test_a_command_that_is_interrupted_is_continued_to_the_same_file(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "of 124 images; the same command resumes there" in said
+    assert "of 124 rows; the same command resumes there" in said
     done = subprocess.run([*command, "out.csv"], check=False, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 3
     assert "resuming  after" in done.stderr

@@ -156,8 +156,11 @@ class _Signalled(BaseException):
 @contextmanager
 def _signals_raised() -> Iterator[None]:
     """Raise the signals that end a command, from its first line on; training has its own way."""
+    process = os.getpid()
 
     def stop(number: int, _: FrameType | None) -> None:
+        if os.getpid() != process:
+            os._exit(128 + number)  # a worker that has just been forked
         raise _Signalled(number)
 
     before: dict[int, Any] = {}

@@ -1,13 +1,15 @@
 """PredictionFile: predictions in a .csv or .jsonl file, kept row by row and continued after a stop.
 
 Rows go into `NAME.KEY.partial`, which is renamed when the last one is there. KEY is a digest of the
-model, the options and the images, so that only the same command continues the file.
+model, the options and the images, so that only the same command continues the file. Where it is
+stopped, the file gets NAME as a second name: the rows so far are where they were asked for.
 """
 
 import csv
 import glob
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -139,16 +141,20 @@ class PredictionFile:
             self.path.replace(path)
         self._file.close()
 
-    def stop(self) -> None:
-        """Close the file; it stays if there is anything to continue."""
+    def stop(self, path: Path) -> None:
+        """Close the file; if there is anything to continue, it stays, and is the output so far."""
+        has_begun, has_rows = bool(self._header), self.done > 0
         with suppress(OSError):
+            has_rows = has_rows or (not has_begun and os.fstat(self._file.fileno()).st_size > 0)
             os.fsync(self._file.fileno())
         self._file.close()
-        if self.done:
-            say(
-                f"kept      {show(self.path)}: {self.done} of {len(self._images)} images; the same "
-                "command resumes there"
-            )
+        if has_rows:
+            try:
+                os.link(self.path, path)
+            except OSError:  # something else is there, or the file system has no second names
+                path = self.path
+            count = f"{self.done} of {len(self._images)} rows" if has_begun else "as it was"
+            say(f"kept      {show(path)}: {count}; the same command resumes there")
         else:
             with suppress(OSError):
                 self.path.unlink()
@@ -185,11 +191,19 @@ def open_predictions(
         MachineError: The folder cannot be written.
         RunBusyError: The same command is running.
     """
-    check_new_file(path, SUFFIXES, "write predictions to")
     partial = partial_path(path, _key(path, images, options))
+    if _is_same_file(path, partial):
+        path.unlink()  # the rows stay in the partial file
     for other in sorted(path.parent.glob(f"{glob.escape(path.name)}.*.partial")):
+        if _is_same_file(path, other):
+            raise UsageError(
+                f"{show(path)} has the rows of a stopped command, with another model, other images "
+                "or options",
+                hint=f"type that command again, remove {show(path)}, or choose another --output",
+            )
         if other != partial:
             say(f"note      {show(other)} is of another model, other images or options")
+    check_new_file(path, SUFFIXES, "write predictions to")
     try:
         descriptor = open_regular(partial, os.O_RDWR | os.O_CREAT)
         if os.name != "nt" and os.fstat(descriptor).st_uid != os.geteuid():
@@ -205,8 +219,17 @@ def open_predictions(
         yield file
         file.finish(path)
     except BaseException:
-        file.stop()
+        file.stop(path)
         raise
+
+
+def _is_same_file(path: Path, partial: Path) -> bool:
+    """Tell whether an output is what the same command has left when it was stopped."""
+    try:
+        status = partial.lstat()
+        return os.path.samestat(path.lstat(), status) and stat.S_ISREG(status.st_mode)
+    except OSError:
+        return False
 
 
 def _key(path: Path, images: Sequence[Path], options: Iterable[object]) -> str:

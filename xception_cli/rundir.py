@@ -12,8 +12,9 @@ from typing import Annotated, Any, TypeVar
 from xception_cli.console import show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError
-from xception_cli.files import why, write_durably
+from xception_cli.files import LARGEST_TABLE, why, write_durably
 from xception_cli.records import BudgetRecord, CalibrationFound, EpochMetrics, Gain, Scores
+from xception_cli.regular import read_regular
 
 # File names that are needed outside of a run, too, or for any of its evaluations.
 ISSUES = "issues.csv"
@@ -197,7 +198,7 @@ class RunDir:
 
     def remove_partial(self) -> None:
         """Remove what a process that was killed had half written."""
-        for partial in self.path.glob("*.partial"):
+        for partial in self.path.rglob("*.partial"):
             partial.unlink(missing_ok=True)
 
     def read_info(self) -> RunInfo:
@@ -231,7 +232,7 @@ class RunDir:
             return []
         rows = []
         try:
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            for line in _read_own(self.metrics).splitlines():
                 rows.append(read_entries(EpochMetrics, json.loads(line)))
         except (OSError, ValueError, RecursionError) as error:
             raise ArtifactError(
@@ -295,13 +296,18 @@ def read_json(path: Path) -> dict[str, Any]:
         ArtifactError: The file is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(_read_own(path))
     except (OSError, ValueError, RecursionError) as error:
         reason = why(error) if not isinstance(error, RecursionError) else "too many brackets"
         raise ArtifactError(f"cannot read {show(path)}: {reason}", hint=_HINT) from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{show(path)} does not hold a JSON object", hint=_HINT)
     return content
+
+
+def _read_own(path: Path) -> str:
+    """Read a text file of a run, which may come from anyone: no link, and no pipe to wait for."""
+    return read_regular(path, LARGEST_TABLE, follow=False).decode()
 
 
 def read_typed(cls: type[T], path: Path) -> T:

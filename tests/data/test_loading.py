@@ -292,6 +292,23 @@ def test_a_bug_stays_a_bug(photos, workers):
 # --- inputs of the network ---------------------------------------------------------------------
 
 
+def test_a_worker_that_dies_with_its_work_done_is_noticed_with_the_next_batch(photos):
+    dataset = dataset_of(photos, augmented=False)
+    inputs = PictureInputs(
+        dataset,
+        KeyedBatches(len(dataset), len(dataset), shuffle=False),
+        preprocessing=PREPROCESSING,
+        runtime=Runtime(torch.device("cpu"), "fp32"),
+        workers=2,
+    )
+    inputs.begin(0)
+    process = inputs.loader._iterator._workers[1]  # the only part is the other one's
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with pytest.raises(MachineError, match=f"worker {process.pid} ended with -9"):
+        next(iter(inputs))
+
+
 def test_the_inputs_of_the_network_are_the_normalized_batches(photos):
     dataset = dataset_of(photos, augmented=False)
     batches = KeyedBatches(len(dataset), 4, shuffle=False)

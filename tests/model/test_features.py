@@ -1,5 +1,6 @@
 """Features: computed once, whatever interrupts it, and as good as computed anew."""
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -309,6 +310,26 @@ def test_a_file_made_for_fewer_views_is_made_anew(network, root, whole):
     assert contents(Path("features")) != contents(whole[0])
     store, _ = compute(Path("features"), network, root)
     assert store.rows.tobytes() == whole[1].rows.tobytes()
+    assert contents(Path("features")) == contents(whole[0])
+
+
+# What is kept is what was computed
+
+
+@pytest.mark.parametrize("name", ["train.bin", "train.pooled"])
+def test_a_view_with_a_flipped_bit_is_computed_again(network, root, whole, capsys, name):
+    compute(Path("features"), network, root)
+    with Path("features", name).open("r+b") as file:
+        file.seek(-40, os.SEEK_END)  # in the second view
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    assert contents(Path("features")) != contents(whole[0])
+    capsys.readouterr()
+    asked = []
+    compute(Path("features"), network, root, another=lambda *given: asked.append(given) or True)
+    assert asked == [(1, 0)]  # the first one is good
+    assert "features/train.json or its features are damaged" in capsys.readouterr().err
     assert contents(Path("features")) == contents(whole[0])
 
 

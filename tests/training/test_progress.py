@@ -20,23 +20,25 @@ class Recorded(Bar):
         self.done = done
 
 
-def begun(iteration: int) -> int:
-    """Return how many epochs the bar has when training starts after an iteration."""
-    trainer, epochs = Engine(lambda *_: None), Recorded()
-    attach_progress(trainer, History(), epochs, Recorded(), every=1, rate=lambda: 0.1)
+def begun(iteration: int) -> tuple[int, int]:
+    """Return the epochs and the images on the bars when training starts after an iteration."""
+    trainer, epochs, images = Engine(lambda *_: None), Recorded(), Recorded()
+    attach_progress(trainer, History(), epochs, images, batch_size=8, every=1, rate=lambda: 0.1)
     if iteration:
         trainer.load_state_dict({"iteration": iteration, "epoch_length": 5, "max_epochs": 30})
     trainer.add_event_handler(Events.EPOCH_STARTED, trainer.terminate)
     trainer.add_event_handler(Events.GET_BATCH_STARTED, trainer.terminate)
     found = []
-    trainer.add_event_handler(Events.EPOCH_STARTED, lambda _: found.append(epochs.done))
+    trainer.add_event_handler(
+        Events.EPOCH_STARTED, lambda _: found.append((epochs.done, images.done))
+    )
     with suppress(AttributeError):  # the step has no outcome here
         trainer.run([0] * 5, max_epochs=30, epoch_length=5)
     return found[0]
 
 
-def test_the_bar_of_epochs_begins_at_those_that_are_done():
-    assert begun(0) == 0
-    assert begun(30) == 6  # in epoch 7
-    assert begun(33) == 6  # in the middle of it
-    assert begun(35) == 7
+def test_the_bars_begin_at_the_epochs_and_the_images_that_are_done():
+    assert begun(0) == (0, 0)
+    assert begun(30) == (6, 0)  # in epoch 7
+    assert begun(33) == (6, 24)  # in the middle of it
+    assert begun(35) == (7, 0)

@@ -115,7 +115,7 @@ def train(
             say(f"note      {show(unfinished.path)} is unfinished; this starts a new run")
             say(f"          to resume that one: xception train --resume {quoted(unfinished.path)}")
         if tensorboard:  # so is a package that is missing
-            from xception_cli.training.handlers import require_tensorboard
+            from xception_cli.training.tensorboard import require_tensorboard
 
             require_tensorboard()
         if not started_by_torchrun():  # else the others would wait for it before they are joined

@@ -1,6 +1,7 @@
 """How a file becomes an image: the only decoder, for training, evaluation and prediction."""
 
 import codecs
+import mmap
 import os
 import stat
 import time
@@ -186,8 +187,8 @@ def _is_short_of_memory(error: Exception, width: int, height: int) -> bool:
     if isinstance(error, MemoryError) or "memory" in str(error).lower():
         return True
     try:
-        bytearray(_BYTES_PER_PIXEL * width * height)  # reserved, not filled
-    except MemoryError:
+        mmap.mmap(-1, max(1, _BYTES_PER_PIXEL * width * height)).close()  # reserved, not filled
+    except OSError:
         return True
     return False
 

@@ -6,16 +6,15 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from xception_cli.console import show
 from xception_cli.data.dataset import Key, KeyedBatches, PictureDataset, Slots, can_share
 from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing
+from xception_cli.data.workers import check_workers, start_error, start_worker, worker_errors
 from xception_cli.errors import MachineError
 from xception_cli.runtime import Runtime
 
@@ -76,11 +75,12 @@ class PictureInputs:
 
         Raises:
             DataError: An image vanished or changed.
-            MachineError: A worker process died.
+            MachineError: A worker process died, even if its work was done.
         """
         begun, self._begun = self._begun, None
         ahead = begun is not None and (begun[0], 0) == (self.batches.epoch, self.batches.start)
         for parts in read_parts(self.loader, begun[1] if begun and ahead else None):
+            check_workers(self.loader)
             for part in parts:
                 self.dataset.require_all(part.failures)
             pixels = self.runtime.join_parts([part.pixels for part in parts], self.batches.rows)
@@ -95,7 +95,7 @@ class PictureInputs:
         """Let the workers start on an epoch's first batches before they are needed."""
         if self.loader.num_workers:
             self.batches.epoch, self.batches.start = epoch, 0
-            with _worker_errors():
+            with worker_errors():
                 self._begun = epoch, _start(self.loader)
 
     def example(self, count: int) -> torch.Tensor:
@@ -163,7 +163,10 @@ def create_loader(
         device: Where batches go.
     """
     if workers and can_share():
-        turns.lock = multiprocessing.get_context("fork").Lock()  # the workers inherit it
+        try:
+            turns.lock = multiprocessing.get_context("fork").Lock()  # the workers inherit it
+        except OSError as error:
+            raise start_error(error) from None
     rows, slots = PART, None
     if side is not None:
         rows = max(1, min(PART, _PART_BYTES // (3 * side**2)))
@@ -179,7 +182,7 @@ def create_loader(
         prefetch_factor=_AHEAD if workers else None,
         multiprocessing_context="fork" if slots else None,
         persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         # Else each pass would take one number from the global generator.
         generator=torch.Generator().manual_seed(0),
     )
@@ -200,7 +203,7 @@ def read_parts(
         MachineError: A worker process died.
     """
     sampler = cast("_Parts", loader.batch_sampler)
-    with _worker_errors():
+    with worker_errors():
         parts: list[Batch] = []
         slots: list[int] = []
         for decoded in _start(loader) if begun is None else begun:
@@ -241,27 +244,13 @@ def _start(loader: "DataLoader[Any]") -> "Iterator[_Decoded | MachineError]":
         gc.freeze()
     try:
         return iter(loader)
+    except OSError as error:
+        raise start_error(error) from None
     finally:
         if forks:
             gc.unfreeze()
         if number is not None and before is not None:
             signal.signal(number, before)
-
-
-@contextmanager
-def _worker_errors() -> Iterator[None]:
-    """Turn the ways in which DataLoader notices a dead worker into a `MachineError`."""
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # The latter two: it died between handing over a batch and the opening of its memory.
-        # A bug in a worker says "in DataLoader worker process", a death "DataLoader worker (pid".
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
-            raise
-        raise MachineError(
-            f"a process that decodes images died: {show(error)}",
-            hint="memory may be short: try --workers 0",
-        ) from error
 
 
 class _Parts(Sampler[_Part]):
@@ -337,12 +326,3 @@ class _PartReader(Dataset[Any]):
 
 def _as_it_is(decoded: "_Decoded | MachineError") -> "_Decoded | MachineError":
     return decoded
-
-
-def _start_worker(_: int) -> None:
-    # Ctrl-C reaches the whole process group; the parent still wants to finish its batch.
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):  # Windows lacks some
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)

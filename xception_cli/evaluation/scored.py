@@ -132,4 +132,6 @@ def _numbers(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> NDArray[np
     numbers = numbers.reshape(len(rows), len(names))
     if not ((numbers >= 0) & (numbers <= 1)).all():  # nan is neither
         raise ValueError(f"{PREDICTIONS} has impossible probabilities")
+    if not np.allclose(numbers.sum(axis=1), 1, atol=2e-3):  # an export's may be off by 1e-3
+        raise ValueError(f"{PREDICTIONS} has probabilities that do not add up to 1")
     return numbers.astype(np.float32)

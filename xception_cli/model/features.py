@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ Array = np.ndarray[Any, Any]
 
 class _Note(TypedDict):
     images: int
+    sums: list[int]
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ def compute_store(
     """Compute, or resume computing, the prefix's activations and the pooled features of all views.
 
     A durable note commits what is computed, on a CPU after each batch, so that a killed run resumes
-    there. Processes that train together write their parts of a batch into the same file.
+    there; its sums show whether the rows are still those that were computed. Processes that train
+    together write their parts of a batch into the same file.
 
     Args:
         folder: Where the store lies.
@@ -198,7 +201,7 @@ def compute_store(
     pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count * views, POOLED))
     if processes.leads:
         processes.wait()
-    done = _read_note(note)
+    done, sums = processes.once(lambda: _read_note(note, (rows, pooled), count))
     computed = 0
     with screen.bar(f"computing features ({name})", count * views) as bar:
         bar.advance(min(done, count * views))
@@ -209,6 +212,8 @@ def compute_store(
             images = inputs[view]
             # Whole batches only: on another device the batch size may differ.
             start = (done - view * count) // batch_size
+            first, summed = view * count, view * count + start * batch_size
+            sums[view:] = [_sum_rows((rows, pooled), first, summed)] * (summed > first)
             images.batches.epoch, images.batches.start = view, start
             for number, batch in enumerate(images, start=start + 1):
                 indices = batch.indices.numpy()
@@ -226,23 +231,49 @@ def compute_store(
                     pooled.flush()
                     processes.wait()
                     if processes.leads:
-                        write_durably(note, json.dumps(seal_entries({"images": done})).encode())
+                        _add_sum(sums, (rows, pooled), first, summed, done)
+                        content = seal_entries({"images": done, "sums": sums})
+                        write_durably(note, json.dumps(content).encode())
+                    summed = done
                 bar.advance(len(indices) * processes.count)
     kept = np.array(pooled[: views * count]).reshape(views, count, POOLED)
     return FeatureStore(rows[: views * count], count, views), kept
 
 
-def _read_note(note: Path) -> int:
-    """Return how many rows are computed; none where the note is not what was written."""
+def _read_note(note: Path, arrays: Sequence[Array], count: int) -> tuple[int, list[int]]:
+    """Return how many rows are computed, and their sums; those of a damaged view are not."""
     if not note.is_file():
-        return 0
+        return 0, []
+    is_sound = True
     try:
-        done = read_entries(_Note, check_entries(read_json(note), note))["images"]
+        found = read_entries(_Note, check_entries(read_json(note), note))
+        done, sums = found["images"], found["sums"]
     except (ArtifactError, ValueError):
-        done = -1
-    if done < 0:
-        say(f"note      {show(note)} is damaged: these features are computed again")
-    return max(0, done)
+        done, sums, is_sound = 0, [], False
+    if done < 0 or -(-done // count) != len(sums):
+        done, sums, is_sound = 0, [], False
+    for view in range(min(len(sums), len(arrays[0]) // count)):
+        begin = view * count
+        if _sum_rows(arrays, begin, min(done, begin + count)) != sums[view]:
+            done, sums, is_sound = begin, sums[:view], False
+            break
+    if not is_sound:
+        say(f"note      {show(note)} or its features are damaged: they are computed again")
+    return done, sums
+
+
+def _add_sum(sums: list[int], arrays: Sequence[Array], begin: int, before: int, done: int) -> None:
+    """Add rows to the sum of their view, which begins at `begin`."""
+    so_far = sums.pop() if before > begin else 0
+    sums.append(_sum_rows(arrays, before, done, so_far))
+
+
+def _sum_rows(arrays: Sequence[Array], begin: int, end: int, so_far: int = 0) -> int:
+    """Continue the CRC-32 of rows; at 4 GB/s, 0.2 % of what computing them takes."""
+    for at in range(begin, end):
+        for array in arrays:
+            so_far = zlib.crc32(array[at], so_far)
+    return so_far
 
 
 def _to_bits(activations: torch.Tensor) -> Array:

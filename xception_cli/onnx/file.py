@@ -222,6 +222,8 @@ def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
         model.ParseFromString(content)
     except DecodeError as error:
         raise ArtifactError(f"{show(path)} is not a sound ONNX file") from error
+    if _has_broken_text(model):
+        raise ArtifactError(f"{show(path)} is not a sound ONNX file: it has text that is not UTF-8")
     if DIGEST in (metadata := {entry.key: entry.value for entry in model.metadata_props}):
         before = content[:-_ENTRY_BYTES]
         if content != before + _digest_entry(before):
@@ -294,6 +296,17 @@ def _tensors(message: Message) -> Iterator[Any]:
         if descriptor.message_type is not None:
             for part in [value] if isinstance(value, Message) else value:
                 yield from _tensors(part)
+
+
+def _has_broken_text(message: Message) -> bool:
+    """Tell whether a string is bytes: protobuf leaves as such what is not UTF-8."""
+    for descriptor, value in message.ListFields():
+        parts = [value] if isinstance(value, Message | str | bytes | int | float) else value
+        if descriptor.message_type is not None and any(map(_has_broken_text, parts)):
+            return True
+        if descriptor.type == descriptor.TYPE_STRING and bytes in map(type, parts):
+            return True
+    return False
 
 
 def _read_about(model: onnx.ModelProto, path: Path) -> tuple[About, bool, Thresholds | None]:

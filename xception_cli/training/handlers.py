@@ -4,13 +4,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers.tensorboard_logger import TensorboardLogger
 from ignite.metrics import Average
 from torch.optim.swa_utils import AveragedModel
 
@@ -218,7 +216,7 @@ def attach_budget(trainer: Engine, budget: Budget, *, wanted: int) -> None:
             engine.terminate()
 
 
-def _row(engine: Engine, rate: float) -> dict[str, Any]:
+def epoch_row(engine: Engine, rate: float) -> dict[str, Any]:
     """Return what is logged of an epoch; no clock in it, so equal runs have equal rows."""
     scores = _scores(engine)
     row = {
@@ -242,7 +240,7 @@ def attach_metrics_log(
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _append(engine: Engine) -> None:
-        line = f"{json.dumps(_row(engine, rate()))}\n".encode()
+        line = f"{json.dumps(epoch_row(engine, rate()))}\n".encode()
         if history.metrics_bytes and (
             not path.is_file() or path.stat().st_size < history.metrics_bytes
         ):
@@ -261,50 +259,13 @@ def attach_metrics_log(
         history.metrics_bytes += len(line)
 
 
-def require_tensorboard() -> None:
-    """See that Ignite's logger has a package to write with, before anything dear is done.
-
-    Raises:
-        MachineError: There is none.
-    """
-    # The two that it takes (0.5.5); torch has a writer of its own, over the second one's files.
-    if not any(map(find_spec, ("tensorboardX", "tensorboard"))):
-        raise MachineError(
-            "--tensorboard needs a package that is not installed: tensorboardX",
-            hint="pip install 'xception-cli[tensorboard]'",
-        )
-
-
-def attach_tensorboard(
-    trainer: Engine, folder: Path, rate: Callable[[], float]
-) -> TensorboardLogger:
-    """Log each epoch's figures for TensorBoard, under their names in metrics.jsonl.
-
-    A run that goes on adds a file to the folder, which TensorBoard reads as the same log.
-
-    Returns:
-        The logger, to be closed after training.
-    """
-
-    def _log(engine: Engine, logger: TensorboardLogger, _: Events) -> None:
-        figures = _row(engine, rate())
-        epoch = figures.pop("epoch")
-        for name, value in figures.items():
-            if isinstance(value, float):  # the recall of each class is too much to look at
-                logger.writer.add_scalar(name, value, epoch)
-        logger.writer.flush()
-
-    logger = TensorboardLogger(log_dir=str(folder))
-    logger.attach(trainer, _log, Events.EPOCH_COMPLETED)
-    return logger
-
-
 def attach_progress(
     trainer: Engine,
     history: History,
     epochs: Bar,
     images: Bar,
     *,
+    batch_size: int,
     every: int,
     rate: Callable[[], float],
     monitor: str = "accuracy",
@@ -319,7 +280,8 @@ def attach_progress(
 
     @trainer.on(Events.EPOCH_STARTED)
     def _begin(engine: Engine) -> None:
-        images.restart(f"epoch {engine.state.epoch}")
+        done = engine.state.iteration % (engine.state.epoch_length or 1)  # if it is resumed inside
+        images.restart(f"epoch {engine.state.epoch}", done * batch_size)
         counted.update(images=0, pending=0, since=time.monotonic())
 
     @trainer.on(Events.ITERATION_COMPLETED)

@@ -56,6 +56,7 @@ from xception_cli.training.saving import (
     stopped_error,
 )
 from xception_cli.training.settle import settle
+from xception_cli.training.tensorboard import attach_tensorboard, require_tensorboard
 
 
 def run_training(
@@ -86,7 +87,7 @@ def run_training(
     began = time.monotonic()
     tensorboard = tensorboard or (resume is not None and resume.tensorboard.is_dir())
     if tensorboard:
-        handlers.require_tensorboard()
+        require_tensorboard()
     with ExitStack() as held, _errors_logged(), joined_processes() as processes:
         if resume is not None and processes.leads:
             held.enter_context(resume.lock())  # before a file of it is read or written
@@ -109,7 +110,11 @@ def run_training(
                 _begin_tensorboard(job.run.tensorboard)
             job.seconds["preparation"] = time.monotonic() - began
             stop.hint = f"xception train --resume {quoted(job.run.path)}"
-            return _train(job, stop)
+            try:
+                return _train(job, stop)
+            except MachineError as error:
+                error.hint = "; then: ".join(filter(None, (error.hint, stop.hint)))
+                raise
 
 
 def _train(job: Job, stop: StopSignals) -> TrainResult | None:
@@ -225,12 +230,19 @@ def _fine_tune(
                 handlers.attach_candidates(trainer, evaluator, job.run.candidates)
             handlers.attach_metrics_log(trainer, history, job.run.metrics, rate)
             if job.run.tensorboard.is_dir():
-                log = handlers.attach_tensorboard(trainer, job.run.tensorboard, rate)
+                log = attach_tensorboard(trainer, job.run.tensorboard, rate)
                 held.enter_context(log)
         # Both:
         attach_state_saving(trainer, evaluator, stop, saving, epoch_length=len(train))
         handlers.attach_progress(
-            trainer, history, epochs, images, every=every, rate=rate, monitor=config.monitor
+            trainer,
+            history,
+            epochs,
+            images,
+            batch_size=config.batch_size,
+            every=every,
+            rate=rate,
+            monitor=config.monitor,
         )
 
         stop.graceful = True  # a signal no longer raises; the handlers save and stop

@@ -1,5 +1,6 @@
 """When the training state is saved, and how a run stops with it and resumes from it."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,12 +22,16 @@ from xception_cli.training.learner import BestModel, History, Learner
 _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
+class _StopNow(BaseException):
+    """A signal ends the run at once: no `except Exception`, of whatever library, may catch it."""
+
+
 class StopSignals:
     """Takes the signals over while a run is on, and gives them back after it.
 
-    Before training (`graceful` is False) a signal raises `StoppedError` at once. In training the
-    first one sets `requested`, and the loop saves and stops after its batch; another SIGINT stops
-    at once. SIGUSR1 sets `save_requested`: save now and go on.
+    Outside of training (`graceful` is False) a signal ends the run at once, with `StoppedError`. In
+    training the first one sets `requested`, and the loop saves and stops after its batch; another
+    SIGINT stops at once. SIGUSR1 sets `save_requested`: save now and go on.
 
     Attributes:
         graceful: Whether the training loop looks at `requested`.
@@ -40,6 +45,7 @@ class StopSignals:
         self.requested: int | None = None
         self.save_requested = False
         self.hint = hint
+        self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -59,15 +65,22 @@ class StopSignals:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if isinstance(error, _StopNow):
+            saved = "what was saved before is intact"
+            raise self.error(self.requested or signal.SIGINT, saved) from None
 
     def _stop(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            os._exit(128 + number)  # a worker that has just been forked
         if self.graceful and (self.requested is None or number != signal.SIGINT):
             if self.requested is None:
                 self.requested = number
                 again = " (Ctrl-C again to stop at once)" if number == signal.SIGINT else ""
                 say(f"stopping after this batch, saving…{again}")
             return
-        raise self.error(number, "what was saved before is intact")
+        # Python ignores what is raised inside of a finalizer: then the training loop stops.
+        self.requested = number
+        raise _StopNow
 
     def _save(self, _: int, __: FrameType | None) -> None:
         self.save_requested = True

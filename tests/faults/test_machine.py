@@ -1,0 +1,105 @@
+"""What a machine does to a training: signals in odd places, jumping clocks, images that change."""
+
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from images import draw_photos
+from PIL import Image
+from runs import call, quick_settings
+
+import xception_cli
+from xception_cli.data.dataset import KeyedBatches, PictureDataset
+from xception_cli.data.loading import create_loader
+from xception_cli.data.pixels import orientation
+from xception_cli.errors import MachineError, StoppedError
+from xception_cli.rundir import RunDir
+from xception_cli.training.saving import StopSignals
+
+
+class Interrupting(Image.Image):
+    """An image in whose EXIF block a signal comes."""
+
+    def getexif(self) -> Image.Exif:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Image.Exif()
+
+
+def test_a_signal_is_not_swallowed_where_every_exception_is() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    stop = StopSignals(hint="type this")
+    with pytest.raises(StoppedError, match="stopped by SIGTERM; what was saved") as caught, stop:
+        orientation(Interrupting())  # which takes any exception for a broken EXIF block
+    assert (caught.value.exit_code, caught.value.hint) == (143, "type this")
+    assert stop.requested == signal.SIGTERM  # by which the training loop would stop, too
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_ends_a_process_that_was_just_forked_without_a_word(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with StopSignals(hint="type this"):
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_number_depends_on_a_clock_that_can_jump() -> None:
+    """Times are measured by `time.monotonic`; the wall clock is only ever written down."""
+    package = Path(xception_cli.__file__).parent
+    wall = re.compile(r"time\.time\(|datetime\.now\(|\.utcnow\(|\.today\(|localtime|gmtime")
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if wall.search(path.read_text())
+    }
+    # train.log's stamps, and when a run was started
+    assert found == {"console.py", "training/preparation.py"}
+
+
+def test_workers_that_cannot_be_started_say_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
+    dataset = PictureDataset(Path(), [], [], str)
+    with pytest.raises(MachineError, match="cannot be started: No space left on dev") as caught:
+        create_loader(dataset, KeyedBatches(0, 4, shuffle=False), workers=1)
+    assert "--workers 0" in str(caught.value.hint)
+
+
+@pytest.mark.slow  # a training and three that are resumed
+def test_images_that_vanish_or_change_before_a_resume_are_named_and_nothing_is_lost(
+    tmp_path: Path, random_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = draw_photos(tmp_path / "photos")
+    settings = quick_settings(photos, random_weights) | {"unfreeze": "head"}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    assert call("train", *flags, "--output", "run") == 0
+    run = RunDir(Path("run"))
+    before = run.model.read_bytes()
+    run.result.unlink()
+    shutil.copytree(photos, "kept")
+
+    def refused() -> str:
+        capsys.readouterr()
+        assert call("train", "--resume", "run") == 4
+        assert run.model.read_bytes() == before
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        assert "hint: " in said
+        return said
+
+    (photos / "red" / "0.jpg").unlink()
+    assert "red/0.jpg" in refused()
+    shutil.copy("kept/red/1.jpg", photos / "red" / "0.jpg")
+    assert "red/0.jpg" in refused()
+    shutil.copy("kept/red/0.jpg", photos / "red" / "0.jpg")
+    assert call("train", "--resume", "run") == 0
+    assert run.model.read_bytes() == before
