@@ -57,6 +57,10 @@ class FeatureCache:
         self._room: dict[str, float] = {}
         self._full: set[str] = set()
 
+    def has(self, kind: str, name: str) -> bool:
+        """Tell whether there is an entry, sound or not."""
+        return bool(self._limit) and self._path(kind, name).is_file()
+
     def load(self, kind: str, name: str, size: int) -> bytes | None:
         """Return an entry of `size` bytes; None where there is none, or it is damaged."""
         if not self._limit:
@@ -89,6 +93,8 @@ class FeatureCache:
                 partial.unlink()
             if not isinstance(error, OSError):
                 raise
+            if isinstance(error, FileNotFoundError):  # another process has just cleared the cache
+                return
             self._limit = 0.0
             say(f"note      features are not kept for later, in {show(self._folder)}: {why(error)}")
 
@@ -170,6 +176,10 @@ class KeptView:
     cache: FeatureCache
     about: str
     digests: Sequence[str]
+
+    def has(self, index: int, after: str | None = None) -> bool:
+        """Tell whether `load` is likely to find something."""
+        return self.cache.has(*self._entry(index, after))
 
     def load(self, index: int, row: Array, after: str | None = None) -> bool:
         """Fill in what was computed of an image, if it is there.

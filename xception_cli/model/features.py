@@ -26,7 +26,7 @@ from xception_cli.files import write_durably
 from xception_cli.model.feature_cache import KeptView
 from xception_cli.model.feature_inputs import FeatureInputs, FeatureStore
 from xception_cli.model.layers import POOLED, pool_layers, run_layers
-from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment, build_network
+from xception_cli.model.network import STEPS, Segment, build_network, last_frozen
 from xception_cli.model.seal import check_entries, seal_entries
 from xception_cli.regular import NEW, open_regular
 from xception_cli.rundir import read_json
@@ -256,8 +256,7 @@ def activation_bytes(image_size: int, unfreeze: str) -> int:
         image_size: Side of the input, in pixels.
         unfreeze: `middle` or `exit`.
     """
-    last = STEPS[STEPS.index(FIRST_TRAINED[unfreeze]) - 1]
-    return math.prod(row_shape(image_size, last)) * 2 + POOLED * 4
+    return math.prod(row_shape(image_size, last_frozen(unfreeze))) * 2 + POOLED * 4
 
 
 def _open_map(path: Path, note: Path, dtype: type, shape: tuple[int, ...]) -> "np.memmap[Any, Any]":

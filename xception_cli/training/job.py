@@ -23,12 +23,15 @@ from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.metrics import TOP
 from xception_cli.model.bundle import About, save_model
 from xception_cli.model.feature_cache import FeatureCache, KeptView, kept_view, open_feature_cache
+from xception_cli.model.network import last_frozen
 from xception_cli.model.weights import PretrainedWeights
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, versions
 from xception_cli.training.budget import Budget
 from xception_cli.training.costs import Images, decoded_bytes, val_views
 from xception_cli.training.plan import class_weights
+
+_SAMPLE = 1000  # images, of which it is seen whether they are in the cache
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,19 @@ class Job:
     def top_k(self) -> int:
         """The k of top-k accuracy; 1, where the usual one could not be wrong."""
         return TOP if len(self.split.classes) > TOP else 1
+
+    def cached_share(self) -> float:
+        """Return the fraction of the features to compute that the cache has, by a sample."""
+        steps: list[str | None] = [None]
+        if self.config.unfreeze in {"exit", "middle"}:
+            steps.append(last_frozen(self.config.unfreeze))
+        found = [
+            all(view.has(index, step) for step in steps)
+            for split in self.view_counts
+            for view in self.kept_views(split)
+            for index in range(0, len(view.digests), 1 + len(view.digests) // _SAMPLE)
+        ]
+        return sum(found) / max(1, len(found))
 
     def digests(self, split: str) -> list[str]:
         """Return the digest of each image's content in a split."""
