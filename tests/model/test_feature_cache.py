@@ -256,6 +256,7 @@ def test_the_cache_is_listed_and_cleared_by_kind_and_other_files_are_kept(capsys
     assert capsys.readouterr().err.splitlines() == [
         "removed   scans: 1 file, 0.2 MB",
         "removed   features: 3 files, 3.0 MB",
+        "next: xception cache ls",
     ]
     left = sorted(path.as_posix() for path in FOLDER.rglob("*"))
     assert left == ["cache/scans", "cache/scans/mine.txt", "cache/xception-imagenet-0.safetensors"]

@@ -140,6 +140,7 @@ def cache_clear(
     for content in clear_cache(kinds or COMPUTED):
         files = f"{content.files:,} file{'' if content.files == 1 else 's'}"
         say(f"removed   {content.kind}: {files}, {content.size / 1e6:,.1f} MB")
+    say("next: xception cache ls")
 
 
 # xception configs

@@ -1,8 +1,8 @@
 """PictureDataset and KeyedBatches: images as tensors by key, and in which order they are read.
 
-A key is `(epoch, index)`; everything random about an image is drawn from `(seed, epoch, index)`. So
-neither the number of workers nor a resume changes what is drawn. Decoded images are handed over in
-shared memory.
+A key is `(epoch, index)`; everything random about an image is drawn from `(seed, epoch, index)`, or
+from the epoch and its content. So neither the number of workers nor a resume changes what is drawn.
+Decoded images are handed over in shared memory.
 """
 
 import math

@@ -71,9 +71,10 @@ class FeatureCache:
             if content is None or len(content) != size:
                 path.unlink()
                 return None
-            os.utime(path)  # so that it is removed last
         except OSError:
             return None
+        with suppress(OSError):  # the cache may be read-only
+            os.utime(path)  # so that it is removed last
         return content
 
     def keep(self, kind: str, name: str, content: bytes) -> None:
@@ -169,7 +170,7 @@ class KeptView:
 
     Attributes:
         cache: The cache.
-        about: All that decides the numbers, but for the content of the image.
+        about: Digest of all that decides the numbers, but for the content of the image.
         digests: Of the images' contents, by index.
     """
 
@@ -226,7 +227,7 @@ def kept_view(
         digests: Of the images' contents, by index.
     """
     about = (weights, _arithmetic(runtime), _code_digest(), asdict(preprocessing), view)
-    return KeptView(cache, repr(about), digests)
+    return KeptView(cache, sha256(repr(about).encode()).hexdigest(), digests)
 
 
 def _arithmetic(runtime: Runtime) -> tuple[object, ...]:

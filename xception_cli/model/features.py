@@ -62,9 +62,8 @@ def compute_pooled(
     """
     batches, processes = inputs.batches, inputs.runtime.processes
     pooled = np.zeros((batches.count, POOLED), dtype=np.float32)
-    batches.chosen = _load_kept(kept, {None: pooled}, batches)
     with screen.bar(what, len(pooled)) as bar:
-        bar.advance(len(pooled) - len(batches.chosen))
+        batches.chosen = _load_kept(kept, {None: pooled}, batches, bar.advance)
         for batch in inputs if batches.chosen else ():
             with inputs.runtime.autocast():
                 found = pool_layers(run_layers(network, _fill(batch.values, batches)))
@@ -142,8 +141,8 @@ def compute_store(
             first, cached = view * count, kept[view] if kept else None
             parts: dict[str | None, Array] = {None: pooled[first:], last: rows[first:]}
             batches.epoch = view
-            batches.chosen = missing = _load_kept(cached, parts, batches, max(0, done - first))
-            bar.advance(first + count - max(done, first) - len(missing))
+            begin = max(0, done - first)
+            batches.chosen = missing = _load_kept(cached, parts, batches, bar.advance, begin)
             for number, batch in enumerate(images if missing else (), start=1):
                 indices = batch.indices.numpy()
                 with runtime.autocast():
@@ -168,7 +167,8 @@ def _load_kept(
     kept: KeptView | None,
     parts: Mapping[str | None, Array],
     batches: KeyedBatches,
-    start: int = 0,
+    advance: Callable[[int], None],
+    begin: int = 0,
 ) -> list[int]:
     """Fill in what the cache has of some images, in the leader; return what each process computes.
 
@@ -176,20 +176,21 @@ def _load_kept(
         kept: The images in the cache.
         parts: By the step behind which they are, activations by image; None are pooled features.
         batches: Of the images, in order.
-        start: The first one that is not there yet.
+        advance: Is told of each image that the cache has.
+        begin: The first one that is not there yet.
 
     Returns:
         The images that the cache lacks, in order.
     """
     least = batches.processes.count
 
-    def load(index: int) -> bool:
-        return kept is not None and all(
-            kept.load(index, rows[index], after) for after, rows in parts.items()
-        )
-
     def load_all() -> list[int]:
-        missing = [index for index in range(start, batches.count) if not load(index)]
+        missing = []
+        for index in range(begin, batches.count):
+            if kept and all(kept.load(index, rows[index], step) for step, rows in parts.items()):
+                advance(1)
+            else:
+                missing.append(index)
         if 0 < len(missing) < least:  # each process needs one
             others = (index for index in range(batches.count) if index not in missing)
             missing += itertools.islice(others, least - len(missing))
