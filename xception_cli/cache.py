@@ -21,7 +21,7 @@ KINDS = {
     "scans": "what data checks found, by folder",
     "features": "what the pretrained network computed, by image",
 }
-COMPUTED = ("scans", "features")  # made again without the network
+COMPUTED = ("scans", "features")  # made again without a download
 
 
 @dataclass(frozen=True)

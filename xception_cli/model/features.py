@@ -200,10 +200,11 @@ def _load_kept(
 
 
 def _keep(kept: KeptView | None, parts: Mapping[str | None, Array], indices: Array) -> None:
-    if kept is not None:
-        for index in indices:
-            for after, rows in parts.items():
-                kept.keep(index, rows[index], after)
+    for index in indices:
+        # What is not finite may be a failure of the machine, which is nothing to remember.
+        if kept is not None and np.isfinite(parts[None][index]).all():
+            for step, rows in parts.items():
+                kept.keep(index, rows[index], step)
 
 
 def _fill(values: torch.Tensor, batches: KeyedBatches) -> torch.Tensor:
