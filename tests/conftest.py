@@ -10,6 +10,8 @@ from runs import quick_settings
 # Before numpy and torch are loaded, for this process and those it starts: at 71 px a second thread
 # gains nothing, and threads of two processes wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Each test computes its own features, and leaves none in the user's cache; those of the cache ask.
+os.environ["XCEPTION_FEATURES_GB"] = "0"
 
 import pytest
 

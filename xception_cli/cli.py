@@ -56,6 +56,14 @@ weights.command("fetch")(prepare.weights_fetch)
 weights.command("verify")(prepare.weights_verify)
 app.add_typer(weights, name="weights")
 
+cache = typer.Typer(
+    help="What is kept for later: pretrained weights, scans of data folders, features of images.",
+    no_args_is_help=True,
+)
+cache.command("ls")(prepare.cache_ls)
+cache.command("clear")(prepare.cache_clear)
+app.add_typer(cache, name="cache")
+
 configs = typer.Typer(
     help="The shipped recipes: complete settings, each with what it gave.", no_args_is_help=True
 )

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -153,6 +154,21 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_SUM = 4  # bytes of a checksum
+
+
+def with_sum(content: bytes, *named: object) -> bytes:
+    """Append a checksum: of some bytes, and of what they are kept under."""
+    return content + zlib.crc32(content, zlib.crc32(repr(named).encode())).to_bytes(_SUM, "big")
+
+
+def without_sum(summed: object, *named: object) -> bytes | None:
+    """Return the bytes that `with_sum` was given; None if they, or their name, are damaged."""
+    if not isinstance(summed, bytes) or with_sum(summed[:-_SUM], *named) != summed:
+        return None
+    return summed[:-_SUM]
 
 
 def utf8(text: str) -> str:

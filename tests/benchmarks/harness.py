@@ -26,6 +26,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+os.environ.setdefault("XCEPTION_FEATURES_GB", "0")  # features are computed, in every round
+
 # What is measured; returns how many items it handled, or several numbers: `items`, with `wall` and
 # `cpu` where it knows them better.
 Step = Callable[[], Any]

@@ -4,15 +4,20 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from folders import snapshot
 from images import COLOURS, draw
 from runs import call, quick_settings, train_run
 
-from xception_cli.check import features
+from xception_cli.config import TrainConfig
 from xception_cli.data.fixes import ISSUES_HEADER
 from xception_cli.data.split import read_split
 from xception_cli.files import from_csv
+from xception_cli.model import features
+from xception_cli.model.layers import POOLED
+from xception_cli.runtime import decide_runtime
+from xception_cli.training.preparation import draft_job
 
 
 @pytest.fixture
@@ -43,11 +48,16 @@ def test_a_label_in_doubt_is_found_and_a_second_look_computes_nothing(
     assert problem["findings"][0]["path"] == "blue/odd.jpg"
     assert problem["findings"][0]["label"] == "red"
     assert "curve" not in found
-    monkeypatch.setattr(features, "compute_pooled", None)  # calling it would be an error
+    monkeypatch.setattr(features, "run_layers", None)  # calling it would be an error
     assert check(capsys, *arguments)[1] == out
     assert snapshot(swapped) == before
     shutil.copy(swapped / "red" / "1.jpg", swapped / "red" / "copy.jpg")  # known by its content
     assert check(capsys, *arguments)[0] == 0
+    config = TrainConfig(data=str(swapped), weights=str(random_weights), augment="rotate90")
+    job = draft_job(config, None, decide_runtime(), None).job  # a training finds them, too
+    for view, is_known in zip(job.kept_views("train"), (True, True, False), strict=True):
+        row = np.zeros(POOLED, np.float32)
+        assert view.load(3, row) == is_known == row.any()
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from loaders import read_batches
 from PIL import Image
 from runs import files_no_larger_than
 
-from xception_cli.data.dataset import ImageCache, KeyedBatches, PictureDataset, cached_fraction
+from xception_cli.data.dataset import KeyedBatches, PictureDataset
+from xception_cli.data.image_cache import ImageCache, cached_fraction
 from xception_cli.data.images import read_picture
 from xception_cli.data.loading import create_loader
 from xception_cli.data.transforms import Preprocessing

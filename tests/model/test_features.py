@@ -19,12 +19,8 @@ from xception_cli.data.loading import Inputs, PictureInputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
 from xception_cli.model import features
-from xception_cli.model.features import (
-    FeatureInputs,
-    FeatureStore,
-    compute_pooled,
-    compute_store,
-)
+from xception_cli.model.feature_inputs import FeatureInputs, FeatureStore
+from xception_cli.model.features import compute_pooled, compute_store
 from xception_cli.model.layers import POOLED
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut
 from xception_cli.training.costs import disk_bytes

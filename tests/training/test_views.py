@@ -13,11 +13,11 @@ from xception_cli.training.preparation import draft_job
 
 def pixels(settings: dict[str, Any], **changes: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Return the evaluation crop of an image of train, and its views."""
-    job = draft_job(TrainConfig(**settings | changes), None, CPU, None).job
+    job = draft_job(TrainConfig(**settings | {"views": 4} | changes), None, CPU, None).job
     path = job.root / job.split.of("train")[0].path
     picture = read_picture(path, least_side=job.preprocessing.least_side)
     views = []
-    for number, inputs in enumerate(job.views("train", 4)):
+    for number, inputs in enumerate(job.views("train")):
         inputs.batches.epoch = number
         batch = next(iter(inputs))
         views.append(batch.values[batch.indices.tolist().index(0)])
@@ -50,5 +50,22 @@ def test_random_views_are_those_without_rotations_but_rotated(settings):
         assert is_one_of(after, rotations(before))
     _, again = pixels(settings, augment="rotate90")
     assert all(torch.equal(one, other) for one, other in zip(rotated, again, strict=True))
-    _, other = pixels(settings, augment="rotate90", seed=1)
-    assert not torch.equal(rotated[2], other[2])
+
+
+def test_a_random_view_depends_on_the_content_and_not_on_seed_and_split(settings):
+    def random_views(seed: int) -> dict[str, torch.Tensor]:
+        job = draft_job(TrainConfig(**settings | {"views": 3, "seed": seed}), None, CPU, None).job
+        inputs = job.views("train")[2]
+        inputs.batches.epoch = 2
+        return {
+            job.digests("train")[index]: pixels
+            for batch in inputs
+            for index, pixels in zip(batch.indices.tolist(), batch.values, strict=True)
+        }
+
+    one, other = random_views(0), random_views(1)
+    both = one.keys() & other.keys()
+    assert len(both) > 2
+    assert list(one) != list(other)
+    assert all(torch.equal(one[digest], other[digest]) for digest in both)
+    assert len({view.numpy().tobytes() for view in one.values()}) == len(one)

@@ -3,18 +3,17 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from xception_cli.check.scan import VERSION
-from xception_cli.check.store import open_store
 from xception_cli.check.survey import Survey
 from xception_cli.console import say
 from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
 from xception_cli.data.loading import PictureInputs
-from xception_cli.data.transforms import Preprocessing, Transform
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.model.feature_cache import kept_view, open_feature_cache
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.layers import last_layer
 from xception_cli.model.network import Segment, build_network, fold_batch_norm
-from xception_cli.model.weights import PretrainedWeights, load_pretrained
-from xception_cli.runtime import Runtime, decide_runtime
+from xception_cli.model.weights import load_pretrained
+from xception_cli.runtime import decide_runtime
 
 Features = NDArray[np.float32]
 
@@ -22,7 +21,7 @@ Features = NDArray[np.float32]
 def compute_features(survey: Survey, seen: list[int], weights: str) -> tuple[Features, Features]:
     """Compute the features of images as they are, and rotated by 90, 180 or 270 degrees.
 
-    They are kept in the cache, by content: a second check is quick.
+    They are kept in the cache, by content: a second check is quick, and so is a training.
 
     Args:
         survey: Of the folder.
@@ -34,56 +33,48 @@ def compute_features(survey: Survey, seen: list[int], weights: str) -> tuple[Fea
 
     Raises:
         WeightsError: The weights cannot be obtained.
-        MachineError: The disk of the cache is full.
+        DataError: An image changed after the survey.
     """
-    pretrained, preprocessing = load_pretrained(weights), Preprocessing()
-    runtime, network = decide_runtime(), None
-    views = {  # by what is added to the name in the cache
-        "": preprocessing.evaluation_transform(),
-        " (rotated)": preprocessing.rotated_transform(),
-    }
-    digests = [survey.looks[i].digest for i in seen]
-    found: list[Features] = []
-    with open_store(survey.folder.root, VERSION) as store:
-        for name, transform in views.items():
-            kind = f"{pretrained.digest} {runtime.precision}{name}"
-            kept = store.features(kind, digests)
-            missing = [at for at, row in enumerate(kept) if row is None]
-            if missing:
-                network = network or _backbone(pretrained, runtime)
-                images = _inputs(survey, [seen[at] for at in missing], transform, runtime)
-                computed = last_layer(compute_pooled(network, images, f"computing features{name}"))
-                rows = [row.tobytes() for row in computed.astype(np.float16)]
-                store.keep_features(kind, zip((digests[at] for at in missing), rows, strict=True))
-                kept = store.features(kind, digests)
-            halves = [np.frombuffer(row or b"", np.float16) for row in kept]
-            found.append(np.stack(halves).astype(np.float32))
-    return found[0], found[1]
-
-
-def _backbone(pretrained: PretrainedWeights, runtime: Runtime) -> Segment:
-    say(f"device    {runtime.describe()}")
-    network = build_network(2)
+    cache, pretrained, preprocessing = (
+        open_feature_cache(),
+        load_pretrained(weights),
+        Preprocessing(),
+    )
+    runtime, network = decide_runtime(), build_network(2)
     network.load_state_dict({**network.state_dict(), **pretrained.backbone})
     folded = fold_batch_norm(runtime.place(network).eval(), runtime.dtype)
-    return Segment(folded, "conv1", "conv4").eval()
-
-
-def _inputs(
-    survey: Survey, which: list[int], transform: Transform, runtime: Runtime
-) -> PictureInputs:
-    preprocessing = Preprocessing()
-    dataset = PictureDataset(
-        survey.folder.root,
-        [survey.folder.images[i].path for i in which],
-        [0] * len(which),
-        transform,
-        least_side=preprocessing.least_side,
-    )
-    return PictureInputs(
-        dataset,
-        KeyedBatches(len(which), runtime.inference_batch, shuffle=False),
-        preprocessing=preprocessing,
-        runtime=runtime,
-        workers=default_workers(runtime),
-    )
+    backbone = Segment(folded, "conv1", "conv4").eval()
+    digests = [survey.looks[i].digest for i in seen]
+    found: list[Features] = []
+    for view, transform in {
+        "centre": preprocessing.evaluation_transform(),
+        "rotated": preprocessing.rotated_transform(),
+    }.items():
+        dataset = PictureDataset(
+            survey.folder.root,
+            [survey.folder.images[i].path for i in seen],
+            [0] * len(seen),
+            transform,
+            least_side=preprocessing.least_side,
+            digests=digests,
+        )
+        inputs = PictureInputs(
+            dataset,
+            KeyedBatches(len(seen), runtime.inference_batch, shuffle=False),
+            preprocessing=preprocessing,
+            runtime=runtime,
+            workers=default_workers(runtime),
+        )
+        kept = kept_view(
+            cache,
+            weights=pretrained.digest,
+            runtime=runtime,
+            preprocessing=preprocessing,
+            view=view,
+            digests=digests,
+        )
+        if not found:
+            say(f"device    {runtime.describe()}")
+        pooled = compute_pooled(backbone, inputs, f"computing features ({view})", kept)
+        found.append(last_layer(pooled))
+    return found[0], found[1]

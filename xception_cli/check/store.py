@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -11,19 +10,16 @@ from typing import NamedTuple
 
 from xception_cli.console import say, show
 from xception_cli.errors import MachineError
-from xception_cli.files import cache_folder
+from xception_cli.files import cache_folder, with_sum, without_sum
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS looks
     (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, look TEXT, cells BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pictures (path BLOB PRIMARY KEY, grey BLOB);
-CREATE TABLE IF NOT EXISTS features
-    (kind TEXT, digest TEXT, row BLOB, PRIMARY KEY (kind, digest)) WITHOUT ROWID;
 """
 _EVERY = 500  # files after which what was seen is safe on disk
 _PATIENCE = 60  # seconds to wait for another process; a transaction takes a fraction of one
-_SUM = 4  # bytes of a check sum
 
 # What does not mean that the file is damaged: locked, not writable, full, or no memory.
 _NOT_DAMAGE = {
@@ -73,7 +69,7 @@ class Store:
         database.executescript(_TABLES)
         if self.recall("version") != version:
             with database:
-                for table in ("looks", "pictures", "facts", "features"):
+                for table in ("looks", "pictures", "facts"):
                     database.execute(f"DELETE FROM {table}")
             self.remember("version", version)
 
@@ -82,7 +78,7 @@ class Store:
         found = self._database.execute("SELECT path, size, changed, look, cells FROM looks")
         rows = {}
         for path, size, changed, look, sealed in found:
-            cells = _unseal(sealed, path, size, changed, look)
+            cells = without_sum(sealed, path, size, changed, look)
             if cells is not None:
                 rows[os.fsdecode(path)] = Row(size, changed, look, cells)
         return rows
@@ -110,67 +106,35 @@ class Store:
         greys = []
         for path in map(os.fsencode, paths):
             row = self._database.execute(query, (path,)).fetchone()
-            grey = b"" if row is None else _unseal(row[0], path)
+            grey = b"" if row is None else without_sum(row[0], path)
             if grey is None:
                 raise sqlite3.DatabaseError("a row is damaged")
             greys.append(grey)
         return greys
 
-    def features(self, kind: str, digests: Iterable[str]) -> list[bytes | None]:
-        """Return what a network made of some contents; None where it is not known.
-
-        Args:
-            kind: Which network, and in which precision.
-            digests: Of the contents.
-        """
-        query = "SELECT row FROM features WHERE kind = ? AND digest = ?"
-        found = []
-        for digest in digests:
-            row = self._database.execute(query, (kind, digest)).fetchone()
-            found.append(None if row is None else _unseal(row[0], kind, digest))
-        return found
-
-    def keep_features(self, kind: str, rows: Iterable[tuple[str, bytes]]) -> None:
-        """Keep what a network made of some contents, by digest."""
-        given = [(kind, digest, _seal(row, kind, digest)) for digest, row in rows]
-        with self._database:
-            self._database.executemany("REPLACE INTO features VALUES (?, ?, ?)", given)
-
     def remember(self, name: str, value: str) -> None:
         """Keep one more thing that was found out about the folder."""
         with self._database:
-            sealed = _seal(value.encode(), name)
+            sealed = with_sum(value.encode(), name)
             self._database.execute("REPLACE INTO facts VALUES (?, ?)", (name, sealed))
 
     def recall(self, name: str) -> str | None:
         """Return it again; None if it was never found out."""
         found = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        value = None if found is None else _unseal(found[0], name)
+        value = None if found is None else without_sum(found[0], name)
         return None if value is None else value.decode()
 
     def save(self) -> None:
         """Make sure that what was kept so far survives."""
         looks = [
-            (path, row.size, row.changed, row.look, _seal(row.cells, path, *row[:3]))
+            (path, row.size, row.changed, row.look, with_sum(row.cells, path, *row[:3]))
             for path, row, _ in self._unsaved
         ]
-        pictures = [(path, _seal(grey, path)) for path, _, grey in self._unsaved if grey]
+        pictures = [(path, with_sum(grey, path)) for path, _, grey in self._unsaved if grey]
         with self._database:
             self._database.executemany("REPLACE INTO looks VALUES (?, ?, ?, ?, ?)", looks)
             self._database.executemany("REPLACE INTO pictures VALUES (?, ?)", pictures)
         self._unsaved.clear()
-
-
-def _seal(content: bytes, *named: object) -> bytes:
-    """Put a check sum behind some bytes: of them, and of what they are kept under."""
-    return content + zlib.crc32(content, zlib.crc32(repr(named).encode())).to_bytes(_SUM, "big")
-
-
-def _unseal(sealed: object, *named: object) -> bytes | None:
-    """Return the bytes that `_seal` was given; None if they, or their name, are damaged."""
-    if not isinstance(sealed, bytes) or _seal(sealed[:-_SUM], *named) != sealed:
-        return None
-    return sealed[:-_SUM]
 
 
 @contextlib.contextmanager

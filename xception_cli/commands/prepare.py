@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from xception_cli.config import TrainConfig
-from xception_cli.console import emit, quoted, say, show
+from xception_cli.console import emit, new_table, quoted, say, show
 from xception_cli.errors import UsageError
-from xception_cli.files import check_new_file, write_durably
+from xception_cli.files import cache_folder, check_new_file, write_durably
 from xception_cli.notation import check_pattern
 from xception_cli.settings import copy_recipe, find_recipe, list_recipes, title
 
@@ -107,6 +107,40 @@ def weights_verify() -> None:
     from xception_cli.model.weights import verify
 
     emit(str(verify()))
+
+
+# xception cache
+
+
+def cache_ls() -> None:
+    """List what is in the cache: weights, scans of data folders, and features of images."""
+    from xception_cli.cache import KINDS, list_cache
+
+    table = new_table("kind", "what", ">files", ">size")
+    for content in list_cache():
+        table.add_row(
+            content.kind, KINDS[content.kind], f"{content.files:,}", f"{content.size / 1e6:,.1f} MB"
+        )
+    emit(table)
+    say(f"cache     {show(cache_folder())}")
+    say("next: xception cache clear, which keeps the weights")
+
+
+def cache_clear(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KIND]...", help="weights, scans or features (default: the latter two)."
+        ),
+    ] = None,
+) -> None:
+    """Remove what is in the cache; it is computed again, weights are downloaded again."""
+    from xception_cli.cache import COMPUTED, clear_cache
+
+    for content in clear_cache(kinds or COMPUTED):
+        files = f"{content.files:,} file{'' if content.files == 1 else 's'}"
+        say(f"removed   {content.kind}: {files}, {content.size / 1e6:,.1f} MB")
+    say("next: xception cache ls")
 
 
 # xception configs

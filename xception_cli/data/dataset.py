@@ -1,19 +1,18 @@
 """PictureDataset and KeyedBatches: images as tensors by key, and in which order they are read.
 
-A key is `(epoch, index)`; everything random about an image is drawn from `(seed, epoch, index)`. So
-neither the number of workers nor a resume changes what is drawn. Decoded images are kept on disk
-from epoch to epoch, and handed over in shared memory.
+A key is `(epoch, index)`; everything random about an image is drawn from `(seed, epoch, index)`, or
+from the epoch and its content. So neither the number of workers nor a resume changes what is drawn.
+Decoded images are handed over in shared memory.
 """
 
 import math
 import mmap
 import multiprocessing
 import os
-import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,11 +23,19 @@ from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from xception_cli.console import show
-from xception_cli.data.images import PictureError, decode, naming, read_bytes, to_picture, turn
+from xception_cli.data.image_cache import ImageCache
+from xception_cli.data.images import (
+    PictureError,
+    content_digest,
+    decode,
+    naming,
+    read_bytes,
+    to_picture,
+    turn,
+)
 from xception_cli.data.transforms import Transform
 from xception_cli.errors import DataError
 from xception_cli.processes import ALONE, Processes
-from xception_cli.regular import NEW, open_regular
 from xception_cli.runtime import Runtime, drawing_from, key
 
 Key = tuple[int, int]  # (epoch, index)
@@ -46,6 +53,8 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         seed: Of everything random.
         cache: Of decoded images, where each is read in many epochs.
         in_memory: By index, images that are in memory; their paths are not read.
+        digests: Of the files' contents, where what is computed is kept by them: a file must still
+            have that content, and draws from it instead of from the seed and its index.
     """
 
     def __init__(
@@ -57,8 +66,9 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         *,
         least_side: int | None = None,
         seed: int = 0,
-        cache: "ImageCache | None" = None,
+        cache: ImageCache | None = None,
         in_memory: Mapping[int, Image.Image] | None = None,
+        digests: Sequence[str] | None = None,
     ) -> None:
         self.root = root
         self.cache = cache
@@ -68,6 +78,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         self.least_side = least_side
         self.seed = seed
         self.in_memory = in_memory or {}
+        self.digests = digests
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -80,7 +91,10 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
                 picture = read() if self.cache is None else self.cache.get(index, read)
             except PictureError as error:
                 return index, self.labels[index], error.message
-            with drawing_from(self.seed, "augment", epoch, index):
+            origin: tuple[object, ...] = (self.seed, "augment", epoch, index)
+            if self.digests is not None:
+                origin = ("view", epoch, self.digests[index])
+            with drawing_from(*origin):
                 return index, self.labels[index], self.transform(picture)
 
     def _read(self, index: int, held: ExitStack) -> Image.Image:
@@ -90,6 +104,8 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         path = self.root / self.paths[index]
         with naming(path):
             content = read_bytes(path)
+            if self.digests is not None and content_digest(content) != self.digests[index]:
+                raise PictureError("its content has changed")
             held.enter_context(turn(content))
             return decode(content, least_side=self.least_side)
 
@@ -117,6 +133,7 @@ class KeyedBatches(Sampler[list[Key]]):
         weights: `(count,)`, how often each index is drawn, with replacement; None draws each once.
         epoch: The epoch that the next pass draws, from 0.
         start: Batches to skip at its beginning, for a resume inside an epoch.
+        chosen: Indices that a pass in order takes, instead of all.
     """
 
     def __init__(
@@ -137,9 +154,10 @@ class KeyedBatches(Sampler[list[Key]]):
         self.weights = weights
         self.epoch = 0
         self.start = 0
+        self.chosen: Sequence[int] | None = None
 
     def __len__(self) -> int:
-        return len(self._bounds())
+        return len(self._bounds()) - 1
 
     @property
     def rows(self) -> int:
@@ -147,19 +165,21 @@ class KeyedBatches(Sampler[list[Key]]):
         return min(-(-self.batch_size // self.processes.count), self.count)
 
     def _bounds(self) -> list[int]:
-        bounds = list(range(0, self.count, self.batch_size))
-        last = self.count - bounds[-1] if bounds else 0
+        """Return where each batch begins in the order, and where the last one ends."""
+        count = self.count if self.chosen is None else len(self.chosen)
+        bounds = list(range(0, count, self.batch_size))
+        last = count - bounds[-1] if bounds else 0
         # Batch statistics of a single image are useless: it joins the batch before it. So do fewer
         # images than there are processes: each needs one.
         least = max(2 if self.shuffle else 1, self.processes.count)
         if len(bounds) > 1 and last < least:
             bounds.pop()
-        return bounds
+        return [*bounds, count]
 
     def order(self) -> list[int]:
         """Return this epoch's order of indices."""
         if not self.shuffle:
-            return list(range(self.count))
+            return list(range(self.count) if self.chosen is None else self.chosen)
         generator = torch.Generator().manual_seed(key(self.seed, "order", self.epoch))
         if self.weights is not None:
             drawn = self.weights.multinomial(self.count, replacement=True, generator=generator)
@@ -167,7 +187,7 @@ class KeyedBatches(Sampler[list[Key]]):
         return torch.randperm(self.count, generator=generator).tolist()
 
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch, order, bounds = self.epoch, self.order(), [*self._bounds(), self.count]
+        epoch, order, bounds = self.epoch, self.order(), self._bounds()
         rank, count = self.processes.rank, self.processes.count
         for begin, end in list(pairwise(bounds))[self.start :]:
             yield [(epoch, index) for index in order[begin + rank : end : count]]
@@ -177,99 +197,6 @@ def default_workers(runtime: Runtime) -> int:
     """Return the number of processes that decode: enough for a GPU; few if the CPU also trains."""
     wanted = 16 if runtime.device.type == "cuda" else 2
     return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
-
-
-# Decoded images on disk
-
-_HEADER = 8  # bytes: width and height
-
-
-class ImageCache:
-    """Decoded images of a run, one file of raw RGB each.
-
-    The page cache keeps them in memory. A cached image equals the image decoded again, so neither a
-    full disk nor the number of cached images changes a result. Loader processes share the files:
-    each file is written under another name and renamed.
-
-    Args:
-        folder: Where the files are stored; if it cannot be made, nothing is cached.
-        name: Prefix of the files.
-        prepare: Applied to a decoded image before it is cached.
-        count: Number of images to cache; the others are decoded and prepared each time.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        prepare: Callable[[Image.Image], Image.Image],
-        count: int,
-    ) -> None:
-        self._folder = folder
-        self._name = name
-        self._prepare = prepare
-        self._count = count
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError:  # read-only, or the run folder is on another machine
-            self._count = 0
-
-    def get(self, index: int, read: Callable[[], Image.Image]) -> Image.Image:
-        """Return an image, prepared.
-
-        Args:
-            index: Of the image.
-            read: Reads and decodes it, if it is not cached.
-        """
-        if index >= self._count:
-            return self._prepare(read())
-        path = self._folder / f"{self._name}-{index:08}.rgb"
-        cached = _load(path)
-        if cached is None:
-            cached = self._prepare(read())
-            self._save(path, cached)
-        return cached
-
-    def _save(self, path: Path, picture: Image.Image) -> None:
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        header = b"".join(side.to_bytes(_HEADER // 2, "little") for side in picture.size)
-        try:
-            partial.unlink(missing_ok=True)  # of a killed process of the same number
-            with os.fdopen(open_regular(partial, NEW), "wb") as file:
-                file.write(header + picture.tobytes())
-            partial.replace(path)  # without fsync: after a crash the next run starts anew
-        except OSError:  # the disk is full
-            self._count = 0
-            with suppress(OSError):
-                partial.unlink()
-
-
-def _load(path: Path) -> Image.Image | None:
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    width, height = (
-        int.from_bytes(content[at : at + _HEADER // 2], "little") for at in (0, _HEADER // 2)
-    )
-    if not width * height or len(content) != _HEADER + 3 * width * height:
-        return None
-    return Image.frombytes("RGB", (width, height), content[_HEADER:])
-
-
-def cached_fraction(folder: Path, needed: int, allowed: float) -> float:
-    """Return the fraction of the images to cache: at most half of the free disk space is used.
-
-    Args:
-        folder: A folder on the disk.
-        needed: Bytes of all images.
-        allowed: Bytes that they may take.
-    """
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return 0.0
-    return min(1.0, min(allowed, free / 2) / max(1, needed))
 
 
 # Decoded images in shared memory

@@ -1,13 +1,17 @@
-"""What the frozen prefix computes of each picture and view: computed once and kept."""
+"""What the frozen prefix computes of each picture and view: computed once and kept.
+
+The same image gives the same numbers in whatever batch: one that is not full is filled up, since
+kernels are chosen by its size (in fp32 on a CPU, the last bits differ). So what was computed in one
+pass can be used in another.
+"""
 
 import functools
+import itertools
 import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,17 +19,18 @@ import numpy as np
 import torch
 
 from xception_cli.console import say, screen, show
-from xception_cli.data.dataset import Key, KeyedBatches
-from xception_cli.data.loading import Inputs, PictureInputs
+from xception_cli.data.dataset import KeyedBatches
+from xception_cli.data.loading import PictureInputs
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError
 from xception_cli.files import write_durably
+from xception_cli.model.feature_cache import KeptView
+from xception_cli.model.feature_inputs import FeatureInputs, FeatureStore
 from xception_cli.model.layers import POOLED, pool_layers, run_layers
-from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment, build_network
+from xception_cli.model.network import STEPS, Segment, build_network, last_frozen
 from xception_cli.model.seal import check_entries, seal_entries
 from xception_cli.regular import NEW, open_regular
 from xception_cli.rundir import read_json
-from xception_cli.runtime import Runtime, key
 
 # Batches of a GPU that are committed together: a commit waits for the disk twice.
 _BATCHES_PER_COMMIT = 16
@@ -38,123 +43,38 @@ class _Note(TypedDict):
     sums: list[int]
 
 
-@dataclass(frozen=True)
-class FeatureStore:
-    """Activations of the frozen prefix, in one memory-mapped file.
-
-    The rows are ordered by view, then by picture; kept as bf16 in channels-last order. The page
-    cache is the RAM tier.
-
-    Attributes:
-        rows: `(views * pictures, height, width, channels)`, bf16 seen as uint16.
-        count: Pictures.
-        views: Views of each.
-    """
-
-    rows: Array
-    count: int
-    views: int
-
-    def read(self, indices: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
-        """Return activations as the suffix takes them, bf16.
-
-        Args:
-            indices: `(batch,)`, pictures.
-            view: `(batch,)`, which view of each.
-
-        Returns:
-            `(batch, channels, height, width)`, in channels-last memory.
-        """
-        rows = self.rows[(view * self.count + indices).numpy()]
-        return torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16).permute(0, 3, 1, 2)
-
-
-class FeatureInputs:
-    """Stored activations as inputs of the trained part, batch by batch.
-
-    Shuffled, image `i` is seen in view `(offset(seed, i) + epoch) % views`, so that the views take
-    turns. In order, all are seen in the same one.
-
-    Args:
-        store: The activations.
-        labels: Of its pictures, `(count,)`, int64.
-        batches: Which keys make up which batch.
-        runtime: Where to compute.
-        view: The one that is seen in order; 0 is the evaluation crop.
-    """
-
-    def __init__(
-        self,
-        store: FeatureStore,
-        labels: torch.Tensor,
-        batches: KeyedBatches,
-        runtime: Runtime,
-        view: int = 0,
-    ) -> None:
-        self.store = store
-        self.labels = labels
-        self.batches = batches
-        self.runtime = runtime
-        self.view = view
-        offsets = [key(batches.seed, "view", index) % store.views for index in range(store.count)]
-        self._offsets = torch.tensor(offsets)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Inputs]:
-        # The next batch is read while the network works on this one: the disk is not waited for.
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            upcoming: Future[Inputs] | None = None
-            for keys in self.batches:
-                current, upcoming = upcoming, reader.submit(self._read, keys)
-                if current is not None:
-                    yield current.result()
-            if upcoming is not None:
-                yield upcoming.result()
-
-    def example(self, count: int) -> torch.Tensor:
-        """Return values such as those of a batch of `count`."""
-        some = torch.zeros(count, dtype=torch.int64)
-        return self._to_device(self.store.read(some, some)).zero_()
-
-    def _to_device(self, activations: torch.Tensor) -> torch.Tensor:
-        placed = self.runtime.join_parts([activations], self.batches.rows)
-        return placed if self.runtime.precision == "bf16" else placed.float()
-
-    def _read(self, keys: list[Key]) -> Inputs:
-        epoch = keys[0][0]
-        indices = torch.tensor([index for _, index in keys])
-        view = torch.full_like(indices, self.view)
-        if self.batches.shuffle:
-            view = (self._offsets[indices] + epoch) % self.store.views
-        activations = self._to_device(self.store.read(indices, view))
-        return Inputs(activations, self.runtime.to_device(self.labels[indices]), indices)
-
-
 @torch.inference_mode()
-def compute_pooled(network: Segment, inputs: PictureInputs | FeatureInputs, what: str) -> Array:
-    """Compute the pooled features of every image, without keeping anything else.
+def compute_pooled(
+    network: Segment,
+    inputs: PictureInputs | FeatureInputs,
+    what: str,
+    kept: KeptView | None = None,
+) -> Array:
+    """Compute the pooled features of every image that the cache has none of.
 
     Args:
         network: A segment to `conv4`, in eval mode: from `conv1` for pictures, from the cut for
             stored activations.
         inputs: In order, with the evaluation transform.
         what: Names the phase on the screen.
+        kept: These images in the cache.
 
     Returns:
         `(images, POOLED)`, float32.
     """
-    processes = inputs.runtime.processes
-    pooled = np.zeros((inputs.batches.count, POOLED), dtype=np.float32)
+    batches, processes = inputs.batches, inputs.runtime.processes
+    pooled = np.zeros((batches.count, POOLED), dtype=np.float32)
     with screen.bar(what, len(pooled)) as bar:
-        for batch in inputs:
+        batches.chosen = _load_kept(kept, {None: pooled}, batches, bar.advance)
+        for batch in inputs if batches.chosen else ():
             with inputs.runtime.autocast():
-                found = pool_layers(run_layers(network, batch.values))
-            pooled[batch.indices.numpy()] = found[: len(batch.indices)].cpu().numpy()
-            bar.advance(len(batch.indices) * processes.count)
+                found = pool_layers(run_layers(network, _fill(batch.values, batches)))
+            indices = batch.indices.numpy()
+            pooled[indices] = found[: len(indices)].cpu().numpy()
+            _keep(kept, {None: pooled}, indices)
+            bar.advance(len(indices) * processes.count)
             processes.wait()  # nobody is far behind at the end
-    # What another process computed is 0 here.
+    # What another process computed or found is 0 here.
     return processes.total(torch.from_numpy(pooled)).numpy()
 
 
@@ -166,6 +86,7 @@ def compute_store(
     rest: Segment,
     inputs: Sequence[PictureInputs],
     another: Callable[[int, int], bool] = lambda done, computed: True,
+    kept: Sequence[KeptView] = (),
 ) -> tuple[FeatureStore, Array]:
     """Compute, or resume computing, the prefix's activations and the pooled features of all views.
 
@@ -181,6 +102,8 @@ def compute_store(
         inputs: The images in order, once for each view.
         another: Asked after each view but the last whether there is to be another one; takes how
             many there are, and how many images were computed.
+        kept: The same views in the cache, which they are copied from and to; without it, all
+            are computed.
 
     Returns:
         The store, and the pooled features `(views, images, POOLED)`, float32.
@@ -190,9 +113,9 @@ def compute_store(
         DataError: A picture vanished.
     """
     views, count = len(inputs), inputs[0].batches.count
-    batch_size, runtime = inputs[0].batches.batch_size, inputs[0].runtime
+    runtime, last = inputs[0].runtime, prefix.steps[-1]
     per_commit = _BATCHES_PER_COMMIT if runtime.is_asynchronous else 1
-    shape = row_shape(inputs[0].preprocessing.image_size, prefix.steps[-1])
+    shape = row_shape(inputs[0].preprocessing.image_size, last)
     note = folder / f"{name}.json"
     processes = runtime.processes
     if not processes.leads:  # the leader makes the files
@@ -203,41 +126,106 @@ def compute_store(
         processes.wait()
     done, sums = processes.once(lambda: _read_note(note, (rows, pooled), count))
     computed = 0
+
+    summed = done
+
+    def commit(first: int, done: int) -> None:
+        nonlocal summed
+        rows.flush()
+        pooled.flush()
+        processes.wait()
+        if processes.leads:
+            _add_sum(sums, (rows, pooled), first, summed, done)
+            content = seal_entries({"images": done, "sums": sums})
+            write_durably(note, json.dumps(content).encode())
+        summed = done
+
     with screen.bar(f"computing features ({name})", count * views) as bar:
         bar.advance(min(done, count * views))
         for view in range(done // count, views):
             if 0 < view < views and not another(view, computed):
                 views = view
                 break
-            images = inputs[view]
-            # Whole batches only: on another device the batch size may differ.
-            start = (done - view * count) // batch_size
-            first, summed = view * count, view * count + start * batch_size
-            sums[view:] = [_sum_rows((rows, pooled), first, summed)] * (summed > first)
-            images.batches.epoch, images.batches.start = view, start
-            for number, batch in enumerate(images, start=start + 1):
+            images, batches = inputs[view], inputs[view].batches
+            first, cached = view * count, kept[view] if kept else None
+            parts: dict[str | None, Array] = {None: pooled[first:], last: rows[first:]}
+            batches.epoch = view
+            begin = max(0, done - first)
+            batches.chosen = missing = _load_kept(cached, parts, batches, bar.advance, begin)
+            for number, batch in enumerate(images if missing else (), start=1):
                 indices = batch.indices.numpy()
                 with runtime.autocast():
-                    activations = prefix(batch.values)
+                    activations = prefix(_fill(batch.values, batches))
                     found = pool_layers(run_layers(rest, activations))
-                at = view * count + indices
-                pooled[at] = found[: len(indices)].cpu().numpy()
-                rows[at] = _to_bits(activations[: len(indices)])
-                is_last = number == len(images)
-                done = view * count + (count if is_last else number * batch_size)
+                parts[None][indices] = found[: len(indices)].cpu().numpy()
+                parts[last][indices] = _to_bits(activations[: len(indices)])
+                _keep(cached, parts, indices)
                 computed += len(indices) * processes.count
-                if number % per_commit == 0 or is_last:
-                    rows.flush()
-                    pooled.flush()
-                    processes.wait()
-                    if processes.leads:
-                        _add_sum(sums, (rows, pooled), first, summed, done)
-                        content = seal_entries({"images": done, "sums": sums})
-                        write_durably(note, json.dumps(content).encode())
-                    summed = done
+                # All before the first one that is missing still.
+                left = missing[number * batches.batch_size :]
+                if left and number % per_commit == 0:
+                    commit(first, first + left[0])
                 bar.advance(len(indices) * processes.count)
-    kept = np.array(pooled[: views * count]).reshape(views, count, POOLED)
-    return FeatureStore(rows[: views * count], count, views), kept
+            done = first + count
+            commit(first, done)
+    computed_rows = np.array(pooled[: views * count]).reshape(views, count, POOLED)
+    return FeatureStore(rows[: views * count], count, views), computed_rows
+
+
+def _load_kept(
+    kept: KeptView | None,
+    parts: Mapping[str | None, Array],
+    batches: KeyedBatches,
+    advance: Callable[[int], None],
+    begin: int = 0,
+) -> list[int]:
+    """Fill in what the cache has of some images, in the leader; return what each process computes.
+
+    Args:
+        kept: The images in the cache.
+        parts: By the step behind which they are, activations by image; None are pooled features.
+        batches: Of the images, in order.
+        advance: Is told of each image that the cache has.
+        begin: The first one that is not there yet.
+
+    Returns:
+        The images that the cache lacks, in order.
+    """
+    least = batches.processes.count
+
+    def load_all() -> list[int]:
+        missing = []
+        for index in range(begin, batches.count):
+            if kept and all(kept.load(index, rows[index], step) for step, rows in parts.items()):
+                advance(1)
+            else:
+                missing.append(index)
+        if 0 < len(missing) < least:  # each process needs one
+            others = (index for index in range(batches.count) if index not in missing)
+            missing += itertools.islice(others, least - len(missing))
+        return sorted(missing)
+
+    return batches.processes.once(load_all)
+
+
+def _keep(kept: KeptView | None, parts: Mapping[str | None, Array], indices: Array) -> None:
+    for index in indices:
+        # What is not finite may be a failure of the machine, which is nothing to remember.
+        if kept is not None and np.isfinite(parts[None][index]).all():
+            for step, rows in parts.items():
+                kept.keep(index, rows[index], step)
+
+
+def _fill(values: torch.Tensor, batches: KeyedBatches) -> torch.Tensor:
+    """Fill a batch up with zeros, see above."""
+    rows = -(-batches.batch_size // batches.processes.count)
+    if len(values) >= rows:
+        return values
+    filled = values.new_zeros((rows, *values.shape[1:]))
+    if values.is_contiguous(memory_format=torch.channels_last):
+        filled = filled.contiguous(memory_format=torch.channels_last)
+    filled[: len(values)] = values
+    return filled
 
 
 def _read_note(note: Path, arrays: Sequence[Array], count: int) -> tuple[int, list[int]]:
@@ -302,8 +290,7 @@ def activation_bytes(image_size: int, unfreeze: str) -> int:
         image_size: Side of the input, in pixels.
         unfreeze: `middle` or `exit`.
     """
-    last = STEPS[STEPS.index(FIRST_TRAINED[unfreeze]) - 1]
-    return math.prod(row_shape(image_size, last)) * 2 + POOLED * 4
+    return math.prod(row_shape(image_size, last_frozen(unfreeze))) * 2 + POOLED * 4
 
 
 def _open_map(path: Path, note: Path, dtype: type, shape: tuple[int, ...]) -> "np.memmap[Any, Any]":
@@ -323,7 +310,8 @@ def _open_map(path: Path, note: Path, dtype: type, shape: tuple[int, ...]) -> "n
         path.unlink(missing_ok=True)
         raise MachineError(
             f"cannot keep {size / 1e9:.1f} GB of features in {show(path)}: {error.strerror}",
-            hint="fewer --views, --unfreeze head, or an --output on a larger disk",
+            hint="fewer --views, --unfreeze head, an --output on a larger disk, or "
+            "xception cache clear",
         ) from error
 
 

@@ -31,6 +31,15 @@ _MODULES = {"head": ("last_linear",)} | {
 FIRST_TRAINED = {"all": "conv1", "middle": "block4", "exit": "block12", "head": "head"}
 
 
+def last_frozen(unfreeze: str) -> str:
+    """Return the step before the first one that is trained.
+
+    Args:
+        unfreeze: `head`, `exit` or `middle`.
+    """
+    return STEPS[STEPS.index(FIRST_TRAINED[unfreeze]) - 1]
+
+
 def build_network(class_count: int) -> nn.Module:
     """Build pretrainedmodels' Xception, unmodified, with a head for this many classes.
 
@@ -122,7 +131,7 @@ def cut(
     trained = Segment(network, first, "head", dropout=dropout)
     if first == STEPS[0]:
         return None, trained
-    prefix = Segment(network, STEPS[0], STEPS[STEPS.index(first) - 1])
+    prefix = Segment(network, STEPS[0], last_frozen(unfreeze))
     for parameter in prefix.parameters():
         parameter.requires_grad = False
     return prefix.eval(), trained

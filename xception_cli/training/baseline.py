@@ -24,14 +24,16 @@ from xception_cli.evaluation.intervals import (
     evidence,
     proportion_interval,
 )
-from xception_cli.model.features import FeatureInputs, compute_pooled, compute_store
+from xception_cli.model.feature_cache import KeptView
+from xception_cli.model.feature_inputs import FeatureInputs
+from xception_cli.model.features import compute_pooled, compute_store
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
 from xception_cli.model.probe import Probe, fit_probe, limit_views
 from xception_cli.records import Scores
 from xception_cli.report.check_page import add_issues
 from xception_cli.rundir import remove_tree
-from xception_cli.training.costs import has_mirrored, val_views
+from xception_cli.training.costs import has_mirrored
 from xception_cli.training.engines import create_evaluator
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History, validate
@@ -100,10 +102,8 @@ def compute_baseline(job: Job, history: History) -> Training:
     with job.phase("features"):
         if prefix is None or job.config.unfreeze == "head":
             backbone = Segment(network, "conv1", "conv4").eval()
-            # With all layers in training, further views would take a pass of the network each.
-            views = 1 if prefix is None else job.config.views
-            pooled["train"] = pool_views(job, backbone, "train", views)
-            pooled["val"] = pool_views(job, backbone, "val", min(views, val_views(job.config)))
+            for split in ("train", "val"):
+                pooled[split] = pool_views(job, backbone, split, job.kept_views(split))
         else:
             train_inputs, val_inputs, pooled = _store_features(job, network, prefix)
     if prefix is None:
@@ -121,13 +121,20 @@ def compute_baseline(job: Job, history: History) -> Training:
     return Training(train_inputs, val_inputs, probe, plain, scores, kept, mirror)
 
 
-def pool_views(job: Job, backbone: Segment, split: str, views: int) -> Array:
-    """Compute the pooled features of a split from its images, `(views, images, POOLED)`."""
+def pool_views(job: Job, backbone: Segment, split: str, kept: Sequence[KeptView | None]) -> Array:
+    """Compute the pooled features of a split from its images, `(views, images, POOLED)`.
+
+    Args:
+        job: The run.
+        backbone: From `conv1` to `conv4`, in eval mode.
+        split: Its name.
+        kept: The views in the cache; None where the network is not one that other runs have.
+    """
     pooled = []
-    for view, inputs in enumerate(job.views(split, views)):
+    for view, (inputs, known) in enumerate(zip(job.views(split), kept, strict=True)):
         inputs.batches.epoch = view
-        what = f"computing features ({split}, view {view + 1} of {views})"
-        pooled.append(compute_pooled(backbone, inputs, what))
+        what = f"computing features ({split}, view {view + 1} of {len(kept)})"
+        pooled.append(compute_pooled(backbone, inputs, what, known))
     return np.stack(pooled)
 
 
@@ -145,8 +152,14 @@ def _store_features(
 ) -> tuple[FeatureInputs, FeatureInputs, dict[str, Array]]:
     config = job.config
     rest = Segment(network, FIRST_TRAINED[config.unfreeze], "conv4").eval()
-    views = job.views("val", val_views(config))
-    val_store, pooled_val = compute_store(job.run.features, "val", prefix, rest, views)
+    val_store, pooled_val = compute_store(
+        job.run.features,
+        "val",
+        prefix,
+        rest,
+        job.views("val"),
+        kept=job.kept_views("val"),
+    )
     began = time.monotonic()
 
     def another_view(done: int, computed: int) -> bool:
@@ -160,8 +173,9 @@ def _store_features(
         "train",
         prefix,
         rest,
-        job.views("train", config.views),
+        job.views("train"),
         another_view,
+        kept=job.kept_views("train"),
     )
     shuffled = job.shuffled("train")
     return (

@@ -211,8 +211,14 @@ def describe_phases(job: Job, costs: Costs) -> dict[str, str]:
     phases = expected_seconds(job.config, costs, images)
     for shared in phases.keys() & {"features", "fine-tuning"}:
         phases[shared] /= processes
+    cached = job.cached_share()
+    if "features" in phases:
+        phases["features"] *= 1 - cached
+    described = {name: duration(seconds) for name, seconds in phases.items()}
+    if cached:
+        described["features"] += f" ({cached:.0%} are cached)"
     return {
-        **{name: duration(seconds) for name, seconds in phases.items()},
+        **described,
         "in all": duration(sum(phases.values())),
         "memory": f"{costs.memory / 1e9:.1f} GB",
         "disk": f"{disk_bytes(job.config, images.train, images.val) / 1e9:.1f} GB",

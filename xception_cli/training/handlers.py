@@ -17,7 +17,7 @@ from xception_cli.data.dataset import KeyedBatches
 from xception_cli.data.loading import PictureInputs
 from xception_cli.errors import ArtifactError, DivergedError, MachineError
 from xception_cli.evaluation.candidates import add_candidate
-from xception_cli.model.features import FeatureInputs
+from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.network import Segment
 from xception_cli.processes import ALONE, Processes
 from xception_cli.records import Scores

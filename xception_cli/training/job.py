@@ -14,25 +14,24 @@ from numpy.typing import NDArray
 from xception_cli.check.report import CheckReport
 from xception_cli.config import TrainConfig
 from xception_cli.console import show
-from xception_cli.data.dataset import (
-    ImageCache,
-    KeyedBatches,
-    PictureDataset,
-    cached_fraction,
-    default_workers,
-)
+from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
 from xception_cli.data.folder import DataFolder
+from xception_cli.data.image_cache import ImageCache, cached_fraction
 from xception_cli.data.loading import PictureInputs
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.metrics import TOP
 from xception_cli.model.bundle import About, save_model
+from xception_cli.model.feature_cache import FeatureCache, KeptView, kept_view, open_feature_cache
+from xception_cli.model.network import last_frozen
 from xception_cli.model.weights import PretrainedWeights
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, versions
 from xception_cli.training.budget import Budget
-from xception_cli.training.costs import Images, decoded_bytes
+from xception_cli.training.costs import Images, decoded_bytes, val_views
 from xception_cli.training.plan import class_weights
+
+_SAMPLE = 1000  # images, of which it is seen whether they are in the cache
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class Job:
         network: With these weights, on its device.
         preprocessing: Of the pixels.
         budget: The clock of a run with `--budget`.
+        cache: What frozen networks computed, in other runs too.
         seconds: Spent per phase.
     """
 
@@ -61,6 +61,7 @@ class Job:
     network: torch.nn.Module
     preprocessing: Preprocessing
     budget: Budget | None = None
+    cache: FeatureCache = field(default_factory=open_feature_cache)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -85,6 +86,23 @@ class Job:
     def top_k(self) -> int:
         """The k of top-k accuracy; 1, where the usual one could not be wrong."""
         return TOP if len(self.split.classes) > TOP else 1
+
+    def cached_share(self) -> float:
+        """Return the fraction of the features to compute that the cache has, by a sample."""
+        steps: list[str | None] = [None]
+        if self.config.unfreeze in {"exit", "middle"}:
+            steps.append(last_frozen(self.config.unfreeze))
+        found = [
+            all(view.has(index, step) for step in steps)
+            for split in self.view_counts
+            for view in self.kept_views(split)
+            for index in range(0, len(view.digests), 1 + len(view.digests) // _SAMPLE)
+        ]
+        return sum(found) / max(1, len(found))
+
+    def digests(self, split: str) -> list[str]:
+        """Return the digest of each image's content in a split."""
+        return [image.digest for image in self.split.of(split)]
 
     def labels(self, split: str) -> torch.Tensor:
         """Return the labels `(images,)` of a split, int64."""
@@ -125,6 +143,7 @@ class Job:
             least_side=self.preprocessing.least_side,
             seed=config.seed,
             cache=cache,
+            digests=None if epochs else self.digests(split),
         )
         return PictureInputs(
             dataset,
@@ -134,14 +153,45 @@ class Job:
             workers=self.workers,
         )
 
-    def views(self, split: str, count: int) -> list[PictureInputs]:
-        """Return the images of a split in order, once for each view: see `--views`."""
+    @property
+    def view_counts(self) -> dict[str, int]:
+        """How many views of each split are computed before training, see `--views`."""
+        if self.config.unfreeze == "all":  # each further one would take a pass of the network
+            return {"train": 1, "val": 1}
+        return {"train": self.config.views, "val": val_views(self.config)}
+
+    def _view_kinds(self, count: int) -> list[str]:
         second = ["mirrored"] * self.config.flip
         if self.config.augment == "rotate90":  # it is worth more than the mirror image
             second = ["rotated"]
-        kinds = ["centre", *second, *["random"] * count][:count]
+        return ["centre", *second, *["random"] * count][:count]
+
+    def views(self, split: str) -> list[PictureInputs]:
+        """Return the images of a split in order, once for each view.
+
+        A random view is drawn from its number and the content of the image, not from the seed: so
+        runs with other seeds and other splits share it.
+        """
+        kinds = self._view_kinds(self.view_counts[split])
         made = {kind: self.pictures(split, kind) for kind in dict.fromkeys(kinds)}
         return [made[kind] for kind in kinds]
+
+    def kept_views(self, split: str) -> list[KeptView]:
+        """Return the same views in the cache of features; of random weights there are none."""
+        if self.pretrained is None:
+            return []
+        drawn = f"{self.config.augment}, {'with' if self.config.flip else 'without'} mirror images"
+        return [
+            kept_view(
+                self.cache,
+                weights=self.pretrained.digest,
+                runtime=self.runtime,
+                preprocessing=self.preprocessing,
+                view=f"random {number}, {drawn}" if kind == "random" else kind,
+                digests=self.digests(split),
+            )
+            for number, kind in enumerate(self._view_kinds(self.view_counts[split]))
+        ]
 
     def in_order(self, split: str) -> KeyedBatches:
         """Return a split in its order, in batches for inference in each process."""

@@ -13,7 +13,7 @@ from xception_cli.console import show
 from xception_cli.data.loading import PictureInputs
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, DivergedError, is_out_of_memory
-from xception_cli.model.features import FeatureInputs
+from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.layers import without_layers_head
 from xception_cli.model.network import Segment, cut, parameter_groups
 from xception_cli.records import Scores

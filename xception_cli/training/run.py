@@ -21,7 +21,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.data.loading import PictureInputs
 from xception_cli.errors import MachineError, XceptionError
-from xception_cli.model.features import FeatureInputs
+from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.processes import ALONE, Processes, joined_processes
 from xception_cli.rundir import RunDir
 from xception_cli.runs import make_run

@@ -22,7 +22,8 @@ from xception_cli.evaluation.candidates import (
     write_candidates,
 )
 from xception_cli.model.bundle import REFIT, ModelBundle, load_model, save_model
-from xception_cli.model.features import FeatureInputs, compute_pooled
+from xception_cli.model.feature_inputs import FeatureInputs
+from xception_cli.model.features import compute_pooled
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
 from xception_cli.model.network import FIRST_TRAINED, Segment, build_network, fold_batch_norm
 from xception_cli.model.probe import fit_head, limit_views
@@ -80,7 +81,7 @@ def _tuned(job: Job, training: Training, epoch: int, bundle: ModelBundle) -> Set
     for name, inputs in (("train", training.train), ("val", training.val)):
         if not isinstance(inputs, FeatureInputs):
             backbone = Segment(network, "conv1", "conv4").eval()
-            pooled[name] = pool_views(job, backbone, name, 1)
+            pooled[name] = pool_views(job, backbone, name, [None])
             continue
         rest = Segment(network, first, "conv4").eval()
         what = f"features of the new network ({name})"

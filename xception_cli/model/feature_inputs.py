@@ -1,0 +1,109 @@
+"""FeatureInputs: activations of the frozen prefix, from files of a run, as inputs of the rest."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from xception_cli.data.dataset import Key, KeyedBatches
+from xception_cli.data.loading import Inputs
+from xception_cli.runtime import Runtime, key
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Activations of the frozen prefix, in one memory-mapped file.
+
+    The rows are ordered by view, then by picture; kept as bf16 in channels-last order. The page
+    cache is the RAM tier.
+
+    Attributes:
+        rows: `(views * pictures, height, width, channels)`, bf16 seen as uint16.
+        count: Pictures.
+        views: Views of each.
+    """
+
+    rows: Array
+    count: int
+    views: int
+
+    def read(self, indices: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+        """Return activations as the suffix takes them, bf16.
+
+        Args:
+            indices: `(batch,)`, pictures.
+            view: `(batch,)`, which view of each.
+
+        Returns:
+            `(batch, channels, height, width)`, in channels-last memory.
+        """
+        rows = self.rows[(view * self.count + indices).numpy()]
+        return torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16).permute(0, 3, 1, 2)
+
+
+class FeatureInputs:
+    """Stored activations as inputs of the trained part, batch by batch.
+
+    Shuffled, image `i` is seen in view `(offset(seed, i) + epoch) % views`, so that the views take
+    turns. In order, all are seen in the same one.
+
+    Args:
+        store: The activations.
+        labels: Of its pictures, `(count,)`, int64.
+        batches: Which keys make up which batch.
+        runtime: Where to compute.
+        view: The one that is seen in order; 0 is the evaluation crop.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        labels: torch.Tensor,
+        batches: KeyedBatches,
+        runtime: Runtime,
+        view: int = 0,
+    ) -> None:
+        self.store = store
+        self.labels = labels
+        self.batches = batches
+        self.runtime = runtime
+        self.view = view
+        offsets = [key(batches.seed, "view", index) % store.views for index in range(store.count)]
+        self._offsets = torch.tensor(offsets)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Inputs]:
+        # The next batch is read while the network works on this one: the disk is not waited for.
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            upcoming: Future[Inputs] | None = None
+            for keys in self.batches:
+                current, upcoming = upcoming, reader.submit(self._read, keys)
+                if current is not None:
+                    yield current.result()
+            if upcoming is not None:
+                yield upcoming.result()
+
+    def example(self, count: int) -> torch.Tensor:
+        """Return values such as those of a batch of `count`."""
+        some = torch.zeros(count, dtype=torch.int64)
+        return self._to_device(self.store.read(some, some)).zero_()
+
+    def _to_device(self, activations: torch.Tensor) -> torch.Tensor:
+        placed = self.runtime.join_parts([activations], self.batches.rows)
+        return placed if self.runtime.precision == "bf16" else placed.float()
+
+    def _read(self, keys: list[Key]) -> Inputs:
+        epoch = keys[0][0]
+        indices = torch.tensor([index for _, index in keys])
+        view = torch.full_like(indices, self.view)
+        if self.batches.shuffle:
+            view = (self._offsets[indices] + epoch) % self.store.views
+        activations = self._to_device(self.store.read(indices, view))
+        return Inputs(activations, self.runtime.to_device(self.labels[indices]), indices)
