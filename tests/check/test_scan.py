@@ -22,11 +22,10 @@ from images import encoded, exif, photo, put, two_classes
 from PIL import Image, ImageFilter
 
 from xception_cli.check import scan, store
-from xception_cli.check.pictures import _SUFFIXES as SUFFIXES_OF_FORMATS
 from xception_cli.check.pictures import find_broken, find_odd
 from xception_cli.check.scan import VERSION, Look, look_at, look_at_all, scan_folder
 from xception_cli.check.store import open_store, store_path
-from xception_cli.data.folder import SUFFIXES, DataFolder, read_folder
+from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.images import FORMATS, Inspection, content_digest, inspect
 from xception_cli.errors import MachineError
 from xception_cli.model.weights import cache_path

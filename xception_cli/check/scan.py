@@ -27,6 +27,7 @@ from xception_cli.check.store import Row, Store
 from xception_cli.console import screen
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import (
+    DECODER,
     Inspection,
     Original,
     PictureError,
@@ -39,7 +40,7 @@ from xception_cli.data.images import (
 from xception_cli.data.pixels import turns
 from xception_cli.errors import MachineError
 
-VERSION = f"2, Pillow {PIL.__version__}"  # of what a scan finds
+VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # of what a scan finds, and of features
 
 SIDE = 32  # of the grey thumbnail that is kept, to compare it with others
 CELLS = 4  # a side of the grid of mean colours
@@ -170,7 +171,7 @@ def look_at(path: Path) -> Seen:
         with naming(path):
             content = read_bytes(path)
             digest, size = content_digest(content), len(content)
-            with turn(content):
+            with turn(content, least_side=SHARP_SIDE):
                 picture, original = examine(content, least_side=SHARP_SIDE)
                 seen = fingerprint(picture)
                 return Look(digest, None, size, original, measure(picture), seen.cells), seen

@@ -90,7 +90,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         path = self.root / self.paths[index]
         with naming(path):
             content = read_bytes(path)
-            held.enter_context(turn(content))
+            held.enter_context(turn(content, least_side=self.least_side))
             return decode(content, least_side=self.least_side)
 
     def require_all(self, failures: Sequence[tuple[int, str]]) -> None:
