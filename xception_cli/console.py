@@ -83,7 +83,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def enumerated(names: Sequence[str], most: int = 5) -> str:
+NAMED = 5  # names in one sentence
+
+
+def enumerated(names: Sequence[str], most: int = NAMED) -> str:
     """Write untrusted names into a sentence: the first ones, and how many more there are."""
     if len(names) > most + 1:
         return ", ".join([*map(show, names[:most]), f"and {len(names) - most:,} more"])

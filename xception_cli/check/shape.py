@@ -13,7 +13,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from xception_cli.check.report import MISSING, UNREAD, Problem
 from xception_cli.check.scan import Look, Measures
-from xception_cli.console import enumerated, show
+from xception_cli.console import NAMED, enumerated, show
 from xception_cli.data.folder import DataFolder, check_trainable, unread_problem
 from xception_cli.data.images import Original
 from xception_cli.data.photo import Photo
@@ -54,7 +54,7 @@ def _stopping(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
     problems = []
     if unusable := [name for name in folder.classes if not usable[name]]:
         sentence = f"no image that can be used for training of {enumerated(unusable)}"
-        problems.append(Problem("folder", "stops", sentence, classes=tuple(unusable)))
+        problems.append(Problem("folder", "stops", sentence, classes=_all(unusable)))
     elif "val" not in folder.given_splits and max(map(len, usable.values())) < 2:
         sentence = "no image is left to choose the model with: each class has only one"
         problems.append(Problem("folder", "stops", sentence))
@@ -72,7 +72,7 @@ def _alike(classes: Iterable[str]) -> list[Problem]:
             "warning",
             f"{enumerated(names)} are {len(names)} classes, but their names hardly differ; on "
             "macOS and Windows they may be one folder",
-            classes=tuple(names),
+            classes=_all(names),
         )
         for names in same.values()
         if len({unicodedata.normalize("NFC", name) for name in names}) > 1
@@ -86,7 +86,7 @@ def _given_splits(folder: DataFolder) -> list[Problem]:
     for split in folder.given_splits[1:]:
         if missing := _classes(folder, split, lambda n: n == 0):
             sentence = f"no images in {split} for {enumerated(missing)}: nothing is measured there"
-            problems.append(Problem(MISSING, "warning", sentence, classes=tuple(missing)))
+            problems.append(Problem(MISSING, "warning", sentence, classes=_all(missing)))
     train, val = sum(folder.counts("train")), sum(folder.counts("val"))
     if val > train:
         sentence = f"val ({val:,} images) is larger than train ({train:,}): are the two swapped?"
@@ -106,7 +106,7 @@ def _sizes(folder: DataFolder) -> list[Problem]:
         alone = _classes(folder, split, lambda n: n == 1) if not folder.given_splits else []
         unmeasured = f"; none is left to measure {enumerated(alone)}" if alone else ""
         sentence = f"fewer than {FEW} images{where} of {listed}: too few to trust{unmeasured}"
-        problems.append(Problem("few images", "warning", sentence, classes=tuple(few)))
+        problems.append(Problem("few images", "warning", sentence, classes=_all(few)))
     some = [count for count in counts if count]
     if len(some) > 1 and max(some) > _UNEVEN * min(some):
         largest, smallest = counts.index(max(some)), counts.index(min(some))
@@ -131,6 +131,11 @@ def _ignored(folder: DataFolder) -> list[Problem]:
 def _classes(folder: DataFolder, split: str | None, wanted: Callable[[int], bool]) -> list[str]:
     counts = folder.counts(split)
     return [name for name, n in zip(folder.classes, counts, strict=True) if wanted(n)]
+
+
+def _all(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of which a sentence names only the first."""
+    return tuple(names) if len(names) > NAMED + 1 else ()
 
 
 # Shortcuts

@@ -14,7 +14,7 @@ import typer
 from xception_cli.api import open_classifier
 from xception_cli.console import emit, fail, quoted, say, screen, show
 from xception_cli.data.folder import describe_ignored, images_below
-from xception_cli.data.formats import INSTALL_HEIF, reads_heif, suffixes
+from xception_cli.data.formats import INSTALL_HEIF, suffixes
 from xception_cli.data.listing import is_image, suffix_of
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
@@ -213,7 +213,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
         else:
             images = images_below(Path(given), ignored) if given else []
         if not images:
-            heif = "" if reads_heif() else f"; for HEIC: {INSTALL_HEIF}"
+            heif = "" if ".heic" in suffixes() else f"; for HEIC: {INSTALL_HEIF}"
             raise UsageError(
                 f"no image matches {show(repr(given))}",
                 hint="give image files, folders or patterns; images end in "

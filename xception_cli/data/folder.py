@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xception_cli.console import enumerated, quoted, show
-from xception_cli.data.formats import HEIF, INSTALL_HEIF, SUFFIXES_OF, reads_heif
+from xception_cli.data.formats import HEIF, INSTALL_HEIF, SUFFIXES_OF, suffixes
 from xception_cli.data.layout import EXPECTED, plain, recognise
 from xception_cli.data.listing import Folder, suffix_of, unreadable
 from xception_cli.data.photo import Photo, count_labels
@@ -82,7 +82,7 @@ def _kinds(counts: Mapping[str, int]) -> str:
 
 def _heif(ignored: Mapping[str, int]) -> int:
     """Count the photos that an optional package would read."""
-    return 0 if reads_heif() else sum(ignored.get(suffix, 0) for suffix in SUFFIXES_OF[HEIF])
+    return sum(ignored.get(suffix, 0) for suffix in SUFFIXES_OF[HEIF] - suffixes())
 
 
 def read_folder(root: Path) -> DataFolder:

@@ -20,6 +20,7 @@ from xception_cli.data.formats import HEIF, what_else
 from xception_cli.data.pixels import (
     BYTES_PER_PIXEL,
     MAX_PIXELS,
+    is_transparent,
     open_image,
     orientation,
     reduce,
@@ -152,7 +153,7 @@ def examine(content: bytes, *, least_side: int | None = None) -> tuple[Image.Ima
             height=height,
             orientation=turned,
             is_deep=deep,
-            is_transparent=image.has_transparency_data,
+            is_transparent=is_transparent(image),
             is_animated=image.format not in {"MPO", HEIF} and _is_animated(image),
             has_adobe_marker="adobe" in image.info,
             profile=colours.profile,

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from xception_cli.data.colours import Colours, colours_of
-from xception_cli.data.formats import HEIF, START, format_of, readable_formats
+from xception_cli.data.formats import FORMATS, HEIF, START, format_of, readable_formats
 from xception_cli.errors import DataError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit for a warning; here it is an error
@@ -50,13 +50,13 @@ def open_image(content: bytes) -> ImageFile.ImageFile:
     # A photo of 200 megapixels may be decoded at an eighth: `reduce` is what limits it.
     if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < MAX_SHRUNK:
         Image.MAX_IMAGE_PIXELS = MAX_SHRUNK
-    formats = readable_formats()
-    if HEIF in formats and format_of(content[:START]) == HEIF:
-        import pillow_heif  # 50 ms that few need
+    if format_of(content[:START]) != HEIF or HEIF not in readable_formats():
+        return Image.open(BytesIO(content), formats=FORMATS)
+    import pillow_heif  # 50 ms that few need
 
-        # Without threads of its own, and never the thumbnail in the place of the image.
-        pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False)
-    return Image.open(BytesIO(content), formats=formats)
+    # Without threads of its own, and never the thumbnail in the place of the image.
+    pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False)
+    return Image.open(BytesIO(content), formats=(HEIF,))
 
 
 def reduce(image: Image.Image, least_side: int | None) -> int:
@@ -104,6 +104,9 @@ def to_upright_rgb(image: Image.Image) -> Image.Image:
     """
     method = _ORIENTATIONS.get(orientation(image))
     picture = _to_rgb(image)
+    picture.info.pop(
+        "icc_profile", None
+    )  # the pixels are sRGB now: a reader must not convert again
     return picture if method is None else picture.transpose(method)
 
 
@@ -147,27 +150,29 @@ def _values_of(image: Image.Image) -> _Values:
         PictureError: That cannot be known.
     """
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
-    bits, kind = ((*tags.get(tag, ()), 0)[0] for tag in (_BITS, _SAMPLE_FORMAT))
+    bits, kind, highest = ((*tags.get(tag, ()), 0)[0] for tag in (_BITS, _SAMPLE_FORMAT, _HIGHEST))
     if kind == _SIGNED:
         raise PictureError(f"TIFF of signed {bits}-bit integers: unknown range")
     if image.mode == "F":
         raise PictureError("float image: unknown range")
     if image.mode == "I" and image.format != "PPM":  # Pillow scales those to 16 bits
         raise PictureError(f"{image.format or 'image'} of 32-bit integers: unknown range")
-    highest = tags.get(_HIGHEST)
     if bits == 16 and highest in _FEWER_BITS:  # of 12 bits in 16, as cameras of microscopes write
         bits = _FEWER_BITS[highest]
     return _Values(bits if bits in range(9, 17) else 16, tags.get(_PHOTOMETRIC) == 0)
 
 
+def is_transparent(image: Image.Image) -> bool:
+    """Tell whether a decoded image is; in a BMP, a fourth byte that is 0 everywhere is unused."""
+    if image.format == "BMP" and image.mode == "RGBA":
+        return image.getchannel("A").getextrema() != (0, 0)
+    return image.has_transparency_data
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     values, colours = _values_of(image), colours_of(image)
-    if (
-        image.format == "BMP"
-        and image.mode == "RGBA"
-        and image.getchannel("A").getextrema() == (0, 0)
-    ):
-        image = image.convert("RGB")  # an unused fourth byte, not transparency
+    if image.has_transparency_data and not is_transparent(image):
+        image = image.convert("RGB")
     width, height = image.size
     rows = max(1, _STRIP // max(1, width))
     is_plain = image.mode in {"RGB", "L"} and not image.has_transparency_data
