@@ -210,7 +210,10 @@ def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
     way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(way)
     pool = ProcessPoolExecutor(
-        processes, context, initializer=_start_helper, initargs=(context.Lock(),)
+        processes,
+        context,
+        initializer=_start_helper,
+        initargs=(context.Lock(), turns.max_pixels),
     )
     ahead: deque[Future[list[Seen]]] = deque()
     try:
@@ -248,15 +251,16 @@ def _look_at_each(paths: list[Path]) -> list[Seen]:
     return [look_at(path) for path in paths]
 
 
-def _start_helper(lock: Any) -> None:
+def _start_helper(lock: Any, max_pixels: int) -> None:
     """Prepare a process that helps.
 
     Args:
         lock: Of the large images, see `Turns`.
+        max_pixels: See there, too.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the parent ends it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    turns.lock = lock
+    turns.lock, turns.max_pixels = lock, max_pixels
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 
@@ -294,6 +298,8 @@ def _from_row(row: Row) -> Look | None:
             return Look(digest, problem, row.size)
         original, measures = Original(*facts[0]), Measures(*facts[1])
     except (ValueError, TypeError):  # damaged on disk
+        return None
+    if original.width * original.height > turns.max_pixels:  # it may have been allowed then
         return None
     return Look(digest, problem, row.size, original, measures, row.cells)
 

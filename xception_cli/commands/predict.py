@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.api import open_classifier
+from xception_cli.commands.options import MaxPixels, allow_pixels
 from xception_cli.console import emit, fail, quoted, say, screen, show
 from xception_cli.data.folder import describe_ignored, images_below
 from xception_cli.data.formats import INSTALL_HEIF, suffixes
@@ -52,11 +53,18 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Name what is on photos."""
     if run is not None and model is not None:
         raise UsageError("--run and --model exclude each other")
-    chosen = model if model is not None else find_run(run).model
+    if model is None:
+        found = find_run(run)
+        chosen = found.model
+        allow_pixels(max_pixels, found)
+    else:
+        chosen = model
+        allow_pixels(max_pixels)
 
     from xception_cli.data.dataset import default_workers
     from xception_cli.inference import decide_unknown, predict_images

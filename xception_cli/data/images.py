@@ -19,7 +19,6 @@ from xception_cli.data.formats import FORMATS as FORMATS
 from xception_cli.data.formats import HEIF, what_else
 from xception_cli.data.pixels import (
     BYTES_PER_PIXEL,
-    MAX_PIXELS,
     is_transparent,
     open_image,
     orientation,
@@ -27,6 +26,7 @@ from xception_cli.data.pixels import (
     to_upright_rgb,
     turns,
 )
+from xception_cli.data.pixels import MAX_PIXELS as MAX_PIXELS
 from xception_cli.data.pixels import PictureError as PictureError
 from xception_cli.data.tiff import describe_tiff
 from xception_cli.errors import MachineError, XceptionError
@@ -185,7 +185,7 @@ def _decoding(size: Callable[[], tuple[int, int]]) -> Iterator[None]:
     except XceptionError:  # a signal may come while a decoder runs
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(f"over {MAX_PIXELS:,} pixels") from error
+        raise PictureError(f"over {turns.max_pixels:,} pixels (see --max-pixels)") from error
     except Exception as error:  # decoders raise whatever they like on damaged data
         # Or because the machine has too little memory, which says nothing about the file.
         if _is_short_of_memory(error, *size()):

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile
 
+from xception_cli.config import TrainConfig
 from xception_cli.data.colours import Colours, colours_of
 from xception_cli.data.formats import FORMATS, HEIF, START, format_of, readable_formats
 from xception_cli.errors import DataError
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit for a warning; here it is an error
-MAX_SHRUNK = 3 * MAX_PIXELS  # of a JPEG that is decoded at a part of its size
+MAX_PIXELS: int = TrainConfig.max_pixels  # Pillow's own limit for a warning; here it is an error
+_REDUCED = 3  # times as many may a JPEG have that is decoded at a part of its size
 BYTES_PER_PIXEL = 12  # that decoding takes: the file's own, and two copies of the RGB
 _STRIP = 4_000_000  # pixels that are converted at a time: a conversion needs several copies
 _LARGE = 16_000_000  # pixels of an image that others wait for
@@ -48,8 +49,9 @@ def open_image(content: bytes) -> ImageFile.ImageFile:
         UnidentifiedImageError: It is none.
     """
     # A photo of 200 megapixels may be decoded at an eighth: `reduce` is what limits it.
-    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < MAX_SHRUNK:
-        Image.MAX_IMAGE_PIXELS = MAX_SHRUNK
+    most = _REDUCED * turns.max_pixels
+    if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = most
     if format_of(content[:START]) != HEIF or HEIF not in readable_formats():
         return Image.open(BytesIO(content), formats=FORMATS)
     import pillow_heif  # 50 ms that few need
@@ -72,17 +74,17 @@ def reduce(image: Image.Image, least_side: int | None) -> int:
     Raises:
         PictureError: It is too large nevertheless.
     """
-    width, height = image.size
+    (width, height), most = image.size, turns.max_pixels
     kept = _coefficients(image) // BYTES_PER_PIXEL
-    if isinstance(image, ImageFile.ImageFile) and width * height <= MAX_SHRUNK:
+    if isinstance(image, ImageFile.ImageFile) and width * height <= _REDUCED * most:
         scale = 1
-        while least_side is None and width * height // scale**2 + kept > MAX_PIXELS and scale < 8:
+        while least_side is None and width * height // scale**2 + kept > most and scale < 8:
             scale *= 2
         side = least_side or min(width, height) // scale
         image.draft(None, (side, side))  # of other formats than JPEG nothing comes
     cost = image.width * image.height + kept
-    if cost > MAX_PIXELS:
-        raise PictureError(f"{width} x {height} is over {MAX_PIXELS:,} pixels")
+    if cost > most:
+        raise PictureError(f"{width} x {height} is over {most:,} pixels (see --max-pixels)")
     return cost
 
 
@@ -206,10 +208,16 @@ def _without_alpha(image: Image.Image, picture: Image.Image) -> Image.Image:
 class Turns:
     """Large images are decoded one after another, in all threads and processes that share this.
 
-    Several at once could need more memory than the machine has. Attribute `lock` is what is shared.
+    Several at once could need more memory than the machine has.
+
+    Attributes:
+        lock: What is shared.
+        max_pixels: Of an image as it is decoded; a larger one is refused. One number for the
+            process, because it is the machine's memory that sets it.
     """
 
     def __init__(self) -> None:
+        self.max_pixels = MAX_PIXELS
         self.lock: Any = threading.Lock()  # of this process; `multiprocessing` has its own kinds
 
     @contextmanager

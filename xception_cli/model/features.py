@@ -15,6 +15,7 @@ import torch
 
 from xception_cli.console import say, screen, show
 from xception_cli.data.dataset import Key, KeyedBatches
+from xception_cli.data.images import DECODER
 from xception_cli.data.loading import Inputs, PictureInputs
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError
@@ -190,7 +191,7 @@ def compute_store(
     batch_size, runtime = inputs[0].batches.batch_size, inputs[0].runtime
     per_commit = _BATCHES_PER_COMMIT if runtime.is_asynchronous else 1
     shape = row_shape(inputs[0].preprocessing.image_size, prefix.steps[-1])
-    note = folder / f"{name}.json"
+    note = folder / f"{name}-{DECODER}.json"  # of another decoder, nothing is kept
     processes = runtime.processes
     if not processes.leads:  # the leader makes the files
         processes.wait()

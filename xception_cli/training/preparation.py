@@ -19,6 +19,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import enumerated, say, screen, show
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
 from xception_cli.data.images import inspect_all
+from xception_cli.data.pixels import turns
 from xception_cli.data.recorded import read_recorded, row_checks
 from xception_cli.data.split import Split, make_split, match_split, write_split
 from xception_cli.data.transforms import Preprocessing
@@ -53,6 +54,7 @@ def draft_job(
     Raises:
         XceptionError: See `errors.py`.
     """
+    turns.max_pixels = config.max_pixels
     if survey is None:
         survey = survey_data(
             config.data, classes=config.classes, fixes=config.fixes, skip_bad=config.skip_bad
@@ -239,6 +241,7 @@ def _job(
     split: Split,
     pretrained: PretrainedWeights | None,
 ) -> Job:
+    turns.max_pixels = config.max_pixels
     network = build_seeded_network(len(split.classes), config.seed)
     if pretrained is not None:
         network.load_state_dict({**network.state_dict(), **pretrained.backbone})
