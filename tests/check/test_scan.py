@@ -181,7 +181,7 @@ def test_a_claim_of_182_megapixels_costs_no_memory(tmp_path):
     path = put(two_classes(tmp_path) / "cat" / "bomb.png", content)
     look, seen = look_at(path)
     assert look.problem is not None
-    assert look.problem.endswith("over 89,478,485 pixels")
+    assert "over 89,478,485 pixels" in look.problem
     assert seen is None
 
 
