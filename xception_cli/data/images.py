@@ -165,12 +165,11 @@ def examine(content: bytes, *, least_side: int | None = None) -> tuple[Image.Ima
 @contextmanager
 def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image; whatever goes wrong with it inside becomes a `PictureError`."""
-    size = (0, 0)
-    with _decoding(lambda: size):
+    image: ImageFile.ImageFile | None = None
+    with _decoding(lambda: image.size if image else (0, 0)):  # `reduce` changes it
         try:
             with open_image(content) as image:
-                size = image.size
-                _check_shape(*size)
+                _check_shape(*image.size)
                 yield image
         except UnidentifiedImageError as error:
             raise PictureError(describe_tiff(content) or what_else(content)) from error
@@ -267,7 +266,8 @@ def leads_out(name: str) -> bool:
 def to_picture(image: Image.Image) -> Image.Image:
     """Treat an image in memory as `decode` treats a file: upright, RGB, of sane size and shape.
 
-    It keeps its full size. An image whose file is still open is decoded here.
+    It keeps its full size. An image whose file is still open is decoded here; a JPEG that is too
+    large for that becomes smaller, as in `decode`.
 
     Args:
         image: Any image of Pillow's; its pixels are not changed.

@@ -77,11 +77,12 @@ def reduce(image: Image.Image, least_side: int | None) -> int:
     (width, height), most = image.size, turns.max_pixels
     kept = _coefficients(image) // BYTES_PER_PIXEL
     if isinstance(image, ImageFile.ImageFile) and width * height <= _REDUCED * most:
-        scale = 1
+        side, scale = least_side, 1
         while least_side is None and width * height // scale**2 + kept > most and scale < 8:
             scale *= 2
-        side = least_side or min(width, height) // scale
-        image.draft(None, (side, side))  # of other formats than JPEG nothing comes
+            side = min(width, height) // scale
+        if side is not None:
+            image.draft(None, (side, side))  # of other formats than JPEG nothing comes
     cost = image.width * image.height + kept
     if cost > most:
         raise PictureError(f"{width} x {height} is over {most:,} pixels (see --max-pixels)")
@@ -106,9 +107,7 @@ def to_upright_rgb(image: Image.Image) -> Image.Image:
     """
     method = _ORIENTATIONS.get(orientation(image))
     picture = _to_rgb(image)
-    picture.info.pop(
-        "icc_profile", None
-    )  # the pixels are sRGB now: a reader must not convert again
+    picture.info.pop("icc_profile", None)  # or a reader would convert them again
     return picture if method is None else picture.transpose(method)
 
 

@@ -6,7 +6,8 @@ from PIL import TiffImagePlugin
 
 from xception_cli.data.formats import START, format_of
 
-_WIDTH, _BITS, _CHANNELS, _SAMPLE_FORMAT = 256, 258, 277, 339
+_WIDTH, _BITS, _COMPRESSION, _COLOURS, _CHANNELS, _SAMPLE_FORMAT = 256, 258, 259, 262, 277, 339
+_KNOWN_COLOURS = {0, 1, 2, 3, 5, 6, 8}  # grey, RGB, palette, CMYK, YCbCr, Lab
 _KINDS = {2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
 
 
@@ -29,10 +30,15 @@ def describe_tiff(content: bytes) -> str:
         bits = tuple(map(int, tags.get(_BITS, (1,))))
         kind = _KINDS.get(tags.get(_SAMPLE_FORMAT, (1,))[0], "integers")
         channels = int(tags.get(_CHANNELS, len(bits)))
+        compression, colours = tags.get(_COMPRESSION, 1), tags.get(_COLOURS, 1)
         if _WIDTH not in tags:
             return ""
     except Exception:  # it is damaged in one of the ways in which files are
         return ""
+    if compression not in TiffImagePlugin.COMPRESSION_INFO:
+        return f"TIFF with compression {compression}: not supported; LZW or deflate is"
+    if colours not in _KNOWN_COLOURS:
+        return f"TIFF with photometric interpretation {colours}: not supported; grey or RGB is"
     each = f"{bits[0]}-bit {kind}"
     what = each if channels == 1 else f"{channels} channels of {each}"
     return f"TIFF of {what}: not supported; grey or RGB of 8 or 16 bits is"
