@@ -363,6 +363,11 @@ def test_heic_is_read_with_pillow_heif(monkeypatch):
     content = encoded(photo_of_blocks(), "HEIF", quality=95)
     found = np.asarray(decode(content), int)
     assert np.abs(found - np.asarray(photo_of_blocks(), int)).mean() < 4
+    stored = photo_of_blocks().transpose(Image.Transpose.ROTATE_90)
+    turned = encoded(
+        stored, "HEIF", quality=95, exif=exif(6).tobytes()
+    )  # the format's own rotation
+    assert np.abs(np.asarray(decode(turned), int) - found).mean() < 4
     monkeypatch.setattr("xception_cli.data.formats.reads_heif", lambda: False)
     assert reason(content) == "HEIC needs pillow-heif: pip install 'xception-cli[heif]'"
 
