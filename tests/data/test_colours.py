@@ -134,10 +134,10 @@ def test_a_broken_or_foreign_profile_is_ignored_and_said_to_be(profile, tmp_path
 def test_a_damaged_profile_is_a_profile_or_ignored_and_nothing_worse(mode):
     sound = cmyk_profile() if mode == "CMYK" else rgb_profile("ProPhoto")
     generator, used = np.random.default_rng(1), 0
-    for number in range(60):
+    for number in range(24):
         damaged = bytearray(sound)
         for _ in range(number % 6):
             damaged[generator.integers(len(sound))] = generator.integers(256)
         content = encoded(Image.new(mode, (8, 8)), "TIFF", icc_profile=bytes(damaged))
         used += bool(examine(content)[1].profile)
-    assert 10 < used < 60
+    assert 4 < used < 24

@@ -299,7 +299,8 @@ def _from_row(row: Row) -> Look | None:
         original, measures = Original(*facts[0]), Measures(*facts[1])
     except (ValueError, TypeError):  # damaged on disk
         return None
-    if original.width * original.height > turns.max_pixels:  # it may have been allowed then
+    is_large = original.format != "JPEG" and original.width * original.height > turns.max_pixels
+    if is_large:  # it was allowed then
         return None
     return Look(digest, problem, row.size, original, measures, row.cells)
 

@@ -8,11 +8,13 @@ from xception_cli.config import TrainConfig
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
 
+_SETTING = TrainConfig.__dataclass_fields__["max_pixels"].metadata
+
 MaxPixels = Annotated[
     int | None,
     typer.Option(
-        min=1_000_000,
-        max=2_000_000_000,
+        min=_SETTING["at_least"],
+        max=_SETTING["at_most"],
         help="Largest image to decode, in pixels (default: as the run was trained, "
         f"{TrainConfig.max_pixels:,} without one); see train.",
         show_default=False,

@@ -121,7 +121,13 @@ def read_folder(root: Path) -> DataFolder:
     unlabelled = sum(1 for held in layout.unlabelled for _ in _images(held, ignored, seen))
     ignored.update({"unlabelled": unlabelled} if unlabelled else {})
     return DataFolder(
-        root, classes, tuple(images), dict(ignored), layout.splits, dict(by_content), dict(+unread)
+        root,
+        classes,
+        tuple(images),
+        ignored=dict(ignored),
+        given_splits=layout.splits,
+        by_content=dict(by_content),
+        unread=dict(+unread),
     )
 
 
@@ -240,7 +246,9 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
         where = " in train" if train else ""
         raise DataError(
             f"no images{where} for: {enumerated(empty)}",
-            hint="add images, or remove the folder",
+            hint=f"to read HEIC photos: {INSTALL_HEIF}"
+            if folder.unread
+            else "add images, or remove the folder",
         )
 
 
