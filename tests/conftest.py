@@ -22,6 +22,12 @@ def photos(tmp_path: Path) -> Path:
     return draw_photos(tmp_path / "photos")
 
 
+@pytest.fixture
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if pillow-heif were not installed."""
+    monkeypatch.setattr("xception_cli.data.formats.reads_heif", lambda: False)
+
+
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest

@@ -324,7 +324,7 @@ def test_a_flag_is_the_settings_name_with_dashes():
 
 def test_a_resumed_run_takes_what_may_change_and_keeps_the_rest():
     saved = TrainConfig(data="food", epochs=3, lr=0.1)
-    resumable = {"epochs": 9, "workers": 2, "device": "cpu", "log_every": 1}
+    resumable = {"epochs": 9, "workers": 2, "device": "cpu", "log_every": 1, "max_pixels": 10**8}
     resumable |= {"save_every_minutes": 1.0, "target_precision": 0.9, "share_features": False}
     assert {s.name for s in SETTINGS if s.metadata["resumable"]} == set(resumable)
     flags = {**resumable, "lr": 0.1, "seed": None}

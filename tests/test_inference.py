@@ -155,6 +155,19 @@ def test_a_pattern_finds_what_the_shell_would_hand_over_and_each_image_once(phot
     assert len(find_images([str(photos)])) == 24
 
 
+def test_what_lies_beside_the_images_is_counted_once_and_reported(photos, capsys, without_heif):
+    for name in ("a.heic", "red/b.HEIC", "red/notes", "blue/c.txt"):
+        (photos / name).write_bytes(b"hello")
+    for given in (str(photos), f"{photos}/**", f"{photos}/*"):
+        assert len(find_images([given])) == 24
+        note = capsys.readouterr().err
+        assert note.startswith("note      4 files ignored: 2 .heic, 1 ")
+        assert note.endswith("; to read 2 HEIC: pip install 'xception-cli[heif]'\n")
+    with pytest.raises(UsageError) as caught:
+        find_images([f"{photos}/*.heic"])
+    assert caught.value.hint.endswith("; for HEIC: pip install 'xception-cli[heif]'")
+
+
 def test_a_file_that_has_a_patterns_name_wins_over_the_pattern(photos):
     literal = photos / "[1].jpg"
     literal.write_bytes((photos / "red" / "1.jpg").read_bytes())

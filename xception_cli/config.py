@@ -83,6 +83,14 @@ class TrainConfig:
     skip_bad: bool = _setting(
         False, "Leave out images that cannot be decoded, instead of stopping."
     )
+    max_pixels: int = _setting(
+        89_478_485,
+        "Largest image to decode, in pixels: it takes up to 12 bytes for each. A JPEG counts as it "
+        "is decoded, at an eighth of its sides or more.",
+        at_least=1_000_000,
+        at_most=2_000_000_000,
+        resumable=True,
+    )
     image_size: int = _setting(
         299, "Side of the square the network sees, in pixels.", at_least=71, at_most=2048
     )

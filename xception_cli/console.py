@@ -83,6 +83,16 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+NAMED = 5  # names in one sentence
+
+
+def enumerated(names: Sequence[str], most: int = NAMED) -> str:
+    """Write untrusted names into a sentence: the first ones, and how many more there are."""
+    if len(names) > most + 1:
+        return ", ".join([*map(show, names[:most]), f"and {len(names) - most:,} more"])
+    return ", ".join(map(show, names))
+
+
 def listing(sentence: str, lines: Sequence[str], most: int) -> str:
     """Write a sentence with the first of some lines below it, and how many more there are."""
     more = [f"and {len(lines) - most} more"] if len(lines) > most else []

@@ -49,6 +49,7 @@ class Settings(TypedDict, total=False):
     fixes: StrPath | None
     strict: bool
     skip_bad: bool
+    max_pixels: int
     image_size: int
     augment: Augment
     flip: bool

@@ -93,6 +93,18 @@ def test_large_images_are_decoded_one_after_another_and_small_ones_at_once(side,
     assert most == together
 
 
+@pytest.mark.parametrize(
+    ("least_side", "options", "waits"),
+    [(None, {}, True), (256, {}, False), (256, {"progressive": True, "subsampling": 0}, True)],
+)
+def test_a_jpeg_is_as_large_as_what_decoding_it_keeps(least_side, options, waits, monkeypatch):
+    lock = threading.Lock()
+    monkeypatch.setattr(turns, "lock", lock)
+    content = encoded(Image.new("RGB", (6000, 6000)), "JPEG", **options)
+    with turn(content, least_side=least_side):
+        assert lock.locked() == waits
+
+
 def test_a_turn_that_a_killed_process_never_ends_is_waited_for_only_so_long(monkeypatch):
     monkeypatch.setattr("xception_cli.data.pixels._PATIENCE", 0.2)
     monkeypatch.setattr(turns, "lock", threading.Lock())

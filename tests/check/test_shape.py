@@ -17,6 +17,7 @@ from xception_cli.check.report import Problem
 from xception_cli.check.scan import VERSION, Look, scan_folder
 from xception_cli.check.shape import check_shape, find_shortcuts
 from xception_cli.check.store import open_store
+from xception_cli.check.survey import survey_data
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
 from xception_cli.data.images import Original
 from xception_cli.data.photo import Photo
@@ -134,12 +135,30 @@ def test_few_images_are_counted_in_train_where_there_is_one(tmp_path):
     ]
 
 
-def test_ignored_files_are_noted_by_suffix_with_what_to_do_about_heic(tmp_path):
-    make(tmp_path, *many({"cat": 10, "dog": 10}), "cat/a.heic", "cat/b.HEIC", "dog/c.txt", "d")
-    assert shape_of(tmp_path) == [
-        ("ignored", "note", "4 files ignored: 2 .heic, 1 no suffix, 1 .txt; .heic needs converting "
-         "to .jpg"),
-    ]  # fmt: skip
+INSTALL = "pip install 'xception-cli[heif]'"
+
+
+def test_ignored_files_are_noted_by_suffix_with_what_to_do_about_heic(tmp_path, without_heif):
+    make(tmp_path, *many({"cat": 20, "dog": 18}), "cat/a.heic", "cat/b.HEIC", "dog/c.txt", "d")
+    note = f"4 files ignored: 2 .heic, 1 no suffix, 1 .txt; to read 2 HEIC: {INSTALL}"
+    assert shape_of(tmp_path) == [("ignored", "note", note)]
+
+
+def test_many_heic_photos_and_a_class_of_them_would_stop_training(tmp_path, without_heif):
+    few = make(tmp_path / "few", *many({"cat": 19, "dog": 18}), "cat/a.heic", "cat/b.HEIC")
+    unread = f"HEIC; reading them takes pillow-heif: {INSTALL}"
+    for folder, summary in (
+        (few, f"2 of 39 photos in {few} are {unread}"),
+        (
+            make(tmp_path / "class", *many({"cat": 60, "dog": 60}), "bird/a.heif", "bird/b.hif"),
+            f"2 of 122 photos in {tmp_path / 'class'} are HEIC, all of bird among them; "
+            f"reading them takes pillow-heif: {INSTALL}",
+        ),
+    ):
+        assert ("HEIC", "stops", summary) in shape_of(folder)
+        with pytest.raises(DataError) as refusal:
+            survey_data(str(folder))
+        assert refusal.value.message == summary
 
 
 def test_hostile_class_names_are_shown_safely(tmp_path):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from folders import as_ordinary_user, listing, make, open_folder, refusal, two_classes
+from images import encoded, put
+from PIL import Image
 
 from xception_cli.data.folder import (
     DataFolder,
@@ -17,6 +19,7 @@ from xception_cli.data.folder import (
     images_below,
     read_folder,
 )
+from xception_cli.data.images import read_picture
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 
@@ -112,7 +115,7 @@ def test_subfolders_of_a_class_belong_to_it(tmp_path):
 # --- what is left aside ------------------------------------------------------------------------
 
 
-def test_hidden_and_foreign_folders_and_files_are_ignored_and_counted(tmp_path):
+def test_hidden_and_foreign_folders_and_files_are_ignored_and_counted(tmp_path, without_heif):
     two_classes(
         tmp_path,
         "README.md", "Thumbs.db", "loose.jpg", "LICENSE",
@@ -127,8 +130,32 @@ def test_hidden_and_foreign_folders_and_files_are_ignored_and_counted(tmp_path):
     }  # fmt: skip
     assert found.describe_ignored() == (
         "16 files ignored: 9 hidden, 2 .heic, 1 no suffix, 1 .md, 1 .jpg"
-        "; .heic needs converting to .jpg"
+        ", 2 of other kinds; to read 2 HEIC: pip install 'xception-cli[heif]'"
     )
+
+
+def test_a_name_that_leaves_it_open_is_decided_by_the_content(tmp_path):
+    """One JPEG under many names: what a suffix says otherwise, or a pipe, is not even opened."""
+    two_classes(tmp_path)
+    jpeg, text = encoded(Image.new("RGB", (8, 8))), b"hello"
+    for name in ("photo", "x.php", "x.fcgi", "x.jpg~", "x.JFIF"):
+        put(tmp_path / "cat" / name, jpeg)
+    put(tmp_path / "cat" / "webp", encoded(Image.new("RGB", (8, 8)), "WEBP"))
+    for name in ("x.txt", "x.jpg_original", "x.thm"):
+        put(tmp_path / "cat" / name, jpeg)
+    for name in ("notes", "x.cgi", "empty"):
+        put(tmp_path / "cat" / name, text * (name != "empty"))
+    put(tmp_path / "cat" / "x.nef", encoded(Image.new("RGB", (8, 8)), "TIFF"))  # as raw files begin
+    os.mkfifo(tmp_path / "cat" / "pipe")
+    found = read_folder(tmp_path)
+    names = [Path(image.path).name for image in found.images if image.label == 0]
+    assert names == ["1.jpg", "photo", "webp", "x.JFIF", "x.fcgi", "x.jpg~", "x.php"]
+    assert images_below(tmp_path / "cat") == [tmp_path / "cat" / name for name in names]
+    assert found.notes() == [
+        "8 files ignored: 3 no suffix, 1 .cgi, 1 .jpg_original, 1 .nef, 1 .thm, 1 of other kinds",
+        "5 files read as images by content: 2 no suffix, 1 .fcgi, 1 .jpg~, 1 .php",
+    ]
+    read_picture(tmp_path / "cat" / "photo")
 
 
 def test_what_is_ignored_inside_split_folders_is_counted_once(tmp_path):

@@ -18,6 +18,7 @@ from images import COLOURS, SMALL, draw
 from networks import CPU, lively_network
 from onnx import helper
 from PIL import Image
+from profiles import rgb_profile
 from runs import call, quick_settings, train_run
 
 from xception_cli.data.split import read_split
@@ -440,9 +441,10 @@ def test_reports_of_two_files_stand_beside_each_other_and_a_damaged_one_is_not_l
 def test_the_printed_program_is_short_and_does_what_predict_does(bundle, cropped):
     Path("food.onnx").write_bytes(build_onnx(bundle, cropped=cropped).SerializeToString())
     program = inference_snippet(Path("food.onnx"), bundle.preprocessing, cropped=cropped)
-    assert len(program.splitlines()) <= 16
+    assert len(program.splitlines()) <= 22
+    profiles = (None, rgb_profile("ProPhoto"), b"garbage")
     for seed, size in enumerate([(113, 82), (300, 200), (79, 80)]):
-        picture_of(size, seed).save(f"{seed}.png")
+        picture_of(size, seed).save(f"{seed}.png", icc_profile=profiles[seed])
     names = ["0.png", "1.png", "2.png"]
     done = subprocess.run(
         [sys.executable, "-c", program, *names], check=False, capture_output=True, text=True

@@ -8,6 +8,7 @@ from statistics import median
 from xception_cli.check.report import BROKEN, UNREADABLE, Finding, Problem, count_of
 from xception_cli.check.scan import Look, Measures
 from xception_cli.data.folder import DataFolder
+from xception_cli.data.formats import SUFFIXES_OF
 from xception_cli.data.images import Original
 
 _TINY = 32  # pixels of the shorter side
@@ -17,16 +18,6 @@ _BRIGHT = 230  # no more than 5 % of the pixels are darker
 _UNIFORM = 3  # standard deviation of the grey
 _GREY = 2  # mean difference of the channels
 _BLURRED = 0.12  # sharpness; and a third of the set's median, for soft pictures are some sets' way
-_SUFFIXES = {
-    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
-    "PNG": {".png"},
-    "WEBP": {".webp"},
-    "BMP": {".bmp"},
-    "TIFF": {".tif", ".tiff"},
-    "GIF": {".gif"},
-    "PPM": {".ppm", ".pgm", ".pbm"},
-    "AVIF": {".avif"},
-}
 
 
 def find_broken(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
@@ -161,7 +152,7 @@ _RULES = (
     _Rule(
         "suffix",
         "of another format than the name says (the content decides)",
-        lambda p: "" if p.suffix in _SUFFIXES[p.original.format] else f"is {p.original.format}",
+        lambda p: "" if p.suffix in SUFFIXES_OF[p.original.format] else f"is {p.original.format}",
     ),
     _Rule(
         "EXIF-rotated",
@@ -184,6 +175,16 @@ _RULES = (
         lambda p: f"stored as {p.original.mode}" if p.original.is_deep else "",
     ),
     _Rule("CMYK", "in printing colours", _cmyk),
+    _Rule(
+        "colour profile",
+        "with a colour profile other than sRGB (they are converted)",
+        lambda p: p.original.profile,
+    ),
+    _Rule(
+        "unused profile",
+        "with a colour profile that cannot be used (it is ignored)",
+        lambda p: p.original.profile_problem and f"profile {p.original.profile_problem}",
+    ),
     _Rule(
         "animated",
         "with several frames or pages (the first is taken)",

@@ -10,14 +10,15 @@ from typing import Any
 
 from rich.text import Text
 
-from xception_cli.console import quoted, safe, show
+from xception_cli.console import enumerated, quoted, safe, show
+from xception_cli.data.formats import INSTALL_HEIF
 from xception_cli.files import utf8
 
 # What would stop training; what makes its numbers wrong; other facts.
 SEVERITIES = ("stops", "warning", "note")
 
 # Names of the problems that more than one module knows, as issues.csv has them.
-UNREADABLE, BROKEN = "unreadable", "broken"
+UNREADABLE, BROKEN, UNREAD = "unreadable", "broken", "HEIC"
 CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
 MISSING, SERIES = "missing in split", "series"
 SUSPECT, ORIENTATION = "suspect label", "orientation"
@@ -63,12 +64,14 @@ class Problem:
         severity: One of `SEVERITIES`.
         summary: A sentence with the count.
         findings: The files, the worst first; empty if it concerns the folder as a whole.
+        classes: All those that a summary names in part, because they are many.
     """
 
     name: str
     severity: str
     summary: str
     findings: tuple[Finding, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
@@ -77,7 +80,7 @@ class Problem:
             "severity": self.severity,
             "summary": utf8(self.summary),
             "findings": [finding.to_dict() for finding in self.findings],
-        }
+        } | ({"classes": [utf8(name) for name in self.classes]} if self.classes else {})
 
 
 @dataclass(frozen=True)
@@ -234,7 +237,7 @@ def _add_curve(text: Text, curve: Curve) -> None:
         )
         text.append(f"{' ' * _INDENT}{row}\n")
     if curve.untested:
-        untested = ", ".join(show(name) for name in curve.untested)
+        untested = enumerated(curve.untested)
         _add(text, "", f"not tested, because a single group: {untested}")
     for verdict_, label in (("more", "more"), ("enough", "enough")):
         names = sorted(
@@ -316,6 +319,8 @@ def next_command(report: CheckReport, *, written: bool) -> str:
     if ORIENTATION in {problem.name for problem in report.problems}:
         train += f" {ROTATE}"
     stops = {problem.name for problem in report.of("stops")}
+    if UNREAD in stops:
+        return INSTALL_HEIF
     if not written and (stops or report.of("warning")):
         return f"xception check {data} --output {quoted(_beside(Path(report.data)))}"
     if stops <= {BROKEN, UNREADABLE}:

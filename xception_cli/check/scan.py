@@ -27,6 +27,7 @@ from xception_cli.check.store import Row, Store
 from xception_cli.console import screen
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import (
+    DECODER,
     Inspection,
     Original,
     PictureError,
@@ -39,7 +40,7 @@ from xception_cli.data.images import (
 from xception_cli.data.pixels import turns
 from xception_cli.errors import MachineError
 
-VERSION = f"2, Pillow {PIL.__version__}"  # of what a scan finds
+VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # of what a scan finds, and of features
 
 SIDE = 32  # of the grey thumbnail that is kept, to compare it with others
 CELLS = 4  # a side of the grid of mean colours
@@ -170,7 +171,7 @@ def look_at(path: Path) -> Seen:
         with naming(path):
             content = read_bytes(path)
             digest, size = content_digest(content), len(content)
-            with turn(content):
+            with turn(content, least_side=SHARP_SIDE):
                 picture, original = examine(content, least_side=SHARP_SIDE)
                 seen = fingerprint(picture)
                 return Look(digest, None, size, original, measure(picture), seen.cells), seen
@@ -209,7 +210,10 @@ def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
     way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(way)
     pool = ProcessPoolExecutor(
-        processes, context, initializer=_start_helper, initargs=(context.Lock(),)
+        processes,
+        context,
+        initializer=_start_helper,
+        initargs=(context.Lock(), turns.max_pixels),
     )
     ahead: deque[Future[list[Seen]]] = deque()
     try:
@@ -247,15 +251,16 @@ def _look_at_each(paths: list[Path]) -> list[Seen]:
     return [look_at(path) for path in paths]
 
 
-def _start_helper(lock: Any) -> None:
+def _start_helper(lock: Any, max_pixels: int) -> None:
     """Prepare a process that helps.
 
     Args:
         lock: Of the large images, see `Turns`.
+        max_pixels: See there, too.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the parent ends it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    turns.lock = lock
+    turns.lock, turns.max_pixels = lock, max_pixels
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 
@@ -293,6 +298,9 @@ def _from_row(row: Row) -> Look | None:
             return Look(digest, problem, row.size)
         original, measures = Original(*facts[0]), Measures(*facts[1])
     except (ValueError, TypeError):  # damaged on disk
+        return None
+    is_large = original.format != "JPEG" and original.width * original.height > turns.max_pixels
+    if is_large:  # it was allowed then
         return None
     return Look(digest, problem, row.size, original, measures, row.cells)
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from sklearn.model_selection import cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
-from xception_cli.check.report import MISSING, Problem
+from xception_cli.check.report import MISSING, UNREAD, Problem
 from xception_cli.check.scan import Look, Measures
-from xception_cli.console import show
-from xception_cli.data.folder import DataFolder, check_trainable
+from xception_cli.console import NAMED, enumerated, show
+from xception_cli.data.folder import DataFolder, check_trainable, unread_problem
 from xception_cli.data.images import Original
 from xception_cli.data.photo import Photo
 from xception_cli.data.units import Fold, unit_folds
@@ -53,8 +53,8 @@ def _stopping(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
             usable[folder.classes[image.label]].add(look.digest)
     problems = []
     if unusable := [name for name in folder.classes if not usable[name]]:
-        sentence = f"no image that can be used for training of {_names(unusable)}"
-        problems.append(Problem("folder", "stops", sentence))
+        sentence = f"no image that can be used for training of {enumerated(unusable)}"
+        problems.append(Problem("folder", "stops", sentence, classes=_all(unusable)))
     elif "val" not in folder.given_splits and max(map(len, usable.values())) < 2:
         sentence = "no image is left to choose the model with: each class has only one"
         problems.append(Problem("folder", "stops", sentence))
@@ -70,8 +70,9 @@ def _alike(classes: Iterable[str]) -> list[Problem]:
         Problem(
             "alike",
             "warning",
-            f"{_names(names)} are {len(names)} classes, but their names hardly differ; on macOS "
-            "and Windows they may be one folder",
+            f"{enumerated(names)} are {len(names)} classes, but their names hardly differ; on "
+            "macOS and Windows they may be one folder",
+            classes=_all(names),
         )
         for names in same.values()
         if len({unicodedata.normalize("NFC", name) for name in names}) > 1
@@ -84,8 +85,8 @@ def _given_splits(folder: DataFolder) -> list[Problem]:
     problems = []
     for split in folder.given_splits[1:]:
         if missing := _classes(folder, split, lambda n: n == 0):
-            sentence = f"no images in {split} for {_names(missing)}: nothing is measured there"
-            problems.append(Problem(MISSING, "warning", sentence))
+            sentence = f"no images in {split} for {enumerated(missing)}: nothing is measured there"
+            problems.append(Problem(MISSING, "warning", sentence, classes=_all(missing)))
     train, val = sum(folder.counts("train")), sum(folder.counts("val"))
     if val > train:
         sentence = f"val ({val:,} images) is larger than train ({train:,}): are the two swapped?"
@@ -100,11 +101,12 @@ def _sizes(folder: DataFolder) -> list[Problem]:
     problems = []
     few = _classes(folder, split, lambda n: 0 < n < FEW)
     if few:
-        listed = ", ".join(f"{show(name)} ({counts[folder.classes.index(name)]})" for name in few)
+        number = dict(zip(folder.classes, counts, strict=True))
+        listed = enumerated([f"{name} ({number[name]})" for name in few])
         alone = _classes(folder, split, lambda n: n == 1) if not folder.given_splits else []
-        unmeasured = f"; none is left to measure {_names(alone)}" if alone else ""
+        unmeasured = f"; none is left to measure {enumerated(alone)}" if alone else ""
         sentence = f"fewer than {FEW} images{where} of {listed}: too few to trust{unmeasured}"
-        problems.append(Problem("few images", "warning", sentence))
+        problems.append(Problem("few images", "warning", sentence, classes=_all(few)))
     some = [count for count in counts if count]
     if len(some) > 1 and max(some) > _UNEVEN * min(some):
         largest, smallest = counts.index(max(some)), counts.index(min(some))
@@ -119,7 +121,11 @@ def _sizes(folder: DataFolder) -> list[Problem]:
 
 
 def _ignored(folder: DataFolder) -> list[Problem]:
-    return [Problem("ignored", "note", folder.describe_ignored())] if folder.ignored else []
+    unread = unread_problem(folder)
+    return [
+        *([Problem(UNREAD, "stops", unread)] if unread else []),
+        *([Problem("ignored", "note", folder.describe_ignored())] if folder.ignored else []),
+    ]
 
 
 def _classes(folder: DataFolder, split: str | None, wanted: Callable[[int], bool]) -> list[str]:
@@ -127,8 +133,9 @@ def _classes(folder: DataFolder, split: str | None, wanted: Callable[[int], bool
     return [name for name, n in zip(folder.classes, counts, strict=True) if wanted(n)]
 
 
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(show(name) for name in names)
+def _all(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of which a sentence names only the first."""
+    return tuple(names) if len(names) > NAMED + 1 else ()
 
 
 # Shortcuts
@@ -217,7 +224,7 @@ def _verdict(
         return f"{name} alone predicts the class at {figures}"
     told = present[np.minimum(recalls, precisions) >= _ONE_CLASS]
     if len(told):
-        names = ", ".join(show(folder.classes[label]) for label in told)
+        names = enumerated([folder.classes[label] for label in told])
         return f"{name} alone tells {names} from the other classes"
     return ""
 

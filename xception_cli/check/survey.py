@@ -9,7 +9,7 @@ from xception_cli.check.scan import VERSION, Look, scan_folder
 from xception_cli.check.store import open_store
 from xception_cli.console import listing, show
 from xception_cli.data.fixes import Fix, read_fixes
-from xception_cli.data.folder import DataFolder, check_trainable, read_folder
+from xception_cli.data.folder import DataFolder, check_trainable, read_folder, unread_problem
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 from xception_cli.files import utf8
@@ -73,6 +73,8 @@ def survey_data(
         MachineError: The disk of the cache is full.
     """
     folder = read_folder(Path(data))
+    if not skip_bad and (problem := unread_problem(folder)):
+        raise DataError(problem, hint="or train on the others with --skip-bad")
     check_trainable(folder, classes)
     wanted = {} if fixes is None else read_fixes(Path(fixes), folder)
     survey = replace(survey_folder(folder), fixes=wanted)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli import api
+from xception_cli.commands.options import MaxPixels, allow_pixels
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.runs import RUNS, find_run
@@ -33,10 +34,12 @@ def evaluate(
         str | None,
         typer.Option(metavar="mirror|none", help="Instead of what training decided; see train."),
     ] = None,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Measure a model on photos that it was not trained on."""
     api.check_selection(data, split)
     chosen = find_run(run)
+    allow_pixels(max_pixels, chosen)
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
     report = api.evaluate(

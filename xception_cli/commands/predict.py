@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.api import open_classifier
+from xception_cli.commands.options import MaxPixels, allow_pixels
 from xception_cli.console import emit, fail, quoted, say, screen, show
-from xception_cli.data.folder import SUFFIXES, images_below
+from xception_cli.data.folder import describe_ignored, images_below
+from xception_cli.data.formats import INSTALL_HEIF, suffixes
+from xception_cli.data.listing import is_image, suffix_of
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
 from xception_cli.onnx import require_onnx
@@ -49,11 +53,18 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Name what is on photos."""
     if run is not None and model is not None:
         raise UsageError("--run and --model exclude each other")
-    chosen = model if model is not None else find_run(run).model
+    if model is None:
+        found = find_run(run)
+        chosen = found.model
+        allow_pixels(max_pixels, found)
+    else:
+        chosen = model
+        allow_pixels(max_pixels)
 
     from xception_cli.data.dataset import default_workers
     from xception_cli.inference import decide_unknown, predict_images
@@ -201,30 +212,39 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
         DataError: A folder cannot be read.
     """
     found: list[Path] = []
+    ignored: Counter[str] = Counter()
     for given in inputs:
         if given and not os.path.lexists(given) and glob.has_magic(given):
-            images = _matching(given)
+            images = _matching(given, ignored)
         elif given and not os.path.isdir(given):  # noqa: PTH112 - Path's raises on odd names
             images = [Path(given)]
         else:
-            images = images_below(Path(given)) if given else []
+            images = images_below(Path(given), ignored) if given else []
         if not images:
+            heif = "" if ".heic" in suffixes() else f"; for HEIC: {INSTALL_HEIF}"
             raise UsageError(
                 f"no image matches {show(repr(given))}",
                 hint="give image files, folders or patterns; images end in "
-                + ", ".join(sorted(SUFFIXES)),
+                f"{', '.join(sorted(suffixes()))}{heif}",
             )
         found += images
+    if ignored:
+        say(f"note      {describe_ignored(ignored)}")
     return found
 
 
-def _matching(pattern: str) -> list[Path]:
-    # `**` matches a folder and what is in it: each image counts once.
+def _matching(pattern: str, ignored: Counter[str]) -> list[Path]:
+    # `**` matches a folder and what is in it: each file counts once.
     images: dict[Path, None] = {}
+    folders: set[Path] = set()
     for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (relative or absolute)
         path = Path(match)
+        is_counted = not folders.isdisjoint(path.parents)
         if path.is_dir():
-            images |= dict.fromkeys(images_below(path))
-        elif path.suffix.lower() in SUFFIXES:
+            folders.add(path)
+            images |= dict.fromkeys(images_below(path, None if is_counted else ignored))
+        elif is_image(match):
             images[path] = None
+        elif not is_counted:
+            ignored[suffix_of(match)] += 1
     return sorted(images)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from xception_cli.commands.options import MaxPixels, allow_pixels
 from xception_cli.config import TrainConfig
 from xception_cli.console import emit, new_table, quoted, say, show
 from xception_cli.errors import UsageError
@@ -55,6 +56,7 @@ def check(
             help="Keep images of one group together in cross-validation, as train --group-by does.",
         ),
     ] = None,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Look for what is wrong with a folder of photos. Nothing is changed there."""
     from xception_cli.data.folder import read_folder
@@ -70,6 +72,7 @@ def check(
 
     if output is not None:
         check_output(data, output)
+    allow_pixels(max_pixels)
     report = run_check(folder, deep=deep, curve=curve, weights=weights, group_by=group_by)
     if output is not None:
         write_check(report, output)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from xception_cli.commands.options import allow_pixels
 from xception_cli.config import TrainConfig, flag, setting_type
 from xception_cli.console import emit, quoted, say, show
 from xception_cli.errors import UsageError
@@ -120,6 +121,7 @@ def train(
             require_tensorboard()
         if not started_by_torchrun():  # else the others would wait for it before they are joined
             given = settings.config
+            allow_pixels(given.max_pixels)
             survey = survey_data(
                 given.data, classes=given.classes, fixes=given.fixes, skip_bad=given.skip_bad
             )

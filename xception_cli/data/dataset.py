@@ -106,7 +106,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
             content = read_bytes(path)
             if self.digests is not None and content_digest(content) != self.digests[index]:
                 raise PictureError("its content has changed")
-            held.enter_context(turn(content))
+            held.enter_context(turn(content, least_side=self.least_side))
             return decode(content, least_side=self.least_side)
 
     def require_all(self, failures: Sequence[tuple[int, str]]) -> None:

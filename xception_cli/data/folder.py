@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xception_cli.console import quoted, show
+from xception_cli.console import enumerated, quoted, show
+from xception_cli.data.formats import HEIF, INSTALL_HEIF, SUFFIXES_OF, suffixes
 from xception_cli.data.layout import EXPECTED, plain, recognise
-from xception_cli.data.listing import SUFFIXES as SUFFIXES
 from xception_cli.data.listing import Folder, suffix_of, unreadable
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
+
+_FEW = 0.05  # of the photos may be left aside for want of a decoder
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class DataFolder:
             and whole folders that are hidden or foreign, `unlabelled` the images of a split folder
             that has no class folders.
         given_splits: The splits that the folder itself defines.
+        by_content: How many images are images by their content alone, by suffix or `no suffix`.
+        unread: How many HEIC photos are ignored because nothing can decode them, by class.
     """
 
     root: Path
@@ -34,6 +38,8 @@ class DataFolder:
     images: tuple[Photo, ...]
     ignored: Mapping[str, int] = field(default_factory=dict)
     given_splits: tuple[str, ...] = ()
+    by_content: Mapping[str, int] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     def counts(self, split: str | None = None) -> list[int]:
         """Count the images of each class, of one given split or of all."""
@@ -41,13 +47,42 @@ class DataFolder:
         return count_labels(images, len(self.classes))
 
     def describe_ignored(self) -> str:
-        """Say what was left aside: `17 files ignored: 12 .txt, 5 .heic`; empty if nothing was."""
-        if not self.ignored:
-            return ""
-        total = sum(self.ignored.values())
-        kinds = ", ".join(f"{n} {show(s)}" for s, n in Counter(self.ignored).most_common(5))
-        hint = "; .heic needs converting to .jpg" if ".heic" in self.ignored else ""
-        return f"{total} file{'s' * (total > 1)} ignored: {kinds}{hint}"
+        """Return `describe_ignored` of this folder."""
+        return describe_ignored(self.ignored)
+
+    def notes(self) -> list[str]:
+        """Say what was left aside, and what is an image by its content alone."""
+        total = sum(self.by_content.values())
+        read = f"{total} {_files(total)} read as images by content: {_kinds(self.by_content)}"
+        return [*filter(None, [self.describe_ignored()]), *([read] if total else [])]
+
+
+def describe_ignored(ignored: Mapping[str, int]) -> str:
+    """Say what was left aside: `17 files ignored: 12 .txt, 5 .heic`; empty if nothing was.
+
+    Args:
+        ignored: Number of files, by suffix.
+    """
+    total, heif = sum(ignored.values()), _heif(ignored)
+    if not total:
+        return ""
+    hint = f"; to read {heif} HEIC: {INSTALL_HEIF}" if heif else ""
+    return f"{total} {_files(total)} ignored: {_kinds(ignored)}{hint}"
+
+
+def _files(number: int) -> str:
+    return "file" if number == 1 else "files"
+
+
+def _kinds(counts: Mapping[str, int]) -> str:
+    most = Counter(counts).most_common()
+    left = f", {sum(n for _, n in most[5:])} of other kinds" if len(most) > 5 else ""
+    return ", ".join(f"{n} {show(s)}" for s, n in most[:5]) + left
+
+
+def _heif(ignored: Mapping[str, int]) -> int:
+    """Count the photos that an optional package would read."""
+    return sum(ignored.get(suffix, 0) for suffix in SUFFIXES_OF[HEIF] - suffixes())
 
 
 def read_folder(root: Path) -> DataFolder:
@@ -72,17 +107,28 @@ def read_folder(root: Path) -> DataFolder:
         _raise_flat(folder)
     index = {name: label for label, name in enumerate(classes)}
     ignored: Counter[str] = Counter()
+    by_content: Counter[str] = Counter()
+    unread: Counter[str] = Counter()
     for around in layout.around:
         ignored.update([*around.ignored, *map(suffix_of, around.images)])
     seen = {f.identity for f in (*layout.around, *(held for _, _, held in layout.classes))}
-    images = [
-        Photo(os.path.relpath(path, root), index[name], split)
-        for split, name, held in layout.classes
-        for path in sorted(_images(held, ignored, seen))
-    ]
+    images = []
+    for split, name, held in layout.classes:
+        before = _heif(ignored)
+        paths = sorted(_images(held, ignored, seen, by_content))
+        images += [Photo(os.path.relpath(path, root), index[name], split) for path in paths]
+        unread.update({name: _heif(ignored) - before})
     unlabelled = sum(1 for held in layout.unlabelled for _ in _images(held, ignored, seen))
     ignored.update({"unlabelled": unlabelled} if unlabelled else {})
-    return DataFolder(root, classes, tuple(images), dict(ignored), layout.splits)
+    return DataFolder(
+        root,
+        classes,
+        tuple(images),
+        ignored=dict(ignored),
+        given_splits=layout.splits,
+        by_content=dict(by_content),
+        unread=dict(+unread),
+    )
 
 
 def _check_exists(root: Path) -> None:
@@ -98,12 +144,19 @@ def _check_exists(root: Path) -> None:
         )
 
 
-def _images(folder: Folder, ignored: Counter[str], seen: set[tuple[int, int]]) -> Iterator[str]:
+def _images(
+    folder: Folder,
+    ignored: Counter[str],
+    seen: set[tuple[int, int]],
+    by_content: Counter[str] | None = None,
+) -> Iterator[str]:
     """Yield the image files below a folder, in sub-folders too, however deep."""
     folders = deque([folder])
     while folders:
         here = folders.popleft()
         ignored.update(here.ignored)
+        if by_content is not None:
+            by_content.update(here.by_content)
         for name in here.images:
             yield str(here.path / name)
         for inner in here.folders:
@@ -112,14 +165,38 @@ def _images(folder: Folder, ignored: Counter[str], seen: set[tuple[int, int]]) -
                 folders.append(inner)
 
 
-def images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path, ignored: Counter[str] | None = None) -> list[Path]:
     """Return the image files below a folder, sorted; links that lead back are not followed twice.
+
+    Args:
+        folder: The folder.
+        ignored: The files that are left aside are added to it, by suffix.
 
     Raises:
         DataError: A folder cannot be read.
     """
-    start = Folder(folder)
-    return [Path(path) for path in sorted(_images(start, Counter(), {start.identity}))]
+    start, left = Folder(folder), Counter() if ignored is None else ignored
+    return [Path(path) for path in sorted(_images(start, left, {start.identity}))]
+
+
+def unread_problem(folder: DataFolder) -> str:
+    """Say what keeps photos from being read, where that changes what is learned; else empty.
+
+    A few photos that are left aside are worth a note; a class, or one photo of 20, is not the data
+    set that was meant.
+    """
+    unread = sum(folder.unread.values())
+    train = "train" if folder.given_splits else None
+    missing = [
+        name
+        for name, count in zip(folder.classes, folder.counts(train), strict=True)
+        if not count and folder.unread.get(name)
+    ]
+    if not missing and unread <= _FEW * (unread + len(folder.images)):
+        return ""
+    share = f"{unread} of {unread + len(folder.images)} photos in {show(folder.root)} are HEIC"
+    without = f", all of {enumerated(missing)} among them" if missing else ""
+    return f"{share}{without}; reading them takes pillow-heif: {INSTALL_HEIF}"
 
 
 def _raise_flat(root: Folder) -> None:
@@ -141,7 +218,7 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
             of val or test that train lacks.
     """
     _check_spelling(folder)
-    names = ", ".join(show(name) for name in folder.classes)
+    names = enumerated(folder.classes, 20)
     found = len(folder.classes)
     if expected_classes is not None and found != expected_classes:
         difference = abs(expected_classes - found)
@@ -168,8 +245,10 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
     if empty:
         where = " in train" if train else ""
         raise DataError(
-            f"no images{where} for: {', '.join(show(name) for name in empty)}",
-            hint="add images, or remove the folder",
+            f"no images{where} for: {enumerated(empty)}",
+            hint=f"to read HEIC photos: {INSTALL_HEIF}"
+            if folder.unread
+            else "add images, or remove the folder",
         )
 
 

@@ -1,6 +1,5 @@
 """How a file becomes an image: the only decoder, for training, evaluation and prediction."""
 
-import codecs
 import mmap
 import os
 import stat
@@ -11,23 +10,33 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from io import BytesIO
 from pathlib import Path, PurePath
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from xception_cli.console import screen, show
+from xception_cli.data.colours import colours_of
+from xception_cli.data.formats import FORMATS as FORMATS
+from xception_cli.data.formats import HEIF, what_else
+from xception_cli.data.pixels import (
+    BYTES_PER_PIXEL,
+    is_transparent,
+    open_image,
+    orientation,
+    reduce,
+    to_upright_rgb,
+    turns,
+)
+from xception_cli.data.pixels import MAX_PIXELS as MAX_PIXELS
 from xception_cli.data.pixels import PictureError as PictureError
-from xception_cli.data.pixels import orientation, to_upright_rgb, turns
+from xception_cli.data.tiff import describe_tiff
 from xception_cli.errors import MachineError, XceptionError
 from xception_cli.files import TRIES, is_transient
 
-# Other formats are never tried: EPS starts Ghostscript, PSD, FITS and ICNS had memory bugs.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
-MAX_PIXELS = 89_478_485  # Pillow's own limit for a warning; here it is an error
+# Changes when a file becomes other pixels: whatever is kept of decoded images names it.
+DECODER = 3
 MAX_BYTES = 500_000_000  # a file that is read whole
 _MORE_MEMORY = "end other programs, or allow this one more memory; then the same command again"
-_BYTES_PER_PIXEL = 12  # that decoding takes: the file's own, and two copies of the RGB
 MAX_ASPECT = 20  # a 3000 x 1 picture would be resized to a gigabyte
 
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
@@ -71,14 +80,15 @@ def _read_patiently(path: Path) -> bytes:
 def decode(content: bytes, *, least_side: int | None = None) -> Image.Image:
     """Decode an image into RGB, upright, as a person sees it.
 
-    EXIF orientation is applied; alpha is composited over white; 16-bit grey is scaled by 1/256;
-    of an animation the first frame is taken.
+    EXIF orientation is applied; an embedded colour profile is converted to sRGB; alpha is
+    composited over white; grey of 16 bits, or of as many as the file says, is scaled to 8; of an
+    animation the first frame is taken.
 
     Args:
         content: The bytes of the file.
         least_side: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (libjpeg does so while it
             transforms the blocks, for a fraction of the time) as long as its shorter side keeps
-            this many pixels; None: at its full size.
+            this many pixels; None: at its full size, or the largest that memory allows.
 
     Returns:
         A picture of mode RGB.
@@ -95,7 +105,7 @@ class Original:
     """What an image file holds, beside the RGB picture that it becomes.
 
     Attributes:
-        format: One of `FORMATS`; a JPEG with several pictures in it (MPO) is a JPEG.
+        format: One of `readable_formats`; a JPEG with several pictures in it (MPO) is a JPEG.
         mode: How its pixels are stored, in Pillow's words: `L`, `P`, `RGBA`, `CMYK`, `I;16`.
         width: In pixels, upright.
         height: In pixels, upright.
@@ -104,6 +114,8 @@ class Original:
         is_transparent: It has an alpha channel or a transparent colour.
         is_animated: There are more frames or pages behind the first.
         has_adobe_marker: A JPEG that says how its colours are meant.
+        profile: Name of the colour profile that was converted to sRGB; empty if there was none.
+        profile_problem: Why its colour profile is ignored; empty if it is not.
     """
 
     format: str
@@ -115,6 +127,8 @@ class Original:
     is_transparent: bool
     is_animated: bool
     has_adobe_marker: bool
+    profile: str = ""
+    profile_problem: str = ""
 
 
 def examine(content: bytes, *, least_side: int | None = None) -> tuple[Image.Image, Original]:
@@ -131,7 +145,7 @@ def examine(content: bytes, *, least_side: int | None = None) -> tuple[Image.Ima
         mode, size = image.mode, image.size  # a draft changes both
         deep = mode.startswith("I") or ";16" in str(image.tile[:1])
         picture = _load(image, least_side)
-        turned = orientation(image)
+        turned, colours = orientation(image), colours_of(image)
         width, height = size if turned < 5 else size[::-1]
         original = Original(
             format="JPEG" if image.format == "MPO" else str(image.format),
@@ -140,9 +154,11 @@ def examine(content: bytes, *, least_side: int | None = None) -> tuple[Image.Ima
             height=height,
             orientation=turned,
             is_deep=deep,
-            is_transparent=image.has_transparency_data,
-            is_animated=image.format != "MPO" and _is_animated(image),
+            is_transparent=is_transparent(image),
+            is_animated=image.format not in {"MPO", HEIF} and _is_animated(image),
             has_adobe_marker="adobe" in image.info,
+            profile=colours.profile,
+            profile_problem=colours.problem,
         )
     return picture, original
 
@@ -150,15 +166,14 @@ def examine(content: bytes, *, least_side: int | None = None) -> tuple[Image.Ima
 @contextmanager
 def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image; whatever goes wrong with it inside becomes a `PictureError`."""
-    size = (0, 0)
-    with _decoding(lambda: size):
+    image: ImageFile.ImageFile | None = None
+    with _decoding(lambda: image.size if image else (0, 0)):  # `reduce` changes it
         try:
-            with Image.open(BytesIO(content), formats=FORMATS) as image:
-                size = image.size
-                _check_shape(*size)
+            with open_image(content) as image:
+                _check_shape(*image.size)
                 yield image
         except UnidentifiedImageError as error:
-            raise PictureError(_what_else(content)) from error
+            raise PictureError(describe_tiff(content) or what_else(content)) from error
 
 
 @contextmanager
@@ -170,7 +185,7 @@ def _decoding(size: Callable[[], tuple[int, int]]) -> Iterator[None]:
     except XceptionError:  # a signal may come while a decoder runs
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(f"over {MAX_PIXELS:,} pixels") from error
+        raise PictureError(f"over {turns.max_pixels:,} pixels (see --max-pixels)") from error
     except Exception as error:  # decoders raise whatever they like on damaged data
         # Or because the machine has too little memory, which says nothing about the file.
         if _is_short_of_memory(error, *size()):
@@ -187,15 +202,14 @@ def _is_short_of_memory(error: Exception, width: int, height: int) -> bool:
     if isinstance(error, MemoryError) or "memory" in str(error).lower():
         return True
     try:
-        mmap.mmap(-1, max(1, _BYTES_PER_PIXEL * width * height)).close()  # reserved, not filled
+        mmap.mmap(-1, max(1, BYTES_PER_PIXEL * width * height)).close()  # reserved, not filled
     except OSError:
         return True
     return False
 
 
 def _load(image: Image.Image, least_side: int | None) -> Image.Image:
-    if least_side is not None:
-        image.draft(None, (least_side, least_side))  # of other formats nothing comes
+    reduce(image, least_side)
     image.load()
     return to_upright_rgb(image)
 
@@ -224,9 +238,9 @@ def naming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def turn(content: bytes) -> AbstractContextManager[None]:
+def turn(content: bytes, *, least_side: int | None = None) -> AbstractContextManager[None]:
     """Wait until no other large image is decoded, if this one is large; see `Turns`."""
-    return turns.take(content, FORMATS)
+    return turns.take(content, least_side)
 
 
 def read_listed(root: Path, name: str, *, least_side: int | None = None) -> Image.Image:
@@ -253,7 +267,8 @@ def leads_out(name: str) -> bool:
 def to_picture(image: Image.Image) -> Image.Image:
     """Treat an image in memory as `decode` treats a file: upright, RGB, of sane size and shape.
 
-    It keeps its full size. An image whose file is still open is decoded here.
+    It keeps its full size. An image whose file is still open is decoded here; a JPEG that is too
+    large for that becomes smaller, as in `decode`.
 
     Args:
         image: Any image of Pillow's; its pixels are not changed.
@@ -267,8 +282,6 @@ def to_picture(image: Image.Image) -> Image.Image:
 
 
 def _check_shape(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise PictureError(f"{width} x {height} is over {MAX_PIXELS:,} pixels")
     if min(width, height) == 0 or max(width, height) > MAX_ASPECT * min(width, height):
         raise PictureError(f"{width} x {height} is longer than {MAX_ASPECT} to 1")
 
@@ -278,17 +291,6 @@ def _is_animated(image: ImageFile.ImageFile) -> bool:
         return bool(getattr(image, "is_animated", False))
     except Exception:  # what is behind the first frame is damaged, and not needed
         return False
-
-
-def _what_else(content: bytes) -> str:
-    start = content[:512].removeprefix(codecs.BOM_UTF8).lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "not an image (looks like HTML)"
-    if start.startswith(b"version https://git-lfs"):
-        return "not an image (a Git LFS pointer: run git lfs pull)"
-    if start[4:12] in {b"ftypheic", b"ftypheix", b"ftypmif1"}:
-        return "HEIC is not supported: convert it to JPEG"
-    return f"not an image of a supported format ({', '.join(FORMATS)})"
 
 
 @dataclass(frozen=True)
@@ -322,7 +324,7 @@ def inspect(path: Path, *, decoded: bool = True) -> Inspection:
             content = read_bytes(path)
             digest = content_digest(content)
             if decoded:
-                with turn(content):
+                with turn(content, least_side=1):
                     decode(content, least_side=1)  # every byte is read at the smallest scale too
     except PictureError as error:
         return Inspection(digest, error.message)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from xception_cli.console import quoted, show
+from xception_cli.console import enumerated, quoted, show
 from xception_cli.data.listing import Folder
 from xception_cli.errors import DataError
 
@@ -34,7 +34,6 @@ _FILLERS = {"seg", "single", "set", "image", "images", "img", "imgs", "data", "d
 _ALIKE = 0.5  # intersection over union of names from which two folders hold the same classes
 _NEARLY_ALL = 0.8  # from which one is a split of the other: it may lack one class of five
 _STRAY = 0.1  # fewer images than this, per image in its sub-folders, do not make a folder a class
-_LISTED = 5  # names in one sentence
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ def _is_divided(folder: Folder) -> bool:
 def _half_divided(parts: dict[Folder, list[Folder]], odd: Sequence[Folder]) -> DataError:
     """Say why the splits in these class folders cannot be followed."""
     names = sorted({part.name for held in parts.values() for part in held})
-    what = f"{_list(parts)} {'hold' if len(parts) > 1 else 'holds'} {_enumerate(names)}"
+    what = f"{_list(parts)} {'hold' if len(parts) > 1 else 'holds'} {enumerated(names)}"
     for folder, held in parts.items():
         if any(part.folders and not part.images for part in held):
             return DataError(
@@ -249,7 +248,7 @@ def _refuse_repeated(folders: Sequence[Folder]) -> None:
     for one, two in combinations(held, 2):
         if _share(held[one], held[two]) >= _ALIKE:
             alike = [f for f in held if f is one or _share(held[one], held[f]) >= _ALIKE]
-            common = _enumerate(sorted(held[one] & held[two]))
+            common = enumerated(sorted(held[one] & held[two]))
             raise DataError(
                 f"{_list(alike)} hold folders of the same names ({common}): they look like splits, "
                 "not classes",
@@ -262,7 +261,7 @@ def _refuse_repeated(folders: Sequence[Folder]) -> None:
         if _share(names, others) >= _ALIKE:
             raise DataError(
                 f"{show(one.name)} holds folders named as those next to it "
-                f"({_enumerate(sorted(names & others))}): it looks like a split, not a class",
+                f"({enumerated(sorted(names & others))}): it looks like a split, not a class",
                 hint=f"rename it to val or test, or move it out of {quoted(one.path.parent)}",
             )
 
@@ -307,10 +306,4 @@ def _share(one: set[str], two: set[str]) -> float:
 
 
 def _list(folders: Iterable[Folder]) -> str:
-    return _enumerate([folder.name for folder in folders])
-
-
-def _enumerate(names: Sequence[str]) -> str:
-    if len(names) > _LISTED + 1:
-        return ", ".join([*map(show, names[:_LISTED]), f"and {len(names) - _LISTED} more"])
-    return ", ".join(map(show, names))
+    return enumerated([folder.name for folder in folders])

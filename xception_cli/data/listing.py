@@ -7,12 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 from xception_cli.console import show
+from xception_cli.data.formats import START, is_certain_image, is_undecided, suffixes
 from xception_cli.errors import DataError
+from xception_cli.regular import open_regular
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
-    | {".ppm", ".pgm", ".pbm"}
-)
 _FOREIGN = {  # made by file systems, storage devices, archivers and Python; in lower case
     "lost+found", "found.000", "$recycle.bin", "system volume information",
     "@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "__macosx", "__pycache__",
@@ -28,8 +26,9 @@ class Folder:
     Attributes:
         path: Where it is.
         folders: The folders inside, by name, without hidden and foreign ones.
-        images: Names of the image files directly inside, sorted.
+        images: Names of the image files directly inside, sorted; see `is_image`.
         ignored: A suffix, `no suffix` or `hidden` for each other entry.
+        by_content: The suffix, or `no suffix`, of each image that is one by its content.
     """
 
     path: Path
@@ -50,6 +49,10 @@ class Folder:
     def ignored(self) -> Sequence[str]:
         return self._content[2]
 
+    @property
+    def by_content(self) -> Sequence[str]:
+        return self._content[3]
+
     @cached_property
     def identity(self) -> tuple[int, int]:
         """What all paths to one folder share."""
@@ -60,8 +63,8 @@ class Folder:
         return status.st_dev, status.st_ino
 
     @cached_property
-    def _content(self) -> tuple[list["Folder"], list[str], list[str]]:
-        folders, images, ignored = [], [], []
+    def _content(self) -> tuple[list["Folder"], list[str], list[str], list[str]]:
+        folders, images, ignored, by_content = [], [], [], []
         try:
             with os.scandir(self.path) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
@@ -72,11 +75,14 @@ class Folder:
                 ignored.append("hidden")
             elif _is_folder(entry):
                 folders.append(Folder(self.path / entry.name))
-            elif suffix_of(entry.name) in SUFFIXES:
+            elif has_image_suffix(entry.name):
                 images.append(entry.name)
+            elif is_image(entry.path):
+                images.append(entry.name)
+                by_content.append(suffix_of(entry.name))
             else:
                 ignored.append(suffix_of(entry.name))
-        return folders, images, ignored
+        return folders, images, ignored, by_content
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
@@ -88,6 +94,22 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself, or into a folder that cannot be searched
+        return False
+
+
+def has_image_suffix(name: str) -> bool:
+    """Tell whether a file is an image by its name."""
+    return suffix_of(name) in suffixes()
+
+
+def is_image(path: str) -> bool:
+    """Tell whether a file is an image: by its suffix; where that leaves it open, by its content."""
+    if has_image_suffix(path) or not is_undecided(suffix_of(path)):
+        return has_image_suffix(path)
+    try:
+        with os.fdopen(open_regular(Path(path), follow=True), "rb") as file:
+            return is_certain_image(file.read(START))
+    except OSError:  # a pipe, or a file that may not be read
         return False
 
 

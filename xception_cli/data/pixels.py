@@ -3,14 +3,21 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
+from xception_cli.config import TrainConfig
+from xception_cli.data.colours import Colours, colours_of
+from xception_cli.data.formats import FORMATS, HEIF, START, format_of, readable_formats
 from xception_cli.errors import DataError
 
+MAX_PIXELS: int = TrainConfig.max_pixels  # Pillow's own limit for a warning; here it is an error
+_REDUCED = 3  # times as many may a JPEG have that is decoded at a part of its size
+BYTES_PER_PIXEL = 12  # that decoding takes: the file's own, and two copies of the RGB
 _STRIP = 4_000_000  # pixels that are converted at a time: a conversion needs several copies
 _LARGE = 16_000_000  # pixels of an image that others wait for
 _PATIENCE = 60  # seconds; a process that was killed does not end its turn
@@ -25,20 +32,82 @@ _ORIENTATIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
+# Tags of TIFF.
+_BITS, _PHOTOMETRIC, _HIGHEST, _SAMPLE_FORMAT = 258, 262, 281, 339
+_SIGNED = 2
+_FEWER_BITS = {1023: 10, 4095: 12, 16383: 14}  # by the highest value
 
 
 class PictureError(DataError):
     """A file that does not become a picture; the message is the reason, without the path."""
 
 
+def open_image(content: bytes) -> ImageFile.ImageFile:
+    """Open an image of one of our formats; nothing is decoded yet.
+
+    Raises:
+        UnidentifiedImageError: It is none.
+    """
+    # A photo of 200 megapixels may be decoded at an eighth: `reduce` is what limits it.
+    most = _REDUCED * turns.max_pixels
+    if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = most
+    if format_of(content[:START]) != HEIF or HEIF not in readable_formats():
+        return Image.open(BytesIO(content), formats=FORMATS)
+    import pillow_heif  # 50 ms that few need
+
+    # Without threads of its own, and never the thumbnail in the place of the image.
+    pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False)
+    return Image.open(BytesIO(content), formats=(HEIF,))
+
+
+def reduce(image: Image.Image, least_side: int | None) -> int:
+    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, where its use or memory asks for it.
+
+    Args:
+        image: Just opened.
+        least_side: Pixels that the shorter side must keep; None: as many as memory allows.
+
+    Returns:
+        What decoding takes, as a number of pixels.
+
+    Raises:
+        PictureError: It is too large nevertheless.
+    """
+    (width, height), most = image.size, turns.max_pixels
+    kept = _coefficients(image) // BYTES_PER_PIXEL
+    if isinstance(image, ImageFile.ImageFile) and width * height <= _REDUCED * most:
+        side, scale = least_side, 1
+        while least_side is None and width * height // scale**2 + kept > most and scale < 8:
+            scale *= 2
+            side = min(width, height) // scale
+        if side is not None:
+            image.draft(None, (side, side))  # of other formats than JPEG nothing comes
+    cost = image.width * image.height + kept
+    if cost > most:
+        raise PictureError(f"{width} x {height} is over {most:,} pixels (see --max-pixels)")
+    return cost
+
+
+def _coefficients(image: Image.Image) -> int:
+    """Return the bytes of the coefficients of a progressive JPEG: libjpeg keeps them all."""
+    layers = getattr(image, "layer", ())
+    if not image.info.get("progressive") or not layers:
+        return 0
+    most = max(across * down for _, across, down, _ in layers)
+    pixels = image.width * image.height
+    return sum(2 * pixels * across * down // most for _, across, down, _ in layers)
+
+
 def to_upright_rgb(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF orientation says, and convert it to RGB.
 
     Raises:
-        PictureError: Its pixels are floats, of an unknown range.
+        PictureError: Its values are of an unknown range.
     """
     method = _ORIENTATIONS.get(orientation(image))
     picture = _to_rgb(image)
+    picture.info.pop("icc_profile", None)  # or a reader would convert them again
     return picture if method is None else picture.transpose(method)
 
 
@@ -51,55 +120,114 @@ def orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) and found in _ORIENTATIONS else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    width, height = image.size
-    rows = max(1, _STRIP // max(1, width))
-    is_plain = image.mode in {"RGB", "L"} and not image.has_transparency_data
-    if height <= rows or is_plain:
-        return _convert(image)
-    picture = Image.new("RGB", image.size)
-    for top in range(0, height, rows):
-        strip = image.crop((0, top, width, min(height, top + rows)))
-        picture.paste(_convert(strip), (0, top))
-    return picture
+@dataclass(frozen=True)
+class _Values:
+    """What the values of a grey image of many bits mean.
 
+    Attributes:
+        bits: That are used of each.
+        is_inverted: Zero is white.
+    """
 
-def _convert(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow's own conversion clips at 255 instead of scaling.
-        values = np.asarray(image).astype(np.int64)
-        grey = np.clip(values // 256, 0, 255).astype(np.uint8)
+    bits: int = 16
+    is_inverted: bool = False
+
+    def to_grey(self, image: Image.Image) -> Image.Image:
+        """Scale to 8 bits: Pillow's own conversion clips at 255. What is transparent is white."""
+        values = np.asarray(image).astype(np.int32)
+        grey = np.clip(values >> (self.bits - 8), 0, 255).astype(np.uint8)
+        if self.is_inverted:
+            grey = 255 - grey
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):
             grey[values == transparent] = 255
-        return Image.fromarray(grey).convert("RGB")
+        return Image.fromarray(grey)
+
+
+def _values_of(image: Image.Image) -> _Values:
+    """Return what the values mean.
+
+    Raises:
+        PictureError: That cannot be known.
+    """
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    bits, kind, highest = ((*tags.get(tag, ()), 0)[0] for tag in (_BITS, _SAMPLE_FORMAT, _HIGHEST))
+    if kind == _SIGNED:
+        raise PictureError(f"TIFF of signed {bits}-bit integers: unknown range")
     if image.mode == "F":
         raise PictureError("float image: unknown range")
+    if image.mode == "I" and image.format != "PPM":  # Pillow scales those to 16 bits
+        raise PictureError(f"{image.format or 'image'} of 32-bit integers: unknown range")
+    if bits == 16 and highest in _FEWER_BITS:  # of 12 bits in 16, as cameras of microscopes write
+        bits = _FEWER_BITS[highest]
+    return _Values(bits if bits in range(9, 17) else 16, tags.get(_PHOTOMETRIC) == 0)
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Tell whether a decoded image is; in a BMP, a fourth byte that is 0 everywhere is unused."""
+    if image.format == "BMP" and image.mode == "RGBA":
+        return image.getchannel("A").getextrema() != (0, 0)
+    return image.has_transparency_data
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    values, colours = _values_of(image), colours_of(image)
+    if image.has_transparency_data and not is_transparent(image):
+        image = image.convert("RGB")
+    width, height = image.size
+    rows = max(1, _STRIP // max(1, width))
+    is_plain = image.mode in {"RGB", "L"} and not image.has_transparency_data
+    if height <= rows or (is_plain and colours.transform is None):
+        return _convert(image, values, colours)
+    picture = Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(height, top + rows)))
+        picture.paste(_convert(strip, values, colours), (0, top))
+    return picture
+
+
+def _convert(image: Image.Image, values: _Values, colours: Colours) -> Image.Image:
+    if image.mode.startswith("I"):
+        return colours.to_srgb(values.to_grey(image))
     if image.has_transparency_data:
         picture = image.convert("RGBA")
+        if colours.transform is not None:
+            opaque = colours.to_srgb(_without_alpha(image, picture))
+            opaque.putalpha(picture.getchannel("A"))
+            picture = opaque
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
-    return image.convert("RGB")
+    return colours.to_srgb(image)
+
+
+def _without_alpha(image: Image.Image, picture: Image.Image) -> Image.Image:
+    return image.convert("L") if image.mode in {"1", "L", "LA"} else picture.convert("RGB")
 
 
 class Turns:
     """Large images are decoded one after another, in all threads and processes that share this.
 
-    Several at once could need more memory than the machine has. Attribute `lock` is what is shared.
+    Several at once could need more memory than the machine has.
+
+    Attributes:
+        lock: What is shared.
+        max_pixels: Of an image as it is decoded; a larger one is refused. One number for the
+            process, because it is the machine's memory that sets it.
     """
 
     def __init__(self) -> None:
+        self.max_pixels = MAX_PIXELS
         self.lock: Any = threading.Lock()  # of this process; `multiprocessing` has its own kinds
 
     @contextmanager
-    def take(self, content: bytes, formats: tuple[str, ...]) -> Iterator[None]:
+    def take(self, content: bytes, least_side: int | None) -> Iterator[None]:
         """Wait until no other large image is decoded, if this one is large.
 
         Args:
             content: The bytes of its file.
-            formats: That are tried.
+            least_side: It is decoded with, see `reduce`: what counts is what is decoded.
         """
-        has_turn = _is_large(content, formats) and self.lock.acquire(timeout=_PATIENCE)
+        has_turn = _is_large(content, least_side) and self.lock.acquire(timeout=_PATIENCE)
         try:
             yield
         finally:
@@ -107,10 +235,10 @@ class Turns:
                 self.lock.release()
 
 
-def _is_large(content: bytes, formats: tuple[str, ...]) -> bool:
+def _is_large(content: bytes, least_side: int | None) -> bool:
     try:
-        with Image.open(BytesIO(content), formats=formats) as image:
-            return image.width * image.height > _LARGE
+        with open_image(content) as image:
+            return reduce(image, least_side) > _LARGE
     except Exception:  # no image; whoever decodes it says why
         return False
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xception_cli.console import say, show
+from xception_cli.console import enumerated, say, show
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.images import inspect, inspect_all
 from xception_cli.data.photo import Photo
@@ -79,7 +79,10 @@ def select_images(
         return _select_own(recorded, data, data, _choose_own(recorded, split))
     if fitted_to_val:
         recorded = fitted_split(recorded)
-    chosen = _select_new(recorded, read_folder(data), split, ignore_extra_classes)
+    folder = read_folder(data)
+    for note in folder.notes():
+        say(f"note      {note}")
+    chosen = _select_new(recorded, folder, split, ignore_extra_classes)
     return replace(chosen, fitted_to_val=fitted_to_val)
 
 
@@ -282,7 +285,7 @@ def map_classes(folder: DataFolder, classes: Sequence[str], *, ignore_extra: boo
     labels = [index.get(unicodedata.normalize("NFC", name)) for name in folder.classes]
     extra = sorted({image.label for image in folder.images if labels[image.label] is None})
     if extra and not ignore_extra:
-        names = ", ".join(show(folder.classes[label]) for label in extra)
+        names = enumerated([folder.classes[label] for label in extra])
         raise DataError(
             f"the model does not know {len(extra)} of the classes in {show(folder.root)}: {names}",
             hint="--ignore-extra-classes leaves their images out",
@@ -291,7 +294,6 @@ def map_classes(folder: DataFolder, classes: Sequence[str], *, ignore_extra: boo
     mapped = [Photo(path, label) for path, label in images if label is not None]
     if extra and not mapped:
         raise DataError(
-            f"{show(folder.root)} has images of none of the model's classes: "
-            + ", ".join(show(name) for name in classes)
+            f"{show(folder.root)} has images of none of the model's classes: " + enumerated(classes)
         )
     return mapped

@@ -20,6 +20,7 @@ import torch
 
 from xception_cli.console import say, screen, show
 from xception_cli.data.dataset import KeyedBatches
+from xception_cli.data.images import DECODER
 from xception_cli.data.loading import PictureInputs
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError
@@ -116,7 +117,7 @@ def compute_store(
     runtime, last = inputs[0].runtime, prefix.steps[-1]
     per_commit = _BATCHES_PER_COMMIT if runtime.is_asynchronous else 1
     shape = row_shape(inputs[0].preprocessing.image_size, last)
-    note = folder / f"{name}.json"
+    note = folder / f"{name}-{DECODER}.json"  # of another decoder, nothing is kept
     processes = runtime.processes
     if not processes.leads:  # the leader makes the files
         processes.wait()

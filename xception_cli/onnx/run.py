@@ -43,14 +43,21 @@ from xception_cli.runtime import Runtime
 from xception_cli.sample import draw_sample
 
 _PROGRAM = """\
-import json, sys
+import io, json, sys
 import numpy, onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 session = onnxruntime.InferenceSession({path!r})
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+srgb = ImageCms.createProfile("sRGB")
 for path in sys.argv[1:]:
-    picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    picture = ImageOps.exif_transpose(Image.open(path))
+    picture = picture if picture.mode in {{"L", "CMYK"}} else picture.convert("RGB")
+    try:
+        profile = io.BytesIO(picture.info["icc_profile"])
+        picture = ImageCms.profileToProfile(picture, profile, srgb, outputMode="RGB")
+    except (KeyError, ImageCms.PyCMSError):  # without a profile, or with a damaged one
+        picture = picture.convert("RGB")
 {cropping}\
     (found,) = session.run(["probabilities"], {{"image": numpy.asarray(picture)[None]}})
     best = found[0].argsort()[::-1][:5]

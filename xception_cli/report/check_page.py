@@ -107,6 +107,7 @@ def page_html(report: CheckReport) -> str:
                 "severity": problem.severity,
                 "name": problem.name,
                 "summary": problem.summary,
+                "classes": ", ".join(map(show, problem.classes)),
                 "cards": [
                     Card(tuple(map(read, (f.path, *f.others[:2]))), f.detail, f.path, f.action)
                     for f in findings

@@ -15,7 +15,7 @@ import torch
 
 from xception_cli.check.deep import find_suspects, suspects_problem
 from xception_cli.check.report import SUSPECT
-from xception_cli.console import say, show
+from xception_cli.console import enumerated, say, show
 from xception_cli.data.loading import Inputs, PictureInputs
 from xception_cli.evaluation.candidates import paired_gain, start_candidates
 from xception_cli.evaluation.intervals import (
@@ -253,7 +253,7 @@ def describe_cross_validation(probe: Probe, classes: Sequence[str]) -> str:
     counted = evidence(int(hits.sum()), len(hits), count_units(units))
     accuracy = Estimate(hits.mean(), *proportion_interval(hits, units))
     missing = sorted(set(probe.labels.tolist()) - set(probe.labels[probe.tested].tolist()))
-    names = ", ".join(show(classes[label]) for label in missing)
+    names = enumerated([classes[label] for label in missing])
     untested = f"; not tested, because a single group: {names}" if missing else ""
     return (
         f"by {probe.folds}-fold cross-validation: accuracy {accuracy.value:.1%} "

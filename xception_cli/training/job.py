@@ -17,6 +17,7 @@ from xception_cli.console import show
 from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.image_cache import ImageCache, cached_fraction
+from xception_cli.data.images import DECODER
 from xception_cli.data.loading import PictureInputs
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing
@@ -134,7 +135,7 @@ class Job:
             needed = decoded_bytes(config.image_size, self.images.train, self.images.val)
             fraction = cached_fraction(self.run.path, needed, config.cache_gb * 1e9)
             count = int(fraction * len(images))
-            cache = ImageCache(self.run.decoded, split, prepare, count)
+            cache = ImageCache(self.run.decoded, f"{split}-{DECODER}", prepare, count)
         dataset = PictureDataset(
             self.root,
             [image.path for image in images],

@@ -16,9 +16,10 @@ from xception_cli.check.run import report_on
 from xception_cli.check.series import find_series, straddling
 from xception_cli.check.survey import Survey, survey_data
 from xception_cli.config import TrainConfig
-from xception_cli.console import say, screen, show
+from xception_cli.console import enumerated, say, screen, show
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
 from xception_cli.data.images import inspect_all
+from xception_cli.data.pixels import turns
 from xception_cli.data.recorded import read_recorded, row_checks
 from xception_cli.data.split import Split, make_split, match_split, write_split
 from xception_cli.data.transforms import Preprocessing
@@ -53,6 +54,7 @@ def draft_job(
     Raises:
         XceptionError: See `errors.py`.
     """
+    turns.max_pixels = config.max_pixels
     if survey is None:
         survey = survey_data(
             config.data, classes=config.classes, fixes=config.fixes, skip_bad=config.skip_bad
@@ -239,6 +241,7 @@ def _job(
     split: Split,
     pretrained: PretrainedWeights | None,
 ) -> Job:
+    turns.max_pixels = config.max_pixels
     network = build_seeded_network(len(split.classes), config.seed)
     if pretrained is not None:
         network.load_state_dict({**network.state_dict(), **pretrained.backbone})
@@ -265,12 +268,10 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
     split, folder = job.split, job.folder
     sizes = {name: len(job.split.of(name)) for name in ("train", "val", "test")}
     counts = ", ".join(f"{n} {name}" for name, n in sizes.items() if n)
-    names = ", ".join(show(name) for name in split.classes[:20])
-    more = f" and {len(split.classes) - 20} more" if len(split.classes) > 20 else ""
     say(f"data      {show(folder.root)}: {len(split.classes)} classes, {counts} images")
-    say(f"classes   {names}{more}")
-    if folder.ignored:
-        say(f"          {folder.describe_ignored()}")
+    say(f"classes   {enumerated(split.classes, 20)}")
+    for note in folder.notes():
+        say(f"          {note}")
     source = "random, as --weights none asks" if job.pretrained is None else job.pretrained.source
     say(f"weights   {show(source)}")
     say(f"device    {job.runtime.describe()}")

@@ -1,0 +1,143 @@
+"""Colour profiles: every viewer shows the same scene, whatever space it is stored in."""
+
+import numpy as np
+import pytest
+from images import encoded, put
+from PIL import Image
+from profiles import (
+    cmyk_profile,
+    encode,
+    grey_profile,
+    repeated_table,
+    rgb_profile,
+    stored_in,
+    table_without_entries,
+)
+
+from xception_cli.check.scan import look_at
+from xception_cli.data.colours import _read
+from xception_cli.data.images import decode, examine, to_picture
+
+BLOCK = 32
+
+
+def scene() -> np.ndarray:
+    """Linear sRGB light in blocks, inside of every space: colours, greys, white and black."""
+    colours = np.random.default_rng(5).uniform(0, 1, (6, 8, 3))
+    colours[0] = np.linspace(0, 1, 8)[:, None]
+    return colours
+
+
+def pixels(values: np.ndarray) -> np.ndarray:
+    return values.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
+
+
+def centres(picture: Image.Image) -> np.ndarray:
+    side = picture.width // 8
+    return np.asarray(picture)[side // 2 :: side, side // 2 :: side].astype(int)
+
+
+TRUTH = encode(scene(), None).astype(int)
+
+
+@pytest.mark.parametrize("space", ["Display P3", "Adobe RGB", "ProPhoto"])
+def test_a_scene_looks_the_same_in_every_colour_space_and_kind_of_file(space):
+    stored = Image.fromarray(pixels(stored_in(space, scene())))
+    profile = rgb_profile(space)
+    assert np.abs(centres(stored) - TRUTH).max() > 20  # the control: what is ignored is far off
+    alpha = stored.copy()
+    alpha.putalpha(255)
+    for image, kind, options in (
+        (stored, "PNG", {}),
+        (stored, "TIFF", {}),
+        (stored, "WEBP", {"lossless": True}),
+        (stored, "JPEG", {"quality": 100, "subsampling": 0}),
+        (alpha, "PNG", {}),
+        (stored.quantize(64), "PNG", {}),
+    ):
+        content = encoded(image, kind, icc_profile=profile, **options)
+        picture, original = examine(content)
+        most = 8 if kind == "JPEG" else 4
+        assert np.abs(centres(picture) - TRUTH).max() <= most, (kind, image.mode)
+        assert (original.profile, original.profile_problem) == (space, "")
+    jpeg = encoded(stored, "JPEG", quality=100, subsampling=0, icc_profile=profile)
+    reduced = decode(jpeg, least_side=48)
+    assert reduced.size == (64, 48)
+    assert np.abs(centres(reduced) - TRUTH).max() <= 8
+    stored.info["icc_profile"] = profile
+    before = stored.tobytes()
+    assert np.abs(centres(to_picture(stored)) - TRUTH).max() <= 4
+    assert stored.tobytes() == before  # an image of the caller's is only read
+
+
+def test_a_large_image_is_converted_in_strips_and_not_at_their_borders_otherwise():
+    stored = Image.fromarray(pixels(stored_in("Adobe RGB", scene()))).resize((2400, 1800), 0)
+    content = encoded(stored, "PNG", icc_profile=rgb_profile("Adobe RGB"), compress_level=1)
+    assert np.abs(centres(decode(content)) - TRUTH).max() <= 4
+
+
+def test_srgb_changes_no_pixel_and_costs_no_transform():
+    stored = Image.fromarray(pixels(stored_in("sRGB", scene())))
+    picture, original = examine(encoded(stored, "PNG", icc_profile=rgb_profile("sRGB")))
+    assert picture == stored
+    assert original.profile == ""
+    assert _read(rgb_profile("sRGB"), "RGB").transform is None
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_grey_of_another_gamma_becomes_that_of_srgb(mode):
+    light = np.linspace(0, 1, 48).reshape(6, 8)
+    stored = pixels(encode(light, 1.0))
+    image = Image.fromarray(stored if mode != "I;16" else stored.astype(np.uint16) * 257)
+    image = image if mode != "LA" else image.convert("LA")
+    found = decode(encoded(image, "PNG", icc_profile=grey_profile(1.0)))
+    # Eight bits of linear light are coarse where it is dark.
+    expected = encode(pixels(encode(light, 1.0))[16::32, 16::32] / 255, None).astype(int)
+    assert np.abs(centres(found)[..., 0] - expected).max() <= 8
+    assert np.abs(centres(found)[..., 0] - centres(Image.fromarray(stored))).max() > 50
+
+
+def test_printing_inks_become_what_their_profile_says():
+    """In the profile red ink, like every other, is grey: nothing but the profile says so."""
+    image = Image.new("CMYK", (32, 32), (0, 255, 255, 0))
+    content = encoded(image, "JPEG", quality=100, icc_profile=cmyk_profile())
+    red, green, blue = decode(content).getpixel((9, 9))
+    assert max(red, green, blue) - min(red, green, blue) <= 3
+    assert red == pytest.approx(80, abs=10)  # L* of 33
+
+
+BROKEN = {
+    "garbage": b"garbage" * 40,
+    "cut": rgb_profile("Adobe RGB")[:300],
+    "of inks": cmyk_profile(),
+    "of grey": grey_profile(2.2),
+    "without tags": rgb_profile("Adobe RGB")[:128] + bytes(4),
+    "too large": rgb_profile("Adobe RGB") + bytes(4_000_000),
+    "a table without entries": rgb_profile("Adobe RGB", A2B0=table_without_entries()),
+    "a table repeated": rgb_profile("Adobe RGB", D2B0=repeated_table(4)),
+}
+
+
+@pytest.mark.parametrize("profile", BROKEN.values(), ids=BROKEN)
+def test_a_broken_or_foreign_profile_is_ignored_and_said_to_be(profile, tmp_path):
+    stored = Image.fromarray(pixels(stored_in("Adobe RGB", scene())))
+    kind = "TIFF" if len(profile) > 1_000_000 else "PNG"
+    content = encoded(stored, kind, icc_profile=profile)
+    look, _ = look_at(put(tmp_path / "x.png", content))
+    assert look.problem is None
+    assert look.original.profile == ""
+    assert look.original.profile_problem.startswith("is ")
+    assert decode(content).tobytes() == stored.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_damaged_profile_is_a_profile_or_ignored_and_nothing_worse(mode):
+    sound = cmyk_profile() if mode == "CMYK" else rgb_profile("ProPhoto")
+    generator, used = np.random.default_rng(1), 0
+    for number in range(24):
+        damaged = bytearray(sound)
+        for _ in range(number % 6):
+            damaged[generator.integers(len(sound))] = generator.integers(256)
+        content = encoded(Image.new(mode, (8, 8)), "TIFF", icc_profile=bytes(damaged))
+        used += bool(examine(content)[1].profile)
+    assert 4 < used < 24

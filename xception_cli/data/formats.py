@@ -1,0 +1,115 @@
+"""Formats: which files are images, by suffix and by their first bytes. Opens no file, no Pillow."""
+
+import codecs
+from functools import lru_cache
+from importlib.util import find_spec
+
+# Other formats are never tried: EPS starts Ghostscript, PSD, FITS and ICNS had memory bugs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
+HEIF = "HEIF"  # one more where pillow-heif is installed
+SUFFIXES_OF = {
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
+    "PNG": {".png"},
+    "WEBP": {".webp"},
+    "BMP": {".bmp"},
+    "TIFF": {".tif", ".tiff"},
+    "GIF": {".gif"},
+    "PPM": {".ppm", ".pgm", ".pbm"},
+    "AVIF": {".avif"},
+    HEIF: {".heic", ".heif", ".hif"},
+}
+INSTALL_HEIF = "pip install 'xception-cli[heif]'"
+
+# Not TIFF, BMP and PPM: raw files of cameras begin as a TIFF, and many other files with `BM` or P6.
+_CERTAIN = frozenset({"JPEG", "PNG", "WEBP", "GIF", "AVIF", HEIF})
+# What lies next to images and is something else: never opened, for there can be one per image.
+_OTHERS = frozenset(
+    {".txt", ".xml", ".json", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".htm", ".pdf"}
+    | {".py", ".ipynb", ".log", ".npy", ".npz", ".zip", ".tar", ".gz", ".mp4", ".mov", ".thm"}
+    | {".bak", ".orig", ".tmp", ".part", ".crdownload", ".jpg_original"}
+)
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), HEIF),
+    **dict.fromkeys((b"mif1", b"msf1"), HEIF),
+}
+START = 32  # bytes that `format_of` needs
+
+
+@lru_cache(maxsize=1)
+def reads_heif() -> bool:
+    """Tell whether HEIC and HEIF files can be decoded: it takes the optional pillow-heif."""
+    return find_spec("pillow_heif") is not None
+
+
+def readable_formats() -> tuple[str, ...]:
+    """Return the formats that are decoded here."""
+    return (*FORMATS, HEIF) if reads_heif() else FORMATS
+
+
+def suffixes() -> frozenset[str]:
+    """Return the suffixes of the images that are decoded here, in lower case."""
+    return _suffixes(readable_formats())
+
+
+@lru_cache(maxsize=2)
+def _suffixes(formats: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(suffix for name in formats for suffix in SUFFIXES_OF[name])
+
+
+def is_undecided(suffix: str) -> bool:
+    """Tell whether a suffix leaves open what a file is, so that its first bytes decide.
+
+    Args:
+        suffix: In lower case; empty where the name has none.
+    """
+    return suffix not in _OTHERS and not any(suffix in known for known in SUFFIXES_OF.values())
+
+
+def is_certain_image(start: bytes) -> bool:
+    """Tell whether a file whose name leaves it open is an image that can be decoded here.
+
+    Args:
+        start: Its first `START` bytes.
+    """
+    found = format_of(start)
+    return found in _CERTAIN and found in readable_formats()
+
+
+def format_of(start: bytes) -> str | None:
+    """Return the format that a file has by its first `START` bytes; None: none of ours."""
+    if start.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if start.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "WEBP"
+    if start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "TIFF"
+    if start.startswith(b"BM"):
+        return "BMP"
+    if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
+        return "PPM"
+    if start[4:8] == b"ftyp":
+        # The general brand of `mif1` may also be AVIF's: what it is compatible with says which.
+        also = {start[at : at + 4] for at in range(16, START, 4)}
+        return "AVIF" if b"avif" in also else _BRANDS.get(start[8:12])
+    return None
+
+
+def what_else(content: bytes) -> str:
+    """Say what a file is that no decoder has recognised."""
+    start = content[:512].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "not an image (looks like HTML)"
+    if start.startswith(b"version https://git-lfs"):
+        return "not an image (a Git LFS pointer: run git lfs pull)"
+    found = format_of(content[:START])
+    if found == HEIF and not reads_heif():
+        return f"HEIC needs pillow-heif: {INSTALL_HEIF}"
+    if found is not None:
+        return f"damaged ({found} whose header cannot be read)"
+    return f"not an image of a supported format ({', '.join(readable_formats())})"

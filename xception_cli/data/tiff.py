@@ -1,0 +1,44 @@
+"""What a TIFF holds that cannot be read: many channels, floats, rare compressions."""
+
+from io import BytesIO
+
+from PIL import TiffImagePlugin
+
+from xception_cli.data.formats import START, format_of
+
+_WIDTH, _BITS, _COMPRESSION, _COLOURS, _CHANNELS, _SAMPLE_FORMAT = 256, 258, 259, 262, 277, 339
+_KNOWN_COLOURS = {0, 1, 2, 3, 5, 6, 8}  # grey, RGB, palette, CMYK, YCbCr, Lab
+_KINDS = {2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
+
+
+def describe_tiff(content: bytes) -> str:
+    """Say in a sentence which kind of TIFF a file is, for one that no decoder takes.
+
+    Args:
+        content: The bytes of the file.
+
+    Returns:
+        The sentence; empty if it is no TIFF, or is damaged.
+    """
+    if format_of(content[:START]) != "TIFF":
+        return ""
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if content[2] == 43 else 8])
+        file = BytesIO(content)
+        file.seek(tags.next)
+        tags.load(file)
+        bits = tuple(map(int, tags.get(_BITS, (1,))))
+        kind = _KINDS.get(tags.get(_SAMPLE_FORMAT, (1,))[0], "integers")
+        channels = int(tags.get(_CHANNELS, len(bits)))
+        compression, colours = tags.get(_COMPRESSION, 1), tags.get(_COLOURS, 1)
+        if _WIDTH not in tags:
+            return ""
+    except Exception:  # it is damaged in one of the ways in which files are
+        return ""
+    if compression not in TiffImagePlugin.COMPRESSION_INFO:
+        return f"TIFF with compression {compression}: not supported; LZW or deflate is"
+    if colours not in _KNOWN_COLOURS:
+        return f"TIFF with photometric interpretation {colours}: not supported; grey or RGB is"
+    each = f"{bits[0]}-bit {kind}"
+    what = each if channels == 1 else f"{channels} channels of {each}"
+    return f"TIFF of {what}: not supported; grey or RGB of 8 or 16 bits is"
