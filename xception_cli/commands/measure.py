@@ -15,7 +15,8 @@ from xception_cli.runs import RUNS, find_run
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Another folder of photos, with the same classes.")
+        Path | None,
+        typer.Option(metavar="DIR|TABLE", help="Other photos, of the same classes."),
     ] = None,
     split: Annotated[
         str | None, typer.Option(metavar="val|test", help="Which split (default: test, else val).")
@@ -33,9 +34,13 @@ def evaluate(
         str | None,
         typer.Option(metavar="mirror|none", help="Instead of what training decided; see train."),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder that a table's paths are relative to."),
+    ] = None,
 ) -> None:
     """Measure a model on photos that it was not trained on."""
-    api.check_selection(data, split)
+    api.check_selection(data, split, root)
     chosen = find_run(run)
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
@@ -43,6 +48,7 @@ def evaluate(
         chosen.path,
         data,
         split,
+        root=root,
         ignore_extra_classes=ignore_extra_classes,
         model=model,
         tta=tta,

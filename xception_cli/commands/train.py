@@ -121,7 +121,11 @@ def train(
         if not started_by_torchrun():  # else the others would wait for it before they are joined
             given = settings.config
             survey = survey_data(
-                given.data, classes=given.classes, fixes=given.fixes, skip_bad=given.skip_bad
+                given.data,
+                root=given.root,
+                classes=given.classes,
+                fixes=given.fixes,
+                skip_bad=given.skip_bad,
             )
 
     from xception_cli.training.run import plan_training, run_training

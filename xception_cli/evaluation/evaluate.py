@@ -32,6 +32,7 @@ def run_evaluation(
     bundle: Classifier,
     *,
     data: Path | None,
+    root: Path | None = None,
     split: str | None,
     ignore_extra_classes: bool,
     workers: int,
@@ -43,9 +44,10 @@ def run_evaluation(
     Args:
         run: The run.
         bundle: Its model.
-        data: Another folder; None for the run's own data. Images that the model was trained on
-            do not count, whatever they are called there; what accuracy would be with them is
-            reported beside.
+        data: Another folder or table; None for the run's own data. Images that the model was
+            trained on do not count, whatever they are called there; what accuracy would be with
+            them is reported beside.
+        root: What the paths in a table are relative to; None for its own folder.
         split: `test` or `val`; None for the run's test split if it has one, else val.
         ignore_extra_classes: Leave out images of classes that the model does not know.
         workers: Processes that decode.
@@ -65,6 +67,7 @@ def run_evaluation(
         run,
         bundle.classes,
         data=data,
+        root=root,
         split=split,
         ignore_extra_classes=ignore_extra_classes,
         fitted_to_val=fitted,
