@@ -230,6 +230,7 @@ def evaluate(
     split: str | None = None,
     *,
     root: StrPath | None = None,
+    only: Iterable[StrPath] | None = None,
     ignore_extra_classes: bool = False,
     model: StrPath | None = None,
     tta: str | None = None,
@@ -246,6 +247,7 @@ def evaluate(
         data: Another folder or table with the same classes; None for the run's own data.
         split: `val` or `test`; None for the test split if there is one, else val.
         root: The folder that the paths in a table are relative to; None for the table's own.
+        only: Paths of the images to evaluate, a subset of them; None for all.
         ignore_extra_classes: Leave out images of classes that the model does not know.
         model: An exported `.onnx` file, instead of the run's model.
         tta: See `load`.
@@ -279,6 +281,7 @@ def evaluate(
             classifier,
             data=folder,
             root=base,
+            only=None if only is None else map(Path, only),
             split=split,
             ignore_extra_classes=ignore_extra_classes,
             workers=_to_workers(workers, classifier.runtime),

@@ -8,6 +8,7 @@ import typer
 
 from xception_cli import api
 from xception_cli.console import emit, fail, quoted, say, show
+from xception_cli.data.lists import open_list
 from xception_cli.errors import UsageError
 from xception_cli.runs import RUNS, find_run
 
@@ -38,9 +39,18 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Folder that a table's paths are relative to."),
     ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE|-",
+            help="Only these of the photos: a list with a path per line; - is stdin.",
+        ),
+    ] = None,
 ) -> None:
     """Measure a model on photos that it was not trained on."""
     api.check_selection(data, split, root)
+    only = None if listed is None else open_list(listed)
     chosen = find_run(run)
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
@@ -49,6 +59,7 @@ def evaluate(
         data,
         split,
         root=root,
+        only=only,
         ignore_extra_classes=ignore_extra_classes,
         model=model,
         tta=tta,

@@ -5,6 +5,8 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,23 +15,55 @@ import typer
 from xception_cli.api import open_classifier
 from xception_cli.console import emit, fail, quoted, say, screen, show
 from xception_cli.data.folder import SUFFIXES, images_below
+from xception_cli.data.lists import PathList, open_list
+from xception_cli.data.source import check_data, refuse_packed
+from xception_cli.data.table import is_table, read_rows
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
+from xception_cli.notation import is_url
 from xception_cli.onnx import require_onnx
 from xception_cli.runs import find_run
+from xception_cli.sorting import SortedFolder, check_sorted
+
+_CHUNK = 4096  # images that are predicted at a time: so long a list is never all in memory
 
 
 def predict(
     paths: Annotated[
-        list[str], typer.Argument(metavar="IMAGE|DIR|GLOB...", help="Photos to name.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="IMAGE|DIR|GLOB|TABLE...", help="Photos to name."),
+    ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="FILE|-", help="Read the paths from a list, one per line; - is stdin."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder that a table's or a list's paths are relative to."
+        ),
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")] = None,
     model: Annotated[
         Path | None, typer.Option(help="Model or .onnx file, instead of a run.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes to print for each photo.")] = 5,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Classes to print for each photo (default: 5; 1 for folders, patterns and lists).",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write to this .csv or .jsonl file instead.")
+    ] = None,
+    sort_into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Sort the photos into a folder per class: hard links, or copies."
+        ),
     ] = None,
     unknown: Annotated[
         str,
@@ -54,14 +88,18 @@ def predict(
     if run is not None and model is not None:
         raise UsageError("--run and --model exclude each other")
     chosen = model if model is not None else find_run(run).model
+    inputs = read_inputs(paths or [], listed, root)
+    if sort_into is not None:
+        check_sorted(sort_into, paths or [])
+    top = top or (5 if inputs.are_named else 1)
 
     from xception_cli.data.dataset import default_workers
     from xception_cli.inference import decide_unknown, predict_images
     from xception_cli.model.bundle import ModelBundle
     from xception_cli.model.unknown import Thresholds
-    from xception_cli.predictions import open_predictions
+    from xception_cli.predictions import Tally, open_predictions
 
-    images = find_images(paths)
+    images, tally = inputs.images, Tally(inputs.labels)
     if explain is not None:
         from xception_cli.report.pictures import check_folder, name_explanations, write_explanation
     if run is None and model is None:
@@ -71,8 +109,8 @@ def predict(
         if output is not None:
             if not chosen.is_file():
                 raise UsageError(f"there is no model file {show(chosen)}")
-            options = (file_digest(chosen), top, unknown, explain, tta, device)
-            file = held.enter_context(open_predictions(output, images, options))
+            options = (file_digest(chosen), top, unknown, explain, tta, device, sort_into)
+            file = held.enter_context(open_predictions(output, images, options, tally))
         bundle = open_classifier(chosen, device=device, tta=tta)
         rule = decide_unknown(bundle, unknown)
         if isinstance(rule, Thresholds) and rule.confidence is None:
@@ -85,46 +123,124 @@ def predict(
                 hint="--explain with --run RUN, or with the model.safetensors that it was made "
                 "from",
             )
-        done = failed = 0
         if file is not None:
             file.begin(min(top, len(bundle.classes)), with_unknown=rule is not None)
-            done, failed = file.done, file.failed
-            if done:
-                say(f"resuming  after {done} of {len(images)} images ({show(file.path)})")
+            if file.done:
+                say(f"resuming  after {file.done} of {len(images)} images ({show(file.path)})")
             bar = held.enter_context(screen.bar("predicting", len(images)))
-            bar.restart("predicting", done)
+            bar.restart("predicting", file.done)
         if explain is not None:
-            if not done:
+            if not tally.done:
                 check_folder(explain)
-            targets = [explain / name for name in name_explanations(images)]
+            targets = [explain / name for name in name_explanations(list(images))]
+        sorted_folder = None if sort_into is None else SortedFolder(sort_into, bundle.classes)
         count = default_workers(bundle.runtime) if workers is None else workers
-        left = images[done:]
-        predictions = predict_images(bundle, left, top=top, unknown=rule, workers=count)
-        for at, prediction in enumerate(predictions, start=done):
-            failed += prediction.error is not None
-            if explain is not None and explained is not None and prediction.error is None:
-                label = bundle.classes.index(prediction.classes[0])
-                write_explanation(explained, images[at], label, targets[at])
-            if file is None or bar is None:
-                emit(json.dumps(prediction.to_dict()) if as_json else _prediction_line(prediction))
-            else:
-                file.add(prediction)
-                bar.advance(1)
+        left = islice(images, tally.done, None)
+        while chunk := list(islice(left, _CHUNK)):
+            predictions = predict_images(bundle, chunk, top=top, unknown=rule, workers=count)
+            for image, prediction in zip(chunk, predictions, strict=True):
+                at, answer = tally.done, prediction.answer
+                if inputs.labels:
+                    prediction = replace(prediction, label=inputs.labels[at])
+                if answer is not None and sorted_folder is not None:
+                    refused = prediction.unknown is not None
+                    sorted_folder.add(image, None if refused else prediction.classes[0])
+                if explain is not None and explained is not None and answer is not None:
+                    label = bundle.classes.index(prediction.classes[0])
+                    write_explanation(explained, image, label, targets[at])
+                if file is None or bar is None:
+                    line = json.dumps(prediction.to_dict()) if as_json else _line(prediction)
+                    emit(line)
+                    tally.add(answer)
+                else:
+                    file.add(prediction)
+                    bar.advance(1)
     if output is not None:
         say(f"written   {show(output)}: {len(images)} images")
+    if sorted_folder is not None:
+        copies = f", {sorted_folder.copied:,} copied" if sorted_folder.copied else ""
+        number = tally.done - tally.failed
+        say(f"sorted    into {show(sorted_folder.path)}: {number:,} images{copies}")
     if explain is not None:
         say(f"explained {show(explain)}: brighter is what the first class rests on")
-    if failed:
-        fail(f"{failed} of {len(images)} images could not be read", None)
+    if len(images) > 1:
+        for line in tally.describe():
+            say(line)
+    if tally.failed:
+        fail(f"{tally.failed} of {len(images)} images could not be read", None)
         raise typer.Exit(3)
+    where = f" --model {quoted(model)}" if model is not None else f" --run {quoted(chosen.parent)}"
+    command = f"xception predict {inputs.typed}{where}"
+    if sort_into is not None:
+        say(f"next: correct the folders by hand, then: xception check {quoted(sort_into)}")
+    elif output is not None or inputs.are_named:
+        say(f"next: {command} {'--explain why' if inputs.are_named else '--sort-into sorted'}")
+    else:
+        say(f"next: {command} --output predictions.csv")
 
 
-def _prediction_line(prediction: Any) -> str:
+@dataclass(frozen=True)
+class Inputs:
+    """What `predict` is given.
+
+    Attributes:
+        images: The images, in order.
+        typed: How they were given, to be typed again.
+        labels: The class that a table gives each of them; empty without a table.
+        are_named: Whether each image was named by itself.
+    """
+
+    images: Sequence[Path] | PathList
+    typed: str
+    labels: Sequence[str] = ()
+    are_named: bool = False
+
+
+def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> Inputs:
+    """Find the images that are given as paths, as a list or as a table.
+
+    Args:
+        paths: See `find_images`; or one table.
+        listed: A list of paths, see `open_list`; excludes `paths`.
+        root: What the paths in a table or list are relative to.
+
+    Raises:
+        UsageError: There is none, or see `find_images` and `open_list`.
+        DataError: A table or folder cannot be used.
+    """
+    if (listed is None) == (not paths):
+        raise UsageError(
+            "no image is given" if listed is None else "--from excludes other images",
+            hint="xception predict IMAGE, or a folder; or --from FILE",
+        )
+    if listed is not None:
+        again = f"--root {quoted(root)} " * (root is not None) + f"--from {quoted(listed)}"
+        return Inputs(open_list(listed, root), again)
+    for path in paths:
+        if is_url(path) and not os.path.lexists(path):
+            raise UsageError(f"{show(path)} is a URL, not a file", hint="download the image first")
+        refuse_packed(Path(path))
+    typed = " ".join(map(quoted, paths[:3])) + " ..." * (len(paths) > 3)
+    if len(paths) == 1 and is_table(Path(paths[0])):
+        check_data(Path(paths[0]), root)
+        place, rows = read_rows(Path(paths[0]), root, labelled=False)
+        typed += f" --root {quoted(root)}" if root is not None else ""
+        labels = [row.label for row in rows] if all(row.label for row in rows) else []
+        return Inputs([place / row.path for row in rows], typed, labels)
+    if root is not None:
+        raise UsageError("--root is for the paths in a table or a list", hint="leave --root out")
+    images = find_images(paths)
+    return Inputs(images, typed, are_named=images == [Path(path) for path in paths])
+
+
+def _line(prediction: Any) -> str:
     path = show(prediction.path)
     if prediction.error is not None:
         return f"{path}: error: {show(prediction.error)}"
     pairs = zip(prediction.classes, prediction.probabilities, strict=True)
     named = ", ".join(f"{show(name)} {value:.1%}" for name, value in pairs)
+    if prediction.label not in {None, prediction.answer}:
+        named += f"; in the table: {show(prediction.label)}"
     if prediction.unknown is not None:
         return f"{path}: unknown ({prediction.unknown}); nearest: {named}"
     return f"{path}: {named}"

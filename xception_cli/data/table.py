@@ -108,7 +108,7 @@ def read_rows(
     """
     found, lines = _read_lines(table, labelled=labelled)
     base = os.path.abspath(table.parent if root is None else root)  # noqa: PTH100 - links stay
-    rows, faults = _resolve(found, lines, base)
+    rows, faults = _resolve(found, lines, base, labelled=labelled)
     if faults:
         raise _unusable(table, root, len(lines), faults, [row.path for row in rows])
     kept = _without_repeated(table, rows)
@@ -193,7 +193,7 @@ def _report_columns(table: Path, names: Sequence[str], found: dict[str, int]) ->
 
 
 def _resolve(
-    found: dict[str, int], lines: Iterable[tuple[int, list[str]]], base: str
+    found: dict[str, int], lines: Iterable[tuple[int, list[str]]], base: str, *, labelled: bool
 ) -> tuple[list[Row], list[_Fault]]:
     """Return the rows with absolute paths, and what is wrong with the others."""
     rows: list[Row] = []
@@ -204,7 +204,7 @@ def _resolve(
             continue
         split = split_of(cell["split"]) if "split" in found else None
         path, fault = _find(cells[found["path"]], base)
-        if fault is None and "label" in found and not cell["label"]:
+        if fault is None and labelled and not cell["label"]:
             fault = "without a class", "the class is empty"
         if fault is None and "split" in found and split not in SPLITS:
             shown = show(repr(cell["split"]))

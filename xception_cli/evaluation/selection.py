@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from xception_cli.data.source import read_data
 from xception_cli.data.split import Split
 from xception_cli.data.table import is_table
 from xception_cli.errors import DataError, UsageError
+from xception_cli.evaluation.eval_report import join_notes
 from xception_cli.files import from_utf8, utf8
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
@@ -88,6 +89,35 @@ def select_images(
         recorded = fitted_split(recorded)
     chosen = _select_new(recorded, read_data(data, root), split, ignore_extra_classes)
     return replace(chosen, fitted_to_val=fitted_to_val)
+
+
+def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
+    """Return a selection with only those of its images that a list names.
+
+    Raises:
+        DataError: It names none of them.
+    """
+    wanted = {os.path.abspath(path) for path in listed}  # noqa: PTH100 - as in the following
+
+    def among(images: Sequence[Photo]) -> list[Photo]:
+        return [i for i in images if os.path.abspath(selection.root / i.path) in wanted]  # noqa: PTH100
+
+    kept, trained_on = among(selection.images), among(selection.trained_on)
+    if not kept:
+        raise DataError(
+            f"the list names none of the {len(selection.images):,} images of {show(selection.name)}"
+            f", {show(selection.root / selection.images[0].path)} for instance",
+            hint="paths in the list are relative to the current folder",
+        )
+    others = len(wanted) - len(kept) - len(trained_on)
+    note = f"{others:,} of {len(wanted):,} listed images are not in {selection.name}: left out"
+    return replace(
+        selection,
+        name=f"{selection.name}-listed",
+        images=kept,
+        trained_on=trained_on,
+        note=join_notes(selection.note, note if others else None),
+    )
 
 
 def fitted_split(recorded: Split) -> Split:
