@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+from weakref import finalize
 
 from xception_cli.console import quoted, say, show
 from xception_cli.data.listing import SUFFIXES as IMAGES
@@ -26,7 +27,7 @@ class PathList:
     A line is a path; where the list has zero bytes, as `find -print0` writes them, each ends one.
 
     Args:
-        file: The list, seekable; is kept open.
+        file: The list, seekable; is closed with the list.
         name: What it is called in messages.
         root: The folder that its paths are relative to; None for the current one.
 
@@ -35,6 +36,7 @@ class PathList:
     """
 
     def __init__(self, file: IO[bytes], name: str, root: Path | None = None) -> None:
+        finalize(self, file.close)
         self._file = file
         self._root = root
         start = self._read(0)
@@ -119,6 +121,7 @@ def open_list(source: str, root: Path | None = None) -> PathList:
             with Path(source).open("rb") as file:
                 _copy(file, copy)
     except (OSError, ValueError) as error:
+        copy.close()
         raise UsageError(f"cannot read the list {show(source)}: {why(error)}") from error
     return PathList(copy, name, root)
 

@@ -100,7 +100,7 @@ def read_rows(
     Returns:
         The folder that the paths are relative to now, and the rows in their order. It is `root`, or
         where paths lead out of that (absolute ones, or with `..`), the folder that holds all
-        images: so no path ever leads out of it.
+        images: so no path ever leads out of it. In a run folder, paths may not lead out of `root`.
 
     Raises:
         UsageError: The file cannot be read.
@@ -115,7 +115,15 @@ def read_rows(
     if not kept:
         raise DataError(f"{show(table)} lists no image", hint=f"its columns are {COLUMNS}")
     inside = base.rstrip(os.sep) + os.sep
-    if all(row.path.startswith(inside) for row in kept):
+    outside = [row for row in kept if not row.path.startswith(inside)]
+    if outside and (table.parent / INFO).is_file():  # a run may come from anyone
+        lines = [f"line {row.line}: {show(row.path)}" for row in outside]
+        raise DataError(
+            listing(f"{show(table)} of a run names files outside of {show(base)}:", lines, _LISTED),
+            hint="give the folder of the run's images with --root DIR; or, if you trust the table, "
+            "copy it out of the run",
+        )
+    if not outside:
         place = table.parent if root is None else root
     else:
         place = Path(os.path.commonpath([os.path.dirname(row.path) for row in kept]))  # noqa: PTH120
