@@ -45,9 +45,9 @@ def beside(setting, value, direction):
 
 
 def test_the_settings_are_those_that_the_range_tests_walk():
-    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 13
+    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 14
     assert {s.name for s in SETTINGS} - {s.name for s in NUMBERS + CHOICES} == {
-        "data", "split_file", "group_by", "fixes", "strict", "skip_bad", "flip", "weights",
+        "data", "root", "split_file", "group_by", "fixes", "strict", "skip_bad", "flip", "weights",
         "budget", "deterministic", "compile", "refit", "share_features",
     }  # fmt: skip
 
@@ -230,6 +230,7 @@ def test_a_toml_file_names_every_setting_in_order():
     assert [line.removeprefix("# ").split()[0] for line in lines[1:]] == [s.name for s in SETTINGS]
     assert [line for line in lines[1:] if line.startswith("#")] == [
         "# classes is not set",
+        "# root is not set",
         "# split_file is not set",
         "# group_by is not set",
         "# fixes is not set",

@@ -13,7 +13,7 @@ import torch
 from images import COLOURS, SMALL, draw
 from networks import lively_network
 
-from xception_cli.commands.predict import find_images
+from xception_cli.commands.inputs import find_images
 from xception_cli.data.images import read_picture
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError

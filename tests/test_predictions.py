@@ -1,17 +1,22 @@
 """predict --output: each row is kept as it comes, and a stopped command is continued exactly."""
 
+import csv
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from images import COLOURS, SMALL, draw_photos
 from runs import call, files_no_larger_than
 
+from xception_cli.cli import main
+from xception_cli.commands import predict
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, RunBusyError, UsageError
 from xception_cli.inference import Prediction
@@ -249,6 +254,74 @@ def test_a_command_that_is_interrupted_is_continued_to_the_same_file(tmp_path):
     names = sorted(path.name for path in Path("other").iterdir())
     assert len(names) == 123
     assert sorted(path.name for path in Path("why").iterdir()) == names
+
+
+def test_a_list_is_predicted_in_pieces_and_continued_without_losing_or_doubling_a_row(
+    tmp_path, monkeypatch, capsys
+):
+    model = tmp_path / "m.safetensors"
+    about = About(tuple(COLOURS), Preprocessing.for_size(SMALL), temperature=0.05)
+    save_model(model, build_seeded_network(3, 0).state_dict(), about)
+    photos = draw_photos(tmp_path / "photos")
+    (photos / "red" / "3.jpg").write_bytes(b"no image")
+    names = [f"photos/{name}/{n}.jpg" for n in (5, 3) for name in ("red", "blue", "green")]
+    Path("list").write_text("\n".join([*names, names[0]]))
+    monkeypatch.setattr(predict, "_CHUNK", 3)
+    command = ["predict", "--model", str(model), "--workers", "0", "--device", "cpu"]
+    assert call(*command, *names, names[0], "--top", "1", "--output", "whole.csv") == 3
+    capsys.readouterr()
+    add, rows = PredictionFile.add, []
+
+    def stop_later(file: PredictionFile, row: Prediction) -> None:
+        if len(rows) == 4:
+            raise Stop
+        rows.append(row)
+        add(file, row)
+
+    given = [*command, "--from", "list", "--sort-into", "sorted", "--output", "out.csv"]
+    with monkeypatch.context() as patched:
+        patched.setattr(PredictionFile, "add", stop_later)
+        with pytest.raises(Stop):
+            main(given)
+    with partials(tmp_path)[0].open("ab") as file:
+        file.write(b"photos/gre")  # a row that a kill has cut
+    assert call(*given) == 3
+    said = capsys.readouterr().err
+    assert "resuming  after 4 of 7 images" in said
+    assert Path("out.csv").read_bytes() == Path("whole.csv").read_bytes()
+    read = csv.DictReader(Path("out.csv").read_text().splitlines())
+    classes = [row["class_1"] for row in read if row["class_1"]]
+    counted = sorted(Counter(classes).items(), key=lambda pair: (-pair[1], pair[0]))
+    assert f"classes   {', '.join(f'{name} {n}' for name, n in counted)}\n" in said
+    linked = sorted(Path("sorted").glob("*/*.jpg"))
+    assert len(linked) == 5  # the image that is listed twice is there once, the broken one is not
+    assert all(path.stat().st_nlink == 2 for path in linked)
+
+
+def test_a_table_is_predicted_beside_its_labels(tmp_path, capsys):
+    model = tmp_path / "m.safetensors"
+    about = About(tuple(COLOURS), Preprocessing.for_size(SMALL), temperature=0.05)
+    save_model(model, build_seeded_network(3, 0).state_dict(), about)
+    draw_photos(tmp_path / "photos")
+    command = ["predict", "--model", str(model), "--workers", "0", "--device", "cpu"]
+    assert call(*command, "photos/red/1.jpg", "--json") == 0
+    best = json.loads(capsys.readouterr().out)["classes"][0]
+    Path("t.csv").write_text(f"file,label\nred/1.jpg,{best}\nred/2.jpg,=another\n")
+    assert call(*command, "t.csv", "--root", "photos", "--output", "out.csv") == 0
+    assert "labels    the class of the table is predicted for 50.0%, 1 of 2 images" in (
+        capsys.readouterr().err
+    )
+    rows = [line.split(",")[:3] for line in Path("out.csv").read_text().splitlines()]
+    assert rows == [
+        ["path", "error", "label"], ["photos/red/1.jpg", "", best],
+        ["photos/red/2.jpg", "", "'=another"],
+    ]  # fmt: skip
+    assert call(*command, "t.csv", "--root", "photos", "--json") == 0
+    assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()] == [
+        best, "=another"
+    ]  # fmt: skip
+    assert call("predict", "https://x.org//a.jpg", "--model", str(model)) == 2
+    assert "error: https://x.org//a.jpg is a URL, not a file" in capsys.readouterr().err
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_model_is_loaded(tmp_path, capsys):

@@ -182,7 +182,7 @@ def train(
     """Train a classifier on a folder of images, as `xception train` does.
 
     Args:
-        data: One folder per class, or `train/` and `val/`.
+        data: One folder per class, or `train/` and `val/`; or a `.csv` table of images.
         output: The run folder; None makes `runs/<data folder name>`.
         config: A TOML file, or the name of a recipe. Keywords override it.
         resume: A run folder: continue this run instead of starting one.
@@ -229,6 +229,8 @@ def evaluate(
     data: StrPath | None = None,
     split: str | None = None,
     *,
+    root: StrPath | None = None,
+    only: Iterable[StrPath] | None = None,
     ignore_extra_classes: bool = False,
     model: StrPath | None = None,
     tta: str | None = None,
@@ -242,8 +244,10 @@ def evaluate(
 
     Args:
         run: The run folder.
-        data: Another folder with the same classes; None for the run's own data.
+        data: Another folder or table with the same classes; None for the run's own data.
         split: `val` or `test`; None for the test split if there is one, else val.
+        root: The folder that the paths in a table are relative to; None for the table's own.
+        only: Paths of the images to evaluate, a subset of them; None for all.
         ignore_extra_classes: Leave out images of classes that the model does not know.
         model: An exported `.onnx` file, instead of the run's model.
         tta: See `load`.
@@ -260,7 +264,8 @@ def evaluate(
         ArtifactError: A file is damaged.
     """
     folder = None if data is None else Path(data)
-    check_selection(folder, split)
+    base = None if root is None else Path(root)
+    check_selection(folder, split, base)
     chosen = find_run(Path(run))
 
     from xception_cli.check.copies import set_copies_aside
@@ -275,6 +280,8 @@ def evaluate(
             chosen,
             classifier,
             data=folder,
+            root=base,
+            only=None if only is None else map(Path, only),
             split=split,
             ignore_extra_classes=ignore_extra_classes,
             workers=_to_workers(workers, classifier.runtime),
@@ -283,11 +290,19 @@ def evaluate(
         )
 
 
-def check_selection(data: Path | None, split: str | None) -> None:
-    """Refuse a folder or split that does not exist, before torch is loaded."""
+def check_selection(data: Path | None, split: str | None, root: Path | None = None) -> None:
+    """Refuse a folder, table or split that does not exist, before torch is loaded."""
     if split not in {None, "val", "test"}:
         raise UsageError(f"split is {show(split)}, expected val or test")
-    if data is not None and not os.path.isdir(data):  # noqa: PTH112 - Path's raises on odd names
+    from xception_cli.data.source import check_data
+    from xception_cli.data.table import is_table
+
+    if data is None:
+        if root is not None:
+            raise UsageError("--root is for the paths in a table", hint="--data TABLE --root DIR")
+        return
+    check_data(data, root)
+    if not is_table(data) and not os.path.isdir(data):  # noqa: PTH112 - Path's raises on odd names
         raise UsageError(f"the data folder {show(data)} does not exist", hint="check the path")
 
 

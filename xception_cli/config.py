@@ -53,9 +53,18 @@ class TrainConfig:
     """
 
     # Data
-    data: str = _setting("", "Folder of photos: one folder per class, or train/ and val/.")
+    data: str = _setting(
+        "",
+        "Folder of photos: one folder per class, or train/ and val/; or a .csv table with the "
+        "columns path and label.",
+    )
     classes: int | None = _setting(
         None, "Number of classes you expect; another number is an error.", at_least=2
+    )
+    root: str | None = _setting(
+        None,
+        "Folder that the paths in a table given as --data are relative to. Default: the table's "
+        "own.",
     )
     val_fraction: float = _setting(
         0.2,

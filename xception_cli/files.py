@@ -21,6 +21,7 @@ TRIES = 3  # where an error is worth another try
 LARGEST_TABLE = 500_000_000  # bytes of a CSV or JSON file that is read whole
 
 LONGEST_NAME = 255  # bytes of a file name, on every common file system
+_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 _TRANSIENT = {"EIO", "ESTALE", "EDQUOT", "EAGAIN"}  # network file systems
 
 
@@ -174,6 +175,11 @@ def without_sum(summed: object, *named: object) -> bytes | None:
 def utf8(text: str) -> str:
     r"""Write the bytes of a file name that are not UTF-8 as `\xNN`, so that a file can hold it."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def from_utf8(text: str) -> str:
+    r"""Return the file name that `utf8` wrote as this text; a name may also hold `\xNN` itself."""
+    return _BYTE.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
 
 
 def why(error: OSError | ValueError) -> str:

@@ -35,6 +35,7 @@ class Prediction:
         probabilities: Of each of these classes, in 0..1.
         error: Why there is no prediction, else None.
         unknown: Why the best class is not an answer, where that was asked; else None.
+        label: The class that a table gives it; None without one.
     """
 
     path: Path | None
@@ -42,6 +43,14 @@ class Prediction:
     probabilities: tuple[float, ...]
     error: str | None = None
     unknown: str | None = None
+    label: str | None = None
+
+    @property
+    def answer(self) -> str | None:
+        """The best class, `unknown` if that is not an answer; None if there is an error."""
+        if self.error is not None:
+            return None
+        return "unknown" if self.unknown is not None else self.classes[0]
 
     def to_dict(self) -> dict[str, Any]:
         r"""Return plain data that JSON can hold; names that are not UTF-8 are written `\xNN`."""
@@ -51,7 +60,9 @@ class Prediction:
             "probabilities": [float(f"{p:.6g}") for p in self.probabilities],
             "error": None if self.error is None else utf8(self.error),
         }
-        return data if self.unknown is None else data | {"unknown": self.unknown}
+        if self.unknown is not None:
+            data["unknown"] = self.unknown
+        return data if self.label is None else data | {"label": utf8(self.label)}
 
 
 def with_tta(bundle: ModelBundle, tta: str | None) -> ModelBundle:

@@ -1,4 +1,4 @@
-"""Notation: what is written as text and has a meaning of its own: patterns and times."""
+"""Notation: what is written as text and has a meaning of its own: patterns, times, URLs."""
 
 import math
 import re
@@ -43,3 +43,11 @@ def parse_duration(text: str) -> float:
             f"budget is {show(repr(text))}, expected a time such as 90s, 10m, 2h or 1h30m"
         )
     return seconds
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a path is a URL."""
+    return _URL.match(text) is not None

@@ -10,6 +10,7 @@ import glob
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -17,12 +18,61 @@ from pathlib import Path
 from typing import IO
 
 from xception_cli.console import say, show
+from xception_cli.data.lists import PathList
 from xception_cli.errors import MachineError, RunBusyError, UsageError
 from xception_cli.files import check_new_file, from_cell, partial_path, to_csv, utf8
 from xception_cli.inference import Prediction
 from xception_cli.regular import open_regular
 
 SUFFIXES = (".csv", ".jsonl")
+_SHOWN = 20  # classes in one line
+
+
+class Tally:
+    """What was answered, counted.
+
+    Args:
+        labels: The classes that a table gives the images, in their order.
+
+    Attributes:
+        labels: The same.
+        answers: How often each class, or `unknown`, is the answer; None for an error.
+        agreed: Answers that are the image's label.
+    """
+
+    def __init__(self, labels: Sequence[str] = ()) -> None:
+        self.labels = [utf8(label) for label in labels]
+        self.answers: Counter[str | None] = Counter()
+        self.agreed = 0
+
+    @property
+    def done(self) -> int:
+        """Images that were counted."""
+        return self.answers.total()
+
+    @property
+    def failed(self) -> int:
+        """Those of them that could not be read."""
+        return self.answers[None]
+
+    def describe(self) -> list[str]:
+        """Describe how often each class was answered, and how often that is the label."""
+        named = [(n, name) for name, n in self.answers.items() if name is not None]
+        named.sort(key=lambda pair: (-pair[0], pair[1]))
+        counts = ", ".join(f"{show(name)} {n:,}" for n, name in named[:_SHOWN])
+        more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+        lines = [f"classes   {counts}{more}"] if named else []
+        if self.labels and named:
+            answered = self.done - self.failed
+            share = f"{self.agreed / answered:.1%}, {self.agreed:,} of {answered:,} images"
+            lines.append(f"labels    the class of the table is predicted for {share}")
+        return lines
+
+    def add(self, answer: str | None) -> None:
+        """Count the answer for the next image."""
+        if self.labels and answer is not None:
+            self.agreed += self.labels[self.done] == utf8(answer)
+        self.answers[None if answer is None else utf8(answer)] += 1
 
 
 class PredictionFile:
@@ -30,19 +80,34 @@ class PredictionFile:
 
     Attributes:
         path: Where its rows are until all are there.
-        done: Rows that it has.
-        failed: Those of images that could not be read.
+        tally: Of the rows that it has.
     """
 
     def __init__(
-        self, descriptor: int, path: Path, images: Sequence[Path], *, as_csv: bool
+        self,
+        descriptor: int,
+        path: Path,
+        images: Sequence[Path] | PathList,
+        tally: Tally,
+        *,
+        as_csv: bool,
     ) -> None:
         self.path = path
-        self.done = self.failed = 0
+        self.tally = tally
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
         self._images = images
         self._as_csv = as_csv
         self._header: list[str] = []
+
+    @property
+    def done(self) -> int:
+        """Rows that it has."""
+        return self.tally.done
+
+    @property
+    def failed(self) -> int:
+        """Rows of images that could not be read."""
+        return self.tally.failed
 
     def begin(self, count: int, *, with_unknown: bool) -> None:
         """Read the rows that are there, and cut off what follows the last whole one.
@@ -55,22 +120,24 @@ class PredictionFile:
             MachineError: The disk is full.
         """
         self._header = ["path", "error", *["unknown"] * with_unknown]
+        self._header += ["label"] * bool(self.tally.labels)
         for rank in range(1, count + 1):
             self._header += [f"class_{rank}", f"probability_{rank}"]
         at = 0
         read = self._read_csv if self._as_csv else _read_lines
         with os.fdopen(os.dup(self._file.fileno()), "rb") as file:
-            for end, path, failed in read(file):
-                if self.done == len(self._images) or path != utf8(str(self._images[self.done])):
+            for image, (end, path, answer) in zip(self._images, read(file), strict=False):
+                if path != utf8(str(image)):
                     break
-                at, self.done, self.failed = end, self.done + 1, self.failed + failed
+                at = end
+                self.tally.add(answer)
         with self._errors():
             self._file.truncate(at)
             self._file.seek(at)
         if at == 0 and self._as_csv:
             self._write(to_csv(self._header, []))
 
-    def _read_csv(self, file: IO[bytes]) -> Iterator[tuple[int, str, bool]]:
+    def _read_csv(self, file: IO[bytes]) -> Iterator[tuple[int, str, str | None]]:
         """Yield the same of a CSV as `_read_lines`; a row may be of several lines."""
         at, is_whole = 0, True
 
@@ -87,7 +154,9 @@ class PredictionFile:
                 if not is_whole or len(row) != len(self._header):
                     return
                 if at > start:
-                    yield at, from_cell(row[0]), row[1] != ""
+                    cells = dict(zip(self._header, map(from_cell, row), strict=True))
+                    answer = "unknown" if cells.get("unknown") else cells.get("class_1", "")
+                    yield at, cells["path"], None if cells["error"] else answer
 
     def add(self, prediction: Prediction) -> None:
         """Append the row of the next image.
@@ -97,16 +166,15 @@ class PredictionFile:
         """
         if self._as_csv:
             best = zip(prediction.classes, prediction.probabilities, strict=True)
-            judged = [prediction.unknown] if "unknown" in self._header else []
-            row: list[object] = [str(prediction.path), prediction.error, *judged]
+            row: list[object] = [str(prediction.path), prediction.error]
+            row += [getattr(prediction, n) for n in ("unknown", "label") if n in self._header]
             row += [cell for pair in best for cell in pair]
             row += [None] * (len(self._header) - len(row))
             content = to_csv(row, [])  # a row by itself
         else:
             content = f"{json.dumps(prediction.to_dict(), allow_nan=False)}\n".encode()
         self._write(content)
-        self.done += 1
-        self.failed += prediction.error is not None
+        self.tally.add(prediction.answer)
 
     def _write(self, content: bytes) -> None:
         with self._errors():
@@ -160,15 +228,16 @@ class PredictionFile:
                 self.path.unlink()
 
 
-def _read_lines(file: IO[bytes]) -> Iterator[tuple[int, str, bool]]:
-    """Yield where each whole row ends, its path, and whether it tells a failure."""
+def _read_lines(file: IO[bytes]) -> Iterator[tuple[int, str, str | None]]:
+    """Yield where each whole row ends, its path, and its answer; None for an error."""
     at = 0
     for line in file:
         at += len(line)
         try:
             row = json.loads(line)
-            found = at, row["path"], row["error"] is not None
-        except (ValueError, KeyError, TypeError, RecursionError):
+            answer = "unknown" if row.get("unknown") else "".join(row["classes"][:1])
+            found = at, row["path"], None if row["error"] is not None else answer
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return
         if not line.endswith(b"\n"):
             return
@@ -177,7 +246,10 @@ def _read_lines(file: IO[bytes]) -> Iterator[tuple[int, str, bool]]:
 
 @contextmanager
 def open_predictions(
-    path: Path, images: Sequence[Path], options: Iterable[object]
+    path: Path,
+    images: Sequence[Path] | PathList,
+    options: Iterable[object],
+    tally: Tally | None = None,
 ) -> Iterator[PredictionFile]:
     """Open the partial file of predictions, new or of the same command before.
 
@@ -185,13 +257,15 @@ def open_predictions(
         path: A new file, .csv or .jsonl; is made when all images have a row.
         images: In the order of the rows.
         options: What the rows depend on besides: the model's digest and all options.
+        tally: Counts the rows; with labels, a column has them.
 
     Raises:
         UsageError: See `files.check_new_file`.
         MachineError: The folder cannot be written.
         RunBusyError: The same command is running.
     """
-    partial = partial_path(path, _key(path, images, options))
+    tally = tally or Tally()
+    partial = partial_path(path, _key(path, images, (*options, tally.labels)))
     if _is_same_file(path, partial):
         path.unlink()  # the rows stay in the partial file
     for other in sorted(path.parent.glob(f"{glob.escape(path.name)}.*.partial")):
@@ -214,7 +288,8 @@ def open_predictions(
             f"cannot write {show(partial)}: {error.strerror}", hint="choose another --output"
         ) from error
     _lock(descriptor, partial)
-    file = PredictionFile(descriptor, partial, images, as_csv=path.suffix.lower() == ".csv")
+    as_csv = path.suffix.lower() == ".csv"
+    file = PredictionFile(descriptor, partial, images, tally, as_csv=as_csv)
     try:
         yield file
         file.finish(path)
@@ -232,7 +307,7 @@ def _is_same_file(path: Path, partial: Path) -> bool:
         return False
 
 
-def _key(path: Path, images: Sequence[Path], options: Iterable[object]) -> str:
+def _key(path: Path, images: Iterable[Path], options: Iterable[object]) -> str:
     digest = sha256(repr((path.suffix.lower(), *options)).encode())
     for image in images:
         try:

@@ -42,7 +42,8 @@ class RunInfo:
         precision: Of the network's arithmetic.
         threads: Of torch.
         processes: That train together.
-        data: The data folder, an absolute path.
+        data: The data folder or table, an absolute path.
+        root: The folder that the paths of split.csv are relative to, if `data` is a table.
         data_fingerprint: SHA-256 over the images.
         classes: Names, in the order of the outputs.
         images: Their number by split.
@@ -65,6 +66,7 @@ class RunInfo:
     images: dict[str, int]
     weights: dict[str, str | None]
     data: str | None = None
+    root: str | None = None
     processes: int = 1
     tf32: bool = False
     timed: Annotated[dict[str, Any], BudgetRecord] | None = None

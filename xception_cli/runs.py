@@ -21,7 +21,7 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
     """Decide where a new run goes, and see that it can be made there.
 
     Args:
-        data: The data folder; without `output` its name names the run.
+        data: The data folder or table; without `output` its name names the run.
         output: The folder asked for.
 
     Raises:
@@ -44,7 +44,7 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
                     hint=f"{resume}another --output",
                 )
         else:
-            name = data.resolve().name or "data"
+            name = _name(data)
             path = RUNS / name
             number = 1
             while os.path.lexists(path):  # a link to nothing takes a name too
@@ -57,6 +57,12 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
     if not writable:
         raise _cannot_make(path, f"{show(ancestor)} is not writable")
     return path
+
+
+def _name(data: Path) -> str:
+    """Name the runs on a folder, or on a table of images, without its ending."""
+    real = data.resolve()
+    return (real.stem if real.is_file() else real.name) or "data"
 
 
 def _is_free(run: RunDir) -> bool:
@@ -182,7 +188,7 @@ def find_unfinished(data: Path) -> RunDir | None:
     Returns:
         None if there is none, or if it is being trained.
     """
-    name = data.resolve().name
+    name = _name(data)
     runs = [RunDir(path) for path in RUNS.glob(f"{glob.escape(name)}*")]
     started = [run for run in runs if not run.is_finished and _is_of(run, data)]
     if not started:

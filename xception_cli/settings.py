@@ -45,6 +45,7 @@ class Settings(TypedDict, total=False):
     val_fraction: float
     test_fraction: float
     split_file: StrPath | None
+    root: StrPath | None
     group_by: str | None
     fixes: StrPath | None
     strict: bool

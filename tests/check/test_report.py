@@ -104,7 +104,7 @@ def test_the_report_fits_a_terminal_of_80_columns_unless_a_path_is_longer():
     long = "x" * 100 + ".jpg"
     findings = (Finding("a.jpg", "short"), Finding(long, "d" * 60), Finding("b.jpg", "d" * 70))
     report = CheckReport(
-        "data", ("a", "b"), {"all": (1, 2)}, (Problem("p", "stops", words, findings),)
+        "data", Path("data"), ("a", "b"), {"all": (1, 2)}, (Problem("p", "stops", words, findings),)
     )
     lines = report_text(report).plain.splitlines()
     assert [line for line in lines if len(line) > 80] == [
@@ -171,7 +171,7 @@ def test_warnings_end_with_3_only_when_asked_for(tmp_path, capsys):
     ("make", "code", "message"),
     [
         (lambda root: None, 2, "the data folder data does not exist"),
-        (lambda root: put(root, b""), 2, "the data folder data is not a folder"),
+        (lambda root: put(root, b""), 2, "data is neither a folder nor a table"),
         (lambda root: root.mkdir(), 3, "found no class folders in data"),
         (lambda root: put(root / "1.jpg", photo(1)), 3,
          "found 1 images but no class folders in data"),
@@ -270,7 +270,7 @@ def test_issues_csv_has_one_row_for_each_finding_the_worst_first(messy):
 
 def test_a_name_that_a_spreadsheet_would_run_is_written_as_text(tmp_path):
     put(clean(tmp_path) / "cat" / "x.jpg", b"")
-    report = CheckReport("d", ("=a",), {"all": (1,)}, (
+    report = CheckReport("d", Path("d"), ("=a",), {"all": (1,)}, (
         Problem("p", "note", "s", (Finding("=1+1.jpg", "-x", "", "@y"),)),
     ))  # fmt: skip
     assert issues_csv(report) == b"path,problem,detail,action,label\n'=1+1.jpg,p,'-x,,'@y\n"

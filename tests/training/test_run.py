@@ -449,5 +449,5 @@ def test_run_json_records_what_the_result_depends_on(
     assert config["batch_size"] == 5
     assert config["unfreeze"] == "head"
     every = {field.name for field in dataclasses.fields(TrainConfig)}
-    assert set(config) == every - {"classes", "budget", "split_file", "group_by", "fixes"}
+    assert set(config) == every - {"classes", "root", "budget", "split_file", "group_by", "fixes"}
     assert info.timed is None

@@ -11,7 +11,7 @@ from xception_cli.check.near import Images, near_copies
 from xception_cli.check.scan import VERSION, scan_folder
 from xception_cli.check.store import open_store
 from xception_cli.console import show
-from xception_cli.data.folder import read_folder
+from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import Split
@@ -38,15 +38,16 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
         ArtifactError: A file of the run is damaged.
         MachineError: The disk of the cache is full.
     """
-    if not selection.is_new:
+    if selection.folder is None:
         return selection
     info = run.read_info()
     split = read_recorded(run, info.classes)
     if selection.fitted_to_val:
         split = fitted_split(split)
-    recorded, note = _recorded_images(recorded_places(run)[0], split)
+    root, is_table = recorded_places(run)[0], info.root is not None
+    recorded, note = _recorded_images(root, split, is_table=is_table)
     photos, (is_copy, is_chooser) = _compare(
-        selection.root, selection.images, recorded, read_settings(run).get("group_by")
+        selection.folder, selection.images, recorded, read_settings(run).get("group_by")
     )
     kept = [photo for photo, copy in zip(photos, is_copy, strict=True) if not copy]
     copies = [photo for photo, copy in zip(photos, is_copy, strict=True) if copy]
@@ -54,8 +55,8 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
         note = f"{len(copies)} of {len(photos)} images left out: near-copies of training images"
     if not kept:
         raise DataError(
-            f"every image in {show(selection.root)} is a near-copy of a training image: there is "
-            "nothing left to evaluate the model on",
+            f"every image in {show(selection.folder.place)} is a near-copy of a training image: "
+            "there is nothing left to evaluate the model on",
             hint="leave --data out to evaluate on the images that the run held out",
         )
     identical = {image.digest for image in split.of("val")}  # these are noted already
@@ -72,13 +73,19 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     )
 
 
-def _recorded_images(root: Path, split: Split) -> tuple[list[Images], str | None]:
+def _recorded_images(
+    root: Path, split: Split, *, is_table: bool
+) -> tuple[list[Images], str | None]:
     """Return what a run's images of train and of val are recognised by, or why it is not known."""
+    unknown = "not checked for near-copies of training images"
+    if not root.is_dir():
+        return [], f"{unknown}: {show(root.name)} not found"
+    # The images of a table are those of split.csv: the table may be another by now.
+    folder = DataFolder(root, split.classes, split.images, table=root)
     try:
-        folder = read_folder(root)
+        folder = folder if is_table else read_folder(root)
     except XceptionError as error:
-        reason = error.message if root.is_dir() else f"{show(root.name)} not found"
-        return [], f"not checked for near-copies of training images: {reason}"
+        return [], f"{unknown}: {error.message}"
     found = []
     with open_store(root, VERSION) as store:
         looks = scan_folder(folder, store)
@@ -94,15 +101,14 @@ def _recorded_images(root: Path, split: Split) -> tuple[list[Images], str | None
 
 
 def _compare(
-    root: Path, photos: Sequence[Photo], recorded: Sequence[Images], group_by: str | None
+    folder: DataFolder, photos: Sequence[Photo], recorded: Sequence[Images], group_by: str | None
 ) -> tuple[list[Photo], list[list[bool]]]:
     """Return the photos with their units, and which are near-copies of train's, and of val's."""
-    folder = read_folder(root)
     label_of = {photo.path: photo.label for photo in photos}
     # Labels of the model: a mirrored image is a copy within its class only.
     images = tuple(replace(i, label=label_of.get(i.path, -1)) for i in folder.images)
     folder = replace(folder, images=images)
-    with open_store(root, VERSION) as store:
+    with open_store(folder.root, VERSION) as store:
         looks = scan_folder(folder, store)
         groups = find_groups(folder, looks, store)
         which = [

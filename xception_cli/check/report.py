@@ -146,7 +146,8 @@ class CheckReport:
     """What was found in a data folder.
 
     Attributes:
-        data: The folder.
+        data: The folder or table.
+        root: The folder that the paths of findings are relative to.
         classes: Class names, in the order of their labels.
         counts: By split (`all` where the folder defines none), the number of images of each class.
         problems: By severity, the worst first.
@@ -154,6 +155,7 @@ class CheckReport:
     """
 
     data: str
+    root: Path
     classes: tuple[str, ...]
     counts: Mapping[str, tuple[int, ...]]
     problems: tuple[Problem, ...]
@@ -312,9 +314,9 @@ def verdict(report: CheckReport) -> str:
     return "nothing would stop training, and there is no warning"
 
 
-def next_command(report: CheckReport, *, written: bool) -> str:
-    """Return the next command to type."""
-    data = quoted(report.data)
+def next_command(report: CheckReport, *, written: bool, root: Path | None = None) -> str:
+    """Return the next command to type; `root` is what was given for the paths of a table."""
+    data = quoted(report.data) + (f" --root {quoted(root)}" if root is not None else "")
     train = f"xception train --data {data} --classes {len(report.classes)}"
     if ORIENTATION in {problem.name for problem in report.problems}:
         train += f" {ROTATE}"
@@ -331,5 +333,5 @@ def next_command(report: CheckReport, *, written: bool) -> str:
 def _beside(data: Path) -> Path:
     """Name a folder for what a check writes: here, unless here is inside the data."""
     real = Path(os.path.realpath(data))
-    name = f"{real.name}-check"
+    name = f"{real.stem if real.is_file() else real.name}-check"
     return real.parent / name if Path(os.path.realpath(".")).is_relative_to(real) else Path(name)

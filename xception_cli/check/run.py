@@ -68,12 +68,17 @@ def report_on(survey: Survey, group_by: str | None = None) -> CheckReport:
         *check_shape(folder, looks),
         *find_broken(folder, looks),
         *find_duplicates(folder, looks, survey.groups),
-        *([] if group_by else series_problem(folder, looks, survey.groups)),
+        *(
+            []
+            if group_by or any(i.group for i in photos)
+            else series_problem(folder, looks, survey.groups)
+        ),
         *find_shortcuts(folder, looks, [photo.unit for photo in photos]),
         *find_odd(folder, looks),
     ]
     report = CheckReport(
-        data=str(folder.root),
+        data=str(folder.place),
+        root=folder.root,
         classes=folder.classes,
         counts={
             split or "all": tuple(folder.counts(split)) for split in folder.given_splits or (None,)

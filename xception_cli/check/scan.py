@@ -143,7 +143,7 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
             unseen.append((index, image.path, stamp))
         else:
             looks[index] = look
-    if known:
+    if known and folder.table is None:  # other tables may list the other files
         store.forget(known)
     if unseen:
         with screen.bar("looking at images", len(unseen)) as bar:

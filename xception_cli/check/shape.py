@@ -187,7 +187,9 @@ def find_shortcuts(
     problems = []
     for name, of in _PROPERTIES.items():
         values = [of(*item) for item in known]
-        if len(set(values)) > 1 and not (name == "sub-folder" and _is_hierarchy(values, labels)):
+        if name == "sub-folder" and (folder.table is not None or _is_hierarchy(values, labels)):
+            continue  # the folders of a table's images are often its classes
+        if len(set(values)) > 1:
             sentence = _verdict(name, folder, labels, _predict(values, labels, folds))
             if sentence:
                 problems.append(Problem("shortcut", "warning", sentence))

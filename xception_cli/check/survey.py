@@ -9,8 +9,9 @@ from xception_cli.check.scan import VERSION, Look, scan_folder
 from xception_cli.check.store import open_store
 from xception_cli.console import listing, show
 from xception_cli.data.fixes import Fix, read_fixes
-from xception_cli.data.folder import DataFolder, check_trainable, read_folder, unread_problem
+from xception_cli.data.folder import DataFolder, check_trainable, unread_problem
 from xception_cli.data.photo import Photo
+from xception_cli.data.source import read_data
 from xception_cli.errors import DataError
 from xception_cli.files import utf8
 
@@ -56,12 +57,18 @@ def survey_folder(folder: DataFolder) -> Survey:
 
 
 def survey_data(
-    data: str, *, classes: int | None = None, fixes: str | None = None, skip_bad: bool = False
+    data: str,
+    *,
+    root: str | None = None,
+    classes: int | None = None,
+    fixes: str | None = None,
+    skip_bad: bool = False,
 ) -> Survey:
     """Scan the data of a training and check that it is usable, before anything slow starts.
 
     Args:
-        data: The data folder.
+        data: The data folder or table.
+        root: What the paths in a table are relative to; None for its own folder.
         classes: How many it must have.
         fixes: An edited issues.csv; the images that it excludes may be broken.
         skip_bad: Accept images that cannot be decoded.
@@ -72,7 +79,7 @@ def survey_data(
         DataError: The folder cannot be trained on, or images cannot be decoded; lists them.
         MachineError: The disk of the cache is full.
     """
-    folder = read_folder(Path(data))
+    folder = read_data(Path(data), None if root is None else Path(root))
     if not skip_bad and (problem := unread_problem(folder)):
         raise DataError(problem, hint="or train on the others with --skip-bad")
     check_trainable(folder, classes)
@@ -92,7 +99,7 @@ def _refuse_bad(survey: Survey) -> None:
     ]
     if not bad:
         return
-    where = show(survey.folder.root)
+    where = show(survey.folder.place)
     raise DataError(
         listing(
             f"{len(bad)} of {len(survey.looks)} images in {where} cannot be used:", bad, _SHOWN

@@ -9,6 +9,7 @@ import typer
 from xception_cli import api
 from xception_cli.commands.options import MaxPixels, allow_pixels
 from xception_cli.console import emit, fail, quoted, say, show
+from xception_cli.data.lists import open_list
 from xception_cli.errors import UsageError
 from xception_cli.runs import RUNS, find_run
 
@@ -16,7 +17,8 @@ from xception_cli.runs import RUNS, find_run
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Another folder of photos, with the same classes.")
+        Path | None,
+        typer.Option(metavar="DIR|TABLE", help="Other photos, of the same classes."),
     ] = None,
     split: Annotated[
         str | None, typer.Option(metavar="val|test", help="Which split (default: test, else val).")
@@ -34,10 +36,23 @@ def evaluate(
         str | None,
         typer.Option(metavar="mirror|none", help="Instead of what training decided; see train."),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder that a table's paths are relative to."),
+    ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE|-",
+            help="Only these of the photos: a list with a path per line; - is stdin.",
+        ),
+    ] = None,
     max_pixels: MaxPixels = None,
 ) -> None:
     """Measure a model on photos that it was not trained on."""
-    api.check_selection(data, split)
+    api.check_selection(data, split, root)
+    only = None if listed is None else open_list(listed)
     chosen = find_run(run)
     allow_pixels(max_pixels, chosen)
     if run is None:
@@ -46,6 +61,8 @@ def evaluate(
         chosen.path,
         data,
         split,
+        root=root,
+        only=only,
         ignore_extra_classes=ignore_extra_classes,
         model=model,
         tta=tta,

@@ -1,39 +1,63 @@
 """predict and export: a model at work, here and elsewhere."""
 
-import glob
 import json
-import os
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from xception_cli.api import open_classifier
+from xception_cli.commands.inputs import read_inputs
 from xception_cli.commands.options import MaxPixels, allow_pixels
 from xception_cli.console import emit, fail, quoted, say, screen, show
-from xception_cli.data.folder import describe_ignored, images_below
-from xception_cli.data.formats import INSTALL_HEIF, suffixes
-from xception_cli.data.listing import is_image, suffix_of
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
 from xception_cli.onnx import require_onnx
 from xception_cli.runs import find_run
+from xception_cli.sorting import SortedFolder, check_sorted
+
+_CHUNK = 4096  # images that are predicted at a time: so long a list is never all in memory
 
 
 def predict(
     paths: Annotated[
-        list[str], typer.Argument(metavar="IMAGE|DIR|GLOB...", help="Photos to name.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="IMAGE|DIR|GLOB|TABLE...", help="Photos to name."),
+    ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="FILE|-", help="Read the paths from a list, one per line; - is stdin."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder that a table's or a list's paths are relative to."
+        ),
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")] = None,
     model: Annotated[
         Path | None, typer.Option(help="Model or .onnx file, instead of a run.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes to print for each photo.")] = 5,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Classes to print for each photo (default: 5; 1 for folders, patterns and lists).",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write to this .csv or .jsonl file instead.")
+    ] = None,
+    sort_into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Sort the photos into a folder per class: hard links, or copies."
+        ),
     ] = None,
     unknown: Annotated[
         str,
@@ -65,14 +89,18 @@ def predict(
     else:
         chosen = model
         allow_pixels(max_pixels)
+    inputs = read_inputs(paths or [], listed, root)
+    if sort_into is not None:
+        check_sorted(sort_into, paths or [])
+    top = top or (5 if inputs.are_named else 1)
 
     from xception_cli.data.dataset import default_workers
     from xception_cli.inference import decide_unknown, predict_images
     from xception_cli.model.bundle import ModelBundle
     from xception_cli.model.unknown import Thresholds
-    from xception_cli.predictions import open_predictions
+    from xception_cli.predictions import Tally, open_predictions
 
-    images = find_images(paths)
+    images, tally = inputs.images, Tally(inputs.labels)
     if explain is not None:
         from xception_cli.report.pictures import check_folder, name_explanations, write_explanation
     if run is None and model is None:
@@ -82,8 +110,8 @@ def predict(
         if output is not None:
             if not chosen.is_file():
                 raise UsageError(f"there is no model file {show(chosen)}")
-            options = (file_digest(chosen), top, unknown, explain, tta, device)
-            file = held.enter_context(open_predictions(output, images, options))
+            options = (file_digest(chosen), top, unknown, explain, tta, device, sort_into)
+            file = held.enter_context(open_predictions(output, images, options, tally))
         bundle = open_classifier(chosen, device=device, tta=tta)
         rule = decide_unknown(bundle, unknown)
         if isinstance(rule, Thresholds) and rule.confidence is None:
@@ -96,38 +124,64 @@ def predict(
                 hint="--explain with --run RUN, or with the model.safetensors that it was made "
                 "from",
             )
-        done = failed = 0
         if file is not None:
             file.begin(min(top, len(bundle.classes)), with_unknown=rule is not None)
-            done, failed = file.done, file.failed
-            if done:
-                say(f"resuming  after {done} of {len(images)} images ({show(file.path)})")
+            if file.done:
+                say(f"resuming  after {file.done} of {len(images)} images ({show(file.path)})")
             bar = held.enter_context(screen.bar("predicting", len(images)))
-            bar.restart("predicting", done)
+            bar.restart("predicting", file.done)
         if explain is not None:
-            if not done:
+            if not tally.done:
                 check_folder(explain)
-            targets = [explain / name for name in name_explanations(images)]
+            targets = [explain / name for name in name_explanations(list(images))]
+        sorted_folder = None if sort_into is None else SortedFolder(sort_into, bundle.classes)
         count = default_workers(bundle.runtime) if workers is None else workers
-        left = images[done:]
-        predictions = predict_images(bundle, left, top=top, unknown=rule, workers=count)
-        for at, prediction in enumerate(predictions, start=done):
-            failed += prediction.error is not None
-            if explain is not None and explained is not None and prediction.error is None:
-                label = bundle.classes.index(prediction.classes[0])
-                write_explanation(explained, images[at], label, targets[at])
-            if file is None or bar is None:
-                emit(json.dumps(prediction.to_dict()) if as_json else _prediction_line(prediction))
-            else:
-                file.add(prediction)
-                bar.advance(1)
+        left = islice(images, tally.done, None)
+        while chunk := list(islice(left, _CHUNK)):
+            predictions = predict_images(bundle, chunk, top=top, unknown=rule, workers=count)
+            for image, prediction in zip(chunk, predictions, strict=True):
+                at, answer = tally.done, prediction.answer
+                if inputs.labels:
+                    prediction = replace(prediction, label=inputs.labels[at])
+                if answer is not None and sorted_folder is not None:
+                    refused = prediction.unknown is not None
+                    sorted_folder.add(image, None if refused else prediction.classes[0])
+                if explain is not None and explained is not None and answer is not None:
+                    label = bundle.classes.index(prediction.classes[0])
+                    write_explanation(explained, image, label, targets[at])
+                if file is None or bar is None:
+                    line = (
+                        json.dumps(prediction.to_dict())
+                        if as_json
+                        else _prediction_line(prediction)
+                    )
+                    emit(line)
+                    tally.add(answer)
+                else:
+                    file.add(prediction)
+                    bar.advance(1)
     if output is not None:
         say(f"written   {show(output)}: {len(images)} images")
+    if sorted_folder is not None:
+        copies = f", {sorted_folder.copied:,} copied" if sorted_folder.copied else ""
+        number = tally.done - tally.failed
+        say(f"sorted    into {show(sorted_folder.path)}: {number:,} images{copies}")
     if explain is not None:
         say(f"explained {show(explain)}: brighter is what the first class rests on")
-    if failed:
-        fail(f"{failed} of {len(images)} images could not be read", None)
+    if len(images) > 1:
+        for line in tally.describe():
+            say(line)
+    if tally.failed:
+        fail(f"{tally.failed} of {len(images)} images could not be read", None)
         raise typer.Exit(3)
+    where = f" --model {quoted(model)}" if model is not None else f" --run {quoted(chosen.parent)}"
+    command = f"xception predict {inputs.typed}{where}"
+    if sort_into is not None:
+        say(f"next: correct the folders by hand, then: xception check {quoted(sort_into)}")
+    elif output is not None or inputs.are_named:
+        say(f"next: {command} {'--explain why' if inputs.are_named else '--sort-into sorted'}")
+    else:
+        say(f"next: {command} --output predictions.csv")
 
 
 def _prediction_line(prediction: Any) -> str:
@@ -136,6 +190,8 @@ def _prediction_line(prediction: Any) -> str:
         return f"{path}: error: {show(prediction.error)}"
     pairs = zip(prediction.classes, prediction.probabilities, strict=True)
     named = ", ".join(f"{show(name)} {value:.1%}" for name, value in pairs)
+    if prediction.label not in {None, prediction.answer}:
+        named += f"; in the table: {show(prediction.label)}"
     if prediction.unknown is not None:
         return f"{path}: unknown ({prediction.unknown}); nearest: {named}"
     return f"{path}: {named}"
@@ -191,60 +247,3 @@ def export(
     say(f"files     {show(result.report)}")
     emit(result.snippet.rstrip())
     say(f"next: xception predict PHOTO.jpg --model {quoted(output)}")
-
-
-def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Find the images that are meant.
-
-    A folder stands for the images below it, sorted; a pattern (`*`, `?`, `[..]`, `**`) for what
-    it matches, sorted, unless a file or folder has that very name. In both, hidden files and files
-    of other kinds are skipped. A file that is named is kept whatever it is, and if it is missing,
-    so that its row can say why.
-
-    Args:
-        inputs: Files, folders and patterns.
-
-    Returns:
-        Paths, in the order of the inputs.
-
-    Raises:
-        UsageError: A folder or pattern holds no image; names it.
-        DataError: A folder cannot be read.
-    """
-    found: list[Path] = []
-    ignored: Counter[str] = Counter()
-    for given in inputs:
-        if given and not os.path.lexists(given) and glob.has_magic(given):
-            images = _matching(given, ignored)
-        elif given and not os.path.isdir(given):  # noqa: PTH112 - Path's raises on odd names
-            images = [Path(given)]
-        else:
-            images = images_below(Path(given), ignored) if given else []
-        if not images:
-            heif = "" if ".heic" in suffixes() else f"; for HEIC: {INSTALL_HEIF}"
-            raise UsageError(
-                f"no image matches {show(repr(given))}",
-                hint="give image files, folders or patterns; images end in "
-                f"{', '.join(sorted(suffixes()))}{heif}",
-            )
-        found += images
-    if ignored:
-        say(f"note      {describe_ignored(ignored)}")
-    return found
-
-
-def _matching(pattern: str, ignored: Counter[str]) -> list[Path]:
-    # `**` matches a folder and what is in it: each file counts once.
-    images: dict[Path, None] = {}
-    folders: set[Path] = set()
-    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (relative or absolute)
-        path = Path(match)
-        is_counted = not folders.isdisjoint(path.parents)
-        if path.is_dir():
-            folders.add(path)
-            images |= dict.fromkeys(images_below(path, None if is_counted else ignored))
-        elif is_image(match):
-            images[path] = None
-        elif not is_counted:
-            ignored[suffix_of(match)] += 1
-    return sorted(images)

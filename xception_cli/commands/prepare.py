@@ -29,7 +29,9 @@ def sample(
 
 
 def check(
-    data: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of photos.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DIR|TABLE", help="Folder of photos, or a .csv table of them.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
     output: Annotated[
         Path | None, typer.Option(help="Write issues.csv and a page with pictures there.")
@@ -56,14 +58,18 @@ def check(
             help="Keep images of one group together in cross-validation, as train --group-by does.",
         ),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder that a table's paths are relative to."),
+    ] = None,
     max_pixels: MaxPixels = None,
 ) -> None:
     """Look for what is wrong with a folder of photos. Nothing is changed there."""
-    from xception_cli.data.folder import read_folder
+    from xception_cli.data.source import read_data
 
     if group_by is not None:
         check_pattern(group_by)
-    folder = read_folder(data)  # before anything heavy is loaded
+    folder = read_data(data, root)  # before anything heavy is loaded
 
     from xception_cli.check.report import next_command, report_text
     from xception_cli.check.run import run_check
@@ -78,7 +84,7 @@ def check(
         write_check(report, output)
         say(f"files     {show(output / ISSUES)}, {show(output / PAGE)}")
     emit(json.dumps(report.to_dict()) if as_json else report_text(report))
-    say(f"next: {next_command(report, written=output is not None)}")
+    say(f"next: {next_command(report, written=output is not None, root=root)}")
     if code := report.exit_code(strict=strict):
         raise typer.Exit(code)
 

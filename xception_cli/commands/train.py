@@ -123,7 +123,11 @@ def train(
             given = settings.config
             allow_pixels(given.max_pixels)
             survey = survey_data(
-                given.data, classes=given.classes, fixes=given.fixes, skip_bad=given.skip_bad
+                given.data,
+                root=given.root,
+                classes=given.classes,
+                fixes=given.fixes,
+                skip_bad=given.skip_bad,
             )
 
     from xception_cli.training.run import plan_training, run_training

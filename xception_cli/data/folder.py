@@ -19,10 +19,10 @@ _FEW = 0.05  # of the photos may be left aside for want of a decoder
 
 @dataclass(frozen=True)
 class DataFolder:
-    """The classes and image files of a folder.
+    """The classes and image files of a folder, or of a table.
 
     Attributes:
-        root: The folder.
+        root: The folder that the paths are relative to.
         classes: Class names in code-point order.
         images: Image files, by split, class and path.
         ignored: How many files were left aside, by suffix or `no suffix`; `hidden` counts files
@@ -31,6 +31,7 @@ class DataFolder:
         given_splits: The splits that the folder itself defines.
         by_content: How many images are images by their content alone, by suffix or `no suffix`.
         unread: How many HEIC photos are ignored because nothing can decode them, by class.
+        table: The file that lists the images; None if the folder does.
     """
 
     root: Path
@@ -40,6 +41,12 @@ class DataFolder:
     given_splits: tuple[str, ...] = ()
     by_content: Mapping[str, int] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict)
+    table: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """What was given as the data: the folder or the table."""
+        return self.root if self.table is None else self.table
 
     def counts(self, split: str | None = None) -> list[int]:
         """Count the images of each class, of one given split or of all."""
@@ -225,20 +232,20 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
         more_or_less = "missing" if found < expected_classes else "too many"
         raise UsageError(
             f"expected {expected_classes} classes, found {found} ({difference} {more_or_less}) in "
-            f"{show(folder.root)}: {names}",
+            f"{show(folder.place)}: {names}",
             hint=_deeper(folder) or f"--classes {found}, or leave it out",
         )
     if found < 2:
         raise DataError(
-            f"found only one class in {show(folder.root)}: {names}; need at least 2",
-            hint=_deeper(folder) or EXPECTED,
+            f"found only one class in {show(folder.place)}: {names}; need at least 2",
+            hint=_deeper(folder) or _expected(folder),
         )
     _check_unicode(folder)
     if folder.given_splits and "train" not in folder.given_splits:
         raise DataError(
-            f"{show(folder.root)} has {' and '.join(folder.given_splits)}, but no train folder "
-            "with class folders",
-            hint=EXPECTED,
+            f"{show(folder.place)} has {' and '.join(folder.given_splits)}, but no train"
+            + (" folder with class folders" if folder.table is None else " in its column split"),
+            hint=_expected(folder),
         )
     train = "train" if folder.given_splits else None
     empty = [name for name, n in zip(folder.classes, folder.counts(train), strict=True) if not n]
@@ -246,10 +253,18 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
         where = " in train" if train else ""
         raise DataError(
             f"no images{where} for: {enumerated(empty)}",
-            hint=f"to read HEIC photos: {INSTALL_HEIF}"
-            if folder.unread
-            else "add images, or remove the folder",
+            hint=_how_to_fill(folder),
         )
+
+
+def _how_to_fill(folder: DataFolder) -> str:
+    if folder.unread:
+        return f"to read HEIC photos: {INSTALL_HEIF}"
+    return "add images, or remove the folder" if folder.table is None else "add rows"
+
+
+def _expected(folder: DataFolder) -> str:
+    return EXPECTED if folder.table is None else "each row names the image's class in column label"
 
 
 def _check_unicode(folder: DataFolder) -> None:
@@ -257,9 +272,9 @@ def _check_unicode(folder: DataFolder) -> None:
     for name, count in same.items():
         if count > 1:
             raise DataError(
-                f"{count} class folders look the same ({show(name)}): their names are the same "
-                "letters in two Unicode forms",
-                hint="merge them into one folder",
+                f"{count} class{' folders' if folder.table is None else 'es'} look the same "
+                f"({show(name)}): their names are the same letters in two Unicode forms",
+                hint="merge them into one folder" if folder.table is None else "write them alike",
             )
 
 
@@ -271,18 +286,21 @@ def _check_spelling(folder: DataFolder) -> None:
         name = folder.classes[image.label]
         right = spelled.get(plain(name), name)
         if image.split and image.label not in trained and right != name:
-            wrong = next(path for path in Path(image.path).parents if path.name == name)
+            hint = "give it one name in all splits"
+            if folder.table is None:
+                wrong = next(path for path in Path(image.path).parents if path.name == name)
+                hint += f": mv {quoted(folder.root / wrong)} "
+                hint += quoted(folder.root / wrong.with_name(right))
             raise DataError(
-                f"one class has two names in {show(folder.root)}: {show(ascii(right))} in train, "
+                f"one class has two names in {show(folder.place)}: {show(ascii(right))} in train, "
                 f"{show(ascii(name))} in {image.split}",
-                hint=f"give it one name in all splits: mv {quoted(folder.root / wrong)} "
-                f"{quoted(folder.root / wrong.with_name(right))}",
+                hint=hint,
             )
 
 
 def _deeper(folder: DataFolder) -> str | None:
     """Return what to type where the only class folder just holds the real ones."""
-    if len(folder.classes) != 1:
+    if len(folder.classes) != 1 or folder.table is not None:
         return None
     holding = {Path(image.path).parent for image in folder.images if image.split in {None, "train"}}
     common = Path(os.path.commonpath(holding or {Path()}))

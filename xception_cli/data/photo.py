@@ -17,6 +17,7 @@ class Photo:
             unit are one piece of evidence: splits, folds and intervals keep them together.
         reason: Why it is in its split.
         problem: Why it cannot be used; None if it can.
+        group: The group that a table gives it; empty if none.
     """
 
     path: str
@@ -26,6 +27,7 @@ class Photo:
     unit: str = ""
     reason: str = ""
     problem: str | None = None
+    group: str = ""
 
 
 def count_labels(photos: Sequence[Photo], classes: int) -> list[int]:

@@ -116,7 +116,8 @@ def _start(
             split, reason = "out", f"excluded: {fix.problem}" if fix.problem else "excluded"
         elif found.problem:
             split, reason = "out", found.problem
-        images.append(Photo(file.path, label, split, found.digest, found.digest, reason))
+        known = replace(file, label=label, split=split, digest=found.digest, reason=reason)
+        images.append(replace(known, unit=found.digest))
     return images
 
 
@@ -137,7 +138,7 @@ def _follow(images: list[Photo], folder: DataFolder, path: Path) -> list[Photo]:
         f"missing now: {show(name)}" for name, row in recorded.items() if row["split"] != "out"
     ]
     if faults:
-        sentence = f"{show(path)} is not of the images in {show(folder.root)}:"
+        sentence = f"{show(path)} is not of the images in {show(folder.place)}:"
         raise DataError(
             listing(sentence, faults, _LISTED),
             hint="add or correct its rows (split is train, val, test or out), or leave out "
@@ -265,8 +266,7 @@ def _check(split: Split) -> list[str]:
         )
     no_val = [show(n) for n, count in zip(split.classes, val, strict=True) if not count]
     warnings = [f"no validation image for class {name}" for name in no_val]
-    out = len(split.of("out"))
-    if out:
+    if out := len(split.of("out")):
         warnings.append(f"{out} image{'s' * (out > 1)} left out, see split.csv")
     labels: dict[str, set[int]] = defaultdict(set)
     for image in split.images:
@@ -343,7 +343,7 @@ def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspecti
     if changes:
         most = _LISTED if len(changes) <= _LISTED else _LISTED - 1  # so many lines in all
         raise ArtifactError(
-            listing(f"{show(folder.root)} is not what the run was started with:", changes, most),
+            listing(f"{show(folder.place)} is not what the run was started with:", changes, most),
             hint="put the images back, or start a new run without --resume",
         )
     real = {utf8(file.path): file.path for file in folder.images}

@@ -47,7 +47,7 @@ def assign_units(
         images: With their digests and problems.
         alike: Groups of nearly identical images, as indices into these.
         group_by: A regular expression; images with an equal first group in their path are of one
-            unit.
+            unit. None: the groups that a table gives them.
 
     Returns:
         The images with their units, and warnings.
@@ -102,7 +102,7 @@ def _groups(
 ) -> tuple[dict[int, str], list[str]]:
     """Return the name of each image's group, where it has one, and a warning of the others."""
     if group_by is None:
-        return {}, []
+        return {i: images[i].group for i in used if images[i].group}, []
     pattern = re.compile(group_by)
     groups = {}
     for i in used:
@@ -117,7 +117,10 @@ def _groups(
         )
     left = len(used) - len(groups)
     are = "images do" if left != 1 else "image does"
-    return groups, [f"{left} {are} not match --group-by: no group holds them"] * bool(left)
+    warnings = [f"{left} {are} not match --group-by: no group holds them"] * bool(left)
+    if any(images[i].group for i in used):
+        warnings.append("--group-by is used instead of the table's column group")
+    return groups, warnings
 
 
 # Folds of cross-validation

@@ -1,6 +1,6 @@
 """run_evaluation: how good a model is on a split of its run, or on another folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 from xception_cli.console import screen, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError, DataError
-from xception_cli.evaluation.candidates import correct_report
+from xception_cli.evaluation.candidates import VAL_NOTE, correct_report
 from xception_cli.evaluation.eval_report import (
     EvalFailure,
     EvalReport,
@@ -19,7 +19,7 @@ from xception_cli.evaluation.eval_report import (
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
-from xception_cli.evaluation.selection import Selection, select_images
+from xception_cli.evaluation.selection import Selection, keep_listed, select_images
 from xception_cli.inference import answer, classify
 from xception_cli.model.bundle import REFIT, Classifier, Outcome
 from xception_cli.rundir import METRICS, RunDir
@@ -32,6 +32,8 @@ def run_evaluation(
     bundle: Classifier,
     *,
     data: Path | None,
+    root: Path | None = None,
+    only: Iterable[Path] | None = None,
     split: str | None,
     ignore_extra_classes: bool,
     workers: int,
@@ -43,9 +45,11 @@ def run_evaluation(
     Args:
         run: The run.
         bundle: Its model.
-        data: Another folder; None for the run's own data. Images that the model was trained on
-            do not count, whatever they are called there; what accuracy would be with them is
-            reported beside.
+        data: Another folder or table; None for the run's own data. Images that the model was
+            trained on do not count, whatever they are called there; what accuracy would be with
+            them is reported beside.
+        root: What the paths in a table are relative to; None for its own folder.
+        only: Images to evaluate, a subset of those; None for all.
         split: `test` or `val`; None for the run's test split if it has one, else val.
         ignore_extra_classes: Leave out images of classes that the model does not know.
         workers: Processes that decode.
@@ -65,14 +69,19 @@ def run_evaluation(
         run,
         bundle.classes,
         data=data,
+        root=root,
         split=split,
         ignore_extra_classes=ignore_extra_classes,
         fitted_to_val=fitted,
     )
     chosen = refine(chosen)
     note, fitted = chosen.note, fitted and chosen.name == "val"
-    if fitted and variant is None:
+    if fitted and variant is None and only is None:
         return _measured_before(run)
+    is_val = chosen.name == "val"
+    if only is not None:
+        chosen = keep_listed(chosen, only)
+        note = join_notes(chosen.note, VAL_NOTE if is_val and not fitted else None)
     if fitted:
         note = join_notes(
             note, "the model was also fitted to these images: expect less on new ones"
@@ -87,7 +96,7 @@ def run_evaluation(
         data=chosen.data,
         trained_on=chosen.trained_on,
     )
-    if chosen.name == "val" and not fitted:
+    if is_val and not fitted and only is None:
         report = correct_report(run, report, scored)
     write_evaluation(run.evaluation(report.name), report, scored)
     return report

@@ -1,19 +1,23 @@
 """Which images an evaluation scores: a split of the run, or what is new in another folder."""
 
+import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xception_cli.console import enumerated, say, show
-from xception_cli.data.folder import DataFolder, read_folder
+from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import inspect, inspect_all
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_recorded
+from xception_cli.data.source import read_data
 from xception_cli.data.split import Split
+from xception_cli.data.table import is_table
 from xception_cli.errors import DataError, UsageError
-from xception_cli.files import utf8
+from xception_cli.evaluation.eval_report import join_notes
+from xception_cli.files import from_utf8, utf8
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
 
@@ -32,7 +36,7 @@ class Selection:
         images: With their labels.
         note: What the reader of the numbers must know.
         trained_on: Further images, which the model was trained on: they say nothing of it.
-        is_new: Whether they are of another folder than the run's own.
+        folder: What they are of, where that is not the run's own data.
         fitted_to_val: Whether the model was fitted to the run's val, too.
     """
 
@@ -42,7 +46,7 @@ class Selection:
     images: Sequence[Photo]
     note: str | None = None
     trained_on: Sequence[Photo] = ()
-    is_new: bool = False
+    folder: DataFolder | None = None
     fitted_to_val: bool = False
 
 
@@ -51,6 +55,7 @@ def select_images(
     classes: Sequence[str],
     *,
     data: Path | None,
+    root: Path | None = None,
     split: str | None,
     ignore_extra_classes: bool,
     fitted_to_val: bool = False,
@@ -60,7 +65,8 @@ def select_images(
     Args:
         run: The run.
         classes: Of its model, in the order of the outputs.
-        data: Another folder; None for the run's own data.
+        data: Another folder or table; None for the run's own data.
+        root: What the paths in a table are relative to; None for its own folder.
         split: `test` or `val`; None for test if there is one, else val.
         ignore_extra_classes: Leave out images of classes that the model does not know.
         fitted_to_val: Whether the model was fitted to val, too.
@@ -75,15 +81,46 @@ def select_images(
     recorded, places = read_recorded(run, classes), recorded_places(run)
     if data is None:
         return _select_own(recorded, _find_place(places), places[-1], _choose_own(recorded, split))
-    if split and data.resolve() in {place.resolve() for place in places}:
-        return _select_own(recorded, data, data, _choose_own(recorded, split))
+    own = {place.resolve() for place in [*places, Path(run.read_info().data or places[0])]}
+    if split and data.resolve() in own:
+        place = places[0] if is_table(data) else data
+        return _select_own(recorded, place, data, _choose_own(recorded, split))
     if fitted_to_val:
         recorded = fitted_split(recorded)
-    folder = read_folder(data)
+    folder = read_data(data, root)
     for note in folder.notes():
         say(f"note      {note}")
     chosen = _select_new(recorded, folder, split, ignore_extra_classes)
     return replace(chosen, fitted_to_val=fitted_to_val)
+
+
+def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
+    """Return a selection with only those of its images that a list names.
+
+    Raises:
+        DataError: It names none of them.
+    """
+    wanted = {os.path.abspath(path) for path in listed}  # noqa: PTH100 - as in the following
+
+    def among(images: Sequence[Photo]) -> list[Photo]:
+        return [i for i in images if os.path.abspath(selection.root / i.path) in wanted]  # noqa: PTH100
+
+    kept, trained_on = among(selection.images), among(selection.trained_on)
+    if not kept:
+        raise DataError(
+            f"the list names none of the {len(selection.images):,} images of {show(selection.name)}"
+            f", {show(selection.root / selection.images[0].path)} for instance",
+            hint="paths in the list are relative to the current folder",
+        )
+    others = len(wanted) - len(kept) - len(trained_on)
+    note = f"{others:,} of {len(wanted):,} listed images are not in {selection.name}: left out"
+    return replace(
+        selection,
+        name=f"{selection.name}-listed",
+        images=kept,
+        trained_on=trained_on,
+        note=join_notes(selection.note, note if others else None),
+    )
 
 
 def fitted_split(recorded: Split) -> Split:
@@ -110,14 +147,14 @@ def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:
 
 
 def recorded_places(run: RunDir) -> list[Path]:
-    """Return where the run's data was: the absolute path, then the one that was given.
+    """Return the folder that held the run's images: its absolute path, then the one given.
 
     Raises:
         UsageError: The run does not say.
     """
     info = run.read_info()  # since it has the settings, the path in it is the one
     given = None if info.settings else read_settings(run).get("data")
-    found = [Path(place) for place in (info.data, given) if place]
+    found = [Path(place) for place in (info.root or info.data, given) if place]
     if not found:
         raise UsageError(f"{show(run.path)} does not say where its data is", hint="give --data DIR")
     return found
@@ -138,6 +175,8 @@ def find_images(run: RunDir, classes: Sequence[str], data: Path | None) -> Path:
     if data is None and not run.report.is_file():
         return recorded_places(run)[0]  # a page with gaps is better than none
     root = _find_place(recorded_places(run)) if data is None else data
+    if is_table(root):
+        root = read_data(root).root
     images = [i for i in read_recorded(run, classes).images if i.split != "out"]
     spread = images[:: max(1, len(images) // _LOOKED_FOR)][:_LOOKED_FOR]
     found = sum(inspect(root / i.path, decoded=False).digest == i.digest for i in spread)
@@ -177,10 +216,12 @@ def _choose_own(recorded: Split, split: str | None) -> str:
 
 def _select_own(recorded: Split, root: Path, given: Path, split: str) -> Selection:
     """Select a split of the run, the pictures that it was recorded with and no others."""
-    # split.csv holds written forms of names that are not UTF-8: find the files they stand for.
-    real = {utf8(file.path): file.path for file in read_folder(root).images}
     wanted = recorded.of(split)
-    paths = [real.get(image.path, image.path) for image in wanted]
+    # split.csv holds written forms of names that are not UTF-8: find the files they stand for.
+    paths = [
+        image.path if os.path.lexists(root / image.path) else from_utf8(image.path)
+        for image in wanted
+    ]
     found = inspect_all([root / path for path in paths], decoded=False)
     images = []
     for path, image, inspection in zip(paths, wanted, found, strict=True):
@@ -195,14 +236,13 @@ def _select_new(
     recorded: Split, folder: DataFolder, split: str | None, ignore_extra: bool
 ) -> Selection:
     """Select the images of a folder that the model was not trained on, known by their content."""
-    root = folder.root
-    part = _choose_part(folder, split)
+    whole, part = folder, _choose_part(folder, split)
     if part:
         folder = replace(folder, images=tuple(i for i in folder.images if i.split == part))
     images = map_classes(folder, recorded.classes, ignore_extra=ignore_extra)
     if not images:
-        raise DataError(f"there is no image to evaluate in {show(root)}")
-    found = inspect_all([root / image.path for image in images], decoded=False)
+        raise DataError(f"there is no image to evaluate in {show(folder.place)}")
+    found = inspect_all([folder.root / image.path for image in images], decoded=False)
     # The digest of what cannot be read is empty: it names no picture.
     trained_on = {image.digest for image in recorded.of("train")} - {""}
     chose = {image.digest for image in recorded.of("val")} - {""}
@@ -212,7 +252,7 @@ def _select_new(
     kept = [image for image in images if image.digest not in trained_on]
     if not kept:
         raise DataError(
-            f"the model was trained on every image in {show(root)}: "
+            f"the model was trained on every image in {show(folder.place)}: "
             "there is nothing left to judge it by",
             hint="leave --data out to evaluate on the images that the run held out",
         )
@@ -226,13 +266,13 @@ def _select_new(
             f"{choosers} of {len(kept)} images also selected the model (val): expect a little less"
         )
     return Selection(
-        _name(root, part),
-        root,
-        shown_folder(root),
+        _name(folder.place, part),
+        folder.root,
+        shown_folder(folder.place),
         kept,
         "; ".join(notes) or None,
         [image for image in images if image.digest in trained_on],
-        is_new=True,
+        folder=whole,
     )
 
 
@@ -242,7 +282,7 @@ def _choose_part(folder: DataFolder, split: str | None) -> str | None:
         return next((name for name in SPLITS if name in folder.given_splits), None)
     if split not in folder.given_splits:
         raise UsageError(
-            f"{show(folder.root)} has no {split} folder",
+            f"{show(folder.place)} has no {split}{' folder' * (folder.table is None)}",
             hint="leave --split out to evaluate on all of it",
         )
     return split
@@ -251,7 +291,7 @@ def _choose_part(folder: DataFolder, split: str | None) -> str | None:
 def _name(root: Path, part: str | None) -> str:
     """Name a folder's evaluation: never as one of the run's own splits, never a path."""
     place = root.resolve()
-    name = place.name
+    name = place.stem if place.is_file() else place.name
     if name in {"train", *SPLITS} and not part:
         name = f"{place.parent.name}-{name}"
     if part:
@@ -287,13 +327,14 @@ def map_classes(folder: DataFolder, classes: Sequence[str], *, ignore_extra: boo
     if extra and not ignore_extra:
         names = enumerated([folder.classes[label] for label in extra])
         raise DataError(
-            f"the model does not know {len(extra)} of the classes in {show(folder.root)}: {names}",
+            f"the model does not know {len(extra)} of the classes in {show(folder.place)}: {names}",
             hint="--ignore-extra-classes leaves their images out",
         )
     images = [(image.path, labels[image.label]) for image in folder.images]
     mapped = [Photo(path, label) for path, label in images if label is not None]
     if extra and not mapped:
         raise DataError(
-            f"{show(folder.root)} has images of none of the model's classes: " + enumerated(classes)
+            f"{show(folder.place)} has images of none of the model's classes: "
+            + enumerated(classes)
         )
     return mapped

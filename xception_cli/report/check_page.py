@@ -100,7 +100,7 @@ def page_html(report: CheckReport) -> str:
 
         def read(path: str) -> Thumbnail | None:
             bar.advance(1)
-            return photo(Path(report.data), path)
+            return photo(report.root, path)
 
         problems = [
             {

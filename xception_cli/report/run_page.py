@@ -159,7 +159,11 @@ def _baselines(data: _Run) -> list[dict[str, Any]]:
 
 def _steps(data: _Run) -> dict[str, Any]:
     """Prepare what to do next; what is empty is not shown."""
-    report, place = data.report, quoted(typed(data.root))
+    is_table = data.info.root is not None
+    place = quoted(typed(Path(data.info.data or "") if is_table else data.root))
+    if root := data.config.get("root"):
+        place += f" --root {quoted(typed(Path(root)))}"
+    report = data.report
     suspects = sum(row.get("problem") in SUSPECTS for row in data.issues or ())
     pair = report.confused[0] if report.confused else None
     return {

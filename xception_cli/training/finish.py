@@ -140,7 +140,7 @@ def measure(
     with job.phase("calibration"):
         bundle, calibration = _calibrate(job, settled, judged.bundle, said)
     report, scored = report_outcomes(
-        bundle, images, judged.outcomes, name="val", data=shown_folder(job.root)
+        bundle, images, judged.outcomes, name="val", data=shown_folder(job.folder.place)
     )
     report = correct_report(job.run, report, scored)
     write_evaluation(job.run.evaluation("val"), report, scored)
@@ -172,7 +172,11 @@ def finish(
     if images := job.split.of("test"):
         _all_read(job, "test", images, judged.outcomes)
         report, scored = report_outcomes(
-            measured.bundle, images, judged.outcomes, name="test", data=shown_folder(job.root)
+            measured.bundle,
+            images,
+            judged.outcomes,
+            name="test",
+            data=shown_folder(job.folder.place),
         )
         write_evaluation(job.run.evaluation("test"), report, scored)
         reports["test"] = report

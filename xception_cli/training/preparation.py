@@ -1,15 +1,10 @@
 """How the job of a run is made: drafted and started, reopened, or received from the leader."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from xception_cli.check.report import CONFLICTING, LEAK, MISSING, SERIES, CheckReport
 from xception_cli.check.run import report_on
@@ -17,10 +12,11 @@ from xception_cli.check.series import find_series, straddling
 from xception_cli.check.survey import Survey, survey_data
 from xception_cli.config import TrainConfig
 from xception_cli.console import enumerated, say, screen, show
-from xception_cli.data.folder import DataFolder, check_trainable, read_folder
+from xception_cli.data.folder import DataFolder, check_trainable
 from xception_cli.data.images import inspect_all
 from xception_cli.data.pixels import turns
-from xception_cli.data.recorded import read_recorded, row_checks
+from xception_cli.data.recorded import read_recorded
+from xception_cli.data.source import read_data
 from xception_cli.data.split import Split, make_split, match_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, MachineError, UsageError
@@ -30,14 +26,15 @@ from xception_cli.model.weights import PretrainedWeights, load_pretrained
 from xception_cli.report.check_page import issues_csv
 from xception_cli.rundir import RunDir, write_json
 from xception_cli.runs import choose_run_path
-from xception_cli.runtime import Runtime, versions
+from xception_cli.runtime import Runtime
 from xception_cli.settings import read_config, resolve_resumed, to_toml
 from xception_cli.training.budget import Budget
 from xception_cli.training.costs import Costs
 from xception_cli.training.engines import check_processes
 from xception_cli.training.estimate import describe_phases, start_clock
-from xception_cli.training.job import Draft, Job, weights_info
+from xception_cli.training.job import Draft, Job
 from xception_cli.training.plan import make_plan
+from xception_cli.training.provenance import recorded, run_info
 
 
 def draft_job(
@@ -57,10 +54,14 @@ def draft_job(
     turns.max_pixels = config.max_pixels
     if survey is None:
         survey = survey_data(
-            config.data, classes=config.classes, fixes=config.fixes, skip_bad=config.skip_bad
+            config.data,
+            root=config.root,
+            classes=config.classes,
+            fixes=config.fixes,
+            skip_bad=config.skip_bad,
         )
     folder = survey.folder
-    run = RunDir(choose_run_path(folder.root, output))
+    run = RunDir(choose_run_path(folder.place, output))
     split = make_split(
         folder,
         [look.inspection for look in survey.looks],
@@ -76,7 +77,7 @@ def draft_job(
     plan = make_plan(config, runtime, split.counts("train"), len(split.of("val")))
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
     _check_processes(plan.config, runtime, split)
-    config = plan.config.replace(data=str(folder.root.absolute()), **_absolute(vars(config)))
+    config = plan.config.replace(data=str(folder.place.absolute()), **_absolute(vars(config)))
     job = _job(config, run, runtime, folder, split, pretrained)
     return Draft(job, plan.reasons, report_on(survey, config.group_by))
 
@@ -103,7 +104,7 @@ def start_job(
     write_split(job.split, run.split)
     write_durably(run.issues, issues_csv(draft.report))
     write_durably(run.config, to_toml(job.config).encode())
-    write_json(run.info, _run_info(job))
+    write_json(run.info, run_info(job))
     expected = ", ".join(f"{name} {value}" for name, value in describe_phases(job, costs).items())
     say(f"expected  {expected}")
     return start_clock(job, costs, began)
@@ -161,7 +162,7 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     Raises:
         ArtifactError: Images, classes or weights are not the same; lists the differences.
     """
-    folder = read_folder(Path(config.data))
+    folder = read_data(Path(config.data), None if config.root is None else Path(config.root))
     check_trainable(folder, config.classes)
     info = run.read_info()
     before, now = info.processes, runtime.processes.count
@@ -184,7 +185,7 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     screen.log_to(run.log)
     say(f"resuming  {show(run.path)}")
     run.remove_partial()
-    run.update_info({"process": os.getpid(), **_recorded(config, split)})
+    run.update_info({"process": os.getpid(), **recorded(config, split)})
     run.result.unlink(missing_ok=True)
     write_durably(run.config, to_toml(config).encode())
     job = _job(config, run, runtime, folder, split, pretrained)
@@ -225,7 +226,7 @@ def share_job(job: Job | None, runtime: Runtime) -> Job:
 
 def _absolute(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings that name files, so that they are found from any folder."""
-    files = {name: settings.get(name) for name in ("weights", "split_file", "fixes")}
+    files = {name: settings.get(name) for name in ("weights", "root", "split_file", "fixes")}
     return {
         name: value if value in {"imagenet", "none"} else str(Path(value).absolute())
         for name, value in files.items()
@@ -268,7 +269,7 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
     split, folder = job.split, job.folder
     sizes = {name: len(job.split.of(name)) for name in ("train", "val", "test")}
     counts = ", ".join(f"{n} {name}" for name, n in sizes.items() if n)
-    say(f"data      {show(folder.root)}: {len(split.classes)} classes, {counts} images")
+    say(f"data      {show(folder.place)}: {len(split.classes)} classes, {counts} images")
     say(f"classes   {enumerated(split.classes, 20)}")
     for note in folder.notes():
         say(f"          {note}")
@@ -298,52 +299,3 @@ def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> li
         if series is None or not straddling(series, split.images):
             told.add(SERIES)
     return [problem.summary for problem in problems if problem.name not in told]
-
-
-def _run_info(job: Job) -> dict[str, Any]:
-    return {
-        "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "process": os.getpid(),
-        "command": _command(),
-        "versions": versions(),
-        "git_commit": _git_commit(),
-        "device": str(job.runtime.device),
-        "precision": job.runtime.precision,
-        "tf32": job.runtime.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
-        "threads": torch.get_num_threads(),
-        "processes": job.runtime.processes.count,
-        "data": job.config.data,
-        "data_fingerprint": job.split.fingerprint,
-        "classes": list(job.split.classes),
-        "images": {name: len(job.split.of(name)) for name in ("train", "val", "test", "out")},
-        "weights": weights_info(job.pretrained),
-        **_recorded(job.config, job.split),
-    }
-
-
-def _recorded(config: TrainConfig, split: Split) -> dict[str, Any]:
-    """Return what config.toml and split.csv are compared with when they are read again."""
-    return {"settings": asdict(config), "split_checks": row_checks(split)}
-
-
-def _command() -> str:
-    """Return the command line; of a program that uses the Python API, the program."""
-    program = Path(sys.argv[0])
-    if program.stem == "xception" or program.parts[-2:] == ("xception_cli", "__main__.py"):
-        return " ".join(show(part) for part in ["xception", *sys.argv[1:]])
-    return f"python {show(program.name)}".rstrip()  # not its arguments: they may hold paths
-
-
-def _git_commit() -> str | None:
-    """Return the commit of the user's own repository, if the run is started in one."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

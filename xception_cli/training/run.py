@@ -102,7 +102,7 @@ def run_training(
             elif processes.leads:
                 draft = draft_job(config, survey, runtime, output)
                 draft, costs = measure_draft(draft, _given(settings), began)
-                run = make_run(draft.job.root, output)
+                run = make_run(draft.job.folder.place, output)
                 held.enter_context(run.lock())
                 job = start_job(draft, costs, run, settings.origins, began)
             job = share_job(job, runtime)

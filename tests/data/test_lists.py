@@ -1,0 +1,66 @@
+"""Lists of paths: read as a stream, again and again; URLs and binary files are refused."""
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from xception_cli.data.lists import open_list
+from xception_cli.errors import UsageError
+
+
+class _Stdin:
+    def __init__(self, content: bytes) -> None:
+        self.buffer = io.BytesIO(content)
+
+    def isatty(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("content", "paths"),
+    [
+        (b"a.jpg\nb c.jpg\n\n  d.jpg", ["a.jpg", "b c.jpg", "  d.jpg"]),
+        (b"\xef\xbb\xbfa.jpg\r\n\xe9.jpg\r\n", ["a.jpg", "\udce9.jpg"]),
+        (b"a\nb.jpg\0c.jpg\0", ["a\nb.jpg", "c.jpg"]),
+        (
+            b"".join(b"%07d.jpg\n" % n for n in range(20_000)),
+            [f"{n:07}.jpg" for n in range(20_000)],
+        ),
+    ],
+    ids=["lines", "as windows writes them", "zero bytes", "several blocks"],
+)
+def test_a_list_from_a_file_or_stdin_gives_its_paths_in_order(monkeypatch, content, paths):
+    Path("list").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", _Stdin(content))
+    for source in ("list", "-"):
+        listed = open_list(source)
+        assert len(listed) == len(paths)
+        one = iter(listed)  # two passes at once do not disturb each other
+        assert next(one) == Path(paths[0])
+        assert [os.fspath(path) for path in listed] == paths
+        assert next(one) == Path(paths[1])
+    Path("folder").mkdir()
+    assert next(iter(open_list("list", Path("folder")))) == Path("folder") / paths[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("list", b"a.jpg\n\nhttps://x.org//b.jpg\n",
+         "list, line 3: https://x.org//b.jpg is a URL, not a file"),
+        ("list", b"\n\n", "list lists no path"),
+        ("list", b"a.jpg\n" + b"x" * 200_000, "list, line 2 is over 65,536 bytes long"),
+        ("list", "a.jpg\n".encode("utf-16"), "list is UTF-16"),
+        ("photo.jpg", b"", "photo.jpg is not a list of paths, by its name"),
+        ("gone", None, "cannot read the list gone: No such file or directory"),
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_paths_is_refused(name, content, message):
+    if content is not None:
+        Path(name).write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        open_list(name)
+    assert caught.value.message == message

@@ -1,0 +1,213 @@
+"""Tables of images: columns, rows and paths; a table trains the model that its folder trains."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import listing, make
+from images import put, two_classes
+from runs import call, train_run
+
+from xception_cli.check.survey import survey_folder
+from xception_cli.data.folder import read_folder
+from xception_cli.data.source import read_data
+from xception_cli.data.split import make_split
+from xception_cli.data.table import read_rows
+from xception_cli.errors import DataError, UsageError
+
+
+def write(path: Path, *rows: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*rows, ""]), encoding="utf-8")
+    return path
+
+
+def table_of(root: Path, path: Path, header: str = "path,label", separator: str = ",") -> Path:
+    """Write a table of a folder, in another order than the folder's."""
+    folder = read_folder(root)
+    rows = [f"{i.path}{separator}{folder.classes[i.label]}" for i in reversed(folder.images)]
+    return write(path, header, *rows)
+
+
+def refused(table: Path, root: Path | None = None) -> DataError | UsageError:
+    with pytest.raises((DataError, UsageError)) as caught:
+        read_data(table, root)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("header", "separator", "said"),
+    [
+        ("path,label", ",", "path, label"),
+        ("\ufeffFile Name;Category", ";", "path from File Name, label from Category"),
+        ("image_path\tclass", "\t", "path from image_path, label from class"),
+        ("path,label,,", ",", "path, label"),
+    ],
+)
+def test_a_table_in_any_order_lists_what_its_folder_lists(photos, capsys, header, separator, said):
+    table = table_of(photos, photos / "labels.csv", header, separator)
+    found, folder = read_data(table), read_folder(photos)
+    assert (found.root, found.classes, found.images) == (photos, folder.classes, folder.images)
+    assert capsys.readouterr().err == f"table     {table}: {said}\n"
+
+
+def test_given_splits_and_groups_are_those_of_the_columns_and_groups_act(tmp_path):
+    two_classes(tmp_path / "pets", count=4)
+    rows = [
+        f"{name}/{n}.jpg,{name},{split},{'ab'[n % 2]}"
+        for name in ("cat", "dog")
+        for n, split in enumerate(("Training", "val", "validation", "train"))
+    ]
+    table = write(tmp_path / "pets" / "t.csv", "path,label,set,patient_id", *rows)
+    folder = read_data(table)
+    assert listing(folder)[:3] == [
+        ("cat/0.jpg", "cat", "train"), ("cat/3.jpg", "cat", "train"), ("dog/0.jpg", "dog", "train")
+    ]  # fmt: skip
+    assert folder.given_splits == ("train", "val")
+    looks = [look.inspection for look in survey_folder(folder).looks]
+    options: dict[str, Any] = {"seed": 0, "val_fraction": 0.5, "test_fraction": 0.0}
+    split = make_split(folder, looks, **options)
+    assert {image.unit for image in split.images} == {"a", "b"}
+    assert "4 pictures of val or test are in train, too" in split.warnings[0]
+    by_path = make_split(folder, looks, group_by=r"(cat|dog)", **options)
+    assert {image.unit for image in by_path.images} == {"cat", "dog"}
+    assert by_path.warnings[0] == "--group-by is used instead of the table's column group"
+
+
+def test_rows_that_cannot_be_used_are_counted_and_named_by_line(tmp_path):
+    make(tmp_path, "a.jpg", "b.jpg", "folder/")
+    table = write(
+        tmp_path / "t.csv", "path,label,split",
+        "a.jpg,cat,train", "gone.jpg,cat,train", "http://x.org//b.jpg,cat,train", ",cat,train",
+        "b.jpg,,train", "b.jpg,dog,fold3", "folder,dog,val", "", "b.jpg,dog,out",
+    )  # fmt: skip
+    error = refused(table)
+    assert error.message == (
+        f"6 of 8 rows in {table} cannot be used (2 whose image is missing, 1 with a URL, 1 without "
+        "a path, 1 without a class, 1 without a split):\n"
+        "  line 3: gone.jpg does not exist\n"
+        "  line 4: http://x.org//b.jpg is a URL: download the image first\n"
+        "  line 5: the path is empty\n"
+        "  line 6: the class is empty\n"
+        "  line 7: the split is 'fold3', expected train, val or test\n"
+        "  line 8: folder is a folder"
+    )
+    assert error.exit_code == 3
+
+
+def test_an_image_in_two_rows_counts_once_or_is_refused_with_both_lines(tmp_path, capsys):
+    make(tmp_path, "a.jpg", "b.jpg")
+    table = write(tmp_path / "t.csv", "path,label", "a.jpg,cat", "./a.jpg,cat", "b.jpg,dog")
+    assert [path for path, *_ in listing(read_data(table))] == ["a.jpg", "b.jpg"]
+    assert "1 row repeats an image with the same class" in capsys.readouterr().err
+    write(table, "path,label", "a.jpg,cat", "b.jpg,dog", f"{tmp_path}/a.jpg,dog")
+    assert "lines 2 and 4: a.jpg, class cat and dog" in refused(table).message
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("path,class,category", "class and category could each be the column label (found: path, "),
+        ("id,label", "has no column path (found: id, label)"),
+        ("path,path,label", "path and path could each be the column path"),
+        ("a.jpg,cat", "has no column path (found: a.jpg, cat)"),
+        ("", "has no column path (found: none)"),
+    ],
+)
+def test_columns_that_are_missing_or_unclear_are_refused_with_those_found(
+    tmp_path, header, message
+):
+    error = refused(write(tmp_path / "t.csv", header, "a.jpg,cat,1"))
+    assert message in error.message
+    assert error.hint
+
+
+def test_a_cell_too_many_is_refused_with_its_line(tmp_path):
+    make(tmp_path, "a.jpg")
+    table = write(tmp_path / "t.csv", "path,label", "a.jpg,cat", "a.jpg,cat, or dog")
+    assert "line 3: 3 cells" in refused(table).message
+
+
+def test_paths_may_lead_anywhere_but_those_of_the_data_never_lead_out_of_its_root(tmp_path):
+    make(tmp_path, "data/images/a.jpg", "data/images/deep/b.jpg", "tables/", "data/images/c d.jpg")
+    inside = tmp_path / "data" / "images"
+    rows = [f"{inside}/a.jpg,cat", "../data/images/deep/b.jpg,dog", "..\\data\\images\\c d.jpg,dog"]
+    found = read_data(write(tmp_path / "tables" / "t.csv", "path,label", *rows))
+    assert found.root == inside
+    assert [image.path for image in found.images] == ["a.jpg", "c d.jpg", "deep/b.jpg"]
+    table = write(tmp_path / "tables" / "u.csv", "path,label", "a.jpg,cat", "deep/b.jpg,dog")
+    assert [i.path for i in read_data(table, inside).images] == ["a.jpg", "deep/b.jpg"]
+    with pytest.raises(DataError) as caught:  # the control
+        read_data(table)
+    assert caught.value.hint.endswith("with --root DIR")
+    (tmp_path / "tables" / "run.json").touch()  # a run folder may come from anyone
+    assert "names files outside of" in refused(tmp_path / "tables" / "t.csv").message
+    beside = write(tmp_path / "data" / "t.csv", "path,label", "a.jpg,cat")
+    assert refused(beside).hint.endswith(f"--root {inside}")
+    assert "is not one" in refused(inside, inside).message
+
+
+def test_names_that_are_not_utf8_are_found_by_their_written_form(tmp_path):
+    put(tmp_path / "caf\udce9.jpg", b"image")
+    table = write(tmp_path / "t.csv", "path,label", "caf\\xe9.jpg,cat")
+    assert [image.path for image in read_data(table).images] == ["caf\udce9.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("food.zip", "unzip food.zip -d food"),
+        ("my food.tar.gz", "mkdir 'my food' && tar -xf 'my food.tar.gz' -C 'my food'"),
+        ("t.parquet", "save it as CSV, for example with python -c "),
+        ("notes.txt", "give a folder of images, or a .csv or .tsv file with the columns path and"),
+        ("https://x.org/food.zip", "download the images first"),
+        ("gone.csv", "check the path"),
+    ],
+)
+def test_what_is_neither_folder_nor_table_is_refused_with_the_command_that_helps(name, hint):
+    if name not in {"gone.csv", "https://x.org/food.zip"}:
+        Path(name).touch()
+    error = refused(Path(name))
+    assert error.exit_code == 2
+    assert error.hint.startswith(hint)
+    assert name in error.message
+
+
+def test_thousands_of_rows_are_read_in_a_second(tmp_path):
+    make(tmp_path, "0.jpg")
+    count = int(os.environ.get("XCEPTION_TEST_ROWS", "2000"))
+    for number in range(1, count):
+        os.link(tmp_path / "0.jpg", tmp_path / f"{number}.jpg")
+    table = write(tmp_path / "t.csv", "path,label", *(f"{n}.jpg,{n % 7}" for n in range(count)))
+    started = time.process_time()
+    _, rows = read_rows(table)
+    assert time.process_time() - started < count / 5000
+    assert len(rows) == count
+
+
+@pytest.mark.slow  # three trainings of the probe
+def test_a_table_trains_the_very_model_of_its_folder_and_a_changed_label_another(
+    settings, photos, capsys
+):
+    settings |= {"unfreeze": "head", "views": 1}
+    assert train_run(settings, "folder").run.is_finished
+    table = table_of(photos, photos / "labels.tsv", "file;kind;label", ";;")
+    train_run(settings | {"data": str(table)}, "table")
+    for name in ("model.safetensors", "split.csv", "issues.csv", "eval/val/predictions.csv"):
+        assert Path("table", name).read_bytes() == Path("folder", name).read_bytes()
+    # What the run needs of its data is in the run: the table may go.
+    table.rename("elsewhere.tsv")
+    assert call("eval", "table", "--split", "val", "--workers", "0") == 0
+    assert call("report", "table") == 0
+    # Its own split.csv is a table, too; without the folder of the images it is not believed.
+    assert call("check", "table/split.csv") == 3
+    assert capsys.readouterr().err.endswith(f"with --root {photos}\n")
+    Path("elsewhere.tsv").rename(table)
+    table.write_text(table.read_text().replace("red/1.jpg;;red", "red/1.jpg;;blue"))
+    train_run(settings | {"data": str(table)}, "changed")
+    models = [Path(run, "model.safetensors").read_bytes() for run in ("changed", "folder")]
+    assert models[0] != models[1]
+    assert call("train", "--resume", "table", "--epochs", "3") == 4
+    assert "changed: red/1.jpg" in capsys.readouterr().err

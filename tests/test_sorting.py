@@ -1,0 +1,76 @@
+"""predict --sort-into: a folder per class; nothing is moved, overwritten or put there twice."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from folders import snapshot
+
+from xception_cli.errors import MachineError, UsageError
+from xception_cli.sorting import SortedFolder, check_sorted
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_images_are_kept_apart_and_a_second_command_adds_nothing(tmp_path, monkeypatch, links):
+    if not links:
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EXDEV, "another disk")
+
+        monkeypatch.setattr(os, "link", refuse)
+    source = tmp_path / "photos"
+    for name in ("a/1.jpg", "b/1.jpg", "c/1.jpg", "c/2.jpg"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    (source / "link.jpg").symlink_to("c/2.jpg")
+    before = snapshot(source)
+    (tmp_path / "out" / "cat").mkdir(parents=True)
+    (tmp_path / "out" / "cat" / "1.jpg").write_text("precious")
+    expected = {
+        "cat/1.jpg": "precious", "cat/1-2.jpg": "a/1.jpg", "cat/1-3.jpg": "b/1.jpg",
+        "unknown/1.jpg": "c/1.jpg", "dog/link.jpg": "c/2.jpg",
+    }  # fmt: skip
+    given = [("a/1.jpg", "cat"), ("b/1.jpg", "cat"), ("c/1.jpg", None), ("link.jpg", "dog")]
+    for order in (given, given[::-1]):
+        folder = SortedFolder(tmp_path / "out", ("cat", "dog"))
+        for name, found in order:
+            folder.add(source / name, found)
+        assert files(tmp_path / "out") == expected
+    assert (tmp_path / "out/cat/1-2.jpg").samefile(source / "a/1.jpg") == links
+    assert folder.copied == 0  # of the second command
+    assert snapshot(source) == before
+
+
+def test_names_of_classes_from_a_hostile_model_stay_in_the_folder(tmp_path):
+    (tmp_path / "1.jpg").write_text("image")
+    classes = ("../../up", "..", "a/b", "a-b", "Unknown", "x" * 300, "two\nlines")
+    folder = SortedFolder(tmp_path / "out", classes)
+    for name in classes:
+        folder.add(tmp_path / "1.jpg", name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.jpg", "out"]
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert found == ["-..-up", "Unknown-2", "a-b", "a-b-2", "class", "two lines", "x" * 245]
+    shutil.rmtree(tmp_path / "out" / "a-b")
+    (tmp_path / "out" / "a-b").symlink_to(tmp_path)
+    with pytest.raises(MachineError, match="it is a link"):
+        SortedFolder(tmp_path / "out", classes).add(tmp_path / "1.jpg", "a/b")
+
+
+def test_a_folder_that_is_predicted_is_not_sorted_into():
+    Path("photos").mkdir()
+    Path("file").touch()
+    check_sorted(Path("sorted"), ["photos"])  # the control
+    for folder in ("photos", "photos/sorted", "file"):
+        with pytest.raises(UsageError) as caught:
+            check_sorted(Path(folder), ["photos"])
+        assert caught.value.hint

@@ -1,0 +1,129 @@
+"""Inputs: the images that `predict` is given, as files, folders, patterns, a list or a table."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xception_cli.console import quoted, say, show
+from xception_cli.data.folder import describe_ignored, images_below
+from xception_cli.data.formats import INSTALL_HEIF, suffixes
+from xception_cli.data.listing import is_image, suffix_of
+from xception_cli.data.lists import PathList, open_list
+from xception_cli.data.source import check_data, refuse_packed
+from xception_cli.data.table import is_table, read_rows
+from xception_cli.errors import UsageError
+from xception_cli.notation import is_url
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What `predict` is given.
+
+    Attributes:
+        images: The images, in order.
+        typed: How they were given, to be typed again.
+        labels: The class that a table gives each of them; empty without a table.
+        are_named: Whether each image was named by itself.
+    """
+
+    images: Sequence[Path] | PathList
+    typed: str
+    labels: Sequence[str] = ()
+    are_named: bool = False
+
+
+def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> Inputs:
+    """Find the images that are given as paths, as a list or as a table.
+
+    Args:
+        paths: See `find_images`; or one table.
+        listed: A list of paths, see `open_list`; excludes `paths`.
+        root: What the paths in a table or list are relative to.
+
+    Raises:
+        UsageError: There is none, or see `find_images` and `open_list`.
+        DataError: A table or folder cannot be used.
+    """
+    if (listed is None) == (not paths):
+        raise UsageError(
+            "no image is given" if listed is None else "--from excludes other images",
+            hint="xception predict IMAGE, or a folder; or --from FILE",
+        )
+    if listed is not None:
+        again = f"--root {quoted(root)} " * (root is not None) + f"--from {quoted(listed)}"
+        return Inputs(open_list(listed, root), again)
+    for path in paths:
+        if is_url(path) and not os.path.lexists(path):
+            raise UsageError(f"{show(path)} is a URL, not a file", hint="download the image first")
+        refuse_packed(Path(path))
+    typed = " ".join(map(quoted, paths[:3])) + " ..." * (len(paths) > 3)
+    if len(paths) == 1 and is_table(Path(paths[0])):
+        check_data(Path(paths[0]), root)
+        place, rows = read_rows(Path(paths[0]), root, labelled=False)
+        typed += f" --root {quoted(root)}" if root is not None else ""
+        labels = [row.label for row in rows] if all(row.label for row in rows) else []
+        return Inputs([place / row.path for row in rows], typed, labels)
+    if root is not None:
+        raise UsageError("--root is for the paths in a table or a list", hint="leave --root out")
+    images = find_images(paths)
+    return Inputs(images, typed, are_named=images == [Path(path) for path in paths])
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """Find the images that are meant.
+
+    A folder stands for the images below it, sorted; a pattern (`*`, `?`, `[..]`, `**`) for what
+    it matches, sorted, unless a file or folder has that very name. In both, hidden files and files
+    of other kinds are skipped. A file that is named is kept whatever it is, and if it is missing,
+    so that its row can say why.
+
+    Args:
+        inputs: Files, folders and patterns.
+
+    Returns:
+        Paths, in the order of the inputs.
+
+    Raises:
+        UsageError: A folder or pattern holds no image; names it.
+        DataError: A folder cannot be read.
+    """
+    found: list[Path] = []
+    ignored: Counter[str] = Counter()
+    for given in inputs:
+        if given and not os.path.lexists(given) and glob.has_magic(given):
+            images = _matching(given, ignored)
+        elif given and not os.path.isdir(given):  # noqa: PTH112 - Path's raises on odd names
+            images = [Path(given)]
+        else:
+            images = images_below(Path(given), ignored) if given else []
+        if not images:
+            heif = "" if ".heic" in suffixes() else f"; for HEIC: {INSTALL_HEIF}"
+            raise UsageError(
+                f"no image matches {show(repr(given))}",
+                hint="give image files, folders or patterns; images end in "
+                f"{', '.join(sorted(suffixes()))}{heif}",
+            )
+        found += images
+    if ignored:
+        say(f"note      {describe_ignored(ignored)}")
+    return found
+
+
+def _matching(pattern: str, ignored: Counter[str]) -> list[Path]:
+    # `**` matches a folder and what is in it: each file counts once.
+    images: dict[Path, None] = {}
+    folders: set[Path] = set()
+    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (relative or absolute)
+        path = Path(match)
+        is_counted = not folders.isdisjoint(path.parents)
+        if path.is_dir():
+            folders.add(path)
+            images |= dict.fromkeys(images_below(path, None if is_counted else ignored))
+        elif is_image(match):
+            images[path] = None
+        elif not is_counted:
+            ignored[suffix_of(match)] += 1
+    return sorted(images)

@@ -1,0 +1,89 @@
+"""Source: a data set as a person has it, a folder or a table; what is neither is refused."""
+
+import os
+import re
+from pathlib import Path
+
+from xception_cli.console import quoted, show
+from xception_cli.data.folder import DataFolder, read_folder
+from xception_cli.data.table import COLUMNS, SUFFIXES, is_table, list_table
+from xception_cli.errors import UsageError
+from xception_cli.notation import is_url
+
+_UNPACK = {
+    **dict.fromkeys((".zip",), "unzip {file} -d {folder}"),
+    **dict.fromkeys(
+        (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+        "mkdir {folder} && tar -xf {file} -C {folder}",
+    ),
+    **dict.fromkeys((".7z",), "7z x {file} -o{folder}"),
+}
+_CONVERT = {".parquet": "read_parquet", ".xlsx": "read_excel", ".xls": "read_excel"}
+
+
+def read_data(data: Path, root: Path | None = None) -> DataFolder:
+    """List the classes and images of a folder or of a table.
+
+    Args:
+        data: The folder or the table; see `read_folder` and `read_rows`.
+        root: The folder that the paths of a table are relative to; None for the table's own.
+
+    Raises:
+        UsageError: There is no such folder or file, or it is neither.
+        DataError: It cannot be used; names the lines.
+    """
+    check_data(data, root)
+    return list_table(data, root) if is_table(data) else read_folder(data)
+
+
+def check_data(data: Path, root: Path | None = None) -> None:
+    """Refuse what is neither a folder nor a table, without reading it.
+
+    Raises:
+        UsageError: See `read_data`; of an archive, the hint is the command that unpacks it.
+    """
+    refuse_packed(data)
+    if root is not None:
+        if not is_table(data):
+            raise UsageError(
+                f"--root is for the paths in a table, and {show(data)} is not one",
+                hint="leave --root out",
+            )
+        if not os.path.isdir(root):  # noqa: PTH112 - Path's raises on odd names
+            raise UsageError(f"the folder --root {show(root)} does not exist")
+    if is_table(data) and not os.path.isfile(data):  # noqa: PTH113
+        raise UsageError(f"the table {show(data)} does not exist", hint="check the path")
+    if not is_table(data) and os.path.isfile(data):  # noqa: PTH113
+        raise UsageError(
+            f"{show(data)} is neither a folder nor a table",
+            hint=f"give a folder of images, or a {' or '.join(SUFFIXES)} file with the columns "
+            f"{COLUMNS}",
+        )
+
+
+def refuse_packed(data: Path) -> None:
+    """Refuse URLs, archives and tables of another format, with the command that helps.
+
+    Raises:
+        UsageError: It is one of these.
+    """
+    text = re.sub("^([A-Za-z][A-Za-z0-9+.-]+:)/", r"\1//", str(data))  # Path made one `/` of `//`
+    if is_url(text) and not os.path.lexists(data):
+        raise UsageError(f"{show(text)} is a URL, not a folder", hint="download the images first")
+    if not os.path.isfile(data):  # noqa: PTH113
+        return
+    name = data.name.lower()
+    for suffix, command in _UNPACK.items():
+        if name.endswith(suffix):
+            folder = data.with_name(data.name[: -len(suffix)] or "data")
+            raise UsageError(
+                f"{show(data)} is an archive: unpack it first",
+                hint=command.format(file=quoted(data), folder=quoted(folder)),
+            )
+    if reader := _CONVERT.get(data.suffix.lower()):
+        table = data.with_suffix(".csv")
+        code = f"import pandas; pandas.{reader}({str(data)!r}).to_csv({str(table)!r}, index=False)"
+        raise UsageError(
+            f"{show(data)} is not a {' or '.join(SUFFIXES)} file",
+            hint=f"save it as CSV, for example with python -c {quoted(code)}",
+        )

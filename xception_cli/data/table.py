@@ -1,0 +1,315 @@
+"""Table: the images of a data set in the rows of a CSV file, with classes, splits and groups."""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from xception_cli.console import listing, quoted, say, show
+from xception_cli.data.folder import DataFolder
+from xception_cli.data.layout import SPLITS, split_of
+from xception_cli.data.photo import Photo
+from xception_cli.errors import ArtifactError, DataError, UsageError
+from xception_cli.files import from_utf8, read_table, why
+from xception_cli.notation import is_url
+from xception_cli.rundir import INFO, RunDir
+
+SUFFIXES = (".csv", ".tsv")
+
+# What a column is called: our own name first, which wins over the others.
+_NAMES = {
+    "path": (
+        *("path", "filename", "file", "file_name", "filepath", "file_path", "image", "image_path"),
+        *("image_file", "image_name", "img", "img_path"),
+    ),
+    "label": (
+        *("label", "labels", "class", "class_name", "classname", "class_label", "category"),
+        *("category_name", "target", "label_name"),
+    ),
+    "split": ("split", "set", "subset", "partition"),
+    "group": ("group", "groups", "group_id", "unit", "patient_id", "subject_id"),
+}
+COLUMNS = "path and label; split (train, val, test) and group may be added"
+_LISTED = 10  # rows, or columns, named in a message
+
+
+class Row(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        line: Its line in the file.
+        path: Relative to the folder that `read_rows` returns.
+        label: The class; empty where the table has none.
+        split: `train`, `val` or `test`; None where the table has none.
+        group: Images of one group stay together; empty where the table has none.
+    """
+
+    line: int
+    path: str
+    label: str
+    split: str | None
+    group: str
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """Why a row cannot be used, and which kind of fault that is."""
+
+    line: int
+    kind: str
+    detail: str
+
+
+def is_table(path: Path) -> bool:
+    """Tell whether a path names a table, and not a folder or an image."""
+    return path.suffix.lower() in SUFFIXES and not os.path.isdir(path)  # noqa: PTH112 - odd names
+
+
+def list_table(table: Path, root: Path | None = None) -> DataFolder:
+    """List the classes and images of a table; see `read_rows`."""
+    place, rows = read_rows(table, root)
+    classes = tuple(sorted({row.label for row in rows}))
+    index = {name: label for label, name in enumerate(classes)}
+    order = {split: at for at, split in enumerate((None, *SPLITS))}
+    images = [Photo(r.path, index[r.label], r.split, group=r.group) for r in rows]
+    images.sort(key=lambda image: (order[image.split], image.label, image.path))
+    found = {image.split for image in images}
+    given = tuple(split for split in SPLITS if split in found)
+    return DataFolder(place, classes, tuple(images), given_splits=given, table=table)
+
+
+def read_rows(
+    table: Path, root: Path | None = None, *, labelled: bool = True
+) -> tuple[Path, list[Row]]:
+    r"""Read a table of images, as spreadsheets and programs save it, and check every row.
+
+    Columns are recognised by common names and reported. Rows whose split is `out`, as in the
+    split.csv of a run, are ignored; an image that is listed twice alike counts once. Bytes of a
+    name that are not UTF-8 may be written `\xNN`, and folders be separated by `\`.
+
+    Args:
+        table: The file.
+        root: The folder that its paths are relative to; None for the table's own.
+        labelled: Whether it must have classes.
+
+    Returns:
+        The folder that the paths are relative to now, and the rows in their order. It is `root`, or
+        where paths lead out of that (absolute ones, or with `..`), the folder that holds all
+        images: so no path ever leads out of it. In a run folder, paths may not lead out of `root`.
+
+    Raises:
+        UsageError: The file cannot be read.
+        DataError: Columns or rows cannot be used; names the lines.
+    """
+    found, lines = _read_lines(table, labelled=labelled)
+    base = os.path.abspath(table.parent if root is None else root)  # noqa: PTH100 - links stay
+    rows, faults = _resolve(found, lines, base, labelled=labelled)
+    if faults:
+        raise _unusable(table, root, len(lines), faults, [row.path for row in rows])
+    kept = _without_repeated(table, rows)
+    if not kept:
+        raise DataError(f"{show(table)} lists no image", hint=f"its columns are {COLUMNS}")
+    inside = base.rstrip(os.sep) + os.sep
+    outside = [row for row in kept if not row.path.startswith(inside)]
+    if outside and (table.parent / INFO).is_file():  # a run may come from anyone
+        where = [f"line {row.line}: {show(row.path)}" for row in outside]
+        raise DataError(
+            listing(
+                f"{show(table)} of a run names files outside of {show(base)}:", leading, _LISTED
+            ),
+            hint="give the folder of the run's images with --root DIR; or, if you trust the table, "
+            "copy it out of the run",
+        )
+    if not outside:
+        place = table.parent if root is None else root
+    else:
+        place = Path(os.path.commonpath([os.path.dirname(row.path) for row in kept]))  # noqa: PTH120
+        inside = str(place).rstrip(os.sep) + os.sep
+    return place, [row._replace(path=row.path[len(inside) :]) for row in kept]
+
+
+def _read_lines(
+    table: Path, *, labelled: bool
+) -> tuple[dict[str, int], list[tuple[int, list[str]]]]:
+    """Return where each column is, and the cells of each line that has any."""
+    required = ("path", "label") if labelled else ("path",)
+
+    def fits(names: list[str]) -> bool:
+        return all(_candidates(names, kind) for kind in required)
+
+    try:
+        names, lines = read_table(table, fits)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the table {show(table)}: {why(error)}") from error
+    found: dict[str, int] = {}
+    for kind in _NAMES:
+        at = _candidates(names, kind)
+        if len(at) == 1:
+            found[kind] = at[0]
+        elif at or kind in required:
+            raise _unclear(table, names, kind, at)
+    lines = [(line, cells) for line, cells in lines if any(cell.strip() for cell in cells)]
+    if longer := [f"line {n}: {len(c)} cells" for n, c in lines if any(c[len(names) :])]:
+        raise DataError(
+            listing(f"{show(table)} has {len(names)} columns, but:", longer, _LISTED),
+            hint='a cell that holds the separator needs quotes: "a,b"',
+        )
+    lines = [(line, [*cells, *[""] * (len(names) - len(cells))]) for line, cells in lines]
+    for kind in ("split", "group"):  # a column that is empty throughout says nothing
+        if kind in found and not any(cells[found[kind]].strip() for _, cells in lines):
+            del found[kind]
+    _report_columns(table, names, found)
+    return found, lines
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def _candidates(names: Sequence[str], kind: str) -> list[int]:
+    """Return the columns that may be meant; only one if it has our own name."""
+    plain = [_plain(name) for name in names]
+    own = [at for at, name in enumerate(plain) if name == kind]
+    return own or [at for at, name in enumerate(plain) if name in _NAMES[kind]]
+
+
+def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) -> DataError:
+    """Make the error for a column that is missing or could be one of several."""
+    listed = ", ".join(show(name) for name in names[:_LISTED]) or "none"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    if at:
+        several = " and ".join(show(names[i]) for i in at)
+        return DataError(
+            f"{show(table)}: {several} could each be the column {kind} (found: {listed}{more})",
+            hint=f"rename the one that is meant to {kind}",
+        )
+    return DataError(
+        f"{show(table)} has no column {kind} (found: {listed}{more})",
+        hint=f"the first line names the columns: {COLUMNS}",
+    )
+
+
+def _report_columns(table: Path, names: Sequence[str], found: dict[str, int]) -> None:
+    used = ", ".join(
+        kind if _plain(names[at]) == kind else f"{kind} from {show(names[at])}"
+        for kind, at in found.items()
+    )
+    say(f"table     {show(table)}: {used}")
+
+
+def _resolve(
+    found: dict[str, int], lines: Iterable[tuple[int, list[str]]], base: str, *, labelled: bool
+) -> tuple[list[Row], list[_Fault]]:
+    """Return the rows with absolute paths, and what is wrong with the others."""
+    rows: list[Row] = []
+    faults: list[_Fault] = []
+    for line, cells in lines:
+        cell = {kind: cells[at].strip() for kind, at in found.items()}
+        if cell.get("split", "").lower() == "out":
+            continue
+        split = split_of(cell["split"]) if "split" in found else None
+        path, fault = _find(cells[found["path"]], base)
+        if fault is None and labelled and not cell["label"]:
+            fault = "without a class", "the class is empty"
+        if fault is None and "split" in found and split not in SPLITS:
+            shown = show(repr(cell["split"]))
+            fault = "without a split", f"the split is {shown}, expected train, val or test"
+        if fault is not None:
+            faults.append(_Fault(line, *fault))
+        rows.append(Row(line, path, cell.get("label", ""), split, cell.get("group", "")))
+    return rows, faults
+
+
+def _find(text: str, base: str) -> tuple[str, tuple[str, str] | None]:
+    """Return the absolute path of an image, and why there is none."""
+    if not text.strip():
+        return "", ("without a path", "the path is empty")
+    if is_url(text.strip()):
+        return text, ("with a URL", f"{show(text.strip())} is a URL: download the image first")
+    for written in _spellings(text):
+        path = os.path.normpath(os.path.join(base, written))  # noqa: PTH118 - a tenth of Path's time
+        if os.path.isfile(path):  # noqa: PTH113
+            return path, None
+    what = "is a folder" if os.path.isdir(path) else "does not exist"  # noqa: PTH112
+    return text, ("whose image is missing", f"{show(text)} {what}")
+
+
+def _spellings(text: str) -> Iterator[str]:
+    yield text
+    if text != text.strip():
+        yield text.strip()
+    if "\\" in text:
+        yield from_utf8(text)
+        yield text.strip().replace("\\", "/")
+    for form in ("NFC", "NFD"):  # a Mac may have written the names, or unpacked the images
+        if (other := unicodedata.normalize(form, text)) != text:
+            yield other
+
+
+def _unusable(
+    table: Path, root: Path | None, rows: int, faults: Sequence[_Fault], texts: Sequence[str]
+) -> DataError:
+    """Make the error that counts what is wrong with rows, and lists the first ones."""
+    kinds = Counter(fault.kind for fault in faults)
+    counted = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    sentence = f"{len(faults):,} of {rows:,} rows in {show(table)} cannot be used ({counted}):"
+    lines = [f"line {fault.line}: {fault.detail}" for fault in faults]
+    hint = "correct or delete these rows"
+    if kinds["whose image is missing"]:
+        where = _likely_root(table, texts)
+        hint = "correct the paths, or give the folder that they are relative to with --root"
+        hint += f" {quoted(where)}" if where is not None and where != root else " DIR"
+        if not any(Path(text).suffix for text in texts):
+            hint = "a path is the whole name of a file, with its ending: 12.jpg, not 12"
+    return DataError(listing(sentence, lines, _LISTED), hint=hint)
+
+
+def _likely_root(table: Path, texts: Sequence[str]) -> Path | None:
+    """Return the folder that paths of a table seem to be relative to; None if there is none."""
+    places = [Path(), table.parent.parent]
+    if (table.parent / INFO).is_file():  # the split.csv of a run
+        with suppress(ArtifactError):  # damaged; it is only for a hint
+            info = RunDir(table.parent).read_info()
+            places.insert(0, Path(info.root or info.data or ""))
+    with suppress(OSError):
+        places += sorted(place for place in table.parent.iterdir() if place.is_dir())
+    first = next((text for text in texts if text and not os.path.isabs(text)), "")  # noqa: PTH117
+    for place in places:
+        if first and os.path.isfile(place / first):  # noqa: PTH113
+            return place
+    return None
+
+
+def _without_repeated(table: Path, rows: Sequence[Row]) -> list[Row]:
+    """Return each image once.
+
+    Raises:
+        DataError: Two rows of one image differ; names both lines.
+    """
+    first: dict[str, Row] = {}
+    differing, repeated = [], 0
+    for row in rows:
+        before = first.setdefault(row.path, row)
+        if before is row:
+            continue
+        repeated += 1
+        for kind, one, two in zip(("class", "split", "group"), before[2:], row[2:], strict=True):
+            if one != two:
+                differing.append(
+                    f"lines {before.line} and {row.line}: {show(Path(row.path).name)}, {kind} "
+                    f"{show(one)} and {show(two)}"
+                )
+    if differing:
+        raise DataError(
+            listing(f"{show(table)} lists images twice, in two ways:", differing, _LISTED),
+            hint="an image has one class: delete the wrong one of each two lines",
+        )
+    if repeated:
+        rows_are = "rows repeat" if repeated > 1 else "row repeats"
+        say(f"note      {repeated:,} {rows_are} an image with the same class: it counts once")
+    return list(first.values())
