@@ -136,6 +136,7 @@ def predict(
             targets = [explain / name for name in name_explanations(list(images))]
         sorted_folder = None if sort_into is None else SortedFolder(sort_into, bundle.classes)
         count = default_workers(bundle.runtime) if workers is None else workers
+        write = _json_line if as_json else _prediction_line
         left = islice(images, tally.done, None)
         while chunk := list(islice(left, _CHUNK)):
             predictions = predict_images(bundle, chunk, top=top, unknown=rule, workers=count)
@@ -150,12 +151,7 @@ def predict(
                     label = bundle.classes.index(prediction.classes[0])
                     write_explanation(explained, image, label, targets[at])
                 if file is None or bar is None:
-                    line = (
-                        json.dumps(prediction.to_dict())
-                        if as_json
-                        else _prediction_line(prediction)
-                    )
-                    emit(line)
+                    emit(write(prediction))
                     tally.add(answer)
                 else:
                     file.add(prediction)
@@ -182,6 +178,10 @@ def predict(
         say(f"next: {command} {'--explain why' if inputs.are_named else '--sort-into sorted'}")
     else:
         say(f"next: {command} --output predictions.csv")
+
+
+def _json_line(prediction: Any) -> str:
+    return json.dumps(prediction.to_dict())
 
 
 def _prediction_line(prediction: Any) -> str:

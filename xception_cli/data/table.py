@@ -119,9 +119,7 @@ def read_rows(
     if outside and (table.parent / INFO).is_file():  # a run may come from anyone
         where = [f"line {row.line}: {show(row.path)}" for row in outside]
         raise DataError(
-            listing(
-                f"{show(table)} of a run names files outside of {show(base)}:", leading, _LISTED
-            ),
+            listing(f"{show(table)} of a run names files outside of {show(base)}:", where, _LISTED),
             hint="give the folder of the run's images with --root DIR; or, if you trust the table, "
             "copy it out of the run",
         )
