@@ -8,14 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xception_cli.api import open_classifier
 from xception_cli.console import emit, fail, quoted, say, screen, show
 from xception_cli.data.folder import SUFFIXES, images_below
-from xception_cli.data.lists import PathList, open_list
 from xception_cli.data.source import check_data, refuse_packed
 from xception_cli.data.table import is_table, read_rows
 from xception_cli.errors import UsageError
@@ -23,7 +22,9 @@ from xception_cli.files import file_digest
 from xception_cli.notation import is_url
 from xception_cli.onnx import require_onnx
 from xception_cli.runs import find_run
-from xception_cli.sorting import SortedFolder, check_sorted
+
+if TYPE_CHECKING:
+    from xception_cli.data.lists import PathList
 
 _CHUNK = 4096  # images that are predicted at a time: so long a list is never all in memory
 
@@ -90,6 +91,8 @@ def predict(
     chosen = model if model is not None else find_run(run).model
     inputs = read_inputs(paths or [], listed, root)
     if sort_into is not None:
+        from xception_cli.sorting import SortedFolder, check_sorted
+
         check_sorted(sort_into, paths or [])
     top = top or (5 if inputs.are_named else 1)
 
@@ -149,8 +152,11 @@ def predict(
                     label = bundle.classes.index(prediction.classes[0])
                     write_explanation(explained, image, label, targets[at])
                 if file is None or bar is None:
-                    line = json.dumps(prediction.to_dict()) if as_json else _line(prediction)
-                    emit(line)
+                    emit(
+                        json.dumps(prediction.to_dict())
+                        if as_json
+                        else _prediction_line(prediction)
+                    )
                     tally.add(answer)
                 else:
                     file.add(prediction)
@@ -190,7 +196,7 @@ class Inputs:
         are_named: Whether each image was named by itself.
     """
 
-    images: Sequence[Path] | PathList
+    images: "Sequence[Path] | PathList"
     typed: str
     labels: Sequence[str] = ()
     are_named: bool = False
@@ -214,6 +220,8 @@ def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> 
             hint="xception predict IMAGE, or a folder; or --from FILE",
         )
     if listed is not None:
+        from xception_cli.data.lists import open_list
+
         again = f"--root {quoted(root)} " * (root is not None) + f"--from {quoted(listed)}"
         return Inputs(open_list(listed, root), again)
     for path in paths:
@@ -233,7 +241,7 @@ def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> 
     return Inputs(images, typed, are_named=images == [Path(path) for path in paths])
 
 
-def _line(prediction: Any) -> str:
+def _prediction_line(prediction: Any) -> str:
     path = show(prediction.path)
     if prediction.error is not None:
         return f"{path}: error: {show(prediction.error)}"
