@@ -9,7 +9,7 @@ import random
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from importlib import metadata
@@ -285,11 +285,14 @@ def _keep_freed_memory() -> None:
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     packages = ("torch", "torchvision", "pytorch-ignite", "pillow", "numpy", "scikit-learn")
-    return {
+    found = {
         "xception": __version__,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
     }
+    with suppress(metadata.PackageNotFoundError):  # an extra
+        found["pillow-heif"] = metadata.version("pillow-heif")
+    return found
 
 
 def describe_environment() -> dict[str, str]:

@@ -9,7 +9,6 @@ import typer
 from xception_cli import api
 from xception_cli.commands.options import MaxPixels, allow_pixels
 from xception_cli.console import emit, fail, quoted, say, show
-from xception_cli.data.lists import open_list
 from xception_cli.errors import UsageError
 from xception_cli.runs import RUNS, find_run
 
@@ -52,7 +51,11 @@ def evaluate(
 ) -> None:
     """Measure a model on photos that it was not trained on."""
     api.check_selection(data, split, root)
-    only = None if listed is None else open_list(listed)
+    only = None
+    if listed is not None:
+        from xception_cli.data.lists import open_list
+
+        only = open_list(listed)
     chosen = find_run(run)
     allow_pixels(max_pixels, chosen)
     if run is None:

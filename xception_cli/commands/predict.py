@@ -10,14 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.api import open_classifier
-from xception_cli.commands.inputs import read_inputs
 from xception_cli.commands.options import MaxPixels, allow_pixels
 from xception_cli.console import emit, fail, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
 from xception_cli.onnx import require_onnx
 from xception_cli.runs import find_run
-from xception_cli.sorting import SortedFolder, check_sorted
 
 _CHUNK = 4096  # images that are predicted at a time: so long a list is never all in memory
 
@@ -89,8 +87,13 @@ def predict(
     else:
         chosen = model
         allow_pixels(max_pixels)
+
+    from xception_cli.commands.inputs import read_inputs
+
     inputs = read_inputs(paths or [], listed, root)
     if sort_into is not None:
+        from xception_cli.sorting import SortedFolder, check_sorted
+
         check_sorted(sort_into, paths or [])
     top = top or (5 if inputs.are_named else 1)
 

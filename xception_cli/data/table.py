@@ -117,9 +117,9 @@ def read_rows(
     inside = base.rstrip(os.sep) + os.sep
     outside = [row for row in kept if not row.path.startswith(inside)]
     if outside and (table.parent / INFO).is_file():  # a run may come from anyone
-        where = [f"line {row.line}: {show(row.path)}" for row in outside]
+        named = [f"line {row.line}: {show(row.path)}" for row in outside]
         raise DataError(
-            listing(f"{show(table)} of a run names files outside of {show(base)}:", where, _LISTED),
+            listing(f"{show(table)} of a run names files outside of {show(base)}:", named, _LISTED),
             hint="give the folder of the run's images with --root DIR; or, if you trust the table, "
             "copy it out of the run",
         )
