@@ -245,6 +245,8 @@ def _start(loader: "DataLoader[Any]") -> "Iterator[_Decoded | MachineError]":
     try:
         return iter(loader)
     except OSError as error:
+        if isinstance(error, ConnectionError):  # a worker that was started has died
+            raise
         raise start_error(error) from None
     finally:
         if forks:
