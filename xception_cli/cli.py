@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli import __version__
-from xception_cli.commands import measure, predict, prepare, train
+from xception_cli.commands import measure, predict, prepare, rank, train
 from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show
 from xception_cli.errors import (
@@ -38,6 +38,7 @@ app = typer.Typer(
 app.command()(train.train)
 app.command("eval")(measure.evaluate)
 app.command()(predict.predict)
+app.command()(rank.rank)
 app.command()(measure.compare)
 app.command()(measure.report)
 app.command("runs")(measure.list_runs)

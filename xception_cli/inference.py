@@ -52,6 +52,12 @@ class Prediction:
             return None
         return "unknown" if self.unknown is not None else self.classes[0]
 
+    @property
+    def margin(self) -> float:
+        """By how much the best class is more probable than the second, in 0..1."""
+        best, second = self.probabilities[:2]
+        return best - second
+
     def to_dict(self) -> dict[str, Any]:
         r"""Return plain data that JSON can hold; names that are not UTF-8 are written `\xNN`."""
         data = {

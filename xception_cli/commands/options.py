@@ -1,11 +1,15 @@
-"""--max-pixels: the option that check, eval and predict share with train."""
+"""Options that several commands share, and what they stand for."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xception_cli.config import TrainConfig
+from xception_cli.console import say, show
+from xception_cli.errors import UsageError
 from xception_cli.rundir import RunDir
+from xception_cli.runs import find_run
 from xception_cli.settings import read_settings
 
 _SETTING = TrainConfig.__dataclass_fields__["max_pixels"].metadata
@@ -37,3 +41,27 @@ def allow_pixels(given: int | None, run: RunDir | None = None) -> None:
     if given is None and run is not None:
         given = read_settings(run).get("max_pixels")
     turns.max_pixels = given or TrainConfig.max_pixels
+
+
+def choose_model(run: Path | None, model: Path | None, max_pixels: int | None) -> Path:
+    """Return the model that images are shown to, and allow images as large as it was trained on.
+
+    Args:
+        run: With `--run`; without it and `model`, the latest.
+        model: With `--model`.
+        max_pixels: With `--max-pixels`.
+
+    Raises:
+        UsageError: Both were given, or there is no finished run.
+        ArtifactError: The run's settings are damaged.
+    """
+    if run is not None and model is not None:
+        raise UsageError("--run and --model exclude each other")
+    if model is not None:
+        allow_pixels(max_pixels)
+        return model
+    found = find_run(run)
+    allow_pixels(max_pixels, found)
+    if run is None:
+        say(f"run       {show(found.path)} (the latest)")
+    return found.model

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.api import open_classifier
-from xception_cli.commands.options import MaxPixels, allow_pixels
+from xception_cli.commands.options import MaxPixels, choose_model
 from xception_cli.console import emit, fail, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
@@ -78,15 +78,7 @@ def predict(
     max_pixels: MaxPixels = None,
 ) -> None:
     """Name what is on photos."""
-    if run is not None and model is not None:
-        raise UsageError("--run and --model exclude each other")
-    if model is None:
-        found = find_run(run)
-        chosen = found.model
-        allow_pixels(max_pixels, found)
-    else:
-        chosen = model
-        allow_pixels(max_pixels)
+    chosen = choose_model(run, model, max_pixels)
 
     from xception_cli.commands.inputs import read_inputs
 
@@ -106,8 +98,6 @@ def predict(
     images, tally = inputs.images, Tally(inputs.labels)
     if explain is not None:
         from xception_cli.report.pictures import check_folder, name_explanations, write_explanation
-    if run is None and model is None:
-        say(f"run       {show(chosen.parent)} (the latest)")
     with ExitStack() as held:
         file = bar = None
         if output is not None:

@@ -1,0 +1,87 @@
+"""rank: which unlabelled images to label next."""
+
+from itertools import islice
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xception_cli.api import open_classifier
+from xception_cli.commands.options import MaxPixels, choose_model
+from xception_cli.console import fail, quoted, say, screen, show
+from xception_cli.files import check_new_file, to_csv, write_durably
+
+_CHUNK = 4096  # images that are predicted at a time
+_SHOWN = 5  # images on the screen
+
+
+def rank(
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="IMAGE|DIR|GLOB...", help="Unlabelled images.")
+    ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="FILE|-", help="Read the paths from a list, one per line; - is stdin."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder that a list's paths are relative to."),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="A new .csv file.")] = Path("rank.csv"),
+    run: Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model or .onnx file, instead of a run.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """Order unlabelled images by what their labels would teach the model: the least certain first.
+
+    The margin decides, the probability of the best class minus that of the second. What it saves,
+    and what did not save more: docs/recipe.md.
+    """
+    check_new_file(output, (".csv",), "write the order to")
+
+    chosen = choose_model(run, model, max_pixels)
+
+    from xception_cli.commands.inputs import read_inputs
+
+    images = read_inputs(paths or [], listed, root).images
+
+    from xception_cli.data.dataset import default_workers
+    from xception_cli.inference import Prediction, predict_images
+
+    bundle = open_classifier(chosen, device=device)
+    count = default_workers(bundle.runtime) if workers is None else workers
+    ranked: list[Prediction] = []
+    failed: list[Prediction] = []
+    left = iter(images)
+    with screen.bar("predicting", len(images)) as bar:
+        while chunk := list(islice(left, _CHUNK)):
+            for prediction in predict_images(bundle, chunk, top=2, workers=count):
+                (failed if prediction.error is not None else ranked).append(prediction)
+                bar.advance(1)
+    ranked.sort(key=attrgetter("margin"))  # stable: images of one margin keep their order
+    header = ["path", "margin", "class_1", "probability_1", "class_2", "probability_2", "error"]
+    write_durably(output, to_csv(header, [_row(one) for one in [*ranked, *failed]]))
+    say(f"written   {show(output)}: {len(images):,} images, the least certain first")
+    for one in ranked[:_SHOWN]:
+        named = zip(one.classes, one.probabilities, strict=True)
+        answers = ", ".join(f"{show(name)} {value:.1%}" for name, value in named)
+        say(f"          {show(one.path)}: {answers}")
+    if failed:
+        fail(f"{len(failed)} of {len(images)} images could not be read", None)
+        raise typer.Exit(3)
+    again = "" if model is not None else f" --config {quoted(chosen.parent / 'config.toml')}"
+    say(f"next: label the first ones, put them into the data folder, then: xception train{again}")
+
+
+def _row(prediction: Any) -> list[object]:
+    if prediction.error is not None:
+        return [str(prediction.path), *[None] * 5, prediction.error]
+    pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+    return [str(prediction.path), prediction.margin, *[x for pair in pairs for x in pair], None]
