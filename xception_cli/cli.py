@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli import __version__
-from xception_cli.commands import measure, predict, prepare, rank, train
+from xception_cli.commands import embed, measure, predict, prepare, rank, train
 from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show
 from xception_cli.errors import (
@@ -39,6 +39,7 @@ app.command()(train.train)
 app.command("eval")(measure.evaluate)
 app.command()(predict.predict)
 app.command()(rank.rank)
+app.command()(embed.embed)
 app.command()(measure.compare)
 app.command()(measure.report)
 app.command("runs")(measure.list_runs)

@@ -1,0 +1,37 @@
+"""xception embed: the features of images, as the model computes them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from images import COLOURS, SMALL, draw_photos
+from networks import CPU, lively_network
+from runs import call
+
+from xception_cli.data.images import content_digest, decode
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.model.bundle import About, ModelBundle, save_model
+
+
+def test_the_features_are_those_of_the_model(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_photos(Path("new"))
+    Path("new/broken.jpg").write_text("no image")
+    about, network = About(tuple(COLOURS), Preprocessing.for_size(SMALL)), lively_network()
+    save_model(Path("m.safetensors"), network.state_dict(), about)
+    assert call("embed", "new", "--model", "m.safetensors", "--output", "x.npz") == 3
+    assert "left out  new/broken.jpg: not an image" in capsys.readouterr().err
+    found = np.load("x.npz")
+    assert {name: found[name].shape for name in found} == {
+        "features": (24, 2048),
+        "paths": (24,),
+        "digests": (24,),
+    }
+    bundle = ModelBundle(network, about, CPU)  # in float32, the command perhaps in bf16
+    contents = [Path(path).read_bytes() for path in found["paths"]]
+    assert [content_digest(content) for content in contents] == found["digests"].tolist()
+    images = [bundle.transform()(decode(content)) for content in contents]
+    expected = np.stack([one.features for one in bundle.outcomes(torch.stack(images))])
+    apart = np.linalg.norm(found["features"][:, None] - expected, axis=2)
+    assert apart.argmin(axis=1).tolist() == list(range(24))  # nearer than to any other image
+    assert apart.diagonal().max() < 0.05 * np.linalg.norm(expected, axis=1).max()

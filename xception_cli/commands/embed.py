@@ -1,0 +1,95 @@
+"""embed: the features that a model computes of images, for other tools."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xception_cli.api import open_classifier
+from xception_cli.commands.options import MaxPixels, choose_model
+from xception_cli.console import fail, quoted, say, screen, show
+from xception_cli.errors import DataError, UsageError
+from xception_cli.files import check_new_file, utf8, write_durably
+
+_CHUNK = 4096  # images that are embedded at a time
+
+
+def embed(
+    output: Annotated[Path, typer.Option(help="A new .npz file.")],
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="IMAGE|DIR|GLOB|TABLE...", help="Images.")
+    ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="FILE|-", help="Read the paths from a list, one per line; - is stdin."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder that a table's or a list's paths are relative to."
+        ),
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model file, instead of a run.")] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """Write the features of images: 2048 numbers each, what the last layer of the model sees.
+
+    The file is NumPy's: `features` (images, 2048) in float32, `paths`, and `digests` of the
+    contents, as in split.csv. Images that cannot be read are left out.
+    """
+    check_new_file(output, (".npz",), "write features to")
+    chosen = choose_model(run, model, max_pixels)
+
+    from xception_cli.commands.inputs import read_inputs
+
+    images = read_inputs(paths or [], listed, root).images
+
+    from io import BytesIO
+
+    import numpy as np
+
+    from xception_cli.data.dataset import default_workers
+    from xception_cli.data.images import inspect
+    from xception_cli.inference import classify
+    from xception_cli.model.bundle import ModelBundle
+
+    bundle = open_classifier(chosen, device=device)
+    if not isinstance(bundle, ModelBundle):
+        raise UsageError(
+            f"{show(chosen)} gives no features: an exported file keeps them inside",
+            hint="--run RUN, or --model with the model.safetensors that it was made from",
+        )
+    count = default_workers(bundle.runtime) if workers is None else workers
+    rows: list[np.ndarray] = []
+    names: list[str] = []
+    digests: list[str] = []
+    failed, left = 0, iter(images)
+    with screen.bar("computing features", len(images)) as bar:
+        while chunk := list(islice(left, _CHUNK)):
+            outcomes = classify(bundle, Path(), [str(path) for path in chunk], workers=count)
+            for path, outcome in zip(chunk, outcomes, strict=True):
+                bar.advance(1)
+                if isinstance(outcome, str) or outcome.features is None:
+                    failed += 1
+                    say(f"left out  {show(path)}: {show(outcome)}")
+                    continue
+                rows.append(np.asarray(outcome.features, np.float32))
+                names.append(utf8(str(path)))
+                digests.append(inspect(path, decoded=False).digest)
+    if not rows:
+        raise DataError("none of the images could be read", hint="xception check looks at a folder")
+    buffer = BytesIO()
+    np.savez(buffer, features=np.stack(rows), paths=names, digests=digests)
+    write_durably(output, buffer.getvalue())
+    say(f"written   {show(output)}: features of {len(rows):,} images")
+    if failed:
+        fail(f"{failed} of {len(images)} images could not be read", None)
+        raise typer.Exit(3)
+    shape = f"print(numpy.load({str(output)!r})['features'].shape)"
+    say(f"next: python -c {quoted(f'import numpy; {shape}')}")
