@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from xception_cli.api import open_classifier
-from xception_cli.commands.options import MaxPixels, choose_model
+from xception_cli.commands.options import (
+    Device,
+    Listed,
+    ListRoot,
+    MaxPixels,
+    ModelFile,
+    RunFolder,
+    Workers,
+    choose_model,
+)
 from xception_cli.console import fail, quoted, say, screen, show
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import check_new_file, utf8, write_durably
@@ -20,22 +29,12 @@ def embed(
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGE|DIR|GLOB|TABLE...", help="Images.")
     ] = None,
-    listed: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="FILE|-", help="Read the paths from a list, one per line; - is stdin."
-        ),
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder that a table's or a list's paths are relative to."
-        ),
-    ] = None,
-    run: Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")] = None,
-    model: Annotated[Path | None, typer.Option(help="Model file, instead of a run.")] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    listed: Listed = None,
+    root: ListRoot = None,
+    run: RunFolder = None,
+    model: ModelFile = None,
+    device: Device = "auto",
+    workers: Workers = None,
     max_pixels: MaxPixels = None,
 ) -> None:
     """Write the features of images: 2048 numbers each, what the last layer of the model sees.

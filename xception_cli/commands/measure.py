@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli import api
-from xception_cli.commands.options import MaxPixels, allow_pixels
+from xception_cli.commands.options import Device, MaxPixels, Workers, allow_pixels
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.runs import RUNS, find_run
@@ -26,8 +26,8 @@ def evaluate(
         bool, typer.Option(help="Leave out classes that the model does not know.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    device: Device = "auto",
+    workers: Workers = None,
     model: Annotated[
         Path | None, typer.Option(help="Exported .onnx file, instead of the run's model.")
     ] = None,
@@ -151,7 +151,7 @@ def report(
     data: Annotated[
         Path | None, typer.Option(help="Where the run's photos are now, if they moved.")
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Draw a run's report.html again."""
     chosen = find_run(run)

@@ -12,6 +12,21 @@ from xception_cli.rundir import RunDir
 from xception_cli.runs import find_run
 from xception_cli.settings import read_settings
 
+Listed = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="FILE|-", help="Read the paths from a list, one per line; - is stdin."
+    ),
+]
+ListRoot = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder that a table's or a list's paths are relative to."),
+]
+RunFolder = Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")]
+ModelFile = Annotated[Path | None, typer.Option(help="Model or .onnx file, instead of a run.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode.")]
+
 _SETTING = TrainConfig.__dataclass_fields__["max_pixels"].metadata
 
 MaxPixels = Annotated[

@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.api import open_classifier
-from xception_cli.commands.options import MaxPixels, choose_model
+from xception_cli.commands.options import (
+    Device,
+    Listed,
+    ListRoot,
+    MaxPixels,
+    ModelFile,
+    RunFolder,
+    Workers,
+    choose_model,
+)
 from xception_cli.console import emit, fail, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
@@ -25,22 +34,10 @@ def predict(
         list[str] | None,
         typer.Argument(metavar="IMAGE|DIR|GLOB|TABLE...", help="Photos to name."),
     ] = None,
-    listed: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="FILE|-", help="Read the paths from a list, one per line; - is stdin."
-        ),
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder that a table's or a list's paths are relative to."
-        ),
-    ] = None,
-    run: Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="Model or .onnx file, instead of a run.")
-    ] = None,
+    listed: Listed = None,
+    root: ListRoot = None,
+    run: RunFolder = None,
+    model: ModelFile = None,
     top: Annotated[
         int | None,
         typer.Option(
@@ -73,8 +70,8 @@ def predict(
         typer.Option(metavar="mirror|none", help="Instead of what training decided; see train."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    device: Device = "auto",
+    workers: Workers = None,
     max_pixels: MaxPixels = None,
 ) -> None:
     """Name what is on photos."""

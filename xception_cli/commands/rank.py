@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.api import open_classifier
-from xception_cli.commands.options import MaxPixels, choose_model
+from xception_cli.commands.options import (
+    Device,
+    Listed,
+    ListRoot,
+    MaxPixels,
+    ModelFile,
+    RunFolder,
+    Workers,
+    choose_model,
+)
 from xception_cli.console import fail, quoted, say, screen, show
 from xception_cli.files import check_new_file, to_csv, write_durably
 
@@ -20,23 +29,13 @@ def rank(
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGE|DIR|GLOB...", help="Unlabelled images.")
     ] = None,
-    listed: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="FILE|-", help="Read the paths from a list, one per line; - is stdin."
-        ),
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder that a list's paths are relative to."),
-    ] = None,
+    listed: Listed = None,
+    root: ListRoot = None,
     output: Annotated[Path, typer.Option(help="A new .csv file.")] = Path("rank.csv"),
-    run: Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="Model or .onnx file, instead of a run.")
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")] = "auto",
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    run: RunFolder = None,
+    model: ModelFile = None,
+    device: Device = "auto",
+    workers: Workers = None,
     max_pixels: MaxPixels = None,
 ) -> None:
     """Order unlabelled images by what their labels would teach the model: the least certain first.
