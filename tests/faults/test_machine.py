@@ -59,8 +59,8 @@ def test_no_number_depends_on_a_clock_that_can_jump() -> None:
         for path in package.rglob("*.py")
         if wall.search(path.read_text())
     }
-    # train.log's stamps, and when a run was started
-    assert found == {"console.py", "training/preparation.py"}
+    # train.log's stamps, when a run was started, and which features were used last
+    assert found == {"console.py", "training/provenance.py", "model/feature_cache.py"}
 
 
 def test_workers_that_cannot_be_started_say_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.dataset import KeyedBatches, PictureDataset
+from xception_cli.data.images import DECODER
 from xception_cli.data.loading import Inputs, PictureInputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
@@ -326,7 +327,7 @@ def test_a_view_with_a_flipped_bit_is_computed_again(network, root, whole, capsy
     asked = []
     compute(Path("features"), network, root, another=lambda *given: asked.append(given) or True)
     assert asked == [(1, 0)]  # the first one is good
-    assert "features/train.json or its features are damaged" in capsys.readouterr().err
+    assert f"features/train-{DECODER}.json or its features are damaged" in capsys.readouterr().err
     assert contents(Path("features")) == contents(whole[0])
 
 

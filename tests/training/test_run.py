@@ -178,11 +178,11 @@ def test_the_frozen_part_is_computed_with_folded_batch_norm_that_the_model_keeps
     seen = []
 
     def look(compute: Any) -> Any:
-        def looked(*given: Any) -> Any:
+        def looked(*given: Any, **named: Any) -> Any:
             for part in given:
                 if isinstance(part, Segment):
                     seen.append([m for m in part.modules() if isinstance(m, torch.nn.BatchNorm2d)])
-            return compute(*given)
+            return compute(*given, **named)
 
         return looked
 

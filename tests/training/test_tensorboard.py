@@ -69,12 +69,12 @@ def test_a_missing_package_is_told_before_the_photos_are_looked_at(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    from xception_cli.training import handlers
+    from xception_cli.training import tensorboard
 
     def find_spec(name: str) -> Any:
         return None if name.startswith("tensorboard") else importlib.util.find_spec(name)
 
-    monkeypatch.setattr(handlers, "find_spec", find_spec)
+    monkeypatch.setattr(tensorboard, "find_spec", find_spec)
     assert call("train", "--data", given["data"], "--output", "run", "--tensorboard") == 5
     error = capsys.readouterr().err
     assert error.splitlines() == [
