@@ -45,10 +45,10 @@ def beside(setting, value, direction):
 
 
 def test_the_settings_are_those_that_the_range_tests_walk():
-    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 14
+    assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 15
     assert {s.name for s in SETTINGS} - {s.name for s in NUMBERS + CHOICES} == {
-        "data", "root", "split_file", "group_by", "fixes", "strict", "skip_bad", "flip", "weights",
-        "budget", "deterministic", "compile", "refit", "share_features",
+        "data", "root", "split_file", "from_", "group_by", "fixes", "strict", "skip_bad", "flip",
+        "weights", "budget", "deterministic", "compile", "refit", "share_features",
     }  # fmt: skip
 
 
@@ -232,6 +232,7 @@ def test_a_toml_file_names_every_setting_in_order():
         "# classes is not set",
         "# root is not set",
         "# split_file is not set",
+        "# from_ is not set",
         "# group_by is not set",
         "# fixes is not set",
         "# budget is not set",

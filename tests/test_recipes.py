@@ -11,7 +11,8 @@ import pytest
 from runs import call
 
 from xception_cli.errors import UsageError
-from xception_cli.settings import copy_recipe, find_config, list_recipes, read_toml, resolve, title
+from xception_cli.recipes import copy_recipe, find_config, list_recipes, title
+from xception_cli.settings import read_toml, resolve
 
 ROOT = Path(__file__).parent.parent
 RECIPES = list_recipes()

@@ -111,6 +111,6 @@ def test_every_command_writes_only_where_it_was_told_to(tmp_path, random_weights
 
 
 def _has(recipe: str) -> bool:
-    from xception_cli.settings import list_recipes
+    from xception_cli.recipes import list_recipes
 
     return recipe in list_recipes()

@@ -11,8 +11,9 @@ from xception_cli.console import screen, show
 from xception_cli.errors import MachineError, UsageError, is_out_of_memory
 from xception_cli.onnx import require_onnx
 from xception_cli.processes import started_by_torchrun
+from xception_cli.recipes import find_config
 from xception_cli.runs import choose_run_path, find_run
-from xception_cli.settings import Settings, StrPath, check_names, find_config, resolve
+from xception_cli.settings import Settings, StrPath, check_names, resolve
 
 if TYPE_CHECKING:
     import numpy as np

@@ -78,6 +78,9 @@ class TrainConfig:
     split_file: str | None = _setting(
         None, "Follow this split.csv, of an earlier run for instance, instead of drawing a split."
     )
+    from_: str | None = _setting(
+        None, "Run to begin with: its settings, and its split for the images that it knows."
+    )
     group_by: str | None = _setting(
         None,
         "Regular expression: images stay in one split if the first group of it is the same in "
@@ -301,8 +304,8 @@ def setting_type(setting: "dataclasses.Field[Any]") -> Any:
 
 
 def flag(name: str) -> str:
-    """Return a setting's flag: `batch_size` gives `--batch-size`."""
-    return f"--{name.replace('_', '-')}"
+    """Return a setting's flag: `batch_size` gives `--batch-size`, and `from_` gives `--from`."""
+    return f"--{name.strip('_').replace('_', '-')}"
 
 
 _PLAIN = (bool, int, float, str)

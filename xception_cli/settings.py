@@ -1,4 +1,4 @@
-"""Where settings come from: defaults, TOML files, flags; and the recipes that we ship."""
+"""Where settings come from: defaults, an earlier run, TOML files, flags."""
 
 import dataclasses
 import difflib
@@ -24,7 +24,7 @@ from xception_cli.config import (
 )
 from xception_cli.console import listing, quoted, show
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.files import read_text, why, write_durably
+from xception_cli.files import read_text, why
 from xception_cli.rundir import RunDir
 
 StrPath = str | os.PathLike[str]
@@ -45,6 +45,7 @@ class Settings(TypedDict, total=False):
     val_fraction: float
     test_fraction: float
     split_file: StrPath | None
+    from_: StrPath | None
     root: StrPath | None
     group_by: str | None
     fixes: StrPath | None
@@ -100,16 +101,36 @@ class ResolvedConfig:
 
 
 def resolve(flags: Mapping[str, Any], config_file: Path | None) -> ResolvedConfig:
-    """Merge defaults < config file < flags; a flag that is `None` was not given.
+    """Merge defaults < an earlier run < config file < flags; a flag that is `None` was not given.
 
     Raises:
         UsageError: See `read_toml` and `TrainConfig`.
+        ArtifactError: The earlier run is damaged.
     """
     from_file = read_toml(config_file) if config_file is not None else {}
     given = {name: value for name, value in flags.items() if value is not None}
     origins = {name: config_file.name for name in from_file if config_file is not None}
     origins |= {name: flag(name) for name in given}
-    return ResolvedConfig(TrainConfig(**(from_file | given)), origins)
+    earlier = (from_file | given).get("from_")
+    begun = {} if earlier is None else _settings_to_begin_with(Path(earlier))
+    origins = dict.fromkeys(begun, f"as in {earlier}") | origins
+    return ResolvedConfig(TrainConfig(**(begun | from_file | given)), origins)
+
+
+def _settings_to_begin_with(path: Path) -> dict[str, Any]:
+    """Return the settings of an earlier run that are no defaults, but for what is its own.
+
+    What `auto` decided for its images is decided again.
+    """
+    run = RunDir(path)
+    if not run.info.is_file():
+        raise UsageError(f"{show(path)} is not a run folder", hint="xception runs lists runs")
+    defaults = vars(TrainConfig())
+    return {
+        name: value
+        for name, value in read_settings(run).items()
+        if value != defaults[name] != "auto" and name not in {"classes", "split_file", "from_"}
+    }
 
 
 def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig:
@@ -267,81 +288,3 @@ def _toml_value(value: Any) -> str:
         )
         return f'"{escaped}"'
     return repr(value)
-
-
-# Recipes
-
-
-def _folder() -> Path:
-    package = Path(__file__).parent
-    installed = package / "configs"  # in a wheel; in a clone it is next to the package
-    return installed if installed.is_dir() else package.parent / "configs"
-
-
-def list_recipes() -> dict[str, Path]:
-    """Return the shipped recipes by name, sorted."""
-    return {path.stem: path for path in sorted(_folder().glob("*.toml"))}
-
-
-def title(path: Path) -> str:
-    """Return the first line of a recipe: what it is for."""
-    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-
-
-def find_config(given: str) -> Path:
-    """Return the config file for a path or the name of a shipped recipe.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    recipes = list_recipes()
-    if given in recipes and not Path(given).is_file():  # a data folder may be named like a recipe
-        return recipes[given]
-    if os.sep in given or given.endswith(".toml") or os.path.lexists(given):
-        return Path(given)  # errors are reported where it is read
-    raise _unknown(given, recipes)
-
-
-def find_recipe(name: str) -> Path:
-    """Return a shipped recipe.
-
-    Raises:
-        UsageError: There is none of that name.
-    """
-    recipes = list_recipes()
-    if name not in recipes:
-        raise _unknown(name, recipes)
-    return recipes[name]
-
-
-def _unknown(name: str, recipes: dict[str, Path]) -> UsageError:
-    near = difflib.get_close_matches(name, recipes, n=1)
-    return UsageError(
-        f"there is no config {show(name)}; shipped are {', '.join(recipes)}",
-        hint=f"did you mean {near[0]}?" if near else "xception configs ls",
-    )
-
-
-def copy_recipe(name: str, to: Path) -> Path:
-    """Copy a shipped recipe, to edit it.
-
-    Args:
-        name: Of the recipe.
-        to: A new file, or a folder.
-
-    Returns:
-        The new file.
-
-    Raises:
-        UsageError: There is no such recipe, or the file exists.
-        MachineError: It cannot be written.
-    """
-    recipe = find_recipe(name)
-    target = to / recipe.name if to.is_dir() else to
-    if os.path.lexists(target):
-        raise UsageError(
-            f"{show(target)} already exists",
-            hint=f"xception configs cp {quoted(name)} ANOTHER.toml",
-        )
-    write_durably(target, recipe.read_bytes())
-    return target

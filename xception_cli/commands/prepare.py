@@ -12,7 +12,7 @@ from xception_cli.console import emit, new_table, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.files import cache_folder, check_new_file, write_durably
 from xception_cli.notation import check_pattern
-from xception_cli.settings import copy_recipe, find_recipe, list_recipes, title
+from xception_cli.recipes import copy_recipe, find_recipe, list_recipes, title
 
 
 def sample(

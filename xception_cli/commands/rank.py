@@ -75,7 +75,7 @@ def rank(
     if failed:
         fail(f"{len(failed)} of {len(images)} images could not be read", None)
         raise typer.Exit(3)
-    again = "" if model is not None else f" --config {quoted(chosen.parent / 'config.toml')}"
+    again = "" if model is not None else f" --from {quoted(chosen.parent)}"
     say(f"next: label the first ones, put them into the data folder, then: xception train{again}")
 
 

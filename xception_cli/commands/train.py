@@ -14,7 +14,9 @@ from xception_cli.config import TrainConfig, flag, setting_type
 from xception_cli.console import emit, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
-from xception_cli.settings import find_config, resolve
+from xception_cli.recipes import find_config
+from xception_cli.rundir import RunDir
+from xception_cli.settings import resolve
 
 LATEST = "latest"  # what a bare --resume means
 
@@ -142,6 +144,13 @@ def train(
     )
     if result is not None:
         emit(str(result.run.path))
-        say(f"next: xception eval {quoted(result.run.path)}")
+        say(f"next: xception {_then(settings.config.from_, result.run)} {quoted(result.run.path)}")
     if started_by_torchrun():
         end_at_once()
+
+
+def _then(earlier: str | None, run: RunDir) -> str:
+    """Return what to do with a run: compare it with the one that it began with, if it can be."""
+    if earlier is None or RunDir(Path(earlier)).read_info().classes != run.read_info().classes:
+        return "eval"
+    return f"compare {quoted(earlier)}"

@@ -12,9 +12,10 @@ from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Inspection, leads_out
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo, count_labels
+from xception_cli.data.sides import follow_file, keep_sides
 from xception_cli.data.units import Unit, find_units, with_units
-from xception_cli.errors import ArtifactError, DataError, UsageError
-from xception_cli.files import from_csv, read_table, to_csv, utf8, why, write_durably
+from xception_cli.errors import ArtifactError, DataError
+from xception_cli.files import from_csv, to_csv, utf8, write_durably
 from xception_cli.runtime import key
 
 _SPLITS = (*SPLITS, "out")
@@ -60,6 +61,7 @@ def make_split(
     alike: Iterable[Sequence[int]] = (),
     group_by: str | None = None,
     split_file: Path | None = None,
+    earlier: Sequence[Photo] = (),
     fixes: Mapping[str, Fix] = NO_FIXES,
     strict: bool = False,
 ) -> Split:
@@ -79,6 +81,7 @@ def make_split(
         group_by: A regular expression; images with an equal first group in their path stay
             together.
         split_file: A split.csv to follow instead.
+        earlier: Images of an earlier run, which stay in their split if it is drawn.
         fixes: Images to leave out or to relabel.
         strict: Refuse images that are on two sides of a given split.
 
@@ -89,7 +92,7 @@ def make_split(
     """
     images = _start(folder, inspections, fixes)
     if split_file is not None:
-        images = _follow(images, folder, split_file)
+        images = follow_file(images, folder, split_file)
     units, warnings = find_units(images, alike, group_by)
     images = with_units(images, units)
     if split_file is not None or folder.given_splits:
@@ -97,7 +100,8 @@ def make_split(
     if split_file is None and "val" not in folder.given_splits:
         if "test" in folder.given_splits:
             test_fraction = 0.0
-        _draw(images, _drawable(images, units), seed, val_fraction, test_fraction)
+        new = keep_sides(images, _drawable(images, units), earlier)
+        _draw(images, new, seed, val_fraction, test_fraction)
         warnings += _far_off(images, val_fraction)
     elif test_fraction and "test" not in folder.given_splits:
         warnings.append("test_fraction is not used: the split is given, without a test")
@@ -119,59 +123,6 @@ def _start(
         known = replace(file, label=label, split=split, digest=found.digest, reason=reason)
         images.append(replace(known, unit=found.digest))
     return images
-
-
-def _follow(images: list[Photo], folder: DataFolder, path: Path) -> list[Photo]:
-    """Assign images to splits as a split.csv does."""
-    recorded = _read_assignment(path)
-    faults, followed = [], []
-    for image in images:
-        row = recorded.pop(utf8(image.path), None)
-        if row is None:
-            faults.append(f"not in it: {show(image.path)}")
-        elif row.get("digest") and image.digest and row["digest"] != image.digest:
-            faults.append(f"changed since: {show(image.path)}")
-        elif image.split != "out":
-            image = replace(image, split=row["split"], reason=f"as in {path.name}")
-        followed.append(image)
-    faults += [
-        f"missing now: {show(name)}" for name, row in recorded.items() if row["split"] != "out"
-    ]
-    if faults:
-        sentence = f"{show(path)} is not of the images in {show(folder.place)}:"
-        raise DataError(
-            listing(sentence, faults, _LISTED),
-            hint="add or correct its rows (split is train, val, test or out), or leave out "
-            "--split-file",
-        )
-    return followed
-
-
-def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        columns, table = read_table(path, lambda columns: {"path", "split"} <= set(columns))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the split file {show(path)}: {why(error)}") from error
-    rows: dict[str, dict[str, str]] = {}
-    for number, cells in table:
-        if not any(cells):
-            continue
-        row = dict(zip(columns, cells, strict=False))
-        name, split = row.get("path"), row.get("split")
-        if not name or split not in _SPLITS:
-            expected = f"split is {show(repr(split))}, expected {', '.join(_SPLITS)}"
-            raise UsageError(
-                f"{show(path)}, line {number}: {expected if name else 'the path is missing'}",
-                hint="a split file has the columns path and split, as the split.csv of a run",
-            )
-        if name in rows and rows[name]["split"] != split:
-            raise UsageError(
-                f"{show(path)} lists {show(name)} twice: as {rows[name]['split']} in line "
-                f"{rows[name]['line']}, as {split} in line {number}",
-                hint="delete one of the two lines",
-            )
-        rows[name] = row | {"line": str(number)}
-    return rows
 
 
 def _drawable(images: Sequence[Photo], units: Iterable[Unit]) -> list[Unit]:
@@ -204,11 +155,14 @@ def _draw(
     for number, unit in enumerate(units):
         for i in unit.members:
             of_class[images[i].label].add(number)
+    drawn = {i for unit in units for i in unit.members}
+    kept = {(image.label, image.split) for i, image in enumerate(images) if i not in drawn}
     for label in sorted(of_class):
         order = sorted(of_class[label], key=lambda number: position[number])
-        if len(order) > 1 and not any(split_of[n] == "val" for n in order):
+        has_val = (label, "val") in kept or any(split_of[n] == "val" for n in order)
+        if len(order) > 1 and not has_val:
             split_of[order[0]], reason_of[order[0]] = "val", "lowest hash of its class"
-        if not any(split_of[n] == "train" for n in order):
+        if (label, "train") not in kept and not any(split_of[n] == "train" for n in order):
             split_of[order[-1]], reason_of[order[-1]] = "train", "highest hash of its class"
     for unit, split, reason in zip(units, split_of, reason_of, strict=True):
         for i in unit.members:

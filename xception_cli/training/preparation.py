@@ -16,6 +16,7 @@ from xception_cli.data.folder import DataFolder, check_trainable
 from xception_cli.data.images import inspect_all
 from xception_cli.data.pixels import turns
 from xception_cli.data.recorded import read_recorded
+from xception_cli.data.sides import describe_changes
 from xception_cli.data.source import read_data
 from xception_cli.data.split import Split, make_split, match_split, write_split
 from xception_cli.data.transforms import Preprocessing
@@ -62,6 +63,7 @@ def draft_job(
         )
     folder = survey.folder
     run = RunDir(choose_run_path(folder.place, output))
+    before = Split((), ()) if config.from_ is None else _read_split(RunDir(Path(config.from_)))
     split = make_split(
         folder,
         [look.inspection for look in survey.looks],
@@ -71,15 +73,24 @@ def draft_job(
         alike=survey.groups,
         group_by=config.group_by,
         split_file=None if config.split_file is None else Path(config.split_file),
+        earlier=before.images,
         fixes=survey.fixes,
         strict=config.strict,
     )
     plan = make_plan(config, runtime, split.counts("train"), len(split.of("val")))
+    reasons = plan.reasons
+    if config.from_ is not None:
+        changes = describe_changes(split.images, split.classes, before.images, before.classes)
+        reasons = (f"beginning with {show(config.from_)}: {changes}", *reasons)
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
     _check_processes(plan.config, runtime, split)
     config = plan.config.replace(data=str(folder.place.absolute()), **_absolute(vars(config)))
     job = _job(config, run, runtime, folder, split, pretrained)
-    return Draft(job, plan.reasons, report_on(survey, config.group_by))
+    return Draft(job, reasons, report_on(survey, config.group_by))
+
+
+def _read_split(run: RunDir) -> Split:
+    return read_recorded(run, run.read_info().classes)
 
 
 def start_job(
@@ -226,7 +237,9 @@ def share_job(job: Job | None, runtime: Runtime) -> Job:
 
 def _absolute(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings that name files, so that they are found from any folder."""
-    files = {name: settings.get(name) for name in ("weights", "root", "split_file", "fixes")}
+    files = {
+        name: settings.get(name) for name in ("weights", "root", "split_file", "fixes", "from_")
+    }
     return {
         name: value if value in {"imagenet", "none"} else str(Path(value).absolute())
         for name, value in files.items()
@@ -282,7 +295,7 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
             "-m xception_cli train"
         )
     for name, origin in origins.items():
-        if name not in {"data", "classes"}:
+        if name not in {"data", "classes", "from_"}:
             say(f"setting   {name} = {show(getattr(job.config, name))} ({show(origin)})")
     for reason in draft.reasons:
         say(f"plan      {reason}")

@@ -1,0 +1,136 @@
+"""Sides: which split an image had before, in a split file or in an earlier run."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from xception_cli.console import enumerated, listing, show
+from xception_cli.data.folder import DataFolder
+from xception_cli.data.layout import SPLITS
+from xception_cli.data.photo import Photo
+from xception_cli.data.units import Unit
+from xception_cli.errors import DataError, UsageError
+from xception_cli.files import read_table, utf8, why
+
+_SPLITS = (*SPLITS, "out")
+_LISTED = 10  # files listed one by one
+
+
+def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Photo]:
+    """Assign images to splits as a split.csv does.
+
+    Raises:
+        UsageError: The file cannot be read.
+        DataError: It is of other images; lists them.
+    """
+    recorded = _read_assignment(path)
+    faults, followed = [], []
+    for image in images:
+        row = recorded.pop(utf8(image.path), None)
+        if row is None:
+            faults.append(f"not in it: {show(image.path)}")
+        elif row.get("digest") and image.digest and row["digest"] != image.digest:
+            faults.append(f"changed since: {show(image.path)}")
+        elif image.split != "out":
+            image = replace(image, split=row["split"], reason=f"as in {path.name}")
+        followed.append(image)
+    faults += [
+        f"missing now: {show(name)}" for name, row in recorded.items() if row["split"] != "out"
+    ]
+    if faults:
+        sentence = f"{show(path)} is not of the images in {show(folder.place)}:"
+        raise DataError(
+            listing(sentence, faults, _LISTED),
+            hint="add or correct its rows (split is train, val, test or out), or leave out "
+            "--split-file",
+        )
+    return followed
+
+
+def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        columns, table = read_table(path, lambda columns: {"path", "split"} <= set(columns))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the split file {show(path)}: {why(error)}") from error
+    rows: dict[str, dict[str, str]] = {}
+    for number, cells in table:
+        if not any(cells):
+            continue
+        row = dict(zip(columns, cells, strict=False))
+        name, split = row.get("path"), row.get("split")
+        if not name or split not in _SPLITS:
+            expected = f"split is {show(repr(split))}, expected {', '.join(_SPLITS)}"
+            raise UsageError(
+                f"{show(path)}, line {number}: {expected if name else 'the path is missing'}",
+                hint="a split file has the columns path and split, as the split.csv of a run",
+            )
+        if name in rows and rows[name]["split"] != split:
+            raise UsageError(
+                f"{show(path)} lists {show(name)} twice: as {rows[name]['split']} in line "
+                f"{rows[name]['line']}, as {split} in line {number}",
+                hint="delete one of the two lines",
+            )
+        rows[name] = row | {"line": str(number)}
+    return rows
+
+
+# An earlier run
+
+
+def keep_sides(images: list[Photo], units: Sequence[Unit], earlier: Sequence[Photo]) -> list[Unit]:
+    """Put the images that an earlier run has where they were, and return the units of new ones.
+
+    A new image that belongs to known ones goes to their side; to none where they are on several.
+
+    Args:
+        images: Their splits and reasons are set.
+        units: Of the images whose split is to be drawn.
+        earlier: Images of the earlier run; they are known by their content.
+    """
+    side = {image.digest: image.split for image in earlier if image.split in SPLITS}
+    new = []
+    for unit in units:
+        sides = {side[images[i].digest] for i in unit.members if images[i].digest in side}
+        if not sides:
+            new.append(unit)
+            continue
+        for i in unit.members:
+            split, reason = side.get(images[i].digest), "as in the earlier run"
+            if split is None and len(sides) > 1:
+                split, reason = "out", f"of {unit.about}, which the earlier run has on two sides"
+            elif split is None:
+                split, reason = next(iter(sides)), f"{reason}, {unit.about}"
+            images[i] = replace(images[i], split=split, reason=reason)
+    return new
+
+
+def describe_changes(
+    images: Sequence[Photo],
+    classes: Sequence[str],
+    earlier: Sequence[Photo],
+    earlier_classes: Sequence[str],
+) -> str:
+    """Say what is not as it was in an earlier run: `391 images known, 51 new, 3 gone`.
+
+    Args:
+        images: Now.
+        classes: Now.
+        earlier: Images of the earlier run; images are known by their content.
+        earlier_classes: Its classes.
+    """
+    before = {image.digest: earlier_classes[image.label] for image in earlier if image.digest}
+    now = {image.digest: classes[image.label] for image in images if image.digest}
+    known = before.keys() & now.keys()
+    counts = {
+        "images known": len(known),
+        "of another class now": sum(before[digest] != now[digest] for digest in known),
+        "new": len(now.keys() - known),
+        "gone": len(before.keys() - known),
+    }
+    said = ", ".join(f"{n:,} {what}" for what, n in counts.items() if n or what == "images known")
+    added = [name for name in classes if name not in set(earlier_classes)]
+    removed = [name for name in earlier_classes if name not in set(classes)]
+    for what, names in (("new", added), ("removed", removed)):
+        if names:
+            said += f"; {what} class{'es' * (len(names) > 1)}: {enumerated(names)}"
+    return said

@@ -1,0 +1,84 @@
+"""Recipes: the shipped files of settings, found by name."""
+
+import difflib
+import os
+from pathlib import Path
+
+from xception_cli.console import quoted, show
+from xception_cli.errors import UsageError
+from xception_cli.files import write_durably
+
+
+def _folder() -> Path:
+    package = Path(__file__).parent
+    installed = package / "configs"  # in a wheel; in a clone it is next to the package
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def list_recipes() -> dict[str, Path]:
+    """Return the shipped recipes by name, sorted."""
+    return {path.stem: path for path in sorted(_folder().glob("*.toml"))}
+
+
+def title(path: Path) -> str:
+    """Return the first line of a recipe: what it is for."""
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+
+
+def find_config(given: str) -> Path:
+    """Return the config file for a path or the name of a shipped recipe.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    recipes = list_recipes()
+    if given in recipes and not Path(given).is_file():  # a data folder may be named like a recipe
+        return recipes[given]
+    if os.sep in given or given.endswith(".toml") or os.path.lexists(given):
+        return Path(given)  # errors are reported where it is read
+    raise _unknown(given, recipes)
+
+
+def find_recipe(name: str) -> Path:
+    """Return a shipped recipe.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    recipes = list_recipes()
+    if name not in recipes:
+        raise _unknown(name, recipes)
+    return recipes[name]
+
+
+def _unknown(name: str, recipes: dict[str, Path]) -> UsageError:
+    near = difflib.get_close_matches(name, recipes, n=1)
+    return UsageError(
+        f"there is no config {show(name)}; shipped are {', '.join(recipes)}",
+        hint=f"did you mean {near[0]}?" if near else "xception configs ls",
+    )
+
+
+def copy_recipe(name: str, to: Path) -> Path:
+    """Copy a shipped recipe, to edit it.
+
+    Args:
+        name: Of the recipe.
+        to: A new file, or a folder.
+
+    Returns:
+        The new file.
+
+    Raises:
+        UsageError: There is no such recipe, or the file exists.
+        MachineError: It cannot be written.
+    """
+    recipe = find_recipe(name)
+    target = to / recipe.name if to.is_dir() else to
+    if os.path.lexists(target):
+        raise UsageError(
+            f"{show(target)} already exists",
+            hint=f"xception configs cp {quoted(name)} ANOTHER.toml",
+        )
+    write_durably(target, recipe.read_bytes())
+    return target
