@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -201,8 +202,8 @@ def test_the_gate_lets_a_faithful_file_pass_and_says_how_far_it_is_off(bundle, c
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO here")
 def test_openvino_says_the_same_and_would_not_with_the_resize_of_onnx(bundle, content, monkeypatch):
-    pytest.importorskip("openvino")
     pictures = judged((300, 300), (1000, 1000), (4000, 4000))
     exported = classifier_from(content, HERE)
     parity = compare(bundle, in_openvino(exported, content), pictures)

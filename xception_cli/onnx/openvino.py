@@ -1,5 +1,6 @@
 """An exported file in OpenVINO: a second runtime for the gate, where it is installed."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,8 @@ class _Session:
     """
 
     def __init__(self, content: bytes) -> None:
+        # Else it keeps a number of this machine in the user's home, to send it to its maker.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
 
         core = openvino.Core()
