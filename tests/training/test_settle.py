@@ -199,6 +199,7 @@ def test_a_run_that_is_killed_after_the_selection_ends_the_same_when_it_is_resum
     assert evaluation(resumed) == evaluation(whole)
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_not_started_where_the_probe_is_at_its_ceiling(
     settings: dict[str, Any],
 ) -> None:

@@ -105,6 +105,7 @@ def together(alone: Path, random_weights: Path) -> tuple[Path, "subprocess.Compl
         return run, train_together(2, settings, str(run))
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(
     alone: Path, together: tuple[Path, "subprocess.CompletedProcess[str]"]
 ) -> None:
@@ -118,6 +119,7 @@ def test_two_processes_train_as_one_does(
         torch.testing.assert_close(two.network(values), one.network(values), atol=5e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_comparison_sees_another_batch_size(settings: dict[str, Any], alone: Path) -> None:
     train_run(settings | {"data": str(alone.parent / "photos"), "batch_size": 5})
     assert difference("run", str(alone)) > 2e-3

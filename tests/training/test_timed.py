@@ -110,6 +110,7 @@ THREE = {"after": "epoch 1", "views": 2, "epochs": 3, "why": "an epoch takes 15 
 # Ending on time
 
 
+@pytest.mark.slow
 def test_a_run_with_more_time_than_it_needs_does_all_that_was_planned(
     settings: dict[str, Any],
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_run_with_more_time_than_it_needs_does_all_that_was_planned(
     assert "expected  features " in log
 
 
+@pytest.mark.slow
 def test_epochs_that_do_not_fit_are_left_out_and_the_rate_falls_to_the_new_end(cut: RunDir) -> None:
     assert decisions(cut) == [START, THREE]
     assert [row["epoch"] for row in rows(cut)] == [1, 2, 3]
