@@ -15,8 +15,8 @@ import pytest
 from images import COLOURS, SMALL, draw_photos
 from runs import call, files_no_larger_than
 
+from xception_cli import inference
 from xception_cli.cli import main
-from xception_cli.commands import predict
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, RunBusyError, UsageError
 from xception_cli.inference import Prediction
@@ -266,7 +266,7 @@ def test_a_list_is_predicted_in_pieces_and_continued_without_losing_or_doubling_
     (photos / "red" / "3.jpg").write_bytes(b"no image")
     names = [f"photos/{name}/{n}.jpg" for n in (5, 3) for name in ("red", "blue", "green")]
     Path("list").write_text("\n".join([*names, names[0]]))
-    monkeypatch.setattr(predict, "_CHUNK", 3)
+    monkeypatch.setattr(inference, "_PART", 3)
     command = ["predict", "--model", str(model), "--workers", "0", "--device", "cpu"]
     assert call(*command, *names, names[0], "--top", "1", "--output", "whole.csv") == 3
     capsys.readouterr()

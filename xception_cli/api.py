@@ -114,7 +114,7 @@ class Model:
             raise UsageError(f"top is {top}, expected at least 1")
         found, is_one = to_images(images)
         rule = decide_unknown(self._classifier, str(unknown))
-        workers = _to_workers(workers, self._classifier.runtime)
+        workers = decide_workers(workers, self._classifier.runtime)
         made = predict_images(self._classifier, found, top=top, unknown=rule, workers=workers)
         return next(made) if is_one else list(made)
 
@@ -144,7 +144,7 @@ class Model:
                 hint="load the run, or the model.safetensors that it was exported from",
             )
         found, is_one = to_images(images)
-        workers = _to_workers(workers, self._classifier.runtime)
+        workers = decide_workers(workers, self._classifier.runtime)
         features = embed_images(self._classifier, found, workers=workers)
         return features[0] if is_one else features
 
@@ -285,7 +285,7 @@ def evaluate(
             only=None if only is None else map(Path, only),
             split=split,
             ignore_extra_classes=ignore_extra_classes,
-            workers=_to_workers(workers, classifier.runtime),
+            workers=decide_workers(workers, classifier.runtime),
             variant=variant if tta is None else f"tta-{tta}",
             refine=partial(set_copies_aside, chosen),
         )
@@ -341,7 +341,8 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
     return load_onnx(path)
 
 
-def _to_workers(workers: int | None, runtime: "Runtime") -> int:
+def decide_workers(workers: int | None, runtime: "Runtime") -> int:
+    """Return how many processes decode: as many as given, or as the machine has cores for."""
     from xception_cli.data.dataset import default_workers
 
     if workers is not None and workers < 0:

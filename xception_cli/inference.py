@@ -3,8 +3,9 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ from xception_cli.model.unshared import NO_FEATURES, lacks_features
 from xception_cli.settings import StrPath
 
 AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
+
+FoundT = TypeVar("FoundT", bound=Path | Image.Image)
+
+_PART = 4096  # images that are classified at a time: so long a list is never all in memory
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def answer(bundle: Classifier, outcome: Outcome, unknown: Thresholds | float | N
 
 def predict_images(
     bundle: Classifier,
-    images: Sequence[Path | Image.Image],
+    images: Iterable[Path | Image.Image],
     *,
     top: int = 5,
     unknown: Thresholds | float | None = None,
@@ -165,7 +170,7 @@ def predict_images(
 
     Args:
         bundle: The model.
-        images: Image files, or images in memory.
+        images: Image files, or images in memory; a long list of files need not be in memory.
         top: Classes to name for each, at most all of them.
         unknown: When to say that a picture is none of them, see `decide_unknown`.
         workers: Processes that decode; changes no number.
@@ -177,8 +182,7 @@ def predict_images(
     Raises:
         MachineError: A process that decodes died.
     """
-    outcomes = _classify_any(bundle, images, workers=workers, batch_size=batch_size)
-    for image, outcome in zip(images, outcomes, strict=True):
+    for image, outcome in classify_images(bundle, images, workers=workers, batch_size=batch_size):
         path = image if isinstance(image, Path) else None
         if isinstance(outcome, str):
             yield Prediction(path, (), (), outcome)
@@ -201,6 +205,7 @@ def classify(
     workers: int,
     batch_size: int | None = None,
     in_memory: Mapping[int, Image.Image] | None = None,
+    is_part: bool = False,
 ) -> Iterator[Outcome | str]:
     """Stream images through a model.
 
@@ -211,6 +216,7 @@ def classify(
         workers: Processes that decode.
         batch_size: Images per pass through the network; None: the device's default.
         in_memory: By index, images that are in memory; their paths are not read.
+        is_part: Whether they follow others, in batches of the same size.
 
     Yields:
         For each path, in order: what the network says, or why it says nothing.
@@ -238,7 +244,7 @@ def classify(
         side=bundle.side,
         device=bundle.runtime.device,
     )
-    filled = batch_size if len(paths) > batch_size else 0
+    filled = batch_size if is_part or len(paths) > batch_size else 0
     for parts in read_parts(loader):
         outcomes: dict[int, Outcome | str] = dict(f for part in parts for f in part.failures)
         good = [part for part in parts if len(part.indices)]
@@ -251,24 +257,36 @@ def classify(
             yield outcomes[index]
 
 
-def _classify_any(
+def classify_images(
     bundle: Classifier,
-    images: Sequence[Path | Image.Image],
+    images: Iterable[FoundT],
     *,
     workers: int,
     batch_size: int | None = None,
-) -> Iterator[Outcome | str]:
-    """Stream image files and images in memory through a model; see `classify`."""
-    in_memory = {at: image for at, image in enumerate(images) if isinstance(image, Image.Image)}
-    return classify(
-        bundle,
-        Path(),
-        ["" if at in in_memory else str(image) for at, image in enumerate(images)],
-        # An image may have its file open, and a file that workers share is at the wrong place.
-        workers=0 if in_memory else workers,
-        batch_size=batch_size,
-        in_memory=in_memory,
-    )
+) -> Iterator[tuple[FoundT, Outcome | str]]:
+    """Stream image files and images in memory through a model, a part of them at a time.
+
+    Yields:
+        Each image, in order, with what `classify` yields for it.
+
+    Raises:
+        MachineError: A process that decodes died.
+    """
+    left, is_part = iter(images), False
+    while part := list(islice(left, _PART)):
+        in_memory = {at: image for at, image in enumerate(part) if isinstance(image, Image.Image)}
+        outcomes = classify(
+            bundle,
+            Path(),
+            ["" if at in in_memory else str(image) for at, image in enumerate(part)],
+            # An image may have its file open, and a file that workers share is at the wrong place.
+            workers=0 if in_memory else workers,
+            batch_size=batch_size,
+            in_memory=in_memory,
+            is_part=is_part,
+        )
+        yield from zip(part, outcomes, strict=True)
+        is_part = True
 
 
 def embed_images(
@@ -289,8 +307,8 @@ def embed_images(
         MachineError: A process that decodes died.
     """
     features = np.empty((len(images), FEATURES), np.float32)
-    outcomes = _classify_any(bundle, images, workers=workers)
-    for at, (image, outcome) in enumerate(zip(images, outcomes, strict=True)):
+    outcomes = classify_images(bundle, images, workers=workers)
+    for at, (image, outcome) in enumerate(outcomes):
         if isinstance(outcome, str):
             name = show(image) if isinstance(image, Path) else f"image {at}"
             raise DataError(f"{name} cannot be embedded: {outcome}", hint="leave it out")

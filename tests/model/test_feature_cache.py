@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from images import COLOURS, SMALL, draw, draw_photos
-from networks import CPU, lively_network
+from images import SMALL, draw_photos
+from networks import CPU
 from runs import Crash, call, files_no_larger_than, outcome, quick_settings, train_run
 
 from xception_cli.data.dataset import KeyedBatches, PictureDataset
@@ -51,21 +51,6 @@ def file_of(name: str, kind: str = "activations") -> Path:
 
 
 # What is found is what would be computed
-
-
-@pytest.fixture(scope="module")
-def network():
-    network = lively_network()
-    cut(network, "exit")  # freezes the prefix
-    return network
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    for index in range(COUNT):
-        draw(folder / f"{index}.png", [*COLOURS.values()][index % 3], seed=index)
-    return folder
 
 
 def pictures(root: Path, order: list[int]) -> tuple[PictureInputs, list[str]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from images import COLOURS, SMALL, draw
-from networks import CPU, lively_network
+from images import SMALL
+from networks import CPU
 from runs import files_no_larger_than
 from torch import nn
 
@@ -29,21 +29,6 @@ from xception_cli.training.costs import disk_bytes
 COUNT, BLOCK, VIEWS = 10, 4, 2  # blocks of 4, 4 and 2 pictures in each view
 SEED = 3
 LABELS = torch.arange(COUNT) % 3
-
-
-@pytest.fixture(scope="module")
-def network():
-    network = lively_network()
-    cut(network, "exit")  # freezes the prefix
-    return network
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    for index in range(COUNT):
-        draw(folder / f"{index}.png", [*COLOURS.values()][index % 3], seed=index)
-    return folder
 
 
 def pictures(root: Path, *, augmented: bool = False, count: int = COUNT, workers: int = 0):

@@ -40,7 +40,7 @@ from xception_cli.data.images import (
 from xception_cli.data.pixels import turns
 from xception_cli.errors import MachineError
 
-VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # of what a scan finds, and of features
+VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # of what a scan finds
 
 SIDE = 32  # of the grey thumbnail that is kept, to compare it with others
 CELLS = 4  # a side of the grid of mean colours

@@ -1,12 +1,11 @@
 """embed: the features that a model computes of images, for other tools."""
 
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from xception_cli.api import open_classifier
+from xception_cli.api import decide_workers, open_classifier
 from xception_cli.commands.options import (
     Device,
     Listed,
@@ -16,12 +15,11 @@ from xception_cli.commands.options import (
     RunFolder,
     Workers,
     choose_model,
+    require_all_read,
 )
-from xception_cli.console import fail, quoted, say, screen, show
+from xception_cli.console import quoted, say, screen, show
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import check_new_file, utf8, write_durably
-
-_CHUNK = 4096  # images that are embedded at a time
 
 
 def embed(
@@ -53,9 +51,8 @@ def embed(
 
     import numpy as np
 
-    from xception_cli.data.dataset import default_workers
     from xception_cli.data.images import inspect
-    from xception_cli.inference import classify
+    from xception_cli.inference import classify_images
     from xception_cli.model.bundle import ModelBundle
 
     bundle = open_classifier(chosen, device=device)
@@ -64,31 +61,25 @@ def embed(
             f"{show(chosen)} gives no features: an exported file keeps them inside",
             hint="--run RUN, or --model with the model.safetensors that it was made from",
         )
-    count = default_workers(bundle.runtime) if workers is None else workers
+    count = decide_workers(workers, bundle.runtime)
     rows: list[np.ndarray] = []
     names: list[str] = []
     digests: list[str] = []
-    failed, left = 0, iter(images)
     with screen.bar("computing features", len(images)) as bar:
-        while chunk := list(islice(left, _CHUNK)):
-            outcomes = classify(bundle, Path(), [str(path) for path in chunk], workers=count)
-            for path, outcome in zip(chunk, outcomes, strict=True):
-                bar.advance(1)
-                if isinstance(outcome, str) or outcome.features is None:
-                    failed += 1
-                    say(f"left out  {show(path)}: {show(outcome)}")
-                    continue
-                rows.append(np.asarray(outcome.features, np.float32))
-                names.append(utf8(str(path)))
-                digests.append(inspect(path, decoded=False).digest)
+        for path, outcome in classify_images(bundle, images, workers=count):
+            bar.advance(1)
+            if isinstance(outcome, str) or outcome.features is None:
+                say(f"left out  {show(path)}: {show(outcome)}")
+                continue
+            rows.append(np.asarray(outcome.features, np.float32))
+            names.append(utf8(str(path)))
+            digests.append(inspect(path, decoded=False).digest)
     if not rows:
         raise DataError("none of the images could be read", hint="xception check looks at a folder")
     buffer = BytesIO()
     np.savez(buffer, features=np.stack(rows), paths=names, digests=digests)
     write_durably(output, buffer.getvalue())
     say(f"written   {show(output)}: features of {len(rows):,} images")
-    if failed:
-        fail(f"{failed} of {len(images)} images could not be read", None)
-        raise typer.Exit(3)
+    require_all_read(len(images) - len(rows), len(images))
     shape = f"print(numpy.load({str(output)!r})['features'].shape)"
     say(f"next: python -c {quoted(f'import numpy; {shape}')}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli import api
-from xception_cli.commands.options import Device, MaxPixels, Workers, allow_pixels
+from xception_cli.commands.options import Device, MaxPixels, TableRoot, Workers, allow_pixels
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.runs import RUNS, find_run
@@ -35,10 +35,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="mirror|none", help="Instead of what training decided; see train."),
     ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder that a table's paths are relative to."),
-    ] = None,
+    root: TableRoot = None,
     listed: Annotated[
         str | None,
         typer.Option(

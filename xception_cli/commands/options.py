@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from xception_cli.config import TrainConfig
-from xception_cli.console import say, show
+from xception_cli.console import fail, say, show
 from xception_cli.errors import UsageError
 from xception_cli.rundir import RunDir
 from xception_cli.runs import find_run
@@ -21,6 +21,10 @@ Listed = Annotated[
 ListRoot = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder that a table's or a list's paths are relative to."),
+]
+TableRoot = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder that a table's paths are relative to."),
 ]
 RunFolder = Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")]
 ModelFile = Annotated[Path | None, typer.Option(help="Model or .onnx file, instead of a run.")]
@@ -80,3 +84,15 @@ def choose_model(run: Path | None, model: Path | None, max_pixels: int | None) -
     if run is None:
         say(f"run       {show(found.path)} (the latest)")
     return found.model
+
+
+def require_all_read(failed: int, images: int) -> None:
+    """End the command with exit code 3 if images could not be read; the others are done.
+
+    Args:
+        failed: How many.
+        images: Of so many.
+    """
+    if failed:
+        fail(f"{failed} of {images} images could not be read", None)
+        raise typer.Exit(3)

@@ -3,13 +3,14 @@
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from xception_cli.api import open_classifier
+from xception_cli.api import decide_workers, open_classifier
 from xception_cli.commands.options import (
     Device,
     Listed,
@@ -19,14 +20,13 @@ from xception_cli.commands.options import (
     RunFolder,
     Workers,
     choose_model,
+    require_all_read,
 )
-from xception_cli.console import emit, fail, quoted, say, screen, show
+from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
 from xception_cli.onnx import require_onnx
 from xception_cli.runs import find_run
-
-_CHUNK = 4096  # images that are predicted at a time: so long a list is never all in memory
 
 
 def predict(
@@ -86,7 +86,6 @@ def predict(
         check_sorted(sort_into, paths or [])
     top = top or (5 if inputs.are_named else 1)
 
-    from xception_cli.data.dataset import default_workers
     from xception_cli.inference import decide_unknown, predict_images
     from xception_cli.model.bundle import ModelBundle
     from xception_cli.model.unknown import Thresholds
@@ -125,27 +124,26 @@ def predict(
                 check_folder(explain)
             targets = [explain / name for name in name_explanations(list(images))]
         sorted_folder = None if sort_into is None else SortedFolder(sort_into, bundle.classes)
-        count = default_workers(bundle.runtime) if workers is None else workers
+        count = decide_workers(workers, bundle.runtime)
         write = _json_line if as_json else _prediction_line
-        left = islice(images, tally.done, None)
-        while chunk := list(islice(left, _CHUNK)):
-            predictions = predict_images(bundle, chunk, top=top, unknown=rule, workers=count)
-            for image, prediction in zip(chunk, predictions, strict=True):
-                at, answer = tally.done, prediction.answer
-                if inputs.labels:
-                    prediction = replace(prediction, label=inputs.labels[at])
-                if answer is not None and sorted_folder is not None:
-                    refused = prediction.unknown is not None
-                    sorted_folder.add(image, None if refused else prediction.classes[0])
-                if explain is not None and explained is not None and answer is not None:
-                    label = bundle.classes.index(prediction.classes[0])
-                    write_explanation(explained, image, label, targets[at])
-                if file is None or bar is None:
-                    emit(write(prediction))
-                    tally.add(answer)
-                else:
-                    file.add(prediction)
-                    bar.advance(1)
+        left = partial(islice, images, tally.done, None)
+        predictions = predict_images(bundle, left(), top=top, unknown=rule, workers=count)
+        for image, prediction in zip(left(), predictions, strict=True):
+            at, answer = tally.done, prediction.answer
+            if inputs.labels:
+                prediction = replace(prediction, label=inputs.labels[at])
+            if answer is not None and sorted_folder is not None:
+                refused = prediction.unknown is not None
+                sorted_folder.add(image, None if refused else prediction.classes[0])
+            if explain is not None and explained is not None and answer is not None:
+                label = bundle.classes.index(prediction.classes[0])
+                write_explanation(explained, image, label, targets[at])
+            if file is None or bar is None:
+                emit(write(prediction))
+                tally.add(answer)
+            else:
+                file.add(prediction)
+                bar.advance(1)
     if output is not None:
         say(f"written   {show(output)}: {len(images)} images")
     if sorted_folder is not None:
@@ -157,9 +155,7 @@ def predict(
     if len(images) > 1:
         for line in tally.describe():
             say(line)
-    if tally.failed:
-        fail(f"{tally.failed} of {len(images)} images could not be read", None)
-        raise typer.Exit(3)
+    require_all_read(tally.failed, len(images))
     where = f" --model {quoted(model)}" if model is not None else f" --run {quoted(chosen.parent)}"
     command = f"xception predict {inputs.typed}{where}"
     if sort_into is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xception_cli.commands.options import MaxPixels, allow_pixels
+from xception_cli.commands.options import MaxPixels, TableRoot, allow_pixels
 from xception_cli.config import TrainConfig
 from xception_cli.console import emit, new_table, quoted, say, show
 from xception_cli.errors import UsageError
@@ -58,10 +58,7 @@ def check(
             help="Keep images of one group together in cross-validation, as train --group-by does.",
         ),
     ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder that a table's paths are relative to."),
-    ] = None,
+    root: TableRoot = None,
     max_pixels: MaxPixels = None,
 ) -> None:
     """Look for what is wrong with a folder of photos. Nothing is changed there."""

@@ -1,13 +1,12 @@
 """rank: which unlabelled images to label next."""
 
-from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from xception_cli.api import open_classifier
+from xception_cli.api import decide_workers, open_classifier
 from xception_cli.commands.options import (
     Device,
     Listed,
@@ -17,11 +16,11 @@ from xception_cli.commands.options import (
     RunFolder,
     Workers,
     choose_model,
+    require_all_read,
 )
-from xception_cli.console import fail, quoted, say, screen, show
+from xception_cli.console import quoted, say, screen, show
 from xception_cli.files import check_new_file, to_csv, write_durably
 
-_CHUNK = 4096  # images that are predicted at a time
 _SHOWN = 5  # images on the screen
 
 
@@ -51,19 +50,16 @@ def rank(
 
     images = read_inputs(paths or [], listed, root).images
 
-    from xception_cli.data.dataset import default_workers
     from xception_cli.inference import Prediction, predict_images
 
     bundle = open_classifier(chosen, device=device)
-    count = default_workers(bundle.runtime) if workers is None else workers
+    count = decide_workers(workers, bundle.runtime)
     ranked: list[Prediction] = []
     failed: list[Prediction] = []
-    left = iter(images)
     with screen.bar("predicting", len(images)) as bar:
-        while chunk := list(islice(left, _CHUNK)):
-            for prediction in predict_images(bundle, chunk, top=2, workers=count):
-                (failed if prediction.error is not None else ranked).append(prediction)
-                bar.advance(1)
+        for prediction in predict_images(bundle, images, top=2, workers=count):
+            (failed if prediction.error is not None else ranked).append(prediction)
+            bar.advance(1)
     ranked.sort(key=attrgetter("margin"))  # stable: images of one margin keep their order
     header = ["path", "margin", "class_1", "probability_1", "class_2", "probability_2", "error"]
     write_durably(output, to_csv(header, [_row(one) for one in [*ranked, *failed]]))
@@ -72,9 +68,7 @@ def rank(
         named = zip(one.classes, one.probabilities, strict=True)
         answers = ", ".join(f"{show(name)} {value:.1%}" for name, value in named)
         say(f"          {show(one.path)}: {answers}")
-    if failed:
-        fail(f"{len(failed)} of {len(images)} images could not be read", None)
-        raise typer.Exit(3)
+    require_all_read(len(failed), len(images))
     again = "" if model is not None else f" --from {quoted(chosen.parent)}"
     say(f"next: label the first ones, put them into the data folder, then: xception train{again}")
 

@@ -12,7 +12,7 @@ from xception_cli.data.units import Unit
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import read_table, utf8, why
 
-_SPLITS = (*SPLITS, "out")
+RECORDED = (*SPLITS, "out")  # what split.csv says of an image
 _LISTED = 10  # files listed one by one
 
 
@@ -58,8 +58,8 @@ def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
             continue
         row = dict(zip(columns, cells, strict=False))
         name, split = row.get("path"), row.get("split")
-        if not name or split not in _SPLITS:
-            expected = f"split is {show(repr(split))}, expected {', '.join(_SPLITS)}"
+        if not name or split not in RECORDED:
+            expected = f"split is {show(repr(split))}, expected {', '.join(RECORDED)}"
             raise UsageError(
                 f"{show(path)}, line {number}: {expected if name else 'the path is missing'}",
                 hint="a split file has the columns path and split, as the split.csv of a run",

@@ -11,12 +11,12 @@ from xception_cli.errors import UsageError
 from xception_cli.notation import is_url
 
 _UNPACK = {
-    **dict.fromkeys((".zip",), "unzip {file} -d {folder}"),
+    ".zip": "unzip {file} -d {folder}",
     **dict.fromkeys(
         (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
         "mkdir {folder} && tar -xf {file} -C {folder}",
     ),
-    **dict.fromkeys((".7z",), "7z x {file} -o{folder}"),
+    ".7z": "7z x {file} -o{folder}",
 }
 _CONVERT = {".parquet": "read_parquet", ".xlsx": "read_excel", ".xls": "read_excel"}
 

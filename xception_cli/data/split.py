@@ -10,15 +10,13 @@ from xception_cli.console import listing, show
 from xception_cli.data.fixes import NO_FIXES, Fix, class_after, note_relabelled
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Inspection, leads_out
-from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo, count_labels
-from xception_cli.data.sides import follow_file, keep_sides
+from xception_cli.data.sides import RECORDED, follow_file, keep_sides
 from xception_cli.data.units import Unit, find_units, with_units
 from xception_cli.errors import ArtifactError, DataError
 from xception_cli.files import from_csv, to_csv, utf8, write_durably
 from xception_cli.runtime import key
 
-_SPLITS = (*SPLITS, "out")
 _LISTED = 10  # pairs or files listed one by one
 
 
@@ -266,7 +264,7 @@ def read_split(path: Path, classes: Sequence[str]) -> Split:
     for file, label, split, reason, digest, *unit in from_csv(path, _HEADER, _OLD_HEADER):
         if label not in index:
             raise ArtifactError(f"{show(path)} has an unknown class {show(label)}")
-        if split not in _SPLITS:
+        if split not in RECORDED:
             raise ArtifactError(f"{show(path)} has an unknown split {show(repr(split))}")
         if leads_out(file):  # a run may come from anyone
             raise ArtifactError(f"{show(path)} names a file outside of the data: {show(file)}")

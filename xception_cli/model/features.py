@@ -186,7 +186,7 @@ def _load_kept(
         kept: The images in the cache.
         parts: By the step behind which they are, activations by image; None are pooled features.
         batches: Of the images, in order.
-        advance: Is told of each image that the cache has.
+        advance: Is called with 1 for each image that the cache has.
         begin: The first one that is not there yet.
 
     Returns:

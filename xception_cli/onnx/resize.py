@@ -26,7 +26,7 @@ class _Geometry:
         stretch: Of the filter, at least 1: antialiasing.
         corner: First pixel of the crop, in the resized image.
         start: First pixel of the image that the crop is made of.
-        end: Behind the last of them, or behind the image.
+        end: After the last of them, or after the image.
     """
 
     scale: str

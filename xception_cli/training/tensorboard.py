@@ -12,7 +12,7 @@ from xception_cli.training.handlers import epoch_row
 
 
 def require_tensorboard() -> None:
-    """See that Ignite's logger has a package to write with, before anything dear is done.
+    """See that Ignite's logger has a package to write with, before anything expensive is done.
 
     Raises:
         MachineError: There is none.

@@ -1,0 +1,29 @@
+"""Pictures, and a network with a frozen prefix to compute features of them."""
+
+from pathlib import Path
+
+import pytest
+from images import COLOURS, draw
+from networks import lively_network
+from torch import nn
+
+from xception_cli.model.network import cut
+
+PICTURES = 11
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """A lively Xception of which the exit flow would be trained."""
+    network = lively_network()
+    cut(network, "exit")  # freezes the prefix
+    return network
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures named by their number, from `0.png`."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for index in range(PICTURES):
+        draw(folder / f"{index}.png", [*COLOURS.values()][index % 3], seed=index)
+    return folder
