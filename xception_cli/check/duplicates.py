@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 
+from xception_cli.check.measures import CELLS, SIDE
 from xception_cli.check.near import PAIRS_VERSION, Images, near_pairs
 from xception_cli.check.report import (
     CONFLICTING,
@@ -20,7 +21,7 @@ from xception_cli.check.report import (
     Problem,
     count_of,
 )
-from xception_cli.check.scan import CELLS, SIDE, Look
+from xception_cli.check.scan import Look
 from xception_cli.check.store import Store
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.layout import SPLITS
