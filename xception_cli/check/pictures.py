@@ -199,7 +199,7 @@ _RULES = (
     _Rule("CMYK", "in printing colours", _cmyk),
     _Rule(
         "colour profile",
-        "with a colour profile other than sRGB (they are converted)",
+        "with a colour profile or gamma other than sRGB (they are converted)",
         lambda p: p.original.profile,
     ),
     _Rule(

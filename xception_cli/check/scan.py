@@ -39,7 +39,7 @@ from xception_cli.data.images import (
 from xception_cli.data.pixels import fewest_bits, turns
 from xception_cli.errors import MachineError
 
-VERSION = f"{DECODER}.1, Pillow {PIL.__version__}"  # of what a scan finds
+VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # of what a scan finds
 
 _ALONE = 1.0  # seconds of scanning after which other processes are started to help
 _PROCESSES = 16  # at most

@@ -35,7 +35,7 @@ from xception_cli.errors import MachineError, XceptionError
 from xception_cli.files import TRIES, is_transient
 
 # Changes when a file becomes other pixels: whatever is kept of decoded images names it.
-DECODER = 3
+DECODER = 4
 MAX_BYTES = 500_000_000  # a file that is read whole
 _MORE_MEMORY = "end other programs, or allow this one more memory; then the same command again"
 MAX_ASPECT = 20  # a 3000 x 1 picture would be resized to a gigabyte
@@ -83,9 +83,9 @@ def decode(
 ) -> Image.Image:
     """Decode an image into RGB, upright, as a person sees it.
 
-    EXIF orientation is applied; an embedded colour profile is converted to sRGB; alpha is
-    composited over white; grey of more bits is scaled to 8; of an animation the first frame is
-    taken.
+    EXIF orientation is applied; an embedded colour profile, or without one a PNG's gamma, is
+    converted to sRGB; alpha is composited over white; grey of more bits is scaled to 8; of an
+    animation the first frame is taken.
 
     Args:
         content: The bytes of the file.

@@ -204,7 +204,7 @@ def _to_rgb(image: Image.Image, values: Values) -> Image.Image:
     width, height = image.size
     rows = max(1, _STRIP // max(1, width))
     is_plain = image.mode in {"RGB", "L"} and not image.has_transparency_data
-    if height <= rows or (is_plain and colours.transform is None):
+    if height <= rows or (is_plain and colours.are_srgb):
         return _convert(image, values, colours)
     picture = Image.new("RGB", image.size)
     for top in range(0, height, rows):
@@ -218,7 +218,7 @@ def _convert(image: Image.Image, values: Values, colours: Colours) -> Image.Imag
         return colours.to_srgb(values.to_grey(image))
     if image.has_transparency_data:
         picture = image.convert("RGBA")
-        if colours.transform is not None:
+        if not colours.are_srgb:
             opaque = colours.to_srgb(_without_alpha(image, picture))
             opaque.putalpha(picture.getchannel("A"))
             picture = opaque

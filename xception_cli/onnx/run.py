@@ -43,7 +43,8 @@ from xception_cli.runtime import Runtime
 from xception_cli.sample import draw_sample
 
 _PROGRAM = """\
-# Reads images as xception predict does, but for 16-bit TIFFs whose header states another range.
+# Reads images as xception predict does, but for a PNG with a gamma and without a profile, and for
+# a 16-bit TIFF whose header states another range.
 import io, json, sys
 import numpy, onnxruntime
 from PIL import Image, ImageCms, ImageOps

@@ -185,7 +185,7 @@ def finish(
     compared = _compare_with_earlier(job)
     _say_result(job, training, history, measured, kept, reports)
     for number, sentence in enumerate(compared):
-        say(f"{'' if number else 'compared':10}{sentence.removeprefix('compared ')}")
+        say(f"{'' if number else 'earlier':10}{sentence}")
     remove_tree(job.run.features)
     remove_tree(job.run.decoded)
     result = RunResult(
@@ -203,7 +203,10 @@ def finish(
     )
     write_report(job.run, measured.bundle, job.root, result)
     say(f"report    {show(job.run.report)}: open it in a browser")
-    write_json(job.run.result, asdict(result))
+    written = asdict(result)
+    if not compared:  # without --from, the file is as it always was
+        del written["compared"]
+    write_json(job.run.result, written)
     return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
 
 
