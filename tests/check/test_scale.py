@@ -65,8 +65,8 @@ def test_a_data_set_has_one_scale_whatever_each_image_would_fit_into(tmp_path):
     (problem,) = (p for p in find_odd(folder, list(looks.values())) if p.name == DEEP)
     most = max(look.original.highest or 0 for look in looks.values())
     assert problem.summary == (
-        "7 pictures with more than 8 bits a channel (they are scaled); 6 of them without a header "
-        "that states the bits in use: all are read as 12 bits, the fewest that hold their largest "
+        "7 pictures with more than 8 bits a channel (they are scaled); 6 of them do not state "
+        "how many bits they use: these are read as 12 bits, the fewest that hold their largest "
         f"value, {most:,}"
     )
     assert problem.findings[0].detail == f"stored as I;16, largest value {most:,}"
@@ -104,7 +104,7 @@ def test_a_model_has_the_scale_that_it_was_trained_with(
         "max_pixels": 100_000_000,
     }
     run = RunDir(train_run(settings).run.path)
-    assert "all are read as 12 bits" in " ".join(capsys.readouterr().err.split())
+    assert "these are read as 12 bits" in " ".join(capsys.readouterr().err.split())
     assert json.loads(run.info.read_text())["grey_bits"] == 12
     monkeypatch.setattr(turns, "max_pixels", MAX_PIXELS)
     bundle = load_model(run.model, CPU)

@@ -121,12 +121,12 @@ def test_runs_of_different_classes_are_compared_on_the_classes_in_common(capsys)
     assert "([red]=c only to runs/one; kiwi only to runs/other)" in capsys.readouterr().err
     sentences = compare_with_earlier(one, other)
     assert sentences[0] == (
-        "compared with runs/one on the 4 val images that both held out, of the 2 classes in "
+        "compared with one on the 4 val images that both held out, of the 2 classes in "
         "common: accuracy 50.0% (95% CI 15.0-85.0%), now 75.0% (95% CI 30.1-95.4%)"
     )
     assert sentences[1] == verdict(found)
     assert len(sentences) == 4
-    assert compare_with_earlier(RunDir(Path("gone")), other) == [
+    assert compare_with_earlier(RunDir(Path("somewhere/gone")), other) == [
         "not compared with gone: gone has no evaluation called val"
     ]
 

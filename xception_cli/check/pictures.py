@@ -124,7 +124,7 @@ def _scale(looks: Sequence[Look]) -> str:
     if not highest:
         return ""
     return (
-        f"; {len(highest):,} of them without a header that states the bits in use: all are read as "
+        f"; {len(highest):,} of them do not state how many bits they use: these are read as "
         f"{bits_of(looks)} bits, the fewest that hold their largest value, {max(highest):,}"
     )
 

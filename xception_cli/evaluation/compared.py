@@ -1,5 +1,7 @@
 """A comparison in words and tables; and the one that a training with `--from` ends with."""
 
+from dataclasses import replace
+
 from rich.table import Table
 
 from xception_cli.console import enumerated, new_table, show
@@ -20,11 +22,13 @@ def compare_with_earlier(earlier: RunDir, run: RunDir) -> list[str]:
     Returns:
         Sentences; a single one where they cannot be compared, with the reason.
     """
+    names = {"first": earlier.path.name, "second": run.path.name}  # a report tells no other path
     try:
         name = choose_evaluation([earlier, run], None)
-        found = compare_runs(earlier, run, name)
+        found = replace(compare_runs(earlier, run, name), **names)
     except (UsageError, ArtifactError) as error:
-        return [f"not compared with {show(earlier.path)}: {error.message}"]
+        reason = error.message.replace(show(earlier.path), show(earlier.path.name))
+        return [f"not compared with {show(earlier.path.name)}: {reason}"]
     of_classes = "" if not class_note(found) else f", of the {len(found.classes)} classes in common"
     sentences = [
         f"compared with {show(found.first)} on the {found.images} {name} images that both held "
