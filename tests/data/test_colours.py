@@ -127,6 +127,17 @@ def test_a_png_without_a_profile_has_the_gamma_that_it_states(mode):
         assert (same.tobytes(), unchanged.profile) == (plain.tobytes(), "")
 
 
+def test_wide_colours_of_a_heic_without_a_profile_are_noted():
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    image = Image.fromarray(pixels(stored_in("Display P3", scene())))
+    plain, wide = (
+        encoded(image, "HEIF", save_nclx_profile=True, color_primaries=primaries)
+        for primaries in (1, 12)
+    )
+    assert examine(plain)[1].profile_problem == ""
+    assert examine(wide)[1].profile_problem.startswith("is stated as numbers only (primaries 12,")
+
+
 def test_printing_inks_become_what_their_profile_says():
     """In the profile red ink, like every other, is grey: nothing but the profile says so."""
     image = Image.new("CMYK", (32, 32), (0, 255, 255, 0))

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -14,6 +15,9 @@ _MOST = 4_000_000  # bytes of a profile: those of printers have up to 3 million
 _TAGS = 100  # of a profile; lcms has the same limit
 _SAME = 2  # of 255: a profile that changes no colour by more is sRGB, and costs nothing
 _GAMMAS = (0.3, 1.0)  # of linear light to 1 / 3.3: others are mistakes, such as 2.2 for 1 / 2.2
+# Numbers of ITU-T H.273 (nclx); other primaries are those of P3 and BT.2020 for instance.
+_USUAL_PRIMARIES = (1, 2, 5, 6, 7)  # of HD and SD television, which are nearly sRGB's; 2 is unknown
+_HDR = (16, 18)  # PQ and HLG
 _LEVELS = 16  # of each channel, in the colours by which that is judged
 _SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
 _DEVICES = (b"scnr", b"mntr", b"prtr", b"spac")  # not a link between devices, nor named colours
@@ -55,9 +59,19 @@ def colours_of(image: Image.Image) -> Colours:
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
         gamma = image.info.get("gamma") if image.format == "PNG" else None
-        return Colours() if gamma is None or "srgb" in image.info else _of_gamma(float(gamma))
+        if gamma is not None and "srgb" not in image.info:
+            return _of_gamma(float(gamma))
+        return _of_numbers(image.info.get("nclx_profile") or {})
     is_grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")
     return _read(profile, "L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
+
+
+def _of_numbers(nclx: Mapping[str, Any]) -> Colours:
+    """Return what a HEIC's numbers say without a profile: wide or HDR colours are not converted."""
+    primaries, transfer = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
+    if primaries in _USUAL_PRIMARIES and transfer not in _HDR:
+        return Colours()
+    return Colours(problem=f"is stated as numbers only (primaries {primaries}, curve {transfer})")
 
 
 @lru_cache(maxsize=8)
