@@ -22,13 +22,13 @@ def compare_with_earlier(earlier: RunDir, run: RunDir) -> list[str]:
     Returns:
         Sentences; a single one where they cannot be compared, with the reason.
     """
-    names = {"first": earlier.path.name, "second": run.path.name}  # a report tells no other path
+    first, second = earlier.path.name, run.path.name  # a report has no path from elsewhere
     try:
         name = choose_evaluation([earlier, run], None)
-        found = replace(compare_runs(earlier, run, name), **names)
+        found = replace(compare_runs(earlier, run, name), first=first, second=second)
     except (UsageError, ArtifactError) as error:
-        reason = error.message.replace(show(earlier.path), show(earlier.path.name))
-        return [f"not compared with {show(earlier.path.name)}: {reason}"]
+        reason = error.message.replace(show(earlier.path), show(first))
+        return [f"not compared with {show(first)}: {reason}"]
     of_classes = "" if not class_note(found) else f", of the {len(found.classes)} classes in common"
     sentences = [
         f"compared with {show(found.first)} on the {found.images} {name} images that both held "
