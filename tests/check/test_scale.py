@@ -90,6 +90,7 @@ def test_a_scale_is_the_grey_of_8_bits_and_what_exceeds_it_is_white(bits):
     assert np.array_equal(less, np.minimum(expected.astype(int) << bits - 10, 255))
 
 
+@pytest.mark.slow  # a training of 6 s
 def test_a_model_has_the_scale_that_it_was_trained_with(
     tmp_path, random_weights, capsys, monkeypatch
 ):
