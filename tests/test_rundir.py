@@ -466,6 +466,8 @@ def test_a_damaged_json_file_is_refused_by_name(tmp_path, content):
         ({"git_commit": 7}, "git_commit is 7, expected str or null"),
         ({"images": []}, "images is [], expected dict"),
         ({"timed": "10m"}, "timed is '10m', expected dict or null"),
+        ({"grey_bits": 11}, "grey_bits is 11, expected 10 or 12 or 14 or 16"),
+        ({"grey_bits": 12.0}, "grey_bits is 12.0, expected 10 or 12 or 14 or 16"),
     ],
 )
 def test_a_run_json_that_lacks_an_entry_or_has_another_type_is_refused(tmp_path, changes, reason):

@@ -48,8 +48,9 @@ def _read(kind: Any, value: Any, name: str, otherwise: str = "") -> Any:
     if get_origin(kind) is Annotated:  # a dictionary to its users, of these entries
         kind = get_args(kind)[1]
     if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise _wrong(name, value, " or ".join(get_args(kind)) + otherwise)
+        choices = get_args(kind)
+        if value not in choices or type(value) not in map(type, choices):
+            raise _wrong(name, value, " or ".join(map(str, choices)) + otherwise)
         return value
     if is_dataclass(kind) or is_typeddict(kind):
         return _read_class(kind, value, name, otherwise)

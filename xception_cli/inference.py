@@ -235,6 +235,7 @@ def classify(
         [0] * len(paths),
         bundle.transform(),
         least_side=bundle.least_side,
+        grey_bits=bundle.about.preprocessing.grey_bits,
         in_memory=in_memory,
     )
     loader = create_loader(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from xception_cli.console import show
 from xception_cli.entries import read_entries
@@ -51,6 +51,7 @@ class RunInfo:
         timed: The record of a time budget.
         settings: Every setting as it was resolved; what config.toml is compared with.
         split_checks: Of each row of split.csv, see `data.recorded`.
+        grey_bits: Of 16-bit images, see `data.transforms.Preprocessing`; 16 where it is absent.
     """
 
     started: str
@@ -72,6 +73,7 @@ class RunInfo:
     timed: Annotated[dict[str, Any], BudgetRecord] | None = None
     settings: dict[str, Any] | None = None
     split_checks: str | None = None
+    grey_bits: Literal[10, 12, 14, 16] = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ class RunResult:
         gains: Classes that more images are likely to help.
         skipped: Why fine-tuning was not started, where it was planned.
         refit: Whether the model that ships was fitted to val, too, after it was measured there.
+        compared: How it compares with the run that it began with, in sentences.
     """
 
     kept: str
@@ -100,6 +103,7 @@ class RunResult:
     gains: list[Annotated[dict[str, Any], Gain]] = field(default_factory=list)
     skipped: str | None = None
     refit: bool = False
+    compared: list[str] = field(default_factory=list)
     seconds: dict[str, float]
 
 

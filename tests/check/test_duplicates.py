@@ -12,9 +12,10 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from xception_cli.check import duplicates, near
 from xception_cli.check.duplicates import find_duplicates, find_groups
+from xception_cli.check.measures import SIDE, fingerprint
 from xception_cli.check.near import Images, near_copies, near_pairs
 from xception_cli.check.report import Problem
-from xception_cli.check.scan import SIDE, VERSION, fingerprint, scan_folder
+from xception_cli.check.scan import VERSION, scan_folder
 from xception_cli.check.store import open_store
 from xception_cli.data.folder import read_folder
 

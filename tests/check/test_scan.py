@@ -45,9 +45,9 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = scan.look_at
 
-    def noting(path: Path) -> object:
+    def noting(path: Path, *scale: object) -> object:
         names.append(path.name)
-        return real(path)
+        return real(path, *scale)
 
     monkeypatch.setattr(scan, "look_at", noting)
     return names
@@ -219,7 +219,7 @@ ODD = {
     "g.jpg": (encoded(photo(1), exif=exif(6)), "EXIF-rotated", "orientation 6"),
     "h.jpg": (encoded(photo(1).convert("L")), "grey", "stored as L"),
     "i.png": (encoded(photo(1).convert("RGBA"), "PNG"), "transparent", "stored as RGBA"),
-    "j.png": (deep(), "16 bits", "stored as I;16"),
+    "j.png": (deep(), "16 bits", "stored as I;16, largest value 57,088"),
     "k.jpg": (CMYK, "CMYK", "CMYK"),
     "l.jpg": (without_adobe_marker(CMYK), "CMYK",
               "CMYK without an Adobe marker: colours may be inverted"),
@@ -342,8 +342,8 @@ def test_a_file_that_changes_during_the_scan_is_looked_at_again(tmp_path, monkey
     two_classes(tmp_path)
     real = scan.look_at
 
-    def changing(path: Path) -> object:
-        found = real(path)
+    def changing(path: Path, *scale: object) -> object:
+        found = real(path, *scale)
         if path.parent.name == "cat":
             put(path, photo(500 + int(path.stem)))
         return found
@@ -393,10 +393,10 @@ def test_a_scan_that_is_interrupted_goes_on_where_it_was(tmp_path, monkeypatch, 
     two_classes(tmp_path, 20)
     real = scan.look_at
 
-    def stopping(path: Path) -> object:
+    def stopping(path: Path, *scale: object) -> object:
         if path.name == "5.jpg":
             raise KeyboardInterrupt
-        return real(path)
+        return real(path, *scale)
 
     with monkeypatch.context() as patch:
         patch.setattr(scan, "look_at", stopping)

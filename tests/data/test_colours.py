@@ -1,9 +1,12 @@
 """Colour profiles: every viewer shows the same scene, whatever space it is stored in."""
 
+import struct
+
 import numpy as np
 import pytest
 from images import encoded, put
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from profiles import (
     cmyk_profile,
     encode,
@@ -95,6 +98,44 @@ def test_grey_of_another_gamma_becomes_that_of_srgb(mode):
     expected = encode(pixels(encode(light, 1.0))[16::32, 16::32] / 255, None).astype(int)
     assert np.abs(centres(found)[..., 0] - expected).max() <= 8
     assert np.abs(centres(found)[..., 0] - centres(Image.fromarray(stored))).max() > 50
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "LA"])
+def test_a_png_without_a_profile_has_the_gamma_that_it_states(mode):
+    light = np.linspace(0, 1, 48).reshape(6, 8)
+    stored = Image.fromarray(pixels(encode(light, 1.8)))
+    if mode == "I;16":
+        stored = Image.fromarray(np.asarray(stored).astype(np.uint16) * 257)
+    stored = stored.convert(mode)
+
+    def with_gamma(gamma: float, **more: bytes) -> bytes:
+        chunks = PngInfo()
+        chunks.add(b"gAMA", struct.pack(">I", round(100_000 * gamma)))
+        for name, data in more.items():
+            chunks.add(name.encode(), data)
+        return encoded(stored, "PNG", pnginfo=chunks)
+
+    found, original = examine(with_gamma(1 / 1.8))
+    assert original.profile == "gamma 1.8"
+    truth = encode(light, 2.2).astype(int)
+    assert np.abs(centres(found)[..., 0] - truth).max() <= 2
+    plain = decode(encoded(stored, "PNG"))
+    assert np.abs(centres(plain)[..., 0] - truth).max() > 15  # the control
+    # Of sRGB, by its number or by name; and by mistake the inverse.
+    for content in (with_gamma(1 / 2.2), with_gamma(1 / 1.8, sRGB=b"\0"), with_gamma(1.8)):
+        same, unchanged = examine(content)
+        assert (same.tobytes(), unchanged.profile) == (plain.tobytes(), "")
+
+
+def test_wide_colours_of_a_heic_without_a_profile_are_noted():
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    image = Image.fromarray(pixels(stored_in("Display P3", scene())))
+    plain, wide = (
+        encoded(image, "HEIF", save_nclx_profile=True, color_primaries=primaries)
+        for primaries in (1, 12)
+    )
+    assert examine(plain)[1].profile_problem == ""
+    assert examine(wide)[1].profile_problem.startswith("is stated as numbers only (primaries 12,")
 
 
 def test_printing_inks_become_what_their_profile_says():

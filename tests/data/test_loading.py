@@ -15,6 +15,7 @@ from loaders import read_batches
 from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
 from xception_cli.data.images import read_picture
 from xception_cli.data.loading import Batch, PictureInputs, create_loader, read_parts
+from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, MachineError
 from xception_cli.runtime import Runtime, drawing_from
@@ -220,6 +221,17 @@ def test_a_picture_that_vanished_is_reported_and_the_others_are_read(photos, wor
     assert caught.value.message == (
         f"{photos / dataset.paths[1]}: file not found; it was there when the run started"
     )
+
+
+@pytest.mark.slow  # a spawned process loads torch
+def test_a_spawned_worker_decodes_as_large_images_as_this_process(tmp_path, monkeypatch):
+    draw(tmp_path / "a.png", (1, 2, 3), seed=0)
+    dataset = PictureDataset(tmp_path, ["a.png"], [0], PREPROCESSING.evaluation_transform())
+    monkeypatch.setattr(turns, "max_pixels", 9000)
+    loader = create_loader(dataset, KeyedBatches(1, 1, shuffle=False), workers=1)
+    loader.multiprocessing_context = "spawn"
+    ((batch,),) = read_parts(loader)
+    assert batch.failures == [(0, "96 x 96 is over 9,000 pixels (see --max-pixels)")]
 
 
 def test_a_batch_of_failures_only_holds_no_pixels(photos):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from images import draw, draw_photos
 from runs import call, quick_settings
@@ -90,10 +91,11 @@ def test_a_run_begins_with_the_settings_and_the_split_of_an_earlier_one(
     settings = quick_settings(photos, random_weights) | {"unfreeze": "head", "seed": 3}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     assert call("train", *flags, "--output", "old") == 0
-    draw(photos / "red" / "new.jpg", (200, 60, 40), seed=900)
+    for i in range(6):
+        draw(photos / "kiwi" / f"{i}.jpg", (90, 120, 40), seed=900 + i)
     assert call("train", "--from", "old", "--output", "new") == 0
     said = capsys.readouterr().err
-    assert "plan      beginning with old: 24 images known, 1 new" in " ".join(said.split("\n"))
+    assert "plan      beginning with old: 24 images known, 6 new" in " ".join(said.split("\n"))
     assert said.rstrip().endswith("next: xception compare old new")
     old, new = RunDir(Path("old")), RunDir(Path("new"))
     before, after = (read_recorded(run, run.read_info().classes) for run in (old, new))
@@ -101,7 +103,37 @@ def test_a_run_begins_with_the_settings_and_the_split_of_an_earlier_one(
     own = {"from_"} | {name for name, value in vars(TrainConfig()).items() if value == "auto"}
     kept = {k: v for k, v in read_settings(old).items() if k not in own}
     assert {k: v for k, v in read_settings(new).items() if k not in own} == kept
+    # On the images of the three classes that both know; the page has the same sentences.
+    held_out = [image for image in before.images if image.split == "val"]
+    (first, *_), page = new.read_result().compared, new.report.read_text()
+    expected = f"on the {len(held_out)} val images that both held out, of the 3 classes in common"
+    assert expected in first
+    assert expected in " ".join(said.split())
+    assert expected in page
+    assert old.read_result().compared == []
     assert call("compare", "old", "new") == 0
+    # The model keeps features of all its training images: each is the nearest to itself.
+    ask = ("embed", "photos", "--neighbours", "2")
+    assert call(*ask, "--run", "old", "--output", "x.npz") == 0
+    found = np.load("x.npz")
+    assert found["nearest_kept_train_paths"].shape == found["feature_cosines"].shape == (30, 2)
+    trained = {image.path for image in before.of("train")}
+    nearest = dict(zip(found["paths"], found["nearest_kept_train_paths"][:, 0], strict=True))
+    assert {path: nearest[f"photos/{path}"] for path in trained} == {path: path for path in trained}
+    assert set(found["nearest_kept_train_paths"].ravel()) <= trained
+    assert found["feature_cosines"].min() > 0
+    assert call(*ask, "--model", "m", "--output", "y.npz") == 2
+    # A Parquet file has the same, in a column for each.
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert call(*ask, "--run", "old", "--output", "x.parquet") == 0
+    table = parquet.read_table("x.parquet").to_pydict()
+    assert list(table) == [
+        *("path", "digest", "nearest_kept_train_path_1", "feature_cosine_1"),
+        *("nearest_kept_train_path_2", "feature_cosine_2", "features"),
+    ]
+    assert table["path"] == found["paths"].tolist()
+    assert table["nearest_kept_train_path_2"] == found["nearest_kept_train_paths"][:, 1].tolist()
+    assert np.array_equal(np.array(table["features"], np.float32), found["features"])
     draw_photos(tmp_path / "other")
     draw(tmp_path / "other" / "kiwi" / "0.jpg", (90, 120, 40), seed=1)
     assert call("train", "--from", "nowhere", "--data", "other") == 2

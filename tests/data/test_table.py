@@ -1,6 +1,7 @@
 """Tables of images: columns, rows and paths; a table trains the model that its folder trains."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from xception_cli.data.folder import read_folder
 from xception_cli.data.source import read_data
 from xception_cli.data.split import make_split
 from xception_cli.data.table import read_rows
-from xception_cli.errors import DataError, UsageError
+from xception_cli.errors import DataError, MachineError, UsageError
+from xception_cli.parquet import require_parquet
 
 
 def write(path: Path, *rows: str) -> Path:
@@ -160,8 +162,8 @@ def test_names_that_are_not_utf8_are_found_by_their_written_form(tmp_path):
     [
         ("food.zip", "unzip food.zip -d food"),
         ("my food.tar.gz", "mkdir 'my food' && tar -xf 'my food.tar.gz' -C 'my food'"),
-        ("t.parquet", "save it as CSV, for example with python -c "),
-        ("notes.txt", "give a folder of images, or a .csv or .tsv file with the columns path and"),
+        ("t.xlsx", "save it as CSV, for example with python -c "),
+        ("notes.txt", "give a folder of images, or a .csv, .tsv or .parquet file with the columns"),
         ("https://x.org/food.zip", "download the images first"),
         ("gone.csv", "check the path"),
     ],
@@ -173,6 +175,40 @@ def test_what_is_neither_folder_nor_table_is_refused_with_the_command_that_helps
     assert error.exit_code == 2
     assert error.hint.startswith(hint)
     assert name in error.message
+
+
+def test_a_parquet_table_is_read_as_the_same_one_in_csv(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    make(tmp_path, "a/1.jpg", "a/2.jpg", "b/3.jpg")
+    columns = {
+        "file_name": ["a/1.jpg", "a/2.jpg", "b/3.jpg"],
+        "label": pyarrow.array(["cat", "dog", "cat"]).dictionary_encode(),
+        "patient_id": [7.0, None, 8.0],  # as pandas has whole numbers with gaps
+        "image": [{"bytes": b"image"}] * 3,
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    written = write(
+        *(tmp_path / "t.csv", "file_name,label,patient_id"),
+        *("a/1.jpg,cat,7", "a/2.jpg,dog,", "b/3.jpg,cat,8"),
+    )
+    found, expected = read_data(tmp_path / "t.parquet"), read_data(written)
+    assert (found.root, found.classes, found.images) == (
+        (expected.root, expected.classes, expected.images)
+    )
+    parquet.write_table(pyarrow.table({"image": columns["image"]}), tmp_path / "t.parquet")
+    assert "has no column path (found: none)" in refused(tmp_path / "t.parquet").message
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more PAR1")
+    assert "no Parquet file, or a damaged one" in refused(tmp_path / "t.parquet").message
+
+
+def test_without_its_package_a_parquet_file_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "t.parquet").touch()
+    for ask in (lambda: read_data(tmp_path / "t.parquet"), require_parquet):
+        with pytest.raises(MachineError, match="need a package that is not installed") as caught:
+            ask()
+        assert caught.value.hint == "pip install 'xception-cli[parquet]'"
 
 
 def test_thousands_of_rows_are_read_in_a_second(tmp_path):

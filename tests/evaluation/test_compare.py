@@ -19,8 +19,8 @@ from xception_cli.evaluation.compare import (
     compare_runs,
     correct_comparisons,
     sign_flip,
-    verdict,
 )
+from xception_cli.evaluation.compared import compare_with_earlier, verdict
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import measure
 from xception_cli.evaluation.scored import Scored
@@ -95,9 +95,8 @@ def test_what_cannot_be_compared_is_refused_with_the_next_thing_to_type():
     with pytest.raises(UsageError, match="no image of val in common") as caught:
         compare_runs(one, make_run("other", {"d10": 0, "d11": 1}), "val")
     assert "--data DIR" in caught.value.hint
-    names = ("a", "b", "d")
-    with pytest.raises(UsageError, match=r"know other classes, \[red\]=c for instance"):
-        compare_runs(one, make_run("third", FIRST, classes=names), "val")
+    with pytest.raises(UsageError, match="have no class in common"):
+        compare_runs(one, make_run("third", FIRST, classes=("x", "y", "z")), "val")
     with pytest.raises(UsageError, match="no evaluation called elsewhere") as caught:
         choose_evaluation([one], "elsewhere")
     assert caught.value.hint == "xception eval runs/one --data DIR"
@@ -106,6 +105,30 @@ def test_what_cannot_be_compared_is_refused_with_the_next_thing_to_type():
     with pytest.raises(ArtifactError, match="predictions") as caught:
         compare_runs(one, one, "val")
     assert caught.value.hint == "xception eval runs/one makes it again"
+
+
+def test_runs_of_different_classes_are_compared_on_the_classes_in_common(capsys):
+    one = make_run("one", FIRST)
+    other = make_run("other", SECOND | {"d8": 2}, classes=("a", "b", "kiwi"))
+    found = compare_runs(one, other, "val")
+    # d2 and d5 are of [red]=c or of kiwi, which one of the runs does not know.
+    assert (found.images, found.first_correct, found.second_correct) == (4, 2, 3)
+    assert [c.name for c in found.classes] == ["a", "b"]
+    assert (found.only_first, found.only_second) == (("[red]=c",), ("kiwi",))
+    assert found.unmatched == 2  # d6 and d7, of classes that both know
+    assert [i.second for i in found.changed if i.path == "other/d4.jpg"] == ["kiwi"]
+    assert call("compare", "runs/one", "runs/other") == 0
+    assert "([red]=c only to runs/one; kiwi only to runs/other)" in capsys.readouterr().err
+    sentences = compare_with_earlier(one, other)
+    assert sentences[0] == (
+        "compared with one on the 4 val images that both held out, of the 2 classes in "
+        "common: accuracy 50.0% (95% CI 15.0-85.0%), now 75.0% (95% CI 30.1-95.4%)"
+    )
+    assert sentences[1] == verdict(found)
+    assert len(sentences) == 4
+    assert compare_with_earlier(RunDir(Path("somewhere/gone")), other) == [
+        "not compared with gone: gone has no evaluation called val"
+    ]
 
 
 def test_the_test_split_is_compared_where_all_runs_have_it():

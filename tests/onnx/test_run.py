@@ -22,6 +22,7 @@ from PIL import Image
 from profiles import rgb_profile
 from runs import call, quick_settings, train_run
 
+from xception_cli.data.images import decode
 from xception_cli.data.split import read_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
@@ -442,7 +443,7 @@ def test_reports_of_two_files_stand_beside_each_other_and_a_damaged_one_is_not_l
 def test_the_printed_program_is_short_and_does_what_predict_does(bundle, cropped):
     Path("food.onnx").write_bytes(build_onnx(bundle, cropped=cropped).SerializeToString())
     program = inference_snippet(Path("food.onnx"), bundle.preprocessing, cropped=cropped)
-    assert len(program.splitlines()) <= 22
+    assert len(program.splitlines()) <= 34
     profiles = (None, rgb_profile("ProPhoto"), b"garbage")
     for seed, size in enumerate([(113, 82), (300, 200), (79, 80)]):
         picture_of(size, seed).save(f"{seed}.png", icc_profile=profiles[seed])
@@ -459,6 +460,36 @@ def test_the_printed_program_is_short_and_does_what_predict_does(bundle, cropped
         best, share = answers.split(", ")[0].split(" ")
         assert (path, best) == (str(said.path), said.classes[0])
         assert float(share.rstrip("%")) / 100 == pytest.approx(said.probabilities[0], abs=0.02)
+
+
+def test_the_printed_program_decodes_every_kind_of_image_as_predict_does():
+    made = replace(Preprocessing(), grey_bits=12)
+    lines = inference_snippet(Path("food.onnx"), made, cropped=False).splitlines()
+    (begin,), (end,) = (
+        [at for at, line in enumerate(lines) if word in line]
+        for word in ("for path", "session.run")
+    )
+    reading = "\n".join(line[4:] for line in lines[begin + 1 : end])
+    imports = "\n".join(
+        line for line in lines if line.startswith(("import io", "from PIL", "srgb"))
+    )
+    colour, profile = picture_of((40, 30)), rgb_profile("ProPhoto")
+    grey, clear = colour.convert("L"), colour.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    twelve = np.asarray(grey).astype(np.uint16) << 4
+    for number, image in enumerate([colour, grey, clear, Image.fromarray(twelve)]):
+        image.save(f"{number}.png")
+        image.save(f"{number} with a profile.png", icc_profile=profile)
+    Path("pillow scales it.pgm").write_bytes(b"P5 40 30 4095\n" + twelve.astype(">u2").tobytes())
+    colour.convert("CMYK").save("cmyk.jpg")
+    colour.quantize(8).save("palette.png", transparency=0)
+    clear.convert("LA").save("grey and alpha.png", icc_profile=profile)
+    files = [path for path in sorted(Path().iterdir()) if path.is_file()]
+    assert len(files) == 12
+    for path in files:
+        names: dict[str, Any] = {"path": path, "numpy": np}
+        exec(imports + "\n" + reading, names)
+        assert np.array_equal(names["picture"], decode(path.read_bytes(), grey_bits=12)), path
 
 
 def test_the_readme_shows_the_program_that_is_printed():

@@ -45,9 +45,11 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     if selection.fitted_to_val:
         split = fitted_split(split)
     root, is_table = recorded_places(run)[0], info.root is not None
-    recorded, note = _recorded_images(root, split, is_table=is_table)
+    bits = info.grey_bits
+    recorded, note = _recorded_images(root, split, is_table=is_table, grey_bits=bits)
+    group_by = read_settings(run).get("group_by")
     photos, (is_copy, is_chooser) = _compare(
-        selection.folder, selection.images, recorded, read_settings(run).get("group_by")
+        selection.folder, selection.images, recorded, group_by, grey_bits=bits
     )
     kept = [photo for photo, copy in zip(photos, is_copy, strict=True) if not copy]
     copies = [photo for photo, copy in zip(photos, is_copy, strict=True) if copy]
@@ -74,7 +76,7 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
 
 
 def _recorded_images(
-    root: Path, split: Split, *, is_table: bool
+    root: Path, split: Split, *, is_table: bool, grey_bits: int
 ) -> tuple[list[Images], str | None]:
     """Return what a run's images of train and of val are recognised by, or why it is not known."""
     unknown = "not checked for near-copies of training images"
@@ -88,7 +90,7 @@ def _recorded_images(
         return [], f"{unknown}: {error.message}"
     found = []
     with open_store(root, VERSION) as store:
-        looks = scan_folder(folder, store)
+        looks = scan_folder(folder, store, grey_bits=grey_bits)
         for name in ("train", "val"):
             label_of = {image.digest: image.label for image in split.of(name)}
             which = [i for i, look in enumerate(looks) if look.original and look.digest in label_of]
@@ -101,7 +103,12 @@ def _recorded_images(
 
 
 def _compare(
-    folder: DataFolder, photos: Sequence[Photo], recorded: Sequence[Images], group_by: str | None
+    folder: DataFolder,
+    photos: Sequence[Photo],
+    recorded: Sequence[Images],
+    group_by: str | None,
+    *,
+    grey_bits: int,
 ) -> tuple[list[Photo], list[list[bool]]]:
     """Return the photos with their units, and which are near-copies of train's, and of val's."""
     label_of = {photo.path: photo.label for photo in photos}
@@ -109,7 +116,7 @@ def _compare(
     images = tuple(replace(i, label=label_of.get(i.path, -1)) for i in folder.images)
     folder = replace(folder, images=images)
     with open_store(folder.root, VERSION) as store:
-        looks = scan_folder(folder, store)
+        looks = scan_folder(folder, store, grey_bits=grey_bits)
         groups = find_groups(folder, looks, store)
         which = [
             at

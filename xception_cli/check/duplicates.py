@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 
+from xception_cli.check.measures import CELLS, SIDE
 from xception_cli.check.near import PAIRS_VERSION, Images, near_pairs
 from xception_cli.check.report import (
     CONFLICTING,
@@ -20,7 +21,7 @@ from xception_cli.check.report import (
     Problem,
     count_of,
 )
-from xception_cli.check.scan import CELLS, SIDE, Look
+from xception_cli.check.scan import Look
 from xception_cli.check.store import Store
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.layout import SPLITS
@@ -84,6 +85,9 @@ def _near_pairs(
     folder: DataFolder, looks: Sequence[Look], store: Store, different: list[int]
 ) -> list[tuple[int, int]]:
     known = "".join(f"{looks[i].digest} {folder.images[i].label}\n" for i in different)
+    # A folder has one scale of 16-bit images, and another where it is compared with a run's.
+    originals = [original for i in different if (original := looks[i].original)]
+    known += "".join({f"{o.grey_bits} bits" for o in originals if o.highest is not None})
     asked = f"{PAIRS_VERSION} {blake2b(known.encode(), digest_size=16).hexdigest()}"
     answered, _, pairs = (store.recall("near pairs") or "").partition(": ")
     if answered == asked:

@@ -35,11 +35,8 @@ def compute_features(survey: Survey, seen: list[int], weights: str) -> tuple[Fea
         WeightsError: The weights cannot be obtained.
         DataError: An image changed after the survey.
     """
-    cache, pretrained, preprocessing = (
-        open_feature_cache(),
-        load_pretrained(weights),
-        Preprocessing(),
-    )
+    cache, pretrained = open_feature_cache(), load_pretrained(weights)
+    preprocessing = Preprocessing(grey_bits=survey.grey_bits)
     runtime, network = decide_runtime(), build_network(2)
     network.load_state_dict({**network.state_dict(), **pretrained.backbone})
     folded = fold_batch_norm(runtime.place(network).eval(), runtime.dtype)
@@ -56,6 +53,7 @@ def compute_features(survey: Survey, seen: list[int], weights: str) -> tuple[Fea
             [0] * len(seen),
             transform,
             least_side=preprocessing.least_side,
+            grey_bits=preprocessing.grey_bits,
             digests=digests,
         )
         inputs = PictureInputs(

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xception_cli.check.scan import CELLS, SIDE
+from xception_cli.check.measures import CELLS, SIDE
 from xception_cli.console import Bar, screen
 
 Floats = NDArray[np.float32]

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from xception_cli.check.report import BROKEN, UNREADABLE, Finding, Problem, count_of
-from xception_cli.check.scan import Look, Measures
+from xception_cli.check.measures import Measures
+from xception_cli.check.report import BROKEN, DEEP, UNREADABLE, Finding, Problem, count_of
+from xception_cli.check.scan import Look, bits_of
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.formats import SUFFIXES_OF
 from xception_cli.data.images import Original
@@ -108,6 +109,26 @@ def _cmyk(picture: _Picture) -> str:
     return "CMYK without an Adobe marker: colours may be inverted" if unsure else "CMYK"
 
 
+def _deep(picture: _Picture) -> str:
+    original = picture.original
+    if not original.is_deep:
+        return ""
+    largest = "" if original.highest is None else f", largest value {original.highest:,}"
+    return f"stored as {original.mode}{largest}"
+
+
+def _scale(looks: Sequence[Look]) -> str:
+    """Describe the one scale of the 16-bit images whose header states none; empty without any."""
+    found = [look.original.highest for look in looks if look.original]
+    highest = [value for value in found if value is not None]
+    if not highest:
+        return ""
+    return (
+        f"; {len(highest):,} of them do not state how many bits they use: these are read as "
+        f"{bits_of(looks)} bits, the fewest that hold their largest value, {max(highest):,}"
+    )
+
+
 _RULES = (
     _Rule(
         "near-uniform",
@@ -170,14 +191,15 @@ _RULES = (
         lambda p: f"stored as {p.original.mode}" if p.original.is_transparent else "",
     ),
     _Rule(
-        "16 bits",
+        DEEP,
         "with more than 8 bits a channel (they are scaled)",
-        lambda p: f"stored as {p.original.mode}" if p.original.is_deep else "",
+        _deep,
+        lambda p: p.original.highest or 0,
     ),
     _Rule("CMYK", "in printing colours", _cmyk),
     _Rule(
         "colour profile",
-        "with a colour profile other than sRGB (they are converted)",
+        "with a colour profile or gamma other than sRGB (they are converted)",
         lambda p: p.original.profile,
     ),
     _Rule(
@@ -209,7 +231,8 @@ def find_odd(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
         odd = [(path, picture, rule.detail(picture)) for path, picture in pictures]
         odd = sorted((item for item in odd if item[2]), key=lambda item: -rule.badness(item[1]))
         if odd:
-            summary = f"{count_of(len(odd), 'picture')} {rule.summary}"
+            scale = _scale(looks) if rule.name == DEEP else ""
+            summary = f"{count_of(len(odd), 'picture')} {rule.summary}{scale}"
             findings = tuple(Finding(path, detail) for path, _, detail in odd)
             problems.append(Problem(rule.name, "note", summary, findings))
     return problems

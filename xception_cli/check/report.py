@@ -19,6 +19,7 @@ SEVERITIES = ("stops", "warning", "note")
 
 # Names of the problems that more than one module knows, as issues.csv has them.
 UNREADABLE, BROKEN, UNREAD = "unreadable", "broken", "HEIC"
+DEEP = "16 bits"
 CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
 MISSING, SERIES = "missing in split", "series"
 SUSPECT, ORIENTATION = "suspect label", "orientation"

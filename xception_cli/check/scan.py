@@ -8,21 +8,20 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL
-from numpy.typing import NDArray
-from PIL import Image
 
+from xception_cli.check.measures import SHARP_SIDE, Fingerprint, Measures, fingerprint, measure
 from xception_cli.check.store import Row, Store
 from xception_cli.console import screen
 from xception_cli.data.folder import DataFolder
@@ -37,53 +36,14 @@ from xception_cli.data.images import (
     read_bytes,
     turn,
 )
-from xception_cli.data.pixels import turns
+from xception_cli.data.pixels import fewest_bits, turns
 from xception_cli.errors import MachineError
 
 VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # of what a scan finds
 
-SIDE = 32  # of the grey thumbnail that is kept, to compare it with others
-CELLS = 4  # a side of the grid of mean colours
-SHARP_SIDE = 256  # of the longer side when sharpness is measured: the same for every camera
-
 _ALONE = 1.0  # seconds of scanning after which other processes are started to help
 _PROCESSES = 16  # at most
 _CHUNK = 16  # files that a process is given at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """Numbers of one image, on the scale of its pixels (0 to 255) unless stated otherwise.
-
-    Attributes:
-        brightness: Mean grey.
-        contrast: Standard deviation of the grey.
-        darkest: The grey that 5 % of the pixels stay below.
-        brightest: The grey that 1 % of the pixels exceed.
-        sharpness: Root mean square of the Laplacian, relative to the contrast, at one size for
-            all: about 0.5 for a photo, under 0.1 when it is blurred.
-        colourfulness: Mean difference between the largest and the smallest of red, green, blue.
-    """
-
-    brightness: float
-    contrast: float
-    darkest: float
-    brightest: float
-    sharpness: float
-    colourfulness: float
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What an image is recognised by when it was re-encoded, resized or slightly cropped.
-
-    Attributes:
-        cells: Mean colours of `CELLS` x `CELLS` cells, as bytes.
-        grey: The thumbnail in grey, `SIDE` x `SIDE`, as bytes.
-    """
-
-    cells: bytes
-    grey: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +73,22 @@ class Look:
 
 
 Seen = tuple[Look, Fingerprint | None]
+_File = tuple[int, str, tuple[int, int] | None]  # its number, path and stamp
 
 
-def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
+def scan_folder(
+    folder: DataFolder, store: Store, *, grey_bits: int | None = None
+) -> tuple[Look, ...]:
     """Scan every image file, or only those that changed since the last scan.
 
     Every file is fully decoded, at a reduced size where its format allows, by several processes
-    where there are many files. Memory grows only with what is found.
+    where there are many files. Memory grows only with what is found. A 16-bit image is scanned at
+    the scale of its own values, and again where that of all is another.
 
     Args:
         folder: The data folder. Nothing is ever written there.
         store: Results of the last scan; is updated.
+        grey_bits: Of 16-bit images whose header does not say; None: see `bits_of`.
 
     Returns:
         A look for each of its images, in their order.
@@ -134,7 +99,7 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
     known = store.rows()
     root = os.fspath(folder.root)
     looks: dict[int, Look] = {}
-    unseen: list[tuple[int, str, tuple[int, int] | None]] = []
+    unseen: list[_File] = []
     for index, image in enumerate(folder.images):
         stamp = _stamp(os.path.join(root, image.path))  # noqa: PTH118 - a tenth of Path's time
         row = known.pop(image.path, None)
@@ -145,23 +110,55 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
             looks[index] = look
     if known and folder.table is None:  # other tables may list the other files
         store.forget(known)
-    if unseen:
-        with screen.bar("looking at images", len(unseen)) as bar:
-            found = look_at_all(folder.root / path for _, path, _ in unseen)
-            for (index, path, stamp), (look, seen) in zip(unseen, found, strict=True):
-                looks[index] = look
-                # A file that cannot be used is tried again: the reason may be the machine's. The
-                # stamp was taken before the scan, so a file that changes meanwhile is scanned
-                # again, too.
-                if look.problem is None and stamp is not None:
-                    store.keep(path, _to_row(look, stamp), seen.grey if seen else None)
-                bar.advance(1)
-        store.save()
+    _scan(folder.root, unseen, look_at_all, looks, store)
+    wanted = bits_of(looks.values()) if grey_bits is None else grey_bits
+    rescaled = [
+        (index, folder.images[index].path, _stamp(os.path.join(root, folder.images[index].path)))  # noqa: PTH118
+        for index, look in sorted(looks.items())
+        if look.original and look.original.highest is not None and look.original.grey_bits != wanted
+    ]
+    _scan(folder.root, rescaled, partial(look_at_all, grey_bits=wanted), looks, store)
     return tuple(looks[index] for index in range(len(folder.images)))
 
 
-def look_at(path: Path) -> Seen:
+def bits_of(looks: Iterable[Look]) -> int:
+    """Return how many bits 16-bit images use where no header says: the fewest that hold them all.
+
+    Args:
+        looks: Of all images of a data set, which has one scale.
+    """
+    found = [look.original.highest for look in looks if look.original]
+    highest = [value for value in found if value is not None]
+    return fewest_bits(max(highest)) if highest else 16
+
+
+def _scan(
+    root: Path,
+    files: list[_File],
+    look: Callable[[Iterable[Path]], Iterator[Seen]],
+    looks: dict[int, Look],
+    store: Store,
+) -> None:
+    if not files:
+        return
+    with screen.bar("looking at images", len(files)) as bar:
+        found = look(root / path for _, path, _ in files)
+        for (index, path, stamp), (look_, seen) in zip(files, found, strict=True):
+            looks[index] = look_
+            # A file that cannot be used is tried again: the reason may be the machine's. The stamp
+            # was taken before the scan, so a file that changes meanwhile is scanned again, too.
+            if look_.problem is None and stamp is not None:
+                store.keep(path, _to_row(look_, stamp), seen.grey if seen else None)
+            bar.advance(1)
+    store.save()
+
+
+def look_at(path: Path, grey_bits: int | None = None) -> Seen:
     """Scan one image file, whatever it is.
+
+    Args:
+        path: The file.
+        grey_bits: See `decode`.
 
     Raises:
         MachineError: There is too little memory to decode it.
@@ -172,20 +169,23 @@ def look_at(path: Path) -> Seen:
             content = read_bytes(path)
             digest, size = content_digest(content), len(content)
             with turn(content, least_side=SHARP_SIDE):
-                picture, original = examine(content, least_side=SHARP_SIDE)
+                picture, original = examine(content, least_side=SHARP_SIDE, grey_bits=grey_bits)
                 seen = fingerprint(picture)
                 return Look(digest, None, size, original, measure(picture), seen.cells), seen
     except PictureError as error:
         return Look(digest, error.message, size), None
 
 
-def look_at_all(paths: Iterable[Path], *, alone: float = _ALONE) -> Iterator[Seen]:
+def look_at_all(
+    paths: Iterable[Path], *, grey_bits: int | None = None, alone: float = _ALONE
+) -> Iterator[Seen]:
     """Scan image files in their order, with other processes when it takes long.
 
     Threads would wait for each other: much of a scan is Python and numpy on small arrays.
 
     Args:
         paths: The files.
+        grey_bits: See `decode`.
         alone: Seconds after which other processes are started, one for each core.
 
     Raises:
@@ -194,16 +194,16 @@ def look_at_all(paths: Iterable[Path], *, alone: float = _ALONE) -> Iterator[See
     left = iter(paths)
     started = time.monotonic()
     for path in left:
-        yield look_at(path)
+        yield look_at(path, grey_bits)
         if time.monotonic() - started > alone:
             break
     if multiprocessing.current_process().daemon:  # of a pool, which may start no processes
-        yield from map(look_at, left)
+        yield from (look_at(path, grey_bits) for path in left)
     else:
-        yield from _look_together(left)
+        yield from _look_together(left, grey_bits)
 
 
-def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
+def _look_together(paths: Iterator[Path], grey_bits: int | None) -> Iterator[Seen]:
     """Hand out the files in chunks; only a few chunks are ahead of the one that is awaited."""
     processes = min(_PROCESSES, os.cpu_count() or 1)
     # Forking this process would copy its threads' locks.
@@ -219,7 +219,7 @@ def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
     try:
         while chunk := list(islice(paths, _CHUNK)):
             with _main_program_not_imported():
-                ahead.append(pool.submit(_look_at_each, chunk))
+                ahead.append(pool.submit(_look_at_each, chunk, grey_bits))
             if len(ahead) > 2 * processes:
                 yield from ahead.popleft().result()
         while ahead:
@@ -247,8 +247,8 @@ def _main_program_not_imported() -> Iterator[None]:
             setattr(main, name, value)
 
 
-def _look_at_each(paths: list[Path]) -> list[Seen]:
-    return [look_at(path) for path in paths]
+def _look_at_each(paths: list[Path], grey_bits: int | None) -> list[Seen]:
+    return [look_at(path, grey_bits) for path in paths]
 
 
 def _start_helper(lock: Any, max_pixels: int) -> None:
@@ -303,45 +303,3 @@ def _from_row(row: Row) -> Look | None:
     if is_large:  # it was allowed then
         return None
     return Look(digest, problem, row.size, original, measures, row.cells)
-
-
-# Numbers of an image
-
-
-def measure(picture: Image.Image) -> Measures:
-    """Measure an RGB image."""
-    grey = np.asarray(_at_sharp_side(picture.convert("L")), np.float32)
-    small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.int16)
-    contrast = float(grey.std())
-    darkest, brightest = np.percentile(grey, [5, 99])
-    return Measures(
-        brightness=round(float(grey.mean()), 2),
-        contrast=round(contrast, 2),
-        darkest=round(float(darkest), 2),
-        brightest=round(float(brightest), 2),
-        sharpness=round(_roughness(grey) / max(contrast, 1), 4),
-        colourfulness=round(float(np.ptp(small, axis=2).mean()), 2),
-    )
-
-
-def fingerprint(picture: Image.Image) -> Fingerprint:
-    """Take the fingerprint of an RGB image."""
-    small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
-    cells = small.resize((CELLS, CELLS), Image.Resampling.BOX)
-    return Fingerprint(cells.tobytes(), small.convert("L").tobytes())
-
-
-def _at_sharp_side(grey: Image.Image) -> Image.Image:
-    scale = SHARP_SIDE / max(grey.size)
-    if scale >= 1:  # a small image stays as it is: enlarging would blur it
-        return grey
-    width, height = (max(1, round(side * scale)) for side in grey.size)
-    return grey.resize((width, height), Image.Resampling.BOX)
-
-
-def _roughness(grey: NDArray[np.float32]) -> float:
-    if min(grey.shape) < 3:
-        return 0.0
-    centre = grey[1:-1, 1:-1]
-    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    return float(np.sqrt(np.mean((4 * centre - around) ** 2)))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from sklearn.model_selection import cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
+from xception_cli.check.measures import Measures
 from xception_cli.check.report import MISSING, UNREAD, Problem
-from xception_cli.check.scan import Look, Measures
+from xception_cli.check.scan import Look
 from xception_cli.console import NAMED, enumerated, show
 from xception_cli.data.folder import DataFolder, check_trainable, unread_problem
 from xception_cli.data.images import Original

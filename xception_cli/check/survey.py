@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xception_cli.check.duplicates import Group, find_groups
-from xception_cli.check.scan import VERSION, Look, scan_folder
+from xception_cli.check.scan import VERSION, Look, bits_of, scan_folder
 from xception_cli.check.store import open_store
 from xception_cli.console import listing, show
 from xception_cli.data.fixes import Fix, read_fixes
@@ -33,6 +33,11 @@ class Survey:
     looks: tuple[Look, ...]
     groups: list[Group]
     fixes: Mapping[str, Fix] = field(default_factory=dict)
+
+    @property
+    def grey_bits(self) -> int:
+        """See `Preprocessing`."""
+        return bits_of(self.looks)
 
     def photos(self) -> list[Photo]:
         """Return the images with what the scan found."""

@@ -1,7 +1,8 @@
 """embed: the features that a model computes of images, for other tools."""
 
+from io import BytesIO
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,10 +21,18 @@ from xception_cli.commands.options import (
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import check_new_file, utf8, write_durably
+from xception_cli.parquet import SUFFIX as PARQUET
+from xception_cli.parquet import require_parquet, to_parquet
+from xception_cli.rundir import RunDir
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xception_cli.model.bundle import ModelBundle
 
 
 def embed(
-    output: Annotated[Path, typer.Option(help="A new .npz file.")],
+    output: Annotated[Path, typer.Option(help="A new .npz or .parquet file.")],
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGE|DIR|GLOB|TABLE...", help="Images.")
     ] = None,
@@ -34,20 +43,32 @@ def embed(
     device: Device = "auto",
     workers: Workers = None,
     max_pixels: MaxPixels = None,
+    neighbours: Annotated[
+        int,
+        typer.Option(
+            min=0, help="List so many nearest training images, of those that the model keeps."
+        ),
+    ] = 0,
 ) -> None:
     """Write the features of images: 2048 numbers each, what the last layer of the model sees.
 
-    The file is NumPy's: `features` (images, 2048) in float32, `paths`, and `digests` of the
-    contents, as in split.csv. Images that cannot be read are left out.
+    A .npz file is NumPy's: `features` (images, 2048) in float32, `paths`, and `digests` of the
+    contents, as in split.csv; with --neighbours also `nearest_kept_train_paths` and
+    `feature_cosines`, (images, neighbours). A .parquet file has a column for each of them. Images
+    that cannot be read are left out.
     """
-    check_new_file(output, (".npz",), "write features to")
+    check_new_file(output, (".npz", PARQUET), "write features to")
+    if output.suffix.lower() == PARQUET:
+        require_parquet()
+    if neighbours and model is not None:
+        raise UsageError(
+            "--neighbours names training images, which a model file does not", hint="--run RUN"
+        )
     chosen = choose_model(run, model, max_pixels)
 
     from xception_cli.commands.inputs import read_inputs
 
     images = read_inputs(paths or [], listed, root).images
-
-    from io import BytesIO
 
     import numpy as np
 
@@ -61,6 +82,7 @@ def embed(
             f"{show(chosen)} gives no features: an exported file keeps them inside",
             hint="--run RUN, or --model with the model.safetensors that it was made from",
         )
+    kept = _kept_images(RunDir(chosen.parent), bundle) if neighbours else []
     count = decide_workers(workers, bundle.runtime)
     rows: list[np.ndarray] = []
     names: list[str] = []
@@ -76,10 +98,59 @@ def embed(
             digests.append(inspect(path, decoded=False).digest)
     if not rows:
         raise DataError("none of the images could be read", hint="xception check looks at a folder")
-    buffer = BytesIO()
-    np.savez(buffer, features=np.stack(rows), paths=names, digests=digests)
-    write_durably(output, buffer.getvalue())
+    found = {"features": np.stack(rows), "paths": np.array(names), "digests": np.array(digests)}
+    if neighbours and bundle.about.unknown is not None:
+        nearest, cosines = bundle.about.unknown.reference.nearest(found["features"], neighbours)
+        found |= {"nearest_kept_train_paths": np.array(kept)[nearest], "feature_cosines": cosines}
+        say(f"nearest   of the {len(kept):,} training images whose features the model keeps")
+    write_durably(output, _to_parquet(found) if output.suffix.lower() == PARQUET else _npz(found))
     say(f"written   {show(output)}: features of {len(rows):,} images")
     require_all_read(len(images) - len(rows), len(images))
-    shape = f"print(numpy.load({str(output)!r})['features'].shape)"
-    say(f"next: python -c {quoted(f'import numpy; {shape}')}")
+    code = f"import numpy; print(numpy.load({str(output)!r})['features'].shape)"
+    if output.suffix.lower() == PARQUET:
+        code = f"import pandas; print(pandas.read_parquet({str(output)!r}))"
+    say(f"next: python -c {quoted(code)}")
+
+
+def _kept_images(run: RunDir, bundle: "ModelBundle") -> list[str]:
+    """Return the paths of the training images whose features a run's model keeps, in their order.
+
+    Raises:
+        UsageError: It keeps none, or those of another run.
+    """
+    from xception_cli.data.recorded import read_recorded
+    from xception_cli.model.unknown import spread
+
+    rule = bundle.about.unknown
+    if rule is None:
+        raise UsageError(
+            f"the model of {show(run.path)} keeps no features of training images",
+            hint="train without --no-share-features, to the end",
+        )
+    import numpy as np
+
+    images = read_recorded(run, bundle.classes).of("train")
+    kept = spread(np.array([image.label for image in images], np.int64))
+    if len(kept) != len(rule.reference.levels):
+        raise UsageError(
+            f"the model of {show(run.path)} was trained on other images than its split.csv lists",
+            hint="give the run that it is from, with --run RUN",
+        )
+    return [utf8(images[at].path) for at in kept]
+
+
+def _npz(found: "dict[str, NDArray[Any]]") -> bytes:
+    import numpy as np
+
+    buffer = BytesIO()
+    np.savez(buffer, **found)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _to_parquet(found: "dict[str, NDArray[Any]]") -> bytes:
+    """Write a row for each image; of the neighbours each is a column of its own."""
+    columns: dict[str, Any] = {"path": found["paths"], "digest": found["digests"]}
+    for at in range(found["feature_cosines"].shape[1] if "feature_cosines" in found else 0):
+        columns[f"nearest_kept_train_path_{at + 1}"] = found["nearest_kept_train_paths"][:, at]
+        columns[f"feature_cosine_{at + 1}"] = found["feature_cosines"][:, at]
+    return to_parquet(columns | {"features": found["features"]})

@@ -54,7 +54,7 @@ def evaluate(
 
         only = open_list(listed)
     chosen = find_run(run)
-    allow_pixels(max_pixels, chosen)
+    allow_pixels(max_pixels)
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
     report = api.evaluate(
@@ -113,7 +113,10 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per pair.")] = False,
 ) -> None:
-    """Compare runs on the same images: who is right where, and could it be chance."""
+    """Compare runs on the same images: who is right where, and could it be chance.
+
+    Runs of different classes are compared on the images of the classes that they have in common.
+    """
     if len(runs) < 2:
         raise UsageError("one run has nothing to be compared with", hint="xception compare A B")
     first, *others = [find_run(run) for run in runs]
@@ -121,8 +124,12 @@ def compare(
     from xception_cli.evaluation.compare import (
         choose_evaluation,
         compare_runs,
-        comparison_tables,
         correct_comparisons,
+    )
+    from xception_cli.evaluation.compared import (
+        class_note,
+        comparison_tables,
+        selection_note,
         verdict,
     )
 
@@ -136,11 +143,11 @@ def compare(
             emit(part)
         if comparison.unmatched:
             say(f"note      {comparison.unmatched} images of {name} were scored by one run only")
+        if note := class_note(comparison):
+            say(f"note      {note}")
         say(f"result    {show(other.path)}: {verdict(comparison)}", style="bold")
-    if name == "val":
-        say(
-            "note      validation also selected these models: compare them on a test set to be sure"
-        )
+    if note := selection_note(comparisons[0]):
+        say(f"note      {note}")
 
 
 def report(

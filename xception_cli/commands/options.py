@@ -8,9 +8,7 @@ import typer
 from xception_cli.config import TrainConfig
 from xception_cli.console import fail, say, show
 from xception_cli.errors import UsageError
-from xception_cli.rundir import RunDir
 from xception_cli.runs import find_run
-from xception_cli.settings import read_settings
 
 Listed = Annotated[
     str | None,
@@ -38,32 +36,26 @@ MaxPixels = Annotated[
     typer.Option(
         min=_SETTING["at_least"],
         max=_SETTING["at_most"],
-        help="Largest image to decode, in pixels (default: as the run was trained, "
-        f"{TrainConfig.max_pixels:,} without one); see train.",
+        help="Largest image to decode, in pixels (default: "
+        f"{TrainConfig.max_pixels:,}, or what the model was trained with if that is more).",
         show_default=False,
     ),
 ]
 
 
-def allow_pixels(given: int | None, run: RunDir | None = None) -> None:
-    """Set the largest image that is decoded.
+def allow_pixels(given: int | None) -> None:
+    """Set the largest image that is decoded; a model that is loaded may raise it.
 
     Args:
         given: With the option.
-        run: Whose setting holds without it.
-
-    Raises:
-        ArtifactError: The run's settings are damaged.
     """
     from xception_cli.data.pixels import turns
 
-    if given is None and run is not None:
-        given = read_settings(run).get("max_pixels")
     turns.max_pixels = given or TrainConfig.max_pixels
 
 
 def choose_model(run: Path | None, model: Path | None, max_pixels: int | None) -> Path:
-    """Return the model that images are shown to, and allow images as large as it was trained on.
+    """Return the model that images are shown to, and set how large they may be.
 
     Args:
         run: With `--run`; without it and `model`, the latest.
@@ -72,15 +64,13 @@ def choose_model(run: Path | None, model: Path | None, max_pixels: int | None) -
 
     Raises:
         UsageError: Both were given, or there is no finished run.
-        ArtifactError: The run's settings are damaged.
     """
     if run is not None and model is not None:
         raise UsageError("--run and --model exclude each other")
+    allow_pixels(max_pixels)
     if model is not None:
-        allow_pixels(max_pixels)
         return model
     found = find_run(run)
-    allow_pixels(max_pixels, found)
     if run is None:
         say(f"run       {show(found.path)} (the latest)")
     return found.model

@@ -1,7 +1,8 @@
-"""Colours: from the colour space of an embedded ICC profile to sRGB, as every viewer shows it."""
+"""Colours: from an embedded ICC profile, or a PNG's gamma, to sRGB, as every viewer shows it."""
 
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -13,6 +14,10 @@ from PIL import Image, ImageCms
 _MOST = 4_000_000  # bytes of a profile: those of printers have up to 3 million
 _TAGS = 100  # of a profile; lcms has the same limit
 _SAME = 2  # of 255: a profile that changes no colour by more is sRGB, and costs nothing
+_GAMMAS = (0.3, 1.0)  # of linear light to 1 / 3.3: others are mistakes, such as 2.2 for 1 / 2.2
+# Numbers of ITU-T H.273 (nclx); other primaries are those of P3 and BT.2020 for instance.
+_USUAL_PRIMARIES = (1, 2, 5, 6, 7)  # of HD and SD television, which are nearly sRGB's; 2 is unknown
+_HDR = (16, 18)  # PQ and HLG
 _LEVELS = 16  # of each channel, in the colours by which that is judged
 _SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
 _DEVICES = (b"scnr", b"mntr", b"prtr", b"spac")  # not a link between devices, nor named colours
@@ -26,28 +31,62 @@ class Colours:
         profile: Its name, where colours are converted; empty where they are sRGB already.
         problem: Why it is ignored; empty if it is not.
         mode: Of the images that are converted: `RGB`, `L` or `CMYK`.
-        transform: From them to sRGB; None: nothing to do.
+        transform: From them to sRGB; None: nothing to do, or a curve.
+        curve: For each of 256 values that of sRGB, where only a gamma is stated.
     """
 
     profile: str = ""
     problem: str = ""
     mode: str = "RGB"
     transform: Any = None
+    curve: tuple[int, ...] = ()
+
+    @property
+    def are_srgb(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.transform is None and not self.curve
 
     def to_srgb(self, image: Image.Image) -> Image.Image:
         """Convert an image without transparency to RGB; `image` is unchanged."""
         if self.transform is None:
-            return image.convert("RGB")
+            picture = image.convert("RGB")
+            return picture.point(self.curve * 3) if self.curve else picture
         return ImageCms.applyTransform(image.convert(self.mode), self.transform)  # type: ignore[return-value]
 
 
 def colours_of(image: Image.Image) -> Colours:
-    """Return what the profile of an image says; of one without a profile, nothing."""
+    """Return what the profile of an image says; of a PNG without one, what its gamma says."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
-        return Colours()
+        gamma = image.info.get("gamma") if image.format == "PNG" else None
+        if gamma is not None and "srgb" not in image.info:
+            return _of_gamma(float(gamma))
+        return _of_numbers(image.info.get("nclx_profile") or {})
     is_grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")
     return _read(profile, "L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
+
+
+def _of_numbers(nclx: Mapping[str, Any]) -> Colours:
+    """Return what a HEIC's numbers say without a profile: wide or HDR colours are not converted."""
+    primaries, transfer = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
+    if primaries in _USUAL_PRIMARIES and transfer not in _HDR:
+        return Colours()
+    return Colours(problem=f"is stated as numbers only (primaries {primaries}, curve {transfer})")
+
+
+@lru_cache(maxsize=8)
+def _of_gamma(gamma: float) -> Colours:
+    """Return what a PNG's gAMA chunk means: the exponent that light was encoded with.
+
+    1 / 2.2 stands for sRGB; others are converted relative to it, as libpng does.
+    """
+    if not _GAMMAS[0] <= gamma <= _GAMMAS[1]:
+        return Colours()
+    levels = np.arange(256) / 255
+    curve = np.round(255 * levels ** (1 / 2.2 / gamma)).astype(int)
+    if abs(curve - np.arange(256)).max() <= _SAME:
+        return Colours()
+    return Colours(f"gamma {1 / gamma:.3g}", curve=tuple(curve.tolist()))
 
 
 @lru_cache(maxsize=8)  # images of one camera share a profile

@@ -50,6 +50,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         labels: Of each.
         transform: From a decoded image to uint8 pixels `(3, height, width)`.
         least_side: See `images.decode`.
+        grey_bits: See `images.decode`.
         seed: Of everything random.
         cache: Of decoded images, where each is read in many epochs.
         in_memory: By index, images that are in memory; their paths are not read.
@@ -65,6 +66,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         transform: Transform,
         *,
         least_side: int | None = None,
+        grey_bits: int = 16,
         seed: int = 0,
         cache: ImageCache | None = None,
         in_memory: Mapping[int, Image.Image] | None = None,
@@ -76,6 +78,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         self.labels = list(labels)
         self.transform = transform
         self.least_side = least_side
+        self.grey_bits = grey_bits
         self.seed = seed
         self.in_memory = in_memory or {}
         self.digests = digests
@@ -100,14 +103,14 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
     def _read(self, index: int, held: ExitStack) -> Image.Image:
         """Decode an image; where it is large, others wait until `held` is left."""
         if index in self.in_memory:
-            return to_picture(self.in_memory[index])
+            return to_picture(self.in_memory[index], grey_bits=self.grey_bits)
         path = self.root / self.paths[index]
         with naming(path):
             content = read_bytes(path)
             if self.digests is not None and content_digest(content) != self.digests[index]:
                 raise PictureError("its content has changed")
             held.enter_context(turn(content, least_side=self.least_side))
-            return decode(content, least_side=self.least_side)
+            return decode(content, least_side=self.least_side, grey_bits=self.grey_bits)
 
     def require_all(self, failures: Sequence[tuple[int, str]]) -> None:
         """Raise an error for the first image that could not be decoded.

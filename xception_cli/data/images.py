@@ -15,17 +15,18 @@ from pathlib import Path, PurePath
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from xception_cli.console import screen, show
-from xception_cli.data.colours import colours_of
 from xception_cli.data.formats import FORMATS as FORMATS
-from xception_cli.data.formats import HEIF, what_else
+from xception_cli.data.formats import what_else
+from xception_cli.data.original import Original as Original
+from xception_cli.data.original import Stored, original_of
 from xception_cli.data.pixels import (
     BYTES_PER_PIXEL,
-    is_transparent,
+    Values,
     open_image,
-    orientation,
     reduce,
     to_upright_rgb,
     turns,
+    values_of,
 )
 from xception_cli.data.pixels import MAX_PIXELS as MAX_PIXELS
 from xception_cli.data.pixels import PictureError as PictureError
@@ -34,7 +35,7 @@ from xception_cli.errors import MachineError, XceptionError
 from xception_cli.files import TRIES, is_transient
 
 # Changes when a file becomes other pixels: whatever is kept of decoded images names it.
-DECODER = 3
+DECODER = 4
 MAX_BYTES = 500_000_000  # a file that is read whole
 _MORE_MEMORY = "end other programs, or allow this one more memory; then the same command again"
 MAX_ASPECT = 20  # a 3000 x 1 picture would be resized to a gigabyte
@@ -77,11 +78,13 @@ def _read_patiently(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def decode(content: bytes, *, least_side: int | None = None) -> Image.Image:
+def decode(
+    content: bytes, *, least_side: int | None = None, grey_bits: int | None = 16
+) -> Image.Image:
     """Decode an image into RGB, upright, as a person sees it.
 
-    EXIF orientation is applied; an embedded colour profile is converted to sRGB; alpha is
-    composited over white; grey of 16 bits, or of as many as the file says, is scaled to 8; of an
+    EXIF orientation is applied; an embedded colour profile, or without one a PNG's gamma, is
+    converted to sRGB; alpha is composited over white; grey of more bits is scaled to 8; of an
     animation the first frame is taken.
 
     Args:
@@ -89,6 +92,8 @@ def decode(content: bytes, *, least_side: int | None = None) -> Image.Image:
         least_side: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (libjpeg does so while it
             transforms the blocks, for a fraction of the time) as long as its shorter side keeps
             this many pixels; None: at its full size, or the largest that memory allows.
+        grey_bits: That are used of a 16-bit grey image whose header does not say, see
+            `Preprocessing`; None: the fewest that hold its own values.
 
     Returns:
         A picture of mode RGB.
@@ -97,69 +102,26 @@ def decode(content: bytes, *, least_side: int | None = None) -> Image.Image:
         PictureError: Not an image, damaged, of an unknown range, or of absurd size or shape.
         MachineError: There is too little memory, which says nothing about the image.
     """
-    return examine(content, least_side=least_side)[0]
+    return examine(content, least_side=least_side, grey_bits=grey_bits)[0]
 
 
-@dataclass(frozen=True)
-class Original:
-    """What an image file holds, beside the RGB picture that it becomes.
-
-    Attributes:
-        format: One of `readable_formats`; a JPEG with several pictures in it (MPO) is a JPEG.
-        mode: How its pixels are stored, in Pillow's words: `L`, `P`, `RGBA`, `CMYK`, `I;16`.
-        width: In pixels, upright.
-        height: In pixels, upright.
-        orientation: EXIF's, 1 to 8; 1 if it says nothing that can be understood.
-        is_deep: More than 8 bits a channel.
-        is_transparent: It has an alpha channel or a transparent colour.
-        is_animated: There are more frames or pages behind the first.
-        has_adobe_marker: A JPEG that says how its colours are meant.
-        profile: Name of the colour profile that was converted to sRGB; empty if there was none.
-        profile_problem: Why its colour profile is ignored; empty if it is not.
-    """
-
-    format: str
-    mode: str
-    width: int
-    height: int
-    orientation: int
-    is_deep: bool
-    is_transparent: bool
-    is_animated: bool
-    has_adobe_marker: bool
-    profile: str = ""
-    profile_problem: str = ""
-
-
-def examine(content: bytes, *, least_side: int | None = None) -> tuple[Image.Image, Original]:
+def examine(
+    content: bytes, *, least_side: int | None = None, grey_bits: int | None = 16
+) -> tuple[Image.Image, Original]:
     """Decode an image, and tell what the file was before it became an RGB picture.
 
     Args:
         content: The bytes of the file.
         least_side: See `decode`.
+        grey_bits: See `decode`.
 
     Raises:
         PictureError: See `decode`.
     """
     with _opened(content) as image:
-        mode, size = image.mode, image.size  # a draft changes both
-        deep = mode.startswith("I") or ";16" in str(image.tile[:1])
-        picture = _load(image, least_side)
-        turned, colours = orientation(image), colours_of(image)
-        width, height = size if turned < 5 else size[::-1]
-        original = Original(
-            format="JPEG" if image.format == "MPO" else str(image.format),
-            mode=mode,
-            width=width,
-            height=height,
-            orientation=turned,
-            is_deep=deep,
-            is_transparent=is_transparent(image),
-            is_animated=image.format not in {"MPO", HEIF} and _is_animated(image),
-            has_adobe_marker="adobe" in image.info,
-            profile=colours.profile,
-            profile_problem=colours.problem,
-        )
+        stored = Stored.of(image)
+        picture, values = _load(image, least_side, grey_bits)
+        original = original_of(image, stored, values)
     return picture, original
 
 
@@ -208,13 +170,18 @@ def _is_short_of_memory(error: Exception, width: int, height: int) -> bool:
     return False
 
 
-def _load(image: Image.Image, least_side: int | None) -> Image.Image:
+def _load(
+    image: Image.Image, least_side: int | None, grey_bits: int | None
+) -> tuple[Image.Image, Values]:
     reduce(image, least_side)
     image.load()
-    return to_upright_rgb(image)
+    values = values_of(image, grey_bits)
+    return to_upright_rgb(image, values), values
 
 
-def read_picture(path: Path, *, least_side: int | None = None) -> Image.Image:
+def read_picture(
+    path: Path, *, least_side: int | None = None, grey_bits: int | None = 16
+) -> Image.Image:
     """Read and decode one image file; see `decode`.
 
     Raises:
@@ -222,7 +189,7 @@ def read_picture(path: Path, *, least_side: int | None = None) -> Image.Image:
         MachineError: See `decode`.
     """
     with naming(path):
-        return decode(read_bytes(path), least_side=least_side)
+        return decode(read_bytes(path), least_side=least_side, grey_bits=grey_bits)
 
 
 @contextmanager
@@ -243,20 +210,23 @@ def turn(content: bytes, *, least_side: int | None = None) -> AbstractContextMan
     return turns.take(content, least_side)
 
 
-def read_listed(root: Path, name: str, *, least_side: int | None = None) -> Image.Image:
+def read_listed(
+    root: Path, name: str, *, least_side: int | None = None, grey_bits: int | None = 16
+) -> Image.Image:
     """Read an image that a file of a run names: such a file may come from anyone.
 
     Args:
         root: The data folder.
         name: Relative to it.
         least_side: See `decode`.
+        grey_bits: See `decode`.
 
     Raises:
         PictureError: The name leads out of the folder; or see `read_picture`.
     """
     if leads_out(name):
         raise PictureError("outside of the data folder")
-    return read_picture(root / name, least_side=least_side)
+    return read_picture(root / name, least_side=least_side, grey_bits=grey_bits)
 
 
 def leads_out(name: str) -> bool:
@@ -264,7 +234,7 @@ def leads_out(name: str) -> bool:
     return PurePath(name).is_absolute() or ".." in PurePath(name).parts
 
 
-def to_picture(image: Image.Image) -> Image.Image:
+def to_picture(image: Image.Image, *, grey_bits: int = 16) -> Image.Image:
     """Treat an image in memory as `decode` treats a file: upright, RGB, of sane size and shape.
 
     It keeps its full size. An image whose file is still open is decoded here; a JPEG that is too
@@ -272,25 +242,19 @@ def to_picture(image: Image.Image) -> Image.Image:
 
     Args:
         image: Any image of Pillow's; its pixels are not changed.
+        grey_bits: See `decode`.
 
     Raises:
         PictureError: See `decode`.
     """
     with _decoding(lambda: image.size):
         _check_shape(*image.size)
-        return _load(image, None)
+        return _load(image, None, grey_bits)[0]
 
 
 def _check_shape(width: int, height: int) -> None:
     if min(width, height) == 0 or max(width, height) > MAX_ASPECT * min(width, height):
         raise PictureError(f"{width} x {height} is longer than {MAX_ASPECT} to 1")
-
-
-def _is_animated(image: ImageFile.ImageFile) -> bool:
-    try:
-        return bool(getattr(image, "is_animated", False))
-    except Exception:  # what is behind the first frame is damaged, and not needed
-        return False
 
 
 @dataclass(frozen=True)

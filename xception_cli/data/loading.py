@@ -6,6 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -182,7 +183,7 @@ def create_loader(
         prefetch_factor=_AHEAD if workers else None,
         multiprocessing_context="fork" if slots else None,
         persistent_workers=workers > 0,
-        worker_init_fn=start_worker,
+        worker_init_fn=partial(_start_worker, turns.max_pixels),
         # Else each pass would take one number from the global generator.
         generator=torch.Generator().manual_seed(0),
     )
@@ -324,6 +325,11 @@ class _PartReader(Dataset[Any]):
             return _Decoded(part.slot, labels, indices, failures)
         stacked = torch.stack(decoded) if decoded else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
         return _Decoded(stacked, labels, indices, failures)
+
+
+def _start_worker(max_pixels: int, number: int) -> None:
+    turns.max_pixels = max_pixels  # one that is spawned, not forked, knows nothing of this process
+    start_worker(number)
 
 
 def _as_it_is(decoded: "_Decoded | MachineError") -> "_Decoded | MachineError":

@@ -35,7 +35,8 @@ _EXIF_ORIENTATION = 0x0112
 # Tags of TIFF.
 _BITS, _PHOTOMETRIC, _HIGHEST, _SAMPLE_FORMAT = 258, 262, 281, 339
 _SIGNED = 2
-_FEWER_BITS = {1023: 10, 4095: 12, 16383: 14}  # by the highest value
+_STATED_BITS = {1023: 10, 4095: 12, 16383: 14, 65535: 16}  # by the highest value
+SCALES = (10, 12, 14, 16)  # bits that cameras put into 16
 
 
 class PictureError(DataError):
@@ -99,14 +100,15 @@ def _coefficients(image: Image.Image) -> int:
     return sum(2 * pixels * across * down // most for _, across, down, _ in layers)
 
 
-def to_upright_rgb(image: Image.Image) -> Image.Image:
+def to_upright_rgb(image: Image.Image, values: "Values") -> Image.Image:
     """Turn an image as its EXIF orientation says, and convert it to RGB.
 
-    Raises:
-        PictureError: Its values are of an unknown range.
+    Args:
+        image: Decoded.
+        values: From `values_of`.
     """
     method = _ORIENTATIONS.get(orientation(image))
-    picture = _to_rgb(image)
+    picture = _to_rgb(image, values)
     picture.info.pop("icc_profile", None)  # or a reader would convert them again
     return picture if method is None else picture.transpose(method)
 
@@ -121,16 +123,19 @@ def orientation(image: Image.Image) -> int:
 
 
 @dataclass(frozen=True)
-class _Values:
+class Values:
     """What the values of a grey image of many bits mean.
 
     Attributes:
         bits: That are used of each.
         is_inverted: Zero is white.
+        highest: The largest one, where no header states the bits: a data set has one scale, which
+            it takes part in; else None.
     """
 
     bits: int = 16
     is_inverted: bool = False
+    highest: int | None = None
 
     def to_grey(self, image: Image.Image) -> Image.Image:
         """Scale to 8 bits: Pillow's own conversion clips at 255. What is transparent is white."""
@@ -144,8 +149,19 @@ class _Values:
         return Image.fromarray(grey)
 
 
-def _values_of(image: Image.Image) -> _Values:
-    """Return what the values mean.
+def fewest_bits(highest: int) -> int:
+    """Return the fewest of `SCALES` that hold a value of 16 bits."""
+    return next(bits for bits in SCALES if highest < 1 << bits)
+
+
+def values_of(image: Image.Image, grey_bits: int | None) -> Values:
+    """Return what the values of a decoded image mean.
+
+    A PNG's sBIT chunk does not count: by the standard, its values fill all 16 bits nevertheless.
+
+    Args:
+        image: Decoded.
+        grey_bits: That are used where the header does not say; None: the fewest that hold its own.
 
     Raises:
         PictureError: That cannot be known.
@@ -158,9 +174,20 @@ def _values_of(image: Image.Image) -> _Values:
         raise PictureError("float image: unknown range")
     if image.mode == "I" and image.format != "PPM":  # Pillow scales those to 16 bits
         raise PictureError(f"{image.format or 'image'} of 32-bit integers: unknown range")
-    if bits == 16 and highest in _FEWER_BITS:  # of 12 bits in 16, as cameras of microscopes write
-        bits = _FEWER_BITS[highest]
-    return _Values(bits if bits in range(9, 17) else 16, tags.get(_PHOTOMETRIC) == 0)
+    is_inverted = tags.get(_PHOTOMETRIC) == 0
+    if bits in range(9, 16):
+        return Values(bits, is_inverted)
+    if highest in _STATED_BITS or not image.mode.startswith("I;16"):
+        return Values(_STATED_BITS.get(highest, 16), is_inverted)
+    most = _highest(image)
+    return Values(grey_bits or fewest_bits(most), is_inverted, most)
+
+
+def _highest(image: Image.Image) -> int:
+    values, transparent = np.asarray(image), image.info.get("transparency")
+    if isinstance(transparent, int):
+        values = values[values != transparent]
+    return int(values.max(initial=0))
 
 
 def is_transparent(image: Image.Image) -> bool:
@@ -170,14 +197,14 @@ def is_transparent(image: Image.Image) -> bool:
     return image.has_transparency_data
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    values, colours = _values_of(image), colours_of(image)
+def _to_rgb(image: Image.Image, values: Values) -> Image.Image:
+    colours = colours_of(image)
     if image.has_transparency_data and not is_transparent(image):
         image = image.convert("RGB")
     width, height = image.size
     rows = max(1, _STRIP // max(1, width))
     is_plain = image.mode in {"RGB", "L"} and not image.has_transparency_data
-    if height <= rows or (is_plain and colours.transform is None):
+    if height <= rows or (is_plain and colours.are_srgb):
         return _convert(image, values, colours)
     picture = Image.new("RGB", image.size)
     for top in range(0, height, rows):
@@ -186,12 +213,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return picture
 
 
-def _convert(image: Image.Image, values: _Values, colours: Colours) -> Image.Image:
+def _convert(image: Image.Image, values: Values, colours: Colours) -> Image.Image:
     if image.mode.startswith("I"):
         return colours.to_srgb(values.to_grey(image))
     if image.has_transparency_data:
         picture = image.convert("RGBA")
-        if colours.transform is not None:
+        if not colours.are_srgb:
             opaque = colours.to_srgb(_without_alpha(image, picture))
             opaque.putalpha(picture.getchannel("A"))
             picture = opaque
@@ -218,6 +245,10 @@ class Turns:
     def __init__(self) -> None:
         self.max_pixels = MAX_PIXELS
         self.lock: Any = threading.Lock()  # of this process; `multiprocessing` has its own kinds
+
+    def allow(self, max_pixels: int) -> None:
+        """Decode images as large as a model was trained on, if only smaller ones are allowed."""
+        self.max_pixels = max(self.max_pixels, max_pixels)
 
     @contextmanager
     def take(self, content: bytes, least_side: int | None) -> Iterator[None]:

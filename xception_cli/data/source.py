@@ -10,6 +10,7 @@ from xception_cli.data.table import COLUMNS, SUFFIXES, is_table, list_table
 from xception_cli.errors import UsageError
 from xception_cli.notation import is_url
 
+_TABLES = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 _UNPACK = {
     ".zip": "unzip {file} -d {folder}",
     **dict.fromkeys(
@@ -18,7 +19,7 @@ _UNPACK = {
     ),
     ".7z": "7z x {file} -o{folder}",
 }
-_CONVERT = {".parquet": "read_parquet", ".xlsx": "read_excel", ".xls": "read_excel"}
+_CONVERT = {".xlsx": "read_excel", ".xls": "read_excel"}
 
 
 def read_data(data: Path, root: Path | None = None) -> DataFolder:
@@ -56,8 +57,7 @@ def check_data(data: Path, root: Path | None = None) -> None:
     if not is_table(data) and os.path.isfile(data):  # noqa: PTH113
         raise UsageError(
             f"{show(data)} is neither a folder nor a table",
-            hint=f"give a folder of images, or a {' or '.join(SUFFIXES)} file with the columns "
-            f"{COLUMNS}",
+            hint=f"give a folder of images, or a {_TABLES} file with the columns {COLUMNS}",
         )
 
 
@@ -84,6 +84,6 @@ def refuse_packed(data: Path) -> None:
         table = data.with_suffix(".csv")
         code = f"import pandas; pandas.{reader}({str(data)!r}).to_csv({str(table)!r}, index=False)"
         raise UsageError(
-            f"{show(data)} is not a {' or '.join(SUFFIXES)} file",
+            f"{show(data)} is not a {_TABLES} file",
             hint=f"save it as CSV, for example with python -c {quoted(code)}",
         )

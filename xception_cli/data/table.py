@@ -1,4 +1,4 @@
-"""Table: the images of a data set in the rows of a CSV file, with classes, splits and groups."""
+"""Table: the images of a data set in the rows of a file, with classes, splits and groups."""
 
 import os
 import re
@@ -17,9 +17,11 @@ from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError, DataError, UsageError
 from xception_cli.files import from_utf8, read_table, why
 from xception_cli.notation import is_url
+from xception_cli.parquet import SUFFIX as PARQUET
+from xception_cli.parquet import read_parquet
 from xception_cli.rundir import INFO, RunDir
 
-SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (".csv", ".tsv", PARQUET)
 
 # What a column is called: our own name first, which wins over the others.
 _NAMES = {
@@ -141,7 +143,8 @@ def _read_lines(
         return all(_candidates(names, kind) for kind in required)
 
     try:
-        names, lines = read_table(table, fits)
+        is_parquet = table.suffix.lower() == PARQUET
+        names, lines = read_parquet(table) if is_parquet else read_table(table, fits)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the table {show(table)}: {why(error)}") from error
     found: dict[str, int] = {}

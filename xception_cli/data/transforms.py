@@ -10,9 +10,14 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
+from xception_cli.config import TrainConfig
+from xception_cli.data.pixels import SCALES
 from xception_cli.errors import ArtifactError
 
 Transform = Callable[[Image.Image], torch.Tensor]
+
+_ADDED = ("mirror", "grey_bits", "max_pixels")  # after the first version
+_MOST_PIXELS = TrainConfig.__dataclass_fields__["max_pixels"].metadata["at_most"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class Preprocessing:
         mean: Subtracted from each channel.
         std: Divides each channel.
         mirror: Classify the mirror image too, and average the logits: test-time augmentation.
+        grey_bits: That are used of 16-bit grey images whose header does not say: one scale for the
+            whole data set, the fewest of 10, 12, 14 and 16 that hold its largest value.
+        max_pixels: Of the largest image that is decoded; see `TrainConfig`.
     """
 
     image_size: int = 299
@@ -35,6 +43,8 @@ class Preprocessing:
     mean: float = 0.5
     std: float = 0.5
     mirror: bool = False
+    grey_bits: int = 16
+    max_pixels: int = TrainConfig.max_pixels
 
     @classmethod
     def for_size(cls, image_size: int) -> "Preprocessing":
@@ -50,8 +60,9 @@ class Preprocessing:
         return 2 * self.resize_size
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data; without `mirror` where there is none, as earlier versions read it."""
-        return {name: value for name, value in asdict(self).items() if value is not False}
+        """Return plain data; what earlier versions lack only where it says something."""
+        unused = {name: getattr(Preprocessing, name) for name in _ADDED}
+        return {n: v for n, v in asdict(self).items() if n not in unused or v != unused[n]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Preprocessing":
@@ -66,7 +77,9 @@ class Preprocessing:
             raise ArtifactError("unknown preprocessing in the model file") from error
         kinds = [type(value) for value in asdict(made).values()]
         if (
-            kinds != [int, int, float, float, bool]
+            kinds != [int, int, float, float, bool, int, int]
+            or made.grey_bits not in SCALES
+            or not 0 < made.max_pixels <= _MOST_PIXELS
             or not 71 <= made.image_size <= made.resize_size <= 4096
             or not math.isfinite(made.mean)
             or not 0 < made.std < math.inf

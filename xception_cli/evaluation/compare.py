@@ -1,17 +1,17 @@
 """Two runs on the same images: who is right where, and whether the difference could be chance."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.stats import norm
 
-from xception_cli.console import new_table, quoted, show
+from xception_cli.console import quoted, show
 from xception_cli.data.units import number_units
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.intervals import (
@@ -22,8 +22,6 @@ from xception_cli.evaluation.intervals import (
 )
 from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.rundir import RunDir
-
-_SHOWN = 20  # images whose answer changed that are listed on the screen
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,11 @@ class Comparison:
         p_value: Of the exact sign-flip permutation test over units: how often chance alone makes so
             uneven a change. Where each image is a unit it is McNemar's exact test (1947).
         p_corrected: The same, corrected for the number of runs that are compared (Holm 1979).
-        classes: One for each class, in order.
+        classes: One for each class that both know, in order.
         changed: Every image whose answer is another one.
+        only_first: Classes that only the first run knows: no image of them counts, but it may
+            answer with one.
+        only_second: As for the first run.
     """
 
     first: str
@@ -108,6 +109,8 @@ class Comparison:
     p_corrected: float
     classes: tuple[ClassChange, ...]
     changed: tuple[ImageChange, ...]
+    only_first: tuple[str, ...] = ()
+    only_second: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
@@ -132,7 +135,9 @@ def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
 
 
 def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
-    """Compare two runs on the images that both scored.
+    """Compare two runs on the images that both scored, of classes that both know.
+
+    Each answers among all of its own classes, as it does in use.
 
     Args:
         first: The run to compare with.
@@ -140,25 +145,29 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
         name: The evaluation, a folder of `eval/` in both.
 
     Raises:
-        UsageError: They know other classes, or scored no image in common.
+        UsageError: They know no class, or scored no image, in common.
         ArtifactError: A file of an evaluation is damaged, or of an earlier version.
     """
     one, other = read_scored(first, name), read_scored(second, name)
-    if set(one.classes) != set(other.classes):
-        odd = sorted(set(one.classes) ^ set(other.classes))
+    common = [name for name in other.classes if name in one.classes]
+    if not common:
         raise UsageError(
-            f"{show(first.path)} and {show(second.path)} know other classes, "
-            f"{show(odd[0])} for instance: their accuracies are of different questions",
-            hint="compare runs that were trained on the same class folders",
+            f"{show(first.path)} and {show(second.path)} have no class in common, and cannot be "
+            "compared",
+            hint="compare runs that share class folders",
         )
-    before, after = _answers(one), _answers(other)
+    before, after = (_answers(scored, set(common)) for scored in (one, other))
     if not before.keys() & after.keys():
         raise UsageError(
             f"{show(first.path)} and {show(second.path)} have no image of {show(name)} in common",
             hint="evaluate both on one folder (xception eval RUN --data DIR), then: xception "
             f"compare {quoted(first.path)} {quoted(second.path)} --on NAME",
         )
-    return _compare(first, second, name, other.classes, before, after)
+    return replace(
+        _compare(first, second, name, common, before, after),
+        only_first=tuple(name for name in one.classes if name not in common),
+        only_second=tuple(name for name in other.classes if name not in common),
+    )
 
 
 class _Answer(NamedTuple):
@@ -170,11 +179,11 @@ class _Answer(NamedTuple):
 _Answers = Mapping[tuple[str, str], _Answer]
 
 
-def _answers(scored: Scored) -> _Answers:
-    """Return the answers by `(digest, true class)`; of copies the first."""
+def _answers(scored: Scored, known: AbstractSet[str]) -> _Answers:
+    """Return the answers by `(digest, true class)` of known classes; of copies the first."""
     answers: dict[tuple[str, str], _Answer] = {}
     for photo, guess in zip(scored.photos, scored.guesses, strict=True):
-        if photo.digest:
+        if photo.digest and scored.classes[photo.label] in known:
             key = (photo.digest, scored.classes[photo.label])
             answers.setdefault(key, _Answer(photo.path, scored.classes[guess], photo.unit))
     return answers
@@ -277,47 +286,3 @@ def _difference_interval(gained: float, lost: float, images: float) -> Interval:
     up, down = (gained + 1) / (images + 2), (lost + 1) / (images + 2)
     half = float(norm.ppf(0.975)) * sqrt((up + down - (up - down) ** 2) / (images + 2))
     return max(-1.0, up - down - half), min(1.0, up - down + half)
-
-
-def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Make the tables of the runs, of the classes that changed, and of the images that did."""
-    runs = new_table("run", ">correct", ">accuracy", ">95% CI")
-    for run, correct, (low, high) in (
-        (comparison.first, comparison.first_correct, comparison.first_interval),
-        (comparison.second, comparison.second_correct, comparison.second_interval),
-    ):
-        accuracy = f"{correct / comparison.images:.1%}"
-        ends = f"{100 * low:.1f}-{100 * high:.1f}%"
-        runs.add_row(show(run), f"{correct} of {comparison.images}", accuracy, ends)
-    tables = [runs]
-    different = [row for row in comparison.classes if row.first != row.second]
-    if different:
-        classes = new_table("class", ">n", ">correct, first", ">second", ">change")
-        for row in sorted(different, key=lambda row: row.second - row.first):
-            change = f"{row.second - row.first:+d}"
-            classes.add_row(show(row.name), str(row.n), str(row.first), str(row.second), change)
-        tables.append(classes)
-    if comparison.changed:
-        order = ("lost", "gained", "other")
-        images = new_table("image", "true", "first", "second", "change")
-        ranked = sorted(comparison.changed, key=lambda image: order.index(image.change))
-        for image in ranked[:_SHOWN]:
-            said = (image.path, image.true, image.first, image.second)
-            images.add_row(*(show(text) for text in said), image.change)
-        tables.append(images)
-    return tables
-
-
-def verdict(comparison: Comparison) -> str:
-    """Describe in one line the difference, and whether it could be chance."""
-    low, high = 100 * comparison.difference_low, 100 * comparison.difference_high
-    chance = "hardly chance" if comparison.p_corrected < 0.05 else "could be chance"
-    grouped = comparison.groups < comparison.images
-    test = f"sign flips over {comparison.groups} groups," if grouped else "McNemar"
-    p = f"{test} p = {comparison.p_corrected:.2g}"
-    if comparison.p_corrected != comparison.p_value:
-        p += " (corrected for the number of comparisons)"
-    return (
-        f"{100 * comparison.difference:+.1f} points (95% CI {low:+.1f} to {high:+.1f}), "
-        f"{comparison.gained} gained, {comparison.lost} lost; {p}: {chance}"
-    )

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import nn
 
 from xception_cli.console import show
+from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
 from xception_cli.files import write_durably
@@ -306,8 +307,8 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
     network.load_state_dict(check_tensors(tensors, _shapes(network), show(path)), assign=True)
     # The precision that it was measured in, so that a later evaluation agrees.
     runtime = runtime.preferring(about.provenance.get("precision"))
-    network = runtime.place(network).eval()
-    return ModelBundle(network, about, runtime)
+    turns.allow(about.preprocessing.max_pixels)
+    return ModelBundle(runtime.place(network).eval(), about, runtime)
 
 
 def format_of(network: nn.Module) -> int:

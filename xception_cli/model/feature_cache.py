@@ -226,7 +226,8 @@ def kept_view(
         view: Which transform, and what it draws from beside the content.
         digests: Of the images' contents, by index.
     """
-    about = (weights, _arithmetic(runtime), _code_digest(), asdict(preprocessing), view)
+    pixels = {n: v for n, v in asdict(preprocessing).items() if n != "max_pixels"}
+    about = (weights, _arithmetic(runtime), _code_digest(), pixels, view)
     return KeptView(cache, sha256(repr(about).encode()).hexdigest(), digests)
 
 

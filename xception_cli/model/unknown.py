@@ -50,6 +50,20 @@ class Reference:
         nearest: Array = 1 - np.partition(cosines, -count, axis=1)[:, -count:].mean(axis=1)
         return nearest
 
+    def nearest(self, features: Array, count: int) -> tuple[Array, Array]:
+        """Find the nearest pictures, the nearest first.
+
+        Args:
+            features: `(images, 2048)`.
+            count: How many for each, at most all.
+
+        Returns:
+            Their rows in `levels`, `(images, count)`, and their cosines, float32 of that shape.
+        """
+        cosines = _unit(features) @ self._directions.T
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+        return order, np.take_along_axis(cosines, order, axis=1)
+
     def to_dict(self) -> dict[str, str]:
         """Return plain data that JSON can hold: the levels as base64, and what they are."""
         return {"holds": self.description, "levels": b64encode(self.levels.tobytes()).decode()}

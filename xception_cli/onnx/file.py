@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from torchvision.transforms import v2
 
 from xception_cli.console import show
+from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.model.bundle import About, ModelBundle, Outcome, format_of
@@ -244,6 +245,7 @@ def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
     except Exception as error:  # onnxruntime raises kinds of its own on what it cannot run
         raise _cannot_run(path, error) from error
     _check_ports(session, about, thresholds, path)
+    turns.allow(about.preprocessing.max_pixels)
     return OnnxClassifier(session, about, cropped, sizes, path, thresholds)
 
 

@@ -100,18 +100,19 @@ def compare(bundle: ModelBundle, exported: Classifier, pictures: Sequence[JudgeP
     """
     runtime = Runtime(torch.device("cpu"), "fp32")
     reference = replace(bundle, network=runtime.place(bundle.network), runtime=runtime)
+    bits = bundle.preprocessing.grey_bits
     limit = LIMIT_WHOLE if exported.side is None else LIMIT_CROPPED
     differences, smaller, equal, contradictions = [], [], 0, 0
     with screen.bar("comparing", len(pictures)) as bar:
         for picture in pictures:
-            whole = decode(picture.content)
+            whole = decode(picture.content, grey_bits=bits)
             (expected, far), (found, found_far) = _ask(reference, whole), _ask(exported, whole)
             differences.append(float(max(abs(found - expected).max(), abs(found_far - far))))
             same = bool(found.argmax() == expected.argmax())
             second, best = sorted(expected)[-2:]
             equal += same
             contradictions += not same and best - second >= limit
-            less = decode(picture.content, least_side=bundle.least_side)
+            less = decode(picture.content, least_side=bundle.least_side, grey_bits=bits)
             if less.size != whole.size:
                 smaller.append(float(abs(found - _ask(reference, less)[0]).max()))
             bar.advance(1)
@@ -254,7 +255,8 @@ def measure_agreement(
     seconds: tuple[list[float], list[float]] = ([], [])
     with screen.bar("comparing int8", len(pictures)) as bar:
         for picture in pictures:
-            pixels = exported.transform()(decode(picture.content))[None]
+            image = decode(picture.content, grey_bits=exported.about.preprocessing.grey_bits)
+            pixels = exported.transform()(image)[None]
             best = []
             for which, classifier in enumerate((exported, quantized)):
                 began = time.perf_counter()

@@ -43,6 +43,8 @@ from xception_cli.runtime import Runtime
 from xception_cli.sample import draw_sample
 
 _PROGRAM = """\
+# Reads images as xception predict does, but for a PNG with a gamma and without a profile, and for
+# a 16-bit TIFF whose header states another range.
 import io, json, sys
 import numpy, onnxruntime
 from PIL import Image, ImageCms, ImageOps
@@ -52,12 +54,22 @@ classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 srgb = ImageCms.createProfile("sRGB")
 for path in sys.argv[1:]:
     picture = ImageOps.exif_transpose(Image.open(path))
-    picture = picture if picture.mode in {{"L", "CMYK"}} else picture.convert("RGB")
+    profile = io.BytesIO(picture.info.get("icc_profile", b""))
+    if picture.mode.startswith("I"):  # grey of 16 bits
+        grey = numpy.asarray(picture).astype(int) >> {shift}
+        picture = Image.fromarray(grey.clip(0, 255).astype("uint8"))
+    alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+    kept = {{"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}}
+    picture = picture.convert(kept.get(picture.mode, "RGB"))
     try:
-        profile = io.BytesIO(picture.info["icc_profile"])
+        profile = ImageCms.ImageCmsProfile(profile)
+        if picture.mode == "L" and profile.profile.xcolor_space == "RGB ":
+            picture = picture.convert("RGB")
         picture = ImageCms.profileToProfile(picture, profile, srgb, outputMode="RGB")
-    except (KeyError, ImageCms.PyCMSError):  # without a profile, or with a damaged one
+    except (OSError, ImageCms.PyCMSError):  # without a profile, or with one that cannot be used
         picture = picture.convert("RGB")
+    if alpha is not None:
+        picture = Image.composite(picture, Image.new("RGB", picture.size, "white"), alpha)
 {cropping}\
     (found,) = session.run(["probabilities"], {{"image": numpy.asarray(picture)[None]}})
     best = found[0].argsort()[::-1][:5]
@@ -81,7 +93,10 @@ def inference_snippet(path: Path, preprocessing: Preprocessing, *, cropped: bool
         cropped: Whether the file wants pictures resized and cut.
     """
     cropping = _CROPPING.format(**preprocessing.to_dict()) if cropped else ""
-    return _PROGRAM.format(path=str(path), cropping=cropping)
+    # Pillow itself scales the values of a PGM, mode I, to 16 bits.
+    bits = preprocessing.grey_bits
+    shift = "8" if bits == 16 else f'({bits - 8} if ";16" in picture.mode else 8)'
+    return _PROGRAM.format(path=str(path), cropping=cropping, shift=shift)
 
 
 REPORT = "export_report.json"
@@ -209,7 +224,8 @@ def calibration_pixels(
     """
     with screen.bar("calibrating int8", len(pictures)) as bar:
         for picture in pictures:
-            pixels = exported.transform()(decode(picture.content))
+            image = decode(picture.content, grey_bits=exported.preprocessing.grey_bits)
+            pixels = exported.transform()(image)
             yield pixels.numpy().transpose(1, 2, 0)[None]
             bar.advance(1)
 
@@ -273,7 +289,7 @@ def _draw(count: int) -> Iterator[bytes]:
 
 def _enlarge(content: bytes, seed: int) -> bytes:
     """Make a 12 megapixel JPEG of a picture, with grain as fine as its pixels."""
-    picture = decode(content)
+    picture = decode(content, grey_bits=None)
     size = _LARGE_SIZE if picture.width >= picture.height else _LARGE_SIZE[::-1]
     large = np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32)
     grain = np.random.default_rng(seed).standard_normal(large.shape[:2], np.float32)

@@ -123,7 +123,7 @@ def photo(root: Path, name: str) -> Thumbnail | None:
         name: Of the image in it; also for readers who cannot see it.
     """
     try:
-        return embed(read_listed(root, name, least_side=SIDE), name)
+        return embed(read_listed(root, name, least_side=SIDE, grey_bits=None), name)
     except PictureError:
         return None
 

@@ -172,11 +172,15 @@ def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path)
         MachineError: The disk is full or read-only.
     """
     preprocessing = bundle.preprocessing
-    seen = read_picture(path, least_side=preprocessing.least_side)  # the same pixels as predicted
+    bits = preprocessing.grey_bits
+    # the same pixels as predicted
+    seen = read_picture(path, least_side=preprocessing.least_side, grey_bits=bits)
     pixels = preprocessing.evaluation_transform()(seen)[None]
     (heat,) = heat_maps(bundle, pixels, torch.tensor([label]))
     buffer = BytesIO()
-    draw_heat(read_picture(path), heat, preprocessing).save(buffer, "JPEG", quality=90)
+    draw_heat(read_picture(path, grey_bits=bits), heat, preprocessing).save(
+        buffer, "JPEG", quality=90
+    )
     folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -264,7 +268,12 @@ def draw_inputs(
 
 def _read(root: Path, name: str, preprocessing: Preprocessing) -> Image.Image | None:
     try:
-        return read_listed(root, name, least_side=preprocessing.least_side)
+        return read_listed(
+            root,
+            name,
+            least_side=preprocessing.least_side,
+            grey_bits=preprocessing.grey_bits,
+        )
     except PictureError:
         return None
 

@@ -140,6 +140,7 @@ def _accuracy(data: _Run) -> dict[str, Any]:
         "only_probe": data.network.unfreeze == "head",
         "skipped": data.result.skipped,
         "refit": data.result.refit,
+        "compared": data.result.compared,
         "baselines": _baselines(data),
     }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from xception_cli.evaluation.calibration import (
     unknown_line,
 )
 from xception_cli.evaluation.candidates import correct_report, read_candidates
+from xception_cli.evaluation.compared import compare_with_earlier
 from xception_cli.evaluation.eval_report import EvalReport, read_report
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import headline, write_evaluation
@@ -180,7 +182,10 @@ def finish(
         )
         write_evaluation(job.run.evaluation("test"), report, scored)
         reports["test"] = report
+    compared = _compare_with_earlier(job)
     _say_result(job, training, history, measured, kept, reports)
+    for number, sentence in enumerate(compared):
+        say(f"{'' if number else 'earlier':10}{sentence}")
     remove_tree(job.run.features)
     remove_tree(job.run.decoded)
     result = RunResult(
@@ -193,12 +198,22 @@ def finish(
         gains=[asdict(gain) for gain in _gains(job, training)],
         skipped=training.skipped(job.config.ceiling),
         refit=REFIT in measured.bundle.about.provenance,
+        compared=compared,
         seconds={name: round(value, 1) for name, value in job.seconds.items()},
     )
     write_report(job.run, measured.bundle, job.root, result)
     say(f"report    {show(job.run.report)}: open it in a browser")
-    write_json(job.run.result, asdict(result))
+    written = asdict(result)
+    if not compared:  # without --from, the file is as it always was
+        del written["compared"]
+    write_json(job.run.result, written)
     return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
+
+
+def _compare_with_earlier(job: Job) -> list[str]:
+    if job.config.from_ is None:
+        return []
+    return compare_with_earlier(RunDir(Path(job.config.from_)), job.run)
 
 
 def _all_read(

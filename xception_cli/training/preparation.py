@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xception_cli.check.report import CONFLICTING, LEAK, MISSING, SERIES, CheckReport
+from xception_cli.check.report import CONFLICTING, DEEP, LEAK, MISSING, SERIES, CheckReport
 from xception_cli.check.run import report_on
 from xception_cli.check.series import find_series, straddling
 from xception_cli.check.survey import Survey, survey_data
@@ -85,7 +85,8 @@ def draft_job(
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
     _check_processes(plan.config, runtime, split)
     config = plan.config.replace(data=str(folder.place.absolute()), **_absolute(vars(config)))
-    job = _job(config, run, runtime, folder, split, pretrained)
+    preprocessing = _preprocessing(config, survey.grey_bits)
+    job = _job(config, run, runtime, folder, split, pretrained, preprocessing)
     return Draft(job, reasons, report_on(survey, config.group_by))
 
 
@@ -199,7 +200,8 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     run.update_info({"process": os.getpid(), **recorded(config, split)})
     run.result.unlink(missing_ok=True)
     write_durably(run.config, to_toml(config).encode())
-    job = _job(config, run, runtime, folder, split, pretrained)
+    preprocessing = _preprocessing(config, info.grey_bits)
+    job = _job(config, run, runtime, folder, split, pretrained, preprocessing)
     if info.timed is None:
         return job
     budget = Budget(run, info.timed)
@@ -217,12 +219,12 @@ def share_job(job: Job | None, runtime: Runtime) -> Job:
         XceptionError: See `errors.py`.
     """
 
-    def tell() -> tuple[TrainConfig, RunDir, DataFolder, Split]:
+    def tell() -> tuple[TrainConfig, RunDir, DataFolder, Split, Preprocessing]:
         if job is None:
             raise TypeError("the leader has no job")
-        return job.config, job.run, job.folder, job.split
+        return job.config, job.run, job.folder, job.split, job.preprocessing
 
-    config, run, folder, split = runtime.processes.once(tell)
+    config, run, folder, split, preprocessing = runtime.processes.once(tell)
     if job is not None:
         return job
     if runtime.precision != config.precision:
@@ -232,7 +234,7 @@ def share_job(job: Job | None, runtime: Runtime) -> Job:
             hint="--precision fp32, or machines of one kind",
         )
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
-    return _job(config, run, runtime, folder, split, pretrained)
+    return _job(config, run, runtime, folder, split, pretrained, preprocessing)
 
 
 def _absolute(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -254,6 +256,7 @@ def _job(
     folder: DataFolder,
     split: Split,
     pretrained: PretrainedWeights | None,
+    preprocessing: Preprocessing,
 ) -> Job:
     turns.max_pixels = config.max_pixels
     network = build_seeded_network(len(split.classes), config.seed)
@@ -267,8 +270,13 @@ def _job(
         split=split,
         pretrained=pretrained,
         network=runtime.place(network).eval(),
-        preprocessing=Preprocessing.for_size(config.image_size),
+        preprocessing=preprocessing,
     )
+
+
+def _preprocessing(config: TrainConfig, grey_bits: int) -> Preprocessing:
+    made = Preprocessing.for_size(config.image_size)
+    return replace(made, grey_bits=grey_bits, max_pixels=config.max_pixels)
 
 
 def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
@@ -299,6 +307,9 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
             say(f"setting   {name} = {show(getattr(job.config, name))} ({show(origin)})")
     for reason in draft.reasons:
         say(f"plan      {reason}")
+    for problem in draft.report.problems:
+        if problem.name == DEEP:  # the model file records their scale
+            say(f"note      {problem.summary}")
     for warning in (*_check_warnings(draft.report, folder, split), *split.warnings):
         say(f"warning   {warning}")
 

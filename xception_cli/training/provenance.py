@@ -37,6 +37,7 @@ def run_info(job: Job) -> dict[str, Any]:
         "images": {name: len(job.split.of(name)) for name in ("train", "val", "test", "out")},
         "weights": weights_info(job.pretrained),
         **({} if job.folder.table is None else {"root": str(job.root.absolute())}),
+        **({} if (bits := job.preprocessing.grey_bits) == 16 else {"grey_bits": bits}),
         **recorded(job.config, job.split),
     }
 

@@ -1,0 +1,110 @@
+"""A comparison in words and tables; and the one that a training with `--from` ends with."""
+
+from dataclasses import replace
+
+from rich.table import Table
+
+from xception_cli.console import enumerated, new_table, show
+from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.evaluation.compare import Comparison, choose_evaluation, compare_runs
+from xception_cli.rundir import RunDir
+
+_SHOWN = 20  # images whose answer changed that are listed on the screen
+
+
+def compare_with_earlier(earlier: RunDir, run: RunDir) -> list[str]:
+    """Compare a run with the one that it began with, on the images that both held out.
+
+    Args:
+        earlier: That it began with.
+        run: Which has been evaluated.
+
+    Returns:
+        Sentences; a single one where they cannot be compared, with the reason.
+    """
+    first, second = earlier.path.name, run.path.name  # a report has no path from elsewhere
+    try:
+        name = choose_evaluation([earlier, run], None)
+        found = replace(compare_runs(earlier, run, name), first=first, second=second)
+    except (UsageError, ArtifactError) as error:
+        reason = error.message.replace(show(earlier.path), show(first))
+        return [f"not compared with {show(first)}: {reason}"]
+    of_classes = "" if not class_note(found) else f", of the {len(found.classes)} classes in common"
+    sentences = [
+        f"compared with {show(found.first)} on the {found.images} {name} images that both held "
+        f"out{of_classes}: accuracy {_accuracy(found, 0)}, now {_accuracy(found, 1)}",
+        verdict(found),
+    ]
+    return sentences + [note for note in (class_note(found), selection_note(found)) if note]
+
+
+def _accuracy(found: Comparison, which: int) -> str:
+    correct = (found.first_correct, found.second_correct)[which]
+    low, high = (found.first_interval, found.second_interval)[which]
+    return f"{correct / found.images:.1%} (95% CI {100 * low:.1f}-{100 * high:.1f}%)"
+
+
+def class_note(comparison: Comparison) -> str:
+    """Describe what is compared where the runs have different classes; else nothing."""
+    only = (
+        (comparison.first, comparison.only_first),
+        (comparison.second, comparison.only_second),
+    )
+    known = [f"{enumerated(names)} only to {show(run)}" for run, names in only if names]
+    if not known:
+        return ""
+    return (
+        f"the runs have different classes ({'; '.join(known)}): only images of classes in common "
+        "count, and each run answers among all of its own classes"
+    )
+
+
+def selection_note(comparison: Comparison) -> str:
+    """Describe what a comparison on validation images is worth; nothing for test images."""
+    if comparison.name != "val":
+        return ""
+    return "validation also selected these models: compare them on a test set to be sure"
+
+
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """Make the tables of the runs, of the classes that changed, and of the images that did."""
+    runs = new_table("run", ">correct", ">accuracy", ">95% CI")
+    for run, correct, (low, high) in (
+        (comparison.first, comparison.first_correct, comparison.first_interval),
+        (comparison.second, comparison.second_correct, comparison.second_interval),
+    ):
+        accuracy = f"{correct / comparison.images:.1%}"
+        ends = f"{100 * low:.1f}-{100 * high:.1f}%"
+        runs.add_row(show(run), f"{correct} of {comparison.images}", accuracy, ends)
+    tables = [runs]
+    different = [row for row in comparison.classes if row.first != row.second]
+    if different:
+        classes = new_table("class", ">n", ">correct, first", ">second", ">change")
+        for row in sorted(different, key=lambda row: row.second - row.first):
+            change = f"{row.second - row.first:+d}"
+            classes.add_row(show(row.name), str(row.n), str(row.first), str(row.second), change)
+        tables.append(classes)
+    if comparison.changed:
+        order = ("lost", "gained", "other")
+        images = new_table("image", "true", "first", "second", "change")
+        ranked = sorted(comparison.changed, key=lambda image: order.index(image.change))
+        for image in ranked[:_SHOWN]:
+            said = (image.path, image.true, image.first, image.second)
+            images.add_row(*(show(text) for text in said), image.change)
+        tables.append(images)
+    return tables
+
+
+def verdict(comparison: Comparison) -> str:
+    """Describe in one line the difference, and whether it could be chance."""
+    low, high = 100 * comparison.difference_low, 100 * comparison.difference_high
+    chance = "hardly chance" if comparison.p_corrected < 0.05 else "could be chance"
+    grouped = comparison.groups < comparison.images
+    test = f"sign flips over {comparison.groups} groups," if grouped else "McNemar"
+    p = f"{test} p = {comparison.p_corrected:.2g}"
+    if comparison.p_corrected != comparison.p_value:
+        p += " (corrected for the number of comparisons)"
+    return (
+        f"{100 * comparison.difference:+.1f} points (95% CI {low:+.1f} to {high:+.1f}), "
+        f"{comparison.gained} gained, {comparison.lost} lost; {p}: {chance}"
+    )

@@ -1,0 +1,94 @@
+"""Parquet: a table's cells as text, and columns to a file; by pyarrow, of the extra `parquet`."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xception_cli.errors import MachineError
+from xception_cli.files import LARGEST_TABLE
+from xception_cli.regular import read_regular
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SUFFIX = ".parquet"
+
+
+def require_parquet() -> None:
+    """See that the package of the extra `parquet` is installed.
+
+    Raises:
+        MachineError: It is not.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise MachineError(
+            f"Parquet files need a package that is not installed: {error.name}",
+            hint="pip install 'xception-cli[parquet]'",
+        ) from error
+
+
+def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read a table as `files.read_table` does: its columns, and each row after its number, from 1.
+
+    Columns whose cells are no single text or number, such as images, are left out.
+
+    Raises:
+        ValueError: It is no Parquet file.
+        OSError: It cannot be read.
+        MachineError: The package is not installed.
+    """
+    require_parquet()
+    from pyarrow import ArrowException, types
+    from pyarrow.parquet import ParquetFile
+
+    content = read_regular(path, LARGEST_TABLE)
+    try:
+        file = ParquetFile(BytesIO(content))
+        schema = file.schema_arrow
+        flat = [
+            field.name
+            for field in schema
+            if not types.is_nested(field.type) and not types.is_binary(field.type)
+        ]
+        columns = [column.to_pylist() for column in file.read(columns=flat).columns]
+    except (ArrowException, OSError) as error:
+        raise ValueError("it is no Parquet file, or a damaged one") from error
+    rows = zip(*columns, strict=True)
+    return flat, [(number, [_text(v) for v in row]) for number, row in enumerate(rows, start=1)]
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:  # nan, where pandas has no number
+        return ""
+    if isinstance(value, float) and value.is_integer():  # pandas makes floats of a column with gaps
+        return str(int(value))
+    return str(value)
+
+
+def to_parquet(columns: Mapping[str, "Sequence[str] | NDArray[np.float32]"]) -> bytes:
+    """Make a Parquet file's bytes.
+
+    Args:
+        columns: By name: texts, numbers `(rows,)`, or `(rows, n)` as lists of that fixed length.
+
+    Raises:
+        MachineError: The package is not installed.
+    """
+    require_parquet()
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    arrays = {}
+    for name, values in columns.items():
+        if getattr(values, "ndim", 1) == 2:
+            flat = pyarrow.array(values.ravel())  # type: ignore[union-attr]
+            arrays[name] = pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1])  # type: ignore[union-attr]
+        else:
+            arrays[name] = pyarrow.array(values)
+    buffer = BytesIO()
+    write_table(pyarrow.table(arrays), buffer)
+    return buffer.getvalue()
