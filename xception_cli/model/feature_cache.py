@@ -58,6 +58,11 @@ class FeatureCache:
         self._room: dict[str, float] = {}
         self._full: set[str] = set()
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it can hold anything."""
+        return bool(self._limit) and self._folder.is_dir()
+
     def has(self, kind: str, name: str) -> bool:
         """Tell whether there is an entry, sound or not."""
         return bool(self._limit) and self._path(kind, name).is_file()
