@@ -48,6 +48,7 @@ class RunInfo:
         classes: Names, in the order of the outputs.
         images: Their number by split.
         weights: `source` and `digest` of those that training started from.
+        packed_weights: Whether convolutions of the frozen part had packed weights, see `folding`.
         timed: The record of a time budget.
         settings: Every setting as it was resolved; what config.toml is compared with.
         split_checks: Of each row of split.csv, see `data.recorded`.
@@ -70,6 +71,7 @@ class RunInfo:
     root: str | None = None
     processes: int = 1
     tf32: bool = False
+    packed_weights: bool = False
     timed: Annotated[dict[str, Any], BudgetRecord] | None = None
     settings: dict[str, Any] | None = None
     split_checks: str | None = None

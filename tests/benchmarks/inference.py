@@ -4,6 +4,10 @@
 
 Every case gets the same number of batches of random pixels, in memory. `ours` is what
 `xception predict` computes: `ModelBundle.logits` on uint8 pixels, normalising included.
+
+    python tests/benchmarks/inference.py --only engine --batch-size 1 --batches 32
+
+compares what the same network takes in torch and in OpenVINO, in one precision.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="(default: %(default)s)")
     parser.add_argument("--batches", type=int, default=4, help="(default: %(default)s)")
+    parser.add_argument("--precision", default="auto", help="of the engines (default: %(default)s)")
 
 
 def setup(options: Namespace) -> str:
@@ -54,8 +59,19 @@ def cases(options: Namespace) -> list[Case]:
             skip=missing("onnx", "onnxscript", "onnxruntime"),
         ),
         Case("OpenVINO", lambda: openvino_step(options), skip=missing("openvino")),
-        Case("ours, fp32", lambda: ours_fp32(options)),
+        Case("ours, fp32", lambda: ours_in(options, "fp32")),
         Case("ours", lambda: ours(options)),
+        Case("not packed", lambda: not_packed(options), group="engine", baseline="not packed"),
+        Case("ours", lambda: ours_in(options, options.precision), group="engine"),
+        *(
+            Case(
+                f"OpenVINO, {streams} at once",
+                lambda streams=streams: openvino_step(options, streams),
+                group="engine",
+                skip=missing("openvino"),
+            )
+            for streams in (1, 2)
+        ),
     ]
 
 
@@ -97,10 +113,17 @@ def ours(options: Namespace, runtime: "Runtime | None" = None) -> Step:
     return step
 
 
-def ours_fp32(options: Namespace) -> Step:
+def ours_in(options: Namespace, precision: str) -> Step:
     from xception_cli.runtime import decide_runtime
 
-    return ours(options, decide_runtime(device=options.device, precision="fp32"))
+    return ours(options, decide_runtime(device=options.device, precision=precision))
+
+
+def not_packed(options: Namespace) -> Step:
+    from xception_cli.model import folding
+
+    folding.packs_weights = lambda _: False
+    return ours_in(options, options.precision)
 
 
 def onnxruntime_step(options: Namespace) -> Step:
@@ -121,16 +144,32 @@ def onnxruntime_step(options: Namespace) -> Step:
     return step
 
 
-def openvino_step(options: Namespace) -> Step:
+def openvino_step(options: Namespace, streams: int = 1) -> Step:
     import openvino
 
+    from xception_cli.runtime import decide_runtime
+
+    precision = decide_runtime(device="cpu", precision=options.precision).precision
     network = Tutorial(options).create_network(len(materials.CLASSES)).cpu()
     images = normalized(options)
-    compiled = openvino.compile_model(openvino.convert_model(network, example_input=images), "CPU")
+    model = openvino.convert_model(network, example_input=images)
+    model.reshape(list(images.shape))
+    compiled = openvino.compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision),
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": streams,
+        },
+    )
+    del model, network
+    queue = openvino.AsyncInferQueue(compiled, streams)
 
     def step() -> int:
         for _ in range(options.batches):
-            compiled(images.numpy())
+            queue.start_async({0: images.numpy()}, share_inputs=True)
+        queue.wait_all()
         return options.batches * options.batch_size
 
     return step

@@ -130,7 +130,7 @@ def test_what_is_computed_has_its_batch_norm_folded_and_the_network_stays_its_ow
     after = bundle.network.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
-    monkeypatch.setattr("xception_cli.model.bundle.fold_batch_norm", lambda _: pytest.fail("again"))
+    monkeypatch.setattr("xception_cli.model.bundle.for_inference", lambda *_: pytest.fail("again"))
     assert torch.equal(bundle.logits(pixels), found)  # folded once
 
 

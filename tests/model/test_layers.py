@@ -14,6 +14,7 @@ from torch import nn
 
 from xception_cli.errors import ArtifactError
 from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
+from xception_cli.model.folding import fold_batch_norm
 from xception_cli.model.layers import (
     LAYERS,
     POOLED,
@@ -27,7 +28,7 @@ from xception_cli.model.layers import (
     scale_layers,
     without_layers_head,
 )
-from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
+from xception_cli.model.network import FIRST_TRAINED, Segment, cut
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.report.pictures import class_maps, heat_maps
 

@@ -8,13 +8,13 @@ import torch
 from networks import lively_network, noise
 from torch import nn
 
+from xception_cli.model.folding import fold_batch_norm
 from xception_cli.model.network import (
     FIRST_TRAINED,
     STEPS,
     Segment,
     build_seeded_network,
     cut,
-    fold_batch_norm,
     parameter_groups,
     pool,
     train_mode,

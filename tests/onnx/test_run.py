@@ -289,6 +289,34 @@ def judged_by_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("judged_by_few")
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO here")
+def test_an_export_for_openvino_is_two_files_that_its_program_reads(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", str(run.path), "--format", "openvino", "--output", "food.xml"]
+    assert call(*command) == 0
+    exported = capsys.readouterr()
+    assert "parity    openvino: " in exported.err
+    assert sorted(path.name for path in Path().iterdir()) == [
+        *("export_report.json", "food.bin", "food.xml")
+    ]
+    Path("classify.py").write_text(exported.out)
+    photo = str(Path(run.path.parent, "photos", "red", "1.jpg"))
+    done = subprocess.run(
+        [sys.executable, "classify.py", photo], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert call("predict", photo, "--run", str(run.path)) == 0
+    best, other = (text.split(": ")[1].split() for text in (done.stdout, capsys.readouterr().out))
+    assert best[0] == other[0]
+    assert float(best[1].strip("%,")) == pytest.approx(float(other[1].strip("%,")), abs=2)
+    Path("food.xml").unlink()
+    assert call(*command) == 2  # the weights of another export are kept
+    assert "food.bin already exists" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("judged_by_few")
+@pytest.mark.slow
 def test_an_int8_file_is_exported_predicts_and_is_evaluated(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -430,6 +458,23 @@ def test_an_export_overwrites_nothing(output, message, run, capsys):
     assert call("export", str(run.path), "--output", output) == 2
     assert message in capsys.readouterr().err
     assert Path("there.onnx").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "coreml"], "format is coreml, expected onnx or openvino"),
+        (["--format", "openvino"], "it must end in .xml"),
+        (["--format", "openvino", "--quantize", "int8"], "--quantize int8 is for --format onnx"),
+    ],
+)
+@pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO here")
+def test_a_format_that_does_not_fit_is_refused_before_anything_is_computed(
+    options, message, run, capsys
+):
+    assert call("export", str(run.path), "--output", "food.onnx", *options) == 2
+    assert message in capsys.readouterr().err
+    assert list(Path().iterdir()) == []
 
 
 def test_reports_of_two_files_stand_beside_each_other_and_a_damaged_one_is_not_lost(run, capsys):

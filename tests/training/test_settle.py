@@ -15,8 +15,9 @@ from xception_cli.evaluation.candidates import FINAL, read_candidates
 from xception_cli.files import file_digest
 from xception_cli.model.bundle import load_model
 from xception_cli.model.features import compute_pooled
+from xception_cli.model.folding import fold_batch_norm
 from xception_cli.model.layers import scale_layers
-from xception_cli.model.network import Segment, fold_batch_norm
+from xception_cli.model.network import Segment
 from xception_cli.model.probe import Probe, fit_head
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.runtime import decide_runtime

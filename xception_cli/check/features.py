@@ -10,8 +10,9 @@ from xception_cli.data.loading import PictureInputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.feature_cache import kept_view, open_feature_cache
 from xception_cli.model.features import compute_pooled
+from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer
-from xception_cli.model.network import Segment, build_network, fold_batch_norm
+from xception_cli.model.network import Segment, build_network
 from xception_cli.model.weights import load_pretrained
 from xception_cli.runtime import decide_runtime
 
@@ -39,7 +40,7 @@ def compute_features(survey: Survey, seen: list[int], weights: str) -> tuple[Fea
     preprocessing = Preprocessing(grey_bits=survey.grey_bits)
     runtime, network = decide_runtime(), build_network(2)
     network.load_state_dict({**network.state_dict(), **pretrained.backbone})
-    folded = fold_batch_norm(runtime.place(network).eval(), runtime.dtype)
+    folded = for_inference(runtime.place(network).eval(), runtime)
     backbone = Segment(folded, "conv1", "conv4").eval()
     digests = [survey.looks[i].digest for i in seen]
     found: list[Features] = []

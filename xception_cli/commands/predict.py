@@ -25,7 +25,7 @@ from xception_cli.commands.options import (
 from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
-from xception_cli.onnx import require_onnx
+from xception_cli.onnx import require_onnx, require_openvino
 from xception_cli.runs import find_run
 
 
@@ -184,8 +184,16 @@ def _prediction_line(prediction: Any) -> str:
 
 
 def export(
-    output: Annotated[Path, typer.Option(help="A new .onnx file.")],
+    output: Annotated[Path, typer.Option(help="A new .onnx file; .xml for OpenVINO.")],
     run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="onnx|openvino",
+            help="ONNX, or OpenVINO's .xml with the weights in .bin.",
+        ),
+    ] = "onnx",
     wanted: Annotated[
         str,
         typer.Option(
@@ -209,27 +217,42 @@ def export(
     ] = True,
 ) -> None:
     """Write a model as one ONNX file that holds everything, and print a program that uses it."""
+    if form not in {"onnx", "openvino"}:
+        raise UsageError(f"format is {show(form)}, expected onnx or openvino")
     if wanted not in {"whole", "cropped"}:
         raise UsageError(f"input is {show(wanted)}, expected whole or cropped")
     if quantize not in {"none", "int8"}:
         raise UsageError(f"quantize is {show(quantize)}, expected none or int8")
+    if quantize == "int8" and form == "openvino":
+        raise UsageError(
+            "--quantize int8 is for --format onnx only",
+            hint="leave --quantize out, or --format onnx: OpenVINO runs that file, too",
+        )
     chosen = find_run(run)
 
     require_onnx()
+    if form == "openvino":
+        require_openvino()
 
     from xception_cli.onnx.run import check_export_output, export_run
 
-    check_export_output(output)
+    check_export_output(output, form)
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
     result = export_run(
         chosen,
         output,
         cropped=wanted == "cropped",
+        form=form,
         quantized=quantize == "int8",
         share_features=share_features,
     )
-    say(f"written   {show(output)}: {output.stat().st_size / 1e6:.1f} MB")
+    written = [output] if form == "onnx" else [output, output.with_suffix(".bin")]
+    for path in written:
+        say(f"written   {show(path)}: {path.stat().st_size / 1e6:.1f} MB")
     say(f"files     {show(result.report)}")
     emit(result.snippet.rstrip())
-    say(f"next: xception predict PHOTO.jpg --model {quoted(output)}")
+    if form == "onnx":
+        say(f"next: xception predict PHOTO.jpg --model {quoted(output)}")
+    else:
+        say("next: save the program as classify.py, then python classify.py PHOTO.jpg")

@@ -21,7 +21,8 @@ from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
 from xception_cli.evaluation.selection import Selection, keep_listed, select_images
 from xception_cli.inference import answer, classify
-from xception_cli.model.bundle import REFIT, Classifier, Outcome
+from xception_cli.model.bundle import REFIT, Classifier, ModelBundle, Outcome
+from xception_cli.model.cached_outcomes import cached_outcomes
 from xception_cli.rundir import METRICS, RunDir
 
 _SHOWN = 5  # failures named in an error; the files name them all
@@ -180,12 +181,16 @@ def compute_outcomes(
     Raises:
         MachineError: A process that decodes died.
     """
-    sound = [image.path for image in images if image.problem is None]
-    computed = classify(bundle, root, sound, workers=workers, batch_size=batch_size)
+    known: dict[int, Outcome | str] = {}
+    if isinstance(bundle, ModelBundle):
+        known |= cached_outcomes(bundle, [image.digest for image in images])
+    known |= {at: image.problem for at, image in enumerate(images) if image.problem is not None}
+    left = [image.path for at, image in enumerate(images) if at not in known]
+    computed = classify(bundle, root, left, workers=workers, batch_size=batch_size)
     outcomes: list[Outcome | str] = []
     with screen.bar("evaluating", len(images)) as bar:
-        for image in images:
-            outcomes.append(next(computed) if image.problem is None else image.problem)
+        for at in range(len(images)):
+            outcomes.append(known[at] if at in known else next(computed))
             bar.advance(1)
     return outcomes
 

@@ -18,6 +18,7 @@ from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
 from xception_cli.files import write_durably
+from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import (
     LAYERS_HEAD,
     add_layers_head,
@@ -27,7 +28,7 @@ from xception_cli.model.layers import (
     pool_layers,
     run_layers,
 )
-from xception_cli.model.network import FEATURES, Segment, build_network, fold_batch_norm
+from xception_cli.model.network import FEATURES, Segment, build_network
 from xception_cli.model.seal import note_unsealed, seal
 from xception_cli.model.tensors import check_tensors, read_safetensors
 from xception_cli.model.unknown import Thresholds, UnknownRule
@@ -253,7 +254,7 @@ class ModelBundle:
 
     @cached_property
     def _backbone(self) -> Segment:
-        return Segment(fold_batch_norm(self.network, self.runtime.dtype), "conv1", "conv4").eval()
+        return Segment(for_inference(self.network, self.runtime), "conv1", "conv4").eval()
 
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """Compute class probabilities, calibrated by the temperature; see `logits`."""

@@ -24,6 +24,7 @@ from xception_cli.console import say, show
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.files import cache_folder, partial_path, why, with_sum, without_sum
+from xception_cli.model.folding import packs_weights
 from xception_cli.regular import NEW, open_regular, read_regular
 from xception_cli.runtime import Runtime, versions
 
@@ -56,6 +57,11 @@ class FeatureCache:
         self._began = time.time()
         self._room: dict[str, float] = {}
         self._full: set[str] = set()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it can hold anything."""
+        return bool(self._limit) and self._folder.is_dir()
 
     def has(self, kind: str, name: str) -> bool:
         """Tell whether there is an entry, sound or not."""
@@ -239,6 +245,7 @@ def _arithmetic(runtime: Runtime) -> tuple[object, ...]:
         runtime.describe_device(),  # with the number of threads
         runtime.precision,
         runtime.deterministic,
+        packs_weights(runtime),
         torch.backends.cpu.get_cpu_capability(),
         sorted(cpu.items()),
     )

@@ -1,14 +1,13 @@
 """The network: pretrainedmodels' Xception, its head replaced, and where it can be cut in two."""
 
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from xception_cli.model.folding import PackedConvolution
 from xception_cli.runtime import seed_everything
 
 # pretrainedmodels (0.7.4) builds two ResNeXt-101s when it is imported: half a gigabyte and a second
@@ -137,46 +136,6 @@ def cut(
     return prefix.eval(), trained
 
 
-def fold_batch_norm(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """Return a copy for inference: each batch norm is folded into the convolution before it.
-
-    In inference mode a batch norm is a scale and a shift per channel, which that convolution's
-    weights and a bias can do. The copy gives the same outputs but for rounding, under other names:
-    it is no longer pretrainedmodels' network, and is never trained or saved.
-
-    Args:
-        network: From `build_network`.
-        dtype: What autocast will compute convolutions in, so that it need not convert their weights
-            in each pass; the result is the same. None keeps their dtype; the head always keeps its.
-    """
-    folded = deepcopy(network).eval()
-    for number in range(1, 5):
-        _fold_pair(folded, f"conv{number}", f"bn{number}")
-    for number in range(1, 13):
-        block = folded.get_submodule(f"block{number}")
-        if block.skip is not None:
-            _fold_pair(block, "skip", "skipbn")
-        layers = block.get_submodule("rep")
-        for name, layer in layers.named_children():
-            if isinstance(layer, nn.BatchNorm2d):
-                _fold_pair(layers, str(int(name) - 1), name)
-    for module in folded.modules():
-        if dtype is not None and isinstance(module, nn.Conv2d):
-            module.to(dtype)
-    return folded
-
-
-def _fold_pair(parent: nn.Module, convolution: str, norm: str) -> None:
-    owner, name = parent, convolution
-    if hasattr(parent.get_submodule(convolution), "pointwise"):  # a separable convolution's last
-        owner, name = parent.get_submodule(convolution), "pointwise"
-    before, after = owner.get_submodule(name), parent.get_submodule(norm)
-    if not isinstance(before, nn.Conv2d) or not isinstance(after, nn.BatchNorm2d):
-        raise TypeError(f"{name} and {norm} are no convolution and its batch norm")
-    setattr(owner, name, fuse_conv_bn_eval(before, after))
-    setattr(parent, norm, nn.Identity())
-
-
 def train_mode(module: nn.Module, *, batch_norm: bool) -> None:
     """Set training mode, with batch norm in inference mode unless it is trained.
 
@@ -271,6 +230,9 @@ def convolve(convolution: Any, norm: Any, activations: torch.Tensor, *, relu: bo
         return found.relu_() if relu else found
     if hasattr(convolution, "pointwise"):  # separable: the batch norm follows the pointwise part
         activations, convolution = _depthwise(convolution.conv1, activations), convolution.pointwise
+    if isinstance(convolution, PackedConvolution):
+        found = convolution(activations, relu=relu)
+        return found
     weight, bias = convolution.weight, convolution.bias
     if normalizes:
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()

@@ -1,6 +1,7 @@
 """ONNX: a model as one file that holds everything, kept only if it answers the same."""
 
 import os
+from importlib.util import find_spec
 
 from xception_cli.errors import MachineError
 
@@ -23,3 +24,16 @@ def require_onnx() -> None:
             f"ONNX files need a package that is not installed: {error.name}",
             hint="pip install 'xception-cli[onnx]'",
         ) from error
+
+
+def require_openvino() -> None:
+    """See that OpenVINO is installed, before anything is computed.
+
+    Raises:
+        MachineError: It is not.
+    """
+    if find_spec("openvino") is None:
+        raise MachineError(
+            "--format openvino needs a package that is not installed: openvino",
+            hint="pip install 'xception-cli[openvino]'",
+        )

@@ -16,8 +16,9 @@ from torch import nn
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.folding import fold_batch_norm
 from xception_cli.model.layers import LAYERS, layers_head
-from xception_cli.model.network import STEPS, fold_batch_norm
+from xception_cli.model.network import STEPS
 from xception_cli.model.unknown import NEIGHBOURS, Reference
 from xception_cli.onnx.file import DISTANCE, INPUT, IR_VERSION, OPSET, OUTPUT, to_metadata
 from xception_cli.onnx.resize import add_cropping

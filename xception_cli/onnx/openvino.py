@@ -1,13 +1,19 @@
-"""An exported file in OpenVINO: a second runtime for the gate, where it is installed."""
+"""OpenVINO: a second runtime for the gate, where it is installed; and its own format of a file."""
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
+from xception_cli.console import show
+from xception_cli.errors import MachineError
+from xception_cli.model.seal import DIGEST
 from xception_cli.onnx.file import OnnxClassifier
 
 Array = NDArray[Any]
@@ -17,18 +23,14 @@ class _Session:
     """A compiled model, called as onnxruntime's session is.
 
     Args:
-        content: Of an ONNX file that has been checked.
+        core: Of OpenVINO.
+        model: That it has read.
     """
 
-    def __init__(self, content: bytes) -> None:
-        # Else it keeps a number of this machine in the user's home, to send it to its maker.
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-        import openvino
-
-        core = openvino.Core()
+    def __init__(self, core: Any, model: Any) -> None:
         # Else it computes in bf16 on processors that can, which is not what the gate compares.
         precision = {"INFERENCE_PRECISION_HINT": "f32"}
-        self._compiled = core.compile_model(core.read_model(content), "CPU", precision)
+        self._compiled = core.compile_model(model, "CPU", precision)
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
         found = self._compiled(dict(inputs))
@@ -43,6 +45,52 @@ def in_openvino(exported: OnnxClassifier, content: bytes) -> OnnxClassifier | No
         content: Its bytes.
     """
     try:
-        return replace(exported, session=_Session(content))
+        core = _import().Core()
     except ImportError:
         return None
+    return replace(exported, session=_Session(core, core.read_model(content)))
+
+
+def convert(
+    exported: OnnxClassifier, content: bytes, output: Path
+) -> tuple[OnnxClassifier, dict[Path, bytes]]:
+    """Convert a file to OpenVINO's format, in float32; what it holds beside its graph goes along.
+
+    Args:
+        exported: The file.
+        content: Its bytes.
+        output: Where the .xml file will be.
+
+    Returns:
+        The new file as it is read and run, and the bytes by path: the weights, then the graph.
+
+    Raises:
+        MachineError: There is no room for temporary files.
+    """
+    openvino = _import()
+    core = openvino.Core()
+    model = core.read_model(content)
+    for entry in onnx.load_from_string(content).metadata_props:
+        if entry.key != DIGEST:  # of the ONNX file
+            model.set_rt_info(entry.value, ["xception", entry.key])
+    weights = output.with_suffix(".bin")
+    try:
+        with TemporaryDirectory() as folder:
+            graph = Path(folder, output.name)
+            openvino.save_model(model, graph, compress_to_fp16=False)
+            files = {path: Path(folder, path.name).read_bytes() for path in (weights, output)}
+            session = _Session(core, core.read_model(graph))
+    except (OSError, RuntimeError) as error:
+        raise MachineError(
+            f"OpenVINO cannot convert the model: {show(error)}",
+            hint="free space in the temporary folder, or name another one in TMPDIR",
+        ) from error
+    return replace(exported, session=session), files
+
+
+def _import() -> Any:
+    # Else it keeps a number of this machine in the user's home, to send it to its maker.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino

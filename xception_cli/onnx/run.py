@@ -19,7 +19,6 @@ from xception_cli import __version__
 from xception_cli.console import say, screen, show
 from xception_cli.data.folder import images_below
 from xception_cli.data.images import decode
-from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, DataError, UsageError
 from xception_cli.evaluation.selection import select_own
 from xception_cli.files import check_new_file, file_digest, write_durably
@@ -36,68 +35,12 @@ from xception_cli.onnx.judge import (
     require_agreement,
     require_parity,
 )
-from xception_cli.onnx.openvino import in_openvino
+from xception_cli.onnx.openvino import convert, in_openvino
+from xception_cli.onnx.program import ONNX, OPENVINO, inference_snippet
 from xception_cli.onnx.quantize import quantize_onnx
 from xception_cli.rundir import RunDir, read_json, write_json
 from xception_cli.runtime import Runtime
 from xception_cli.sample import draw_sample
-
-_PROGRAM = """\
-# Reads images as xception predict does, but for a PNG with a gamma and without a profile, and for
-# a 16-bit TIFF whose header states another range.
-import io, json, sys
-import numpy, onnxruntime
-from PIL import Image, ImageCms, ImageOps
-
-session = onnxruntime.InferenceSession({path!r})
-classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-srgb = ImageCms.createProfile("sRGB")
-for path in sys.argv[1:]:
-    picture = ImageOps.exif_transpose(Image.open(path))
-    profile = io.BytesIO(picture.info.get("icc_profile", b""))
-    if picture.mode.startswith("I"):  # grey of 16 bits
-        grey = numpy.asarray(picture).astype(int) >> {shift}
-        picture = Image.fromarray(grey.clip(0, 255).astype("uint8"))
-    alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
-    kept = {{"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}}
-    picture = picture.convert(kept.get(picture.mode, "RGB"))
-    try:
-        profile = ImageCms.ImageCmsProfile(profile)
-        if picture.mode == "L" and profile.profile.xcolor_space == "RGB ":
-            picture = picture.convert("RGB")
-        picture = ImageCms.profileToProfile(picture, profile, srgb, outputMode="RGB")
-    except (OSError, ImageCms.PyCMSError):  # without a profile, or with one that cannot be used
-        picture = picture.convert("RGB")
-    if alpha is not None:
-        picture = Image.composite(picture, Image.new("RGB", picture.size, "white"), alpha)
-{cropping}\
-    (found,) = session.run(["probabilities"], {{"image": numpy.asarray(picture)[None]}})
-    best = found[0].argsort()[::-1][:5]
-    print(path, ", ".join(f"{{classes[i]}} {{found[0][i]:.1%}}" for i in best), sep=": ")
-"""
-
-_CROPPING = """\
-    sides = [side * {resize_size} // min(picture.size) for side in picture.size]
-    left, top = (round((side - {image_size}) / 2) for side in sides)
-    box = (left, top, left + {image_size}, top + {image_size})
-    picture = picture.resize(sides, Image.Resampling.BICUBIC).crop(box)
-"""
-
-
-def inference_snippet(path: Path, preprocessing: Preprocessing, *, cropped: bool) -> str:
-    """Write a program that names the photos it is given, with an exported file.
-
-    Args:
-        path: The file.
-        preprocessing: Its pixel numbers.
-        cropped: Whether the file wants pictures resized and cut.
-    """
-    cropping = _CROPPING.format(**preprocessing.to_dict()) if cropped else ""
-    # Pillow itself scales the values of a PGM, mode I, to 16 bits.
-    bits = preprocessing.grey_bits
-    shift = "8" if bits == 16 else f'({bits - 8} if ";16" in picture.mode else 8)'
-    return _PROGRAM.format(path=str(path), cropping=cropping, shift=shift)
-
 
 REPORT = "export_report.json"
 
@@ -123,14 +66,20 @@ class ExportResult:
     report: Path
 
 
-def check_export_output(output: Path) -> None:
+def check_export_output(output: Path, form: str = ONNX) -> None:
     """See that an export can be written there, before anything is computed.
 
+    Args:
+        output: The new file; `.bin` beside an `.xml`.
+        form: `onnx` or `openvino`.
+
     Raises:
-        UsageError: The file exists, its folder does not, or it does not end in .onnx.
+        UsageError: The file exists, its folder does not, or it ends otherwise.
         ArtifactError: The report beside it is damaged.
     """
-    check_new_file(output, (".onnx",), "export to")
+    check_new_file(output, (".xml" if form == OPENVINO else ".onnx",), "export to")
+    if form == OPENVINO:
+        check_new_file(output.with_suffix(".bin"), (".bin",), "export to")
     _read_reports(output.with_name(REPORT))
 
 
@@ -139,6 +88,7 @@ def export_run(
     output: Path,
     *,
     cropped: bool,
+    form: str = ONNX,
     quantized: bool = False,
     share_features: bool = True,
 ) -> ExportResult:
@@ -146,9 +96,10 @@ def export_run(
 
     Args:
         run: The run.
-        output: A new .onnx file.
+        output: A new .onnx file; of `openvino` an .xml file, with its weights in .bin beside it.
         cropped: The file takes pictures that are resized and cut already.
-        quantized: The network in int8; what that changes is measured.
+        form: `onnx` or `openvino`.
+        quantized: The network in int8, in `onnx` only; what that changes is measured.
         share_features: Keep the features of training images, if the model has them.
 
     Raises:
@@ -157,7 +108,7 @@ def export_run(
             quantised file does not say what the float one does.
         MachineError: The disk is full or read-only.
     """
-    check_export_output(output)
+    check_export_output(output, form)
     bundle = load_model(run.model, Runtime(torch.device("cpu"), "fp32"))
     if not share_features:
         bundle = replace(bundle, about=without_features(bundle.about))
@@ -166,8 +117,12 @@ def export_run(
     exported = classifier_from(content, output)
     judges = judge_pictures(run, bundle.classes)
     parities = {"onnxruntime": compare(bundle, exported, judges)}
-    if (other := in_openvino(exported, content)) is not None:
+    files = {output: content}
+    if form == OPENVINO:
+        other, files = convert(exported, content, output)
         parities["openvino"] = compare(bundle, other, judges)
+    elif (found := in_openvino(exported, content)) is not None:
+        parities["openvino"] = compare(bundle, found, judges)
     for runtime, parity in parities.items():
         _show_parity(runtime, parity)
         require_parity(runtime, parity)
@@ -175,7 +130,8 @@ def export_run(
     if quantized:
         content, agreement = _quantize(run, model, exported, output)
         require_agreement(agreement)
-    write_durably(output, content)
+    for path, written in files.items():
+        write_durably(path, written)
     report = output.with_name(REPORT)
     entry: dict[str, Any] = {
         "input": CROPPED if cropped else WHOLE,
@@ -188,7 +144,7 @@ def export_run(
     if agreement is not None:
         entry["int8"] = agreement.to_dict()
     write_json(report, _read_reports(report) | {output.name: entry})
-    snippet = inference_snippet(output, bundle.preprocessing, cropped=cropped)
+    snippet = inference_snippet(output, bundle.preprocessing, cropped=cropped, form=form)
     return ExportResult(snippet, report)
 
 

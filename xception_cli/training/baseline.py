@@ -27,8 +27,9 @@ from xception_cli.evaluation.intervals import (
 from xception_cli.model.feature_cache import KeptView
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.features import compute_pooled, compute_store
+from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
-from xception_cli.model.network import FIRST_TRAINED, Segment, cut, fold_batch_norm
+from xception_cli.model.network import FIRST_TRAINED, Segment, cut
 from xception_cli.model.probe import Probe, fit_probe, limit_views
 from xception_cli.records import Scores
 from xception_cli.report.check_page import add_issues
@@ -93,7 +94,7 @@ def compute_baseline(job: Job, history: History) -> Training:
     if job.pretrained is None:  # features of random weights are useless
         return Training(*_every_epoch(job), mirror=job.config.tta == "mirror")
     # Behind this, what is frozen is only ever computed: batch norm is folded in a copy of it.
-    network = fold_batch_norm(job.network, job.runtime.dtype)
+    network = for_inference(job.network, job.runtime)
     prefix, _ = cut(network, job.config.unfreeze)
     is_new = history.best_epoch == 0
     pooled: dict[str, Array] = {}

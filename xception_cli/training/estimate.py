@@ -13,7 +13,8 @@ import torch
 from xception_cli.console import duration
 from xception_cli.data.loading import Inputs
 from xception_cli.errors import DivergedError
-from xception_cli.model.network import Segment, cut, fold_batch_norm
+from xception_cli.model.folding import for_inference
+from xception_cli.model.network import Segment, cut
 from xception_cli.notation import parse_duration
 from xception_cli.runtime import Runtime
 from xception_cli.training.budget import Budget, new_record
@@ -46,7 +47,7 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
     values = values.contiguous(memory_format=runtime.memory_format)
     if runtime.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    folded = fold_batch_norm(network, runtime.dtype)
+    folded = for_inference(network, runtime)
     with torch.inference_mode(), runtime.autocast():
         prefix, _ = cut(folded, unfreeze)
         activations = values[:batch] if prefix is None else prefix(values[:batch])

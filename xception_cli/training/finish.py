@@ -27,8 +27,9 @@ from xception_cli.evaluation.files import headline, write_evaluation
 from xception_cli.evaluation.selection import shown_folder
 from xception_cli.model.bundle import REFIT, ModelBundle, Outcome, load_model, save_model
 from xception_cli.model.features import compute_pooled
+from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer, scale_layers
-from xception_cli.model.network import Segment, fold_batch_norm
+from xception_cli.model.network import Segment
 from xception_cli.model.unshared import NO_FEATURES, without_features
 from xception_cli.records import Scores
 from xception_cli.report.run_page import write_report
@@ -256,7 +257,7 @@ def _train_features(job: Job, settled: Settled | None, bundle: ModelBundle) -> A
     """Return what the last layer of the kept model's network is for train, `(images, 2048)`."""
     if settled is not None:
         return last_layer(settled.train[0])  # type: ignore[no-any-return]
-    network = fold_batch_norm(bundle.network, job.runtime.dtype)
+    network = for_inference(bundle.network, job.runtime)
     backbone = Segment(network, "conv1", "conv4").eval()
     what = "features of the kept model"
     return last_layer(compute_pooled(backbone, job.pictures("train"), what))  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import show
 from xception_cli.data.recorded import row_checks
 from xception_cli.data.split import Split
+from xception_cli.model.folding import packs_weights
 from xception_cli.runtime import versions
 from xception_cli.training.job import Job, weights_info
 
@@ -29,6 +30,7 @@ def run_info(job: Job) -> dict[str, Any]:
         "device": str(job.runtime.device),
         "precision": job.runtime.precision,
         "tf32": job.runtime.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
+        "packed_weights": packs_weights(job.runtime),
         "threads": torch.get_num_threads(),
         "processes": job.runtime.processes.count,
         "data": job.config.data,

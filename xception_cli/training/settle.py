@@ -24,8 +24,9 @@ from xception_cli.evaluation.candidates import (
 from xception_cli.model.bundle import REFIT, ModelBundle, load_model, save_model
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.features import compute_pooled
+from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
-from xception_cli.model.network import FIRST_TRAINED, Segment, build_network, fold_batch_norm
+from xception_cli.model.network import FIRST_TRAINED, Segment, build_network
 from xception_cli.model.probe import fit_head, limit_views
 from xception_cli.training.baseline import PROBE, Array, Training, pool_views
 from xception_cli.training.job import Job
@@ -75,7 +76,7 @@ def settle(job: Job, training: Training, history: History) -> Settled | None:
 
 def _tuned(job: Job, training: Training, epoch: int, bundle: ModelBundle) -> Settled:
     """Compute what the fine-tuned network makes of the images, and give it heads."""
-    network = fold_batch_norm(bundle.network, job.runtime.dtype)
+    network = for_inference(bundle.network, job.runtime)
     first = FIRST_TRAINED[job.config.unfreeze]
     pooled = {}
     for name, inputs in (("train", training.train), ("val", training.val)):

@@ -1,0 +1,57 @@
+"""Outcomes of images whose features are in the cache: computed without decoding the images."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from xception_cli.model.bundle import Array, ModelBundle, Outcome
+from xception_cli.model.feature_cache import kept_view, open_feature_cache
+from xception_cli.model.layers import POOLED, classify_views, last_layer, without_layers_head
+from xception_cli.model.tensors import tensor_digest
+
+
+@torch.inference_mode()
+def cached_outcomes(bundle: ModelBundle, digests: Sequence[str]) -> dict[int, Outcome]:
+    """Compute the outcomes of images whose features a training or a check has left in the cache.
+
+    There are some only where the model's backbone is the pretrained one, bit for bit: where the
+    head alone was trained. They are those of `ModelBundle.outcomes` but for rounding.
+
+    Args:
+        bundle: The model.
+        digests: Of the images' contents, as they are now; empty if unknown.
+
+    Returns:
+        The outcomes by index; of the other images there are none.
+    """
+    cache, mirror = open_feature_cache(), bundle.preprocessing.mirror
+    if not cache.keeps:
+        return {}
+    weights = tensor_digest(without_layers_head(bundle.network.state_dict()))
+    views = [
+        kept_view(
+            cache,
+            weights=weights,
+            runtime=bundle.runtime,
+            preprocessing=replace(bundle.preprocessing, mirror=False),  # as before it was decided
+            view=view,
+            digests=digests,
+        )
+        for view in ("centre", "mirrored")[: 1 + mirror]
+    ]
+    rows: list[Array] = []
+    found: list[int] = []
+    for index, digest in enumerate(digests):
+        row = np.empty((len(views), POOLED), np.float32)
+        if digest and all(view.load(index, row[at]) for at, view in enumerate(views)):
+            rows.append(row)
+            found.append(index)
+    if not found:
+        return {}
+    pooled = bundle.runtime.to_device(torch.from_numpy(np.stack(rows, axis=1)))
+    logits = classify_views(bundle.network, pooled, mirror=mirror).cpu().numpy()
+    features = last_layer(pooled[0]).cpu().numpy()
+    outcomes = [Outcome(*of_image) for of_image in zip(logits, features, strict=True)]
+    return dict(zip(found, outcomes, strict=True))

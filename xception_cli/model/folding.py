@@ -1,0 +1,153 @@
+"""Folding: the network for inference, with batch norm in its weights, and weights packed."""
+
+import functools
+import platform
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from xception_cli.runtime import Runtime
+
+# The order of the weights is chosen for this many images, whatever the first batch is: else the
+# last bits of a result could depend on it.
+_BATCH = 16
+
+
+def for_inference(network: nn.Module, runtime: Runtime) -> nn.Module:
+    """Return a copy that computes the same faster, to be run by `Segment`; see the functions below.
+
+    Args:
+        network: From `build_network`, on its device.
+        runtime: Where it is computed.
+    """
+    folded = fold_batch_norm(network, runtime.dtype)
+    if packs_weights(runtime):
+        for parent in list(folded.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, nn.Conv2d):
+                    setattr(parent, name, PackedConvolution(child))
+    return folded
+
+
+def fold_batch_norm(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """Return a copy for inference: each batch norm is folded into the convolution before it.
+
+    In inference mode a batch norm is a scale and a shift per channel, which that convolution's
+    weights and a bias can do. The copy gives the same outputs but for rounding, under other names:
+    it is no longer pretrainedmodels' network, and is never trained or saved.
+
+    Args:
+        network: From `build_network`.
+        dtype: What autocast will compute convolutions in, so that it need not convert their weights
+            in each pass; the result is the same. None keeps their dtype; the head always keeps its.
+    """
+    folded = deepcopy(network).eval()
+    for number in range(1, 5):
+        _fold_pair(folded, f"conv{number}", f"bn{number}")
+    for number in range(1, 13):
+        block = folded.get_submodule(f"block{number}")
+        if block.skip is not None:
+            _fold_pair(block, "skip", "skipbn")
+        layers = block.get_submodule("rep")
+        for name, layer in layers.named_children():
+            if isinstance(layer, nn.BatchNorm2d):
+                _fold_pair(layers, str(int(name) - 1), name)
+    for module in folded.modules():
+        if dtype is not None and isinstance(module, nn.Conv2d):
+            module.to(dtype)
+    return folded
+
+
+def _fold_pair(parent: nn.Module, convolution: str, norm: str) -> None:
+    owner, name = parent, convolution
+    if hasattr(parent.get_submodule(convolution), "pointwise"):  # a separable convolution's last
+        owner, name = parent.get_submodule(convolution), "pointwise"
+    before, after = owner.get_submodule(name), parent.get_submodule(norm)
+    if not isinstance(before, nn.Conv2d) or not isinstance(after, nn.BatchNorm2d):
+        raise TypeError(f"{name} and {norm} are no convolution and its batch norm")
+    setattr(owner, name, fuse_conv_bn_eval(before, after))
+    setattr(parent, norm, nn.Identity())
+
+
+class PackedConvolution(nn.Module):
+    """A convolution with its weights in the order that the CPU's kernel reads them in.
+
+    An `nn.Conv2d` reorders its weights in each call, which for one image takes a fifth of the time,
+    and its ReLU is another pass over the result. The numbers are the same.
+
+    Args:
+        convolution: Its weights are in the dtype to compute in.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = convolution.weight.detach()
+        self.bias = None if convolution.bias is None else convolution.bias.detach()
+        # In the order of the two operators.
+        self._steps = [convolution.padding, convolution.stride, convolution.dilation]
+        self._groups = convolution.groups
+        self._dtype = self.weight.dtype
+
+    def forward(self, activations: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+        """Run it in inference, without autocast.
+
+        Args:
+            activations: `(batch, channels, height, width)`, always of the same height and width.
+            relu: Whether a ReLU follows.
+        """
+        weight, operators = self.weight, torch.ops.mkldnn
+        if not weight.is_mkldnn:  # one attribute for both, since threads may share a network
+            shape = [_BATCH, *activations.shape[1:]]
+            weight = operators._reorder_convolution_weight(
+                weight, *self._steps, self._groups, shape
+            )
+            self.weight = weight
+        found: torch.Tensor = operators._convolution_pointwise(
+            activations.to(self._dtype),
+            *(weight, self.bias, *self._steps, self._groups),
+            *("relu" if relu else "none", [], ""),
+        )
+        return found
+
+
+def packs_weights(runtime: Runtime) -> bool:
+    """Tell whether `for_inference` packs weights: torch has the operators, and they agree with it.
+
+    They are those that torch.compile writes into its code, not documented ones.
+
+    Args:
+        runtime: Where the network is computed.
+    """
+    if runtime.device.type != "cpu" or platform.machine() not in {"x86_64", "AMD64"}:
+        return False
+    return _agrees(runtime.dtype)
+
+
+@functools.cache
+def _agrees(dtype: torch.dtype) -> bool:
+    """Compare each kind of convolution of the network with torch's own, on one drawn image."""
+    generator = torch.Generator().manual_seed(0)
+    for channels, width, options in (
+        (3, 32, {"kernel_size": 3, "stride": 2}),
+        (728, 728, {"kernel_size": 3, "padding": 1, "groups": 728, "bias": False}),
+        (728, 728, {"kernel_size": 1}),
+    ):
+        # Not drawn by its constructor, which would change what others draw.
+        plain = nn.utils.skip_init(nn.Conv2d, channels, width, **options)
+        with torch.inference_mode():
+            for parameter in plain.parameters():
+                parameter.uniform_(-1, 1, generator=generator)
+            image = torch.rand((1, channels, 19, 19), generator=generator).to(dtype)
+            image = image.contiguous(memory_format=torch.channels_last)
+            expected = functional.relu(plain.to(dtype)(image))
+            try:
+                found = PackedConvolution(plain)(image, relu=True)
+                error = (found - expected).float().norm() / expected.float().norm()
+            except (AttributeError, RuntimeError, TypeError):
+                return False
+        if not error < 16 * torch.finfo(dtype).eps:
+            return False
+    return True

@@ -1,0 +1,89 @@
+"""The program that an export prints: it classifies photos, without xception."""
+
+from pathlib import Path
+
+from xception_cli.data.transforms import Preprocessing
+
+ONNX, OPENVINO = "onnx", "openvino"  # formats of an export
+
+_PROGRAM = """\
+# Reads images as xception predict does, but for a PNG with a gamma and without a profile, and for
+# a 16-bit TIFF whose header states another range.
+import io, json, sys
+import numpy, {package}
+from PIL import Image, ImageCms, ImageOps
+
+{opening}srgb = ImageCms.createProfile("sRGB")
+for path in sys.argv[1:]:
+    picture = ImageOps.exif_transpose(Image.open(path))
+    profile = io.BytesIO(picture.info.get("icc_profile", b""))
+    if picture.mode.startswith("I"):  # grey of 16 bits
+        grey = numpy.asarray(picture).astype(int) >> {shift}
+        picture = Image.fromarray(grey.clip(0, 255).astype("uint8"))
+    alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+    kept = {{"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}}
+    picture = picture.convert(kept.get(picture.mode, "RGB"))
+    try:
+        profile = ImageCms.ImageCmsProfile(profile)
+        if picture.mode == "L" and profile.profile.xcolor_space == "RGB ":
+            picture = picture.convert("RGB")
+        picture = ImageCms.profileToProfile(picture, profile, srgb, outputMode="RGB")
+    except (OSError, ImageCms.PyCMSError):  # without a profile, or with one that cannot be used
+        picture = picture.convert("RGB")
+    if alpha is not None:
+        picture = Image.composite(picture, Image.new("RGB", picture.size, "white"), alpha)
+{cropping}\
+    {running}{{"image": numpy.asarray(picture)[None]}}{ending}
+    best = found[0].argsort()[::-1][:5]
+    print(path, ", ".join(f"{{classes[i]}} {{found[0][i]:.1%}}" for i in best), sep=": ")
+"""
+
+_CROPPING = """\
+    sides = [side * {resize_size} // min(picture.size) for side in picture.size]
+    left, top = (round((side - {image_size}) / 2) for side in sides)
+    box = (left, top, left + {image_size}, top + {image_size})
+    picture = picture.resize(sides, Image.Resampling.BICUBIC).crop(box)
+"""
+
+# What differs between the two formats.
+_PARTS = {
+    ONNX: {
+        "package": "onnxruntime",
+        "opening": """\
+session = onnxruntime.InferenceSession({path!r})
+classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+""",
+        "running": '(found,) = session.run(["probabilities"], ',
+        "ending": ")",
+    },
+    OPENVINO: {
+        "package": "openvino",
+        "opening": """\
+model = openvino.Core().read_model({path!r})
+classes = json.loads(model.get_rt_info(["xception", "classes"]).value)
+network = openvino.compile_model(model, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+""",
+        "running": "found = network(",
+        "ending": ')["probabilities"]',
+    },
+}
+
+
+def inference_snippet(
+    path: Path, preprocessing: Preprocessing, *, cropped: bool, form: str = ONNX
+) -> str:
+    """Write a program that names the photos it is given, with an exported file.
+
+    Args:
+        path: The file.
+        preprocessing: Its pixel numbers.
+        cropped: Whether the file wants pictures resized and cut.
+        form: `onnx` or `openvino`.
+    """
+    cropping = _CROPPING.format(**preprocessing.to_dict()) if cropped else ""
+    parts = _PARTS[form]
+    opening = parts["opening"].format(path=str(path))
+    # Pillow itself scales the values of a PGM, mode I, to 16 bits.
+    bits = preprocessing.grey_bits
+    shift = "8" if bits == 16 else f'({bits - 8} if ";16" in picture.mode else 8)'
+    return _PROGRAM.format(**parts | {"opening": opening}, cropping=cropping, shift=shift)
