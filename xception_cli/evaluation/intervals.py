@@ -7,12 +7,13 @@ they would be without units.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.stats import binomtest, norm, t
+from scipy.special import ndtri, stdtrit
 
 from xception_cli.data.units import number_units
 
@@ -26,6 +27,7 @@ _CHUNK = 2_000_000  # image weights in memory at once
 _MOST_RANKED = 50_000_000  # scores ranked again for the intervals of average precision, 1 s
 FEWEST_UNITS = 10  # resamples of fewer groups say too little about their ends
 _FEWEST_RESAMPLES = 100  # fewer say nothing about the ends of an interval
+_TWO_SIDED = float(ndtri(0.975))  # standard deviations of a normal 95% interval
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,18 @@ def texts(estimate: Estimate | None, *, percent: bool) -> tuple[str, str]:
 
 def wilson_interval(successes: int, trials: int) -> Interval:
     """Return the 95 % Wilson score interval of a proportion (Wilson 1927); `trials` is over 0."""
-    interval = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    low, high = _wilson(successes, trials)
+    return float(low), float(high)
+
+
+def _wilson(successes: Any, trials: Any) -> tuple[Any, Any]:
+    # As SciPy computes it, without the p-value that its `binomtest` computes first.
+    share, z = successes / trials, _TWO_SIDED
+    scale = 2 * (trials + z**2)
+    centre = (2 * trials * share + z**2) / scale
+    half = z / scale * np.sqrt(4 * trials * share * (1 - share) + z**2)
+    low = np.where(successes == 0, 0.0, centre - half)
+    return low, np.where(successes == trials, 1.0, centre + half)
 
 
 def count_units(units: Sequence[str] | Array) -> int:
@@ -154,7 +166,7 @@ def proportion_interval(
     images, groups = len(hits), count_units(units)
     share = float(hits.mean()) if share is None else share
     # Few units do not say exactly how much they vary.
-    z = None if groups == images else float(t.ppf(0.975, max(1.0, effective_units(units) - 1)))
+    z = None if groups == images else float(stdtrit(max(1.0, effective_units(units) - 1), 0.975))
     return scaled_interval(share, images, design_effect(hits, units), z=z)
 
 
@@ -172,11 +184,31 @@ def scaled_interval(
     successes = share * images
     if effect == 1 and z is None and abs(successes - round(successes)) < 1e-6:
         return wilson_interval(round(successes), images)
-    z, effective = float(norm.ppf(0.975)) if z is None else z, images / effect
+    low, high = _scaled(share, images / effect, _TWO_SIDED if z is None else z)
+    return float(low), float(high)
+
+
+def _scaled(share: Any, effective: Any, z: float) -> tuple[Any, Any]:
     centre = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
     spread = share * (1 - share) / effective + z**2 / (4 * effective**2)
-    half = z / (1 + z**2 / effective) * float(np.sqrt(spread))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    half = z / (1 + z**2 / effective) * np.sqrt(spread)
+    return np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)
+
+
+def scaled_intervals(shares: Array, images: Array, effect: float) -> tuple[Array, Array]:
+    """Return the lower and upper ends of `scaled_interval` for many proportions, `(n,)` each.
+
+    Args:
+        shares: `(n,)`.
+        images: `(n,)`, that each was measured on.
+        effect: Of all of them.
+    """
+    successes = shares * images
+    counts = np.round(successes)
+    are_counts = (effect == 1) & (np.abs(successes - counts) < 1e-6)
+    pairs = zip(_wilson(counts, images), _scaled(shares, images / effect, _TWO_SIDED), strict=True)
+    low, high = (np.where(are_counts, exact, scaled) for exact, scaled in pairs)
+    return low, high
 
 
 def percentile_interval(draws: Array) -> Interval | None:
@@ -213,7 +245,7 @@ class Tallies:
     guessed: Array
     log_loss: Array
 
-    @property
+    @cached_property
     def f1(self) -> Array:
         """Of each class, `(resamples, classes)`; nan for a class without images."""
         return _divide(2 * self.right, np.where(self.true > 0, self.true + self.guessed, 0))
@@ -273,13 +305,14 @@ def tally(
 
 
 def average_precision_draws(
-    labels: Array, probabilities: Array, units: Sequence[str] | Array
+    labels: Array, probabilities: Array, sums: Array, units: Sequence[str] | Array
 ) -> Array:
     """Compute the average precision of each class in many resamples of the units.
 
     Args:
         labels: `(images,)`, true classes.
         probabilities: `(images, classes)`.
+        sums: `(images,)`, of the probabilities of each, which are divided by these.
         units: `(images,)`, what each belongs to.
 
     Returns:
@@ -289,11 +322,11 @@ def average_precision_draws(
     resamples = min(RESAMPLES, _MOST_RANKED // probabilities.size)
     if resamples < _FEWEST_RESAMPLES:
         return np.full((0, probabilities.shape[1]), np.nan)
-    parts = []
+    parts, exact = [], probabilities / sums[:, None]
     for weights in unit_weights(units, resamples):
         columns = [
             _average_precision(weights, labels == label, scores)
-            for label, scores in enumerate(probabilities.T)
+            for label, scores in enumerate(exact.T)
         ]
         parts.append(np.stack(columns, axis=1))
     return np.concatenate(parts)

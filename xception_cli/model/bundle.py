@@ -1,7 +1,7 @@
 """ModelBundle, and the model file that holds one: weights, classes, pixels, provenance."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,7 @@ class Outcome:
         logits: `(classes,)`.
         features: `(2048,)`, the pooled last layer; None of an exported file, which keeps it inside.
         distance: From the training images, where the model measures it itself, as an exported file
-            does; else None: `Classifier.distance` measures it from the features.
+            does; else None: `Classifier.distances` measures it from the features.
     """
 
     logits: Array
@@ -89,8 +89,8 @@ class Classifier(Protocol):
     def outcomes(self, pixels: torch.Tensor) -> list[Outcome]:
         """Compute the outcome of each image of a batch."""
 
-    def distance(self, outcome: Outcome) -> float:
-        """Return an image's distance from the training images; it needs `thresholds`."""
+    def distances(self, outcomes: Sequence[Outcome]) -> list[float]:
+        """Return the distance of images from the training images; it needs `thresholds`."""
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of logits, `(batch, classes)`."""
@@ -225,15 +225,16 @@ class ModelBundle:
         logits, features = (rows.numpy() for rows in self.outputs(pixels))
         return [Outcome(*rows) for rows in zip(logits, features, strict=True)]
 
-    def distance(self, outcome: Outcome) -> float:
-        """Return an image's distance from the training images, by its features.
+    def distances(self, outcomes: Sequence[Outcome]) -> list[float]:
+        """Return the distance of images from the training images, by their features.
 
         Raises:
-            ValueError: The model was never calibrated, or the outcome is of an exported file.
+            ValueError: The model was never calibrated, or an outcome is of an exported file.
         """
-        if self.about.unknown is None or outcome.features is None:
+        known = [outcome.features for outcome in outcomes if outcome.features is not None]
+        if self.about.unknown is None or len(known) < len(outcomes):
             raise ValueError("there is nothing to measure a distance from")
-        return self.about.unknown.distance(outcome.features)
+        return self.about.unknown.distances(np.stack(known))
 
     @torch.inference_mode()
     def activations(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
