@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from xception_cli.api import decide_workers, open_classifier
+from xception_cli.api import check_classifier, decide_workers, open_classifier
 from xception_cli.commands.options import (
     Device,
     Listed,
@@ -46,6 +46,8 @@ def embed(
     from xception_cli.commands.inputs import read_inputs
 
     images = read_inputs(paths or [], listed, root).images
+
+    check_classifier(chosen, device=device)
 
     from io import BytesIO
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xception_cli.api import decide_workers, open_classifier
+from xception_cli.api import check_classifier, decide_workers, open_classifier
 from xception_cli.commands.options import (
     Device,
     Listed,
@@ -25,6 +25,7 @@ from xception_cli.commands.options import (
 from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
+from xception_cli.notation import parse_unknown
 from xception_cli.onnx import require_onnx
 from xception_cli.runs import find_run
 
@@ -85,22 +86,29 @@ def predict(
 
         check_sorted(sort_into, paths or [])
     top = top or (5 if inputs.are_named else 1)
+    # Before torch is loaded: what is mistyped costs a fifth of a second.
+    parse_unknown(unknown)
+    check_classifier(chosen, device=device, tta=tta)
 
-    from xception_cli.inference import decide_unknown, predict_images
-    from xception_cli.model.bundle import ModelBundle
-    from xception_cli.model.unknown import Thresholds
     from xception_cli.predictions import Tally, open_predictions
 
     images, tally = inputs.images, Tally(inputs.labels)
-    if explain is not None:
-        from xception_cli.report.pictures import check_folder, name_explanations, write_explanation
     with ExitStack() as held:
         file = bar = None
         if output is not None:
-            if not chosen.is_file():
-                raise UsageError(f"there is no model file {show(chosen)}")
             options = (file_digest(chosen), top, unknown, explain, tta, device, sort_into)
             file = held.enter_context(open_predictions(output, images, options, tally))
+
+        from xception_cli.inference import decide_unknown, predict_images
+        from xception_cli.model.bundle import ModelBundle
+        from xception_cli.model.unknown import Thresholds
+
+        if explain is not None:
+            from xception_cli.report.pictures import (
+                check_folder,
+                name_explanations,
+                write_explanation,
+            )
         bundle = open_classifier(chosen, device=device, tta=tta)
         rule = decide_unknown(bundle, unknown)
         if isinstance(rule, Thresholds) and rule.confidence is None:

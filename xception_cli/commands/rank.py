@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xception_cli.api import decide_workers, open_classifier
+from xception_cli.api import check_classifier, decide_workers, open_classifier
 from xception_cli.commands.options import (
     Device,
     Listed,
@@ -49,6 +49,8 @@ def rank(
     from xception_cli.commands.inputs import read_inputs
 
     images = read_inputs(paths or [], listed, root).images
+
+    check_classifier(chosen, device=device)
 
     from xception_cli.inference import Prediction, predict_images
 
