@@ -5,12 +5,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast, overload
+from typing import TYPE_CHECKING, Unpack, cast, overload
 
-from xception_cli.config import TrainConfig
 from xception_cli.console import screen, show
 from xception_cli.errors import MachineError, UsageError, is_out_of_memory
-from xception_cli.notation import check_tta
 from xception_cli.onnx import require_onnx
 from xception_cli.processes import started_by_torchrun
 from xception_cli.recipes import find_config
@@ -309,22 +307,6 @@ def check_selection(data: Path | None, split: str | None, root: Path | None = No
         raise UsageError(f"the data folder {show(data)} does not exist", hint="check the path")
 
 
-def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None:
-    """Refuse what `open_classifier` would refuse, as far as that is known without torch.
-
-    Raises:
-        XceptionError: See `load`.
-    """
-    TrainConfig(device=cast("Any", device))  # raises an error if there is no such device
-    check_tta(tta)
-    is_exported = path.suffix.lower() == ".onnx"
-    if not path.is_file():
-        command = "xception export" if is_exported else "xception train"
-        raise UsageError(f"there is no model file {show(path)}", hint=f"{command} makes one")
-    if is_exported:
-        require_onnx()
-
-
 def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Classifier":
     """Open `model.safetensors` of a run, or an `.onnx` file of `xception export`.
 
@@ -336,7 +318,6 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
     Raises:
         XceptionError: See `load`.
     """
-    check_classifier(path, device=device, tta=tta)
     from xception_cli.runtime import decide_runtime
 
     is_exported = path.suffix.lower() == ".onnx"
@@ -354,6 +335,7 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
         raise UsageError(
             f"an ONNX file runs on the CPU here, not on {runtime.device}", hint="--device cpu"
         )
+    require_onnx()
     from xception_cli.onnx.file import load_onnx
 
     return load_onnx(path)

@@ -12,19 +12,17 @@ from sklearn.metrics import (
 )
 from units import alone
 
-from xception_cli.evaluation import intervals
+from xception_cli.evaluation import resampling
 from xception_cli.evaluation.calibration import calibration_error
 from xception_cli.evaluation.intervals import (
-    average_precision_draws,
     design_effect,
     evidence,
-    percentile_interval,
     proportion_interval,
     scaled_interval,
     scaled_intervals,
-    tally,
     wilson_interval,
 )
+from xception_cli.evaluation.resampling import average_precision_draws, percentile_interval, tally
 
 ACCURACIES = (0.9, 0.92, 0.94, 0.96, 0.98)
 
@@ -101,7 +99,7 @@ def test_each_resample_has_scikit_learns_numbers():
     losses = np.random.default_rng(1).random(60)
     tallies = tally(labels, guesses, losses, alone(labels), 4)
     ranked = average_precision_draws(labels, probabilities, np.ones(60), alone(labels))
-    weights = np.concatenate(list(intervals.unit_weights(alone(labels), intervals.RESAMPLES)))
+    weights = np.concatenate(list(resampling.unit_weights(alone(labels), resampling.RESAMPLES)))
     assert weights.shape == (1000, 60)
     assert set(weights.sum(axis=1)) == {60}
     for draw in (0, 1, 999):
@@ -133,7 +131,7 @@ def test_each_resample_has_scikit_learns_numbers():
 def test_resampling_in_pieces_draws_the_same(monkeypatch: pytest.MonkeyPatch):
     labels, _, guesses = drawn(60, 4)
     whole = tally(labels, guesses, np.ones(60), alone(labels), 4)
-    monkeypatch.setattr(intervals, "_CHUNK", 600)  # ten resamples at a time
+    monkeypatch.setattr(resampling, "_CHUNK", 600)  # ten resamples at a time
     pieces = tally(labels, guesses, np.ones(60), alone(labels), 4)
     assert np.array_equal(pieces.right, whole.right)
     assert np.array_equal(pieces.guessed, whole.guessed)
@@ -206,10 +204,10 @@ def test_one_unit_alone_says_next_to_nothing():
 
 def test_resamples_take_units_as_a_whole_and_are_the_same_without_company():
     units = np.repeat(np.arange(10), 3)
-    drawn_weights = np.concatenate(list(intervals.unit_weights(units, 50)))
+    drawn_weights = np.concatenate(list(resampling.unit_weights(units, 50)))
     assert (drawn_weights.reshape(50, 10, 3) == drawn_weights[:, ::3, None]).all()
     assert (drawn_weights[:, ::3].sum(axis=1) == 10).all()
-    single = np.concatenate(list(intervals.unit_weights(alone(range(30)), 50)))
+    single = np.concatenate(list(resampling.unit_weights(alone(range(30)), 50)))
     expected = np.random.default_rng(0).multinomial(30, np.full(30, 1 / 30), size=50)
     assert np.array_equal(single, expected)
 

@@ -65,16 +65,16 @@ def test_the_strength_is_the_best_of_a_cross_validation_and_its_hits_are_counted
 
 
 def test_an_optimum_at_the_edge_of_the_strengths_is_sought_beyond_it():
-    for distance, expected in ((3.0, {10.0, 100.0}), (0.0, {1e-5, 1e-6})):  # clear, and noise
-        features, labels = drawn(90, 20, 3, distance=distance)
-        found = fit_probe(features, labels, alone(labels), class_count=3, seed=0)
-        assert found.strength in expected
-        edge = min((1e-4, 1.0), key=lambda strength: abs(strength - found.strength))
-        at_edge = cross_validate(
-            features, labels, alone(labels), class_count=3, seed=0, strength=edge
-        )[0]
-        losses = [-rows[np.arange(90), labels].mean() for rows in (found.held_out, at_edge)]
-        assert losses[0] < losses[1]
+    features, labels = drawn(90, 20, 3, distance=3.0)
+    how = {"class_count": 3, "seed": 0}
+    found = fit_probe(features, labels, alone(labels), **how)
+    assert found.strength in {10.0, 100.0}
+    at_edge = cross_validate(features, labels, alone(labels), **how, strength=1.0)[0]
+    losses = [-rows[np.arange(90), labels].mean() for rows in (found.held_out, at_edge)]
+    assert losses[0] < losses[1]
+    tried = [1e-4, 1e-2, 1.0]
+    assert [probes._beyond(tried, best) for best in tried] == [1e-5, None, 10.0]
+    assert [probes._beyond([1e-6, 100.0], best) for best in (1e-6, 100.0)] == [None, None]
 
 
 def test_the_probe_is_the_head_of_the_network():

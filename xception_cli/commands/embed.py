@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from xception_cli.api import check_classifier, decide_workers, open_classifier
+from xception_cli.api import decide_workers, open_classifier
 from xception_cli.commands.options import (
     Device,
     Listed,
@@ -14,6 +14,7 @@ from xception_cli.commands.options import (
     ModelFile,
     RunFolder,
     Workers,
+    check_classifier,
     choose_model,
     require_all_read,
 )
@@ -42,12 +43,11 @@ def embed(
     """
     check_new_file(output, (".npz",), "write features to")
     chosen = choose_model(run, model, max_pixels)
+    check_classifier(chosen, device=device)
 
     from xception_cli.commands.inputs import read_inputs
 
     images = read_inputs(paths or [], listed, root).images
-
-    check_classifier(chosen, device=device)
 
     from io import BytesIO
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xception_cli.api import check_classifier, decide_workers, open_classifier
+from xception_cli.api import decide_workers, open_classifier
 from xception_cli.commands.options import (
     Device,
     Listed,
@@ -19,6 +19,7 @@ from xception_cli.commands.options import (
     ModelFile,
     RunFolder,
     Workers,
+    check_classifier,
     choose_model,
     require_all_read,
 )
@@ -77,6 +78,9 @@ def predict(
 ) -> None:
     """Name what is on photos."""
     chosen = choose_model(run, model, max_pixels)
+    # Before torch is loaded: what is mistyped costs a third of a second.
+    check_classifier(chosen, device=device, tta=tta)
+    parse_unknown(unknown)
 
     from xception_cli.commands.inputs import read_inputs
 
@@ -86,9 +90,6 @@ def predict(
 
         check_sorted(sort_into, paths or [])
     top = top or (5 if inputs.are_named else 1)
-    # Before torch is loaded: what is mistyped costs a fifth of a second.
-    parse_unknown(unknown)
-    check_classifier(chosen, device=device, tta=tta)
 
     from xception_cli.predictions import Tally, open_predictions
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xception_cli.api import check_classifier, decide_workers, open_classifier
+from xception_cli.api import decide_workers, open_classifier
 from xception_cli.commands.options import (
     Device,
     Listed,
@@ -15,6 +15,7 @@ from xception_cli.commands.options import (
     ModelFile,
     RunFolder,
     Workers,
+    check_classifier,
     choose_model,
     require_all_read,
 )
@@ -45,12 +46,11 @@ def rank(
     check_new_file(output, (".csv",), "write the order to")
 
     chosen = choose_model(run, model, max_pixels)
+    check_classifier(chosen, device=device)
 
     from xception_cli.commands.inputs import read_inputs
 
     images = read_inputs(paths or [], listed, root).images
-
-    check_classifier(chosen, device=device)
 
     from xception_cli.inference import Prediction, predict_images
 

@@ -132,9 +132,7 @@ def reliability(confidences: Array, right: Array) -> list[Bin]:
 
 
 def calibration_error(confidences: Array, right: Array) -> float:
-    """Return the expected calibration error: the mean gap between what is said and what is true.
-
-    For the arguments see `reliability`.
+    """Return the expected calibration error, see `reliability`: the mean gap of said and true.
 
     It has no interval, because the bootstrap has none to give: a gap is never negative, so chance
     adds to it, and resampling adds as much again. The middle 95 % of the resamples of a perfectly

@@ -24,14 +24,12 @@ from xception_cli.evaluation.eval_report import (
     EvalFailure,
     EvalReport,
 )
-from xception_cli.evaluation.intervals import (
+from xception_cli.evaluation.intervals import Estimate, count_units, proportion_interval
+from xception_cli.evaluation.resampling import (
     FEWEST_UNITS,
-    Estimate,
     Tallies,
     average_precision_draws,
-    count_units,
     percentile_interval,
-    proportion_interval,
     tally,
 )
 from xception_cli.evaluation.scored import Scored

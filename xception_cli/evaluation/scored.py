@@ -64,7 +64,8 @@ class Scored:
     @cached_property
     def confidences(self) -> NDArray[np.float64]:
         """Probability of the most probable class, `(images,)`."""
-        return self.probabilities.max(axis=1).astype(np.float64)
+        confidences: NDArray[np.float64] = self.probabilities.max(axis=1).astype(np.float64)
+        return confidences
 
     @property
     def failures(self) -> list[Photo]:
