@@ -198,6 +198,19 @@ def test_a_budget_decides_what_was_not_given(settings, monkeypatch, budget, give
     assert measured == ["exit", "head"]  # each part once
 
 
+def test_what_is_cached_is_said_of_a_budget_and_decides_nothing(settings, monkeypatch):
+    monkeypatch.setattr(estimate, "measure_costs", lambda *_: Costs(0.5, 0.5, 0.275, 0.05, 0))
+    draft, given, began = drafted(settings, budget="155s"), {"budget"}, time.monotonic()
+    without, _ = measure_draft(draft, given, began)
+    monkeypatch.setattr(Job, "cached_share", lambda _: 0.8)
+    cached, _ = measure_draft(draft, given, began)
+    assert cached.job.config == without.job.config
+    assert cached.reasons == (
+        *without.reasons,
+        "the budget assumes that no features are cached; 80% are: it takes less",
+    )
+
+
 def test_the_time_that_is_gone_already_counts(settings, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda *_: NOTHING)
     draft, given = drafted(settings, budget="1000s"), {"budget"}
@@ -270,11 +283,11 @@ def test_the_phases_are_told_with_their_times_memory_and_disk(job):
         "preparation": "0 s",
         "features": "53 h 20 min",
         "probe": "4 s",
-        "evaluation": "11 h 36 min",
+        "evaluation": "0 s",
         "calibration": "0 s",
         "refit": "1 s",
         "report": "2 s",
-        "in all": "64 h 56 min",
+        "in all": "53 h 20 min",
         "memory": "1.9 GB",
         "disk": "0.0 GB",
     }

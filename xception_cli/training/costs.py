@@ -70,6 +70,20 @@ def val_views(config: TrainConfig) -> int:
     return config.views if config.refit else 1 + (config.tta != "none" and has_mirrored(config))
 
 
+def val_is_known(config: TrainConfig, precision: str) -> bool:
+    """Tell whether the features of val are what the kept model computes of its images.
+
+    Those of a fine-tuned network are computed from activations that are kept in bf16.
+
+    Args:
+        config: With everything decided.
+        precision: That the network is computed in.
+    """
+    if config.weights == "none":
+        return False
+    return config.unfreeze in {"head", "all"} or precision == "bf16"
+
+
 def fit_seconds(config: TrainConfig, images: Images) -> float:
     """Return what fitting the linear probe takes, and heads like it in the end; see `fit_probe`."""
     searched = min(images.train, LARGEST_SEARCH)
@@ -106,7 +120,7 @@ def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[
     """
     picture = costs.decode + costs.features
     decoding = costs.decode * (1 + CACHED * (config.epochs - 1)) / config.epochs  # in an epoch
-    judged = images.val + images.test
+    judged = images.test if val_is_known(config, config.precision) else images.val + images.test
     evaluation = judged * (picture + _may_mirror(config) * costs.features)
     if config.weights == "none":
         train = images.train * (decoding + costs.step)

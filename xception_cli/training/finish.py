@@ -32,7 +32,7 @@ from xception_cli.records import Scores
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
 from xception_cli.training.baseline import Training, describe_cross_validation
-from xception_cli.training.costs import has_mirrored
+from xception_cli.training.costs import has_mirrored, val_is_known
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History
 from xception_cli.training.settle import Settled, classify_kept, refit
@@ -100,19 +100,19 @@ def judge_together(job: Job, split: str) -> Judged | None:
 
 
 def judge_val(job: Job, settled: Settled | None) -> Judged | None:
-    """Return what the kept model computes of val; None where others do.
-
-    Of its features, where these are what it computes of the images: that of the fine-tuned network
-    was computed from activations that are kept in bf16.
+    """Return what the kept model computes of val, from features if they are known.
 
     Args:
         job: The run, in each process.
         settled: In the leader; None there from random weights.
+
+    Returns:
+        None where others do it.
     """
-    mirror, precision = job.preprocessing.mirror, job.runtime.precision
+    mirror = job.preprocessing.mirror
     is_known = (
         settled is not None
-        and (settled.epoch == 0 or job.config.unfreeze == "all" or precision == "bf16")
+        and (settled.epoch == 0 or val_is_known(job.config, job.runtime.precision))
         and mirror <= (has_mirrored(job.config) and len(settled.val) > 1)
     )
     if not job.runtime.processes.once(lambda: is_known):
