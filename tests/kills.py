@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -25,7 +25,7 @@ from xception_cli.files import file_digest
 TRAINING = "xception_cli.training"
 # The functions whose inside is a place; as the module that calls them names them.
 PLACES = {
-    "scan and split": (f"{TRAINING}.run", "draft_job"),
+    "scan and split": (f"{TRAINING}.preparation", "draft_job"),
     "start of the run": (f"{TRAINING}.run", "start_job"),
     "reopening": (f"{TRAINING}.run", "reopen_job"),
     "features": (f"{TRAINING}.baseline", "compute_store"),
@@ -254,10 +254,11 @@ def fill_the_disk_at(name: str) -> None:
 
     write = files._write_and_sync
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, content: bytes | Callable[[], Iterable[bytes]]) -> None:
         if path.name.startswith(name):
+            data = content if isinstance(content, bytes) else b"".join(content())
             path.write_bytes(data[: len(data) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, data)
+        write(path, content)
 
     files._write_and_sync = full

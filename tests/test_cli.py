@@ -33,6 +33,24 @@ def test_help_loads_neither_torch_nor_numpy() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_what_is_mistyped_for_predict_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
+    Path("photo.jpg").touch()
+    Path("m.safetensors").touch()
+    known = ["photo.jpg", "--model", "m.safetensors"]
+    commands = [
+        ["gone.jpg", "--model", "m.safetensors"], ["photo.jpg", "--model", "gone.safetensors"],
+        [*known, "--unknown", "80"], [*known, "--tta", "x"], [*known, "--device", "x"],
+        [*known, "--output", "x.xlsx"], [*known, "--output", "gone/x.csv"],
+    ]  # fmt: skip
+    code = (
+        f"import sys\nfrom xception_cli.cli import main\nfor command in {commands}:\n"
+        "    try:\n        main(['predict', *command])\n"
+        "    except SystemExit as ended:\n        print(ended.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.stdout.split("\n") == ["2 False"] * len(commands) + [""], done.stderr
+
+
 _EMPTY = """
 import typer
 app = typer.Typer()
@@ -163,6 +181,7 @@ def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
     assert "red/broken.jpg: not an image" in capsys.readouterr().err
 
 
+AFTER = ["evaluation", "calibration", "refit", "report"]
 TIME = r"(\d+ s|\d+ min \d+ s|\d+ h \d+ min)"
 
 
@@ -175,17 +194,17 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
     [
         (
             {"unfreeze": "auto"},
-            ["features", "probe", "evaluation"],
+            ["features", "probe", *AFTER],
             "stopping at the linear probe (--unfreeze head): with under 15 training images of a",
         ),
         (
             {"weights": "none", "unfreeze": "all"},
-            ["fine-tuning", "evaluation"],
+            ["fine-tuning", "evaluation", "report"],
             "choosing by accuracy on val: ",
         ),
         (
             {"budget": "2h"},
-            ["features", "probe", "fine-tuning", "selection", "evaluation"],
+            ["features", "probe", "fine-tuning", "selection", *AFTER],
             "--budget 2h: training the exit flow on 2 views for 2 epochs, about ",
         ),
     ],
@@ -203,13 +222,15 @@ def test_a_plan_is_a_table_on_stdout_with_its_reasons_on_stderr_and_nothing_is_d
         assert call("train", "--plan", *as_flags(settings | changes), *where) == 0
         shown = capsys.readouterr()
         rows = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in shown.out.splitlines()]
-        assert [name for name, _ in rows] == [*phases, "in all", "memory", "disk"]
+        assert [name for name, _ in rows] == ["preparation", *phases, "in all", "memory", "disk"]
         assert all(re.fullmatch(TIME, value) for _, value in rows[:-2])
         assert all(re.fullmatch(r"\d+\.\d GB", value) for _, value in rows[-2:])
         assert len({len(line) for line in shown.out.splitlines()}) == 1  # in columns
         said = shown.err.splitlines()
         assert any(line.startswith("plan      ") and reason in line for line in said)
-        assert any(line.startswith("data      ") for line in said)
+        tags = list(dict.fromkeys(line.split()[0] for line in said))
+        assert tags[:3] == ["data", "classes", "device"]  # as soon as they are known
+        assert "split" in tags
         assert said[-1] == (
             "expected on this machine; fine-tuning may stop earlier. Without --plan it is done"
         )

@@ -248,8 +248,8 @@ def test_a_long_phase_in_a_pipe_gives_a_line_every_thirty_seconds(capsys, monkey
             bar.advance(5, "loss 0.5")
             silent.advance(1)
     assert capsys.readouterr().err.splitlines() == [
-        "reading: 15 of 100, 0.5 images/s  loss 0.5",
-        "reading: 30 of 100, 0.5 images/s  loss 0.5",
+        "reading: 15 of 100, 0.5 images/s, 2 min 50 s left  loss 0.5",
+        "reading: 30 of 100, 0.5 images/s, 2 min 20 s left  loss 0.5",
     ]
 
 
@@ -263,7 +263,7 @@ def test_the_speed_after_a_restart_counts_only_what_was_done_since(capsys, monke
         bar.advance(20)
         now[0] += 20
         bar.advance(20)
-    assert capsys.readouterr().err == "epoch 2: 640 of 1000, 1.0 images/s\n"
+    assert capsys.readouterr().err == "epoch 2: 640 of 1000, 1.0 images/s, 6 min 0 s left\n"
 
 
 def test_a_bar_on_a_terminal_is_gone_afterwards_and_lets_messages_through(capsys, monkeypatch):

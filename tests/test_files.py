@@ -32,6 +32,21 @@ def test_a_file_is_replaced_whole_and_no_temporary_one_is_left(tmp_path):
         assert names_in(tmp_path) == ["a.bin"]
 
 
+def test_a_file_written_in_parts_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "a.bin"
+    write_durably(path, lambda: iter([b"one", b"", b"two"]))
+    assert path.read_bytes() == b"onetwo"
+
+    def broken():
+        yield b"three"
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        write_durably(path, broken)
+    assert path.read_bytes() == b"onetwo"
+    assert names_in(tmp_path) == ["a.bin"]
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], ids=oct)
 def test_the_mode_of_a_file_follows_the_umask(tmp_path, umask):
     before = os.umask(umask)

@@ -253,7 +253,7 @@ def test_a_calibration_fitted_later_applies_to_outcomes_computed_before(bundle, 
     outcomes = list(classify(bundle, photos, names, workers=0))
     assert {outcome.distance for outcome in outcomes} == {None}
     with pytest.raises(ValueError, match="nothing to measure a distance from"):
-        bundle.distance(outcomes[0])
+        bundle.distances(outcomes)
     reference = remember(np.stack([outcomes[0].features]), np.zeros(1))
     rule = UnknownRule(Thresholds(0.9, None, 1e-4), reference)  # knows the first image only
     later = replace(bundle, about=replace(bundle.about, temperature=5.0, unknown=rule))
@@ -300,7 +300,8 @@ def test_neither_predict_nor_its_neighbours_load_what_only_training_and_reports_
         f"for command in {commands}:\n"
         "    try:\n        main(command)\n"
         "    except SystemExit as ended:\n        print(ended.code)\n"
-        "print([m for m in ('h5py', 'matplotlib', 'sklearn', 'torch') if m in sys.modules])"
+        "heavy = ('h5py', 'matplotlib', 'pretrainedmodels', 'sklearn', 'torch', 'torchvision')\n"
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     lines = done.stdout.splitlines()

@@ -260,8 +260,10 @@ class _Heartbeat(Bar):
         now = self._clock()
         if self._screen is not None and now - self._last >= 30:
             self._last = now
-            speed = (self._done - self._already) / (now - self._started)
-            line = f"{self._what}: {self._done} of {self._total}, {speed:.1f} {self._unit}/s"
+            speed = max(1e-9, (self._done - self._already) / (now - self._started))
+            rate = "" if self._unit == "epochs" else f"{speed:.1f} {self._unit}/s, "
+            left = duration(max(0, self._total - self._done) / speed)
+            line = f"{self._what}: {self._done} of {self._total}, {rate}{left} left"
             self._screen.say(f"{line}  {note}".rstrip())
 
     def restart(self, what: str, done: int = 0) -> None:

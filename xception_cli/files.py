@@ -25,11 +25,15 @@ _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 _TRANSIENT = {"EIO", "ESTALE", "EDQUOT", "EAGAIN"}  # network file systems
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) -> None:
     """Write a whole file so that a crash at any moment leaves the old one or the new one.
 
     Temporary file in the same folder, fsync, rename, fsync of the folder. The mode follows the
     umask.
+
+    Args:
+        path: The file.
+        content: Its bytes; or a function that returns them in parts, which are never all in memory.
 
     Raises:
         MachineError: The disk is full or read-only, or the folder is gone; nothing is left behind.
@@ -49,8 +53,9 @@ def write_durably(path: Path, content: bytes) -> None:
             if is_transient(error) and attempt < TRIES:
                 time.sleep(attempt)
                 continue
+            size = f" ({len(content):,} bytes)" if isinstance(content, bytes) else ""
             raise MachineError(
-                f"cannot write {show(path)} ({len(content):,} bytes): {error.strerror}",
+                f"cannot write {show(path)}{size}: {error.strerror}",
                 hint="free some space or choose another --output; what was saved before is intact",
             ) from error
         return
@@ -74,12 +79,13 @@ def cut_name(name: str, most: int) -> str:
     return name
 
 
-def _write_and_sync(path: Path, content: bytes) -> None:
+def _write_and_sync(path: Path, content: bytes | Callable[[], Iterable[bytes]]) -> None:
     descriptor = open_regular(path, NEW)
     try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        for part in [content] if isinstance(content, bytes) else content():
+            view = memoryview(part)
+            while view:
+                view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -21,6 +21,7 @@ from xception_cli.model.bundle import Array, Classifier, ModelBundle, Outcome
 from xception_cli.model.network import FEATURES
 from xception_cli.model.unknown import UNSURE, Thresholds
 from xception_cli.model.unshared import NO_FEATURES, lacks_features
+from xception_cli.notation import check_tta, parse_unknown
 from xception_cli.settings import StrPath
 
 AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
@@ -86,8 +87,7 @@ def with_tta(bundle: ModelBundle, tta: str | None) -> ModelBundle:
     Raises:
         UsageError: It is something else.
     """
-    if tta not in {None, "mirror", "none"}:
-        raise UsageError(f"tta is {show(repr(tta))}, expected mirror or none")
+    check_tta(tta)
     if tta is None:
         return bundle
     preprocessing = replace(bundle.preprocessing, mirror=tta == "mirror")
@@ -116,9 +116,10 @@ def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None
     Raises:
         UsageError: It is something else, or the model was never calibrated.
     """
-    if wanted == "off":
+    meant = parse_unknown(wanted)
+    if meant == "off":
         return None
-    if wanted == "auto":
+    if meant == "auto":
         if bundle.thresholds is None and lacks_features(bundle.about):
             raise UsageError(
                 f"in this model, {NO_FEATURES}",
@@ -130,31 +131,34 @@ def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None
                 hint="--unknown 0.8 refuses answers of a smaller probability",
             )
         return bundle.thresholds
-    try:
-        probability = float(wanted)
-    except ValueError:
-        probability = -1.0
-    if not 0 <= probability <= 1:
-        raise UsageError(f"unknown is {show(repr(wanted))}, expected off, auto or 0 to 1")
-    return probability
+    return float(meant)
 
 
 def answer(bundle: Classifier, outcome: Outcome, unknown: Thresholds | float | None) -> Answer:
-    """Apply the model's temperature, and what refuses answers, to an outcome.
+    """Apply the model's temperature, and what refuses answers, to an outcome; see `answer_all`."""
+    return answer_all(bundle, [outcome], unknown)[0]
+
+
+def answer_all(
+    bundle: Classifier, outcomes: Sequence[Outcome], unknown: Thresholds | float | None
+) -> list[Answer]:
+    """Apply the model's temperature, and what refuses answers, to outcomes.
 
     Args:
-        bundle: The model. Its calibration may be newer than the outcome: training fits it on the
+        bundle: The model. Its calibration may be newer than the outcomes: training fits it on the
             outcomes of the validation images.
-        outcome: Of the same weights.
+        outcomes: Of the same weights; as many as may be in memory twice.
         unknown: See `decide_unknown`.
     """
-    probabilities: Array = bundle.calibrated(torch.from_numpy(outcome.logits)[None])[0].numpy()
-    best = float(probabilities.max())
+    logits = torch.from_numpy(np.stack([outcome.logits for outcome in outcomes]))
+    probabilities: Array = bundle.calibrated(logits).numpy()
+    confidences = probabilities.max(axis=1).tolist()
+    refusals: Iterable[str | None]
     if isinstance(unknown, Thresholds):
-        refusal = unknown.judge(best, bundle.distance(outcome))
+        refusals = map(unknown.judge, confidences, bundle.distances(outcomes))
     else:
-        refusal = UNSURE if unknown is not None and best < unknown else None
-    return Answer(probabilities, refusal)
+        refusals = (UNSURE if best < (unknown or 0.0) else None for best in confidences)
+    return [Answer(*pair) for pair in zip(probabilities, refusals, strict=True)]
 
 
 def predict_images(

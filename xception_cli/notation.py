@@ -45,6 +45,33 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_unknown(text: str) -> str | float:
+    """Return `off`, `auto` or the probability that the value of `--unknown` stands for.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if text in {"off", "auto"}:
+        return text
+    try:
+        probability = float(text)
+    except ValueError:
+        probability = -1.0
+    if not 0 <= probability <= 1:
+        raise UsageError(f"unknown is {show(repr(text))}, expected off, auto or 0 to 1")
+    return probability
+
+
+def check_tta(text: str | None) -> None:
+    """See that test-time augmentation is one that there is; None means as training decided.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if text not in {None, "mirror", "none"}:
+        raise UsageError(f"tta is {show(repr(text))}, expected mirror or none")
+
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 

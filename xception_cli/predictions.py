@@ -15,14 +15,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from xception_cli.console import say, show
 from xception_cli.data.lists import PathList
 from xception_cli.errors import MachineError, RunBusyError, UsageError
 from xception_cli.files import check_new_file, from_cell, partial_path, to_csv, utf8
-from xception_cli.inference import Prediction
 from xception_cli.regular import open_regular
+
+if TYPE_CHECKING:  # without torch, since a file that cannot be written is refused first
+    from xception_cli.inference import Prediction
 
 SUFFIXES = (".csv", ".jsonl")
 _SHOWN = 20  # classes in one line
@@ -158,7 +160,7 @@ class PredictionFile:
                     answer = "unknown" if cells.get("unknown") else cells.get("class_1", "")
                     yield at, cells["path"], None if cells["error"] else answer
 
-    def add(self, prediction: Prediction) -> None:
+    def add(self, prediction: "Prediction") -> None:
         """Append the row of the next image.
 
         Raises:

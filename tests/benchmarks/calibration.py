@@ -10,7 +10,11 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from xception_cli.evaluation.calibration import calibration_error, fit_temperature
+from xception_cli.evaluation.calibration import (
+    best_guesses,
+    calibration_error,
+    fit_temperature,
+)
 from xception_cli.evaluation.scored import read_scored
 from xception_cli.rundir import RunDir, read_json
 
@@ -41,7 +45,7 @@ def halves(logits: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, ..
     temperature = fit_temperature(logits[fitted], labels[fitted])
     answers, every = labels[measured], np.arange(logits.shape[1])
     both = [softmax(logits[measured] / t, axis=1) for t in (1, temperature)]
-    errors = [calibration_error(probabilities, answers) for probabilities in both]
+    errors = [calibration_error(*best_guesses(probabilities, answers)) for probabilities in both]
     return *errors, *(log_loss(answers, probabilities, labels=every) for probabilities in both)
 
 

@@ -90,7 +90,7 @@ def create_job(options: Namespace, photos: Path, run: str, **settings: object) -
     output = Path(options.scratch, run)
     draft, costs = measure_draft(draft_job(config, None, runtime, output), (), time.monotonic())
     run = make_run(draft.job.root, output)
-    return start_job(draft, costs, run, {}, time.monotonic())
+    return start_job(draft, costs, run, time.monotonic())
 
 
 def create_training(job: Job, example: torch.Tensor | None = None) -> Engine:

@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from units import alone
 
 from xception_cli.evaluation.calibration import (
+    best_guesses,
     calibrate,
     calibration_error,
     calibration_line,
@@ -56,7 +57,8 @@ def test_a_temperature_fitted_on_one_half_calibrates_the_other():
     logits, labels = drawn(400)
     temperature = fit_temperature(logits[:200], labels[:200])
     before, after = softmax(logits[200:], axis=1), softmax(logits[200:] / temperature, axis=1)
-    assert calibration_error(after, labels[200:]) < 0.6 * calibration_error(before, labels[200:])
+    errors = [calibration_error(*best_guesses(p, labels[200:])) for p in (before, after)]
+    assert errors[1] < 0.6 * errors[0]
     every = np.arange(4)
     assert log_loss(labels[200:], after, labels=every) < log_loss(
         labels[200:], before, labels=every
@@ -76,11 +78,12 @@ def test_the_calibration_error_is_the_one_worked_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.91, 0.09], [0.4, 0.6], [0.35, 0.65]])
     # one range holds 0.9 and 0.91, one right; 0.6 and 0.65 fall in the ranges from 9 and 9 15ths
     labels = np.array([0, 1, 1, 1])
-    bins = [(entry.images, entry.accuracy) for entry in reliability(probabilities, labels)]
+    guesses = best_guesses(probabilities, labels)
+    bins = [(entry.images, entry.accuracy) for entry in reliability(*guesses)]
     assert bins == [(2, 1.0), (2, 0.5)]
     expected = (2 * abs(0.625 - 1) + 2 * abs(0.905 - 0.5)) / 4
-    assert calibration_error(probabilities, labels) == pytest.approx(expected)
-    assert calibration_error(np.eye(2)[labels], labels) == 0
+    assert calibration_error(*guesses) == pytest.approx(expected)
+    assert calibration_error(*best_guesses(np.eye(2)[labels], labels)) == 0
 
 
 def test_the_curve_of_coverage_counts_equal_confidences_together():
@@ -151,8 +154,8 @@ def test_the_rule_refuses_what_is_unsure_or_unlike_and_reaches_its_precision_on_
     assert calibration.error_after < calibration.error_before
     assert calibration.precision > 0.7
     assert 0.05 < calibration.coverage < 0.95
-    thresholds, near = rule.thresholds, rule.distance(val[0])
-    far = rule.distance(features(1, 5, 77)[0])
+    thresholds, near = rule.thresholds, rule.distances(val[:1])[0]
+    (far,) = rule.distances(features(1, 5, 77))
     assert thresholds.judge(0.99, near) is None
     assert thresholds.judge(thresholds.confidence - 0.01, near) == UNSURE
     assert thresholds.judge(0.99, far) == UNLIKE
@@ -180,7 +183,7 @@ def test_a_precision_that_val_cannot_show_leaves_only_the_distance_threshold():
     few = rule_of(target=0.99)[0]
     assert few.needed == 230
     assert "with 200 validation images; that takes at least 230; --unknown" in unknown_line(few)
-    assert rule.thresholds.judge(0.01, rule.distance(val[0])) is None
+    assert rule.thresholds.judge(0.01, *rule.distances(val[:1])) is None
     assert rule_of(target=1.0)[0].needed is None
 
 
@@ -205,16 +208,15 @@ def test_one_val_image_is_calibrated():
 
 def test_coverage_plot_and_table_are_equal_for_equal_numbers_only():
     logits, labels = drawn(60)
-    probabilities = softmax(logits, axis=1)
+    confidences, right = best_guesses(softmax(logits, axis=1), labels)
     units = alone(labels)
-    picture = draw_calibration(probabilities, labels, units)
-    assert picture == draw_calibration(probabilities, labels, units)
-    assert picture != draw_calibration(probabilities[::-1], labels, units)
-    assert picture != draw_calibration(probabilities, labels, np.arange(60) // 3)
-    two = np.array([[0.9, 0.1], [0.4, 0.6]])
-    lines = coverage_csv(two, np.array([0, 0]), alone(two)).decode()
-    assert lines.splitlines()[:2] == [
+    picture = draw_calibration(confidences, right, units)
+    assert picture == draw_calibration(confidences, right, units)
+    assert picture != draw_calibration(confidences[::-1], right, units)
+    assert picture != draw_calibration(confidences, right, np.arange(60) // 3)
+    two = coverage_csv(np.array([0.9, 0.6]), np.array([True, False]), alone([0, 1])).decode()
+    assert two.splitlines()[:2] == [
         "threshold,coverage,precision,precision_low,precision_high",
         "0.9,0.5,1,0.206549,1",
     ]
-    assert draw_calibration(np.array([[0.9, 0.1]]), np.array([1]), alone([1]))  # one image
+    assert draw_calibration(np.array([0.9]), np.array([False]), alone([1]))  # one image

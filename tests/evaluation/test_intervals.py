@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
@@ -12,17 +12,17 @@ from sklearn.metrics import (
 )
 from units import alone
 
-from xception_cli.evaluation import intervals
+from xception_cli.evaluation import resampling
 from xception_cli.evaluation.calibration import calibration_error
 from xception_cli.evaluation.intervals import (
-    average_precision_draws,
     design_effect,
     evidence,
-    percentile_interval,
     proportion_interval,
-    tally,
+    scaled_interval,
+    scaled_intervals,
     wilson_interval,
 )
+from xception_cli.evaluation.resampling import average_precision_draws, percentile_interval, tally
 
 ACCURACIES = (0.9, 0.92, 0.94, 0.96, 0.98)
 
@@ -82,15 +82,13 @@ def test_the_calibration_error_has_no_interval_because_its_bootstrap_does_not_ho
             # as sure as a good model is, and right as often as it says, or less so by the gap
             confidences = 0.1 + 0.9 * generator.beta(5, 0.8, images)
             right = generator.random(images) < np.clip(confidences - gap, 0, 1)
-            probabilities = np.stack([confidences, 1 - confidences], axis=1)
-            probabilities[:, 1] = np.minimum(probabilities[:, 1], confidences - 1e-9)
             draws = []
             for _ in range(100):
                 drawn_ = generator.integers(0, images, images)
-                draws.append(calibration_error(probabilities[drawn_], 1 - right[drawn_]))
+                draws.append(calibration_error(confidences[drawn_], right[drawn_]))
             low, high = np.quantile(draws, (0.025, 0.975))
             covered[gap] += low <= gap <= high
-            errors += [calibration_error(probabilities, 1 - right)] if gap == 0 else []
+            errors += [calibration_error(confidences, right)] if gap == 0 else []
     print(f"\n{images} images: calibrated, error {np.mean(errors):.3f}, covered {covered}")
     assert covered[0] < 10  # of 100
     assert covered[0.1] > 60  # far from 0 chance adds less
@@ -100,8 +98,8 @@ def test_each_resample_has_scikit_learns_numbers():
     labels, probabilities, guesses = drawn(60, 4)
     losses = np.random.default_rng(1).random(60)
     tallies = tally(labels, guesses, losses, alone(labels), 4)
-    ranked = average_precision_draws(labels, probabilities, alone(labels))
-    weights = np.concatenate(list(intervals.unit_weights(alone(labels), intervals.RESAMPLES)))
+    ranked = average_precision_draws(labels, probabilities, np.ones(60), alone(labels))
+    weights = np.concatenate(list(resampling.unit_weights(alone(labels), resampling.RESAMPLES)))
     assert weights.shape == (1000, 60)
     assert set(weights.sum(axis=1)) == {60}
     for draw in (0, 1, 999):
@@ -133,7 +131,7 @@ def test_each_resample_has_scikit_learns_numbers():
 def test_resampling_in_pieces_draws_the_same(monkeypatch: pytest.MonkeyPatch):
     labels, _, guesses = drawn(60, 4)
     whole = tally(labels, guesses, np.ones(60), alone(labels), 4)
-    monkeypatch.setattr(intervals, "_CHUNK", 600)  # ten resamples at a time
+    monkeypatch.setattr(resampling, "_CHUNK", 600)  # ten resamples at a time
     pieces = tally(labels, guesses, np.ones(60), alone(labels), 4)
     assert np.array_equal(pieces.right, whole.right)
     assert np.array_equal(pieces.guessed, whole.guessed)
@@ -148,12 +146,20 @@ def test_where_resampling_says_nothing_there_is_no_interval():
 
 
 def test_too_many_images_and_classes_have_no_bootstrap_of_average_precision():
-    assert (
-        average_precision_draws(np.zeros(600, int), np.ones((600, 1000)), alone(range(600))).shape[
-            0
-        ]
-        == 0
-    )
+    ones, units = np.ones((600, 1000)), alone(range(600))
+    assert len(average_precision_draws(np.zeros(600, int), ones, ones[:, 0], units)) == 0
+
+
+def test_intervals_of_many_proportions_are_those_of_each_and_of_scipy():
+    images = np.arange(1, 90)
+    shares = np.minimum(np.arange(1, 90) % 7, images) / images
+    for effect in (1.0, 2.5):
+        ends = np.stack(scaled_intervals(shares, images, effect), axis=1)
+        expected = [scaled_interval(*pair, effect) for pair in zip(shares, images, strict=True)]
+        np.testing.assert_allclose(ends, expected, rtol=0, atol=1e-15)
+    for successes, trials in ((0, 3), (3, 3), (43, 84), (1, 2), (199, 1000)):
+        exact = binomtest(successes, trials).proportion_ci(method="wilson")
+        assert wilson_interval(successes, trials) == (exact.low, exact.high)
 
 
 # Units
@@ -198,10 +204,10 @@ def test_one_unit_alone_says_next_to_nothing():
 
 def test_resamples_take_units_as_a_whole_and_are_the_same_without_company():
     units = np.repeat(np.arange(10), 3)
-    drawn_weights = np.concatenate(list(intervals.unit_weights(units, 50)))
+    drawn_weights = np.concatenate(list(resampling.unit_weights(units, 50)))
     assert (drawn_weights.reshape(50, 10, 3) == drawn_weights[:, ::3, None]).all()
     assert (drawn_weights[:, ::3].sum(axis=1) == 10).all()
-    single = np.concatenate(list(intervals.unit_weights(alone(range(30)), 50)))
+    single = np.concatenate(list(resampling.unit_weights(alone(range(30)), 50)))
     expected = np.random.default_rng(0).multinomial(30, np.full(30, 1 / 30), size=50)
     assert np.array_equal(single, expected)
 

@@ -1,6 +1,7 @@
 """What an evaluation measures, against numbers worked by hand and scikit-learn's own."""
 
 import json
+import warnings
 from dataclasses import replace
 from io import BytesIO, StringIO
 from math import log, sqrt
@@ -13,6 +14,7 @@ from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
     cohen_kappa_score,
+    confusion_matrix,
     f1_score,
     matthews_corrcoef,
     top_k_accuracy_score,
@@ -20,16 +22,22 @@ from sklearn.metrics import (
 from sklearn.metrics import log_loss as sklearn_log_loss
 from units import alone
 
-from xception_cli.evaluation.eval_report import EvalFailure, EvalReport
+from xception_cli.data.photo import Photo
+from xception_cli.evaluation import metrics
+from xception_cli.evaluation.calibration import calibration_error
+from xception_cli.evaluation.eval_report import ClassMetrics, EvalFailure, EvalReport
 from xception_cli.evaluation.files import (
     confused_line,
     draw_confusion,
     headline,
     report_table,
     scores_table,
+    write_evaluation,
 )
-from xception_cli.evaluation.intervals import Estimate, wilson_interval
+from xception_cli.evaluation.intervals import Estimate, proportion_interval, wilson_interval
 from xception_cli.evaluation.metrics import measure
+from xception_cli.evaluation.scored import PREDICTIONS_HEADER, Scored
+from xception_cli.files import to_csv
 
 INTERVALS = {
     "top_k_accuracy", "macro_recall", "macro_f1", "weighted_f1", "cohen_kappa", "matthews",
@@ -54,6 +62,56 @@ def drawn(classes: int, images: int, *, seed: int = 0) -> tuple[np.ndarray, np.n
 
 def names(count: int) -> list[str]:
     return [f"class {i}" for i in range(count)]
+
+
+def test_in_parts_the_numbers_and_files_are_the_bytes_of_a_plain_computation(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    labels, probabilities = drawn(23, 400)
+    labels[labels == 7] = 8  # a class without images
+    probabilities[:, 3] = np.round(probabilities[:, 3], 2)  # many are equal
+    probabilities[:5], probabilities[5:9, :2] = 1 / 23, 0.5  # no best one
+    units = np.array([f"unit {n // 2}" for n in range(400)])
+    photos = [
+        Photo(f"{n}.jpg", int(y), unit=u)
+        for n, (y, u) in enumerate(zip(labels, units, strict=True))
+    ]
+    photos[11] = replace(photos[11], problem='broken, "very"')
+    scored = Scored(tuple(names(23)), tuple(photos), probabilities, (None, "unsure") * 200)
+    monkeypatch.setattr(metrics, "_AT_ONCE", 1000)  # 43 images, or 2 classes
+    report = measure(labels, probabilities, units, names(23), name="val")
+    write_evaluation(tmp_path, report, scored)
+
+    exact = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+    places = np.argsort(-probabilities, axis=1, kind="stable")
+    hits = places == labels[:, None]
+    assert report.correct == hits[:, 0].sum()
+    assert report.top_k_accuracy.value == hits[:, :5].any(axis=1).mean()
+    every = np.arange(23)
+    assert report.confusion == tuple(
+        map(tuple, confusion_matrix(labels, places[:, 0], labels=every).tolist())
+    )
+    for label in every[every != 7]:
+        found, true, given = report.per_class[label], labels == label, places[:, 0] == label
+        assert found.average_precision.value == average_precision_score(true, exact[:, label])
+        ends = proportion_interval(given[true], units[true])
+        assert found.recall == Estimate(given[true].mean(), *ends)
+    assert report.per_class[7] == ClassMetrics("class 7", 0)
+    with warnings.catch_warnings():  # rows that do not sum to 1
+        warnings.simplefilter("ignore")
+        assert report.log_loss.value == sklearn_log_loss(labels, exact, labels=every)
+    confidences = exact[np.arange(400), places[:, 0]]
+    assert report.calibration_error.value == calibration_error(confidences, hits[:, 0])
+    rows = [
+        [photo.path, photo.digest, photo.unit, f"class {photo.label}"]
+        + ([None] * 3 + [photo.problem] + [None] * 23 if photo.problem else
+           [f"class {guess}", int(guess == photo.label), reason, None, *row.tolist()])
+        for photo, guess, reason, row in zip(
+            photos, places[:, 0], scored.unknown, probabilities, strict=True
+        )
+    ]  # fmt: skip
+    header = [*PREDICTIONS_HEADER, *(f"p:{name}" for name in names(23))]
+    assert (tmp_path / "predictions.csv").read_bytes() == to_csv(header, rows)
 
 
 def test_every_number_of_a_small_case_is_the_one_worked_by_hand():

@@ -7,7 +7,8 @@ from units import alone
 
 from xception_cli.evaluation.calibration import confidence_threshold, coverage_curve
 from xception_cli.evaluation.candidates import Candidates, correct_for_selection
-from xception_cli.evaluation.intervals import percentile_interval, proportion_interval, tally
+from xception_cli.evaluation.intervals import proportion_interval
+from xception_cli.evaluation.resampling import percentile_interval, tally
 
 pytestmark = pytest.mark.slow
 

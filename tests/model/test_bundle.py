@@ -107,7 +107,7 @@ def test_the_file_loads_into_plain_pretrainedmodels_and_says_the_same(model_file
     assert all(name.endswith("num_batches_tracked") for name in problems.missing_keys)
     with torch.no_grad():
         expected = plain.eval()((pixels / 255 - 0.4) / 0.6)
-    found = bundle.logits(pixels)
+    found = bundle.outputs(pixels)[0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert (found - expected.roll(1, 0)).abs().max() > 1e-2
 
@@ -122,7 +122,7 @@ def test_what_is_computed_has_its_batch_norm_folded_and_the_network_stays_its_ow
     before = {name: tensor.clone() for name, tensor in bundle.network.state_dict().items()}
     for norm in norms:
         norm.register_forward_hook(lambda *_: pytest.fail("a batch norm was computed"))
-    found = bundle.logits(pixels)
+    found = bundle.outputs(pixels)[0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert (found - expected.roll(1, 0)).abs().max() > 1e-2  # other pictures, other logits
     assert len(norms) == 40
@@ -131,7 +131,7 @@ def test_what_is_computed_has_its_batch_norm_folded_and_the_network_stays_its_ow
     assert list(after) == list(before)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     monkeypatch.setattr("xception_cli.model.bundle.for_inference", lambda *_: pytest.fail("again"))
-    assert torch.equal(bundle.logits(pixels), found)  # folded once
+    assert torch.equal(bundle.outputs(pixels)[0], found)  # folded once
 
 
 def test_everything_but_the_weights_is_one_json_string_of_plain_ascii(model_file):
@@ -150,7 +150,7 @@ def test_everything_but_the_weights_is_one_json_string_of_plain_ascii(model_file
 
 
 def test_the_temperature_divides_the_logits_and_probabilities_sum_to_one(bundle, pixels):
-    logits, probabilities = bundle.logits(pixels), bundle.probabilities(pixels)
+    logits, probabilities = bundle.outputs(pixels)[0], bundle.probabilities(pixels)
     assert probabilities.sum(1).numpy() == pytest.approx(1, abs=1e-6)
     expected = scipy.special.softmax(logits.double().numpy() / 1.7, axis=1)
     np.testing.assert_allclose(probabilities.numpy(), expected, atol=1e-6)
@@ -159,10 +159,10 @@ def test_the_temperature_divides_the_logits_and_probabilities_sum_to_one(bundle,
 
 
 def test_half_precision_says_nearly_the_same_in_float32(bundle, model_file, pixels):
-    half = load_model(model_file, Runtime(torch.device("cpu"), "bf16")).logits(pixels)
+    half = load_model(model_file, Runtime(torch.device("cpu"), "bf16")).outputs(pixels)[0]
     assert half.dtype == torch.float32
-    distance = (half - bundle.logits(pixels)).abs().max()
-    assert 0 < distance < 0.1 * bundle.logits(pixels).std(0).max() + 0.05
+    distance = (half - bundle.outputs(pixels)[0]).abs().max()
+    assert 0 < distance < 0.1 * bundle.outputs(pixels)[0].std(0).max() + 0.05
 
 
 def test_what_is_loaded_does_not_depend_on_the_random_state_nor_touch_pythons(bundle, model_file):

@@ -139,6 +139,7 @@ def test_an_interrupted_computation_goes_on_behind_the_last_committed_block(
     network, root, whole, monkeypatch, interrupted_at
 ):
     folder, write, notes = Path("features"), features.write_durably, []
+    monkeypatch.setattr(features, "_BETWEEN_COMMITS", 0.0)  # after each batch
 
     def interrupt(path: Path, content: bytes) -> None:
         notes.append(content)

@@ -11,8 +11,9 @@ from units import alone
 
 from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.model import probe as probes
+from xception_cli.model.logistic import fit, new_model
 from xception_cli.model.network import FEATURES, build_seeded_network
-from xception_cli.model.probe import fit_head, fit_probe
+from xception_cli.model.probe import cross_validate, fit_head, fit_probe
 
 
 def scaled(features: np.ndarray) -> np.ndarray:
@@ -61,6 +62,19 @@ def test_the_strength_is_the_best_of_a_cross_validation_and_its_hits_are_counted
     assert found.strength == min(losses, key=losses.get)
     assert found.hits.sum() == hits[found.strength]
     assert (found.tested.sum(), found.folds) == (90, 5)
+
+
+def test_an_optimum_at_the_edge_of_the_strengths_is_sought_beyond_it():
+    features, labels = drawn(90, 20, 3, distance=3.0)
+    how = {"class_count": 3, "seed": 0}
+    found = fit_probe(features, labels, alone(labels), **how)
+    assert found.strength in {10.0, 100.0}
+    at_edge = cross_validate(features, labels, alone(labels), **how, strength=1.0)[0]
+    losses = [-rows[np.arange(90), labels].mean() for rows in (found.held_out, at_edge)]
+    assert losses[0] < losses[1]
+    tried = [1e-4, 1e-2, 1.0]
+    assert [probes._beyond(tried, best) for best in tried] == [1e-5, None, 10.0]
+    assert [probes._beyond([1e-6, 100.0], best) for best in (1e-6, 100.0)] == [None, None]
 
 
 def test_the_probe_is_the_head_of_the_network():
@@ -183,9 +197,9 @@ def test_weights_of_classes_change_the_fit_as_repeated_images_would():
     reference = LogisticRegression(C=1e-2, max_iter=5000, tol=1e-8)
     reference.fit(scaled(features)[[*range(90), *twice]], [*labels, *labels[twice]])
     weights = np.array([1.0, 2.0, 1.0])[labels]
-    weight, _ = probes._fit(scaled(features), labels, weights, 1e-2, 3)
+    weight, _ = fit(new_model(), scaled(features), labels, weights, 1e-2, 3)
     np.testing.assert_allclose(weight, reference.coef_, atol=0.02 * np.abs(weight).max())
-    plain, _ = probes._fit(scaled(features), labels, np.ones(90), 1e-2, 3)
+    plain, _ = fit(new_model(), scaled(features), labels, np.ones(90), 1e-2, 3)
     assert np.abs(weight - plain).max() > 0.05 * np.abs(weight).max()
 
 

@@ -354,7 +354,7 @@ def test_a_file_of_a_model_that_was_never_calibrated_measures_no_distance(bundle
     (outcome,) = exported.outcomes(exported.transform()(picture_of((90, 120)))[None])
     assert (outcome.features, outcome.distance) == (None, None)
     with pytest.raises(ValueError, match="no distance was measured"):
-        exported.distance(outcome)
+        exported.distances([outcome])
 
 
 def with_rule(bundle: ModelBundle, rule: UnknownRule) -> ModelBundle:
@@ -377,7 +377,7 @@ def test_a_file_of_a_calibrated_model_says_unknown_as_the_model_does(bundle, cap
     exported = classifier_from(model.SerializeToString(), HERE)
     outcomes = exported.outcomes(torch.stack(pixels))
     assert {outcome.features for outcome in outcomes} == {None}
-    distances = [exported.distance(outcome) for outcome in outcomes]
+    distances = exported.distances(outcomes)
     np.testing.assert_allclose(distances, reference.distances(features), atol=1e-5)
     for seed in range(6):
         picture_of((90, 120), seed).save(f"{seed}.png")

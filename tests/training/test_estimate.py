@@ -121,8 +121,8 @@ def test_what_is_frozen_is_no_part_of_a_training_step(job):
         )
     measure_costs(job, "exit")
     eleven, twelve = "block11", "block12"
-    # The prefix, the whole for its time; block 12 in the whole, in two steps and in validation.
-    assert (passes.count(eleven), passes.count(twelve)) == (2, 4)
+    # The whole of an image and of a batch; block 12 in two steps and in validation, too.
+    assert (passes.count(eleven), passes.count(twelve)) == (2, 5)
 
 
 def outcome(run: str) -> tuple[bytes, bytes]:
@@ -198,6 +198,19 @@ def test_a_budget_decides_what_was_not_given(settings, monkeypatch, budget, give
     assert measured == ["exit", "head"]  # each part once
 
 
+def test_what_is_cached_is_said_of_a_budget_and_decides_nothing(settings, monkeypatch):
+    monkeypatch.setattr(estimate, "measure_costs", lambda *_: Costs(0.5, 0.5, 0.275, 0.05, 0))
+    draft, given, began = drafted(settings, budget="155s"), {"budget"}, time.monotonic()
+    without, _ = measure_draft(draft, given, began)
+    monkeypatch.setattr(Job, "cached_share", lambda _: 0.8)
+    cached, _ = measure_draft(draft, given, began)
+    assert cached.job.config == without.job.config
+    assert cached.reasons == (
+        *without.reasons,
+        "the budget assumes that no features are cached; 80% are: it takes less",
+    )
+
+
 def test_the_time_that_is_gone_already_counts(settings, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda *_: NOTHING)
     draft, given = drafted(settings, budget="1000s"), {"budget"}
@@ -249,24 +262,32 @@ def test_the_phases_are_told_with_their_times_memory_and_disk(job):
     phases = expected_seconds(job.config, costs, job.images)
     assert {name: round(value) for name, value in phases.items()} == {
         "features": 192000, "probe": 4, "fine-tuning": 412000, "selection": 38400,
-        "evaluation": 41802,
+        "evaluation": 41800, "calibration": 0, "refit": 1, "report": 2,
     }  # fmt: skip
-    assert describe_phases(job, costs) == {
+    assert describe_phases(job, costs, 61.0) == {
+        "preparation": "1 min 1 s",
         "features": "53 h 20 min",
         "probe": "4 s",
         "fine-tuning": "114 h 26 min",
         "selection": "10 h 40 min",
         "evaluation": "11 h 36 min",
-        "in all": "190 h 3 min",
+        "calibration": "0 s",
+        "refit": "1 s",
+        "report": "2 s",
+        "in all": "190 h 4 min",
         "memory": "1.9 GB",
         "disk": "1.1 GB",  # 4 times 480 times 546,960 bytes
     }
     head = replace(job, config=job.config.replace(unfreeze="head"))
-    assert describe_phases(head, costs) == {
+    assert describe_phases(head, costs, 0.0) == {
+        "preparation": "0 s",
         "features": "53 h 20 min",
         "probe": "4 s",
-        "evaluation": "11 h 36 min",
-        "in all": "64 h 56 min",
+        "evaluation": "0 s",
+        "calibration": "0 s",
+        "refit": "1 s",
+        "report": "2 s",
+        "in all": "53 h 20 min",
         "memory": "1.9 GB",
         "disk": "0.0 GB",
     }

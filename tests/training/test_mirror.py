@@ -82,8 +82,8 @@ def test_validation_measures_the_model_that_averages(settings: dict[str, Any]):
         assert call("eval", "run", "--split", "val", "--tta", tta, "--device", "cpu") == 0
         metrics = json.loads((run.evaluation(f"val-tta-{tta}") / "metrics.json").read_text())
         found[tta] = metrics["log_loss"]
-    assert found["mirror"] == pytest.approx(found["val"], abs=1e-4)
-    assert found["none"] != pytest.approx(found["val"], abs=1e-6)
+    assert found["mirror"] == pytest.approx(found["val"], rel=0.02)
+    assert found["none"] != pytest.approx(found["val"], rel=0.02)
 
 
 def test_the_probe_is_judged_as_the_model_that_averages(settings: dict[str, Any]):
@@ -96,7 +96,7 @@ def test_the_probe_is_judged_as_the_model_that_averages(settings: dict[str, Any]
         said = compute_outcomes(with_tta(loaded, tta), Path("photos"), images, workers=0)
         logits = torch.from_numpy(np.stack([outcome.logits for outcome in said]))
         expected = functional.cross_entropy(logits, labels, reduction="none").numpy()
-        assert np.allclose(losses, expected, atol=1e-4) == equal
+        assert np.allclose(losses, expected, rtol=0.02, atol=3e-7) == equal
 
 
 @pytest.mark.slow

@@ -365,7 +365,7 @@ def test_a_run_inside_the_data_folder_is_refused(
     assert {path.name for path in photos.iterdir()} == {"blue", "green", "red"}
 
 
-def test_a_val_picture_that_vanishes_is_not_passed_over(
+def test_a_test_picture_that_vanishes_is_not_passed_over(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xception_cli.training import run as story
@@ -374,11 +374,11 @@ def test_a_val_picture_that_vanishes_is_not_passed_over(
 
     def fine_tune_and_lose(job: Any, *more: Any) -> None:
         fine_tune(job, *more)
-        (photos / job.split.of("val")[0].path).unlink()
+        (photos / job.split.of("test")[0].path).unlink()
 
     monkeypatch.setattr(story, "_fine_tune", fine_tune_and_lose)
-    with pytest.raises(DataError, match="1 val images cannot be read any more"):
-        train_run(settings)
+    with pytest.raises(DataError, match="1 test images cannot be read any more"):
+        train_run(settings | {"test_fraction": 0.2})
     assert not Path("run/result.json").exists()
 
 

@@ -12,7 +12,10 @@ from runs import Crash, call, crash, train_run
 from safetensors.torch import load_file
 
 from xception_cli.evaluation.candidates import FINAL, read_candidates
+from xception_cli.evaluation.evaluate import compute_outcomes
+from xception_cli.evaluation.scored import read_scored
 from xception_cli.files import file_digest
+from xception_cli.inference import answer_all
 from xception_cli.model.bundle import load_model
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import fold_batch_norm
@@ -84,6 +87,25 @@ def _true_probabilities(run: RunDir) -> np.ndarray:
 
     with (run.evaluation("val") / "predictions.csv").open() as file:
         return np.array([float(row[f"p:{row['true']}"]) for row in csv.DictReader(file)])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("take_tuned")
+def test_in_bf16_val_is_measured_by_features_as_the_file_answers_its_images(
+    settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    judge = finish.judge_together
+    monkeypatch.setattr(
+        finish, "judge_together", lambda job, split: asked.append(split) or judge(job, split)
+    )
+    run = train_run(settings | {"refit": False, "precision": "bf16", "tta": "mirror"}).run
+    assert "val" not in asked
+    measured = read_scored(run, "val")
+    bundle = load_model(run.model, decide_runtime(device="cpu"))
+    outcomes = compute_outcomes(bundle, photos, measured.photos, workers=0)
+    answers = np.stack([answer.probabilities for answer in answer_all(bundle, outcomes, None)])
+    np.testing.assert_allclose(answers, measured.probabilities, rtol=1e-3, atol=1e-6)
 
 
 # The refit

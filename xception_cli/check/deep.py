@@ -215,7 +215,7 @@ FRACTIONS = (0.12, 0.25, 0.5, 1.0)
 
 _GAIN = 0.03  # of recall by the last doubling, from which more images are worth the work
 _ENOUGH = 0.97  # recall at which nothing is left to gain
-_LARGEST = 5_000  # images that a run asks about: seconds, not minutes
+LARGEST_SAMPLE = 5_000  # images that a run asks about: seconds, not minutes
 _IMAGES = 2  # that a class must gain: one may be chance
 
 
@@ -302,7 +302,7 @@ def classes_to_add(
 
     Of many images, a random sample is asked about; for the arguments see `learning_curve`.
     """
-    some = np.random.default_rng(seed).permutation(len(labels))[:_LARGEST]
+    some = np.random.default_rng(seed).permutation(len(labels))[:LARGEST_SAMPLE]
     sample = features[some], labels[some], units[some], classes
     curve = learning_curve(*sample, strength=strength, seed=seed, fractions=FRACTIONS[-2:])
     gains = [gain for gain in curve.classes if gain.verdict == "more"]

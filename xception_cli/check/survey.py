@@ -7,7 +7,7 @@ from pathlib import Path
 from xception_cli.check.duplicates import Group, find_groups
 from xception_cli.check.scan import VERSION, Look, bits_of, scan_folder
 from xception_cli.check.store import open_store
-from xception_cli.console import listing, show
+from xception_cli.console import enumerated, listing, say, show
 from xception_cli.data.fixes import Fix, read_fixes
 from xception_cli.data.folder import DataFolder, check_trainable, unread_problem
 from xception_cli.data.photo import Photo
@@ -15,7 +15,7 @@ from xception_cli.data.source import read_data
 from xception_cli.errors import DataError
 from xception_cli.files import utf8
 
-_SHOWN = 20  # bad files listed on the screen; the count says how many there are
+_SHOWN = 20  # classes, and bad files, listed on the screen; the count says how many there are
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ def survey_data(
 ) -> Survey:
     """Scan the data of a training and check that it is usable, before anything slow starts.
 
+    What is known without opening an image is printed before the scan.
+
     Args:
         data: The data folder or table.
         root: What the paths in a table are relative to; None for its own folder.
@@ -89,6 +91,11 @@ def survey_data(
         raise DataError(problem, hint="or train on the others with --skip-bad")
     check_trainable(folder, classes)
     wanted = {} if fixes is None else read_fixes(Path(fixes), folder)
+    counted = f"{len(folder.classes)} classes, {len(folder.images):,} images"
+    say(f"data      {show(folder.place)}: {counted}")
+    say(f"classes   {enumerated(folder.classes, _SHOWN)}")
+    for note in folder.notes():
+        say(f"          {note}")
     survey = replace(survey_folder(folder), fixes=wanted)
     if not skip_bad:
         _refuse_bad(survey)

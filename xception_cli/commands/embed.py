@@ -15,6 +15,7 @@ from xception_cli.commands.options import (
     ModelFile,
     RunFolder,
     Workers,
+    check_classifier,
     choose_model,
     require_all_read,
 )
@@ -65,6 +66,7 @@ def embed(
             "--neighbours names training images, which a model file does not", hint="--run RUN"
         )
     chosen = choose_model(run, model, max_pixels)
+    check_classifier(chosen, device=device)
 
     from xception_cli.commands.inputs import read_inputs
 

@@ -69,7 +69,10 @@ def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> 
     if root is not None:
         raise UsageError("--root is for the paths in a table or a list", hint="leave --root out")
     images = find_images(paths)
-    return Inputs(images, typed, are_named=images == [Path(path) for path in paths])
+    are_named = images == [Path(path) for path in paths]
+    if are_named and not any(map(os.path.lexists, images)):
+        raise UsageError(f"there is no image {show(images[0])}", hint="check the path")
+    return Inputs(images, typed, are_named=are_named)
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:

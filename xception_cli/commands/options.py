@@ -1,13 +1,15 @@
 """Options that several commands share, and what they stand for."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from xception_cli.config import TrainConfig
 from xception_cli.console import fail, say, show
 from xception_cli.errors import UsageError
+from xception_cli.notation import check_tta
+from xception_cli.onnx import require_onnx
 from xception_cli.runs import find_run
 
 Listed = Annotated[
@@ -74,6 +76,28 @@ def choose_model(run: Path | None, model: Path | None, max_pixels: int | None) -
     if run is None:
         say(f"run       {show(found.path)} (the latest)")
     return found.model
+
+
+def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None:
+    """Refuse what `api.open_classifier` would refuse, as far as that is known without torch.
+
+    Args:
+        path: The model file.
+        device: With `--device`.
+        tta: With `--tta`.
+
+    Raises:
+        UsageError: One of them is impossible.
+        MachineError: onnxruntime is missing.
+    """
+    TrainConfig(device=cast("Any", device))  # raises an error if there is no such device
+    check_tta(tta)
+    is_exported = path.suffix.lower() == ".onnx"
+    if not path.is_file():
+        command = "xception export" if is_exported else "xception train"
+        raise UsageError(f"there is no model file {show(path)}", hint=f"{command} makes one")
+    if is_exported:
+        require_onnx()
 
 
 def require_all_read(failed: int, images: int) -> None:

@@ -19,12 +19,14 @@ from xception_cli.commands.options import (
     ModelFile,
     RunFolder,
     Workers,
+    check_classifier,
     choose_model,
     require_all_read,
 )
 from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
+from xception_cli.notation import parse_unknown
 from xception_cli.onnx import require_onnx, require_openvino
 from xception_cli.runs import find_run
 
@@ -76,6 +78,9 @@ def predict(
 ) -> None:
     """Name what is on photos."""
     chosen = choose_model(run, model, max_pixels)
+    # Before torch is loaded: what is mistyped costs a third of a second.
+    check_classifier(chosen, device=device, tta=tta)
+    parse_unknown(unknown)
 
     from xception_cli.commands.inputs import read_inputs
 
@@ -86,21 +91,25 @@ def predict(
         check_sorted(sort_into, paths or [])
     top = top or (5 if inputs.are_named else 1)
 
-    from xception_cli.inference import decide_unknown, predict_images
-    from xception_cli.model.bundle import ModelBundle
-    from xception_cli.model.unknown import Thresholds
     from xception_cli.predictions import Tally, open_predictions
 
     images, tally = inputs.images, Tally(inputs.labels)
-    if explain is not None:
-        from xception_cli.report.pictures import check_folder, name_explanations, write_explanation
     with ExitStack() as held:
         file = bar = None
         if output is not None:
-            if not chosen.is_file():
-                raise UsageError(f"there is no model file {show(chosen)}")
             options = (file_digest(chosen), top, unknown, explain, tta, device, sort_into)
             file = held.enter_context(open_predictions(output, images, options, tally))
+
+        from xception_cli.inference import decide_unknown, predict_images
+        from xception_cli.model.bundle import ModelBundle
+        from xception_cli.model.unknown import Thresholds
+
+        if explain is not None:
+            from xception_cli.report.pictures import (
+                check_folder,
+                name_explanations,
+                write_explanation,
+            )
         bundle = open_classifier(chosen, device=device, tta=tta)
         rule = decide_unknown(bundle, unknown)
         if isinstance(rule, Thresholds) and rule.confidence is None:

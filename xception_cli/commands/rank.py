@@ -15,6 +15,7 @@ from xception_cli.commands.options import (
     ModelFile,
     RunFolder,
     Workers,
+    check_classifier,
     choose_model,
     require_all_read,
 )
@@ -45,6 +46,7 @@ def rank(
     check_new_file(output, (".csv",), "write the order to")
 
     chosen = choose_model(run, model, max_pixels)
+    check_classifier(chosen, device=device)
 
     from xception_cli.commands.inputs import read_inputs
 

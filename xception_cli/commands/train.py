@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import time
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,8 @@ def train(
     **flags: Any,
 ) -> None:
     """Train a classifier on a folder of photos."""
+    began = time.monotonic()
+
     from xception_cli.runs import choose_run_path, find_run, find_unfinished
 
     if not is_leader():
@@ -135,12 +138,19 @@ def train(
     from xception_cli.training.run import plan_training, run_training
 
     if plan:
-        for name, value in plan_training(settings, survey=survey, output=output).items():
+        planned = plan_training(settings, survey=survey, output=output, began=began)
+        for name, value in planned.items():
             emit(f"{name:12} {value:>14}")
         say("expected on this machine; fine-tuning may stop earlier. Without --plan it is done")
         return
     result = run_training(
-        settings, survey=survey, output=output, resume=run, flags=flags, tensorboard=tensorboard
+        settings,
+        survey=survey,
+        output=output,
+        resume=run,
+        flags=flags,
+        tensorboard=tensorboard,
+        began=began,
     )
     if result is not None:
         emit(str(result.run.path))

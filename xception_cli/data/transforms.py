@@ -1,14 +1,19 @@
-"""Preprocessing: the pixel numbers, and the transforms made from them."""
+"""Preprocessing: the pixel numbers, and the transforms made from them.
+
+The evaluation transform is torchvision's, to the pixel, in calls of Pillow: torchvision takes as
+long to import as a prediction of one image, and only augmentation needs it.
+"""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import torch
-from PIL import Image
-from torchvision.transforms import InterpolationMode, v2
+from PIL import Image, ImageOps
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.pixels import SCALES
@@ -100,25 +105,19 @@ class Preprocessing:
 
     def evaluation_crop(self) -> Callable[[Image.Image], Image.Image]:
         """Resize and cut the centre."""
-        return v2.Compose(  # type: ignore[no-any-return]
-            [
-                v2.Resize(self.resize_size, InterpolationMode.BICUBIC, antialias=True),
-                v2.CenterCrop(self.image_size),
-            ]
-        )
+        return partial(_cut_centre, self.resize_size, self.image_size)
 
     def evaluation_transform(self) -> Transform:
         """`evaluation_crop`, as uint8 of shape `(3, image_size, image_size)`."""
-        return v2.Compose([self.evaluation_crop(), v2.PILToTensor()])  # type: ignore[no-any-return]
+        return partial(_do, (self.evaluation_crop(), to_pixels))
 
     def mirrored_transform(self) -> Transform:
         """Return `evaluation_transform` of the mirror image."""
-        mirror = v2.RandomHorizontalFlip(p=1.0)
-        return v2.Compose([self.evaluation_crop(), mirror, v2.PILToTensor()])  # type: ignore[no-any-return]
+        return partial(_do, (self.evaluation_crop(), ImageOps.mirror, to_pixels))
 
     def rotated_transform(self) -> Transform:
         """Return `evaluation_transform`, rotated by 90, 180 or 270 degrees: the pixels decide."""
-        return v2.Compose([self.evaluation_transform(), rotate_by_content])  # type: ignore[no-any-return]
+        return partial(_do, (self.evaluation_transform(), rotate_by_content))
 
     @property
     def source_side(self) -> int:
@@ -131,10 +130,9 @@ class Preprocessing:
 
     def training_source(self, picture: Image.Image) -> Image.Image:
         """Shrink a picture to `source_side`; a smaller one stays as it is."""
-        if min(picture.size) <= self.source_side:
-            return picture
-        shrink = v2.Resize(self.source_side, InterpolationMode.BICUBIC, antialias=True)
-        return shrink(picture)  # type: ignore[no-any-return]
+        return (
+            picture if min(picture.size) <= self.source_side else _resize(picture, self.source_side)
+        )
 
     def training_transform(self, *, augment: str, flip: bool) -> Transform:
         """Random crop, mirror and light RandAugment; draws from torch's generator.
@@ -144,6 +142,8 @@ class Preprocessing:
             flip: Mirror half of the pictures: with `rotate90` each of the 8 symmetries of the
                 square is as likely, without the mirror each of the 4 rotations.
         """
+        from torchvision.transforms import InterpolationMode, v2
+
         steps: list[Any] = [
             v2.RandomResizedCrop(
                 self.image_size,
@@ -160,6 +160,34 @@ class Preprocessing:
         if augment == "rotate90":
             steps.append(rotate90)
         return v2.Compose(steps)  # type: ignore[no-any-return]
+
+
+def to_pixels(picture: Image.Image) -> torch.Tensor:
+    """Return the pixels of an RGB image, uint8, `(3, height, width)`."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def _do(steps: Sequence[Callable[[Any], Any]], value: Any) -> Any:
+    """Do one step after the other."""
+    for step in steps:
+        value = step(value)
+    return value
+
+
+def _cut_centre(shorter: int, side: int, picture: Image.Image) -> Image.Image:
+    """Resize so that the shorter side has `shorter` pixels, and cut a square out of the centre."""
+    resized = _resize(picture, shorter)
+    left, top = (round((length - side) / 2) for length in resized.size)
+    return resized.crop((left, top, left + side, top + side))
+
+
+def _resize(picture: Image.Image, shorter: int) -> Image.Image:
+    """Resize so that the shorter side has this many pixels."""
+    least = min(picture.size)
+    width, height = (shorter if side == least else shorter * side // least for side in picture.size)
+    if (width, height) == picture.size:
+        return picture
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def rotate90(pixels: torch.Tensor) -> torch.Tensor:

@@ -95,6 +95,16 @@ def fit_temperature(logits: Array, labels: Array) -> float:
     return float(f"{math.exp(found.x):.6g}")
 
 
+def best_guesses(probabilities: Array, labels: Array) -> tuple[Array, Array]:
+    """Return the probability of each image's best class, and whether it is the right one.
+
+    Args:
+        probabilities: `(images, classes)`.
+        labels: `(images,)`.
+    """
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+
+
 @dataclass(frozen=True)
 class Bin:
     """Images whose best class has a probability in one range: what is said, what is true."""
@@ -104,14 +114,13 @@ class Bin:
     accuracy: float
 
 
-def reliability(probabilities: Array, labels: Array) -> list[Bin]:
+def reliability(confidences: Array, right: Array) -> list[Bin]:
     """Sort images into equal ranges of the best class's probability; empty ones are left out.
 
     Args:
-        probabilities: `(images, classes)`.
-        labels: `(images,)`.
+        confidences: `(images,)`, probability of the best class.
+        right: `(images,)`, whether it is the right one.
     """
-    confidences, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     places = np.minimum((confidences * BINS).astype(int), BINS - 1)
     return [
         Bin(
@@ -122,8 +131,8 @@ def reliability(probabilities: Array, labels: Array) -> list[Bin]:
     ]
 
 
-def calibration_error(probabilities: Array, labels: Array) -> float:
-    """Return the expected calibration error: the mean gap between what is said and what is true.
+def calibration_error(confidences: Array, right: Array) -> float:
+    """Return the expected calibration error, see `reliability`: the mean gap of said and true.
 
     It has no interval, because the bootstrap has none to give: a gap is never negative, so chance
     adds to it, and resampling adds as much again. The middle 95 % of the resamples of a perfectly
@@ -131,9 +140,9 @@ def calibration_error(probabilities: Array, labels: Array) -> float:
     """
     gaps = [
         entry.images * abs(entry.confidence - entry.accuracy)
-        for entry in reliability(probabilities, labels)
+        for entry in reliability(confidences, right)
     ]
-    return sum(gaps) / len(labels)
+    return sum(gaps) / len(right)
 
 
 def coverage_curve(confidences: Array, right: Array) -> tuple[Array, Array, Array]:
@@ -299,7 +308,7 @@ def calibrate(
     before = softmax(logits, axis=1)
     temperature = fitted if after is not None and _helps(before, after, labels) else 1.0
     probabilities = softmax(logits / temperature, axis=1)
-    confidences, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    confidences, right = best_guesses(probabilities, labels)
     reference = remember(train_features, train_labels)
     distances = reference.distances(features)
     farthest = distance_threshold(distances)
@@ -312,8 +321,8 @@ def calibrate(
         images=len(labels),
         fitted=fitted,
         temperature=temperature,
-        error_before=calibration_error(before, labels),
-        error_after=None if after is None else calibration_error(after, labels),
+        error_before=calibration_error(*best_guesses(before, labels)),
+        error_after=None if after is None else calibration_error(*best_guesses(after, labels)),
         unknown=rule,
         coverage=float(answered.mean()),
         precision=float(right[answered].mean()) if answered.any() else None,
@@ -337,7 +346,5 @@ def _helps(before: Array, after: Array, labels: Array) -> bool:
     """Tell whether probabilities are better by log loss, and no worse by calibration error."""
     rows = np.arange(len(labels))
     losses = [-np.log(np.maximum(p[rows, labels], 1e-12)).mean() for p in (before, after)]
-    return bool(
-        losses[1] < losses[0]
-        and calibration_error(after, labels) <= calibration_error(before, labels)
-    )
+    errors = [calibration_error(*best_guesses(p, labels)) for p in (before, after)]
+    return bool(losses[1] < losses[0] and errors[1] <= errors[0])

@@ -21,7 +21,8 @@ from xception_cli.console import show
 from xception_cli.data.units import number_units
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.eval_report import Corrected, EvalReport, join_notes
-from xception_cli.evaluation.intervals import RESAMPLES, Estimate, proportion_interval, unit_weights
+from xception_cli.evaluation.intervals import Estimate, proportion_interval
+from xception_cli.evaluation.resampling import RESAMPLES, unit_weights
 from xception_cli.evaluation.scored import Scored
 from xception_cli.files import write_durably
 from xception_cli.model.seal import check_seal, seal

@@ -20,12 +20,13 @@ from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
 from xception_cli.evaluation.selection import Selection, keep_listed, select_images
-from xception_cli.inference import answer, classify
+from xception_cli.inference import answer_all, classify
 from xception_cli.model.bundle import REFIT, Classifier, ModelBundle, Outcome
 from xception_cli.model.cached_outcomes import cached_outcomes
 from xception_cli.rundir import METRICS, RunDir
 
 _SHOWN = 5  # failures named in an error; the files name them all
+_AT_ONCE = 1024  # images that are scored at once
 
 
 def run_evaluation(
@@ -217,7 +218,7 @@ def report_outcomes(
     answered = np.array([reason is None for reason in sound.unknown])
     report = measure(
         sound.labels,
-        sound.probabilities.astype(np.float64),
+        sound.probabilities,
         sound.units,
         bundle.classes,
         name=name,
@@ -232,14 +233,15 @@ def report_outcomes(
 def _score(
     bundle: Classifier, images: Sequence[Photo], outcomes: Sequence[Outcome | str]
 ) -> Scored:
-    photos, unknown = [], []
+    unknown: list[str | None] = [None] * len(images)
     probabilities = np.full((len(images), len(bundle.classes)), np.nan, np.float32)
-    for at, (photo, outcome) in enumerate(zip(images, outcomes, strict=True)):
-        refused = None
-        if isinstance(outcome, str):
-            photo = replace(photo, problem=outcome)
-        else:
-            probabilities[at], refused = answer(bundle, outcome, bundle.thresholds)
-        photos.append(photo)
-        unknown.append(refused)
-    return Scored(tuple(bundle.classes), tuple(photos), probabilities, tuple(unknown))
+    scored = [(at, found) for at, found in enumerate(outcomes) if isinstance(found, Outcome)]
+    for begin in range(0, len(scored), _AT_ONCE):
+        places, found = zip(*scored[begin : begin + _AT_ONCE], strict=True)
+        for at, answer in zip(places, answer_all(bundle, found, bundle.thresholds), strict=True):
+            probabilities[at], unknown[at] = answer
+    photos = tuple(
+        replace(photo, problem=found) if isinstance(found, str) else photo
+        for photo, found in zip(images, outcomes, strict=True)
+    )
+    return Scored(tuple(bundle.classes), photos, probabilities, tuple(unknown))

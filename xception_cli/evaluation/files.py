@@ -1,6 +1,7 @@
 """An evaluation for people: its lines and tables, its CSV files, its confusion matrix as a PNG."""
 
 from collections.abc import Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from xception_cli.console import new_table, show
 from xception_cli.errors import MachineError
 from xception_cli.evaluation.calibration import Array, coverage_curve, reliability
 from xception_cli.evaluation.eval_report import ClassMetrics, Contaminated, EvalReport
-from xception_cli.evaluation.intervals import design_effect, evidence, scaled_interval, texts
+from xception_cli.evaluation.intervals import (
+    design_effect,
+    evidence,
+    scaled_interval,
+    scaled_intervals,
+    texts,
+)
 from xception_cli.evaluation.scored import Scored, predictions_csv
 from xception_cli.files import to_csv, utf8, write_durably
 from xception_cli.rundir import METRICS, PREDICTIONS, write_json
@@ -145,12 +152,12 @@ def write_evaluation(folder: Path, report: EvalReport, scored: Scored) -> None:
         raise MachineError(f"cannot make the folder {show(folder)}: {error.strerror}") from error
     write_durably(folder / "per_class.csv", _per_class_csv(report.per_class))
     write_durably(folder / "confusion.csv", _confusion_csv(report))
-    write_durably(folder / PREDICTIONS, predictions_csv(scored))
+    write_durably(folder / PREDICTIONS, partial(predictions_csv, scored))
     write_durably(folder / "confusion.png", draw_confusion(report))
     sound = scored.sound()
-    probabilities, labels = sound.probabilities.astype(np.float64), sound.labels
-    write_durably(folder / "coverage.csv", coverage_csv(probabilities, labels, sound.units))
-    write_durably(folder / "calibration.png", draw_calibration(probabilities, labels, sound.units))
+    guesses = (sound.confidences, sound.hits, sound.units)
+    write_durably(folder / "coverage.csv", coverage_csv(*guesses))
+    write_durably(folder / "calibration.png", draw_calibration(*guesses))
     write_json(folder / METRICS, report.to_dict())
 
 
@@ -264,46 +271,34 @@ def _drawable(text: str) -> str:
 _BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "0.6"
 
 
-def coverage_csv(probabilities: Array, labels: Array, units: Array) -> bytes:
+def coverage_csv(confidences: Array, right: Array, units: Array) -> bytes:
     """List what each threshold of confidence leaves: `predict --unknown THRESHOLD`.
 
     Args:
-        probabilities: `(images, classes)`, calibrated.
-        labels: `(images,)`.
+        confidences: `(images,)`, calibrated probability of the best class.
+        right: `(images,)`, whether it is the right one.
         units: `(images,)`, what each image belongs to.
     """
     header = ("threshold", "coverage", "precision", "precision_low", "precision_high")
-    rows, effect = [], _effect(probabilities, labels, units)
-    curve = _coverage(probabilities, labels)
-    for threshold, coverage, precision in zip(*curve, strict=True):
-        ends = scaled_interval(precision, round(coverage * len(labels)), effect)
-        rows.append((float(threshold), float(coverage), float(precision), *ends))
-    return to_csv(header, rows)
+    curve = _coverage(confidences, right, design_effect(right, units))
+    return to_csv(header, np.stack(curve, axis=1).tolist())
 
 
-def _effect(probabilities: Array, labels: Array, units: Array) -> float:
-    return design_effect(probabilities.argmax(axis=1) == labels, units)
+def _coverage(confidences: Array, right: Array, effect: float) -> tuple[Array, ...]:
+    """Return `coverage_curve`, and the 95% interval of each precision."""
+    thresholds, coverage, precision = coverage_curve(confidences, right)
+    answered = np.round(coverage * len(right))
+    ends = scaled_intervals(precision, answered, effect)
+    return thresholds, coverage, precision, *ends
 
 
-def _coverage(probabilities: Array, labels: Array) -> tuple[Array, Array, Array]:
-    right = probabilities.argmax(axis=1) == labels
-    return coverage_curve(probabilities.max(axis=1), right)
-
-
-def draw_calibration(probabilities: Array, labels: Array, units: Array) -> bytes:
-    """Draw both diagrams as one PNG; equal numbers give equal bytes.
-
-    Args:
-        probabilities: `(images, classes)`, calibrated.
-        labels: `(images,)`.
-        units: `(images,)`, what each image belongs to.
-    """
+def draw_calibration(confidences: Array, right: Array, units: Array) -> bytes:
+    """Draw both diagrams as one PNG; equal numbers give equal bytes. For the rest see above."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    effect = _effect(probabilities, labels, units)
-    _draw_reliability(left, probabilities, labels, effect)
-    _draw_coverage(right, probabilities, labels, effect)
-    for axes in (left, right):
+    both, effect = figure.subplots(1, 2), design_effect(right, units)
+    _draw_reliability(both[0], confidences, right, effect)
+    _draw_coverage(both[1], confidences, right, effect)
+    for axes in both:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color("0.7")
         axes.tick_params(color="0.7")
@@ -314,15 +309,15 @@ def draw_calibration(probabilities: Array, labels: Array, units: Array) -> bytes
     return buffer.getvalue()
 
 
-def _draw_reliability(axes: Axes, probabilities: Array, labels: Array, effect: float) -> None:
-    bins = reliability(probabilities, labels)
+def _draw_reliability(axes: Axes, confidences: Array, right: Array, effect: float) -> None:
+    bins = reliability(confidences, right)
     said = [entry.confidence for entry in bins]
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1)
     axes.annotate("perfectly calibrated", (0.03, 0.07), rotation=42, color="0.45", fontsize=8)
     for entry in bins:
         low, high = scaled_interval(entry.accuracy, entry.images, effect)
         axes.plot([entry.confidence] * 2, [low, high], color=_BLUE, alpha=0.4, linewidth=2)
-    sizes: Sequence[float] = [12 + 100 * entry.images / len(labels) for entry in bins]
+    sizes: Sequence[float] = [12 + 100 * entry.images / len(right) for entry in bins]
     axes.scatter(said, [entry.accuracy for entry in bins], s=sizes, color=_BLUE, zorder=3)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.03))
     axes.set_xlabel("confidence: probability of the best class")
@@ -330,13 +325,8 @@ def _draw_reliability(axes: Axes, probabilities: Array, labels: Array, effect: f
     axes.set_title("Reliability diagram", fontsize=11, loc="left")
 
 
-def _draw_coverage(axes: Axes, probabilities: Array, labels: Array, effect: float) -> None:
-    _, coverage, precision = _coverage(probabilities, labels)
-    ends = [
-        scaled_interval(p, round(c * len(labels)), effect)
-        for c, p in zip(coverage, precision, strict=True)
-    ]
-    low, high = np.array(ends).T
+def _draw_coverage(axes: Axes, confidences: Array, right: Array, effect: float) -> None:
+    _, coverage, precision, low, high = _coverage(confidences, right, effect)
     axes.fill_between(coverage, low, high, color=_ORANGE, alpha=0.15, linewidth=0)
     axes.plot(coverage, precision, color=_ORANGE, linewidth=1.8)
     floor = max(0.0, min(0.9, float(precision.min()) - 0.1))

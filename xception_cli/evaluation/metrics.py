@@ -1,21 +1,21 @@
 """What an evaluation measures: each number with its 95% interval, and the confusion matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import xlogy
 from sklearn.metrics import (
-    average_precision_score,
     cohen_kappa_score,
     confusion_matrix,
     f1_score,
-    log_loss,
     matthews_corrcoef,
     precision_recall_fscore_support,
 )
 
+from xception_cli.data.units import number_units
 from xception_cli.evaluation.calibration import calibration_error
 from xception_cli.evaluation.eval_report import (
     ClassMetrics,
@@ -24,20 +24,22 @@ from xception_cli.evaluation.eval_report import (
     EvalFailure,
     EvalReport,
 )
-from xception_cli.evaluation.intervals import (
+from xception_cli.evaluation.intervals import Estimate, count_units, proportion_interval
+from xception_cli.evaluation.resampling import (
     FEWEST_UNITS,
-    Estimate,
     Tallies,
     average_precision_draws,
-    count_units,
     percentile_interval,
-    proportion_interval,
     tally,
 )
 from xception_cli.evaluation.scored import Scored
 
 TOP = 5  # images whose class is among this many best guesses; the field's habit
 _PAIRS = 20  # most confused pairs that are listed; the confusion matrix has them all
+_EPSILON = float(np.finfo(np.float64).eps)
+# Probabilities that are computed with in float64 at once: of many images and classes, a copy of all
+# in that precision would be a gigabyte.
+_AT_ONCE = 1_000_000
 
 
 def contaminate(report: EvalReport, others: Scored, trained_on: Scored) -> EvalReport:
@@ -49,7 +51,7 @@ def contaminate(report: EvalReport, others: Scored, trained_on: Scored) -> EvalR
         trained_on: Images that the model was trained on, as far as they were scored.
     """
     both = (others, trained_on)
-    hits = np.concatenate([scored.guesses == scored.labels for scored in both])
+    hits = np.concatenate([scored.hits for scored in both])
     units = np.concatenate([scored.units for scored in both])
     counts = (len(trained_on.photos), len(hits), count_units(units), int(hits.sum()))
     return replace(report, contaminated=Contaminated(*counts, _share(hits, units)))
@@ -71,7 +73,7 @@ def measure(
 
     Args:
         labels: `(images,)`, indices of the true classes; at least one.
-        probabilities: `(images, classes)`; rows sum to 1.
+        probabilities: `(images, classes)`; rows sum to 1 within 1e-6.
         units: `(images,)`, what each belongs to.
         classes: Names; two or more. A class without images has n = 0 and no numbers.
         name: See `EvalReport`, as for the following.
@@ -80,17 +82,15 @@ def measure(
         failures: Images that could not be scored.
         note: What the reader must know.
     """
-    # The first of equal probabilities wins, in the guess and among the k best alike.
-    guesses = np.argsort(-probabilities, axis=1, kind="stable")
-    hits, guessed = guesses == labels[:, None], guesses[:, 0]
-    correct, k, every = hits[:, 0], min(TOP, len(classes)), np.arange(len(classes))
-    # float32 rows sum to 1 within 1e-7; scikit-learn wants it closer.
-    exact = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
-    tallies = tally(labels, guessed, _losses(labels, exact), units, len(classes))
-    ranked = average_precision_draws(labels, exact, units)
-    confusion = confusion_matrix(labels, guessed, labels=every)
-    per_class = _per_class(labels, guessed, exact, units, classes, tallies, ranked)
-    can_resample = count_units(units) >= min(FEWEST_UNITS, len(labels))
+    numbers, k = number_units(units), min(TOP, len(classes))
+    answers = _read_answers(labels, probabilities)
+    guessed, correct = answers.guesses, answers.before == 0
+    tallies = tally(labels, guessed, -np.log(_clip(answers.right, 1)), numbers, len(classes))
+    ranked = average_precision_draws(labels, probabilities, answers.sums, numbers)
+    confusion = confusion_matrix(labels, guessed, labels=np.arange(len(classes)))
+    ranking = _average_precision(labels, probabilities, answers.sums)
+    per_class = _per_class(labels, guessed, ranking, numbers, classes, tallies, ranked)
+    can_resample = count_units(numbers) >= min(FEWEST_UNITS, len(labels))
 
     def resampled(value: float | None, draws: NDArray[np.float64]) -> Any:
         ends = percentile_interval(draws) if can_resample and len(draws) else None
@@ -102,27 +102,27 @@ def measure(
         "weighted_f1": float(f1_score(labels, guessed, average="weighted", zero_division=0)),
         "cohen_kappa": _kappa(labels, guessed),
         "matthews": _matthews(labels, guessed),
-        "log_loss": float(log_loss(labels, exact, labels=every)),
+        "log_loss": float(np.average(-xlogy(1, _clip(answers.right, 1 - _EPSILON)))),
     }
     average = _mean([row.average_precision for row in per_class])
     return EvalReport(
         name=name,
         data=data,
         images=len(labels),
-        groups=count_units(units),
+        groups=count_units(numbers),
         correct=int(correct.sum()),
-        accuracy=_share(correct, units),
+        accuracy=_share(correct, numbers),
         top_k=k,
-        top_k_accuracy=_share(hits[:, :k].any(axis=1), units) if k < len(classes) else None,
+        top_k_accuracy=_share(answers.before < k, numbers) if k < len(classes) else None,
         **{n: resampled(value, getattr(tallies, n)) for n, value in scores.items()},
         mean_average_precision=resampled(average, ranked[:, np.unique(labels)].mean(axis=1)),
-        calibration_error=Estimate(calibration_error(exact, labels)),
+        calibration_error=Estimate(calibration_error(answers.confidences, correct)),
         answered=None if answered is None else int(answered.sum()),
         answered_correct=None if answered is None else int((answered & correct).sum()),
-        coverage=None if answered is None else _share(answered, units),
+        coverage=None if answered is None else _share(answered, numbers),
         answer_precision=None
         if answered is None or not answered.any()
-        else _share(correct[answered], units[answered]),
+        else _share(correct[answered], numbers[answered]),
         per_class=per_class,
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         confused=_confused(confusion, classes),
@@ -131,15 +131,73 @@ def measure(
     )
 
 
-def _share(hits: NDArray[np.bool_], units: NDArray[np.str_]) -> Estimate:
+class _Answers(NamedTuple):
+    """What the probabilities of each image say, `(images,)` each.
+
+    Attributes:
+        guesses: The most probable class, the first of equal ones.
+        before: How many classes are more probable than the true one, or equal and listed before it.
+        sums: Of the probabilities: divided by these, they add up to 1 as closely as float64 can.
+        confidences: The probability of the guess, divided so.
+        right: That of the true class.
+    """
+
+    guesses: NDArray[np.int64]
+    before: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    confidences: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+
+def _read_answers(labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> _Answers:
+    every, parts = np.arange(probabilities.shape[1]), []
+    for some in _slices(*probabilities.shape):
+        rows, true = probabilities[some].astype(np.float64), labels[some, None]
+        right, sums = np.take_along_axis(rows, true, axis=1), rows.sum(axis=1)
+        before = (rows > right) | ((rows == right) & (every < true))
+        part = (rows.argmax(axis=1), before.sum(axis=1), sums, rows.max(axis=1) / sums)
+        parts.append((*part, right[:, 0] / sums))
+    return _Answers(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _slices(count: int, width: int) -> Iterator[slice]:
+    """Yield parts of rows of this width."""
+    step = max(1, _AT_ONCE // width)
+    yield from (slice(at, at + step) for at in range(0, count, step))
+
+
+def _average_precision(
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.floating[Any]],
+    sums: NDArray[np.float64],
+) -> list[float | None]:
+    """Compute the average precision of each class as scikit-learn does; None without images."""
+    found: list[float | None] = []
+    for some in _slices(*probabilities.T.shape):
+        for scores in np.ascontiguousarray(probabilities[:, some].T) / sums:
+            of_class = labels == len(found)
+            found.append(_rank(of_class, scores) if of_class.any() else None)
+    return found
+
+
+def _rank(of_class: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+    order = np.argsort(-scores)
+    falling = scores[order]
+    ends = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # of equal scores
+    hits = np.cumsum(of_class[order])[ends]
+    recall = np.append((hits / hits[-1])[::-1], 0.0)
+    # From the lowest threshold up, in which order scikit-learn adds.
+    return max(0.0, float(-np.sum(np.diff(recall) * (hits / (ends + 1))[::-1])))
+
+
+def _share(hits: NDArray[np.bool_], units: NDArray[np.int64]) -> Estimate:
     return Estimate(float(hits.mean()), *proportion_interval(hits, units))
 
 
-def _losses(labels: NDArray[np.int64], exact: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what each image adds to the log loss, clipped as scikit-learn clips."""
-    right = exact[np.arange(len(labels)), labels]
-    losses: NDArray[np.float64] = -np.log(np.clip(right, np.finfo(np.float64).eps, 1))
-    return losses
+def _clip(probabilities: NDArray[np.float64], most: float) -> NDArray[np.float64]:
+    """Keep probabilities away from 0, as scikit-learn does before it takes logarithms."""
+    clipped: NDArray[np.float64] = np.clip(probabilities, _EPSILON, most)
+    return clipped
 
 
 def _mean(estimates: Sequence[Estimate | None]) -> float:
@@ -171,8 +229,8 @@ def _confused(confusion: NDArray[np.int64], classes: Sequence[str]) -> tuple[Con
 def _per_class(
     labels: NDArray[np.int64],
     guessed: NDArray[np.int64],
-    exact: NDArray[np.float64],
-    units: NDArray[np.str_],
+    ranking: Sequence[float | None],
+    units: NDArray[np.int64],
     classes: Sequence[str],
     tallies: Tallies,
     ranked: NDArray[np.float64],
@@ -186,7 +244,8 @@ def _per_class(
         if not true.any():
             rows.append(ClassMetrics(name, 0))
             continue
-        average = float(average_precision_score(true, exact[:, label]))
+        average = ranking[label]
+        ends = percentile_interval(ranked[:, label]) or ()
         rows.append(
             ClassMetrics(
                 name=name,
@@ -194,7 +253,7 @@ def _per_class(
                 precision=_share(true[given], units[given]) if given.any() else None,
                 recall=_share(given[true], units[true]),
                 f1=Estimate(float(f1[label]), *(percentile_interval(tallies.f1[:, label]) or ())),
-                average_precision=Estimate(average, *(percentile_interval(ranked[:, label]) or ())),
+                average_precision=None if average is None else Estimate(average, *ends),
             )
         )
     return tuple(rows)

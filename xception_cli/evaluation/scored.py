@@ -1,6 +1,6 @@
 """Scored: the images of an evaluation and what the model answers; and predictions.csv, its file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -55,6 +55,18 @@ class Scored:
         guesses: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return guesses
 
+    @cached_property
+    def hits(self) -> NDArray[np.bool_]:
+        """Whether the most probable class is the true one, `(images,)`."""
+        hits: NDArray[np.bool_] = self.guesses == self.labels
+        return hits
+
+    @cached_property
+    def confidences(self) -> NDArray[np.float64]:
+        """Probability of the most probable class, `(images,)`."""
+        confidences: NDArray[np.float64] = self.probabilities.max(axis=1).astype(np.float64)
+        return confidences
+
     @property
     def failures(self) -> list[Photo]:
         """Images that could not be scored."""
@@ -63,6 +75,8 @@ class Scored:
     def sound(self) -> "Scored":
         """Return the images that were scored, without the others."""
         kept = [at for at, photo in enumerate(self.photos) if photo.problem is None]
+        if len(kept) == len(self.photos):  # not copied
+            return self
         return Scored(
             self.classes,
             tuple(self.photos[at] for at in kept),
@@ -71,20 +85,20 @@ class Scored:
         )
 
 
-def predictions_csv(scored: Scored) -> bytes:
-    """Return the content of predictions.csv: one row for each image."""
-    header = [*PREDICTIONS_HEADER, *(f"p:{utf8(name)}" for name in scored.classes)]
-    return to_csv(header, (_cells(scored, at) for at in range(len(scored.photos))))
-
-
-def _cells(scored: Scored, at: int) -> list[object]:
-    photo, row = scored.photos[at], scored.probabilities[at]
-    known = [photo.path, photo.digest, photo.unit, scored.classes[photo.label]]
-    if photo.problem is not None:
-        return [*known, None, None, None, photo.problem, *[None] * len(row)]
-    guess = int(row.argmax())
-    answer = (scored.classes[guess], int(guess == photo.label), scored.unknown[at], None)
-    return [*known, *answer, *row.tolist()]
+def predictions_csv(scored: Scored) -> Iterator[bytes]:
+    """Yield the content of predictions.csv: the header, and one row for each image."""
+    yield to_csv([*PREDICTIONS_HEADER, *(f"p:{utf8(name)}" for name in scored.classes)], [])
+    # As `to_csv` writes them; of a thousand classes, a call for each number would take minutes.
+    numbers = ",%.6g" * len(scored.classes)
+    for at, (photo, row) in enumerate(zip(scored.photos, scored.probabilities, strict=True)):
+        known = [photo.path, photo.digest, photo.unit, scored.classes[photo.label]]
+        if photo.problem is not None:
+            yield to_csv([*known, None, None, None, photo.problem, *[None] * len(row)], [])
+            continue
+        guess = scored.classes[scored.guesses[at]]
+        answer = (guess, int(scored.hits[at]), scored.unknown[at], None)
+        cells = to_csv([*known, *answer], [])
+        yield cells[:-1] + (numbers % tuple(row.tolist())).encode() + cells[-1:]
 
 
 def read_scored(run: RunDir, name: str) -> Scored:

@@ -1,7 +1,7 @@
 """ModelBundle, and the model file that holds one: weights, classes, pixels, provenance."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +50,7 @@ class Outcome:
         logits: `(classes,)`.
         features: `(2048,)`, the pooled last layer; None of an exported file, which keeps it inside.
         distance: From the training images, where the model measures it itself, as an exported file
-            does; else None: `Classifier.distance` measures it from the features.
+            does; else None: `Classifier.distances` measures it from the features.
     """
 
     logits: Array
@@ -91,8 +91,8 @@ class Classifier(Protocol):
     def outcomes(self, pixels: torch.Tensor) -> list[Outcome]:
         """Compute the outcome of each image of a batch."""
 
-    def distance(self, outcome: Outcome) -> float:
-        """Return an image's distance from the training images; it needs `thresholds`."""
+    def distances(self, outcomes: Sequence[Outcome]) -> list[float]:
+        """Return the distance of images from the training images; it needs `thresholds`."""
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of logits, `(batch, classes)`."""
@@ -204,7 +204,7 @@ class ModelBundle:
         return self.preprocessing.image_size
 
     def transform(self) -> Transform:
-        """Return the evaluation transform; gives what `logits` takes."""
+        """Return the evaluation transform; gives what `outputs` takes."""
         return self.preprocessing.evaluation_transform()
 
     @torch.inference_mode()
@@ -227,15 +227,16 @@ class ModelBundle:
         logits, features = (rows.numpy() for rows in self.outputs(pixels))
         return [Outcome(*rows) for rows in zip(logits, features, strict=True)]
 
-    def distance(self, outcome: Outcome) -> float:
-        """Return an image's distance from the training images, by its features.
+    def distances(self, outcomes: Sequence[Outcome]) -> list[float]:
+        """Return the distance of images from the training images, by their features.
 
         Raises:
-            ValueError: The model was never calibrated, or the outcome is of an exported file.
+            ValueError: The model was never calibrated, or an outcome is of an exported file.
         """
-        if self.about.unknown is None or outcome.features is None:
+        known = [outcome.features for outcome in outcomes if outcome.features is not None]
+        if self.about.unknown is None or len(known) < len(outcomes):
             raise ValueError("there is nothing to measure a distance from")
-        return self.about.unknown.distance(outcome.features)
+        return self.about.unknown.distances(np.stack(known))
 
     @torch.inference_mode()
     def activations(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -248,17 +249,13 @@ class ModelBundle:
         with self.runtime.autocast():
             return list(run_layers(self._backbone, inputs))
 
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Compute logits alone; see `outputs`."""
-        return self.outputs(pixels)[0]
-
     @cached_property
     def _backbone(self) -> Segment:
         return Segment(for_inference(self.network, self.runtime), "conv1", "conv4").eval()
 
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Compute class probabilities, calibrated by the temperature; see `logits`."""
-        return self.calibrated(self.logits(pixels))
+        """Compute class probabilities, calibrated by the temperature; see `outputs`."""
+        return self.calibrated(self.outputs(pixels)[0])
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of logits, `(batch, classes)`."""

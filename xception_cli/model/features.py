@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import os
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,8 +34,8 @@ from xception_cli.model.seal import check_entries, seal_entries
 from xception_cli.regular import NEW, open_regular
 from xception_cli.rundir import read_json
 
-# Batches of a GPU that are committed together: a commit waits for the disk twice.
-_BATCHES_PER_COMMIT = 16
+# Seconds between commits, which wait for the disk twice: a kill costs as much, and what follows.
+_BETWEEN_COMMITS = 5.0
 
 Array = np.ndarray[Any, Any]
 
@@ -91,9 +92,9 @@ def compute_store(
 ) -> tuple[FeatureStore, Array]:
     """Compute, or resume computing, the prefix's activations and the pooled features of all views.
 
-    A durable note commits what is computed, on a CPU after each batch, so that a killed run resumes
-    there; its sums show whether the rows are still those that were computed. Processes that train
-    together write their parts of a batch into the same file.
+    A durable note commits what is computed every few seconds, so that a killed run resumes there;
+    its sums show whether the rows are still those that were computed. Processes that train together
+    write their parts of a batch into the same file.
 
     Args:
         folder: Where the store lies.
@@ -115,7 +116,6 @@ def compute_store(
     """
     views, count = len(inputs), inputs[0].batches.count
     runtime, last = inputs[0].runtime, prefix.steps[-1]
-    per_commit = _BATCHES_PER_COMMIT if runtime.is_asynchronous else 1
     shape = row_shape(inputs[0].preprocessing.image_size, last)
     note = folder / f"{name}-{DECODER}.json"  # of another decoder, nothing is kept
     processes = runtime.processes
@@ -128,10 +128,13 @@ def compute_store(
     done, sums = processes.once(lambda: _read_note(note, (rows, pooled), count))
     computed = 0
 
-    summed = done
+    summed, committed = done, time.monotonic()
+
+    def is_due() -> bool:  # in any process
+        return processes.largest(time.monotonic() - committed >= _BETWEEN_COMMITS) > 0
 
     def commit(first: int, done: int) -> None:
-        nonlocal summed
+        nonlocal summed, committed
         rows.flush()
         pooled.flush()
         processes.wait()
@@ -139,7 +142,7 @@ def compute_store(
             _add_sum(sums, (rows, pooled), first, summed, done)
             content = seal_entries({"images": done, "sums": sums})
             write_durably(note, json.dumps(content).encode())
-        summed = done
+        summed, committed = done, time.monotonic()
 
     with screen.bar(f"computing features ({name})", count * views) as bar:
         bar.advance(min(done, count * views))
@@ -164,7 +167,7 @@ def compute_store(
                 computed += len(indices) * processes.count
                 # All before the first one that is missing still.
                 left = missing[number * batches.batch_size :]
-                if left and number % per_commit == 0:
+                if left and is_due():
                     commit(first, first + left[0])
                 bar.advance(len(indices) * processes.count)
             done = first + count

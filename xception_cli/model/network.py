@@ -8,12 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from xception_cli.model.folding import PackedConvolution
+from xception_cli.model.reference import xception
 from xception_cli.runtime import seed_everything
-
-# pretrainedmodels (0.7.4) builds two ResNeXt-101s when it is imported: half a gigabyte and a second
-# for networks that nobody asked for. On the meta device they take neither.
-with torch.device("meta"):
-    import pretrainedmodels
 
 FEATURES = 2048  # channels of the last layer, which `last_linear` sees
 
@@ -47,7 +43,7 @@ def build_network(class_count: int) -> nn.Module:
     Args:
         class_count: Outputs of the new `last_linear`.
     """
-    network: nn.Module = pretrainedmodels.xception(num_classes=1000, pretrained=None)
+    network: nn.Module = xception(num_classes=1000, pretrained=None)
     network.last_linear = nn.Linear(FEATURES, class_count)
     return network
 

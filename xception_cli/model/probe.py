@@ -5,29 +5,31 @@ whole, so the views of an image are always on one side.
 """
 
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.special import log_softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from xception_cli.console import screen
 from xception_cli.data.units import number_units, unit_folds
+from xception_cli.model.logistic import (
+    Standardized,
+    fit,
+    new_model,
+    stack_views,
+    standardize,
+)
 
 Array = np.ndarray[Any, Any]
 
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse regularisation, on standardised features
+_WEAKEST, _STRONGEST = 1e-6, 1e2  # that are tried where the best of these is the first or the last
 LARGEST_SEARCH = 5_000  # images; the choice of the strength is not better with more
 _FOLDS = 5
-# Rows up to which features are rotated into their span first, see `_standardize`: finding it takes
-# the cube of that.
-_LARGEST_SPAN = 1_500
 # Rows that a probe is fitted to: with more images there are fewer views of each, which matter less.
 MOST_ROWS = 20_000
 
@@ -106,15 +108,12 @@ def fit_probe(
     images, views = _Images(labels, units, weights), limit_views(features)
     # One thread: on problems this small BLAS threads cost more in waiting for each other.
     with threadpool_limits(1, user_api="blas"):
-        scaled, _, _ = _standardize(views[:1])
-        strength, held_out, folds = _search(scaled, images, class_count, seed)
-        if len(views) > 1 and folds:
-            scaled, held_out = _standardize(views)[0], None
-        if held_out is None:
-            held_out, folds = _judge(scaled, images, class_count, seed, strength)
-    weight, bias = fit_head(
-        features, labels, strength=strength, class_count=class_count, class_weights=class_weights
-    )
+        every = standardize(views)
+        first = every if len(views) == 1 else standardize(views[:1])
+        strength, held_out, folds = _search(first.views, images, class_count, seed)
+        if held_out is None or (len(views) > 1 and folds):
+            held_out, folds = _judge(every.views, images, class_count, seed, strength)
+        weight, bias = _fit_head(every, images, strength, class_count)
     # Log-probabilities are logits but for a number that all classes of an image share.
     averaged = log_softmax(held_out.mean(axis=0), axis=1) if len(held_out) > 1 else held_out[0]
     return Probe(weight, bias, strength, labels, units, held_out[0], averaged, folds)
@@ -135,8 +134,16 @@ def fit_head(
     """
     weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
     with threadpool_limits(1, user_api="blas"):
-        scaled, mean, basis = _standardize(limit_views(features))
-        weight, bias = _fit(*_stack(scaled, labels, weights), strength, class_count)
+        images = _Images(labels, labels, weights)  # of which units does not matter
+        return _fit_head(standardize(limit_views(features)), images, strength, class_count)
+
+
+def _fit_head(
+    features: Standardized, images: "_Images", strength: float, class_count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    scaled, mean, basis = features
+    rows = stack_views(scaled, images.labels, images.weights)
+    weight, bias = fit(new_model(), *rows, strength, class_count)
     weight = weight @ basis if basis.ndim == 2 else weight * basis
     bias = bias - weight @ mean
     return torch.from_numpy(weight.astype(np.float32)), torch.from_numpy(bias.astype(np.float32))
@@ -178,7 +185,7 @@ def cross_validate(
     """
     images = _Images(labels, units, np.ones(len(labels)))
     with threadpool_limits(1, user_api="blas"):
-        scaled, _, _ = _standardize(limit_views(features))
+        scaled = standardize(limit_views(features)).views
         return _judge(scaled, images, class_count, seed, strength, fraction)[0]
 
 
@@ -211,30 +218,6 @@ def _judge(
     return held_out, folds
 
 
-def _standardize(views: Array) -> tuple[Array, Array, Array]:
-    """Return scaled views, their mean, and what turns weights of them into the features' own.
-
-    That is a factor, or a matrix: of n images in more than n dimensions, only their span matters
-    to an L2 penalty, and rotating into it first gives the same answer from much smaller problems.
-    """
-    features = views.reshape(-1, views.shape[-1])
-    mean = features.mean(0)
-    # One scale for all features: a feature that hardly varies must not be blown up to unit size.
-    scale = float(features.std()) or 1.0
-    scaled, basis = (features - mean) / scale, np.array(1 / scale)
-    if len(scaled) < min(scaled.shape[1], _LARGEST_SPAN):
-        span = np.linalg.svd(scaled, full_matrices=False)[2]
-        scaled, basis = scaled @ span.T, span / scale
-    return scaled.reshape(*views.shape[:2], -1), mean, basis
-
-
-def _stack(views: Array, labels: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Return the rows of all views, their labels, and their weights: an image's add up to one."""
-    count = len(views)
-    rows = views.reshape(-1, views.shape[-1])
-    return rows, np.tile(labels, count), np.tile(weights / count, count)
-
-
 def _search(
     views: Array, images: _Images, class_count: int, seed: int
 ) -> tuple[float, Array | None, int]:
@@ -255,11 +238,21 @@ def _search(
         return -float((searched.weights * likelihoods)[~np.isnan(likelihoods)].sum())
 
     # Log loss, not accuracy: on an easy set all strengths are right, and only the best is sure.
-    best = min(_STRENGTHS, key=surprise)
+    best = min(found, key=surprise)
+    while further := _beyond(found, best):
+        found |= _cross_validate(views[:, some], searched, class_count, seed, (further,))[0]
+        best = min(found, key=surprise)
     if len(some) < len(order):
         return best, None, folds
     held_out[:, order] = found[best]
     return best, held_out, folds
+
+
+def _beyond(tried: Collection[float], best: float) -> float | None:
+    """Return the strength beyond the best one, if that is the least or the largest so far."""
+    if best == max(tried) < _STRONGEST:
+        return best * 10
+    return best / 10 if best == min(tried) > _WEAKEST else None
 
 
 def _cross_validate(
@@ -295,13 +288,13 @@ def _cross_validate(
             known = np.unique(numbered[train])
             # By chance, all units of a small class may be left out at once.
             left_out = tested[test[np.isin(numbered[test], known)]]
+            seen, targets = tested[train], np.searchsorted(known, numbered[train])
+            rows_of, model = stack_views(views[:, seen], targets, weights[seen]), new_model()
             for strength in strengths:
                 rows = np.full((len(judged), len(left_out), class_count), -np.inf, np.float32)
                 if len(known) > 1:
-                    seen, targets = tested[train], np.searchsorted(known, numbered[train])
-                    rows_of = _stack(views[:, seen], targets, weights[seen])
-                    fitted = _fit(*rows_of, strength, len(known))
-                    logits = judged[:, left_out] @ fitted[0].T + fitted[1]
+                    weight, bias = fit(model, *rows_of, strength, len(known))
+                    logits = judged[:, left_out] @ weight.T + bias
                     rows[:, :, present[known]] = log_softmax(logits, axis=2)
                     held_out[strength][:, left_out] = rows
                 bar.advance(1)
@@ -322,17 +315,3 @@ def _first_of_each(labels: Array, units: Array, chosen: Array, fraction: float) 
         numbers = number_units(units[of_class])
         parts.append(of_class[numbers < math.ceil(fraction * (numbers.max() + 1))])
     return np.sort(np.concatenate(parts))
-
-
-def _fit(
-    features: Array, labels: Array, weights: Array, strength: float, class_count: int
-) -> tuple[Array, Array]:
-    """Return weight `(classes, features)` and bias `(classes,)`."""
-    model = LogisticRegression(C=strength, max_iter=1000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough to compare and to start
-        model.fit(features, labels, weights)
-    weight, bias = model.coef_, model.intercept_
-    if class_count == 2:  # scikit-learn keeps one row for two classes
-        weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    return weight, bias

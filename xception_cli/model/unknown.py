@@ -184,13 +184,14 @@ class UnknownRule:
     thresholds: Thresholds
     reference: Reference
 
-    def distance(self, features: Array) -> float:
-        """Return the distance of an image from the training images.
+    def distances(self, features: Array) -> list[float]:
+        """Return the distance of images from the training images.
 
         Args:
-            features: `(2048,)`, of the image.
+            features: `(images, 2048)`.
         """
-        return float(self.reference.distances(features[None])[0])
+        found: list[float] = self.reference.distances(features).tolist()
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""

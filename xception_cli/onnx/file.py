@@ -17,11 +17,10 @@ import torch
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from torchvision.transforms import v2
 
 from xception_cli.console import show
 from xception_cli.data.pixels import turns
-from xception_cli.data.transforms import Preprocessing, Transform
+from xception_cli.data.transforms import Preprocessing, Transform, to_pixels
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.model.bundle import About, ModelBundle, Outcome, format_of
 from xception_cli.model.seal import DIGEST, note_unsealed
@@ -95,7 +94,7 @@ class OnnxClassifier:
         """Return what is done with a picture outside of the file."""
         if self.cropped:
             return self.preprocessing.evaluation_transform()
-        return v2.PILToTensor()  # type: ignore[no-any-return]
+        return to_pixels
 
     def outcomes(self, pixels: torch.Tensor) -> list[Outcome]:
         """Compute the outcome of each image of a batch.
@@ -113,15 +112,16 @@ class OnnxClassifier:
             Outcome(row, distance=distance) for row, distance in zip(logits, distances, strict=True)
         ]
 
-    def distance(self, outcome: Outcome) -> float:
-        """Return an image's distance from the training images, as the file measured it.
+    def distances(self, outcomes: Sequence[Outcome]) -> list[float]:
+        """Return the distance of images from the training images, as the file measured it.
 
         Raises:
-            ValueError: It was never calibrated, or the outcome is of another kind of model.
+            ValueError: It was never calibrated, or an outcome is of another kind of model.
         """
-        if outcome.distance is None:
+        known = [outcome.distance for outcome in outcomes if outcome.distance is not None]
+        if len(known) < len(outcomes):
             raise ValueError("no distance was measured")
-        return outcome.distance
+        return known
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of the logits of `outcomes`."""

@@ -149,7 +149,7 @@ def require_parity(runtime: str, parity: Parity) -> None:
 def _ask(classifier: Classifier, picture: Image.Image) -> tuple[NDArray[Any], float]:
     """Return the probabilities, and the distance of `unknown`, 0 without a rule for it."""
     (outcome,) = classifier.outcomes(classifier.transform()(picture)[None])
-    distance = 0.0 if classifier.thresholds is None else classifier.distance(outcome)
+    distance = 0.0 if classifier.thresholds is None else classifier.distances([outcome])[0]
     return answer(classifier, outcome, None).probabilities, distance
 
 

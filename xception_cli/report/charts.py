@@ -16,7 +16,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from xception_cli.console import show
-from xception_cli.evaluation.calibration import Array, coverage_curve, reliability
+from xception_cli.evaluation.calibration import Array, best_guesses, coverage_curve, reliability
 from xception_cli.evaluation.intervals import design_effect, scaled_interval
 
 _DOTTED, _DRAWN = 40, 200  # points up to which each gets a dot; points of a curve, at most
@@ -195,14 +195,14 @@ def draw_calibration(probabilities: Array, labels: Array, units: Array) -> list[
         labels: `(images,)`.
         units: `(images,)`, what each image belongs to.
     """
-    effect = design_effect(probabilities.argmax(axis=1) == labels, units)
-    drawn = (probabilities, labels, effect)
+    confidences, right = best_guesses(probabilities, labels)
+    drawn = (confidences, right, design_effect(right, units))
     return [_draw_reliability(*drawn), _draw_coverage(*drawn)]
 
 
-def _draw_reliability(probabilities: Array, labels: Array, effect: float) -> Chart:
+def _draw_reliability(confidences: Array, hits: Array, effect: float) -> Chart:
     lines, dots = [Line("mark", [(0, 0), (1, 1)])], []
-    for entry in reliability(probabilities, labels):
+    for entry in reliability(confidences, hits):
         said, right = entry.confidence, entry.accuracy
         low, high = scaled_interval(right, entry.images, effect)
         figures = (
@@ -210,7 +210,7 @@ def _draw_reliability(probabilities: Array, labels: Array, effect: float) -> Cha
             f"(95% CI {100 * low:.0f}-{100 * high:.0f}%, {entry.images:,} images)"
         )
         lines.append(Line("right range", [(said, low), (said, high)]))
-        radius = 3 + round(4 * math.sqrt(entry.images / len(labels)))
+        radius = 3 + round(4 * math.sqrt(entry.images / len(hits)))
         dots.append(Dot("right", said, right, figures, radius))
     shares = number_axis(0, 1, in_percent=True)
     keys = [("accuracy, 95% CI", "right"), ("perfectly calibrated", "mark")]
@@ -218,12 +218,11 @@ def _draw_reliability(probabilities: Array, labels: Array, effect: float) -> Cha
     return Chart("Reliability diagram", along, shares, shares, lines, dots, keys)
 
 
-def _draw_coverage(probabilities: Array, labels: Array, effect: float) -> Chart:
-    hits = probabilities.argmax(axis=1) == labels
-    _, shares, precisions = coverage_curve(probabilities.max(axis=1), hits)
+def _draw_coverage(confidences: Array, hits: Array, effect: float) -> Chart:
+    _, shares, precisions = coverage_curve(confidences, hits)
     chosen = np.unique(np.linspace(0, len(shares) - 1, _DRAWN).round().astype(int))
     curve = list(zip(shares[chosen].tolist(), precisions[chosen].tolist(), strict=True))
-    ends = [scaled_interval(part, round(share * len(labels)), effect) for share, part in curve]
+    ends = [scaled_interval(part, round(share * len(hits)), effect) for share, part in curve]
     low, high = ([(p[0], end[at]) for p, end in zip(curve, ends, strict=True)] for at in (0, 1))
     floor = max(0.0, min(0.9, float(precisions.min()) - 0.1))
     return Chart(

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from pretrainedmodels.models.xception import SeparableConv2d
 from torch import nn
 
 from xception_cli.config import TrainConfig
@@ -13,6 +12,7 @@ from xception_cli.console import show
 from xception_cli.errors import ArtifactError
 from xception_cli.model.layers import LAYERS_HEAD, POOLED
 from xception_cli.model.network import FIRST_TRAINED, STEPS, build_network
+from xception_cli.model.reference import SeparableConv2d
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
 

@@ -97,7 +97,8 @@ def new_record(
         views: Of each training image.
         epochs: Of training.
     """
-    afterwards = expected.get("selection", 0.0) + expected["evaluation"]
+    before = {"features", "probe", "fine-tuning"}
+    afterwards = sum(value for name, value in expected.items() if name not in before)
     return {
         "budget": budget,
         "spent": round(spent, 1),

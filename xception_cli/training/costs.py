@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from xception_cli.check.deep import LARGEST_SAMPLE
 from xception_cli.config import TrainConfig
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.features import activation_bytes
@@ -13,7 +14,8 @@ PROBE_SECONDS = 3.0  # to fit the probe on some hundred images; to be cautious, 
 # For each row, feature and class of a fit: measured 75 s for 81 classes of 12 images in 3 views,
 # with another program running on the same two cores (AVX512).
 FIT_SECONDS = 6e-9
-REPORT_SECONDS = 2.0  # to load the model and draw the confusion matrix
+REPORT_SECONDS = 2.0  # to load the model, draw the confusion matrix and write the report
+TEMPERATURE_SECONDS = 2e-6  # for each image and class of val: six fits in float64
 CACHED = 0.5  # of decoding a file: reading it from the cache and augmenting it, about
 
 
@@ -68,13 +70,44 @@ def val_views(config: TrainConfig) -> int:
     return config.views if config.refit else 1 + (config.tta != "none" and has_mirrored(config))
 
 
+def val_is_known(config: TrainConfig, precision: str) -> bool:
+    """Tell whether the features of val are what the kept model computes of its images.
+
+    Those of a fine-tuned network are computed from activations that are kept in bf16.
+
+    Args:
+        config: With everything decided.
+        precision: That the network is computed in.
+    """
+    if config.weights == "none":
+        return False
+    return config.unfreeze in {"head", "all"} or precision == "bf16"
+
+
 def fit_seconds(config: TrainConfig, images: Images) -> float:
     """Return what fitting the linear probe takes, and heads like it in the end; see `fit_probe`."""
-    rows = images.train * (1 if config.unfreeze == "all" else config.views)
     searched = min(images.train, LARGEST_SEARCH)
     sought = 25 * 0.8 * searched * min(searched, POOLED)
-    judged_and_fitted = (5 * 0.8 + 3) * min(rows, max(images.train, MOST_ROWS)) * POOLED
+    judged_and_fitted = (5 * 0.8 + 3) * _rows(config, images.train) * POOLED
     return FIT_SECONDS * images.classes * (sought + judged_and_fitted)
+
+
+def _rows(config: TrainConfig, count: int) -> int:
+    """Return the rows that a head is fitted to, one for each view of so many images."""
+    views = 1 if config.unfreeze == "all" else config.views
+    return min(views * count, max(count, MOST_ROWS))
+
+
+def _head_seconds(config: TrainConfig, images: Images, count: int) -> float:
+    """Return what fitting the heads of the network to so many images takes."""
+    return FIT_SECONDS * images.classes * 3 * _rows(config, count) * POOLED
+
+
+def _calibration_seconds(images: Images) -> float:
+    """Return what the temperature takes, and the probes that show which classes need images."""
+    sample = min(images.train, LARGEST_SAMPLE)
+    probes = (0.5 + 1) * 5 * 0.8 * sample * min(sample, POOLED)
+    return images.classes * (FIT_SECONDS * probes + TEMPERATURE_SECONDS * images.val)
 
 
 def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[str, float]:
@@ -87,12 +120,13 @@ def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[
     """
     picture = costs.decode + costs.features
     decoding = costs.decode * (1 + CACHED * (config.epochs - 1)) / config.epochs  # in an epoch
-    judged = images.val + images.test
-    evaluation = REPORT_SECONDS + judged * (picture + _may_mirror(config) * costs.features)
+    judged = images.test if val_is_known(config, config.precision) else images.val + images.test
+    evaluation = judged * (picture + _may_mirror(config) * costs.features)
     if config.weights == "none":
         train = images.train * (decoding + costs.step)
         val = images.val * (decoding + costs.validation)
-        return {"fine-tuning": config.epochs * (train + val), "evaluation": evaluation}
+        tuning = config.epochs * (train + val)
+        return {"fine-tuning": tuning, "evaluation": evaluation, "report": REPORT_SECONDS}
     kept = config.unfreeze in {"exit", "middle"}
     phases = {
         "features": images.seen(config) * picture,
@@ -104,8 +138,12 @@ def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[
         val = images.val * (decode + costs.validation)
         phases["fine-tuning"] = config.epochs * (train + val)
         again = costs.validation if kept else picture
-        phases["selection"] = images.seen(config) * again
-    return {**phases, "evaluation": evaluation}
+        heads = _head_seconds(config, images, images.train)
+        phases["selection"] = images.seen(config) * again + heads
+    phases |= {"evaluation": evaluation, "calibration": _calibration_seconds(images)}
+    if config.refit:
+        phases["refit"] = _head_seconds(config, images, images.train + images.val)
+    return {**phases, "report": REPORT_SECONDS}
 
 
 def decoded_bytes(image_size: int, train_count: int, val_count: int) -> int:

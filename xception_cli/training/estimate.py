@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from copy import deepcopy
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
@@ -14,7 +15,7 @@ from xception_cli.console import duration
 from xception_cli.data.loading import Inputs
 from xception_cli.errors import DivergedError
 from xception_cli.model.folding import for_inference
-from xception_cli.model.network import Segment, cut
+from xception_cli.model.network import FIRST_TRAINED, Segment, cut
 from xception_cli.notation import parse_duration
 from xception_cli.runtime import Runtime
 from xception_cli.training.budget import Budget, new_record
@@ -22,6 +23,8 @@ from xception_cli.training.costs import Costs, disk_bytes, expected_seconds
 from xception_cli.training.engines import create_optimizer, create_trainer
 from xception_cli.training.job import Draft, Job
 from xception_cli.training.plan import Plan, fit_budget, ladder
+
+T = TypeVar("T")
 
 _DECODED = 4  # pictures
 _REPEATS = 5  # on a GPU, where a call takes milliseconds
@@ -48,11 +51,19 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
     if runtime.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     folded = for_inference(network, runtime)
+    prefix, _ = cut(folded, unfreeze)
+    rest = None if unfreeze == "head" else Segment(folded, FIRST_TRAINED[unfreeze], "conv4").eval()
+
+    def compute(pixels: torch.Tensor) -> torch.Tensor:
+        activations: torch.Tensor = pixels if prefix is None else prefix(pixels)
+        if rest is not None:
+            rest(activations)
+        return activations
+
     with torch.inference_mode(), runtime.autocast():
-        prefix, _ = cut(folded, unfreeze)
-        activations = values[:batch] if prefix is None else prefix(values[:batch])
-        backbone = Segment(folded, "conv1", "conv4").eval()
-        features = _seconds(runtime, lambda: backbone(values[:passed])) / passed
+        compute(values[:1])  # memory and kernels are prepared
+        features, activations = _seconds(runtime, lambda: compute(values[:passed]))
+        features, activations = features / passed, activations[:batch]
     step = validation = 0.0
     if unfreeze != "head":
         inputs = activations.clone()  # outside of inference mode, which forbids training
@@ -65,14 +76,14 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
         memory=_peak_memory(runtime),
     )
     if runtime.device.type == "cuda":  # engines and their handlers are reference cycles
-        del network, folded, prefix, backbone, values, activations
+        del network, folded, prefix, rest, values, activations
         gc.collect()
         torch.cuda.empty_cache()
     return costs
 
 
-def _seconds(runtime: Runtime, work: Callable[[], object]) -> float:
-    """Return the seconds that a piece of work takes; on a GPU, after two calls to warm up.
+def _seconds(runtime: Runtime, work: Callable[[], T]) -> tuple[float, T]:
+    """Return the seconds that a piece of work takes, and its result; on a GPU after two calls.
 
     The first call creates the context and loads kernels: it can take a thousand times as long.
     """
@@ -84,9 +95,9 @@ def _seconds(runtime: Runtime, work: Callable[[], object]) -> float:
     runtime.synchronize()
     began = time.perf_counter()
     for _ in range(repeats):
-        work()
+        result = work()
     runtime.synchronize()
-    return (time.perf_counter() - began) / repeats
+    return (time.perf_counter() - began) / repeats, result
 
 
 def _time_training(
@@ -118,10 +129,10 @@ def _time_training(
         except DivergedError as error:
             what = error.message.partition(" at iteration")[0]
             raise DivergedError(f"{what} in the measurement before training") from error
-        step = _seconds(runtime, lambda: trainer.run([batch]))
+        step, _ = _seconds(runtime, lambda: trainer.run([batch]))
     trained.eval()
     with torch.inference_mode(), runtime.autocast():
-        return step, _seconds(runtime, lambda: trained(values))
+        return step, _seconds(runtime, lambda: trained(values))[0]
 
 
 def _time_decoding(job: Job, features: float) -> float:
@@ -167,7 +178,11 @@ def measure_draft(draft: Draft, given: Collection[str], began: float) -> tuple[D
         draft, costs[part] = _measure_within_memory(draft, part)
     plan = Plan(draft.job.config, draft.reasons)
     plan = fit_budget(plan, rungs, costs, draft.job.images, time.monotonic() - began)
-    return _with_plan(draft, plan), costs[plan.config.unfreeze]
+    draft = _with_plan(draft, plan)
+    if cached := draft.job.cached_share():
+        reason = f"the budget assumes that no features are cached; {cached:.0%} are: it takes less"
+        draft = replace(draft, reasons=(*draft.reasons, reason))
+    return draft, costs[plan.config.unfreeze]
 
 
 def _with_plan(draft: Draft, plan: Plan) -> Draft:
@@ -201,15 +216,16 @@ def _measure_within_memory(draft: Draft, unfreeze: str) -> tuple[Draft, Costs]:
     return draft, measure_costs(draft.job, unfreeze)
 
 
-def describe_phases(job: Job, costs: Costs) -> dict[str, str]:
+def describe_phases(job: Job, costs: Costs, spent: float) -> dict[str, str]:
     """Say what a run is expected to take, for people: time by phase, memory, disk.
 
     Args:
         job: From `measure_draft`.
         costs: Of its parts.
+        spent: Seconds since the start: imports, the scan, the split and the measurement.
     """
     images, processes = job.images, job.runtime.processes.count
-    phases = expected_seconds(job.config, costs, images)
+    phases = {"preparation": spent, **expected_seconds(job.config, costs, images)}
     for shared in phases.keys() & {"features", "fine-tuning"}:
         phases[shared] /= processes
     cached = job.cached_share()

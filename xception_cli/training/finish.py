@@ -10,7 +10,7 @@ import numpy as np
 from xception_cli.check.deep import classes_to_add
 from xception_cli.check.report import ClassGain
 from xception_cli.check.shape import FEW
-from xception_cli.console import quoted, say, show
+from xception_cli.console import duration, quoted, say, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 from xception_cli.evaluation.calibration import (
@@ -35,9 +35,10 @@ from xception_cli.records import Scores
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
 from xception_cli.training.baseline import Training, describe_cross_validation
+from xception_cli.training.costs import has_mirrored, val_is_known
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History
-from xception_cli.training.settle import Settled, refit
+from xception_cli.training.settle import Settled, classify_kept, refit
 
 Array = np.ndarray[Any, Any]
 
@@ -99,6 +100,33 @@ def judge_together(job: Job, split: str) -> Judged | None:
         own = compute_outcomes(bundle, job.root, images[rank::count], workers=job.workers)
         parts = processes.gather(own) if shared else [own]
     return Judged(bundle, [_turn(parts, number) for number in range(len(images) * bool(parts))])
+
+
+def judge_val(job: Job, settled: Settled | None) -> Judged | None:
+    """Return what the kept model computes of val, from features if they are known.
+
+    Args:
+        job: The run, in each process.
+        settled: In the leader; None there from random weights.
+
+    Returns:
+        None where others do it.
+    """
+    mirror = job.preprocessing.mirror
+    is_known = (
+        settled is not None
+        and (settled.epoch == 0 or val_is_known(job.config, job.runtime.precision))
+        and mirror <= (has_mirrored(job.config) and len(settled.val) > 1)
+    )
+    if not job.runtime.processes.once(lambda: is_known):
+        return judge_together(job, "val")
+    if settled is None:  # of a process that does not lead
+        return None
+    with job.phase("evaluation"):
+        bundle = load_model(job.run.model, job.runtime.alone())
+        logits = classify_kept(bundle.network, settled.val, bundle.runtime, mirror=mirror)
+        rows = zip(logits.numpy(), last_layer(settled.val[0]), strict=True)
+        return Judged(bundle, [Outcome(*row) for row in rows])
 
 
 def _turn(parts: Sequence[Sequence[Outcome | str]], number: int) -> Outcome | str:
@@ -202,7 +230,10 @@ def finish(
         compared=compared,
         seconds={name: round(value, 1) for name, value in job.seconds.items()},
     )
-    write_report(job.run, measured.bundle, job.root, result)
+    with job.phase("report"):
+        write_report(job.run, measured.bundle, job.root, result)
+    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in job.seconds.items())
+    say(f"time      {times}, in all {duration(sum(job.seconds.values()))}")
     say(f"report    {show(job.run.report)}: open it in a browser")
     written = asdict(result)
     if not compared:  # without --from, the file is as it always was
@@ -312,5 +343,3 @@ def _say_result(
         say(f"unknown   {NO_FEATURES}")
     if REFIT in measured.bundle.about.provenance:
         say("refit     the head was fitted again to train and val; val was measured before that")
-    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in job.seconds.items())
-    say(f"time      {times}")

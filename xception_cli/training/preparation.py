@@ -1,17 +1,16 @@
 """How the job of a run is made: drafted and started, reopened, or received from the leader."""
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xception_cli.check.report import CONFLICTING, DEEP, LEAK, MISSING, SERIES, CheckReport
 from xception_cli.check.run import report_on
-from xception_cli.check.series import find_series, straddling
 from xception_cli.check.survey import Survey, survey_data
 from xception_cli.config import TrainConfig
-from xception_cli.console import enumerated, say, screen, show
+from xception_cli.console import say, screen, show
 from xception_cli.data.folder import DataFolder, check_trainable
 from xception_cli.data.images import inspect_all
 from xception_cli.data.pixels import turns
@@ -28,14 +27,51 @@ from xception_cli.report.check_page import issues_csv
 from xception_cli.rundir import RunDir, write_json
 from xception_cli.runs import choose_run_path
 from xception_cli.runtime import Runtime
-from xception_cli.settings import read_config, resolve_resumed, to_toml
+from xception_cli.settings import ResolvedConfig, read_config, resolve_resumed, to_toml
+from xception_cli.training.announce import describe_draft, describe_runtime, say_reasons
 from xception_cli.training.budget import Budget
 from xception_cli.training.costs import Costs
 from xception_cli.training.engines import check_processes
-from xception_cli.training.estimate import describe_phases, start_clock
+from xception_cli.training.estimate import describe_phases, measure_draft, start_clock
 from xception_cli.training.job import Draft, Job
 from xception_cli.training.plan import make_plan
 from xception_cli.training.provenance import recorded, run_info
+
+
+def decide_job(
+    settings: ResolvedConfig,
+    survey: Survey | None,
+    runtime: Runtime,
+    output: Path | None,
+    began: float,
+) -> tuple[Draft, Costs]:
+    """Draft a new run and measure it; each decision is reported as soon as it is taken.
+
+    Args:
+        settings: Of the run.
+        survey: See `draft_job`, as for the following.
+        runtime: Where to compute.
+        output: The run folder.
+        began: When the run began, by `time.monotonic`.
+
+    Returns:
+        The draft, and what its parts cost.
+
+    Raises:
+        XceptionError: See `errors.py`.
+    """
+    describe_runtime(runtime)
+    drafted = draft_job(settings.config, survey, runtime, output)
+    describe_draft(drafted, settings.origins)
+    draft, costs = measure_draft(drafted, _given(settings), began)
+    said = drafted.reasons if settings.config.budget is None else ()
+    say_reasons(reason for reason in draft.reasons if reason not in said)
+    return draft, costs
+
+
+def _given(settings: ResolvedConfig) -> set[str]:
+    """Return the names of the settings that a time budget must keep: all given, but for `auto`."""
+    return {name for name in settings.origins if getattr(settings.config, name) != "auto"}
 
 
 def draft_job(
@@ -94,16 +130,13 @@ def _read_split(run: RunDir) -> Split:
     return read_recorded(run, run.read_info().classes)
 
 
-def start_job(
-    draft: Draft, costs: Costs, run: RunDir, origins: Mapping[str, str], began: float
-) -> Job:
-    """Write a draft into its run folder, and report what will be done.
+def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
+    """Write a draft into its run folder, and report what it is expected to take.
 
     Args:
         draft: From `estimate.measure_draft`, as `costs`.
         costs: Of the parts of the training.
         run: The folder, just made.
-        origins: Where each setting that is not a default came from, for the screen.
         began: When the run began, by `time.monotonic`.
 
     Raises:
@@ -112,12 +145,12 @@ def start_job(
     job = replace(draft.job, run=run)
     run.remove_partial()
     screen.log_to(run.log)
-    describe_draft(draft, origins)
     write_split(job.split, run.split)
     write_durably(run.issues, issues_csv(draft.report))
     write_durably(run.config, to_toml(job.config).encode())
     write_json(run.info, run_info(job))
-    expected = ", ".join(f"{name} {value}" for name, value in describe_phases(job, costs).items())
+    phases = describe_phases(job, costs, time.monotonic() - began)
+    expected = ", ".join(f"{name} {value}" for name, value in phases.items())
     say(f"expected  {expected}")
     return start_clock(job, costs, began)
 
@@ -277,49 +310,3 @@ def _job(
 def _preprocessing(config: TrainConfig, grey_bits: int) -> Preprocessing:
     made = Preprocessing.for_size(config.image_size)
     return replace(made, grey_bits=grey_bits, max_pixels=config.max_pixels)
-
-
-def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
-    """Report what will be done, and why.
-
-    Args:
-        draft: From `draft_job`.
-        origins: Where each setting that is not a default came from.
-    """
-    job = draft.job
-    split, folder = job.split, job.folder
-    sizes = {name: len(job.split.of(name)) for name in ("train", "val", "test")}
-    counts = ", ".join(f"{n} {name}" for name, n in sizes.items() if n)
-    say(f"data      {show(folder.place)}: {len(split.classes)} classes, {counts} images")
-    say(f"classes   {enumerated(split.classes, 20)}")
-    for note in folder.notes():
-        say(f"          {note}")
-    source = "random, as --weights none asks" if job.pretrained is None else job.pretrained.source
-    say(f"weights   {show(source)}")
-    say(f"device    {job.runtime.describe()}")
-    if idle := job.runtime.idle_gpus():
-        say(
-            f"          {idle} more here; to use them: torchrun --nproc-per-node {idle + 1} "
-            "-m xception_cli train"
-        )
-    for name, origin in origins.items():
-        if name not in {"data", "classes", "from_"}:
-            say(f"setting   {name} = {show(getattr(job.config, name))} ({show(origin)})")
-    for reason in draft.reasons:
-        say(f"plan      {reason}")
-    for problem in draft.report.problems:
-        if problem.name == DEEP:  # the model file records their scale
-            say(f"note      {problem.summary}")
-    for warning in (*_check_warnings(draft.report, folder, split), *split.warnings):
-        say(f"warning   {warning}")
-
-
-def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> list[str]:
-    """Return what the data check warns of, but for what the split reports or has prevented."""
-    told = {CONFLICTING, LEAK, MISSING}
-    problems = report.of("warning")
-    if any(problem.name == SERIES for problem in problems):
-        series = find_series(folder, [i.unit if i.split != "out" else "" for i in split.images])
-        if series is None or not straddling(series, split.images):
-            told.add(SERIES)
-    return [problem.summary for problem in problems if problem.name not in told]

@@ -31,13 +31,12 @@ from xception_cli.training import handlers
 from xception_cli.training.baseline import compute_baseline
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.engines import create_evaluator, create_trainer
-from xception_cli.training.estimate import describe_phases, measure_draft
-from xception_cli.training.finish import TrainResult, finish, judge_together, measure
+from xception_cli.training.estimate import describe_phases
+from xception_cli.training.finish import TrainResult, finish, judge_together, judge_val, measure
 from xception_cli.training.job import Job
 from xception_cli.training.learner import BestModel, History, create_learner
 from xception_cli.training.preparation import (
-    describe_draft,
-    draft_job,
+    decide_job,
     reopen_job,
     resumed_config,
     share_job,
@@ -67,6 +66,7 @@ def run_training(
     resume: RunDir | None = None,
     flags: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
+    began: float | None = None,
 ) -> TrainResult | None:
     """Train a classifier on a folder of images.
 
@@ -77,6 +77,7 @@ def run_training(
         resume: A run to resume, instead of a new one.
         flags: The settings given on the command line, checked against a resumed run's.
         tensorboard: Log the epochs for TensorBoard too; on resume, a run with a log keeps logging.
+        began: When the command began, by `time.monotonic`; None means now.
 
     Returns:
         The result; None in a process that does not lead.
@@ -84,7 +85,7 @@ def run_training(
     Raises:
         XceptionError: See `errors.py`; what was saved before is intact.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     tensorboard = tensorboard or (resume is not None and resume.tensorboard.is_dir())
     if tensorboard:
         require_tensorboard()
@@ -100,11 +101,10 @@ def run_training(
             if resume is not None:
                 job = reopen_job(config, runtime, resume)
             elif processes.leads:
-                draft = draft_job(config, survey, runtime, output)
-                draft, costs = measure_draft(draft, _given(settings), began)
+                draft, costs = decide_job(settings, survey, runtime, output, began)
                 run = make_run(draft.job.folder.place, output)
                 held.enter_context(run.lock())
-                job = start_job(draft, costs, run, settings.origins, began)
+                job = start_job(draft, costs, run, began)
             job = share_job(job, runtime)
             if tensorboard:
                 _begin_tensorboard(job.run.tensorboard)
@@ -134,7 +134,7 @@ def _train(job: Job, stop: StopSignals) -> TrainResult | None:
             _fine_tune(job, train, val, history, states, saved, stop)
 
     settled = settle(job.alone(), baseline, history) if job.leads else None
-    judged = judge_together(job, "val")
+    judged = judge_val(job, settled)
     measured = None
     if job.leads and judged is not None:
         measured = measure(job.alone(), baseline, history, settled, judged)
@@ -199,9 +199,7 @@ def _fine_tune(
     # Iterations between reads of the loss: on a GPU, reading a value synchronizes.
     every = 1 if runtime.device.type == "cpu" else config.log_every
     with ExitStack() as held:
-        epochs = held.enter_context(
-            screen.bar("fine-tuning", config.epochs, "epochs", heartbeat=False)
-        )
+        epochs = held.enter_context(screen.bar("fine-tuning", config.epochs, "epochs"))
         images = held.enter_context(screen.bar("epoch", train.batches.count))
 
         # Ignite calls the handlers of an event in the order in which they are attached.
@@ -261,7 +259,11 @@ def _fine_tune(
 
 
 def plan_training(
-    settings: ResolvedConfig, *, survey: Survey | None = None, output: Path | None = None
+    settings: ResolvedConfig,
+    *,
+    survey: Survey | None = None,
+    output: Path | None = None,
+    began: float | None = None,
 ) -> dict[str, str]:
     """Report what a training run would do and how long it would take; write nothing.
 
@@ -269,6 +271,7 @@ def plan_training(
         settings: From `settings.resolve`.
         survey: See `run_training`.
         output: The run folder that it would have.
+        began: See `run_training`.
 
     Returns:
         Time by phase, memory and disk, as text; the decisions are printed.
@@ -276,23 +279,16 @@ def plan_training(
     Raises:
         XceptionError: As `run_training` would.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     runtime = _runtime(settings.config, ALONE)
-    draft = draft_job(settings.config, survey, runtime, output)
-    draft, costs = measure_draft(draft, _given(settings), began)
-    describe_draft(draft, settings.origins)
-    return describe_phases(draft.job, costs)
+    draft, costs = decide_job(settings, survey, runtime, output, began)
+    return describe_phases(draft.job, costs, time.monotonic() - began)
 
 
 def _config(
     settings: ResolvedConfig, resume: RunDir | None, flags: Mapping[str, Any]
 ) -> TrainConfig:
     return settings.config if resume is None else resumed_config(resume, flags)
-
-
-def _given(settings: ResolvedConfig) -> set[str]:
-    """Return the names of the settings that a time budget must keep: all given, but for `auto`."""
-    return {name for name in settings.origins if getattr(settings.config, name) != "auto"}
 
 
 def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:

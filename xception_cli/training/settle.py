@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from xception_cli.console import say
+from xception_cli.data.loading import PictureInputs
 from xception_cli.evaluation.candidates import (
     FINAL,
     paired_gain,
@@ -24,10 +25,10 @@ from xception_cli.evaluation.candidates import (
 from xception_cli.model.bundle import REFIT, ModelBundle, load_model, save_model
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.features import compute_pooled
-from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
 from xception_cli.model.network import FIRST_TRAINED, Segment, build_network
 from xception_cli.model.probe import fit_head, limit_views
+from xception_cli.runtime import Runtime
 from xception_cli.training.baseline import PROBE, Array, Training, pool_views
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History
@@ -40,7 +41,7 @@ class Settled:
     Attributes:
         epoch: Its last one; 0 is the linear probe.
         train: What it computes of train, `(views, images, POOLED)`.
-        val: The same of val.
+        val: The same of val, all views or those that an answer is made of.
     """
 
     epoch: int
@@ -70,37 +71,62 @@ def settle(job: Job, training: Training, history: History) -> Settled | None:
     if bundle.about.provenance.get("trained") == PROBE:  # it was selected before the run was killed
         return _keep_probe(job, training)
     with job.phase("selection"):
-        tuned = _tuned(job, training, history.best_epoch, bundle)
-        return _select(job, training, bundle, tuned)
+        return _select(job, training, bundle, history.best_epoch)
 
 
-def _tuned(job: Job, training: Training, epoch: int, bundle: ModelBundle) -> Settled:
-    """Compute what the fine-tuned network makes of the images, and give it heads."""
-    network = for_inference(bundle.network, job.runtime)
-    first = FIRST_TRAINED[job.config.unfreeze]
-    pooled = {}
-    for name, inputs in (("train", training.train), ("val", training.val)):
-        if not isinstance(inputs, FeatureInputs):
-            backbone = Segment(network, "conv1", "conv4").eval()
-            pooled[name] = pool_views(job, backbone, name, [None])
-            continue
-        rest = Segment(network, first, "conv4").eval()
-        what = f"features of the new network ({name})"
-        views = [
-            FeatureInputs(inputs.store, inputs.labels, job.in_order(name), job.runtime, view)
-            for view in range(inputs.store.views)
-        ]
-        pooled[name] = np.stack([compute_pooled(rest, seen, what) for seen in views])
-    return Settled(epoch, pooled["train"], pooled["val"])
+def _pool(
+    job: Job, network: nn.Module, name: str, inputs: FeatureInputs | PictureInputs, views: slice
+) -> Array:
+    """Compute what the fine-tuned network makes of views of a split, `(views, images, POOLED)`.
+
+    Args:
+        job: The run.
+        network: Folded.
+        name: Of the split.
+        inputs: Of its images, as training had them.
+        views: Which; with all layers in training, there is one.
+    """
+    if not isinstance(inputs, FeatureInputs):
+        return pool_views(job, Segment(network, "conv1", "conv4").eval(), name, [None])
+    rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
+    what, order = f"features of the new network ({name})", job.in_order(name)
+    seen = [
+        FeatureInputs(inputs.store, inputs.labels, order, job.runtime, view)
+        for view in range(inputs.store.views)[views]
+    ]
+    return np.stack([compute_pooled(rest, view, what) for view in seen])
 
 
-def _select(job: Job, training: Training, bundle: ModelBundle, tuned: Settled) -> Settled:
-    labels, units = job.labels("val"), job.units("val")
-    fit_heads(job, training, bundle.network, tuned.train, job.labels("train").numpy())
-    with torch.inference_mode():
-        views = job.runtime.to_device(torch.from_numpy(tuned.val))
-        mirror = job.preprocessing.mirror
-        logits = classify_views(bundle.network, views, mirror=mirror).cpu()
+@torch.inference_mode()
+def classify_kept(
+    network: nn.Module, pooled: Array, runtime: Runtime, *, mirror: bool
+) -> torch.Tensor:
+    """Compute the logits of features, in batches as those of images are.
+
+    Args:
+        network: With its heads.
+        pooled: `(views, images, POOLED)`, the evaluation crop first, then its mirror image.
+        runtime: Where to compute.
+        mirror: Average over these two.
+
+    Returns:
+        `(images, classes)`, on the CPU.
+    """
+    batches = torch.from_numpy(pooled[: 1 + mirror]).split(runtime.inference_batch, dim=1)
+    moved = (runtime.to_device(batch) for batch in batches)
+    return torch.cat([classify_views(network, batch, mirror=mirror).cpu() for batch in moved])
+
+
+def _select(job: Job, training: Training, bundle: ModelBundle, epoch: int) -> Settled:
+    """Compare the fine-tuned network, with heads for its own features, with the probe."""
+    if training.train is None or training.val is None:
+        raise ValueError("nothing was fine-tuned")
+    labels, units, mirror = job.labels("val"), job.units("val"), job.preprocessing.mirror
+    folded = for_inference(bundle.network, job.runtime)
+    train = _pool(job, folded, "train", training.train, slice(None))
+    val = _pool(job, folded, "val", training.val, slice(1 + mirror))
+    fit_heads(job, training, bundle.network, train, job.labels("train").numpy())
+    logits = classify_kept(bundle.network, val, job.runtime, mirror=mirror)
     predicted = logits.argmax(dim=1).numpy()
     losses = functional.cross_entropy(logits, labels, reduction="none").numpy()
     every = read_candidates(job.run.candidates, job.images.val)
@@ -120,7 +146,11 @@ def _select(job: Job, training: Training, bundle: ModelBundle, tuned: Settled) -
     provenance = {**bundle.about.provenance, "val_accuracy": accuracy}
     about = replace(bundle.about, provenance=provenance)
     save_model(job.run.model, bundle.network.state_dict(), about)
-    return tuned
+    count = training.val.store.views if isinstance(training.val, FeatureInputs) else 1
+    if job.config.refit and len(val) < count:  # the heads are fitted to all of them
+        others = _pool(job, folded, "val", training.val, slice(len(val), None))
+        val = np.concatenate([val, others])
+    return Settled(epoch, train, val)
 
 
 def _keep_probe(job: Job, training: Training) -> Settled:

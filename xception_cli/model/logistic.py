@@ -1,0 +1,77 @@
+"""Logistic regression by scikit-learn's solver, made quick for features of images."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+Array = np.ndarray[Any, Any]
+
+# Rows up to which features are rotated into their span first: finding it takes the cube of that.
+_LARGEST_SPAN = 1_500
+_TOLERANCE = 1e-4  # of the gradient, scikit-learn's own
+
+
+class Standardized(NamedTuple):
+    """Views of features that were centred and scaled.
+
+    Attributes:
+        views: `(views, n, dimensions)`.
+        mean: Of the features.
+        basis: Turns weights of these into the features' own: a factor, or a matrix.
+    """
+
+    views: Array
+    mean: Array
+    basis: Array
+
+
+def standardize(views: Array) -> Standardized:
+    """Centre and scale features, `(views, n, features)`.
+
+    Of n rows in more than n dimensions, only their span matters to an L2 penalty: rotated into it
+    first, much smaller problems have the same answer.
+    """
+    features = views.reshape(-1, views.shape[-1])
+    mean = features.mean(0)
+    # One scale for all features: a feature that hardly varies must not be blown up to unit size.
+    scale = float(features.std()) or 1.0
+    scaled, basis = (features - mean) / scale, np.array(1 / scale)
+    if len(scaled) < min(scaled.shape[1], _LARGEST_SPAN):
+        span, rotated = np.linalg.qr(scaled.T)
+        scaled, basis = np.ascontiguousarray(rotated.T), span.T / scale
+    return Standardized(scaled.reshape(*views.shape[:2], -1), mean, basis)
+
+
+def stack_views(views: Array, labels: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """Return the rows of all views, their labels, and their weights: an image's add up to one."""
+    count = len(views)
+    rows = views.reshape(-1, views.shape[-1])
+    return rows, np.tile(labels, count), np.tile(weights / count, count)
+
+
+def new_model() -> LogisticRegression:
+    """Make a model whose next fit begins with the weights of the last one."""
+    return LogisticRegression(max_iter=1000, warm_start=True)
+
+
+def fit(
+    model: LogisticRegression,
+    features: Array,
+    labels: Array,
+    weights: Array,
+    strength: float,
+    class_count: int,
+) -> tuple[Array, Array]:
+    """Return weight `(classes, features)` and bias `(classes,)`."""
+    # The weaker the penalty, the flatter the loss around its minimum.
+    model.set_params(C=strength, tol=_TOLERANCE / max(1.0, strength))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough to compare and to start
+        model.fit(features, labels, weights)
+    weight, bias = model.coef_, model.intercept_
+    if class_count == 2:  # scikit-learn keeps one row for two classes
+        weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight, bias
