@@ -25,6 +25,7 @@ from xception_cli.evaluation.candidates import (
 from xception_cli.model.bundle import REFIT, ModelBundle, load_model, save_model
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.features import compute_pooled
+from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
 from xception_cli.model.network import FIRST_TRAINED, Segment, build_network
 from xception_cli.model.probe import fit_head, limit_views
