@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
 
-VOID = {"meta", "br", "img", "input"}  # elements without an end
+VOID = {"meta", "br", "img", "input", "link"}  # elements without an end
 INLINE = {"span", "b", "code"}  # those within a word or a line
 ACTIVE = {"script", "iframe", "link", "object", "embed", "form", "a", "base", "foreignobject"}
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli import __version__
-from xception_cli.commands import embed, measure, predict, prepare, rank, train
+from xception_cli.commands import embed, measure, predict, prepare, rank, serve, train
 from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show
 from xception_cli.errors import (
@@ -47,6 +47,7 @@ app.command()(prepare.check)
 app.command()(prepare.sample)
 app.command()(prepare.summary)
 app.command()(predict.export)
+app.command()(serve.serve)
 app.command()(prepare.env)
 
 weights = typer.Typer(

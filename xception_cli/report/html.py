@@ -128,10 +128,16 @@ def photo(root: Path, name: str) -> Thumbnail | None:
         return None
 
 
-def embed(image: Image.Image, name: str) -> Thumbnail:
-    """Make an image small, and part of the page."""
+def embed(image: Image.Image, name: str, side: int = SIDE) -> Thumbnail:
+    """Make an image small, and part of the page.
+
+    Args:
+        image: RGB.
+        name: Describes it.
+        side: It has at most so many pixels across and down.
+    """
     small = image.copy()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = BytesIO()
     small.save(buffer, "JPEG", quality=80)
     data = b64encode(buffer.getvalue()).decode("ascii")

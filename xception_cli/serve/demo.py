@@ -1,0 +1,89 @@
+"""Demo: what the page of `xception serve` shows of a model, and of each image that it is given."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from xception_cli.data.formats import suffixes
+from xception_cli.data.images import PictureError, decode
+from xception_cli.inference import Prediction, predict_images
+from xception_cli.model.bundle import Classifier, ModelBundle
+from xception_cli.report.html import embed, render
+from xception_cli.report.pictures import draw_heat, heat_maps
+from xception_cli.serve.server import MOST_BYTES
+
+SIDE = 640  # of an image on the page, in pixels
+TOP = 3  # classes that are named for each
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A model behind a page.
+
+    Attributes:
+        bundle: The model. Where it has thresholds for `unknown`, they are applied.
+    """
+
+    bundle: Classifier
+
+    def page(self) -> str:
+        """Render the page."""
+        thresholds = self.bundle.thresholds
+        refuses = "nothing" if thresholds is None else "unlike"
+        if thresholds is not None and thresholds.confidence is not None:
+            refuses = "unsure"
+        return render(
+            "serve.html.j2",
+            title=f"Xception: {len(self.bundle.classes):,} classes",
+            classes=self.bundle.classes,
+            has_heat_maps=isinstance(self.bundle, ModelBundle),
+            refuses=refuses,
+            suffixes=",".join(sorted(suffixes())),
+            most_bytes=MOST_BYTES,
+        )
+
+    def warm_up(self) -> None:
+        """Let the network prepare what it prepares at its first use."""
+        self._predict(Image.new("RGB", (SIDE, SIDE)))
+
+    def answer(self, content: bytes) -> dict[str, Any]:
+        """Classify an image as `predict --unknown auto` does, and show it.
+
+        Args:
+            content: The bytes of its file.
+
+        Returns:
+            What `predict --json` prints, and two `data:` addresses: `photo`, the image as the
+            network was given it, upright; and `heat_map`, None of an exported file. With an
+            `error` there are none.
+        """
+        try:
+            picture = decode(content, least_side=self.bundle.least_side)
+        except PictureError as error:
+            return Prediction(None, (), (), error.message).to_dict()
+        picture.info.clear()  # it is upright already
+        prediction = self._predict(picture)
+        photo = picture.copy()
+        photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        heat = self._draw_heat_map(picture, photo, prediction.classes[0])
+        shown = {"photo": photo, "heat_map": heat}
+        return prediction.to_dict() | {
+            name: None if image is None else embed(image, name, SIDE).address
+            for name, image in shown.items()
+        }
+
+    def _predict(self, picture: Image.Image) -> Prediction:
+        unknown = self.bundle.thresholds
+        return next(predict_images(self.bundle, [picture], top=TOP, unknown=unknown, workers=0))
+
+    def _draw_heat_map(
+        self, picture: Image.Image, photo: Image.Image, name: str
+    ) -> Image.Image | None:
+        if not isinstance(self.bundle, ModelBundle):
+            return None
+        pixels = self.bundle.transform()(picture)[None]
+        label = torch.tensor([self.bundle.classes.index(name)])
+        (heat,) = heat_maps(self.bundle, pixels, label)
+        return draw_heat(photo, heat, self.bundle.preprocessing)
