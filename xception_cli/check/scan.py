@@ -1,4 +1,4 @@
-"""One scan of every file of a data folder: whether it is an image, of what kind, and which one."""
+"""The scan of each file of a data folder: whether it is an image, its format and fingerprint."""
 
 import json
 import multiprocessing
@@ -40,15 +40,15 @@ from xception_cli.data.images import (
 from xception_cli.data.pixels import turns
 from xception_cli.errors import MachineError
 
-VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # of what a scan finds
+VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # results of another version are dropped
 
-SIDE = 32  # of the grey thumbnail that is kept, to compare it with others
-CELLS = 4  # a side of the grid of mean colours
-SHARP_SIDE = 256  # of the longer side when sharpness is measured: the same for every camera
+SIDE = 32  # of the grey thumbnail, in pixels; near-copies are found with it
+CELLS = 4  # per side of the grid of mean colours
+SHARP_SIDE = 256  # of the longer side when sharpness is measured, for any camera
 
-_ALONE = 1.0  # seconds of scanning after which other processes are started to help
+_ALONE = 1.0  # seconds of scanning after which helper processes are started
 _PROCESSES = 16  # at most
-_CHUNK = 16  # files that a process is given at a time
+_CHUNK = 16  # files that a helper gets at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class Measures:
     Attributes:
         brightness: Mean grey.
         contrast: Standard deviation of the grey.
-        darkest: The grey that 5 % of the pixels stay below.
-        brightest: The grey that 1 % of the pixels exceed.
-        sharpness: Root mean square of the Laplacian, relative to the contrast, at one size for
-            all: about 0.5 for a photo, under 0.1 when it is blurred.
-        colourfulness: Mean difference between the largest and the smallest of red, green, blue.
+        darkest: The 5th percentile of the grey.
+        brightest: The 99th percentile of the grey.
+        sharpness: Root mean square of the Laplacian, relative to the contrast, at one size for all
+            images: about 0.5 for a photo, under 0.1 if it is blurred.
+        colourfulness: Mean difference between the largest and the smallest of red, green and blue.
     """
 
     brightness: float
@@ -75,11 +75,11 @@ class Measures:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What an image is recognised by when it was re-encoded, resized or slightly cropped.
+    """What identifies an image after re-encoding, resizing or slight cropping.
 
     Attributes:
         cells: Mean colours of `CELLS` x `CELLS` cells, as bytes.
-        grey: The thumbnail in grey, `SIDE` x `SIDE`, as bytes.
+        grey: The grey thumbnail, `SIDE` x `SIDE`, as bytes.
     """
 
     cells: bytes
@@ -88,14 +88,14 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the scan found of one image file.
+    """What the scan found about one image file.
 
     Attributes:
-        digest: Of its content, see `content_digest`; empty if it could not be read.
+        digest: Digest of its content, see `content_digest`; empty if it could not be read.
         problem: Why it cannot be used; None if it can.
-        size: In bytes.
-        original: What the file holds; None if it cannot be used.
-        measures: Numbers of the image; None if it cannot be used.
+        size: Size in bytes.
+        original: Format and mode of the file; None if it cannot be used.
+        measures: Measures of the image; None if it cannot be used.
         cells: Mean colours, see `Fingerprint`; empty if it cannot be used.
     """
 
@@ -108,7 +108,7 @@ class Look:
 
     @property
     def inspection(self) -> Inspection:
-        """What training needs to know of the file."""
+        """What training needs to know about the file."""
         return Inspection(self.digest, self.problem)
 
 
@@ -118,18 +118,18 @@ Seen = tuple[Look, Fingerprint | None]
 def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
     """Scan every image file, or only those that changed since the last scan.
 
-    Every file is fully decoded, at a reduced size where its format allows, by several processes
-    where there are many files. Memory grows only with what is found.
+    Every file is fully decoded, at a reduced size where its format allows that, and with several
+    processes if there are many files. Memory grows only with the results.
 
     Args:
         folder: The data folder. Nothing is ever written there.
         store: Results of the last scan; is updated.
 
     Returns:
-        A look for each of its images, in their order.
+        A look for each of its images, in order.
 
     Raises:
-        MachineError: A process that helps was killed. What was found until then is kept.
+        MachineError: A helper process was killed. What was found before is kept.
     """
     known = store.rows()
     root = os.fspath(folder.root)
@@ -143,16 +143,16 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
             unseen.append((index, image.path, stamp))
         else:
             looks[index] = look
-    if known and folder.table is None:  # other tables may list the other files
+    if known and folder.table is None:  # another table may list the other files
         store.forget(known)
     if unseen:
-        with screen.bar("looking at images", len(unseen)) as bar:
+        with screen.bar("scanning images", len(unseen)) as bar:
             found = look_at_all(folder.root / path for _, path, _ in unseen)
             for (index, path, stamp), (look, seen) in zip(unseen, found, strict=True):
                 looks[index] = look
-                # A file that cannot be used is tried again: the reason may be the machine's. The
-                # stamp was taken before the scan, so a file that changes meanwhile is scanned
-                # again, too.
+                # A file that cannot be used is tried again: the machine may be the reason. The
+                # stamp is taken before the scan, so that a file that changes meanwhile is
+                # scanned again.
                 if look.problem is None and stamp is not None:
                     store.keep(path, _to_row(look, stamp), seen.grey if seen else None)
                 bar.advance(1)
@@ -161,7 +161,7 @@ def scan_folder(folder: DataFolder, store: Store) -> tuple[Look, ...]:
 
 
 def look_at(path: Path) -> Seen:
-    """Scan one image file, whatever it is.
+    """Scan one image file.
 
     Raises:
         MachineError: There is too little memory to decode it.
@@ -180,16 +180,16 @@ def look_at(path: Path) -> Seen:
 
 
 def look_at_all(paths: Iterable[Path], *, alone: float = _ALONE) -> Iterator[Seen]:
-    """Scan image files in their order, with other processes when it takes long.
+    """Scan image files in order, with helper processes if it takes long.
 
-    Threads would wait for each other: much of a scan is Python and numpy on small arrays.
+    Threads would not help: much of a scan is Python, and numpy on small arrays.
 
     Args:
         paths: The files.
-        alone: Seconds after which other processes are started, one for each core.
+        alone: Seconds after which helpers are started, one per core.
 
     Raises:
-        MachineError: One of them was killed.
+        MachineError: A helper was killed.
     """
     left = iter(paths)
     started = time.monotonic()
@@ -197,14 +197,14 @@ def look_at_all(paths: Iterable[Path], *, alone: float = _ALONE) -> Iterator[See
         yield look_at(path)
         if time.monotonic() - started > alone:
             break
-    if multiprocessing.current_process().daemon:  # of a pool, which may start no processes
+    if multiprocessing.current_process().daemon:  # a pool's worker cannot start processes
         yield from map(look_at, left)
     else:
         yield from _look_together(left)
 
 
 def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
-    """Hand out the files in chunks; only a few chunks are ahead of the one that is awaited."""
+    """Distribute the files in chunks, a few chunks ahead of the one that is awaited."""
     processes = min(_PROCESSES, os.cpu_count() or 1)
     # Forking this process would copy its threads' locks.
     way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -226,8 +226,8 @@ def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
             yield from ahead.popleft().result()
     except BrokenProcessPool as error:
         raise MachineError(
-            "a process that looks at images was killed; the system may be out of memory",
-            hint="the same command again goes on where it was",
+            "a process that scans images was killed; the system may be out of memory",
+            hint="run the same command again to resume",
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -235,7 +235,7 @@ def _look_together(paths: Iterator[Path]) -> Iterator[Seen]:
 
 @contextmanager
 def _main_program_not_imported() -> Iterator[None]:
-    """Let processes start without the program that uses us, which they would import and so run."""
+    """Start processes without importing the user's main program, which would run it again."""
     main = sys.modules["__main__"]
     hidden = {n: vars(main)[n] for n in ("__file__", "__spec__") if n in vars(main)}
     for name in hidden:
@@ -252,22 +252,22 @@ def _look_at_each(paths: list[Path]) -> list[Seen]:
 
 
 def _start_helper(lock: Any, max_pixels: int) -> None:
-    """Prepare a process that helps.
+    """Initialise a helper process.
 
     Args:
-        lock: Of the large images, see `Turns`.
-        max_pixels: See there, too.
+        lock: Lock for large images, see `Turns`.
+        max_pixels: Largest image, see `Turns`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the parent ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches helpers too; the parent ends them
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     turns.lock, turns.max_pixels = lock, max_pixels
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 
 def _end_with_the_parent() -> None:
-    """End when the parent process has ended, in whichever way.
+    """End when the parent process has ended, for any reason.
 
-    Without it a helper waits for work forever when its parent is killed: it holds the pipe open
+    If the parent is killed, a helper would otherwise wait for work forever: it holds open the pipe
     that the fork server watches.
     """
     parent = multiprocessing.parent_process()
@@ -300,12 +300,12 @@ def _from_row(row: Row) -> Look | None:
     except (ValueError, TypeError):  # damaged on disk
         return None
     is_large = original.format != "JPEG" and original.width * original.height > turns.max_pixels
-    if is_large:  # it was allowed then
+    if is_large:  # allowed at that time
         return None
     return Look(digest, problem, row.size, original, measures, row.cells)
 
 
-# Numbers of an image
+# Measures of an image
 
 
 def measure(picture: Image.Image) -> Measures:
@@ -325,7 +325,7 @@ def measure(picture: Image.Image) -> Measures:
 
 
 def fingerprint(picture: Image.Image) -> Fingerprint:
-    """Take the fingerprint of an RGB image."""
+    """Compute the fingerprint of an RGB image."""
     small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
     cells = small.resize((CELLS, CELLS), Image.Resampling.BOX)
     return Fingerprint(cells.tobytes(), small.convert("L").tobytes())
@@ -333,7 +333,7 @@ def fingerprint(picture: Image.Image) -> Fingerprint:
 
 def _at_sharp_side(grey: Image.Image) -> Image.Image:
     scale = SHARP_SIDE / max(grey.size)
-    if scale >= 1:  # a small image stays as it is: enlarging would blur it
+    if scale >= 1:  # a small image is kept: enlarging would blur it
         return grey
     width, height = (max(1, round(side * scale)) for side in grey.size)
     return grey.resize((width, height), Image.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""Survey: all that is known of a data folder before training; no torch."""
+"""Survey: the facts about a data folder that need no training; no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from xception_cli.data.source import read_data
 from xception_cli.errors import DataError
 from xception_cli.files import utf8
 
-_SHOWN = 20  # bad files listed on the screen; the count says how many there are
+_SHOWN = 20  # bad files listed on the screen
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Survey:
         folder: Its classes and files.
         looks: One for each of its images.
         groups: Identical and nearly identical images, as indices into the folder's.
-        fixes: What a person decided about images, by path.
+        fixes: Decisions of a person about images, by path.
     """
 
     folder: DataFolder
@@ -35,7 +35,7 @@ class Survey:
     fixes: Mapping[str, Fix] = field(default_factory=dict)
 
     def photos(self) -> list[Photo]:
-        """Return the images with what the scan found."""
+        """Return the images with the results of the scan."""
         return [
             replace(image, digest=look.digest, unit=look.digest, problem=look.problem)
             for image, look in zip(self.folder.images, self.looks, strict=True)
@@ -46,7 +46,7 @@ def survey_folder(folder: DataFolder) -> Survey:
     """Scan every image of a folder, or only those that changed since the last scan.
 
     Args:
-        folder: The data folder. Nothing is written there; results are kept in the cache.
+        folder: The data folder. Nothing is written to it; results are cached.
 
     Raises:
         MachineError: The disk of the cache is full.
@@ -64,18 +64,18 @@ def survey_data(
     fixes: str | None = None,
     skip_bad: bool = False,
 ) -> Survey:
-    """Scan the data of a training and check that it is usable, before anything slow starts.
+    """Scan the training data and check that it is usable, before anything slow starts.
 
     Args:
         data: The data folder or table.
-        root: What the paths in a table are relative to; None for its own folder.
-        classes: How many it must have.
+        root: Folder that the paths in a table are relative to; None for the table's own.
+        classes: Expected number of classes.
         fixes: An edited issues.csv; the images that it excludes may be broken.
         skip_bad: Accept images that cannot be decoded.
 
     Raises:
         UsageError: There is no such folder, it has another number of classes than expected, or the
-            fixes cannot be followed.
+            fixes cannot be applied.
         DataError: The folder cannot be trained on, or images cannot be decoded; lists them.
         MachineError: The disk of the cache is full.
     """
@@ -104,5 +104,5 @@ def _refuse_bad(survey: Survey) -> None:
         listing(
             f"{len(bad)} of {len(survey.looks)} images in {where} cannot be used:", bad, _SHOWN
         ),
-        hint="mend or remove them, or leave them out of this run with --skip-bad",
+        hint="fix or remove them, or leave them out of this run with --skip-bad",
     )
