@@ -69,7 +69,7 @@ def test_a_missing_folder_is_told_before_torch_is_loaded(more: str) -> None:
     assert done.stdout == "False\n"
     assert done.stderr == (
         "error: the data folder nowhere does not exist\n"
-        "hint: check the path; xception sample DIR draws a data set to try\n"
+        "hint: check the path; xception sample DIR creates a data set to try\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Colours: from the colour space of an embedded ICC profile to sRGB, as every viewer shows it."""
+"""Colours: from the colour space of an embedded ICC profile to sRGB, as viewers show it."""
 
 import math
 import struct
@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-_MOST = 4_000_000  # bytes of a profile: those of printers have up to 3 million
+_MOST = 4_000_000  # bytes of a profile; printer profiles have up to 3 million
 _TAGS = 100  # of a profile; lcms has the same limit
-_SAME = 2  # of 255: a profile that changes no colour by more is sRGB, and costs nothing
-_LEVELS = 16  # of each channel, in the colours by which that is judged
+_SAME = 2  # of 255: a profile that changes no colour by more is treated as sRGB
+_LEVELS = 16  # per channel, of the colours that are compared
 _SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
-_DEVICES = (b"scnr", b"mntr", b"prtr", b"spac")  # not a link between devices, nor named colours
+_DEVICES = (b"scnr", b"mntr", b"prtr", b"spac")  # no device links, no named colours
 
 
 @dataclass(frozen=True)
 class Colours:
-    """What an embedded profile says of an image's colours.
+    """The colour conversion that an embedded profile asks for.
 
     Attributes:
-        profile: Its name, where colours are converted; empty where they are sRGB already.
-        problem: Why it is ignored; empty if it is not.
-        mode: Of the images that are converted: `RGB`, `L` or `CMYK`.
-        transform: From them to sRGB; None: nothing to do.
+        profile: Name of the profile, if colours are converted; empty if they are sRGB already.
+        problem: Why the profile is ignored; empty if it is not.
+        mode: Mode of the images to convert: `RGB`, `L` or `CMYK`.
+        transform: Conversion to sRGB; None if none is needed.
     """
 
     profile: str = ""
@@ -42,7 +42,7 @@ class Colours:
 
 
 def colours_of(image: Image.Image) -> Colours:
-    """Return what the profile of an image says; of one without a profile, nothing."""
+    """Return the colours of an image by its profile; without a profile, no conversion."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
         return Colours()
@@ -81,9 +81,9 @@ def _changes_nothing(colours: Colours) -> bool:
 
 
 def _problem(profile: bytes) -> str:
-    """Say why lcms is not given a profile: it would fail, or a few bytes could cost it gigabytes.
+    """Return why a profile is not passed to lcms: it would fail or take gigabytes of memory.
 
-    lcms makes room for a table before it sees that the file is too short for it.
+    lcms allocates a table before it notices that the file is too short for it.
     """
     if len(profile) > _MOST:
         return f"is over {_MOST:,} bytes"
