@@ -268,20 +268,20 @@ of K × K over C channels, at G × G positions, multiply this many times:
 
     regular      K² · C · G² · N
 
-A depthwise separable convolution does one after the other: K × K within each
+A depthwise separable convolution does this in two steps: K × K within each
 channel, then 1 × 1 across the channels.
 
     depthwise    C · K² · G²
     pointwise    N · C · G²
     together     C · G² · (K² + N)
 
-What is left of the regular one's multiplications:
+The fraction of the regular convolution's multiplications that remains:
 
     C · G² · (K² + N)     1     1
     ─────────────────  =  ─  +  ──
      K² · C · G² · N      N     K²
 
-The more kernels, the nearer it comes to 1/K², a ninth for 3 × 3.
+With more kernels, it approaches 1/K², a ninth for 3 × 3.
 
 Xception's block4.rep.1, where C is 728, N 728, K 3 and G 19:
 
@@ -291,7 +291,7 @@ Xception's block4.rep.1, where C is 728, N 728, K 3 and G 19:
     regular    1,721,918,016
     left            0.112485  = 1/728 + 1/9
 
-The regular one takes 8.89 times as many.
+The regular convolution takes 8.89 times as many.
 
 How many times as many multiplications a regular convolution takes, with N
 kernels of 3 × 3 (counted on 25 channels of 28 × 28; C and G cancel out):
@@ -316,8 +316,8 @@ groups           weight            output  multiplications
      5   50 × 5 × 3 × 3  1 × 50 × 28 × 28        1,764,000
     25   50 × 1 × 3 × 3  1 × 50 × 28 × 28          352,800
 
-As many groups as channels make the depthwise part, here with two kernels for
-each channel.
+With as many groups as channels, this is the depthwise part, here with two
+kernels per channel.
 
 L. Sifre, Rigid-Motion Scattering for Image Classification, PhD thesis, 2014
 F. Chollet, Xception: Deep Learning with Depthwise Separable Convolutions,
@@ -516,7 +516,7 @@ def test_a_run_from_pretrained_weights_has_a_second_head():
     [
         (["nowhere"], 2, "nowhere is not a run folder"),
         (["run", "--classes", "3"], 2, "a run has its own classes"),
-        (["auto"], 4, "auto does not say what it trains: unfreeze is auto"),
+        (["auto"], 4, "auto does not record what it trains: unfreeze is auto"),
         (["--classes", "1"], 2, "classes is 1, expected at least 2"),
         (["--size", "70"], 2, "image_size is 70, expected from 71 to 2048"),
         (["--explain", "--size", "299"], 2, "--explain stands alone"),
