@@ -348,7 +348,7 @@ def test_a_resumed_run_refuses_other_settings_and_lists_each_difference():
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("patient(", "which is no regular expression"),
+        ("patient(", "which is not a regular expression"),
         ("patient[0-9]+", "which has no group in parentheses"),
     ],
 )

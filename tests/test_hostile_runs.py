@@ -145,7 +145,7 @@ def test_a_file_is_written_in_place_only_where_it_is_nothing_else(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name, reason in {
         "link": "it is a link",
-        "second": "it is another file, too",
+        "second": "it has a second name",
         "pipe": "it is not a regular file",
     }.items():
         with pytest.raises(OSError, match=reason):
