@@ -2,8 +2,8 @@
 
     python tests/benchmarks/inference.py
 
-Every case gets the same number of batches of random pixels, in memory. `ours` is what
-`xception predict` computes: `ModelBundle.logits` on uint8 pixels, normalising included.
+Every case gets the same number of batches of random pixels, in memory. `ours` is the computation of
+`xception predict`: `ModelBundle.logits` on uint8 pixels, including normalisation.
 """
 
 from argparse import ArgumentParser, Namespace
