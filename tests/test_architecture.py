@@ -52,7 +52,7 @@ def first_line(module: Path) -> str:
 def test_the_map_lists_every_module() -> None:
     shown = MAP.search(PAGE.read_text(encoding="utf-8"))
     assert shown is not None
-    assert shown[0] == package_map(), f"write it anew: python {Path(__file__).relative_to(ROOT)}"
+    assert shown[0] == package_map(), f"rewrite it: python {Path(__file__).relative_to(ROOT)}"
     modules = {
         path.relative_to(ROOT / "xception_cli") for path in ROOT.glob("xception_cli/**/*.py")
     }

@@ -63,7 +63,7 @@ def typed(kind: Any) -> str:
 
 
 def test_the_surface_of_the_command_line_is_unchanged() -> None:
-    assert surface() == SURFACE.read_text(encoding="utf-8"), f"write it anew: python {__file__}"
+    assert surface() == SURFACE.read_text(encoding="utf-8"), f"rewrite it: python {__file__}"
 
 
 if __name__ == "__main__":
