@@ -447,7 +447,7 @@ def test_a_number_that_json_does_not_have_is_not_written(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [None, b"", b"{", b"[1]", b"null", b"\xff", b'{"a": 1} x'],
-    ids=["missing", "empty", "cut", "a list", "null", "not UTF-8", "more behind"],
+    ids=["missing", "empty", "cut", "a list", "null", "not UTF-8", "more after it"],
 )
 def test_a_damaged_json_file_is_refused_by_name(tmp_path, content):
     if content is not None:

@@ -32,7 +32,10 @@ def keep_weights(options: Namespace) -> str:
         pretrained = load_pretrained("imagenet")
         backbone, note = pretrained.backbone, f"weights: ImageNet, {pretrained.source}"
     except WeightsError:
-        backbone, note = _random_backbone(), "weights: RANDOM, the ImageNet weights cannot be had"
+        backbone, note = (
+            _random_backbone(),
+            "weights: RANDOM, the ImageNet weights could not be obtained",
+        )
     save_file(backbone, weights_file(options))
     return note
 

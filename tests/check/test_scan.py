@@ -246,7 +246,7 @@ def test_ordinary_photos_are_not_noted(tmp_path):
     for name in ("A.JPG", "b.JpEg", "c.jfif", "d.jpe"):
         put(tmp_path / "cat" / name, encoded(photo(50)))
     put(tmp_path / "cat" / "e.png", encoded(photo(51), "PNG"))
-    put(tmp_path / "cat" / "f.jpg", encoded(photo(52)) + b"garbage behind the end")
+    put(tmp_path / "cat" / "f.jpg", encoded(photo(52)) + b"garbage after the end")
     assert problems(tmp_path) == {}
 
 

