@@ -195,7 +195,7 @@ def test_a_planted_link_is_not_written_through(tmp_path):
     for plant in (partial.symlink_to, lambda target: os.link(target, partial)):
         partial.unlink()
         plant(precious)
-        with pytest.raises(MachineError, match=r"it is (a link|another file, too)"):
+        with pytest.raises(MachineError, match=r"it (is a link|has a second name)"):
             write(rows, tmp_path / "out.csv")
         assert precious.read_text() == "precious"
 
