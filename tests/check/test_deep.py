@@ -77,9 +77,7 @@ def test_the_curve_is_printed_and_drawn(swapped, random_weights, capsys, tmp_pat
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_deep_alone_needs_torch_and_it_is_refused_with_too_few_images(
-    tmp_path, random_weights, capsys
-):
+def test_deep_is_refused_with_too_few_images(tmp_path, random_weights, capsys):
     for name in ("a", "b"):
         draw(tmp_path / "few" / name / "1.jpg", (90, 90, 200), seed=len(name))
     code, _, err = check(capsys, tmp_path / "few", "--deep", "--weights", random_weights)

@@ -97,7 +97,9 @@ def test_large_images_are_decoded_one_after_another_and_small_ones_at_once(side,
     ("least_side", "options", "waits"),
     [(None, {}, True), (256, {}, False), (256, {"progressive": True, "subsampling": 0}, True)],
 )
-def test_the_size_of_a_jpeg_is_the_memory_for_decoding_it(least_side, options, waits, monkeypatch):
+def test_a_jpeg_waits_for_its_turn_if_decoding_it_needs_much_memory(
+    least_side, options, waits, monkeypatch
+):
     lock = threading.Lock()
     monkeypatch.setattr(turns, "lock", lock)
     content = encoded(Image.new("RGB", (6000, 6000)), "JPEG", **options)

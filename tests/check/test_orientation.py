@@ -94,7 +94,7 @@ def test_rotations_are_not_suggested_where_they_change_the_class(draw):
     assert problems == []
 
 
-def test_nothing_is_suggested_if_no_class_is_left_out_or_all_are_easy():
+def test_nothing_is_suggested_if_each_class_is_a_single_unit():
     features, labels = np.ones((4, 8), np.float32), np.array([0, 0, 1, 1])
     features[:, 0] = labels
     same = np.array(["a", "a", "b", "b"])

@@ -160,7 +160,7 @@ def test_the_temperature_divides_the_logits_and_probabilities_sum_to_one(bundle,
     assert logits.dtype == torch.float32
 
 
-def test_bf16_gives_nearly_the_same_as_float32(bundle, model_file, pixels):
+def test_bf16_logits_are_float32_and_nearly_the_same(bundle, model_file, pixels):
     half = load_model(model_file, Runtime(torch.device("cpu"), "bf16")).logits(pixels)
     assert half.dtype == torch.float32
     distance = (half - bundle.logits(pixels)).abs().max()
