@@ -151,7 +151,7 @@ _RULES = (
     ),
     _Rule(
         "suffix",
-        "whose suffix does not match their format (the content decides)",
+        "whose suffix does not match the format (the content decides)",
         lambda p: "" if p.suffix in SUFFIXES_OF[p.original.format] else f"is {p.original.format}",
     ),
     _Rule(
