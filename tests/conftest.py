@@ -1,4 +1,4 @@
-"""Fixtures: drawn pictures, a small trained run, and the ImageNet weights."""
+"""Fixtures: drawn images, a small trained run, and the ImageNet weights."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 from images import draw_photos
 from runs import quick_settings
 
-# Before numpy and torch are loaded, for this process and those it starts: at 71 px a second thread
+# Before numpy and torch are loaded, for this process and its children: at 71 px a second thread
 # gains nothing, and threads of two processes wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Each test computes its own features, and leaves none in the user's cache; those of the cache ask.
+# Each test computes its own features, and leaves none in the user's cache; cache tests enable it.
 os.environ["XCEPTION_FEATURES_GB"] = "0"
 
 import pytest
@@ -18,7 +18,7 @@ import pytest
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Three classes of eight pictures each, easy to tell by colour."""
+    """Three classes of eight images each, easy to separate by colour."""
     return draw_photos(tmp_path / "photos")
 
 
@@ -40,7 +40,7 @@ def _in_a_folder_of_its_own(
 def _scans_of_its_own(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keep what is known of drawn folders out of the user's cache; the weights stay in it."""
+    """Keep results for drawn folders out of the user's cache; the weights stay in it."""
     from xception_cli.check import store
 
     own = tmp_path_factory.getbasetemp() / "scans"
@@ -61,7 +61,7 @@ def imagenet():
     try:
         return load_pretrained("imagenet")
     except WeightsError as error:
-        # .ci/run sets this: there, weights that cannot be had are a failure
+        # set by .ci/run, where missing weights are a failure
         if os.environ.get("XCEPTION_REQUIRE_WEIGHTS"):
             raise
         pytest.skip(f"the ImageNet weights cannot be obtained: {error}")
@@ -69,7 +69,7 @@ def imagenet():
 
 @pytest.fixture(scope="session")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file of a randomly drawn backbone: what is trained on it is soon trained."""
+    """A weights file of a randomly initialised backbone, on which training is quick."""
     from safetensors.torch import save_file
 
     from xception_cli.model.network import build_seeded_network
@@ -81,7 +81,7 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Write a failure down at once, where tests/gpu/run asks for it: its time may be up soon."""
+    """Write a failure at once, if tests/gpu/run asks for it: its time may run out."""
     place = os.environ.get("XCEPTION_TEST_FAILURES")
     if place and report.failed:
         with Path(place).open("a") as file:
@@ -90,5 +90,5 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.fixture
 def settings(photos: Path, random_weights: Path) -> dict[str, Any]:
-    """Quick settings on pictures of the test's own."""
+    """Quick settings on images of the test's own."""
     return quick_settings(photos, random_weights)

@@ -1,4 +1,4 @@
-"""Folders that tests make and look at, also with the rights of an ordinary user."""
+"""Folders that tests create and inspect, also with the rights of an ordinary user."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from xception_cli.errors import DataError, UsageError
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """A folder that any user can reach; pytest's own are closed to others."""
+    """A folder that any user can access; pytest's own are closed to other users."""
     path = Path(tempfile.mkdtemp())
     path.chmod(0o777)
     try:
@@ -34,7 +34,7 @@ def open_folder() -> Iterator[Path]:
 
 @contextmanager
 def as_ordinary_user() -> Iterator[None]:
-    """Be a user whom permissions stop; the saved user id leads back."""
+    """Become a user with ordinary permissions; the saved user id allows the return."""
     if os.geteuid() != 0:
         yield
         return
@@ -52,7 +52,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def make(root: Path, *names: str) -> Path:
-    """Make a tree; a name that ends with `/` is a folder. No picture is opened here."""
+    """Create a tree; a name that ends with `/` is a folder. Files are not images."""
     for name in names:
         path = root / name
         if name.endswith("/"):
@@ -77,7 +77,7 @@ def refusal(root: Path, expected_classes: int | None = None) -> DataError | Usag
     return caught.value
 
 
-# --- the user's folder is the user's -------------------------------------------------------------
+# --- the user's folder is not changed ------------------------------------------------------------
 
 
 def snapshot(root: Path) -> list[tuple[str, int, int]]:

@@ -1,6 +1,6 @@
-"""Fuzzing: damaged and made-up files by the thousand, each read as the product reads it.
+"""Fuzzing: damaged and random files by the thousand, each read as the product reads it.
 
-An input is a function of its kind and its seed. They are read in a process of their own, so that a
+An input is a function of its kind and its seed. Inputs are read in a separate process, so that a
 crash or a hang of a library costs one input and is reported with its seed.
 """
 
@@ -25,8 +25,8 @@ from PIL import Image
 from xception_cli.console import screen
 from xception_cli.errors import XceptionError
 
-SLOW = 5.0  # seconds that no input may take
-LARGE = 1e9  # bytes that no input may take
+SLOW = 5.0  # seconds that an input may take
+LARGE = 1e9  # bytes that an input may use
 _HANGS = 60.0
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["fuzzing", "xception_cli.training.checkpoint"])
@@ -34,13 +34,13 @@ _SERVER.set_forkserver_preload(["fuzzing", "xception_cli.training.checkpoint"])
 
 @dataclass
 class Tally:
-    """What came of inputs.
+    """Results for a number of inputs.
 
     Attributes:
-        codes: How many ended in which exit code; 0 is accepted.
-        slowest: Seconds, and of which seed.
-        memory: Bytes that the process grew by, at its peak.
-        failures: Seeds, and what happened: an exception that is none of ours, a crash, a hang.
+        codes: Number of inputs by exit code; 0 is accepted.
+        slowest: Most seconds, and the seed.
+        memory: Peak growth of the process in bytes.
+        failures: Seeds, and what happened: an unexpected exception, a crash, a hang.
     """
 
     codes: Counter[int] = field(default_factory=Counter)
@@ -56,7 +56,7 @@ class Tally:
             self.codes[0] += 1
         except XceptionError as error:
             self.codes[error.exit_code] += 1
-            if error.exit_code in {1, 5}:  # a file is never the machine's fault
+            if error.exit_code in {1, 5}:  # a file must not be reported as the machine's fault
                 self.failures.append((seed, f"{type(error).__name__}: {error}"))
         except Exception:
             self.codes[1] += 1
@@ -72,12 +72,12 @@ class Tally:
         )
 
     def is_sound(self) -> bool:
-        """Tell whether no input failed, was slow or took much memory."""
+        """Return whether no input failed, was slow or used much memory."""
         return not self.failures and self.slowest[0] < SLOW and self.memory < LARGE
 
 
 def peak() -> int:
-    """Return the most memory that this process has ever had, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -109,7 +109,7 @@ def fuzz(kind: str, seeds: range) -> Tally:
             tally.memory = max(tally.memory, found.memory)
             tally.failures += found.failures
             return tally
-        tally.codes[1] += current.value + 1 - start  # those before it are counted with it
+        tally.codes[1] += current.value + 1 - start  # inputs before it are counted with it
         tally.failures.append((current.value, f"the process ended with {process.exitcode}"))
         start = current.value + 1
     return tally
@@ -128,7 +128,7 @@ def _try_all(kind: str, start: int, stop: int, current: Any, there: Any) -> None
     with tempfile.TemporaryDirectory() as folder:
         draw_one = reader(kind, Path(folder))
         with suppress(XceptionError):
-            draw_one(random.Random("warm up"))  # what is loaded lazily is not the first input's
+            draw_one(random.Random("warm up"))  # lazy imports do not count for the first input
         before = peak()
         for seed in range(start, stop):
             current.value = seed
@@ -138,7 +138,7 @@ def _try_all(kind: str, start: int, stop: int, current: Any, there: Any) -> None
 
 
 def reader(kind: str, folder: Path) -> Callable[[random.Random], object]:
-    """Return what makes an input of a kind and reads it."""
+    """Return a function that makes an input of a kind and reads it."""
     if kind in IMAGES:
         return _image_reader(kind)
     return {"safetensors": _safetensors_reader, "state": _state_reader, "ONNX": _onnx_reader}[kind](
@@ -289,7 +289,7 @@ _EXTREMES = [
 
 
 def damage_image(content: bytes, draw: random.Random, others: list[bytes]) -> bytes:
-    """Damage an image anywhere, or in its header, where sizes and offsets are."""
+    """Damage an image anywhere, or in its header, which has sizes and offsets."""
     kind = draw.randrange(10)
     if kind < 4:
         damaged = damage_bytes(content, draw)
@@ -311,7 +311,7 @@ def damage_image(content: bytes, draw: random.Random, others: list[bytes]) -> by
 
 
 def _with_sums(content: bytes) -> bytes:
-    """Correct the sums of a PNG's chunks, so that what was changed in them is read."""
+    """Correct the checksums of a PNG's chunks, so that damaged chunks are read."""
     changed, at = bytearray(content), 8
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at : at + 4], "big")
@@ -372,7 +372,7 @@ def _state_reader(folder: Path) -> Callable[[random.Random], object]:
         manifest.write_bytes(sound[1])
         if draw.random() < 0.2:
             manifest.write_bytes(damage_bytes(sound[1], draw))
-        else:  # of a stranger, who signs what he has changed
+        else:  # a malicious author, who signs the changed file
             content = damage_image(sound[0], draw, [sound[0]])
             path.write_bytes(content)
             if draw.random() < 0.9:

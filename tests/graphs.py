@@ -1,4 +1,4 @@
-"""Small ONNX files that pass for exports."""
+"""Small ONNX files that are accepted as exports."""
 
 import json
 
@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def small_model(**changed: object) -> onnx.ModelProto:
-    """Make a sound file of two classes, of the mean colour; with some of what it tells changed."""
+    """Create a valid file of two classes, by mean colour; with some of its metadata changed."""
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),

@@ -21,7 +21,7 @@ COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 
 
 def draw_photos(root: Path) -> Path:
-    """Draw three classes of eight pictures each, easy to tell by colour."""
+    """Draw three classes of eight images each, easy to separate by colour."""
     for c, (name, colour) in enumerate(COLOURS.items()):
         for i in range(8):
             draw(root / name / f"{i}.jpg", colour, seed=100 * c + i)
@@ -29,7 +29,7 @@ def draw_photos(root: Path) -> Path:
 
 
 def photo(seed: int, width: int = 160, height: int = 120) -> Image.Image:
-    """A picture with large and small shapes, different for every seed."""
+    """Draw an image with large and small shapes, different for every seed."""
     rng = np.random.default_rng(seed)
     sides = ((4, 3, 70), (16, 12, 40), (64, 48, 15))
     pixels = np.full((height, width, 3), rng.uniform(90, 160, 3))
@@ -47,7 +47,7 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
 
 
 def put(path: Path, content: bytes | Image.Image) -> Path:
-    """Write a file, whatever is in it; a picture by its suffix."""
+    """Write a file with any content; an image by its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, Image.Image):
         kind = {".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}.get(path.suffix.lower(), "JPEG")
@@ -57,13 +57,13 @@ def put(path: Path, content: bytes | Image.Image) -> Path:
 
 
 def two_classes(root: Path, count: int = 3) -> Path:
-    """Make `cat` and `dog`, with pictures that are all different."""
+    """Create `cat` and `dog`, with images that are all different."""
     for number in range(2 * count):
         put(root / ("cat", "dog")[number % 2] / f"{number // 2}.jpg", photo(number))
     return root
 
 
-# --- odd -----------------------------------------------------------------------------------------
+# --- unusual -------------------------------------------------------------------------------------
 
 
 def exif(orientation: int) -> Image.Exif:

@@ -1,7 +1,7 @@
-"""Trainings in processes of their own, which are killed at random moments and resumed.
+"""Trainings in separate processes, which are killed at random moments and resumed.
 
-Each is forked from a server that has loaded torch, so that a start takes no seconds. What it does
-is reported place by place, so that a kill can be aimed at the inside of short ones.
+Each is forked from a server that has loaded torch, so that starting takes little time. It reports
+the place that it is in, so that a kill can be aimed at short places.
 """
 
 import errno
@@ -23,7 +23,7 @@ from typing import Any
 from xception_cli.files import file_digest
 
 TRAINING = "xception_cli.training"
-# The functions whose inside is a place; as the module that calls them names them.
+# The functions that are places, named as in the module that calls them.
 PLACES = {
     "scan and split": (f"{TRAINING}.preparation", "draft_job"),
     "start of the run": (f"{TRAINING}.run", "start_job"),
@@ -38,7 +38,7 @@ PLACES = {
     "calibration": (f"{TRAINING}.finish", "_calibrate"),
     "refit": (f"{TRAINING}.finish", "refit"),
     "report": (f"{TRAINING}.finish", "write_report"),
-    "write": ("xception_cli.files", "_write_and_sync"),  # of a file, named
+    "write": ("xception_cli.files", "_write_and_sync"),  # with the name of the file
 }
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
@@ -80,13 +80,13 @@ def _command(
 
 @dataclass
 class Ended:
-    """How a process ended.
+    """The end of a process.
 
     Attributes:
         code: Its exit code; `-SIGKILL` if it was killed.
-        place: Where it was then, the innermost.
-        lasted: Seconds inside of each place, in order.
-        seconds: In all.
+        place: The innermost place at that time.
+        lasted: Seconds in each place, in order.
+        seconds: Seconds in total.
     """
 
     code: int
@@ -124,10 +124,10 @@ def run_command(
     """Run a command of `xception`, and kill it.
 
     Args:
-        folder: Where.
-        arguments: Of the command.
-        place: Of the kill; None means from the start.
-        occurrence: How often it was there before.
+        folder: Working folder.
+        arguments: Arguments of the command.
+        place: Place of the kill; None means from the start.
+        occurrence: Number of earlier visits to that place.
         delay: Seconds after that; None never kills.
         prepare: Called in the process, before the command.
     """
@@ -170,7 +170,7 @@ def content(run: Path) -> dict[str, str]:
             for clock in ("started", "process", "command", "timed", "seconds"):
                 entries.pop(clock, None)
             found[name] = json.dumps(entries)
-        elif name not in {"train.log", "report.html"}:  # they show times
+        elif name not in {"train.log", "report.html"}:  # they contain times
             found[name] = file_digest(path)
         else:
             found[name] = "there"
@@ -179,7 +179,7 @@ def content(run: Path) -> dict[str, str]:
 
 @dataclass
 class Killed:
-    """What a sequence of kills did to one run: the places, and what the run was in the end."""
+    """The effect of a sequence of kills on one run: the places, and the final run."""
 
     places: list[str]
     code: int
@@ -189,14 +189,14 @@ class Killed:
 def kill_and_resume(
     folder: Path, arguments: list[str], record: Ended, draw: random.Random, kills: int
 ) -> Killed:
-    """Start a run, kill it and its resumed ones at random places, and let it end.
+    """Start a run, kill it and its resumed processes at random places, and let it finish.
 
     Args:
-        folder: Where the run becomes `run`.
-        arguments: Of the command that starts it.
-        record: Of the same run, undisturbed: how long each place lasts.
+        folder: The run is its folder `run`.
+        arguments: Arguments of the command that starts it.
+        record: Record of the same run, undisturbed: the duration of each place.
         draw: The random numbers.
-        kills: How many; fewer if it ends before.
+        kills: Number of kills; fewer if it ends before.
     """
     places: list[str] = []
     before = None
@@ -214,12 +214,12 @@ def kill_and_resume(
 
 
 def _aim(record: Ended, draw: random.Random, before: str | None) -> dict[str, Any]:
-    """Choose a moment: anywhere in the run, or inside of a place however short it is.
+    """Choose a moment: anywhere in the run, or in a place however short it is.
 
     Args:
-        record: Of the undisturbed run.
+        record: Record of the undisturbed run.
         draw: The random numbers.
-        before: Where a resumed run was killed before: what comes earlier may not come again.
+        before: Place where a resumed run was killed before; earlier places may not come again.
     """
     if draw.random() < 0.4:
         return {"delay": draw.uniform(0, record.seconds * (1 if before is None else 0.5))}
@@ -249,7 +249,7 @@ def skip_a_batch() -> None:
 
 
 def fill_the_disk_at(name: str) -> None:
-    """Let no file of a name be written: the disk is full by then."""
+    """Make writing of files of a name fail, as on a full disk."""
     from xception_cli import files
 
     write = files._write_and_sync

@@ -1,4 +1,4 @@
-"""Damage: what a tired disk, a spreadsheet, an editor or a stranger makes of a file."""
+"""Damage to a file by a failing disk, a spreadsheet, an editor or an attacker."""
 
 import json
 import random
@@ -19,7 +19,7 @@ VALUES = (
 
 
 def damage_bytes(content: bytes, draw: random.Random) -> bytes:
-    """Flip bits, lose, repeat or insert some bytes, or cut the end off: one to three times."""
+    """Flip bits, delete, repeat or insert some bytes, or cut the end off: one to three times."""
     damaged = bytearray(content)
     for _ in range(draw.randint(1, 3)):
         at = draw.randrange(len(damaged) + 1)
@@ -70,7 +70,7 @@ def _places(value: Any) -> Any:
 
 
 def damage_cells(content: bytes, draw: random.Random) -> bytes:
-    """Do to a table what people and spreadsheets do, row by row and cell by cell."""
+    """Modify a table like people and spreadsheets do, row by row and cell by cell."""
     lines = content.decode().split("\n")
     for _ in range(draw.randint(1, 3)):
         at = draw.randrange(len(lines))

@@ -1,4 +1,4 @@
-"""The real Xception, drawn; in inference mode it tells two pictures apart."""
+"""The real Xception, randomly initialised; in inference mode it separates two images."""
 
 import functools
 from copy import deepcopy
@@ -23,9 +23,9 @@ def noise(count: int, seed: int) -> torch.Tensor:
 
 
 def lively_network(class_count: int = 3) -> nn.Module:
-    """Build a network of one's own, in eval mode, with statistics in its batch norm.
+    """Build a network in eval mode, with batch norm statistics of its own activations.
 
-    Freshly drawn, its activations die out layer by layer, and it says the same of everything.
+    Without them, activations shrink layer by layer, and all logits are the same.
     """
     return deepcopy(_drawn(class_count))
 
@@ -44,7 +44,7 @@ def _drawn(class_count: int) -> nn.Module:
 
 
 def about(**changed: object) -> dict[str, object]:
-    """Make good metadata of two classes, with something changed; `...` leaves an entry out."""
+    """Create valid metadata of two classes, with changes; `...` removes an entry."""
     good = {
         "schema": 1,
         "architecture": "xception",

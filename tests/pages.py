@@ -1,4 +1,4 @@
-"""A page as a browser takes it: its elements, its text, and what is wrong with it."""
+"""A page as a browser reads it: its elements, its text, and its faults."""
 
 import re
 from html.parser import HTMLParser
@@ -15,7 +15,7 @@ class Page(HTMLParser):
 
     Attributes:
         elements: Names and attributes, in order.
-        texts: Pieces of text between tags, without spaces around them.
+        texts: Pieces of text between tags, without surrounding spaces.
         faults: Tags that do not match.
     """
 
@@ -67,11 +67,11 @@ class Page(HTMLParser):
 
 
 def faults_of(text: str) -> list[str]:
-    """List what is wrong with a page, whatever it shows.
+    """List the faults of a page, independently of its content.
 
-    It is well-formed, runs and loads nothing, leaves no piece of a template, holds no control or
-    bidirectional character, has headings in order, a description of each image, a scope for each
-    header, an identifier once, and a name for each region that scrolls.
+    It is well-formed, runs and loads nothing, has no remains of a template, no control or
+    bidirectional characters, headings in order, a description for each image, a scope for each
+    header, unique identifiers, and a name for each region that scrolls.
     """
     page = Page(text)
     faults = list(page.faults)

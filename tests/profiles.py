@@ -1,11 +1,11 @@
-"""ICC profiles that tests write: of screens, of grey scanners, of printers, and hostile ones."""
+"""ICC profiles written by tests: of screens, grey scanners, printers, and malicious ones."""
 
 import struct
 from itertools import product
 
 import numpy as np
 
-# Primaries and white in CIE xy, and the gamma, of colour spaces (their published numbers).
+# Primaries and white in CIE xy, and gamma, of colour spaces (published numbers).
 SPACES = {
     "Display P3": (((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)), (0.3127, 0.3290), None),
     "Adobe RGB": (((0.640, 0.330), (0.210, 0.710), (0.150, 0.060)), (0.3127, 0.3290), 563 / 256),
@@ -79,7 +79,7 @@ def profile(tags: dict[bytes, bytes], name: str, space: bytes, pcs: bytes = b"XY
 
 
 def rgb_profile(space: str, **more: bytes) -> bytes:
-    """Write the profile of a screen; `more` are further tags."""
+    """Write the profile of a screen; `more` are additional tags."""
     columns = {
         key: _xyz(column)
         for key, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), to_xyz(space).T, strict=True)
@@ -94,7 +94,7 @@ def grey_profile(gamma: float) -> bytes:
 
 
 def cmyk_profile() -> bytes:
-    """Write the profile of a printer whose inks only darken: C, M, Y and K all print grey."""
+    """Write the profile of a printer whose inks C, M, Y and K all print grey."""
     corners = (max(0, 255 - 85 * sum(inks)) for inks in product((0, 1), repeat=4))
     table = b"".join(bytes([light, 128, 128]) for light in corners)
     lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
@@ -111,7 +111,7 @@ def table_without_entries(points: int = 255) -> bytes:
 
 
 def repeated_table(times: int = 60) -> bytes:
-    """One table of colours that a profile names many times."""
+    """One table of colours that a profile references many times."""
     table = b"clut\0\0\0\0" + struct.pack(">HH", 3, 3) + bytes([64] * 3).ljust(16, b"\0")
     table += bytes(64**3 * 3 * 4)
     places = struct.pack(">II", 16 + 8 * times, len(table)) * times

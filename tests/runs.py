@@ -1,4 +1,4 @@
-"""Trainings of seconds, the command line in this process, and what interrupts them."""
+"""Trainings of a few seconds, the command line in this process, and ways to interrupt them."""
 
 import resource
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from xception_cli.rundir import RunDir, write_json
 
 
 def quick_settings(photos: Path, weights: Path) -> dict[str, Any]:
-    """Return settings of a training that takes seconds: 2 epochs of 3 iterations at 71 px."""
+    """Return settings of a short training: 2 epochs of 3 iterations at 71 px."""
     return {
         "data": str(photos),
         "weights": str(weights),
@@ -24,7 +24,7 @@ def quick_settings(photos: Path, weights: Path) -> dict[str, Any]:
         "epochs": 2,
         "batch_size": 5,
         "views": 2,
-        "ceiling": 1.0,  # on drawn photos the linear probe is there
+        "ceiling": 1.0,  # on drawn photos the linear probe reaches it
         "workers": 0,
         "device": "cpu",
         "precision": "fp32",
@@ -52,7 +52,7 @@ def call(*arguments: str) -> int:
 
 
 class Clock:
-    """A clock that stands still until it is told to move; called, it says the time."""
+    """A clock that stands still until it is advanced; calling it returns the time."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -68,8 +68,8 @@ class Clock:
 def files_no_larger_than(size: int) -> Iterator[None]:
     """Let no file grow over `size` bytes, as on a full disk.
 
-    The limit is the whole process's: pytest's own report, where it goes to a file, breaks on it
-    unless it is lifted within the test.
+    The limit applies to the whole process: pytest's own report, if written to a file, fails
+    unless the limit is lifted within the test.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -88,14 +88,14 @@ def crash() -> None:
 
 
 def outcome(run: str) -> dict[str, str]:
-    """Digest what must be equal: the metrics, the model, the final state."""
+    """Digest the files that must be equal: the metrics, the model, the final state."""
     folder = Path(run)
     named = [folder / "metrics.jsonl", folder / "model.safetensors"]
     return {path.name: file_digest(path) for path in [*named, *folder.glob("checkpoints/*.json")]}
 
 
 def write_info(run: RunDir, **changes: Any) -> None:
-    """Write a run.json of a run that no training made; `...` leaves an entry out."""
+    """Write run.json without a training; `...` removes an entry."""
     info = {
         "started": "2026-01-01T10:00:00Z",
         "process": 1,

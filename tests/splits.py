@@ -18,7 +18,7 @@ def digest(content: str) -> str:
 
 
 def fabricate(rows: list[Row], root: str = "data") -> tuple[DataFolder, list[Inspection]]:
-    """A folder and its inspections without pictures; content that starts with `!` is bad."""
+    """Return a folder and its inspections without images; content that starts with `!` is bad."""
     classes = tuple(sorted({row[0] for row in rows}))
     images = tuple(Photo(path, classes.index(name), given) for name, path, _, given in rows)
     given = {row[3] for row in rows} - {None}

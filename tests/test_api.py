@@ -1,4 +1,4 @@
-"""The Python API: its names, and that it does what the command line does and prints nothing."""
+"""The Python API: its names; it gives the same results as the command line and prints nothing."""
 
 import doctest
 import inspect
@@ -49,7 +49,7 @@ def in_a_fresh_process(code: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_exported_members_are_these():
+def test_the_exported_names():
     assert xc.__all__ == NAMES
     assert dir(xc) == NAMES
     namespace: dict[str, object] = {}
@@ -71,7 +71,7 @@ def test_the_import_loads_neither_torch_nor_numpy():
 
 
 def test_the_keywords_of_train_are_the_settings():
-    """A setting that is new in TrainConfig needs a line in `settings.Settings`."""
+    """A new setting in TrainConfig needs a line in `settings.Settings`."""
     keywords, settings = (typing.get_type_hints(kind) for kind in (Settings, TrainConfig))
     texts = {StrPath: str, StrPath | None: str | None}  # a path may be a Path, too
     assert settings.pop("data") is str
@@ -107,16 +107,14 @@ def model(file: Path) -> xc.Model:
     return xc.load(file, device="cpu")
 
 
-def test_a_path_an_image_and_an_array_are_predicted_alike_and_as_by_the_command(
-    model, file, capsys
-):
+def test_a_path_an_image_and_an_array_are_predicted_like_by_the_command(model, file, capsys):
     path = put(Path("photo.jpg"), photo(1))
     found = model.predict(path)
     assert model.predict("photo.jpg") == found
     image = Image.open(path)
     assert model.predict(image) == replace(found, path=None)
     assert model.predict(np.asarray(Image.open(path))) == replace(found, path=None)
-    image.load()  # it is still the caller's
+    image.load()  # the caller's image is still usable
     assert image.size == (160, 120)
     other = model.predict(put(Path("other.jpg"), photo(2)))
     assert max(map(abs, np.subtract(other.probabilities, found.probabilities))) > 1e-4  # control
@@ -148,7 +146,7 @@ def deep() -> bytes:
     ],
     ids=["turned", "turned TIFF", "transparent", "16 bits", "palette"],
 )
-def test_an_image_in_memory_is_decoded_as_its_file_is(model, content: Callable[[], bytes]):
+def test_an_image_in_memory_is_decoded_like_its_file(model, content: Callable[[], bytes]):
     path = put(Path("image"), content())
     found = model.predict(path)
     assert found.error is None
@@ -165,7 +163,7 @@ def test_a_large_jpeg_in_memory_keeps_its_full_size(model):
     assert max(map(abs, np.subtract(whole.probabilities, found.probabilities))) > 1e-5
 
 
-def test_many_images_keep_their_order_and_a_broken_one_stops_nothing(model):
+def test_many_images_keep_their_order_despite_a_broken_one(model):
     first = put(Path("first.jpg"), photo(1))
     half = encoded(photo(2))[:2000]
     broken, cut = put(Path("broken.jpg"), half), Image.open(BytesIO(half))
@@ -186,19 +184,19 @@ def test_many_images_keep_their_order_and_a_broken_one_stops_nothing(model):
     assert model.predict(Image.new("RGB", (9, 900))).error == "9 x 900 is longer than 20 to 1"
 
 
-def test_workers_change_nothing(model, photos):
+def test_workers_do_not_change_predictions(model, photos):
     paths = sorted(photos.glob("*/*.jpg"))
     found = model.predict(paths, top=2, workers=0)
     assert [len(p.classes) for p in found] == [2] * 24
     assert model.predict(paths, top=2, workers=2) == found
-    opened = [Image.open(path) for path in paths]  # their files are read when they are decoded
+    opened = [Image.open(path) for path in paths]  # files are read when decoded
     assert model.predict(opened, top=2, workers=2) == [replace(p, path=None) for p in found]
     for path, image in zip(paths, opened, strict=True):
         assert image.tobytes() == read_picture(path).tobytes()
     np.testing.assert_array_equal(model.embed(paths, workers=2), model.embed(paths, workers=0))
 
 
-def test_answers_below_a_probability_are_refused(model):
+def test_answers_below_a_probability_are_rejected(model):
     best = model.predict(photo(1)).probabilities[0]
     assert model.predict(photo(1), unknown=best - 0.01).unknown is None
     assert model.predict(photo(1), unknown=best + 0.01).unknown == "not sure enough"
@@ -231,7 +229,7 @@ KINDS = "expected a path, a PIL.Image or a uint8 array (height, width, 3)"
         ),
     ],
 )
-def test_an_argument_that_cannot_be_used_is_refused(model, images, options, message):
+def test_an_invalid_argument_is_refused(model, images, options, message):
     with pytest.raises(xc.UsageError) as caught:
         model.predict(images, **options)
     assert caught.value.message == message
@@ -245,7 +243,7 @@ def test_an_argument_that_cannot_be_used_is_refused(model, images, options, mess
         ("no.safetensors", xc.UsageError, "there is no model file no.safetensors"),
         ("no.onnx", xc.UsageError, "there is no file no.onnx"),
         ("notes.txt", xc.ArtifactError, "notes.txt has a header of"),
-        ("notes.onnx", xc.ArtifactError, "notes.onnx is not a sound ONNX file"),
+        ("notes.onnx", xc.ArtifactError, "notes.onnx is not a valid ONNX file"),
     ],
 )
 def test_a_path_that_is_not_a_model_is_refused(path, kind, message):
@@ -265,7 +263,7 @@ def test_the_embedding_is_the_input_of_the_last_layer(model, bundle):
     paths = [put(Path(f"{seed}.jpg"), photo(seed)) for seed in range(3)]
     transform = bundle.preprocessing.evaluation_transform()
     pixels = torch.stack([transform(read_picture(path)) for path in paths])
-    with torch.inference_mode():  # as pretrainedmodels computes it, batch norm and all
+    with torch.inference_mode():  # as pretrainedmodels computes it, with batch norm
         last = bundle.network.features(bundle.preprocessing.normalize(pixels))
         expected = functional.relu(last).mean((2, 3))
     found = model.embed([paths[0], Image.open(paths[1]), np.asarray(Image.open(paths[2]))])
@@ -310,7 +308,7 @@ def test_an_exported_file_is_loaded_and_predicts_the_same(model, bundle):
 
 
 @pytest.mark.slow
-def test_python_trains_and_evaluates_as_the_command_does_and_prints_nothing(settings, capfd):
+def test_python_trains_and_evaluates_like_the_command_and_prints_nothing(settings, capfd):
     say("an earlier message")
     capfd.readouterr()
     result = xc.train(output="python", **settings)
@@ -367,7 +365,7 @@ def test_a_program_without_a_main_guard_runs_once(photos, random_weights):
     assert [path.name for path in Path("runs").iterdir()] == ["photos"]
 
 
-def test_what_the_command_reports_in_a_sentence_is_an_error_of_ours():
+def test_errors_of_the_command_are_exceptions_of_ours():
     with pytest.raises(xc.MachineError, match="File name too long"):
         xc.evaluate("a" * 300)
 
@@ -419,7 +417,7 @@ def test_torchrun_is_refused(monkeypatch, photos):
         (("nowhere",), "nowhere is not a run folder (it has no run.json)"),
     ],
 )
-def test_an_evaluation_that_cannot_be_is_refused(arguments, message):
+def test_an_invalid_evaluation_is_refused(arguments, message):
     with pytest.raises(xc.UsageError) as caught:
         xc.evaluate(*arguments)
     assert caught.value.message == message
@@ -427,7 +425,7 @@ def test_an_evaluation_that_cannot_be_is_refused(arguments, message):
 
 @pytest.mark.parametrize("quiet", [False, True])
 @pytest.mark.parametrize("verbose", [False, True])
-def test_the_screen_is_as_it_was_after_an_error(photos, monkeypatch, quiet, verbose, capfd):
+def test_the_screen_is_restored_after_an_error(photos, monkeypatch, quiet, verbose, capfd):
     monkeypatch.setattr(screen, "quiet", quiet)
     with pytest.raises(xc.UsageError, match="expected 4 classes, found 3"):
         xc.train(photos, classes=4, verbose=verbose)
@@ -441,7 +439,7 @@ def test_the_screen_is_as_it_was_after_an_error(photos, monkeypatch, quiet, verb
 
 
 class Loosely(doctest.OutputChecker):
-    """Compares output, but for figures and which class was predicted."""
+    """Compares output, except for figures and the predicted class."""
 
     def check_output(self, want: str, got: str, optionflags: int) -> bool:
         return super().check_output(self.loosened(want), self.loosened(got), optionflags)
@@ -452,7 +450,7 @@ class Loosely(doctest.OutputChecker):
 
 @pytest.mark.slow
 def test_the_examples_of_the_page_run(random_weights, monkeypatch):
-    """In order, on a smaller network's input, random weights, fewer images and epochs."""
+    """In order, with a smaller input size, random weights, and fewer images and epochs."""
     train, quick = xc.train, {"weights": random_weights, "image_size": SMALL, "views": 1}
     quick |= {"workers": 0, "device": "cpu", "precision": "fp32"}
 
@@ -470,7 +468,7 @@ def test_the_examples_of_the_page_run(random_weights, monkeypatch):
     assert found.attempted == PAGE.count("\n>>> ") > 20
 
 
-def test_the_page_names_everything_that_is_public():
+def test_the_page_documents_all_public_names():
     model = [name for name in vars(xc.Model) if not name.startswith("_")]
     attributes = [field.name for kind in (xc.Prediction, xc.TrainResult) for field in fields(kind)]
     keywords = [

@@ -1,6 +1,6 @@
-"""docs/architecture.md cannot go stale: its map is made from the modules' own first lines.
+"""docs/architecture.md is up to date: its map is generated from the modules' first lines.
 
-`python tests/test_architecture.py` writes the map anew.
+`python tests/test_architecture.py` rewrites the map.
 """
 
 import ast
@@ -49,10 +49,10 @@ def first_line(module: Path) -> str:
     return docstring.splitlines()[0]
 
 
-def test_the_map_is_made_from_the_modules_and_names_every_one() -> None:
+def test_the_map_lists_every_module() -> None:
     shown = MAP.search(PAGE.read_text(encoding="utf-8"))
     assert shown is not None
-    assert shown[0] == package_map(), f"write it anew: python {Path(__file__).relative_to(ROOT)}"
+    assert shown[0] == package_map(), f"rewrite it: python {Path(__file__).relative_to(ROOT)}"
     modules = {
         path.relative_to(ROOT / "xception_cli") for path in ROOT.glob("xception_cli/**/*.py")
     }
@@ -60,7 +60,7 @@ def test_the_map_is_made_from_the_modules_and_names_every_one() -> None:
     assert named == {path for path in modules if path.name != "__init__.py"}
 
 
-def test_no_module_is_too_long_to_hold_in_the_head() -> None:
+def test_no_module_is_too_long() -> None:
     lengths = {
         path.relative_to(ROOT / "xception_cli").as_posix(): len(path.read_text().splitlines())
         for path in ROOT.glob("xception_cli/**/*.py")
@@ -74,7 +74,7 @@ def test_no_module_is_too_long_to_hold_in_the_head() -> None:
 
 @pytest.fixture
 def changed(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """Copy the code and apply the example under the heading that is the parameter."""
+    """Copy the code and apply the example below the heading that is the parameter."""
     copy = tmp_path / "code"
     shutil.copytree(
         ROOT / "xception_cli", copy / "xception_cli", ignore=shutil.ignore_patterns("__pycache__")

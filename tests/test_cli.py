@@ -1,4 +1,4 @@
-"""The command line as a user meets it: start-up, errors, data on stdout."""
+"""The command line for a user: start-up, errors, data on stdout."""
 
 import json
 import os
@@ -69,14 +69,14 @@ def test_help_is_hardly_slower_than_that_of_an_empty_program() -> None:
         after = os.times()
         return after.children_user + after.children_system - sum(before[2:4])
 
-    # A ratio within one run, of CPU times: what else the machine does hardly changes them.
+    # A ratio of CPU times within one run, which depends little on other programs.
     pairs = [(seconds("-m", "xception_cli"), seconds("-c", _EMPTY)) for _ in range(5)]
     ours, empty = (min(times) for times in zip(*pairs, strict=True))
     assert ours < 1.5 * empty
 
 
 @pytest.mark.parametrize("more", ["", ", '--plan', '--budget', '10m'"], ids=["train", "plan"])
-def test_a_missing_folder_is_told_before_torch_is_loaded(more: str) -> None:
+def test_a_missing_folder_is_reported_before_torch_is_loaded(more: str) -> None:
     code = (
         "import sys\nfrom xception_cli.cli import main\n"
         f"try:\n    main(['train', '--data', 'nowhere'{more}])\n"
@@ -87,7 +87,7 @@ def test_a_missing_folder_is_told_before_torch_is_loaded(more: str) -> None:
     assert done.stdout == "False\n"
     assert done.stderr == (
         "error: the data folder nowhere does not exist\n"
-        "hint: check the path; xception sample DIR draws a data set to try\n"
+        "hint: check the path; xception sample DIR creates a data set to try\n"
     )
 
 
@@ -117,7 +117,7 @@ def test_a_missing_folder_is_told_before_torch_is_loaded(more: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("photos")
-def test_a_mistake_is_told_in_a_sentence_with_its_exit_code(
+def test_a_mistake_is_reported_in_a_sentence_with_its_exit_code(
     arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(*arguments) == code
@@ -210,7 +210,7 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
     ],
     ids=["head", "random weights", "a budget"],
 )
-def test_a_plan_is_a_table_on_stdout_with_its_reasons_on_stderr_and_nothing_is_done(
+def test_a_plan_is_a_table_on_stdout_with_reasons_on_stderr_and_no_training(
     settings: dict[str, Any],
     capsys: pytest.CaptureFixture[str],
     changes: dict[str, Any],
@@ -225,7 +225,7 @@ def test_a_plan_is_a_table_on_stdout_with_its_reasons_on_stderr_and_nothing_is_d
         assert [name for name, _ in rows] == ["preparation", *phases, "in all", "memory", "disk"]
         assert all(re.fullmatch(TIME, value) for _, value in rows[:-2])
         assert all(re.fullmatch(r"\d+\.\d GB", value) for _, value in rows[-2:])
-        assert len({len(line) for line in shown.out.splitlines()}) == 1  # in columns
+        assert len({len(line) for line in shown.out.splitlines()}) == 1  # aligned columns
         said = shown.err.splitlines()
         assert any(line.startswith("plan      ") and reason in line for line in said)
         tags = list(dict.fromkeys(line.split()[0] for line in said))
@@ -237,7 +237,7 @@ def test_a_plan_is_a_table_on_stdout_with_its_reasons_on_stderr_and_nothing_is_d
         assert sorted(Path.cwd().rglob("*")) == before
 
 
-def test_a_plan_is_refused_where_the_training_would_be(
+def test_a_plan_is_refused_if_the_training_would_be(
     settings: dict[str, Any], photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("taken").mkdir()
@@ -293,7 +293,7 @@ def test_hostile_names_are_printed_literally(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "cp437", "ascii"])
-def test_a_stdout_that_is_not_utf8_escapes_what_it_lacks(encoding: str) -> None:
+def test_a_stdout_that_is_not_utf8_escapes_missing_characters(encoding: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "xception_cli", "summary", "--explain"],
         check=False,

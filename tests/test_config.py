@@ -1,4 +1,4 @@
-"""Every setting's range, the TOML file, and which of default, file and flag wins."""
+"""Every setting's range, the TOML file, and the precedence of default, file and flag."""
 
 import dataclasses
 import math
@@ -38,13 +38,13 @@ def refusal(**values) -> UsageError:
 
 
 def beside(setting, value, direction):
-    """The next number that the setting's type has."""
+    """Return the next number of the setting's type."""
     if setting_type(setting) is int:
         return int(value) + direction
     return math.nextafter(value, direction * math.inf)
 
 
-def test_the_settings_are_those_that_the_range_tests_walk():
+def test_the_range_tests_cover_all_settings():
     assert len(SETTINGS) == len(NUMBERS) + len(CHOICES) + 15
     assert {s.name for s in SETTINGS} - {s.name for s in NUMBERS + CHOICES} == {
         "data", "root", "split_file", "from_", "group_by", "fixes", "strict", "skip_bad", "flip",
@@ -53,7 +53,7 @@ def test_the_settings_are_those_that_the_range_tests_walk():
 
 
 @by_name(NUMBERS)
-def test_a_number_below_its_range_is_refused_by_name_and_the_least_is_taken(setting):
+def test_a_number_below_its_range_is_refused_by_name_and_the_minimum_is_accepted(setting):
     least = setting.metadata["at_least"]
     message = refusal(**{setting.name: beside(setting, least, -1)}).message
     assert message.startswith(f"{setting.name} is ")
@@ -62,7 +62,7 @@ def test_a_number_below_its_range_is_refused_by_name_and_the_least_is_taken(sett
 
 
 @by_name(BOUNDED)
-def test_a_number_above_its_range_is_refused_by_name_and_the_most_is_taken(setting):
+def test_a_number_above_its_range_is_refused_by_name_and_the_maximum_is_accepted(setting):
     most = setting.metadata["at_most"]
     low = setting.metadata["at_least"]
     message = refusal(**{setting.name: beside(setting, most, 1)}).message
@@ -125,14 +125,14 @@ def test_a_batch_cannot_be_computed_in_more_pieces_than_it_has_images():
     assert refusal(batch_size=4, accumulate=5).message == "accumulate 5 is more than batch_size 4"
 
 
-def test_every_image_size_that_is_accepted_gives_a_model_file_that_can_be_read():
+def test_every_accepted_image_size_gives_a_readable_model_file():
     (size,) = (s for s in SETTINGS if s.name == "image_size")
     for number in (size.metadata["at_least"], 299, size.metadata["at_most"]):
         made = Preprocessing.for_size(number)
         assert Preprocessing.from_dict(made.to_dict()) == made
 
 
-def test_a_name_that_a_toml_file_cannot_hold_is_refused_before_anything_is_written():
+def test_a_name_that_toml_cannot_represent_is_refused_before_anything_is_written():
     error = refusal(data=os.fsdecode(b"caf\xe9"))
     assert error.message == r"data is caf\xe9, which is not UTF-8: config.toml cannot hold it"
 
@@ -146,7 +146,7 @@ def test_a_config_cannot_be_changed_and_a_changed_copy_is_checked():
         config.replace(epochs=0)
 
 
-# --- times -------------------------------------------------------------------------------------
+# --- durations ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_config_cannot_be_changed_and_a_changed_copy_is_checked():
         ("1H5S", 3605),
     ],
 )
-def test_a_time_is_read_in_hours_minutes_and_seconds(text, seconds):
+def test_a_duration_is_read_in_hours_minutes_and_seconds(text, seconds):
     assert parse_duration(text) == seconds
     assert TrainConfig(budget=text).budget == text
 
@@ -176,7 +176,7 @@ def test_a_time_is_read_in_hours_minutes_and_seconds(text, seconds):
     ["", " ", "0s", "0h0m0s", "10", "m", "s", ".m", "-5m", "+5m", "5m2h", "5s5s", "10 m", "1,5h",
      "1.2.3m", "1e3s", "nanm", "infh", "10min", "5d", "5ms", "auto", "m10", "9" * 400 + "h"],
 )  # fmt: skip
-def test_what_is_no_time_or_none_at_all_is_refused_by_name(text):
+def test_an_invalid_or_zero_duration_is_refused_by_name(text):
     expected = "expected a time such as 90s, 10m, 2h or 1h30m"
     message = refusal(budget=text).message
     assert message.startswith(f"budget is '{text[:50]}")
@@ -185,7 +185,7 @@ def test_what_is_no_time_or_none_at_all_is_refused_by_name(text):
         parse_duration(text)
 
 
-def test_a_budget_is_shown_safely_when_it_is_refused():
+def test_a_refused_budget_is_shown_safely():
     assert refusal(budget="\x1b[2Jm").message.startswith(r"budget is '\x1b[2Jm', expected a time")
 
 
@@ -199,7 +199,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=repr)
-def test_any_text_comes_back_equal_from_a_toml_file(tmp_path, text):
+def test_any_text_survives_a_round_trip_through_toml(tmp_path, text):
     config = TrainConfig(data=text, weights=text)
     (tmp_path / "c.toml").write_bytes(to_toml(config).encode())
     assert TrainConfig(**read_toml(tmp_path / "c.toml")) == config
@@ -216,7 +216,7 @@ def test_any_text_comes_back_equal_from_a_toml_file(tmp_path, text):
     ],
     ids=["defaults", "numbers and switches", "time and disk", "extreme floats", "choices"],
 )
-def test_a_config_comes_back_equal_from_its_toml_file(tmp_path, values):
+def test_a_config_survives_a_round_trip_through_toml(tmp_path, values):
     config = TrainConfig(**values)
     (tmp_path / "c.toml").write_text(to_toml(config), encoding="utf-8")
     assert TrainConfig(**read_toml(tmp_path / "c.toml")) == config
@@ -252,7 +252,7 @@ def test_a_toml_file_names_every_setting_in_order():
         ("epochs = 3\nepochs = 4", "is not valid TOML: ", None),
     ],
 )
-def test_a_toml_file_with_a_mistake_is_refused_with_what_was_meant(tmp_path, text, message, hint):
+def test_a_toml_file_with_a_mistake_is_refused_with_a_suggestion(tmp_path, text, message, hint):
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(UsageError) as caught:
         read_toml(tmp_path / "c.toml")
@@ -270,7 +270,7 @@ def test_a_config_file_that_cannot_be_read_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_config_file_of_another_editor_is_read(tmp_path, encoding):
+def test_a_config_file_saved_by_other_editors_is_read(tmp_path, encoding):
     (tmp_path / "c.toml").write_text('data = "crème"\nepochs = 3\n', encoding=encoding)
     assert read_toml(tmp_path / "c.toml") == {"data": "crème", "epochs": 3}
 
@@ -283,17 +283,17 @@ def test_a_config_file_of_another_editor_is_read(tmp_path, encoding):
      "group_by = '" + "(" * 2000 + ")" * 2000 + "'", "monitor = [[1], {a = 1}]"],
     ids=lambda content: content[:24],
 )  # fmt: skip
-def test_what_python_cannot_hold_or_show_is_refused_in_a_sentence(tmp_path, content):
+def test_values_beyond_pythons_limits_are_refused_in_a_sentence(tmp_path, content):
     (tmp_path / "c.toml").write_text(content)
     with pytest.raises(UsageError, match=rf"{content.split()[0]} is|too many") as caught:
         TrainConfig(**read_toml(tmp_path / "c.toml"))
     assert len(caught.value.message) < 500
 
 
-# --- which value wins --------------------------------------------------------------------------
+# --- precedence --------------------------------------------------------------------------------
 
 
-def test_flags_win_over_the_file_and_the_file_over_defaults_and_each_has_its_origin(tmp_path):
+def test_flags_override_the_file_which_overrides_defaults_and_each_has_its_origin(tmp_path):
     (tmp_path / "my.toml").write_text("epochs = 3\nbatch_size = 8\nflip = false\nlr = 1")
     flags = {"batch_size": 16, "data": "food", "lr": None, "workers": None, "skip_bad": False}
     assert resolve(flags, tmp_path / "my.toml") == ResolvedConfig(
@@ -309,7 +309,7 @@ def test_flags_win_over_the_file_and_the_file_over_defaults_and_each_has_its_ori
     )
 
 
-def test_without_a_file_and_flags_all_is_default():
+def test_without_a_file_and_flags_everything_is_default():
     assert resolve({"epochs": None}, None) == ResolvedConfig(TrainConfig(), {})
 
 
@@ -324,7 +324,7 @@ def test_a_flag_is_the_settings_name_with_dashes():
     assert flag("val_fraction") == "--val-fraction"
 
 
-def test_a_resumed_run_takes_what_may_change_and_keeps_the_rest():
+def test_a_resumed_run_accepts_settings_that_may_change_and_keeps_the_rest():
     saved = TrainConfig(data="food", epochs=3, lr=0.1)
     resumable = {"epochs": 9, "workers": 2, "device": "cpu", "log_every": 1, "max_pixels": 10**8}
     resumable |= {"save_every_minutes": 1.0, "target_precision": 0.9, "share_features": False}
@@ -348,10 +348,10 @@ def test_a_resumed_run_refuses_other_settings_and_lists_each_difference():
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("patient(", "which is no regular expression"),
+        ("patient(", "which is not a regular expression"),
         ("patient[0-9]+", "which has no group in parentheses"),
     ],
 )
-def test_a_pattern_of_groups_that_cannot_work_is_refused(pattern, expected):
+def test_an_invalid_pattern_of_groups_is_refused(pattern, expected):
     error = refusal(group_by=pattern)
     assert error.message.startswith(f"group_by is {pattern!r}, {expected}")

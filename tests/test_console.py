@@ -33,7 +33,7 @@ def logged(path: Path) -> list[str]:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     encoding = "utf-8"
 
@@ -42,7 +42,7 @@ class Terminal(io.StringIO):
 
 
 def attach_terminal(monkeypatch) -> Terminal:
-    """Make stderr a terminal. Not a fixture: pytest sets stderr anew between setup and call."""
+    """Make stderr a terminal. Not a fixture: pytest replaces stderr between setup and call."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -73,7 +73,7 @@ def attach_terminal(monkeypatch) -> Terminal:
     ],
     ids=repr,
 )
-def test_untrusted_text_is_shown_without_what_a_terminal_obeys(text, shown):
+def test_untrusted_text_is_shown_without_terminal_control_characters(text, shown):
     assert show(text) == shown
     assert safe(text) == shown.replace(r"\x0a", "\n")
 
@@ -82,11 +82,11 @@ def test_every_character_is_safe_to_show():
     for start in range(0, 0x110000, 200):
         text = "".join(map(chr, range(start, min(start + 200, 0x110000))))
         shown = safe(text)
-        shown.encode()  # no lone surrogate is left
+        shown.encode()  # no lone surrogate remains
         assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e]", shown) is None
 
 
-def test_a_name_of_a_megabyte_is_cut_and_says_so():
+def test_a_name_of_a_megabyte_is_visibly_cut():
     started = time.monotonic()
     assert show("x" * 1_000_000) == "x" * 200 + "…"
     assert time.monotonic() - started < 5
@@ -109,11 +109,11 @@ def test_a_name_of_a_megabyte_is_cut_and_says_so():
         (360_000, "100 h 0 min"),
     ],
 )
-def test_a_time_is_told_in_the_two_largest_units(seconds, shown):
+def test_a_duration_is_shown_in_the_two_largest_units(seconds, shown):
     assert duration(seconds) == shown
 
 
-def test_what_is_said_goes_to_stderr_and_never_to_stdout(capsys):
+def test_messages_go_to_stderr_and_never_to_stdout(capsys):
     screen = Screen()
     screen.say("one")
     screen.say("two", style="bold red")
@@ -149,7 +149,7 @@ def test_escapes_reach_neither_the_terminal_nor_the_log(tmp_path, monkeypatch):
     assert logged(tmp_path / "log") == [expected]
 
 
-def test_colour_is_for_the_terminal_and_never_for_the_log(tmp_path, monkeypatch):
+def test_colour_is_on_the_terminal_and_never_in_the_log(tmp_path, monkeypatch):
     terminal = attach_terminal(monkeypatch)
     monkeypatch.setenv("FORCE_COLOR", "1")
     screen = Screen()
@@ -166,7 +166,7 @@ def test_a_piped_message_is_not_wrapped(capsys):
     assert capsys.readouterr().err == line.strip() + "\n"
 
 
-def test_the_log_gets_what_was_said_before_it_was_opened(tmp_path, capsys):
+def test_the_log_has_earlier_messages(tmp_path, capsys):
     screen = Screen()
     screen.say("before")
     screen.say("only logged", log_only=True)
@@ -178,7 +178,7 @@ def test_the_log_gets_what_was_said_before_it_was_opened(tmp_path, capsys):
     assert capsys.readouterr().err == "before\nafter\ntoo late\n"
 
 
-def test_a_second_log_gets_only_what_is_said_from_then_on(tmp_path):
+def test_a_second_log_has_only_later_messages(tmp_path):
     screen = Screen()
     screen.log_to(tmp_path / "first")
     screen.say("one")
@@ -188,7 +188,7 @@ def test_a_second_log_gets_only_what_is_said_from_then_on(tmp_path):
     assert logged(tmp_path / "second") == ["two"]
 
 
-def test_a_log_is_added_to_and_not_begun_anew(tmp_path):
+def test_a_log_is_appended_to(tmp_path):
     for _ in range(2):
         screen = Screen()
         screen.log_to(tmp_path / "log")
@@ -196,7 +196,7 @@ def test_a_log_is_added_to_and_not_begun_anew(tmp_path):
     assert logged(tmp_path / "log") == ["line", "line"]
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(tmp_path, capsys):
+def test_a_log_that_cannot_be_written_is_no_error(tmp_path, capsys):
     screen = Screen()
     screen.log_to(tmp_path / "gone" / "log")
     screen.say("one")
@@ -253,7 +253,7 @@ def test_a_long_phase_in_a_pipe_gives_a_line_every_thirty_seconds(capsys, monkey
     ]
 
 
-def test_the_speed_after_a_restart_counts_only_what_was_done_since(capsys, monkeypatch):
+def test_the_speed_after_a_restart_counts_only_later_units(capsys, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     with Screen().bar("epoch 1", 1000) as bar:
@@ -266,7 +266,7 @@ def test_the_speed_after_a_restart_counts_only_what_was_done_since(capsys, monke
     assert capsys.readouterr().err == "epoch 2: 640 of 1000, 1.0 images/s, 6 min 0 s left\n"
 
 
-def test_a_bar_on_a_terminal_is_gone_afterwards_and_lets_messages_through(capsys, monkeypatch):
+def test_a_bar_on_a_terminal_disappears_and_does_not_hide_messages(capsys, monkeypatch):
     terminal = attach_terminal(monkeypatch)
     screen = Screen()
     with screen.bar("outer", 4) as outer:
@@ -282,10 +282,10 @@ def test_a_bar_on_a_terminal_is_gone_afterwards_and_lets_messages_through(capsys
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", drawn).splitlines()
     assert plain[-1] == "after"
     assert "\x1b[2K[red]said[/]\n" in drawn
-    assert capsys.readouterr().out == "data\n"  # data never mixes with the bar
+    assert capsys.readouterr().out == "data\n"  # data is not mixed with the bar
 
 
-def test_a_bar_that_ends_in_an_error_leaves_the_screen_usable(monkeypatch):
+def test_the_screen_is_usable_after_an_error_inside_a_bar(monkeypatch):
     attach_terminal(monkeypatch)
     screen = Screen()
     with screen.bar("outer", 2) as outer:
@@ -298,12 +298,12 @@ def test_a_bar_that_ends_in_an_error_leaves_the_screen_usable(monkeypatch):
     assert screen._progress is None
 
 
-def test_a_path_that_is_not_utf_8_can_be_emitted(capsys):
+def test_a_path_that_is_not_utf_8_can_be_printed(capsys):
     emit(os.fsdecode(b"caf\xe9"))
     assert capsys.readouterr().out == "caf\\xe9\n"
 
 
-def test_names_fold_in_a_narrow_table_and_numbers_stay_whole(capsys):
+def test_names_wrap_in_a_narrow_table_and_numbers_stay_whole(capsys):
     table = new_table("name", ">n")
     table.add_row("x" * 400, "123456")
     emit(table)

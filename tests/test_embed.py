@@ -27,11 +27,11 @@ def test_the_features_are_those_of_the_model(tmp_path: Path, monkeypatch, capsys
         "paths": (24,),
         "digests": (24,),
     }
-    bundle = ModelBundle(network, about, CPU)  # in float32, the command perhaps in bf16
+    bundle = ModelBundle(network, about, CPU)  # in float32; the command may use bf16
     contents = [Path(path).read_bytes() for path in found["paths"]]
     assert [content_digest(content) for content in contents] == found["digests"].tolist()
     images = [bundle.transform()(decode(content)) for content in contents]
     expected = np.stack([one.features for one in bundle.outcomes(torch.stack(images))])
     apart = np.linalg.norm(found["features"][:, None] - expected, axis=2)
-    assert apart.argmin(axis=1).tolist() == list(range(24))  # nearer than to any other image
+    assert apart.argmin(axis=1).tolist() == list(range(24))  # the nearest image is the same one
     assert apart.diagonal().max() < 0.05 * np.linalg.norm(expected, axis=1).max()

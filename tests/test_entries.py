@@ -1,4 +1,4 @@
-"""Plain data is a value of the declared types, or it is refused and named."""
+"""Plain data becomes a value of the declared types, or is refused by name."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -35,7 +35,7 @@ GOOD = {
 }
 
 
-def test_sound_data_becomes_values_without_entries_that_are_not_known():
+def test_valid_data_becomes_values_without_unknown_entries():
     read = read_entries(Outer, GOOD)
     assert read == Outer(
         3,
@@ -78,6 +78,6 @@ def test_an_entry_of_another_type_is_named_with_its_place(changed, reason):
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 1, [GOOD]])
-def test_what_is_no_object_is_refused(data):
+def test_data_that_is_not_an_object_is_refused(data):
     with pytest.raises(ValueError, match="expected dict"):
         read_entries(Outer, data)

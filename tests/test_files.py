@@ -1,4 +1,4 @@
-"""Durable writes, the cache, digests of content, and CSV that a spreadsheet cannot run."""
+"""Durable writes, the cache, digests of content, and CSV without spreadsheet formulas."""
 
 import csv
 import errno
@@ -24,7 +24,7 @@ from xception_cli.files import (
 )
 
 
-def test_a_file_is_replaced_whole_and_no_temporary_one_is_left(tmp_path):
+def test_a_file_is_replaced_as_a_whole_and_no_temporary_file_is_left(tmp_path):
     path = tmp_path / "a.bin"
     for content in (b"", b"first", os.urandom(3_000_000), b"short"):
         write_durably(path, content)
@@ -83,7 +83,7 @@ except MachineError as error:
     assert names_in(tmp_path) == ["a.bin", "small"]
 
 
-def test_a_disk_without_space_is_called_that(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_as_full(tmp_path, monkeypatch):
     def full(descriptor, content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -96,7 +96,7 @@ def test_a_disk_without_space_is_called_that(tmp_path, monkeypatch):
     assert names_in(tmp_path) == ["a"]
 
 
-def test_a_passing_fault_of_a_network_disk_is_tried_again_and_a_lasting_one_is_told(
+def test_a_transient_error_of_a_network_disk_is_retried_and_a_permanent_one_reported(
     tmp_path, monkeypatch
 ):
     faults, waits = [], []
@@ -121,7 +121,7 @@ def test_a_passing_fault_of_a_network_disk_is_tried_again_and_a_lasting_one_is_t
     assert names_in(tmp_path) == ["a"]
 
 
-def test_a_folder_that_is_gone_is_a_machine_error(tmp_path):
+def test_a_missing_folder_is_a_machine_error(tmp_path):
     with pytest.raises(MachineError, match="No such file or directory"):
         write_durably(tmp_path / "gone" / "a", b"x")
 
@@ -180,7 +180,7 @@ def test_an_error_number_has_its_name_and_an_error_without_one_has_none():
         (os.fsdecode(b"\xff\xfe"), r"\xff\xfe"),
     ],
 )
-def test_bytes_that_are_not_utf_8_are_written_out(name, written):
+def test_bytes_that_are_not_utf_8_are_escaped(name, written):
     assert utf8(name) == written
     written.encode()
 
@@ -194,14 +194,14 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def test_hostile_text_comes_back_equal_from_a_csv_file(tmp_path):
+def test_hostile_text_survives_a_round_trip_through_csv(tmp_path):
     rows = [[text, text[::-1]] for text in HOSTILE]
     (tmp_path / "a.csv").write_bytes(to_csv(["a", "b"], rows))
     assert from_csv(tmp_path / "a.csv", ["a", "b"]) == rows
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
-def test_no_spreadsheet_finds_a_formula_whatever_it_separates_by(separator):
+def test_no_spreadsheet_finds_a_formula_with_any_separator(separator):
     rows = [[text, text, text] for text in HOSTILE]
     made = to_csv(["a", "p:;=1+1", "b"], rows).decode()
     cells = [
@@ -212,14 +212,14 @@ def test_no_spreadsheet_finds_a_formula_whatever_it_separates_by(separator):
     assert [
         cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\uff1d", "\uff0b"))
     ] == []
-    plain = "\n".join(f"x,{text}" for text in HOSTILE)  # the control: unprotected, there are some
+    plain = "\n".join(f"x,{text}" for text in HOSTILE)  # the control: unescaped, there are some
     split = csv.reader(io.StringIO(plain, newline=""), delimiter=separator)
     assert [cell for row in split for cell in row if cell.startswith("=")]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_table_is_read_as_a_spreadsheet_saves_it(tmp_path, separator, encoding):
+def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path, separator, encoding):
     path = tmp_path / "a.csv"
     with path.open("w", newline="", encoding=encoding) as file:
         csv.writer(file, delimiter=separator).writerows([["a", "b"], ["crème, x; y", "'=1"]])
@@ -242,10 +242,10 @@ def test_no_cell_of_a_csv_file_begins_as_a_formula_and_each_row_is_one_row(tmp_p
     assert [row[1] for row in rows] == ["end"] * len(HOSTILE)
     assert [row[0] for row in rows if row[0][:1] in tuple("=+-@\t\r\0")] == []
     assert rows[0][0] == "'" + HOSTILE[0]
-    assert [row[0] for row in rows[12:14]] == HOSTILE[12:14]  # what is harmless is left alone
+    assert [row[0] for row in rows[12:14]] == HOSTILE[12:14]  # harmless text is unchanged
 
 
-def test_a_csv_file_is_exactly_these_bytes():
+def test_the_bytes_of_a_csv_file():
     rows = [[1, -2, 0.1234567, -1e-9, 1e20, float("nan")], [None, True, "é", "-x", "a,b", 2.0]]
     assert to_csv(["a", "b", "c", "d", "e", "f"], rows) == (
         b'a,b,c,d,e,f\n1,-2,0.123457,-1e-09,1e+20,nan\n,True,\xc3\xa9,\'-x,"a,b",2\n'
@@ -264,7 +264,7 @@ def test_a_csv_file_without_rows_is_its_header(tmp_path):
      b"x" * 200_000 + b'",2\n'],
     ids=["empty", "another column", "another order", "too short", "too long", "not UTF-8", "huge"],
 )  # fmt: skip
-def test_another_file_than_we_wrote_is_refused(tmp_path, content):
+def test_a_file_that_we_did_not_write_is_refused(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"a\.csv"):
         from_csv(tmp_path / "a.csv", ["a", "b"])

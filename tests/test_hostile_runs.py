@@ -1,4 +1,4 @@
-"""A foreign run folder: nothing in it leads a write, or what a page shows, to another place."""
+"""An untrusted run folder: nothing in it redirects a write or shows a file from elsewhere."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from xception_cli.rundir import RunDir
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, random_weights) -> Path:
-    """A finished run, whose data is beside it; tests work on copies."""
+    """A finished run next to its data; tests work on copies."""
     place = tmp_path_factory.mktemp("finished")
     settings = quick_settings(draw_photos(place / "photos"), random_weights)
     before = Path.cwd()
@@ -53,7 +53,7 @@ _LINKS = ["train.log", "metrics.jsonl", "eval", "eval/val/metrics.json"]
     ("command", "name"),
     [*((command, _LINKS[0]) for command in _WRITERS), *((_WRITERS[0], name) for name in _LINKS)],
 )
-def test_no_command_takes_a_run_that_holds_a_link(run, tmp_path, capsys, command, name):
+def test_no_command_accepts_a_run_that_contains_a_link(run, tmp_path, capsys, command, name):
     precious = tmp_path / "precious"
     kept = run.path / name
     if kept.exists():
@@ -73,20 +73,20 @@ def _bytes_of(path: Path) -> dict[Path, bytes]:
     return {p: p.read_bytes() for p in (path, *path.rglob("*")) if p.is_file()}
 
 
-def test_a_pipe_in_a_run_is_not_waited_for(run, capsys):
+def test_a_pipe_in_a_run_does_not_block(run, capsys):
     run.log.unlink()
     os.mkfifo(run.log)
     assert call("eval", "run") == 4
     assert "run/train.log is not a regular file" in capsys.readouterr().err
 
 
-def test_a_run_that_is_named_by_a_link_is_one(run, capsys):
+def test_a_link_to_a_run_is_accepted(run, capsys):
     Path("latest").symlink_to(run.path)
     assert call("eval", "latest", "--json") == 0
     capsys.readouterr()
 
 
-def test_what_lists_images_cannot_name_one_outside_of_the_data(run, tmp_path, capsys):
+def test_lists_of_images_cannot_name_files_outside_of_the_data(run, tmp_path, capsys):
     secret = tmp_path / "secret.jpg"
     shutil.copy(next((tmp_path / "run").parent.glob("run/eval/val/*.png")), secret)
     rows = run.split.read_text().splitlines()
@@ -113,7 +113,7 @@ def test_the_report_shows_no_image_outside_of_the_data(run, finished, tmp_path):
     ("name", "out"),
     [("a/b.jpg", False), ("a/..b/c.jpg", False), ("..", True), ("a/../../b", True), ("/a", True)],
 )
-def test_a_name_that_leads_out_of_its_folder_is_known(tmp_path, name, out):
+def test_a_name_that_leads_out_of_its_folder_is_detected(tmp_path, name, out):
     assert leads_out(name) is out
     reason = "outside of the data folder" if out else "file not found"
     with pytest.raises(PictureError, match=reason):
@@ -123,7 +123,7 @@ def test_a_name_that_leads_out_of_its_folder_is_known(tmp_path, name, out):
 # --- one way to open a file ----------------------------------------------------------------------
 
 
-def test_a_file_is_created_only_where_there_is_none(tmp_path):
+def test_a_file_is_created_only_if_it_does_not_exist(tmp_path):
     target = tmp_path / "target"
     target.write_text("precious")
     for planted in (tmp_path / "link", tmp_path / "dangling", tmp_path / "there"):
@@ -137,7 +137,7 @@ def test_a_file_is_created_only_where_there_is_none(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_file_is_written_in_place_only_where_it_is_nothing_else(tmp_path):
+def test_a_file_is_written_in_place_only_if_it_has_no_other_name(tmp_path):
     target = tmp_path / "target"
     target.write_text("precious")
     (tmp_path / "link").symlink_to(target)
@@ -145,7 +145,7 @@ def test_a_file_is_written_in_place_only_where_it_is_nothing_else(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name, reason in {
         "link": "it is a link",
-        "second": "it is another file, too",
+        "second": "it has a second name",
         "pipe": "it is not a regular file",
     }.items():
         with pytest.raises(OSError, match=reason):
@@ -153,7 +153,7 @@ def test_a_file_is_written_in_place_only_where_it_is_nothing_else(tmp_path):
     assert target.read_text() == "precious"
 
 
-def test_what_a_user_names_may_be_a_link_but_not_a_pipe_or_without_an_end(tmp_path):
+def test_a_path_from_the_user_may_be_a_link_but_not_a_pipe_or_endless(tmp_path):
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     (tmp_path / "link.csv").symlink_to("table.csv")
     os.mkfifo(tmp_path / "pipe.csv")
@@ -165,10 +165,10 @@ def test_what_a_user_names_may_be_a_link_but_not_a_pipe_or_without_an_end(tmp_pa
         read_regular(tmp_path / "table.csv", 3)
 
 
-def test_nobody_can_plant_the_file_that_is_written_before_the_rename(tmp_path):
+def test_the_name_of_the_temporary_file_cannot_be_predicted(tmp_path):
     target, output = tmp_path / "target", tmp_path / "out.csv"
     target.write_text("precious")
-    # The name of earlier versions, which the process number told.
+    # The name used by earlier versions, which contained the process number.
     (tmp_path / f"out.csv.{os.getpid()}.partial").symlink_to(target)
     write_durably(output, b"new")
     assert output.read_bytes() == b"new"
@@ -191,7 +191,7 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path):
 # --- reports and unfinished runs -----------------------------------------------------------------
 
 
-def test_a_report_is_not_replaced_by_one_without_its_images(run, finished, tmp_path, capsys):
+def test_a_report_is_not_replaced_by_one_without_images(run, finished, tmp_path, capsys):
     before = run.report.read_bytes()
     draw_photos(tmp_path / "other")
     for path in (tmp_path / "other").rglob("*.jpg"):
@@ -211,7 +211,9 @@ def test_a_report_is_not_replaced_by_one_without_its_images(run, finished, tmp_p
     assert run.report.read_text().count("data:image/jpeg") > 10
 
 
-def test_a_report_whose_images_are_gone_is_kept_and_a_missing_one_is_written(run, tmp_path, capsys):
+def test_a_report_whose_images_are_missing_is_kept_and_a_missing_report_is_written(
+    run, tmp_path, capsys
+):
     run.update_info({"data": str(tmp_path / "gone")})
     text = run.config.read_text().splitlines()
     text = [f'data = "{tmp_path}/gone"' if line.startswith("data = ") else line for line in text]
@@ -231,7 +233,7 @@ def test_a_new_training_names_the_unfinished_run_of_its_data(run, finished, tmp_
     shutil.copytree(run.path, "runs/photos")
     flags = ["--data", str(photos), "--epochs", "1", "--classes", "9"]  # refused after the note
     assert call("train", *flags) == 2
-    assert "unfinished" not in capsys.readouterr().err  # the control: it has ended
+    assert "unfinished" not in capsys.readouterr().err  # the control: it is finished
     RunDir(Path("runs/photos")).result.unlink()
     assert call("train", *flags) == 2
     said = capsys.readouterr().err

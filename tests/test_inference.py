@@ -1,4 +1,4 @@
-"""Predictions: one for each image, in input order, whatever the images are."""
+"""Predictions: one per image, in input order, for any image."""
 
 import json
 import os
@@ -28,10 +28,10 @@ from xception_cli.runtime import Runtime
 
 @pytest.fixture(scope="module")
 def bundle() -> ModelBundle:
-    """An untrained Xception that knows three classes and takes 71 pixels."""
+    """An untrained Xception with three classes and an image size of 71 pixels."""
     runtime = Runtime(torch.device("cpu"), "fp32")
     network = runtime.place(build_seeded_network(3, 0)).eval()
-    # Sharpened: what an untrained network says of two pictures is nearly the same.
+    # Sharpened, because an untrained network gives nearly the same answer for any two images.
     about = About(tuple(COLOURS), Preprocessing.for_size(SMALL), temperature=0.05)
     return ModelBundle(network, about, runtime)
 
@@ -42,7 +42,7 @@ def probabilities_of(predictions: list[Prediction], classes: tuple[str, ...]) ->
     return [[by_name[name] for name in classes] for by_name in found]
 
 
-def test_predictions_are_the_models_probabilities_of_the_pictures(bundle, photos):
+def test_predictions_are_the_models_probabilities(bundle, photos):
     paths = find_images([str(photos)])[::2]
     predictions = list(predict_images(bundle, paths, workers=0))
     transform = bundle.preprocessing.evaluation_transform()
@@ -50,13 +50,13 @@ def test_predictions_are_the_models_probabilities_of_the_pictures(bundle, photos
     found = torch.tensor(probabilities_of(predictions, bundle.classes))
     assert [p.path for p in predictions] == paths
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    assert (found - expected.roll(1, 0)).abs().max() > 1e-4  # other pictures, other numbers
+    assert (found - expected.roll(1, 0)).abs().max() > 1e-4  # other images, other numbers
     for p in predictions:
         assert list(p.probabilities) == sorted(p.probabilities, reverse=True)
         assert sum(p.probabilities) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_large_jpeg_is_decoded_smaller_as_in_training(bundle, tmp_path):
+def test_a_large_jpeg_is_decoded_at_a_reduced_size_like_in_training(bundle, tmp_path):
     lively = replace(bundle, network=lively_network())
     draw(tmp_path / "large.jpg", COLOURS["red"], seed=1, size=800)
     (prediction,) = predict_images(lively, [tmp_path / "large.jpg"], workers=0)
@@ -66,7 +66,7 @@ def test_a_large_jpeg_is_decoded_smaller_as_in_training(bundle, tmp_path):
     for least_side in (bundle.preprocessing.least_side, None):
         picture = read_picture(tmp_path / "large.jpg", least_side=least_side)
         by_size[picture.size] = lively.probabilities(transform(picture)[None])
-    assert list(by_size) == [(200, 200), (800, 800)]  # at least 158, twice the 79 of 71 pixels
+    assert list(by_size) == [(200, 200), (800, 800)]  # at least 158, twice the resize of 79
     torch.testing.assert_close(found, by_size[200, 200], atol=1e-6, rtol=0)
     assert (found - by_size[800, 800]).abs().max() > 1e-4  # the control
 
@@ -82,7 +82,7 @@ def test_workers_and_batch_size_change_no_number(bundle, photos, workers, batch_
         assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
 
 
-def test_files_that_are_no_pictures_give_error_rows_in_their_place(bundle, photos):
+def test_files_that_are_not_images_give_error_rows_in_order(bundle, photos):
     good = photos / "blue" / "0.jpg"
     cut = photos / "cut.jpg"
     cut.write_bytes(good.read_bytes()[:500])
@@ -105,7 +105,7 @@ def test_files_that_are_no_pictures_give_error_rows_in_their_place(bundle, photo
     assert [len(p.classes) for p in predictions] == [0, 0, 3, 0, 0, 0, 0]
 
 
-def test_top_names_the_best_classes_and_at_most_all_of_them(bundle, photos):
+def test_top_returns_the_best_classes_and_at_most_all(bundle, photos):
     path = photos / "red" / "0.jpg"
     (every,) = predict_images(bundle, [path], top=99, workers=0)
     (two,) = predict_images(bundle, [path], top=2, workers=2)
@@ -113,7 +113,7 @@ def test_top_names_the_best_classes_and_at_most_all_of_them(bundle, photos):
     assert (two.classes, two.probabilities) == (every.classes[:2], every.probabilities[:2])
 
 
-def test_predictions_stream_and_later_images_are_not_read_before_their_turn(bundle, photos):
+def test_predictions_are_streamed_and_later_images_are_not_read_early(bundle, photos):
     paths = find_images([str(photos)])[:6]
     predictions = predict_images(bundle, paths, workers=0, batch_size=2)
     next(predictions)
@@ -121,7 +121,7 @@ def test_predictions_stream_and_later_images_are_not_read_before_their_turn(bund
     assert [p.error for p in predictions] == [None] * 4 + ["file not found"]
 
 
-def test_no_path_gives_no_prediction(bundle):
+def test_an_empty_list_of_paths_gives_no_prediction(bundle):
     assert list(predict_images(bundle, [], workers=2)) == []
 
 
@@ -143,19 +143,19 @@ def test_files_folders_and_patterns_keep_their_order(photos):
         "red/0.jpg", "red/1.jpg",
         *(f"blue/{i}.jpg" for i in range(8)), "blue/deep/1.PNG",
         "green/3.jpg",
-        "blue/notes.txt",  # named: its row says why it is no picture
+        "blue/notes.txt",  # named explicitly: its row has the reason
         "green/nothing.jpg",
         "blue/7.jpg", "green/7.jpg", "red/7.jpg",
     ]  # fmt: skip
 
 
-def test_a_pattern_finds_what_the_shell_would_hand_over_and_each_image_once(photos):
+def test_a_pattern_matches_like_the_shell_and_each_image_once(photos):
     assert find_images([f"{photos}/*"]) == find_images([str(photos)])
     assert find_images([f"{photos}/**"]) == find_images([str(photos)])
     assert len(find_images([str(photos)])) == 24
 
 
-def test_what_lies_beside_the_images_is_counted_once_and_reported(photos, capsys, without_heif):
+def test_other_files_next_to_the_images_are_counted_once_and_reported(photos, capsys, without_heif):
     for name in ("a.heic", "red/b.HEIC", "red/notes", "blue/c.txt"):
         (photos / name).write_bytes(b"hello")
     for given in (str(photos), f"{photos}/**", f"{photos}/*"):
@@ -177,13 +177,13 @@ def test_a_file_that_has_a_patterns_name_wins_over_the_pattern(photos):
     assert find_images([str(literal)]) == [photos / "1.jpg"]
 
 
-def test_a_link_to_a_folder_above_does_not_go_round_for_ever(photos):
+def test_a_link_to_a_parent_folder_is_not_followed_forever(photos):
     (photos / "blue" / "again").symlink_to(photos)
     assert len(find_images([str(photos)])) == 24
 
 
 @pytest.mark.parametrize("pattern", ["*.jpg", "empty", "empty/**", "only_text/*", ""])
-def test_what_matches_no_image_is_named(pattern, tmp_path):
+def test_an_argument_that_matches_no_image_is_named(pattern, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "only_text").mkdir()
     (tmp_path / "only_text" / "a.txt").touch()
@@ -207,7 +207,7 @@ PREDICTIONS = [
 ]
 
 
-def test_csv_holds_a_row_per_image_and_no_formula():
+def test_csv_has_a_row_per_image_and_no_formula():
     write_predictions(iter(PREDICTIONS), Path("out.csv"))
     assert Path("out.csv").read_text(encoding="utf-8") == (
         "path,error,class_1,probability_1,class_2,probability_2\n"
@@ -218,7 +218,7 @@ def test_csv_holds_a_row_per_image_and_no_formula():
     assert from_csv(Path("out.csv"), header)[0][4] == "=1+1"
 
 
-def test_json_lines_hold_the_exact_names_in_valid_utf8():
+def test_json_lines_have_the_exact_names_in_valid_utf8():
     write_predictions(iter(PREDICTIONS), Path("out.jsonl"))
     lines = Path("out.jsonl").read_bytes().decode("utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [
@@ -232,7 +232,7 @@ def test_json_lines_hold_the_exact_names_in_valid_utf8():
     ]
 
 
-def test_answers_below_a_probability_are_refused_and_auto_needs_thresholds(bundle, photos):
+def test_answers_below_a_probability_are_rejected_and_auto_needs_thresholds(bundle, photos):
     (sure,) = predict_images(bundle, [photos / "red" / "0.jpg"], workers=0)
     best = sure.probabilities[0]
     for wanted, reason in ((best - 0.01, None), (best + 0.01, "not sure enough")):
@@ -255,7 +255,7 @@ def test_a_calibration_fitted_later_applies_to_outcomes_computed_before(bundle, 
     with pytest.raises(ValueError, match="nothing to measure a distance from"):
         bundle.distances(outcomes)
     reference = remember(np.stack([outcomes[0].features]), np.zeros(1))
-    rule = UnknownRule(Thresholds(0.9, None, 1e-4), reference)  # knows the first image only
+    rule = UnknownRule(Thresholds(0.9, None, 1e-4), reference)  # its reference is the first image
     later = replace(bundle, about=replace(bundle.about, temperature=5.0, unknown=rule))
     found = [answer(later, outcome, later.thresholds) for outcome in outcomes]
     assert [refusal for _, refusal in found] == [None, UNLIKE, UNLIKE]
@@ -267,7 +267,7 @@ def test_a_calibration_fitted_later_applies_to_outcomes_computed_before(bundle, 
     assert answer(bundle, outcomes[0], None).probabilities.tolist() != expected[0]  # the control
 
 
-def test_the_csv_says_why_an_answer_is_not_given_where_that_was_asked():
+def test_the_csv_has_the_reason_of_unknown_if_requested():
     refused = Prediction(Path("c.jpg"), ("x",), (0.4,), unknown="not sure enough")
     write_predictions(iter([*PREDICTIONS, refused]), Path("out.csv"), with_unknown=True)
     assert Path("out.csv").read_text(encoding="utf-8").splitlines() == [
@@ -278,7 +278,7 @@ def test_the_csv_says_why_an_answer_is_not_given_where_that_was_asked():
     ]
 
 
-def test_an_output_that_cannot_be_is_refused_before_any_image_is_read():
+def test_an_invalid_output_is_refused_before_any_image_is_read():
     Path("there.csv").write_text("precious")
     Path("dangling.csv").symlink_to("elsewhere.csv")
     for name in ("there.csv", "dangling.csv", "out.xlsx", "out", "no/folder.csv"):

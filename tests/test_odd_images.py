@@ -1,7 +1,7 @@
-"""Each command sees pictures through the one decoder: however one is stored, it is the same.
+"""Each command uses the one decoder: an image is the same, however it is stored.
 
-What becomes of each kind of odd file is tested at the decoder (data/test_images.py) and at the scan
-(check/test_scan.py); here, that check, train, eval and predict go through them.
+The kinds of unusual files are tested at the decoder (data/test_images.py) and at the scan
+(check/test_scan.py); these tests prove that check, train, eval and predict use them.
 """
 
 import csv
@@ -23,7 +23,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 def patch(colour: tuple[int, int, int], seed: int) -> Image.Image:
-    """Blotches around one colour, and a white corner, by which one sees how it is turned."""
+    """Draw blotches around one colour, and a white corner that shows the orientation."""
     blotches = np.random.default_rng(seed).integers(-60, 61, (8, 12, 3))
     pixels = np.clip(np.array(colour) + blotches, 0, 250).astype(np.uint8)
     pixels = pixels.repeat(10, axis=0).repeat(10, axis=1)
@@ -33,12 +33,12 @@ def patch(colour: tuple[int, int, int], seed: int) -> Image.Image:
 
 def turned(picture: Image.Image) -> bytes:
     exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = 6  # a viewer turns it by 90 degrees clockwise
+    exif[EXIF_ORIENTATION] = 6  # a viewer rotates it by 90 degrees clockwise
     return encoded(picture.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
 
 
 def transparent(picture: Image.Image) -> bytes:
-    """Where the corner is white, bright red lies hidden."""
+    """Where the corner is white, transparent pixels are bright red."""
     corner = np.asarray(picture).min(axis=2) == 255
     pixels = np.dstack([picture, np.where(corner, 0, 255)]).astype(np.uint8)
     pixels[corner, :3] = (255, 0, 0)
@@ -58,7 +58,7 @@ NAMES = (b"%d caf\xe9.JPG", b"%d a\nb.PNG", b"%d =1+1,'\".jpe", "%d \u202egpj.jf
 
 
 def folder_of(root: Path, *, odd: bool) -> Path:
-    """Draw two classes in two splits, as plain PNGs or in odd files of odd names, in one order."""
+    """Draw two classes in two splits, as plain PNGs or as unusual files with unusual names."""
     for c, (name, colour) in enumerate({"blue": (40, 60, 200), "red": (200, 50, 40)}.items()):
         for split, count in (("train", 8), ("val", 4)):
             folder = root / split / name
@@ -87,7 +87,7 @@ def train(data: Path, weights: Path, run: str, **more) -> RunDir:
 
 
 def numbers(path: Path) -> list[list[str]]:
-    """Return a table of predictions without what tells one file from another."""
+    """Return a table of predictions without what differs between files."""
     with path.open(encoding="utf-8", newline="") as file:
         return [
             [value for name, value in row.items() if name not in {"path", "digest", "unit"}]
@@ -100,7 +100,7 @@ def naive_pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def test_the_odd_files_would_be_other_pictures_to_a_naive_reader(plain, odd):
+def test_a_naive_reader_would_read_other_images_from_the_unusual_files(plain, odd):
     for split in ("train", "val"):
         files = [sorted((root / split / "red").iterdir()) for root in (plain, odd)]
         for index, (one, other) in enumerate(zip(*files, strict=True)):
@@ -108,7 +108,7 @@ def test_the_odd_files_would_be_other_pictures_to_a_naive_reader(plain, odd):
             assert np.array_equal(*pixels) == (STORED[index % 4] in {animated, bitmap}), other
 
 
-def test_check_lists_what_is_odd_and_stops_at_nothing(odd, capsys):
+def test_check_lists_unusual_images_without_stopping(odd, capsys):
     assert call("check", str(odd), "--json") == 0
     problems = json.loads(capsys.readouterr().out)["problems"]
     counts = {problem["name"]: len(problem["findings"]) for problem in problems}
@@ -117,8 +117,10 @@ def test_check_lists_what_is_odd_and_stops_at_nothing(odd, capsys):
 
 
 @pytest.mark.slow
-def test_training_learns_the_same_from_plain_and_from_odd_files(plain, odd, random_weights):
-    """To the byte; and the page of the run shows names that no terminal should be given."""
+def test_training_gives_the_same_bytes_from_plain_and_from_unusual_files(
+    plain, odd, random_weights
+):
+    """Also, the page of the run shows names that are dangerous for a terminal."""
     first, second = (train(data, random_weights, f"run-{data.name}") for data in (plain, odd))
     assert first.metrics.read_bytes() == second.metrics.read_bytes()
     tensors = [load_file(run.model) for run in (first, second)]
@@ -131,7 +133,7 @@ def test_training_learns_the_same_from_plain_and_from_odd_files(plain, odd, rand
 
 
 @pytest.mark.slow
-def test_eval_and_predict_say_the_same_of_plain_and_of_odd_files(plain, odd, random_weights):
+def test_eval_and_predict_give_the_same_for_plain_and_for_unusual_files(plain, odd, random_weights):
     run = train(plain, random_weights, "run", unfreeze="head", refit=False)
     assert call("eval", str(run.path), "--data", str(odd), "--split", "val") == 0
     for data in (plain, odd):

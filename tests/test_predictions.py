@@ -1,4 +1,4 @@
-"""predict --output: each row is kept as it comes, and a stopped command is continued exactly."""
+"""predict --output: rows are written as they are computed, and a stopped command is continued."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ class Stop(BaseException):
 
 
 def write(rows: list[Prediction], path: Path, stop_after: int | None = None) -> PredictionFile:
-    """Write what is left, and stop after some rows in all."""
+    """Write the remaining rows, and stop after a total number."""
     with open_predictions(path, [row.path for row in rows], ("model", 5)) as file:
         file.begin(2, with_unknown=False)
         for row in rows[file.done :]:
@@ -58,7 +58,7 @@ def partials(folder: Path) -> list[Path]:
 
 
 @_SUFFIXES
-def test_however_often_it_is_stopped_the_file_is_the_same_at_the_end(tmp_path, suffix, capsys):
+def test_the_final_file_is_the_same_after_any_number_of_stops(tmp_path, suffix, capsys):
     rows = predictions(40)
     whole = tmp_path / f"whole{suffix}"
     file = write(rows, whole)
@@ -86,7 +86,7 @@ def test_however_often_it_is_stopped_the_file_is_the_same_at_the_end(tmp_path, s
     assert partials(tmp_path) == []
 
 
-def test_a_stop_before_the_model_is_loaded_keeps_the_rows_of_before(tmp_path):
+def test_a_stop_before_the_model_is_loaded_keeps_earlier_rows(tmp_path):
     rows, output = predictions(6), tmp_path / "out.csv"
     with pytest.raises(Stop):
         write(rows, output, 4)
@@ -102,7 +102,7 @@ def test_a_stop_before_the_model_is_loaded_keeps_the_rows_of_before(tmp_path):
     assert write(rows, output).done == 6
 
 
-def test_neither_a_finished_output_nor_one_of_another_command_is_replaced(tmp_path):
+def test_neither_a_finished_output_nor_that_of_another_command_is_replaced(tmp_path):
     rows, output = predictions(6), tmp_path / "out.csv"
     with pytest.raises(Stop):
         write(rows, output, 4)
@@ -116,7 +116,7 @@ def test_neither_a_finished_output_nor_one_of_another_command_is_replaced(tmp_pa
 
 
 @_SUFFIXES
-def test_wherever_a_crash_cuts_or_spoils_the_file_no_row_is_lost_or_doubled(tmp_path, suffix):
+def test_a_file_cut_or_damaged_anywhere_loses_and_repeats_no_row(tmp_path, suffix):
     rows = predictions(12)
     whole, output = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
     write(rows, whole)
@@ -129,13 +129,13 @@ def test_wherever_a_crash_cuts_or_spoils_the_file_no_row_is_lost_or_doubled(tmp_
     spoiled += [content + b"more", content + content, b"\xff\xfe" + content]
     for changed in spoiled:
         partial.write_bytes(changed)
-        write(rows, output)  # which is its second name, or not there
+        write(rows, output)  # has a second name, or does not exist
         assert output.read_bytes() == whole.read_bytes()
         output.unlink()
 
 
 @_SUFFIXES
-def test_only_the_same_images_model_and_options_continue_a_file(tmp_path, suffix, capsys):
+def test_a_file_is_continued_only_with_the_same_images_model_and_options(tmp_path, suffix, capsys):
     rows = predictions(6)
     images = [tmp_path / f"{at}.jpg" for at in range(6)]
     for image in images:
@@ -156,7 +156,7 @@ def test_only_the_same_images_model_and_options_continue_a_file(tmp_path, suffix
 
         with pytest.raises(Stop):
             begin()
-        output.unlink()  # the rows are in the partial file, too
+        output.unlink()  # the rows are also in the partial file
         return done
 
     assert begun(images, "model", 5) == 0
@@ -170,7 +170,7 @@ def test_only_the_same_images_model_and_options_continue_a_file(tmp_path, suffix
     assert begun(images, "model", 5) == 0
 
 
-def test_a_full_disk_keeps_the_rows_that_fitted(tmp_path):
+def test_a_full_disk_keeps_the_rows_that_were_written(tmp_path):
     rows = predictions(400)
     with (
         files_no_larger_than(2000),
@@ -195,7 +195,7 @@ def test_a_planted_link_is_not_written_through(tmp_path):
     for plant in (partial.symlink_to, lambda target: os.link(target, partial)):
         partial.unlink()
         plant(precious)
-        with pytest.raises(MachineError, match=r"it is (a link|another file, too)"):
+        with pytest.raises(MachineError, match=r"it (is a link|has a second name)"):
             write(rows, tmp_path / "out.csv")
         assert precious.read_text() == "precious"
 
@@ -208,7 +208,7 @@ def test_two_commands_do_not_write_the_same_rows(tmp_path):
             write(rows, tmp_path / "out.csv")
 
 
-def test_a_file_that_came_in_the_meantime_is_not_replaced(tmp_path):
+def test_a_file_created_in_the_meantime_is_not_replaced(tmp_path):
     rows = predictions(2)
     output = tmp_path / "out.csv"
 
@@ -256,7 +256,7 @@ def test_a_command_that_is_interrupted_is_continued_to_the_same_file(tmp_path):
     assert sorted(path.name for path in Path("why").iterdir()) == names
 
 
-def test_a_list_is_predicted_in_pieces_and_continued_without_losing_or_doubling_a_row(
+def test_a_list_is_predicted_in_pieces_and_continued_with_every_row_once(
     tmp_path, monkeypatch, capsys
 ):
     model = tmp_path / "m.safetensors"
@@ -284,7 +284,7 @@ def test_a_list_is_predicted_in_pieces_and_continued_without_losing_or_doubling_
         with pytest.raises(Stop):
             main(given)
     with partials(tmp_path)[0].open("ab") as file:
-        file.write(b"photos/gre")  # a row that a kill has cut
+        file.write(b"photos/gre")  # a row cut by a kill
     assert call(*given) == 3
     said = capsys.readouterr().err
     assert "resuming  after 4 of 7 images" in said
@@ -294,11 +294,11 @@ def test_a_list_is_predicted_in_pieces_and_continued_without_losing_or_doubling_
     counted = sorted(Counter(classes).items(), key=lambda pair: (-pair[1], pair[0]))
     assert f"classes   {', '.join(f'{name} {n}' for name, n in counted)}\n" in said
     linked = sorted(Path("sorted").glob("*/*.jpg"))
-    assert len(linked) == 5  # the image that is listed twice is there once, the broken one is not
+    assert len(linked) == 5  # the repeated image once, without the broken one
     assert all(path.stat().st_nlink == 2 for path in linked)
 
 
-def test_a_table_is_predicted_beside_its_labels(tmp_path, capsys):
+def test_predictions_of_a_table_include_its_labels(tmp_path, capsys):
     model = tmp_path / "m.safetensors"
     about = About(tuple(COLOURS), Preprocessing.for_size(SMALL), temperature=0.05)
     save_model(model, build_seeded_network(3, 0).state_dict(), about)
@@ -324,7 +324,7 @@ def test_a_table_is_predicted_beside_its_labels(tmp_path, capsys):
     assert "error: https://x.org//a.jpg is a URL, not a file" in capsys.readouterr().err
 
 
-def test_an_output_that_cannot_be_written_is_told_before_the_model_is_loaded(tmp_path, capsys):
+def test_an_output_that_cannot_be_written_is_reported_before_the_model_is_loaded(tmp_path, capsys):
     (tmp_path / "no.safetensors").write_bytes(b"no model")
     draw_photos(tmp_path / "photos")
     Path("there.csv").touch()

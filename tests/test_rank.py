@@ -1,4 +1,4 @@
-"""xception rank: unlabelled images, the least certain first."""
+"""xception rank: unlabelled images, the least confident first."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from xception_cli.model.bundle import About, save_model
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A lively Xception of three classes, beside photos of each and a file that is none."""
+    """A randomly initialised Xception, photos of its three classes, and a broken file."""
     monkeypatch.chdir(tmp_path)
     draw_photos(Path("new"))
     Path("new/broken.jpg").write_text("no image")
@@ -24,7 +24,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "m.safetensors"
 
 
-def test_the_order_is_that_of_the_margins_that_predict_gives(model, capsys) -> None:
+def test_the_order_is_that_of_the_margins_of_predict(model, capsys) -> None:
     assert call("rank", "new", "--model", model) == 3
     assert "1 of 25 images could not be read" in capsys.readouterr().err
     assert call("predict", "new", "--model", model, "--top", "2", "--json") == 3
@@ -47,7 +47,7 @@ def test_the_order_is_that_of_the_margins_that_predict_gives(model, capsys) -> N
     assert rows[-1]["error"].startswith("not an image")
 
 
-def test_a_file_that_is_there_is_not_replaced(model, capsys) -> None:
+def test_an_existing_file_is_not_replaced(model, capsys) -> None:
     Path("rank.csv").write_text("mine")
     assert call("rank", "new", "--model", model) == 2
     assert "rank.csv already exists" in capsys.readouterr().err

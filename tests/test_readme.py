@@ -1,6 +1,6 @@
-"""The README cannot go stale: its commands, its settings table and its code are run or compared.
+"""The README is up to date: its commands, its settings table and its code are run or compared.
 
-`python tests/test_readme.py` writes the table anew.
+`python tests/test_readme.py` rewrites the table.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ def test_the_settings_table_is_the_generated_one() -> None:
     assert settings_table() in README
 
 
-def test_links_inside_the_repository_lead_somewhere() -> None:
+def test_links_inside_the_repository_exist() -> None:
     targets = [t for t in re.findall(r"\]\(([^)]+)\)", README) if "://" not in t]
     assert targets
     assert all((ROOT / target.split("#")[0]).exists() for target in targets)
@@ -62,7 +62,7 @@ def test_links_inside_the_repository_lead_somewhere() -> None:
 @pytest.mark.weights
 def test_the_first_command_trains_evaluates_and_predicts_in_a_fresh_clone(tmp_path: Path) -> None:
     subprocess.run(["git", "clone", "-q", str(ROOT), "clone"], check=True, cwd=tmp_path)
-    # As many threads as a stranger has; the tests' own are limited to one.
+    # As many threads as users have; the tests' own are limited to one.
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
         ["bash", "-c", commands()[0]],
@@ -76,14 +76,14 @@ def test_the_first_command_trains_evaluates_and_predicts_in_a_fresh_clone(tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     accuracy = re.search(r"result +val: accuracy ([\d.]+)%", done.stderr)
     assert accuracy is not None
-    assert float(accuracy[1]) > 60  # a twelfth is chance
+    assert float(accuracy[1]) > 60  # chance is a twelfth
     assert "apple" in done.stdout.splitlines()[-1]
 
 
 @pytest.mark.slow
 @pytest.mark.weights
 def test_the_python_of_the_readme_runs(tmp_path: Path, imagenet: object) -> None:
-    """Both examples: the one of the Python API trains the model that plain PyTorch loads."""
+    """Both examples: the model trained with the Python API is loaded in plain PyTorch."""
     from images import draw
 
     for name, colour in (("a", (200, 50, 40)), ("b", (40, 60, 200))):

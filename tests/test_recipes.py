@@ -1,4 +1,4 @@
-"""The shipped recipes: sound settings, found by name; and what the wheel holds beside modules."""
+"""The shipped recipes: valid settings, found by name; and other files in the wheel."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ RECIPES = list_recipes()
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_sound_and_headed_by_its_purpose_and_its_command(name):
+def test_a_recipe_is_valid_and_begins_with_its_purpose_and_its_command(name):
     config = resolve({}, RECIPES[name]).config
     head = RECIPES[name].read_text().split("\n\n")[0]
     assert re.search(rf"^#   xception train --data \S+ --config {name}\b", head, re.MULTILINE)
@@ -45,7 +45,7 @@ def test_a_config_is_a_path_or_a_name_and_a_file_of_that_name_wins():
     assert find_config("quick") == Path("quick")
 
 
-def test_a_mistyped_name_is_answered_with_the_near_one():
+def test_a_mistyped_name_is_refused_with_the_nearest():
     with pytest.raises(UsageError, match="there is no config quik; shipped are") as caught:
         find_config("quik")
     assert caught.value.hint == "did you mean quick?"
@@ -78,14 +78,14 @@ TEMPLATES = {
 }
 
 
-def test_every_file_that_is_no_module_is_data_of_its_package():
+def test_every_file_that_is_not_a_module_is_package_data():
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     listed = {
         path.relative_to(ROOT).as_posix()
         for package, patterns in known["package-data"].items()
         for pattern in patterns
         for path in (ROOT / package.replace(".", "/")).glob(pattern)
-        if package != "xception_cli.configs"  # its folder is mapped; the wheel is looked at below
+        if package != "xception_cli.configs"  # its folder is mapped; the wheel is tested below
     }
     there = {
         path.relative_to(ROOT).as_posix()
@@ -97,7 +97,7 @@ def test_every_file_that_is_no_module_is_data_of_its_package():
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_recipes_and_the_templates(tmp_path: Path) -> None:
+def test_the_wheel_contains_the_recipes_and_the_templates(tmp_path: Path) -> None:
     subprocess.run(["git", "clone", "-q", str(ROOT), "clone"], check=True, cwd=tmp_path)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", "wheel", "./clone"]
     subprocess.run(command, check=True, cwd=tmp_path)

@@ -31,7 +31,7 @@ def start_run(name: str, started: str, *, finished: bool = True) -> RunDir:
     return run
 
 
-def test_the_files_of_a_run_have_these_names_and_naming_them_makes_nothing():
+def test_the_files_of_a_run_have_these_names_and_naming_them_creates_nothing():
     run = RunDir(Path("runs/food"))
     named = [run.config, run.info, run.split, run.metrics, run.log, run.model, run.result]
     assert [str(path.relative_to(run.path)) for path in named] == [
@@ -76,13 +76,13 @@ def test_a_run_inside_its_data_folder_is_refused(tmp_path, data):
         choose_run_path(Path(data), None)
 
 
-def test_a_name_that_a_link_to_nothing_holds_is_taken(tmp_path):
+def test_the_name_of_a_dangling_link_is_not_used(tmp_path):
     Path("runs").mkdir()
     Path("runs/food").symlink_to("gone")
     assert make_run(tmp_path / "food", None).path == Path("runs/food-2")
 
 
-def test_the_output_asked_for_may_be_new_or_empty(tmp_path):
+def test_the_requested_output_may_be_new_or_empty(tmp_path):
     Path("empty").mkdir()
     assert make_run(tmp_path / "food", Path("empty")).path == Path("empty")
     assert make_run(tmp_path / "food", Path("new/below")).path == Path("new/below")
@@ -104,7 +104,7 @@ def a_link_to_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [a_folder_with_a_file, a_file, a_link_to_nothing])
-def test_an_output_that_holds_something_is_refused_and_left_alone(tmp_path, make):
+def test_an_output_that_is_not_empty_is_refused_and_not_changed(tmp_path, make):
     make(tmp_path / "out")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UsageError, match="out already exists and is not empty") as caught:
@@ -114,13 +114,13 @@ def test_an_output_that_holds_something_is_refused_and_left_alone(tmp_path, make
 
 
 @pytest.mark.parametrize("make", [a_file, a_link_to_nothing])
-def test_runs_that_is_no_folder_is_a_machine_error(tmp_path, make):
+def test_a_file_named_runs_is_a_machine_error(tmp_path, make):
     make(Path("runs"))
     with pytest.raises(MachineError, match=r"cannot make the run folder runs.food: "):
         make_run(tmp_path / "food", None)
 
 
-def test_a_place_that_may_not_be_written_is_a_machine_error_before_anything_is_made():
+def test_an_unwritable_place_is_a_machine_error_before_anything_is_created():
     with open_folder() as folder:
         (folder / "closed").mkdir(mode=0o555)
         for output in (folder / "closed" / "a" / "b", folder / "closed"):
@@ -130,7 +130,7 @@ def test_a_place_that_may_not_be_written_is_a_machine_error_before_anything_is_m
             assert make_run(folder / "food", folder / "open").path.is_dir()
 
 
-def test_a_place_that_may_not_be_searched_is_a_machine_error():
+def test_an_unsearchable_place_is_a_machine_error():
     with open_folder() as folder:
         (folder / "closed").mkdir(mode=0)
         made = f"cannot make the run folder {folder / 'closed'}"
@@ -195,7 +195,7 @@ def holding(folder: Path) -> Iterator[subprocess.Popen]:
             os.killpg(holder.pid, signal.SIGKILL)
 
 
-def test_a_second_process_is_refused_and_told_of_the_first_until_that_is_killed(tmp_path):
+def test_a_second_process_is_refused_with_the_first_named_until_that_is_killed(tmp_path):
     run = RunDir(tmp_path)
     with holding(tmp_path) as holder:
         write_info(run, process=holder.pid, started="2024-01-01T00:00:00Z")
@@ -211,12 +211,12 @@ def test_a_second_process_is_refused_and_told_of_the_first_until_that_is_killed(
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-        with run.lock():  # at once, though the process that it forked lives on
+        with run.lock():  # at once, although its forked process is still alive
             pass
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]  # no lock file
 
 
-def test_a_lock_ends_with_its_block_also_when_that_fails(tmp_path):
+def test_a_lock_is_released_after_an_error(tmp_path):
     for _ in range(2):
         with pytest.raises(KeyError), RunDir(tmp_path).lock():
             raise KeyError
@@ -224,7 +224,7 @@ def test_a_lock_ends_with_its_block_also_when_that_fails(tmp_path):
         pass
 
 
-def test_a_process_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path):
+def test_a_process_forked_meanwhile_does_not_keep_the_lock(tmp_path):
     with holding(tmp_path) as holder:
         with pytest.raises(RunBusyError), RunDir(tmp_path).lock():
             pass
@@ -235,7 +235,7 @@ def test_a_process_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path):
             pass
 
 
-def test_of_processes_that_come_and_go_never_two_hold_the_lock(tmp_path):
+def test_no_two_processes_hold_the_lock_at_once(tmp_path):
     arguments = [sys.executable, "-c", CONTENDER, str(tmp_path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     contenders = [subprocess.Popen(arguments, **pipes) for _ in range(3)]
@@ -247,11 +247,11 @@ def test_of_processes_that_come_and_go_never_two_hold_the_lock(tmp_path):
     assert [contender.returncode for contender in contenders] == [0, 0, 0]
     held, busy = (sum(map(int, column)) for column in zip(*counts, strict=True))
     assert held > 0
-    assert busy > 0  # the control: they met
+    assert busy > 0  # the control: they competed
     assert not list(tmp_path.glob("*"))
 
 
-def test_the_lock_of_one_user_stops_another():
+def test_the_lock_of_one_user_blocks_another():
     with (
         open_folder() as folder,
         RunDir(folder).lock(),
@@ -263,7 +263,7 @@ def test_the_lock_of_one_user_stops_another():
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
-def test_a_file_system_without_locks_still_takes_a_run(tmp_path, monkeypatch, number):
+def test_a_file_system_without_locks_is_accepted(tmp_path, monkeypatch, number):
     def missing(descriptor: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -275,9 +275,7 @@ def test_a_file_system_without_locks_still_takes_a_run(tmp_path, monkeypatch, nu
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.EIO])
-def test_a_lock_that_fails_for_another_reason_stops_the_run_and_removes_no_lock(
-    tmp_path, monkeypatch, number
-):
+def test_another_failure_of_a_lock_stops_the_run_and_removes_no_lock(tmp_path, monkeypatch, number):
     def failing(descriptor: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -289,7 +287,7 @@ def test_a_lock_that_fails_for_another_reason_stops_the_run_and_removes_no_lock(
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
-def test_a_folder_with_the_lock_file_of_a_killed_process_alone_counts_as_empty(tmp_path):
+def test_a_folder_with_only_the_lock_file_of_a_killed_process_counts_as_empty(tmp_path):
     Path("out").mkdir()
     Path("out/.lock").touch()
     run = make_run(tmp_path / "food", Path("out"))
@@ -305,7 +303,7 @@ def test_a_folder_with_the_lock_file_of_a_killed_process_alone_counts_as_empty(t
 # --- finding -----------------------------------------------------------------------------------
 
 
-def test_the_latest_run_is_the_one_started_last_whatever_its_name_and_files_time():
+def test_the_latest_run_is_the_one_started_last_not_by_name_or_file_time():
     new = start_run("a", "2024-03-01T00:00:00Z")
     start_run("b", "2024-01-01T00:00:00Z")
     start_run("c", "2024-02-01T00:00:00Z")
@@ -330,7 +328,7 @@ EARLY = ("train.log", "split.csv", "issues.csv", "config.toml")
 
 
 @pytest.mark.parametrize("count", range(1, len(EARLY) + 1))
-def test_a_run_that_was_killed_while_its_folder_was_made_can_be_started_again(tmp_path, count):
+def test_a_run_killed_while_its_folder_was_created_can_be_started_again(tmp_path, count):
     for name in (*EARLY[:count], ".lock", f"{EARLY[count - 1]}.77.partial"):
         (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "run" / name).write_text("half")
@@ -341,7 +339,7 @@ def test_a_run_that_was_killed_while_its_folder_was_made_can_be_started_again(tm
 
 
 @pytest.mark.parametrize("name", ["train.log", "run.json", "mine.txt"])
-def test_a_folder_with_files_of_a_person_or_of_a_run_is_not_taken(tmp_path, name):
+def test_a_folder_with_files_of_the_user_or_of_a_run_is_not_used(tmp_path, name):
     names = {*EARLY, name} - ({"train.log"} if name == "train.log" else set())
     (tmp_path / "run").mkdir()
     for each in names:
@@ -349,7 +347,7 @@ def test_a_folder_with_files_of_a_person_or_of_a_run_is_not_taken(tmp_path, name
     with pytest.raises(UsageError, match="already exists and is not empty"):
         make_run(tmp_path / "food", tmp_path / "run")
     with contextlib.suppress(UsageError):
-        assert find_run(tmp_path / "run").path == tmp_path / "run"  # of run.json alone
+        assert find_run(tmp_path / "run").path == tmp_path / "run"  # with run.json alone
     assert {path.name for path in (tmp_path / "run").iterdir()} == names
 
 
@@ -380,7 +378,7 @@ def test_a_config_that_lost_any_of_its_lines_is_refused_and_names_them(configure
     assert refused > 40
 
 
-def test_an_edited_setting_is_named_and_one_that_a_resume_may_change_is_taken(configured):
+def test_an_edited_setting_is_named_and_one_that_a_resume_may_change_is_accepted(configured):
     text = configured.config.read_text()
     other = text.replace("epochs = 12", "epochs = 20").replace("photos", "now")
     configured.config.write_text(other)
@@ -401,14 +399,14 @@ def test_a_run_of_an_earlier_version_has_only_its_config(tmp_path):
     assert read_settings(run) == {"lr": 0.5}
 
 
-def test_a_config_of_a_run_that_is_no_toml_is_damaged(configured):
+def test_a_config_of_a_run_that_is_not_toml_is_damaged(configured):
     configured.config.write_text("lr = [")
     with pytest.raises(ArtifactError, match=r"cannot use .*config\.toml: .* is not valid TOML"):
         read_config(configured)
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_without_a_run_the_user_is_told_where_was_looked(tmp_path, finished):
+def test_a_missing_run_is_reported_with_the_places_searched(tmp_path, finished):
     if finished:
         start_run("going", "2024-01-01T00:00:00Z", finished=False)
     runs = tmp_path / "runs"
@@ -422,7 +420,7 @@ def test_without_a_run_the_user_is_told_where_was_looked(tmp_path, finished):
     assert caught.value.hint.startswith(hint)
 
 
-def test_a_run_is_found_by_its_path_finished_or_not_and_no_other_folder_is_one(tmp_path):
+def test_a_run_is_found_by_its_path_and_other_folders_are_refused(tmp_path):
     run = start_run("a", "2024-01-01T00:00:00Z", finished=False)
     assert find_run(run.path) == run
     for path in (tmp_path, tmp_path / "gone"):
@@ -433,14 +431,14 @@ def test_a_run_is_found_by_its_path_finished_or_not_and_no_other_folder_is_one(t
 # --- JSON --------------------------------------------------------------------------------------
 
 
-def test_an_object_comes_back_equal_from_a_json_file(tmp_path):
+def test_an_object_survives_a_round_trip_through_json(tmp_path):
     content = {"a": [1, 2.5, None, True], "é\n": {"caf\udce9": "😀"}}
     write_json(tmp_path / "a.json", content)
     assert read_json(tmp_path / "a.json") == content
     (tmp_path / "a.json").read_bytes().decode("ascii")
 
 
-def test_a_number_that_json_does_not_know_is_not_written(tmp_path):
+def test_a_number_that_json_does_not_have_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="nan"):
         write_json(tmp_path / "a.json", {"a": float("nan")})
     assert not list(tmp_path.iterdir())
@@ -449,7 +447,7 @@ def test_a_number_that_json_does_not_know_is_not_written(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [None, b"", b"{", b"[1]", b"null", b"\xff", b'{"a": 1} x'],
-    ids=["missing", "empty", "cut", "a list", "null", "not UTF-8", "more behind"],
+    ids=["missing", "empty", "cut", "a list", "null", "not UTF-8", "more after it"],
 )
 def test_a_damaged_json_file_is_refused_by_name(tmp_path, content):
     if content is not None:
@@ -478,7 +476,7 @@ def test_a_run_json_that_lacks_an_entry_or_has_another_type_is_refused(tmp_path,
     assert caught.value.message == f"{tmp_path}/run.json is damaged: {reason}"
 
 
-def test_entries_that_came_with_later_versions_may_be_missing(tmp_path):
+def test_entries_of_later_versions_may_be_missing(tmp_path):
     run = RunDir(tmp_path)
     write_info(run, data=...)
     info = run.read_info()
@@ -490,7 +488,7 @@ def test_entries_that_came_with_later_versions_may_be_missing(tmp_path):
         run.read_result()
 
 
-def test_a_tree_is_removed_and_one_that_is_gone_is_fine(tmp_path):
+def test_a_tree_is_removed_and_may_be_missing(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "c").touch()
     remove_tree(tmp_path / "a")

@@ -1,4 +1,4 @@
-"""Device and precision, decided once; and draws that are functions of their key."""
+"""Device and precision, decided once; and random numbers that are functions of their key."""
 
 import contextlib
 import platform
@@ -28,7 +28,7 @@ without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machin
 without_mps = pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has MPS")
 
 
-def test_on_a_cpu_the_two_precisions_of_cpus_are_taken():
+def test_a_cpu_supports_its_two_precisions():
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         runtime = decide_runtime(device="cpu", precision=precision)
         assert runtime == Runtime(torch.device("cpu"), precision)
@@ -44,13 +44,13 @@ def test_without_a_gpu_auto_is_the_cpu():
 
 
 @without_cuda
-def test_a_gpu_that_is_not_there_is_a_machine_error():
+def test_a_missing_gpu_is_a_machine_error():
     with pytest.raises(MachineError, match=r"^there is no cuda device on this machine; ") as caught:
         decide_runtime(device="cuda")
     assert caught.value.exit_code == 5
 
 
-def test_gpu_means_cuda_and_an_unknown_device_is_answered_with_the_near_one():
+def test_gpu_means_cuda_and_an_unknown_device_is_refused_with_the_nearest():
     if not torch.cuda.is_available():
         with pytest.raises(MachineError, match=r"^there is no cuda device on this machine; "):
             decide_runtime(device="gpu")
@@ -61,7 +61,7 @@ def test_gpu_means_cuda_and_an_unknown_device_is_answered_with_the_near_one():
     assert caught.value.hint == "--device cuda"
 
 
-def test_gpus_that_one_process_leaves_idle_are_counted(monkeypatch):
+def test_idle_gpus_are_counted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     gpu = Runtime(torch.device("cuda"), "bf16")
     assert gpu.idle_gpus() == 2
@@ -73,17 +73,17 @@ def test_parts_of_a_batch_are_joined_in_their_order():
     runtime = Runtime(torch.device("cpu"), "fp32")
     parts = [torch.arange(3), torch.arange(3, 5)]
     assert runtime.join_parts(parts).tolist() == [0, 1, 2, 3, 4]
-    assert runtime.join_parts(parts, 9).tolist() == [0, 1, 2, 3, 4]  # no CPU needs them filled up
+    assert runtime.join_parts(parts, 9).tolist() == [0, 1, 2, 3, 4]  # a CPU needs no padding
     assert runtime.join_parts(parts[:1]).tolist() == [0, 1, 2]
 
 
 @without_mps
-def test_an_apple_gpu_that_is_not_there_is_a_machine_error():
+def test_a_missing_apple_gpu_is_a_machine_error():
     with pytest.raises(MachineError, match=r"^there is no mps device on this machine; "):
         decide_runtime(device="mps")
 
 
-def test_half_precision_on_a_cpu_is_refused_with_what_is_supported():
+def test_half_precision_on_a_cpu_is_refused_with_the_alternatives():
     with pytest.raises(UsageError, match=r"^precision fp16 is not supported on cpu; ") as caught:
         decide_runtime(device="cpu", precision="fp16")
     assert caught.value.exit_code == 2
@@ -108,7 +108,7 @@ def test_a_network_is_placed_in_channels_last():
     assert not placed.weight.is_contiguous()
 
 
-def test_determinism_is_asked_of_torch_only_when_it_is_asked_for(monkeypatch):
+def test_torch_is_deterministic_only_on_request(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     try:
         for wanted in (False, True):
@@ -119,7 +119,7 @@ def test_determinism_is_asked_of_torch_only_when_it_is_asked_for(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["c++", "g++", "clang++"])
-def test_compiling_on_a_cpu_takes_any_cpp_compiler_and_says_when_there_is_none(
+def test_compiling_on_a_cpu_uses_any_cpp_compiler_and_reports_a_missing_one(
     monkeypatch, tmp_path, name
 ):
     monkeypatch.delenv("CXX", raising=False)
@@ -130,12 +130,12 @@ def test_compiling_on_a_cpu_takes_any_cpp_compiler_and_says_when_there_is_none(
     assert "leave --compile out" in caught.value.hint
     (tmp_path / name).write_text("#!/bin/sh\n")
     with pytest.raises(MachineError):
-        check_compiler(torch.device("cpu"))  # it cannot be run
+        check_compiler(torch.device("cpu"))  # it is not executable
     (tmp_path / name).chmod(0o755)
     check_compiler(torch.device("cpu"))
 
 
-def test_a_compiler_of_another_name_is_told_by_the_usual_variable(monkeypatch, tmp_path):
+def test_a_compiler_of_another_name_is_set_by_the_usual_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CXX", "")
     with pytest.raises(MachineError):
@@ -165,11 +165,11 @@ def test_the_environment_of_a_bug_report_names_versions_and_devices():
     assert described["cpu"].startswith(f"CPU, {torch.get_num_threads()} threads; precisions ")
 
 
-# --- keyed draws -------------------------------------------------------------------------------
+# --- keyed random numbers ----------------------------------------------------------------------
 
 
 def test_a_key_is_the_same_on_every_machine():
-    # Computed once, with Python 3.11 on x86-64 Linux: runs elsewhere must draw the same.
+    # Computed once, with Python 3.11 on x86-64 Linux: other machines must get the same.
     assert key(0, "split", "abc") == 2187686976609194648
     assert key(1, "order", 2) == 2739087069771477911
 
@@ -198,7 +198,7 @@ def drawn_from(*parts) -> tuple:
         return draw()
 
 
-def test_equal_keys_give_equal_draws_whatever_was_drawn_before():
+def test_equal_keys_give_equal_numbers_independently_of_earlier_ones():
     first = drawn_from(7, "augment", 0, 3)
     draw()
     assert drawn_from(7, "augment", 0, 3) == first
@@ -207,7 +207,7 @@ def test_equal_keys_give_equal_draws_whatever_was_drawn_before():
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["it ends", "it fails"])
-def test_drawing_puts_all_three_generators_back(fails):
+def test_keyed_numbers_restore_all_three_generators(fails):
     before = states()
     with contextlib.suppress(KeyError), drawing_from("x"):
         draw()
@@ -217,7 +217,7 @@ def test_drawing_puts_all_three_generators_back(fails):
     assert states() == before
 
 
-def test_draws_inside_draws_return_to_the_outer_ones():
+def test_nested_keys_return_to_the_outer_one():
     with drawing_from("outer"):
         alone = [draw(), draw()]
     with drawing_from("outer"):
@@ -238,7 +238,7 @@ def test_seeding_everything_seeds_all_three_generators():
         assert all(a != b for a, b in zip(first, draw(), strict=True))
 
 
-def test_what_augmentation_draws_from_torch_is_keyed_too():
+def test_random_numbers_of_augmentation_are_keyed_too():
     picture = Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)
     )

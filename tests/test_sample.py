@@ -1,4 +1,4 @@
-"""The drawn data set: what is in it, that it never changes, and that it is worth learning."""
+"""The drawn data set: its content, that it never changes, and that it can be learned."""
 
 import io
 from pathlib import Path
@@ -13,14 +13,14 @@ from xception_cli.sample import FOODS, draw_sample
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder, by its path in it."""
+    """Return all files below a folder, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> dict[str, bytes]:
-    """Three pictures of every food."""
+    """Three images of every food."""
     folder = tmp_path_factory.mktemp("drawn")
     assert draw_sample(folder, images=3) == 36
     return contents(folder)
@@ -34,14 +34,14 @@ def test_a_sample_holds_one_folder_per_food_and_nothing_else(drawn, tmp_path):
     assert list(drawn) == [f"{food}/{food}_{n:03}.jpg" for food in FOODS for n in range(3)]
 
 
-def test_a_picture_depends_on_its_food_and_number_alone(drawn, tmp_path):
+def test_an_image_depends_only_on_its_food_and_number(drawn, tmp_path):
     draw_sample(tmp_path / "fewer", classes=3, images=2)
     fewer = contents(tmp_path / "fewer")
     assert fewer == {name: drawn[name] for name in fewer}
-    assert len(set(drawn.values())) == len(drawn)  # and other numbers give other pictures
+    assert len(set(drawn.values())) == len(drawn)  # and other numbers give other images
 
 
-def test_every_picture_is_a_photo_like_rgb_jpeg(drawn):
+def test_every_image_is_an_rgb_jpeg_like_a_photo(drawn):
     sizes = set()
     for content in drawn.values():
         with Image.open(io.BytesIO(content)) as image:
@@ -70,7 +70,7 @@ def test_the_foods_have_their_colours(drawn):
     assert max(ratios["strawberry"], ratios["tomato"]) < min(ratios["lemon"], ratios["pear"])
 
 
-def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path):
+def test_a_folder_that_is_not_empty_is_refused_and_not_changed(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     for target in (tmp_path, tmp_path / "mine.txt"):
         with pytest.raises(UsageError, match="nothing is overwritten") as caught:
@@ -88,7 +88,7 @@ def test_numbers_out_of_range_are_refused_before_anything_is_written(wrong, tmp_
     assert not (tmp_path / "food").exists()
 
 
-def test_a_place_that_cannot_be_written_is_a_problem_of_the_machine(tmp_path):
+def test_an_unwritable_place_is_a_machine_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="cannot write"):
         draw_sample(tmp_path / "file" / "food")

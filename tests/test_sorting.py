@@ -1,4 +1,4 @@
-"""predict --sort-into: a folder per class; nothing is moved, overwritten or put there twice."""
+"""predict --sort-into: a folder per class; nothing is moved, overwritten or added twice."""
 
 import errno
 import os
@@ -21,7 +21,9 @@ def files(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_images_are_kept_apart_and_a_second_command_adds_nothing(tmp_path, monkeypatch, links):
+def test_images_of_one_name_are_kept_apart_and_a_second_command_adds_nothing(
+    tmp_path, monkeypatch, links
+):
     if not links:
 
         def refuse(*_: object) -> None:
@@ -47,7 +49,7 @@ def test_images_are_kept_apart_and_a_second_command_adds_nothing(tmp_path, monke
             folder.add(source / name, found)
         assert files(tmp_path / "out") == expected
     assert (tmp_path / "out/cat/1-2.jpg").samefile(source / "a/1.jpg") == links
-    assert folder.copied == 0  # of the second command
+    assert folder.copied == 0  # by the second command
     assert snapshot(source) == before
 
 
@@ -66,7 +68,7 @@ def test_names_of_classes_from_a_hostile_model_stay_in_the_folder(tmp_path):
         SortedFolder(tmp_path / "out", classes).add(tmp_path / "1.jpg", "a/b")
 
 
-def test_a_folder_that_is_predicted_is_not_sorted_into():
+def test_an_input_folder_is_refused():
     Path("photos").mkdir()
     Path("file").touch()
     check_sorted(Path("sorted"), ["photos"])  # the control

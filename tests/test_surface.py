@@ -1,6 +1,6 @@
-"""What can be typed, with its types, ranges and defaults: it changes on purpose only.
+"""The options, with their types, ranges and defaults: they change only on purpose.
 
-`python tests/test_surface.py` writes surface.txt anew; what differs belongs into CHANGELOG.md.
+`python tests/test_surface.py` rewrites surface.txt; list differences in CHANGELOG.md.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from xception_cli.cli import app
 from xception_cli.config import TrainConfig
 
 SURFACE = Path(__file__).parent / "surface.txt"
-# Of train, an option that is not given is None; what holds then is in TrainConfig.
+# In train, an option that is not given is None; its default is in TrainConfig.
 SETTINGS = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
 
 
@@ -52,7 +52,7 @@ def line(words: str, option: Any, parameter: inspect.Parameter) -> str:
 
 
 def typed(kind: Any) -> str:
-    """Write a type in short: `int?` may be None, a choice is its values."""
+    """Abbreviate a type: `int?` may be None, a choice is its values."""
     if typing.get_origin(kind) is typing.Literal:
         return "|".join(typing.get_args(kind))
     if typing.get_origin(kind) is list:
@@ -62,8 +62,8 @@ def typed(kind: Any) -> str:
     return str(kind.__name__)
 
 
-def test_the_surface_of_the_command_line_is_this() -> None:
-    assert surface() == SURFACE.read_text(encoding="utf-8"), f"write it anew: python {__file__}"
+def test_the_surface_of_the_command_line_is_unchanged() -> None:
+    assert surface() == SURFACE.read_text(encoding="utf-8"), f"rewrite it: python {__file__}"
 
 
 if __name__ == "__main__":

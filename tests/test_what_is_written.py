@@ -10,7 +10,7 @@ import pytest
 from images import COLOURS, draw, draw_photos
 from runs import quick_settings
 
-# Each process, helpers that are forked included, notes what it opens to write, makes or renames.
+# Each process, including forked helpers, records what it opens to write, creates or renames.
 _WATCHED = """
 import os, sys
 noted = os.open(os.environ["NOTED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -47,7 +47,7 @@ def _snapshot(root: Path) -> dict[str, tuple[int, int, int]]:
 
 
 @pytest.mark.slow  # eight commands, each in a process of its own
-def test_every_command_writes_only_where_it_was_told_to(tmp_path, random_weights):
+def test_every_command_writes_only_to_its_outputs(tmp_path, random_weights):
     home, temporary, work = (tmp_path / name for name in ("home", "tmp", "work"))
     for folder in (home, temporary, work):
         folder.mkdir()
@@ -78,7 +78,7 @@ def test_every_command_writes_only_where_it_was_told_to(tmp_path, random_weights
         "export": ["food.onnx", "export_report.json"], "summary": ["x.svg"], "sample": ["drawn"],
         "configs": ["own.toml"],
     }  # fmt: skip
-    # Torch, where it is loaded here, has put its own choice into the environment.
+    # Torch, if loaded here, has set the variable in the environment.
     others = ("XDG_", "MPL", "TORCHINDUCTOR_")
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(others)
@@ -107,7 +107,7 @@ def test_every_command_writes_only_where_it_was_told_to(tmp_path, random_weights
         if foreign:
             wrong[name] = sorted(foreign)
     assert wrong == {}, json.dumps(wrong, indent=1)
-    assert any(line.startswith("open ") for line in noted)  # the control: something is noted
+    assert any(line.startswith("open ") for line in noted)  # the control: something is recorded
 
 
 def _has(recipe: str) -> bool:

@@ -1,4 +1,4 @@
-"""Units for tests that are about something else: each image for itself."""
+"""Units for tests about other things: each image is its own."""
 
 from collections.abc import Sized
 

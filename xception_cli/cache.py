@@ -1,4 +1,4 @@
-"""The user's cache by kind: what is there, and how it is cleared."""
+"""The user's cache, by kind: listing and clearing it."""
 
 import os
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from xception_cli.console import show
 from xception_cli.errors import UsageError
 from xception_cli.files import cache_folder
 
-# By kind, our own files: the folder may be one of the user's, who has other files there.
+# Only our own files, by kind: the folder may be one where the user has other files.
 _FILES = {
     "weights": ("xception-imagenet-*",),
     "scans": ("scans/*.sqlite*", "scans/*.lock"),
@@ -18,10 +18,10 @@ _FILES = {
 }
 KINDS = {
     "weights": "ImageNet weights, downloaded",
-    "scans": "what data checks found, by folder",
-    "features": "what the pretrained network computed, by image",
+    "scans": "results of data checks, by folder",
+    "features": "features of the pretrained network, by image",
 }
-COMPUTED = ("scans", "features")  # made again without a download
+COMPUTED = ("scans", "features")  # can be recreated without a download
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Content:
 
     Attributes:
         kind: One of `KINDS`.
-        files: How many there are.
-        size: Of all, in bytes.
+        files: Number of files.
+        size: Total size in bytes.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Content:
 
 
 def list_cache() -> list[Content]:
-    """Count what is in the cache, by kind.
+    """List the content of the cache, by kind.
 
     Raises:
         MachineError: HOME is not set.
@@ -49,16 +49,16 @@ def list_cache() -> list[Content]:
 
 
 def clear_cache(kinds: Collection[str]) -> list[Content]:
-    """Remove what is in the cache; a process that uses it computes it again.
+    """Remove content from the cache; a process that uses it computes it again.
 
     Args:
-        kinds: Of `KINDS`.
+        kinds: Keys of `KINDS`.
 
     Returns:
-        What was removed.
+        The removed content.
 
     Raises:
-        UsageError: There is no such kind.
+        UsageError: A kind is unknown.
         MachineError: HOME is not set.
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
@@ -73,7 +73,7 @@ def _count(kind: str, *, remove: bool) -> Content:
     count = size = 0
     for pattern in _FILES[kind]:
         for path in cache_folder().glob(pattern):
-            with suppress(OSError):  # another process has just removed it; or it cannot be removed
+            with suppress(OSError):  # already removed by another process, or not removable
                 length = path.lstat().st_size
                 if remove:
                     path.unlink()
@@ -85,5 +85,5 @@ def _count(kind: str, *, remove: bool) -> Content:
 
 def _remove_empty(folder: Path) -> None:
     for path, _, _ in os.walk(folder, topdown=False):
-        with suppress(OSError):  # it is not empty
+        with suppress(OSError):  # not empty
             Path(path).rmdir()

@@ -1,7 +1,7 @@
-"""What reaches the screen: the two consoles, untrusted text made safe, tables and progress.
+"""Output: the two consoles, escaping of untrusted text, tables and progress bars.
 
-stdout carries data only (a table or JSON that was asked for); everything said goes to stderr and,
-once a run folder exists, to its `train.log`.
+stdout carries data only (a table or JSON that was asked for); all messages go to stderr and, once
+a run folder exists, to its `train.log`.
 """
 
 import datetime
@@ -31,15 +31,15 @@ from rich.text import Text
 
 from xception_cli.regular import open_regular
 
-# Ignite logs "Engine run is terminating due to exception" (0.5.5) before we can say it better.
+# Ignite logs "Engine run is terminating due to exception" (0.5.5) before our own message.
 logging.getLogger("ignite").setLevel(logging.CRITICAL)
 
-_CUT = 200  # characters of one untrusted string that are worth a reader's time
+_CUT = 200  # longest untrusted string, in characters
 _UNSAFE = {"Cc", "Cf", "Zl", "Zp", "Co", "Cn", "Cs"}  # Unicode categories
 
 
 def safe(text: object) -> str:
-    r"""Replace what a terminal or a log could be tricked with; line breaks stay.
+    r"""Replace characters that could trick a terminal or a log; line breaks are kept.
 
     Control, format, separator, private and unassigned characters and undecodable bytes become
     `\xNN` or `\uNNNN`.
@@ -57,24 +57,24 @@ def safe(text: object) -> str:
 
 
 def show(text: object) -> str:
-    """Make one untrusted string (a file name, a class name) a safe, short piece of one line."""
+    """Make an untrusted string (a file name, a class name) a safe, short part of one line."""
     shown = safe(text).replace("\n", "\\x0a")
     return shown if len(shown) <= _CUT else f"{shown[:_CUT]}…"
 
 
 def quoted(path: object) -> str:
-    """Write a path so that it can be pasted into a shell."""
+    """Quote a path so that it can be pasted into a shell."""
     return shlex.quote(safe(path))
 
 
 def typed(path: Path) -> str:
-    """Write a folder as it can be typed here: relative below this folder, else absolute."""
+    """Return a folder as it can be typed: relative if it is below the current folder."""
     here, absolute = Path.cwd(), path.absolute()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
 def duration(seconds: float) -> str:
-    """Write a time for people: `45 s`, `3 min 10 s`, `2 h 5 min`."""
+    """Format a duration: `45 s`, `3 min 10 s`, `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -87,34 +87,34 @@ NAMED = 5  # names in one sentence
 
 
 def enumerated(names: Sequence[str], most: int = NAMED) -> str:
-    """Write untrusted names into a sentence: the first ones, and how many more there are."""
+    """List untrusted names in a sentence: the first ones, and the number of the others."""
     if len(names) > most + 1:
         return ", ".join([*map(show, names[:most]), f"and {len(names) - most:,} more"])
     return ", ".join(map(show, names))
 
 
 def listing(sentence: str, lines: Sequence[str], most: int) -> str:
-    """Write a sentence with the first of some lines below it, and how many more there are."""
+    """Return a sentence with the first of some lines below it, and the number of the others."""
     more = [f"and {len(lines) - most} more"] if len(lines) > most else []
     return "\n  ".join([sentence, *lines[:most], *more])
 
 
 class _Console(Console):
-    """A console that tells its caller of a closed pipe, instead of ending the process (rich 15)."""
+    """A console that raises an error for a closed pipe instead of ending the process (rich 15)."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def _console(stream: IO[str]) -> Console:
-    # A console of its own for each call, so that a redirected stream is always the one written to.
-    # Piped output is not wrapped: a program or an editor reads it, and each has its own width.
+    # A new console per call, so that a redirected stream is used. Piped output is not wrapped: a
+    # program or an editor reads it, and has its own width.
     width = None if stream.isatty() else 200
     return _Console(file=stream, width=width, highlight=False, emoji=False, markup=False)
 
 
 def is_interactive() -> bool:
-    """Tell whether stderr can show moving bars: a capable terminal, and not a CI log."""
+    """Return whether stderr can show progress bars: a capable terminal, and not a CI log."""
     return (
         sys.stderr.isatty()
         and os.environ.get("TERM") not in {"dumb", "unknown"}
@@ -124,7 +124,7 @@ def is_interactive() -> bool:
 
 
 class Screen:
-    """stderr, with a copy of every line in the run's log. One for the process: `screen`."""
+    """stderr, with a copy of every line in the run's log. There is one per process: `screen`."""
 
     def __init__(self) -> None:
         self.quiet = False
@@ -133,14 +133,14 @@ class Screen:
         self._progress: Progress | None = None
 
     def log_to(self, path: Path | None) -> None:
-        """Copy what is said to this file, what was said before included; None ends that."""
+        """Copy messages to this file, including earlier ones; None ends that."""
         self._log = path
         pending, self._unlogged = self._unlogged, []
         if path is not None:
             self._append(pending)
 
     def say(self, message: str = "", *, style: str = "", log_only: bool = False) -> None:
-        """Write one message to stderr and to the log."""
+        """Write a message to stderr and to the log."""
         message = safe(message)
         if not self.quiet and not log_only:
             self._print(Text(message, style=style))
@@ -151,11 +151,11 @@ class Screen:
             if self._progress is not None:
                 self._progress.console.print(text)
             else:
-                # soft_wrap: the terminal wraps; words and paths stay whole when copied.
+                # soft_wrap: the terminal wraps, so that words and paths stay whole when copied.
                 _console(sys.stderr).print(text, soft_wrap=not sys.stderr.isatty())
         except (OSError, RuntimeError):
-            # The terminal is gone, or a signal came while a line was being written (re-entrant
-            # write): nobody reads this any more, but the training must go on or be saved.
+            # The terminal is gone, or a signal interrupted a write (re-entrant write). The message
+            # is lost, but the training must continue or be saved.
             self.quiet = True
 
     def _record(self, line: str) -> None:
@@ -163,7 +163,7 @@ class Screen:
         stamped = f"{stamp} {line}".rstrip()
         if self._log is None:
             self._unlogged.append(stamped)
-            del self._unlogged[:-1000]  # a long-lived library user never opens a log
+            del self._unlogged[:-1000]  # a library user may never open a log
         else:
             self._append([stamped])
 
@@ -174,21 +174,21 @@ class Screen:
                 with os.fdopen(open_regular(self._log, flags), "a", encoding="utf-8") as file:
                     file.write("".join(f"{line}\n" for line in lines))
             except OSError:
-                self._log = None  # the log is a copy; a full disk is reported by what must be kept
+                self._log = None  # the log is only a copy; important writes report a full disk
 
     @contextmanager
     def bar(
         self, what: str, total: int, unit: str = "images", *, heartbeat: bool = True
     ) -> Iterator["Bar"]:
-        """Show how far a phase is: a bar on a terminal, a line every 30 seconds elsewhere.
+        """Show the progress of a phase: a bar on a terminal, a line every 30 seconds elsewhere.
 
-        A bar opened inside another one stands below it.
+        A bar opened inside another one is shown below it.
 
         Args:
-            what: Names the phase.
-            total: Units in it.
-            unit: What is counted.
-            heartbeat: Whether lines are wanted where nothing can move.
+            what: Name of the phase.
+            total: Number of units.
+            unit: Name of the units.
+            heartbeat: Whether to print lines if there is no terminal.
         """
         if self.quiet or not is_interactive():
             yield _Heartbeat(self if heartbeat else None, what, total, unit)
@@ -209,7 +209,7 @@ class Screen:
             TextColumn("{task.fields[note]}"),
             console=_console(sys.stderr),
             transient=True,
-            redirect_stdout=False,  # rich would send data to stderr while a bar moves
+            redirect_stdout=False,  # rich would redirect data to stderr while a bar is shown
         )
         progress = self._progress
         try:
@@ -217,12 +217,12 @@ class Screen:
             yield Bar(progress, progress.add_task(what, total=total, unit=unit, note=""))
         finally:
             self._progress = None
-            with suppress(OSError):  # the terminal may be gone; what ends the phase is told instead
+            with suppress(OSError):  # the terminal may be gone; report the original error
                 progress.stop()
 
 
 class _Speed(ProgressColumn):
-    """Units per second; none for units that take a minute each."""
+    """Units per second; empty for units that take over a minute."""
 
     def render(self, task: Any) -> Text:
         known = task.speed and task.fields["unit"] != "epochs"
@@ -237,16 +237,16 @@ class Bar:
         self._task = task
 
     def advance(self, count: int, note: str = "") -> None:
-        """Move on by `count` units, with a short note behind the bar."""
+        """Advance by `count` units, with a short note after the bar."""
         self._progress.update(self._task, advance=count, note=note)
 
     def restart(self, what: str, done: int = 0) -> None:
-        """Begin the same work again, under another name."""
+        """Restart the progress under another name."""
         self._progress.reset(self._task, description=what, completed=done)
 
 
 class _Heartbeat(Bar):
-    """The same where nothing can move: a sign of life every 30 seconds."""
+    """Progress without a terminal: a line every 30 seconds."""
 
     def __init__(self, screen: Screen | None, what: str, total: int, unit: str) -> None:
         self._clock = time.monotonic
@@ -276,31 +276,31 @@ say = screen.say
 
 
 def emit(data: Any) -> None:
-    """Write data that was asked for to stdout: a line of text or a rich table.
+    """Write data to stdout: a line of text or a rich table.
 
     Raises:
-        SystemExit: The reader has closed the pipe; exit code 141, as a shell reports it.
+        SystemExit: The reader has closed the pipe; exit code 141, as shells report it.
     """
     try:
         if isinstance(data, str):
-            # A path may hold bytes that are not UTF-8, which no strict stream takes.
+            # A path may contain bytes that are not UTF-8, which a strict stream rejects.
             text = data.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             sys.stdout.write(f"{text}\n")
         else:
             _console(sys.stdout).print(data)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python would complain again when it flushes stdout at exit.
+        # Otherwise Python reports it again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
 
 
 def new_table(*columns: str, title: str | None = None) -> Table:
-    """Make an empty table in the house style; a column that starts with `>` is set right."""
+    """Create an empty table in the common style; a column that starts with `>` is right-aligned."""
     table = Table(title=title, box=None, pad_edge=False, title_justify="left", header_style="bold")
     for column in columns:
         right = column.startswith(">")
-        # Names fold over lines rather than lose their ends; numbers stay whole.
+        # Names wrap rather than being cut; numbers stay whole.
         table.add_column(
             column.lstrip(">"),
             justify="right" if right else "left",
@@ -311,7 +311,7 @@ def new_table(*columns: str, title: str | None = None) -> Table:
 
 
 def fail(message: str, hint: str | None) -> None:
-    """Say what went wrong and what to type next, the last lines of a command that failed.
+    """Print an error and its hint, the last lines of a failed command.
 
     `--quiet` does not silence it.
     """

@@ -20,20 +20,20 @@ from xception_cli.console import show
 
 T = TypeVar("T")
 
-LARGEST = 2**63 - 1  # of whole numbers, as torch takes them
+LARGEST = 2**63 - 1  # largest whole number that torch accepts
 
 
 def read_entries(cls: type[T], data: Any) -> T:
-    """Read a dataclass or a typed dictionary; entries that it does not have are left out.
+    """Read a dataclass or a typed dictionary; unknown entries are ignored.
 
-    Numbers must be finite, and a whole number stands for a float, too.
+    Numbers must be finite; a whole number is accepted for a float.
 
     Args:
         cls: The class. Its entries are plain data, lists, dictionaries and such classes.
-        data: From `json.loads` for instance.
+        data: Plain data, for example from `json.loads`.
 
     Raises:
-        ValueError: An entry is missing or of another type; names it, with the value.
+        ValueError: An entry is missing or has another type; names it, with the value.
     """
     made: T = _read(cls, data, "")
     return made
@@ -42,10 +42,10 @@ def read_entries(cls: type[T], data: Any) -> T:
 def _read(kind: Any, value: Any, name: str, otherwise: str = "") -> Any:
     if kind is Any:
         return value
-    if get_origin(kind) in {UnionType, Union}:  # of one type and None
+    if get_origin(kind) in {UnionType, Union}:  # one type, or None
         (only,) = (part for part in get_args(kind) if part is not NoneType)
         return None if value is None else _read(only, value, name, " or null")
-    if get_origin(kind) is Annotated:  # a dictionary to its users, of these entries
+    if get_origin(kind) is Annotated:  # a dictionary with these entries
         kind = get_args(kind)[1]
     if get_origin(kind) is Literal:
         choices = get_args(kind)
@@ -105,7 +105,7 @@ def _is_sound(value: Any) -> bool:
     if isinstance(value, int):
         return abs(value) <= LARGEST
     if isinstance(value, str):
-        # Bytes of a file name that are not UTF-8 are kept; halves of a pair are nothing.
+        # Bytes of a file name that are not UTF-8 are allowed, other lone surrogates are not.
         return not any(
             "\ud800" <= char <= "\udc7f" or "\udd00" <= char <= "\udfff" for char in value
         )
@@ -113,6 +113,6 @@ def _is_sound(value: Any) -> bool:
 
 
 def _wrong(name: str, value: Any, expected: str) -> ValueError:
-    is_long = isinstance(value, int) and abs(value) > LARGEST  # Python may refuse to write it
+    is_long = isinstance(value, int) and abs(value) > LARGEST  # Python may refuse to format it
     shown = "a very long number" if is_long else show(repr(value))
     return ValueError(f"{name} is {shown}, expected {expected}")

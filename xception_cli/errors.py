@@ -1,25 +1,25 @@
-"""The errors that users can meet, and the exit codes of the command.
+"""The errors shown to users, and the exit codes of the command.
 
-XceptionError            what happened, with the value received; and a hint: the next thing to type
-├── UsageError        2  a command, option or setting that cannot be
+XceptionError            what happened, with the value received; and a hint: what to type next
+├── UsageError        2  an invalid command, option or setting
 ├── DataError         3  the data folder or its pictures are unusable
 ├── ArtifactError     4  a model, state or weights file is refused
 ├── MachineError      5  disk, memory, permission or device
-├── DivergedError     6  the loss or the weights are not finite any more
+├── DivergedError     6  the loss or the weights are no longer finite
 ├── WeightsError      7  the pretrained weights cannot be obtained
 ├── RunBusyError      8  another process is writing this run folder
-└── StoppedError   128+n stopped by signal n, after saving what there was to save
+└── StoppedError   128+n stopped by signal n, after saving the state
 
-0 is done, 1 is a bug of ours (with a traceback), 141 a closed output pipe.
+0 is success, 1 is a bug of ours (with a traceback), 141 a closed output pipe.
 """
 
 
 class XceptionError(Exception):
-    """A foreseeable problem, told to the user in sentences.
+    """A foreseeable problem, reported to the user in sentences.
 
     Args:
         message: What happened and where, with the value received.
-        hint: The next thing to do or to type.
+        hint: What to do or type next.
     """
 
     exit_code = 1
@@ -31,7 +31,7 @@ class XceptionError(Exception):
 
 
 class UsageError(XceptionError):
-    """A command, option or setting that cannot be."""
+    """An invalid command, option or setting."""
 
     exit_code = 2
 
@@ -55,7 +55,7 @@ class MachineError(XceptionError):
 
 
 class DivergedError(XceptionError):
-    """The loss, the gradients or the weights are not finite any more."""
+    """The loss, the gradients or the weights are no longer finite."""
 
     exit_code = 6
 
@@ -73,12 +73,12 @@ class RunBusyError(XceptionError):
 
 
 class StoppedError(XceptionError):
-    """Stopped by a signal, after saving what there was to save.
+    """Stopped by a signal, after saving the state.
 
     Args:
-        signal_number: The signal; the exit code is 128 more.
+        signal_number: The signal; the exit code is 128 plus this.
         message: What was saved.
-        hint: How to go on.
+        hint: How to resume.
     """
 
     def __init__(self, signal_number: int, message: str, *, hint: str | None = None) -> None:
@@ -87,7 +87,7 @@ class StoppedError(XceptionError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether Python, numpy or torch raised an error because memory is too small."""
+    """Return whether Python, numpy or torch raised an error because memory ran out."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
     texts = ("can't allocate memory", "not enough memory", "std::bad_alloc")  # torch on a CPU

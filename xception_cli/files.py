@@ -1,4 +1,4 @@
-"""Files that survive: durable writes, the cache folder, digests; CSV that no spreadsheet runs."""
+"""Files: durable writes, the cache folder, digests, and CSV without spreadsheet formulas."""
 
 import codecs
 import contextlib
@@ -17,12 +17,12 @@ from xception_cli.console import show
 from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.regular import NEW, open_regular, read_regular
 
-TRIES = 3  # where an error is worth another try
-LARGEST_TABLE = 500_000_000  # bytes of a CSV or JSON file that is read whole
+TRIES = 3  # of a call that may fail temporarily
+LARGEST_TABLE = 500_000_000  # bytes of a CSV or JSON file that is read as a whole
 
 LONGEST_NAME = 255  # bytes of a file name, on every common file system
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
-_TRANSIENT = {"EIO", "ESTALE", "EDQUOT", "EAGAIN"}  # network file systems
+_TRANSIENT = {"EIO", "ESTALE", "EDQUOT", "EAGAIN"}  # errors of network file systems
 
 
 def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) -> None:
@@ -36,7 +36,7 @@ def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) ->
         content: Its bytes; or a function that returns them in parts, which are never all in memory.
 
     Raises:
-        MachineError: The disk is full or read-only, or the folder is gone; nothing is left behind.
+        MachineError: The disk is full or read-only, or the folder is gone; no partial file is left.
     """
     for attempt in range(1, TRIES + 1):
         partial = partial_path(path, os.urandom(4).hex())
@@ -45,10 +45,10 @@ def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) ->
             partial.replace(path)
             _sync_folder(path.parent)
         except BaseException as error:
-            if not isinstance(error, FileExistsError):  # then it is another's
+            if not isinstance(error, FileExistsError):  # it belongs to another process
                 with contextlib.suppress(OSError):
                     partial.unlink()
-            if not isinstance(error, OSError):  # a signal: nothing is left behind
+            if not isinstance(error, OSError):  # a signal: remove the partial file
                 raise
             if is_transient(error) and attempt < TRIES:
                 time.sleep(attempt)
@@ -62,18 +62,18 @@ def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) ->
 
 
 def partial_path(path: Path, mark: str) -> Path:
-    """Name the file that is written before it becomes `path`; a long name is cut to fit.
+    """Return the name of the file that is written before it becomes `path`, cut to a valid length.
 
     Args:
         path: In the same folder.
-        mark: Makes the name unique; a random one cannot be guessed, and so not be taken before.
+        mark: Makes the name unique; a random one cannot be guessed and created by others.
     """
     end = f".{mark}.partial"
     return path.with_name(cut_name(path.name, LONGEST_NAME - len(end)) + end)
 
 
 def cut_name(name: str, most: int) -> str:
-    """Cut a file name to a number of bytes, between two characters."""
+    """Cut a file name to a number of bytes, without splitting a character."""
     while len(os.fsencode(name)) > most:
         name = name[:-1]
     return name
@@ -92,7 +92,7 @@ def _write_and_sync(path: Path, content: bytes | Callable[[], Iterable[bytes]]) 
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder; its rename is durable enough
+    if os.name == "nt":  # Windows cannot open a folder, and its rename is durable enough
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -102,28 +102,28 @@ def _sync_folder(folder: Path) -> None:
 
 
 def is_transient(error: OSError) -> bool:
-    """Tell whether the same call may well succeed a moment later."""
+    """Return whether the same call may succeed a moment later."""
     return errno_name(error) in _TRANSIENT
 
 
 def errno_name(error: OSError) -> str:
-    """Name an OSError's number, `ENOSPC` for instance; empty when it has none."""
+    """Return the name of an OSError's number, such as `ENOSPC`; empty if it has none."""
     return errno.errorcode.get(error.errno or 0, "")
 
 
 def check_new_file(
     path: Path, suffixes: Sequence[str], doing: str, *, option: str = "--output"
 ) -> None:
-    """See that a file can be made for an option, before what goes into it is computed.
+    """Check that an option's file can be created, before its content is computed.
 
     Args:
         path: The file.
-        suffixes: That it may end in, the usual one first.
-        doing: What is done, for the message: `cannot <doing> PATH`.
-        option: That names it.
+        suffixes: Accepted suffixes, the usual one first.
+        doing: The action, for the message: `cannot <doing> PATH`.
+        option: The option that names the file.
 
     Raises:
-        UsageError: The file exists, its folder does not, or it ends otherwise.
+        UsageError: The file exists, its folder does not, or its suffix is not accepted.
     """
     if path.suffix.lower() not in suffixes:
         usual = path.with_name(f"{path.stem or path.name}{suffixes[0]}")
@@ -137,12 +137,13 @@ def check_new_file(
         )
     if not path.parent.is_dir():
         raise UsageError(
-            f"the folder {show(path.parent)} does not exist", hint=f"make it, or another {option}"
+            f"the folder {show(path.parent)} does not exist",
+            hint=f"create it, or another {option}",
         )
 
 
 def cache_folder() -> Path:
-    """Return the user's folder for what may be downloaded or computed again; it may not exist.
+    """Return the user's cache folder, whose content can be recreated; it may not exist.
 
     Raises:
         MachineError: HOME is not set.
@@ -158,7 +159,7 @@ def cache_folder() -> Path:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -167,38 +168,38 @@ _SUM = 4  # bytes of a checksum
 
 
 def with_sum(content: bytes, *named: object) -> bytes:
-    """Append a checksum: of some bytes, and of what they are kept under."""
+    """Append a checksum of some bytes and of the names that they are stored under."""
     return content + zlib.crc32(content, zlib.crc32(repr(named).encode())).to_bytes(_SUM, "big")
 
 
 def without_sum(summed: object, *named: object) -> bytes | None:
-    """Return the bytes that `with_sum` was given; None if they, or their name, are damaged."""
+    """Return the bytes that were given to `with_sum`; None if they or their names are damaged."""
     if not isinstance(summed, bytes) or with_sum(summed[:-_SUM], *named) != summed:
         return None
     return summed[:-_SUM]
 
 
 def utf8(text: str) -> str:
-    r"""Write the bytes of a file name that are not UTF-8 as `\xNN`, so that a file can hold it."""
+    r"""Write the bytes of a file name that are not UTF-8 as `\xNN`, so that it can be stored."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def from_utf8(text: str) -> str:
-    r"""Return the file name that `utf8` wrote as this text; a name may also hold `\xNN` itself."""
+    r"""Return the file name that `utf8` encoded; a name may also contain `\xNN` literally."""
     return _BYTE.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
 
 
 def why(error: OSError | ValueError) -> str:
-    """Return why a file cannot be read, without the number that Python puts before it."""
+    """Return why a file cannot be read, without Python's error number."""
     return show(getattr(error, "strerror", None) or error)
 
 
 def read_text(path: Path) -> str:
-    """Read a text file as editors and spreadsheets save it: UTF-8, or UTF-16 with its mark.
+    """Read a text file as saved by editors and spreadsheets: UTF-8, or UTF-16 with a BOM.
 
     Raises:
-        ValueError: It is neither.
-        OSError: It cannot be read.
+        ValueError: The file is neither.
+        OSError: The file cannot be read.
     """
     content = read_regular(path, LARGEST_TABLE)
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -208,9 +209,9 @@ def read_text(path: Path) -> str:
         raise ValueError(f"byte {error.start:,} is not UTF-8; save the file as UTF-8") from error
 
 
-# Text that starts with `=` and the like is a formula to a spreadsheet (OWASP, CSV injection), also
-# after a quote. One that separates by `;` or tabs ignores our quotes: a cell starts after each of
-# these, and after a line break, too.
+# Spreadsheets treat text that starts with `=` and the like as a formula (OWASP, CSV injection),
+# also after a quote. One that separates by `;` or tabs ignores our quotes, so that a cell starts
+# after each of these, and after a line break.
 _CELL_START = r"(?:\A|(?<=[;\t\r\n]))"
 _FORMULA = r"""(?="*[=+\-@\t\r\n\0'\uff1d\uff0b\uff0d\uff20])"""
 _UNMARKED, _MARKED = re.compile(_CELL_START + _FORMULA), re.compile(f"{_CELL_START}'{_FORMULA}")
@@ -225,18 +226,18 @@ def _to_cell(value: object) -> str:
 
 
 def from_cell(cell: str) -> str:
-    """Return the text that a cell of `to_csv` stands for."""
+    """Return the text that `to_csv` wrote as this cell."""
     return _MARKED.sub("", cell)
 
 
 def to_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> bytes:
-    r"""Make a CSV file's bytes: UTF-8, `\n` lines, floats with 6 significant digits.
+    r"""Return the bytes of a CSV file: UTF-8, `\n` lines, floats with 6 significant digits.
 
-    Where a spreadsheet would find a formula in a text, a `'` is put before it; `from_csv` takes it
-    off.
+    Text that a spreadsheet would take as a formula gets a leading `'`, which `from_csv`
+    removes.
     """
     buffer = io.StringIO(newline="")
-    # Python 3.11's writer quotes a lone `\r` only where it is part of its own line end.
+    # Python 3.11's writer quotes a lone `\r` only if it is part of its own line end.
     writer = csv.writer(buffer, lineterminator="\r\n")
     for row in (header, *rows):
         writer.writerow([_to_cell(value) for value in row])
@@ -249,18 +250,18 @@ def to_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> bytes:
 def read_table(
     path: Path, fits: Callable[[list[str]], bool]
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Read a CSV file that a spreadsheet may have saved in its own way: with `;` or with tabs.
+    """Read a CSV file that a spreadsheet may have saved with `;` or tabs.
 
     Args:
         path: The file.
-        fits: Whether these are the columns: so the separator is found.
+        fits: Whether these are the expected columns; finds the separator.
 
     Returns:
-        The columns; by `,` if none fit. And each row after the number of its line, with as many
-        cells as it has.
+        The columns, separated by `,` if none fit; and each row with the number of its line. Rows
+        may have any number of cells.
 
     Raises:
-        ValueError: It is no CSV file.
+        ValueError: It is not a CSV file.
         OSError: It cannot be read.
     """
     text = read_text(path)
@@ -275,7 +276,7 @@ def _split_cells(text: str, separator: str) -> list[tuple[int, list[str]]]:
     try:
         return [(reader.line_num, [from_cell(cell) for cell in row]) for row in reader] or [(1, [])]
     except csv.Error as error:
-        raise ValueError(f"it is no CSV file: {error}") from error
+        raise ValueError(f"not a CSV file: {error}") from error
 
 
 def from_csv(path: Path, header: Sequence[str], *older: Sequence[str]) -> list[list[str]]:
@@ -284,10 +285,10 @@ def from_csv(path: Path, header: Sequence[str], *older: Sequence[str]) -> list[l
     Args:
         path: The file.
         header: Its columns.
-        older: Columns that earlier versions wrote, each of another number.
+        older: Columns written by earlier versions, each of a different length.
 
     Raises:
-        ArtifactError: The file is missing, is no CSV file, or has other columns.
+        ArtifactError: The file is missing, is not a CSV file, or has other columns.
     """
     known = [[utf8(name) for name in columns] for columns in (header, *older)]
     try:

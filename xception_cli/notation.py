@@ -1,4 +1,4 @@
-"""Notation: what is written as text and has a meaning of its own: patterns, times, URLs."""
+"""Notation: text with its own syntax: patterns, durations, URLs."""
 
 import math
 import re
@@ -8,16 +8,16 @@ from xception_cli.errors import UsageError
 
 
 def check_pattern(pattern: str) -> None:
-    """See that a regular expression can name groups.
+    """Check that a regular expression can name groups.
 
     Raises:
-        UsageError: It is none, or has no group in parentheses.
+        UsageError: It is not a regular expression, or has no group in parentheses.
     """
     try:
         groups = re.compile(pattern).groups
-    except (re.error, OverflowError, RecursionError) as error:  # too long a count, too many (
+    except (re.error, OverflowError, RecursionError) as error:  # too large a count, too many (
         raise UsageError(
-            f"group_by is {show(repr(pattern))}, which is no regular expression: {error}"
+            f"group_by is {show(repr(pattern))}, which is not a regular expression: {error}"
         ) from error
     if not groups:
         raise UsageError(
@@ -27,10 +27,10 @@ def check_pattern(pattern: str) -> None:
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of `90s`, `10m`, `1.5h` or `2h30m`.
+    """Return the seconds of a duration such as `90s`, `10m`, `1.5h` or `2h30m`.
 
     Raises:
-        UsageError: It is something else, or nothing.
+        UsageError: It is not a duration, or zero.
     """
     match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip().lower())
     try:
@@ -76,5 +76,5 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a path is a URL."""
+    """Return whether a path is a URL."""
     return _URL.match(text) is not None

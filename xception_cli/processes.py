@@ -1,10 +1,10 @@
-"""Processes: those of one training, as torchrun starts them; without torchrun there is one.
+"""Processes: the processes of one training, as torchrun starts them; one without torchrun.
 
-The first one leads: it scans the folder, decides, prints and writes. The others receive what it
-decided, and each computes its share of every batch.
+The first one leads: it scans the folder, decides, prints and writes. The others receive its
+decisions, and each computes its share of every batch.
 
-The command line asks here which process it is, so torch is imported only where processes are joined
-or talk.
+The command line uses this module to find out which process it is in, so torch is imported only
+where processes are joined or communicate.
 """
 
 import os
@@ -26,46 +26,46 @@ T = TypeVar("T")
 
 
 def is_left_to_nohup(number: int) -> bool:
-    """Tell whether a signal is to stay ignored: SIGHUP, where nohup started the program."""
+    """Return whether a signal must stay ignored: SIGHUP if the program was started by nohup."""
     return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
 
 
 def started_by_torchrun() -> bool:
-    """Tell whether torchrun started this process: one of several of a training, or the only one."""
+    """Return whether torchrun started this process, even as the only one."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def is_leader() -> bool:
-    """Tell whether this process prints: of those that torchrun started, only the first one does."""
+    """Return whether this process prints; with torchrun, only the first one does."""
     return not started_by_torchrun() or os.environ["RANK"] == "0"
 
 
 def end_at_once() -> None:
-    """End a process that was joined with others, with exit code 0 and its output flushed.
+    """End a process that was joined with others, with exit code 0 and flushed output.
 
-    An ordinary exit may abort after torch.distributed: its threads (2.14) are not always joined.
+    A normal exit may abort after torch.distributed: its threads (2.14) are not always joined.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-# One that dies is noticed at once, by its closed connection; these are for one that hangs.
-_PATIENCE = timedelta(minutes=5)  # in what all do together
-_LONG_PATIENCE = timedelta(hours=12)  # where one may look at 200,000 files first
+# A dead process is noticed at once, by its closed connection; these are for one that hangs.
+_PATIENCE = timedelta(minutes=5)  # for collective operations
+_LONG_PATIENCE = timedelta(hours=12)  # while one process may be scanning 200,000 files
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together, and which of them this is.
+    """The processes that train together, and this one's place among them.
 
     Attributes:
-        rank: Its number, from 0, over all machines.
-        count: How many there are.
-        local_rank: Its number on this machine.
-        local_count: How many there are on this machine.
-        nccl: What GPUs talk through; None on CPUs, where gloo does it all.
-        waiting: For what may take long; None where it is alone.
+        rank: Number of this process, from 0, over all machines.
+        count: Number of processes.
+        local_rank: Number of this process on its machine.
+        local_count: Number of processes on this machine.
+        nccl: Process group of GPUs; None on CPUs, which use gloo.
+        waiting: Process group for long waits; None for a single process.
     """
 
     rank: int = 0
@@ -77,19 +77,19 @@ class Processes:
 
     @property
     def are_joined(self) -> bool:
-        """Whether torchrun started them, be it only one: all that they do together is done."""
+        """Whether torchrun started them, even a single one, so that collective operations work."""
         return self.count > 1 or self.waiting is not None
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that decides, prints and writes."""
+        """Whether this process decides, prints and writes."""
         return self.rank == 0
 
     def once(self, make: Callable[[], T]) -> T:
-        """Let the leader make something, and give it to all.
+        """Compute a value in the leader, and return it in all processes.
 
         Args:
-            make: Called in the leader only; what it returns must be picklable.
+            make: Called in the leader only; its result must be picklable.
         """
         if not self.are_joined:
             return make()
@@ -100,7 +100,7 @@ class Processes:
         return box[0]  # type: ignore[return-value]
 
     def gather(self, part: T) -> list[T]:
-        """Give the leader what each process has, by rank; the others get an empty list.
+        """Gather a value of each process in the leader, by rank; the others get an empty list.
 
         Args:
             part: Picklable.
@@ -115,7 +115,7 @@ class Processes:
         return parts if self.leads else []
 
     def wait(self) -> None:
-        """Wait until all are here; one may be at something long."""
+        """Wait until all processes are here, even if one takes long."""
         if self.are_joined:
             from torch import distributed
 
@@ -141,7 +141,7 @@ class Processes:
         return int(value)
 
     def separate(self) -> None:
-        """Go separate ways, all at once."""
+        """Leave the process group, all processes at once."""
         if self.are_joined:
             from torch import distributed
 
@@ -153,10 +153,10 @@ ALONE = Processes()
 
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
-    """Join the processes that torchrun started; without it, be one alone.
+    """Join the processes that torchrun started; without it, yield a single process.
 
     Raises:
-        MachineError: This build of torch cannot; or another process ended.
+        MachineError: This build of torch does not support it, or another process ended.
     """
     if not started_by_torchrun():
         yield ALONE
@@ -165,7 +165,7 @@ def joined_processes() -> Iterator[Processes]:
 
     if not distributed.is_available() or not distributed.is_gloo_available():
         raise MachineError("this build of torch cannot join processes", hint="leave torchrun out")
-    # Ignite (0.5.5) takes it for granted in a job of SLURM.
+    # Ignite (0.5.5) requires it in a SLURM job.
     os.environ.setdefault("SLURM_LOCALID", os.environ["LOCAL_RANK"])
     distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
@@ -182,5 +182,5 @@ def joined_processes() -> Iterator[Processes]:
             raise
         raise MachineError(
             f"another process of this training has ended or hangs: {show(error)}",
-            hint="torchrun names it; when that is mended, go on with --resume",
+            hint="torchrun's output names it; fix the cause, then continue with --resume",
         ) from error

@@ -1,4 +1,4 @@
-"""Records: rows of metrics.jsonl, and entries inside of entries of run.json and result.json."""
+"""Records: rows of metrics.jsonl, and nested entries of run.json and result.json."""
 
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
@@ -6,15 +6,15 @@ from typing import NotRequired, TypedDict
 
 @dataclass
 class Scores:
-    """What validation found.
+    """Validation scores.
 
     Attributes:
         loss: Cross-entropy.
-        accuracy: Part of the images that are right.
-        macro_recall: Mean recall of the classes that val has.
-        recall: Of each class; None for one that val lacks.
-        top_k: Of `top_k_accuracy`.
-        top_k_accuracy: Part of the images whose class is among the k likeliest; None for k of 1.
+        accuracy: Fraction of the images classified correctly.
+        macro_recall: Mean recall of the classes in val.
+        recall: Recall of each class; None for a class without validation images.
+        top_k: The k of `top_k_accuracy`.
+        top_k_accuracy: Fraction of images whose class is among the k most probable; None if k is 1.
     """
 
     loss: float
@@ -26,7 +26,7 @@ class Scores:
 
 
 class CalibrationFound(TypedDict):
-    """What calibration found, as far as it is read again; see `evaluation.calibration`."""
+    """Results of calibration that are read again; see `evaluation.calibration`."""
 
     temperature: float
     target_precision: NotRequired[float]
@@ -35,7 +35,7 @@ class CalibrationFound(TypedDict):
 
 
 class Gain(TypedDict):
-    """A class that more images are likely to help: its recall with half of them, and with all."""
+    """A class that more images are likely to help: its recall with half of them and with all."""
 
     name: str
     half: float
@@ -43,7 +43,7 @@ class Gain(TypedDict):
 
 
 class Decision(TypedDict):
-    """What a time budget decided, after what, and why."""
+    """A decision of a time budget, when it was made, and why."""
 
     after: str
     views: int
@@ -62,7 +62,7 @@ class BudgetRecord(TypedDict):
 
 
 class EpochMetrics(TypedDict):
-    """What is drawn of an epoch; a row of metrics.jsonl has more."""
+    """The plotted metrics of an epoch; a row of metrics.jsonl has more."""
 
     epoch: int
     lr: float

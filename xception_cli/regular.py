@@ -1,7 +1,7 @@
-"""Regular files: the only place that opens a file from an untrusted source.
+"""Regular files: the only place that opens files from an untrusted source.
 
-A run folder, a model file or a table may be another user's, and so may files in a shared folder.
-A link there must not lead a write elsewhere, and a pipe or a device must not be waited for.
+A run folder, a model file, a table or files in a shared folder may belong to another user. A link
+must not redirect a write, and opening a pipe or a device must not block.
 """
 
 import errno
@@ -10,23 +10,23 @@ import stat
 from pathlib import Path
 
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY  # a file that is not there yet
+NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY  # a file that does not exist yet
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
-    """Open a regular file, as `os.open` does; it is created with the mode of the umask.
+    """Open a regular file, like `os.open`; it is created with the mode of the umask.
 
     Args:
         path: The file.
-        flags: `NEW`, or those of `os`.
-        follow: Follow a link, where the user has named the file.
+        flags: `NEW`, or flags of `os`.
+        follow: Follow a link, for files that the user named.
 
     Returns:
         A descriptor.
 
     Raises:
-        OSError: It is a link, a pipe or a device, or the system refuses; when written in place, if
-            it has a second name (a hard link).
+        OSError: It is a link, a pipe or a device, or the system refuses; for a write in place, also
+            if it has a second name (a hard link).
     """
     if not follow:
         flags |= getattr(os, "O_NOFOLLOW", 0)
@@ -43,7 +43,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) 
     if not stat.S_ISREG(status.st_mode):
         reason = "it is not a regular file"
     elif flags & (os.O_WRONLY | os.O_RDWR) and status.st_nlink > 1:
-        reason = "it is another file, too (a hard link)"
+        reason = "it has a second name (a hard link)"
     if reason is not None:
         os.close(descriptor)
         raise OSError(errno.EINVAL, reason)
@@ -55,11 +55,11 @@ def read_regular(path: Path, most: int, *, follow: bool = True) -> bytes:
 
     Args:
         path: The file.
-        most: Bytes that it may have.
+        most: Maximum size in bytes.
         follow: See `open_regular`.
 
     Raises:
-        OSError: See `open_regular`; or it is larger.
+        OSError: See `open_regular`; or the file is larger.
     """
     with os.fdopen(open_regular(path, follow=follow), "rb") as file:
         content = file.read(most + 1)

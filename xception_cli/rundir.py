@@ -16,34 +16,34 @@ from xception_cli.files import LARGEST_TABLE, why, write_durably
 from xception_cli.records import BudgetRecord, CalibrationFound, EpochMetrics, Gain, Scores
 from xception_cli.regular import read_regular
 
-# File names that are needed outside of a run, too, or for any of its evaluations.
+# File names that are also used outside of a run, or for any of its evaluations.
 ISSUES = "issues.csv"
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 INFO = "run.json"
 LOCK = ".lock"
-# Of a file system that has no locks.
+# Errors of file systems without locks.
 _NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
-_HINT = "put the file back from a copy, or start a new run"
+_HINT = "restore the file from a copy, or start a new run"
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What run.json holds: how a run was started. Entries with a default came with later versions.
+    """The content of run.json: how a run was started. Entries with a default are newer.
 
     Attributes:
-        started: When, in UTC; ISO 8601, so that later is greater.
-        process: Which process writes the run, or wrote it last.
+        started: Start time in UTC, ISO 8601, so that later is greater.
+        process: Id of the process that writes the run, or wrote it last.
         command: The command line.
-        versions: Of what computes, by package.
-        git_commit: Of the user's own repository, if there is one.
-        device: Where it was computed, as for the following.
-        precision: Of the network's arithmetic.
-        threads: Of torch.
-        processes: That train together.
+        versions: Versions of the packages that compute.
+        git_commit: Commit of the user's own repository, if there is one.
+        device: Device that trained, as for the following.
+        precision: Precision of the network's arithmetic.
+        threads: Number of torch threads.
+        processes: Number of processes that train together.
         data: The data folder or table, an absolute path.
-        root: The folder that the paths of split.csv are relative to, if `data` is a table.
+        root: Folder that the paths of split.csv are relative to, if `data` is a table.
         data_fingerprint: SHA-256 over the images.
         classes: Names, in the order of the outputs.
         images: Their number by split.
@@ -80,16 +80,16 @@ class RunInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What result.json holds: how a run ended.
+    """The content of result.json: how a run ended.
 
     Attributes:
         kept: `the linear probe`, or `fine-tuned, epoch N`.
-        epochs: Of training.
-        seconds: Spent per phase.
-        stopped_early: Patience ran out.
-        probe: Validation scores of the linear probe; None from random weights.
-        evaluation: Accuracy to expect on images like those of each split.
-        calibration: What calibration found; None where it was not done.
+        epochs: Number of epochs trained.
+        seconds: Seconds by phase.
+        stopped_early: Whether early stopping ended the training.
+        probe: Validation scores of the linear probe; None for random initial weights.
+        evaluation: Expected accuracy on images like those of each split.
+        calibration: Results of calibration; None if it was not done.
         gains: Classes that more images are likely to help.
         skipped: Why fine-tuning was not started, where it was planned.
         refit: Whether the model that ships was fitted to val, too, after it was measured there.
@@ -111,13 +111,13 @@ class RunResult:
 
 @dataclass(frozen=True)
 class RunDir:
-    """A run folder. Making the object touches nothing."""
+    """A run folder. Creating the object does not access the disk."""
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """Every setting, resolved."""
+        """All resolved settings."""
         return self.path / "config.toml"
 
     @property
@@ -127,12 +127,12 @@ class RunDir:
 
     @property
     def split(self) -> Path:
-        """Which image is in which split, and why."""
+        """The split of each image, and why."""
         return self.path / "split.csv"
 
     @property
     def issues(self) -> Path:
-        """What the data check found, to be edited and given to `--fixes`."""
+        """The problems found by the data check, to be edited and passed to `--fixes`."""
         return self.path / ISSUES
 
     @property
@@ -142,12 +142,12 @@ class RunDir:
 
     @property
     def candidates(self) -> Path:
-        """What each candidate model answered on val."""
+        """The predictions of each candidate model on val."""
         return self.path / "candidates.safetensors"
 
     @property
     def log(self) -> Path:
-        """What stderr showed."""
+        """A copy of stderr."""
         return self.path / "train.log"
 
     @property
@@ -157,12 +157,12 @@ class RunDir:
 
     @property
     def report(self) -> Path:
-        """One page with everything, to look at."""
+        """The report: one self-contained page."""
         return self.path / "report.html"
 
     @property
     def result(self) -> Path:
-        """Written last: the run ended by itself."""
+        """Written last: it marks a finished run."""
         return self.path / "result.json"
 
     @property
@@ -172,32 +172,32 @@ class RunDir:
 
     @property
     def features(self) -> Path:
-        """What the frozen part computed; there only while the run needs it."""
+        """Activations of the frozen part; exists only while the run needs it."""
         return self.path / "features"
 
     @property
     def decoded(self) -> Path:
-        """Images as every epoch takes them; there only while the run trains."""
+        """Decoded images; exists only while the run trains."""
         return self.path / "decoded"
 
     @property
     def tensorboard(self) -> Path:
-        """The live view's log; there only if `--tensorboard` asked for it."""
+        """Log for TensorBoard; exists only with `--tensorboard`."""
         return self.path / "tensorboard"
 
     def evaluation(self, name: str) -> Path:
-        """Folder of one evaluation's files."""
+        """Return the folder of one evaluation's files."""
         return self.path / "eval" / name
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run ended by itself."""
+        """Whether the run finished."""
         return self.result.is_file()
 
     @property
     def is_stillborn(self) -> bool:
-        """Whether a process was killed before it wrote run.json: nothing here is of any use."""
-        # The log is written first: without it, the other files are a person's.
+        """Whether a process was killed before it wrote run.json, so that nothing here is useful."""
+        # The log is written first: without it, the other files are the user's.
         if self.info.exists() or not self.log.is_file():
             return False
         early = {path.name for path in (self.log, self.config, self.split, self.issues)} | {LOCK}
@@ -205,7 +205,7 @@ class RunDir:
         return names <= early
 
     def remove_partial(self) -> None:
-        """Remove what a process that was killed had half written."""
+        """Remove files that a killed process left half written."""
         for partial in self.path.rglob("*.partial"):
             partial.unlink(missing_ok=True)
 
@@ -250,32 +250,32 @@ class RunDir:
         return rows
 
     def update_info(self, changes: Mapping[str, Any]) -> None:
-        """Change some entries of run.json; the others stay."""
+        """Change some entries of run.json; the others are kept."""
         write_json(self.info, read_json(self.info) | dict(changes))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep every other process from writing this run; the kernel lets go if we die.
+        """Prevent other processes from writing this run; the kernel releases the lock if we die.
 
-        The lock file is removed at the end; one that a killed process leaves behind locks nothing.
+        The lock file is removed at the end; one left behind by a killed process locks nothing.
 
         Raises:
-            RunBusyError: Another process has it; names the process.
+            RunBusyError: Another process holds the lock; names the process.
         """
-        from filelock import FileLock, Timeout  # 30 ms that no other command needs
+        from filelock import FileLock, Timeout  # takes 30 ms; only training needs it
 
         # Other users of the folder must be able to open it. No soft lock where flock is missing:
-        # that would outlive a killed process.
+        # it would outlive a killed process.
         lock = FileLock(self.path / LOCK, mode=0o666, fallback_to_soft=False)
         try:
             lock.acquire(blocking=False)
         except Timeout as error:
             raise RunBusyError(
                 f"another training is writing {show(self.path)}{self._owner()}",
-                hint="wait for it, or give this one another --output",
+                hint="wait for it, or choose another --output",
             ) from error
         except OSError as error:
-            if error.errno not in _NO_FLOCK:  # there, better an unlocked run than none
+            if error.errno not in _NO_FLOCK:  # an unlocked run is better than none
                 raise MachineError(
                     f"cannot lock {show(self.path)}: {error.strerror}",
                     hint="choose another place with --output",
@@ -283,10 +283,10 @@ class RunDir:
         try:
             yield
         finally:
-            # Before the release: after it, the file could be another's. filelock does not accept a
-            # lock on a file without a name, which is what a process that waits for this one gets.
+            # Before the release, because later the file could be another process's. filelock does
+            # not accept a lock on a deleted file, which is what a waiting process gets.
             with suppress(OSError):
-                (self.path / LOCK).unlink()  # where Windows refuses, filelock removes it
+                (self.path / LOCK).unlink()  # if Windows refuses, filelock removes it
             lock.release()
 
     def _owner(self) -> str:
@@ -314,12 +314,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_own(path: Path) -> str:
-    """Read a text file of a run, which may come from anyone: no link, and no pipe to wait for."""
+    """Read a text file of a run, which may be untrusted: not a link, and not a pipe."""
     return read_regular(path, LARGEST_TABLE, follow=False).decode()
 
 
 def read_typed(cls: type[T], path: Path) -> T:
-    """Read a JSON object as a dataclass; entries that it does not have are left out.
+    """Read a JSON object as a dataclass; unknown entries are ignored.
 
     Raises:
         ArtifactError: The file is missing or damaged, or an entry is missing or of another type.
@@ -335,7 +335,7 @@ def read_typed(cls: type[T], path: Path) -> T:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object durably, indented for people; text that is not UTF-8 stays escaped.
+    """Write a JSON object durably, indented; text that is not UTF-8 stays escaped.
 
     Raises:
         MachineError: The disk is full, read-only or gone.
@@ -344,5 +344,5 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder of ours; one that is gone already is fine."""
+    """Remove a folder of ours; it may be gone already."""
     shutil.rmtree(path, ignore_errors=True)

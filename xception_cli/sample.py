@@ -1,8 +1,8 @@
-"""Draws the sample data set: twelve foods, photographed by no camera.
+"""Draws the sample data set: twelve foods, rendered and not photographed.
 
-A food is a field over its own coordinates: the square of its height there, negative outside. The
-field gives outline, relief and shading at once, so that one `paint` draws everything. Arrays know
-only + - * / and square roots, which round alike on every machine.
+A food is a field over its own coordinates: the square of its height, negative outside. The field
+gives outline, relief and shading at once, so that one `paint` draws everything. Arrays use only
++ - * / and square roots, which round identically on every machine.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from xception_cli.errors import MachineError, UsageError
 
 Array = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
-_VERSION = 1  # of the drawing: another one draws other pictures
+_VERSION = 1  # of the drawing; another version draws other images
 _SIDES = (240, 400)  # pixels
 _JPEG_QUALITY = 88
 _REACH = 1.4  # a thing and its shadow stay within this many of its sizes
@@ -38,7 +38,7 @@ _GREEN, _STEM, _CHAR = _palette("4d7524 4d331a 4d2e14")
 
 
 class _Spot:
-    """Where a thing lies: its own coordinates, 1 being its size, over a window of the picture."""
+    """The place of a thing: coordinates in units of its size, and a window of the image."""
 
     def __init__(
         self, frame: tuple[int, int], x: float, y: float, size: float, turn: float, lean: float
@@ -54,11 +54,11 @@ class _Spot:
         self.radius2: Array = self.u * self.u + self.v * self.v
 
     def _range(self, centre: float, side: int) -> slice:
-        start = min(max(int(centre - self.size * _REACH), 0), side - 3)  # a slope needs a few
+        start = min(max(int(centre - self.size * _REACH), 0), side - 3)  # a slope needs some
         return slice(start, max(start + 3, min(int(centre + self.size * _REACH), side)))
 
     def part(self, u: float, v: float, *, scale: float = 1.0, turn: float = 0.0) -> "_Spot":
-        """Where a part of the thing lies: centred at (u, v), smaller, turned."""
+        """Return the place of a part of the thing: centred at (u, v), smaller, turned."""
         x, y, turned, lean = self._place
         cos, sin = self.size * math.cos(turned), self.size * math.sin(turned)
         x, y = x + u * cos - v * sin, y + (u * sin + v * cos) * lean
@@ -66,7 +66,7 @@ class _Spot:
 
 
 class _Scene:
-    """A picture being drawn: its pixels as light between 0 and 1, its lamp, its dice."""
+    """An image being drawn: its pixels as light between 0 and 1, its lamp, its random numbers."""
 
     def __init__(self, key: str) -> None:
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
@@ -77,7 +77,7 @@ class _Scene:
         angle, slant = self.between(0, 2 * math.pi), self.between(0.45, 1.1)
         lamp = np.array((slant * math.cos(angle), slant * math.sin(angle), 1), np.float32)
         self.lamp = lamp / np.float32(math.hypot(slant, 1))
-        self.softness = self.between(0.35, 0.75)  # the share of light that comes from everywhere
+        self.softness = self.between(0.35, 0.75)  # the share of ambient light
 
     def between(self, low: float, high: float) -> float:
         return low + (high - low) * float(self.rng.random())
@@ -89,25 +89,25 @@ class _Scene:
         return options[int(self.rng.integers(len(options)))]
 
     def around(self, x: float, y: float, far: float) -> tuple[float, float]:
-        """A point at this distance, in any direction."""
+        """Return a point at this distance, in a random direction."""
         angle = self.between(0, 2 * math.pi)
         return x + far * math.cos(angle), y + far * math.sin(angle)
 
     def colour(self, palette: str, spread: float = 0.06) -> Array:
-        """One of the colours, a little off."""
+        """Return one of the colours, slightly varied."""
         off = self.rng.random(3, np.float32) * 2 - 1
         chosen: Array = self.pick(*_palette(palette)) + np.float32(spread) * off
         return chosen
 
     def noise(self, shape: tuple[int, ...], down: float, across: float) -> Array:
-        """Smooth noise between -1 and 1 with this many cells down and across."""
+        """Return smooth noise between -1 and 1 with this many cells down and across."""
         cells = (max(2, round(down)), max(2, round(across)))
         grid = Image.fromarray(self.rng.random(cells, np.float32) * 2 - 1)
         smooth = grid.resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
         return np.asarray(smooth, np.float32)
 
     def grain(self, spot: _Spot, cells: float) -> Array:
-        """Noise on a thing, with this many cells over its size."""
+        """Return noise on a thing, with this many cells over its size."""
         down, across = (side / spot.size * cells for side in spot.u.shape)
         return self.noise(spot.u.shape, down, across)
 
@@ -121,15 +121,15 @@ class _Scene:
         bump: Array | None = None,
         shadow: float = 0.5,
     ) -> None:
-        """Draw what is inside a field, lit by the lamp, and the shadow that it casts.
+        """Draw the inside of a field, lit by the lamp, and its shadow.
 
         Args:
-            spot: Where.
+            spot: Where to draw.
             field: The squared height, in sizes; negative outside.
             colour: One colour, or one for each pixel.
-            gloss: How strong the lamp's reflection is.
+            gloss: Strength of the lamp's reflection.
             bump: Relief on top, in sizes.
-            shadow: How dark its shadow is.
+            shadow: Darkness of the shadow.
         """
         down, across = np.gradient(field)
         slope = np.sqrt(across * across + down * down) + np.float32(1e-6)
@@ -143,7 +143,7 @@ class _Scene:
             cast = Image.blend(moved, whole, self.softness)
             cast = cast.filter(ImageFilter.GaussianBlur((0.04 + 0.08 * self.softness) * spot.size))
             pixels *= 1 - np.asarray(cast, np.float32)[..., None] * np.float32(shadow / 255)
-        # The slope of a height is half that of its square over the height: here, times the height.
+        # The slope of a height is half that of its square, over the height; here, times the height.
         height = np.sqrt(np.clip(field, 0, None)) + np.float32(0.03)
         across, down = (part * (spot.size / -2) for part in (across, down))
         if bump is not None:
@@ -182,7 +182,7 @@ class _Scene:
             self.paint(bit, _ball(bit, slim) * np.float32(0.4), self.pick(*colours), gloss=0.1)
 
     def photograph(self) -> bytes:
-        """Uneven light, white balance, exposure, focus, noise, JPEG."""
+        """Apply uneven light, white balance, exposure, focus, noise and JPEG compression."""
         light = 1 + self.between(0.05, 0.3) * self.noise(self.frame, 2, 2)
         if self.chance(0.3):  # the shade of a window frame or of the photographer
             light = light * (1 - 0.45 * np.clip(self.noise(self.frame, 3, 3) * 8, 0, 1))
@@ -202,13 +202,13 @@ class _Scene:
 
 
 def _mix(one: Array, other: Array, share: Array) -> Array:
-    """One colour turning into another as the share goes from 0 to 1."""
+    """Blend one colour into another as the share goes from 0 to 1."""
     weight = np.clip(share, 0, 1)[..., None]
     return one + (other - one) * weight
 
 
 def _near(u: Array, v: Array | float, width: float) -> Array:
-    """1 at the origin, falling to a half at this distance."""
+    """Return 1 at the origin, falling to a half at this distance."""
     return 1 / (1 + (u * u + v * v) / np.float32(width * width))
 
 
@@ -224,13 +224,13 @@ def _ring(spot: _Spot, hole: float) -> Array:
 
 
 def _rod(spot: _Spot, width: float, bend: float = 0.0) -> Array:
-    """A rod of length 1 from the origin upwards."""
+    """Return a rod of length 1 from the origin upwards."""
     u, v = (spot.u + bend * spot.v * spot.v) / width, spot.v * 2 + 1
     return (1 - u * u - v * v * v * v * v * v) * np.float32(width * width)
 
 
 def _star(spot: _Spot, points: int, waist: float) -> Array:
-    """A flat star, its notches at `waist` of its radius."""
+    """Return a flat star, its notches at `waist` of its radius."""
     radius = np.sqrt(spot.radius2) + np.float32(1e-6)
     c, s = spot.u / radius, spot.v / radius
     cos, sin = c, s
@@ -297,7 +297,7 @@ def _donut(scene: _Scene, spot: _Spot) -> None:
     hole = scene.between(0.2, 0.38)
     field = _ring(spot, hole)
     dough = scene.colour("c7853d ad6b2e d9a35c")
-    pale = 0.5 * _near(field - np.float32(0.02), 0, 0.015)  # the line where it swam in the oil
+    pale = 0.5 * _near(field - np.float32(0.02), 0, 0.015)  # the pale line around a fried donut
     colour = _mix(dough, dough + np.float32(0.2), pale)
     if scene.chance(0.25):  # only sugar on it
         sugar = _mix(colour, _rgb("f5f0e6"), np.clip(scene.grain(spot, 40) * 1.5, 0, 0.7))
@@ -362,7 +362,7 @@ def _pizza(scene: _Scene, spot: _Spot) -> None:
     spot = spot.part(0, 0, scale=1.15)
     r2 = spot.radius2 + 0.05 * scene.grain(spot, 3)
     field, rim = (1 - r2 * r2 * r2) * np.float32(0.08), np.clip((r2 - 0.7) * 12, 0, 1)
-    if scene.chance(0.4):  # a piece is gone
+    if scene.chance(0.4):  # a piece is missing
         first = scene.between(0, 2 * math.pi)
         second = first + math.pi - scene.between(0.5, 1.2)
         cuts = [spot.u * math.cos(angle) + spot.v * math.sin(angle) for angle in (first, second)]
@@ -428,7 +428,7 @@ FOODS: dict[str, Callable[[_Scene, _Spot], None]] = {
 
 
 def _lay_table(scene: _Scene) -> None:
-    """Wood, cloth, stone or plain paint."""
+    """Draw wood, cloth, stone or plain paint."""
     shape = scene.frame
     down, across = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     kind = scene.pick("wood", "cloth", "stone", "paint")
@@ -461,7 +461,7 @@ def _set_plate(scene: _Scene, spot: _Spot) -> None:
 
 
 def _add_clutter(scene: _Scene, x: float, y: float, size: float) -> None:
-    """Put something in the way that is no food."""
+    """Add an object that is not food."""
     spot = _Spot(scene.frame, x, y, size, scene.between(0, 2 * math.pi), 1.0)
     kind = scene.pick("spoon", "leaf", "napkin", "crumbs")
     if kind == "spoon":
@@ -487,7 +487,7 @@ def _add_clutter(scene: _Scene, x: float, y: float, size: float) -> None:
 
 
 def _draw(name: str, number: int) -> bytes:
-    """One picture of a food, as JPEG; the food and the number determine it."""
+    """Draw one image of a food, as JPEG; the food and the number determine it."""
     scene = _Scene(f"{_VERSION} {name} {number}")
     _lay_table(scene)
     (height, width), short = scene.frame, min(scene.frame)
@@ -514,18 +514,18 @@ def _draw(name: str, number: int) -> bytes:
 def draw_sample(folder: Path, *, classes: int = 12, images: int = 40) -> int:
     """Draw a labelled data set, one folder per food: `folder/apple/apple_000.jpg` and so on.
 
-    A picture depends on its food and number alone, so that more images or classes only add to it.
+    An image depends only on its food and number, so that more images or classes only add to it.
 
     Args:
-        folder: A folder that is new or empty.
-        classes: How many foods, in alphabetical order.
-        images: How many pictures of each.
+        folder: A new or empty folder.
+        classes: Number of foods, in alphabetical order.
+        images: Number of images of each.
 
     Returns:
-        How many pictures were written.
+        The number of images written.
 
     Raises:
-        UsageError: A number is out of range, or the folder holds something.
+        UsageError: A number is out of range, or the folder is not empty.
         MachineError: The folder cannot be written.
     """
     if not 2 <= classes <= len(FOODS):

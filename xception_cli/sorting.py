@@ -1,4 +1,4 @@
-"""SortedFolder: images in a folder per predicted class, as hard links or copies; nothing moves."""
+"""SortedFolder: images in one folder per predicted class, as hard links or copies."""
 
 import errno
 import filecmp
@@ -14,7 +14,7 @@ from xception_cli.console import safe, show
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.files import LONGEST_NAME, cut_name, partial_path
 
-UNKNOWN = "unknown"  # the folder of images whose class the model does not name
+UNKNOWN = "unknown"  # the folder of rejected images
 _NO_LINKS = {
     *(errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS),
     *(errno.ENOTSUP, errno.EOPNOTSUPP),
@@ -22,32 +22,32 @@ _NO_LINKS = {
 
 
 class SortedFolder:
-    """A folder with a folder per class; see `check_sorted`.
+    """A folder with one sub-folder per class; see `check_sorted`.
 
-    An image that is there already, from an earlier command for instance, is not put there again. Of
-    different images of one name, the later get `-2`, `-3`.
+    An image that is already there, for example from an earlier command, is not added again. Later
+    images with the name of a different image get `-2`, `-3`.
 
     Args:
-        path: The folder; is made.
-        classes: Names of all classes. What no file system allows in a name is replaced.
+        path: The folder; is created.
+        classes: All class names. Characters that file systems do not allow are replaced.
     """
 
     def __init__(self, path: Path, classes: Sequence[str]) -> None:
         self.path = path
-        self.copied = 0  # images that could not be linked
+        self.copied = 0  # number of images that could not be linked
         self._names = _folder_names(classes)
-        # By class folder: the files in it by size and time of change, which links and copies keep.
+        # By class folder: its files by size and modification time, which links and copies keep.
         self._files: dict[Path, dict[tuple[int, int], list[Path]]] = {}
-        self._last: dict[Path, int] = {}  # the number of the last image of a name
+        self._last: dict[Path, int] = {}  # the last number used for a name
 
     def add(self, image: Path, name: str | None) -> None:
-        """Put an image into the folder of a class; None: into `unknown`.
+        """Add an image to the folder of a class; None: to `unknown`.
 
         Raises:
             MachineError: The folder cannot be written.
         """
         folder = self.path / (UNKNOWN if name is None else self._names[name])
-        source = Path(os.path.realpath(image))  # of a link, the image
+        source = Path(os.path.realpath(image))  # the target of a link
         try:
             self._place(source, folder, image.name)
         except OSError as error:
@@ -89,7 +89,7 @@ class SortedFolder:
         return self._files[folder]
 
     def _free(self, folder: Path, name: str) -> Path:
-        """Return a path in a folder that nothing has."""
+        """Return an unused path in a folder."""
         first = folder / name
         if not os.path.lexists(first):
             return first
@@ -104,7 +104,7 @@ class SortedFolder:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file so that a crash leaves all of it or none."""
+    """Copy a file so that a crash leaves either all of it or nothing."""
     partial = partial_path(target, os.urandom(4).hex())
     try:
         shutil.copy2(source, partial)
@@ -116,7 +116,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _folder_names(classes: Sequence[str]) -> dict[str, str]:
-    """Name the folder of each class; a model may come from anyone, and so its names."""
+    """Name the folder of each class; class names of a model may be untrusted."""
     names: dict[str, str] = {}
     taken = {UNKNOWN}
     for name in classes:
@@ -127,20 +127,20 @@ def _folder_names(classes: Sequence[str]) -> dict[str, str]:
             for number in count(1)
             if (candidate := plain if number == 1 else f"{plain}-{number}").casefold() not in taken
         )
-        taken.add(found.casefold())  # some file systems do not tell A from a
+        taken.add(found.casefold())  # some file systems ignore case
         names[name] = found
     return names
 
 
 def check_sorted(folder: Path, inputs: Sequence[str]) -> None:
-    """See that images can be sorted into a folder, before anything is predicted.
+    """Check that images can be sorted into a folder, before anything is predicted.
 
     Args:
-        folder: The folder; may have images of an earlier command.
-        inputs: What is predicted: files and folders.
+        folder: The folder; may contain images of an earlier command.
+        inputs: The inputs to predict: files and folders.
 
     Raises:
-        UsageError: It is no folder, or inside a folder that is predicted.
+        UsageError: It is not a folder, or is inside an input folder.
     """
     if os.path.lexists(folder) and not folder.is_dir():
         raise UsageError(f"{show(folder)} is not a folder", hint="choose another --sort-into")
@@ -150,5 +150,5 @@ def check_sorted(folder: Path, inputs: Sequence[str]) -> None:
             raise UsageError(
                 f"--sort-into {show(folder)} is inside {show(given)}, whose images it would sort "
                 "again next time",
-                hint="choose a folder beside it",
+                hint="choose a folder next to it",
             )

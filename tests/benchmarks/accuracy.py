@@ -1,16 +1,16 @@
-"""The whole training, against the clock: who reaches which accuracy, and when.
+"""Accuracy of whole trainings against time.
 
     python tests/benchmarks/accuracy.py --data DIR --test DIR
 
-All start from the same weights and train on the same photos: those in DIR/train, with DIR/val for
-who uses it; without these folders, every fifth photo of a class is val. The test photos are in a
-folder per class, and are looked at only to measure. The baselines are measured behind each epoch,
-with the clock stopped, and are credited with their best epoch on the test photos, which is more
-than they could know. Ours is the command `xception train` from start to end, start-up, data check
-and own evaluation included, once as it is and once up to the linear probe.
+All cases start from the same weights and train on the same photos: DIR/train, with DIR/val as val
+where it is needed; without these folders, every fifth photo of a class is val. The test photos are
+in one folder per class and are used only for measuring. The baselines are measured after each
+epoch, with the clock stopped, and are credited with their best epoch on the test photos, an
+advantage that they would not have in practice. Ours is the command `xception train` from start to
+end, including start-up, data check and evaluation, once as it is and once up to the linear probe.
 
 A round is a seed. `reaches` is the time until the accuracy of that baseline's best epoch, and in
-brackets how many times sooner that is than the baseline got there.
+brackets the speed-up over the baseline.
 """
 
 import json
@@ -88,7 +88,7 @@ def cases(options: Namespace) -> list[Case]:
     ]
 
 
-Point = dict[str, Any]  # `after` what, `seconds` of training, `accuracy`
+Point = dict[str, Any]  # `after` (what), `seconds` of training, `accuracy`
 
 
 def plain(loop: Tutorial, epochs: int) -> Step:
@@ -167,7 +167,7 @@ def report(results: list[Result], options: Namespace) -> dict[str, Any]:
 
 
 def _times(result: Result, baseline: Result) -> list[tuple[float | None, float]]:
-    """Return, by round, when the case and when the baseline reached the baseline's best."""
+    """Return, by round, when the case and the baseline reached the baseline's best accuracy."""
     times = []
     for measured, theirs in zip(result.rounds, baseline.rounds, strict=True):
         goal = max(theirs["points"], key=lambda point: point["accuracy"])

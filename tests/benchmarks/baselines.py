@@ -1,4 +1,4 @@
-"""What others do with the same network: the tutorials' plain loop, and timm at its best flags."""
+"""Baselines with the same network: the tutorials' plain loop, and timm with its best flags."""
 
 from argparse import Namespace
 from collections.abc import Callable, Iterable
@@ -19,14 +19,14 @@ Schedule = Callable[[int], None]
 
 
 class Tutorial:
-    """The loop that transfer learning tutorials teach: every layer, SGD, batches of 16.
+    """The loop of transfer learning tutorials: all layers, SGD, batches of 16.
 
-    Precision and layout are the tutorials' own by default; others show what these alone change.
+    The default precision and layout are the tutorials' own; other values show their effect alone.
 
     Args:
-        options: Of the benchmark: `device`, `image_size`, `scratch`.
+        options: Options of the benchmark: `device`, `image_size`, `scratch`.
         precision: `fp32`, or `bf16` for autocast.
-        channels_last: The layout of weights and activations, else NCHW.
+        channels_last: Use channels-last weights and activations, else NCHW.
     """
 
     batch_size = 16
@@ -67,16 +67,16 @@ class Tutorial:
         )
 
     def create_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimizer, over all layers."""
+        """Return the optimizer of all layers."""
         return torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
 
     def create_schedule(self, optimizer: torch.optim.Optimizer, epochs: int) -> Schedule:
-        """Return what is called behind each epoch with its number, from 1."""
+        """Return a function that is called after each epoch with its number, from 1."""
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
         return lambda _: schedule.step()
 
     def place(self, images: torch.Tensor) -> torch.Tensor:
-        """Move a batch to the device, in the layout."""
+        """Move a batch to the device, in the memory layout."""
         return images.to(self.device).contiguous(memory_format=self.memory_format)
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -86,7 +86,7 @@ class Tutorial:
     def train_epoch(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
     ) -> int:
-        """Train on all batches; return how many pictures they had."""
+        """Train on all batches; return the number of images."""
         criterion = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
         network.train()
         seen = 0
@@ -102,7 +102,7 @@ class Tutorial:
 
     @torch.inference_mode()
     def classify(self, network: nn.Module, batches: Batches) -> tuple[int, int]:
-        """Classify all batches; return how many pictures were right, and how many there were."""
+        """Classify all batches; return the number of correct images, and of all images."""
         network.eval()
         right = seen = 0
         for images, labels in batches:
@@ -114,13 +114,13 @@ class Tutorial:
 
 
 class Timm(Tutorial):
-    """The same network in timm, by timm's own parts, with the flags that are its best here.
+    """The same network in timm, with timm's own parts and the flags that suit it best here.
 
-    The numbers are the defaults of its `train.py`, but for the warm-up of the learning rate: five
-    epochs of that would be the whole fine-tuning.
+    The numbers are the defaults of its `train.py`, except for the learning rate warm-up: its five
+    epochs would be the whole fine-tuning.
 
     Args:
-        options: Of the benchmark.
+        options: Options of the benchmark.
     """
 
     evaluation_batch_size = 32
@@ -159,35 +159,35 @@ class Timm(Tutorial):
         return loader
 
     def create_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Return SGD, with the rate that train.py computes for this batch size."""
+        """Return SGD with the learning rate that train.py computes for this batch size."""
         from timm.optim import create_optimizer_v2
 
         rate = 0.1 * self.batch_size / 256
         return create_optimizer_v2(network, opt="sgd", lr=rate, momentum=0.9, weight_decay=2e-5)
 
     def create_schedule(self, optimizer: torch.optim.Optimizer, epochs: int) -> Schedule:
-        """Return a cosine."""
+        """Return a cosine schedule."""
         from timm.scheduler import create_scheduler_v2
 
         return create_scheduler_v2(optimizer, sched="cosine", num_epochs=epochs)[0].step
 
 
 def choose_device(options: Namespace) -> torch.device:
-    """Return the device that our runtime chooses too."""
+    """Return the device that our runtime chooses, too."""
     if options.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(options.device)
 
 
 def lacks_bf16(options: Namespace) -> str | None:
-    """Say that bf16 would be emulated, many times slower than fp32, if it would."""
+    """Return a note if bf16 would be emulated, many times slower than fp32."""
     if best_precision(choose_device(options)) == "bf16":
         return None
     return "no bf16 instructions here"
 
 
 def best_precision(device: torch.device) -> str:
-    """Return bf16 where there are instructions for it."""
+    """Return bf16 if the CPU has instructions for it."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -1,4 +1,4 @@
-"""What a temperature fitted on one half of val does on the other: loss and calibration error.
+"""Loss and calibration error on one half of val, with a temperature fitted on the other half.
 
 python tests/benchmarks/calibration.py RUN...
 """
@@ -27,7 +27,7 @@ def main() -> None:
     for path in parser.parse_args().runs:
         run = RunDir(path)
         scored = read_scored(run, "val")
-        # The logits but for a constant of each image, which changes nothing.
+        # The logits up to a constant per image, which has no effect.
         temperature = read_json(run.result)["calibration"]["temperature"]
         logits = temperature * np.log(np.maximum(scored.probabilities, 1e-12))
         rows = np.array([halves(logits, scored.labels, seed) for seed in range(SPLITS)])

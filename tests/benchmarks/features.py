@@ -1,11 +1,11 @@
-"""The features pass: what is frozen, computed once per photo and view.
+"""The features pass: the frozen part of the network, computed once per photo and view.
 
     python tests/benchmarks/features.py
 
-From JPEG files. The baselines run the whole network over the photos, as their evaluation does, and
-keep nothing. `whole network, our loader` is the plain network behind our decoding, in our
-precision: from there to ours it is what folding gives and what keeping the activations costs. Ours
-is what `xception train` calls `features`, of train and val.
+From JPEG files. The baselines run the whole network on the photos, as their evaluation does, and
+keep nothing. `whole network, our loader` is the plain network with our decoding and precision: the
+difference to ours is the gain of folding minus the cost of storing activations. Ours is the phase
+that `xception train` calls `features`, for train and val.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -110,7 +110,7 @@ def ours(options: Namespace, unfreeze: str, views: int) -> Step:
 
 
 if __name__ == "__main__":
-    # Not warmed up: a second pass over the same run would find everything computed.
+    # Not warmed up: a second pass over the same run would find all features computed.
     run(
         __doc__,
         cases,

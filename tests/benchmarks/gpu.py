@@ -1,11 +1,11 @@
-"""A GPU: inference and training by precision, layout, batch and compiling, and what feeds them.
+"""Inference and training on a GPU by precision, layout, batch size and compiling; and data loading.
 
     python tests/benchmarks/gpu.py --weights FILE --json FILE
 
-All rows run in one process, as training does: the context and the kernels are loaded once. Each
-row is measured after three warm-up steps, on data in GPU memory unless the row says otherwise.
-`ours` trains as `run_training` does: Ignite, clipping, AdamW, the moving average. A row is printed
-as soon as it is measured. On a CPU (`--device cpu --image-size 71`) it only shows that it runs.
+All rows run in one process, like a training: the context and the kernels are loaded once. Each row
+is measured after three warm-up steps, on data in GPU memory unless stated otherwise. `ours` trains
+like `run_training`: Ignite, clipping, AdamW, the moving average. A row is printed as soon as it is
+measured. On a CPU (`--device cpu --image-size 71`) it only shows that it runs.
 """
 
 import argparse
@@ -40,12 +40,12 @@ from xception_cli.training import handlers
 from xception_cli.training.baseline import _every_epoch
 from xception_cli.training.job import Job
 
-PHOTO = (500, 375)  # as the small files of most data sets
+PHOTO = (500, 375)  # like the small files of most data sets
 
 
 @dataclass
 class Bench:
-    """What all rows share."""
+    """Shared by all rows."""
 
     options: Namespace
     device: torch.device
@@ -58,7 +58,7 @@ class Bench:
         print(json.dumps(row), flush=True)
 
     def measure(self, group: str, name: str, step: Callable[[], int]) -> None:
-        """Time a step that returns how many images it had, until it took a second or so."""
+        """Time a step that returns its number of images, for about a second."""
         if self.options.only and self.options.only not in f"{group}: {name}":
             return
         try:
@@ -86,7 +86,7 @@ class Bench:
                 set_up_s=round(set_up, 2),
                 peak_gb=self._peak(),
             )
-        except Exception as error:  # the other rows are worth their machine
+        except Exception as error:  # the other rows still run
             self.report(group, name, error=f"{type(error).__name__}: {str(error)[:300]}")
             traceback.print_exc()
         if self.device.type == "cuda":
@@ -144,7 +144,7 @@ def plain_loops(options: Namespace) -> dict[str, Tutorial]:
 
 @contextmanager
 def tf32_as_usual() -> Iterator[None]:
-    """Let others compute fp32 convolutions in TF32, which is torch's default."""
+    """Let baselines compute fp32 convolutions in TF32, which is torch's default."""
     torch.backends.cudnn.allow_tf32 = True
     try:
         yield
@@ -282,7 +282,7 @@ def training_job(
 
 
 def create_run(job: Job, example: torch.Tensor) -> Callable[[Any], Any]:
-    """Return what trains for one pass over batches, as `run_training` does."""
+    """Return a function that trains for one pass over batches, like `run_training`."""
     captures = job.runtime.device.type == "cuda" and not job.config.compile
     trainer = product.create_training(job, example if captures else None)
     handlers.attach_finite_check(

@@ -1,11 +1,11 @@
-"""Cases, each in a process of its own, measured round by round, and the table of their ratios.
+"""Cases, each in its own process, measured in rounds, and a table of their ratios.
 
-A case prepares whatever it needs and returns the step that is measured. Every case of every round
-gets a fresh process: what our runtime sets (the C allocator above all) holds for a whole process,
-and must not help the baselines. A round is all cases, one after the other, every other round
-backwards, so that a noisy machine hits all alike. Ratios are taken within a round; the table shows
-their median over the rounds and their range. CPU seconds stand beside the wall clock, because
-other programs disturb them less. Nothing is asserted.
+A case does its preparation and returns the step to measure. Every case of every round gets a fresh
+process, because settings of our runtime (above all the C allocator) hold for a whole process and
+must not help the baselines. A round runs all cases in turn, every other round backwards, so that a
+noisy machine affects all alike. Ratios are taken within a round; the table shows their median over
+the rounds and their range. CPU seconds are shown next to the wall clock, because they depend less
+on other programs. Nothing is asserted.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-os.environ.setdefault("XCEPTION_FEATURES_GB", "0")  # features are computed, in every round
+os.environ.setdefault("XCEPTION_FEATURES_GB", "0")  # compute features in every round
 
-# What is measured; returns how many items it handled, or several numbers: `items`, with `wall` and
-# `cpu` where it knows them better.
+# The measured step; returns the number of items, or several numbers: `items`, and `wall` and `cpu`
+# if it knows them better.
 Step = Callable[[], Any]
 
 _PACKAGES = (
@@ -44,10 +44,10 @@ class Case:
     """One way to do the work.
 
     Attributes:
-        name: For the table.
-        prepare: Does what is not measured, and returns the step that is.
+        name: Name in the table.
+        prepare: Does the part that is not measured, and returns the step that is.
         group: Cases of one group do the same work; ratios are taken within it.
-        baseline: Heads a column of ratios to this case.
+        baseline: Title of a column of ratios to this case.
         skip: Why it cannot run here.
         whole: Measure the whole process: start, imports, preparation and the step.
     """
@@ -62,7 +62,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """A case and, by round, wall and CPU seconds, peak memory and what its step returned."""
+    """A case and, by round, wall and CPU seconds, peak memory and the result of its step."""
 
     case: Case
     rounds: list[dict[str, Any]]
@@ -85,16 +85,16 @@ def run(
     unit: str = "picture",
     report: Report | None = None,
 ) -> None:
-    """Be the command line of a benchmark.
+    """Run the command line of a benchmark.
 
     Args:
-        doc: The module's docstring: the first line is the title.
-        cases: Makes the cases from the options.
+        doc: The module's docstring; its first line is the title.
+        cases: Creates the cases from the options.
         arguments: Adds the benchmark's own options.
-        setup: Makes what all cases share in `options.scratch`, once; returns a note on it.
-        warm_up: Do each step once before it is measured.
-        unit: What an item is.
-        report: Prints the results and returns what the JSON should hold beside them.
+        setup: Creates what all cases share in `options.scratch`, once; returns a note about it.
+        warm_up: Run each step once before it is measured.
+        unit: Name of an item.
+        report: Prints the results and returns additional entries for the JSON.
     """
     options = _parse(doc, arguments)
     made = cases(options)
@@ -131,7 +131,7 @@ def _parse(doc: str, arguments: Callable[[ArgumentParser], None] | None) -> Name
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--image-size", type=int, default=299, help="(default: %(default)s)")
     parser.add_argument("--scratch", type=Path, help="a new folder: keep photos and runs in it")
-    parser.add_argument("--case", help=argparse.SUPPRESS)  # a number, or `setup`: we are that one
+    parser.add_argument("--case", help=argparse.SUPPRESS)  # a number, or `setup`, to run in here
     parser.add_argument("--round", type=int, default=0, help=argparse.SUPPRESS)
     if arguments is not None:
         arguments(parser)
@@ -166,23 +166,23 @@ def _be_a_case(
         "peak_mb": _peak_mb(),
         **(returned if isinstance(returned, dict) else {"items": returned}),
     }
-    print(f"\n{json.dumps(measured)}")  # the last line, whatever a library printed before
+    print(f"\n{json.dumps(measured)}")  # the last line, after any output of libraries
 
 
 def cpu_seconds() -> float:
-    """Sum up user and system time of this process and of those that it has waited for."""
+    """Return user plus system time of this process and of its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def _peak_mb() -> float:
-    """Return the largest resident set of any one process, this one or one it has waited for."""
+    """Return the largest resident set of this process or any finished child."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     unit = 1 if sys.platform == "darwin" else 1024
     return max(usage.ru_maxrss for usage in used) * unit / 1e6
 
 
-# The process that starts them
+# The parent process
 
 
 def _measure(cases: list[Case], options: Namespace, scratch: Path) -> list[Result]:
@@ -221,13 +221,13 @@ def _start(case: str, scratch: Path, number: int) -> dict[str, Any]:
 
 
 def missing(*modules: str) -> str | None:
-    """Say which of these modules is not installed, if any."""
+    """Return a note if one of these modules is not installed."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     return f"not installed: {', '.join(absent)}" if absent else None
 
 
 def command(*arguments: str | Path, items: int = 1) -> Step:
-    """Make a step that runs Python with these arguments, and fails if that does."""
+    """Return a step that runs Python with these arguments, and fails if Python does."""
 
     def step() -> int:
         line = [sys.executable, *map(str, arguments)]
@@ -286,7 +286,7 @@ def _spread(ratios: list[float]) -> str:
 
 
 def _digits(value: float) -> str:
-    """Write three digits, as many as a noisy machine is good for."""
+    """Format three digits: a noisy machine does not justify more."""
     return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}"
 
 
@@ -295,7 +295,7 @@ def _name(case: Case) -> dict[str, str]:
 
 
 def print_table(rows: Sequence[dict[str, str]]) -> None:
-    """Print rows as a Markdown table, aligned to be read as it is too."""
+    """Print rows as a Markdown table that is also aligned as text."""
     header = list(rows[0])
     lines = [header, *([row[name] for name in header] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
@@ -343,7 +343,7 @@ def _machine() -> dict[str, Any]:
 
 
 def describe(about: dict[str, Any]) -> str:
-    """Say on what was measured, in two lines."""
+    """Describe the machine in two lines."""
     machine = about["machine"]
     environment = "".join(f", {name}={value}" for name, value in about["environment"].items())
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())

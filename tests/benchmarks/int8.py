@@ -1,9 +1,9 @@
-"""What int8 changes on photos that nothing was chosen by: agreement, accuracy, speed.
+"""The effect of int8 on photos not used for any choice: agreement, accuracy, speed.
 
     python tests/benchmarks/int8.py RUN[=DATA]...
 
 Each run's model is exported and quantised as by `xception export --quantize int8`. Both files are
-shown the run's test split, or the photos of DATA that the model was not trained on.
+evaluated on the run's test split, or on the photos of DATA that the model was not trained on.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from xception_cli.runtime import Runtime
 
 
 def compare(run: RunDir, data: Path | None) -> Agreement:
-    """Quantise a run's model and compare it with the float one."""
+    """Quantise a run's model and compare it with the float model."""
     bundle = load_model(run.model, Runtime(torch.device("cpu"), "fp32"))
     model = build_onnx(bundle, cropped=False)
     exported = classifier_from(model.SerializeToString(), Path("float.onnx"))
@@ -47,7 +47,7 @@ def compare(run: RunDir, data: Path | None) -> Agreement:
 
 
 def main() -> None:
-    """Print what is told of each run, and the agreement over all."""
+    """Print the results of each run, and the agreement over all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="RUN[=DATA]")
     found = []

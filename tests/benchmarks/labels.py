@@ -1,17 +1,17 @@
-"""Suspect labels: how many swapped labels are listed, and how many correct ones with them.
+"""Suspect labels: how many swapped and how many correct labels are listed.
 
     python tests/benchmarks/labels.py DIR... [--swaps 0.05] [--seeds 10]
 
 Each DIR is a folder of images, one folder per class. The images are those that `xception check
 --deep` compares, with its features and its groups of near-copies. For each seed, a share of the
 labels is replaced by another class at random, and the probe is fitted again. Drawn sets are added:
-`--drawn 12x40 12x20` cuts sets of 12 classes with 40 and with 20 images each from one sample, which
-has no wrong label.
+`--drawn 12x40 12x20` takes sets of 12 classes with 40 and with 20 images each from one sample
+without wrong labels.
 
-`listed` is the share of images that are listed without swaps (of several drawn sets: all, and the
-largest), `recall` the share of swaps that are listed, `precision` the share of swaps among what is
-listed. The first rule is confident learning (Northcutt et al. 2021), for comparison; the second is
-`find_suspects`, and the others are the same with other least chances.
+`listed` is the share of images listed without swaps (for several drawn sets: the mean and the
+maximum), `recall` the share of swaps that are listed, `precision` the share of swaps among the
+listed images. The first rule is confident learning (Northcutt et al. 2021), for comparison; the
+second is `find_suspects`, and the others are the same with other thresholds.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe predicts, which labels it was given, and which of these were swapped."""
+    """Predictions of a probe, the labels that it was fitted to, and which of these were swapped."""
 
     labels: np.ndarray
     log_probabilities: np.ndarray
@@ -91,7 +91,7 @@ def read_sample(scratch: Path) -> Images:
 
 
 def cut(sample: Images, classes: int, images: int) -> list[Images]:
-    """Return sets without a common image, of the first classes."""
+    """Return disjoint sets of the first classes."""
     numbers = np.empty(len(sample.labels), int)
     for label in np.unique(sample.labels):
         of_class = sample.labels == label
@@ -104,7 +104,7 @@ def cut(sample: Images, classes: int, images: int) -> list[Images]:
 
 
 def probe(images: Images, given: argparse.Namespace) -> list[Probed]:
-    """Return what probes predict: first without swaps, then with those of each seed."""
+    """Return predictions of probes: without swaps, then with those of each seed."""
     classes, found = int(images.labels.max()) + 1, []
     for seed in (None, *range(given.seeds)):
         labels = images.labels.copy()

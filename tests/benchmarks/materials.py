@@ -1,4 +1,4 @@
-"""What all cases work on: drawn photos and the weights. Nothing here imports the product."""
+"""Inputs of all cases: drawn photos and the weights. Nothing here imports the product."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -12,7 +12,7 @@ CLASSES = ("bagel", "lemon", "pizza", "tomato")
 
 
 def draw_photos(root: Path, count: int, width: int, height: int) -> list[Path]:
-    """Draw JPEG files with about as many bytes per pixel as a camera's, in a folder per class."""
+    """Draw JPEG files with a camera's bytes per pixel, in one folder per class."""
     return [draw_photo(root, number, width, height) for number in range(count)]
 
 
@@ -32,7 +32,7 @@ def draw_photo(root: Path, number: int, width: int, height: int) -> Path:
 
 
 def weights_file(options: Namespace) -> Path:
-    """Return where `product.keep_weights` puts the backbone's weights."""
+    """Return the path at which `product.keep_weights` stores the backbone's weights."""
     return Path(options.scratch, "weights.safetensors")
 
 

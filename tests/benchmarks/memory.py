@@ -1,12 +1,12 @@
-"""Peak memory: of a training by the number of photos, and of inference.
+"""Peak memory of training, by number of photos, and of inference.
 
     python tests/benchmarks/memory.py
 
 Training is the command `xception train`. Its memory is that of all its processes, shared pages
-counted once: `own` can only be kept in RAM; `with files` adds the mapped pages of the kept
-activations, which the system takes back when it needs them. The slope is what a further thousand
-photos cost. The baseline is four batches of the tutorials' loop. Inference is the network alone,
-with and without what our runtime tells the C allocator. Linux only.
+counted once: `own` can only be in RAM; `with files` adds mapped pages of stored activations, which
+the system can reclaim. The slope is the memory of another thousand photos. The baseline is four
+batches of the tutorials' loop. Inference is the network alone, with and without our runtime's
+settings of the C allocator. Linux only.
 """
 
 import os
@@ -22,7 +22,7 @@ from typing import Any
 
 from harness import Case, Result, Step, print_table, report_ratios, run
 
-INTERVAL = 0.2  # seconds between two looks
+INTERVAL = 0.2  # seconds between two samples
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -127,10 +127,10 @@ def ours_training(options: Namespace, count: int) -> Step:
 
 
 class Watch:
-    """Look at the memory of this process and its descendants, again and again.
+    """Sample the memory of this process and its descendants.
 
     Attributes:
-        peak: Megabytes: `own`, and `with_files`.
+        peak: Peak in megabytes: `own`, and `with_files`.
     """
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ def _descendants(process: int) -> list[int]:
 
 
 def _memory(process: int) -> dict[str, float]:
-    """Return megabytes of a process; a page that others share counts in parts (PSS)."""
+    """Return the megabytes of a process; shared pages count proportionally (PSS)."""
     parts: dict[str, int] = {}
     with suppress(OSError):
         for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]:

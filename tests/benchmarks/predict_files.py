@@ -2,7 +2,7 @@
 
     python tests/benchmarks/predict_files.py
 
-From the path to the answer: reading, decoding, resizing, the network. The model is loaded before;
+From path to prediction: reading, decoding, resizing, the network. The model is already loaded;
 under `whole process` it is not, and imports and start-up count as well, once for all photos.
 """
 
@@ -104,5 +104,5 @@ def ours_by_command(options: Namespace, kind: str) -> Step:
 
 
 if __name__ == "__main__":
-    # Not warmed up: who has files to predict does it once.
+    # Not warmed up: users predict files once.
     run(__doc__, cases, arguments=arguments, setup=setup, warm_up=False)

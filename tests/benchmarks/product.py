@@ -1,4 +1,4 @@
-"""Ours, set up for a benchmark. Imported by the cases that need it: no baseline loads our code."""
+"""Our code, set up for benchmarks. Only cases that need it import it, so no baseline loads it."""
 
 import time
 from argparse import Namespace
@@ -27,12 +27,15 @@ from xception_cli.training.preparation import draft_job, start_job
 
 
 def keep_weights(options: Namespace) -> str:
-    """Put the backbone's weights where all cases find them; say which they are."""
+    """Store the backbone's weights where all cases find them; return a description."""
     try:
         pretrained = load_pretrained("imagenet")
         backbone, note = pretrained.backbone, f"weights: ImageNet, {pretrained.source}"
     except WeightsError:
-        backbone, note = _random_backbone(), "weights: RANDOM, the ImageNet weights cannot be had"
+        backbone, note = (
+            _random_backbone(),
+            "weights: RANDOM, the ImageNet weights could not be obtained",
+        )
     save_file(backbone, weights_file(options))
     return note
 
@@ -42,8 +45,8 @@ def _random_backbone() -> dict[str, torch.Tensor]:
     for part in network.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = 1.0
-    # With statistics of its own activations they keep their size from layer to layer; else they
-    # die out into denormal numbers, which are slow.
+    # With batch norm statistics of its own, activations keep their scale from layer to layer.
+    # Without, they shrink to denormal numbers, which are slow.
     with torch.no_grad():
         network.train()(torch.rand(8, 3, 96, 96) * 2 - 1)
     return {
@@ -54,11 +57,11 @@ def _random_backbone() -> dict[str, torch.Tensor]:
 
 
 def create_bundle(options: Namespace, runtime: Runtime | None = None) -> ModelBundle:
-    """Make what `xception predict` computes with.
+    """Create the model as `xception predict` does.
 
     Args:
-        options: Of the benchmark.
-        runtime: None for what the product decides on this device.
+        options: Options of the benchmark.
+        runtime: None for the default on this device.
     """
     runtime = runtime or decide_runtime(device=options.device)
     return ModelBundle(
@@ -78,7 +81,7 @@ def write_model(options: Namespace, path: Path) -> None:
 
 
 def create_job(options: Namespace, photos: Path, run: str, **settings: object) -> Job:
-    """Start a training run as `xception train` does, up to where it computes the features."""
+    """Start a training run like `xception train`, up to the computation of features."""
     given = {
         "data": str(photos),
         "weights": str(weights_file(options)),
@@ -94,7 +97,7 @@ def create_job(options: Namespace, photos: Path, run: str, **settings: object) -
 
 
 def create_training(job: Job, example: torch.Tensor | None = None) -> Engine:
-    """Make the engine of a training with what it does in every step, as `run_training` does.
+    """Create a training engine with all per-step work, like `run_training`.
 
     Args:
         job: From `create_job`.

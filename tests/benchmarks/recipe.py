@@ -1,17 +1,17 @@
-"""What a recipe is worth: accuracy and time of `xception train`, before and after a change.
+"""Accuracy and time of `xception train`, before and after a change.
 
     python tests/benchmarks/recipe.py DIR... --results FILE [--before CHECKOUT] [--images 10 all]
         [--seeds 3] [--train OPTIONS]
 
-Each DIR is a data set: one folder per class, or train/ and test/ (else val/) of them. Where no test
-images are given, a third of the groups is set aside, drawn anew for each seed. For each seed,
-`--images` of each class are drawn for training, and `xception train` and `xception eval` run on
-them from start to end, once with the code in CHECKOUT (a git worktree) and once with this one.
+Each DIR is a data set: one folder per class, or train/ and test/ (else val/) of them. Without test
+images, a third of the groups is held out, sampled by seed. For each seed, `--images` per class are
+sampled for training, and `xception train` and `xception eval` run on them from start to end,
+once with the code in CHECKOUT (a git worktree) and once with this one.
 
 Each result is a line in FILE. A second call with the same FILE computes only what is missing, and
-with `--seeds 0` nothing: it prints the table. `gain` is the mean difference of the accuracies on
-the same test images, with a 95% interval over their groups; `seconds` are those of
-training by the clock, `CPU` is the ratio of its CPU seconds, which other programs disturb less.
+with `--seeds 0` only prints the table. `gain` is the mean difference of the accuracies on the same
+test images, with a 95% interval over their groups; `seconds` is the wall time of training, `CPU`
+the ratio of CPU seconds, which depend less on other programs.
 """
 
 import argparse
@@ -120,9 +120,9 @@ def flat_name(photo: Photo, classes: Sequence[str]) -> str:
 
 
 def call(checkout: Path, *arguments: object) -> tuple[float, float]:
-    """Run a command to its end, and return its seconds by the clock and of CPU."""
+    """Run a command to its end, and return its wall and CPU seconds."""
     line = [sys.executable, "-m", "xception_cli", *map(str, arguments)]
-    # Else the working folder, perhaps another checkout, comes first.
+    # Otherwise the working folder, perhaps another checkout, comes first.
     environment = os.environ | {"PYTHONPATH": str(checkout.resolve()), "PYTHONSAFEPATH": "1"}
     began, before = time.monotonic(), spent()
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
@@ -132,7 +132,7 @@ def call(checkout: Path, *arguments: object) -> tuple[float, float]:
 
 
 def spent() -> float:
-    """Return the CPU seconds of all processes that were waited for."""
+    """Return the CPU seconds of all finished children."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -153,7 +153,7 @@ def split(folder: Path, seed: int) -> tuple[list[Photo], list[Photo], tuple[str,
 
 
 def draw(photos: list[Photo], count: int, seed: int) -> list[Photo]:
-    """Draw this many images of each class, or all where there are fewer."""
+    """Sample this many images of each class, or all if there are fewer."""
     order = np.random.default_rng(seed).permutation(len(photos))
     drawn: dict[int, list[Photo]] = defaultdict(list)
     for at in order.tolist():

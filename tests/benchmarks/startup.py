@@ -1,16 +1,16 @@
-"""Start-up: the help, and one cold photo.
+"""Start-up: the help, and one photo in a new process.
 
     python tests/benchmarks/startup.py
 
-Whole processes, with warm files: each is run once before. The help is compared with that of a
-Typer program of two empty commands; the photo with a script that does the same in plain PyTorch,
-and with nothing but its imports.
+Whole processes with files in the page cache: each is run once before. The help is compared with
+that of a Typer program of two empty commands; the photo with a script that does the same in plain
+PyTorch, and with its imports alone.
 """
 
 from argparse import Namespace
 from pathlib import Path
 
-from harness import Case, command, run  # nothing heavy: it would count as our memory
+from harness import Case, command, run  # import nothing heavy: it would count as our memory
 
 EMPTY_PROGRAM = '''
 import typer

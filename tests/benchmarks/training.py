@@ -1,11 +1,11 @@
-"""Training for an epoch of the head, the exit flow, the middle flow and all layers.
+"""An epoch of training the head, the exit flow, the middle flow and all layers.
 
     python tests/benchmarks/training.py
 
-The baselines train all layers on photos that they decode and augment in each epoch; so does
-`ours: all`. `ours: exit` and `ours: middle` train on what the frozen part computed before (what
-that takes, features.py measures), in which an epoch sees one view of each photo. Times are per
-photo and epoch, one view each. The head is a linear probe: its fit is all there is, no epochs.
+The baselines train all layers on photos that they decode and augment in each epoch; so does `ours:
+all`. `ours: exit` and `ours: middle` train on activations of the frozen part computed before
+(features.py measures that); an epoch sees one view of each photo. Times are per photo and epoch.
+The head is a linear probe: its time is that of the whole fit, without epochs.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -65,7 +65,7 @@ def plain(loop: Tutorial, options: Namespace) -> Step:
 
 
 def ours(options: Namespace, unfreeze: str) -> Step:
-    """Train as `run_training` does: its inputs, step and moving average."""
+    """Train like `run_training`: its inputs, step and moving average."""
     import product
 
     from xception_cli.training.baseline import compute_baseline

@@ -1,11 +1,11 @@
-"""How many neighbours the distance of `unknown` averages over: what each number keeps and rejects.
+"""How many neighbours the distance for `unknown` averages over: acceptance and rejection by number.
 
 python tests/benchmarks/unknown.py RUN... [--kind REGEX]
 
-Of each run's own training pictures alone, as its model remembers them. In turn each class is left
-out, and its pictures ought to be refused; with --kind, each kind of a class too (the first group
-of the expression in its path, `/(.+)_` for the groceries' varieties), and its pictures ought to be
-kept, though none of the kind was trained on. The threshold keeps 95 % of the rest, by 5-fold
+Uses only each run's own training images, as its model remembers them. Each class in turn is left
+out, and its images should be rejected; with --kind, each kind of a class as well (the first group
+of the expression in its path, `/(.+)_` for the groceries' varieties), and its images should be
+accepted, although none of the kind was trained on. The threshold accepts 95% of the rest, by 5-fold
 cross-validation.
 """
 

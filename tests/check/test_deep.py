@@ -1,4 +1,4 @@
-"""`check --deep` and `--curve`: what the network makes of a folder, computed once."""
+"""`check --deep` and `--curve`: checks with the pretrained network, computed once."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from xception_cli.training.preparation import draft_job
 
 @pytest.fixture
 def swapped(photos):
-    """Twelve pictures of each colour, and a red one among the blue."""
+    """Twelve images of each colour, and a red one among the blue."""
     for number in range(8, 12):
         for name, colour in COLOURS.items():
             draw(photos / name / f"{number}.jpg", colour, seed=300 + number)
@@ -36,7 +36,7 @@ def check(capsys, *arguments):
     return code, out, err
 
 
-def test_a_label_in_doubt_is_found_and_a_second_look_computes_nothing(
+def test_a_suspect_label_is_found_and_a_second_check_computes_nothing(
     swapped, random_weights, capsys, monkeypatch
 ):
     before = snapshot(swapped)
@@ -54,15 +54,15 @@ def test_a_label_in_doubt_is_found_and_a_second_look_computes_nothing(
     shutil.copy(swapped / "red" / "1.jpg", swapped / "red" / "copy.jpg")  # known by its content
     assert check(capsys, *arguments)[0] == 0
     config = TrainConfig(data=str(swapped), weights=str(random_weights), augment="rotate90")
-    job = draft_job(config, None, decide_runtime(), None).job  # a training finds them, too
+    job = draft_job(config, None, decide_runtime(), None).job  # training finds them, too
     for view, is_known in zip(job.kept_views("train"), (True, True, False), strict=True):
         row = np.zeros(POOLED, np.float32)
         assert view.load(3, row) == is_known == row.any()
 
 
 @pytest.mark.slow
-def test_the_curve_is_told_and_drawn(swapped, random_weights, capsys, tmp_path):
-    # By its short name: paths are not wrapped, and the width of the rest is looked at.
+def test_the_curve_is_printed_and_drawn(swapped, random_weights, capsys, tmp_path):
+    # By its short name: paths are not wrapped, and the width of the other lines is checked.
     data = swapped.relative_to(tmp_path)
     code, out, _ = check(
         capsys, data, "--curve", "--weights", random_weights, "--output", tmp_path / "out"
@@ -77,9 +77,7 @@ def test_the_curve_is_told_and_drawn(swapped, random_weights, capsys, tmp_path):
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_without_it_no_torch_is_needed_and_with_too_few_pictures_it_is_refused(
-    tmp_path, random_weights, capsys
-):
+def test_deep_is_refused_with_too_few_images(tmp_path, random_weights, capsys):
     for name in ("a", "b"):
         draw(tmp_path / "few" / name / "1.jpg", (90, 90, 200), seed=len(name))
     code, _, err = check(capsys, tmp_path / "few", "--deep", "--weights", random_weights)
@@ -93,7 +91,7 @@ def test_training_adds_suspect_labels_to_the_issues_of_its_run(swapped, random_w
     suspects = [row for row in issues() if row[1] == "suspect label"]
     assert "blue/odd.jpg" in [row[0] for row in suspects]
     assert "labels    " in Path("run/train.log").read_text()
-    # edited, it is what the next run takes
+    # once edited, the next run uses it
     text = Path("run/issues.csv").read_text().splitlines()
     line = next(n for n, row in enumerate(text) if row.startswith("blue/odd.jpg,suspect"))
     cells = text[line].rsplit(",", 2)

@@ -32,14 +32,14 @@ def rows(problem: Problem) -> list[tuple[str, str, str, str]]:
     return [(f.path, f.detail, f.action, f.label) for f in problem.findings]
 
 
-# --- what is said of them ------------------------------------------------------------------------
+# --- how they are reported ------------------------------------------------------------------------
 
 
-def test_different_pictures_are_no_duplicates(tmp_path):
+def test_different_images_are_not_duplicates(tmp_path):
     assert found_in(two_classes(tmp_path, 20)) == {}
 
 
-def test_identical_files_in_a_class_may_be_excluded_but_for_the_first(tmp_path):
+def test_all_but_the_first_of_identical_files_in_a_class_may_be_excluded(tmp_path):
     two_classes(tmp_path)
     for name in ("b.jpg", "c.jpg"):
         shutil.copy(tmp_path / "cat" / "0.jpg", tmp_path / "cat" / name)
@@ -53,7 +53,7 @@ def test_identical_files_in_a_class_may_be_excluded_but_for_the_first(tmp_path):
     ]
 
 
-def test_one_picture_in_two_classes_is_a_conflict_that_a_person_decides(tmp_path):
+def test_an_image_in_two_classes_is_a_conflict_that_a_person_decides(tmp_path):
     two_classes(tmp_path)
     shutil.copy(tmp_path / "cat" / "0.jpg", tmp_path / "dog" / "x.jpg")
     found = found_in(tmp_path)
@@ -66,7 +66,7 @@ def test_one_picture_in_two_classes_is_a_conflict_that_a_person_decides(tmp_path
     ]
 
 
-def test_a_picture_in_two_splits_is_a_leak_and_training_can_do_without_it(tmp_path):
+def test_an_image_in_two_splits_is_a_leak_and_the_training_copy_may_be_excluded(tmp_path):
     two_classes(tmp_path / "train")
     for number, (split, source) in enumerate(
         [("val", "cat/0"), ("test", "cat/1"), ("val", "dog/2")]
@@ -79,7 +79,7 @@ def test_a_picture_in_two_splits_is_a_leak_and_training_can_do_without_it(tmp_pa
     assert list(found) == ["leak"]
     assert found["leak"].severity == "warning"
     assert found["leak"].summary == (
-        "3 pictures are in more than one split: the numbers measured there will be too good"
+        "3 pictures are in more than one split: metrics measured there will be too optimistic"
     )
     assert rows(found["leak"]) == [
         ("train/cat/0.jpg", "identical to val/cat/0.jpg", "exclude", ""),
@@ -88,7 +88,7 @@ def test_a_picture_in_two_splits_is_a_leak_and_training_can_do_without_it(tmp_pa
     ]
 
 
-def test_of_a_picture_in_all_splits_the_copies_in_test_are_kept_but_one(tmp_path):
+def test_one_copy_in_test_is_kept_of_an_image_in_all_splits(tmp_path):
     for number, (split, names) in enumerate({"train": "ab", "val": "c", "test": "de"}.items()):
         put(tmp_path / split / "dog" / "1.jpg", photo(number))
         for name in names:
@@ -103,7 +103,7 @@ def test_of_a_picture_in_all_splits_the_copies_in_test_are_kept_but_one(tmp_path
     assert found == {}
 
 
-def test_a_leak_may_be_a_conflict_too_and_the_identical_copy_is_named_first(tmp_path):
+def test_a_leak_may_also_be_a_conflict_and_the_identical_copy_is_named_first(tmp_path):
     two_classes(tmp_path / "train")
     two_classes(tmp_path / "val", 0)
     put(tmp_path / "val" / "cat" / "1.jpg", photo(70))
@@ -124,21 +124,21 @@ def test_a_leak_may_be_a_conflict_too_and_the_identical_copy_is_named_first(tmp_
     assert found == {}
 
 
-def test_nearly_identical_copies_in_a_class_are_told_and_left_alone(tmp_path):
+def test_near_copies_in_a_class_are_reported_without_an_action(tmp_path):
     two_classes(tmp_path)
     put(tmp_path / "cat" / "small.png", photo(0).resize((100, 75)))
     found = found_in(tmp_path)
     assert list(found) == ["near duplicate"]
     assert found["near duplicate"].severity == "note"
     assert found["near duplicate"].summary == (
-        "1 nearly identical copy of images in the same class, possibly mirrored or turned"
+        "1 nearly identical copy of images in the same class, possibly mirrored or rotated"
     )
     assert rows(found["near duplicate"]) == [
         ("cat/small.png", "nearly identical to cat/0.jpg", "", "")
     ]
 
 
-def test_broken_files_that_are_equal_are_no_duplicates(tmp_path):
+def test_identical_broken_files_are_not_duplicates(tmp_path):
     two_classes(tmp_path)
     for name in ("a.jpg", "b.jpg"):
         put(tmp_path / "cat" / name, b"<html>")
@@ -146,7 +146,7 @@ def test_broken_files_that_are_equal_are_no_duplicates(tmp_path):
     assert found_in(tmp_path) == {}
 
 
-# --- which pictures are nearly the same ----------------------------------------------------------
+# --- which images are near-copies ----------------------------------------------------------------
 
 
 def images_of(pictures: Sequence[Image.Image], labels: Sequence[int] | int = 0) -> Images:
@@ -168,7 +168,7 @@ def decoded(content: bytes) -> Image.Image:
 
 
 def cropped(picture: Image.Image, *parts: float) -> Image.Image:
-    """Cut parts of the sides off: left, top, right, bottom."""
+    """Crop fractions of the sides: left, top, right, bottom."""
     width, height = picture.size
     left, top, right, bottom = parts
     box = (left * width, top * height, width - right * width, height - bottom * height)
@@ -194,7 +194,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("change", SAME.values(), ids=SAME)
-def test_a_copy_is_found_among_other_pictures_whatever_was_done_to_it(change):
+def test_a_copy_is_found_among_other_images_after_any_modification(change):
     pictures = [photo(seed, 320, 240) for seed in range(12)]
     copies = [change(picture) for picture in pictures[:4]]
     expected = [(number, 12 + number) for number in range(4)]
@@ -203,7 +203,7 @@ def test_a_copy_is_found_among_other_pictures_whatever_was_done_to_it(change):
 
 
 def scene(seed: int, left: int = 0, top: int = 0, objects: int = 0) -> Image.Image:
-    """A view of a larger scene, as one more photo from the hand shows it."""
+    """A view of a larger scene, like another photo from the hand."""
     whole = np.asarray(photo(seed, 480, 360)).copy()
     rng = np.random.default_rng(objects)
     for _ in range(objects):
@@ -222,10 +222,10 @@ OTHER = {
 
 
 @pytest.mark.parametrize("other", OTHER.values(), ids=OTHER)
-def test_a_burst_of_photos_and_other_pictures_are_no_copies(other):
+def test_a_burst_of_photos_and_other_images_are_not_copies(other):
     pictures = [scene(seed) for seed in range(6)]
     assert pairs_of(pictures + [other(seed) for seed in range(6)]) == []
-    # The control: with the copies there, they are found.
+    # The control: the copies themselves are found.
     assert len(pairs_of(pictures + [cropped(scene(s), 0.03, 0, 0, 0.03) for s in range(6)])) == 6
 
 
@@ -242,7 +242,7 @@ turns = pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
 
 
 @turns
-def test_a_turned_or_mirrored_copy_is_found_in_its_class_whatever_was_done_to_it(turn):
+def test_a_rotated_or_mirrored_copy_is_found_in_its_class_after_any_modification(turn):
     pictures = [photo(seed, 320, 240) for seed in range(12)]
     copies = [SAME["all of it"](picture.transpose(turn)) for picture in pictures[:4]]
     assert pairs_of(pictures + copies) == [(number, 12 + number) for number in range(4)]
@@ -250,17 +250,17 @@ def test_a_turned_or_mirrored_copy_is_found_in_its_class_whatever_was_done_to_it
 
 
 @turns
-def test_a_turned_or_mirrored_copy_in_another_class_shows_something_else(turn):
+def test_a_rotated_or_mirrored_image_in_another_class_is_not_a_copy(turn):
     pictures = [photo(seed, 320, 240) for seed in range(6)]
     classes = [0] * 6 + [1] * 6
     assert pairs_of(pictures + [p.transpose(turn) for p in pictures], classes) == []
-    # The control: as they are, they are copies whatever their classes.
+    # The control: upright copies are found in any class.
     expected = [(number, 6 + number) for number in range(6)]
     assert pairs_of(pictures + pictures, classes) == expected
 
 
 def coin(seed: int, lit: bool = True) -> Image.Image:
-    """A dark disc on a bright table, with some relief in it if it is lit."""
+    """A dark disc on a bright table, with relief if it is lit."""
     y, x = np.mgrid[-1:1:240j, -1:1:240j]
     relief = np.asarray(photo(seed, 240, 240).convert("L"), float) - 128
     disc = np.clip((0.7 - np.hypot(x, y)) * 20 + 0.5, 0, 1)
@@ -268,7 +268,7 @@ def coin(seed: int, lit: bool = True) -> Image.Image:
     return Image.fromarray(np.stack([grey, grey * 0.8, grey * 0.7], 2).astype(np.uint8))
 
 
-def test_round_things_are_no_copies_of_each_other_whichever_way_they_are_turned(monkeypatch):
+def test_round_objects_are_not_copies_of_each_other_in_any_rotation(monkeypatch):
     coins = [coin(seed) for seed in range(8)]
     assert pairs_of(coins) == []
     copies = [decoded(encoded(each.resize((150, 150)), quality=80)) for each in coins[:4]]
@@ -281,7 +281,7 @@ def test_round_things_are_no_copies_of_each_other_whichever_way_they_are_turned(
     assert len(pairs_of(coins)) > 10
 
 
-def test_a_copy_of_an_image_that_is_symmetric_itself_is_found():
+def test_a_copy_of_a_symmetric_image_is_found():
     blank = coin(0, lit=False)
     others = [photo(seed, 240, 240) for seed in range(5)]
     copy = decoded(encoded(blank.resize((150, 150)), quality=80))
@@ -312,7 +312,7 @@ def test_images_are_recognised_in_another_set_of_images():
     ]
 
 
-def test_many_copies_in_one_set_hide_none_in_the_other():
+def test_many_copies_in_one_set_do_not_hide_copies_in_the_other():
     many = [decoded(encoded(photo(0), quality=40 + 2 * number)) for number in range(25)]
     known = [*many, photo(1), photo(2)]
     new = [photo(2), *many, photo(3), *many, photo(1).rotate(90, expand=True)]
@@ -320,14 +320,14 @@ def test_many_copies_in_one_set_hide_none_in_the_other():
     assert found == [True] * 26 + [False] + [True] * 26
 
 
-def test_an_empty_set_of_images_holds_no_copies():
+def test_an_empty_set_has_no_copies():
     some, none = images_of([photo(0)] * 3), images_of([])
     assert near_copies(none, some).tolist() == []
     assert near_copies(some, none).tolist() == [False] * 3
     assert near_pairs(none) == []
 
 
-def test_flat_and_noisy_pictures_are_like_no_other():
+def test_uniform_and_noisy_images_match_no_other():
     rng = np.random.default_rng(0)
     flat = [Image.new("RGB", (64, 64), (90 + n, 90, 90)) for n in range(5)]
     noisy = [Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)) for _ in range(5)]
@@ -347,7 +347,7 @@ def test_flat_and_noisy_pictures_are_like_no_other():
     assert pairs_of([*flat, *noisy, *patches, *slopes]) == []
 
 
-def test_blocks_of_any_size_give_the_same_pairs(monkeypatch):
+def test_the_block_size_does_not_change_the_pairs(monkeypatch):
     pictures = [photo(seed % 15, 64, 48) for seed in range(40)]
     expected = [(a, b) for a in range(40) for b in range(a + 1, 40) if a % 15 == b % 15]
     assert pairs_of(pictures) == expected
@@ -361,7 +361,7 @@ def test_blocks_of_any_size_give_the_same_pairs(monkeypatch):
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_hardly_any_pictures_are_no_trouble(tmp_path, count):
+def test_zero_or_one_image_works(tmp_path, count):
     assert pairs_of([photo(1, 64, 48)] * count or [photo(1)])[:1] == [(0, 1)][: count - 1]
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
@@ -371,7 +371,7 @@ def test_hardly_any_pictures_are_no_trouble(tmp_path, count):
 
 
 def test_planted_copies_are_found_and_nothing_else(tmp_path):
-    """At least 95 in 100; here every one, in any format and size."""
+    """At least 95 in 100 is the target; here all are found, in any format and size."""
     rng = np.random.default_rng(3)
     planted = set()
     for number in range(80):
@@ -396,7 +396,7 @@ def test_planted_copies_are_found_and_nothing_else(tmp_path):
 # --- kept between runs ---------------------------------------------------------------------------
 
 
-def test_the_pairs_are_looked_for_once_until_a_picture_changes(tmp_path, monkeypatch):
+def test_the_pairs_are_computed_once_until_an_image_changes(tmp_path, monkeypatch):
     two_classes(tmp_path)
     put(tmp_path / "cat" / "small.png", photo(0).resize((100, 75)))
     calls = []
@@ -427,7 +427,7 @@ def test_a_mirrored_copy_is_found_until_it_moves_to_another_class(tmp_path):
     assert found_in(tmp_path) == {}
 
 
-def test_a_picture_that_the_cache_has_lost_is_like_no_other(tmp_path):
+def test_an_image_missing_in_the_cache_matches_no_other(tmp_path):
     two_classes(tmp_path)
     put(tmp_path / "cat" / "small.png", photo(0).resize((100, 75)))
     folder = read_folder(tmp_path)

@@ -1,4 +1,4 @@
-"""The processes that help a scan: none outlives the command, however that ends."""
+"""The helper processes of a scan: none outlives the command, however it ends."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def test_the_helpers_of_a_scan_end_with_the_command(many, tmp_path, command, num
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        # A background job of a shell ignores SIGINT, and nohup SIGHUP; so would the command.
+        # A shell's background job ignores SIGINT, and nohup ignores SIGHUP; so would the command.
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL) if number != 9 else None,
     )
     end = time.monotonic() + _WAIT
@@ -64,7 +64,7 @@ def test_the_helpers_of_a_scan_end_with_the_command(many, tmp_path, command, num
         assert time.monotonic() < end
         time.sleep(0.02)
     time.sleep(0.3)
-    os.kill(process.pid, number)  # the command alone, as `kill PID` and `docker stop` do
+    os.kill(process.pid, number)  # the command alone, like `kill PID` and `docker stop`
     _, said = process.communicate(timeout=_WAIT)
     assert process.returncode == code
     assert "Traceback" not in said

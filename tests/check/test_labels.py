@@ -33,7 +33,7 @@ def held_out(features, labels):
 
 
 def calibrated(count: int = 600, classes: int = 6, seed: int = 0):
-    """Labels drawn from the probabilities themselves: a quarter of the images are hard."""
+    """Labels sampled from the probabilities themselves: a quarter of the images are hard."""
     generator = np.random.default_rng(seed)
     likely = log_softmax(generator.normal(0, 3, (count, classes)), axis=1)
     labels = np.array([generator.choice(classes, p=row) for row in softmax(likely, axis=1)])
@@ -41,7 +41,7 @@ def calibrated(count: int = 600, classes: int = 6, seed: int = 0):
 
 
 def swap(labels, seed: int, part: float = 0.05):
-    """Replace some labels by another class at random; return them, and which these are."""
+    """Replace some labels by another class at random; return them, and their indices."""
     generator = np.random.default_rng(seed)
     wrong = generator.choice(len(labels), round(part * len(labels)), replace=False)
     mixed, classes = labels.copy(), labels.max() + 1
@@ -53,7 +53,7 @@ def indices(suspects):
     return [suspect.index for suspect in suspects]
 
 
-def test_swapped_labels_are_at_the_top_of_the_suspects_and_suggested_back():
+def test_swapped_labels_are_the_first_suspects_with_the_original_class_suggested():
     features, labels, mixed, wrong = swapped()
     found = held_out(features, mixed)
     suspects = find_suspects(mixed, found)
@@ -89,9 +89,9 @@ def test_probabilities_at_another_temperature_have_the_same_suspects():
 
 
 @pytest.mark.parametrize(("count", "wrong"), [(70, 5), (970, 20), (170, 1), (50, 0)])
-def test_the_fitted_share_is_that_of_the_wrong_labels(count, wrong):
-    # Where every label is certain to be correct or wrong, the share is a fraction; a label that is
-    # equally probable in both cases shows it, because its chance of being wrong is the share.
+def test_the_fitted_share_equals_the_share_of_wrong_labels(count, wrong):
+    # If every label is certain to be correct or wrong, the share is their fraction. It shows in a
+    # label that is equally probable in both cases: its probability of being wrong is the share.
     correct = np.r_[np.ones(count - wrong), np.zeros(wrong), 0.5]
     opposite = np.where(correct == 0.5, 0.5, 1 - correct)
     _, chances = labels_module._fit_share(correct, opposite, np.ones(len(correct)))
@@ -114,10 +114,10 @@ def test_images_without_a_prediction_are_not_suspects():
     likely = np.log([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
     likely[1] = np.nan
     assert find_suspects(np.array([0, 1, 1]), np.full((3, 2), np.nan)) == []
-    assert find_suspects(np.array([0, 0, 1]), likely[[0, 2, 1]]) == []  # a single class is left
+    assert find_suspects(np.array([0, 0, 1]), likely[[0, 2, 1]]) == []  # only one class is left
 
 
-def test_classes_that_a_probe_did_not_know_change_nothing():
+def test_classes_unknown_to_a_probe_have_no_effect():
     labels, likely = calibrated()
     labels, _ = swap(labels, seed=1)
     suspects = find_suspects(labels, likely)
@@ -125,7 +125,7 @@ def test_classes_that_a_probe_did_not_know_change_nothing():
     more = np.column_stack([likely, np.full(len(likely), -np.inf)])  # no image has its label
     assert find_suspects(labels, more) == suspects
     unknown = np.full((1, more.shape[1]), -np.inf)
-    unknown[0, 0] = 0  # certain to be the first class, but the label's own class was not known
+    unknown[0, 0] = 0  # certainly the first class, but the label's class was unknown
     assert find_suspects(np.r_[labels, 6], np.r_[more, unknown]) == suspects
     unknown[0, 6] = -50  # the control
     assert len(labels) in indices(find_suspects(np.r_[labels, 6], np.r_[more, unknown]))
@@ -152,7 +152,7 @@ def test_a_suspect_label_is_reported_with_both_classes_and_without_an_action():
 def test_the_drawn_sample_has_at_most_one_percent_suspect_labels(imagenet, tmp_path, capsys):
     draw_sample(tmp_path / "food")
     assert len(suspects_of_check(tmp_path / "food", capsys)) <= 0.01 * 480
-    # the control: of 24 images in the folder of another class, most are listed
+    # the control: most of 24 images in the folder of another class are listed
     images = sorted((tmp_path / "food").rglob("*.jpg"))
     folders = sorted({image.parent for image in images})
     for number, image in enumerate(images[::20]):
@@ -173,9 +173,9 @@ def suspects_of_check(folder, capsys) -> list[str]:
     ]
 
 
-def test_the_curve_rises_with_the_photos_and_names_who_would_gain():
+def test_the_curve_rises_and_names_the_classes_that_would_gain():
     easy, labels = drawn(300, 200, 3, distance=0.25)
-    # The third class is two clouds, one of them rare: it goes on gaining.
+    # The third class is two clouds, one of them rare: more images keep helping.
     curve = learning_curve(easy, labels, alone(labels), ["a", "b", "c"], strength=0.01)
     assert [point.fraction for point in curve.points] == [0.12, 0.25, 0.5, 1.0]
     assert [point.images for point in curve.points] == [29, 60, 120, 240]
@@ -185,10 +185,10 @@ def test_the_curve_rises_with_the_photos_and_names_who_would_gain():
     assert curve == learning_curve(easy, labels, alone(labels), ["a", "b", "c"], strength=0.01)
 
 
-def test_the_curve_keeps_groups_whole_and_counts_each_as_one_piece_of_evidence():
+def test_the_curve_keeps_groups_whole_and_counts_each_once():
     groups = np.arange(40).repeat(6)
     labels = groups % 2
-    # A group is a tight cloud in a place of its own, which hardly tells its class.
+    # A group is a tight cloud in its own place, which hardly predicts its class.
     generator = np.random.default_rng(0)
     places = generator.normal(0, 1, (40, 30)) + 0.2 * (np.arange(40) % 2)[:, None]
     features = (places[groups] + generator.normal(0, 0.05, (240, 30))).astype(np.float32)
@@ -200,12 +200,12 @@ def test_the_curve_keeps_groups_whole_and_counts_each_as_one_piece_of_evidence()
         low, high = wilson_interval(round(240 * point.accuracy), 240)
         assert point.high - point.low > 1.5 * (high - low)
         assert (other.low, other.high) == wilson_interval(round(240 * other.accuracy), 240)
-    # the control: where each image is a unit, its group is in the other folds
+    # the control: if each image is a unit, its group is in the other folds
     assert by_group.points[-1].accuracy < 0.75
     assert by_image.points[-1].accuracy > 0.95
 
 
-def test_classes_to_add_are_those_that_the_curve_would_give_more_images():
+def test_classes_to_add_are_those_that_gain_in_the_curve():
     features, labels = drawn(900, 200, 4, distance=0.15)
     features[labels == 0] += 4  # a class that is easy with any number of images
     units, classes = alone(labels), ["a", "b", "c", "d"]
@@ -218,20 +218,20 @@ def test_classes_to_add_are_those_that_the_curve_would_give_more_images():
     assert added == sorted(more, key=lambda gain: gain.half - gain.whole)
 
 
-def test_no_class_is_to_be_added_to_where_none_can_be_tested():
+def test_no_class_is_to_be_added_if_none_can_be_tested():
     features, labels = drawn(40, 20, 2, distance=0.5)
     units = labels.astype(str)  # each class is one group
     assert classes_to_add(features, labels, units, ["a", "b"], strength=0.01, seed=0) == []
 
 
-def test_photos_are_enough_where_nothing_is_left_to_gain():
+def test_photos_are_enough_if_there_is_nothing_to_gain():
     features, labels = drawn(200, 64, 2, distance=2.0)
     curve = learning_curve(features, labels, alone(labels), ["a", "b"], strength=0.01)
     assert {gain.verdict for gain in curve.classes} == {"enough"}
     assert curve.points[-1].accuracy == 1
 
 
-def test_the_whole_of_the_curve_is_the_probes_own_cross_validation():
+def test_the_last_point_of_the_curve_is_the_probes_own_cross_validation():
     features, labels = drawn(120, 40, 3, distance=0.2)
     probe = fit_probe(features, labels, alone(labels), class_count=3, seed=5)
     curve = learning_curve(
@@ -240,7 +240,7 @@ def test_the_whole_of_the_curve_is_the_probes_own_cross_validation():
     assert curve.points[-1].accuracy == probe.hits.mean()
 
 
-def test_a_class_of_one_image_is_in_neither():
+def test_a_class_of_one_image_neither_gains_nor_is_enough():
     features, labels = drawn(61, 40, 3, distance=0.5)
     labels = np.where(np.arange(61) == 60, 2, labels % 2)
     probe = fit_probe(features, labels, alone(labels), class_count=3, seed=0)
@@ -253,7 +253,7 @@ def test_a_class_of_one_image_is_in_neither():
     assert 60 not in indices(find_suspects(labels, probe.held_out))
 
 
-def test_copies_of_one_unit_count_once_for_the_share_of_wrong_labels():
+def test_images_of_one_unit_count_once_for_the_share_of_wrong_labels():
     mixed, wrong = swap(calibrated()[0], seed=1)
     likely = calibrated()[1]
     times = np.ones(len(mixed), int)
@@ -262,5 +262,5 @@ def test_copies_of_one_unit_count_once_for_the_share_of_wrong_labels():
     rows = np.arange(len(mixed)).repeat(times)
     once = set(indices(find_suspects(mixed, likely)))
     assert {rows[i] for i in indices(find_suspects(mixed[rows], likely[rows], units))} == once
-    # the control: as images for themselves they make every label suspect
+    # the control: as independent images they make every label suspect
     assert {rows[i] for i in indices(find_suspects(mixed[rows], likely[rows]))} != once

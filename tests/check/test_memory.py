@@ -1,4 +1,4 @@
-"""Memory in the scan: too little says nothing about a file; large images are decoded in turn."""
+"""Memory in the scan: a lack of it does not mean damage; large images are decoded in turn."""
 
 import os
 import resource
@@ -25,13 +25,13 @@ def _limited(bytes_: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "BMP"])
-def test_with_too_little_memory_no_image_is_called_damaged_now_or_later(tmp_path, kind):
+def test_an_image_is_not_reported_as_damaged_when_memory_is_too_small(tmp_path, kind):
     two_classes(tmp_path / "data")
     large = Image.new("RGB" if kind != "GIF" else "P", (7000, 7000), 7)
     options = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
     path = put(tmp_path / "data" / "cat" / f"large.{kind.lower()}", encoded(large, kind, **options))
     environment = os.environ | {"XCEPTION_CACHE": str(tmp_path / "cache")}
-    # The interpreter and its libraries take 200 to 300 MB of addresses; the image 200 and more.
+    # The interpreter and its libraries use 200 to 300 MB of address space; the image over 200 MB.
     little = subprocess.run(
         _CHECK,
         env=environment | {"OPENBLAS_NUM_THREADS": "1"},
@@ -52,7 +52,7 @@ def test_with_too_little_memory_no_image_is_called_damaged_now_or_later(tmp_path
     ("mode", "most"), [("I;16", 450), ("RGBA", 500), ("P", 400), ("1", 400), ("RGB", 500)]
 )
 def test_decoding_takes_little_more_than_the_pixels(tmp_path, mode, most):
-    """36 megapixels: 144 MB as Pillow keeps RGB, and the file's own pixels beside them."""
+    """36 megapixels: 144 MB as RGB in Pillow, plus the pixels of the file."""
     options = {"transparency": 0} if mode == "P" else {}
     path = put(tmp_path / "large.png", encoded(Image.new(mode, (6000, 6000)), "PNG", **options))
     script = (
@@ -97,7 +97,9 @@ def test_large_images_are_decoded_one_after_another_and_small_ones_at_once(side,
     ("least_side", "options", "waits"),
     [(None, {}, True), (256, {}, False), (256, {"progressive": True, "subsampling": 0}, True)],
 )
-def test_a_jpeg_is_as_large_as_what_decoding_it_keeps(least_side, options, waits, monkeypatch):
+def test_a_jpeg_waits_for_its_turn_if_decoding_it_needs_much_memory(
+    least_side, options, waits, monkeypatch
+):
     lock = threading.Lock()
     monkeypatch.setattr(turns, "lock", lock)
     content = encoded(Image.new("RGB", (6000, 6000)), "JPEG", **options)
@@ -105,16 +107,16 @@ def test_a_jpeg_is_as_large_as_what_decoding_it_keeps(least_side, options, waits
         assert lock.locked() == waits
 
 
-def test_a_turn_that_a_killed_process_never_ends_is_waited_for_only_so_long(monkeypatch):
+def test_waiting_for_a_turn_of_a_killed_process_has_a_limit(monkeypatch):
     monkeypatch.setattr("xception_cli.data.pixels._PATIENCE", 0.2)
     monkeypatch.setattr(turns, "lock", threading.Lock())
     turns.lock.acquire()
     with turn(encoded(Image.new("1", (4100, 4100)), "PNG")):
         pass
-    assert turns.lock.locked()  # and it is not taken from the other one
+    assert turns.lock.locked()  # the lock still belongs to the other process
 
 
-def test_a_damaged_image_is_still_called_damaged(tmp_path, capsys):
+def test_a_damaged_image_is_still_reported_as_damaged(tmp_path, capsys):
     two_classes(tmp_path / "data")
     put(tmp_path / "data" / "cat" / "cut.png", encoded(photo(1), "PNG")[:900])
     assert call("check", "data") == 3

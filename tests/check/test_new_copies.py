@@ -1,4 +1,4 @@
-"""`eval --data`: near-copies of training images are no new images."""
+"""`eval --data`: near-copies of training images are not new images."""
 
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ DATA, NEW = Path("food"), Path("new")
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> tuple[RunDir, Split]:
-    """A run on drawn foods, as far as evaluation reads it; its model is untrained."""
+    """A run on drawn foods, complete enough for evaluation; its model is untrained."""
     monkeypatch.chdir(tmp_path)
     draw_sample(DATA, classes=2, images=12)
     folder = read_folder(DATA)
@@ -60,7 +60,7 @@ def save(image: Image.Image, split: Split, label: int, name: str) -> None:
 
 
 def new_images(split: Split, count: int) -> None:
-    """Save foods that no image of the run shows: drawn with more images, so other ones."""
+    """Save foods that are in no image of the run: numbers above those of the run."""
     draw_sample(Path("more"), classes=2, images=12 + count)
     known = {image.path for image in split.images}
     for label, name in enumerate(split.classes):
@@ -70,7 +70,7 @@ def new_images(split: Split, count: int) -> None:
             save(Image.open(path), split, label, path.name)
 
 
-def test_resaved_and_mirrored_training_images_are_set_aside_and_reported(run):
+def test_resaved_and_mirrored_training_images_are_left_out_and_reported(run):
     run, split = run
     new_images(split, 3)
     for number, image in enumerate(split.of("train")[:5]):
@@ -99,7 +99,7 @@ def test_new_images_are_all_kept_and_their_near_copies_are_one_unit(run):
     ("group_by", "groups"), [("(day.)-", 2), ("(week.)-", 6), (None, 6)],
     ids=["a pattern of its names", "a pattern that matches none", "no pattern"],
 )  # fmt: skip
-def test_new_images_are_grouped_by_the_pattern_of_the_run_where_it_fits(run, group_by, groups):
+def test_new_images_are_grouped_by_the_pattern_of_the_run_if_it_matches(run, group_by, groups):
     run, split = run
     config = TrainConfig(data=str(DATA), group_by=group_by)
     run.config.write_text(to_toml(config), encoding="utf-8")
@@ -113,7 +113,7 @@ def test_new_images_are_grouped_by_the_pattern_of_the_run_where_it_fits(run, gro
     assert (set(units) == {"day0", "day1"}) is (groups == 2)
 
 
-def test_a_folder_of_near_copies_only_leaves_nothing_to_evaluate(run):
+def test_a_folder_with_near_copies_only_cannot_be_evaluated(run):
     run, split = run
     image = split.of("train")[0]
     save(Image.open(DATA / image.path).convert("RGB"), split, image.label, "copy.jpg")
@@ -122,7 +122,7 @@ def test_a_folder_of_near_copies_only_leaves_nothing_to_evaluate(run):
     assert caught.value.exit_code == 3
 
 
-def test_without_the_training_folder_a_note_reports_that_copies_were_not_checked(run):
+def test_a_missing_training_folder_is_noted_because_copies_are_not_checked(run):
     run, split = run
     new_images(split, 2)
     DATA.rename("elsewhere")

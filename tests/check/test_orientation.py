@@ -1,4 +1,4 @@
-"""Whether labels depend on orientation, on images drawn with and without an up."""
+"""Whether labels depend on orientation, on drawn images with and without a direction."""
 
 import json
 
@@ -21,7 +21,7 @@ from xception_cli.model.probe import fit_probe
 
 
 def canvas(rng: np.random.Generator) -> tuple[Image.Image, ImageDraw.ImageDraw, tuple[int, ...]]:
-    """Return a noisy background, what draws on it, and a bright colour."""
+    """Return a noisy background, a drawing context for it, and a bright colour."""
     image = Image.fromarray(rng.integers(60, 120, (96, 96, 3), dtype=np.uint8))
     return image, ImageDraw.Draw(image), tuple(rng.integers(150, 255, 3).tolist())
 
@@ -79,9 +79,9 @@ def judged(draw, count: int = 72):
     return found(*(pooled(images, view) for view in views), labels)
 
 
-def test_rotations_are_suggested_for_cells_that_lie_anyhow():
+def test_rotations_are_suggested_for_cells_in_any_orientation():
     probe, problems = judged(cells)
-    assert 0.6 < probe.hits.mean() < 0.98  # hard enough to be learned better
+    assert 0.6 < probe.hits.mean() < 0.98  # hard enough to leave room for improvement
     (problem,) = problems
     assert (problem.name, problem.severity, problem.findings) == (ORIENTATION, "note", ())
     assert "train with --augment rotate90" in problem.summary
@@ -94,7 +94,7 @@ def test_rotations_are_not_suggested_where_they_change_the_class(draw):
     assert problems == []
 
 
-def test_classes_that_are_never_left_out_and_known_at_once_suggest_nothing():
+def test_nothing_is_suggested_if_each_class_is_a_single_unit():
     features, labels = np.ones((4, 8), np.float32), np.array([0, 0, 1, 1])
     features[:, 0] = labels
     same = np.array(["a", "a", "b", "b"])
@@ -124,7 +124,7 @@ def test_check_deep_suggests_them_on_the_screen_in_the_json_and_on_the_page(
     assert "note      labels do not seem to depend on orientation" in out
     assert "next: xception train --data cells --classes 2 --augment rotate90" in err
     assert "with --augment rotate90" in (tmp_path / "out" / "check.html").read_text()
-    assert call(*deep, "--json") == 0  # computes nothing
+    assert call(*deep, "--json") == 0  # uses the cached features
     out, err = capsys.readouterr()
     assert "computing features" not in err
     (problem,) = [p for p in json.loads(out)["problems"] if p["name"] == ORIENTATION]

@@ -1,4 +1,4 @@
-"""`xception check` as a user meets it: the terminal, JSON, issues.csv, the page, exit codes."""
+"""`xception check` for a user: the terminal, JSON, issues.csv, the page, exit codes."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ def clean(root: Path) -> Path:
 
 @pytest.fixture
 def messy(tmp_path: Path, without_heif: None) -> Path:
-    """A set with about everything that can be wrong."""
+    """A set with nearly all kinds of problems."""
     root = tmp_path / "food"
     for number in range(48):
         split = "val" if number % 4 == 3 else "train"
@@ -59,7 +59,7 @@ def reported(root: Path, capsys: pytest.CaptureFixture[str], *options: str) -> t
 # --- the terminal ---------------------------------------------------------------------------------
 
 
-def test_a_clean_folder_is_told_in_two_lines(tmp_path, capsys):
+def test_a_clean_folder_is_reported_in_two_lines(tmp_path, capsys):
     clean(tmp_path / "pets")
     assert reported(Path("pets"), capsys) == (
         0,
@@ -69,7 +69,7 @@ def test_a_clean_folder_is_told_in_two_lines(tmp_path, capsys):
     )
 
 
-def test_all_problems_are_told_at_once_grouped_counted_with_examples(messy, capsys):
+def test_all_problems_are_reported_at_once_grouped_and_counted_with_examples(messy, capsys):
     code, out, err = reported(Path("food"), capsys)
     assert code == 3
     assert out == MESSY
@@ -88,12 +88,12 @@ stops     7 files cannot be decoded: 6 empty file, 1 truncated
           and 2 more
 warning   1 picture is in more than one class
           train/apple/00.jpg: identical to train/pear/wrong.jpg
-warning   1 picture is in more than one split: the numbers measured there will
-          be too good
+warning   1 picture is in more than one split: metrics measured there will be
+          too optimistic
           train/pear/01.jpg: nearly identical to val/pear/leak.png
 note      2 files ignored: 1 .heic, 1 .txt; to read 1 HEIC: pip install
           'xception-cli[heif]'
-note      1 picture turned by EXIF (they are set upright)
+note      1 picture rotated by EXIF (shown upright)
           train/pear/turned.jpg: orientation 6
 result    1 problem would stop training, and 2 warnings
 """
@@ -125,7 +125,7 @@ def test_a_hostile_name_does_not_reach_the_terminal(messy, capsys):
     assert "\n          train/apple/0[/] :smile: [bold]x.jpg: empty file\n" in shown
 
 
-def test_the_next_command_leads_on(tmp_path, capsys):
+def test_the_next_command_is_printed(tmp_path, capsys):
     def following(*options: str) -> str:
         return reported(Path("a b"), capsys, *options)[2].splitlines()[-1]
 
@@ -148,7 +148,7 @@ def test_the_suggested_output_is_never_inside_the_data(tmp_path, capsys, monkeyp
     assert names_in(tmp_path / "pets-check") == ["check.html", "issues.csv"]
 
 
-def test_counts_have_their_nouns():
+def test_counts_use_singular_and_plural():
     words = [count_of(n, what) for n in (1, 2) for what in ("image", "class", "copy")]
     assert words == ["1 image", "1 class", "1 copy", "2 images", "2 classes", "2 copies"]
     assert count_of(12000, "file") == "12,000 files"
@@ -161,7 +161,7 @@ def test_warnings_end_with_3_only_when_asked_for(tmp_path, capsys):
     clean(tmp_path / "pets")
     assert reported(tmp_path / "pets", capsys, "--strict")[0] == 0
     put(tmp_path / "pets" / "cat" / "turned.jpg", encoded(photo(77), exif=exif(6)))
-    assert reported(tmp_path / "pets", capsys, "--strict")[0] == 0  # a note is no warning
+    assert reported(tmp_path / "pets", capsys, "--strict")[0] == 0  # a note is not a warning
     shutil.copy(tmp_path / "pets" / "cat" / "1.jpg", tmp_path / "pets" / "dog" / "x.jpg")
     assert reported(tmp_path / "pets", capsys)[0] == 0
     assert reported(tmp_path / "pets", capsys, "--strict")[0] == 3
@@ -187,7 +187,7 @@ def test_what_cannot_be_checked_is_an_error_with_its_exit_code(
     assert err.startswith(f"error: {message}\nhint: ")
 
 
-def test_a_folder_of_one_class_and_an_empty_one_are_checked_all_the_same(tmp_path, capsys):
+def test_a_folder_of_one_class_and_an_empty_folder_are_checked_too(tmp_path, capsys):
     put(tmp_path / "data" / "cat" / "empty.jpg", b"")
     code, out, _ = reported(Path("data"), capsys)
     assert code == 3
@@ -196,8 +196,8 @@ def test_a_folder_of_one_class_and_an_empty_one_are_checked_all_the_same(tmp_pat
         "stops     found only one class in data: cat; need at least 2\n"
         "stops     1 file cannot be decoded: 1 empty file\n"
         "          cat/empty.jpg: empty file\n"
-        "warning   fewer than 10 images of cat (1): too few to trust; none is left to\n"
-        "          measure cat\n"
+        "warning   fewer than 10 images of cat (1): too few to trust; none is left for\n"
+        "          validation of cat\n"
         "result    2 problems would stop training, and 1 warning\n"
     )
     (tmp_path / "none" / "cat").mkdir(parents=True)
@@ -268,7 +268,7 @@ def test_issues_csv_has_one_row_for_each_finding_the_worst_first(messy):
     assert content.startswith(b"path,problem,detail,action,label\n")
 
 
-def test_a_name_that_a_spreadsheet_would_run_is_written_as_text(tmp_path):
+def test_a_name_that_a_spreadsheet_would_evaluate_is_written_as_text(tmp_path):
     put(clean(tmp_path) / "cat" / "x.jpg", b"")
     report = CheckReport("d", Path("d"), ("=a",), {"all": (1,)}, (
         Problem("p", "note", "s", (Finding("=1+1.jpg", "-x", "", "@y"),)),
@@ -276,7 +276,7 @@ def test_a_name_that_a_spreadsheet_would_run_is_written_as_text(tmp_path):
     assert issues_csv(report) == b"path,problem,detail,action,label\n'=1+1.jpg,p,'-x,,'@y\n"
 
 
-def test_an_edited_table_is_not_overwritten_and_nothing_is_looked_at(messy, capsys):
+def test_an_edited_table_is_not_overwritten_and_nothing_is_scanned(messy, capsys):
     put(Path("out/issues.csv"), b"edited")
     code, out, err = reported(messy, capsys, "--output", "out")
     assert (code, out) == (2, "")
@@ -299,7 +299,7 @@ def test_nothing_is_written_into_the_data_folder(messy, capsys, output):
     assert snapshot(messy) == before
 
 
-def test_an_output_that_cannot_be_made_is_a_machine_error(messy, capsys):
+def test_an_output_that_cannot_be_created_is_a_machine_error(messy, capsys):
     put(Path("file"), b"")
     code, _, err = reported(messy, capsys, "--output", "file/out")
     assert code == 5
@@ -315,7 +315,7 @@ ELEMENTS = {
 }  # fmt: skip
 
 
-def test_the_page_shows_everything_and_runs_and_loads_nothing(messy):
+def test_the_page_shows_everything_without_scripts_or_external_resources(messy):
     text = page_html(run_check(read_folder(messy)))
     page = Page(text)
     assert faults_of(text) == []
@@ -331,7 +331,7 @@ def test_the_page_shows_everything_and_runs_and_loads_nothing(messy):
     }
     assert {"name": "color-scheme", "content": "light dark"} in page.of("meta")
     assert all(img["src"].startswith("data:image/jpeg;base64,") for img in page.of("img"))
-    # conflicting labels 2, leak 2, turned 1; the broken ones have no picture
+    # conflicting labels 2, leak 2, turned 1; the broken ones have no image
     assert [img["alt"] for img in page.of("img")] == [
         "train/apple/00.jpg", "train/pear/wrong.jpg", "train/pear/01.jpg", "val/pear/leak.png",
         "train/pear/turned.jpg",
@@ -373,7 +373,7 @@ def test_a_page_of_many_findings_shows_some_and_counts_the_others(tmp_path):
     assert "and 12 more, in issues.csv" in text
 
 
-def test_an_image_that_has_gone_since_leaves_the_page_whole(tmp_path):
+def test_the_page_is_complete_when_an_image_is_missing(tmp_path):
     root = clean(tmp_path / "pets")
     shutil.copy(root / "cat" / "1.jpg", root / "dog" / "x.jpg")
     report = run_check(read_folder(root))
@@ -397,7 +397,7 @@ def test_a_check_loads_neither_torch_nor_matplotlib(messy):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_missing_folder_is_told_before_anything_heavy_is_loaded():
+def test_a_missing_folder_is_reported_before_anything_heavy_is_loaded():
     code = (
         "import sys\nfrom xception_cli.cli import main\n"
         "try:\n    main(['check', 'nowhere'])\n"

@@ -1,4 +1,4 @@
-"""The scan: what one look at every file finds, and what is kept of it."""
+"""The scan: what it finds in every file, and what is kept of the results."""
 
 import errno
 import io
@@ -41,7 +41,7 @@ def looks_of(root: Path) -> dict[str, Look]:
 
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that were really looked at."""
+    """The names of the files that were really scanned."""
     names: list[str] = []
     real = scan.look_at
 
@@ -54,7 +54,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def problems(root: Path) -> dict[str, list[tuple[str, str]]]:
-    """What is broken or odd: the problems' names, with files and details."""
+    """The problems of broken or unusual files, with files and details."""
     folder = read_folder(root)
     with open_store(root, VERSION) as opened:
         found = scan_folder(folder, opened)
@@ -129,7 +129,7 @@ def test_the_sentence_counts_the_reasons_and_suggests_to_exclude(tmp_path):
     assert {finding.action for finding in problem.findings} == {"exclude"}
 
 
-def test_a_file_that_vanishes_between_the_listing_and_the_look_is_told(tmp_path):
+def test_a_file_that_vanishes_between_listing_and_scan_is_reported(tmp_path):
     folder = read_folder(two_classes(tmp_path))
     (tmp_path / "cat" / "1.jpg").unlink()
     with open_store(tmp_path, VERSION) as opened:
@@ -137,7 +137,7 @@ def test_a_file_that_vanishes_between_the_listing_and_the_look_is_told(tmp_path)
     assert [look.problem for look in found] == [None, "file not found", None, None, None, None]
 
 
-def test_a_file_that_may_not_be_read_is_told_apart_from_a_broken_one(cache):
+def test_an_unreadable_file_is_distinguished_from_a_broken_one(cache):
     cache.parent.chmod(0o755)
     cache.chmod(0o777)
     with open_folder() as root:
@@ -147,7 +147,7 @@ def test_a_file_that_may_not_be_read_is_told_apart_from_a_broken_one(cache):
             assert problems(root) == {"unreadable": [("cat/0.jpg", "permission denied")]}
 
 
-def test_a_fault_of_the_disk_is_told_and_not_remembered(tmp_path, monkeypatch):
+def test_a_disk_error_is_reported_and_not_kept(tmp_path, monkeypatch):
     two_classes(tmp_path)
     real = Path.read_bytes
 
@@ -164,16 +164,16 @@ def test_a_fault_of_the_disk_is_told_and_not_remembered(tmp_path, monkeypatch):
     assert problems(tmp_path) == {}
 
 
-def test_corrupt_bytes_inside_a_jpeg_cannot_be_told_by_decoding(tmp_path):
+def test_corrupt_bytes_inside_a_jpeg_are_not_detected_by_decoding(tmp_path):
     content = bytearray(encoded(photo(3, 640, 480), quality=95))
     middle = len(content) // 2
     content[middle : middle + 200] = bytes(b & 0x7F for b in content[middle : middle + 200])
     path = put(two_classes(tmp_path) / "cat" / "odd.jpg", bytes(content))
     assert look_at(path)[0].problem is None
-    assert problems(tmp_path) == {}  # README: nothing can find this but a list of checksums
+    assert problems(tmp_path) == {}  # README: only checksums would detect this
 
 
-def test_a_claim_of_182_megapixels_costs_no_memory(tmp_path):
+def test_a_header_claiming_182_megapixels_uses_no_memory(tmp_path):
     header = struct.pack(">IIBBBBB", 13500, 13500, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
@@ -198,7 +198,7 @@ def without_adobe_marker(jpeg: bytes) -> bytes:
 
 
 def fog(low: int, high: int) -> Image.Image:
-    """A picture with two brightnesses of each colour."""
+    """An image with two brightnesses of each colour."""
     pixels = np.asarray(photo(9))
     return Image.fromarray(np.where(pixels > np.median(pixels), high, low).astype(np.uint8))
 
@@ -231,26 +231,26 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_picture_is_noted_by_what_is_odd_about_it(tmp_path, name):
+def test_an_unusual_image_is_noted_with_its_property(tmp_path, name):
     content, problem, detail = ODD[name]
     two_classes(tmp_path, 10)
     put(tmp_path / "cat" / name, content)
     found = problems(tmp_path)
     assert found.pop(problem) == [(f"cat/{name}", detail)]
-    # What an oddity brings with it: 16 bits are grey here, and WEBP knows no other way.
+    # Implied properties: 16 bits are grey here, and WEBP has no other way.
     assert set(found) <= {"grey"}
 
 
-def test_ordinary_photos_are_not_odd(tmp_path):
+def test_ordinary_photos_are_not_noted(tmp_path):
     two_classes(tmp_path, 10)
     for name in ("A.JPG", "b.JpEg", "c.jfif", "d.jpe"):
         put(tmp_path / "cat" / name, encoded(photo(50)))
     put(tmp_path / "cat" / "e.png", encoded(photo(51), "PNG"))
-    put(tmp_path / "cat" / "f.jpg", encoded(photo(52)) + b"garbage behind the end")
+    put(tmp_path / "cat" / "f.jpg", encoded(photo(52)) + b"garbage after the end")
     assert problems(tmp_path) == {}
 
 
-def test_a_jpeg_that_holds_several_pictures_as_phones_write_it_is_an_ordinary_one(tmp_path):
+def test_a_phones_jpeg_with_several_images_is_ordinary(tmp_path):
     two_classes(tmp_path)
     content = frames("MPO")
     with Image.open(io.BytesIO(content)) as image:
@@ -259,14 +259,14 @@ def test_a_jpeg_that_holds_several_pictures_as_phones_write_it_is_an_ordinary_on
     assert problems(tmp_path) == {}
 
 
-def test_soft_pictures_are_not_blurred_where_all_are_soft(tmp_path):
+def test_soft_images_are_not_noted_as_blurred_if_all_are_soft(tmp_path):
     for number in range(12):
         soft = photo(number).filter(ImageFilter.GaussianBlur(4))
         put(tmp_path / ("cat", "dog")[number % 2] / f"{number}.jpg", soft)
     assert problems(tmp_path) == {}
 
 
-def test_a_picture_of_fifty_megapixels_is_huge_and_the_largest_comes_first(tmp_path, monkeypatch):
+def test_an_image_of_fifty_megapixels_is_huge_and_the_largest_comes_first(tmp_path, monkeypatch):
     monkeypatch.setattr("xception_cli.check.pictures._HUGE", 160 * 120)
     two_classes(tmp_path)
     put(tmp_path / "cat" / "large.jpg", photo(7, 200, 150))
@@ -276,13 +276,13 @@ def test_a_picture_of_fifty_megapixels_is_huge_and_the_largest_comes_first(tmp_p
     }
 
 
-def test_a_turned_picture_is_described_upright(tmp_path):
+def test_a_rotated_image_is_described_upright(tmp_path):
     path = put(tmp_path / "x.jpg", encoded(photo(1), exif=exif(6)))
     original = look_at(path)[0].original
     assert (original.width, original.height, original.orientation) == (120, 160, 6)
 
 
-def test_a_broken_exif_block_is_no_orientation(tmp_path):
+def test_a_broken_exif_block_has_no_orientation(tmp_path):
     path = put(tmp_path / "x.jpg", encoded(photo(1), exif=b"Exif\0\0garbage garbage"))
     look = look_at(path)[0]
     assert look.problem is None
@@ -294,10 +294,10 @@ def test_every_format_that_is_read_has_its_suffixes():
     assert set.union(*(SUFFIXES_OF[name] for name in readable_formats())) == suffixes()
 
 
-# --- what training needs of it -------------------------------------------------------------------
+# --- what training needs -------------------------------------------------------------------------
 
 
-def test_a_look_agrees_with_the_inspection_that_training_makes(tmp_path):
+def test_a_look_agrees_with_the_inspection_of_training(tmp_path):
     two_classes(tmp_path)
     put(tmp_path / "cat" / "cut.jpg", encoded(photo(1))[:900])
     put(tmp_path / "cat" / "empty.jpg", b"")
@@ -313,17 +313,17 @@ def test_a_look_agrees_with_the_inspection_that_training_makes(tmp_path):
 # --- kept between runs ---------------------------------------------------------------------------
 
 
-def test_a_second_scan_finds_the_same_without_a_look(tmp_path, looked):
+def test_a_second_scan_finds_the_same_without_reading_files(tmp_path, looked):
     two_classes(tmp_path)
     put(tmp_path / "cat" / "cut.jpg", encoded(photo(1))[:900])
     first = looks_of(tmp_path)
     assert len(looked) == 7
     looked.clear()
     assert looks_of(tmp_path) == first
-    assert looked == ["cut.jpg"]  # the reason of a failure may be the machine's: it is not kept
+    assert looked == ["cut.jpg"]  # a failure may be the machine's: it is not kept
 
 
-def test_what_changed_or_came_is_looked_at_again_and_what_went_is_forgotten(tmp_path, looked):
+def test_changed_and_new_files_are_scanned_and_removed_ones_are_forgotten(tmp_path, looked):
     two_classes(tmp_path)
     looks_of(tmp_path)
     looked.clear()
@@ -338,7 +338,7 @@ def test_what_changed_or_came_is_looked_at_again_and_what_went_is_forgotten(tmp_
         assert sorted(opened.rows()) == sorted(found)
 
 
-def test_a_file_that_changes_during_the_scan_is_looked_at_again(tmp_path, monkeypatch):
+def test_a_file_that_changes_during_the_scan_is_scanned_again(tmp_path, monkeypatch):
     two_classes(tmp_path)
     real = scan.look_at
 
@@ -356,8 +356,8 @@ def test_a_file_that_changes_during_the_scan_is_looked_at_again(tmp_path, monkey
     }
 
 
-def test_the_same_size_and_time_is_the_same_file(tmp_path, looked):
-    """What the cache cannot see: documented by a test, so that nobody is surprised."""
+def test_a_file_of_the_same_size_and_time_counts_as_unchanged(tmp_path, looked):
+    """A limitation of the cache, documented by a test."""
     path = put(two_classes(tmp_path) / "cat" / "x.bmp", photo(1))
     before = looks_of(tmp_path)["cat/x.bmp"]
     stamp = path.stat().st_mtime_ns
@@ -368,7 +368,7 @@ def test_the_same_size_and_time_is_the_same_file(tmp_path, looked):
     assert looks_of(tmp_path)["cat/x.bmp"] != before
 
 
-def test_another_version_looks_again(tmp_path, looked):
+def test_another_version_scans_again(tmp_path, looked):
     folder = read_folder(two_classes(tmp_path))
     for version, count in (("1", 6), ("1", 0), ("2", 6)):
         looked.clear()
@@ -377,7 +377,7 @@ def test_another_version_looks_again(tmp_path, looked):
         assert len(looked) == count
 
 
-def test_two_folders_do_not_share_what_is_known_but_two_names_of_one_do(tmp_path, looked):
+def test_two_folders_do_not_share_results_but_two_names_of_one_folder_do(tmp_path, looked):
     two_classes(tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     (tmp_path / "link").symlink_to("a")
@@ -389,7 +389,7 @@ def test_two_folders_do_not_share_what_is_known_but_two_names_of_one_do(tmp_path
     assert len(looked) == 6
 
 
-def test_a_scan_that_is_interrupted_goes_on_where_it_was(tmp_path, monkeypatch, looked):
+def test_an_interrupted_scan_resumes(tmp_path, monkeypatch, looked):
     two_classes(tmp_path, 20)
     real = scan.look_at
 
@@ -404,10 +404,10 @@ def test_a_scan_that_is_interrupted_goes_on_where_it_was(tmp_path, monkeypatch, 
             looks_of(tmp_path)
     looked.clear()
     assert len(looks_of(tmp_path)) == 40
-    assert len(looked) == 25  # by name, 15 stand before cat/5.jpg
+    assert len(looked) == 25  # by name, 15 come before cat/5.jpg
 
 
-def test_a_damaged_cache_is_made_anew(tmp_path, looked, capsys):
+def test_a_damaged_cache_is_rebuilt(tmp_path, looked, capsys):
     two_classes(tmp_path)
     first = looks_of(tmp_path)
     store_path(tmp_path).write_bytes(b"no database at all, " * 1000)
@@ -420,7 +420,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path, looked, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_damaged_row_is_looked_up_again(tmp_path, looked):
+def test_the_file_of_a_damaged_row_is_scanned_again(tmp_path, looked):
     first = looks_of(two_classes(tmp_path))
     database = sqlite3.connect(store_path(tmp_path))
     database.execute("UPDATE looks SET look = '[\"a\", null, [1]]' WHERE path = ?", (b"cat/0.jpg",))
@@ -432,7 +432,7 @@ def test_a_damaged_row_is_looked_up_again(tmp_path, looked):
     assert sorted(looked) == ["0.jpg", "1.jpg"]
 
 
-def test_without_a_place_for_the_cache_the_scan_works_and_says_so(tmp_path, monkeypatch, capsys):
+def test_the_scan_works_without_a_cache_folder_and_prints_a_note(tmp_path, monkeypatch, capsys):
     two_classes(tmp_path / "data")
     first = looks_of(tmp_path / "data")
     (tmp_path / "file").touch()
@@ -443,9 +443,9 @@ def test_without_a_place_for_the_cache_the_scan_works_and_says_so(tmp_path, monk
     monkeypatch.delenv("HOME")
     assert looks_of(tmp_path / "data") == first
     assert capsys.readouterr().err == (
-        f"note      the next scan will not be quicker: [Errno 20] Not a directory: "
+        f"note      scan results are not kept: [Errno 20] Not a directory: "
         f"'{tmp_path}/file/scans'\n"
-        "note      the next scan will not be quicker: HOME is not set\n"
+        "note      scan results are not kept: HOME is not set\n"
     )
 
 
@@ -460,9 +460,7 @@ def test_a_cache_that_another_scan_is_writing_does_not_stop_this_one(tmp_path, m
     other.execute("BEGIN EXCLUSIVE")
     assert looks_of(tmp_path) == first
     other.close()
-    assert capsys.readouterr().err == (
-        "note      the next scan will not be quicker: database is locked\n"
-    )
+    assert capsys.readouterr().err == ("note      scan results are not kept: database is locked\n")
 
 
 def test_a_full_disk_is_a_machine_error(tmp_path):
@@ -474,7 +472,7 @@ def test_a_full_disk_is_a_machine_error(tmp_path):
         raise sqlite3.OperationalError("full")
 
 
-def test_the_cache_is_a_part_of_that_of_the_weights(tmp_path, monkeypatch):
+def test_the_cache_is_in_the_cache_folder_of_the_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("XCEPTION_CACHE", "/a/b")
     assert store_path(tmp_path).parent == cache_path() / "scans"
 
@@ -517,14 +515,14 @@ def test_a_name_in_two_unicode_forms_is_two_files(tmp_path):
 
 @pytest.fixture
 def files(tmp_path) -> list[Path]:
-    """Sixty files, some of them no pictures."""
+    """Sixty files, some of them not images."""
     return [
         put(tmp_path / f"{number}.png", photo(number, 40, 30) if number % 7 else b"no picture")
         for number in range(60)
     ]
 
 
-def test_several_processes_find_in_order_what_one_finds(files, monkeypatch):
+def test_several_processes_return_the_same_results_in_order(files, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     found, helpers = [], set()
     for seen in look_at_all(files, alone=0):
@@ -535,12 +533,12 @@ def test_several_processes_find_in_order_what_one_finds(files, monkeypatch):
     assert multiprocessing.active_children() == []
 
 
-def test_a_few_files_are_looked_at_without_other_processes(files):
+def test_a_few_files_are_scanned_without_helper_processes(files):
     for _ in look_at_all(files, alone=60):
         assert multiprocessing.active_children() == []
 
 
-def test_only_a_few_files_are_ahead_of_the_one_that_is_waited_for(files, monkeypatch):
+def test_only_a_few_files_are_ahead_of_the_awaited_one(files, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     many = iter(files * 20)
     found = look_at_all(many, alone=0)
@@ -549,9 +547,7 @@ def test_only_a_few_files_are_ahead_of_the_one_that_is_waited_for(files, monkeyp
     found.close()
 
 
-def test_a_process_that_is_killed_is_a_machine_error_and_what_was_seen_is_kept(
-    tmp_path, monkeypatch, files
-):
+def test_a_killed_process_is_a_machine_error_and_results_are_kept(tmp_path, monkeypatch, files):
     for number, path in enumerate(files):
         put(tmp_path / "photos" / ("cat", "dog")[number % 2] / path.name, path.read_bytes())
 
@@ -564,13 +560,13 @@ def test_a_process_that_is_killed_is_a_machine_error_and_what_was_seen_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr(os, "cpu_count", lambda: 1)
         patch.setattr(scan, "look_at_all", look_and_kill)
-        with pytest.raises(MachineError, match=r"^a process that looks at images was killed"):
+        with pytest.raises(MachineError, match=r"^a process that scans images was killed"):
             looks_of(tmp_path / "photos")
     with open_store(tmp_path / "photos", VERSION) as opened:
         assert len(opened.rows()) >= 20
 
 
-def test_a_thousand_files_that_were_seen_take_no_time(tmp_path, monkeypatch):
+def test_a_second_scan_of_a_thousand_files_takes_little_time(tmp_path, monkeypatch):
     content = encoded(photo(1, 32, 32))
     (tmp_path / "cat").mkdir()
     for number in range(1000):

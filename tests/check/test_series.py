@@ -21,7 +21,7 @@ from xception_cli.data.images import Inspection
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import make_split
 
-Names = Callable[[str, int], Iterable[str]]  # of a class, by its name and index
+Names = Callable[[str, int], Iterable[str]]  # the file names of a class, by its name and index
 
 
 def folder_of(files: Mapping[str, Iterable[str]]) -> DataFolder:
@@ -144,7 +144,7 @@ def test_classes_whose_names_have_different_numbers_of_words_share_a_pattern():
     )
 
 
-def test_a_series_is_found_though_other_images_are_named_otherwise():
+def test_a_series_is_found_among_images_named_differently():
     """As in the chest X-rays of Kermany et al. (2018)."""
     normal = [f"NORMAL2-IM-{n:04d}-0001.jpeg" for n in range(40)]
     folder = folder_of(
@@ -162,7 +162,7 @@ def test_a_series_is_found_though_other_images_are_named_otherwise():
     assert (found.pattern, found.groups, found.images) == (r"/(person\d+)", 30, 60)
 
 
-# --- what is none --------------------------------------------------------------------------------
+# --- what is not a series ------------------------------------------------------------------------
 
 NONE: dict[str, Names] = {
     "class and number": lambda c, _: [f"{c}_{n:03d}.jpg" for n in range(200)],
@@ -198,7 +198,7 @@ NONE: dict[str, Names] = {
 
 
 @pytest.mark.parametrize("names", NONE.values(), ids=NONE)
-def test_names_that_only_count_are_no_series(names):
+def test_names_that_are_only_numbered_are_not_a_series(names):
     assert series_of(named(names)) is None
 
 
@@ -216,12 +216,12 @@ def test_the_groups_must_hold_a_fifth_of_the_images():
     assert series_of(named(scenes(count=4, singles=33))) is None
 
 
-def test_the_typical_class_must_have_three_groups():
+def test_the_median_class_must_have_three_groups():
     assert series_of(named(scenes(count=3))) is not None
     assert series_of(named(scenes(count=2))) is None
 
 
-def test_groups_of_several_classes_are_no_series():
+def test_groups_of_several_classes_are_not_a_series():
     def shared(classes: int) -> DataFolder:
         return named(lambda _, k: [f"s{n + 100 * (k % classes)}_{k}{v}.jpg" for n in range(9)
                                    for v in "ab"])  # fmt: skip
@@ -230,13 +230,13 @@ def test_groups_of_several_classes_are_no_series():
     assert series_of(shared(1)) is None
 
 
-def test_a_class_in_one_group_is_no_series_of_its_own():
+def test_a_class_in_one_group_is_not_a_series():
     few = {"cat": [f"s{n}_{v}.jpg" for n in range(4) for v in range(4)]}
     assert series_of(folder_of(few | {"dog": ["x.jpg"] * 1})) is not None
     assert series_of(folder_of(few | {"dog": [f"s9_{v}.jpg" for v in range(16)]})) is None
 
 
-def test_equal_names_in_two_splits_say_nothing():
+def test_equal_names_in_two_splits_are_no_evidence():
     files = {f"{split}/{c}": [f"{c}{n}.jpg" for n in range(40)]
              for split in ("train", "val") for c in ("cat", "dog")}  # fmt: skip
     assert series_of(folder_of(files)) is None
@@ -244,18 +244,18 @@ def test_equal_names_in_two_splits_say_nothing():
     assert series_of(folder_of(views)) is None
 
 
-def test_what_the_units_keep_together_already_is_not_suggested():
+def test_groups_that_the_units_keep_together_are_not_suggested():
     folder = named(scenes())
     scene = [image.path.rpartition("_")[0] for image in folder.images]
     assert find_series(folder, scene) is None
-    # The control: one image that is not in the unit of its scene.
+    # The control: one image is not in the unit of its scene.
     scene[0] = "alone"
     assert find_series(folder, scene) == Series(
         r"/(scene\d+)", 20, 40, "scene0 (scene0_a.jpg, scene0_b.jpg)"
     )
 
 
-def test_the_frames_of_a_video_are_a_series_though_their_copies_are_known():
+def test_the_frames_of_a_video_are_a_series_even_if_some_are_known_copies():
     folder = named(
         lambda _, k: [
             f"video{n + 10 * k}-{frame}_jpg.rf.{v}{hexadecimal(n, frame, v)}.jpg"
@@ -271,14 +271,14 @@ def test_the_frames_of_a_video_are_a_series_though_their_copies_are_known():
     assert (found.pattern, found.groups) == (r"/(video\d+)", 8)
 
 
-def test_images_that_are_not_in_use_do_not_count():
+def test_unused_images_do_not_count():
     folder = named(scenes())
     units = [image.path if image.path.endswith("_a.jpg") else "" for image in folder.images]
     assert find_series(folder, units) is None
 
 
 @pytest.mark.parametrize("names", ["l'été{n}_{v}.jpg", "\udce9t{n}_{v}.jpg", "猫{n}_{v}.jpg"])
-def test_names_that_a_shell_may_not_take_are_not_in_the_pattern(names):
+def test_the_pattern_has_no_characters_special_to_a_shell(names):
     folder = named(lambda _, k: [names.format(n=n + 50 * k, v=v) for n in range(9) for v in (1, 2)])
     found = series_of(folder)
     assert found is not None
@@ -311,7 +311,7 @@ def test_a_series_of_different_photos_is_a_warning_with_the_option_to_type(tmp_p
     )
 
 
-def test_a_series_of_copies_is_known_without_its_names(tmp_path):
+def test_a_series_of_copies_is_found_without_its_names(tmp_path):
     mirror = Image.Transpose.FLIP_LEFT_RIGHT
     for label, name in enumerate(("cat", "dog")):
         for number in range(4):
@@ -340,12 +340,12 @@ def test_in_given_splits_only_groups_on_both_sides_are_a_problem(tmp_path):
     (problem,) = problems_in(tmp_path)
     assert problem.summary == (
         "file names suggest series: 49 images in 16 groups, such as t0 (t0_atrain.jpg, "
-        "t0_c.jpg). Images of 1 group are in train and in another split: the numbers "
-        "measured there will be too good; train with --group-by '/([^/]+)_[^/_]+$' to list them"
+        "t0_c.jpg). Images of 1 group are in train and in another split: metrics measured "
+        "there will be too optimistic; train with --group-by '/([^/]+)_[^/_]+$' to list them"
     )
 
 
-def test_the_pattern_keeps_the_groups_of_a_split_on_one_side():
+def test_the_pattern_keeps_groups_in_one_split():
     folder = named(scenes(count=30, views="abcd"))
     found = series_of(folder)
     assert found is not None
@@ -358,7 +358,7 @@ def test_the_pattern_keeps_the_groups_of_a_split_on_one_side():
     assert kept.of("val")
 
 
-def test_groups_straddle_train_and_a_measured_split_only():
+def test_groups_straddle_only_train_and_another_split():
     found = Series(r"/(s\d)_", 0, 0, "")
     photos = [
         Photo(f"cat/s{number}_{v}.jpg", 0, split)

@@ -1,4 +1,4 @@
-"""The shape of a set, and properties that give the class away."""
+"""The shape of a set, and properties that predict the class."""
 
 import os
 import unicodedata
@@ -26,7 +26,7 @@ from xception_cli.errors import DataError
 
 
 def fabricated(folder: DataFolder) -> tuple[Look, ...]:
-    """Looks at files that need not be there: each another picture."""
+    """Looks at files that need not exist: each is a different image."""
     original = Original("JPEG", "RGB", 8, 8, 1, False, False, False, False)
     return tuple(Look(str(number), None, 1, original) for number in range(len(folder.images)))
 
@@ -71,26 +71,26 @@ def test_what_training_refuses_stops_in_its_own_words(tmp_path, names):
     assert stops == [refusal.value.message]
 
 
-def test_classes_whose_pictures_are_all_broken_or_all_the_same_stop(tmp_path):
+def test_classes_whose_images_are_all_broken_or_all_the_same_stop(tmp_path):
     folder = read_folder(make(tmp_path, *many({"cat": 10, "dog": 10})))
     looks = fabricated(folder)
     broken = [Look("x", "truncated")] * 10
     (problem,) = check_shape(folder, (*looks[:10], *broken))
-    assert problem == Problem("folder", "stops", "no image that can be used for training of dog")
+    assert problem == Problem("folder", "stops", "no usable training image for dog")
     (problem,) = check_shape(folder, (*looks[:1] * 10, *looks[10:11] * 10))
     assert problem == Problem(
-        "folder", "stops", "no image is left to choose the model with: each class has only one"
+        "folder", "stops", "no image is left for validation: each class has only one"
     )
     assert check_shape(folder, (*looks[:1] * 10, *looks[10:])) == []
 
 
-def test_a_class_of_one_image_cannot_be_measured(tmp_path):
+def test_a_class_of_one_image_cannot_be_validated(tmp_path):
     make(tmp_path, *many({"cat": 12, "cow": 1, "dog": 9}))
     assert shape_of(tmp_path) == [
         ("few images", "warning", "fewer than 10 images of cow (1), dog (9): too few to trust; "
-         "none is left to measure cow"),
-        ("uneven classes", "warning", "cat has 12 times the images of cow: look at the recall of "
-         "each class, not at accuracy"),
+         "none is left for validation of cow"),
+        ("uneven classes", "warning", "cat has 12 times the images of cow: compare the recall of "
+         "each class, not accuracy"),
     ]  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def test_uneven_classes_are_a_note_before_they_are_a_warning(tmp_path):
     ]
 
 
-def test_names_that_hardly_differ_are_a_warning(tmp_path):
+def test_nearly_equal_names_are_a_warning(tmp_path):
     counts = dict.fromkeys(("Cat", "cat", "dog", "Straße", "STRASSE"), 10)
     make(tmp_path, *many(counts))
     if len(list(tmp_path.iterdir())) < len(counts):
@@ -128,7 +128,7 @@ def test_a_class_that_val_lacks_and_a_val_larger_than_train_are_warnings(tmp_pat
     ]
 
 
-def test_few_images_are_counted_in_train_where_there_is_one(tmp_path):
+def test_few_images_are_counted_in_train_if_there_is_one(tmp_path):
     make(tmp_path, *many({"train/cat": 10, "train/dog": 4, "val/cat": 4, "val/dog": 10}))
     assert shape_of(tmp_path) == [
         ("few images", "warning", "fewer than 10 images in train of dog (4): too few to trust"),
@@ -138,7 +138,7 @@ def test_few_images_are_counted_in_train_where_there_is_one(tmp_path):
 INSTALL = "pip install 'xception-cli[heif]'"
 
 
-def test_ignored_files_are_noted_by_suffix_with_what_to_do_about_heic(tmp_path, without_heif):
+def test_ignored_files_are_noted_by_suffix_with_a_hint_for_heic(tmp_path, without_heif):
     make(tmp_path, *many({"cat": 20, "dog": 18}), "cat/a.heic", "cat/b.HEIC", "dog/c.txt", "d")
     note = f"4 files ignored: 2 .heic, 1 no suffix, 1 .txt; to read 2 HEIC: {INSTALL}"
     assert shape_of(tmp_path) == [("ignored", "note", note)]
@@ -146,13 +146,13 @@ def test_ignored_files_are_noted_by_suffix_with_what_to_do_about_heic(tmp_path, 
 
 def test_many_heic_photos_and_a_class_of_them_would_stop_training(tmp_path, without_heif):
     few = make(tmp_path / "few", *many({"cat": 19, "dog": 18}), "cat/a.heic", "cat/b.HEIC")
-    unread = f"HEIC; reading them takes pillow-heif: {INSTALL}"
+    unread = f"HEIC; reading them requires pillow-heif: {INSTALL}"
     for folder, summary in (
         (few, f"2 of 39 photos in {few} are {unread}"),
         (
             make(tmp_path / "class", *many({"cat": 60, "dog": 60}), "bird/a.heif", "bird/b.hif"),
-            f"2 of 122 photos in {tmp_path / 'class'} are HEIC, all of bird among them; "
-            f"reading them takes pillow-heif: {INSTALL}",
+            f"2 of 122 photos in {tmp_path / 'class'} are HEIC, among them all of bird; "
+            f"reading them requires pillow-heif: {INSTALL}",
         ),
     ):
         assert ("HEIC", "stops", summary) in shape_of(folder)
@@ -198,7 +198,7 @@ def plain(label: int, number: int) -> tuple[str, bytes]:
 
 def by_format(label: int, number: int) -> tuple[str, bytes]:
     picture = photo(100 * label + number, 64, 48)
-    return f"{number}.jpg", encoded(picture, "PNG" if label else "JPEG")  # the name says nothing
+    return f"{number}.jpg", encoded(picture, "PNG" if label else "JPEG")  # the name is no evidence
 
 
 def mostly_by_format(label: int, number: int) -> tuple[str, bytes]:
@@ -231,42 +231,42 @@ def by_folder(label: int, number: int) -> tuple[str, bytes]:
     return f"camera{label}/{number}.jpg", plain(label, number)[1]
 
 
-def test_nothing_gives_the_class_of_ordinary_photos_away(tmp_path):
+def test_ordinary_photos_have_no_shortcut(tmp_path):
     assert sentences(tmp_path, plain) == []
 
 
 @pytest.mark.parametrize(
     ("write", "expected"),
     [
-        (by_format, ["file format alone predicts the class at 100 % (chance: 50 %)"]),
-        (mostly_by_format, ["file format alone predicts the class at 95 % (chance: 50 %)"]),
-        (by_mode, ["colour mode alone predicts the class at 100 % (chance: 50 %)"]),
-        (by_size, ["picture size alone predicts the class at 100 % (chance: 50 %)"]),
-        (by_brightness, ["brightness alone predicts the class at 100 % (chance: 50 %)"]),
-        (by_folder, ["sub-folder alone predicts the class at 100 % (chance: 50 %)"]),
+        (by_format, ["file format alone predicts the class with 100% recall (chance: 50%)"]),
+        (mostly_by_format, ["file format alone predicts the class with 95% recall (chance: 50%)"]),
+        (by_mode, ["colour mode alone predicts the class with 100% recall (chance: 50%)"]),
+        (by_size, ["picture size alone predicts the class with 100% recall (chance: 50%)"]),
+        (by_brightness, ["brightness alone predicts the class with 100% recall (chance: 50%)"]),
+        (by_folder, ["sub-folder alone predicts the class with 100% recall (chance: 50%)"]),
     ],
     ids=["format", "mostly the format", "mode", "size", "brightness", "sub-folder"],
 )
-def test_a_property_that_gives_the_class_away_is_named(tmp_path, write, expected):
+def test_a_property_that_predicts_the_class_is_named(tmp_path, write, expected):
     assert sentences(tmp_path, write) == expected
 
 
-def test_the_aspect_ratio_gives_the_class_away_whatever_the_size(tmp_path):
-    assert "aspect ratio alone predicts the class at 100 % (chance: 50 %)" in sentences(
+def test_the_aspect_ratio_is_a_shortcut_at_any_size(tmp_path):
+    assert "aspect ratio alone predicts the class with 100% recall (chance: 50%)" in sentences(
         tmp_path, by_shape
     )
 
 
-def test_one_class_of_several_that_a_property_tells_is_named(tmp_path):
+def test_a_single_class_that_a_property_separates_is_named(tmp_path):
     def write(label: int, number: int) -> tuple[str, bytes]:
         return by_format(int(label == 3), 100 * label + number)
 
     assert sentences(tmp_path, write, classes=6) == [
-        "file format alone tells class3 from the other classes"
+        "file format alone separates class3 from the other classes"
     ]
 
 
-def test_sub_folders_that_are_kinds_of_their_class_are_no_shortcut(tmp_path):
+def test_sub_folders_that_are_kinds_of_their_class_are_not_a_shortcut(tmp_path):
     def write(label: int, number: int) -> tuple[str, bytes]:
         return f"kind{2 * label + number % 2}/{number}.jpg", plain(label, number)[1]
 
@@ -276,21 +276,21 @@ def test_sub_folders_that_are_kinds_of_their_class_are_no_shortcut(tmp_path):
 def test_sub_folders_that_classes_share_unevenly_are_a_shortcut(tmp_path):
     def write(label: int, number: int) -> tuple[str, bytes]:
         day = f"day{label if number % 10 else 1 - label}"
-        if number % 10 == 1:  # of its own: folders of equal names only would look like splits
+        if number % 10 == 1:  # its own: folders of the same names would look like splits
             day = f"own{2 * label + number % 20 // 10}"
         return f"{day}/{number}.jpg", plain(label, number)[1]
 
     (sentence,) = sentences(tmp_path, write, count=40)
-    assert sentence.startswith("sub-folder alone predicts the class at ")
+    assert sentence.startswith("sub-folder alone predicts the class with ")
 
 
-def test_sub_folders_are_looked_for_below_the_class_of_a_split(tmp_path):
+def test_sub_folders_are_searched_below_the_class_of_a_split(tmp_path):
     image = Photo("train/cat/day1/x/1.jpg", 0, "train")
     assert shortcuts._sub_folder(image) == "day1/x"
     assert shortcuts._sub_folder(Photo("cat/1.jpg", 0)) == ""
 
 
-def test_a_property_of_groups_that_says_nothing_of_other_groups_is_no_shortcut(tmp_path):
+def test_a_property_of_single_groups_is_not_a_shortcut(tmp_path):
     def write(label: int, number: int) -> tuple[str, bytes]:
         side = 60 + 3 * (2 * (number % 8) + label)  # of one group; the next size is the other class
         picture = photo(100 * label + number, side, side)
@@ -300,18 +300,18 @@ def test_a_property_of_groups_that_says_nothing_of_other_groups_is_no_shortcut(t
         return image.path.partition("-")[0]
 
     assert sentences(tmp_path, write, count=40, unit=group) == []
-    # the control: where each image is a unit, the sizes of the groups are learnt by heart
+    # the control: if each image is a unit, the sizes of the groups are memorised
     assert sentences(tmp_path, write, count=40) == [
-        "picture size alone predicts the class at 100 % (chance: 50 %)"
+        "picture size alone predicts the class with 100% recall (chance: 50%)"
     ]
 
 
-def test_a_few_images_prove_nothing(tmp_path):
+def test_a_few_images_are_no_evidence(tmp_path):
     assert sentences(tmp_path, by_format, count=9) == []
 
 
-def test_chance_in_small_sets_is_no_shortcut():
-    """Of 200 sets with random properties hardly one is warned about."""
+def test_chance_in_small_sets_is_not_a_shortcut():
+    """Hardly any of 200 sets with random properties gets a warning."""
     rng = np.random.default_rng(0)
     folder = DataFolder(Path(), ("a", "b"), ())
     labels = np.repeat([0, 1], 12)
@@ -324,7 +324,7 @@ def test_chance_in_small_sets_is_no_shortcut():
     assert warned <= 2
 
 
-def test_of_a_large_set_a_part_is_asked_about(tmp_path, monkeypatch):
+def test_a_sample_of_a_large_set_is_predicted(tmp_path, monkeypatch):
     monkeypatch.setattr(shortcuts, "_MOST", 10)
     asked = []
     real = shortcuts._predict

@@ -46,7 +46,7 @@ def _damaged(content: bytes, way: str, seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("way", ["zeros", "noise", "cut", "other", "flips"])
-def test_however_the_cache_is_damaged_the_check_finds_the_same(cache, capsys, way):
+def test_the_check_finds_the_same_with_a_damaged_cache(cache, capsys, way):
     capsys.readouterr()
     assert call("check", "data") == 0
     right, sound = capsys.readouterr().out, cache.read_bytes()
@@ -54,8 +54,8 @@ def test_however_the_cache_is_damaged_the_check_finds_the_same(cache, capsys, wa
         cache.write_bytes(_damaged(sound, way, seed))
         code = call("check", "data")
         shown = capsys.readouterr()
-        if code == 5:  # noticed late; but then never again
-            assert "hint: the same command again makes it anew" in shown.err
+        if code == 5:  # detected late, and only once
+            assert "hint: run the same command again to rebuild it" in shown.err
             assert call("check", "data") == 0
             shown = capsys.readouterr()
         else:
@@ -64,7 +64,7 @@ def test_however_the_cache_is_damaged_the_check_finds_the_same(cache, capsys, wa
         assert "Traceback" not in shown.err
 
 
-def test_a_journal_of_a_damaged_cache_is_not_played_back(cache):
+def test_the_journal_of_a_damaged_cache_is_not_replayed(cache):
     journal = cache.with_name(f"{cache.name}-journal")
     cache.write_bytes(b"no database")
     journal.write_bytes(os.urandom(5000))
@@ -72,7 +72,7 @@ def test_a_journal_of_a_damaged_cache_is_not_played_back(cache):
     assert not journal.exists()
 
 
-def test_rows_are_kept_under_their_own_name_only(cache, tmp_path):
+def test_a_row_under_another_name_is_ignored(cache, tmp_path):
     database = sqlite3.connect(cache)
     with database:
         (first, cells), (second, _) = database.execute("SELECT path, cells FROM looks LIMIT 2")
@@ -98,7 +98,7 @@ def test_a_damaged_thumbnail_is_not_compared_with_others(cache, tmp_path):
 
 
 def test_nothing_is_locked_while_files_are_scanned(cache, tmp_path):
-    """One process is in the middle of its scan; another one writes and ends."""
+    """One process is in the middle of its scan while another writes and ends."""
     with open_store(tmp_path / "data", VERSION) as first:
         first.keep("cat/new.jpg", Row(1, 2, "[]", b""), b"grey")  # not saved yet
         with open_store(tmp_path / "data", VERSION) as second:
@@ -112,7 +112,7 @@ def test_nothing_is_locked_while_files_are_scanned(cache, tmp_path):
         assert {"cat/new.jpg", "cat/other.jpg"} <= set(third.rows())
 
 
-def test_processes_that_scan_one_new_folder_at_once_all_end_well(tmp_path):
+def test_processes_can_scan_one_new_folder_at_once(tmp_path):
     two_classes(tmp_path / "data")
     for number in range(120):
         put(tmp_path / "data" / "cat" / f"more{number}.jpg", photo(number, 40, 30))
@@ -133,7 +133,7 @@ def test_processes_that_scan_one_new_folder_at_once_all_end_well(tmp_path):
         assert len({out for out, _ in ended}) == 1
 
 
-def test_what_was_seen_before_a_signal_is_kept(tmp_path):
+def test_results_before_a_signal_are_kept(tmp_path):
     class Stopped(BaseException):
         pass
 

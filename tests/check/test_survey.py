@@ -1,4 +1,4 @@
-"""What is known of a data folder before training, and what a person decided about it."""
+"""The survey of a data folder before training, and a person's fixes."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from xception_cli.errors import DataError, UsageError
 
 
 def spoil(root: Path, count: int) -> list[str]:
-    """Put some bad files beside drawn pictures; return them in order."""
+    """Put some bad files among drawn images; return them in order."""
     names = [f"bad{i:02}.jpg" for i in range(count)]
     for i, name in enumerate(names):
         (root / "red" / name).write_bytes(b"" if i % 2 else b"<html>")
@@ -25,7 +25,7 @@ REASONS = ["not an image (looks like HTML)", "empty file"]
 
 
 @pytest.mark.parametrize("count", [1, 20, 21, 25])
-def test_strictly_every_bad_image_is_listed_at_once_and_a_long_list_is_cut(photos, count):
+def test_every_bad_image_is_listed_at_once_and_a_long_list_is_cut(photos, count):
     lines = [f"red/{n}: {REASONS[i % 2]}" for i, n in enumerate(spoil(photos, count))]
     if count > 20:
         lines[20:] = [f"and {count - 20} more"]
@@ -51,7 +51,7 @@ def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")} == before
 
 
-def test_a_good_folder_passes_strictly(photos):
+def test_a_good_folder_passes(photos):
     survey = survey_data(str(photos))
     assert [look.problem for look in survey.looks] == [None] * 24
 
@@ -66,18 +66,18 @@ def survey_with(photos: Path, fixes: str, **changes: object):
     return survey_data(str(photos), fixes="issues.csv", **changes)
 
 
-def test_a_row_that_ends_early_names_no_image(photos):
+def test_a_row_that_ends_early_is_refused(photos):
     Path("issues.csv").write_text("problem,action,path\nblurred,exclude\n", encoding="utf-8")
     with pytest.raises(UsageError, match="line 2: there is no image"):
         survey_data(str(photos), fixes="issues.csv")
 
 
-def test_rows_without_an_action_ask_for_nothing(photos):
+def test_rows_without_an_action_are_ignored(photos):
     survey = survey_with(photos, HEADER + "red/0.jpg,blurred,soft,,\n")
     assert survey.fixes == {}
 
 
-def test_what_is_excluded_may_be_broken_and_the_rest_is_still_refused(photos):
+def test_excluded_images_may_be_broken_and_others_are_still_refused(photos):
     spoil(photos, 2)
     with pytest.raises(DataError, match=r"^1 of 26 images"):
         survey_with(photos, HEADER + "red/bad00.jpg,broken,empty,exclude,\n")
@@ -95,7 +95,7 @@ def test_what_is_excluded_may_be_broken_and_the_rest_is_still_refused(photos):
     ],
     ids=["byte order mark", "semicolons and a column", "tabs in another order"],
 )
-def test_a_file_that_a_spreadsheet_saved_in_its_own_way_is_read(photos, text):
+def test_a_file_saved_by_a_spreadsheet_is_read(photos, text):
     (fix,) = survey_with(photos, text).fixes.items()
     assert (fix[0], fix[1].action, fix[1].label) == ("red/0.jpg", "relabel", "blue")
 
@@ -110,21 +110,21 @@ def test_a_file_that_a_spreadsheet_saved_in_its_own_way_is_read(photos, text):
         ("red/0.jpg,,,relabel,gren\n", "line 2: label is 'gren', which is no class of the folder; "
          "did you mean green?"),
         ("red/0.jpg,,,exclude,\nred/0.jpg,,,relabel,blue\n",
-         "line 3: red/0.jpg has another action further up"),
+         "line 3: red/0.jpg has a different action in an earlier row"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_refused_with_the_line(photos, rows, expected):
+def test_an_invalid_row_is_refused_with_its_line(photos, rows, expected):
     with pytest.raises(UsageError) as caught:
         survey_with(photos, HEADER + rows)
     assert caught.value.message.splitlines()[1:] == [f"  {expected}"]
-    assert caught.value.hint == "empty the cell `action` of a row that is to be ignored"
+    assert caught.value.hint == "correct these rows, or empty the cell `action` to ignore a row"
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("", "it is empty"), ("a,b\n1,2\n", "has no column path or action, but: a, b")],
 )
-def test_a_file_that_is_no_table_of_issues_is_refused(photos, text, expected):
+def test_a_file_that_is_not_a_table_of_issues_is_refused(photos, text, expected):
     with pytest.raises(UsageError, match=expected):
         survey_with(photos, text)
 

@@ -25,7 +25,7 @@ BLOCK = 32
 
 
 def scene() -> np.ndarray:
-    """Linear sRGB light in blocks, inside of every space: colours, greys, white and black."""
+    """Linear sRGB light in blocks, inside all the spaces: colours, greys, white and black."""
     colours = np.random.default_rng(5).uniform(0, 1, (6, 8, 3))
     colours[0] = np.linspace(0, 1, 8)[:, None]
     return colours
@@ -47,7 +47,7 @@ TRUTH = encode(scene(), None).astype(int)
 def test_a_scene_looks_the_same_in_every_colour_space_and_kind_of_file(space):
     stored = Image.fromarray(pixels(stored_in(space, scene())))
     profile = rgb_profile(space)
-    assert np.abs(centres(stored) - TRUTH).max() > 20  # the control: what is ignored is far off
+    assert np.abs(centres(stored) - TRUTH).max() > 20  # the control: an ignored profile is far off
     alpha = stored.copy()
     alpha.putalpha(255)
     for image, kind, options in (
@@ -70,16 +70,16 @@ def test_a_scene_looks_the_same_in_every_colour_space_and_kind_of_file(space):
     stored.info["icc_profile"] = profile
     before = stored.tobytes()
     assert np.abs(centres(to_picture(stored)) - TRUTH).max() <= 4
-    assert stored.tobytes() == before  # an image of the caller's is only read
+    assert stored.tobytes() == before  # the caller's image is not changed
 
 
-def test_a_large_image_is_converted_in_strips_and_not_at_their_borders_otherwise():
+def test_a_large_image_is_converted_in_strips_without_visible_borders():
     stored = Image.fromarray(pixels(stored_in("Adobe RGB", scene()))).resize((2400, 1800), 0)
     content = encoded(stored, "PNG", icc_profile=rgb_profile("Adobe RGB"), compress_level=1)
     assert np.abs(centres(decode(content)) - TRUTH).max() <= 4
 
 
-def test_srgb_changes_no_pixel_and_costs_no_transform():
+def test_srgb_changes_no_pixel_and_needs_no_transform():
     stored = Image.fromarray(pixels(stored_in("sRGB", scene())))
     picture, original = examine(encoded(stored, "PNG", icc_profile=rgb_profile("sRGB")))
     assert picture == stored
@@ -88,13 +88,13 @@ def test_srgb_changes_no_pixel_and_costs_no_transform():
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
-def test_grey_of_another_gamma_becomes_that_of_srgb(mode):
+def test_grey_of_another_gamma_is_converted_to_srgb(mode):
     light = np.linspace(0, 1, 48).reshape(6, 8)
     stored = pixels(encode(light, 1.0))
     image = Image.fromarray(stored if mode != "I;16" else stored.astype(np.uint16) * 257)
     image = image if mode != "LA" else image.convert("LA")
     found = decode(encoded(image, "PNG", icc_profile=grey_profile(1.0)))
-    # Eight bits of linear light are coarse where it is dark.
+    # Eight bits of linear light are coarse in the dark.
     expected = encode(pixels(encode(light, 1.0))[16::32, 16::32] / 255, None).astype(int)
     assert np.abs(centres(found)[..., 0] - expected).max() <= 8
     assert np.abs(centres(found)[..., 0] - centres(Image.fromarray(stored))).max() > 50
@@ -160,7 +160,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("profile", BROKEN.values(), ids=BROKEN)
-def test_a_broken_or_foreign_profile_is_ignored_and_said_to_be(profile, tmp_path):
+def test_a_broken_or_unsupported_profile_is_ignored_with_a_reason(profile, tmp_path):
     stored = Image.fromarray(pixels(stored_in("Adobe RGB", scene())))
     kind = "TIFF" if len(profile) > 1_000_000 else "PNG"
     content = encoded(stored, kind, icc_profile=profile)
@@ -172,7 +172,7 @@ def test_a_broken_or_foreign_profile_is_ignored_and_said_to_be(profile, tmp_path
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])
-def test_a_damaged_profile_is_a_profile_or_ignored_and_nothing_worse(mode):
+def test_a_damaged_profile_is_used_or_ignored_without_an_error(mode):
     sound = cmyk_profile() if mode == "CMYK" else rgb_profile("ProPhoto")
     generator, used = np.random.default_rng(1), 0
     for number in range(24):
@@ -181,4 +181,4 @@ def test_a_damaged_profile_is_a_profile_or_ignored_and_nothing_worse(mode):
             damaged[generator.integers(len(sound))] = generator.integers(256)
         content = encoded(Image.new(mode, (8, 8)), "TIFF", icc_profile=bytes(damaged))
         used += bool(examine(content)[1].profile)
-    assert used >= 4  # those that were kept whole
+    assert used >= 4  # the undamaged ones

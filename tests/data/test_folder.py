@@ -1,4 +1,4 @@
-"""What a data folder holds: layouts, foreign files, links, hostile names."""
+"""The content of a data folder: layouts, foreign files, links, hostile names."""
 
 import os
 import subprocess
@@ -90,7 +90,7 @@ def test_a_class_may_be_called_train(tmp_path):
     [("train", "val", "extra"), ("train", "Train"), ("train", "val", "validation")],
     ids=str,
 )
-def test_splits_that_are_in_doubt_are_refused(tmp_path, names):
+def test_ambiguous_splits_are_refused(tmp_path, names):
     for name in names:
         make(tmp_path, f"{name}/cat/1.jpg", f"{name}/dog/1.jpg")
     message = refusal(tmp_path).message
@@ -112,7 +112,7 @@ def test_subfolders_of_a_class_belong_to_it(tmp_path):
     ]
 
 
-# --- what is left aside ------------------------------------------------------------------------
+# --- ignored files -----------------------------------------------------------------------------
 
 
 def test_hidden_and_foreign_folders_and_files_are_ignored_and_counted(tmp_path, without_heif):
@@ -134,8 +134,8 @@ def test_hidden_and_foreign_folders_and_files_are_ignored_and_counted(tmp_path, 
     )
 
 
-def test_a_name_that_leaves_it_open_is_decided_by_the_content(tmp_path):
-    """One JPEG under many names: what a suffix says otherwise, or a pipe, is not even opened."""
+def test_a_file_of_undecided_suffix_is_recognised_by_its_content(tmp_path):
+    """One JPEG under many names: files with other suffixes, and pipes, are not even opened."""
     two_classes(tmp_path)
     jpeg, text = encoded(Image.new("RGB", (8, 8))), b"hello"
     for name in ("photo", "x.php", "x.fcgi", "x.jpg~", "x.JFIF"):
@@ -145,7 +145,7 @@ def test_a_name_that_leaves_it_open_is_decided_by_the_content(tmp_path):
         put(tmp_path / "cat" / name, jpeg)
     for name in ("notes", "x.cgi", "empty"):
         put(tmp_path / "cat" / name, text * (name != "empty"))
-    put(tmp_path / "cat" / "x.nef", encoded(Image.new("RGB", (8, 8)), "TIFF"))  # as raw files begin
+    put(tmp_path / "cat" / "x.nef", encoded(Image.new("RGB", (8, 8)), "TIFF"))  # like a raw file
     os.mkfifo(tmp_path / "cat" / "pipe")
     found = read_folder(tmp_path)
     names = [Path(image.path).name for image in found.images if image.label == 0]
@@ -158,14 +158,14 @@ def test_a_name_that_leaves_it_open_is_decided_by_the_content(tmp_path):
     read_picture(tmp_path / "cat" / "photo")
 
 
-def test_what_is_ignored_inside_split_folders_is_counted_once(tmp_path):
+def test_ignored_files_inside_split_folders_are_counted_once(tmp_path):
     for split in ("train", "val"):
         two_classes(tmp_path / split, "x.txt", "cat/y.csv", ".hidden/z.jpg")
     make(tmp_path, "x.txt")
     assert read_folder(tmp_path).ignored == {".txt": 3, ".csv": 2, "hidden": 2}
 
 
-def test_one_ignored_file_is_one_file(tmp_path):
+def test_one_ignored_file_is_reported_in_the_singular(tmp_path):
     found = read_folder(two_classes(tmp_path, "cat/a\x1b.tx\x1bt"))
     assert found.describe_ignored() == r"1 file ignored: 1 .tx\x1bt"
 
@@ -174,7 +174,7 @@ def test_one_ignored_file_is_one_file(tmp_path):
     "name",
     ["A.JPG", "b.JpEg", "c.jpe", "d.jfif", "e.gif", "f.avif", "g.tif", "h.TIFF", "i.pgm", "j.webp"],
 )
-def test_a_suffix_counts_in_any_case_and_those_that_others_forget(tmp_path, name):
+def test_suffixes_are_recognised_in_any_case_and_rare_ones_too(tmp_path, name):
     found = read_folder(two_classes(tmp_path, f"cat/{name}"))
     assert f"cat/{name}" in {image.path for image in found.images}
     assert found.ignored == {}
@@ -188,7 +188,7 @@ def test_a_folder_named_like_an_image_is_a_folder(tmp_path):
 # --- links -------------------------------------------------------------------------------------
 
 
-def test_links_that_lead_back_are_not_followed(tmp_path):
+def test_link_cycles_are_not_followed(tmp_path):
     two_classes(tmp_path)
     (tmp_path / "dog" / "up").symlink_to("..")
     (tmp_path / "dog" / "self").symlink_to(".")
@@ -197,7 +197,7 @@ def test_links_that_lead_back_are_not_followed(tmp_path):
     assert read_folder(tmp_path).ignored == {}
 
 
-def test_a_link_back_into_a_split_folder_brings_no_image_of_it(tmp_path):
+def test_a_link_back_into_a_split_folder_adds_no_image(tmp_path):
     two_classes(tmp_path / "train", "stray.jpg")
     two_classes(tmp_path / "val")
     (tmp_path / "train" / "dog" / "up").symlink_to("..")
@@ -207,7 +207,7 @@ def test_a_link_back_into_a_split_folder_brings_no_image_of_it(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_link_to_itself_is_ignored_and_one_named_as_an_image_is_left_to_the_check(tmp_path):
+def test_a_link_to_itself_is_ignored_or_reported_by_the_check_if_named_like_an_image(tmp_path):
     two_classes(tmp_path)
     (tmp_path / "dog" / "loop").symlink_to("loop")
     (tmp_path / "dog" / "loop.jpg").symlink_to("loop.jpg")
@@ -234,7 +234,7 @@ def test_links_to_images_and_folders_outside_are_followed(tmp_path):
 # --- names -------------------------------------------------------------------------------------
 
 
-def test_a_name_that_is_not_utf_8_is_kept_as_it_is(tmp_path):
+def test_a_name_that_is_not_utf_8_is_kept_unchanged(tmp_path):
     name = os.fsdecode(b"caf\xe9")
     make(tmp_path, f"{name}/{name}.jpg", "dog/1.jpg")
     found = read_folder(tmp_path)
@@ -244,7 +244,7 @@ def test_a_name_that_is_not_utf_8_is_kept_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\nb.jpg", 'a,"b".jpg', "=1+1.jpg", "[/].jpg", "\u202egpj.jpg"])
-def test_a_hostile_name_is_kept_as_it_is(tmp_path, name):
+def test_a_hostile_name_is_kept_unchanged(tmp_path, name):
     found = read_folder(two_classes(tmp_path, f"cat/{name}"))
     assert f"cat/{name}" in {image.path for image in found.images}
 
@@ -282,7 +282,7 @@ def test_one_class_name_in_a_decomposed_form_is_accepted(tmp_path):
     ids=["nothing", "flat", "only hidden", "one class", "empty classes", "class only in val",
          "class empty in train"],
 )  # fmt: skip
-def test_a_folder_that_nothing_can_be_trained_on_is_refused(tmp_path, names, message):
+def test_a_folder_without_training_data_is_refused(tmp_path, names, message):
     error = refusal(make(tmp_path, *names))
     assert error.exit_code == 3
     assert error.message == message.format(root=tmp_path)
@@ -312,7 +312,7 @@ def test_a_missing_folder_is_a_usage_error(tmp_path):
         assert error.message == f"the data folder {tmp_path / name} {what}"
 
 
-def test_a_folder_that_may_not_be_read_is_named():
+def test_an_unreadable_folder_is_named():
     with open_folder() as root:
         two_classes(root)
         (root / "cat").chmod(0)
@@ -326,10 +326,10 @@ def test_a_folder_that_may_not_be_read_is_named():
 
 @contextmanager
 def nested(root: Path, name: str, levels: int) -> Iterator[None]:
-    """Make folders in each other with an image in the last; the path may be longer than allowed.
+    """Create nested folders with an image in the last; the path may be longer than allowed.
 
-    They are removed again: pytest, which clears what older runs left, recurses into each level and
-    breaks on so many.
+    They are removed again, because pytest's own removal recurses into each level and fails on
+    so many.
     """
     root.mkdir(parents=True)
     here = os.open(root, os.O_RDONLY)
@@ -352,7 +352,7 @@ def test_an_image_a_thousand_folders_deep_is_found(tmp_path):
     assert [image.path for image in images if image.label == 1] == [f"cow/{'d/' * 1200}1.jpg"]
 
 
-def test_folders_deeper_than_the_system_can_name_are_refused(tmp_path):
+def test_folders_deeper_than_the_longest_path_are_refused(tmp_path):
     with nested(two_classes(tmp_path) / "cow", "d" * 100, 60):
         error = refusal(tmp_path)
     assert error.exit_code == 3

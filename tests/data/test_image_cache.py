@@ -27,7 +27,7 @@ def picture(tmp_path: Path) -> Image.Image:
 
 
 def counted(picture: Image.Image):
-    """Return what reads the picture, and how often it did."""
+    """Return a function that reads the image, and a list of its calls."""
     reads = []
     return lambda: (reads.append(1), picture)[1], reads
 
@@ -39,7 +39,7 @@ def same(one: Image.Image, other: Image.Image) -> bool:
 @pytest.mark.parametrize(
     "prepare", [PREPROCESSING.training_source, PREPROCESSING.evaluation_crop()]
 )
-def test_a_kept_image_is_read_once_and_is_what_would_be_decoded(picture, prepare):
+def test_a_cached_image_is_read_once_and_equals_the_decoded_one(picture, prepare):
     kept, (read, reads) = ImageCache(FOLDER, "train", prepare, 5), counted(picture)
     first, second = kept.get(3, read), kept.get(3, read)
     assert len(reads) == 1
@@ -51,7 +51,7 @@ def test_a_kept_image_is_read_once_and_is_what_would_be_decoded(picture, prepare
     assert len(reads) == 1
 
 
-def test_images_behind_the_last_kept_one_are_read_each_time(picture):
+def test_images_after_the_last_cached_one_are_read_each_time(picture):
     kept, (read, reads) = ImageCache(FOLDER, "val", lambda image: image, 2), counted(picture)
     assert same(kept.get(2, read), kept.get(2, read))
     assert len(reads) == 2
@@ -59,7 +59,7 @@ def test_images_behind_the_last_kept_one_are_read_each_time(picture):
 
 
 @pytest.mark.parametrize("content", [b"", b"half", b"\0" * 8, b"\1\0\0\0\1\0\0\0\0\0"])
-def test_a_file_that_is_not_whole_is_written_anew(picture, content):
+def test_an_incomplete_file_is_written_again(picture, content):
     kept, (read, reads) = ImageCache(FOLDER, "train", lambda image: image, 5), counted(picture)
     (FOLDER / "train-00000000.rgb").write_bytes(content)
     assert same(kept.get(0, read), picture)
@@ -67,7 +67,7 @@ def test_a_file_that_is_not_whole_is_written_anew(picture, content):
     assert len(reads) == 1
 
 
-def test_a_full_disk_costs_time_and_nothing_else(picture):
+def test_a_full_disk_only_costs_time(picture):
     kept, (read, reads) = ImageCache(FOLDER, "train", lambda image: image, 5), counted(picture)
     with files_no_larger_than(1000):
         found = [kept.get(index, read) for index in (0, 1, 0)]
@@ -76,7 +76,7 @@ def test_a_full_disk_costs_time_and_nothing_else(picture):
     assert list(FOLDER.iterdir()) == []
 
 
-def test_where_no_folder_can_be_made_nothing_is_kept(picture):
+def test_nothing_is_cached_if_the_folder_cannot_be_created(picture):
     kept, (read, reads) = (
         ImageCache(Path("gone/decoded"), "train", lambda image: image, 5),
         (counted(picture)),
@@ -86,7 +86,7 @@ def test_where_no_folder_can_be_made_nothing_is_kept(picture):
     assert len(reads) == 2
 
 
-def test_half_of_the_free_disk_at_most_is_taken(monkeypatch):
+def test_at_most_half_of_the_free_disk_is_used(monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     assert cached_fraction(Path(), 400, 1e9) == 1.0
     assert cached_fraction(Path(), 1000, 1e9) == 0.5
@@ -94,20 +94,20 @@ def test_half_of_the_free_disk_at_most_is_taken(monkeypatch):
     assert cached_fraction(Path(), 1000, 0) == 0.0
 
 
-def test_no_training_crop_needs_more_than_what_is_kept_but_the_smallest_quarter():
+def test_only_the_smallest_quarter_of_the_training_crops_is_enlarged():
     full = Preprocessing()
     assert full.source_side == 400
     picture = Image.fromarray(np.zeros((800, 1200, 3), np.uint8))
     assert full.training_source(picture).size == (600, 400)
     small = Image.fromarray(np.zeros((300, 500, 3), np.uint8))
     assert full.training_source(small) is small
-    # A crop of a fraction `a` of a square image has sqrt(a) of its side, and `a` is drawn evenly
-    # from 0.35 to 1: 299 of 400 pixels are sqrt(a) > 0.7475, a > 0.559.
+    # A crop of a fraction `a` of a square image has sqrt(a) of its side, and `a` is uniform in 0.35
+    # to 1: 299 of 400 pixels are sqrt(a) > 0.7475, a > 0.559.
     assert (1 - (299 / 400) ** 2) / (1 - 0.35) > 0.67
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_draws_the_same_pixels_with_and_without_what_is_kept(photos, workers):
+def test_an_epoch_has_the_same_pixels_with_and_without_the_cache(photos, workers):
     paths = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))[:11]
     transform = PREPROCESSING.training_transform(augment="light", flip=True)
 

@@ -1,4 +1,4 @@
-"""The one decoder: every odd file becomes the right picture or a reason."""
+"""The one decoder: every unusual file becomes the right image or a reason."""
 
 import errno
 import io
@@ -43,7 +43,7 @@ def noise(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:
 
 
 def quadrants() -> np.ndarray:
-    """A picture that looks different in every orientation, in blocks that JPEG keeps."""
+    """An image that looks different in every orientation, in blocks that JPEG preserves."""
     pixels = np.zeros((32, 64, 3), np.uint8)
     pixels[:16, :32], pixels[:16, 32:] = (230, 30, 30), (30, 200, 30)
     pixels[16:, :32], pixels[16:, 32:] = (40, 40, 220), (200, 200, 200)
@@ -51,7 +51,7 @@ def quadrants() -> np.ndarray:
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
-    """Write a PNG by hand, for what Pillow does not write."""
+    """Write a PNG by hand, with features that Pillow does not write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return (
@@ -64,7 +64,7 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
 
 
 def tiff(values: np.ndarray, bits: int, channels: int, more: dict[int, int] | None = None) -> bytes:
-    """Write a little-endian TIFF by hand, for what Pillow does not write."""
+    """Write a little-endian TIFF by hand, with features that Pillow does not write."""
     height, width = values.shape[:2]
     start = 8 + values.nbytes
     tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: channels, 278: height}
@@ -86,7 +86,7 @@ def reason(content: bytes) -> str:
     return caught.value.message
 
 
-def test_a_plain_picture_is_decoded_as_pillow_decodes_it():
+def test_a_plain_image_is_decoded_as_by_pillow():
     for kind in ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP"):
         content = encoded(noise(), kind)
         reference = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -152,12 +152,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("content", "expected"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_picture_is_refused_with_the_reason(content, expected):
+def test_a_file_that_is_not_an_image_is_refused_with_the_reason(content, expected):
     found = reason(content)
     if "megapixels" in expected or expected.startswith("over"):
         assert (
             f"{expected} (see --max-pixels)" in found
-        )  # Pillow's own check or ours, whichever is first
+        )  # Pillow's own check or ours, whichever comes first
     else:
         assert found == expected
 
@@ -168,10 +168,10 @@ def test_a_zero_byte_file_is_refused_as_empty(tmp_path):
         read_picture(tmp_path / "a.jpg")
 
 
-def test_a_truncated_picture_stays_refused_when_another_library_allows_truncation(monkeypatch):
+def test_a_truncated_image_is_refused_even_if_another_library_allows_truncation(monkeypatch):
     cut = encoded(noise(), "JPEG")[:-200]
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    Image.open(io.BytesIO(cut)).load()  # the control: Pillow would now take it
+    Image.open(io.BytesIO(cut)).load()  # the control: Pillow now accepts it
     assert reason(cut) == "truncated"
 
 
@@ -205,8 +205,8 @@ OTHER_FORMATS = {
 
 
 @pytest.mark.parametrize("content", OTHER_FORMATS.values(), ids=OTHER_FORMATS)
-def test_a_format_outside_the_list_is_refused_though_pillow_knows_it(content, tmp_path):
-    with Image.open(io.BytesIO(content)) as image:  # the control: it is a real one
+def test_a_format_outside_the_list_is_refused_although_pillow_reads_it(content, tmp_path):
+    with Image.open(io.BytesIO(content)) as image:  # the control: the file is valid
         assert image.format not in FORMATS
     (tmp_path / "renamed.jpg").write_bytes(content)
     with pytest.raises(PictureError) as caught:
@@ -225,10 +225,10 @@ def test_an_eps_file_named_jpg_starts_no_ghostscript(tmp_path, monkeypatch):
     assert not started.exists()
     with pytest.raises(Exception, match=r"."), Image.open(io.BytesIO(eps())) as image:
         image.load()
-    assert started.exists()  # the control: Pillow by itself runs it
+    assert started.exists()  # the control: Pillow alone runs it
 
 
-# --- files that are no regular files -----------------------------------------------------------
+# --- files that are not regular files ----------------------------------------------------------
 
 
 def test_a_fifo_is_refused_at_once(tmp_path):
@@ -264,7 +264,7 @@ def nothing(path: Path) -> None:
         (nothing, "file not found"),
     ],
 )
-def test_a_path_that_leads_to_no_file_is_refused(tmp_path, make, expected):
+def test_a_path_without_a_file_is_refused(tmp_path, make, expected):
     make(tmp_path / "x.jpg")
     with pytest.raises(PictureError) as caught:
         read_picture(tmp_path / "x.jpg")
@@ -281,7 +281,7 @@ def test_a_name_too_long_for_the_file_system_is_refused(tmp_path):
         read_picture(tmp_path / ("x" * 300 + ".jpg"))
 
 
-def test_a_file_that_may_not_be_read_is_called_that_and_not_corrupt():
+def test_an_unreadable_file_is_reported_as_unreadable_and_not_corrupt():
     with open_folder() as folder:
         path = folder / "x.jpg"
         path.write_bytes(encoded(noise(), "JPEG"))
@@ -296,7 +296,7 @@ def test_a_file_that_may_not_be_read_is_called_that_and_not_corrupt():
 # --- accepted ----------------------------------------------------------------------------------
 
 
-def test_garbage_behind_a_jpeg_changes_nothing():
+def test_garbage_after_a_jpeg_is_ignored():
     content = encoded(noise(), "JPEG")
     assert decode(content + b"garbage" * 100) == decode(content)
 
@@ -322,7 +322,7 @@ def test_a_cmyk_jpeg_keeps_its_colours_with_and_without_an_adobe_marker():
 
 
 DEEP = np.array([[40000, 100], [65535, 255]], dtype=np.uint16)
-SCALED = [156, 0, 255, 0]  # a 256th, as it should be: Pillow's own conversion clips
+SCALED = [156, 0, 255, 0]  # a 256th, as is correct: Pillow's own conversion clips
 DEEP_GREY = {
     "png, big-endian": encoded(Image.fromarray(DEEP), "PNG"),
     "png by hand": png(2, 2, 16, 0, b"\0\x9c\x40\0\x64\0\xff\xff\0\xff"),
@@ -376,7 +376,7 @@ def photo_of_blocks() -> Image.Image:
     return Image.fromarray(quadrants())
 
 
-def test_the_two_byte_orders_of_tiff_are_really_two():
+def test_the_two_byte_orders_of_tiff_differ():
     assert DEEP_GREY["tiff, little-endian"][:2] == b"II"
     assert DEEP_GREY["tiff, big-endian"][:2] == b"MM"
 
@@ -386,7 +386,7 @@ def test_sixteen_bit_rgb_keeps_its_high_bytes():
     assert pixel(png(1, 1, 16, 2, row)) == (156, 0, 255)
 
 
-def test_a_palette_with_partial_transparency_lies_over_white():
+def test_a_palette_with_partial_transparency_is_composited_on_white():
     image = Image.new("P", (3, 1))
     image.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200])
     image.putdata([0, 1, 2])
@@ -416,11 +416,11 @@ def test_a_palette_with_partial_transparency_lies_over_white():
     ],
     ids=lambda value: value.mode if isinstance(value, Image.Image) else None,
 )
-def test_every_mode_becomes_what_a_person_sees_on_white_paper(image, kind, options, expected):
+def test_every_mode_becomes_rgb_as_seen_on_white(image, kind, options, expected):
     assert pixel(encoded(image, kind, **options)) == expected
 
 
-def test_a_sixteen_bit_grey_that_is_marked_transparent_is_white():
+def test_a_transparent_sixteen_bit_grey_is_white():
     content = png(2, 1, 16, 0, b"\0" + struct.pack(">HH", 40000, 30000))
     marker = b"tRNS" + struct.pack(">H", 40000)
     chunk = struct.pack(">I", 2) + marker + struct.pack(">I", zlib.crc32(marker))
@@ -434,7 +434,7 @@ def test_a_sixteen_bit_grey_that_is_marked_transparent_is_white():
     [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})],
     ids=["gif", "webp", "apng", "pages of a tiff"],
 )
-def test_of_an_animation_the_first_frame_is_taken(kind, options):
+def test_the_first_frame_of_an_animation_is_used(kind, options):
     first, second = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
     content = encoded(first, kind, save_all=True, append_images=[second], **options)
     with Image.open(io.BytesIO(content)) as image:
@@ -442,12 +442,12 @@ def test_of_an_animation_the_first_frame_is_taken(kind, options):
     assert pixel(content) == (255, 0, 0)
 
 
-def test_a_picture_of_one_pixel_and_one_of_twenty_to_one_are_accepted():
+def test_an_image_of_one_pixel_and_one_of_twenty_to_one_are_accepted():
     assert decode(encoded(noise(1, 1), "PNG")).size == (1, 1)
     assert decode(encoded(noise(20, 1), "PNG")).size == (20, 1)
 
 
-# How the rows of a file are stored for an upright picture, by orientation (EXIF 2.3, 4.6.4 A).
+# How the rows of an upright image are stored, by orientation (EXIF 2.3, 4.6.4 A).
 STORED = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
@@ -462,7 +462,7 @@ STORED = {
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_all_eight_orientations_give_the_same_upright_picture(kind, orientation):
+def test_all_eight_orientations_give_the_same_upright_image(kind, orientation):
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](quadrants())))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -491,16 +491,16 @@ def orientation(kind: int, count: int, value: bytes) -> bytes:
      orientation(2, 3, b"up\0"), orientation(3, 1, b"\0\x09")],
     ids=["garbage", "an offset to nowhere", "nothing", "a word", "nine"],
 )  # fmt: skip
-def test_a_broken_exif_block_leaves_the_picture_as_it_is_stored(exif):
+def test_a_broken_exif_block_leaves_the_image_as_it_is_stored(exif):
     image = Image.fromarray(quadrants())
     stored = decode(encoded(image, "JPEG"))
     found = decode(encoded(image, "JPEG", exif=exif))
     assert np.array_equal(np.asarray(found), np.asarray(stored))
     turned = decode(encoded(image, "JPEG", exif=orientation(3, 1, b"\0\x06")))
-    assert turned.size == (32, 64)  # the control: a sound block is obeyed
+    assert turned.size == (32, 64)  # the control: a valid block is applied
 
 
-def test_odd_pictures_bring_no_warning_to_the_terminal(tmp_path):
+def test_unusual_images_print_no_warning(tmp_path):
     palette = Image.new("P", (3, 1))
     palette.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200])
     odd = {
@@ -523,11 +523,11 @@ def test_odd_pictures_bring_no_warning_to_the_terminal(tmp_path):
     assert done.stderr == "<string>:3: UserWarning: the control\n"
 
 
-# --- whatever the bytes are --------------------------------------------------------------------
+# --- arbitrary bytes ---------------------------------------------------------------------------
 
 
 def outcome(content: bytes) -> bool:
-    """Whether it decodes; anything but a picture or a PictureError fails the test."""
+    """Whether it decodes; any result except an image or a PictureError fails the test."""
     try:
         picture = decode(content)
     except PictureError as error:
@@ -544,13 +544,13 @@ STARTS += [b"BM", b"II*\0\x08\0\0\0", b"P6 4 4 255\n", b"P1 9 9\n", b"\0\0\0\x1c
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_random_bytes_are_refused_and_nothing_worse():
+def test_random_bytes_are_refused_without_another_error():
     generator = np.random.default_rng(25)
     decoded = 0
     for number in range(300):
         start = STARTS[number % len(STARTS)]
         decoded += outcome(start + generator.bytes(int(generator.integers(1, 600))))
-    assert decoded < 60  # a few are pictures by accident: P6 takes any bytes
+    assert decoded < 60  # a few are images by chance: P6 accepts any bytes
 
 
 VALID = {
@@ -561,7 +561,7 @@ VALID = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", VALID)
-def test_a_damaged_picture_is_a_picture_or_refused_and_nothing_worse(kind):
+def test_a_damaged_image_is_decoded_or_refused_without_another_error(kind):
     generator = np.random.default_rng(list(kind.encode()))
     outcomes = [outcome(VALID[kind])]
     for number in range(40):
@@ -575,12 +575,12 @@ def test_a_damaged_picture_is_a_picture_or_refused_and_nothing_worse(kind):
     assert set(outcomes) == {True, False}
 
 
-# --- decoded smaller ---------------------------------------------------------------------------
+# --- decoding at a reduced size ----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def photo() -> Image.Image:
-    """A picture of 1600 x 1600 with detail of every size, edges and fine lines."""
+    """An image of 1600 x 1600 with detail of every size, edges and fine lines."""
     generator, size = np.random.default_rng(0), 1600
     light = np.full((size, size, 3), 128.0)
     for grid, strength in ((4, 60), (16, 35), (64, 20), (256, 12), (size, 6)):
@@ -611,9 +611,9 @@ def photo() -> Image.Image:
         ((1600, 1200), 300, (400, 300)),
         ((1600, 1200), 151, (400, 300)),
         ((1600, 1200), 150, (200, 150)),
-        ((1600, 1200), 1, (200, 150)),  # libjpeg's smallest
+        ((1600, 1200), 1, (200, 150)),  # the smallest of libjpeg
         ((1200, 1600), 300, (300, 400)),
-        ((301, 4000), 150, (151, 2000)),  # the shorter side counts, rounded up
+        ((301, 4000), 150, (151, 2000)),  # by the shorter side, rounded up
         ((1600, 1200), None, (1600, 1200)),
     ],
 )
@@ -629,13 +629,13 @@ def test_a_jpeg_is_decoded_at_the_smallest_scale_that_keeps_enough(size, least_s
     [
         ((12000, 9000), {}, 666, (1500, 1125)),
         ((12000, 9000), {"exif": exif(6)}, 666, (1125, 1500)),
-        ((12000, 9000), {"progressive": True}, 666, (1500, 1125)),  # its coefficients have a place
-        ((12000, 9000), {}, None, (6000, 4500)),  # the largest that memory allows
+        ((12000, 9000), {"progressive": True}, 666, (1500, 1125)),  # coefficients stay in memory
+        ((12000, 9000), {}, None, (6000, 4500)),  # the largest allowed in memory
         ((16320, 12240), {}, 666, (2040, 1530)),
         ((20000, 14000), {}, 666, None),
     ],
 )
-def test_a_photo_of_a_hundred_megapixels_is_read_at_the_size_that_is_needed(
+def test_a_photo_of_a_hundred_megapixels_is_decoded_at_the_required_size(
     size, options, least_side, expected
 ):
     content = encoded(Image.new("L", size, 90), "JPEG", quality=10, **options)
@@ -648,7 +648,7 @@ def test_a_photo_of_a_hundred_megapixels_is_read_at_the_size_that_is_needed(
     assert sorted((original.width, original.height)) == sorted(size)
 
 
-def test_the_shorter_side_never_falls_below_what_is_asked_for():
+def test_the_shorter_side_is_never_below_the_required_one():
     generator, scales = np.random.default_rng(3), []
     for _ in range(150):
         width, height, least_side = generator.integers([24, 24, 1], [400, 400, 200]).tolist()
@@ -657,7 +657,7 @@ def test_the_shorter_side_never_falls_below_what_is_asked_for():
         assert min(found.size) >= min(least_side, shorter)
         sizes = {scale: (-(-width // scale), -(-height // scale)) for scale in (1, 2, 4, 8)}
         scale = next(scale for scale, size in sizes.items() if size == found.size)
-        assert scale == 8 or shorter // (2 * scale) < least_side  # nor is it larger than need be
+        assert scale == 8 or shorter // (2 * scale) < least_side  # and not larger than necessary
         scales.append(scale)
     assert set(scales) == {1, 2, 4, 8}
 
@@ -675,7 +675,7 @@ KINDS = {
 
 @pytest.mark.parametrize(("mode", "options"), KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize(("least_side", "size"), [(1, 128), (128, 128), (129, 256), (600, 1024)])
-def test_every_kind_of_jpeg_shows_the_same_smaller(mode, options, least_side, size):
+def test_every_kind_of_jpeg_shows_the_same_at_a_reduced_size(mode, options, least_side, size):
     image = Image.fromarray(quadrants()).resize((1024, 1024), Image.Resampling.NEAREST)
     content = encoded(image.convert(mode), "JPEG", quality=95, **options)
     if mode == "CMYK":
@@ -691,7 +691,7 @@ def test_every_kind_of_jpeg_shows_the_same_smaller(mode, options, least_side, si
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_a_turned_jpeg_is_upright_at_the_small_scale_too(orientation):
+def test_a_rotated_jpeg_is_upright_at_a_reduced_size(orientation):
     large = np.kron(quadrants(), np.ones((16, 16, 1), np.uint8))  # 512 rows of 1024
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -707,15 +707,15 @@ def test_a_turned_jpeg_is_upright_at_the_small_scale_too(orientation):
     [("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("BMP", {}), ("TIFF", {}),
      ("TIFF", {"compression": "jpeg"}), ("GIF", {}), ("PPM", {}), ("AVIF", {})],
 )  # fmt: skip
-def test_other_formats_are_decoded_as_ever(kind, options):
+def test_other_formats_are_decoded_at_full_size(kind, options):
     content = encoded(noise(640, 480), kind, **options)
     assert decode(content, least_side=1) == decode(content)
     jpeg = encoded(noise(640, 480), "JPEG")
     assert decode(jpeg, least_side=1) != decode(jpeg)  # the control
 
 
-def test_a_picture_of_several_is_decoded_smaller_too():
-    # Phones write JPEGs with a second picture behind the first; Pillow has a format of its own.
+def test_a_jpeg_with_several_images_is_decoded_at_a_reduced_size():
+    # Phones write JPEGs with a second image after the first; Pillow has a separate format for them.
     first, second = Image.new("RGB", (800, 600), (250, 0, 0)), Image.new("RGB", (80, 60))
     content = encoded(first, "MPO", save_all=True, append_images=[second])
     with Image.open(io.BytesIO(content)) as image:
@@ -734,7 +734,7 @@ def said(content: bytes, least_side: int | None) -> str:
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
-def test_a_jpeg_that_is_cut_is_refused_at_the_small_scale_as_at_the_full_one(options):
+def test_a_truncated_jpeg_is_refused_at_any_scale(options):
     content = encoded(noise(160, 120), "JPEG", **options)
     assert said(content, 1) == said(content, None) == "a picture"
     for end in np.linspace(30, len(content) - 1, 40).astype(int).tolist():
@@ -745,7 +745,7 @@ def test_a_jpeg_that_is_cut_is_refused_at_the_small_scale_as_at_the_full_one(opt
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
-def test_a_damaged_jpeg_is_judged_at_the_small_scale_as_at_the_full_one(options):
+def test_a_damaged_jpeg_is_treated_the_same_at_any_scale(options):
     generator, content = np.random.default_rng(8), encoded(noise(160, 120), "JPEG", **options)
     verdicts = []
     for number in range(300):
@@ -758,7 +758,7 @@ def test_a_damaged_jpeg_is_judged_at_the_small_scale_as_at_the_full_one(options)
     assert verdicts.count("a picture") < 299
 
 
-def test_a_look_at_a_file_finds_what_the_full_decoding_finds(tmp_path):
+def test_an_inspection_finds_the_same_as_full_decoding(tmp_path):
     content = encoded(noise(640, 480), "JPEG")
     path = tmp_path / "a.jpg"
     for end in (len(content), len(content) - 1, len(content) // 2, 1000):
@@ -767,7 +767,7 @@ def test_a_look_at_a_file_finds_what_the_full_decoding_finds(tmp_path):
         assert inspect(path) == Inspection(content_digest(content[:end]), problem)
 
 
-def test_what_the_network_sees_of_a_photo_hardly_changes(photo):
+def test_the_networks_input_hardly_changes(photo):
     preprocessing, content = Preprocessing(), encoded(photo, "JPEG", quality=90)
     transform = preprocessing.evaluation_transform()
 
@@ -780,14 +780,14 @@ def test_what_the_network_sees_of_a_photo_hardly_changes(photo):
     # Grey levels, of 256; measured 0.9, 2.0 and 7.4.
     assert decode(content, least_side=preprocessing.least_side).size == (800, 800)
     assert 0 < off(preprocessing.least_side) < 1.5
-    assert off(preprocessing.resize_size) > 1.8  # the control: as large as the filter's output
-    assert off(preprocessing.resize_size // 2) > 5  # the control: enlarged
+    assert off(preprocessing.resize_size) > 1.8  # the control: decoded at the filter's output size
+    assert off(preprocessing.resize_size // 2) > 5  # the control: enlarged by the filter
 
 
-# --- one look at a file ------------------------------------------------------------------------
+# --- inspection --------------------------------------------------------------------------------
 
 
-def test_a_file_is_known_by_the_digest_of_its_bytes(tmp_path):
+def test_a_file_is_identified_by_the_digest_of_its_bytes(tmp_path):
     content = encoded(noise(), "PNG")
     (tmp_path / "a.png").write_bytes(content)
     expected = blake2b(content, digest_size=16).hexdigest()
@@ -795,7 +795,7 @@ def test_a_file_is_known_by_the_digest_of_its_bytes(tmp_path):
     assert inspect(tmp_path / "a.png") == Inspection(expected, None)
 
 
-def test_a_damaged_file_has_a_digest_and_a_problem_an_unread_one_only_a_problem(tmp_path):
+def test_a_damaged_file_has_a_digest_and_an_unread_one_only_a_problem(tmp_path):
     cut = encoded(noise(), "PNG")[:500]
     (tmp_path / "cut.png").write_bytes(cut)
     assert inspect(tmp_path / "cut.png") == Inspection(content_digest(cut), "truncated")
@@ -803,7 +803,7 @@ def test_a_damaged_file_has_a_digest_and_a_problem_an_unread_one_only_a_problem(
     assert inspect(tmp_path / "none.png") == Inspection("", "file not found")
 
 
-def test_all_files_are_inspected_in_the_order_given_whatever_is_found(tmp_path):
+def test_all_files_are_inspected_in_order(tmp_path):
     paths = []
     for number in range(20):
         paths.append(tmp_path / f"{number}.png")
@@ -815,7 +815,7 @@ def test_all_files_are_inspected_in_the_order_given_whatever_is_found(tmp_path):
     assert len({i.digest for i in found}) == 20
 
 
-def test_pillow_still_needs_us_to_name_the_formats():
+def test_pillow_still_requires_a_list_of_formats():
     with pytest.raises(UnidentifiedImageError):
         Image.open(io.BytesIO(psd()), formats=FORMATS)
 
@@ -823,7 +823,7 @@ def test_pillow_still_needs_us_to_name_the_formats():
 @pytest.mark.parametrize(("number", "failures", "read"), [
     (errno.EIO, 2, True), (errno.ESTALE, 1, True), (errno.EIO, 3, False), (errno.EACCES, 1, False),
 ])  # fmt: skip
-def test_a_network_drive_that_stumbles_is_asked_again(
+def test_a_transient_error_of_a_network_drive_is_retried(
     tmp_path, monkeypatch, number, failures, read
 ):
     draw(tmp_path / "a.png", (200, 20, 20), seed=0)
@@ -845,7 +845,7 @@ def test_a_network_drive_that_stumbles_is_asked_again(
     assert len(asked) == (1 if number == errno.EACCES else min(3, failures + 1))
 
 
-def test_a_file_of_absurd_size_is_refused_unread(tmp_path):
+def test_a_huge_file_is_refused_unread(tmp_path):
     path = tmp_path / "huge.jpg"
     with path.open("wb") as file:
         file.truncate(MAX_BYTES + 1)  # a hole: it takes no space

@@ -1,4 +1,4 @@
-"""Which folders are splits and which are classes: what is followed, and what is refused."""
+"""Which folders are splits and which are classes: accepted and refused layouts."""
 
 import unicodedata
 from pathlib import Path
@@ -12,7 +12,7 @@ from xception_cli.errors import DataError
 
 
 def grid(root: Path, folders: str, inside: str = "cat dog", images: int = 1) -> Path:
-    """Make images in each of the folders, in folders of the names inside."""
+    """Create images in sub-folders of each of the folders."""
     names = [
         f"{folder}/{name}/{i}.jpg"
         for folder in folders.split()
@@ -55,12 +55,12 @@ def error(root: Path) -> DataError:
         (None, "train_test preset protest"),
     ],
 )  # fmt: skip
-def test_a_split_is_known_by_its_name(split, names):
+def test_a_split_is_recognised_by_its_name(split, names):
     assert {name: split_of(name) for name in names.split()} == dict.fromkeys(names.split(), split)
 
 
 @pytest.mark.parametrize("name", ["train set", " Train ", "", "###", "\udce9", "test测试"])
-def test_a_name_of_other_characters_is_no_surprise(name):
+def test_a_name_without_latin_letters_is_not_a_split(name):
     assert split_of(name) == ("train" if "rain" in name else None)
 
 
@@ -84,7 +84,7 @@ def test_a_name_of_other_characters_is_no_surprise(name):
         ("test", "test"),
     ],
 )
-def test_splits_of_other_names_and_nested_ones_are_followed(tmp_path, folders, splits):
+def test_splits_with_other_names_and_nested_ones_are_accepted(tmp_path, folders, splits):
     found = read_folder(grid(tmp_path, folders))
     assert found.classes == ("cat", "dog")
     assert counts(found) == {split: [1, 1] for split in splits.split()}
@@ -98,7 +98,7 @@ def test_files_next_to_nested_splits_are_ignored_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["test", "Testing", "test1", "seg_pred", "seg_pred/seg_pred"])
-def test_a_test_folder_without_classes_is_unlabelled_and_left_aside(tmp_path, folder):
+def test_a_test_folder_without_classes_is_unlabelled_and_ignored(tmp_path, folder):
     grid(tmp_path, "train")
     found = trainable(make(tmp_path, f"{folder}/1.jpg", f"{folder}/2.jpg", f"{folder}/x.csv"))
     assert (found.classes, counts(found)) == (("cat", "dog"), {"train": [1, 1]})
@@ -106,7 +106,7 @@ def test_a_test_folder_without_classes_is_unlabelled_and_left_aside(tmp_path, fo
     assert found.describe_ignored() == "3 files ignored: 2 unlabelled, 1 .csv"
 
 
-def test_a_train_folder_without_classes_is_no_training_set_but_val_can_be_evaluated(tmp_path):
+def test_a_train_folder_without_classes_cannot_be_trained_on_but_val_can_be_evaluated(tmp_path):
     make(grid(tmp_path, "val"), "train/1.jpg")
     assert counts(read_folder(tmp_path)) == {"val": [1, 1]}
     assert error(tmp_path).message == (
@@ -139,7 +139,7 @@ def test_two_folders_for_one_split_are_refused(tmp_path, folders, split):
     "name", ["lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "@Recycle",
              "#recycle", "__MACOSX", "__macosx", "__pycache__", "LOST+FOUND", ".Trash-1000"],
 )  # fmt: skip
-def test_a_folder_of_the_system_is_no_class_and_no_split(tmp_path, name):
+def test_a_system_folder_is_neither_a_class_nor_a_split(tmp_path, name):
     found = trainable(make(grid(tmp_path / "split", "train val"), f"{name}/cat/1.jpg"))
     assert (found.classes, found.ignored) == (("cat", "dog"), {"hidden": 1})
     found = trainable(make(two_classes(tmp_path / "plain"), f"{name}/1.jpg", f"cat/{name}/1.jpg"))
@@ -147,7 +147,7 @@ def test_a_folder_of_the_system_is_no_class_and_no_split(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["Thumbs.db", "THUMBS.DB", "Desktop.ini", "ehthumbs.db", "Icon\r"])
-def test_a_file_of_the_system_is_hidden(tmp_path, name):
+def test_a_system_file_is_hidden(tmp_path, name):
     assert read_folder(two_classes(tmp_path, name, f"cat/{name}")).ignored == {"hidden": 2}
 
 
@@ -167,7 +167,7 @@ def test_splits_may_be_links(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_link_to_the_data_folder_itself_is_no_test_split(tmp_path):
+def test_a_link_to_the_data_folder_itself_is_not_a_test_split(tmp_path):
     (two_classes(tmp_path) / "test").symlink_to(".")
     found = trainable(tmp_path)
     assert (found.classes, found.given_splits, len(found.images)) == (("cat", "dog"), (), 2)
@@ -188,7 +188,7 @@ def test_a_split_next_to_the_class_folders_makes_them_train(tmp_path, folders, s
     assert listing(found)[:2] == [("cat/1.jpg", "cat", "train"), ("dog/1.jpg", "dog", "train")]
 
 
-def test_a_test_folder_that_lacks_one_class_of_many_is_followed(tmp_path):
+def test_a_test_folder_that_lacks_one_class_of_many_is_accepted(tmp_path):
     make(tmp_path, *(f"{name}/1.jpg" for name in "abcde"))
     found = trainable(grid(tmp_path, "test", "a b c d"))
     assert counts(found) == {"train": [1] * 5, "test": [1, 1, 1, 1, 0]}
@@ -200,7 +200,7 @@ def test_a_class_called_train_is_a_class_of_the_test_folder_too(tmp_path):
     assert (found.classes, found.given_splits) == (("bus", "car", "train"), ("train", "test"))
 
 
-def test_unlabelled_images_next_to_val_and_class_folders_are_no_class(tmp_path):
+def test_unlabelled_images_next_to_val_and_class_folders_are_not_a_class(tmp_path):
     found = trainable(make(grid(two_classes(tmp_path), "val"), "test/1.jpg"))
     assert (found.classes, found.ignored) == (("cat", "dog"), {"unlabelled": 1})
 
@@ -305,13 +305,13 @@ def test_folds_inside_a_split_are_refused_too(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["holdout", "backup", "train/train"])
-def test_a_copy_of_the_classes_next_to_them_is_no_class(tmp_path, name):
+def test_a_copy_of_the_classes_next_to_them_is_not_a_class(tmp_path, name):
     place = tmp_path / Path(name).parent
     two_classes(place)
     refused = error(grid(tmp_path, name))
     assert refused.message == (
-        f"{Path(name).name} holds folders named as those next to it (cat, dog): it looks like a "
-        "split, not a class"
+        f"{Path(name).name} holds folders with the names of its neighbours (cat, dog): it looks "
+        "like a split, not a class"
     )
     assert str(place) in refused.hint
 
@@ -324,7 +324,7 @@ def test_a_copy_of_the_classes_next_to_them_is_no_class(tmp_path, name):
      ("cat/a cat/b", "dog/c dog/d"),
      ("cat/in cat/out cat", "dog/in dog/out dog")],
 )  # fmt: skip
-def test_subfolders_of_a_class_that_happen_to_have_a_common_name_belong_to_it(tmp_path, one, two):
+def test_subfolders_that_share_a_name_by_chance_belong_to_their_class(tmp_path, one, two):
     names = [*one.split(), *two.split()]
     found = trainable(make(tmp_path, *(f"{name}/1.jpg" for name in names)))
     assert (found.classes, found.given_splits) == (("cat", "dog"), ())
@@ -353,7 +353,7 @@ def test_names_with_a_word_of_splits_are_classes_if_no_other_split_has_the_same(
     [("train val", "train val"), ("Training Testing", "train test"), ("train", "train"),
      ("train dev test_set", "train val test")],
 )  # fmt: skip
-def test_splits_inside_every_class_folder_are_followed(tmp_path, inside, splits):
+def test_splits_inside_every_class_folder_are_accepted(tmp_path, inside, splits):
     grid(tmp_path, "cat dog", inside)
     found = trainable(make(tmp_path, "cat/x.txt", "cat/train_notes.txt", "dog/.hidden"))
     assert found.classes == ("cat", "dog")
@@ -363,12 +363,12 @@ def test_splits_inside_every_class_folder_are_followed(tmp_path, inside, splits)
     assert listing(found)[0] == (f"cat/{first}/0.jpg", "cat", "train")
 
 
-def test_splits_inside_a_wrapper_in_each_class_are_followed(tmp_path):
+def test_splits_inside_a_wrapper_in_each_class_are_accepted(tmp_path):
     found = trainable(grid(tmp_path, "cat/images dog/images", "train val"))
     assert (found.classes, counts(found)) == (("cat", "dog"), {"train": [1, 1], "val": [1, 1]})
 
 
-def test_a_class_that_lacks_one_split_inside_is_followed_and_train_is_needed(tmp_path):
+def test_a_class_may_lack_a_split_inside_but_train_is_required(tmp_path):
     make(tmp_path, "cat/train/1.jpg", "cat/val/1.jpg", "dog/train/1.jpg")
     assert counts(trainable(tmp_path)) == {"train": [1, 1], "val": [1, 0]}
     assert error(make(tmp_path, "cow/val/1.jpg")).message == "no images in train for: cow"
@@ -382,7 +382,7 @@ def test_a_class_that_lacks_one_split_inside_is_followed_and_train_is_needed(tmp
 def test_splits_inside_some_classes_only_are_refused(tmp_path, more, odd):
     refused = error(make(grid(tmp_path, "cat dog", "train val"), more))
     assert refused.message.endswith(
-        f", which look like splits, but {odd} cannot be divided in this way"
+        f", which look like splits, but {odd} cannot be split in this way"
     )
     assert refused.hint.startswith("give each class folder a train and a val folder")
 
@@ -390,7 +390,7 @@ def test_splits_inside_some_classes_only_are_refused(tmp_path, more, odd):
 def test_splits_inside_a_single_class_of_two_are_refused(tmp_path):
     refused = error(make(grid(tmp_path, "cat", "train val"), "dog/1.jpg"))
     assert refused.message == (
-        "cat holds train, val, which look like splits, but dog cannot be divided in this way"
+        "cat holds train, val, which look like splits, but dog cannot be split in this way"
     )
 
 
@@ -400,7 +400,7 @@ def test_splits_inside_the_classes_without_train_are_refused(tmp_path, names):
     assert refused.message.endswith(", which look like splits, but there is no train")
 
 
-def test_one_class_with_one_subfolder_named_as_a_split_keeps_it(tmp_path):
+def test_a_single_class_keeps_its_subfolder_named_like_a_split(tmp_path):
     found = trainable(make(tmp_path, "cat/1.jpg", "cat/test/2.jpg", "dog/1.jpg"))
     assert (found.given_splits, found.counts()) == ((), [2, 1])
 
@@ -460,7 +460,7 @@ def test_a_class_in_other_case_in_another_split_is_refused_with_the_command(tmp_
         f"one class has two names in {tmp_path}: 'Cat' in train, 'cat' in {name}"
     )
     assert refused.hint.endswith(f": mv {tmp_path}/{split}/cat {tmp_path}/{split}/Cat")
-    assert refusal(tmp_path, 2).message == refused.message  # rather than a count of three
+    assert refusal(tmp_path, 2).message == refused.message  # not a count of three
 
 
 def test_a_class_in_another_unicode_form_in_val_is_refused(tmp_path):

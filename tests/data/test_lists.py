@@ -1,4 +1,4 @@
-"""Lists of paths: read as a stream, again and again; URLs and binary files are refused."""
+"""Lists of paths: read as a stream, repeatedly; URLs and binary files are refused."""
 
 import io
 import os
@@ -32,13 +32,13 @@ class _Stdin:
     ],
     ids=["lines", "as windows writes them", "zero bytes", "several blocks"],
 )
-def test_a_list_from_a_file_or_stdin_gives_its_paths_in_order(monkeypatch, content, paths):
+def test_a_list_from_a_file_or_stdin_yields_its_paths_in_order(monkeypatch, content, paths):
     Path("list").write_bytes(content)
     monkeypatch.setattr(sys, "stdin", _Stdin(content))
     for source in ("list", "-"):
         listed = open_list(source)
         assert len(listed) == len(paths)
-        one = iter(listed)  # two passes at once do not disturb each other
+        one = iter(listed)  # two simultaneous iterators are independent
         assert next(one) == Path(paths[0])
         assert [os.fspath(path) for path in listed] == paths
         assert next(one) == Path(paths[1])
@@ -54,11 +54,11 @@ def test_a_list_from_a_file_or_stdin_gives_its_paths_in_order(monkeypatch, conte
         ("list", b"\n\n", "list lists no path"),
         ("list", b"a.jpg\n" + b"x" * 200_000, "list, line 2 is over 65,536 bytes long"),
         ("list", "a.jpg\n".encode("utf-16"), "list is UTF-16"),
-        ("photo.jpg", b"", "photo.jpg is not a list of paths, by its name"),
+        ("photo.jpg", b"", "photo.jpg looks like an image or a table, not a list of paths"),
         ("gone", None, "cannot read the list gone: No such file or directory"),
     ],
 )  # fmt: skip
-def test_what_is_no_list_of_paths_is_refused(name, content, message):
+def test_a_file_that_is_not_a_list_of_paths_is_refused(name, content, message):
     if content is not None:
         Path(name).write_bytes(content)
     with pytest.raises(UsageError) as caught:

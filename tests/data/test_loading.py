@@ -1,4 +1,4 @@
-"""Batches: the same for any number of workers, from any point of an epoch."""
+"""Batches: the same for any number of workers, and from any point of an epoch."""
 
 import os
 import random
@@ -37,7 +37,7 @@ def dataset_of(photos, *, seed=0, augmented=True, count=11) -> PictureDataset:
 
 
 def epochs(dataset, *, workers=0, seed=0, count=2, start=0, shuffle=True) -> list[list[Batch]]:
-    """Read some epochs through one loader; `start` is of the first."""
+    """Read some epochs through one loader; `start` applies to the first."""
     batches = KeyedBatches(len(dataset), 4, seed=seed, shuffle=shuffle)
     loader = create_loader(dataset, batches, workers=workers)
     read = []
@@ -47,7 +47,7 @@ def epochs(dataset, *, workers=0, seed=0, count=2, start=0, shuffle=True) -> lis
     return read
 
 
-def test_weighted_indices_are_drawn_as_often_as_they_weigh_and_the_same_each_time():
+def test_weighted_indices_are_sampled_by_weight_and_reproducibly():
     weights = torch.tensor([1.0, 1.0, 6.0] * 100)
     batches = KeyedBatches(300, 32, seed=3, shuffle=True, weights=weights)
     drawn = [index for keys in batches for _, index in keys]
@@ -58,7 +58,7 @@ def test_weighted_indices_are_drawn_as_often_as_they_weigh_and_the_same_each_tim
     assert [index for keys in batches for _, index in keys] != drawn
 
 
-def test_pictures_are_decoded_as_small_as_the_dataset_allows(tmp_path):
+def test_images_are_decoded_as_small_as_the_dataset_allows(tmp_path):
     draw(tmp_path / "large.jpg", (9, 120, 200), seed=1, size=400)
     sizes = []
     for least_side in (None, 200, 100, 101):
@@ -84,7 +84,7 @@ def test_zero_and_two_workers_give_the_same_batches(photos):
     alone, helped = epochs(dataset), epochs(dataset, workers=2)
     assert [same(a, b) for a, b in zip(alone, helped, strict=True)] == [True, True]
     other = epochs(dataset_of(photos, seed=1))
-    assert not same(alone[0], other[0])  # the control: another seed is seen
+    assert not same(alone[0], other[0])  # the control: another seed differs
 
 
 def test_another_epoch_has_another_order_and_other_views(photos):
@@ -99,7 +99,7 @@ def test_another_epoch_has_another_order_and_other_views(photos):
     assert not any(torch.equal(views[0][index], views[1][index]) for index in range(11))
 
 
-def test_each_picture_comes_with_its_own_label_and_as_it_is_on_disk(photos):
+def test_each_image_has_its_own_label_and_pixels(photos):
     dataset = dataset_of(photos, augmented=False)
     transform = PREPROCESSING.evaluation_transform()
     for batch in epochs(dataset, count=1)[0]:
@@ -119,7 +119,7 @@ def test_a_resumed_epoch_skips_exactly_its_first_batches(photos, start):
     assert same(resumed[1], whole[1])
 
 
-def test_a_pass_draws_nothing_from_the_global_generators(photos):
+def test_a_pass_uses_no_global_random_generator(photos):
     def states():
         return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
 
@@ -131,7 +131,7 @@ def test_a_pass_draws_nothing_from_the_global_generators(photos):
     assert states() != before  # the control
 
 
-def test_what_was_drawn_before_changes_no_batch(photos):
+def test_earlier_random_numbers_change_no_batch(photos):
     dataset = dataset_of(photos, count=5)
     with drawing_from("one"):
         first = epochs(dataset)
@@ -141,7 +141,7 @@ def test_what_was_drawn_before_changes_no_batch(photos):
     assert [same(a, b) for a, b in zip(first, second, strict=True)] == [True, True]
 
 
-# --- which keys make up which batch ------------------------------------------------------------
+# --- the keys of each batch --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_what_was_drawn_before_changes_no_batch(photos):
         (0, 4, False, []),
     ],
 )
-def test_a_single_last_picture_joins_the_batch_before_when_shuffled(
+def test_a_single_last_image_joins_the_batch_before_when_shuffled(
     count, batch_size, shuffle, sizes
 ):
     batches = KeyedBatches(count, batch_size, shuffle=shuffle)
@@ -169,7 +169,7 @@ def test_a_single_last_picture_joins_the_batch_before_when_shuffled(
     assert {epoch for batch in keys for epoch, _ in batch} <= {0}
 
 
-def test_a_set_smaller_than_a_batch_is_one_batch_and_none_of_it_is_dropped():
+def test_a_set_smaller_than_a_batch_is_one_whole_batch():
     (batch,) = KeyedBatches(3, 32, shuffle=True)
     assert sorted(batch) == [(0, 0), (0, 1), (0, 2)]
 
@@ -191,7 +191,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert len({tuple(order(*k)) for k in ((1, 2), (1, 3), (2, 2), (2, 1))}) == 4
 
 
-def test_every_batch_is_in_the_epoch_whatever_batch_the_pass_starts_at():
+def test_every_batch_is_in_the_epoch_wherever_the_pass_starts():
     batches = KeyedBatches(21, 4, seed=0, shuffle=True)
     whole = list(batches)
     for start in range(len(whole) + 1):
@@ -199,11 +199,11 @@ def test_every_batch_is_in_the_epoch_whatever_batch_the_pass_starts_at():
         assert list(batches) == whole[start:]
 
 
-# --- what goes wrong ---------------------------------------------------------------------------
+# --- failures ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_picture_that_vanished_is_reported_and_the_others_are_read(photos, workers):
+def test_an_image_that_vanished_is_reported_and_the_others_are_read(photos, workers):
     dataset = dataset_of(photos, augmented=False)
     whole = epochs(dataset, shuffle=False, count=1)[0]
     (photos / dataset.paths[1]).unlink()
@@ -244,7 +244,7 @@ def test_a_batch_of_failures_only_holds_no_pixels(photos):
 
 
 class DeadlyDataset(PictureDataset):
-    """Its tenth picture ends the process that reads it, as a system short of memory does."""
+    """Its tenth image ends the process that reads it, like an out-of-memory killer."""
 
     def __getitem__(self, at):
         if at[1] == 9:
@@ -252,17 +252,17 @@ class DeadlyDataset(PictureDataset):
         return super().__getitem__(at)
 
 
-def test_a_dead_worker_is_a_machine_error_when_its_batch_is_wanted_not_before(photos):
+def test_a_dead_worker_is_a_machine_error_only_when_its_batch_is_requested(photos):
     dataset = dataset_of(photos)
     deadly = DeadlyDataset(photos, dataset.paths, dataset.labels, dataset.transform)
     loader = create_loader(deadly, KeyedBatches(11, 4, shuffle=False), workers=1)
     reading = read_batches(loader)
     read = next(reading).indices.tolist()
-    time.sleep(0.5)  # it dies in here, where torch's own SIGCHLD handler would raise
+    time.sleep(0.5)  # it dies meanwhile; torch's own SIGCHLD handler would raise here
     with pytest.raises(MachineError, match="a process that decodes images died: ") as caught:
         read.extend(index for batch in reading for index in batch.indices.tolist())
     assert caught.value.exit_code == 5
-    assert read in ([0, 1, 2, 3], list(range(8)))  # what it had handed over may die with it
+    assert read in ([0, 1, 2, 3], list(range(8)))  # batches that it had sent may be lost with it
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_dead_worker_is_a_machine_error_when_its_batch_is_wanted_not_before(ph
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_each_way_in_which_a_workers_death_is_noticed_is_a_machine_error(error):
+def test_every_report_of_a_workers_death_is_a_machine_error(error):
     def torn():
         yield from ()
         raise error
@@ -294,7 +294,7 @@ class BrokenDataset(PictureDataset):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bug_stays_a_bug(photos, workers):
+def test_a_bug_in_a_worker_is_not_a_machine_error(photos, workers):
     dataset = dataset_of(photos)
     broken = BrokenDataset(photos, dataset.paths, dataset.labels, dataset.transform)
     with pytest.raises(RuntimeError, match="a bug"):
@@ -304,7 +304,7 @@ def test_a_bug_stays_a_bug(photos, workers):
 # --- inputs of the network ---------------------------------------------------------------------
 
 
-def test_a_worker_that_dies_with_its_work_done_is_noticed_with_the_next_batch(photos):
+def test_the_death_of_an_idle_worker_is_noticed_with_the_next_batch(photos):
     dataset = dataset_of(photos, augmented=False)
     inputs = PictureInputs(
         dataset,
@@ -314,7 +314,7 @@ def test_a_worker_that_dies_with_its_work_done_is_noticed_with_the_next_batch(ph
         workers=2,
     )
     inputs.begin(0)
-    process = inputs.loader._iterator._workers[1]  # the only part is the other one's
+    process = inputs.loader._iterator._workers[1]  # the only part belongs to the other worker
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     with pytest.raises(MachineError, match=f"worker {process.pid} ended with -9"):
@@ -343,6 +343,6 @@ def test_the_inputs_of_the_network_are_the_normalized_batches(photos):
         list(inputs)
 
 
-def test_the_number_of_workers_is_small_beside_a_network_on_the_cpu():
+def test_there_are_few_workers_if_the_network_is_on_the_cpu():
     assert 1 <= default_workers(Runtime(torch.device("cpu"), "fp32")) <= 2
     assert 1 <= default_workers(Runtime(torch.device("cuda"), "fp32")) <= 16

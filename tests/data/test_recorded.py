@@ -1,4 +1,4 @@
-"""The split of a run is read as it was when the run began; a row that changed is named."""
+"""The split of a run is read as it was when the run began; changed rows are named."""
 
 from pathlib import Path
 
@@ -31,12 +31,12 @@ def edit(old: str, new: str, count: int = 1) -> None:
     RUN.split.write_text(text.replace(old, new, count))
 
 
-def test_what_was_not_edited_is_read_however_a_spreadsheet_saved_it(split: Split) -> None:
+def test_an_unedited_file_is_read_even_if_saved_by_a_spreadsheet(split: Split) -> None:
     assert read_recorded(RUN, CLASSES) == split
     text = RUN.split.read_text()
     RUN.split.write_text(text.replace(",", ";").replace("\n", "\r\n"), encoding="utf-8-sig")
     assert read_recorded(RUN, CLASSES) == split
-    RUN.split.write_text(text.replace("hash 0.", "hash 1."))  # why does not matter
+    RUN.split.write_text(text.replace("hash 0.", "hash 1."))  # the reason does not matter
     assert len(read_recorded(RUN, CLASSES).images) == 30
 
 
@@ -52,7 +52,7 @@ def test_an_edited_row_is_named(split: Split, old: str, new: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         read_recorded(RUN, CLASSES)
     sentence, *rows = caught.value.message.splitlines()
-    assert sentence == "run/split.csv is not what it was when the run began:"
+    assert sentence == "run/split.csv has changed since the run began:"
     path = (
         lines[number].split(",")[0].replace(*(("/4.jpg", "/5.jpg") if "jpg" in old else ("", "")))
     )
@@ -60,14 +60,14 @@ def test_an_edited_row_is_named(split: Split, old: str, new: str) -> None:
     assert "--split-file run/split.csv" in caught.value.hint
 
 
-def test_a_lost_row_is_counted_and_the_place_is_named(split: Split) -> None:
+def test_a_missing_row_is_counted_and_its_place_is_named(split: Split) -> None:
     lines = RUN.split.read_text().splitlines(keepends=True)
     RUN.split.write_text("".join(lines[:20] + lines[21:]))
     with pytest.raises(ArtifactError, match="29 rows instead of 30\n  row 20: "):
         read_recorded(RUN, CLASSES)
 
 
-def test_a_run_of_an_earlier_version_has_nothing_to_compare_with(split: Split) -> None:
+def test_a_run_of_an_earlier_version_is_not_verified(split: Split) -> None:
     write_info(RUN, classes=list(CLASSES))
     edit(",train,", ",val,")
     assert len(read_recorded(RUN, CLASSES).of("val")) == len(split.of("val")) + 1

@@ -1,4 +1,4 @@
-"""What loader processes decode lies in shared memory, and is not overwritten before its time."""
+"""Decoded images are in shared memory, and are not overwritten while in use."""
 
 import gc
 import os
@@ -27,7 +27,7 @@ CPU = Runtime(torch.device("cpu"), "fp32")
 
 
 class Numbered(PictureDataset):
-    """Its picture `i` in epoch `e` has the value of both everywhere; some cannot be decoded."""
+    """Image `i` in epoch `e` has the value of both everywhere; some cannot be decoded."""
 
     def __init__(self, count: int = COUNT, *, broken: tuple[int, ...] = ()) -> None:
         super().__init__(Path(), ["x"] * count, list(range(count)), lambda picture: picture)
@@ -54,7 +54,7 @@ def a_loader(dataset=None, *, batch_size=10, shuffle=True, workers=2, side=SMALL
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("side", [SMALL, None])
-def test_every_batch_has_the_pixels_of_its_own_pictures_in_every_epoch(workers, side):
+def test_every_batch_has_the_pixels_of_its_own_images_in_every_epoch(workers, side):
     loader, batches = a_loader(workers=workers, side=side)
     for epoch in range(4):
         batches.epoch = epoch
@@ -66,7 +66,7 @@ def test_every_batch_has_the_pixels_of_its_own_pictures_in_every_epoch(workers, 
             assert values[:, 0].tolist() == [(50 * epoch + i) % 251 for i in indices]
 
 
-def test_the_parts_of_a_batch_hold_until_the_next_one_is_asked_for():
+def test_the_parts_of_a_batch_are_valid_until_the_next_batch_is_requested():
     loader, _ = a_loader(shuffle=False)
     reading = read_parts(loader)
     first = next(reading)
@@ -76,11 +76,11 @@ def test_the_parts_of_a_batch_hold_until_the_next_one_is_asked_for():
     seen = set()
     for parts in reading:
         seen |= {part.pixels.data_ptr() for part in parts}
-    assert seen & places  # they were used again, so that the next line means something
+    assert seen & places  # slots were reused, which the next line relies on
     assert kept[:, 0, 0, 0].tolist() == list(range(10))
 
 
-def test_pictures_that_cannot_be_decoded_leave_no_gap():
+def test_images_that_cannot_be_decoded_leave_no_gap():
     loader, _ = a_loader(Numbered(broken=(0, 5, 6, 7, 20)), shuffle=False)
     batches = list(read_batches(loader))
     assert [[index for index, _ in batch.failures] for batch in batches] == [
@@ -94,7 +94,7 @@ def test_pictures_that_cannot_be_decoded_leave_no_gap():
     assert batches[0].pixels[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 8, 9]
 
 
-def test_a_pass_that_is_broken_off_spoils_nothing_of_the_next():
+def test_an_abandoned_pass_does_not_affect_the_next():
     loader, batches = a_loader(batch_size=4)
     for epoch in range(6):
         batches.epoch = epoch
@@ -107,7 +107,7 @@ def test_a_pass_that_is_broken_off_spoils_nothing_of_the_next():
     assert found == [[100 + index for _, index in keys] for keys in batches]
 
 
-def test_an_epoch_that_was_begun_ahead_is_the_one_that_would_be_read():
+def test_an_epoch_begun_ahead_has_the_same_batches():
     def inputs() -> PictureInputs:
         batches = KeyedBatches(COUNT, 10, seed=1, shuffle=True)
         return PictureInputs(
@@ -123,16 +123,16 @@ def test_an_epoch_that_was_begun_ahead_is_the_one_that_would_be_read():
     for number in range(3):
         assert epoch(ahead, number) == epoch(plain, number)
         ahead.begin(number + 1)
-    # Another epoch is asked for than was begun; and a start inside of it.
+    # Another epoch is requested than was begun; and a start inside of it.
     assert epoch(ahead, 7) == epoch(plain, 7)
     ahead.begin(8)
     ahead.batches.start = plain.batches.start = 2
     assert epoch(ahead, 8) == epoch(plain, 8)
     plain.batches.start = 2
-    assert len(epoch(plain, 8)) == 2  # 41 of 10, the last one joined to the one before
+    assert len(epoch(plain, 8)) == 2  # 41 in batches of 10; the last joins the batch before
 
 
-def test_slots_are_as_many_as_can_be_in_use_at_once_and_made_when_they_are_needed():
+def test_there_are_as_many_slots_as_can_be_in_use_and_they_are_allocated_late():
     loader, _ = a_loader(batch_size=40, workers=1)
     slots = loader.batch_sampler.slots
     assert len(slots.pixels) == 0
@@ -142,7 +142,7 @@ def test_slots_are_as_many_as_can_be_in_use_at_once_and_made_when_they_are_neede
     assert len(slots._free) >= 2 * 10 - 2
 
 
-def test_a_slot_is_taken_once_until_it_is_given_back():
+def test_a_slot_is_not_taken_twice_before_it_is_returned():
     slots = Slots(3, 2, 4, torch.device("cpu"))
     slots.allocate()
     assert slots.pixels.shape == (3, 2, 3, 4, 4)
@@ -157,8 +157,8 @@ def test_a_slot_is_taken_once_until_it_is_given_back():
     assert sorted(slots.take() for _ in range(3)) == [0, 1, 2]
 
 
-def test_a_pass_that_is_read_on_behind_the_start_of_another_ends():
-    """DataLoader gives its one iterator to both: the first would read what the second has begun."""
+def test_a_pass_ends_when_another_one_has_started():
+    """DataLoader gives both the same iterator: the first would read the second's batches."""
     loader, batches = a_loader()
     first = read_batches(loader)
     next(first)
@@ -171,7 +171,7 @@ def test_a_pass_that_is_read_on_behind_the_start_of_another_ends():
     assert sorted(values) == sorted((50 + index) % 251 for index in range(COUNT))
 
 
-def test_a_worker_that_died_is_a_machine_error_where_the_next_epoch_is_begun_too(monkeypatch):
+def test_a_dead_worker_is_also_a_machine_error_when_the_next_epoch_begins(monkeypatch):
     batches = KeyedBatches(COUNT, 10, seed=1, shuffle=True)
     inputs = PictureInputs(
         Numbered(), batches, preprocessing=Preprocessing.for_size(SMALL), runtime=CPU, workers=1
@@ -185,7 +185,7 @@ def test_a_worker_that_died_is_a_machine_error_where_the_next_epoch_is_begun_too
         inputs.begin(1)
 
 
-def test_large_pictures_are_decoded_in_smaller_parts(monkeypatch):
+def test_large_images_are_decoded_in_smaller_parts(monkeypatch):
     monkeypatch.setattr(loading, "PART", 16)
     batches = KeyedBatches(64, 32, shuffle=False)
     for side, rows in ((71, 16), (299, 16), (600, 4), (2048, 1)):
@@ -194,7 +194,7 @@ def test_large_pictures_are_decoded_in_smaller_parts(monkeypatch):
 
 
 class Mortal:
-    """Ends the process that collects it, as a GPU's tensor does in a fork."""
+    """Ends the process that collects it, like a GPU tensor in a fork."""
 
     def __init__(self) -> None:
         self.parent = os.getpid()
@@ -206,24 +206,24 @@ class Mortal:
 
 
 class Collecting(Numbered):
-    """Collects garbage as it reads."""
+    """Collects garbage while reading."""
 
     def __getitem__(self, at):
         gc.collect()
         return super().__getitem__(at)
 
 
-def test_workers_do_not_collect_what_was_garbage_before_they_were_forked():
+def test_workers_do_not_collect_inherited_garbage():
     gc.disable()
     try:
-        Mortal()  # a cycle, and nothing else refers to it
+        Mortal()  # an unreachable cycle
         loader, _ = a_loader(Collecting(8), batch_size=4)
         assert sum(len(batch.indices) for batch in read_batches(loader)) == 8
     finally:
         gc.enable()
 
 
-def test_pictures_from_files_are_the_same_with_and_without_shared_memory(tmp_path):
+def test_images_from_files_are_the_same_with_and_without_shared_memory(tmp_path):
     for index in range(9):
         draw(tmp_path / f"{index}.png", (20 * index, 90, 200), seed=index)
     transform = Preprocessing.for_size(SMALL).evaluation_transform()

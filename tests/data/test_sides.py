@@ -1,4 +1,4 @@
-"""What a run takes over from an earlier one: its split and its settings."""
+"""What a run takes from an earlier one: its split and its settings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from xception_cli.settings import read_settings
 
 
 def split_of(root: Path, seed: int, *, earlier: Split | None = None, alike=()) -> Split:
-    """Draw a split with all three sides."""
+    """Make a split that has train, val and test."""
     folder = read_folder(root)
     return make_split(
         folder,
@@ -36,7 +36,7 @@ def sides(split: Split) -> dict[str, str]:
     return {image.path: image.split for image in split.images}
 
 
-def test_known_images_keep_their_split_and_only_new_ones_are_drawn(tmp_path: Path) -> None:
+def test_known_images_keep_their_split_and_only_new_ones_are_assigned(tmp_path: Path) -> None:
     root = draw_photos(tmp_path / "photos")
     before = split_of(root, seed=0)
     for i in range(20):
@@ -56,12 +56,12 @@ def test_known_images_keep_their_split_and_only_new_ones_are_drawn(tmp_path: Pat
     )
     relabelled = [replace(image, label=0) for image in before.images[5:]]
     assert describe_changes(relabelled, ("lime",), before.images, before.classes) == (
-        "19 images known, 19 of another class now, 5 gone; new class: lime; removed classes: "
+        "19 images known, 19 with another class, 5 gone; new class: lime; removed classes: "
         "blue, green, red"
     )
 
 
-def test_a_new_image_joins_the_side_of_the_known_one_that_it_is_nearly_a_copy_of(
+def test_a_new_near_copy_joins_the_split_of_its_original(
     tmp_path: Path,
 ) -> None:
     root = draw_photos(tmp_path / "photos")
@@ -78,7 +78,7 @@ def test_a_new_image_joins_the_side_of_the_known_one_that_it_is_nearly_a_copy_of
     after = split_of(root, seed=0, earlier=before, alike=alike)
     (linking,) = (image for image in after.images if image.path == "blue/new1.jpg")
     assert linking.split == "out"
-    assert linking.reason.endswith("which the earlier run has on two sides")
+    assert linking.reason.endswith("which the earlier run has in two splits")
     assert sides(after)[test.path] == "test"
     assert sides(after)[train.path] == "train"
 

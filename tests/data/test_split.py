@@ -29,7 +29,7 @@ def split_rows(rows: list[Row], *, seed=0, val=0.2, test=0.0) -> Split:
 
 
 def content_at(low: float, high: float, number: int = 0, seed: int = 0) -> str:
-    """The n-th content whose hash lies between two fractions."""
+    """Return the n-th content whose hash is between two fractions."""
     contents = (f"at {i}" for i in range(100_000))
     found = (c for c in contents if low <= key(seed, "split", digest(c)) / 2**63 < high)
     for _ in range(number):
@@ -37,11 +37,11 @@ def content_at(low: float, high: float, number: int = 0, seed: int = 0) -> str:
     return next(found)
 
 
-# --- drawn splits ------------------------------------------------------------------------------
+# --- splits by hash ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.2, 0.0), (0.1, 0.3), (0.5, 0.4)], ids=str)
-def test_the_splits_of_2000_images_have_about_the_sizes_asked_for(val, test):
+def test_the_splits_of_2000_images_have_about_the_requested_sizes(val, test):
     made = split_rows(many(2000), val=val, test=test)
     sizes = Counter(image.split for image in made.images)
     for split, fraction in (("val", val), ("test", test), ("train", 1 - val - test)):
@@ -56,24 +56,24 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another():
     one, again, other = (split_rows(many(200), seed=seed) for seed in (1, 1, 2))
     assert one == again
     moved = sum(by_path(one)[path] != split for path, split in by_path(other).items())
-    assert 30 < moved < 100  # of 200: a share of 2 * 0.2 * 0.8 is expected
+    assert 30 < moved < 100  # of 200; the expected share is 2 * 0.2 * 0.8
 
 
-def test_neither_the_name_nor_the_order_nor_the_class_of_an_image_decides():
+def test_the_split_depends_on_neither_name_nor_order_nor_class():
     rows = many(200)
     renamed = [(name, f"renamed/{path}", content, None) for name, path, content, _ in rows[::-1]]
     moved = by_path(split_rows(renamed))
     assert moved == {f"renamed/{path}": split for path, split in by_path(split_rows(rows)).items()}
 
 
-def test_the_reason_of_a_drawn_image_is_its_hash():
+def test_the_reason_of_an_image_is_its_hash():
     for image in split_rows(many(50), test=0.2).images:
         at = key(0, "split", image.digest) / 2**63
         assert image.reason == f"hash {at:.4f}"
         assert image.split == ("val" if at < 0.2 else "test" if at < 0.4 else "train")
 
 
-def test_identical_files_are_never_on_two_sides():
+def test_identical_files_are_never_in_two_splits():
     rows = [(f"c{i % 4}", f"c{i % 4}/{i}.jpg", str(i % 150), None) for i in range(600)]
     made = split_rows(rows, val=0.3, test=0.2)
     sides: dict[str, set[str]] = {}
@@ -91,7 +91,7 @@ def test_new_photos_do_not_move_old_ones(test):
     assert len(after) == 600
 
 
-def test_new_photos_move_an_old_one_only_where_it_had_stood_in_for_a_missing_val():
+def test_new_photos_move_an_old_one_only_if_it_replaced_a_missing_val():
     train = [("a", f"a/{i}.jpg", content_at(0.3, 1.0, i), None) for i in range(4)]
     other = [("b", f"b/{i}.jpg", str(i), None) for i in range(40)]
     before = by_path(split_rows(train + other))
@@ -122,7 +122,7 @@ def test_a_class_of_copies_of_one_image_stays_in_train():
     assert made.warnings == ("no validation image for class copies",)
 
 
-def test_a_class_left_without_val_gives_its_lowest_hash():
+def test_a_class_without_val_gives_its_lowest_hash():
     contents = [content_at(low, low + 0.1) for low in (0.6, 0.3, 0.8)]
     rows = [("few", f"few/{i}.jpg", content, None) for i, content in enumerate(contents)]
     made = split_rows([*many(40, 2), *rows])
@@ -139,13 +139,13 @@ def test_a_small_class_that_would_be_all_val_keeps_its_highest_hash_in_train():
     assert [i.reason for i in made.images if i.path == "few/1.jpg"] == ["highest hash of its class"]
 
 
-def test_when_no_image_can_be_spared_for_val_the_folder_is_refused():
+def test_a_folder_without_an_image_to_spare_for_val_is_refused():
     with pytest.raises(DataError, match=r"\(val is empty\)") as caught:
         split_rows([("a", "a/1.jpg", "x", None), ("b", "b/1.jpg", "y", None)])
     assert caught.value.hint == "add images: at least one class needs two different ones"
 
 
-def test_given_splits_are_kept_as_they_are():
+def test_given_splits_are_kept():
     rows = given("train", 30) + given("val", 20) + given("test", 10)
     made = split_rows(rows, val=0.9)
     assert by_path(made) == {row[1]: row[3] for row in rows}
@@ -153,7 +153,7 @@ def test_given_splits_are_kept_as_they_are():
     assert made.warnings == ()
 
 
-def test_given_train_and_test_draw_val_from_train_only():
+def test_given_train_and_test_val_comes_from_train_only():
     rows = given("train", 200) + given("test", 50)
     made = split_rows(rows, val=0.3, test=0.5)
     found = by_path(made)
@@ -163,13 +163,13 @@ def test_given_train_and_test_draw_val_from_train_only():
     assert drawn["val"] / 200 == pytest.approx(0.3, abs=0.1)
 
 
-def test_a_train_folder_alone_is_drawn_from_as_class_folders_are():
+def test_a_train_folder_alone_is_split_like_class_folders():
     rows = given("train", 100)
     plain = [(name, path, content, None) for name, path, content, _ in rows]
     assert by_path(split_rows(rows, test=0.2)) == by_path(split_rows(plain, test=0.2))
 
 
-def test_a_test_fraction_beside_a_given_val_is_not_dropped_silently():
+def test_a_test_fraction_with_a_given_val_is_warned_about():
     rows = given("train", 30) + given("val", 20)
     made = split_rows(rows, test=0.2)
     assert by_path(made) == {row[1]: row[3] for row in rows}
@@ -178,7 +178,7 @@ def test_a_test_fraction_beside_a_given_val_is_not_dropped_silently():
     )  # fmt: skip
 
 
-def test_a_class_without_a_given_val_image_is_warned_of():
+def test_a_class_without_a_given_val_image_is_warned_about():
     rows = [*given("train", 30, 3), *given("val", 20, 2)]
     assert split_rows(rows).warnings == ("no validation image for class c2",)
 
@@ -187,17 +187,17 @@ def test_a_class_without_a_given_val_image_is_warned_of():
     ("copies", "warnings"),
     [
         ([], ()),
-        (["val"], ("1 picture of val or test is in train, too: the numbers will be too good",
+        (["val"], ("1 picture of val or test is in train, too: metrics will be too optimistic",
                    "val: val/copy0.jpg, identical to train/c0/0.jpg")),
         (["val", "test"], (
-            "2 pictures of val or test are in train, too: the numbers will be too good",
+            "2 pictures of val or test are in train, too: metrics will be too optimistic",
             "val: val/copy0.jpg, identical to train/c0/0.jpg",
             "test: test/copy1.jpg, identical to train/c1/1.jpg",
         )),
     ],
     ids=["none", "one", "two"],
 )  # fmt: skip
-def test_identical_files_in_two_given_splits_are_warned_of_with_pairs(copies, warnings):
+def test_identical_files_in_two_given_splits_are_warned_about_in_pairs(copies, warnings):
     rows = given("train", 20) + given("val", 10) + given("test", 10)
     rows += [(f"c{i % 2}", f"{s}/copy{i}.jpg", f"train{i}", s) for i, s in enumerate(copies)]
     assert split_rows(rows).warnings == (("\n  ".join(warnings),) if warnings else ())
@@ -207,7 +207,7 @@ def test_identical_files_in_two_given_splits_are_warned_of_with_pairs(copies, wa
             make_split(folder, inspections, seed=0, val_fraction=0, test_fraction=0, strict=True)
 
 
-def test_one_picture_in_two_classes_is_warned_of():
+def test_an_image_in_two_classes_is_warned_about():
     rows = [*many(40, 2), ("c0", "c0/x.jpg", "twice", None), ("c1", "c1/x.jpg", "twice", None)]
     assert split_rows(rows).warnings == (
         "1 picture is in more than one class (identical files): conflicting labels",
@@ -217,7 +217,7 @@ def test_one_picture_in_two_classes_is_warned_of():
 # --- images that cannot be decoded -------------------------------------------------------------
 
 
-def test_bad_images_are_out_with_their_reason_and_move_nothing():
+def test_bad_images_are_left_out_with_their_reason_and_move_no_other():
     rows = many(100)
     bad = [(name, path, f"!{content}", None) if i % 10 == 0 else (name, path, content, None)
            for i, (name, path, content, _) in enumerate(rows)]  # fmt: skip
@@ -253,7 +253,7 @@ def hostile_split() -> Split:
     return Split(CLASSES, tuple(images))
 
 
-def test_a_split_comes_back_equal_from_its_file_with_undecodable_bytes_written_out(tmp_path):
+def test_a_split_is_read_back_equal_with_undecodable_bytes_escaped(tmp_path):
     split = hostile_split()
     write_split(split, tmp_path / "split.csv")
     found = read_split(tmp_path / "split.csv", CLASSES)
@@ -268,7 +268,7 @@ def test_a_split_comes_back_equal_from_its_file_with_undecodable_bytes_written_o
     assert len(rows) == 1 + len(NAMES)
 
 
-def test_the_fingerprint_is_of_paths_classes_and_contents_and_not_of_the_draw():
+def test_the_fingerprint_covers_paths_classes_and_contents_but_not_the_split():
     rows = many(60)
     prints = {
         name: split_rows(changed, seed=seed).fingerprint
@@ -300,7 +300,7 @@ def test_a_split_file_with_an_unknown_split_is_refused(tmp_path):
         read_split(tmp_path / "split.csv", CLASSES)
 
 
-# --- a split file with faults ------------------------------------------------------------------
+# --- a faulty split file -----------------------------------------------------------------------
 
 
 def follow(path: Path, text: str) -> Split:
@@ -333,7 +333,7 @@ def test_a_path_listed_twice_with_two_splits_is_refused_with_both_lines(
     assert caught.value.hint == "delete one of the two lines"
 
 
-def test_a_path_listed_twice_with_the_same_split_is_followed(tmp_path):
+def test_a_path_listed_twice_with_the_same_split_is_accepted(tmp_path):
     made = follow(tmp_path / "mine.csv", f"path,split\n{ROWS}{ROWS}")
     assert by_path(made) == by_path(follow(tmp_path / "once.csv", f"path,split\n{ROWS}"))
 
@@ -352,7 +352,7 @@ def test_a_row_without_a_known_split_or_a_path_is_refused_with_its_line(tmp_path
     assert caught.value.message == f"{tmp_path}/mine.csv, line 10: {fault}"
 
 
-# --- going on with the same data ---------------------------------------------------------------
+# --- resuming with the same data ---------------------------------------------------------------
 
 
 def saved_and_read(folder: DataFolder, inspections: list[Inspection], path: Path) -> Split:
@@ -361,7 +361,7 @@ def saved_and_read(folder: DataFolder, inspections: list[Inspection], path: Path
     return read_split(path, folder.classes)
 
 
-def test_the_same_data_is_matched_and_gets_its_real_paths(photos, tmp_path):
+def test_the_same_data_is_matched_with_its_real_paths(photos, tmp_path):
     (photos / "red" / "0.jpg").rename(photos / "red" / os.fsdecode(b"caf\xe9.jpg"))
     folder = read_folder(photos)
     inspections = inspect_all([folder.root / image.path for image in folder.images])
@@ -371,23 +371,23 @@ def test_the_same_data_is_matched_and_gets_its_real_paths(photos, tmp_path):
     made = make_split(folder, inspections, seed=0, val_fraction=0.3, test_fraction=0)
     assert matched.images == made.images
     assert all((photos / image.path).is_file() for image in matched.images)
-    assert not all((photos / image.path).is_file() for image in saved.images)  # written out there
+    assert not all((photos / image.path).is_file() for image in saved.images)  # escaped there
 
 
-def test_added_removed_and_changed_images_are_refused_and_shown(photos, tmp_path):
+def test_added_removed_and_changed_images_are_refused_and_listed(photos, tmp_path):
     folder = read_folder(photos)
     inspections = inspect_all([folder.root / image.path for image in folder.images])
     saved = saved_and_read(folder, inspections, tmp_path / "split.csv")
     (photos / "red" / "1.jpg").unlink()
     draw(photos / "red" / "new\x1b.jpg", (1, 2, 3), seed=1)
     draw(photos / "green" / "2.jpg", (1, 2, 3), seed=2)
-    (photos / "blue" / "3.jpg").rename(photos / "green" / "3.jpg")  # onto another one
+    (photos / "blue" / "3.jpg").rename(photos / "green" / "3.jpg")  # replaces another one
     folder = read_folder(photos)
     with pytest.raises(ArtifactError) as caught:
         match_split(saved, folder, inspect_all([photos / i.path for i in folder.images]))
     assert caught.value.exit_code == 4
     assert caught.value.message.splitlines() == [
-        f"{photos} is not what the run was started with:",
+        f"{photos} has changed since the run was started:",
         "  removed: blue/3.jpg",
         "  removed: red/1.jpg",
         r"  added: red/new\x1b.jpg",

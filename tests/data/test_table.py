@@ -1,4 +1,4 @@
-"""Tables of images: columns, rows and paths; a table trains the model that its folder trains."""
+"""Tables of images: columns, rows and paths; a table trains the same model as its folder."""
 
 import os
 import sys
@@ -55,7 +55,7 @@ def test_a_table_in_any_order_lists_what_its_folder_lists(photos, capsys, header
     assert capsys.readouterr().err == f"table     {table}: {said}\n"
 
 
-def test_given_splits_and_groups_are_those_of_the_columns_and_groups_act(tmp_path):
+def test_splits_and_groups_are_taken_from_the_columns(tmp_path):
     two_classes(tmp_path / "pets", count=4)
     rows = [
         f"{name}/{n}.jpg,{name},{split},{'ab'[n % 2]}"
@@ -78,7 +78,7 @@ def test_given_splits_and_groups_are_those_of_the_columns_and_groups_act(tmp_pat
     assert by_path.warnings[0] == "--group-by is used instead of the table's column group"
 
 
-def test_rows_that_cannot_be_used_are_counted_and_named_by_line(tmp_path):
+def test_unusable_rows_are_counted_and_named_by_line(tmp_path):
     make(tmp_path, "a.jpg", "b.jpg", "folder/")
     table = write(
         tmp_path / "t.csv", "path,label,split",
@@ -118,21 +118,19 @@ def test_an_image_in_two_rows_counts_once_or_is_refused_with_both_lines(tmp_path
         ("", "has no column path (found: none)"),
     ],
 )
-def test_columns_that_are_missing_or_unclear_are_refused_with_those_found(
-    tmp_path, header, message
-):
+def test_missing_or_ambiguous_columns_are_refused_with_those_found(tmp_path, header, message):
     error = refused(write(tmp_path / "t.csv", header, "a.jpg,cat,1"))
     assert message in error.message
     assert error.hint
 
 
-def test_a_cell_too_many_is_refused_with_its_line(tmp_path):
+def test_an_extra_cell_is_refused_with_its_line(tmp_path):
     make(tmp_path, "a.jpg")
     table = write(tmp_path / "t.csv", "path,label", "a.jpg,cat", "a.jpg,cat, or dog")
     assert "line 3: 3 cells" in refused(table).message
 
 
-def test_paths_may_lead_anywhere_but_those_of_the_data_never_lead_out_of_its_root(tmp_path):
+def test_a_table_may_have_any_paths_but_those_of_a_run_stay_inside_its_root(tmp_path):
     make(tmp_path, "data/images/a.jpg", "data/images/deep/b.jpg", "tables/", "data/images/c d.jpg")
     inside = tmp_path / "data" / "images"
     rows = [f"{inside}/a.jpg,cat", "../data/images/deep/b.jpg,dog", "..\\data\\images\\c d.jpg,dog"]
@@ -144,14 +142,14 @@ def test_paths_may_lead_anywhere_but_those_of_the_data_never_lead_out_of_its_roo
     with pytest.raises(DataError) as caught:  # the control
         read_data(table)
     assert caught.value.hint.endswith("with --root DIR")
-    (tmp_path / "tables" / "run.json").touch()  # a run folder may come from anyone
+    (tmp_path / "tables" / "run.json").touch()  # a run folder may be untrusted
     assert "names files outside of" in refused(tmp_path / "tables" / "t.csv").message
     beside = write(tmp_path / "data" / "t.csv", "path,label", "a.jpg,cat")
     assert refused(beside).hint.endswith(f"--root {inside}")
     assert "is not one" in refused(inside, inside).message
 
 
-def test_names_that_are_not_utf8_are_found_by_their_written_form(tmp_path):
+def test_names_that_are_not_utf8_are_found_by_their_escaped_form(tmp_path):
     put(tmp_path / "caf\udce9.jpg", b"image")
     table = write(tmp_path / "t.csv", "path,label", "caf\\xe9.jpg,cat")
     assert [image.path for image in read_data(table).images] == ["caf\udce9.jpg"]
@@ -168,7 +166,7 @@ def test_names_that_are_not_utf8_are_found_by_their_written_form(tmp_path):
         ("gone.csv", "check the path"),
     ],
 )
-def test_what_is_neither_folder_nor_table_is_refused_with_the_command_that_helps(name, hint):
+def test_data_that_is_neither_folder_nor_table_is_refused_with_the_right_command(name, hint):
     if name not in {"gone.csv", "https://x.org/food.zip"}:
         Path(name).touch()
     error = refused(Path(name))
@@ -218,7 +216,7 @@ def test_thousands_of_rows_are_read_in_a_second(tmp_path):
         os.link(tmp_path / "0.jpg", tmp_path / f"{number}.jpg")
     table = write(tmp_path / "t.csv", "path,label", *(f"{n}.jpg,{n % 7}" for n in range(count)))
     taken = []
-    for _ in range(3):  # other threads of this process count, too: the least of three
+    for _ in range(3):  # other threads of this process count, too: take the minimum
         started = time.process_time()
         _, rows = read_rows(table)
         taken.append(time.process_time() - started)
@@ -227,7 +225,7 @@ def test_thousands_of_rows_are_read_in_a_second(tmp_path):
 
 
 @pytest.mark.slow  # three trainings of the probe
-def test_a_table_trains_the_very_model_of_its_folder_and_a_changed_label_another(
+def test_a_table_trains_the_same_model_as_its_folder_and_another_with_a_changed_label(
     settings, photos, capsys
 ):
     settings |= {"unfreeze": "head", "views": 1}
@@ -236,11 +234,11 @@ def test_a_table_trains_the_very_model_of_its_folder_and_a_changed_label_another
     train_run(settings | {"data": str(table)}, "table")
     for name in ("model.safetensors", "split.csv", "issues.csv", "eval/val/predictions.csv"):
         assert Path("table", name).read_bytes() == Path("folder", name).read_bytes()
-    # What the run needs of its data is in the run: the table may go.
+    # Everything that the run needs is in the run: the table may go.
     table.rename("elsewhere.tsv")
     assert call("eval", "table", "--split", "val", "--workers", "0") == 0
     assert call("report", "table") == 0
-    # Its own split.csv is a table, too; without the folder of the images it is not believed.
+    # Its own split.csv is a table, too; without the folder of the images it is refused.
     assert call("check", "table/split.csv") == 3
     assert capsys.readouterr().err.endswith(f"with --root {photos}\n")
     Path("elsewhere.tsv").rename(table)

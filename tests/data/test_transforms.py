@@ -25,7 +25,7 @@ def tensor(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def test_the_numbers_are_those_the_imagenet_weights_were_published_with():
+def test_the_defaults_are_those_of_the_imagenet_weights():
     published = pretrainedmodels.pretrained_settings["xception"]["imagenet"]
     ours = Preprocessing()
     assert [3, ours.image_size, ours.image_size] == published["input_size"]
@@ -36,25 +36,25 @@ def test_the_numbers_are_those_the_imagenet_weights_were_published_with():
 
 
 @pytest.mark.parametrize(("size", "resize"), [(299, 333), (71, 79), (150, 167), (2048, 2281)])
-def test_the_proportion_of_the_crop_is_kept_for_other_sizes(size, resize):
+def test_other_sizes_keep_the_proportion_of_the_crop(size, resize):
     assert Preprocessing.for_size(size) == Preprocessing(size, resize, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("size", [71, 150, 299, 600])
-def test_no_crop_of_a_picture_that_is_decoded_smaller_is_enlarged(size):
+def test_no_crop_of_an_image_decoded_at_a_reduced_size_is_enlarged(size):
     preprocessing = Preprocessing.for_size(size)
     assert preprocessing.least_side == 2 * preprocessing.resize_size
     transform = preprocessing.training_transform(augment="none", flip=False)
     crop = transform.transforms[0]
     area, flattest = min(crop.scale), max(crop.ratio)
-    # The shorter side of the smallest and flattest crop of the smallest picture.
+    # The shorter side of the smallest and flattest crop of the smallest image.
     side = preprocessing.least_side * math.sqrt(area / flattest)
     assert side >= size
-    assert side / 2 < size  # the control: of half the picture it would be
+    assert side / 2 < size  # the control: half of that would be enlarged
 
 
 def plain_pillow(image: Image.Image, resize: int, size: int) -> Image.Image:
-    """The same by Pillow alone."""
+    """The same with Pillow alone."""
     width, height = image.size
     if width <= height:
         width, height = resize, int(resize * height / width)
@@ -79,10 +79,10 @@ def test_the_evaluation_transform_is_pillows_resize_and_centre_crop(width, heigh
     assert torch.equal(found, reference)
     if width > 10:
         other = tensor(plain_pillow(image, preprocessing.resize_size + 2, size))
-        assert not torch.equal(found, other)  # the control: another size is seen
+        assert not torch.equal(found, other)  # the control: another size differs
 
 
-def test_the_evaluation_transform_draws_nothing():
+def test_the_evaluation_transform_uses_no_random_numbers():
     transform, image = Preprocessing.for_size(71).evaluation_transform(), picture(90, 80)
     views = []
     for seed in (0, 1):
@@ -105,7 +105,7 @@ def test_normalized_pixels_are_those_of_the_published_formula():
 
 
 @pytest.mark.parametrize("augment", ["light", "rotate90", "none"])
-def test_a_training_view_is_a_function_of_the_drawn_seed_only(augment):
+def test_a_training_view_depends_only_on_the_random_state(augment):
     preprocessing = Preprocessing.for_size(71)
     first = preprocessing.training_transform(augment=augment, flip=True)
     second = preprocessing.training_transform(augment=augment, flip=True)
@@ -133,7 +133,7 @@ def views_of(image: Image.Image, count: int, **options) -> list[torch.Tensor]:
 
 
 def mirrored(views: list[torch.Tensor]) -> int:
-    """Count the views of a picture that grows brighter to the right which do not."""
+    """Count the views that do not grow brighter to the right, of an image that does."""
     return sum(view[:, 20:50, 18:30].mean() > view[:, 20:50, 41:53].mean() for view in views)
 
 
@@ -146,7 +146,7 @@ def test_without_flip_no_view_is_mirrored_and_with_it_about_half(augment):
 
 
 def orientation(view: torch.Tensor) -> tuple[bool, bool, bool]:
-    """Return how a view of `slope` lies: whether red grows downwards, and which sides are brighter.
+    """Return how a view of `slope` is turned: whether red grows downwards, and the bright sides.
 
     Args:
         view: `(3, side, side)`.
@@ -159,7 +159,7 @@ def orientation(view: torch.Tensor) -> tuple[bool, bool, bool]:
 
 
 def slope() -> Image.Image:
-    """Draw a picture whose red grows to the right and whose green grows downwards."""
+    """Draw an image whose red grows to the right and whose green grows downwards."""
     ramp = np.tile(np.linspace(20, 190, 128).astype(np.uint8), (128, 1))
     return Image.fromarray(np.stack([ramp, ramp.T, np.full_like(ramp, 100)], -1))
 
@@ -189,7 +189,7 @@ def test_a_rotated_view_has_exactly_the_pixels_of_the_view_without_rotation():
     assert {n for (n,) in turns} == {0, 1, 2, 3}
 
 
-def test_the_rotated_evaluation_crop_is_turned_by_its_pixels_and_draws_nothing():
+def test_the_rotation_of_the_evaluation_crop_depends_on_its_pixels_only():
     preprocessing, turns = Preprocessing.for_size(71), []
     for number in range(40):
         image, views = photo(number), []
@@ -205,7 +205,7 @@ def test_the_rotated_evaluation_crop_is_turned_by_its_pixels_and_draws_nothing()
     assert min(counts.values()) >= 5
 
 
-def test_without_augmentation_a_view_is_only_a_crop_and_with_it_colours_change_too():
+def test_without_augmentation_a_view_is_only_a_crop_and_with_it_colours_change():
     grey = Image.new("RGB", (100, 80), (120, 60, 30))
     for view in views_of(grey, 20, augment="none", flip=True):
         assert view.amax((1, 2)).tolist() == view.amin((1, 2)).tolist() == [120, 60, 30]
@@ -213,10 +213,10 @@ def test_without_augmentation_a_view_is_only_a_crop_and_with_it_colours_change_t
         view.mean((1, 2)).tolist() != [120, 60, 30]
         for view in views_of(grey, 40, augment="light", flip=True)
     ]
-    assert 5 <= sum(changed) <= 30  # at most the half to which it is applied
+    assert 5 <= sum(changed) <= 30  # at most half of them, to which it is applied
 
 
-def test_a_crop_keeps_at_least_35_percent_of_the_picture():
+def test_a_crop_keeps_at_least_35_percent_of_the_image():
     ramp = np.linspace(0, 255, 200).round().astype(np.uint8)
     across = np.tile(ramp, (200, 1))
     image = Image.fromarray(np.stack([across, across.T, across], -1))
@@ -237,7 +237,7 @@ def test_a_crop_keeps_at_least_35_percent_of_the_picture():
     [Preprocessing(), Preprocessing.for_size(71), Preprocessing(100, 100, 0.0, 1e-3)],
     ids=["default", "small", "odd"],
 )
-def test_preprocessing_comes_back_equal_from_plain_data(made):
+def test_preprocessing_survives_a_round_trip_through_plain_data(made):
     assert Preprocessing.from_dict(made.to_dict()) == made
     assert set(made.to_dict()) == {"image_size", "resize_size", "mean", "std"}
     mirrored = replace(made, mirror=True)
@@ -283,6 +283,6 @@ def test_impossible_preprocessing_is_refused(data):
         Preprocessing.from_dict(data)
 
 
-def test_the_largest_preprocessing_that_is_accepted_is_accepted():
+def test_the_largest_allowed_preprocessing_is_accepted():
     data = {**GOOD, "image_size": 4096, "resize_size": 4096}
     assert Preprocessing.from_dict(data).to_dict() == data

@@ -1,4 +1,4 @@
-"""Folds: units stay whole; where each image is a unit, they are scikit-learn's own."""
+"""Folds: units stay whole; if each image is a unit, they are scikit-learn's own."""
 
 import re
 from pathlib import Path
@@ -19,12 +19,12 @@ def same(found, expected) -> bool:
     )
 
 
-def test_units_are_numbered_in_the_order_in_which_they_appear():
+def test_units_are_numbered_in_order_of_appearance():
     assert number_units(["b", "a", "b", "c", "a"]).tolist() == [0, 1, 0, 2, 1]
     assert number_units([]).tolist() == []
 
 
-def test_where_each_image_is_a_unit_the_folds_are_scikit_learns():
+def test_if_each_image_is_a_unit_the_folds_are_scikit_learns():
     units = alone(range(53))[::-1]
     labels = np.arange(53) % 3
     plain, stratified = (
@@ -51,7 +51,7 @@ def test_each_image_is_left_out_once_and_no_unit_is_on_both_sides(with_labels):
     assert any(set(numbers[fitted]) & set(numbers[left]) for fitted, left in plain)
 
 
-def test_fewer_units_than_folds_make_fewer_folds_and_one_unit_none():
+def test_there_are_fewer_folds_for_few_units_and_none_for_one():
     assert len(unit_folds(["a", "a", "b", "c"], folds=5, seed=0)) == 3
     assert unit_folds(["a", "a"], folds=5, seed=0) == []
     assert unit_folds([], folds=5, seed=0) == []

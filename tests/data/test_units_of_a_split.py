@@ -1,4 +1,4 @@
-"""Units of a split: pictures that belong together are on one side; and splits from a file."""
+"""Units of a split: images of one group are in one split; and splits from a file."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -20,10 +20,10 @@ def sides(split: Split, units: list[list[int]]) -> list[set[str]]:
     return [{split.images[i].split for i in unit} for unit in units]
 
 
-# --- nearly identical pictures -------------------------------------------------------------------
+# --- near-copies ---------------------------------------------------------------------------------
 
 
-def test_nearly_identical_pictures_are_never_on_two_sides():
+def test_near_copies_are_never_in_two_splits():
     rows = many(400)
     pairs = [[i, i + 200] for i in range(200)]
     apart = split_with(rows)
@@ -34,7 +34,7 @@ def test_nearly_identical_pictures_are_never_on_two_sides():
     assert 0.13 < part < 0.28
 
 
-def test_pictures_connected_by_a_third_are_together_and_the_others_do_not_move():
+def test_images_connected_by_a_third_stay_together_and_the_others_do_not_move():
     rows = many(100)
     apart, together = split_with(rows), split_with(rows, alike=[[0, 5], [5, 9], [40, 41, 42]])
     units = [[0, 5, 9], [40, 41, 42]]
@@ -44,26 +44,26 @@ def test_pictures_connected_by_a_third_are_together_and_the_others_do_not_move()
     assert [together.images[i] for i in rest] == [apart.images[i] for i in rest]
 
 
-def test_the_reason_tells_why_a_picture_is_where_it_is():
+def test_the_reason_names_the_hash_and_the_unit():
     made = split_with(many(40), alike=[[0, 4]])
-    assert made.images[0].reason.endswith(", 2 pictures that are nearly the same")
+    assert made.images[0].reason.endswith(", 2 nearly identical images")
     assert made.images[0].reason == made.images[4].reason
     assert made.images[1].reason.startswith("hash 0.")
 
 
-def test_a_near_copy_of_a_training_picture_in_a_given_val_is_told_with_the_pair():
+def test_a_near_copy_of_a_training_image_in_a_given_val_is_reported_as_a_pair():
     rows = given("train", 20) + given("val", 10)
     made = split_with(rows, alike=[[3, 24]])
     assert made.warnings == (
-        "1 picture of val or test is in train, too: the numbers will be too good\n"
-        "  val: val/c0/4.jpg, of 2 pictures that are nearly the same, as is train/c1/3.jpg",
+        "1 picture of val or test is in train, too: metrics will be too optimistic\n"
+        "  val: val/c0/4.jpg, of 2 nearly identical images, as is train/c1/3.jpg",
     )
     with pytest.raises(DataError, match="in train, too") as caught:
         split_with(rows, alike=[[3, 24]], strict=True)
     assert "--fixes" in caught.value.hint
 
 
-def test_the_pairs_of_many_leaks_are_cut_with_their_count():
+def test_a_long_list_of_leaks_is_cut_with_its_count():
     rows = given("train", 40) + given("val", 40)
     (warning,) = split_with(rows, alike=[[i, 40 + i] for i in range(25)]).warnings
     assert len(warning.splitlines()) == 12
@@ -71,7 +71,7 @@ def test_the_pairs_of_many_leaks_are_cut_with_their_count():
     assert warning.endswith("and 15 more")
 
 
-def test_a_given_test_is_left_as_it_is_though_a_copy_of_it_is_drawn():
+def test_a_given_test_is_kept_even_if_a_copy_of_it_is_in_train():
     rows = given("train", 40) + given("test", 10)
     made = split_with(rows, alike=[[0, 40]])
     assert {image.split for image in made.images[40:]} == {"test"}
@@ -89,7 +89,7 @@ def visits(patients: int = 60, each: int = 5) -> list[Row]:
     ]
 
 
-def test_a_group_is_on_one_side_and_about_a_fifth_is_val():
+def test_a_group_is_in_one_split_and_about_a_fifth_is_val():
     made = split_with(visits(), group_by=r"patient(\d+)_")
     of_patient = defaultdict(set)
     for image in made.images:
@@ -100,25 +100,25 @@ def test_a_group_is_on_one_side_and_about_a_fifth_is_val():
     assert any(len({i.split for i in apart.images[n : n + 5]}) == 2 for n in range(0, 300, 5))
 
 
-def test_new_photos_of_a_group_go_where_the_group_is():
+def test_new_photos_of_a_group_join_its_split():
     before = split_with(visits(each=3), group_by=r"patient(\d+)_")
     after = split_with(visits(each=5), group_by=r"patient(\d+)_")
     known = by_path(before)
     assert {path: side for path, side in by_path(after).items() if path in known} == known
 
 
-def test_images_that_no_group_holds_are_counted_and_drawn_by_themselves():
+def test_images_without_a_group_are_counted_and_assigned_individually():
     rows = [*visits(), ("c0", "c0/other.jpg", "x", None)]
     made = split_with(rows, group_by=r"patient(\d+)_")
-    assert made.warnings == ("1 image does not match --group-by: no group holds them",)
+    assert made.warnings == ("1 image does not match --group-by and will not be grouped",)
 
 
-def test_a_pattern_that_matches_nothing_is_refused_with_a_path_to_try_it_on():
-    with pytest.raises(UsageError, match=r"no path matches --group-by video\(.\), c0/patient0_0"):
+def test_a_pattern_that_matches_nothing_is_refused_with_an_example_path():
+    with pytest.raises(UsageError, match=r"by video\(.\), for example c0/patient0_0"):
         split_with(visits(), group_by="video(.)")
 
 
-def test_a_val_that_large_groups_have_made_too_large_or_small_is_told():
+def test_a_val_made_too_large_or_small_by_large_groups_is_reported():
     rows = [(f"c{i % 2}", f"c{i % 2}/g{i // 60}_{i}.jpg", str(i), None) for i in range(120)]
     (warning,) = split_with(rows, group_by=r"g(\d)_").warnings
     assert "of the images instead of 20%" in warning
@@ -127,7 +127,7 @@ def test_a_val_that_large_groups_have_made_too_large_or_small_is_told():
 # --- a split from a file -------------------------------------------------------------------------
 
 
-def test_the_split_of_an_earlier_run_is_followed_to_the_image(tmp_path):
+def test_the_split_of_an_earlier_run_is_followed_exactly(tmp_path):
     rows = many(60)
     earlier = split_with(rows, seed=7, test_fraction=0.2)
     write_split(earlier, tmp_path / "split.csv")
@@ -145,7 +145,7 @@ def test_a_split_written_by_hand_needs_two_columns_and_may_leave_images_out():
     assert [image.split for image in made.images] == ["train"] * 3 + ["val"] * 3 + ["out"] * 2
 
 
-def test_a_split_file_of_other_images_is_refused_with_the_differences(tmp_path):
+def test_a_split_file_that_does_not_match_is_refused_with_the_differences(tmp_path):
     write_split(split_with(many(8, 2)), tmp_path / "split.csv")
     rows = [*many(8, 2)[1:7], ("c1", "c1/7.jpg", "changed", None), ("c0", "c0/new.jpg", "n", None)]
     with pytest.raises(DataError) as caught:
@@ -163,7 +163,7 @@ def test_an_unknown_split_in_the_file_is_refused_with_its_line():
         split_with(many(4, 2), split_file=Path("mine.csv"))
 
 
-def test_a_copy_that_a_split_file_puts_on_two_sides_is_a_leak():
+def test_a_copy_in_two_splits_of_a_split_file_is_a_leak():
     rows = [*many(8, 2), ("c0", "c0/copy.jpg", "0", None)]
     sides_ = ["train"] * 6 + ["val"] * 3
     lines = [f"{row[1]},{side}" for row, side in zip(rows, sides_, strict=True)]

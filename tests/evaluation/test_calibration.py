@@ -1,4 +1,4 @@
-"""Calibration: probabilities that mean what they say, and thresholds that keep their word."""
+"""Calibration: probabilities that are accurate, and thresholds that reach their target."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ from xception_cli.model.unknown import (
 
 
 def drawn(images: int, *, seed: int = 0, sharpness: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
-    """Draw logits that are `sharpness` times too large for how often they are right."""
+    """Draw logits that are `sharpness` times too large for their accuracy."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 1.5, (images, 4))
     labels = np.array([generator.choice(4, p=row) for row in softmax(logits, axis=1)])
@@ -40,17 +40,17 @@ def drawn(images: int, *, seed: int = 0, sharpness: float = 3.0) -> tuple[np.nda
 
 
 def features(count: int, place: int, seed: int) -> np.ndarray:
-    """Draw features of one kind of picture: some channels answer, the others hardly."""
+    """Draw features of one kind of image: some channels are active, the others hardly."""
     found = np.abs(np.random.default_rng(seed).normal(0, 0.2, (count, 2048)))
     found[:, place * 300 : place * 300 + 300] += 1
     return found.astype(np.float32)
 
 
-def test_the_temperature_is_the_one_that_the_logits_were_sharpened_by():
+def test_the_temperature_is_the_factor_that_sharpened_the_logits():
     logits, labels = drawn(4000)
     assert fit_temperature(logits, labels) == pytest.approx(3, rel=0.08)
     assert fit_temperature(logits / 6, labels) == pytest.approx(0.5, rel=0.08)
-    assert fit_temperature(logits, np.roll(labels, 1)) > 10  # the control: nothing is to be sure of
+    assert fit_temperature(logits, np.roll(labels, 1)) > 10  # the control: nothing is certain
 
 
 def test_a_temperature_fitted_on_one_half_calibrates_the_other():
@@ -67,16 +67,16 @@ def test_a_temperature_fitted_on_one_half_calibrates_the_other():
 
 
 @pytest.mark.parametrize("count", [1, 20])
-def test_a_split_without_a_mistake_does_not_make_the_model_certain(count: int):
+def test_a_split_without_a_mistake_does_not_make_the_model_overconfident(count: int):
     logits = np.eye(3)[np.arange(count) % 3] * 2
     temperature = fit_temperature(logits, np.arange(count) % 3)
     assert temperature > 0.3
     assert softmax(logits / temperature, axis=1).max() < 0.995
 
 
-def test_the_calibration_error_is_the_one_worked_by_hand():
+def test_the_calibration_error_equals_a_calculation_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.91, 0.09], [0.4, 0.6], [0.35, 0.65]])
-    # one range holds 0.9 and 0.91, one right; 0.6 and 0.65 fall in the ranges from 9 and 9 15ths
+    # one bin has 0.9 and 0.91, one correct; 0.6 and 0.65 are in the bins from 9 and 9 15ths
     labels = np.array([0, 1, 1, 1])
     guesses = best_guesses(probabilities, labels)
     bins = [(entry.images, entry.accuracy) for entry in reliability(*guesses)]
@@ -86,7 +86,7 @@ def test_the_calibration_error_is_the_one_worked_by_hand():
     assert calibration_error(*best_guesses(np.eye(2)[labels], labels)) == 0
 
 
-def test_the_curve_of_coverage_counts_equal_confidences_together():
+def test_the_coverage_curve_counts_equal_confidences_together():
     confidences = np.array([0.5, 0.9, 0.7, 0.7])
     right = np.array([False, True, True, False])
     thresholds, coverage, precision = coverage_curve(confidences, right)
@@ -95,7 +95,7 @@ def test_the_curve_of_coverage_counts_equal_confidences_together():
     assert precision == pytest.approx([1, 2 / 3, 0.5])
 
 
-def test_the_threshold_of_the_distance_keeps_95_percent_of_new_pictures_like_val():
+def test_the_distance_threshold_accepts_95_percent_of_new_images_like_val():
     generator = np.random.default_rng(0)
     kept = []
     for _ in range(300):
@@ -110,7 +110,7 @@ def cosines_of(rows):
     return 1 - unit @ unit.T
 
 
-def test_the_distance_tells_pictures_unlike_those_of_training():
+def test_the_distance_separates_images_unlike_the_training_images():
     train = np.concatenate([features(20, 0, 1), features(20, 1, 2)])
     reference = remember(train, np.repeat([0, 1], 20))
     like, unlike = reference.distances(features(20, 1, 3)), reference.distances(features(20, 4, 4))
@@ -130,7 +130,7 @@ def test_the_distance_tells_pictures_unlike_those_of_training():
         Reference.from_dict({"levels": ""}, 2048)
 
 
-def test_of_many_training_pictures_each_class_has_the_same_number_remembered():
+def test_each_class_has_the_same_number_of_reference_images():
     labels = np.repeat([0, 1, 2], [900, 300, 7])
     reference = remember(np.abs(np.random.default_rng(0).normal(size=(1207, 8))), labels)
     assert len(reference.levels) == 166 + 166 + 7
@@ -147,9 +147,9 @@ def rule_of(*, seed: int = 0, target: float = 0.7, candidates: int = 1):
     ), val  # fmt: skip
 
 
-def test_the_rule_refuses_what_is_unsure_or_unlike_and_reaches_its_precision_on_val():
+def test_the_rule_rejects_uncertain_or_unlike_images_and_reaches_its_precision_on_val():
     calibration, val = rule_of()
-    assert calibration.to_dict() == rule_of()[0].to_dict()  # nothing is left to chance
+    assert calibration.to_dict() == rule_of()[0].to_dict()  # it is deterministic
     rule = calibration.unknown
     assert calibration.error_after < calibration.error_before
     assert calibration.precision > 0.7
@@ -159,7 +159,7 @@ def test_the_rule_refuses_what_is_unsure_or_unlike_and_reaches_its_precision_on_
     assert thresholds.judge(0.99, near) is None
     assert thresholds.judge(thresholds.confidence - 0.01, near) == UNSURE
     assert thresholds.judge(0.99, far) == UNLIKE
-    without = replace(thresholds, confidence=None)  # the distance still decides
+    without = replace(thresholds, confidence=None)  # the distance is still used
     assert without.judge(0.01, near) is None
     assert without.judge(1.0, far) == UNLIKE
     again = UnknownRule.from_dict(rule.to_dict(), 2048)
@@ -171,11 +171,11 @@ def test_the_rule_refuses_what_is_unsure_or_unlike_and_reaches_its_precision_on_
     )
 
 
-def test_a_precision_that_val_cannot_show_leaves_only_the_distance_threshold():
+def test_a_precision_that_val_cannot_prove_leaves_only_the_distance_threshold():
     calibration, val = rule_of(target=0.8)
     rule = calibration.unknown
     assert rule.thresholds.confidence is None
-    assert calibration.needed is None  # there are enough, but the answers are not good enough
+    assert calibration.needed is None  # there are enough images, but accuracy is too low
     assert unknown_line(calibration) == (
         "no confidence threshold guarantees 80% precision (90% confidence) with 200 validation "
         "images; --unknown auto refuses only images unlike the training images"
@@ -187,7 +187,7 @@ def test_a_precision_that_val_cannot_show_leaves_only_the_distance_threshold():
     assert rule_of(target=1.0)[0].needed is None
 
 
-def test_of_many_candidates_a_threshold_is_stricter_or_takes_more_images():
+def test_with_many_candidates_a_threshold_is_stricter_or_needs_more_images():
     alone_, many = (
         rule_of(target=0.65, candidates=count)[0].unknown.thresholds.confidence for count in (1, 13)
     )
@@ -206,7 +206,7 @@ def test_one_val_image_is_calibrated():
     assert (calibration.temperature, calibration.coverage, calibration.precision) == (1, 1, 0)
 
 
-def test_coverage_plot_and_table_are_equal_for_equal_numbers_only():
+def test_coverage_plot_and_table_are_equal_only_for_equal_numbers():
     logits, labels = drawn(60)
     confidences, right = best_guesses(softmax(logits, axis=1), labels)
     units = alone(labels)

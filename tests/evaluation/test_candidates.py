@@ -1,4 +1,4 @@
-"""What selecting the best model costs: kept, corrected, and nothing where there was no choice."""
+"""The optimism of selecting the best model: recorded, corrected, and absent without a choice."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from xception_cli.evaluation.intervals import wilson_interval
 
 
 def drawn(images: int, candidates: int, *, accuracy: float = 0.8, seed: int = 0):
-    """Draw models of one accuracy that answer independently: the best is best by chance."""
+    """Draw equally accurate models that answer independently: the best is best by chance."""
     generator = np.random.default_rng(seed)
     labels = np.arange(images) % 4
     wrong = generator.random((candidates, images)) > accuracy
@@ -33,7 +33,7 @@ def drawn(images: int, candidates: int, *, accuracy: float = 0.8, seed: int = 0)
     ), labels
 
 
-def test_the_best_of_many_equal_models_is_corrected_to_about_what_they_all_have():
+def test_the_best_of_many_equal_models_is_corrected_to_about_their_common_accuracy():
     candidates, labels = drawn(100, 20)
     best = (candidates.predicted == labels).mean(axis=1).max()
     found = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
@@ -59,7 +59,7 @@ def test_a_model_that_is_clearly_best_is_hardly_corrected():
     assert chance.accuracy.value < (candidates.predicted == labels).mean(axis=1).max() - 0.02
 
 
-def test_one_candidate_or_one_unit_leaves_nothing_to_correct():
+def test_nothing_is_corrected_with_one_candidate_or_one_unit():
     candidates, labels = drawn(40, 1)
     assert correct_for_selection(candidates, labels, alone(labels), monitor="accuracy") is None
     candidates, labels = drawn(40, 5)
@@ -68,7 +68,7 @@ def test_one_candidate_or_one_unit_leaves_nothing_to_correct():
 
 
 def test_models_are_selected_by_the_metric_that_selected_the_runs_model():
-    # The first model knows the common class only, the second one is better by macro recall.
+    # The first model knows only the common class, the second one is better by macro recall.
     labels = np.repeat([0, 1], [90, 10])
     predicted = np.stack([np.zeros(100), np.where(np.arange(100) % 5 == 0, 1 - labels, labels)])
     losses = np.ones((2, 100), np.float32)
@@ -80,8 +80,8 @@ def test_models_are_selected_by_the_metric_that_selected_the_runs_model():
 
 
 @pytest.mark.parametrize(("better", "low", "high"), [(0, 0.9, 1.0), (1, 0.0, 0.5)])
-def test_of_equally_good_models_the_one_of_the_lower_loss_is_selected(better, low, high):
-    # One model knows the common class only, the other one the rare class only. While both classes
+def test_of_equally_good_models_the_one_with_the_lower_loss_is_selected(better, low, high):
+    # One model knows only the common class, the other one only the rare class. While both classes
     # are in a resample their macro recall is equal, and nearly all images left out are common.
     labels = np.repeat([0, 1], [40, 2])
     losses = np.ones((2, 42), np.float32)
@@ -94,7 +94,7 @@ def test_of_equally_good_models_the_one_of_the_lower_loss_is_selected(better, lo
 def test_units_widen_the_interval_and_are_left_out_as_a_whole():
     candidates, labels = drawn(120, 8)
     groups = np.repeat(np.arange(20), 6).astype(str)
-    # Each group is right or wrong as a whole.
+    # Each group is correct or wrong as a whole.
     whole = candidates.predicted[:, ::6].repeat(6, axis=1) * 0 + labels
     wrong = np.random.default_rng(3).random((8, 20)).repeat(6, axis=1) > 0.8
     together = Candidates(
@@ -106,7 +106,7 @@ def test_units_widen_the_interval_and_are_left_out_as_a_whole():
     assert by_unit.accuracy.high - by_unit.accuracy.low > 1.8 * width
 
 
-def test_the_file_comes_back_equal_and_a_resumed_epoch_replaces_later_ones(tmp_path):
+def test_the_file_is_read_back_equal_and_a_resumed_epoch_replaces_later_ones(tmp_path):
     path = tmp_path / "candidates.safetensors"
     assert len(read_candidates(path, 7).epochs) == 0
     kept = no_candidates(7)
@@ -123,7 +123,7 @@ def test_the_file_comes_back_equal_and_a_resumed_epoch_replaces_later_ones(tmp_p
     assert path.stat().st_size < 600
 
 
-def test_a_file_that_is_damaged_or_of_other_images_is_refused(tmp_path):
+def test_a_damaged_file_or_one_of_other_images_is_refused(tmp_path):
     path = tmp_path / "candidates.safetensors"
     write_candidates(no_candidates(7).with_epoch(0, np.zeros(7), np.zeros(7)), path)
     with pytest.raises(ArtifactError, match="not of 8 validation images"):
@@ -142,7 +142,7 @@ def test_a_file_that_is_damaged_or_of_other_images_is_refused(tmp_path):
 def pair_of(
     gain: float, *, images: int = 100, spread: float = 0.3
 ) -> tuple[Candidates, np.ndarray]:
-    """Draw a probe, and a network whose log loss is lower by exactly this much on average."""
+    """Draw a probe, and a network whose mean log loss is lower by exactly this much."""
     generator = np.random.default_rng(1)
     losses = generator.random(100) + 1
     noise = generator.normal(0, 0.3, 100)
@@ -175,7 +175,7 @@ def test_the_probe_is_replaced_only_beyond_the_standard_error(gain: float, chose
     assert select_candidate(candidates, labels, alone(labels), monitor="last") == chosen
 
 
-def test_the_correction_repeats_that_choice():
+def test_the_correction_repeats_the_choice_between_probe_and_network():
     candidates, labels = drawn(100, 2, accuracy=0.8)
     pair = Candidates(np.array([0, FINAL], np.int32), candidates.predicted, candidates.losses)
     chosen = select_candidate(pair, labels, alone(labels), monitor="last")
@@ -185,10 +185,10 @@ def test_the_correction_repeats_that_choice():
     assert measured - 0.05 < found.accuracy.value <= measured
 
 
-def test_the_epoch_that_a_metric_selected_is_corrected_with_the_head_that_it_got_in_the_end():
+def test_a_selected_epoch_is_corrected_with_its_final_head():
     epochs, labels = drawn(100, 6, accuracy=0.7)
-    probe = np.where(np.arange(100) % 2 == 0, labels, 3 - labels)  # half of it
-    final = np.where(np.arange(100) % 10 == 0, (labels + 1) % 4, labels)  # nine of ten
+    probe = np.where(np.arange(100) % 2 == 0, labels, 3 - labels)  # half of them correct
+    final = np.where(np.arange(100) % 10 == 0, (labels + 1) % 4, labels)  # nine of ten correct
     candidates = Candidates(
         np.array([0, *range(1, 7), FINAL], np.int32),
         np.stack([probe, *epochs.predicted, final]).astype(np.uint16),
@@ -196,11 +196,11 @@ def test_the_epoch_that_a_metric_selected_is_corrected_with_the_head_that_it_got
     )
     found = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
     assert found.candidates == 8
-    # Not an epoch with the head that was trained: the model that ships is right nine times of ten.
+    # Not an epoch with the head that was trained: the final model is correct nine times out of ten.
     assert 0.8 < found.accuracy.value < 0.9
 
 
-def test_the_probe_of_a_resumed_run_replaces_the_one_that_was_there(tmp_path):
+def test_the_probe_of_a_resumed_run_replaces_the_earlier_one(tmp_path):
     path = tmp_path / "candidates.safetensors"
     old = no_candidates(3).with_epoch(0, np.zeros(3), np.ones(3))
     write_candidates(old.with_epoch(1, np.ones(3), np.zeros(3)), path)

@@ -1,4 +1,4 @@
-"""Comparing runs: the same images, honest arithmetic, and what cannot be compared is refused."""
+"""Comparing runs: on the same images, with sound statistics; runs that do not match are refused."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ NO_UNITS: dict[str, str] = {}
 def make_run(
     name: str, answers: dict[str, int], *, on: str = "val", classes=CLASSES, units=NO_UNITS
 ) -> RunDir:
-    """Make a run whose evaluation says `answers`: by digest; digest `d5` is of class 5 % 3."""
+    """Create a run whose evaluation has `answers`, by digest; digest `d5` is of class 5 % 3."""
     run = RunDir(Path("runs") / name)
     run.path.mkdir(parents=True, exist_ok=True)
     write_info(run, started=f"2026-01-0{len(name)}T10:00:00Z")
@@ -81,7 +81,7 @@ def test_images_are_matched_by_content_and_counted_by_hand():
     assert (same.difference, same.p_value, same.changed) == (0, 1.0, ())
 
 
-def test_the_interval_of_the_difference_covers_it_as_often_as_it_says():
+def test_the_interval_of_the_difference_has_its_nominal_coverage():
     generator = np.random.default_rng(0)
     n, up, down = 200, 0.08, 0.04
     draws = generator.multinomial(n, [up, down, 1 - up - down], 1000)
@@ -90,7 +90,7 @@ def test_the_interval_of_the_difference_covers_it_as_often_as_it_says():
     assert np.mean([low <= up + down <= high for low, high in ends]) < 0.5  # the control
 
 
-def test_what_cannot_be_compared_is_refused_with_the_next_thing_to_type():
+def test_runs_that_cannot_be_compared_are_refused_with_a_hint():
     one = make_run("one", FIRST)
     with pytest.raises(UsageError, match="no image of val in common") as caught:
         compare_runs(one, make_run("other", {"d10": 0, "d11": 1}), "val")
@@ -140,7 +140,7 @@ def test_the_test_split_is_compared_where_all_runs_have_it():
     assert choose_evaluation([one, other], None) == "test"
 
 
-def test_the_command_prints_tables_or_json_and_says_whether_it_could_be_chance(capsys):
+def test_the_command_prints_tables_or_json_and_whether_it_could_be_chance(capsys):
     make_run("one", FIRST)
     make_run("other", SECOND)
     assert call("compare", "runs/one", "runs/other") == 0
@@ -157,7 +157,7 @@ def test_the_command_prints_tables_or_json_and_says_whether_it_could_be_chance(c
     assert call("compare", "runs/one") == 2
 
 
-def test_runs_are_listed_the_latest_first_and_a_damaged_one_hides_none(capsys):
+def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
     for name, day in (("early", "03"), ("late", "05"), ("going", "06")):
         run = RunDir(Path("runs") / name)
         run.path.mkdir(parents=True)
@@ -185,14 +185,14 @@ def test_runs_are_listed_the_latest_first_and_a_damaged_one_hides_none(capsys):
 # Units and several comparisons
 
 
-def test_the_sign_flip_test_is_mcnemars_where_each_image_is_a_unit():
+def test_the_sign_flip_test_is_mcnemars_if_each_image_is_a_unit():
     for gained, lost in ((0, 0), (1, 0), (7, 2), (30, 30), (40, 12)):
         differences = np.repeat([1, -1, 0], [gained, lost, 5])
         expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
         assert sign_flip(differences) == pytest.approx(expected)
 
 
-def test_the_sign_flip_test_counts_every_combination_of_signs_of_the_units():
+def test_the_sign_flip_test_counts_all_combinations_of_signs_of_the_units():
     differences = np.array([3, -1, 2, 0, 4, -2])
     sums = [
         abs(sum(sign * size for sign, size in zip(signs, differences, strict=True)))
@@ -217,11 +217,11 @@ def test_a_difference_within_one_group_could_be_chance():
     assert "sign flips over 5 groups, p = 1: could be chance" in verdict(grouped)
 
 
-def test_images_that_either_run_holds_together_are_one_unit():
+def test_images_grouped_by_either_run_are_one_unit():
     labels = {f"d{n}": n % 3 for n in range(60)}
     worse = {name: 0 if n < 12 else label for n, (name, label) in enumerate(labels.items())}
     groups = {f"d{n}": f"group {n // 12}" for n in range(60)}
-    bridge = {"d11": "bridge", "d12": "bridge"}  # of the first group and of the second one
+    bridge = {"d11": "bridge", "d12": "bridge"}  # one from the first group and one from the second
 
     def groups_of(first: dict[str, str], second: dict[str, str]) -> tuple[int, float]:
         runs = make_run("one", worse, units=first), make_run("other", labels, units=second)

@@ -1,4 +1,4 @@
-"""metrics.json: read back as it was measured; what is not there is refused."""
+"""metrics.json: read back as measured; missing entries are refused."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def write(data: dict[str, object]) -> RunDir:
     return run
 
 
-def test_a_report_is_read_as_it_was_written_but_for_names_that_are_not_utf8(
+def test_a_report_is_read_back_except_for_names_that_are_not_utf8(
     report: EvalReport,
 ) -> None:
     read = read_report(write(report.to_dict()), "val")
@@ -59,7 +59,7 @@ def test_a_report_of_an_earlier_version_counts_each_image_as_its_own_group(
         ("intervals", {"log_loss": [1, 2, 3]}, "is damaged"),
     ],
 )
-def test_a_report_that_lacks_something_is_refused_with_what_writes_it_again(
+def test_an_incomplete_report_is_refused_with_the_command_that_rewrites_it(
     report: EvalReport, name: str, value: object, reason: str
 ) -> None:
     data = report.to_dict() | {name: value}
@@ -70,6 +70,6 @@ def test_a_report_that_lacks_something_is_refused_with_what_writes_it_again(
     assert caught.value.hint == "xception eval run --split val writes it again"
 
 
-def test_a_report_that_is_gone_is_named() -> None:
+def test_a_missing_report_is_named() -> None:
     with pytest.raises(ArtifactError, match=r"run/eval/test/metrics\.json"):
         read_report(RunDir(Path("run")), "test")

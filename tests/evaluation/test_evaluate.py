@@ -42,7 +42,7 @@ FILES = [
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory) -> Path:
-    """An untrained Xception of three classes, sharpened so that pictures differ."""
+    """An untrained Xception of three classes, sharpened so that images differ."""
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     state = build_seeded_network(3, 0).state_dict()
     save_model(
@@ -59,7 +59,7 @@ def bundle(model_file) -> ModelBundle:
 
 
 def make_run(model_file: Path, data: Path, *, test_fraction: float = 0.0) -> tuple[RunDir, Split]:
-    """Make the run folder that training on `data` leaves, as far as evaluation reads it."""
+    """Create the run folder that training on `data` writes, complete enough for evaluation."""
     run = RunDir(Path("runs/photos"))
     run.path.mkdir(parents=True)
     run.model.symlink_to(model_file)
@@ -95,7 +95,7 @@ def images_of(photos: Path, step: int) -> list[Photo]:
     return [Photo(image.path, image.label) for image in read_folder(photos).images[::step]]
 
 
-def test_the_report_is_that_of_the_models_probabilities_of_the_pictures(bundle, photos):
+def test_the_report_is_computed_from_the_models_probabilities(bundle, photos):
     images = images_of(photos, 2)
     report, scored = evaluate_images(bundle, photos, images, name="val", workers=0, note="a note")
     transform = bundle.preprocessing.evaluation_transform()
@@ -128,7 +128,7 @@ def test_workers_and_batch_size_change_no_number(bundle, photos, workers, batch_
     assert again.confusion == first.confusion
 
 
-def test_undecodable_images_are_error_rows_in_their_place_and_do_not_count(bundle, photos):
+def test_undecodable_images_are_error_rows_in_order_and_do_not_count(bundle, photos):
     (photos / "blue/0.jpg").write_bytes((photos / "blue/0.jpg").read_bytes()[:400])
     images = [
         Photo("gone.jpg", 0),
@@ -149,7 +149,7 @@ def test_undecodable_images_are_error_rows_in_their_place_and_do_not_count(bundl
     assert [row.n for row in report.per_class] == [1, 0, 0]
 
 
-def test_nothing_that_can_be_scored_is_an_error_that_says_why(bundle, photos):
+def test_an_evaluation_without_usable_images_is_an_error_with_the_reason(bundle, photos):
     with pytest.raises(DataError, match=r"(?s)none of 1 images.*gone\.jpg: file not found"):
         evaluate_images(bundle, photos, [Photo("gone.jpg", 0)], name="x", workers=0)
 
@@ -176,7 +176,7 @@ def test_a_test_split_is_scored_before_val(model_file, photos):
     assert paths_of(run, "val") == paths_in(split, "val")
 
 
-def test_an_evaluation_leaves_exactly_its_files_and_no_absolute_path(model_file, photos):
+def test_an_evaluation_writes_exactly_its_files_and_no_absolute_path(model_file, photos):
     run, _ = make_run(model_file, photos)
     report = evaluate(run)
     folder = run.evaluation("val")
@@ -197,7 +197,7 @@ def test_an_evaluation_leaves_exactly_its_files_and_no_absolute_path(model_file,
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_of_the_training_folder_only_what_was_held_out_is_scored(model_file, bundle, photos):
+def test_only_held_out_images_of_the_training_folder_are_scored(model_file, bundle, photos):
     run, split = make_run(model_file, photos)
     report = evaluate(run, data=photos)
     assert paths_of(run, "photos") == paths_in(split, "val")
@@ -223,11 +223,11 @@ def test_of_the_training_folder_only_what_was_held_out_is_scored(model_file, bun
         "59.6-98.2%, 9 of 10 images, 9 groups); that shows nothing about new images"
     )
     assert contaminated_line(dataclasses.replace(report, contaminated=None)) is None
-    # with --split it is the run's own split
+    # with --split, the run's own split is used
     assert evaluate(run, data=photos, split="val").name == "val"
 
 
-def test_images_of_another_folder_that_were_trained_on_are_left_out_by_content(model_file, photos):
+def test_training_images_in_another_folder_are_left_out_by_content(model_file, photos):
     run, split = make_run(model_file, photos)
     known, other = split.of("train")[0], Path("other")
     label = CLASSES[known.label]
@@ -275,7 +275,7 @@ def test_a_class_name_is_found_in_either_unicode_form():
     assert [image.label for image in mapped] == [0, 1]
 
 
-def test_a_folder_with_splits_of_its_own_gives_its_test_images(model_file, photos):
+def test_the_test_images_of_a_folder_with_splits_are_evaluated(model_file, photos):
     run, _ = make_run(model_file, photos)
     for i, part in enumerate(("train", "valid", "test")):
         draw(Path("other") / part / "red" / f"{part}.jpg", COLOURS["red"], seed=600 + i)
@@ -292,7 +292,7 @@ def test_another_folder_never_overwrites_the_runs_own_evaluation(model_file, pho
     assert [p.name for p in (run.path / "eval").iterdir()] == ["other-val"]
 
 
-def test_a_split_that_is_not_there_is_a_usage_error(model_file, photos):
+def test_a_missing_split_is_a_usage_error(model_file, photos):
     run, _ = make_run(model_file, photos)
     draw(Path("other/red/1.jpg"), COLOURS["red"], seed=700)
     with pytest.raises(UsageError, match="has no test folder"):
@@ -303,7 +303,7 @@ def test_a_split_that_is_not_there_is_a_usage_error(model_file, photos):
         evaluate(run, data=Path("nowhere"))
 
 
-def test_a_file_of_the_split_that_vanished_or_changed_is_an_error_row(model_file, photos):
+def test_a_vanished_or_changed_file_of_the_split_is_an_error_row(model_file, photos):
     run, split = make_run(model_file, photos)
     vanished, changed, *others = paths_in(split, "val")
     (photos / vanished).unlink()
@@ -317,7 +317,7 @@ def test_a_file_of_the_split_that_vanished_or_changed_is_an_error_row(model_file
     assert paths_of(run, "val") == [vanished, changed, *others]
 
 
-def test_a_run_whose_data_moved_says_so_and_takes_the_new_place(model_file, photos):
+def test_moved_data_of_a_run_is_reported_and_the_new_place_is_accepted(model_file, photos):
     run, split = make_run(model_file, photos)
     moved = photos.rename(photos.with_name("moved"))
     with pytest.raises(UsageError, match="does not exist any more") as caught:
@@ -334,7 +334,7 @@ def test_a_file_whose_name_is_not_utf8_is_found_again(model_file, photos):
     held_out = split.of("val")[0].path
     strange = Path(held_out).with_name("\udcff.jpg")
     (photos / held_out).rename(photos / strange)
-    run, split = make_run(model_file, photos)  # the hash of the content puts it in val again
+    run, split = make_run(model_file, photos)  # the hash of the content assigns it to val again
     assert str(strange) in paths_in(split, "val")
     report = evaluate(run)
     assert report.failures == ()

@@ -1,4 +1,4 @@
-"""Intervals: they hold what they claim, and what is resampled is what scikit-learn computes."""
+"""Intervals: nominal coverage, and resampled metrics that equal scikit-learn's."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ ACCURACIES = (0.9, 0.92, 0.94, 0.96, 0.98)
 
 
 def drawn(images: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw labels of all but the last class, coarse probabilities (many are equal), guesses."""
+    """Draw labels of all but the last class, coarse probabilities (many are equal), predictions."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, classes - 1, images)
     logits = generator.normal(0, 1, (images, classes))
@@ -39,10 +39,10 @@ def drawn(images: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 @pytest.mark.parametrize("n", [100, 500])
 @pytest.mark.parametrize("accuracy", ACCURACIES)
-def test_wilsons_interval_covers_the_true_accuracy_as_often_as_it_says(n: int, accuracy: float):
+def test_wilsons_interval_has_its_nominal_coverage(n: int, accuracy: float):
     ends = np.array([wilson_interval(k, n) for k in range(n + 1)])
     covers = (ends[:, 0] <= accuracy) & (accuracy <= ends[:, 1])
-    # exactly, from the binomial distribution, and in 1000 draws
+    # exactly, from the binomial distribution, and in 1000 samples
     assert 0.93 <= binom.pmf(np.arange(n + 1), n, accuracy)[covers].sum() <= 0.97
     correct = np.random.default_rng(1).binomial(n, accuracy, 1000)
     assert 0.92 <= covers[correct].mean() <= 0.98
@@ -73,13 +73,13 @@ def test_the_bootstrap_covers_the_true_macro_f1_of_500_images(classes: int, accu
 
 
 @pytest.mark.parametrize("images", [100, 500])
-def test_the_calibration_error_has_no_interval_because_its_bootstrap_does_not_hold(
+def test_the_calibration_error_has_no_interval_because_its_bootstrap_does_not_cover(
     images: int,
 ):
     generator, covered, errors = np.random.default_rng(1), {0: 0, 0.1: 0}, []
     for gap in covered:
         for _ in range(100):
-            # as sure as a good model is, and right as often as it says, or less so by the gap
+            # confident like a good model, and as accurate as its confidence, or less by the gap
             confidences = 0.1 + 0.9 * generator.beta(5, 0.8, images)
             right = generator.random(images) < np.clip(confidences - gap, 0, 1)
             draws = []
@@ -91,10 +91,10 @@ def test_the_calibration_error_has_no_interval_because_its_bootstrap_does_not_ho
             errors += [calibration_error(confidences, right)] if gap == 0 else []
     print(f"\n{images} images: calibrated, error {np.mean(errors):.3f}, covered {covered}")
     assert covered[0] < 10  # of 100
-    assert covered[0.1] > 60  # far from 0 chance adds less
+    assert covered[0.1] > 60  # far from 0, chance adds less
 
 
-def test_each_resample_has_scikit_learns_numbers():
+def test_the_metrics_of_each_resample_equal_scikit_learns():
     labels, probabilities, guesses = drawn(60, 4)
     losses = np.random.default_rng(1).random(60)
     tallies = tally(labels, guesses, losses, alone(labels), 4)
@@ -128,7 +128,7 @@ def test_each_resample_has_scikit_learns_numbers():
     assert balanced_accuracy_score(labels, labels) == 1
 
 
-def test_resampling_in_pieces_draws_the_same(monkeypatch: pytest.MonkeyPatch):
+def test_resampling_in_chunks_gives_the_same_resamples(monkeypatch: pytest.MonkeyPatch):
     labels, _, guesses = drawn(60, 4)
     whole = tally(labels, guesses, np.ones(60), alone(labels), 4)
     monkeypatch.setattr(resampling, "_CHUNK", 600)  # ten resamples at a time
@@ -137,8 +137,8 @@ def test_resampling_in_pieces_draws_the_same(monkeypatch: pytest.MonkeyPatch):
     assert np.array_equal(pieces.guessed, whole.guessed)
 
 
-def test_where_resampling_says_nothing_there_is_no_interval():
-    assert percentile_interval(np.ones(1000)) is None  # every image was right
+def test_there_is_no_interval_if_all_resamples_are_equal():
+    assert percentile_interval(np.ones(1000)) is None  # every image was correct
     assert percentile_interval(np.full(1000, np.nan)) is None
     assert percentile_interval(np.zeros(0)) is None
     low, high = percentile_interval(np.linspace(0, 1, 1001))
@@ -165,7 +165,7 @@ def test_intervals_of_many_proportions_are_those_of_each_and_of_scipy():
 # Units
 
 
-def test_where_each_image_is_a_unit_the_interval_is_wilsons():
+def test_if_each_image_is_a_unit_the_interval_is_wilsons():
     hits = np.arange(89) % 7 > 0
     assert proportion_interval(hits, alone(hits)) == wilson_interval(int(hits.sum()), 89)
     assert design_effect(hits, alone(hits)) == 1.0
@@ -176,7 +176,7 @@ def test_whole_groups_count_as_one_image_each_and_mixed_groups_as_more():
     whole = np.repeat(np.arange(30) % 3 > 0, 6)
     mixed = np.tile(np.arange(6) % 3 > 0, 30)
     assert design_effect(whole, units) == pytest.approx(6, rel=0.1)
-    assert design_effect(mixed, units) < 1.3  # not under 1: less than random is not believed
+    assert design_effect(mixed, units) < 1.3  # not under 1: a value below random is not used
     low, high = proportion_interval(whole, units)
     few_low, few_high = wilson_interval(20, 30)
     assert high - low == pytest.approx(few_high - few_low, rel=0.1)
@@ -197,12 +197,12 @@ def test_groups_of_copies_have_an_interval_about_as_wide_as_one_image_per_group(
     assert high - low > 2 * (plain[1] - plain[0])
 
 
-def test_one_unit_alone_says_next_to_nothing():
+def test_a_single_unit_gives_a_very_wide_interval():
     low, high = proportion_interval(np.arange(20) % 5 > 0, np.zeros(20))
     assert high - low > 0.9
 
 
-def test_resamples_take_units_as_a_whole_and_are_the_same_without_company():
+def test_resamples_take_whole_units_and_equal_image_resamples_for_single_images():
     units = np.repeat(np.arange(10), 3)
     drawn_weights = np.concatenate(list(resampling.unit_weights(units, 50)))
     assert (drawn_weights.reshape(50, 10, 3) == drawn_weights[:, ::3, None]).all()
@@ -212,7 +212,7 @@ def test_resamples_take_units_as_a_whole_and_are_the_same_without_company():
     assert np.array_equal(single, expected)
 
 
-def test_the_evidence_names_groups_where_there_are_fewer_than_images():
+def test_the_evidence_names_groups_if_there_are_fewer_than_images():
     assert evidence(43, 84, 14) == "43 of 84 images, 14 groups"
     assert evidence(1043, 2084, 2084) == "1,043 of 2,084 images"
     assert evidence(3, 4, 1) == "3 of 4 images, 1 group"

@@ -1,4 +1,4 @@
-"""What an evaluation measures, against numbers worked by hand and scikit-learn's own."""
+"""Metrics of an evaluation, compared with calculations by hand and with scikit-learn."""
 
 import json
 import warnings
@@ -50,7 +50,7 @@ def with_units(labels, probabilities):
 
 
 def drawn(classes: int, images: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Draw labels of every class and probabilities that lean to them."""
+    """Draw labels of every class and probabilities that favour them."""
     generator = np.random.default_rng(seed)
     labels = np.arange(images) % classes
     logits = generator.normal(0, 1, (images, classes))
@@ -120,7 +120,7 @@ def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
     report = measure(
         labels, probabilities, alone(labels), ["a", "b", "c"], name="val", data="photos"
     )
-    # Wilson (1927): z = 1.959964, n = 4, 3 right
+    # Wilson (1927): z = 1.959964, n = 4, 3 correct
     z, n, p = 1.9599639845400545, 4, 0.75
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -137,7 +137,7 @@ def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
     for row in found["per_class"]:
         assert row.pop("f1_low") is None or row["f1"] > 0
         assert row.pop("f1_high") is None or row["f1"] > 0
-    # both classes are ranked without a mistake, in every resample
+    # both classes are ranked perfectly in every resample
     average = dict.fromkeys(("average_precision_low", "average_precision_high"))
     average = {"average_precision": 1.0} | average
     assert found == {
@@ -191,7 +191,7 @@ def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
     }  # fmt: skip
 
 
-def test_the_numbers_equal_scikit_learns_and_those_of_other_labels_do_not():
+def test_the_numbers_equal_scikit_learns_and_differ_for_other_labels():
     labels, probabilities = drawn(12, 89)
     guesses = probabilities.argmax(axis=1)
 
@@ -231,12 +231,12 @@ def test_the_numbers_equal_scikit_learns_and_those_of_other_labels_do_not():
 
     report = measure(labels, probabilities, alone(labels), names(12), name="val")
     assert measured(report) == pytest.approx(reference(labels))
-    assert measured(report) != pytest.approx(reference(np.roll(labels, 1)))  # it can fail
+    assert measured(report) != pytest.approx(reference(np.roll(labels, 1)))  # the control
     assert np.sum(report.confusion) == 89
     assert report.top_k == 5
 
 
-def test_a_class_never_guessed_has_no_precision_and_one_without_images_nothing():
+def test_a_class_never_predicted_has_no_precision_and_one_without_images_no_metrics():
     labels = np.array([0, 1])
     probabilities = np.array([[0.1, 0.2, 0.7], [0.1, 0.2, 0.7]])
     present, also_present, absent = measure(
@@ -244,7 +244,7 @@ def test_a_class_never_guessed_has_no_precision_and_one_without_images_nothing()
     ).per_class
     assert (present.precision, present.recall.value, present.f1.value) == (None, 0.0, 0.0)
     assert also_present.n == 1
-    # `class 2` was guessed twice; without images of it that says nothing about it
+    # `class 2` was predicted twice; without images of it that proves nothing
     assert (absent.n, absent.precision, absent.recall, absent.f1) == (0, None, None, None)
 
 
@@ -255,7 +255,7 @@ def test_one_image_of_two_classes_is_measured(guessed: int, accuracy: float):
     assert (report.images, report.accuracy.value) == (1, accuracy)
     assert 0 <= report.accuracy.low <= accuracy <= report.accuracy.high <= 1
     assert report.top_k_accuracy is None
-    # one image says nothing about chance, nor how another would fare
+    # one image says nothing about chance or about other images
     assert report.matthews is None
     assert report.cohen_kappa == (None if guessed == 0 else Estimate(0))
     assert report.macro_recall == report.macro_f1 == report.weighted_f1 == Estimate(accuracy)
@@ -264,7 +264,7 @@ def test_one_image_of_two_classes_is_measured(guessed: int, accuracy: float):
     json.dumps(report.to_dict(), allow_nan=False)
 
 
-def test_every_interval_holds_its_number_and_is_the_same_every_time():
+def test_every_interval_contains_its_number_and_is_reproducible():
     report = measure(*with_units(*drawn(12, 89, seed=5)), names(12), name="val")
     assert report == measure(*with_units(*drawn(12, 89, seed=5)), names(12), name="val")
     for name in INTERVALS:
@@ -283,7 +283,7 @@ def width(estimate: Estimate) -> float:
 
 
 def widths(report: EvalReport) -> dict[str, float]:
-    """Return how wide each interval of a report is; those of the classes by `name, class`."""
+    """Return the width of each interval of a report; those of the classes by `name, class`."""
     named = {"accuracy", "coverage", "answer_precision", *INTERVALS}
     found = {name: width(getattr(report, name)) for name in named}
     for row in report.per_class:
@@ -294,7 +294,7 @@ def widths(report: EvalReport) -> dict[str, float]:
 
 def test_grouped_images_widen_every_interval_and_change_no_other_number():
     labels, probabilities = (values.repeat(5, axis=0) for values in drawn(8, 96))
-    groups = np.arange(96).repeat(5).astype(str)  # of five equal answers, one piece of evidence
+    groups = np.arange(96).repeat(5).astype(str)  # five equal answers each, one piece of evidence
     answered = probabilities.max(axis=1) > 0.4
     grouped, single = (
         measure(labels, probabilities, units, names(8), name="x", answered=answered)
@@ -339,13 +339,13 @@ def test_the_table_over_all_classes_has_every_number_with_its_interval():
     assert lines[4].split() == ["macro", "F1", *shown]
 
 
-def test_a_certain_mistake_has_a_finite_log_loss():
+def test_a_mistake_with_probability_1_has_a_finite_log_loss():
     report = measure(np.array([0]), np.array([[0.0, 1.0]]), alone([0]), ["a", "b"], name="x")
     assert 30 < report.log_loss.value < 40
     json.dumps(report.to_dict(), allow_nan=False)
 
 
-def test_the_headline_says_the_accuracy_with_its_interval():
+def test_the_headline_has_the_accuracy_with_its_interval():
     report = measure(*with_units(*drawn(3, 30, seed=3)), names(3), name="val")
     report = replace(
         report, accuracy=Estimate(84 / 89, 0.8754, 0.9758), correct=84, images=89, groups=89
@@ -367,7 +367,7 @@ def test_the_table_fits_80_columns_and_shows_hostile_names_literally():
     assert lines[-1].split() == ["absent", "0", "n/a", "n/a", "n/a", "n/a"]
 
 
-def test_names_that_are_not_utf8_are_written_so_that_a_file_can_hold_them():
+def test_names_that_are_not_utf8_are_escaped_in_files():
     labels, probabilities = drawn(2, 4)
     failure = EvalFailure("b\udcff/1.jpg", "truncated")
     report = measure(
@@ -379,7 +379,7 @@ def test_names_that_are_not_utf8_are_written_so_that_a_file_can_hold_them():
 
 
 @pytest.mark.parametrize("count", [2, 3, 21])
-def test_the_picture_of_the_confusions_is_the_same_for_the_same_report_only(count: int):
+def test_the_plot_of_the_confusion_matrix_is_the_same_only_for_the_same_report(count: int):
     report = measure(*with_units(*drawn(count, 3 * count, seed=1)), names(count), name="val")
     other = measure(*with_units(*drawn(count, 4 * count, seed=2)), names(count), name="val")
     picture = draw_confusion(report)
@@ -390,7 +390,7 @@ def test_the_picture_of_the_confusions_is_the_same_for_the_same_report_only(coun
         assert "Software" not in image.info
 
 
-def test_the_picture_draws_any_class_name_without_a_warning():
+def test_the_plot_shows_any_class_name_without_a_warning():
     labels, probabilities = drawn(4, 8)
     classes = ["$x^2$ $", "日本語", "b\x1b[2J\udcff", "long " * 50]
     assert draw_confusion(measure(labels, probabilities, alone(labels), classes, name="$v$"))

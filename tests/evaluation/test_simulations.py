@@ -1,4 +1,4 @@
-"""Simulations of what intervals and guarantees promise; each with the control that breaks it."""
+"""Simulations of the coverage of intervals and guarantees, each with a control that fails."""
 
 import numpy as np
 import pytest
@@ -14,9 +14,9 @@ pytestmark = pytest.mark.slow
 
 
 def clustered(generator, *, groups: int, size, icc: float, accuracy: float):
-    """Draw hits of images whose groups differ: beta-binomial, of an intra-cluster correlation.
+    """Draw hits of images whose groups differ: beta-binomial, with an intra-cluster correlation.
 
-    `size` is that of each group, or of all of them.
+    `size` is the size of each group, or of all of them.
     """
     spread = 1 / icc - 1
     shares = generator.beta(accuracy * spread, (1 - accuracy) * spread, groups)
@@ -42,7 +42,7 @@ def test_the_interval_by_units_covers_the_truth_and_one_by_images_does_not(
 
 @pytest.mark.parametrize("sizes", [[40] * 3 + [1] * 30, [100] + [1] * 40, [1] * 150 + [6] * 10])
 @pytest.mark.parametrize("accuracy", [0.7, 0.9])
-def test_the_interval_covers_the_truth_where_a_few_units_hold_most_images(sizes, accuracy):
+def test_the_interval_covers_the_truth_if_a_few_units_have_most_images(sizes, accuracy):
     generator = np.random.default_rng(4)
     covered = []
     for _ in range(500):
@@ -71,8 +71,8 @@ def test_the_bootstrap_over_units_covers_the_macro_recall_of_clustered_images():
 
 
 def candidates_of(generator, images: int):
-    """Draw 13 models of about one accuracy, whose answers are correlated: 12 epochs and a probe."""
-    spread = generator.uniform(0.01, 0.02)  # of their accuracies; what it is changes the coverage
+    """Draw 13 models of similar accuracy with correlated answers: 12 epochs and a probe."""
+    spread = generator.uniform(0.01, 0.02)  # of their accuracies; it affects the coverage
     accuracies = np.clip(0.8 + spread * generator.standard_normal(13), 0, 1)
     common, own = generator.standard_normal((1, images)), generator.standard_normal((13, images))
     margins = norm.ppf(accuracies)[:, None] + np.sqrt(0.7) * common + np.sqrt(0.3) * own
@@ -107,18 +107,18 @@ def test_only_the_corrected_interval_of_the_best_of_13_covers_the_truth(
 
 
 def lowest_empirical(confidences, right, target: float) -> float | None:
-    """Choose the lowest threshold whose empirical precision is enough: the control."""
+    """Choose the lowest threshold whose empirical precision is sufficient: the control."""
     thresholds, _, precision = coverage_curve(confidences, right)
     enough = np.flatnonzero(precision >= target)
     return float(thresholds[enough[-1]]) if len(enough) else None
 
 
-# Images of val, and the share of images that a threshold answers at least on average.
+# Validation images, and the least share of images that a threshold answers on average.
 @pytest.mark.parametrize(("images", "answered"), [(200, 0.01), (500, 0.1), (2000, 0.2)])
-def test_unknown_auto_reaches_its_precision_on_new_images_in_nine_of_ten_draws(images, answered):
+def test_unknown_auto_reaches_its_precision_on_new_images_nine_times_out_of_ten(images, answered):
     generator = np.random.default_rng(3)
     many, target = 300_000, 0.98
-    chances = generator.beta(6, 0.6, many)  # a model that is right on 91% of the images
+    chances = generator.beta(6, 0.6, many)  # a model that is correct on 91% of the images
     confidences = chances**0.7 * 0.98 + 0.02 * generator.random(many)
     right = generator.random(many) < chances
     order = np.argsort(-confidences)
@@ -140,13 +140,13 @@ def test_unknown_auto_reaches_its_precision_on_new_images_in_nine_of_ten_draws(i
 
 
 @pytest.mark.parametrize(("images", "target"), [(1000, 0.95), (1000, 0.9), (500, 0.9)])
-def test_the_best_of_13_models_reaches_the_precision_only_if_their_number_is_known(images, target):
+def test_the_best_of_13_models_reaches_the_precision_only_if_their_number_is_given(images, target):
     generator = np.random.default_rng(6)
     many = 100_000
     kept, control = [], []
     for _ in range(200):
         common, own = generator.standard_normal(images), generator.standard_normal((13, images))
-        chances = norm.cdf(1.0 + 1.3 * np.sort(common))  # of one model: all are equally good
+        chances = norm.cdf(1.0 + 1.3 * np.sort(common))  # those of one model: all are equally good
         confidences = chances + 1e-6 * generator.random(images)
         outcome = np.sqrt(0.7) * generator.standard_normal(images) + np.sqrt(0.3) * own
         hits = norm.cdf(outcome) < chances

@@ -1,4 +1,4 @@
-"""Damaged files: whatever a file of a run has become, users get a sentence and never a traceback.
+"""Damaged files of a run: users get a sentence and never a traceback.
 
 `XCEPTION_FUZZ=5000` tries more than the usual number of each kind.
 """
@@ -50,7 +50,7 @@ CPU = Runtime(torch.device("cpu"), "fp32")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> Iterator[RunDir]:
-    """A finished run, fine-tuned, in the folder `runs` next to its `photos`."""
+    """A finished, fine-tuned run in the folder `runs` next to its `photos`."""
     root = tmp_path_factory.mktemp("faults")
     settings = quick_settings(draw_photos(root / "photos"), random_weights)
     (root / "runs").mkdir()
@@ -182,7 +182,7 @@ def test_a_damaged_file_is_refused_in_a_sentence_or_read(
 
 
 def code_of(read: Callable[[RunDir], object], run: RunDir) -> int:
-    """Return the exit code that reading would end in; what is no error of ours passes through."""
+    """Return the exit code of reading a file; unexpected exceptions are not caught."""
     try:
         read(run)
     except XceptionError as error:
@@ -194,7 +194,7 @@ def load(run: RunDir) -> None:
     load_model(run.model, CPU)
 
 
-def test_a_damaged_model_file_is_refused_or_says_the_same(run: RunDir) -> None:
+def test_a_damaged_model_file_is_refused_or_gives_the_same_answers(run: RunDir) -> None:
     draw, refused = random.Random(1), []
     before = load_model(run.model, CPU)
     weights = before.network.state_dict()
@@ -219,7 +219,7 @@ def test_a_damaged_model_file_is_refused_or_says_the_same(run: RunDir) -> None:
 @pytest.mark.parametrize(
     "command", ["report", "eval", "runs", "compare", "summary"], ids=lambda c: f"xception {c}"
 )
-def test_no_command_ends_in_a_traceback_over_damaged_files(
+def test_no_command_ends_in_a_traceback_with_damaged_files(
     run: RunDir, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = {

@@ -1,7 +1,7 @@
-"""Fuzzing: no image, model or state ends in a traceback, takes long or takes much memory.
+"""Fuzzing: no image, model or state causes a traceback, a long wait or large memory use.
 
-`XCEPTION_FUZZ=20000 XCEPTION_SEED=1` tries as many of each kind, others than seed 0;
-docs/faults.md has what was measured.
+`XCEPTION_FUZZ=20000 XCEPTION_SEED=1` tries that many of each kind, with another seed than 0;
+docs/faults.md has the results.
 """
 
 import os
@@ -18,7 +18,7 @@ SEED = int(os.environ.get("XCEPTION_SEED", "0"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whatever_a_file_has_become_it_is_refused_in_a_sentence_or_read(kind: str) -> None:
+def test_any_damaged_file_is_refused_in_a_sentence_or_read(kind: str) -> None:
     start = SEED * 10_000_000
     tally = fuzz(kind, range(start, start + ROUNDS))
     print(tally.line(kind), dict(tally.codes), tally.slowest, *tally.failures, sep="\n  ")

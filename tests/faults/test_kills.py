@@ -1,6 +1,6 @@
-"""The matrix of kills: wherever SIGKILL comes, however often, resuming gives the same bytes.
+"""The matrix of kills: after any number of SIGKILLs anywhere, resuming gives the same bytes.
 
-`XCEPTION_KILLS=100` kills more often, over all ways to train; docs/faults.md has what was measured.
+`XCEPTION_KILLS=100` kills more often, in all ways to train; docs/faults.md has the results.
 """
 
 import os
@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unbroken(place: Path, random_weights: Path) -> tuple[Ended, dict[str, str]]:
-    """The first way to train, undisturbed."""
+    """The first way to train, without interruption."""
     return _undisturbed(place, random_weights, "unbroken", **WAYS[0])
 
 
@@ -77,7 +77,7 @@ def _undisturbed(
     return ended, found
 
 
-def test_wherever_it_is_killed_and_however_often_a_run_ends_with_the_same_bytes(
+def test_a_run_that_is_killed_anywhere_and_repeatedly_ends_with_the_same_bytes(
     place: Path, random_weights: Path, unbroken: tuple[Ended, dict[str, str]]
 ) -> None:
     draw, killed, wrong = random.Random(SEED), Counter[str](), []
@@ -106,7 +106,7 @@ def test_wherever_it_is_killed_and_however_often_a_run_ends_with_the_same_bytes(
     assert not wrong
 
 
-# What a run writes, in its order; the last ones alone unless more is asked for.
+# The files of a run in the order of writing; only the last ones by default.
 WRITTEN = [
     "split.csv", "issues.csv", "config.toml", "run.json", "val.json", "train.json",
     "candidates.safetensors", "model.safetensors", "state-", "metrics.json", "per_class.csv",
@@ -114,7 +114,7 @@ WRITTEN = [
 ]  # fmt: skip
 
 
-def test_wherever_the_disk_is_full_nothing_is_lost_and_the_run_goes_on_to_the_same_bytes(
+def test_a_full_disk_loses_nothing_and_the_resumed_run_ends_with_the_same_bytes(
     place: Path, random_weights: Path, unbroken: tuple[Ended, dict[str, str]]
 ) -> None:
     folder = place / "full"
@@ -136,7 +136,7 @@ def test_wherever_the_disk_is_full_nothing_is_lost_and_the_run_goes_on_to_the_sa
     assert content(folder / "run") == unbroken[1]
 
 
-def test_the_comparison_sees_another_seed(
+def test_the_comparison_detects_another_seed(
     place: Path, random_weights: Path, unbroken: tuple[Ended, dict[str, str]]
 ) -> None:
     _, other = _undisturbed(place, random_weights, "seed", **WAYS[0], seed=1)
@@ -144,7 +144,7 @@ def test_the_comparison_sees_another_seed(
         assert other[name] != unbroken[1][name]
 
 
-def test_the_comparison_sees_a_wrong_resume(
+def test_the_comparison_detects_a_wrong_resume(
     place: Path, random_weights: Path, unbroken: tuple[Ended, dict[str, str]]
 ) -> None:
     folder, changed = place / "skipped", place / "changed"
@@ -162,7 +162,7 @@ def test_the_comparison_sees_a_wrong_resume(
 
 
 def _change_the_state(states: StateStore) -> None:
-    """Move one weight, and sign the state again."""
+    """Change one weight, and sign the state again."""
     state = states.load()
     assert state is not None
     notes = {name: state.pop(name) for name in ("phase", "history", "max_epochs")}

@@ -1,4 +1,4 @@
-"""What a machine does to a training: signals in odd places, jumping clocks, images that change."""
+"""Faults of a machine during training: signals, jumping clocks, images that change."""
 
 import os
 import re
@@ -21,24 +21,24 @@ from xception_cli.training.saving import StopSignals
 
 
 class Interrupting(Image.Image):
-    """An image in whose EXIF block a signal comes."""
+    """An image that receives a signal while its EXIF block is read."""
 
     def getexif(self) -> Image.Exif:
         os.kill(os.getpid(), signal.SIGTERM)
         return Image.Exif()
 
 
-def test_a_signal_is_not_swallowed_where_every_exception_is() -> None:
+def test_a_signal_is_not_swallowed_where_all_exceptions_are() -> None:
     before = signal.getsignal(signal.SIGTERM)
     stop = StopSignals(hint="type this")
     with pytest.raises(StoppedError, match="stopped by SIGTERM; what was saved") as caught, stop:
-        orientation(Interrupting())  # which takes any exception for a broken EXIF block
+        orientation(Interrupting())  # which treats any exception as a broken EXIF block
     assert (caught.value.exit_code, caught.value.hint) == (143, "type this")
-    assert stop.requested == signal.SIGTERM  # by which the training loop would stop, too
+    assert stop.requested == signal.SIGTERM  # which also stops the training loop
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_signal_ends_a_process_that_was_just_forked_without_a_word(
+def test_a_signal_silently_ends_a_process_that_was_just_forked(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with StopSignals(hint="type this"):
@@ -50,8 +50,8 @@ def test_a_signal_ends_a_process_that_was_just_forked_without_a_word(
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_number_depends_on_a_clock_that_can_jump() -> None:
-    """Times are measured by `time.monotonic`; the wall clock is only ever written down."""
+def test_no_duration_depends_on_a_clock_that_can_jump() -> None:
+    """Durations are measured by `time.monotonic`; the wall clock is only recorded."""
     package = Path(xception_cli.__file__).parent
     wall = re.compile(r"time\.time\(|datetime\.now\(|\.utcnow\(|\.today\(|localtime|gmtime")
     found = {
@@ -59,11 +59,13 @@ def test_no_number_depends_on_a_clock_that_can_jump() -> None:
         for path in package.rglob("*.py")
         if wall.search(path.read_text())
     }
-    # train.log's stamps, when a run was started, and which features were used last
+    # time stamps of train.log, the start of a run, and the last use of features
     assert found == {"console.py", "training/provenance.py", "model/feature_cache.py"}
 
 
-def test_workers_that_cannot_be_started_say_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_cannot_be_started_are_an_error_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -1,6 +1,6 @@
-"""On a GPU: what a CPU is tested for, and what only a GPU can get wrong.
+"""Tests on a GPU: the same as on a CPU, and what only a GPU can get wrong.
 
-`XCEPTION_TEST_DEVICE=cpu` rehearses them on a machine without one.
+`XCEPTION_TEST_DEVICE=cpu` runs them on a machine without a GPU.
 """
 
 import gc
@@ -35,14 +35,14 @@ pytestmark = [
 ]
 on_a_gpu_only = pytest.mark.skipif(REHEARSED, reason="there is no such thing on a CPU")
 
-# Compared with a CPU's, whose sums are in another order. TF32, which keeps 10 bits of each factor,
-# is farther off, and bf16 farther still.
+# Compared with a CPU, whose sums are in another order. TF32, which keeps 10 bits of each factor, is
+# further off, and bf16 further still.
 FP32_TOLERANCE = 2e-4
 
 
 @pytest.fixture(scope="module")
 def lively_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights whose activations keep their size from layer to layer: else fp16 has only zeros."""
+    """Weights whose activations keep their scale from layer to layer; otherwise fp16 underflows."""
     state = lively_network().state_dict()
     path = tmp_path_factory.mktemp("weights") / "lively.safetensors"
     kept = {name: t for name, t in state.items() if not name.startswith("last_linear")}
@@ -88,7 +88,7 @@ def test_logits_of_a_gpu_are_those_of_a_cpu_in_float32_and_nearly_so_in_bf16():
     assert float((found - reference).abs().max()) < FP32_TOLERANCE * spread
     rounded = bundle_on(DEVICE, "bf16").logits(pixels())
     error = float((rounded - reference).abs().max())
-    assert FP32_TOLERANCE * spread < error < 0.2 * spread  # the control: a difference is seen
+    assert FP32_TOLERANCE * spread < error < 0.2 * spread  # the control: bf16 does differ
 
 
 @on_a_gpu_only
@@ -104,7 +104,7 @@ def test_float32_is_not_tf32():
     assert bundle.logits(pixels()).equal(exact)
 
 
-def test_gpu_is_another_name_of_cuda(settings):
+def test_gpu_is_another_name_for_cuda(settings):
     if REHEARSED:
         pytest.skip("there is none")
     assert decide_runtime(device="gpu").device.type == "cuda"
@@ -115,7 +115,7 @@ def test_gpu_is_another_name_of_cuda(settings):
 # Training
 
 
-def test_training_all_layers_is_the_default_learns_and_leaves_the_usual_files(settings, photos):
+def test_training_all_layers_is_the_default_and_learns_and_writes_the_usual_files(settings, photos):
     settings |= {"epochs": 6, "patience": 0}
     result = train_run(settings)
     assert result.run.is_finished
@@ -136,7 +136,9 @@ def test_training_all_layers_is_the_default_learns_and_leaves_the_usual_files(se
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "exit", "middle", "all"])
-def test_each_part_is_trained_and_the_kept_model_says_the_same_on_a_cpu(settings, unfreeze):
+def test_each_part_is_trained_and_the_kept_model_gives_the_same_answers_on_a_cpu(
+    settings, unfreeze
+):
     train_run(settings | {"unfreeze": unfreeze, "precision": "fp32"})
     reference = load_model(Path("run/model.safetensors"), decide_runtime(device="cpu"))
     found = load_model(Path("run/model.safetensors"), decide_runtime(device=DEVICE))
@@ -149,7 +151,7 @@ def test_each_part_is_trained_and_the_kept_model_says_the_same_on_a_cpu(settings
 def test_every_precision_trains(settings, precision):
     if REHEARSED and precision == "fp16":
         pytest.skip("CPUs do not train in fp16")
-    # GradScaler finds its scale in fp16: it leaves out the first few steps.
+    # GradScaler searches for its scale in fp16: it skips the first few steps.
     train_run(settings | {"unfreeze": "all", "precision": precision, "epochs": 6, "patience": 0})
     assert info("run")["precision"] == precision
     losses = [row["train_loss"] for row in rows("run")]
@@ -187,7 +189,7 @@ def test_deterministic_runs_are_byte_equal_even_if_interrupted_inside_an_epoch(
         torch.use_deterministic_algorithms(mode=False)
 
 
-def test_a_run_of_a_gpu_goes_on_on_a_cpu(settings, monkeypatch):
+def test_a_run_of_a_gpu_is_resumed_on_a_cpu(settings, monkeypatch):
     settings |= {"unfreeze": "exit", "precision": "fp32", "save_every_minutes": 0.0}
     with monkeypatch.context() as patch:
         at_iteration(patch, 5, crash)
@@ -198,10 +200,10 @@ def test_a_run_of_a_gpu_goes_on_on_a_cpu(settings, monkeypatch):
 
 @on_a_gpu_only
 def test_a_training_step_does_not_wait_for_the_gpu(settings, monkeypatch):
-    """Between two looks at the loss nothing may read a result: torch itself raises if it does."""
+    """Between two checks of the loss nothing may read a result; torch raises if one does."""
 
     def watch(trainer: Engine) -> None:
-        def between(engine: Engine, number: int) -> bool:  # not at an epoch's end, when one looks
+        def between(engine: Engine, number: int) -> bool:  # not at an epoch's end, when it is read
             return number % 10 in range(2, 9) and number % (engine.state.epoch_length or 1) > 0
 
         trainer.add_event_handler(
@@ -247,7 +249,7 @@ def test_a_training_step_does_not_wait_for_the_gpu(settings, monkeypatch):
 # Time and memory
 
 
-def test_a_budget_pays_for_what_the_gpu_can_do_in_it(settings):
+def test_a_budget_is_planned_with_the_speed_of_the_gpu(settings):
     for setting in ("epochs", "unfreeze", "views"):
         del settings[setting]
     train_run(settings | {"budget": "90s"})
@@ -266,7 +268,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_two_pieces(settings, photos, c
     train_run(settings, "whole")
     assert "accumulate = 1\n" in Path("whole/config.toml").read_text()
     peak = torch.cuda.max_memory_allocated()
-    gc.collect()  # the engines of the first run are cycles
+    gc.collect()  # the engines of the first run are in reference cycles
     torch.cuda.empty_cache()
     try:
         torch.cuda.set_per_process_memory_fraction(0.75 * peak / total)
@@ -281,7 +283,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_two_pieces(settings, photos, c
 # The commands
 
 
-def test_what_a_gpu_trained_is_evaluated_predicted_exported_and_compared(settings, capsys):
+def test_a_model_trained_on_a_gpu_is_evaluated_used_exported_and_compared(settings, capsys):
     train_run(settings | {"precision": "fp32", "unfreeze": "exit"})
     assert call("eval", "run", "--device", DEVICE, "--json") == 0
     accuracy = json.loads(capsys.readouterr().out)["accuracy"]
@@ -289,12 +291,12 @@ def test_what_a_gpu_trained_is_evaluated_predicted_exported_and_compared(setting
     assert json.loads(capsys.readouterr().out)["accuracy"] == accuracy
     assert call("predict", "photos/red/0.jpg", "--run", "run", "--device", DEVICE, "--json") == 0
     assert json.loads(capsys.readouterr().out)["error"] is None
-    assert call("export", "run", "--output", "run.onnx") == 0  # after its gate
+    assert call("export", "run", "--output", "run.onnx") == 0  # after comparison with PyTorch
     assert Path("run.onnx").stat().st_size > 80e6
 
 
-def test_torchrun_with_one_process_trains_as_a_plain_run_does(settings):
-    """Over NCCL on a GPU: the loss, gradients and metrics go through it."""
+def test_torchrun_with_one_process_trains_like_a_plain_run(settings):
+    """Over NCCL on a GPU: the loss, gradients and metrics use it."""
     settings |= {"precision": "fp32", "unfreeze": "all", "dropout": 0.0}
     train_run(settings, "plain")
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]

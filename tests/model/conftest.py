@@ -1,4 +1,4 @@
-"""Pictures, and a network with a frozen prefix to compute features of them."""
+"""Images, and a network with a frozen prefix to compute their features."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ PICTURES = 11
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    """A lively Xception of which the exit flow would be trained."""
+    """A randomly initialised Xception with the exit flow trainable."""
     network = lively_network()
     cut(network, "exit")  # freezes the prefix
     return network
@@ -22,7 +22,7 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of pictures named by their number, from `0.png`."""
+    """A folder of images named by their number, from `0.png`."""
     folder = tmp_path_factory.mktemp("pictures")
     for index in range(PICTURES):
         draw(folder / f"{index}.png", [*COLOURS.values()][index % 3], seed=index)

@@ -1,4 +1,4 @@
-"""The model file: what is written is read back, and nothing else is taken for a model."""
+"""The model file: what is written is read back, and other files are refused."""
 
 import json
 import random
@@ -51,7 +51,7 @@ def model_file(network, tmp_path_factory):
         About(HOSTILE, PREPROCESSING, 1.7, PROVENANCE),
     )
     yield path
-    path.unlink()  # pytest would keep 80 MB of each of three runs
+    path.unlink()  # pytest would keep 80 MB for each of three runs
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ RULE = {
 
 
 def small_file(metadata: dict[str, str] | None, tensors: dict[str, torch.Tensor] | None = None):
-    """Write a file of a few bytes: metadata is looked at before the tensors are."""
+    """Write a file of a few bytes: metadata is checked before tensors."""
     path = Path("small.safetensors")
     save_file(tensors or {"conv1.weight": torch.zeros(1)}, path, metadata)
     return path
@@ -82,7 +82,7 @@ def small_file(metadata: dict[str, str] | None, tensors: dict[str, torch.Tensor]
 # Round trip
 
 
-def test_what_is_saved_is_what_is_loaded(network, bundle):
+def test_a_saved_model_is_loaded_unchanged(network, bundle):
     assert bundle.about == About(HOSTILE, PREPROCESSING, 1.7, PROVENANCE)
     saved, loaded = network.state_dict(), bundle.network.state_dict()
     assert list(saved) == list(loaded)
@@ -100,7 +100,9 @@ def test_saving_a_loaded_model_again_gives_the_same_bytes(model_file, bundle):
     assert same
 
 
-def test_the_file_loads_into_plain_pretrainedmodels_and_says_the_same(model_file, bundle, pixels):
+def test_the_file_loads_into_plain_pretrainedmodels_with_the_same_logits(
+    model_file, bundle, pixels
+):
     plain = pretrainedmodels.xception(num_classes=len(HOSTILE), pretrained=None)
     problems = plain.load_state_dict(load_file(model_file), strict=False)
     assert problems.unexpected_keys == []
@@ -112,7 +114,7 @@ def test_the_file_loads_into_plain_pretrainedmodels_and_says_the_same(model_file
     assert (found - expected.roll(1, 0)).abs().max() > 1e-2
 
 
-def test_what_is_computed_has_its_batch_norm_folded_and_the_network_stays_its_own(
+def test_inference_folds_batch_norm_and_does_not_change_the_network(
     model_file, pixels, monkeypatch
 ):
     bundle = load_model(model_file, CPU)
@@ -124,7 +126,7 @@ def test_what_is_computed_has_its_batch_norm_folded_and_the_network_stays_its_ow
         norm.register_forward_hook(lambda *_: pytest.fail("a batch norm was computed"))
     found = bundle.outputs(pixels)[0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    assert (found - expected.roll(1, 0)).abs().max() > 1e-2  # other pictures, other logits
+    assert (found - expected.roll(1, 0)).abs().max() > 1e-2  # other images, other logits
     assert len(norms) == 40
     assert type(bundle.network) is type(pretrainedmodels.xception(pretrained=None))
     after = bundle.network.state_dict()
@@ -165,7 +167,7 @@ def test_half_precision_says_nearly_the_same_in_float32(bundle, model_file, pixe
     assert 0 < distance < 0.1 * bundle.outputs(pixels)[0].std(0).max() + 0.05
 
 
-def test_what_is_loaded_does_not_depend_on_the_random_state_nor_touch_pythons(bundle, model_file):
+def test_loading_neither_depends_on_the_random_state_nor_changes_pythons(bundle, model_file):
     torch.manual_seed(123)
     states = random.getstate(), np.random.get_state()[1].tolist()
     other = load_model(model_file, CPU).network.state_dict()
@@ -174,10 +176,10 @@ def test_what_is_loaded_does_not_depend_on_the_random_state_nor_touch_pythons(bu
     assert all(torch.equal(same[name], other[name]) for name in same)
 
 
-# What is not written
+# Refused when writing
 
 
-def test_a_weight_that_is_not_finite_is_not_written_and_the_file_before_stays(network):
+def test_a_weight_that_is_not_finite_is_not_written_and_the_earlier_file_is_kept(network):
     path = Path("model.safetensors")
     path.write_text("the file before")
     state = {**network.state_dict()}
@@ -196,7 +198,7 @@ def test_classes_that_do_not_fit_the_head_are_not_written(network):
     assert list(Path().iterdir()) == []
 
 
-# What is not read
+# Refused when reading
 
 
 def test_a_missing_file_is_a_usage_error():
@@ -205,19 +207,19 @@ def test_a_missing_file_is_a_usage_error():
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"xception": "no json"}])
-def test_a_file_of_plain_weights_is_not_taken_for_a_model(metadata):
+def test_a_file_of_plain_weights_is_not_a_model(metadata):
     with pytest.raises(ArtifactError, match="not a model of xception") as caught:
         load_model(small_file(metadata), CPU)
     assert "--weights" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", "{}", "[" * 50_000])
-def test_metadata_of_another_kind_is_not_taken_for_a_model(text):
+def test_a_file_with_other_metadata_is_not_a_model(text):
     with pytest.raises(ArtifactError, match="not a model of xception"):
         load_model(small_file({"xception": text}), CPU)
 
 
-def test_a_newer_format_is_refused_with_the_way_out():
+def test_a_newer_format_is_refused_with_a_hint():
     with pytest.raises(ArtifactError, match="has format 3, this version reads up to 2") as caught:
         load_model(small_file({"xception": json.dumps(about(schema=3))}), CPU)
     assert "pip install -U" in caught.value.hint
@@ -270,7 +272,7 @@ def test_impossible_metadata_is_refused(changed, message):
         load_model(small_file({"xception": json.dumps(about(**changed))}), CPU)
 
 
-def test_the_rule_for_unknown_travels_in_the_metadata_and_no_tensor_is_added(tmp_path):
+def test_the_rule_for_unknown_is_stored_in_the_metadata_without_a_tensor(tmp_path):
     rule = UnknownRule.from_dict(RULE, 2048)
     network = lively_network()
     path = tmp_path / "model.safetensors"
@@ -284,10 +286,10 @@ def test_the_rule_for_unknown_travels_in_the_metadata_and_no_tensor_is_added(tmp
     assert bundle.thresholds == Thresholds(0.98, 0.5, 0.1)
     plain = pretrainedmodels.xception(num_classes=1000, pretrained=None)
     plain.last_linear = torch.nn.Linear(2048, 3)
-    plain.load_state_dict(load_file(path))  # strictly: it has no other head
+    plain.load_state_dict(load_file(path))  # strict: there is no other head
 
 
-# As version 0.1.0 writes it.
+# As written by version 0.1.0.
 FIRST = (
     '{"schema": 1, "architecture": "xception", "classes": ["cat", "dog"], '
     '"preprocessing": {"image_size": 299, "resize_size": 333, "mean": 0.5, "std": 0.5}, '
@@ -306,17 +308,17 @@ def test_metadata_of_an_older_file_is_read_and_written_again_unchanged():
     assert rule.thresholds == Thresholds(0.98, 0.8114, 0.211731)
     np.testing.assert_array_equal(rule.reference.levels, np.resize([0, 127, 255], (3, 2048)))
     written = read.to_dict()
-    del written["unknown"]["reference"]["holds"]  # it says what the other entry is
+    del written["unknown"]["reference"]["holds"]  # it describes the other entry
     assert json.dumps(written) == FIRST
 
 
-def test_those_refusals_are_not_for_another_reason():
-    # The same small file with good metadata is refused for its tensors only.
+def test_valid_metadata_passes_those_checks():
+    # The same small file with valid metadata is refused only for its tensors.
     with pytest.raises(ArtifactError, match=r"it lacks \d+ tensors"):
         load_model(small_file({"xception": json.dumps(about())}), CPU)
 
 
-def test_a_file_with_one_tensor_too_many_is_refused(network):
+def test_a_file_with_an_extra_tensor_is_refused(network):
     tensors = {name: torch.zeros(1) for name in network.state_dict()}
     path = small_file({"xception": json.dumps(about())}, tensors | {"fc.weight": torch.zeros(1)})
     with pytest.raises(ArtifactError, match=r"also holds 1 tensors, fc\.weight"):
@@ -354,4 +356,4 @@ def test_a_huge_number_of_classes_is_refused_before_a_network_for_them_is_built(
     before = torch.get_rng_state()
     with pytest.raises(ArtifactError, match="it lacks"):
         load_model(small_file({"xception": json.dumps(about(classes=names))}), CPU)
-    assert torch.equal(before, torch.get_rng_state())  # building one draws its weights
+    assert torch.equal(before, torch.get_rng_state())  # building one would use the random generator

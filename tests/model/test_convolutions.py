@@ -1,4 +1,4 @@
-"""The same numbers by fewer passes: convolutions with what follows them, on a GPU's paths too."""
+"""Convolutions fused with what follows them give the same numbers, on a GPU's code paths, too."""
 
 from copy import deepcopy
 
@@ -21,7 +21,7 @@ from xception_cli.model.network import (
 
 @pytest.fixture(scope="module")
 def network():
-    """In float64, where nothing but rounding of 1e-16 is left."""
+    """In float64, where only rounding errors of 1e-16 remain."""
     network = lively_network().double()
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def worst(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
     return max(float((found[n] - expected[n]).norm() / whole) for n in found)
 
 
-def test_gradients_of_all_parameters_are_those_of_the_networks_own_forward_pass(network):
+def test_gradients_of_all_parameters_equal_those_of_the_networks_own_forward_pass(network):
     pictures = noise(4, seed=2).double()
     expected = gradients(network, lambda own: own(pictures))
     assert len(expected) == 156
@@ -59,16 +59,14 @@ def test_gradients_of_all_parameters_are_those_of_the_networks_own_forward_pass(
     assert worst(found, expected) < 1e-12
     assert all(gradient.abs().max() > 0 for gradient in found.values())
     other = deepcopy(network)
-    other.block5.rep[2].running_var[7] *= 1.01  # the control: of one channel in one batch norm
+    other.block5.rep[2].running_var[7] *= 1.01  # the control: one channel of one batch norm
     moved = gradients(other, lambda own: by_segment(own, pictures))
     assert worst(moved, expected) > 1e-9
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["block1", "block4", "block12"])
-def test_a_block_gives_what_its_own_forward_gives_and_leaves_its_input_as_it_was(
-    network, name, training
-):
+def test_a_block_equals_its_own_forward_and_does_not_change_its_input(network, name, training):
     block = deepcopy(network.get_submodule(name)).train(training)
     reference = deepcopy(block)
     channels = (
@@ -81,10 +79,10 @@ def test_a_block_gives_what_its_own_forward_gives_and_leaves_its_input_as_it_was
         assert torch.equal(given, kept)
         torch.testing.assert_close(found, reference(given), atol=1e-12, rtol=1e-12)
     for one, other in zip(block.buffers(), reference.buffers(), strict=True):
-        assert torch.equal(one, other)  # what batch norm has seen in training
+        assert torch.equal(one, other)  # statistics of batch norm in training
 
 
-def test_a_convolution_of_a_batch_norm_in_training_is_followed_by_it():
+def test_batch_norm_in_training_is_not_folded():
     convolution, norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
     given = torch.randn(5, 3, 8, 8)
     expected = deepcopy(norm)(convolution(given)).relu()
@@ -92,7 +90,7 @@ def test_a_convolution_of_a_batch_norm_in_training_is_followed_by_it():
     assert norm.num_batches_tracked == 1
 
 
-def test_a_batch_norm_of_several_gpus_is_not_left_out():
+def test_a_batch_norm_over_several_gpus_is_not_left_out():
     convolution, norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4).eval()
     nn.init.uniform_(norm.running_mean)
     nn.init.uniform_(norm.weight)
@@ -106,7 +104,7 @@ def test_a_batch_norm_of_several_gpus_is_not_left_out():
 # On a GPU
 
 
-def test_a_depthwise_convolution_and_both_its_gradients_are_torchs():
+def test_a_depthwise_convolution_and_its_gradients_equal_torchs():
     generator = torch.Generator().manual_seed(0)
     drawn = {"dtype": torch.float64, "generator": generator}
     values = torch.randn(3, 6, 9, 7, **drawn).requires_grad_()
@@ -137,7 +135,7 @@ def test_a_pointwise_convolution_is_a_product_of_matrices(layout, relu):
     found = _multiply(given, matrix, bias, relu=relu)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
     assert found.is_contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():  # there the ReLU is part of the product
+    with torch.no_grad():  # without gradients the ReLU is fused into the product
         torch.testing.assert_close(
             _multiply(given, matrix, bias, relu=relu), expected, atol=1e-12, rtol=1e-12
         )

@@ -1,4 +1,4 @@
-"""The cache of features: what it gives is what would be computed, and it never stops anything."""
+"""The feature cache: cached features equal computed ones, and it never stops a command."""
 
 import os
 import threading
@@ -50,7 +50,7 @@ def file_of(name: str, kind: str = "activations") -> Path:
     return FOLDER / kind / name[:2] / name
 
 
-# What is found is what would be computed
+# Cached features equal computed ones
 
 
 def pictures(root: Path, order: list[int]) -> tuple[PictureInputs, list[str]]:
@@ -86,7 +86,7 @@ def compute(network, root: Path, folder: str, order: list[int], **options) -> di
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each batch had that went through the network."""
+    """Record the number of images in each batch that the network computes."""
     batches: list[int] = []
 
     def observed(activations: torch.Tensor, to_bits=features._to_bits):
@@ -97,7 +97,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return batches
 
 
-def test_whatever_is_in_the_cache_the_features_are_the_same_bytes(network, root, computed):
+def test_features_are_the_same_bytes_for_any_content_of_the_cache(network, root, computed):
     everything = list(range(COUNT))
     cold = compute(network, root, "cold", everything, cache=Path("empty"))
     assert computed == [4, 4, 3]
@@ -113,7 +113,7 @@ def test_whatever_is_in_the_cache_the_features_are_the_same_bytes(network, root,
     alone = compute_pooled(backbone, inputs, "pooled")
     kept = compute_pooled(backbone, pictures(root, everything)[0], "pooled", view(digests))
     assert alone.tobytes() == kept.tobytes() == cold["val.pooled"]
-    # The controls: what is found is believed, and other weights find nothing.
+    # The controls: entries that are found are used, and other weights find none.
     row = np.zeros(POOLED, np.float32)
     view(digests).keep(5, row + 7)
     assert compute(network, root, "wrong", everything) != cold
@@ -122,7 +122,7 @@ def test_whatever_is_in_the_cache_the_features_are_the_same_bytes(network, root,
     assert computed == [4, 4, 3]
 
 
-def test_an_image_that_has_changed_is_not_kept_under_its_old_content(network, root, tmp_path):
+def test_a_changed_image_is_not_cached_under_its_old_content(network, root, tmp_path):
     (tmp_path / "0.png").write_bytes((root / "0.png").read_bytes())
     inputs, digests = pictures(tmp_path, [0])
     (tmp_path / "0.png").write_bytes((root / "1.png").read_bytes())
@@ -135,7 +135,7 @@ def test_an_image_that_has_changed_is_not_kept_under_its_old_content(network, ro
 # Damage, limits, and other processes
 
 
-def test_a_damaged_entry_is_dropped_and_kept_again():
+def test_a_damaged_entry_is_dropped_and_rewritten():
     first, second, *others = NAMES[:6]
     write(FeatureCache(FOLDER, 1e9), first, second, *others)
     assert known(*NAMES[:6]) == NAMES[:6]
@@ -146,7 +146,7 @@ def test_a_damaged_entry_is_dropped_and_kept_again():
         assert known(first) == []
         write(FeatureCache(FOLDER, 1e9), first)
         assert known(first) == [first]
-    file_of(first).write_bytes(file_of(second).read_bytes())  # under another's name
+    file_of(first).write_bytes(file_of(second).read_bytes())  # under the name of another entry
     assert known(first) == []
     file_of(first).unlink(missing_ok=True)
     file_of(first).symlink_to(file_of(second).absolute())
@@ -154,7 +154,7 @@ def test_a_damaged_entry_is_dropped_and_kept_again():
     assert known(second, *others) == [second, *others]
 
 
-def test_the_least_recently_used_entries_make_room_but_those_of_this_process(monkeypatch):
+def test_the_least_recently_used_entries_of_other_processes_are_removed(monkeypatch):
     write(FeatureCache(FOLDER, 1e9), *NAMES[:10])
     write(FeatureCache(FOLDER, 1e9), *NAMES[:10], kind="pooled")
     for number, name in enumerate(NAMES[:10]):
@@ -171,11 +171,11 @@ def test_the_least_recently_used_entries_make_room_but_those_of_this_process(mon
     write(cache, *NAMES[20:60])
     left = known(*NAMES)
     assert NAMES[5] in left
-    assert left[1:] == NAMES[20 : 20 + len(left) - 1]  # a run larger than the limit keeps a part
+    assert left[1:] == NAMES[20 : 20 + len(left) - 1]  # a larger run keeps some entries
     assert 7 <= len(left) <= 10
 
 
-def test_processes_that_read_write_and_clear_at_once_find_the_right_bytes_or_none():
+def test_concurrent_processes_find_the_right_bytes_or_none():
     stop, wrong = time.monotonic() + 1.0, []
 
     def work(number: int) -> None:
@@ -214,7 +214,7 @@ def test_a_cache_that_cannot_be_written_is_reported_once_and_stops_nothing(capsy
     assert known(*NAMES[:3]) == []
 
 
-def test_a_limit_that_is_no_number_is_refused(monkeypatch):
+def test_a_limit_that_is_not_a_number_is_refused(monkeypatch):
     for text in ("much", "-1", "inf", "nan"):
         monkeypatch.setenv(LIMIT, text)
         with pytest.raises(UsageError, match=f"{LIMIT} is .{text}., expected gigabytes"):
@@ -230,10 +230,10 @@ def test_the_cache_is_listed_and_cleared_by_kind_and_other_files_are_kept(capsys
     (FOLDER / "xception-imagenet-0.safetensors").write_bytes(b"")
     assert call("cache", "ls") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "kind      what                                            files    size",
-        "weights   ImageNet weights, downloaded                        1  0.0 MB",
-        "scans     what data checks found, by folder                   1  0.2 MB",
-        "features  what the pretrained network computed, by image      3  3.0 MB",
+        "kind      what                                          files    size",
+        "weights   ImageNet weights, downloaded                      1  0.0 MB",
+        "scans     results of data checks, by folder                 1  0.2 MB",
+        "features  features of the pretrained network, by image      3  3.0 MB",
     ]
     assert call("cache", "clear", "feature") == 2
     assert "has no kind 'feature', expected weights, scans, features" in capsys.readouterr().err
@@ -257,7 +257,7 @@ def settings(tmp_path: Path, random_weights: Path) -> Iterator[dict[str, object]
 
 
 @pytest.mark.slow
-def test_a_second_training_computes_nothing_of_the_frozen_part_and_gives_the_same_bytes(
+def test_a_second_training_computes_no_features_and_gives_the_same_bytes(
     settings, monkeypatch, computed
 ):
     monkeypatch.setenv("XCEPTION_CACHE", str(FOLDER))

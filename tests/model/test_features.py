@@ -1,4 +1,4 @@
-"""Features: computed once, whatever interrupts it, and as good as computed anew."""
+"""Features: computed once, also after interruptions, and equal to features computed again."""
 
 import os
 import threading
@@ -69,12 +69,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(network, root, tmp_path_factory):
-    """A store that nothing interrupted: its folder, the store and the pooled features."""
+    """A store without interruptions: its folder, the store and the pooled features."""
     folder = tmp_path_factory.mktemp("run") / "features"
     return folder, *compute(folder, network, root)
 
 
-# What is kept is what would be computed
+# Stored features equal computed ones
 
 
 @torch.no_grad()
@@ -84,8 +84,8 @@ def test_training_from_the_store_gives_the_logits_of_the_whole_network(network, 
     in_order = FeatureInputs(store, LABELS, KeyedBatches(COUNT, BLOCK, shuffle=False), CPU)
     found = torch.cat([trained(inputs.values) for inputs in in_order])
     centre = torch.cat([network(inputs.values) for inputs in pictures(root)])
-    # bf16 keeps 8 bits, so each activation is off by at most 0.4 %. Measured on the logits:
-    # 0.012 at most, where another view of the picture is off by 0.32 at least.
+    # bf16 keeps 8 bits, so each activation is off by at most 0.4%. Measured on the logits: 0.012 at
+    # most, where another view of the image is off by at least 0.32.
     tolerance = 0.025
     assert (found - centre).abs().max() < tolerance
     shuffled = FeatureInputs(store, LABELS, KeyedBatches(COUNT, 3, seed=1, shuffle=True), CPU)
@@ -101,13 +101,13 @@ def test_training_from_the_store_gives_the_logits_of_the_whole_network(network, 
             view = int(distance[:, index].argmin())
             assert distance[view, index] < tolerance
             distance[view, index] = float("inf")
-            assert distance[:, index].min() > 5 * tolerance  # another view of this picture
+            assert distance[:, index].min() > 5 * tolerance  # another view of this image
             seen.add(view)
     assert seen == {0, 1}
-    assert torch.pdist(centre, float("inf")).median() > 5 * tolerance  # another picture
+    assert torch.pdist(centre, float("inf")).median() > 5 * tolerance  # another image
 
 
-def test_the_store_holds_bf16_and_gives_it_back_in_channels_last_memory(network, root, whole):
+def test_the_store_has_bf16_and_returns_it_in_channels_last_memory(network, root, whole):
     _, store, _ = whole
     indices = torch.tensor([7, 0, 3])
     values = store.read(indices, torch.zeros(3, dtype=torch.int64))
@@ -119,7 +119,7 @@ def test_the_store_holds_bf16_and_gives_it_back_in_channels_last_memory(network,
     assert torch.equal(values, torch.cat(batches)[indices].bfloat16())
 
 
-def test_pooled_features_are_those_of_the_whole_backbone_exactly(network, root, whole):
+def test_pooled_features_equal_those_of_the_whole_backbone_exactly(network, root, whole):
     _, _, pooled = whole
     backbone = Segment(network, "conv1", "conv4").eval()
     random = pictures(root, augmented=True)
@@ -135,7 +135,7 @@ def test_pooled_features_are_those_of_the_whole_backbone_exactly(network, root, 
 
 
 @pytest.mark.parametrize("interrupted_at", [2, 5])
-def test_an_interrupted_computation_goes_on_behind_the_last_committed_block(
+def test_an_interrupted_computation_resumes_after_the_last_committed_block(
     network, root, whole, monkeypatch, interrupted_at
 ):
     folder, write, notes = Path("features"), features.write_durably, []
@@ -179,7 +179,7 @@ def test_a_finished_store_is_not_computed_again(network, root, whole, monkeypatc
     assert contents(whole[0]) == before
 
 
-def test_a_note_without_the_files_it_speaks_of_is_not_believed(network, root):
+def test_a_manifest_without_its_files_is_ignored(network, root):
     prefix, _ = cut(network, "exit")
     rest, few = Segment(network, "block12", "conv4").eval(), pictures(root, count=3)
     _, pooled = compute_store(Path("features"), "val", prefix, rest, [few])
@@ -197,13 +197,15 @@ def test_workers_change_no_byte(network, root, whole):
     assert contents(Path("features")) == contents(whole[0])
 
 
-def test_the_views_of_a_picture_differ_so_that_equal_bytes_mean_something(whole):
+def test_the_views_of_an_image_differ_so_that_equal_bytes_are_significant(whole):
     rows = whole[1].rows
     assert all((rows[index] != rows[COUNT + index]).mean() > 0.5 for index in range(COUNT))
     assert len({row.tobytes() for row in rows}) == VIEWS * COUNT
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_computed(network, root, monkeypatch):
+def test_a_disk_that_is_too_small_is_reported_before_anything_is_computed(
+    network, root, monkeypatch
+):
     monkeypatch.setattr(features, "_to_bits", lambda _: pytest.fail("computed"))
     message = r"cannot keep .* GB of features in features/train\.bin"
     with files_no_larger_than(100_000), pytest.raises(MachineError, match=message):
@@ -213,7 +215,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_computed(network, r
 
 @pytest.mark.parametrize("unfreeze", ["exit", "middle"])
 @pytest.mark.parametrize("views", [1, 3])
-def test_the_files_are_as_large_as_the_plan_says(network, root, unfreeze, views):
+def test_the_files_are_as_large_as_planned(network, root, unfreeze, views):
     compute(Path("features"), network, root, views=views, unfreeze=unfreeze)
     config = TrainConfig(unfreeze=unfreeze, views=views, image_size=SMALL)
     files = [Path("features", f"train.{kind}").stat().st_size for kind in ("bin", "pooled")]
@@ -226,7 +228,7 @@ def test_the_files_are_as_large_as_the_plan_says(network, root, unfreeze, views)
 
 
 @pytest.mark.parametrize("size", [71, 150, 299])
-def test_the_shape_of_a_row_is_that_of_the_activations(network, size):
+def test_a_row_has_the_shape_of_the_activations(network, size):
     for unfreeze in ("exit", "middle"):
         prefix, _ = cut(network, unfreeze)
         with torch.no_grad():
@@ -236,10 +238,10 @@ def test_the_shape_of_a_row_is_that_of_the_activations(network, size):
         assert features.activation_bytes(size, unfreeze) == row + POOLED * 4
 
 
-# A view more, or not
+# Deciding on another view
 
 
-def test_no_view_is_computed_behind_the_one_at_which_it_is_enough(network, root, whole):
+def test_no_view_is_computed_after_the_last_one_that_is_wanted(network, root, whole):
     asked = []
 
     def another(done: int, _: int) -> bool:
@@ -255,7 +257,7 @@ def test_no_view_is_computed_behind_the_one_at_which_it_is_enough(network, root,
     assert Path("features", note.name).read_bytes() == note.read_bytes()
 
 
-def test_behind_the_last_view_nothing_is_asked(network, root, whole):
+def test_nothing_is_asked_after_the_last_view(network, root, whole):
     asked = []
     store, _ = compute(
         Path("features"), network, root, another=lambda done, _: asked.append(done) or True
@@ -264,7 +266,7 @@ def test_behind_the_last_view_nothing_is_asked(network, root, whole):
     assert store.rows.tobytes() == whole[1].rows.tobytes()
 
 
-def test_it_is_told_how_many_pictures_this_process_has_computed(network, root):
+def test_the_decision_gets_the_number_of_images_computed_by_this_process(network, root):
     asked = []
 
     def another(done: int, computed: int) -> bool:
@@ -274,11 +276,11 @@ def test_it_is_told_how_many_pictures_this_process_has_computed(network, root):
     compute(Path("features"), network, root, views=4, another=another)
     assert asked == [(1, COUNT), (2, 2 * COUNT)]
     compute(Path("features"), network, root, views=4, another=another)
-    assert asked[2:] == [(2, 0)]  # another process, which has computed none yet
+    assert asked[2:] == [(2, 0)]  # another process, which has not computed any
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_a_file_made_for_more_views_is_used_as_it_is(network, root, whole, monkeypatch, views):
+def test_a_file_for_more_views_is_used_unchanged(network, root, whole, monkeypatch, views):
     compute(Path("features"), network, root, views=3, another=lambda done, _: done < 2)
     before = contents(Path("features"))
     monkeypatch.setattr(features, "_to_bits", lambda _: pytest.fail("computed again"))
@@ -289,7 +291,7 @@ def test_a_file_made_for_more_views_is_used_as_it_is(network, root, whole, monke
     assert contents(Path("features")) == before
 
 
-def test_a_file_made_for_fewer_views_is_made_anew(network, root, whole):
+def test_a_file_for_fewer_views_is_written_again(network, root, whole):
     compute(Path("features"), network, root, views=1)
     assert contents(Path("features")) != contents(whole[0])
     store, _ = compute(Path("features"), network, root)
@@ -297,7 +299,7 @@ def test_a_file_made_for_fewer_views_is_made_anew(network, root, whole):
     assert contents(Path("features")) == contents(whole[0])
 
 
-# What is kept is what was computed
+# Damage of stored features
 
 
 @pytest.mark.parametrize("name", ["train.bin", "train.pooled"])
@@ -317,7 +319,7 @@ def test_a_view_with_a_flipped_bit_is_computed_again(network, root, whole, capsy
     assert contents(Path("features")) == contents(whole[0])
 
 
-# The next batch is read ahead
+# Reading the next batch ahead
 
 
 def equal(one: Inputs, other: Inputs) -> bool:
@@ -326,7 +328,7 @@ def equal(one: Inputs, other: Inputs) -> bool:
 
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize(("epoch", "start"), [(0, 0), (1, 0), (3, 1)])
-def test_batches_read_ahead_are_those_read_at_once_in_their_order(whole, shuffle, epoch, start):
+def test_batches_read_ahead_are_the_same_in_the_same_order(whole, shuffle, epoch, start):
     batches = KeyedBatches(COUNT, 3, seed=1, shuffle=shuffle)
     inputs = FeatureInputs(whole[1], LABELS, batches, CPU)
     batches.epoch, batches.start = epoch, start
@@ -342,7 +344,7 @@ def test_batches_read_ahead_are_those_read_at_once_in_their_order(whole, shuffle
 
 
 def reading(whole, monkeypatch) -> tuple[FeatureInputs, list[int], threading.Event]:
-    """Inputs of batches of 2, the first pictures of what was read, an event at the second."""
+    """Inputs of batches of 2, the images that were read, and an event for the second batch."""
     inputs = FeatureInputs(whole[1], LABELS, KeyedBatches(COUNT, 2, shuffle=False), CPU)
     read, begun, second = FeatureStore.read, [], threading.Event()
 
@@ -356,19 +358,19 @@ def reading(whole, monkeypatch) -> tuple[FeatureInputs, list[int], threading.Eve
     return inputs, begun, second
 
 
-def test_one_batch_is_read_while_the_one_before_it_is_worked_on(whole, monkeypatch):
+def test_one_batch_is_read_while_the_one_before_is_processed(whole, monkeypatch):
     inputs, begun, second = reading(whole, monkeypatch)
     threads = threading.active_count()
     iterator = iter(inputs)
     assert next(iterator).indices.tolist() == [0, 1]
     assert second.wait(10)
-    assert begun == [0, 2]  # and no more than one: memory would grow
+    assert begun == [0, 2]  # only one, because memory would grow
     iterator.close()
     assert begun == [0, 2]
-    assert threading.active_count() == threads  # a pass that is broken off leaves no thread
+    assert threading.active_count() == threads  # an abandoned pass leaves no thread
 
 
-def test_a_batch_that_cannot_be_read_is_an_error_at_its_place(whole, monkeypatch):
+def test_a_batch_that_cannot_be_read_is_an_error_when_its_turn_comes(whole, monkeypatch):
     read = FeatureStore.read
 
     def fail_at_4(store: FeatureStore, indices: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
@@ -387,7 +389,7 @@ def test_a_batch_that_cannot_be_read_is_an_error_at_its_place(whole, monkeypatch
 
 
 def turns(*, epochs: int, shuffle: bool, seed: int = 0) -> list[dict[int, int]]:
-    """Return for each epoch which view each picture was seen in, read from a numbered store."""
+    """Return for each epoch the view of each image, read from a numbered store."""
     count, views = 12, 5
     numbers = torch.arange(count * views, dtype=torch.float32).bfloat16()  # exact up to 256
     rows = numbers.view(torch.int16).numpy().view("uint16").reshape(-1, 1, 1, 1)
@@ -410,7 +412,7 @@ def turns(*, epochs: int, shuffle: bool, seed: int = 0) -> list[dict[int, int]]:
     return seen
 
 
-def test_in_as_many_epochs_as_views_each_picture_is_seen_in_each_view_once():
+def test_in_as_many_epochs_as_views_each_image_is_seen_in_each_view_once():
     seen = turns(epochs=5, shuffle=True)
     for picture in range(12):
         assert sorted(epoch[picture] for epoch in seen) == [0, 1, 2, 3, 4]
@@ -419,5 +421,5 @@ def test_in_as_many_epochs_as_views_each_picture_is_seen_in_each_view_once():
     assert turns(epochs=5, shuffle=True, seed=1) != seen
 
 
-def test_in_order_it_is_always_the_evaluation_crop():
+def test_a_pass_in_order_always_reads_the_evaluation_crop():
     assert all(set(epoch.values()) == {0} for epoch in turns(epochs=3, shuffle=False))

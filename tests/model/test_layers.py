@@ -1,4 +1,4 @@
-"""The head on several layers: what it computes, in a file and beside a plain Xception."""
+"""The head on several layers: its computation, its file, and its plain Xception."""
 
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def test_the_pooled_layers_are_the_means_of_the_networks_own_steps(network):
 
 @torch.no_grad()
 @pytest.mark.parametrize("unfreeze", ["exit", "middle"])
-def test_from_the_cut_on_the_layers_are_those_of_the_whole_network(network, unfreeze):
+def test_after_the_cut_the_layers_are_those_of_the_whole_network(network, unfreeze):
     inputs = noise(3, seed=2)
     whole = pool_layers(run_layers(Segment(network, "conv1", "conv4").eval(), inputs))
     rest = Segment(network, FIRST_TRAINED[unfreeze], "conv4").eval()
@@ -89,7 +89,7 @@ def test_from_the_cut_on_the_layers_are_those_of_the_whole_network(network, unfr
     torch.testing.assert_close(pool_layers(run_layers(rest, kept)), whole)
 
 
-def test_the_head_is_linear_on_layers_of_length_one():
+def test_the_head_is_linear_on_layers_of_unit_length():
     torch.manual_seed(0)
     head = LayersHead(3)
     pooled = torch.rand(5, POOLED)
@@ -109,7 +109,7 @@ def test_the_head_is_linear_on_layers_of_length_one():
 # In a file
 
 
-def test_a_file_holds_both_heads_and_gives_the_same_answers(bundle, tmp_path: Path):
+def test_a_file_has_both_heads_and_gives_the_same_answers(bundle, tmp_path: Path):
     path, pixels = tmp_path / "model.safetensors", drawn_pixels()
     save_model(path, bundle.network.state_dict(), bundle.about)
     found = load_model(path, CPU)
@@ -119,7 +119,7 @@ def test_a_file_holds_both_heads_and_gives_the_same_answers(bundle, tmp_path: Pa
     assert layers_head(plain.network) is None
 
 
-def test_a_plain_xception_takes_the_file_without_the_head_on_several_layers(bundle, tmp_path: Path):
+def test_a_plain_xception_loads_the_file_without_the_head_on_several_layers(bundle, tmp_path: Path):
     path = tmp_path / "model.safetensors"
     save_model(path, bundle.network.state_dict(), bundle.about)
     plain = pretrainedmodels.xception(num_classes=1000, pretrained=None)
@@ -139,7 +139,7 @@ def test_a_head_of_another_width_is_refused(bundle, tmp_path: Path):
         save_model(tmp_path / "model.safetensors", state, bundle.about)
 
 
-def test_the_plain_state_is_the_networks_without_it(network):
+def test_the_plain_state_is_the_networks_without_that_head(network):
     expected = lively_network(len(CLASSES)).state_dict()
     found = without_layers_head(network.state_dict())
     assert list(found) == list(expected)
@@ -159,7 +159,7 @@ def test_the_exported_graph_computes_the_same_probabilities(bundle):
     assert np.abs(expected - expected[::-1]).max() > 0.01
 
 
-def test_what_the_positions_add_makes_up_the_logit(bundle):
+def test_the_contributions_of_the_positions_add_up_to_the_logit(bundle):
     pixels, labels = drawn_pixels(), torch.tensor([0, 1, 2, 0])
     maps = class_maps(bundle, pixels, labels)
     total = sum(part.mean((1, 2)) for part in maps) + bundle.network.layers_head.bias[labels]
@@ -176,7 +176,7 @@ def test_folding_keeps_the_head(network):
     torch.testing.assert_close(classify_pooled(folded, pooled), classify_pooled(network, pooled))
 
 
-def test_heads_are_filled_with_what_was_fitted():
+def test_heads_are_filled_with_the_fitted_weights():
     network = lively_network(2)
     last = torch.rand(2, 2048), torch.rand(2)
     layered = torch.rand(2, POOLED), torch.rand(2)
@@ -185,6 +185,6 @@ def test_heads_are_filled_with_what_was_fitted():
     assert torch.equal(network.layers_head.bias, layered[1])
 
 
-def test_a_head_is_added_where_the_network_is():
+def test_a_head_is_added_on_the_device_of_the_network():
     network = lively_network(2).to("meta")
     assert add_layers_head(network, 2).weight.is_meta

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a model that classifies the mirror image too, wherever it computes."""
+"""Test-time augmentation: a model that also classifies the mirror image, on all code paths."""
 
 from dataclasses import replace
 
@@ -56,7 +56,9 @@ def test_the_logits_are_the_mean_and_the_features_those_of_the_image(once, both,
     torch.testing.assert_close(features, once.outputs(pixels)[1])
 
 
-def test_the_file_says_so_and_one_without_the_entry_classifies_the_image_alone(both, tmp_path):
+def test_the_file_records_it_and_a_file_without_the_entry_classifies_the_image_alone(
+    both, tmp_path
+):
     path = tmp_path / "model.safetensors"
     save_model(path, both.network.state_dict(), both.about)
     assert load_model(path, CPU).preprocessing.mirror
@@ -79,19 +81,19 @@ def test_the_exported_graph_computes_the_same(both, once, pixels, count: int):
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
-def test_what_the_positions_add_makes_up_the_logit(both, pixels):
+def test_the_contributions_of_the_positions_add_up_to_the_logit(both, pixels):
     labels = torch.tensor([0, 1, 2])
     maps = class_maps(both, pixels, labels)
     total = sum(part.mean((1, 2)) for part in maps) + both.network.layers_head.bias[labels]
     expected = both.logits(pixels)[torch.arange(3), labels]
     torch.testing.assert_close(total, expected, atol=1e-4, rtol=1e-3)
-    # What is seen in the mirror image is drawn where it is in the image.
+    # The map of the mirror image is mirrored back.
     mirrored = class_maps(both, pixels.flip(-1), labels)
     for one, other in zip(maps, mirrored, strict=True):
         torch.testing.assert_close(one, other.flip(-1), atol=1e-4, rtol=1e-3)
 
 
-def test_it_can_be_turned_off_and_a_foreign_word_is_refused(once, both, pixels):
+def test_it_can_be_disabled_and_an_unknown_value_is_refused(once, both, pixels):
     assert with_tta(both, None) is both
     off = with_tta(both, "none")
     assert off.about == replace(both.about, preprocessing=once.preprocessing)

@@ -1,4 +1,4 @@
-"""The network: cutting it changes no number, and only what shall be trained is."""
+"""The network: cutting it changes no number, and only the selected part is trained."""
 
 from copy import deepcopy
 
@@ -33,14 +33,14 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def logits(network, pictures):
-    """What pretrainedmodels' own forward pass says."""
+    """The logits of pretrainedmodels' own forward pass."""
     with torch.no_grad():
         return network(pictures)
 
 
 @pytest.fixture(scope="module")
 def activations(network, pictures):
-    """The input of every step, and the logits behind the last."""
+    """The input of every step, and the logits after the last."""
     values = {}
     with torch.no_grad():
         for step in STEPS:
@@ -63,7 +63,7 @@ def test_the_two_parts_of_a_cut_give_the_logits_of_the_whole(network, pictures, 
 
 
 @torch.no_grad()
-def test_the_comparison_sees_a_step_that_is_left_out_or_taken_twice(network, activations, logits):
+def test_the_comparison_detects_a_step_that_is_left_out_or_repeated(network, activations, logits):
     def from_block_5(*steps: str) -> torch.Tensor:
         values = activations["block5"]
         for step in steps:
@@ -73,12 +73,12 @@ def test_the_comparison_sees_a_step_that_is_left_out_or_taken_twice(network, act
     torch.testing.assert_close(from_block_5("block5", "block6"), logits, atol=1e-6, rtol=1e-5)
     for other in (("block6", "block5"), ("block5",), ("block5", "block5")):
         assert (from_block_5(*other) - logits).abs().max() > 1e-3
-    assert (logits - logits.roll(1, 0)).abs().max() > 1e-2  # nor are all pictures alike
+    assert (logits - logits.roll(1, 0)).abs().max() > 1e-2  # and the images differ
 
 
 @torch.no_grad()
-def test_the_pooled_features_are_those_behind_the_last_relu(network, pictures):
-    # In float64: a batch norm put into its convolution's weights rounds otherwise.
+def test_the_pooled_features_are_those_after_the_last_relu(network, pictures):
+    # In float64: a folded batch norm rounds differently.
     own, pictures = deepcopy(network).double(), pictures.double()
     expected = nn.functional.relu(own.features(pictures)).mean((2, 3))
     found = Segment(own, "conv1", "conv4").eval()(pictures).mean((2, 3))
@@ -91,7 +91,7 @@ def test_the_pooled_features_are_those_behind_the_last_relu(network, pictures):
 
 @pytest.mark.parametrize("mode", [True, False])
 @torch.no_grad()
-def test_no_step_changes_the_tensor_it_is_given(network, activations, mode):
+def test_no_step_changes_its_input(network, activations, mode):
     changed, own = [], lively_network() if mode else network  # training changes its buffers
     for step in STEPS:
         given = activations[step].clone()
@@ -101,8 +101,8 @@ def test_no_step_changes_the_tensor_it_is_given(network, activations, mode):
 
 
 @torch.no_grad()
-def test_pretrainedmodels_itself_changes_the_features_it_is_given(network, pictures):
-    # Why `Segment` does not use its `features` and `logits`.
+def test_pretrainedmodels_itself_changes_its_features_in_place(network, pictures):
+    # The reason why `Segment` does not use its `features` and `logits`.
     features = network.features(pictures)
     before = features.clone()
     network.logits(features)
@@ -120,7 +120,7 @@ def test_the_weights_are_a_function_of_the_seed():
 
 @pytest.fixture(scope="module")
 def shifting(network):
-    """The network with a scale and a shift in each batch norm, as a trained one has."""
+    """The network with a scale and a shift in each batch norm, like a trained one."""
     own, generator = deepcopy(network), torch.Generator().manual_seed(4)
     for part in own.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -136,10 +136,10 @@ def norms(network: nn.Module) -> list[str]:
 
 @pytest.mark.parametrize("name", ["network", "shifting"])
 @torch.no_grad()
-def test_with_batch_norm_folded_the_logits_are_the_same_but_for_rounding(request, pictures, name):
+def test_folding_batch_norm_changes_the_logits_only_by_rounding(request, pictures, name):
     own = request.getfixturevalue(name)
     logits = own(pictures)
-    # Measured: 4e-6 to 1.1e-5 in float32, 2e-15 in float64, where nothing but rounding is left.
+    # Measured: 4e-6 to 1.1e-5 in float32, 2e-15 in float64, where only rounding remains.
     for folded, tolerance in (
         (fold_batch_norm(own)(pictures), 3e-5),
         (fold_batch_norm(deepcopy(own).double())(pictures.double()), 1e-12),
@@ -148,14 +148,14 @@ def test_with_batch_norm_folded_the_logits_are_the_same_but_for_rounding(request
             logits if folded.dtype == logits.dtype else deepcopy(own).double()(pictures.double())
         )
         assert (folded - exact).abs().max() < tolerance * exact.abs().max()
-    assert (logits - logits.roll(1, 0)).abs().max() > 1e-2  # other pictures, other logits
+    assert (logits - logits.roll(1, 0)).abs().max() > 1e-2  # other images, other logits
 
 
 @pytest.mark.parametrize(
     "name", ["bn1", "bn2", "block1.skipbn", "block1.rep.1", "block5.rep.2", "block12.rep.5", "bn4"]
 )
 @torch.no_grad()
-def test_the_comparison_sees_a_batch_norm_that_is_folded_wrongly(shifting, pictures, name):
+def test_the_comparison_detects_a_wrongly_folded_batch_norm(shifting, pictures, name):
     other = deepcopy(shifting)
     other.get_submodule(name).running_mean.add_(0.01)
     expected = shifting(pictures)
@@ -163,12 +163,12 @@ def test_the_comparison_sees_a_batch_norm_that_is_folded_wrongly(shifting, pictu
     assert (found - expected).abs().max() > 1e-3 * expected.abs().max()
 
 
-def test_folding_leaves_no_batch_norm_and_the_network_as_it_was(shifting, pictures):
+def test_folding_leaves_no_batch_norm_and_does_not_change_the_network(shifting, pictures):
     own = deepcopy(shifting)
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
     wanting = {name: p.requires_grad for name, p in own.named_parameters()}
     folded = fold_batch_norm(own)
-    assert len(norms(own)) == 40  # 4 behind the convolutions, 32 in the blocks, 4 on their skips
+    assert len(norms(own)) == 40  # 4 after the convolutions, 32 in the blocks, 4 on their skips
     assert norms(folded) == []
     for parameter in folded.parameters():
         parameter.data.zero_()  # a copy: nothing is shared
@@ -180,7 +180,7 @@ def test_folding_leaves_no_batch_norm_and_the_network_as_it_was(shifting, pictur
 
 @pytest.mark.parametrize("unfreeze", ["head", "exit", "middle"])
 @torch.no_grad()
-def test_a_folded_network_is_cut_as_the_whole_one(shifting, pictures, unfreeze):
+def test_a_folded_network_is_cut_like_the_original(shifting, pictures, unfreeze):
     prefix, trained = cut(fold_batch_norm(shifting), unfreeze)
     expected, _ = cut(deepcopy(shifting), unfreeze)
     activations = expected(pictures)
@@ -196,11 +196,11 @@ def test_the_networks_own_type_and_names_are_pretrainedmodels(network):
     assert list(fold_batch_norm(network).state_dict()) != list(plain.state_dict())
 
 
-# What belongs to which part
+# Parts of the network
 
 
 @pytest.mark.parametrize("unfreeze", FIRST_TRAINED)
-def test_the_parts_hold_the_networks_own_tensors_under_its_own_names(network, unfreeze):
+def test_the_parts_have_the_networks_own_tensors_under_its_own_names(network, unfreeze):
     whole = network.state_dict()
     prefix, trained = cut(network, unfreeze)
     parts = [*(prefix.state_dict().items() if prefix else []), *trained.state_dict().items()]
@@ -231,7 +231,7 @@ def test_a_backward_pass_reaches_every_trained_parameter(activations):
 
 
 def buffers_after_a_pass(activations: torch.Tensor, *, batch_norm: bool) -> list[bool]:
-    """Tell for each buffer whether a forward pass in training mode changed it."""
+    """Return for each buffer whether a forward pass in training mode changed it."""
     trained = Segment(lively_network(), "block12", "head", dropout=0.5)
     before = {name: buffer.clone() for name, buffer in trained.named_buffers()}
     train_mode(trained, batch_norm=batch_norm)
@@ -239,7 +239,7 @@ def buffers_after_a_pass(activations: torch.Tensor, *, batch_norm: bool) -> list
     return [not torch.equal(before[name], buffer) for name, buffer in trained.named_buffers()]
 
 
-def test_batch_norm_stands_still_in_training_unless_it_is_trained(activations):
+def test_batch_norm_is_fixed_in_training_unless_it_is_trained(activations):
     assert not any(buffers_after_a_pass(activations["block12"], batch_norm=False))
     assert all(buffers_after_a_pass(activations["block12"], batch_norm=True))
 
@@ -279,7 +279,7 @@ def test_every_trained_parameter_is_in_one_group_and_only_kernels_decay(network,
             assert decay[id(parameter)] == (0.0 if plain else 0.05)
 
 
-def test_each_block_learns_at_half_the_rate_of_the_one_behind_it(network):
+def test_each_block_learns_at_half_the_rate_of_the_next_one(network):
     _, groups = groups_of(network, "all")
     rates = {group["name"]: group["lr"] for group in groups}
     assert rates == {

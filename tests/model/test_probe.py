@@ -1,4 +1,4 @@
-"""The linear probe: scikit-learn's logistic regression, faster; and honest about itself."""
+"""The linear probe: equal to scikit-learn's logistic regression, but faster; and unbiased."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_the_logits_are_those_of_scikit_learn_on_the_same_features(count, width,
     new_scaled = (new - features.mean(0)) / features.std()
     expected = reference.decision_function(new_scaled)
     logits = found.logits(new).double().numpy()
-    if classes == 2:  # scikit-learn gives the difference of the two
+    if classes == 2:  # scikit-learn returns the difference of the two
         logits = logits[:, 1] - logits[:, 0]
     else:
         expected, logits = (v - v.mean(1, keepdims=True) for v in (expected, logits))
@@ -45,7 +45,7 @@ def test_the_logits_are_those_of_scikit_learn_on_the_same_features(count, width,
     np.testing.assert_allclose(probabilities, reference.predict_proba(new_scaled), atol=0.01)
 
 
-def test_the_strength_is_the_best_of_a_cross_validation_and_its_hits_are_counted():
+def test_the_strength_is_the_best_in_cross_validation_and_its_hits_are_counted():
     features, labels = drawn(90, 100, 3, distance=0.2)
     labels = np.where(np.arange(90) % 7 == 0, 0, labels)
     found = fit_probe(features, labels, alone(labels), class_count=3, seed=4)
@@ -58,7 +58,7 @@ def test_the_strength_is_the_best_of_a_cross_validation_and_its_hits_are_counted
         likely = cross_val_predict(model, values, targets, cv=folds, method="predict_proba")
         hits[strength] = int((likely.argmax(1) == targets).sum())
         losses[strength] = log_loss(targets, likely)
-    assert len(set(hits.values())) > 2  # else the choice would be no choice
+    assert len(set(hits.values())) > 2  # otherwise there is nothing to choose
     assert found.strength == min(losses, key=losses.get)
     assert found.hits.sum() == hits[found.strength]
     assert (found.tested.sum(), found.folds) == (90, 5)
@@ -88,10 +88,10 @@ def test_the_probe_is_the_head_of_the_network():
     assert (found.logits(features).argmax(1).numpy() == labels).all()
 
 
-# It learns, and only what there is to learn
+# It learns, but not noise
 
 
-def test_separable_classes_are_told_apart_and_shuffled_labels_are_not():
+def test_separable_classes_are_learned_and_shuffled_labels_are_not():
     features, labels = drawn(300, 20, 3, distance=3.0)
     found = fit_probe(features, labels, alone(labels), class_count=3, seed=0)
     assert found.hits.sum() == found.tested.sum() == 300
@@ -101,7 +101,7 @@ def test_separable_classes_are_told_apart_and_shuffled_labels_are_not():
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_same_probe_comes_out_twice(classes):
+def test_fitting_a_probe_is_reproducible(classes):
     features, labels = drawn(60, 100, classes, distance=0.3)
     first, again = (
         fit_probe(features, labels, alone(labels), class_count=classes, seed=7) for _ in range(2)
@@ -119,7 +119,7 @@ def test_the_same_probe_comes_out_twice(classes):
     assert not torch.equal(first.weight, other.weight)
 
 
-# Few images, and many
+# Few images and many images
 
 
 def test_a_class_of_one_image_is_fitted_and_the_others_are_cross_validated():
@@ -142,7 +142,7 @@ def test_two_images_of_a_class_are_left_out_one_at_a_time():
     assert (found.hits.sum(), found.tested.sum(), found.folds) == (20, 20, 5)
 
 
-def test_features_that_are_all_the_same_do_not_stop_it():
+def test_constant_features_are_accepted():
     features = np.full((12, 30), 0.25, dtype=np.float32)
     found = fit_probe(features, np.arange(12) % 3, alone(np.arange(12) % 3), class_count=3, seed=0)
     assert torch.isfinite(found.weight).all()
@@ -154,7 +154,7 @@ def test_a_rare_class_may_be_missing_among_the_images_that_are_cross_validated(
     monkeypatch, classes
 ):
     monkeypatch.setattr(probes, "LARGEST_SEARCH", 30)
-    # Class 0 has 3 images, none of which is among the first 30 that this seed draws.
+    # Class 0 has 3 images, none of which is among the first 30 sampled with this seed.
     rare = np.random.default_rng(5).permutation(60)[[31, 40, 50]]
     labels = 1 + np.arange(60) % (classes - 1)
     labels[rare] = 0
@@ -164,17 +164,17 @@ def test_a_rare_class_may_be_missing_among_the_images_that_are_cross_validated(
     found = fit_probe(features, labels, alone(labels), class_count=classes, seed=5)
     first = found.logits(features)[:, 0]
     assert first[labels == 0].min() > first[labels != 0].max()
-    if classes == 2:  # a single class is left, and nothing to tell apart
+    if classes == 2:  # a single class is left
         assert (found.hits.sum(), found.tested.sum(), found.folds) == (0, 0, 0)
-    else:  # the strength is chosen among 30, and then all are left out once
+    else:  # the strength is chosen on 30 images, then all are left out once
         assert found.tested.sum() == 60
         assert found.hits.sum() >= 57
 
 
-# What is held out
+# Left-out predictions
 
 
-def test_what_is_held_out_is_what_scikit_learn_says_of_left_out_images():
+def test_left_out_predictions_equal_those_of_scikit_learn():
     features, labels = drawn(90, 30, 3, distance=0.2)
     found = fit_probe(features, labels, alone(labels), class_count=3, seed=4)
     order = np.random.default_rng(4).permutation(90)
@@ -190,7 +190,7 @@ def test_what_is_held_out_is_what_scikit_learn_says_of_left_out_images():
     assert np.abs(fitted - np.exp(found.held_out)).max() > 0.05  # the control
 
 
-def test_weights_of_classes_change_the_fit_as_repeated_images_would():
+def test_class_weights_act_like_repeated_images():
     features, labels = drawn(90, 30, 3, distance=0.2)
     labels = np.where(np.arange(90) % 4 == 0, 0, labels)
     twice = np.flatnonzero(labels == 1)
@@ -207,7 +207,7 @@ def test_weights_of_classes_change_the_fit_as_repeated_images_would():
 
 
 def versions(scenes: int, each: int, *, seed: int = 0):
-    """Draw versions of scenes whose labels have nothing to do with them."""
+    """Draw versions of scenes with unrelated labels."""
     generator = np.random.default_rng(seed)
     places = generator.normal(0, 1, (scenes, 60)).repeat(each, axis=0)
     features = 0.5 + 0.1 * (places + generator.normal(0, 0.2, places.shape))
@@ -216,7 +216,7 @@ def versions(scenes: int, each: int, *, seed: int = 0):
     return features.astype(np.float32), labels, units
 
 
-def test_random_labels_of_whole_groups_are_at_chance_only_if_groups_are_kept_whole():
+def test_random_labels_of_groups_are_at_chance_only_if_groups_are_kept_whole():
     features, labels, units = versions(60, 3)
     by_unit = fit_probe(features, labels, units, class_count=2, seed=0)
     low, high = proportion_interval(by_unit.hits, units)
@@ -225,7 +225,7 @@ def test_random_labels_of_whole_groups_are_at_chance_only_if_groups_are_kept_who
     assert by_image.hits.mean() > 0.75
 
 
-def test_a_class_that_is_a_single_unit_is_not_tested_and_no_image_is_taken_for_it():
+def test_a_class_of_a_single_unit_is_neither_tested_nor_predicted():
     features, labels, units = versions(20, 3)
     labels[:3] = 2
     found = fit_probe(features, labels, units, class_count=3, seed=0)
@@ -234,7 +234,7 @@ def test_a_class_that_is_a_single_unit_is_not_tested_and_no_image_is_taken_for_i
     assert fit_probe(features, labels, alone(labels), class_count=3, seed=0).tested.all()
 
 
-def test_fewer_units_than_folds_make_fewer_folds():
+def test_there_are_fewer_folds_for_few_units():
     features, _, _ = versions(20, 3)
     labels = (np.arange(60) // 15) % 2  # four runs of scenes
     names = (np.arange(60) // 15).astype(str)
@@ -242,7 +242,7 @@ def test_fewer_units_than_folds_make_fewer_folds():
     assert (found.folds, found.tested.sum()) == (2, 60)
 
 
-def test_a_part_of_the_units_is_whole_units_and_a_larger_part_holds_it():
+def test_a_fraction_of_the_units_has_whole_units_and_is_part_of_larger_fractions():
     labels = np.repeat([0, 1], 12)
     units = np.arange(24) // 3
     every = np.arange(24)
@@ -256,7 +256,7 @@ def test_a_part_of_the_units_is_whole_units_and_a_larger_part_holds_it():
 # Several views of each image
 
 
-def test_a_view_that_is_given_twice_changes_nothing():
+def test_a_repeated_view_changes_nothing():
     features, labels = drawn(60, 30, 3, distance=0.3)
     once = fit_probe(features, labels, alone(labels), class_count=3, seed=0)
     twice = fit_probe(np.stack([features] * 2), labels, alone(labels), class_count=3, seed=0)
@@ -276,7 +276,7 @@ def test_the_views_of_an_image_are_never_on_both_sides_of_a_fold():
     views = np.stack([features, features + 1e-4])
     found = fit_probe(views, labels, alone(labels), class_count=2, seed=0)
     assert 0.35 < found.hits.mean() < 0.65
-    # The control: as images of their own, a copy would give the answer away.
+    # The control: as separate images, a copy would reveal the label.
     images = np.concatenate(views)
     names = alone(images)
     leaking = fit_probe(images, np.tile(labels, 2), names, class_count=2, seed=0)
@@ -293,7 +293,7 @@ def test_a_head_of_a_given_strength_is_the_probes_own():
     assert other.norm() < weight.norm()
 
 
-def test_of_many_images_fewer_views_are_used(monkeypatch):
+def test_fewer_views_are_used_with_many_images(monkeypatch):
     monkeypatch.setattr(probes, "MOST_ROWS", 130)
     features, labels = drawn(60, 30, 3, distance=0.3)
     views = np.stack([features, features[:, ::-1], np.full_like(features, np.nan)])

@@ -1,4 +1,4 @@
-"""A sealed file is what was written: no bit of it can change without being noticed."""
+"""A sealed file: every changed bit is detected."""
 
 from io import BytesIO
 from pathlib import Path
@@ -32,19 +32,19 @@ def flips(content: bytes):
 
 
 @pytest.mark.parametrize("metadata", [None, {"about": "\u00e9"}])
-def test_a_sealed_file_reads_as_before_and_its_bytes_repeat(metadata):
+def test_a_sealed_file_reads_as_before_and_is_reproducible(metadata):
     content = save(ARRAYS, metadata)
     sealed = seal(content)
     assert seal(content) == seal(sealed) == sealed != content
     check(sealed)
-    check(content)  # of another program: nothing to compare with
+    check(content)  # from another program: nothing to compare with
     HERE.write_bytes(sealed)
     found = load_file(HERE)
     assert found.keys() == ARRAYS.keys()
     assert all((found[name] == array).all() for name, array in ARRAYS.items())
 
 
-def test_each_bit_of_a_file_is_refused_when_it_flips_or_changes_nothing():
+def test_each_flipped_bit_of_a_file_is_refused_or_has_no_effect():
     refused = 0
     for flipped in flips(seal(save(ARRAYS, {"about": "x"}))):
         try:
@@ -53,14 +53,14 @@ def test_each_bit_of_a_file_is_refused_when_it_flips_or_changes_nothing():
         except (SafetensorError, ArtifactError):
             refused += 1
             continue
-        # The entry has another name now: there is no digest, and all else is as it was.
+        # The entry now has another name: there is no digest, and all else is unchanged.
         assert b'"digest"' not in flipped
         assert b'"about":"x"' in flipped
         assert all((found[name] == array).all() for name, array in ARRAYS.items())
     assert refused > 2000
 
 
-def test_each_bit_of_the_candidates_is_refused_when_it_flips_or_changes_nothing():
+def test_each_flipped_bit_of_the_candidates_is_refused_or_has_no_effect():
     add_candidate(HERE, 0, [0, 1, 1], [0.5, 0.25, 2.0])
     before, refused = read_candidates(HERE, 3), 0
     for flipped in flips(HERE.read_bytes()):
@@ -78,7 +78,7 @@ def test_each_bit_of_the_candidates_is_refused_when_it_flips_or_changes_nothing(
 def test_entries_are_sealed_and_any_change_of_them_is_refused():
     sealed = seal_entries({"images": 12, "digest of": None})
     assert check_entries(sealed, HERE) == {"images": 12, "digest of": None}
-    assert check_entries({"images": 13}, HERE) == {"images": 13}  # of an earlier version
+    assert check_entries({"images": 13}, HERE) == {"images": 13}  # from an earlier version
     for change in ({"images": 13}, {"x": 1}, {"digest": 7}):
         with pytest.raises(ArtifactError, match="is not what was written"):
             check_entries(sealed | change, HERE)
@@ -95,7 +95,7 @@ def saved(network) -> bytes:
 
 
 @pytest.mark.parametrize("old", [b'"cat', b"1.5", b"image_size"], ids=str)
-def test_a_model_whose_metadata_changed_is_refused_with_what_to_do(network, old):
+def test_a_model_with_changed_metadata_is_refused_with_a_hint(network, old):
     changed = saved(network).replace(old, bytes([old[0], old[1] ^ 1, *old[2:]]), 1)
     HERE.write_bytes(changed)
     with pytest.raises(ArtifactError) as caught:
@@ -106,7 +106,7 @@ def test_a_model_whose_metadata_changed_is_refused_with_what_to_do(network, old)
     assert caught.value.hint == "get or copy the file again"
 
 
-def test_one_bit_of_one_weight_is_noticed(network):
+def test_one_flipped_bit_of_a_weight_is_detected(network):
     content = bytearray(saved(network))
     content[-1000] ^= 4
     HERE.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Files of torch from anyone cost no more memory than they are long, and run nothing."""
+"""Untrusted torch files use no more memory than their size, and run no code."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ def saved(state: Any, **how: Any) -> bytes:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_what_torch_wrote_is_read_as_it_was(zipped):
+def test_a_file_written_by_torch_is_read_unchanged(zipped):
     state = {"a": torch.arange(6.0).view(2, 3), "b": [1, "x", {"c": torch.ones(2)}]}
     found = load_torch(saved(state, _use_new_zipfile_serialization=zipped), "file")
     assert found["a"].equal(state["a"])
@@ -46,8 +46,8 @@ def test_a_compressed_archive_is_refused_before_it_is_inflated():
     assert load_torch(control, "file")["a"].equal(torch.zeros(4))
 
 
-def test_an_archive_that_pythons_reader_refuses_is_not_left_to_torch():
-    """Its reader is more lenient; it found the members by a table at another place."""
+def test_an_archive_that_pythons_reader_refuses_is_not_read_by_torch():
+    """Torch's reader is more lenient; it found the members through a table at another place."""
     sound = saved({"a": torch.zeros(4)})
     for broken in (
         sound[:-4],
@@ -61,8 +61,8 @@ def test_an_archive_that_pythons_reader_refuses_is_not_left_to_torch():
             load_torch(broken, "file")
 
 
-def test_two_readers_cannot_see_two_archives_in_one_file():
-    """A small archive in front of a compressed one: whatever is read is what was measured."""
+def test_two_readers_cannot_see_different_archives_in_one_file():
+    """A small archive in front of a compressed one: what is read is what is measured."""
     small = saved({"a": torch.zeros(4)})
     bomb = _rewritten(saved({"a": torch.zeros(4)}), zipfile.ZIP_DEFLATED, {"0": bytes(9_000_000)})
     with pytest.raises(ArtifactError, match="unpacks to"):
@@ -76,9 +76,7 @@ def test_members_that_share_their_bytes_count_each():
         first, second = (m for m in archive.infolist() if m.file_size == 4000)
     table = content.rindex(b"PK\1\2", 0, content.rindex(second.filename.encode()))
     content[table + 42 : table + 46] = struct.pack("<I", first.header_offset)
-    with pytest.raises(
-        ArtifactError
-    ):  # the names of the two differ; were they equal, the sizes count
+    with pytest.raises(ArtifactError):  # if their names differ; if they are equal, the sizes count
         load_torch(bytes(content), "file")
 
 
@@ -90,14 +88,14 @@ def test_members_that_share_their_bytes_count_each():
         [torch.zeros(1000)[:1].expand(10_000)] * 50,
     ],
 )
-def test_a_tensor_that_repeats_few_numbers_is_counted_in_full(state):
+def test_a_tensor_with_stride_0_is_counted_in_full(state):
     content = saved(state)
     assert named_bytes(load_torch(content, "file")) > len(content)
     control = saved([torch.zeros(1000), 1])
     assert named_bytes(load_torch(control, "file")) == 4000 < len(control)
 
 
-def test_data_that_holds_itself_is_counted_once():
+def test_recursive_data_is_counted_once():
     state: list[Any] = [torch.zeros(3)]
     state.append(state)
     found = load_torch(saved(state), "file")

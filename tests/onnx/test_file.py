@@ -1,4 +1,4 @@
-"""An ONNX file from elsewhere: only one of ours is taken, and nothing beside it is read."""
+"""An ONNX file from elsewhere: only our exports are accepted, and no other file is read."""
 
 import re
 import sys
@@ -23,7 +23,7 @@ def opened(model: onnx.ModelProto) -> object:
     return classifier_from(model.SerializeToString(), HERE)
 
 
-def test_a_sound_file_is_opened_and_run():
+def test_a_valid_file_is_opened_and_run():
     classifier = classifier_from(small_model().SerializeToString(), HERE)
     pixels = torch.zeros((1, 3, 5, 4), dtype=torch.uint8)
     pixels[:, 0] = 200
@@ -49,11 +49,11 @@ def external(tensor: TensorProto, location: str) -> None:
 def test_weights_in_another_file_are_refused(location, secret):
     model = small_model()
     external(model.graph.initializer[0], location)
-    with pytest.raises(ArtifactError, match="refers to another file for weight; such are not read"):
+    with pytest.raises(ArtifactError, match="refers to another file for weight, which is not read"):
         opened(model)
 
 
-def test_a_reference_to_another_file_is_found_wherever_it_hides(secret):
+def test_a_reference_to_another_file_is_found_anywhere(secret):
     tensor = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[3, 2])
     external(tensor, "secret")
     constant = helper.make_node("Constant", [], ["hidden"], value=tensor)
@@ -109,7 +109,7 @@ def test_operators_that_no_export_has_are_refused(node, named):
         ({"schema": ...}, "not of xception export"),
     ],
 )
-def test_what_a_file_tells_is_checked(changed, message):
+def test_the_metadata_of_a_file_is_checked(changed, message):
     with pytest.raises(ArtifactError, match=message):
         opened(small_model(**changed))
 
@@ -125,7 +125,7 @@ def test_weights_that_are_not_finite_are_refused():
 @pytest.mark.parametrize("length", [0, 100, -1])
 def test_a_truncated_file_is_refused(length):
     content = small_model().SerializeToString()[:length]
-    with pytest.raises(ArtifactError, match=r"not a sound ONNX file|not of xception"):
+    with pytest.raises(ArtifactError, match=r"not a valid ONNX file|not of xception"):
         classifier_from(content, HERE)
 
 
@@ -136,14 +136,14 @@ def test_a_file_that_does_not_run_is_refused_in_a_sentence():
         opened(model)
 
 
-def test_there_must_be_a_file():
+def test_a_missing_file_is_refused():
     with pytest.raises(UsageError, match=r"there is no file gone\.onnx"):
         load_onnx(Path("gone.onnx"))
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])
-def test_without_the_extra_the_command_says_what_to_install(name, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, name, None)  # what an import of a missing package meets
+def test_without_the_extra_the_command_names_what_to_install(name, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, name, None)  # imports fail like those of a missing package
     HERE.touch()
     assert call("predict", "red.jpg", "--model", "m.onnx") == 5
     said = capsys.readouterr().err
@@ -161,11 +161,11 @@ def test_hostile_class_names_are_printed_literally(capsys: pytest.CaptureFixture
     assert "\x1b" not in out
 
 
-def test_each_bit_of_a_sealed_file_is_refused_when_it_flips_or_changes_nothing(capsys):
+def test_each_flipped_bit_of_a_sealed_file_is_refused_or_has_no_effect(capsys):
     content = seal_onnx(small_model())
     pixels = torch.full((1, 3, 5, 4), 90, dtype=torch.uint8)
     before = classifier_from(content, HERE)
-    assert capsys.readouterr().err == ""  # an unsealed one gets a note
+    assert capsys.readouterr().err == ""  # an unsealed file gets a note
     refused = 0
     for at in range(0, 8 * len(content), 3):
         flipped = bytearray(content)

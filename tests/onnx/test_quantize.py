@@ -1,4 +1,4 @@
-"""int8: what is quantised and how, what it changes, and that the figures are told."""
+"""int8: what is quantised and how, its effect, and the reported figures."""
 
 import json
 from pathlib import Path
@@ -30,14 +30,14 @@ def is_flow(name: str) -> bool:
 
 
 def pictures(count: int, seed: int) -> list[np.ndarray]:
-    """Draw what a file with cropped input takes."""
+    """Draw inputs of a file that takes cropped images."""
     levels = (noise(count, seed) + 1) * 127.5
     return [one[None] for one in levels.byte().permute(0, 2, 3, 1).numpy()]
 
 
 @pytest.fixture(scope="module")
 def model() -> onnx.ModelProto:
-    """The export of a lively Xception, for pictures that are cropped."""
+    """The export of a randomly initialised Xception, for cropped images."""
     preprocessing = Preprocessing.for_size(SMALL)
     about = About(tuple(COLOURS), preprocessing, 0.7, {"epoch": 3})
     bundle = ModelBundle(lively_network(), about, CPU)
@@ -55,7 +55,7 @@ def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def features(model: onnx.ModelProto) -> np.ndarray:
-    """Return the features of pictures that calibration did not see."""
+    """Return the features of images that calibration did not use."""
     given = onnx.ModelProto()
     given.CopyFrom(model)
     given.graph.output.append(
@@ -65,13 +65,13 @@ def features(model: onnx.ModelProto) -> np.ndarray:
     return np.concatenate([session.run(["head/pool"], {INPUT: p})[0] for p in pictures(8, seed=2)])
 
 
-def test_the_flows_are_int8_behind_the_first_convolution_and_the_rest_stays_float(model, quantized):
+def test_the_flows_are_int8_after_the_first_convolution_and_the_rest_stays_float(model, quantized):
     onnx.checker.check_model(quantized, full_check=True)
     by_name = {node.name: node for node in quantized.graph.node}
     makers = {output: node.op_type for node in quantized.graph.node for output in node.output}
     for node in model.graph.node:
         if is_flow(node.name):
-            # A ReLU behind a convolution is in the range of its output.
+            # A ReLU after a convolution is part of the range of its output.
             if node.name in by_name:
                 inputs = by_name[node.name].input
                 assert {makers[name] for name in inputs} == {"DequantizeLinear"}
@@ -91,10 +91,10 @@ def test_no_two_products_of_its_weights_overflow_16_bits(model, quantized):
     assert {value.dtype for value in weights.values()} == {np.dtype(np.int8)}
     largest = max(int(np.abs(value.astype(int)).max()) for value in weights.values())
     assert 2 * 255 * largest < 2**15
-    assert not 2 * 255 * 127 < 2**15  # the control: 8 bits do
+    assert not 2 * 255 * 127 < 2**15  # the control: 8 bits overflow
 
 
-def test_weights_are_rounded_as_the_correction_of_biases_takes_them_to_be(model, quantized):
+def test_weights_are_rounded_as_the_bias_correction_assumes(model, quantized):
     found = constants(quantized)
     for name, weight in constants(model).items():
         if is_flow(name) and name.endswith("/weight"):
@@ -103,18 +103,18 @@ def test_weights_are_rounded_as_the_correction_of_biases_takes_them_to_be(model,
             np.testing.assert_allclose(held, rounded(weight), atol=1e-6 * np.abs(weight).max())
 
 
-def test_an_int8_file_says_nearly_what_the_float_one_says(model, quantized):
+def test_an_int8_file_nearly_equals_the_float_file(model, quantized):
     exact, found = features(model), features(quantized)
     error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
     shuffled = np.linalg.norm(np.roll(found, 1, axis=0) - exact) / np.linalg.norm(exact)
-    assert error < 0.5 * shuffled  # the control: other pictures
+    assert error < 0.5 * shuffled  # the control: other images
 
 
 def test_corrected_biases_keep_the_mean_of_each_channel(model):
     names = [node.name for node in model.graph.node if is_flow(node.name)]
     seen = quantize._observe(model, names, pictures(3, seed=1))
     before, after = constants(model), constants(quantize._correct_biases(model, seen))
-    pointwise = [n for n in model.graph.node if n.name.endswith("/pointwise")]  # has no border
+    pointwise = [n for n in model.graph.node if n.name.endswith("/pointwise")]  # no border
     assert len(pointwise) == 34
     for node in pointwise:
         weight, bias = (before[f"{node.name}/{part}"] for part in ("weight", "bias"))
@@ -125,7 +125,7 @@ def test_corrected_biases_keep_the_mean_of_each_channel(model):
     assert np.abs(moved @ means + bias - expected).max() > 1e-3  # the control: not corrected
 
 
-def test_names_stay_readable_and_the_file_says_that_it_is_quantised(model, quantized):
+def test_names_stay_readable_and_the_metadata_has_the_quantisation(model, quantized):
     names = [node.name for node in quantized.graph.node]
     assert len(set(names)) == len(names)
     assert "middle_flow/block7/sepconv2/depthwise/quantize" in names
@@ -172,7 +172,7 @@ def test_without_room_for_temporary_files_nothing_is_quantised(model, tmp_path, 
     assert "TMPDIR" in caught.value.hint
 
 
-# What is told of it
+# The reported figures
 
 
 def agreement(agreeing: int = 98, correct: tuple[int, int] = (60, 60)) -> Agreement:
@@ -180,21 +180,21 @@ def agreement(agreeing: int = 98, correct: tuple[int, int] = (60, 60)) -> Agreem
     return Agreement({"train": 32}, 100, kinds, agreeing, 80, *correct, 200.0, 100.0)
 
 
-def test_agreement_and_accuracies_are_told_with_their_intervals():
+def test_agreement_and_accuracies_are_reported_with_their_intervals():
     assert agreement(correct=(60, 59)).lines() == [
-        "calibrated on 32 train pictures",
-        "100 pictures (80 val, 20 drawn): best class as in float32 on 98.0% (95% CI 93.0-99.4%, "
+        "calibrated on 32 train images",
+        "100 images (80 val, 20 drawn): same class as in float32 on 98.0% (95% CI 93.0-99.4%, "
         "98 of 100)",
         "accuracy 73.8% (95% CI 63.2-82.1%, 59 of 80); in float32 75.0% (95% CI 64.5-83.2%, "
         "60 of 80)",
-        "2.00 times as fast here: 100 ms per picture instead of 200, by the median",
+        "2.00 times as fast here: 100 ms per image instead of 200, by the median",
     ]
     found = agreement().to_dict()
     assert found["top1_agreement"]["value"] == 0.98
     assert set(found["accuracy"]) == {"float", "int8"}
 
 
-def test_lost_accuracy_is_warned_of_and_gained_is_not():
+def test_a_loss_of_accuracy_is_warned_about_and_a_gain_is_not():
     assert agreement(correct=(60, 60)).warning() is None
     assert agreement(correct=(59, 60)).warning() is None
     assert "COSTS ACCURACY: 2 fewer of 80" in str(agreement(correct=(60, 58)).warning())
@@ -202,5 +202,5 @@ def test_lost_accuracy_is_warned_of_and_gained_is_not():
 
 def test_an_int8_file_that_is_another_model_is_refused():
     require_agreement(agreement(agreeing=90))
-    with pytest.raises(ArtifactError, match="not the same model any more, and was not written"):
+    with pytest.raises(ArtifactError, match="differs too much from the float file"):
         require_agreement(agreement(agreeing=89))

@@ -1,4 +1,4 @@
-"""The export: one file that says what PyTorch says, or none; and a foreign file is not believed."""
+"""The export: one file that matches PyTorch, or none; and untrusted files are validated."""
 
 import json
 import subprocess
@@ -55,7 +55,7 @@ SIZES = [
 
 @pytest.fixture(scope="module")
 def bundle() -> ModelBundle:
-    """A lively Xception of three classes at 71 pixels."""
+    """A randomly initialised Xception of three classes at 71 pixels."""
     about = About(tuple(COLOURS), Preprocessing.for_size(SMALL), 0.7, {"epoch": 3})
     return ModelBundle(lively_network(), about, CPU)
 
@@ -73,7 +73,7 @@ def content(model: onnx.ModelProto) -> bytes:
 
 
 def picture_of(size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """Draw a picture with coarse shapes and fine grain."""
+    """Draw an image with coarse shapes and fine grain."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize(size)
     pixels = np.asarray(coarse, np.float32) + rng.normal(0, 20, (size[1], size[0], 3))
@@ -81,7 +81,7 @@ def picture_of(size: tuple[int, int], seed: int = 0) -> Image.Image:
 
 
 def judged(*sizes: tuple[int, int]) -> list[JudgePicture]:
-    """Draw pictures for the gate."""
+    """Draw images for the comparison."""
     pictures = []
     for seed, size in enumerate(sizes):
         buffer = BytesIO()
@@ -90,11 +90,11 @@ def judged(*sizes: tuple[int, int]) -> list[JudgePicture]:
     return pictures
 
 
-# The file says what PyTorch says
+# The file matches PyTorch
 
 
 @pytest.mark.parametrize(("cropped", "limit"), [(True, 1e-4), (False, 2e-2)])
-def test_the_file_gives_the_probabilities_of_pytorch(bundle, cropped, limit):
+def test_the_file_returns_the_probabilities_of_pytorch(bundle, cropped, limit):
     exported = classifier_from(build_onnx(bundle, cropped=cropped).SerializeToString(), HERE)
     found, expected = [], []
     for seed, size in enumerate(SIZES):
@@ -104,11 +104,11 @@ def test_the_file_gives_the_probabilities_of_pytorch(bundle, cropped, limit):
     difference = (torch.stack(found) - torch.stack(expected)).abs().max()
     assert difference < limit
     rolled = (torch.stack(found) - torch.stack(expected).roll(1, 0)).abs().max()
-    assert rolled > 0.1  # the control: other pictures, other numbers
+    assert rolled > 0.1  # the control: other images, other numbers
 
 
 def cut_pixels(bundle: ModelBundle, size: tuple[int, int], model: onnx.ModelProto) -> int:
-    """Return the largest difference between the file's cut square and torchvision's."""
+    """Return the largest difference between the file's centre crop and torchvision's."""
     cut_graph = helper.make_graph(
         [
             node
@@ -128,19 +128,19 @@ def cut_pixels(bundle: ModelBundle, size: tuple[int, int], model: onnx.ModelProt
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_square_is_cut_where_torchvision_cuts_it(bundle, model, size):
-    # Odd and even remainders, enlarged too: one column aside, and grain would differ by far more.
+def test_the_centre_crop_is_torchvisions(bundle, model, size):
+    # Odd and even remainders, and enlarging; an offset of one column would change far more.
     assert cut_pixels(bundle, size, model) <= 1
 
 
-def test_pictures_of_one_size_share_a_batch(bundle, content):
+def test_images_of_one_size_share_a_batch(bundle, content):
     exported = classifier_from(content, HERE)
     pixels = torch.stack([exported.transform()(picture_of((90, 120), seed)) for seed in range(3)])
     alone = torch.cat([exported.probabilities(one[None]) for one in pixels])
     torch.testing.assert_close(exported.probabilities(pixels), alone, atol=1e-5, rtol=0)
 
 
-def test_the_file_tells_everything_and_holds_everything(bundle, model):
+def test_the_file_is_self_contained(bundle, model):
     about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     assert about == {
         "schema": 1,
@@ -167,14 +167,14 @@ def test_names_are_those_of_the_paper_and_unique(model):
     rooms = {name.split("/")[0] for name in names} - set(flows)
     assert rooms == {"pixels", "resize", "crop", "part", "normalize", "head"}
     separable = [name for name in names if name.endswith("/pointwise")]
-    assert len(separable) == 34  # of the published network
+    assert len(separable) == 34  # as in the published network
 
 
-# The gate
+# The comparison with PyTorch
 
 
 def resize_of_onnx(writer: GraphWriter, preprocessing: Preprocessing, pixels: str) -> str:
-    """Write ONNX's antialiased Resize of square images, which runtimes do not agree on."""
+    """Write ONNX's antialiased Resize of square images, which differs between runtimes."""
     resized, kept = preprocessing.resize_size, preprocessing.image_size
     corner = round((resized - kept) / 2)
     node, integers = writer.node, writer.integers
@@ -194,17 +194,17 @@ def resize_of_onnx(writer: GraphWriter, preprocessing: Preprocessing, pixels: st
     return node("Cast", [pixels], "pixels/float", to=onnx.TensorProto.FLOAT)
 
 
-def test_the_gate_lets_a_faithful_file_pass_and_says_how_far_it_is_off(bundle, content):
+def test_the_gate_accepts_a_matching_file_and_reports_the_difference(bundle, content):
     parity = compare(bundle, classifier_from(content, HERE), judged(*SIZES))
     require_parity("onnxruntime", parity)
     assert (parity.images, parity.kinds) == (len(SIZES), {"drawn": len(SIZES)})
     assert 0 < parity.largest_difference < 0.02
-    assert parity.headline().startswith(f"{len(SIZES)} pictures ({len(SIZES)} drawn): best class")
+    assert parity.headline().startswith(f"{len(SIZES)} images ({len(SIZES)} drawn): same class")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO here")
-def test_openvino_says_the_same_and_would_not_with_the_resize_of_onnx(bundle, content, monkeypatch):
+def test_openvino_matches_and_would_not_with_the_resize_of_onnx(bundle, content, monkeypatch):
     pictures = judged((300, 300), (1000, 1000), (4000, 4000))
     exported = classifier_from(content, HERE)
     parity = compare(bundle, in_openvino(exported, content), pictures)
@@ -213,7 +213,7 @@ def test_openvino_says_the_same_and_would_not_with_the_resize_of_onnx(bundle, co
     other = build_onnx(bundle, cropped=False).SerializeToString()
     exported = classifier_from(other, HERE)
     require_parity("onnxruntime", compare(bundle, exported, pictures))
-    with pytest.raises(ArtifactError, match="in openvino the exported file does not say"):
+    with pytest.raises(ArtifactError, match="in openvino the exported file does not match"):
         require_parity("openvino", compare(bundle, in_openvino(exported, other), pictures))
 
 
@@ -221,11 +221,11 @@ def test_openvino_says_the_same_and_would_not_with_the_resize_of_onnx(bundle, co
 def test_the_gate_refuses_a_file_whose_normalisation_was_left_out(bundle, cropped):
     wrong = build_onnx(bundle, cropped=cropped, normalized=False).SerializeToString()
     parity = compare(bundle, classifier_from(wrong, HERE), judged(*SIZES))
-    with pytest.raises(ArtifactError, match="does not say what PyTorch says, and was not written"):
+    with pytest.raises(ArtifactError, match="does not match PyTorch and was not written"):
         require_parity("onnxruntime", parity)
 
 
-def test_another_best_class_is_forgiven_only_where_the_two_best_are_close(bundle, content):
+def test_another_top_class_is_accepted_only_if_the_two_best_are_close(bundle, content):
     parity = compare(bundle, classifier_from(content, HERE), judged(*SIZES))
     assert not replace(parity, contradictions=1).passed
     assert not replace(parity, largest_difference=0.021).passed
@@ -238,7 +238,7 @@ def test_another_best_class_is_forgiven_only_where_the_two_best_are_close(bundle
 
 @pytest.fixture(scope="module")
 def run(random_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A run whose model is lively: a fresh one says the same of everything."""
+    """A run with a randomly initialised model whose answers differ by image."""
     folder = tmp_path_factory.mktemp("export")
     for c, (name, colour) in enumerate(COLOURS.items()):
         for i in range(8):
@@ -254,12 +254,12 @@ def run(random_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     run.model.unlink()
 
 
-def test_an_exported_file_predicts_and_is_evaluated_as_the_run_is(
+def test_an_exported_file_predicts_and_is_evaluated_like_the_run(
     run: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("export", str(run.path), "--output", "food.onnx") == 0
     exported = capsys.readouterr()
-    assert "parity    onnxruntime: 68 pictures (" in exported.err
+    assert "parity    onnxruntime: 68 images (" in exported.err
     report = json.loads(Path("export_report.json").read_text())
     assert report["food.onnx"]["parity"]["kinds"]["large"] == 4
     assert report["food.onnx"]["parity"]["images"] == 68
@@ -320,12 +320,12 @@ def test_an_export_for_openvino_is_two_files_that_its_program_reads(
 def test_an_int8_file_is_exported_predicts_and_is_evaluated(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("xception_cli.onnx.judge.LEAST_AGREEMENT", 0.0)  # of drawn weights
+    monkeypatch.setattr("xception_cli.onnx.judge.LEAST_AGREEMENT", 0.0)  # for random weights
     command = ["export", str(run.path), "--output", "food-int8.onnx", "--quantize", "int8"]
     assert call(*command) == 0
     said = capsys.readouterr().err
     trained_on = len(read_split(run.split, tuple(COLOURS)).of("train"))
-    assert f"int8      calibrated on {trained_on} train, {32 - trained_on} drawn pictures" in said
+    assert f"int8      calibrated on {trained_on} train, {32 - trained_on} drawn images" in said
     assert "times as fast here" in said
     entry = json.loads(Path("export_report.json").read_text())["food-int8.onnx"]
     assert entry["int8"]["calibrated_on"] == {"train": trained_on, "drawn": 32 - trained_on}
@@ -344,11 +344,11 @@ def test_an_int8_file_that_is_another_model_is_not_written(
     monkeypatch.setattr("xception_cli.onnx.judge.LEAST_AGREEMENT", 1.1)
     command = ["export", str(run.path), "--output", "wrong.onnx", "--quantize", "int8"]
     assert call(*command) == 4
-    assert "not the same model any more, and was not written" in capsys.readouterr().err
+    assert "differs too much from the float file" in capsys.readouterr().err
     assert list(Path().glob("*export*")) == list(Path().glob("*.onnx")) == []
 
 
-def test_a_file_of_a_model_that_was_never_calibrated_measures_no_distance(bundle):
+def test_a_file_of_an_uncalibrated_model_has_no_distance(bundle):
     exported = classifier_from(build_onnx(bundle, cropped=True).SerializeToString(), HERE)
     assert exported.thresholds is None
     (outcome,) = exported.outcomes(exported.transform()(picture_of((90, 120)))[None])
@@ -361,8 +361,8 @@ def with_rule(bundle: ModelBundle, rule: UnknownRule) -> ModelBundle:
     return replace(bundle, about=replace(bundle.about, unknown=rule))
 
 
-def test_a_file_of_a_calibrated_model_says_unknown_as_the_model_does(bundle, capsys):
-    # More photos than the nearest ones that are asked.
+def test_a_file_of_a_calibrated_model_answers_unknown_like_the_model(bundle, capsys):
+    # More images than the number of nearest ones.
     levels = np.random.default_rng(0).integers(0, 256, (2 * NEIGHBOURS, 2048), np.uint8)
     pixels = [bundle.transform()(picture_of((90, 120), seed)) for seed in range(6)]
     features = bundle.outputs(torch.stack(pixels))[1].numpy()
@@ -392,7 +392,7 @@ def test_a_file_of_a_calibrated_model_says_unknown_as_the_model_does(bundle, cap
     assert call("predict", "0.png", "--model", "food.onnx", "--unknown", "auto") == 0
 
 
-def test_the_gate_refuses_a_file_that_measures_another_distance(bundle):
+def test_the_gate_refuses_a_file_with_another_distance(bundle):
     rng = np.random.default_rng(0)
     rules = [
         UnknownRule(
@@ -406,7 +406,7 @@ def test_the_gate_refuses_a_file_that_measures_another_distance(bundle):
     assert not parity.passed
 
 
-def test_without_its_data_a_run_is_judged_by_drawn_pictures(
+def test_without_its_data_a_run_is_compared_on_drawn_images(
     run: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
     info = run.read_info()
@@ -426,20 +426,20 @@ def test_without_its_data_a_run_is_judged_by_drawn_pictures(
     assert "drawn pictures instead of val: the data folder of the run" in capsys.readouterr().err
 
 
-def test_drawn_pictures_make_up_for_few_val_images(run: RunDir) -> None:
+def test_drawn_images_complement_few_val_images(run: RunDir) -> None:
     own = len(read_split(run.split, tuple(COLOURS)).of("val"))
     pictures = judge_pictures(run, tuple(COLOURS), least=own + 3, large=0)
     assert [picture.kind for picture in pictures] == ["val"] * own + ["drawn"] * 3
 
 
-def test_an_export_that_is_refused_leaves_nothing(
+def test_a_refused_export_leaves_no_file(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = partial(judge_pictures, least=6, large=0)
     monkeypatch.setattr("xception_cli.onnx.run.judge_pictures", few)
     monkeypatch.setattr("xception_cli.onnx.graph.RANGE", 1.0)
     assert call("export", str(run.path), "--output", "wrong.onnx") == 4
-    assert "does not say what PyTorch says, and was not written" in capsys.readouterr().err
+    assert "does not match PyTorch and was not written" in capsys.readouterr().err
     assert list(Path().glob("*export*")) == list(Path().glob("*.onnx")) == []
 
 
@@ -485,7 +485,7 @@ def test_reports_of_two_files_stand_beside_each_other_and_a_damaged_one_is_not_l
 
 
 @pytest.mark.parametrize("cropped", [True, False])
-def test_the_printed_program_is_short_and_does_what_predict_does(bundle, cropped):
+def test_the_printed_program_is_short_and_equals_predict(bundle, cropped):
     Path("food.onnx").write_bytes(build_onnx(bundle, cropped=cropped).SerializeToString())
     program = inference_snippet(Path("food.onnx"), bundle.preprocessing, cropped=cropped)
     assert len(program.splitlines()) <= 34

@@ -1,4 +1,4 @@
-"""What a foreign ONNX graph may take: bounded before it is run; every failure is reported."""
+"""Memory and operations of an untrusted ONNX graph: bounded before it is run, failures reported."""
 
 import random
 import subprocess
@@ -25,7 +25,7 @@ from xception_cli.runtime import Runtime
 
 @pytest.mark.parametrize("cropped", [True, False])
 @pytest.mark.parametrize("side", [71, 299])
-def test_an_export_takes_a_fraction_of_what_is_allowed(cropped, side):
+def test_an_export_needs_a_fraction_of_the_limits(cropped, side):
     runtime = Runtime(torch.device("cpu"), "fp32")
     about = About(("a", "b"), Preprocessing.for_size(side))
     model = build_onnx(
@@ -92,13 +92,13 @@ _BOMBS = {
 
 
 @pytest.mark.parametrize("name", _BOMBS)
-def test_a_small_file_cannot_take_much_memory_or_time(name):
+def test_a_small_file_cannot_use_much_memory_or_time(name):
     with pytest.raises(ArtifactError, match=r"are more than an export|cannot be run"):
         classifier_from(_file(*_BOMBS[name]), Path("m.onnx"))
 
 
-def test_what_grows_with_the_picture_is_refused_when_the_picture_comes():
-    """Harmless at the size of the file's own images: the product of rows and columns."""
+def test_a_graph_that_grows_with_the_image_is_refused_at_that_size():
+    """Harmless at the file's own image size: the product of rows and columns."""
     nodes = [
         helper.make_node("ReduceMean", ["float", "rows"], ["row"], keepdims=1),
         helper.make_node("ReduceMean", ["float", "columns"], ["column"], keepdims=1),
@@ -112,7 +112,7 @@ def test_what_grows_with_the_picture_is_refused_when_the_picture_comes():
         classifier.probabilities(torch.zeros((1, 3, 6000, 6000), dtype=torch.uint8))
 
 
-def test_sparse_weights_and_weights_that_are_not_there_are_refused():
+def test_sparse_and_missing_weights_are_refused():
     model = small_model()
     sparse = model.graph.sparse_initializer.add(dims=[100_000, 100_000])
     sparse.values.CopyFrom(numpy_helper.from_array(np.zeros(0, np.float32), "sparse"))
@@ -124,17 +124,17 @@ def test_sparse_weights_and_weights_that_are_not_there_are_refused():
         classifier_from(model.SerializeToString(), Path("m.onnx"))
 
 
-def test_what_are_no_probabilities_is_not_taken_for_them():
+def test_outputs_that_are_not_probabilities_are_refused():
     model = small_model()
     del model.graph.node[3]
     model.graph.node.append(helper.make_node("Relu", ["logits"], ["probabilities"]))
     classifier = classifier_from(model.SerializeToString(), Path("m.onnx"))
-    with pytest.raises(ArtifactError, match=r"m\.onnx gives no probabilities"):
+    with pytest.raises(ArtifactError, match=r"m\.onnx returns no probabilities"):
         classifier.probabilities(torch.full((1, 3, 5, 4), 200, dtype=torch.uint8))
 
 
 def _random_file(seed: int) -> bytes:
-    """A graph of a few of our operators, with attributes and constants at random."""
+    """A graph of a few of our operators, with random attributes and constants."""
     draw = random.Random(seed)
     model = small_model()
     names = ["image", "float", "mean", "weight", "axes"]
@@ -157,7 +157,7 @@ def _random_file(seed: int) -> bytes:
         operator = draw.choice(sorted(_OPERATORS))
         model.graph.node.append(helper.make_node(operator, inputs, [f"n{at}"], **attributes))
         names.append(f"n{at}")
-    if draw.random() < 0.5:  # the others keep their answer
+    if draw.random() < 0.5:  # the others keep their output
         model.graph.node[3].output[0] = "unused"
         last = helper.make_node("Softmax", [draw.choice(names)], ["probabilities"], axis=1)
         model.graph.node.append(last)
@@ -165,7 +165,7 @@ def _random_file(seed: int) -> bytes:
 
 
 def _try(seeds: range) -> int:
-    """Return how many random files were run; each other one was refused in a sentence."""
+    """Return how many random files were run; all others were refused in a sentence."""
     ran = 0
     for seed in seeds:
         try:
@@ -179,17 +179,17 @@ def _try(seeds: range) -> int:
     return ran
 
 
-def test_graphs_at_random_are_run_or_refused_in_a_sentence():
+def test_random_graphs_are_run_or_refused_in_a_sentence():
     assert _try(range(1500)) > 3
 
 
 @pytest.mark.slow  # minutes
-def test_many_graphs_at_random_take_neither_memory_nor_time():
+def test_many_random_graphs_use_little_memory_and_time():
     script = (
         "import re, sys; sys.path[:0] = sys.argv[1:]\n"
         "from test_sizes import _try\n"
         "ran = _try(range(1500, 12_000))\n"
-        # Its own peak: `ru_maxrss` begins with that of the process that started it.
+        # Its own peak: `ru_maxrss` starts with that of the parent process.
         "peak = re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())\n"
         "print(ran, int(peak[1]) // 1024)"
     )
@@ -203,7 +203,7 @@ def test_many_graphs_at_random_take_neither_memory_nor_time():
     assert megabytes < 3000
 
 
-def test_a_graph_whose_shapes_cannot_be_worked_out_is_refused():
+def test_a_graph_whose_shapes_cannot_be_inferred_is_refused():
     model = small_model()
     model.graph.node.append(helper.make_node("Resize", ["float", "", "", "mean"], ["x"]))
     with pytest.raises(SizesError):

@@ -1,4 +1,4 @@
-"""The pages of a hostile run in a browser: nothing of it runs, and nothing is loaded."""
+"""The pages of a hostile run in a browser: no script runs, and nothing is loaded."""
 
 import http.server
 import shutil
@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.fixture
 def asked() -> Iterator[tuple[str, list[str]]]:
-    """The address of a server, and what it was asked for."""
+    """The address of a server, and the requests that it got."""
     paths: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -42,7 +42,7 @@ def asked() -> Iterator[tuple[str, list[str]]]:
 
 
 def dom(page: Path) -> str:
-    """Return the page as a browser has it once its scripts, if there were any, have run."""
+    """Return the page in a browser after its scripts, if any, have run."""
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000",
          f"--user-data-dir={page.parent / 'profile'}", "--dump-dom", page.as_uri()],
@@ -52,7 +52,7 @@ def dom(page: Path) -> str:
 
 
 def test_the_browser_would_run_a_script_and_load_an_image(tmp_path, asked):
-    """The control: without it, a page that shows nothing would pass too."""
+    """The control: without it, an empty page would pass, too."""
     address, paths = asked
     page = tmp_path / "page.html"
     page.write_text(f"<p>a</p><img src='{address}/image'><script>document.title = 'ran'</script>")

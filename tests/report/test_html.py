@@ -1,4 +1,4 @@
-"""What the pages share: templates that escape, colours that can be read, small images."""
+"""Shared parts of the pages: templates that escape, readable colours, thumbnails."""
 
 import re
 from pathlib import Path
@@ -39,7 +39,7 @@ def mixed(over: str, under: str, opacity: float) -> str:
 
 
 def palette(scheme: int) -> dict[str, str]:
-    """Read the colours of light or dark paper from their only home."""
+    """Read the colours of light or dark pages from the file that defines them."""
     rules = (TEMPLATES / "palette.css").read_text().split("@media screen and (prefers-color-scheme")
     assert len(rules) == 2
     both = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", text)) for text in rules]
@@ -49,10 +49,10 @@ def palette(scheme: int) -> dict[str, str]:
 
 def test_the_contrast_is_that_of_wcag():
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
-    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # the known near miss
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # known, just below 4.5
 
 
-def test_colours_are_written_in_the_palette_only_and_all_are_used():
+def test_colours_are_defined_only_in_the_palette_and_all_are_used():
     styles = {path.name: path.read_text() for path in TEMPLATES.glob("*.css")}
     assert set(palette(LIGHT)) == {
         name for text in styles.values() for name in re.findall(r"var\(--(\w+)\)", text)
@@ -62,7 +62,7 @@ def test_colours_are_written_in_the_palette_only_and_all_are_used():
 
 
 @pytest.mark.parametrize("scheme", [LIGHT, DARK])
-def test_text_can_be_read_on_what_it_stands_on_and_shapes_can_be_seen(scheme: int):
+def test_text_and_shapes_have_enough_contrast(scheme: int):
     of = palette(scheme)
     for text in ("ink", "soft", "stops", "warning", "note"):
         for ground in ("paper", "card"):
@@ -72,7 +72,7 @@ def test_text_can_be_read_on_what_it_stands_on_and_shapes_can_be_seen(scheme: in
     assert contrast(of["bar"], of["card"]) >= 3  # focus, and the bars of serve
 
 
-def test_the_edge_of_an_image_can_be_seen_where_image_and_page_are_both_dark_or_both_white():
+def test_the_edge_of_an_image_is_visible_if_image_and_page_are_both_dark_or_white():
     edge = {scheme: palette(scheme)["edge"] for scheme in (LIGHT, DARK)}
     card = {scheme: palette(scheme)["card"] for scheme in (LIGHT, DARK)}
     for scheme, image in ((LIGHT, "#ffffff"), (DARK, "#000000")):
@@ -83,7 +83,7 @@ def test_the_edge_of_an_image_can_be_seen_where_image_and_page_are_both_dark_or_
 
 @pytest.mark.parametrize("scheme", [LIGHT, DARK])
 @pytest.mark.parametrize("kind", ["right", "wrong"])
-def test_the_counts_of_the_confusion_matrix_can_be_read_at_any_depth(scheme: int, kind: str):
+def test_the_counts_of_the_confusion_matrix_are_readable_at_any_opacity(scheme: int, kind: str):
     of = palette(scheme)
     for hundredth in range(101):
         depth = opacity(hundredth / 100)
@@ -92,7 +92,7 @@ def test_the_counts_of_the_confusion_matrix_can_be_read_at_any_depth(scheme: int
 
 
 @pytest.mark.parametrize("scheme", [LIGHT, DARK])
-def test_the_diagram_can_be_read_where_parts_are_frozen_too(scheme: int):
+def test_frozen_parts_of_the_diagram_are_readable(scheme: int):
     fill = {name: colours[scheme][0] for name, colours in COLOURS.items()}
     boxes = ("convolution", "separable", "pooling", "linear")
     frozen = [mixed(fill[box], fill["panel"], 0.5) for box in boxes]
@@ -107,7 +107,7 @@ HOSTILE = "<b>\x1b[2J\u202e\"'&amp;{{ 7 * 7 }}\n"
 HARMLESS = "<b>\\x1b[2J\\u202e\"'&amp;{{ 7 * 7 }}\\x0a"
 
 
-def test_text_is_literal_in_a_page_and_in_its_attributes_without_a_word_in_the_template():
+def test_text_is_escaped_in_a_page_and_its_attributes_by_default():
     template = PAGES.from_string('<p title="{{ name }}">{{ name }}</p>')
     page = Page(template.render(name=HOSTILE))
     assert page.elements == [("p", {"title": HARMLESS})]
@@ -116,10 +116,10 @@ def test_text_is_literal_in_a_page_and_in_its_attributes_without_a_word_in_the_t
     bare = PAGES.overlay(autoescape=False).from_string(template_source := "<p>{{ name }}</p>")
     assert Page(bare.render(name=HOSTILE)).of("b")  # the control
     raw = PAGES.overlay(finalize=None).from_string(template_source)
-    assert "\x1b" in raw.render(name=HOSTILE)  # and that of control characters
+    assert "\x1b" in raw.render(name=HOSTILE)  # and of control characters
 
 
-def test_what_is_undefined_or_unformatted_is_no_text():
+def test_undefined_and_unformatted_values_are_errors():
     for template in ("{{ gone }}", "{{ card.gone }}", "{% if gone %}{% endif %}"):
         with pytest.raises(UndefinedError, match="gone"):
             PAGES.from_string(template).render(card=Card((), "", ""))
@@ -129,16 +129,16 @@ def test_what_is_undefined_or_unformatted_is_no_text():
     assert PAGES.from_string("{{ a }} {{ b }}").render(a=1200, b=Markup("<b>")) == "1200 <b>"
 
 
-def test_no_template_turns_escaping_off_or_leaves_an_attribute_unquoted():
+def test_no_template_disables_escaping_or_leaves_an_attribute_unquoted():
     for path in TEMPLATES.glob("*.j2"):
         text = path.read_text()
         assert not re.search(r"\|\s*safe\b|autoescape|Markup", text), path.name
-        # In a tag, but not in a string of Jinja's own: a value directly behind the equals sign.
+        # In a tag, but not in a string of Jinja's own: a value directly after the equals sign.
         assert not re.search(r"=\{\{", text), path.name
         assert not re.search(r"<[^>{]*\son\w+=", text), path.name
 
 
-def test_a_page_of_nothing_is_sound_and_a_template_without_escaping_is_not(
+def test_an_empty_page_is_valid_and_a_template_without_escaping_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ):
     values = {"title": HOSTILE, "verdict": HOSTILE, "size": HOSTILE, "splits": [HOSTILE],
@@ -151,14 +151,14 @@ def test_a_page_of_nothing_is_sound_and_a_template_without_escaping_is_not(
     assert "</main> closes something else" in faults_of(render("check.html.j2", **values))
 
 
-def test_a_sentence_is_whole_and_begins_with_a_capital_letter_but_not_with_a_changed_name():
+def test_a_sentence_begins_with_a_capital_letter_but_names_are_not_changed():
     template = PAGES.from_string("{{ text | capital(names) | sentence }}")
     assert template.render(text="few <b> " + "x" * 300, names=["a"]).startswith("Few &lt;b&gt; xx")
     assert len(template.render(text="few " + "x" * 300, names=["a"])) == 305
     assert template.render(text="few of them", names=["few of"]) == "few of them."
 
 
-def test_options_and_file_names_break_at_slashes_and_spaces_only():
+def test_options_and_file_names_break_only_at_slashes_and_spaces():
     macro = PAGES.from_string('{% from "macros.html.j2" import whole %}{{ whole(text) }}')
     shown = macro.render(text="xception --image-size 71 --data '/my data/a-b/c.jpg'")
     assert Page(shown).text == "xception --image-size 71 --data '/my data/a-b/c.jpg'"
@@ -171,7 +171,7 @@ def test_options_and_file_names_break_at_slashes_and_spaces_only():
 # --- images ---------------------------------------------------------------------------------------
 
 
-def test_an_image_is_small_and_named_and_one_that_is_gone_is_none():
+def test_a_thumbnail_is_small_and_named_and_that_of_a_missing_image_is_none():
     name = 'a "name".jpg'
     draw(Path(name), (200, 50, 40), seed=1, size=800)
     shown = photo(Path(), name)

@@ -1,4 +1,4 @@
-"""Explanations: Grad-CAM as its gradients give it, in the photo's own place, size and direction."""
+"""Explanations: Grad-CAM computed from gradients, at the right place, size and orientation."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def bundle() -> ModelBundle:
     return ModelBundle(lively_network(), About(tuple(COLOURS), Preprocessing.for_size(SMALL)), CPU)
 
 
-def test_the_heat_is_that_of_the_gradients_through_the_network(bundle):
+def test_the_heat_map_equals_that_of_the_gradients_of_the_network(bundle):
     pixels = torch.randint(0, 256, (2, 3, SMALL, SMALL), dtype=torch.uint8)
     labels = torch.tensor([0, 2])
     found = heat_maps(bundle, pixels, labels)
@@ -51,7 +51,7 @@ def test_the_heat_is_that_of_the_gradients_through_the_network(bundle):
 
 
 @pytest.mark.parametrize("size", [(400, 300), (300, 400), (71, 71)])
-def test_the_heat_lies_on_the_square_that_the_network_sees(size: tuple[int, int]):
+def test_the_heat_map_covers_the_square_that_the_network_sees(size: tuple[int, int]):
     preprocessing = Preprocessing.for_size(SMALL)
     left, top, right, bottom = seen_square(size, preprocessing)
     assert right - left == pytest.approx(71 / 79 * min(size), abs=1)
@@ -65,14 +65,14 @@ def test_the_heat_lies_on_the_square_that_the_network_sees(size: tuple[int, int]
     rows, columns = np.nonzero(changed > 40)
     assert rows.mean() < (top + bottom) / 2
     assert columns.mean() > (left + right) / 2
-    assert np.asarray(grey).min() == 128  # the photo itself is left alone
+    assert np.asarray(grey).min() == 128  # the photo itself is not changed
 
 
-def test_a_photo_that_lies_on_its_side_is_explained_upright_and_in_its_size(bundle, tmp_path):
+def test_a_rotated_photo_is_explained_upright_and_in_its_size(bundle, tmp_path):
     draw(tmp_path / "flat.jpg", COLOURS["red"], seed=1, size=300)
     picture = Image.open(tmp_path / "flat.jpg").crop((0, 0, 300, 200))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn it by 90 degrees
+    exif[0x0112] = 6  # rotate it by 90 degrees
     picture.save(tmp_path / "turned.jpg", exif=exif)
     write_explanation(bundle, tmp_path / "turned.jpg", 0, tmp_path / "why" / "a.jpg")
     with Image.open(tmp_path / "why" / "a.jpg") as drawn:
@@ -83,7 +83,7 @@ def test_a_photo_that_lies_on_its_side_is_explained_upright_and_in_its_size(bund
     check_folder(tmp_path / "new")
 
 
-def test_each_explanation_has_a_name_of_its_own_that_every_file_system_takes():
+def test_each_explanation_has_a_unique_name_that_every_file_system_accepts():
     given = ["a/x.jpg", "b/x.png", "c/X.jpg", "x-2.jpg", f"{'ü' * 121}.jpg", f"b/{'ü' * 121}.webp"]
     names = name_explanations([Path(name) for name in given])
     assert names[:4] == ["x.jpg", "x-2.jpg", "X-3.jpg", "x-2-2.jpg"]
@@ -94,7 +94,7 @@ def test_each_explanation_has_a_name_of_its_own_that_every_file_system_takes():
     assert long[1].endswith("y-2.jpg")
 
 
-def test_predict_explains_what_it_could_read(bundle, photos, capsys):
+def test_predict_explains_all_readable_images(bundle, photos, capsys):
     save_model(Path("m.safetensors"), bundle.network.state_dict(), bundle.about)
     (photos / "red" / "0.jpg").write_bytes(b"no picture")
     arguments = ["predict", str(photos / "red"), "--model", "m.safetensors", "--explain", "why"]

@@ -1,4 +1,4 @@
-"""report.html: one safe page that says how good the model is and what to do next."""
+"""report.html: one safe page with the quality of the model and the next steps."""
 
 import re
 import shutil
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> RunDi
         return RunDir(folder / train_run(settings).run.path)
 
 
-def test_the_page_is_sound_and_loads_and_runs_nothing(run: RunDir):
+def test_the_page_is_valid_and_loads_and_runs_nothing(run: RunDir):
     text = run.report.read_text(encoding="utf-8")
     page = Page(text)
     assert faults_of(text) == []
@@ -67,7 +67,7 @@ def test_without_escaping_the_hostile_name_would_be_an_element(
     assert {"<script>", "</main> closes something else"} & set(faults_of(text))
 
 
-def test_the_first_lines_say_how_good_how_sure_and_what_next(run: RunDir):
+def test_the_first_lines_have_accuracy_interval_and_next_steps(run: RunDir):
     start = Page(run.report.read_text(encoding="utf-8")).text[:2000]
     assert re.search(
         r"\d+\.\d% is the accuracy to expect on new images like these\. "
@@ -82,7 +82,7 @@ def test_the_first_lines_say_how_good_how_sure_and_what_next(run: RunDir):
     assert "xception check" in start
 
 
-def test_the_baselines_are_compared_as_measured_on_the_same_images(run: RunDir, tmp_path: Path):
+def test_the_baselines_are_compared_uncorrected_on_the_same_images(run: RunDir, tmp_path: Path):
     metrics = read_json(run.evaluation("val") / "metrics.json")
     probe = read_json(run.result)["probe"]["accuracy"]
     text = Page(drawn_again(run, tmp_path, kept="fine-tuned, epoch 2")).text
@@ -103,7 +103,7 @@ def test_the_baselines_are_compared_as_measured_on_the_same_images(run: RunDir, 
     assert "Fine-tuning did not beat the linear probe on validation images" in text
 
 
-def test_the_page_holds_all_that_a_run_is_judged_by(run: RunDir):
+def test_the_page_has_all_results_of_a_run(run: RunDir):
     text = run.report.read_text(encoding="utf-8")
     page = Page(text)
     titles = [re.sub("<.*?>", "", title) for title in re.findall(r"<h2>(.*?)</h2>", text)]
@@ -128,7 +128,7 @@ def test_the_page_holds_all_that_a_run_is_judged_by(run: RunDir):
 def drawn_again(
     run: RunDir, folder: Path, *, metrics: dict[str, Any] | None = None, **changes: Any
 ) -> str:
-    """Render the page of a copy of the run, whose result and metrics hold something else."""
+    """Render the page of a copy of the run, with another result and other metrics."""
     copy = RunDir(Path(shutil.copytree(run.path, folder / "again")))
     write_json(copy.result, read_json(copy.result) | changes)
     if metrics:
@@ -140,7 +140,7 @@ def drawn_again(
     return copy.report.read_text(encoding="utf-8")
 
 
-def test_of_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
+def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     run: RunDir, tmp_path: Path
 ):
     metrics = {"name": "test", "corrected": None, "groups": 1}
@@ -153,7 +153,7 @@ def test_of_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     assert "the baseline" not in Page(text).text
 
 
-def test_of_an_uncorrected_validation_set_the_page_claims_less(run: RunDir, tmp_path: Path):
+def test_with_an_uncorrected_validation_set_the_page_claims_less(run: RunDir, tmp_path: Path):
     note = "validation also selected this model: expect a little less on new images"
     text = drawn_again(run, tmp_path, metrics={"note": note, "corrected": None})
     assert faults_of(text) == []
@@ -206,7 +206,7 @@ def test_the_page_names_the_classes_that_more_images_would_help(run: RunDir, tmp
     ],
     ids=["with a threshold", "without one"],
 )
-def test_the_page_reports_what_is_guaranteed_of_the_answers_and_how_surely(
+def test_the_page_reports_the_guaranteed_precision_and_its_confidence(
     run: RunDir, tmp_path: Path, changes: dict[str, Any], said: str, unsaid: str
 ):
     found = read_json(run.result)["calibration"]
@@ -228,10 +228,10 @@ def doubt(number: int, problem: str = SUSPECT, detail: str = "looks like a (98%)
     return {"path": f"b/{number}.jpg", "problem": problem, "detail": detail}
 
 
-def test_of_many_doubts_the_worst_are_shown_and_the_others_counted(photos: Path):
+def test_the_worst_of_many_issues_are_shown_and_the_others_counted(photos: Path):
     rows = [doubt(number) for number in range(30)]
     pairs = [(f"b/{n}.jpg", f"a/{n}.jpg") for n in range(20)]
-    for one, other in pairs:  # told from both sides
+    for one, other in pairs:  # listed twice, once for each file
         rows.append(doubt(0, CONFLICTING, f"nearly identical to {other}") | {"path": one})
         rows.append(doubt(0, CONFLICTING, f"nearly identical to {one}") | {"path": other})
     rows.append(doubt(1, "blurred", "sharpness 0.1"))
@@ -248,7 +248,7 @@ def test_of_many_doubts_the_worst_are_shown_and_the_others_counted(photos: Path)
 
 
 @pytest.mark.parametrize("content", [None, b"a;b\n1;2\n", b"path,action\nblue/0.jpg,exclude\n"])
-def test_issues_that_somebody_edited_or_took_away_leave_the_page_whole(
+def test_the_page_is_complete_if_issues_were_edited_or_removed(
     run: RunDir, content: bytes | None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(run.path.parent)
@@ -267,7 +267,7 @@ def test_issues_that_somebody_edited_or_took_away_leave_the_page_whole(
     assert run.report.read_bytes() == page
 
 
-def test_the_command_draws_the_same_page_again_with_gaps_for_missing_photos(
+def test_the_command_writes_the_same_page_again_with_gaps_for_missing_photos(
     run: RunDir,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -314,7 +314,7 @@ def test_the_matrix_shows_each_count_and_hostile_names_literally():
     assert "<b>" not in drawn
 
 
-def test_10_000_images_confused_among_1000_classes_take_under_3_mb_a_matrix():
+def test_a_matrix_of_10_000_images_and_1000_classes_is_under_3_mb():
     generator = np.random.default_rng(0)
     confusion = np.zeros((1000, 1000), dtype=np.int64)
     np.add.at(confusion, tuple(generator.integers(0, 1000, (2, 10_000))), 1)
@@ -322,7 +322,7 @@ def test_10_000_images_confused_among_1000_classes_take_under_3_mb_a_matrix():
     assert len(svg("matrix", draw_matrix(confusion, names, list(range(1000)), "x"))) < 3_000_000
 
 
-def test_names_beside_a_matrix_are_10_pixels_high_even_on_a_phone():
+def test_names_next_to_a_matrix_are_10_pixels_high_even_on_a_phone():
     drawn = draw_matrix(np.eye(60, dtype=np.int64), ["a class"] * 60, list(range(60)), "x")
     style = (Path(html.__file__).parent / "templates" / "run.css").read_text()
     (size,) = re.findall(r"\.matrix \{[^}]*font-size: ([\d.]+)px", style)
@@ -351,7 +351,7 @@ def test_names_beside_a_matrix_are_10_pixels_high_even_on_a_phone():
         ((3, 104), {"whole": True}, "3 20 40 60 80 104"),
     ],
 )
-def test_a_tick_is_what_it_says_and_epochs_are_whole(
+def test_tick_labels_are_exact_and_epochs_are_integers(
     ends: tuple[float, float], kind: dict[str, bool], labels: str
 ):
     axis = number_axis(*ends, **kind)
@@ -368,11 +368,11 @@ def test_a_single_small_number_has_an_axis_around_it(rate: float):
     axis = number_axis(rate, rate)
     assert axis.ends[0] <= rate <= axis.ends[1]
     assert axis.ends[0] < axis.ends[1]
-    assert rate == 0 or axis.ends[1] - axis.ends[0] < abs(rate)  # in its own size
+    assert rate == 0 or axis.ends[1] - axis.ends[0] < abs(rate)  # on its own scale
     assert len({axis.label(tick) for tick in axis.ticks}) == len(axis.ticks)
 
 
-def test_the_curves_show_every_figure_and_are_the_same_for_the_same_rows_only():
+def test_the_curves_show_every_figure_and_are_the_same_only_for_the_same_rows():
     rows = [
         {"epoch": e, "train_loss": 1 / e, "val_loss": 1.1 / e, "accuracy": 0.5, "lr": 1e-4}
         for e in (1, 2)
@@ -391,7 +391,7 @@ def test_the_curves_show_every_figure_and_are_the_same_for_the_same_rows_only():
     assert "mark" not in svg("drawing", draw_curves(rows, 0)[0])
 
 
-def test_of_perfect_probabilities_the_reliability_diagram_is_on_its_diagonal():
+def test_the_reliability_diagram_of_calibrated_probabilities_is_its_diagonal():
     probabilities = np.array([[0.75, 0.25]] * 40)
     labels = np.array([0, 0, 0, 1] * 10)
     reliability, coverage = draw_calibration(probabilities, labels, np.arange(40))

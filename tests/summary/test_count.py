@@ -1,4 +1,4 @@
-"""The network on show: every figure equals PyTorch's own count or one worked by hand."""
+"""The summary: every figure equals PyTorch's own count or a calculation by hand."""
 
 import json
 import re
@@ -37,7 +37,7 @@ from xception_cli.summary.table import LayerTable, fold_steps, millions, total_t
 
 @pytest.fixture(scope="module")
 def published() -> NetworkSummary:
-    """ImageNet's network at its published size."""
+    """The ImageNet network at its published size."""
     return summarize_network()
 
 
@@ -47,7 +47,7 @@ def empty_network(classes: int = 1000) -> nn.Module:
 
 
 def flops(network: nn.Module, size: int) -> dict[str, int]:
-    """Count with PyTorch's own counter; by module, `Global` for all."""
+    """Count with PyTorch's own counter, by module; `Global` for the total."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, 3, size, size, device="meta"))
     return {str(name): sum(by.values()) for name, by in counter.get_flop_counts().items()}
@@ -59,7 +59,7 @@ def call(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-# Against PyTorch
+# Compared with PyTorch
 
 
 @pytest.mark.parametrize(("classes", "size"), [(1000, 299), (12, 299), (3, SMALL), (5, 331)])
@@ -76,7 +76,7 @@ def test_the_multiplications_are_half_of_pytorchs_flops(classes, size):
 
 
 def test_the_published_network_has_the_published_figures(published):
-    assert published.total.parameters == 22_855_952  # Keras's documentation says 22.9 M
+    assert published.total.parameters == 22_855_952  # 22.9 M in Keras's documentation
     assert 2 * published.total.multiplications == 16_714_806_992
     assert sum(layer.separable is not None for layer in published.layers) == 34
     convolutions = [x for x in published.layers if x.kind in {"convolution", "separable"}]
@@ -84,7 +84,7 @@ def test_the_published_network_has_the_published_figures(published):
     assert len(convolutions) - len(skips) == 36  # "36 convolutional layers", section 3 of the paper
 
 
-def test_with_regular_convolutions_it_costs_what_such_a_network_does(published):
+def test_the_cost_with_regular_convolutions_is_that_of_such_a_network(published):
     network, layers = empty_network(), []
     for name, part in list(network.named_modules()):
         if isinstance(part, PublishedSeparableConv2d):
@@ -93,7 +93,7 @@ def test_with_regular_convolutions_it_costs_what_such_a_network_does(published):
                 regular = nn.Conv2d(
                     part.conv1.in_channels, part.pointwise.out_channels, 3, padding=1, bias=False
                 )
-            if len(layers) == 34:  # the comparison can fail: one is still separable
+            if len(layers) == 34:  # the control: one is still separable
                 assert 2 * published.total.regular != flops(network, 299)["Global"]
             network.set_submodule(name, regular)
     expected = flops(network, 299)
@@ -128,7 +128,7 @@ def test_the_shapes_are_those_of_a_real_pass():
 
 
 @pytest.mark.parametrize("unfreeze", FIRST_TRAINED)
-def test_what_is_frozen_is_what_training_freezes(unfreeze):
+def test_the_frozen_layers_are_those_that_training_freezes(unfreeze):
     network = empty_network(3)
     cut(network, unfreeze)
     summary = summarize_network(3, size=SMALL, unfreeze=unfreeze)
@@ -147,10 +147,10 @@ def test_tracing_leaves_no_hook_behind():
     assert {name: len(p._forward_hooks) for name, p in network.named_modules()} == before
 
 
-# By hand
+# Calculations by hand
 
 
-def test_a_layer_of_the_middle_flow_costs_what_is_worked_out_by_hand(published):
+def test_the_cost_of_a_layer_of_the_middle_flow_equals_a_calculation_by_hand(published):
     layer = next(x for x in published.layers if x.name == "block4.rep.1")
     assert layer.output == (728, 19, 19)
     parts = layer.separable
@@ -180,7 +180,7 @@ def test_every_separable_convolution_follows_the_formulas(published):
         assert s.reduction != pytest.approx(1 / c + 1 / k**2, rel=1e-12) or c == n
 
 
-def test_the_flows_add_up_to_the_network_and_begin_where_the_paper_says(published):
+def test_the_flows_add_up_to_the_network_and_begin_as_in_the_paper(published):
     first = {}
     for layer in published.layers:
         first.setdefault(layer.flow, layer.name)
@@ -225,7 +225,7 @@ def test_the_eight_middle_blocks_are_drawn_as_one(published):
         (68_818_023_936, "68,818"),
     ],
 )
-def test_millions_keep_what_says_something(count, text):
+def test_millions_have_as_many_decimals_as_are_useful(count, text):
     assert millions(count) == text
 
 
@@ -234,7 +234,7 @@ def test_millions_keep_what_says_something(count, text):
 TIMES = ["7.02", "7.35", "7.58", "7.75", "7.89", "8.00", "8.09", "8.16", "8.23", "8.28"]
 
 
-def test_the_notebooks_table_comes_out_of_real_modules():
+def test_the_notebooks_table_is_computed_from_real_modules():
     costs = explain().costs
     assert [cost.kernels for cost in costs] == [32, 40, 48, 56, 64, 72, 80, 88, 96, 104]
     assert [f"{cost.times:.2f}" for cost in costs] == TIMES
@@ -245,13 +245,13 @@ def test_the_notebooks_table_comes_out_of_real_modules():
     assert costs[0].regular == 9 * 25 * 28**2 * 32 == 5_644_800
 
 
-def test_how_many_times_depends_on_the_kernels_alone():
+def test_the_ratio_depends_only_on_the_number_of_kernels():
     reference = compare(40).times
     assert {compare(40, channels=c, side=g).times for c, g in ((1, 28), (64, 5))} == {reference}
     assert compare(41).times != reference
 
 
-def test_groups_act_on_the_weight_and_leave_the_output_alone():
+def test_groups_change_the_weight_and_not_the_output_shape():
     groupings = explain().groupings
     assert [(g.groups, g.weight, g.output, g.multiplications) for g in groupings] == [
         (1, (50, 25, 3, 3), (1, 50, 28, 28), 8_820_000),  # 50 * 25 * 9 * 784
@@ -268,20 +268,20 @@ of K × K over C channels, at G × G positions, multiply this many times:
 
     regular      K² · C · G² · N
 
-A depthwise separable convolution does one after the other: K × K within each
+A depthwise separable convolution does this in two steps: K × K within each
 channel, then 1 × 1 across the channels.
 
     depthwise    C · K² · G²
     pointwise    N · C · G²
     together     C · G² · (K² + N)
 
-What is left of the regular one's multiplications:
+The fraction of the regular convolution's multiplications that remains:
 
     C · G² · (K² + N)     1     1
     ─────────────────  =  ─  +  ──
      K² · C · G² · N      N     K²
 
-The more kernels, the nearer it comes to 1/K², a ninth for 3 × 3.
+With more kernels, it approaches 1/K², a ninth for 3 × 3.
 
 Xception's block4.rep.1, where C is 728, N 728, K 3 and G 19:
 
@@ -291,7 +291,7 @@ Xception's block4.rep.1, where C is 728, N 728, K 3 and G 19:
     regular    1,721,918,016
     left            0.112485  = 1/728 + 1/9
 
-The regular one takes 8.89 times as many.
+The regular convolution takes 8.89 times as many.
 
 How many times as many multiplications a regular convolution takes, with N
 kernels of 3 × 3 (counted on 25 channels of 28 × 28; C and G cancel out):
@@ -316,8 +316,8 @@ groups           weight            output  multiplications
      5   50 × 5 × 3 × 3  1 × 50 × 28 × 28        1,764,000
     25   50 × 1 × 3 × 3  1 × 50 × 28 × 28          352,800
 
-As many groups as channels make the depthwise part, here with two kernels for
-each channel.
+With as many groups as channels, this is the depthwise part, here with two
+kernels per channel.
 
 L. Sifre, Rigid-Motion Scattering for Image Classification, PhD thesis, 2014
 F. Chollet, Xception: Deep Learning with Depthwise Separable Convolutions,
@@ -325,7 +325,7 @@ CVPR 2017, arxiv.org/abs/1610.02357
 """
 
 
-def test_the_explanation_reads_like_this(capsys):
+def test_the_explanation_is_this_text(capsys):
     assert call("--explain") == 0
     shown = capsys.readouterr()
     lines = [line.rstrip() for line in shown.out.splitlines()]
@@ -334,7 +334,7 @@ def test_the_explanation_reads_like_this(capsys):
     assert shown.err == "next: xception summary --svg xception.svg\n"
 
 
-def test_the_explanations_figures_are_data_too(capsys):
+def test_the_figures_of_the_explanation_are_available_as_json(capsys):
     assert call("--explain", "--json") == 0
     (line,) = capsys.readouterr().out.splitlines()
     figures = json.loads(line)
@@ -400,13 +400,13 @@ def printed(table: object, width: int) -> list[str]:
     return [line.rstrip() for line in buffer.getvalue().splitlines()]
 
 
-def test_the_tables_of_a_run_read_like_this_at_80_columns():
+def test_the_tables_of_a_run_at_80_columns():
     summary = summarize_network(12, unfreeze="exit")
     assert printed(LayerTable(summary), 80) == LAYERS.splitlines()
     assert printed(total_table(summary), 80) == TOTALS.splitlines()
 
 
-def test_at_120_columns_each_layer_says_what_it_is_and_no_figure_differs(published):
+def test_at_120_columns_each_layer_is_described_with_the_same_figures(published):
     narrow, wide = (printed(LayerTable(published), width) for width in (80, 120))
     assert max(map(len, wide)) == 100
     assert [line[15:] for line in narrow[2:]] == [line[35:] for line in wide[2:]]
@@ -444,14 +444,14 @@ def test_piped_it_is_one_row_for_each_layer(capsys, published):
 
 
 def write_run(path: Path, **settings: object) -> Path:
-    """Write what a run says of itself."""
+    """Write a run's own description."""
     path.mkdir()
     (path / "config.toml").write_text(to_toml(TrainConfig(**settings)))
     write_info(RunDir(path), classes=["a", "b", "c"])
     return path
 
 
-def test_json_is_one_line_that_holds_every_figure(capsys):
+def test_json_is_one_line_with_every_figure(capsys):
     write_run(Path("run"), unfreeze="exit", image_size=SMALL)
     assert call("run", "--json") == 0
     shown = capsys.readouterr()
@@ -486,7 +486,7 @@ def test_json_is_one_line_that_holds_every_figure(capsys):
     }
 
 
-def test_a_run_can_be_counted_at_another_size_and_says_what_it_kept(capsys):
+def test_a_run_can_be_counted_at_another_size_and_the_kept_model_is_named(capsys):
     write_run(Path("run"), unfreeze="all", image_size=SMALL)
     Path("run/result.json").write_text('{"kept": "the linear probe", "epochs": 1, "seconds": {}}')
     assert call("run", "--size", "299", "--json") == 0
@@ -516,7 +516,7 @@ def test_a_run_from_pretrained_weights_has_a_second_head():
     [
         (["nowhere"], 2, "nowhere is not a run folder"),
         (["run", "--classes", "3"], 2, "a run has its own classes"),
-        (["auto"], 4, "auto does not say what it trains: unfreeze is auto"),
+        (["auto"], 4, "auto does not record what it trains: unfreeze is auto"),
         (["--classes", "1"], 2, "classes is 1, expected at least 2"),
         (["--size", "70"], 2, "image_size is 70, expected from 71 to 2048"),
         (["--explain", "--size", "299"], 2, "--explain stands alone"),
@@ -525,7 +525,7 @@ def test_a_run_from_pretrained_weights_has_a_second_head():
         (["--svg", "no/x.svg"], 2, "the folder no does not exist"),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence(arguments, code, message, capsys):
+def test_a_mistake_is_reported_in_a_sentence(arguments, code, message, capsys):
     write_run(Path("run"), unfreeze="exit")
     write_run(Path("auto"), unfreeze="auto")
     Path("old.svg").write_text("mine")
@@ -536,12 +536,12 @@ def test_a_mistake_is_told_in_a_sentence(arguments, code, message, capsys):
     assert Path("old.svg").read_text() == "mine"
 
 
-# The picture
+# The diagram
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_the_command_draws_the_picture_and_nothing_else(capsys, published):
+def test_the_command_writes_only_the_diagram(capsys, published):
     assert call("--svg", "x.svg") == 0
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -550,22 +550,24 @@ def test_the_command_draws_the_picture_and_nothing_else(capsys, published):
     assert [path.name for path in Path().iterdir()] == ["x.svg"]
 
 
-def test_the_picture_needs_nothing_else_and_knows_light_and_dark(published):
+def test_the_diagram_is_self_contained_with_light_and_dark_colours(published):
     picture = draw_diagram(published)
-    root = ElementTree.fromstring(picture)  # it is well-formed
+    root = ElementTree.fromstring(picture)  # well-formed
     assert root.attrib["viewBox"] == f"0 0 {root.attrib['width']} {root.attrib['height']}"
     assert picture.count("http") == 1  # the name space
     assert "prefers-color-scheme:dark" in picture
     assert not re.search(r"<(script|image|use|foreignObject)|href|url\(|@import| id=", picture)
     rules = re.findall(r"([^{}]+)\{[^{}]*\}", root.find(f"{SVG}style").text)
-    assert all(rule.startswith(".xception ") for rule in rules)  # within a page, it keeps to itself
+    assert all(
+        rule.startswith(".xception ") for rule in rules
+    )  # the rest of a page is not affected
     styles = {name for node in root.iter() for name in node.get("class", "").split()}
     known = set(re.findall(r"\.xception \.(\w+)", picture)) | {"xception"}
     assert styles <= known
 
 
 @pytest.mark.parametrize(("size", "unfreeze"), [(299, None), (SMALL, "exit")])
-def test_the_picture_holds_every_layer_with_its_figures(size, unfreeze):
+def test_the_diagram_has_every_layer_with_its_figures(size, unfreeze):
     summary = summarize_network(7, size=size, unfreeze=unfreeze)
     root = ElementTree.fromstring(draw_diagram(summary))
     texts = [node.text for node in root.iter(f"{SVG}text")]
@@ -585,7 +587,7 @@ def test_the_picture_holds_every_layer_with_its_figures(size, unfreeze):
     for kind, more in {"convolution": 5, "separable": 5, "pooling": 2, "linear": 1}.items():
         assert sum(kind in style.split() for style in boxes) == kinds.count(kind) + more
     assert sum("panel" in style for style in boxes) == 4 + 1 + 2  # the middle block is a stack
-    assert len(list(root.iter(f"{SVG}circle"))) == 2 * 5  # a sum's fill and line
+    assert len(list(root.iter(f"{SVG}circle"))) == 2 * 5  # fill and line of each plus sign
 
 
 def test_nothing_is_drawn_outside_the_sheet(published):

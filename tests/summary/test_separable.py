@@ -1,4 +1,4 @@
-"""SeparableConv2d is PyTorch's two convolutions, one low-rank convolution, and Xception's block."""
+"""SeparableConv2d equals two convolutions of PyTorch, a low-rank one, and Xception's block."""
 
 from copy import deepcopy
 
@@ -30,7 +30,7 @@ def drawn(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
 
 
 def separable(**arguments: object) -> SeparableConv2d:
-    """Make one of 4 channels and 7 kernels of 3 x 3, with numbers of its own, in float64."""
+    """Create one of 4 channels and 7 kernels of 3 x 3, with random weights, in float64."""
     module = SeparableConv2d(4, 7, 3, **arguments).double()
     for seed, parameter in enumerate(module.parameters()):
         parameter.data = drawn(tuple(parameter.shape), seed)
@@ -57,12 +57,12 @@ def test_it_equals_one_convolution_whose_kernels_are_products(arguments):
     """A separable convolution is a regular one with kernels W[n, c] = sum of p[n, m] d[m]."""
     module = separable(**arguments | {"bias": False})
     geometry = {k: v for k, v in arguments.items() if k in {"stride", "padding", "dilation"}}
-    depthwise = module.depthwise.weight.reshape(4, -1, 3, 3)  # channel, kernel of it
+    depthwise = module.depthwise.weight.reshape(4, -1, 3, 3)  # channel, kernel of the channel
     pointwise = module.pointwise.weight.reshape(7, 4, -1)
     kernels = torch.einsum("ncm,cmyx->ncyx", pointwise, depthwise)
     expected = functional.conv2d(PICTURES, kernels, **geometry)
     torch.testing.assert_close(module(PICTURES), expected, atol=1e-12, rtol=1e-12)
-    for weight in (module.depthwise.weight, module.pointwise.weight):  # the comparison can fail
+    for weight in (module.depthwise.weight, module.pointwise.weight):  # the control
         weight[-1].mul_(1.001)
         assert (module(PICTURES) - expected).abs().max() > 1e-4
         weight[-1].div_(1.001)
@@ -83,19 +83,19 @@ def test_it_equals_one_convolution_whose_kernels_are_products(arguments):
     ids=str,
 )
 @torch.no_grad()
-def test_stride_and_dilation_act(arguments, size):
+def test_stride_and_dilation_are_applied(arguments, size):
     assert separable(**arguments)(PICTURES).shape == (2, 7, *size)
 
 
 @torch.no_grad()
-def test_stride_leaves_out_positions_and_changes_no_other():
+def test_stride_skips_positions_and_changes_no_other():
     every = separable(padding=1)(PICTURES)
     torch.testing.assert_close(
         separable(padding=1, stride=2)(PICTURES), every[..., ::2, ::2], atol=1e-12, rtol=0
     )
 
 
-def test_a_position_sees_the_taps_that_dilation_puts_apart():
+def test_a_position_depends_on_inputs_spaced_by_the_dilation():
     pictures = PICTURES.clone().requires_grad_()
     separable(dilation=3)(pictures)[0, :, 2, 1].sum().backward()
     seen = pictures.grad[0].abs().sum(0).nonzero()
@@ -103,7 +103,7 @@ def test_a_position_sees_the_taps_that_dilation_puts_apart():
 
 
 @torch.no_grad()
-def test_the_depthwise_part_keeps_channels_apart_and_the_pointwise_part_positions():
+def test_the_depthwise_part_mixes_no_channels_and_the_pointwise_part_no_positions():
     module = separable(kernels_per_layer=2, padding=1)
     changed = PICTURES.clone()
     changed[:, 2] += 1
@@ -131,7 +131,7 @@ def test_the_depthwise_part_keeps_channels_apart_and_the_pointwise_part_position
         ),
     ],
 )
-def test_its_parameters_are_these(arguments, shapes):
+def test_its_parameters(arguments, shapes):
     found = {name: tuple(p.shape) for name, p in separable(**arguments).named_parameters()}
     assert found == shapes
 
@@ -152,7 +152,7 @@ def rebuilt(published: nn.Module) -> SeparableConv2d:
 
 
 @torch.no_grad()
-def test_it_rebuilds_the_blocks_of_pretrainedmodels_to_the_bit():
+def test_it_equals_the_blocks_of_pretrainedmodels_to_the_bit():
     network, pictures = lively_network(), noise(2, seed=3)
     ours, count = deepcopy(network), 0
     for name, part in network.named_modules():
@@ -165,6 +165,6 @@ def test_it_rebuilds_the_blocks_of_pretrainedmodels_to_the_bit():
     assert parameters[0] == parameters[1]
     expected = network(pictures.clone())
     assert torch.equal(ours(pictures.clone()), expected)
-    # The comparison can fail: the block of another layer in the place of one.
+    # The control: the block of another layer.
     ours.set_submodule("block7.rep.4", rebuilt(network.get_submodule("block7.rep.7")))
     assert (ours(pictures.clone()) - expected).abs().max() > 1e-4

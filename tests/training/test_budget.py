@@ -1,4 +1,4 @@
-"""The clock of a run with a budget: what it decides, writes down and reads back."""
+"""The clock of a run with a budget: its decisions, its record, and reading it back."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ START = {"after": "start", "views": 4, "epochs": 12, "why": "the plan"}
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that moves when it is told to; that of the epochs too."""
+    """A clock that moves only when it is advanced; the epochs use it, too."""
     clock = Clock()
     for module in ("budget", "job", "handlers"):
         monkeypatch.setattr(
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def run() -> RunDir:
-    """A run with something in its run.json already."""
+    """A run with some entries in its run.json."""
     run = RunDir(Path("run"))
     run.path.mkdir()
     write_json(run.info, {"command": "xception train", "classes": ["a", "b"]})
@@ -39,7 +39,7 @@ def run() -> RunDir:
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    """Make the record of 600 seconds, 30 of them for the evaluation and 10 gone."""
+    """Create the record of 600 seconds, 30 of them for the evaluation and 10 spent."""
     made = new_record(
         budget=600.0,
         spent=10.0,
@@ -50,7 +50,7 @@ def record(**changes: Any) -> dict[str, Any]:
     return made | changes
 
 
-def test_the_record_of_a_start_is_this():
+def test_the_record_of_a_start():
     assert record() == {
         "budget": 600.0,
         "spent": 10.0,
@@ -77,7 +77,7 @@ def test_time_for_the_selection_is_reserved_with_that_for_the_evaluation(clock, 
     assert Budget(run, made).left == 510.0
 
 
-def test_what_is_left_is_the_budget_without_the_evaluation_and_what_is_gone(clock, run):
+def test_the_time_left_is_the_budget_minus_the_evaluation_and_the_time_spent(clock, run):
     budget = Budget(run, record())
     assert (budget.left, budget.views, budget.epochs) == (560.0, 4, 12)
     clock.advance(500)
@@ -86,7 +86,7 @@ def test_what_is_left_is_the_budget_without_the_evaluation_and_what_is_gone(cloc
     assert budget.left == -40.0
 
 
-def test_the_time_spent_is_written_beside_what_run_json_holds_already(clock, run):
+def test_the_time_spent_is_added_to_the_entries_of_run_json(clock, run):
     budget = Budget(run, record())
     clock.advance(12.34)
     budget.keep()
@@ -97,7 +97,7 @@ def test_the_time_spent_is_written_beside_what_run_json_holds_already(clock, run
     }
 
 
-def test_time_in_which_the_run_stands_still_does_not_count(clock, run):
+def test_time_between_processes_does_not_count(clock, run):
     first = Budget(run, record())
     clock.advance(100)
     first.keep()
@@ -123,7 +123,7 @@ def test_time_in_which_the_run_stands_still_does_not_count(clock, run):
         (570, 0, 0, False),
     ],
 )
-def test_another_view_is_computed_if_the_training_behind_it_still_fits(
+def test_another_view_is_computed_if_the_training_after_it_still_fits(
     clock, run, gone, seconds, epoch, expected
 ):
     budget = Budget(run, record(epoch=epoch))
@@ -157,7 +157,7 @@ def test_another_view_is_computed_if_the_training_behind_it_still_fits(
         (3, 3, 1, 3),
     ],
 )
-def test_as_many_epochs_are_done_as_fit_and_no_more_than_wanted(
+def test_as_many_epochs_are_done_as_fit_and_at_most_the_requested_ones(
     clock, run, done, wanted, seconds, expected
 ):
     budget = Budget(run, record())
@@ -166,13 +166,13 @@ def test_as_many_epochs_are_done_as_fit_and_no_more_than_wanted(
     assert budget.epochs == expected
 
 
-def test_without_time_left_the_epochs_that_are_done_are_all(clock, run):
+def test_without_time_left_no_further_epoch_is_done(clock, run):
     budget = Budget(run, record())
     clock.advance(5000)
     assert budget.fit_epochs(3, 12, 1.0) == 3
 
 
-def test_decisions_are_written_down_said_and_taken_up_by_the_next_process(clock, run, capsys):
+def test_decisions_are_recorded_printed_and_continued_by_the_next_process(clock, run, capsys):
     first = Budget(run, record())
     clock.advance(160)
     first.another_view(3, 1000.0)
@@ -192,8 +192,8 @@ def test_decisions_are_written_down_said_and_taken_up_by_the_next_process(clock,
     ]
     second = Budget(run, read_json(run.info)["timed"])
     assert (second.views, second.epochs, second.left) == (3, 5, 160.0)
-    assert second.fit_epochs(3, 12, 20.0) == 11  # it goes faster now: some come back
-    assert second.fit_epochs(4, 7, 20.0) == 7  # but no more than wanted
+    assert second.fit_epochs(3, 12, 20.0) == 11  # epochs are faster now: some are restored
+    assert second.fit_epochs(4, 7, 20.0) == 7  # but at most the requested ones
     second.end_now(4)
     assert (second.views, second.epochs) == (3, 4)
     decisions += [
@@ -210,7 +210,7 @@ def test_decisions_are_written_down_said_and_taken_up_by_the_next_process(clock,
 def train(
     clock: Clock, budget: Budget, seconds: list[float], *, wanted: int = 4
 ) -> tuple[Engine, list[float], list[int]]:
-    """Run an engine of 3 iterations per epoch that take `seconds`; the rates, the whole epochs."""
+    """Run an engine of 3 iterations per epoch of `seconds`; return rates and whole epochs."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
     optimizer.param_groups[0]["peak_lr"] = 1.0
     taken, rates, completed = iter(seconds), [], []
@@ -230,7 +230,7 @@ def train(
 
 
 def rates_of(*epochs: tuple[int, int]) -> list[float]:
-    """Return the rates of epochs, each by what was the number of all of them then."""
+    """Return the rates of epochs, each for the number of all epochs at that time."""
     return [
         learning_rate_factor(3 * (epoch - 1) + i, 3 * total, 0.0)
         for epoch, total in epochs
@@ -250,10 +250,10 @@ def test_fewer_epochs_end_with_the_rate_of_their_own_end(clock, run):
     assert completed == [1, 2]
     assert trainer.state.max_epochs == 2
     assert rates == rates_of((1, 4), (2, 2))
-    assert rates[-1] < 0.1 < rates_of((1, 4), (2, 4))[-1]  # the control: else it stays high
+    assert rates[-1] < 0.1 < rates_of((1, 4), (2, 4))[-1]  # the control: otherwise it stays high
 
 
-def test_epochs_that_are_quicker_than_the_first_bring_some_back(clock, run):
+def test_epochs_faster_than_the_first_restore_some(clock, run):
     _, rates, completed = train(clock, Budget(run, record()), [80.0] * 3 + [20.0] * 9)
     assert completed == [1, 2, 3, 4]
     assert rates == rates_of((1, 4), (2, 2), (3, 4), (4, 4))
@@ -285,7 +285,7 @@ def test_when_time_is_up_inside_an_epoch_training_ends_there(
     }
 
 
-def test_an_epoch_whose_last_iteration_uses_up_the_time_is_whole(clock, run):
+def test_an_epoch_whose_last_iteration_uses_up_the_time_is_complete(clock, run):
     _, _, completed = train(clock, Budget(run, record()), [1.0, 1.0, 600.0])
     assert completed == [1]
     decision = read_json(run.info)["timed"]["decisions"][-1]
@@ -293,8 +293,8 @@ def test_an_epoch_whose_last_iteration_uses_up_the_time_is_whole(clock, run):
     assert decision["why"] == "an epoch takes 10 min 2 s"
 
 
-def test_an_epoch_of_which_nothing_was_measured_decides_nothing(clock, run):
-    # A run that was killed in validation does it behind the restart, and no iteration before it.
+def test_an_epoch_without_a_measurement_decides_nothing(clock, run):
+    # A run that was killed in validation does it after the restart, and no iteration before it.
     budget = Budget(run, record(decisions=[START, START | {"epochs": 2}]))
     trainer = Engine(lambda *_: None)
     handlers.attach_budget(trainer, budget, wanted=4)
@@ -305,7 +305,7 @@ def test_an_epoch_of_which_nothing_was_measured_decides_nothing(clock, run):
     assert "timed" not in json.loads(run.info.read_text())
 
 
-def test_an_epoch_that_is_resumed_in_its_middle_counts_as_a_whole_one(clock, run):
+def test_an_epoch_resumed_in_its_middle_counts_as_a_whole_one(clock, run):
     budget = Budget(run, record())
     trainer = Engine(lambda *_: clock.advance(80.0))
     handlers.attach_budget(trainer, budget, wanted=4)

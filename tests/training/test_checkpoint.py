@@ -1,4 +1,4 @@
-"""Training states: whatever breaks, a state that was committed is there and sound."""
+"""Training states: after any failure, a committed state exists and is valid."""
 
 import json
 import os
@@ -54,10 +54,10 @@ def iteration_of(store: StateStore) -> int | None:
     return state["iteration"]
 
 
-# What is saved
+# Saving
 
 
-def test_a_state_comes_back_with_its_place_and_loads_without_running_code(store):
+def test_a_state_is_loaded_with_its_place_without_running_code(store):
     head = Segment(lively_network(), "head", "head")
     optimizer = torch.optim.AdamW([{"params": list(head.parameters()), "name": "head"}], lr=0.01)
     head(torch.rand(2, 2048)).sum().backward()
@@ -97,7 +97,7 @@ def test_a_state_comes_back_with_its_place_and_loads_without_running_code(store)
         assert restored.compute() == 2.5
 
 
-def test_the_manifest_names_the_sum_of_the_state_file(store):
+def test_the_manifest_has_the_checksum_of_the_state_file(store):
     save(store, 3)
     content = (FOLDER / "state-00000003.pt").read_bytes()
     manifest = json.loads((FOLDER / "state-00000003.json").read_text())
@@ -112,7 +112,7 @@ def test_the_manifest_names_the_sum_of_the_state_file(store):
     }
 
 
-def test_nothing_was_ever_saved(store):
+def test_a_run_without_a_state(store):
     assert store.load() is None
     store.keep(1)
     assert not FOLDER.exists()
@@ -134,7 +134,7 @@ def test_a_state_that_is_not_finite_is_named_and_not_written(store, bad):
 
 
 @pytest.mark.parametrize("step", ["write_durably", "write_json", "keep"])
-def test_a_save_that_breaks_off_at_any_step_leaves_a_state_that_loads(store, monkeypatch, step):
+def test_a_save_interrupted_at_any_step_leaves_a_loadable_state(store, monkeypatch, step):
     save(store, 1)
     save(store, 2)
 
@@ -159,7 +159,7 @@ def test_a_save_that_breaks_off_at_any_step_leaves_a_state_that_loads(store, mon
     assert files() == [f"state-0000000{n}.{kind}" for n in kept for kind in ("json", "pt")]
 
 
-def test_the_two_newest_states_are_kept_and_after_the_end_one(store):
+def test_the_two_newest_states_are_kept_and_one_after_the_end(store):
     for number in (1, 2, 3, 10):
         save(store, number)
     assert files() == [f"state-000000{n}.{kind}" for n in ("03", "10") for kind in ("json", "pt")]
@@ -168,7 +168,7 @@ def test_the_two_newest_states_are_kept_and_after_the_end_one(store):
     assert iteration_of(store) == 10
 
 
-def test_what_was_never_committed_is_ignored_and_cleaned_at_the_next_save(store):
+def test_uncommitted_files_are_ignored_and_removed_at_the_next_save(store):
     save(store, 1)
     for name in ("state-00000009.pt", "state-00000008.json", "state-00000009.pt.77.partial"):
         (FOLDER / name).write_bytes(b"half")
@@ -189,7 +189,7 @@ def test_a_state_of_the_same_iteration_is_replaced(store):
     assert store.load()["phase"] == "train"
 
 
-def test_what_validation_found_is_noted_without_writing_the_tensors_again(store):
+def test_results_of_validation_are_added_without_writing_the_tensors_again(store):
     save(store, 5, "eval_pending")
     content = (FOLDER / "state-00000005.pt").read_bytes()
     written = (FOLDER / "state-00000005.pt").stat().st_mtime_ns
@@ -205,7 +205,7 @@ def test_what_validation_found_is_noted_without_writing_the_tensors_again(store)
     assert manifest["sha256"] == sha256(content).hexdigest()
 
 
-def test_a_state_of_the_format_before_this_one_still_loads(store):
+def test_a_state_of_the_previous_format_still_loads(store):
     save(store, 7)
     path = FOLDER / "state-00000007.pt"
     old = a_state(7) | {"schema": 1, "iteration": 7, "phase": "train", "max_epochs": 3}
@@ -234,7 +234,7 @@ def test_a_full_disk_leaves_the_earlier_state_usable(store, number):
     assert store.load()["phase"] == "eval_pending"
 
 
-def test_a_run_folder_that_is_gone_is_said_and_not_made_elsewhere():
+def test_a_missing_run_folder_is_reported_and_not_created_again():
     with pytest.raises(MachineError, match="cannot make the folder gone/checkpoints"):
         save(StateStore(Path("gone/checkpoints")), 1)
     assert list(Path().iterdir()) == []
@@ -259,7 +259,7 @@ def damage(name: str, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["flipped bit", "truncated", "empty", "zeros"])
 @pytest.mark.parametrize("kind", ["pt", "json"])
-def test_a_damaged_state_gives_way_to_the_one_before_and_then_to_an_error(store, capsys, how, kind):
+def test_a_damaged_state_is_replaced_by_the_one_before_or_is_an_error(store, capsys, how, kind):
     save(store, 1)
     save(store, 2)
     assert iteration_of(store) == 2
@@ -275,7 +275,7 @@ def test_a_damaged_state_gives_way_to_the_one_before_and_then_to_an_error(store,
         store.load()
 
 
-def test_a_newer_format_is_refused_rather_than_an_older_state_taken(store):
+def test_a_newer_format_is_refused_instead_of_using_an_older_state(store):
     save(store, 1)
     save(store, 2)
     path = FOLDER / "state-00000002.json"
@@ -286,13 +286,13 @@ def test_a_newer_format_is_refused_rather_than_an_older_state_taken(store):
 
 
 class Evil:
-    """What a run folder from a stranger may hold."""
+    """Content of a malicious run folder."""
 
     def __reduce__(self):
         return os.mkdir, ("owned",)
 
 
-def test_code_in_a_state_is_not_run_though_its_sum_is_right(store):
+def test_code_in_a_state_is_not_run_even_if_its_checksum_is_right(store):
     save(store, 1)
     path = FOLDER / "state-00000001.pt"
     with zipfile.ZipFile(path) as archive:
@@ -308,5 +308,5 @@ def test_code_in_a_state_is_not_run_though_its_sum_is_right(store):
     with pytest.raises(ArtifactError, match="no training state"):
         store.load()
     assert not Path("owned").exists()
-    torch.load(path, weights_only=False)  # control: without the care taken it is run
+    torch.load(path, weights_only=False)  # the control: an unsafe load runs it
     assert Path("owned").exists()

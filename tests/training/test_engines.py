@@ -1,4 +1,4 @@
-"""The training step, the evaluator and what is attached to them."""
+"""The training step, the evaluator and their handlers."""
 
 import json
 import math
@@ -33,12 +33,12 @@ BF16 = Runtime(torch.device("cpu"), "bf16")
 
 @pytest.fixture
 def trained():
-    """The exit flow of an Xception of one's own, without dropout."""
+    """The exit flow of a randomly initialised Xception, without dropout."""
     return Segment(lively_network(), "block12", "head")
 
 
 def a_batch(seed: int = 0, count: int = 6) -> Inputs:
-    """Draw what block 11 gives at 71 pixels."""
+    """Draw outputs of block 11 at 71 pixels."""
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn((count, 728, 5, 5), generator=generator)
     return Inputs(values, torch.arange(count) % 3, torch.arange(count) + 10)
@@ -56,7 +56,7 @@ def make_trainer(
     label_smoothing: float = 0.0,
     class_weights: torch.Tensor | None = None,
 ) -> Engine:
-    # Plain SGD: a step is the gradient, where AdamW's first is its sign.
+    # Plain SGD: its step is the gradient, while AdamW's first step is its sign.
     return create_trainer(
         trained,
         optimizer or torch.optim.SGD(trained.parameters(), lr=lr),
@@ -76,7 +76,7 @@ def weights(segment: torch.nn.Module) -> torch.Tensor:
 
 
 def step(trained: Segment, batch: Inputs, **settings: object) -> tuple[StepOutput, torch.Tensor]:
-    """Do one step; return its output and how the weights moved."""
+    """Do one step; return its output and the change of the weights."""
     before = weights(trained)
     trainer = make_trainer(trained, **settings)
     trainer.run([batch], max_epochs=1)
@@ -104,7 +104,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_batch(trained, smoothing, acc
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_a_weighted_class_counts_as_often_as_its_images_repeated(trained, accumulate):
+def test_class_weights_act_like_repeated_images(trained, accumulate):
     batch = a_batch(count=5)  # labels 0, 1, 2, 0, 1
     chosen = [0, 1, 1, 2, 2, 2, 3, 4, 4]  # class 1 twice, class 2 three times
     repeated = Inputs(batch.values[chosen], batch.labels[chosen], batch.indices[chosen])
@@ -119,7 +119,7 @@ def test_a_weighted_class_counts_as_often_as_its_images_repeated(trained, accumu
     assert (plain - moved).norm() > 1e-2 * moved.norm()  # the control
 
 
-def test_a_batch_in_pieces_moves_the_weights_as_the_whole_does(trained):
+def test_a_batch_in_pieces_changes_the_weights_like_the_whole(trained):
     other, batch = deepcopy(trained), a_batch()
     whole, moved = step(trained, batch)
     pieces, moved_in_pieces = step(other, batch, accumulate=4)  # 2, 2 and 2 images
@@ -128,10 +128,10 @@ def test_a_batch_in_pieces_moves_the_weights_as_the_whole_does(trained):
     _, uneven = step(deepcopy(other), a_batch(count=5), accumulate=2)  # 3 and 2 images
     _, even = step(deepcopy(other), a_batch(count=5))
     assert (uneven - even).norm() < 1e-5 * even.norm()
-    assert (even - moved).norm() > 0.1 * moved.norm()  # one image less goes elsewhere
+    assert (even - moved).norm() > 0.1 * moved.norm()  # the control: one image less differs
 
 
-def test_the_step_is_the_gradient_of_the_loss_times_the_rate(trained):
+def test_the_step_is_the_gradient_of_the_loss_times_the_learning_rate(trained):
     reference, batch = deepcopy(trained).eval(), a_batch()
     functional.cross_entropy(reference(batch.values), batch.labels).backward()
     gradient = torch.cat([parameter.grad.flatten() for parameter in reference.parameters()])
@@ -139,7 +139,7 @@ def test_the_step_is_the_gradient_of_the_loss_times_the_rate(trained):
     torch.testing.assert_close(moved, -0.5 * gradient, atol=1e-6, rtol=1e-3)
 
 
-def test_training_learns_the_batch_it_sees(trained):
+def test_training_learns_a_batch(trained):
     batch = a_batch()
     adam = torch.optim.AdamW(trained.parameters(), lr=1e-3)
     trainer, losses = make_trainer(trained, optimizer=adam, clip=1.0), []
@@ -151,8 +151,8 @@ def test_training_learns_the_batch_it_sees(trained):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_what_fills_a_batch_up_moves_nothing(trained, accumulate):
-    """On a GPU an epoch's last batch is filled up: it is of the others' shape."""
+def test_padding_of_a_batch_changes_no_weight(trained, accumulate):
+    """On a GPU an epoch's last batch is padded to the shape of the others."""
     other, batch = deepcopy(trained), a_batch(count=5)
     filling = torch.randn(3, *batch.values.shape[1:], generator=torch.Generator().manual_seed(9))
     filled = batch._replace(values=torch.cat([batch.values, filling]))
@@ -164,10 +164,10 @@ def test_what_fills_a_batch_up_moves_nothing(trained, accumulate):
     labels = torch.cat([batch.labels, torch.zeros(3, dtype=torch.int64)])
     eight = Inputs(filled.values, labels, torch.arange(8))
     _, otherwise = step(deepcopy(other), eight, accumulate=accumulate)
-    assert (otherwise - moved).norm() > 0.1 * moved.norm()  # the control: were they images
+    assert (otherwise - moved).norm() > 0.1 * moved.norm()  # the control: as images they would
 
 
-def test_what_fills_a_batch_up_is_not_in_the_statistics_of_a_batch_norm_in_training():
+def test_padding_is_not_in_the_statistics_of_batch_norm_in_training():
     batch = a_batch(count=5)
     filled = batch._replace(values=torch.cat([batch.values, torch.zeros_like(batch.values[:3])]))
     seen = []
@@ -188,7 +188,7 @@ def test_what_fills_a_batch_up_is_not_in_the_statistics_of_a_batch_norm_in_train
     assert torch.equal(seen[0], seen[1])
 
 
-def test_validation_does_not_count_what_fills_a_batch_up(trained):
+def test_validation_does_not_count_padding(trained):
     batch = a_batch(count=5)
     filled = batch._replace(values=torch.cat([batch.values, batch.values[:3]]))
     evaluator = create_evaluator(trained, runtime=CPU, top_k=1)
@@ -198,7 +198,7 @@ def test_validation_does_not_count_what_fills_a_batch_up(trained):
 
 
 class Asynchronous(Runtime):
-    """A CPU that is treated as a device which Python does not wait for."""
+    """A CPU that is treated as an asynchronous device."""
 
     @property
     def is_asynchronous(self) -> bool:
@@ -206,12 +206,12 @@ class Asynchronous(Runtime):
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-def test_no_result_is_read_in_a_training_step_on_a_device_that_works_by_itself(
+def test_no_result_is_read_in_a_training_step_on_an_asynchronous_device(
     trained, monkeypatch, asynchronous
 ):
     runtime = (Asynchronous if asynchronous else Runtime)(torch.device("cpu"), "fp32")
     groups = [{"params": list(trained.parameters()), "lr": 0.1, "peak_lr": 0.1, "name": "conv4"}]
-    adam = torch.optim.AdamW(groups, fused=True)  # as on a GPU
+    adam = torch.optim.AdamW(groups, fused=True)  # like on a GPU
     trainer = make_trainer(trained, optimizer=adam, runtime=runtime, clip=1.0, label_smoothing=0.1)
     ema = AveragedModel(trained, use_buffers=True)
     handlers.attach_schedule(trainer, adam, warmup=0.1)
@@ -222,12 +222,12 @@ def test_no_result_is_read_in_a_training_step_on_a_device_that_works_by_itself(
         read = getattr(torch.Tensor, name)
 
         def counted(tensor, *given, read=read, name=name, **more):
-            if tensor is not ema.n_averaged:  # that counter is on the CPU everywhere
+            if tensor is not ema.n_averaged:  # this counter is always on the CPU
                 reads.append(name)
             return read(tensor, *given, **more)
 
         monkeypatch.setattr(torch.Tensor, name, counted)
-    steps = []  # the epoch's end is no step: there the mean loss is read
+    steps = []  # the mean loss is read at the epoch's end, outside of a step
     trainer.add_event_handler(
         Events.ITERATION_COMPLETED(once=3), lambda _: steps.append(list(reads))
     )
@@ -235,7 +235,7 @@ def test_no_result_is_read_in_a_training_step_on_a_device_that_works_by_itself(
     assert bool(steps[0]) != asynchronous
 
 
-def test_clipping_bounds_the_gradient_and_0_leaves_it_alone(trained):
+def test_clipping_bounds_the_gradient_and_0_disables_it(trained):
     other, batch = deepcopy(trained), a_batch()
     _, free = step(trained, batch, lr=1.0)
     _, clipped = step(other, batch, lr=1.0, clip=0.25)
@@ -244,7 +244,7 @@ def test_clipping_bounds_the_gradient_and_0_leaves_it_alone(trained):
     torch.testing.assert_close(clipped / clipped.norm(), free / free.norm(), atol=1e-5, rtol=1e-2)
 
 
-def test_a_gradient_under_the_bound_is_left_alone(trained):
+def test_a_gradient_below_the_bound_is_unchanged(trained):
     other, batch = deepcopy(trained), a_batch()
     _, free = step(trained, batch)
     _, clipped = step(other, batch, clip=1e4)
@@ -256,7 +256,7 @@ def test_a_gradient_under_the_bound_is_left_alone(trained):
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(trained, bad, accumulate):
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(trained, bad, accumulate):
     good, poisoned = a_batch(), a_batch()
     poisoned.values[-1, 0, 0, 0] = bad
     trainer = make_trainer(trained, accumulate=accumulate)
@@ -272,13 +272,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(trained,
         trainer.run([good, poisoned], max_epochs=1)
     assert "--lr" in caught.value.hint
     assert len(after_each) == 2
-    assert not torch.equal(after_each[0], after_each[1])  # the good batch did move them
+    assert not torch.equal(after_each[0], after_each[1])  # the good batch did change them
     assert torch.equal(after_each[1], weights(trained))
     assert all(torch.equal(a, b) for a, b in zip(buffers, trained.buffers(), strict=True))
 
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
-def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(trained, clip):
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(trained, clip):
     trained.get_parameter("last_linear.bias").register_hook(lambda gradient: gradient * math.inf)
     before = weights(trained)
     with pytest.raises(
@@ -291,7 +291,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(trai
 # Half precision
 
 
-def test_a_step_in_bf16_goes_where_one_in_fp32_goes(trained):
+def test_a_step_in_bf16_is_close_to_one_in_fp32(trained):
     other, batch = deepcopy(trained), a_batch()
     full, moved = step(trained, batch)
     half, moved_half = step(other, batch, runtime=BF16)
@@ -322,7 +322,7 @@ def test_an_infinite_gradient_in_fp16_is_skipped_and_the_scale_halved(trained):
     output, moved = step(trained, batch, clip=1.0, runtime=FP16, scaler=scaler)
     assert not moved.any()
     assert weights(trained).isfinite().all()
-    assert output.finite.item()  # that is the scaler's daily work, and no divergence
+    assert output.finite.item()  # normal for the scaler, not a divergence
     assert scaler.get_scale() == 2.0**9
     hook.remove()
     _, moved = step(trained, batch, clip=1.0, runtime=FP16, scaler=scaler)
@@ -331,12 +331,12 @@ def test_an_infinite_gradient_in_fp16_is_skipped_and_the_scale_halved(trained):
 
 
 def gpu_trainer(count: int, bad: int | None) -> Engine:
-    """Give the outputs of steps on a GPU, of which one was not finite; every 4th is looked at."""
+    """Return outputs of steps on a GPU, one of them not finite; every 4th is checked."""
     finite = [torch.tensor(number != bad) for number in range(1, count + 1)]
     loss = torch.tensor(1.0)
     trainer = Engine(lambda engine, _: StepOutput(loss, finite[engine.state.iteration - 1], 1))
     ones = torch.ones
-    with pytest.MonkeyPatch.context() as patch:  # there is no GPU here to keep the flag on
+    with pytest.MonkeyPatch.context() as patch:  # no GPU is needed here to keep the flag on
         patch.setattr(torch, "ones", lambda *shape, device, **rest: ones(*shape, **rest))
         device = torch.device("cuda")
         handlers.attach_finite_check(trainer, every=4, device=device, rate=lambda: 0.5)
@@ -346,7 +346,7 @@ def gpu_trainer(count: int, bad: int | None) -> Engine:
 @pytest.mark.parametrize(
     ("bad", "noticed", "between"), [(1, 4, "1 and 4"), (4, 4, "1 and 4"), (6, 8, "5 and 8")]
 )
-def test_a_gpu_is_asked_now_and_then_whether_all_was_finite(bad, noticed, between):
+def test_a_gpu_is_checked_for_finite_values_at_intervals(bad, noticed, between):
     trainer = gpu_trainer(20, bad)
     with pytest.raises(DivergedError, match=rf"between iterations {between} \(learning rate 0\.5"):
         trainer.run(range(20), max_epochs=1)
@@ -354,7 +354,7 @@ def test_a_gpu_is_asked_now_and_then_whether_all_was_finite(bad, noticed, betwee
 
 
 @pytest.mark.parametrize("bad", [None, 7])
-def test_a_gpu_is_asked_at_the_end_of_an_epoch_before_it_is_validated(bad):
+def test_a_gpu_is_checked_at_the_end_of_an_epoch_before_validation(bad):
     trainer, validated = gpu_trainer(7, bad), []
     trainer.add_event_handler(Events.EPOCH_COMPLETED, validated.append)
     if bad is None:
@@ -366,16 +366,16 @@ def test_a_gpu_is_asked_at_the_end_of_an_epoch_before_it_is_validated(bad):
         assert validated == []
 
 
-def test_on_a_cpu_the_step_itself_looks():
+def test_on_a_cpu_every_step_is_checked():
     trainer = Engine(lambda *_: None)
     handlers.attach_finite_check(trainer, every=1, device=torch.device("cpu"), rate=lambda: 0.5)
-    trainer.run([0], max_epochs=1)  # its output is not even looked at
+    trainer.run([0], max_epochs=1)  # its output is not read
 
 
-# What is attached
+# Handlers
 
 
-def test_the_average_of_the_weights_follows_its_ramp_by_hand():
+def test_the_average_of_the_weights_equals_a_calculation_by_hand():
     live = Segment(lively_network(), "head", "head")
     bias = live.get_parameter("last_linear.bias")
     ema = AveragedModel(live, use_buffers=True)
@@ -424,7 +424,7 @@ def test_the_average_shares_no_memory_with_the_live_model(trained):
     assert all(torch.equal(before[name], live[name]) for name in live)
 
 
-def test_the_averages_batch_norm_follows_that_of_the_live_model(trained):
+def test_the_averages_batch_norm_is_that_of_the_live_model(trained):
     ema = AveragedModel(trained, use_buffers=True)
     update_ema(ema, pair(ema, trained), 0.999)
     first = trained.get_buffer("bn4.running_mean").clone()
@@ -447,13 +447,13 @@ def test_the_rate_of_each_group_follows_the_schedule(trained):
         Events.ITERATION_COMPLETED,
         lambda _: rates.append([g["lr"] for g in optimizer.param_groups]),
     )
-    trainer.run(range(2), max_epochs=2)  # the schedule goes on over the epochs
+    trainer.run(range(2), max_epochs=2)  # the schedule continues over the epochs
     by_hand = [1 / 3, 2 / 3, 1.0, 0.5]
     assert np.array(rates) == pytest.approx(np.outer(by_hand, [8.0, 2.0]), abs=1e-9)
 
 
 def draws(*, resume_at: int | None = None) -> list[tuple[int, list[int], float]]:
-    """Run 2 epochs of 3 batches; what each iteration sees and draws."""
+    """Run 2 epochs of 3 batches; record the batches and random numbers of each iteration."""
     batches = KeyedBatches(8, 3, seed=5, shuffle=True)
     drawn = []
 
@@ -462,7 +462,7 @@ def draws(*, resume_at: int | None = None) -> list[tuple[int, list[int], float]]
 
     trainer = Engine(look)
     handlers.attach_reseeding(trainer, batches, seed=5)
-    torch.manual_seed(resume_at or 0)  # what was drawn before does not matter
+    torch.manual_seed(resume_at or 0)  # earlier random numbers do not matter
     if resume_at is not None:
         trainer.load_state_dict({"iteration": resume_at, "epoch_length": 3, "max_epochs": 2})
     trainer.run(batches, max_epochs=2, epoch_length=3)
@@ -470,7 +470,7 @@ def draws(*, resume_at: int | None = None) -> list[tuple[int, list[int], float]]
 
 
 @pytest.mark.parametrize("resume_at", [1, 2, 3, 4, 5])
-def test_a_resumed_engine_sees_and_draws_what_the_unbroken_one_does(resume_at):
+def test_a_resumed_engine_has_the_same_batches_and_random_numbers(resume_at):
     unbroken = draws()
     assert [iteration for iteration, *_ in unbroken] == [1, 2, 3, 4, 5, 6]
     assert len({number for *_, number in unbroken}) == 6
@@ -495,7 +495,7 @@ def test_the_train_loss_is_the_mean_over_the_epoch_and_not_the_last_batch():
 
 
 def validation(count: int, classes: int, *, without: int | None = None):
-    """Draw features and labels, batched; and the head's probabilities of them."""
+    """Draw features and labels, in batches; and the head's probabilities."""
     head = Segment(lively_network(classes), "head", "head", dropout=0.9)
     generator = torch.Generator().manual_seed(4)
     values = torch.randn((count, FEATURES), generator=generator)
@@ -509,7 +509,7 @@ def validation(count: int, classes: int, *, without: int | None = None):
     return head.train(), batches, labels.numpy(), probabilities
 
 
-def test_the_scores_are_those_of_scikit_learn():
+def test_the_scores_equal_scikit_learns():
     head, batches, labels, probabilities = validation(23, 6)
     evaluator = create_evaluator(head, runtime=CPU, top_k=3)
     support = np.bincount(labels, minlength=6).tolist()
@@ -522,9 +522,9 @@ def test_the_scores_are_those_of_scikit_learn():
     assert scores.loss == pytest.approx(log_loss(labels, probabilities), abs=1e-5)
     assert scores.top_k == 3
     assert scores.top_k_accuracy == pytest.approx(top_k_accuracy_score(labels, probabilities, k=3))
-    assert 0 < scores.accuracy < scores.top_k_accuracy < 1  # else any mistake could pass
+    assert 0 < scores.accuracy < scores.top_k_accuracy < 1  # otherwise a mistake could pass
     assert scores.macro_recall != pytest.approx(scores.accuracy)
-    assert validate(evaluator, batches, support, 3) == scores  # nothing is left of the first run
+    assert validate(evaluator, batches, support, 3) == scores  # nothing remains of the first run
     assert not head.training
 
 
@@ -540,7 +540,7 @@ def test_a_class_that_val_lacks_has_no_recall_and_does_not_count():
     assert scores.top_k_accuracy is None
 
 
-def test_validation_leaves_the_random_state_and_the_gradients_alone():
+def test_validation_changes_neither_the_random_state_nor_the_gradients():
     head, batches, labels, _ = validation(20, 5)
     evaluator = create_evaluator(head, runtime=CPU, top_k=1)
     before = torch.get_rng_state()
@@ -556,17 +556,17 @@ def scored(accuracy: float, loss: float, macro_recall: float = 0.0) -> Scores:
     return Scores(loss, accuracy, macro_recall, [], 1, None)
 
 
-def test_a_better_score_or_else_a_lower_loss_makes_the_best_model():
+def test_the_best_model_has_the_better_score_or_else_the_lower_loss():
     history = History()
     offers = [
         (scored(0.5, 1.0), True),  # the first
-        (scored(0.5, 1.0), False),  # the first of two equals stays
+        (scored(0.5, 1.0), False),  # the first of two equal models is kept
         (scored(0.5, 1.1), False),
         (scored(0.4, 0.1), False),
         (scored(0.5, 0.9), True),  # a tie, by the loss
         (scored(0.6, 5.0), True),  # the score goes first
         (scored(math.nan, 0.1), False),
-        (scored(0.9, math.nan), False),  # weights of nan always say the first class
+        (scored(0.9, math.nan), False),  # weights of nan always predict the first class
         (scored(0.7, 5.0), True),
     ]
     since = [0, 1, 2, 3, 0, 0, 1, 2, 0]
@@ -586,7 +586,7 @@ def test_with_last_each_epoch_is_kept():
 
 
 @pytest.mark.parametrize("scores", [scored(math.nan, 1.0), scored(0.3, math.nan)])
-def test_a_nan_is_not_even_the_first_best_model(scores):
+def test_a_model_with_a_nan_loss_is_never_the_best(scores):
     history = History()
     assert not history.offer(1, scores, "accuracy")
     assert history.best_epoch == 0  # none yet
@@ -602,7 +602,7 @@ def test_the_monitored_score_decides():
 def saved_by(
     monkeypatch, seconds: list[float], *, needed: bool = False, stumbles: bool = False, **more
 ) -> list[str]:
-    """Return what is saved in epochs that end at these seconds."""
+    """Return the saves in epochs that end at these seconds."""
     clock, saved = Clock(), []
     monkeypatch.setattr("xception_cli.training.saving.time.monotonic", clock)
 
@@ -610,7 +610,7 @@ def saved_by(
 
     def save(phase: str, remembered: dict[str, object], *, tensors: bool = True) -> None:
         found = history.best_epoch if phase == "train" else history.best_epoch - validated
-        assert remembered["best_epoch"] == found  # before validation: what was before it
+        assert remembered["best_epoch"] == found  # before validation: the earlier value
         saved.append(f"{clock.now - 1000:g} {phase}{'' if tensors else ', noted'}")
 
     saving = StateSaving(save, history, **more)
@@ -618,10 +618,10 @@ def saved_by(
         clock.now, validated = 1000 + second, 0
         saving.begin_validation()
         clock.now += 1
-        history.best_epoch += 1  # what validation finds
+        history.best_epoch += 1  # result of validation
         validated = 1
         if stumbles:
-            saving.save()  # a disk that failed in between
+            saving.save()  # retry after a failed save
         saving.end_validation(needed=needed)
     return saved
 
@@ -649,7 +649,7 @@ def test_training_ends_when_patience_does(patience, epochs):
     trainer = Engine(lambda *_: None)
 
     @trainer.on(Events.EPOCH_COMPLETED)
-    def _score(engine: Engine) -> None:  # the second epoch is the best, for ever
+    def _score(engine: Engine) -> None:  # the second epoch stays the best
         engine.state.metrics["scores"] = scored(min(engine.state.epoch, 2) / 2, 1.0)
 
     handlers.attach_best_model(
@@ -678,7 +678,7 @@ def log_epochs(history: History, path: Path, *, epochs: int, top_k: int = 1) -> 
     trainer.run([0], max_epochs=epochs)
 
 
-def test_each_epoch_has_a_row_and_a_resume_takes_back_those_behind_its_state():
+def test_each_epoch_has_a_row_and_a_resume_removes_rows_after_its_state():
     path, history = Path("metrics.jsonl"), History()
     log_epochs(history, path, epochs=2)
     whole = path.read_bytes()
@@ -706,6 +706,6 @@ def test_the_top_k_accuracy_is_named_after_its_k():
     assert json.loads(Path("metrics.jsonl").read_text())["top5_accuracy"] == 0.5
 
 
-def test_a_row_that_cannot_be_written_is_a_problem_of_the_machine():
+def test_a_row_that_cannot_be_written_is_a_machine_error():
     with pytest.raises(MachineError, match=r"cannot write gone/metrics\.jsonl"):
         log_epochs(History(), Path("gone/metrics.jsonl"), epochs=1)

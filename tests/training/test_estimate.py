@@ -1,4 +1,4 @@
-"""What a training takes: measured, told, and without a trace in the training behind it."""
+"""The estimate of a training: measured, reported, and without an effect on the training."""
 
 import random
 import time
@@ -59,19 +59,19 @@ def state_of(network: torch.nn.Module) -> list[Any]:
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "exit", "middle", "all"])
-def test_measuring_draws_no_random_number_and_changes_no_weight(job, unfreeze):
+def test_measuring_uses_no_random_number_and_changes_no_weight(job, unfreeze):
     numbers, network = random_states(), state_of(job.network)
     costs = measure_costs(job, unfreeze)
     assert random_states() == numbers
     assert state_of(job.network) == network
     assert min(costs.decode, costs.features) > 0
     assert (costs.step > 0, costs.validation > 0) == (unfreeze != "head",) * 2
-    assert max(astuple(costs)[:4]) < 30  # seconds for a picture
-    assert costs.memory > 100e6  # torch alone is as large
+    assert max(astuple(costs)[:4]) < 30  # seconds for an image
+    assert costs.memory > 100e6  # torch alone uses that much
     assert not Path("runs").exists()
 
 
-def test_the_comparison_sees_a_number_drawn_and_a_weight_changed(job):
+def test_the_comparison_detects_a_used_random_number_and_a_changed_weight(job):
     numbers, network = random_states(), state_of(job.network)
     for draw in (lambda: torch.rand(()), random.random, np.random.rand):
         draw()
@@ -103,7 +103,7 @@ def test_slow_decoding_shows_in_the_measured_time(job, monkeypatch):
         ("all", "block1.rep.0.conv1"),
     ],
 )
-def test_a_slow_part_shows_where_it_is_computed(job, unfreeze, slow):
+def test_a_slow_part_shows_in_the_phases_that_compute_it(job, unfreeze, slow):
     images = job.config.batch_size
     job.network.get_submodule(slow).register_forward_hook(lambda *_: time.sleep(0.5))
     costs = measure_costs(job, unfreeze)
@@ -113,7 +113,7 @@ def test_a_slow_part_shows_where_it_is_computed(job, unfreeze, slow):
     assert (head.step, head.validation) == (0.0, 0.0)
 
 
-def test_what_is_frozen_is_no_part_of_a_training_step(job):
+def test_a_training_step_does_not_include_the_frozen_part(job):
     passes = []
     for name in ("block11", "block12"):
         job.network.get_submodule(f"{name}.rep.1.conv1").register_forward_hook(
@@ -130,7 +130,7 @@ def outcome(run: str) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.slow
-def test_a_training_is_the_same_to_the_byte_whether_it_was_measured_before_or_not(
+def test_measuring_before_a_training_does_not_change_its_bytes(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings |= {"dropout": 0.3, "views": 1, "epochs": 1}
@@ -160,7 +160,7 @@ def test_a_training_is_the_same_to_the_byte_whether_it_was_measured_before_or_no
 # Fitting
 
 
-def test_without_a_budget_the_plan_stays_as_it_is(draft, monkeypatch):
+def test_without_a_budget_the_plan_is_unchanged(draft, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda _, unfreeze: (unfreeze, NOTHING)[1])
     assert measure_draft(draft, {"data"}, time.monotonic()) == (draft, NOTHING)
 
@@ -176,10 +176,12 @@ def test_without_a_budget_the_plan_stays_as_it_is(draft, monkeypatch):
         ("155s", {"budget"}, ("exit", 3, 12)),
     ],
 )
-def test_a_budget_decides_what_was_not_given(settings, monkeypatch, budget, given, expected):
+def test_a_budget_decides_the_settings_that_were_not_given(
+    settings, monkeypatch, budget, given, expected
+):
     # 13 train and 11 val images: 24 seconds for each view and 1.2 for the selection with it, 11 for
-    # the evaluation and 5.5 with the mirror images, where there are views; 3 for the probe, 2 for
-    # the report, and 4.125 for an epoch.
+    # the evaluation and 5.5 with the mirror images, if there are views; 3 for the probe, 2 for the
+    # report, and 4.125 for an epoch.
     costs, measured = Costs(0.5, 0.5, 0.275, 0.05, 0), []
     monkeypatch.setattr(
         estimate, "measure_costs", lambda _, unfreeze: (measured.append(unfreeze), costs)[1]
@@ -251,10 +253,10 @@ def test_a_batch_that_does_not_fit_into_memory_is_computed_in_twice_the_pieces(d
         measure_draft(with_settings(batch_size=1), {"data"}, time.monotonic())
 
 
-# Telling
+# Reporting
 
 
-def test_the_phases_are_told_with_their_times_memory_and_disk(job):
+def test_the_phases_are_reported_with_their_times_memory_and_disk(job):
     costs = Costs(decode=10.0, features=90.0, step=300.0, validation=20.0, memory=1_850_000_000)
     job = replace(job, config=job.config.replace(image_size=299, views=4, epochs=5))
     job = replace(job, split=replace(job.split, images=job.split.images * 20))

@@ -1,4 +1,4 @@
-"""What the code relies on in Ignite: an upgrade that changes one of these facts is noticed here."""
+"""Facts about Ignite that the code relies on: an upgrade that changes one fails here."""
 
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -12,7 +12,7 @@ LENGTH, EPOCHS = 3, 2
 
 
 class Data:
-    """Three batches, that write down when they are asked for."""
+    """Three batches that record when they are requested."""
 
     def __init__(self, seen: list[str]) -> None:
         self.seen = seen
@@ -43,7 +43,7 @@ def position(iteration: int, epochs: int = EPOCHS) -> dict[str, int]:
 # The order of events and the data
 
 
-def test_the_iterator_is_made_behind_epoch_started():
+def test_the_iterator_is_created_after_epoch_started():
     seen: list[str] = []
     make_engine(seen).run(Data(seen), max_epochs=EPOCHS, epoch_length=LENGTH)
     assert seen == [
@@ -65,7 +65,7 @@ def test_the_iterator_is_made_behind_epoch_started():
 
 
 def test_an_engine_that_resumes_inside_an_epoch_starts_it_again_and_skips_no_batch():
-    # So KeyedBatches.start, set at EPOCH_STARTED, is what skips.
+    # So batches are skipped by KeyedBatches.start, set at EPOCH_STARTED.
     seen: list[str] = []
     engine = make_engine(seen)
     engine.load_state_dict(position(4))
@@ -81,7 +81,7 @@ def test_an_engine_that_resumes_between_two_epochs_starts_the_next():
     engine.load_state_dict(position(3))
     engine.run(Data(seen), max_epochs=EPOCHS, epoch_length=LENGTH)
     assert seen[:4] == ["started 1", "epoch_started 2", "iterator made", "4: batch 0"]
-    assert "epoch_completed 1" not in seen  # why a state says whether validation is pending
+    assert "epoch_completed 1" not in seen  # why a state records whether validation is pending
 
 
 def test_data_of_another_length_is_not_noticed():
@@ -92,8 +92,8 @@ def test_data_of_another_length_is_not_noticed():
 
 
 @pytest.mark.parametrize("iteration", [LENGTH * EPOCHS, None])
-def test_a_finished_engine_starts_all_over(iteration):
-    # So the trainer is not run when its state is already at the end.
+def test_a_finished_engine_starts_again(iteration):
+    # So the trainer is not run if its state is already at the end.
     seen: list[str] = []
     engine = make_engine(seen)
     if iteration is None:
@@ -106,7 +106,7 @@ def test_a_finished_engine_starts_all_over(iteration):
     assert sum("batch" in what for what in seen) == LENGTH * EPOCHS
 
 
-def test_more_epochs_go_on_where_fewer_ended():
+def test_more_epochs_continue_where_fewer_ended():
     seen: list[str] = []
     engine = make_engine(seen)
     engine.load_state_dict(position(LENGTH * EPOCHS, EPOCHS + 1))
@@ -139,7 +139,7 @@ def test_the_iteration_is_counted_before_the_step():
 
 
 @pytest.mark.parametrize("where", ["step", "handler"])
-def test_an_exception_leaves_run_and_ends_it(where):
+def test_an_exception_propagates_from_run(where):
     seen: list[str] = []
     engine = make_engine(seen)
 
@@ -157,7 +157,7 @@ def test_an_exception_leaves_run_and_ends_it(where):
 
 
 def test_an_exception_handler_swallows_the_exception():
-    # Why none is attached.
+    # The reason why none is attached.
     engine = Engine(lambda *_: 1 / 0)
     engine.add_event_handler(Events.EXCEPTION_RAISED, lambda *_: None)
     engine.run([0], max_epochs=1)
@@ -174,7 +174,7 @@ def test_terminate_lets_the_later_handlers_of_the_same_event_run():
 
 
 def test_an_event_can_be_fired_before_the_run_and_metrics_see_it():
-    # How the validation that a stop left over is done on resume.
+    # A resume uses this to do a validation that a stop left pending.
     seen: list[str] = []
     engine, average = make_engine(seen), Average(output_transform=lambda _: 1.0)
     average.attach(engine, "average")
@@ -188,7 +188,7 @@ def test_an_event_can_be_fired_before_the_run_and_metrics_see_it():
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])
-def test_an_event_filter_counts_epochs_from_the_start_also_on_a_resumed_engine(epoch):
+def test_an_event_filter_of_a_resumed_engine_counts_epochs_from_the_start(epoch):
     seen: list[str] = []
     engine = Engine(lambda *_: None)
     engine.add_event_handler(Events.EPOCH_STARTED(once=epoch), noting(seen, Events.EPOCH_STARTED))
@@ -197,7 +197,7 @@ def test_an_event_filter_counts_epochs_from_the_start_also_on_a_resumed_engine(e
     assert seen == [f"epoch_started {epoch}"]
 
 
-def test_an_engines_state_holds_its_place_and_no_metric():
+def test_an_engines_state_has_its_place_and_no_metric():
     engine = Engine(lambda *_: 1.0)
     Average().attach(engine, "average")
     engine.run([0, 0], max_epochs=3)
@@ -208,7 +208,7 @@ def test_an_engines_state_holds_its_place_and_no_metric():
 
 
 def averages(*, resumed: bool) -> list[float]:
-    """Average the numbers 1 to 6 by epoch; stopped and resumed inside the second, or not."""
+    """Average the numbers 1 to 6 by epoch; optionally stopped and resumed inside the second."""
 
     def make() -> tuple[Engine, Average]:
         engine = Engine(lambda engine, _: torch.tensor(float(engine.state.iteration)))
@@ -242,7 +242,7 @@ def averages(*, resumed: bool) -> list[float]:
     return found
 
 
-def test_an_average_that_is_put_back_at_epoch_started_goes_on_inside_the_epoch():
-    # The metric is reset at EPOCH_STARTED too, by a handler that was attached before.
+def test_an_average_restored_at_epoch_started_continues_inside_the_epoch():
+    # The metric is also reset at EPOCH_STARTED, by a handler attached earlier.
     assert averages(resumed=False) == [2.0, 5.0]
     assert averages(resumed=True) == [2.0, 5.0]

@@ -1,4 +1,4 @@
-"""Whether a trained model classifies the mirror image too, and what is measured then."""
+"""Whether a trained model also classifies the mirror image, and how it is then measured."""
 
 import json
 from pathlib import Path
@@ -30,14 +30,14 @@ def mirrors(run: RunDir) -> bool:
 
 
 class FakeJob:
-    """What the decision reads of a job."""
+    """The parts of a job that the decision uses."""
 
     def __init__(self, **settings: Any) -> None:
         self.config = TrainConfig(data="photos", **settings)
 
 
 def drawn_probe(noise: float, *, same: bool = False) -> Any:
-    """Fit a probe to two views of 200 images: the class, and noise of their own in each."""
+    """Fit a probe to two views of 200 images: the class plus independent noise in each."""
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
     views = np.stack([labels[:, None] * 2.0 + rng.normal(0, noise, (200, 2)) for _ in range(2)])
@@ -47,15 +47,15 @@ def drawn_probe(noise: float, *, same: bool = False) -> Any:
     return fit_probe(views.astype(np.float32), labels, units.astype(np.str_), class_count=2, seed=0)
 
 
-def test_the_mirror_image_is_averaged_in_where_cross_validation_gains_by_it():
-    noisy = drawn_probe(2.0)  # two looks at noise are better than one
+def test_the_mirror_image_is_averaged_in_if_cross_validation_improves():
+    noisy = drawn_probe(2.0)  # two noisy views are better than one
     assert baseline._averages_mirror(FakeJob(), noisy, views=2)
     same = drawn_probe(2.0, same=True)
     np.testing.assert_allclose(same.averaged, same.held_out, atol=1e-5)
     assert not baseline._averages_mirror(FakeJob(), same, views=2)
 
 
-def test_it_is_not_where_there_is_no_mirror_image_or_it_is_not_wanted():
+def test_it_is_not_averaged_in_if_it_is_missing_or_disabled():
     noisy = drawn_probe(2.0)
     assert not baseline._averages_mirror(FakeJob(tta="none"), noisy, views=2)
     assert not baseline._averages_mirror(FakeJob(flip=False), noisy, views=2)
@@ -65,7 +65,7 @@ def test_it_is_not_where_there_is_no_mirror_image_or_it_is_not_wanted():
         TrainConfig(data="photos", tta="mirror", flip=False)
 
 
-def test_a_single_view_is_averaged_with_nothing():
+def test_a_single_view_is_not_averaged():
     rng = np.random.default_rng(0)
     labels, units = np.arange(30) % 2, np.arange(30).astype(str)
     probe = fit_probe(
@@ -86,7 +86,7 @@ def test_validation_measures_the_model_that_averages(settings: dict[str, Any]):
     assert found["none"] != pytest.approx(found["val"], rel=0.02)
 
 
-def test_the_probe_is_judged_as_the_model_that_averages(settings: dict[str, Any]):
+def test_the_probe_is_measured_as_the_model_that_averages(settings: dict[str, Any]):
     run = train_run(settings | {"refit": False, "tta": "mirror", "unfreeze": "head"}).run
     images = read_split(run.split, ("blue", "green", "red")).of("val")
     labels = torch.tensor([image.label for image in images])
@@ -116,7 +116,7 @@ def test_a_run_that_is_killed_after_the_decision_ends_with_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_predict_takes_it_and_an_exported_file_does_not(
+def test_predict_accepts_the_option_and_an_exported_file_does_not(
     settings: dict[str, Any], photos: Path, capsys: pytest.CaptureFixture[str]
 ):
     train_run(settings | {"tta": "mirror", "unfreeze": "head"})

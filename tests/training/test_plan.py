@@ -1,4 +1,4 @@
-"""What `auto`, the disk and a time budget decide; and what a training is expected to take."""
+"""Decisions of `auto`, the disk and a time budget; and the expected cost of a training."""
 
 import random
 import re
@@ -31,7 +31,7 @@ from xception_cli.training.plan import (
 )
 
 CPU = Runtime(torch.device("cpu"), "fp32")
-CUDA = Runtime(torch.device("cuda"), "bf16")  # made without one being there
+CUDA = Runtime(torch.device("cuda"), "bf16")  # no GPU is needed for this
 BALANCED = (20, 20)
 VAL = 4  # images
 
@@ -64,7 +64,7 @@ def test_with_few_images_of_a_class_a_cpu_stops_at_the_linear_probe():
     )
 
 
-def test_a_long_training_of_all_layers_on_a_gpu_is_told_of_compiling():
+def test_a_long_training_of_all_layers_on_a_gpu_gets_a_hint_on_compiling():
     def reasons(runtime: Runtime, images: int, **changes: object) -> str:
         config = TrainConfig(epochs=10, **changes)
         return " ".join(make_plan(config, runtime, (images // 2, images // 2), VAL).reasons)
@@ -81,7 +81,7 @@ def test_a_long_training_of_all_layers_on_a_gpu_is_told_of_compiling():
 
 @pytest.mark.parametrize("runtime", [CPU, CUDA])
 @pytest.mark.parametrize("unfreeze", ["head", "exit", "middle", "all"])
-def test_what_was_asked_for_is_not_decided(runtime, unfreeze):
+def test_given_settings_are_not_decided(runtime, unfreeze):
     given = TrainConfig(unfreeze=unfreeze, monitor="macro_recall", balance="loss", lr=0.5)
     plan = make_plan(given, runtime, BALANCED, VAL)
     assert plan.config == given.replace(precision=runtime.precision)
@@ -116,13 +116,13 @@ def test_from_pretrained_weights_the_last_epoch_is_selected_and_no_reason_is_lis
     plan = make_plan(TrainConfig(unfreeze=unfreeze), runtime, counts, VAL)
     assert plan.config.monitor == "last"
     given = make_plan(TrainConfig(unfreeze=unfreeze, monitor="last"), runtime, counts, VAL)
-    assert plan == given  # so it has no reason of its own
+    assert plan == given  # so no reason is listed
     assert not any("on val" in reason for reason in plan.reasons)
 
 
 @pytest.mark.parametrize("monitor", ["last", "accuracy", "macro_recall"])
 @pytest.mark.parametrize("weights", ["imagenet", "none"])
-def test_a_monitor_that_was_asked_for_is_kept_with_all_weights(weights, monitor):
+def test_a_given_monitor_is_kept_with_all_weights(weights, monitor):
     plan = make_plan(TrainConfig(weights=weights, monitor=monitor), CPU, (31, 10, 20), VAL)
     assert plan.config.monitor == monitor
     assert not any("on val" in reason for reason in plan.reasons)
@@ -130,9 +130,7 @@ def test_a_monitor_that_was_asked_for_is_kept_with_all_weights(weights, monitor)
 
 @pytest.mark.parametrize("counts", [(31, 10, 20), (7, 7)])
 @pytest.mark.parametrize("asked", ["auto", "none", "loss"])
-def test_rare_classes_weigh_more_if_a_class_is_over_3_times_as_large_unless_one_chooses(
-    counts, asked
-):
+def test_rare_classes_weigh_more_if_a_class_is_over_3_times_as_large_by_default(counts, asked):
     plan = make_plan(TrainConfig(balance=asked), CPU, counts, VAL)
     uneven = len(counts) == 3
     assert plan.config.balance == (asked if asked != "auto" else "sampler" if uneven else "none")
@@ -165,20 +163,20 @@ def test_random_weights_are_not_frozen(unfreeze):
 # The disk
 
 COUNTS, VAL_COUNT = (500, 500), 200
-# Bytes of block 11's output at 299 pixels, kept as bf16, and of the averages over the positions of
-# four layers, kept as fp32.
+# Bytes of block 11's output at 299 pixels, stored as bf16, and of the averages over the positions
+# of four layers, stored as fp32.
 ROW = 19 * 19 * 728 * 2 + (728 + 1024 + 1536 + 2048) * 4
 DISK = 3 * (1000 + 200) * ROW  # 2.0 GB: three views of train and of val, which refits the head
 
 
 def on_disk(unfreeze: str = "auto", runtime: Runtime = CPU, **settings: object) -> Plan:
-    """Plan a training of 1000 images, all else being decided."""
+    """Plan a training of 1000 images with all other settings given."""
     config = TrainConfig(unfreeze=unfreeze, monitor="accuracy", balance="none", **settings)
     return make_plan(config, runtime, COUNTS, VAL_COUNT)
 
 
 @pytest.mark.parametrize("unfreeze", ["exit", "middle"])
-def test_activations_that_fit_on_the_disk_are_kept_to_the_last_byte(unfreeze):
+def test_activations_that_just_fit_on_the_disk_are_kept(unfreeze):
     plan = on_disk(unfreeze, cache_gb=DISK / 1e9)
     assert disk_bytes(plan.config, 1000, 200) == DISK
     assert plan == Plan(
@@ -208,7 +206,7 @@ def test_without_a_refit_two_views_of_val_are_kept_or_one(unfreeze, tta, views):
 
 # Three views take 1.969 GB, two 1.313 GB, one 0.656 GB.
 @pytest.mark.parametrize(("limit", "views"), [(1.96, 2), (1.32, 2), (1.31, 1), (0.66, 1)])
-def test_what_is_too_large_for_the_disk_is_kept_in_fewer_views(limit, views):
+def test_fewer_views_are_kept_if_the_disk_is_too_small(limit, views):
     plan = on_disk("exit", cache_gb=limit)
     assert plan == Plan(
         TrainConfig(
@@ -226,7 +224,7 @@ def test_what_is_too_large_for_the_disk_is_kept_in_fewer_views(limit, views):
 
 
 @pytest.mark.parametrize("limit", [0.65, 0.1, 0.0])
-def test_where_not_even_one_view_fits_on_the_disk_only_the_head_is_trained(limit):
+def test_only_the_head_is_trained_if_not_even_one_view_fits_on_the_disk(limit):
     plan = on_disk(cache_gb=limit)
     assert plan.config == TrainConfig(
         unfreeze="head", monitor="accuracy", balance="none", precision="fp32", cache_gb=limit
@@ -243,7 +241,7 @@ def test_the_reasons_do_not_name_a_part_that_is_not_trained():
 
 
 @pytest.mark.parametrize("unfreeze", ["exit", "middle"])
-def test_a_part_that_was_asked_for_and_does_not_fit_on_the_disk_is_refused(unfreeze):
+def test_a_requested_part_that_does_not_fit_on_the_disk_is_refused(unfreeze):
     with pytest.raises(UsageError) as caught:
         on_disk(unfreeze, cache_gb=0.5)
     assert caught.value.exit_code == 2
@@ -251,18 +249,18 @@ def test_a_part_that_was_asked_for_and_does_not_fit_on_the_disk_is_refused(unfre
         f"--unfreeze {unfreeze} keeps 0.7 GB of activations for one view of the images, over "
         "--cache-gb 0.5"
     )
-    assert on_disk("head", cache_gb=0.0).config.unfreeze == "head"  # one of the ways out
+    assert on_disk("head", cache_gb=0.0).config.unfreeze == "head"  # one of the alternatives
 
 
 @pytest.mark.parametrize("count", [5, 40, 400, 1000, 2400, 4000, 40_000])
-def test_the_cache_that_a_refusal_hints_at_is_accepted(count):
+def test_the_cache_size_in_the_hint_of_a_refusal_is_accepted(count):
     config = TrainConfig(unfreeze="exit", cache_gb=0.0)
     with pytest.raises(UsageError) as caught:
         make_plan(config, CPU, (count, count), count)
     hinted = float(re.search(r"--cache-gb ([\d.]+)", caught.value.hint)[1])
     plan = make_plan(config.replace(cache_gb=hinted), CPU, (count, count), count)
     assert (plan.config.unfreeze, plan.config.views >= 1) == ("exit", True)
-    assert hinted <= 1 + 1.5 * 3 * count * ROW / 1e9  # nor is it far more than needed
+    assert hinted <= 1 + 1.5 * 3 * count * ROW / 1e9  # and not far more than needed
 
 
 @pytest.mark.parametrize(
@@ -275,13 +273,13 @@ def test_the_cache_that_a_refusal_hints_at_is_accepted(count):
     ],
     ids=["a GPU", "all", "head", "random weights"],
 )
-def test_what_keeps_nothing_needs_no_disk(runtime, settings):
+def test_a_training_that_stores_no_activations_needs_no_disk(runtime, settings):
     free, none = (on_disk(runtime=runtime, cache_gb=limit, **settings) for limit in (20.0, 0.0))
     assert free == Plan(none.config.replace(cache_gb=20.0), none.reasons)
     assert none.config.views == 3
 
 
-# What it takes
+# Expected cost
 
 COSTS = Costs(decode=0.01, features=0.1, step=0.03, validation=0.005, memory=0)
 IMAGES = Images(train=100, val=20, test=10)
@@ -335,9 +333,9 @@ def test_the_probe_of_many_classes_is_expected_to_take_longer():
     ],
     ids=["exit", "exit, no refit", "middle", "head", "head, no refit", "all", "random weights"],
 )
-def test_the_expected_times_are_the_sums_over_the_pictures(settings, expected):
+def test_the_expected_times_are_sums_over_the_images(settings, expected):
     found = expected_seconds(TrainConfig(**settings), COSTS, IMAGES)
-    # 30 images at 0.11 s; and their mirror images at 0.1, where they may be averaged in
+    # 30 images at 0.11 s; and their mirror images at 0.1, if they may be averaged in
     is_mirrored = settings["unfreeze"] != "all" and settings["views"] > 1
     mirrored = 3.0 * (is_mirrored and "tta" not in settings)
     if settings["unfreeze"] == "head" or (settings["unfreeze"] == "all" and "probe" in expected):
@@ -360,7 +358,7 @@ def rungs_of(device: str = "cpu", **given: object) -> list[Rung]:
 
 
 @pytest.mark.parametrize(("device", "name"), [("cpu", "cpu"), ("cuda", "gpu"), ("mps", "gpu")])
-def test_where_nothing_is_given_the_whole_ladder_is_there(device, name):
+def test_without_given_settings_the_ladder_is_complete(device, name):
     assert rungs_of(device) == list(LADDER[name])
 
 
@@ -399,11 +397,11 @@ def test_where_nothing_is_given_the_whole_ladder_is_there(device, name):
     ],
     ids=str,
 )  # fmt: skip
-def test_what_is_given_is_on_every_rung(device, given, expected):
+def test_given_settings_are_on_every_rung(device, given, expected):
     assert rungs_of(device, **given) == [Rung(*rung) for rung in expected]
 
 
-def test_on_a_cpu_the_second_rung_is_what_the_defaults_do_and_the_first_has_one_view_more():
+def test_on_a_cpu_the_second_rung_equals_the_defaults_and_the_first_has_another_view():
     defaults = make_plan(TrainConfig(), CPU, BALANCED, VAL).config
     first, second, *_ = rungs_of("cpu")
     assert second == Rung(defaults.unfreeze, defaults.views, defaults.epochs)
@@ -411,7 +409,7 @@ def test_on_a_cpu_the_second_rung_is_what_the_defaults_do_and_the_first_has_one_
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_head_alone_is_all_that_is_left_when_it_is_asked_for(device):
+def test_a_given_head_is_the_only_rung(device):
     assert {rung.unfreeze for rung in rungs_of(device, unfreeze="head")} == {"head"}
 
 
@@ -434,7 +432,7 @@ def test_random_weights_are_never_frozen_for_lack_of_time(device):
     ],
     ids=str,
 )
-def test_a_rung_is_told_in_words(rung, expected):
+def test_a_rung_is_described_in_words(rung, expected):
     assert describe_rung(rung) == expected
 
 
@@ -459,10 +457,10 @@ def needed_by(rung: Rung, images: Images = BIG) -> float:
     return SPENT + sum(expected_seconds(config, EVERY[rung.unfreeze], images).values())
 
 
-def test_the_best_rung_that_fits_is_taken_and_says_so():
+def test_the_best_rung_that_fits_is_chosen_and_reported():
     # 4 views of 1000 and 200 images at 0.11 s are 528 s, 12 epochs of 1000 at 0.03 and of 200 at
     # 0.005 s are 372 s, the views at 0.005 s again 24 s, 200 images evaluated 42 s; 3 s for the
-    # probe, 2 s for the report, 7 s gone.
+    # probe, 2 s for the report, 7 s spent.
     whole, two_views = 528 + 372 + 24 + 42 + 12, 264 + 248 + 12 + 42 + 12
     text = f"{whole / MARGIN + 1:.0f}s"
     assert planned(text, rungs_of()) == Plan(
@@ -488,7 +486,7 @@ def test_the_best_rung_that_fits_is_taken_and_says_so():
 @pytest.mark.parametrize(
     "given", [{}, {"views": 3}, {"epochs": 5}, {"unfreeze": "exit", "views": 2}], ids=str
 )
-def test_more_time_never_buys_less_and_what_is_bought_fits(device, given):
+def test_more_time_never_gives_less_and_the_choice_fits(device, given):
     rungs = rungs_of(device, **given)
     needs = [needed_by(rung) for rung in rungs]
     generator, positions = random.Random(5), []
@@ -513,7 +511,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("device", "given"), REFUSALS, ids=str)
-def test_too_little_time_is_refused_with_the_least_that_would_do(device, given):
+def test_too_little_time_is_refused_with_the_minimum(device, given):
     rungs = rungs_of(device, **given)
     cheapest = min(rungs, key=needed_by)
     least = needed_by(cheapest) / MARGIN
@@ -530,7 +528,7 @@ def test_too_little_time_is_refused_with_the_least_that_would_do(device, given):
 
 
 @pytest.mark.parametrize(("device", "given"), REFUSALS, ids=str)
-def test_the_budget_that_a_refusal_hints_at_is_accepted_and_not_wasteful(device, given):
+def test_the_budget_in_the_hint_of_a_refusal_is_accepted_and_not_wasteful(device, given):
     rungs = rungs_of(device, **given)
     for images in (Images(3, 1, 0), IMAGES, BIG, Images(10**6, 10**5, 0)):
         with pytest.raises(UsageError) as caught:
@@ -542,7 +540,7 @@ def test_the_budget_that_a_refusal_hints_at_is_accepted_and_not_wasteful(device,
         assert parse_duration(hinted) <= 1.1 * least + 60
 
 
-def test_a_budget_does_not_buy_views_that_the_disk_has_no_room_for():
+def test_a_budget_does_not_choose_views_that_do_not_fit_on_the_disk():
     room = 2 * (1000 + 200) * ROW / 1e9  # of two views
 
     def bought(**settings: object) -> Rung:
@@ -551,7 +549,7 @@ def test_a_budget_does_not_buy_views_that_the_disk_has_no_room_for():
 
     assert bought(cache_gb=room) == Rung("exit", 2, 12)
     assert bought(cache_gb=room * 0.99) == Rung("exit", 1, 8)
-    assert bought(cache_gb=0.1) == Rung("head", 3, 1)  # which keeps nothing
+    assert bought(cache_gb=0.1) == Rung("head", 3, 1)  # which stores nothing
     assert bought() == Rung("exit", 4, 12)  # the control
 
 

@@ -1,4 +1,4 @@
-"""The bars of a training that was resumed begin where it was."""
+"""The progress bars of a resumed training start where it was stopped."""
 
 from contextlib import suppress
 
@@ -21,7 +21,7 @@ class Recorded(Bar):
 
 
 def begun(iteration: int) -> tuple[int, int]:
-    """Return the epochs and the images on the bars when training starts after an iteration."""
+    """Return the epochs and images on the bars when training starts after an iteration."""
     trainer, epochs, images = Engine(lambda *_: None), Recorded(), Recorded()
     attach_progress(trainer, History(), epochs, images, batch_size=8, every=1, rate=lambda: 0.1)
     if iteration:
@@ -37,7 +37,7 @@ def begun(iteration: int) -> tuple[int, int]:
     return found[0]
 
 
-def test_the_bars_begin_at_the_epochs_and_the_images_that_are_done():
+def test_the_bars_start_at_the_finished_epochs_and_images():
     assert begun(0) == (0, 0)
     assert begun(30) == (6, 0)  # in epoch 7
     assert begun(33) == (6, 24)  # in the middle of it

@@ -1,4 +1,4 @@
-"""Exact resume: whatever stops a run, and wherever, going on gives the same bytes."""
+"""Exact resume: after any interruption anywhere, resuming gives the same bytes."""
 
 import json
 import os
@@ -54,7 +54,7 @@ CHANGES = {"ema": 0.9, "dropout": 0.3, "save_every_minutes": 0.0}
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> dict[str, str]:
-    """The outcome of a run that nothing stops: 2 epochs of 3 iterations."""
+    """The outcome of an uninterrupted run: 2 epochs of 3 iterations."""
     folder = tmp_path_factory.mktemp("unbroken")
     settings = quick_settings(draw_photos(folder / "photos"), random_weights)
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +65,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> 
 
 @pytest.fixture
 def settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same settings, on pictures of the test's own."""
+    """The same settings, on images of the test's own."""
     return settings | CHANGES
 
 
@@ -81,7 +81,7 @@ def settings(settings: dict[str, Any]) -> dict[str, Any]:
         pytest.param(6, True, id="in the last validation", marks=pytest.mark.slow),
     ],
 )
-def test_a_crashed_run_goes_on_to_the_same_bytes(
+def test_a_crashed_run_resumes_to_the_same_bytes(
     settings: dict[str, Any],
     unbroken: dict[str, str],
     at_iteration: Callable[..., None],
@@ -96,7 +96,7 @@ def test_a_crashed_run_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_training_of_everything_goes_on_to_the_same_bytes_with_workers_too(
+def test_training_of_all_layers_with_workers_resumes_to_the_same_bytes(
     settings: dict[str, Any], at_iteration: Callable[..., None]
 ) -> None:
     settings |= {"unfreeze": "all", "workers": 1}
@@ -109,7 +109,7 @@ def test_training_of_everything_goes_on_to_the_same_bytes_with_workers_too(
 
 
 @pytest.mark.slow
-def test_a_picture_that_vanishes_in_training_stops_the_run_with_its_state_saved(
+def test_an_image_that_vanishes_in_training_stops_the_run_with_its_state_saved(
     settings: dict[str, Any], photos: Path, at_iteration: Callable[..., None]
 ) -> None:
     settings |= {"unfreeze": "all", "save_every_minutes": 60.0, "batch_size": 2}
@@ -123,7 +123,7 @@ def test_a_picture_that_vanishes_in_training_stops_the_run_with_its_state_saved(
     assert train_run({}, resume=True).run.is_finished
 
 
-def test_a_repeated_sigterm_is_one_stop(
+def test_a_repeated_sigterm_is_a_single_stop(
     settings: dict[str, Any], at_iteration: Callable[..., None]
 ) -> None:
     def terminate_twice() -> None:
@@ -136,7 +136,7 @@ def test_a_repeated_sigterm_is_one_stop(
 
 
 @pytest.mark.slow
-def test_a_crash_while_features_are_computed_costs_only_the_block_it_was_in(
+def test_a_crash_while_computing_features_loses_only_the_current_block(
     settings: dict[str, Any], unbroken: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xception_cli.model import features
@@ -159,13 +159,13 @@ def test_a_crash_while_features_are_computed_costs_only_the_block_it_was_in(
 
 
 @pytest.mark.slow
-def test_the_comparison_sees_a_resume_that_starts_the_epoch_again(
+def test_the_comparison_detects_a_resume_that_starts_the_epoch_again(
     settings: dict[str, Any],
     unbroken: dict[str, str],
     at_iteration: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    at_iteration(3, crash)  # the state behind iteration 2 is inside the first epoch
+    at_iteration(3, crash)  # the state after iteration 2 is inside the first epoch
     with pytest.raises(Crash):
         train_run(settings)
     monkeypatch.setattr(
@@ -179,14 +179,14 @@ def test_the_comparison_sees_a_resume_that_starts_the_epoch_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", ["ema", "optimizer", "train_loss"])
-def test_the_comparison_sees_a_state_that_is_not_restored(
+def test_the_comparison_detects_a_state_that_is_not_restored(
     settings: dict[str, Any],
     unbroken: dict[str, str],
     at_iteration: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     lost: str,
 ) -> None:
-    at_iteration(3, crash)  # the state behind iteration 2 is inside the first epoch
+    at_iteration(3, crash)  # the state after iteration 2 is inside the first epoch
     with pytest.raises(Crash):
         train_run(settings)
     target = {
@@ -207,7 +207,7 @@ def test_the_comparison_sees_a_state_that_is_not_restored(
         pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_saves_and_stops_and_the_run_goes_on_to_the_same_bytes(
+def test_a_signal_saves_and_stops_and_the_run_resumes_to_the_same_bytes(
     settings: dict[str, Any],
     unbroken: dict[str, str],
     at_iteration: Callable[..., None],
@@ -273,7 +273,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_in_another_process_to_the_same_bytes(
+def test_a_killed_run_resumes_in_another_process_to_the_same_bytes(
     settings: dict[str, Any], unbroken: dict[str, str]
 ) -> None:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]

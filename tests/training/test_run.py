@@ -1,4 +1,4 @@
-"""run_training as a whole: what it leaves, that it repeats, that it learns, how it fails."""
+"""run_training as a whole: its files, its reproducibility, that it learns, and its failures."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ EVALUATION = {
 }  # fmt: skip
 
 
-def test_a_run_leaves_exactly_these_files(settings: dict[str, Any], photos: Path) -> None:
+def test_a_run_writes_exactly_these_files(settings: dict[str, Any], photos: Path) -> None:
     before = files_below(photos)
     result = train_run(settings)
     state = sorted(path.name for path in result.run.checkpoints.iterdir())
@@ -66,7 +66,7 @@ def test_a_run_leaves_exactly_these_files(settings: dict[str, Any], photos: Path
 
 
 @pytest.mark.slow
-def test_the_papers_optimizer_and_steps_train_too(settings: dict[str, Any]) -> None:
+def test_the_papers_optimizer_and_step_schedule_train_too(settings: dict[str, Any]) -> None:
     paper = {"optimizer": "sgd", "schedule": "step", "epochs": 3, "warmup": 0.0, "lr": 1e-3}
     run = train_run(settings | paper).run
     rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
@@ -114,7 +114,7 @@ def test_the_kept_model_is_calibrated_and_its_file_evaluates_to_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_the_config_of_a_run_repeats_it_byte_for_byte_whatever_the_workers(
+def test_the_config_of_a_run_repeats_it_byte_for_byte_with_any_workers(
     settings: dict[str, Any],
 ) -> None:
     first = train_run(settings, "first").run
@@ -129,10 +129,10 @@ def test_the_config_of_a_run_repeats_it_byte_for_byte_whatever_the_workers(
 @pytest.mark.parametrize(
     "unfreeze", ["exit", pytest.param("middle", marks=pytest.mark.slow), "all"]
 )
-def test_fine_tuning_changes_what_it_trains_and_nothing_else(
+def test_fine_tuning_changes_only_the_trained_part(
     settings: dict[str, Any], random_weights: Path, unfreeze: str
 ) -> None:
-    # A patient average and large rates, so that the last epoch is kept and every layer moves.
+    # Without a moving average, so that one epoch changes every layer.
     settings |= {"unfreeze": unfreeze, "epochs": 1, "monitor": "accuracy", "ema": 0.0}
     run = train_run(settings).run
     before = load_file(random_weights)
@@ -171,7 +171,7 @@ def test_training_from_random_weights_trains_batch_norm_and_learns(
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "exit"])
-def test_the_frozen_part_is_computed_with_folded_batch_norm_that_the_model_keeps(
+def test_the_frozen_part_is_computed_with_folded_batch_norm_but_the_model_is_not_folded(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, unfreeze: str
 ) -> None:
     from xception_cli.training import baseline
@@ -198,7 +198,7 @@ def test_the_frozen_part_is_computed_with_folded_batch_norm_that_the_model_keeps
     assert names <= set(load_file(run.model))
 
 
-def test_large_photos_are_decoded_smaller_in_training_and_in_its_evaluation(
+def test_large_photos_are_decoded_at_a_reduced_size_in_training_and_evaluation(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xception_cli.data import dataset
@@ -215,15 +215,15 @@ def test_large_photos_are_decoded_smaller_in_training_and_in_its_evaluation(
 
     monkeypatch.setattr(dataset, "decode", measured)
     train_run(settings | {"unfreeze": "head"})
-    assert set(sizes) == {(200, 200)}  # at least 158: twice what 71 pixels are cut from
+    assert set(sizes) == {(200, 200)}  # at least 158, twice the resize of 79
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # torch's own, of its compiler
+@pytest.mark.filterwarnings("default")  # warnings of torch's compiler
 @pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
 )
-def test_a_compiled_training_step_trains_as_the_plain_one(
+def test_a_compiled_training_step_trains_like_the_plain_one(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings |= {"dropout": 0.0, "views": 1}
@@ -248,7 +248,7 @@ def test_a_compiled_training_step_trains_as_the_plain_one(
     assert train_run({}, "compiled", resume=True).run.is_finished
 
 
-def test_fine_tuning_that_loses_against_the_probe_is_not_kept(settings: dict[str, Any]) -> None:
+def test_fine_tuning_that_does_not_beat_the_probe_is_not_kept(settings: dict[str, Any]) -> None:
     result = train_run(settings | {"lr": 0.0, "head_lr": 3.0, "ema": 0.0, "clip": 0.0})
     assert result.kept == "the linear probe"
     log = result.run.log.read_text()
@@ -258,7 +258,7 @@ def test_fine_tuning_that_loses_against_the_probe_is_not_kept(settings: dict[str
     assert not torch.equal(model["last_linear.weight"], state["last_linear.weight"])
 
 
-def test_a_diverging_run_stops_with_its_place_and_leaves_only_finite_files(
+def test_a_diverging_run_stops_with_its_place_and_only_finite_files(
     settings: dict[str, Any],
 ) -> None:
     with pytest.raises(DivergedError, match=r"iteration \d+, learning rate .*\.jpg") as caught:
@@ -275,7 +275,7 @@ def test_a_missing_folder_leaves_no_run(settings: dict[str, Any]) -> None:
     assert not Path("run").exists()
 
 
-def test_broken_images_stop_the_run_before_it_begins_and_are_all_listed(
+def test_broken_images_are_all_listed_before_a_run_begins(
     settings: dict[str, Any], photos: Path
 ) -> None:
     (photos / "red" / "0.jpg").write_bytes(b"")
@@ -295,7 +295,7 @@ def test_bad_images_can_be_left_out_and_are_recorded(
     assert "red/0.jpg,red,out,empty file,," in run.split.read_text().splitlines()
 
 
-def test_a_picture_that_vanishes_stops_the_run_and_is_named(
+def test_an_image_that_vanishes_stops_the_run_and_is_named(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xception_cli.training import preparation
@@ -310,7 +310,7 @@ def test_a_picture_that_vanishes_stops_the_run_and_is_named(
         train_run(settings)
 
 
-def test_a_second_run_never_writes_over_the_first(settings: dict[str, Any]) -> None:
+def test_a_second_run_never_overwrites_the_first(settings: dict[str, Any]) -> None:
     run = train_run(settings | {"unfreeze": "head"}).run
     before = run.model.read_bytes()
     with pytest.raises(UsageError, match="already exists and is not empty"):
@@ -345,7 +345,7 @@ def test_a_larger_number_of_epochs_extends_a_finished_run(settings: dict[str, An
 
 
 def test_a_run_that_stopped_early_can_be_extended(settings: dict[str, Any]) -> None:
-    # Rates of nothing: no epoch is better than the first.
+    # Learning rates near 0: no epoch is better than the first.
     settings |= {"patience": 1, "epochs": 4, "lr": 0.0, "head_lr": 0.0, "ema": 0.0}
     settings["monitor"] = "accuracy"  # with `last` there is no early stopping
     run = train_run(settings).run
@@ -404,7 +404,7 @@ def test_a_resume_with_other_data_is_refused_with_the_difference(
     assert caught.value.exit_code == 4
 
 
-def test_a_class_count_that_is_wrong_is_an_error_that_lists_the_names(
+def test_a_wrong_class_count_is_an_error_that_lists_the_names(
     settings: dict[str, Any],
 ) -> None:
     with pytest.raises(UsageError, match=r"expected 4 classes, found 3 .*: blue, green, red"):
@@ -415,8 +415,8 @@ def test_a_class_count_that_is_wrong_is_an_error_that_lists_the_names(
 def test_the_result_and_the_page_name_the_classes_that_more_images_would_help(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    # Each class has nine colours, whose neighbours are of the other classes: a colour that is not
-    # among half of the images is not recognised.
+    # Each class has nine colours between those of the other classes: a colour that is missing in
+    # half of the images is not recognised.
     for number, (red, green, blue) in enumerate(product(range(3), repeat=3)):
         for i in range(3):
             path = tmp_path / "colours" / "abc"[(red + green + blue) % 3] / f"{number}-{i}.jpg"
@@ -434,7 +434,7 @@ def test_the_result_and_the_page_name_the_classes_that_more_images_would_help(
     assert "likely to help" not in easy.report.read_text(encoding="utf-8")
 
 
-def test_run_json_records_what_the_result_depends_on(
+def test_run_json_records_everything_that_the_result_depends_on(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["xception", "train", "--data", "x"])

@@ -1,4 +1,4 @@
-"""Which model is kept, and what is fitted to all images in the end."""
+"""The selection of the model, and the final fit to all images."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ HEADS = ("last_linear", "layers_head")
 
 @pytest.fixture
 def take_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the fine-tuned network, whatever the losses: drawn photos are easy for the probe."""
+    """Keep the fine-tuned network for any losses: drawn photos are easy for the probe."""
     monkeypatch.setattr(settle, "select_candidate", lambda *_, **__: 1)
 
 
@@ -52,7 +52,7 @@ def test_the_probe_is_kept_with_the_pretrained_network(
     pretrained = load_file(random_weights)
     assert all(torch.equal(tensor, pretrained[name]) for name, tensor in backbone.items())
     assert "fine-tuning did not beat it on val" in result.run.log.read_text()
-    # The same as where nothing was fine-tuned.
+    # The same as without fine-tuning.
     alone = train_run(settings | {"refit": False, "unfreeze": "head"}, "alone").run
     ours, theirs = load_file(result.run.model), load_file(alone.model)
     assert ours.keys() == theirs.keys()
@@ -79,7 +79,7 @@ def test_the_fine_tuned_network_is_kept_with_heads_for_its_own_features(
     assert kept.epochs.tolist() == [0, FINAL]
     assert kept.losses[1].mean() == pytest.approx(
         -np.log(_true_probabilities(result.run)).mean(), abs=0.05
-    )  # what was selected by is what the file says, but for the temperature
+    )  # the scores of the selection are those of the file, except for the temperature
 
 
 def _true_probabilities(run: RunDir) -> np.ndarray:
@@ -112,7 +112,7 @@ def test_in_bf16_val_is_measured_by_features_as_the_file_answers_its_images(
 
 
 @pytest.mark.parametrize("unfreeze", ["head", pytest.param("exit", marks=pytest.mark.slow)])
-def test_the_refit_changes_the_heads_and_nothing_that_was_measured(
+def test_the_refit_changes_the_heads_and_no_measurement(
     settings: dict[str, Any], unfreeze: str
 ) -> None:
     settings |= {"unfreeze": unfreeze}
@@ -163,7 +163,7 @@ def test_the_refitted_head_is_fitted_to_train_and_val(
     assert (bundle.network.layers_head.weight - of_train).abs().max() > 0.01
 
 
-def test_eval_on_val_reports_what_was_measured_before_the_refit(
+def test_eval_on_val_reports_the_measurement_before_the_refit(
     settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train_run(settings | {"unfreeze": "head"}).run
@@ -192,7 +192,7 @@ def test_images_of_val_are_not_new_to_a_refitted_model(
     assert "the model was trained on every image in elsewhere" in capsys.readouterr().err
 
 
-# Interruptions, and what is not started
+# Interruptions, and skipped fine-tuning
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_images_of_val_are_not_new_to_a_refitted_model(
         ("the linear probe", "write_report"),
     ],
 )
-def test_a_run_that_is_killed_after_the_selection_ends_the_same_when_it_is_resumed(
+def test_a_run_killed_after_the_selection_ends_the_same_when_resumed(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, kept: str, at: str
 ) -> None:
     chosen = int(kept != "the linear probe")
@@ -223,7 +223,7 @@ def test_a_run_that_is_killed_after_the_selection_ends_the_same_when_it_is_resum
 
 
 @pytest.mark.slow
-def test_fine_tuning_is_not_started_where_the_probe_is_at_its_ceiling(
+def test_fine_tuning_is_not_started_if_the_probe_is_at_its_ceiling(
     settings: dict[str, Any],
 ) -> None:
     result = train_run(settings | {"ceiling": 0.9})
@@ -251,7 +251,7 @@ def test_a_metric_that_selects_the_epoch_makes_each_epoch_a_candidate(
 
 
 @pytest.mark.slow
-def test_a_longer_run_that_extends_a_refitted_one_is_the_run_that_was_longer_from_the_start(
+def test_extending_a_refitted_run_equals_a_longer_run_from_the_start(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings |= {"schedule": "step", "warmup": 0.0}  # a cosine would be stretched
@@ -264,7 +264,7 @@ def test_a_longer_run_that_extends_a_refitted_one_is_the_run_that_was_longer_fro
         assert file_digest(extended.candidates) == file_digest(whole.candidates)
 
 
-def test_a_run_that_ends_before_its_result_is_known_to_be_fitted_to_val(
+def test_a_run_that_ends_before_its_result_is_recorded_as_fitted_to_val(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:

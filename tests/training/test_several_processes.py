@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them: they train as one does, and stop as one does."""
+"""Several processes, as started by torchrun: they train and stop like a single one."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ from xception_cli.runtime import Runtime, decide_runtime
 from xception_cli.training.engines import check_processes
 from xception_cli.training.finish import _turn
 
-# Dropout is drawn by each process for itself.
+# Dropout is random in each process.
 CHANGES = {"dropout": 0.0, "batch_size": 6, "balance": "loss"}
 
 _DRIVER = """
@@ -86,7 +86,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> Pat
     """A run of one process, whose settings and photos the others share."""
     folder = tmp_path_factory.mktemp("alone")
     photos = draw_photos(folder / "photos")
-    for number in range(4):  # so that the classes weigh differently
+    for number in range(4):  # so that the classes have different weights
         (photos / "red" / f"{number}.jpg").unlink()
     settings = quick_settings(photos, random_weights) | CHANGES
     with pytest.MonkeyPatch.context() as patch:
@@ -97,7 +97,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> Pat
 
 @pytest.fixture(scope="module")
 def together(alone: Path, random_weights: Path) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
-    """The same of two processes, and what they said."""
+    """The same with two processes, and their output."""
     settings = quick_settings(alone.parent / "photos", random_weights) | CHANGES
     run = alone.parent / "together"
     with pytest.MonkeyPatch.context() as patch:
@@ -106,7 +106,7 @@ def together(alone: Path, random_weights: Path) -> tuple[Path, "subprocess.Compl
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(
+def test_two_processes_train_like_one(
     alone: Path, together: tuple[Path, "subprocess.CompletedProcess[str]"]
 ) -> None:
     run, done = together
@@ -120,12 +120,12 @@ def test_two_processes_train_as_one_does(
 
 
 @pytest.mark.slow
-def test_the_comparison_sees_another_batch_size(settings: dict[str, Any], alone: Path) -> None:
+def test_the_comparison_detects_another_batch_size(settings: dict[str, Any], alone: Path) -> None:
     train_run(settings | {"data": str(alone.parent / "photos"), "batch_size": 5})
     assert difference("run", str(alone)) > 2e-3
 
 
-def test_one_of_them_speaks_and_writes(
+def test_only_one_of_them_prints_and_writes(
     alone: Path, together: tuple[Path, "subprocess.CompletedProcess[str]"]
 ) -> None:
     run, done = together
@@ -137,7 +137,7 @@ def test_one_of_them_speaks_and_writes(
     assert json.loads((run / "run.json").read_text())["processes"] == 2
 
 
-def test_they_share_the_final_evaluation_and_each_image_keeps_its_own_outcome(
+def test_they_share_the_final_evaluation_and_each_image_keeps_its_outcome(
     alone: Path, together: tuple[Path, "subprocess.CompletedProcess[str]"]
 ) -> None:
     files = [run / "eval" / "val" / "predictions.csv" for run in (alone, together[0])]
@@ -150,12 +150,12 @@ def test_they_share_the_final_evaluation_and_each_image_keeps_its_own_outcome(
     for a, b in zip(one, two, strict=True):
         assert all(abs(float(a[name]) - float(b[name])) < 0.02 for name in names)
     spread = [float(row[names[0]]) for row in one]
-    assert max(spread) - min(spread) > 0.05  # the control: images in another order would show
+    assert max(spread) - min(spread) > 0.05  # the control: another order of images would differ
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("images", [0, 1, 2, 7])
-def test_shares_of_several_processes_are_put_together_in_the_order_of_the_images(count, images):
+def test_results_of_several_processes_are_merged_in_the_order_of_the_images(count, images):
     every = [f"outcome {number}" for number in range(images)]
     parts = [every[rank::count] for rank in range(count)]
     assert [_turn(parts, number) for number in range(images)] == every
@@ -163,7 +163,7 @@ def test_shares_of_several_processes_are_put_together_in_the_order_of_the_images
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unfreeze", ["all", "head"])
-def test_three_processes_train_as_one_does(settings: dict[str, Any], unfreeze: str) -> None:
+def test_three_processes_train_like_one(settings: dict[str, Any], unfreeze: str) -> None:
     settings |= {"unfreeze": unfreeze, "accumulate": 2}
     train_run(settings, "one")
     done = train_together(3, settings, "three")
@@ -177,7 +177,7 @@ def test_three_processes_train_as_one_does(settings: dict[str, Any], unfreeze: s
 
 
 @pytest.mark.slow
-def test_a_signal_to_any_of_them_stops_all_and_the_run_goes_on_to_the_same_bytes(
+def test_a_signal_to_any_of_them_stops_all_and_the_run_resumes_to_the_same_bytes(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings |= {"dropout": 0.3}
@@ -197,7 +197,7 @@ def test_a_signal_to_any_of_them_stops_all_and_the_run_goes_on_to_the_same_bytes
 
 
 @pytest.mark.slow
-def test_when_one_of_them_is_killed_the_others_end_and_the_run_goes_on(
+def test_when_one_of_them_is_killed_the_others_end_and_the_run_can_be_resumed(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings |= {"save_every_minutes": 0.0}
@@ -220,7 +220,7 @@ def batches(processes: Processes, size: int, *, shuffle: bool) -> list[list[int]
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("size", range(4, 30))
 @pytest.mark.parametrize("count", [2, 3, 4])
-def test_each_process_gets_its_part_of_every_batch(count: int, size: int, shuffle: bool) -> None:
+def test_each_process_gets_its_share_of_every_batch(count: int, size: int, shuffle: bool) -> None:
     parts = [batches(Processes(rank, count), size, shuffle=shuffle) for rank in range(count)]
     assert sorted(i for part in parts for batch in part for i in batch) == list(range(29))
     for together in zip(*parts, strict=True):
@@ -263,7 +263,7 @@ SPLIT = Split(
         ({"unfreeze": "all", "batch_size": 2}, Processes(0, 3, 0, 3), "--batch-size has 2"),
     ],
 )
-def test_what_processes_cannot_do_together_is_refused(
+def test_settings_that_several_processes_do_not_support_are_refused(
     settings: dict[str, Any], processes: Processes, message: str
 ) -> None:
     config = TrainConfig(data="x", **settings)
@@ -292,7 +292,7 @@ def test_batch_norm_of_a_batch_in_pieces_is_refused_on_gpus_too() -> None:
         check(config.replace(accumulate=2), two)
 
 
-def test_every_process_needs_a_cuda_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_process_needs_its_own_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(MachineError, match="4 processes on this machine, and there are 2 CUDA"):

@@ -1,4 +1,4 @@
-"""train --tensorboard: the same figures as in metrics.jsonl, and nothing else is changed."""
+"""train --tensorboard: the figures of metrics.jsonl, and no other change."""
 
 import importlib.util
 import json
@@ -47,7 +47,7 @@ def expected(run: RunDir) -> list[tuple[str, int, Any]]:
 
 
 @pytest.mark.slow
-def test_the_log_holds_the_figures_of_each_epoch_and_changes_no_other_file(given: dict[str, Any]):
+def test_the_log_has_the_figures_of_each_epoch_and_changes_no_other_file(given: dict[str, Any]):
     plain = run_training(resolve(given, None), output=Path("plain")).run
     run = run_training(resolve(given, None), output=Path("logged"), tensorboard=True).run
     assert len(logged(run.tensorboard)) == 10
@@ -64,7 +64,7 @@ def test_the_log_holds_the_figures_of_each_epoch_and_changes_no_other_file(given
     assert logged(run.tensorboard) == expected(run)
 
 
-def test_a_missing_package_is_told_before_the_photos_are_looked_at(
+def test_a_missing_package_is_reported_before_the_photos_are_scanned(
     given: dict[str, Any],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""A run with a time budget: it ends on time with a model, and a resume keeps to its plan."""
+"""A run with a time budget: it ends on time with a model, and a resume follows its plan."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def crash(*_: object, **__: object) -> None:
 
 
 def set_clock(patch: pytest.MonkeyPatch) -> Clock:
-    """Let a run keep its time by a clock that moves when it is told to."""
+    """Time a run with a clock that moves only when it is advanced."""
     clock = Clock()
     for module in ("budget", "job", "baseline", "handlers", "saving"):
         patch.setattr(f"xception_cli.training.{module}.time", SimpleNamespace(monotonic=clock))
@@ -43,7 +43,7 @@ def set_clock(patch: pytest.MonkeyPatch) -> Clock:
 
 
 def at_each_iteration(patch: pytest.MonkeyPatch, action: Callable[[int], None]) -> None:
-    """Do something when an iteration starts; it is given its number."""
+    """Call a function with the iteration number when an iteration starts."""
     reseed = handlers.attach_reseeding
 
     def patched(trainer: Engine, *more: Any) -> None:
@@ -65,7 +65,7 @@ def settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cut(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> Iterator[RunDir]:
-    """A run that wants 4 epochs in an hour, at 300 seconds an iteration: 3 fit."""
+    """A run of 4 requested epochs in an hour, at 300 seconds per iteration: 3 fit."""
     folder = tmp_path_factory.mktemp("cut")
     settings = quick_settings(draw_photos(folder / "photos"), random_weights) | TIMED
     with pytest.MonkeyPatch.context() as patch:
@@ -92,7 +92,7 @@ def outcome(run: RunDir) -> dict[str, str]:
 
 
 def selected_of(run: RunDir) -> str:
-    """Return which model is to be kept by the run's own numbers: the probe, or the last epoch's."""
+    """Return the model to keep by the run's own numbers: the probe, or the last epoch's."""
     candidates = read_candidates(run.candidates, read_json(run.info)["images"]["val"])
     last = len(rows(run))
     assert candidates.epochs.tolist() == ([0, FINAL] if last else [0])
@@ -111,7 +111,7 @@ THREE = {"after": "epoch 1", "views": 2, "epochs": 3, "why": "an epoch takes 15 
 
 
 @pytest.mark.slow
-def test_a_run_with_more_time_than_it_needs_does_all_that_was_planned(
+def test_a_run_with_more_time_than_it_needs_does_everything_planned(
     settings: dict[str, Any],
 ) -> None:
     del settings["unfreeze"], settings["views"]  # ours to choose; the epochs are given
@@ -136,7 +136,7 @@ def test_epochs_that_do_not_fit_are_left_out_and_the_rate_falls_to_the_new_end(c
     assert decisions(cut) == [START, THREE]
     assert [row["epoch"] for row in rows(cut)] == [1, 2, 3]
     assert [row["lr"] for row in rows(cut)] == [
-        PEAK * learning_rate_factor(EPOCH, 4 * EPOCH, 0.05),  # it was not known yet
+        PEAK * learning_rate_factor(EPOCH, 4 * EPOCH, 0.05),  # the end was not known yet
         PEAK * learning_rate_factor(2 * EPOCH, 3 * EPOCH, 0.05),
         PEAK * learning_rate_factor(3 * EPOCH, 3 * EPOCH, 0.05),
     ]
@@ -151,7 +151,7 @@ def test_epochs_that_do_not_fit_are_left_out_and_the_rate_falls_to_the_new_end(c
     assert len(list(cut.checkpoints.glob("*.json"))) == 1
 
 
-def test_the_result_of_a_run_says_how_many_epochs_there_were(cut: RunDir) -> None:
+def test_the_result_of_a_run_has_the_number_of_epochs(cut: RunDir) -> None:
     assert read_json(cut.result)["epochs"] == 3
 
 
@@ -159,7 +159,7 @@ def test_the_result_of_a_run_says_how_many_epochs_there_were(cut: RunDir) -> Non
     ("iteration", "whole"),
     [pytest.param(5, 1, id="second", marks=pytest.mark.slow), pytest.param(2, 0, id="first")],
 )
-def test_when_time_is_up_inside_an_epoch_the_selection_is_among_the_models_so_far(
+def test_when_time_is_up_inside_an_epoch_a_model_is_selected_from_those_so_far(
     settings: dict[str, Any],
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
@@ -199,11 +199,11 @@ def test_too_little_time_is_refused_and_leaves_no_run(
         assert sorted(Path.cwd().rglob("*")) == before
 
 
-# Going on
+# Resuming
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_its_decisions_to_the_same_bytes(
+def test_a_killed_run_resumes_with_its_decisions_to_the_same_bytes(
     settings: dict[str, Any], cut: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunDir(Path("run"))
@@ -237,10 +237,10 @@ def test_a_killed_run_goes_on_with_its_decisions_to_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_a_killed_run_whose_time_runs_short_does_fewer_epochs_yet(
+def test_a_killed_run_that_runs_short_of_time_does_even_fewer_epochs(
     settings: dict[str, Any], cut: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The control of the test before, and more: the resumed process is slower.
+    # Also the control of the test before: the resumed process is slower.
     clock = set_clock(monkeypatch)
 
     def tick_and_die(iteration: int) -> None:
@@ -268,7 +268,7 @@ def test_a_killed_run_whose_time_runs_short_does_fewer_epochs_yet(
         pytest.param(2, id="in the first epoch"),
     ],
 )
-def test_a_run_that_is_killed_in_the_evaluation_when_its_time_is_up_only_evaluates(
+def test_a_run_killed_in_the_evaluation_only_evaluates_when_resumed(
     settings: dict[str, Any], clock: Clock, monkeypatch: pytest.MonkeyPatch, iteration: int
 ) -> None:
     at_each_iteration(monkeypatch, lambda i: clock.advance(4000 if i == iteration else 1))
@@ -316,7 +316,7 @@ def test_a_finished_run_cannot_be_extended_past_its_time(
 
 
 def slow_features(patch: pytest.MonkeyPatch, clock: Clock, seconds: float) -> None:
-    """Let each block of pictures take that long."""
+    """Let each block of images take that long."""
     write = features.write_durably
 
     def write_slowly(path: Path, content: bytes) -> None:
@@ -342,7 +342,7 @@ def test_views_that_do_not_fit_are_left_out_and_a_resume_computes_none_of_them(
             train_run(settings)
     run = RunDir(Path("run"))
     assert decisions(run) == [START, ONE]
-    # What was made for both views of train stays as large; both of val are there.
+    # The files for both views of train keep their size; both views of val are there.
     val, train = ((run.features / f"{name}.bin").stat().st_size for name in ("val", "train"))
     images = read_json(run.info)["images"]
     assert train / images["train"] == val / images["val"] == 2 * 5 * 5 * 728 * 2
@@ -352,7 +352,7 @@ def test_views_that_do_not_fit_are_left_out_and_a_resume_computes_none_of_them(
     assert decisions(run) == [START, ONE]
     assert [row["epoch"] for row in rows(run)] == [1, 2, 3, 4]
 
-    # It is the training of one view, to the byte.
+    # It equals the training on one view, to the byte.
     plain = {name: value for name, value in settings.items() if name != "budget"}
     single = train_run(plain | {"views": 1}, "single").run
     assert outcome(run)["metrics.jsonl"] == outcome(single)["metrics.jsonl"]

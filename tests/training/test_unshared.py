@@ -1,4 +1,4 @@
-"""A model that is to be shared holds nothing of single training images."""
+"""A model to be shared contains no data of single training images."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from xception_cli.runtime import decide_runtime
 
 
 @pytest.mark.slow
-def test_a_model_without_features_says_why_it_cannot_say_unknown(
+def test_a_model_without_features_cannot_answer_unknown_and_reports_why(
     settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train_run(settings | {"unfreeze": "head", "share_features": False}).run

@@ -1,4 +1,4 @@
-"""The views of an image that are computed once, of which the first ones are the same every time."""
+"""The views of an image, computed once; the first ones are always the same."""
 
 from typing import Any
 

@@ -24,17 +24,17 @@ from xception_cli.settings import read_settings
 
 
 def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
-    """Set near-copies of training images aside, and find which of the others belong together.
+    """Leave out near-copies of training images, and group the images that remain.
 
     Args:
         run: The run.
-        selection: Of another folder; a split of the run is returned as it is.
+        selection: The images to evaluate; those of a split of the run are returned unchanged.
 
     Returns:
-        The same with fewer images, whose units are their groups or near-copies.
+        The remaining images; their units are their groups or their near-copies.
 
     Raises:
-        DataError: Nothing else is left.
+        DataError: Every image is a near-copy of a training image.
         ArtifactError: A file of the run is damaged.
         MachineError: The disk of the cache is full.
     """
@@ -61,7 +61,7 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
             "there is nothing left to evaluate the model on",
             hint="leave --data out to evaluate on the images that the run held out",
         )
-    identical = {image.digest for image in split.of("val")}  # these are noted already
+    identical = {image.digest for image in split.of("val")}  # reported already
     choosers = sum(
         also and not copy and photo.digest not in identical
         for photo, copy, also in zip(photos, is_copy, is_chooser, strict=True)
@@ -78,11 +78,11 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
 def _recorded_images(
     root: Path, split: Split, *, is_table: bool, grey_bits: int
 ) -> tuple[list[Images], str | None]:
-    """Return what a run's images of train and of val are recognised by, or why it is not known."""
+    """Return fingerprints of a run's train and val images, or why they are not available."""
     unknown = "not checked for near-copies of training images"
     if not root.is_dir():
         return [], f"{unknown}: {show(root.name)} not found"
-    # The images of a table are those of split.csv: the table may be another by now.
+    # The images of a table are those of split.csv: the table may have changed since.
     folder = DataFolder(root, split.classes, split.images, table=root)
     try:
         folder = folder if is_table else read_folder(root)
@@ -95,7 +95,7 @@ def _recorded_images(
             label_of = {image.digest: image.label for image in split.of(name)}
             which = [i for i, look in enumerate(looks) if look.original and look.digest in label_of]
             images = near_images(folder, looks, store, which)
-            # In memory: the other folder may be the same one, and its store is opened next.
+            # In memory: the store on disk is opened next, for what may be the same folder.
             pixels = images.thumbnails(np.arange(len(which)))
             labels = np.array([label_of[looks[i].digest] for i in which], np.int64)
             found.append(Images(images.colours, pixels.__getitem__, labels))
@@ -110,9 +110,9 @@ def _compare(
     *,
     grey_bits: int,
 ) -> tuple[list[Photo], list[list[bool]]]:
-    """Return the photos with their units, and which are near-copies of train's, and of val's."""
+    """Return the photos with their units, and which of them are near-copies of train and of val."""
     label_of = {photo.path: photo.label for photo in photos}
-    # Labels of the model: a mirrored image is a copy within its class only.
+    # Use the model's labels: a mirrored image is a copy only within its class.
     images = tuple(replace(i, label=label_of.get(i.path, -1)) for i in folder.images)
     folder = replace(folder, images=images)
     with open_store(folder.root, VERSION) as store:

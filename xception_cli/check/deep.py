@@ -1,7 +1,7 @@
-"""What the pretrained network makes of a folder: suspect labels, and whether more images help.
+"""Checks with the pretrained network: suspect labels, and whether more images would help.
 
-The model of label noise is ours: confident learning (Northcutt et al. 2021, cleanlab) lists hard
-images, 5% of those with correct labels in drawn sets, this model 0.1% (tests/benchmarks/labels.py).
+The model of label noise is ours: in drawn sets without wrong labels, confident learning (Northcutt
+et al. 2021, cleanlab) lists 5% of the images, this model 0.1% (tests/benchmarks/labels.py).
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ def look_deeper(
     """Fit linear probes to the pooled features of a folder's images, upright and rotated.
 
     Args:
-        survey: Of the folder.
-        weights: Of the network: `imagenet` or a file.
+        survey: The scanned folder.
+        weights: Weights of the network: `imagenet` or a file.
         with_curve: Also measure the learning curve.
         group_by: A regular expression that names the group of an image, see `assign_units`.
 
@@ -84,11 +84,11 @@ def look_deeper(
 
 # Suspect labels
 
-# Images are listed from this chance of a wrong label on. tests/benchmarks/labels.py swaps 5% of the
-# labels: at 0.2, only 73% of TrashNet's swaps are found; at 0.05, just a third of the images that
-# are listed there are swaps.
+# Minimum probability of a wrong label to list an image. Measured in tests/benchmarks/labels.py with
+# 5% of the labels swapped: at 0.2, only 73% of TrashNet's swaps are found; at 0.05, only a third of
+# the listed images are swaps.
 _LEAST_CHANCE = 0.1
-# Factors that the log-probabilities are tried with: probes are regularised, so most of them are
+# Scaling factors of the log-probabilities. Probes are regularised, so most of them are
 # underconfident. Steps larger than 9% list more hard images.
 _SHARPNESS = 2 ** np.arange(-1, 3.01, 1 / 8)
 
@@ -98,10 +98,10 @@ class Suspect:
     """An image with a suspect label.
 
     Attributes:
-        index: Of the image.
-        suggested: The class that it looks like.
-        probability: Of that class, in 0..1.
-        own: Probability of the class that its label names.
+        index: Index of the image.
+        suggested: Index of the most likely class.
+        probability: Probability of that class, in 0..1.
+        own: Probability of the class that it is labelled with.
     """
 
     index: int
@@ -115,23 +115,22 @@ def find_suspects(
     log_probabilities: Floats,
     units: Units | None = None,
 ) -> list[Suspect]:
-    """Find labels that are likely wrong, not just images that are hard to classify.
+    """Find labels that are likely wrong, as opposed to images that are hard to classify.
 
     The label of a hard image is improbable, too, but only as often as calibrated probabilities
-    predict. So the labels are modelled as drawn from the probabilities at a fitted temperature,
-    except for a fitted share of wrong ones, which may be any other class (symmetric label noise,
-    Patrini et al. 2017). Without an excess of improbable labels, that share is 0 and no image is
-    listed.
+    predict. So labels are modelled as samples of the probabilities at a fitted temperature, except
+    for a fitted share of wrong ones, which may be any other class (symmetric label noise, Patrini
+    et al. 2017). Without an excess of improbable labels, that share is 0 and no image is listed.
 
     Args:
-        labels: `(n,)`.
-        log_probabilities: `(n, classes)`, of models that did not see the image; images with a row
-            of nan are left out, and so are those whose label has -inf: the model did not know that
+        labels: `(n,)`, class indices.
+        log_probabilities: `(n, classes)`, from models that were not fitted to the image. Rows of
+            nan are skipped, and so are images whose label has -inf: the model did not know that
             class.
-        units: `(n,)`, what each image belongs to: a unit counts once; None: each image does.
+        units: `(n,)`, the unit of each image, which counts once; None: each image is a unit.
 
     Returns:
-        The suspects, the most suspect first.
+        The suspects, the most likely wrong first.
     """
     own = log_probabilities[np.arange(len(labels)), labels]
     known = np.flatnonzero(np.isfinite(own))
@@ -166,8 +165,8 @@ def _fit_share(correct: Floats, wrong: Floats, weights: Floats) -> tuple[float, 
 
     Args:
         correct: `(n,)`, the probability of each label if it is correct.
-        wrong: `(n,)`, the same if it is wrong.
-        weights: `(n,)`, how much each counts.
+        wrong: `(n,)`, its probability if it is wrong.
+        weights: `(n,)`, the weight of each label.
 
     Returns:
         The loss, and the probability of each label being wrong, `(n,)`.
@@ -176,7 +175,7 @@ def _fit_share(correct: Floats, wrong: Floats, weights: Floats) -> tuple[float, 
     def loss(share: float) -> float:
         return -float((weights * np.log((1 - share) * correct + share * wrong)).sum())
 
-    # The loss is convex. With most labels wrong there would be nothing to compare them with.
+    # The loss is convex. If most labels could be wrong, no class would be identifiable.
     found = minimize_scalar(loss, bounds=(0, 0.5), method="bounded", options={"xatol": 1e-7})
     share = found.x
     return found.fun, share * wrong / ((1 - share) * correct + share * wrong)
@@ -189,9 +188,9 @@ def suspects_problem(
 
     Args:
         suspects: From `find_suspects`.
-        paths: Of all images that were checked.
-        labels: Theirs.
-        classes: Names.
+        paths: Paths of all images that were checked.
+        labels: Class indices of these images.
+        classes: Class names.
     """
     findings = tuple(
         Finding(
@@ -229,16 +228,16 @@ def learning_curve(
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
 ) -> Curve:
-    """Measure how the probe's accuracy grows with the images; each image is left out once.
+    """Measure how the probe's accuracy grows with the number of images, by cross-validation.
 
     Args:
         features: `(n, 2048)`, pooled.
-        labels: `(n,)`.
-        units: `(n,)`, what each image belongs to.
-        classes: Names.
-        strength: Inverse regularisation, the best for all of the images.
-        seed: Of folds and fractions.
-        fractions: Of the images, ascending; classes are compared by the last two.
+        labels: `(n,)`, class indices.
+        units: `(n,)`, the unit of each image.
+        classes: Class names.
+        strength: Inverse regularisation that is best for all images.
+        seed: Seed of the folds and fractions.
+        fractions: Fractions of the images, ascending; classes are compared at the last two.
     """
     points, right = [], []
     for fraction in fractions:
@@ -276,10 +275,10 @@ def _gains(
 
 
 def _gain(name: str, half: Hits, whole: Hits, units: Units) -> ClassGain:
-    """Judge a class by its images that are right with half of the images and with all of them."""
+    """Judge a class by its correct images, with half of the training images and with all."""
     images, gained = len(units), int(whole.sum()) - int(half.sum())
-    changes = np.bincount(number_units(units), whole.astype(np.int64) - half)  # of each unit
-    # Of many classes, some gain by chance: two standard errors, paired, by unit.
+    changes = np.bincount(number_units(units), whole.astype(np.int64) - half)  # per unit
+    # Some of many classes gain by chance: require two standard errors, paired, by unit.
     is_clear = changes.sum() > 2 * np.sqrt((changes**2).sum())
     verdict = "unclear"
     if gained >= max(_IMAGES, _GAIN * images) and is_clear:
@@ -300,7 +299,7 @@ def classes_to_add(
 ) -> list[ClassGain]:
     """Return the classes that more images would help, the one that gained most first.
 
-    Of many images, a random sample is asked about; for the arguments see `learning_curve`.
+    Of many images, a random sample is used; for the arguments see `learning_curve`.
     """
     some = np.random.default_rng(seed).permutation(len(labels))[:LARGEST_SAMPLE]
     sample = features[some], labels[some], units[some], classes

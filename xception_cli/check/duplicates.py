@@ -33,12 +33,12 @@ _SPLITS = (None, *SPLITS)
 
 
 def find_groups(folder: DataFolder, looks: Sequence[Look], store: Store) -> list[Group]:
-    """Group the images that are the same: identical, or near-copies in any orientation.
+    """Group images that are identical or near-copies, in any orientation.
 
     Args:
         folder: The data folder.
         looks: One for each of its images.
-        store: Has their thumbnails; keeps the pairs, which take a while to find.
+        store: Provides their thumbnails; caches the pairs, which are slow to find.
 
     Returns:
         Groups of two or more, each an ascending tuple of indices into the folder's images.
@@ -61,13 +61,13 @@ def find_groups(folder: DataFolder, looks: Sequence[Look], store: Store) -> list
 def near_images(
     folder: DataFolder, looks: Sequence[Look], store: Store, which: Sequence[int]
 ) -> Images:
-    """Return the fingerprints of images, by which near-copies are recognised.
+    """Return fingerprints of images, for finding near-copies.
 
     Args:
         folder: The data folder.
         looks: One for each of its images.
-        store: Has their thumbnails; must stay open, they are read on demand.
-        which: Indices into the folder's images, each of which could be decoded.
+        store: Provides their thumbnails, which are read on demand; must stay open.
+        which: Indices into the folder's images, all of them decodable.
     """
 
     def thumbnails(wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -100,7 +100,7 @@ def _near_pairs(
 def find_duplicates(
     folder: DataFolder, looks: Sequence[Look], groups: Iterable[Group]
 ) -> list[Problem]:
-    """Report images that are there more than once.
+    """Report images that occur more than once.
 
     Args:
         folder: The data folder.
@@ -124,13 +124,13 @@ def find_duplicates(
     of_class = "of images in the same class"
     return [
         *_problem(CONFLICTING, "warning", conflicts, f"{_pictures(conflicting)} class"),
-        *_problem(LEAK, "warning", leaks, f"{_pictures(leaking)} split: the numbers measured "
-                  "there will be too good"),
+        *_problem(LEAK, "warning", leaks, f"{_pictures(leaking)} split: metrics measured "
+                  "there will be too optimistic"),
         *_problem(DUPLICATE, "note", identical,
                   f"{count_of(len(identical), 'identical copy')} {of_class}"),
         *_problem(NEAR, "note", near,
                   f"{count_of(len(near), 'nearly identical copy')} {of_class}, possibly "
-                  "mirrored or turned"),
+                  "mirrored or rotated"),
     ]  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def _problem(name: str, severity: str, findings: list[Finding], summary: str) ->
 
 
 def _conflicts(group: list[_Copy], folder: DataFolder) -> Iterator[Finding]:
-    """A person has to decide: the other class is only named."""
+    """Yield images in two classes, without an action: a person has to decide."""
     for copy in group:
         others = [other for other in group if other.image.label != copy.image.label]
         others.sort(key=lambda other: other.digest != copy.digest)
@@ -172,6 +172,6 @@ def _leaks(group: list[_Copy]) -> Iterator[Finding]:
 
 
 def _kept(group: list[_Copy]) -> list[_Copy]:
-    """Return the copies in the split that is measured last: training can do without the others."""
+    """Return the copies in the split that is measured last: training does not need the others."""
     last = max(_SPLITS.index(copy.image.split) for copy in group)
     return [copy for copy in group if _SPLITS.index(copy.image.split) == last]

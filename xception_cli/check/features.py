@@ -1,4 +1,4 @@
-"""compute_features: what the network makes of a folder's images, upright and rotated; cached."""
+"""compute_features: features of a folder's images, upright and rotated; cached."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +20,17 @@ Features = NDArray[np.float32]
 
 
 def compute_features(survey: Survey, seen: list[int], weights: str) -> tuple[Features, Features]:
-    """Compute the features of images as they are, and rotated by 90, 180 or 270 degrees.
+    """Compute the features of images, upright and rotated by 90, 180 or 270 degrees.
 
-    They are kept in the cache, by content: a second check is quick, and so is a training.
+    They are cached by content, which speeds up a second check and a training.
 
     Args:
-        survey: Of the folder.
-        seen: The images, as indices into the folder's.
-        weights: Of the network: `imagenet` or a file.
+        survey: The scanned folder.
+        seen: Indices of the images.
+        weights: Weights of the network: `imagenet` or a file.
 
     Returns:
-        `(images, 2048)` of the upright images, and of the rotated ones.
+        `(images, 2048)` of the upright images, and the same of the rotated ones.
 
     Raises:
         WeightsError: The weights cannot be obtained.

@@ -1,25 +1,24 @@
-"""Which images are nearly the same: re-encoded, resized, slightly cropped, mirrored or turned.
+"""Near-copies: images that were re-encoded, resized, slightly cropped, mirrored or rotated.
 
-Three steps, so that 200,000 images need neither all pairs in Python nor their pixels in memory.
+Three steps, because comparing all pairs or holding all pixels is not feasible for 200,000 images.
 
 1. Candidates: the mean colours of 4 x 4 cells are a coarse perceptual hash. Images whose cells
-   correlate, as they are or turned, are looked up with matrix products, block by block.
-2. Proof: the two thumbnails are laid over each other (scale and shift of each axis, by inverse
-   compositional Lucas-Kanade, Baker and Matthews 2004), and what is left without its smooth part
-   must correlate. One must hold the other, as an image holds its crop: of photos taken one after
-   the other from the hand, neither does.
-3. Orientation: a coin on a table correlates with any other coin, whichever way it is turned. A
-   copy fits in one orientation only, unless it is upright and fits nearly perfectly.
+   correlate in any orientation are found with matrix products, block by block.
+2. Proof: the two thumbnails are aligned (scale and shift of each axis, by inverse compositional
+   Lucas-Kanade, Baker and Matthews 2004), and after removing their smooth part they must correlate.
+   One must contain the other, as an image contains its crop; two photos of a burst do not.
+3. Orientation: a coin on a table correlates with any other coin in any orientation. A copy fits in
+   one orientation only, unless it is upright and fits nearly perfectly.
 
-Images of different classes are compared as they are, never turned: a mirrored arrow is another
-traffic sign, a turned 6 is a 9.
+Images of different classes are compared upright only: a mirrored arrow is another traffic sign, and
+a rotated 6 is a 9.
 
-The network's features prove nothing here: they are made to be alike for different images of a
-class (of blood cells, different ones have cosines up to 0.89, copies from 0.58 on).
+The network's features are no proof: they are trained to be similar for different images of a class
+(different blood cells have cosines up to 0.89, copies from 0.58 on).
 
-The search is ours, because the libraries for it (imagehash, imagededup) compare hashes or such
-features, and have no proof. Within 10 of 64 bits, a perceptual hash finds 10% to 34% of 300 photos
-of coins, leaves and foods when 5% is cropped from each side, and none of them mirrored.
+The search is ours because the libraries for it (imagehash, imagededup) compare hashes or such
+features, without a proof. A perceptual hash within 10 of 64 bits finds 10% to 34% of 300 photos of
+coins, leaves and foods when 5% is cropped from each side, and none of them mirrored.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,32 +33,32 @@ from xception_cli.console import Bar, screen
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-PAIRS_VERSION = 2  # of the pairs that are found
+PAIRS_VERSION = 2  # version of the search; cached pairs of another version are dropped
 
 _CANDIDATE = 0.85  # correlation of coarse colours
-_MOST = 8  # candidates of each image as it is, and as many of it turned
+_MOST = 8  # candidates of each image upright, and as many of it rotated or mirrored
 _COARSE = 0.8  # correlation of 16 x 16 pixels, after which a closer comparison pays off
 _PROOF = 0.9  # correlation of 32 x 32 pixels without their smooth part
-_PERFECT = 0.99  # the same, of images as they are, which may be symmetric
-_RIVAL = 0.4  # largest share of what any other orientation leaves unexplained
-_REACH = 2  # pixels around one whose mean is its smooth part
+_PERFECT = 0.99  # the same for upright images, which may be symmetric
+_RIVAL = 0.4  # largest ratio to the unexplained share of any other orientation
+_REACH = 2  # radius of the mean that is the smooth part, in pixels
 _FRAME = np.pad(np.zeros((SIDE - 2 * _REACH,) * 2, bool), _REACH, constant_values=True)
 _CROP = 0.3  # the largest change of scale, and of place in half sides
-_SLACK = 0.04  # by which a crop may seem to stand over
+_SLACK = 0.04  # by which a crop may seem to extend beyond the image
 _BLOCK = 16_000_000  # correlations at a time: 64 MB
-_PAIRS = 512  # pairs laid over each other at a time
+_PAIRS = 512  # pairs aligned at a time
 _UPRIGHT = (0,)
-_TURNED = (1, 2, 3, 4, 5, 6, 7)  # by quarters of a turn; from 4 on mirrored, too
+_TURNED = (1, 2, 3, 4, 5, 6, 7)  # quarter turns; from 4 on mirrored, too
 
 
 @dataclass(frozen=True)
 class Images:
-    """What near-copies are recognised by.
+    """Fingerprints of images, for finding near-copies.
 
     Attributes:
         colours: `(images, cells)`, mean colours of the cells.
-        thumbnails: Returns the grey thumbnails `(n, side, side)` of n indices.
-        labels: `(images,)`, their classes.
+        thumbnails: Function that returns the grey thumbnails `(n, side, side)` of n indices.
+        labels: `(images,)`, class indices.
     """
 
     colours: NDArray[np.uint8]
@@ -80,11 +79,11 @@ def near_copies(images: Images, others: Images) -> NDArray[np.bool_]:
     """Return which images are nearly identical to one of some other images.
 
     Args:
-        images: The images in question, such as those to evaluate.
-        others: What they may be copies of. Equal labels mean the same class in both.
+        images: The images to check, such as those to evaluate.
+        others: The possible originals. Equal labels mean the same class in both.
 
     Returns:
-        `(images,)`.
+        `(images,)`, whether each image is a copy.
     """
     found = np.zeros(len(images.colours), bool)
     found[_pairs(images, others)[:, 0]] = True
@@ -93,7 +92,7 @@ def near_copies(images: Images, others: Images) -> NDArray[np.bool_]:
 
 def _pairs(images: Images, others: Images) -> Indices:
     """Find rows of (index, index of the other, orientation of the first) that are copies."""
-    with screen.bar("looking for copies", 2 * len(images.colours)) as bar:
+    with screen.bar("searching for copies", 2 * len(images.colours)) as bar:
         candidates = _candidates(images, others, bar)
     found = [candidates[:0]]
     with screen.bar("comparing copies", len(candidates), "pairs") as bar:
@@ -114,7 +113,7 @@ def _pixels(images: Images, indices: Indices) -> Floats:
 
 
 def _candidates(images: Images, others: Images, bar: Bar) -> Indices:
-    """Pair each image with those that are most like it in coarse colours, see `_pairs`."""
+    """Pair each image with those of the most similar coarse colours, see `_pairs`."""
     hashes, other_hashes = _hashes(images.colours), _hashes(others.colours)
     once = images is others
     found = [_alike(hashes, other_hashes, _UPRIGHT, bar, once=once)]
@@ -130,12 +129,12 @@ def _hashes(colours: NDArray[np.uint8]) -> Floats:
     hashes = colours.astype(np.float32)
     hashes -= hashes.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(hashes, axis=1, keepdims=True)
-    hashes /= np.where(norms > 10, norms, np.inf)  # a uniform image is like no other
+    hashes /= np.where(norms > 10, norms, np.inf)  # a uniform image matches no other
     return hashes
 
 
 def _alike(hashes: Floats, others: Floats, ways: Sequence[int], bar: Bar, *, once: bool) -> Indices:
-    """Find the best candidates of each hash in any of some orientations; each pair `once`."""
+    """Find the best candidates of each hash in the given orientations; each pair `once`."""
     count = len(others)
     size = max(1, _BLOCK // max(1, count * len(ways)))
     found = [np.empty((0, 3), np.int64)]
@@ -163,7 +162,7 @@ def _alike(hashes: Floats, others: Floats, ways: Sequence[int], bar: Bar, *, onc
 
 
 def _turn(images: Floats, way: int) -> Floats:
-    """Turn images `(n, side, side, ...)` to one of the eight orientations."""
+    """Rotate or mirror images `(n, side, side, ...)` to one of the eight orientations."""
     turned = np.rot90(images, way % 4, axes=(1, 2))
     return np.ascontiguousarray(turned[:, :, ::-1] if way >= 4 else turned)
 
@@ -172,9 +171,9 @@ def _are_copies(first: Floats, second: Floats, turned: NDArray[np.bool_]) -> NDA
     """Return for pairs of thumbnails `(pairs, side, side)` whether they show the same image.
 
     Args:
-        first: One of each pair, in the orientation to compare.
-        second: The other.
-        turned: Whether the first is in another orientation than in its file.
+        first: `(pairs, side, side)`, in the orientation to compare.
+        second: `(pairs, side, side)`.
+        turned: `(pairs,)`, whether the first is in another orientation than in its file.
     """
     proven, likeness = np.zeros(len(first), bool), np.zeros(len(first), np.float32)
     for one, other in ((first, second), (second, first)):  # either may be the crop
@@ -189,15 +188,15 @@ def _are_copies(first: Floats, second: Floats, turned: NDArray[np.bool_]) -> NDA
 
 
 def _likeness(first: Floats, second: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Correlate pairs of thumbnails where one fits the other best.
+    """Correlate pairs of thumbnails after aligning them.
 
     Args:
         first: `(pairs, side, side)`.
-        second: The others.
+        second: `(pairs, side, side)`.
 
     Returns:
-        The correlation, 0 where it is low at half the size, and whether the first image holds the
-        second: they show the same but for a slight crop.
+        The correlation, 0 where it is low at half the size, and whether the first image contains
+        the second: they are the same except for a slight crop.
     """
     place = np.tile(np.array([1, 0, 1, 0], np.float32), (len(first), 1))
     coarse, template = _half(first), _half(second)
@@ -222,7 +221,7 @@ def _half(image: Floats) -> Floats:
 def _lay_over(image: Floats, template: Floats, place: Floats, steps: int) -> Floats:
     """Find where the template lies in the image: `(pairs, 4)`, scale and shift of x and of y.
 
-    In units in which a picture reaches from -1 to 1. Gain and offset of the grey are free.
+    In units in which an image reaches from -1 to 1. Gain and offset of the grey are free.
     """
     side = template.shape[-1]
     at = (np.arange(side, dtype=np.float32) + 0.5) * 2 / side - 1
@@ -234,7 +233,7 @@ def _lay_over(image: Floats, template: Floats, place: Floats, steps: int) -> Flo
         moved, inside = _move(image, place)
         weighted = (jacobian * inside.reshape(*pixels, 1)).swapaxes(1, 2)
         normal = weighted @ jacobian
-        # A picture without detail in one direction does not say where it lies.
+        # An image without detail in one direction cannot be located in it.
         damping = 1e-5 * np.trace(normal, axis1=1, axis2=2)
         normal += damping[:, None, None] * np.eye(parameters, dtype=np.float32)
         solved = np.linalg.solve(normal, weighted @ moved.reshape(*pixels, 1))[..., 0]
@@ -248,7 +247,7 @@ def _lay_over(image: Floats, template: Floats, place: Floats, steps: int) -> Flo
 
 
 def _move(image: Floats, place: Floats) -> tuple[Floats, Floats]:
-    """Read the image where the place says, and tell which pixels are inside it."""
+    """Sample the image at the place, and return which pixels are inside it."""
     side = image.shape[-1]
     across, inside_x = _sampling(side, place[:, 0:1], place[:, 1:2])
     down, inside_y = _sampling(side, place[:, 2:3], place[:, 3:4])
@@ -257,7 +256,7 @@ def _move(image: Floats, place: Floats) -> tuple[Floats, Floats]:
 
 
 def _sampling(side: int, scale: Floats, shift: Floats) -> tuple[Floats, Floats]:
-    """Make the matrices that read a row of pixels at scale * x + shift, by cubic convolution."""
+    """Return matrices that sample a row of pixels at scale * x + shift, by cubic convolution."""
     centres = (np.arange(side, dtype=np.float32) + 0.5) * 2 / side - 1
     at = (scale * centres + shift + 1) * side / 2 - 0.5
     inside = ((at >= -0.5) & (at <= side - 0.5)).astype(np.float32)
@@ -270,9 +269,9 @@ def _sampling(side: int, scale: Floats, shift: Floats) -> tuple[Floats, Floats]:
 
 
 def _without_smooth(image: Floats) -> Floats:
-    """Take away the mean of 5 x 5 pixels: light and shade that many pictures share.
+    """Subtract the mean of 5 x 5 pixels: light and shade that many images share.
 
-    Where these are not all in the picture, in its frame, some of it is left.
+    At the border, where the window is cut off, some of it remains.
     """
     side = image.shape[-1]
     near = np.abs(np.arange(side)[:, None] - np.arange(side)) <= _REACH
@@ -286,5 +285,5 @@ def _correlation(first: Floats, weight: Floats, second: Floats) -> Floats:
     second = second - (weight * second).sum((1, 2), keepdims=True)
     both = [(weight * a * b).sum((1, 2)) for a, b in ((first, first), (second, second))]
     together = (weight * first * second).sum((1, 2))
-    # What varies by less than one grey level is like nothing.
+    # A variation of less than one grey level correlates with nothing.
     return np.asarray(together / np.sqrt(np.maximum(both[0] * both[1], 1)), np.float32)

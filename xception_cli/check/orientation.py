@@ -11,7 +11,7 @@ from xception_cli.model.probe import cross_validate
 
 Array = NDArray[Any]
 
-_LARGEST = 5_000  # images that are asked about: seconds, not minutes
+_LARGEST = 5_000  # images used, so that it takes seconds
 
 
 def orientation_problem(
@@ -24,38 +24,38 @@ def orientation_problem(
     strength: float,
     seed: int,
 ) -> list[Problem]:
-    """Suggest rotations as augmentation where labels do not depend on the orientation.
+    """Suggest rotation as augmentation where labels do not depend on orientation.
 
-    Linear probes that see the upright images, and the rotated ones as well, are cross-validated.
-    Rotations are suggested if they help to classify the left-out images as they are, and these are
-    not classified better than the same images rotated. The first alone can be chance where there
-    are few images; see docs/recipe.md.
+    Two linear probes are cross-validated: one fitted to the upright images, one to the rotated
+    images as well. Rotation is suggested if the second classifies left-out upright images better,
+    and does not classify them better than the same images rotated. With few images, the first
+    condition alone can be met by chance; see docs/recipe.md.
 
     Args:
         upright: `(n, 2048)`, pooled features.
-        rotated: The same of the rotated images.
-        labels: `(n,)`.
-        units: `(n,)`, what each image belongs to; folds keep units whole.
+        rotated: `(n, 2048)`, pooled features of the rotated images.
+        labels: `(n,)`, class indices.
+        units: `(n,)`, the unit of each image; folds keep units whole.
         class_count: Number of classes.
-        strength: Inverse regularisation, the best for the upright images.
-        seed: Of the folds, and of the images that are used of very many.
+        strength: Inverse regularisation that is best for the upright images.
+        seed: Seed of the folds, and of the sample where there are many images.
 
     Returns:
-        A note, if the log loss of upright images is lower by more than its standard error over
-        units, and that of rotated images not higher by more than two.
+        A note, if the second probe lowers the log loss of upright images by more than its standard
+        error over units, and does not raise that of rotated images by more than two.
     """
     some = np.random.default_rng(seed).permutation(len(labels))[:_LARGEST]
     labels, units, upright, rotated = (rows[some] for rows in (labels, units, upright, rotated))
 
     def losses(*views: Array) -> Array:
-        """Return the log losses of left-out images by each view, `(views, n)`."""
+        """Return the log loss of left-out images by view, `(views, n)`."""
         held_out = cross_validate(
             np.stack(views), labels, units, class_count=class_count, seed=seed, strength=strength
         )
         return -held_out[:, np.arange(len(labels)), labels].astype(np.float64)
 
     (alone,), (both, turned) = losses(upright), losses(upright, rotated)
-    known = np.isfinite(alone) & np.isfinite(both)  # the others: see `cross_validate`
+    known = np.isfinite(alone) & np.isfinite(both)  # for the others see `cross_validate`
     if not known.any():
         return []
     gain, error = paired_gain(np.stack([alone, both])[:, known], units[known])

@@ -1,4 +1,4 @@
-"""Files that cannot be decoded, and images that are odd."""
+"""Files that cannot be decoded, and unusual images."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,15 +14,15 @@ from xception_cli.data.images import Original
 
 _TINY = 32  # pixels of the shorter side
 _HUGE = 50_000_000  # pixels
-_DARK = 60  # no more than 1 % of the pixels are brighter
-_BRIGHT = 230  # no more than 5 % of the pixels are darker
+_DARK = 60  # at most 1% of the pixels are brighter
+_BRIGHT = 230  # at most 5% of the pixels are darker
 _UNIFORM = 3  # standard deviation of the grey
 _GREY = 2  # mean difference of the channels
-_BLURRED = 0.12  # sharpness; and a third of the set's median, for soft pictures are some sets' way
+_BLURRED = 0.12  # sharpness; and below a third of the median: some sets are soft throughout
 
 
 def find_broken(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
-    """List the files that do not become pictures: training stops at them."""
+    """List the files that cannot be decoded; training refuses them."""
     broken: list[Finding] = []
     unreadable: list[Finding] = []
     for image, look in zip(folder.images, looks, strict=True):
@@ -45,14 +45,14 @@ def _stopping(name: str, what: str, findings: list[Finding]) -> list[Problem]:
 
 
 def _short(reason: str) -> str:
-    """Leave out of a reason what differs from file to file."""
+    """Remove from a reason what differs from file to file."""
     start = reason.split(" (")[0]
     return "of absurd size or shape" if start.startswith(("over", *"0123456789")) else start
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """What the rules below look at."""
+    """An image, as the rules below see it."""
 
     suffix: str
     original: Original
@@ -62,13 +62,13 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Rule:
-    """One oddity.
+    """A rule that finds images unusual.
 
     Attributes:
-        name: In issues.csv.
-        summary: What the pictures are, behind their count.
-        detail: Says what is odd about one; empty if nothing is.
-        badness: Sorts them, the worst first.
+        name: Name of the problem in issues.csv.
+        summary: Describes the images, after their count.
+        detail: Describes what is unusual about an image; empty if nothing is.
+        badness: Sort key, the worst first.
     """
 
     name: str
@@ -166,18 +166,18 @@ _RULES = (
     ),
     _Rule(
         "huge",
-        f"over {_HUGE // 1_000_000} megapixels: smaller ones would be read sooner",
+        f"over {_HUGE // 1_000_000} megapixels: smaller ones load faster",
         lambda p: _shape(p) if _size(p) > _HUGE else "",
         _size,
     ),
     _Rule(
         "suffix",
-        "of another format than the name says (the content decides)",
+        "whose suffix does not match the format (the content decides)",
         lambda p: "" if p.suffix in SUFFIXES_OF[p.original.format] else f"is {p.original.format}",
     ),
     _Rule(
         "EXIF-rotated",
-        "turned by EXIF (they are set upright)",
+        "rotated by EXIF (shown upright)",
         lambda p: f"orientation {p.original.orientation}" if p.original.orientation > 1 else "",
     ),
     _Rule(
@@ -187,7 +187,7 @@ _RULES = (
     ),
     _Rule(
         "transparent",
-        "with transparency (they are laid on white)",
+        "with transparency (composited on white)",
         lambda p: f"stored as {p.original.mode}" if p.original.is_transparent else "",
     ),
     _Rule(
@@ -196,7 +196,7 @@ _RULES = (
         _deep,
         lambda p: p.original.highest or 0,
     ),
-    _Rule("CMYK", "in printing colours", _cmyk),
+    _Rule("CMYK", "in printing colours (converted to RGB)", _cmyk),
     _Rule(
         "colour profile",
         "with a colour profile or gamma other than sRGB (they are converted)",
@@ -204,19 +204,19 @@ _RULES = (
     ),
     _Rule(
         "unused profile",
-        "with a colour profile that cannot be used (it is ignored)",
+        "with an unusable colour profile (ignored)",
         lambda p: p.original.profile_problem and f"profile {p.original.profile_problem}",
     ),
     _Rule(
         "animated",
-        "with several frames or pages (the first is taken)",
+        "with several frames or pages (only the first is used)",
         lambda p: f"{p.original.format} with several" if p.original.is_animated else "",
     ),
 )
 
 
 def find_odd(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
-    """List pictures that can be used, but are worth a glance."""
+    """List images that are usable but unusual."""
     usual = median([look.measures.sharpness for look in looks if look.measures] or [0.0])
     pictures = [
         (
@@ -239,4 +239,4 @@ def find_odd(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
 
 
 def _suffix(path: str) -> str:
-    return f".{path.rpartition('.')[2].lower()}"  # a tenth of Path's time
+    return f".{path.rpartition('.')[2].lower()}"  # ten times as fast as Path

@@ -21,15 +21,15 @@ def run_check(
     weights: str = "imagenet",
     group_by: str | None = None,
 ) -> CheckReport:
-    """Check a data folder for every problem that we know, in one pass.
+    """Check a data folder for every known problem, in one pass.
 
-    Nothing is written there; results are kept in the user's cache.
+    Nothing is written to the folder; results are kept in the user's cache.
 
     Args:
         folder: The data folder.
-        deep: With the pretrained network, find suspect labels, and whether rotations would help.
-        curve: Also measure whether more images would help; includes `deep`.
-        weights: Of that network: `imagenet` or a file.
+        deep: Use the pretrained network to find suspect labels and to suggest rotations.
+        curve: Also measure whether more images would help; implies `deep`.
+        weights: Weights of that network: `imagenet` or a file.
         group_by: A regular expression that names the group of an image; folds keep groups whole.
 
     Raises:
@@ -42,25 +42,25 @@ def run_check(
     report = report_on(survey, group_by)
     if not (deep or curve):
         return report
-    from xception_cli.check.deep import look_deeper  # torch: not for a check without it
+    from xception_cli.check.deep import look_deeper  # torch, only if needed
 
     problems, measured = look_deeper(survey, weights=weights, with_curve=curve, group_by=group_by)
     return with_more(replace(report, curve=measured), problems)
 
 
 def with_more(report: CheckReport, problems: Iterable[Problem]) -> CheckReport:
-    """Return a report with some more problems in their places."""
+    """Return a report with additional problems, in order."""
     every = (*report.problems, *problems)
     ordered = sorted(every, key=lambda problem: SEVERITIES.index(problem.severity))
     return replace(report, problems=tuple(ordered))
 
 
 def report_on(survey: Survey, group_by: str | None = None) -> CheckReport:
-    """Report what is wrong with a folder that was scanned.
+    """Report the problems of a scanned folder.
 
     Args:
-        survey: Of the folder.
-        group_by: As for `run_check`.
+        survey: The scanned folder.
+        group_by: See `run_check`.
     """
     folder, looks = survey.folder, survey.looks
     photos, _ = assign_units(survey.photos(), survey.groups, group_by)

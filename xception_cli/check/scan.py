@@ -1,4 +1,4 @@
-"""One scan of every file of a data folder: whether it is an image, of what kind, and which one."""
+"""The scan of each file of a data folder: whether it is an image, its format and fingerprint."""
 
 import json
 import multiprocessing
@@ -39,23 +39,23 @@ from xception_cli.data.images import (
 from xception_cli.data.pixels import fewest_bits, turns
 from xception_cli.errors import MachineError
 
-VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # of what a scan finds
+VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # results of another version are dropped
 
 _ALONE = 1.0  # seconds of scanning after which other processes are started to help
 _PROCESSES = 16  # at most
-_CHUNK = 16  # files that a process is given at a time
+_CHUNK = 16  # files that a helper gets at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the scan found of one image file.
+    """What the scan found about one image file.
 
     Attributes:
-        digest: Of its content, see `content_digest`; empty if it could not be read.
+        digest: Digest of its content, see `content_digest`; empty if it could not be read.
         problem: Why it cannot be used; None if it can.
-        size: In bytes.
-        original: What the file holds; None if it cannot be used.
-        measures: Numbers of the image; None if it cannot be used.
+        size: Size in bytes.
+        original: Format and mode of the file; None if it cannot be used.
+        measures: Measures of the image; None if it cannot be used.
         cells: Mean colours, see `Fingerprint`; empty if it cannot be used.
     """
 
@@ -68,7 +68,7 @@ class Look:
 
     @property
     def inspection(self) -> Inspection:
-        """What training needs to know of the file."""
+        """What training needs to know about the file."""
         return Inspection(self.digest, self.problem)
 
 
@@ -91,10 +91,10 @@ def scan_folder(
         grey_bits: Of 16-bit images whose header does not say; None: see `bits_of`.
 
     Returns:
-        A look for each of its images, in their order.
+        A look for each of its images, in order.
 
     Raises:
-        MachineError: A process that helps was killed. What was found until then is kept.
+        MachineError: A helper process was killed. What was found before is kept.
     """
     known = store.rows()
     root = os.fspath(folder.root)
@@ -108,7 +108,7 @@ def scan_folder(
             unseen.append((index, image.path, stamp))
         else:
             looks[index] = look
-    if known and folder.table is None:  # other tables may list the other files
+    if known and folder.table is None:  # another table may list the other files
         store.forget(known)
     _scan(folder.root, unseen, look_at_all, looks, store)
     wanted = bits_of(looks.values()) if grey_bits is None else grey_bits
@@ -181,7 +181,7 @@ def look_at_all(
 ) -> Iterator[Seen]:
     """Scan image files in their order, with other processes when it takes long.
 
-    Threads would wait for each other: much of a scan is Python and numpy on small arrays.
+    Threads would not help: much of a scan is Python, and numpy on small arrays.
 
     Args:
         paths: The files.
@@ -189,7 +189,7 @@ def look_at_all(
         alone: Seconds after which other processes are started, one for each core.
 
     Raises:
-        MachineError: One of them was killed.
+        MachineError: A helper was killed.
     """
     left = iter(paths)
     started = time.monotonic()
@@ -226,8 +226,8 @@ def _look_together(paths: Iterator[Path], grey_bits: int | None) -> Iterator[See
             yield from ahead.popleft().result()
     except BrokenProcessPool as error:
         raise MachineError(
-            "a process that looks at images was killed; the system may be out of memory",
-            hint="the same command again goes on where it was",
+            "a process that scans images was killed; the system may be out of memory",
+            hint="run the same command again to resume",
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -235,7 +235,7 @@ def _look_together(paths: Iterator[Path], grey_bits: int | None) -> Iterator[See
 
 @contextmanager
 def _main_program_not_imported() -> Iterator[None]:
-    """Let processes start without the program that uses us, which they would import and so run."""
+    """Start processes without importing the user's main program, which would run it again."""
     main = sys.modules["__main__"]
     hidden = {n: vars(main)[n] for n in ("__file__", "__spec__") if n in vars(main)}
     for name in hidden:
@@ -252,22 +252,22 @@ def _look_at_each(paths: list[Path], grey_bits: int | None) -> list[Seen]:
 
 
 def _start_helper(lock: Any, max_pixels: int) -> None:
-    """Prepare a process that helps.
+    """Initialise a helper process.
 
     Args:
-        lock: Of the large images, see `Turns`.
-        max_pixels: See there, too.
+        lock: Lock for large images, see `Turns`.
+        max_pixels: Largest image, see `Turns`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the parent ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches helpers too; the parent ends them
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     turns.lock, turns.max_pixels = lock, max_pixels
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 
 def _end_with_the_parent() -> None:
-    """End when the parent process has ended, in whichever way.
+    """End when the parent process has ended, for any reason.
 
-    Without it a helper waits for work forever when its parent is killed: it holds the pipe open
+    If the parent is killed, a helper would otherwise wait for work forever: it holds open the pipe
     that the fork server watches.
     """
     parent = multiprocessing.parent_process()
@@ -300,6 +300,6 @@ def _from_row(row: Row) -> Look | None:
     except (ValueError, TypeError):  # damaged on disk
         return None
     is_large = original.format != "JPEG" and original.width * original.height > turns.max_pixels
-    if is_large:  # it was allowed then
+    if is_large:  # allowed at that time
         return None
     return Look(digest, problem, row.size, original, measures, row.cells)

@@ -1,8 +1,8 @@
 """Series: images of one group by their file names, such as scene07_a and scene07_b.
 
-Many ways to name a series are tried as regular expressions, the same that `--group-by` takes, so
-that what is suggested has been applied to these very names. A suggestion must be right or absent:
-only groups that a number identifies count, and a whole class with its running numbers is none.
+Many naming schemes are tried as regular expressions, the same that `--group-by` takes, so that a
+suggestion has been applied to these very names. A wrong suggestion is worse than none: only groups
+identified by a number count, and a class numbered from end to end is not a series.
 """
 
 import os
@@ -18,14 +18,14 @@ from xception_cli.console import show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
 
-_SHARE = 0.2  # of the images, that groups of two or more hold
-_PURE = 0.98  # share of the groups that are of one class
-_TYPICAL = 3  # groups in the typical class that has any
-_NUMBERED = 0.9  # share of the groups' images whose group a number identifies
-_WHOLE = 0.1  # share of them that are in a group of more than half of its class
-_REPEATED = 0.02  # share of the images with a file name that another one has
-_COMPARABLE = 0.8  # share of the largest number of images for a finer series to be preferred
-_LONGEST = 80  # characters of a pattern that a person is shown
+_SHARE = 0.2  # least share of the images in groups of two or more
+_PURE = 0.98  # least share of groups with one class only
+_TYPICAL = 3  # least number of groups in the median class
+_NUMBERED = 0.9  # least share of these images whose group is identified by a number
+_WHOLE = 0.1  # largest share of them in groups of over half of a class
+_REPEATED = 0.02  # largest share of images with a file name that occurs twice
+_COMPARABLE = 0.8  # share of the images of the largest series that a finer one needs
+_LONGEST = 80  # characters of a suggested pattern
 
 _SEPARATORS = "_ .()-"
 _ROBOFLOW = r"([^/]+)\.rf\."
@@ -41,11 +41,11 @@ class Series:
     """A grouping of images by their file names.
 
     Attributes:
-        pattern: For `--group-by`: searched for in the path below the data folder, its first group
-            names the group.
+        pattern: Regular expression for `--group-by`, searched for in the path below the data
+            folder; its first group names the group.
         groups: Groups of two or more images.
-        images: Images in these groups.
-        example: One group and two of its files, which nothing else keeps together.
+        images: Number of images in these groups.
+        example: One group and two of its files that nothing else keeps together.
     """
 
     pattern: str
@@ -62,8 +62,8 @@ def find_series(folder: DataFolder, units: Sequence[str]) -> Series | None:
         units: The unit of each of its images; empty for an image that is not in use.
 
     Returns:
-        The finest grouping that is a real series and that the units do not keep together already;
-        None if there is none.
+        The finest grouping that is a series and that the units do not already keep together; None
+        if there is none.
     """
     used = [(image, unit) for image, unit in zip(folder.images, units, strict=True) if unit]
     sides = [unit for _, unit in used]
@@ -83,7 +83,7 @@ def find_series(folder: DataFolder, units: Sequence[str]) -> Series | None:
 def series_problem(
     folder: DataFolder, looks: Sequence[Look], groups: Iterable[Sequence[int]]
 ) -> list[Problem]:
-    """Report a series that nothing keeps together.
+    """Report a series that is not kept together.
 
     Args:
         folder: The data folder.
@@ -105,14 +105,14 @@ def series_problem(
     if "val" in folder.given_splits:
         count = count_of(straddling(series, folder.images), "group")
         advice = (
-            f". Images of {count} are in train and in another split: the numbers measured there "
-            f"will be too good; train with --group-by '{series.pattern}' to list them"
+            f". Images of {count} are in train and in another split: metrics measured there "
+            f"will be too optimistic; train with --group-by '{series.pattern}' to list them"
         )
     return [Problem(SERIES, "warning", what + advice)]
 
 
 def straddling(series: Series, photos: Iterable[Photo]) -> int:
-    """Count the groups that have images both in train and in a split that is measured."""
+    """Count the groups with images both in train and in another split."""
     splits: dict[str, set[str | None]] = defaultdict(set)
     for photo in photos:
         if match := re.search(series.pattern, photo.path.replace(os.sep, "/")):
@@ -125,7 +125,7 @@ class _Names:
 
     Args:
         images: The images.
-        sides: What may separate them: one for each, such as its unit.
+        sides: What may separate them: one for each image, such as its unit.
     """
 
     def __init__(self, images: Sequence[Photo], sides: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ class _Names:
         return {n: m for n, m in several.items() if len({self.stems[i] for i in m}) > 1}
 
     def separated(self, groups: Groups) -> Iterator[tuple[str, int, int]]:
-        """Yield the groups that have images on two sides, with one image of each."""
+        """Yield the groups with images on two sides, and one image of each side."""
         for name, members in groups.items():
             for index in members:
                 if self.sides[index] != self.sides[members[0]]:
@@ -157,16 +157,16 @@ class _Names:
 
 
 def _patterns(names: _Names, deep: int) -> Iterator[tuple[str, Groups]]:
-    """Yield what may name a group, a sub-folder or a beginning of the file name, and the groups.
+    """Yield possible names of a group (a sub-folder, the start of the file name), and the groups.
 
     Args:
         names: The file names.
-        deep: Folders down to the one of the class.
+        deep: Number of folders down to the one of the class.
     """
     folder = "^" + "[^/]+/" * deep + "([^/]+)/"
     yield folder, names.groups(folder)
     if len(set(names.files)) < (1 - _REPEATED) * len(names.files):
-        return  # numbered anew in each folder: an equal name means nothing
+        return  # numbered from 1 in each folder: equal names mean nothing
     letters = set().union(*names.stems)
     used = "".join(letter for letter in _SEPARATORS if letter in letters)
     for pattern in (_ROBOFLOW, _LETTER, *(_beginnings(used) if used else ())):
@@ -177,7 +177,7 @@ def _patterns(names: _Names, deep: int) -> Iterator[tuple[str, Groups]]:
 
 
 def _beginnings(used: str) -> Iterator[str]:
-    """Yield patterns of the first words of a file name, and of all but the last ones.
+    """Yield patterns of the first words of a file name, and of all but the last words.
 
     Args:
         used: The characters between words.
@@ -196,7 +196,7 @@ def _beginnings(used: str) -> Iterator[str]:
 
 
 def _literal(names: _Names, groups: Groups) -> str | None:
-    r"""Return the pattern that most groups follow, with its words as they are: `/(scene\d+)`."""
+    r"""Return the pattern that most groups follow, with its literal words: `/(scene\d+)`."""
     forms: Counter[str] = Counter()
     for name, members in groups.items():
         forms[re.sub(r"\d+", "0", name)] += len(members)
@@ -210,13 +210,13 @@ def _literal(names: _Names, groups: Groups) -> str | None:
 
 
 def _most_plausible(names: _Names, patterns: Iterable[tuple[str, Groups]]) -> str | None:
-    """Return the pattern of the finest of the real series that hold about the most images."""
+    """Return the pattern of the finest series that has nearly the most images."""
     found: list[tuple[int, bool, int, int, str]] = []
     for pattern, groups in patterns:
         if not _is_series(names, groups, numbered=pattern != _ROBOFLOW):
             continue
         if not any(names.separated(groups)):
-            continue  # a larger group may be, as of the frames whose copies were found
+            continue  # a larger group may, such as a video whose frames have copies
         if pattern == _ROBOFLOW:
             return pattern
         images = sum(map(len, groups.values()))
@@ -228,7 +228,7 @@ def _most_plausible(names: _Names, patterns: Iterable[tuple[str, Groups]]) -> st
 
 
 def _is_series(names: _Names, groups: Groups, *, numbered: bool) -> bool:
-    """Return whether groups of images look like a series, by the limits above."""
+    """Return whether groups of images are a series, by the limits above."""
     images = sum(map(len, groups.values()))
     if images < max(1, _SHARE * len(names.paths)):
         return False
@@ -244,7 +244,7 @@ def _is_series(names: _Names, groups: Groups, *, numbered: bool) -> bool:
 
 
 def _are_numbered(groups: Groups, images: int) -> bool:
-    """Return whether numbers identify the groups, but not dates: many subjects share a day."""
+    """Return whether numbers identify the groups; dates do not count: many subjects share a day."""
     last = re.compile(rf"\d[^{re.escape(_SEPARATORS)}]*$")
     numbered = sum(len(members) for name, members in groups.items() if last.search(name))
     dates = sum(bool(_DATE.search(name)) for name in groups)

@@ -21,8 +21,8 @@ from xception_cli.data.photo import Photo
 from xception_cli.data.units import Fold, unit_folds
 from xception_cli.errors import DataError
 
-FEW = 10  # images of a class under which nothing measured of it can be trusted
-_UNEVEN = 3  # times the images of the smallest class: training selects by macro recall then
+FEW = 10  # images below which the metrics of a class are not reliable
+_UNEVEN = 3  # ratio of class sizes above which training selects by macro recall
 _VERY_UNEVEN = 10
 
 
@@ -43,7 +43,7 @@ def check_shape(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
 
 
 def _stopping(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
-    """Find what training would refuse."""
+    """Find what training refuses."""
     try:
         check_trainable(folder)
     except DataError as error:
@@ -54,16 +54,16 @@ def _stopping(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
             usable[folder.classes[image.label]].add(look.digest)
     problems = []
     if unusable := [name for name in folder.classes if not usable[name]]:
-        sentence = f"no image that can be used for training of {enumerated(unusable)}"
+        sentence = f"no usable training image for {enumerated(unusable)}"
         problems.append(Problem("folder", "stops", sentence, classes=_all(unusable)))
     elif "val" not in folder.given_splits and max(map(len, usable.values())) < 2:
-        sentence = "no image is left to choose the model with: each class has only one"
+        sentence = "no image is left for validation: each class has only one"
         problems.append(Problem("folder", "stops", sentence))
     return problems
 
 
 def _alike(classes: Iterable[str]) -> list[Problem]:
-    """Find names that differ only in case or in characters that look the same."""
+    """Find names that differ only in case or in characters that look alike."""
     same: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         same[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
@@ -105,7 +105,7 @@ def _sizes(folder: DataFolder) -> list[Problem]:
         number = dict(zip(folder.classes, counts, strict=True))
         listed = enumerated([f"{name} ({number[name]})" for name in few])
         alone = _classes(folder, split, lambda n: n == 1) if not folder.given_splits else []
-        unmeasured = f"; none is left to measure {enumerated(alone)}" if alone else ""
+        unmeasured = f"; none is left for validation of {enumerated(alone)}" if alone else ""
         sentence = f"fewer than {FEW} images{where} of {listed}: too few to trust{unmeasured}"
         problems.append(Problem("few images", "warning", sentence, classes=_all(few)))
     some = [count for count in counts if count]
@@ -114,7 +114,7 @@ def _sizes(folder: DataFolder) -> list[Problem]:
         severity = "warning" if max(some) > _VERY_UNEVEN * min(some) else "note"
         sentence = (
             f"{show(folder.classes[largest])} has {max(some) / min(some):.0f} times the images of "
-            f"{show(folder.classes[smallest])}{where}: look at the recall of each class, not at "
+            f"{show(folder.classes[smallest])}{where}: compare the recall of each class, not "
             "accuracy"
         )
         problems.append(Problem("uneven classes", severity, sentence))
@@ -135,18 +135,18 @@ def _classes(folder: DataFolder, split: str | None, wanted: Callable[[int], bool
 
 
 def _all(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of which a sentence names only the first."""
+    """Return the names if a sentence shows only the first of them."""
     return tuple(names) if len(names) > NAMED + 1 else ()
 
 
 # Shortcuts
 
 _FOLDS = 5
-_LEAST = 10  # images of a class that is predicted
-_MOST = 5000  # images that are predicted, approximately; evenly picked
-_SKILL = 0.4  # of the way from chance to certainty; brightness of real leaves reaches 0.32
-_DEVIATIONS = 4  # by which a small set must exceed chance
-_ONE_CLASS = 0.9  # recall and precision of one class of several
+_LEAST = 10  # images that a class needs to be predicted
+_MOST = 5000  # images to predict, approximately; evenly sampled
+_SKILL = 0.4  # from chance (0) to perfect (1); brightness of real leaves reaches 0.32
+_DEVIATIONS = 4  # standard deviations above chance, for small sets
+_ONE_CLASS = 0.9  # recall and precision of a single class
 
 _Property = Callable[[Photo, Original, Measures], tuple[float | str, ...]]
 _PROPERTIES: dict[str, _Property] = {
@@ -162,15 +162,15 @@ _PROPERTIES: dict[str, _Property] = {
 def find_shortcuts(
     folder: DataFolder, looks: Sequence[Look], units: Sequence[str]
 ) -> list[Problem]:
-    """Name each property that predicts the class far above chance.
+    """Report each property that predicts the class far above chance.
 
-    A small decision tree predicts the class, by 5-fold cross-validation, and its mean recall is
-    compared with chance.
+    A small decision tree predicts the class from it, and its cross-validated mean recall (5 folds)
+    is compared with chance.
 
     Args:
         folder: The data folder.
         looks: One for each of its images.
-        units: What each of them belongs to; folds keep units whole.
+        units: The unit of each image; folds keep units whole.
     """
     known = [
         (replace(image, unit=unit), look.original, look.measures)
@@ -189,7 +189,7 @@ def find_shortcuts(
     for name, of in _PROPERTIES.items():
         values = [of(*item) for item in known]
         if name == "sub-folder" and (folder.table is not None or _is_hierarchy(values, labels)):
-            continue  # the folders of a table's images are often its classes
+            continue  # a table's images are often stored by class
         if len(set(values)) > 1:
             sentence = _verdict(name, folder, labels, _predict(values, labels, folds))
             if sentence:
@@ -213,7 +213,7 @@ def _predict(
 def _verdict(
     name: str, folder: DataFolder, labels: NDArray[np.int64], predicted: NDArray[np.int64]
 ) -> str:
-    """Describe how well the property predicts; empty if that is not far above chance."""
+    """Describe how well the property predicts; empty if not far above chance."""
     right = labels == predicted
     present, counts = np.unique(labels, return_counts=True)
     recalls = np.array([right[labels == label].mean() for label in present])
@@ -223,12 +223,12 @@ def _verdict(
     recall, chance = recalls.mean(), 1 / len(present)
     deviation = np.sqrt(chance * (1 - chance) * (1 / counts).sum()) * chance
     if recall > max(chance + _SKILL * (1 - chance), chance + _DEVIATIONS * deviation):
-        figures = f"{100 * recall:.0f} % (chance: {100 * chance:.0f} %)"
-        return f"{name} alone predicts the class at {figures}"
+        figures = f"{recall:.0%} recall (chance: {chance:.0%})"
+        return f"{name} alone predicts the class with {figures}"
     told = present[np.minimum(recalls, precisions) >= _ONE_CLASS]
     if len(told):
         names = enumerated([folder.classes[label] for label in told])
-        return f"{name} alone tells {names} from the other classes"
+        return f"{name} alone separates {names} from the other classes"
     return ""
 
 
@@ -239,7 +239,7 @@ def _sub_folder(image: Photo) -> str:
 
 
 def _is_hierarchy(values: list[tuple[float | str, ...]], labels: NDArray[np.int64]) -> bool:
-    """Tell whether the sub-folders are kinds of their class: several in it, and in no other."""
+    """Return whether sub-folders are kinds of their class: several per class, each in one only."""
     classes, inside = defaultdict(set), defaultdict(set)
     for value, label in zip(values, labels.tolist(), strict=True):
         classes[value].add(label)

@@ -1,4 +1,4 @@
-"""Store: what a scan found, kept in the cache by path, size and time of change."""
+"""Store: results of a scan, cached by path, size and modification time."""
 
 import contextlib
 import os
@@ -18,10 +18,10 @@ CREATE TABLE IF NOT EXISTS looks
     (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, look TEXT, cells BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pictures (path BLOB PRIMARY KEY, grey BLOB);
 """
-_EVERY = 500  # files after which what was seen is safe on disk
-_PATIENCE = 60  # seconds to wait for another process; a transaction takes a fraction of one
+_EVERY = 500  # files per transaction
+_PATIENCE = 60  # seconds to wait for another process; a transaction takes far less
 
-# What does not mean that the file is damaged: locked, not writable, full, or no memory.
+# Errors that do not mean damage: locked, not writable, disk full, out of memory.
 _NOT_DAMAGE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -36,12 +36,12 @@ _NOT_DAMAGE = {
 
 
 class Row(NamedTuple):
-    """One file as it was seen.
+    """The scan result of one file.
 
     Attributes:
-        size: In bytes.
-        changed: Time of its last change, in nanoseconds.
-        look: What was found, as JSON.
+        size: Size in bytes.
+        changed: Modification time, in nanoseconds.
+        look: The result, as JSON.
         cells: Its mean colours.
     """
 
@@ -54,13 +54,13 @@ class Row(NamedTuple):
 class Store:
     """The rows of one data folder, in an SQLite file of the user's cache.
 
-    Several processes may use it at once: what is kept is collected, and written in one short
-    transaction. Each row has a check sum, since SQLite notices a damaged page only by its shape.
-    Small grey pictures stay on disk until they are asked for.
+    Several processes may use it at once: rows are collected, and written in one short transaction.
+    Each row has a checksum, because SQLite detects only structural damage. Thumbnails stay on disk
+    until they are requested.
 
     Args:
         database: An open connection.
-        version: Of what is kept; rows of another version are dropped.
+        version: Version of the results; rows of another version are dropped.
     """
 
     def __init__(self, database: sqlite3.Connection, version: str) -> None:
@@ -74,7 +74,7 @@ class Store:
             self.remember("version", version)
 
     def rows(self) -> dict[str, Row]:
-        """Return what was seen earlier, by path; a damaged row was not seen."""
+        """Return the rows by path, without damaged ones."""
         found = self._database.execute("SELECT path, size, changed, look, cells FROM looks")
         rows = {}
         for path, size, changed, look, sealed in found:
@@ -84,23 +84,23 @@ class Store:
         return rows
 
     def keep(self, path: str, row: Row, grey: bytes | None) -> None:
-        """Keep what was seen of a file."""
+        """Keep the result of a file."""
         self._unsaved.append((os.fsencode(path), row, grey))
         if len(self._unsaved) >= _EVERY:
             self.save()
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Drop files that are gone."""
+        """Remove files that no longer exist."""
         keys = [(os.fsencode(path),) for path in paths]
         with self._database:
             for table in ("looks", "pictures"):
                 self._database.executemany(f"DELETE FROM {table} WHERE path = ?", keys)
 
     def greys(self, paths: Iterable[str]) -> list[bytes]:
-        """Return the small grey pictures of some files; empty where there is none.
+        """Return the thumbnails of some files; empty where there is none.
 
         Raises:
-            sqlite3.DatabaseError: One is damaged.
+            sqlite3.DatabaseError: A row is damaged.
         """
         query = "SELECT grey FROM pictures WHERE path = ?"
         greys = []
@@ -113,19 +113,19 @@ class Store:
         return greys
 
     def remember(self, name: str, value: str) -> None:
-        """Keep one more thing that was found out about the folder."""
+        """Keep a fact about the whole folder."""
         with self._database:
             sealed = with_sum(value.encode(), name)
             self._database.execute("REPLACE INTO facts VALUES (?, ?)", (name, sealed))
 
     def recall(self, name: str) -> str | None:
-        """Return it again; None if it was never found out."""
+        """Return a fact that `remember` kept; None if there is none."""
         found = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         value = None if found is None else without_sum(found[0], name)
         return None if value is None else value.decode()
 
     def save(self) -> None:
-        """Make sure that what was kept so far survives."""
+        """Write to disk what was kept so far."""
         looks = [
             (path, row.size, row.changed, row.look, with_sum(row.cells, path, *row[:3]))
             for path, row, _ in self._unsaved
@@ -139,17 +139,17 @@ class Store:
 
 @contextlib.contextmanager
 def open_store(root: Path, version: str) -> Iterator[Store]:
-    """Open what is known of a data folder; in memory, with a word, where no file can be kept.
+    """Open the store of a data folder; in memory, with a note, where no file can be written.
 
-    A damaged file is made anew: it holds nothing that a new scan does not find again.
+    A damaged file is recreated: a new scan finds everything in it again.
 
     Args:
         root: The data folder.
-        version: Of what is kept.
+        version: Version of the results.
 
     Raises:
-        MachineError: The file cannot be written any more: the disk is full; or it was damaged in
-            the meantime, and is gone.
+        MachineError: The file cannot be written because the disk is full, or it was damaged while
+            in use and has been removed.
     """
     database, store = _open(root, version)
     try:
@@ -160,7 +160,7 @@ def open_store(root: Path, version: str) -> Iterator[Store]:
             _remove(store_path(root))
             raise MachineError(
                 f"the cache of the data check was damaged: {show(error)}",
-                hint="the same command again makes it anew",
+                hint="run the same command again to rebuild it",
             ) from error
         raise MachineError(
             f"cannot write the cache of the data check: {show(error)}",
@@ -168,7 +168,7 @@ def open_store(root: Path, version: str) -> Iterator[Store]:
         ) from error
     finally:
         with contextlib.suppress(sqlite3.Error):
-            store.save()  # what a Ctrl-C has interrupted is resumed from here
+            store.save()  # an interrupted scan resumes from here
         database.close()
 
 
@@ -183,13 +183,13 @@ def _open(root: Path, version: str) -> tuple[sqlite3.Connection, Store]:
                 raise
             return _renew(path, version)
     except (OSError, sqlite3.Error, MachineError) as error:
-        say(f"note      the next scan will not be quicker: {show(error)}")
+        say(f"note      scan results are not kept: {show(error)}")
         return _connect(":memory:", version)
 
 
 def _renew(path: Path, version: str) -> tuple[sqlite3.Connection, Store]:
-    """Make a damaged file anew, unless another process has just done so."""
-    from filelock import FileLock  # 30 ms that are rarely needed
+    """Recreate a damaged file, unless another process has just done so."""
+    from filelock import FileLock  # takes 30 ms and is rarely needed
 
     with FileLock(path.with_suffix(".lock"), mode=0o666, fallback_to_soft=False):
         try:
@@ -200,7 +200,7 @@ def _renew(path: Path, version: str) -> tuple[sqlite3.Connection, Store]:
 
 
 def _remove(path: Path) -> None:
-    # With its journal, which SQLite would play back into the new file.
+    # With its journal, which SQLite would replay into the new file.
     for name in (
         path,
         *(path.with_name(f"{path.name}-{end}") for end in ("journal", "wal", "shm")),
@@ -210,11 +210,11 @@ def _remove(path: Path) -> None:
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    """Tell whether an error means that the file is damaged, or not a database of ours."""
+    """Return whether an error means that the file is damaged, or not one of our databases."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # ours, see `_connect` and `Store.greys`
         return type(error) is sqlite3.DatabaseError
-    return code & 0xFF not in _NOT_DAMAGE  # without the details of an extended code
+    return code & 0xFF not in _NOT_DAMAGE  # the primary code of an extended one
 
 
 def _connect(path: Path | str, version: str) -> tuple[sqlite3.Connection, Store]:
@@ -236,7 +236,7 @@ def _check_pages(database: sqlite3.Connection) -> None:
 
 
 def store_path(root: Path) -> Path:
-    """Return the file that keeps what is known of a data folder.
+    """Return the file that stores the scan results of a data folder.
 
     Raises:
         MachineError: HOME is not set.

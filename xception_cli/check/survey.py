@@ -1,4 +1,4 @@
-"""Survey: all that is known of a data folder before training; no torch."""
+"""Survey: the facts about a data folder that need no training; no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ class Survey:
         folder: Its classes and files.
         looks: One for each of its images.
         groups: Identical and nearly identical images, as indices into the folder's.
-        fixes: What a person decided about images, by path.
+        fixes: Decisions of a person about images, by path.
     """
 
     folder: DataFolder
@@ -40,7 +40,7 @@ class Survey:
         return bits_of(self.looks)
 
     def photos(self) -> list[Photo]:
-        """Return the images with what the scan found."""
+        """Return the images with the results of the scan."""
         return [
             replace(image, digest=look.digest, unit=look.digest, problem=look.problem)
             for image, look in zip(self.folder.images, self.looks, strict=True)
@@ -51,7 +51,7 @@ def survey_folder(folder: DataFolder) -> Survey:
     """Scan every image of a folder, or only those that changed since the last scan.
 
     Args:
-        folder: The data folder. Nothing is written there; results are kept in the cache.
+        folder: The data folder. Nothing is written to it; results are cached.
 
     Raises:
         MachineError: The disk of the cache is full.
@@ -69,20 +69,20 @@ def survey_data(
     fixes: str | None = None,
     skip_bad: bool = False,
 ) -> Survey:
-    """Scan the data of a training and check that it is usable, before anything slow starts.
+    """Scan the training data and check that it is usable, before anything slow starts.
 
     What is known without opening an image is printed before the scan.
 
     Args:
         data: The data folder or table.
-        root: What the paths in a table are relative to; None for its own folder.
-        classes: How many it must have.
+        root: Folder that the paths in a table are relative to; None for the table's own.
+        classes: Expected number of classes.
         fixes: An edited issues.csv; the images that it excludes may be broken.
         skip_bad: Accept images that cannot be decoded.
 
     Raises:
         UsageError: There is no such folder, it has another number of classes than expected, or the
-            fixes cannot be followed.
+            fixes cannot be applied.
         DataError: The folder cannot be trained on, or images cannot be decoded; lists them.
         MachineError: The disk of the cache is full.
     """
@@ -116,5 +116,5 @@ def _refuse_bad(survey: Survey) -> None:
         listing(
             f"{len(bad)} of {len(survey.looks)} images in {where} cannot be used:", bad, _SHOWN
         ),
-        hint="mend or remove them, or leave them out of this run with --skip-bad",
+        hint="fix or remove them, or leave them out of this run with --skip-bad",
     )

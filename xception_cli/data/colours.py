@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-_MOST = 4_000_000  # bytes of a profile: those of printers have up to 3 million
+_MOST = 4_000_000  # bytes of a profile; printer profiles have up to 3 million
 _TAGS = 100  # of a profile; lcms has the same limit
 _SAME = 2  # of 255: a profile that changes no colour by more is sRGB, and costs nothing
 _GAMMAS = (0.3, 1.0)  # of linear light to 1 / 3.3: others are mistakes, such as 2.2 for 1 / 2.2
@@ -20,12 +20,12 @@ _USUAL_PRIMARIES = (1, 2, 5, 6, 7)  # of HD and SD television, which are nearly 
 _HDR = (16, 18)  # PQ and HLG
 _LEVELS = 16  # of each channel, in the colours by which that is judged
 _SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
-_DEVICES = (b"scnr", b"mntr", b"prtr", b"spac")  # not a link between devices, nor named colours
+_DEVICES = (b"scnr", b"mntr", b"prtr", b"spac")  # no device links, no named colours
 
 
 @dataclass(frozen=True)
 class Colours:
-    """What an embedded profile says of an image's colours.
+    """The colour conversion that an embedded profile asks for.
 
     Attributes:
         profile: Its name, where colours are converted; empty where they are sRGB already.
@@ -120,9 +120,9 @@ def _changes_nothing(colours: Colours) -> bool:
 
 
 def _problem(profile: bytes) -> str:
-    """Say why lcms is not given a profile: it would fail, or a few bytes could cost it gigabytes.
+    """Return why a profile is not passed to lcms: it would fail or take gigabytes of memory.
 
-    lcms makes room for a table before it sees that the file is too short for it.
+    lcms allocates a table before it notices that the file is too short for it.
     """
     if len(profile) > _MOST:
         return f"is over {_MOST:,} bytes"

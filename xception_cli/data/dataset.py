@@ -1,8 +1,8 @@
-"""PictureDataset and KeyedBatches: images as tensors by key, and in which order they are read.
+"""PictureDataset and KeyedBatches: images as tensors by key, and the order they are read in.
 
-A key is `(epoch, index)`; everything random about an image is drawn from `(seed, epoch, index)`, or
-from the epoch and its content. So neither the number of workers nor a resume changes what is drawn.
-Decoded images are handed over in shared memory.
+A key is `(epoch, index)`. Everything random about an image is a function of `(seed, epoch, index)`,
+or of the epoch and its content, so that neither the number of workers nor a resume changes it.
+Decoded images are passed in shared memory.
 """
 
 import math
@@ -42,13 +42,13 @@ Key = tuple[int, int]  # (epoch, index)
 
 
 class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
-    """Images by key; gives (index, label, pixels or the reason why there are none).
+    """Images by key, as (index, label, pixels or the reason why there are none).
 
     Args:
-        root: What the paths are relative to.
-        paths: Image files.
-        labels: Of each.
-        transform: From a decoded image to uint8 pixels `(3, height, width)`.
+        root: Folder that the paths are relative to.
+        paths: Paths of the image files.
+        labels: Class index of each image.
+        transform: Turns a decoded image into uint8 pixels `(3, height, width)`.
         least_side: See `images.decode`.
         grey_bits: See `images.decode`.
         seed: Of everything random.
@@ -101,7 +101,7 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
                 return index, self.labels[index], self.transform(picture)
 
     def _read(self, index: int, held: ExitStack) -> Image.Image:
-        """Decode an image; where it is large, others wait until `held` is left."""
+        """Decode an image; if it is large, others wait until `held` is closed."""
         if index in self.in_memory:
             return to_picture(self.in_memory[index], grey_bits=self.grey_bits)
         path = self.root / self.paths[index]
@@ -116,27 +116,27 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         """Raise an error for the first image that could not be decoded.
 
         Raises:
-            DataError: A file vanished or changed since it was checked; names it.
+            DataError: A file vanished or changed after it was checked; names it.
         """
         if failures:
             index, reason = failures[0]
             raise DataError(
                 f"{show(self.root / self.paths[index])}: {reason}; it was there when the run "
                 "started",
-                hint="put it back and go on with --resume, or start a new run",
+                hint="restore it and continue with --resume, or start a new run",
             )
 
 
 class KeyedBatches(Sampler[list[Key]]):
-    """Batches of keys: shuffled or drawn by (seed, epoch), or in order.
+    """Batches of keys, shuffled or sampled by (seed, epoch), or in order.
 
-    Processes that train together each get a share of every batch; shares differ by one key at most.
+    Processes that train together each get a share of every batch; shares differ by at most one key.
 
     Attributes:
-        weights: `(count,)`, how often each index is drawn, with replacement; None draws each once.
-        epoch: The epoch that the next pass draws, from 0.
-        start: Batches to skip at its beginning, for a resume inside an epoch.
-        chosen: Indices that a pass in order takes, instead of all.
+        weights: `(count,)`, sampling weights, with replacement; None takes each index once.
+        epoch: The epoch of the next pass, from 0.
+        start: Number of batches to skip in the next pass, for a resume inside an epoch.
+        chosen: Indices that a pass in order takes; None for all.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class KeyedBatches(Sampler[list[Key]]):
 
     @property
     def rows(self) -> int:
-        """Number of keys that a process has of most batches."""
+        """Number of keys of one process in most batches."""
         return min(-(-self.batch_size // self.processes.count), self.count)
 
     def _bounds(self) -> list[int]:
@@ -172,8 +172,8 @@ class KeyedBatches(Sampler[list[Key]]):
         count = self.count if self.chosen is None else len(self.chosen)
         bounds = list(range(0, count, self.batch_size))
         last = count - bounds[-1] if bounds else 0
-        # Batch statistics of a single image are useless: it joins the batch before it. So do fewer
-        # images than there are processes: each needs one.
+        # Batch statistics of a single image are useless, so it joins the batch before. So do fewer
+        # images than there are processes, because each process needs one.
         least = max(2 if self.shuffle else 1, self.processes.count)
         if len(bounds) > 1 and last < least:
             bounds.pop()
@@ -197,7 +197,7 @@ class KeyedBatches(Sampler[list[Key]]):
 
 
 def default_workers(runtime: Runtime) -> int:
-    """Return the number of processes that decode: enough for a GPU; few if the CPU also trains."""
+    """Return the number of image-loading processes: enough for a GPU, few if the CPU trains."""
     wanted = 16 if runtime.device.type == "cuda" else 2
     return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
 
@@ -208,15 +208,15 @@ def default_workers(runtime: Runtime) -> int:
 class Slots:
     """Slots for parts of batches, in memory shared with forked processes.
 
-    Torch hands over each tensor of a worker by a socket, a thread and a copy, all in the process
-    that trains. A slot is taken when its part is assigned to a worker, and given back once the
-    batch has been used.
+    Torch passes each tensor of a worker through a socket, a thread and a copy, all in the training
+    process. A slot is taken when its part is assigned to a worker, and returned when the batch has
+    been used.
 
     Args:
         count: Number of slots.
-        rows: Images of a part.
-        side: Of an image, in pixels.
-        device: Where batches go; for CUDA the memory is page-locked, and copies are asynchronous.
+        rows: Images per part.
+        side: Side of an image, in pixels.
+        device: Target of the batches; for CUDA, memory is page-locked and copies are asynchronous.
     """
 
     def __init__(self, count: int, rows: int, side: int, device: torch.device) -> None:
@@ -229,7 +229,7 @@ class Slots:
 
     def allocate(self) -> None:
         """Allocate the memory, before the processes that share it are forked."""
-        memory = mmap.mmap(-1, math.prod(self._shape))  # anonymous: /dev/shm does not limit it
+        memory = mmap.mmap(-1, math.prod(self._shape))  # anonymous, so not limited by /dev/shm
         places = torch.frombuffer(memory, dtype=torch.uint8)
         self.pixels = places.view(self._shape)
 
@@ -243,13 +243,13 @@ class Slots:
         self._free = deque(range(len(self.pixels)))
 
     def _lock_pages(self) -> None:
-        """Page-lock the memory for asynchronous copies; after workers are forked."""
+        """Page-lock the memory for asynchronous copies; call it after workers are forked."""
         if self._is_locked:
             return
         cuda, address = torch.cuda.cudart(), self.pixels.data_ptr()
         if cuda.cudaHostRegister(address, self.pixels.numel(), 0) == cuda.cudaError.success:
             finalize(self, cuda.cudaHostUnregister, address)
-        self._is_locked = True  # or it cannot be: then copies wait
+        self._is_locked = True  # also if it failed: copies are synchronous then
 
     def take(self) -> int:
         """Take a free slot; if there is none, wait until the device has copied the oldest."""
@@ -262,7 +262,7 @@ class Slots:
         return self._free.pop()  # the most recent one: its memory is in use already
 
     def give_back(self, slots: list[int]) -> None:
-        """Give back the slots of a batch; they are free once the device has copied them."""
+        """Return the slots of a batch; they are free once the device has copied them."""
         if self._device.type != "cuda":
             self._free.extend(slots)
             return
@@ -274,5 +274,5 @@ class Slots:
 
 
 def can_share() -> bool:
-    """Tell whether loader processes can be forked, and so inherit shared memory."""
+    """Return whether loader processes can be forked, and so inherit shared memory."""
     return sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()

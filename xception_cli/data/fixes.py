@@ -1,4 +1,4 @@
-"""Fixes: what a person decided about single images, in the rows of an edited issues.csv."""
+"""Fixes: a person's decisions about single images, in the rows of an edited issues.csv."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from xception_cli.errors import UsageError
 from xception_cli.files import read_table, utf8, why
 
 ACTIONS = ("exclude", "relabel")
-# Of issues.csv. It lies here and not in check/, because check writes the file and this reads it.
+# Of issues.csv. Defined here and not in check/: check writes the file, this module reads it.
 ISSUES_HEADER = ("path", "problem", "detail", "action", "label")
 
 _LISTED = 10  # faults reported at once
@@ -26,9 +26,9 @@ class Fix:
     """What to do with one image.
 
     Attributes:
-        action: One of `ACTIONS`.
+        problem: The reason, as in issues.csv.
         problem: Why, in the words of issues.csv.
-        label: The class it is relabelled to, else empty.
+        label: The class to relabel to; empty to exclude.
     """
 
     action: str
@@ -44,13 +44,13 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
 
     Args:
         path: The file; needs the columns `path` and `action`, and `label` to relabel.
-        folder: The data folder that it is about.
+        folder: The data folder of the file.
 
     Returns:
-        By path as the file has it, where bytes that are not UTF-8 are written `\xNN`.
+        Fixes by path as written in the file, where bytes that are not UTF-8 are `\xNN`.
 
     Raises:
-        UsageError: The file cannot be read, or rows cannot be followed; lists them.
+        UsageError: The file cannot be read, or rows cannot be applied; lists them.
     """
     rows = read_issues(path)
     known = {utf8(image.path) for image in folder.images}
@@ -70,16 +70,16 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
         fixes[row["path"]] = fix
     if faults:
         raise UsageError(
-            listing(f"{show(path)} asks for what cannot be done:", faults, _LISTED),
-            hint="empty the cell `action` of a row that is to be ignored",
+            listing(f"{show(path)} has rows that cannot be applied:", faults, _LISTED),
+            hint="correct these rows, or empty the cell `action` to ignore a row",
         )
     return fixes
 
 
 def read_issues(path: Path) -> list[dict[str, str]]:
-    """Read all rows of issues.csv, by the names of its columns.
+    """Read all rows of issues.csv, as dictionaries by column.
 
-    Spreadsheets may have saved it in their own way: with a byte order mark, with `;` or tabs, with
+    Spreadsheets may have saved it with a byte order mark, with `;` or tabs, with
     further columns or in another order.
 
     Args:
@@ -100,7 +100,7 @@ def read_issues(path: Path) -> list[dict[str, str]]:
             f"{show(path)} has no column {' or '.join(missing)}, but: {show(', '.join(header))}",
             hint=f"the columns of issues.csv are {', '.join(ISSUES_HEADER)}",
         )
-    # The cells that a row lacks at its end are empty.
+    # Missing cells at the end of a row are empty.
     return [
         dict(zip_longest(header, row[: len(header)], fillvalue=""))
         for _, row in rows
@@ -123,7 +123,7 @@ def _fault(
         guess = f"; did you mean {show(near[0])}?" if near else ""
         return f"label is {show(repr(fix.label))}, which is no class of the folder{guess}"
     if earlier and (earlier.action, earlier.label) != (fix.action, fix.label):
-        return f"{show(path)} has another action further up"
+        return f"{show(path)} has a different action in an earlier row"
     return None
 
 
@@ -133,8 +133,8 @@ def class_after(
     """Return an image's label after the fixes, and the fix for this image.
 
     Args:
-        path: Of the image.
-        label: Index of the class that its folder names.
+        path: Path of the image.
+        label: Index of the class of its folder.
         classes: Class names.
         fixes: From `read_fixes`.
     """
@@ -145,7 +145,7 @@ def class_after(
 
 
 def note_relabelled(images: Sequence[Photo], folder: DataFolder) -> list[Photo]:
-    """Add to the reason of relabelled images which class they come from."""
+    """Add the original class to the reason of relabelled images."""
     return [
         image
         if image.label == file.label or image.split == "out"

@@ -1,4 +1,4 @@
-"""DataFolder: what a data folder holds, seen without opening a single image."""
+"""DataFolder: the classes and image files of a data folder; no image is opened."""
 
 import os
 import unicodedata
@@ -14,7 +14,7 @@ from xception_cli.data.listing import Folder, suffix_of, unreadable
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
 
-_FEW = 0.05  # of the photos may be left aside for want of a decoder
+_FEW = 0.05  # share of photos that may be ignored because no decoder is installed
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class DataFolder:
     """The classes and image files of a folder, or of a table.
 
     Attributes:
-        root: The folder that the paths are relative to.
+        root: Folder that the paths are relative to.
         classes: Class names in code-point order.
-        images: Image files, by split, class and path.
-        ignored: How many files were left aside, by suffix or `no suffix`; `hidden` counts files
-            and whole folders that are hidden or foreign, `unlabelled` the images of a split folder
-            that has no class folders.
+        images: Image files, sorted by split, class and path.
+        ignored: Number of ignored files by suffix or `no suffix`; `hidden` counts hidden and
+            foreign files and folders, `unlabelled` the images of a split folder without class
+            folders.
         given_splits: The splits that the folder itself defines.
-        by_content: How many images are images by their content alone, by suffix or `no suffix`.
-        unread: How many HEIC photos are ignored because nothing can decode them, by class.
-        table: The file that lists the images; None if the folder does.
+        by_content: Number of images recognised by content alone, by suffix or `no suffix`.
+        unread: Number of HEIC photos ignored because no decoder is installed, by class.
+        table: The file that lists the images; None if there is none.
     """
 
     root: Path
@@ -45,11 +45,11 @@ class DataFolder:
 
     @property
     def place(self) -> Path:
-        """What was given as the data: the folder or the table."""
+        """The path given as the data: the folder or the table."""
         return self.root if self.table is None else self.table
 
     def counts(self, split: str | None = None) -> list[int]:
-        """Count the images of each class, of one given split or of all."""
+        """Count the images of each class, in one given split or in all."""
         images = [i for i in self.images if split is None or i.split == split]
         return count_labels(images, len(self.classes))
 
@@ -58,17 +58,17 @@ class DataFolder:
         return describe_ignored(self.ignored)
 
     def notes(self) -> list[str]:
-        """Say what was left aside, and what is an image by its content alone."""
+        """Return notes on ignored files and on images recognised by content alone."""
         total = sum(self.by_content.values())
         read = f"{total} {_files(total)} read as images by content: {_kinds(self.by_content)}"
         return [*filter(None, [self.describe_ignored()]), *([read] if total else [])]
 
 
 def describe_ignored(ignored: Mapping[str, int]) -> str:
-    """Say what was left aside: `17 files ignored: 12 .txt, 5 .heic`; empty if nothing was.
+    """Return a summary such as `17 files ignored: 12 .txt, 5 .heic`; empty if there are none.
 
     Args:
-        ignored: Number of files, by suffix.
+        ignored: Number of files by suffix.
     """
     total, heif = sum(ignored.values()), _heif(ignored)
     if not total:
@@ -88,7 +88,7 @@ def _kinds(counts: Mapping[str, int]) -> str:
 
 
 def _heif(ignored: Mapping[str, int]) -> int:
-    """Count the photos that an optional package would read."""
+    """Count the photos that need an optional package."""
     return sum(ignored.get(suffix, 0) for suffix in SUFFIXES_OF[HEIF] - suffixes())
 
 
@@ -96,15 +96,15 @@ def read_folder(root: Path) -> DataFolder:
     """List the classes and images of a folder.
 
     Hidden and foreign folders and files of other kinds are counted, never turned into classes.
-    Links are followed; a folder that was seen already is not entered again.
+    Links are followed; a folder is never entered twice.
 
     Args:
-        root: Holds class folders, or split folders with class folders inside; the module
-            `layout` lists what is followed and what is refused.
+        root: Holds class folders, or split folders with class folders inside; see the module
+            `layout` for what is accepted and refused.
 
     Raises:
         UsageError: The folder is missing.
-        DataError: It cannot be read, holds no class folder, or could mean two things.
+        DataError: It cannot be read, holds no class folder, or is ambiguous.
     """
     _check_exists(root)
     folder = Folder(root)
@@ -141,13 +141,13 @@ def read_folder(root: Path) -> DataFolder:
 def _check_exists(root: Path) -> None:
     try:
         is_folder, exists = root.is_dir(), root.exists()
-    except OSError as error:  # a folder above it cannot be searched
+    except OSError as error:  # a parent folder is not searchable
         raise unreadable(root, error) from error
     if not is_folder:
         what = "is not a folder" if exists else "does not exist"
         raise UsageError(
             f"the data folder {show(root)} {what}",
-            hint="check the path; xception sample DIR draws a data set to try",
+            hint="check the path; xception sample DIR creates a data set to try",
         )
 
 
@@ -157,7 +157,7 @@ def _images(
     seen: set[tuple[int, int]],
     by_content: Counter[str] | None = None,
 ) -> Iterator[str]:
-    """Yield the image files below a folder, in sub-folders too, however deep."""
+    """Yield the image files below a folder, at any depth."""
     folders = deque([folder])
     while folders:
         here = folders.popleft()
@@ -173,11 +173,11 @@ def _images(
 
 
 def images_below(folder: Path, ignored: Counter[str] | None = None) -> list[Path]:
-    """Return the image files below a folder, sorted; links that lead back are not followed twice.
+    """Return the image files below a folder, sorted; link cycles are not followed twice.
 
     Args:
         folder: The folder.
-        ignored: The files that are left aside are added to it, by suffix.
+        ignored: Is updated with the ignored files, by suffix.
 
     Raises:
         DataError: A folder cannot be read.
@@ -187,10 +187,10 @@ def images_below(folder: Path, ignored: Counter[str] | None = None) -> list[Path
 
 
 def unread_problem(folder: DataFolder) -> str:
-    """Say what keeps photos from being read, where that changes what is learned; else empty.
+    """Return which photos cannot be read, if that changes what is learned; else empty.
 
-    A few photos that are left aside are worth a note; a class, or one photo of 20, is not the data
-    set that was meant.
+    A few ignored photos are worth a note; without a class, or without one photo in 20, it is not
+    the intended data set.
     """
     unread = sum(folder.unread.values())
     train = "train" if folder.given_splits else None
@@ -202,8 +202,8 @@ def unread_problem(folder: DataFolder) -> str:
     if not missing and unread <= _FEW * (unread + len(folder.images)):
         return ""
     share = f"{unread} of {unread + len(folder.images)} photos in {show(folder.root)} are HEIC"
-    without = f", all of {enumerated(missing)} among them" if missing else ""
-    return f"{share}{without}; reading them takes pillow-heif: {INSTALL_HEIF}"
+    without = f", among them all of {enumerated(missing)}" if missing else ""
+    return f"{share}{without}; reading them requires pillow-heif: {INSTALL_HEIF}"
 
 
 def _raise_flat(root: Folder) -> None:
@@ -213,16 +213,16 @@ def _raise_flat(root: Folder) -> None:
 
 
 def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> None:
-    """See that a classifier can be trained on this folder.
+    """Check that a classifier can be trained on this folder.
 
     Args:
         folder: The data folder.
         expected_classes: The number of classes the user asserts.
 
     Raises:
-        UsageError: Another number of classes than expected; lists the names found.
-        DataError: Fewer than two classes, an empty class, names that look the same, or classes
-            of val or test that train lacks.
+        UsageError: The number of classes differs; lists the names found.
+        DataError: There are fewer than two classes, an empty class, names that look the same, or
+            classes of val or test that train lacks.
     """
     _check_spelling(folder)
     names = enumerated(folder.classes, 20)
@@ -274,12 +274,12 @@ def _check_unicode(folder: DataFolder) -> None:
             raise DataError(
                 f"{count} class{' folders' if folder.table is None else 'es'} look the same "
                 f"({show(name)}): their names are the same letters in two Unicode forms",
-                hint="merge them into one folder" if folder.table is None else "write them alike",
+                hint="merge them into one folder" if folder.table is None else "use one spelling",
             )
 
 
 def _check_spelling(folder: DataFolder) -> None:
-    """Refuse Cat in train and cat in val: they would be two classes."""
+    """Refuse Cat in train and cat in val, which would be two classes."""
     trained = {image.label for image in folder.images if image.split == "train"}
     spelled = {plain(folder.classes[label]): folder.classes[label] for label in trained}
     for image in folder.images:
@@ -299,7 +299,7 @@ def _check_spelling(folder: DataFolder) -> None:
 
 
 def _deeper(folder: DataFolder) -> str | None:
-    """Return what to type where the only class folder just holds the real ones."""
+    """Return what to type if the only class folder holds the real ones."""
     if len(folder.classes) != 1 or folder.table is not None:
         return None
     holding = {Path(image.path).parent for image in folder.images if image.split in {None, "train"}}

@@ -1,4 +1,4 @@
-"""Formats: which files are images, by suffix and by their first bytes. Opens no file, no Pillow."""
+"""Formats: which files are images, by suffix and first bytes. Opens no file, uses no Pillow."""
 
 import codecs
 from functools import lru_cache
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 # Other formats are never tried: EPS starts Ghostscript, PSD, FITS and ICNS had memory bugs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
-HEIF = "HEIF"  # one more where pillow-heif is installed
+HEIF = "HEIF"  # needs pillow-heif
 SUFFIXES_OF = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
     "PNG": {".png"},
@@ -20,9 +20,9 @@ SUFFIXES_OF = {
 }
 INSTALL_HEIF = "pip install 'xception-cli[heif]'"
 
-# Not TIFF, BMP and PPM: raw files of cameras begin as a TIFF, and many other files with `BM` or P6.
+# No TIFF, BMP and PPM: camera raw files begin as TIFF, and many other files with `BM` or P6.
 _CERTAIN = frozenset({"JPEG", "PNG", "WEBP", "GIF", "AVIF", HEIF})
-# What lies next to images and is something else: never opened, for there can be one per image.
+# Files often found next to images: never opened, because there can be one per image.
 _OTHERS = frozenset(
     {".txt", ".xml", ".json", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".htm", ".pdf"}
     | {".py", ".ipynb", ".log", ".npy", ".npz", ".zip", ".tar", ".gz", ".mp4", ".mov", ".thm"}
@@ -34,22 +34,22 @@ _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), HEIF),
     **dict.fromkeys((b"mif1", b"msf1"), HEIF),
 }
-START = 32  # bytes that `format_of` needs
+START = 32  # bytes needed by `format_of`
 
 
 @lru_cache(maxsize=1)
 def reads_heif() -> bool:
-    """Tell whether HEIC and HEIF files can be decoded: it takes the optional pillow-heif."""
+    """Return whether HEIC and HEIF files can be decoded, which requires pillow-heif."""
     return find_spec("pillow_heif") is not None
 
 
 def readable_formats() -> tuple[str, ...]:
-    """Return the formats that are decoded here."""
+    """Return the formats that can be decoded here."""
     return (*FORMATS, HEIF) if reads_heif() else FORMATS
 
 
 def suffixes() -> frozenset[str]:
-    """Return the suffixes of the images that are decoded here, in lower case."""
+    """Return the suffixes of the images that can be decoded here, in lower case."""
     return _suffixes(readable_formats())
 
 
@@ -59,16 +59,16 @@ def _suffixes(formats: tuple[str, ...]) -> frozenset[str]:
 
 
 def is_undecided(suffix: str) -> bool:
-    """Tell whether a suffix leaves open what a file is, so that its first bytes decide.
+    """Return whether a suffix does not identify the file type, so that its first bytes decide.
 
     Args:
-        suffix: In lower case; empty where the name has none.
+        suffix: Suffix in lower case; empty for none.
     """
     return suffix not in _OTHERS and not any(suffix in known for known in SUFFIXES_OF.values())
 
 
 def is_certain_image(start: bytes) -> bool:
-    """Tell whether a file whose name leaves it open is an image that can be decoded here.
+    """Return whether a file of undecided suffix is an image that can be decoded here.
 
     Args:
         start: Its first `START` bytes.
@@ -78,7 +78,7 @@ def is_certain_image(start: bytes) -> bool:
 
 
 def format_of(start: bytes) -> str | None:
-    """Return the format that a file has by its first `START` bytes; None: none of ours."""
+    """Return the format of a file by its first `START` bytes; None if it is none of ours."""
     if start.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -94,14 +94,14 @@ def format_of(start: bytes) -> str | None:
     if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
         return "PPM"
     if start[4:8] == b"ftyp":
-        # The general brand of `mif1` may also be AVIF's: what it is compatible with says which.
+        # The brand `mif1` is shared with AVIF: the compatible brands decide.
         also = {start[at : at + 4] for at in range(16, START, 4)}
         return "AVIF" if b"avif" in also else _BRANDS.get(start[8:12])
     return None
 
 
 def what_else(content: bytes) -> str:
-    """Say what a file is that no decoder has recognised."""
+    """Describe a file that no decoder recognises."""
     start = content[:512].removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "not an image (looks like HTML)"

@@ -17,11 +17,11 @@ class ImageCache:
     """Decoded images of a run, one file of raw RGB each.
 
     The page cache keeps them in memory. A cached image equals the image decoded again, so neither a
-    full disk nor the number of cached images changes a result. Loader processes share the files:
-    each file is written under another name and renamed.
+    full disk nor the number of cached images changes a result. Loader processes share the files,
+    so each file is written under a temporary name and renamed.
 
     Args:
-        folder: Where the files are stored; if it cannot be made, nothing is cached.
+        folder: Folder of the files; if it cannot be created, nothing is cached.
         name: Prefix of the files.
         prepare: Applied to a decoded image before it is cached.
         count: Number of images to cache; the others are decoded and prepared each time.
@@ -47,7 +47,7 @@ class ImageCache:
         """Return an image, prepared.
 
         Args:
-            index: Of the image.
+            index: Index of the image.
             read: Reads and decodes it, if it is not cached.
         """
         if index >= self._count:
@@ -63,10 +63,10 @@ class ImageCache:
         partial = path.with_suffix(f".{os.getpid()}.partial")
         header = b"".join(side.to_bytes(_HEADER // 2, "little") for side in picture.size)
         try:
-            partial.unlink(missing_ok=True)  # of a killed process of the same number
+            partial.unlink(missing_ok=True)  # left by a killed process with the same pid
             with os.fdopen(open_regular(partial, NEW), "wb") as file:
                 file.write(header + picture.tobytes())
-            partial.replace(path)  # without fsync: after a crash the next run starts anew
+            partial.replace(path)  # no fsync: after a crash the next run starts over
         except OSError:  # the disk is full
             self._count = 0
             with suppress(OSError):
@@ -87,12 +87,12 @@ def _load(path: Path) -> Image.Image | None:
 
 
 def cached_fraction(folder: Path, needed: int, allowed: float) -> float:
-    """Return the fraction of the images to cache: at most half of the free disk space is used.
+    """Return the fraction of the images to cache, using at most half of the free disk space.
 
     Args:
         folder: A folder on the disk.
         needed: Bytes of all images.
-        allowed: Bytes that they may take.
+        allowed: Bytes that they may use.
     """
     try:
         free = shutil.disk_usage(folder).free

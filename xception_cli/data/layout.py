@@ -1,8 +1,8 @@
 """Layout: which folders of a data folder are splits, and which are classes.
 
-Four layouts are followed: class folders (cat, dog), splits of them (train/cat, val/cat), a split
-next to them (cat, dog, test/cat, test/dog) and splits inside them (cat/train, cat/val). What can be
-read in two ways is refused: a model of Training against Testing trains well and is useless.
+Four layouts are accepted: class folders (cat, dog), splits of them (train/cat, val/cat), a split
+next to them (cat, dog, test/cat, test/dog) and splits inside them (cat/train, cat/val). Ambiguous
+folders are refused: a model of Training against Testing trains well and is useless.
 """
 
 import re
@@ -21,7 +21,7 @@ EXPECTED = (
     "make one folder per class, with its images inside:\n"
     "  food/apple/1.jpg\n"
     "  food/pear/1.jpg\n"
-    "or the same inside food/train and food/val; xception sample DIR draws an example"
+    "or the same inside food/train and food/val; xception sample DIR creates an example"
 )
 
 _WORDS = {
@@ -31,9 +31,9 @@ _WORDS = {
     **dict.fromkeys(("pred", "predict", "prediction", "unlabeled", "unlabelled"), "unlabelled"),
 }
 _FILLERS = {"seg", "single", "set", "image", "images", "img", "imgs", "data", "dataset", "split"}
-_ALIKE = 0.5  # intersection over union of names from which two folders hold the same classes
-_NEARLY_ALL = 0.8  # from which one is a split of the other: it may lack one class of five
-_STRAY = 0.1  # fewer images than this, per image in its sub-folders, do not make a folder a class
+_ALIKE = 0.5  # least intersection over union of names of two folders with the same classes
+_NEARLY_ALL = 0.8  # the same if one is a split of the other: it may lack one class in five
+_STRAY = 0.1  # images per image in sub-folders, below which a folder is not a class
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Layout:
 
     Attributes:
         classes: Split, class name and folder; a class has one folder per split. The split is None
-            where the data folder defines none.
-        around: The folders that hold these; a file directly inside one has no class.
-        unlabelled: Split folders without class folders: their images are for `predict`.
+            if the data folder has no splits.
+        around: The parents of these folders; a file directly inside one has no class.
+        unlabelled: Split folders without class folders; their images are for `predict`.
     """
 
     classes: Sequence[tuple[str | None, str, Folder]]
@@ -59,13 +59,13 @@ class Layout:
 
 
 def recognise(root: Folder) -> Layout:
-    """Tell splits from classes.
+    """Determine which folders are splits and which are classes.
 
     Args:
         root: The data folder.
 
     Raises:
-        DataError: A folder cannot be read, or its folders can be read as splits and as classes.
+        DataError: A folder cannot be read, or its folders could be both splits and classes.
     """
     top = [folder for folder in root.folders if folder.identity != root.identity]  # not `x -> .`
     found = _splits_of_classes(root, top) or _splits_in_classes(root, top)
@@ -80,17 +80,17 @@ def recognise(root: Folder) -> Layout:
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a folder name stands for.
+    """Return the split that a folder name means.
 
     `Training`, `seg_train`, `train_images`, `trainset` and `train2017` are train. `seg_pred` and
-    its like are `unlabelled`.
+    similar names are `unlabelled`.
     """
     words = [word for word in _words(name) if word not in _FILLERS and not word.isdecimal()]
     return _WORDS.get(re.sub("(set|images|data)$", "", words[0])) if len(words) == 1 else None
 
 
 def plain(name: str) -> str:
-    """Return a name without what spelling may change: case, Unicode form, spaces around it."""
+    """Return a name without differences of spelling: case, Unicode form, surrounding spaces."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
 
 
@@ -99,7 +99,7 @@ def _words(name: str) -> list[str]:
 
 
 def _splits_of_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
-    """Recognise train/cat and val/cat; or test/cat next to cat, which is of train then."""
+    """Recognise train/cat and val/cat; or test/cat next to cat, which then belongs to train."""
     chains = {folder: _split_chain(folder) for folder in top if split_of(folder.name)}
     splits = {
         folder: split
@@ -117,7 +117,7 @@ def _splits_of_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
     unlabelled = [
         folder
         for folder, chain in chains.items()
-        # A class may be called `train` or `test`, if a split has this class.
+        # A class may be called `train` or `test`, if a split has such a class.
         if not chain[-1].folders and plain(folder.name) not in names
     ]
     others = [
@@ -138,14 +138,14 @@ def _splits_of_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
 
 
 def _holds_images(folder: Folder, depth: int = 4) -> bool:
-    """Tell whether there are images below a folder; docs or annotations have none."""
+    """Return whether there are images below a folder; docs or annotations have none."""
     if folder.images:
         return True
     return depth > 0 and any(_holds_images(inner, depth - 1) for inner in folder.folders)
 
 
 def _split_chain(folder: Folder) -> list[Folder]:
-    """Return a split folder and those in it that mean the same: train/train, train/images."""
+    """Return a split folder and nested ones that mean the same: train/train, train/images."""
 
     def is_same(inner: Folder) -> bool:
         return split_of(inner.name) == split_of(folder.name) or {*_words(inner.name)} <= _FILLERS
@@ -154,7 +154,7 @@ def _split_chain(folder: Folder) -> list[Folder]:
 
 
 def _chain(folder: Folder, enters: Callable[[Folder], bool]) -> list[Folder]:
-    """Return a folder and those nested in it, each the only content of the one before."""
+    """Return a folder and those nested in it, each the only content of its parent."""
     chain = [folder]
     while len(chain) < 4 and not chain[-1].images and len(chain[-1].folders) == 1:
         (inner,) = chain[-1].folders
@@ -200,7 +200,7 @@ def _splits_in_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
 
 
 def _is_divided(folder: Folder) -> bool:
-    """Tell whether a class folder holds one folder of images per split, and nothing else."""
+    """Return whether a class folder holds one folder of images per split, and nothing else."""
     kinds = {split_of(part.name) for part in folder.folders}
     return (
         bool(kinds)
@@ -212,7 +212,7 @@ def _is_divided(folder: Folder) -> bool:
 
 
 def _half_divided(parts: dict[Folder, list[Folder]], odd: Sequence[Folder]) -> DataError:
-    """Say why the splits in these class folders cannot be followed."""
+    """Return the error for splits in class folders that cannot be used."""
     names = sorted({part.name for held in parts.values() for part in held})
     what = f"{_list(parts)} {'hold' if len(parts) > 1 else 'holds'} {enumerated(names)}"
     for folder, held in parts.items():
@@ -229,7 +229,7 @@ def _half_divided(parts: dict[Folder, list[Folder]], odd: Sequence[Folder]) -> D
             "images up into the class folder",
         )
     return DataError(
-        f"{what}, which look like splits, but {_list(odd)} cannot be divided in this way",
+        f"{what}, which look like splits, but {_list(odd)} cannot be split in this way",
         hint="give each class folder a train and a val folder and nothing else; or, if they are no "
         "splits, move their images up into the class folder",
     )
@@ -240,7 +240,7 @@ def _refuse_repeated(folders: Sequence[Folder]) -> None:
 
     Raises:
         DataError: Two of them hold folders of nearly the same names, or one of them holds folders
-            named as the others.
+            named like the others.
     """
     held = {f: _names(_chain(f, lambda _: True)[-1].folders) for f in folders if _is_wrapper(f)}
     held = {folder: names for folder, names in held.items() if len(names) > 1}
@@ -260,14 +260,14 @@ def _refuse_repeated(folders: Sequence[Folder]) -> None:
         others = together - {plain(one.name)}
         if _share(names, others) >= _ALIKE:
             raise DataError(
-                f"{show(one.name)} holds folders named as those next to it "
+                f"{show(one.name)} holds folders with the names of its neighbours "
                 f"({enumerated(sorted(names & others))}): it looks like a split, not a class",
                 hint=f"rename it to val or test, or move it out of {quoted(one.path.parent)}",
             )
 
 
 def _is_wrapper(folder: Folder) -> bool:
-    """Tell whether nearly all images of a folder are in its sub-folders."""
+    """Return whether nearly all images of a folder are in its sub-folders."""
     inside = sum(len(inner.images) for inner in folder.folders)
     return bool(folder.folders) and len(folder.images) <= _STRAY * inside
 
@@ -276,7 +276,7 @@ def _refuse_split_in_name(folders: Sequence[Folder]) -> None:
     """Refuse would-be classes train_cat and test_cat.
 
     Raises:
-        DataError: Two names are the same but for the split.
+        DataError: Two names differ only in the split.
     """
     named: dict[tuple[str, ...], dict[str, Folder]] = defaultdict(dict)
     for folder in folders:
@@ -300,7 +300,7 @@ def _names(folders: Iterable[Folder]) -> set[str]:
 
 
 def _share(one: set[str], two: set[str]) -> float:
-    """Return intersection over union; 0 if only one name is common, which may be chance."""
+    """Return intersection over union; 0 if only one name is shared, which may be chance."""
     common = len(one & two)
     return common / len(one | two) if common > 1 else 0.0
 

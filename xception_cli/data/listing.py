@@ -1,4 +1,4 @@
-"""Folder: what the file system lists in a folder, without opening an image."""
+"""Folder: the content of a folder as listed by the file system; no image is decoded."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from xception_cli.data.formats import START, is_certain_image, is_undecided, suf
 from xception_cli.errors import DataError
 from xception_cli.regular import open_regular
 
-_FOREIGN = {  # made by file systems, storage devices, archivers and Python; in lower case
+_FOREIGN = {  # created by file systems, devices, archivers and Python; in lower case
     "lost+found", "found.000", "$recycle.bin", "system volume information",
     "@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "__macosx", "__pycache__",
     "network trash folder", "temporary items", "icon\r",
@@ -21,14 +21,14 @@ _FOREIGN = {  # made by file systems, storage devices, archivers and Python; in 
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """One folder, listed when its content is first asked for and never twice.
+    """One folder, listed on first use and never twice.
 
     Attributes:
-        path: Where it is.
-        folders: The folders inside, by name, without hidden and foreign ones.
+        path: Its path.
+        folders: Sub-folders by name, without hidden and foreign ones.
         images: Names of the image files directly inside, sorted; see `is_image`.
         ignored: A suffix, `no suffix` or `hidden` for each other entry.
-        by_content: The suffix, or `no suffix`, of each image that is one by its content.
+        by_content: Suffix, or `no suffix`, of each image recognised by content.
     """
 
     path: Path
@@ -55,10 +55,10 @@ class Folder:
 
     @cached_property
     def identity(self) -> tuple[int, int]:
-        """What all paths to one folder share."""
+        """An identity that all paths to one folder share."""
         try:
             status = self.path.stat()
-        except OSError as error:  # a path that is too long, for one
+        except OSError as error:  # for example, a path that is too long
             raise unreadable(self.path, error) from error
         return status.st_dev, status.st_ino
 
@@ -86,7 +86,7 @@ class Folder:
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """Make the error for a folder that cannot be read."""
+    """Return the error for a folder that cannot be read."""
     return DataError(f"cannot read the folder {show(path)}: {error.strerror}")
 
 
@@ -98,18 +98,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def has_image_suffix(name: str) -> bool:
-    """Tell whether a file is an image by its name."""
+    """Return whether a file name has an image suffix."""
     return suffix_of(name) in suffixes()
 
 
 def is_image(path: str) -> bool:
-    """Tell whether a file is an image: by its suffix; where that leaves it open, by its content."""
+    """Return whether a file is an image: by its suffix or, if that is undecided, by its content."""
     if has_image_suffix(path) or not is_undecided(suffix_of(path)):
         return has_image_suffix(path)
     try:
         with os.fdopen(open_regular(Path(path), follow=True), "rb") as file:
             return is_certain_image(file.read(START))
-    except OSError:  # a pipe, or a file that may not be read
+    except OSError:  # a pipe, or a file without read permission
         return False
 
 

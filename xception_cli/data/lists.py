@@ -1,4 +1,4 @@
-"""PathList: paths from a file or from stdin, one after the other and never all in memory."""
+"""PathList: paths from a file or from stdin, one at a time and never all in memory."""
 
 import codecs
 import os
@@ -22,17 +22,17 @@ _LONGEST = 1 << 16  # bytes of a path; systems allow 4,096
 
 
 class PathList:
-    """Paths in the order of a list; a list may be read again and again.
+    """Paths in the order of a list; a list can be iterated repeatedly.
 
-    A line is a path; where the list has zero bytes, as `find -print0` writes them, each ends one.
+    A line is a path; if the list has zero bytes, as `find -print0` writes them, each ends a path.
 
     Args:
         file: The list, seekable; is closed with the list.
-        name: What it is called in messages.
-        root: The folder that its paths are relative to; None for the current one.
+        name: Its name in messages.
+        root: Folder that its paths are relative to; None for the current one.
 
     Raises:
-        UsageError: It has no path, or what cannot be one; names the line.
+        UsageError: It has no path, or an invalid one; names the line.
     """
 
     def __init__(self, file: IO[bytes], name: str, root: Path | None = None) -> None:
@@ -64,7 +64,7 @@ class PathList:
             yield Path(path) if self._root is None else self._root / path
 
     def _paths(self, name: str) -> Iterator[tuple[int, str]]:
-        """Yield each path after the number of its line."""
+        """Yield each path with the number of its line."""
         line, rest, at = 0, b"", self._start
         while block := self._read(at):
             at += len(block)
@@ -85,16 +85,16 @@ class PathList:
         return os.fsdecode(entry if self._end == b"\0" else entry.removesuffix(b"\r"))
 
     def _read(self, at: int) -> bytes:
-        self._file.seek(at)  # another pass over the list may have moved it
+        self._file.seek(at)  # another iterator may have moved it
         return self._file.read(_BLOCK)
 
 
 def open_list(source: str, root: Path | None = None) -> PathList:
-    """Open a list of paths; it is copied to a temporary file first, so that no change disturbs.
+    """Open a list of paths; it is copied to a temporary file first, so that changes do not matter.
 
     Args:
         source: A file, or `-` for stdin, which is read to its end.
-        root: The folder that its paths are relative to; None for the current one.
+        root: Folder that its paths are relative to; None for the current one.
 
     Raises:
         UsageError: It cannot be read, or see `PathList`.
@@ -102,7 +102,7 @@ def open_list(source: str, root: Path | None = None) -> PathList:
     """
     if Path(source).suffix.lower() in suffixes() | {*TABLES}:
         raise UsageError(
-            f"{show(source)} is not a list of paths, by its name",
+            f"{show(source)} looks like an image or a table, not a list of paths",
             hint=f"xception predict {quoted(source)}; a list has one path per line",
         )
     name = "the list on stdin" if source == STDIN else source

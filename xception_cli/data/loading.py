@@ -21,13 +21,13 @@ from xception_cli.runtime import Runtime
 
 
 class Inputs(NamedTuple):
-    """What a network takes, and the labels that it should predict.
+    """Inputs of a network, and their labels.
 
     Attributes:
         values: `(batch or more, channels, height, width)`, float, on the device. Rows after the
             last label are padding, see `Runtime.join_parts`.
         labels: `(batch,)`, int64, on the device.
-        indices: `(batch,)`, int64, on the CPU: which images these are.
+        indices: `(batch,)`, int64, on the CPU: indices of the images.
     """
 
     values: torch.Tensor
@@ -36,14 +36,14 @@ class Inputs(NamedTuple):
 
 
 class PictureInputs:
-    """Decoded images as inputs of the whole network, batch by batch; each pass decodes anew.
+    """Decoded images as inputs of the whole network, in batches; each pass decodes them again.
 
     Args:
         dataset: The images.
-        batches: Which keys make up which batch.
-        preprocessing: Of the pixels.
+        batches: The keys of each batch.
+        preprocessing: The pixel preprocessing.
         runtime: Where to compute.
-        workers: Processes that decode.
+        workers: Number of image-loading processes.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class PictureInputs:
                 self._begun = epoch, _start(self.loader)
 
     def example(self, count: int) -> torch.Tensor:
-        """Return values such as those of a batch of `count`."""
+        """Return values of the shape of a batch of `count`."""
         size = self.preprocessing.image_size
         return torch.zeros((count, 3, size, size), device=self.runtime.device).contiguous(
             memory_format=self.runtime.memory_format
@@ -108,8 +108,8 @@ class PictureInputs:
 
 
 # Batches in parts, and the workers that decode them
-PART = 16  # images that a worker decodes at a time, so that several share the first batch
-_PART_BYTES = 5_000_000  # limit on a part; it matters for images over 299 pixels
+PART = 16  # images per task of a worker, so that several workers share the first batch
+_PART_BYTES = 5_000_000  # limit on a part, reached by images over 299 pixels
 _AHEAD = 2  # parts assigned to each worker
 _CPU = torch.device("cpu")
 
@@ -131,7 +131,7 @@ class Batch(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """The images that a worker decodes, and the slot for them; None: it sends them itself."""
+    """The images that a worker decodes, and the slot for them; None if it sends them itself."""
 
     keys: list[Key]
     slot: int | None
@@ -140,7 +140,7 @@ class _Part(NamedTuple):
 class _Decoded(NamedTuple):
     """A decoded part; see `Batch`."""
 
-    pixels: torch.Tensor | int  # an int is the slot that holds them
+    pixels: torch.Tensor | int  # an int is the index of a slot
     labels: list[int]
     indices: list[int]
     failures: list[tuple[int, str]]
@@ -154,14 +154,14 @@ def create_loader(
     side: int | None = None,
     device: torch.device = _CPU,
 ) -> "DataLoader[Any]":
-    """Make a loader of parts of batches, for `read_parts`.
+    """Create a loader of parts of batches, for `read_parts`.
 
     Args:
         dataset: The images.
-        batches: Which keys make up which batch.
-        workers: Processes that decode; 0 decodes in this one.
-        side: Of all decoded images, in pixels; None if they differ.
-        device: Where batches go.
+        batches: The keys of each batch.
+        workers: Number of image-loading processes; 0 decodes in this one.
+        side: Side of all decoded images, in pixels; None if they differ.
+        device: Target of the batches.
     """
     if workers and can_share():
         try:
@@ -172,7 +172,7 @@ def create_loader(
     if side is not None:
         rows = max(1, min(PART, _PART_BYTES // (3 * side**2)))
         if workers and can_share():
-            # For the parts that workers hold, of the batch being assembled, and of those in use.
+            # For the parts held by workers, the batch being assembled, and those in use.
             parts = -(-batches.rows // rows)
             slots = Slots(_AHEAD * workers + 4 * parts + 2, rows, side, device)
     return DataLoader(
@@ -192,13 +192,13 @@ def create_loader(
 def read_parts(
     loader: "DataLoader[Any]", begun: "Iterator[_Decoded | MachineError] | None" = None
 ) -> Iterator[list[Batch]]:
-    """Iterate over a loader: the parts of a batch, batch by batch.
+    """Iterate over a loader, batch by batch: the parts of each batch.
 
     Their pixels are valid until the next batch is requested; then the memory is reused.
 
     Args:
         loader: From `create_loader`.
-        begun: A pass that was started before.
+        begun: A pass that has already been started.
 
     Raises:
         MachineError: A worker process died.
@@ -216,7 +216,7 @@ def read_parts(
             if sum(len(p.indices) + len(p.failures) for p in parts) == sampler.sizes[0]:
                 sampler.sizes.popleft()
                 yield parts
-                # DataLoader has one iterator for all passes: if another has begun, this is over.
+                # DataLoader has one iterator for all passes: if another has begun, stop.
                 if sampler.number != number:
                     return
                 if sampler.slots is not None:
@@ -227,11 +227,11 @@ def read_parts(
 def _start(loader: "DataLoader[Any]") -> "Iterator[_Decoded | MachineError]":
     """Begin a pass, without the SIGCHLD handler that torch (2.14) installs for its workers.
 
-    It raises in whatever line runs when a worker dies, even while a state is saved. Without it,
-    reading the next batch notices within 5 seconds.
+    The handler raises in whatever line runs when a worker dies, even while a state is saved.
+    Without it, reading the next batch notices within 5 seconds.
 
-    Workers never collect garbage that they inherit: a GPU tensor in a reference cycle, freed in a
-    fork, aborts the process (torch 2.11).
+    Workers never collect inherited garbage: a GPU tensor in a reference cycle, freed in a fork,
+    aborts the process (torch 2.11).
     """
     sampler = cast("_Parts", loader.batch_sampler)
     forks, sampler.has_workers = loader.num_workers and not sampler.has_workers, True
@@ -246,7 +246,7 @@ def _start(loader: "DataLoader[Any]") -> "Iterator[_Decoded | MachineError]":
     try:
         return iter(loader)
     except OSError as error:
-        if isinstance(error, ConnectionError):  # a worker that was started has died
+        if isinstance(error, ConnectionError):  # a started worker has died
             raise
         raise start_error(error) from None
     finally:
@@ -257,15 +257,15 @@ def _start(loader: "DataLoader[Any]") -> "Iterator[_Decoded | MachineError]":
 
 
 class _Parts(Sampler[_Part]):
-    """Batches cut into parts; remembers the sizes of the batches, and assigns slots."""
+    """Batches cut into parts; remembers the sizes of the batches and assigns slots."""
 
     def __init__(self, batches: KeyedBatches, rows: int, slots: Slots | None) -> None:
         self.batches = batches
         self.rows = rows
         self.slots = slots
         self.sizes: deque[int] = deque()
-        self.number = 0  # of the pass
-        self.has_workers = False  # they stay from pass to pass
+        self.number = 0  # number of the pass
+        self.has_workers = False  # persistent workers
 
     def __iter__(self) -> Iterator[_Part]:
         sizes = self.sizes = deque()
@@ -298,11 +298,11 @@ class _PartReader(Dataset[Any]):
         self.dataset = dataset
         self.slots = slots
 
-    # DataLoader fetches a whole part with it.
+    # DataLoader fetches a whole part with this method.
     def __getitems__(self, part: _Part) -> "_Decoded | MachineError":
         try:
             return self._decode(part)
-        except MachineError as error:  # if a worker raised it, its traceback would come as text
+        except MachineError as error:  # raised in a worker, it would arrive as a text traceback
             return error
 
     def _decode(self, part: _Part) -> _Decoded:

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An image, with the facts known so far.
+    """An image, and what is known about it so far.
 
     Attributes:
-        path: Relative to the data folder.
+        path: Path relative to the data folder.
         label: Index of its class.
-        split: `train`, `val` or `test`; `out` if it is left out; None if it is not decided yet.
-        digest: Of its content; images with equal digests are identical. Empty if unknown.
-        unit: Names what it belongs to: a group, its near-copies, or only itself. The images of a
-            unit are one piece of evidence: splits, folds and intervals keep them together.
+        split: `train`, `val` or `test`; `out` if it is left out; None if not decided yet.
+        digest: Digest of its content; identical images have equal digests. Empty if unknown.
+        unit: Name of its unit: a group, its near-copies, or only itself. The images of a unit are
+            one piece of evidence: splits, folds and intervals keep them together.
         reason: Why it is in its split.
         problem: Why it cannot be used; None if it can.
-        group: The group that a table gives it; empty if none.
+        group: Its group in a table; empty if none.
     """
 
     path: str

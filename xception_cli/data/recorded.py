@@ -1,4 +1,4 @@
-"""The split of a run as it was when the run began: each row of split.csv, checked by run.json."""
+"""The split of a run as it was when the run began: split.csv, verified by checksums in run.json."""
 
 from collections.abc import Sequence
 from zlib import crc32
@@ -10,12 +10,12 @@ from xception_cli.errors import ArtifactError
 from xception_cli.files import utf8
 from xception_cli.rundir import RunDir
 
-_DIGITS = 8  # of the check of a row
+_DIGITS = 8  # of the checksum of a row
 _LISTED = 10  # changed rows named in an error
 
 
 def row_checks(split: Split) -> str:
-    """Return the CRC-32 of each row, 8 hexadecimal digits each; the reason does not count."""
+    """Return the CRC-32 of each row, 8 hexadecimal digits each; the reason is not included."""
     return "".join(_check(image, split.classes[image.label]) for image in split.images)
 
 
@@ -25,13 +25,13 @@ def _check(image: Photo, label: str) -> str:
 
 
 def read_recorded(run: RunDir, classes: Sequence[str]) -> Split:
-    """Read split.csv of a run; what was changed in it since the run began is refused.
+    """Read split.csv of a run; changes since the run began are refused.
 
-    In runs of earlier versions, run.json has nothing to check it by.
+    Runs of earlier versions have no checksums in run.json and are not verified.
 
     Args:
         run: The run.
-        classes: Of its model.
+        classes: Classes of its model.
 
     Raises:
         ArtifactError: The file is damaged or was edited; names the rows.
@@ -48,9 +48,9 @@ def read_recorded(run: RunDir, classes: Sequence[str]) -> Split:
         for number, (image, check) in enumerate(zip(split.images, before, strict=False), start=1)
         if _check(image, classes[image.label]) != check
     ]
-    sentence = f"{show(run.split)} is not what it was when the run began:"
+    sentence = f"{show(run.split)} has changed since the run began:"
     raise ArtifactError(
         listing(sentence, changes, _LISTED),
-        hint="put the file back from a copy; for another split, start a new run: xception train "
+        hint="restore the file from a copy; for another split, start a new run: xception train "
         f"--split-file {quoted(run.split)}",
     )

@@ -1,4 +1,4 @@
-"""Sides: which split an image had before, in a split file or in an earlier run."""
+"""Sides: the split that an image had before, in a split file or in an earlier run."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +12,8 @@ from xception_cli.data.units import Unit
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import read_table, utf8, why
 
-RECORDED = (*SPLITS, "out")  # what split.csv says of an image
-_LISTED = 10  # files listed one by one
+RECORDED = (*SPLITS, "out")  # values of `split` in split.csv
+_LISTED = 10  # files listed in a message
 
 
 def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Photo]:
@@ -21,7 +21,7 @@ def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Pho
 
     Raises:
         UsageError: The file cannot be read.
-        DataError: It is of other images; lists them.
+        DataError: It does not match the images; lists them.
     """
     recorded = _read_assignment(path)
     faults, followed = [], []
@@ -38,7 +38,7 @@ def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Pho
         f"missing now: {show(name)}" for name, row in recorded.items() if row["split"] != "out"
     ]
     if faults:
-        sentence = f"{show(path)} is not of the images in {show(folder.place)}:"
+        sentence = f"{show(path)} does not match the images in {show(folder.place)}:"
         raise DataError(
             listing(sentence, faults, _LISTED),
             hint="add or correct its rows (split is train, val, test or out), or leave out "
@@ -78,14 +78,14 @@ def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
 
 
 def keep_sides(images: list[Photo], units: Sequence[Unit], earlier: Sequence[Photo]) -> list[Unit]:
-    """Put the images that an earlier run has where they were, and return the units of new ones.
+    """Keep the images of an earlier run in their splits, and return the units of new images.
 
-    A new image that belongs to known ones goes to their side; to none where they are on several.
+    A new image of a known unit joins its split; if that has two splits, the image is left out.
 
     Args:
         images: Their splits and reasons are set.
-        units: Of the images whose split is to be drawn.
-        earlier: Images of the earlier run; they are known by their content.
+        units: Units of the images whose split is to be sampled.
+        earlier: Images of the earlier run, recognised by content.
     """
     side = {image.digest: image.split for image in earlier if image.split in SPLITS}
     new = []
@@ -97,7 +97,7 @@ def keep_sides(images: list[Photo], units: Sequence[Unit], earlier: Sequence[Pho
         for i in unit.members:
             split, reason = side.get(images[i].digest), "as in the earlier run"
             if split is None and len(sides) > 1:
-                split, reason = "out", f"of {unit.about}, which the earlier run has on two sides"
+                split, reason = "out", f"of {unit.about}, which the earlier run has in two splits"
             elif split is None:
                 split, reason = next(iter(sides)), f"{reason}, {unit.about}"
             images[i] = replace(images[i], split=split, reason=reason)
@@ -110,20 +110,20 @@ def describe_changes(
     earlier: Sequence[Photo],
     earlier_classes: Sequence[str],
 ) -> str:
-    """Say what is not as it was in an earlier run: `391 images known, 51 new, 3 gone`.
+    """Return a summary of changes since an earlier run: `391 images known, 51 new, 3 gone`.
 
     Args:
-        images: Now.
-        classes: Now.
-        earlier: Images of the earlier run; images are known by their content.
-        earlier_classes: Its classes.
+        images: Images of the new run.
+        classes: Classes of the new run.
+        earlier: Images of the earlier run, recognised by content.
+        earlier_classes: Classes of the earlier run.
     """
     before = {image.digest: earlier_classes[image.label] for image in earlier if image.digest}
     now = {image.digest: classes[image.label] for image in images if image.digest}
     known = before.keys() & now.keys()
     counts = {
         "images known": len(known),
-        "of another class now": sum(before[digest] != now[digest] for digest in known),
+        "with another class": sum(before[digest] != now[digest] for digest in known),
         "new": len(now.keys() - known),
         "gone": len(before.keys() - known),
     }

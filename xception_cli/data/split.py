@@ -1,4 +1,4 @@
-"""Split: which image is in which split, and why; and split.csv, its file."""
+"""Split: which image is in which split, and why; and its file, split.csv."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from xception_cli.errors import ArtifactError, DataError
 from xception_cli.files import from_csv, to_csv, utf8, write_durably
 from xception_cli.runtime import key
 
-_LISTED = 10  # pairs or files listed one by one
+_LISTED = 10  # pairs or files listed in a message
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Split:
     Attributes:
         classes: Class names; a label is an index into them.
         images: Every image of the data folder.
-        warnings: For the user, a sentence each.
+        warnings: Sentences for the user.
     """
 
     classes: tuple[str, ...]
@@ -35,7 +35,7 @@ class Split:
     warnings: tuple[str, ...] = ()
 
     def of(self, split: str) -> list[Photo]:
-        """Return the images of one split, in the folder's order."""
+        """Return the images of one split, in order."""
         return [image for image in self.images if image.split == split]
 
     def counts(self, split: str) -> list[int]:
@@ -63,30 +63,30 @@ def make_split(
     fixes: Mapping[str, Fix] = NO_FIXES,
     strict: bool = False,
 ) -> Split:
-    """Put each image in a split: as a file or the folder has it, or by the hash of its content.
+    """Assign each image to a split: as in a file or the folder, or by the hash of its content.
 
-    Drawn splits: an image is in val when the hash of (seed, content) is below the fraction, so new
-    images do not move old ones. There are three exceptions: a class without val gives its
-    lowest-hash unit, one without train keeps its highest, and a near-copy may move its original.
+    An image is in val if the hash of (seed, content) is below the fraction, so that new images do
+    not move old ones. There are three exceptions: a class without val gives its lowest-hash unit,
+    a class without train keeps its highest-hash unit, and a near-copy may move its original.
 
     Args:
         folder: The data folder.
         inspections: One for each of its images.
-        seed: Of the draw.
-        val_fraction: Fraction of the images for val, where no val folder is given.
-        test_fraction: Fraction of the images for test, where neither val nor test is given.
+        seed: Seed of the hash.
+        val_fraction: Fraction of the images for val, if no val folder is given.
+        test_fraction: Fraction of the images for test, if neither val nor test is given.
         alike: Groups of nearly identical images, as indices into the folder's.
-        group_by: A regular expression; images with an equal first group in their path stay
+        group_by: A regular expression; images whose first group is equal in their paths stay
             together.
         split_file: A split.csv to follow instead.
-        earlier: Images of an earlier run, which stay in their split if it is drawn.
-        fixes: Images to leave out or to relabel.
-        strict: Refuse images that are on two sides of a given split.
+        earlier: Images of an earlier run, which keep their split unless one is given.
+        fixes: Images to exclude or to relabel.
+        strict: Refuse images of train that are also in a given val or test split.
 
     Raises:
         UsageError: The split file cannot be read, or no path matches `group_by`.
-        DataError: A class has no usable image for training, val is empty, the split file is of
-            other images, or `strict` found a leak.
+        DataError: A class has no usable image for training, val is empty, the split file does not
+            match the images, or `strict` found a leak.
     """
     images = _start(folder, inspections, fixes)
     if split_file is not None:
@@ -124,7 +124,7 @@ def _start(
 
 
 def _drawable(images: Sequence[Photo], units: Iterable[Unit]) -> list[Unit]:
-    """Return the units without those of their images that are in a given test."""
+    """Return the units without their images in a given test split."""
     kept = []
     for unit in units:
         members = tuple(i for i in unit.members if images[i].split in {"drawn", "train"})
@@ -169,19 +169,19 @@ def _draw(
 
 
 def _far_off(images: Sequence[Photo], val_fraction: float) -> list[str]:
-    """Warn where large units have made val much smaller or larger than requested."""
+    """Warn if large units have made val much smaller or larger than requested."""
     used = [image for image in images if image.split != "out"]
     found = sum(image.split == "val" for image in used) / max(1, len(used))
     if len(used) < 50 or val_fraction / 2 <= found <= 2 * val_fraction:
         return []
     return [
-        f"val holds {found:.0%} of the images instead of {val_fraction:.0%}: pictures that belong "
-        "together stay together"
+        f"val has {found:.0%} of the images instead of {val_fraction:.0%}: images of one "
+        "group stay together"
     ]
 
 
 def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> list[str]:
-    """Warn of images that training shares with a split that is measured."""
+    """Warn of images that are both in train and in another split."""
     lines, pictures = [], 0
     for unit in units:
         trained = [images[i] for i in unit.members if images[i].split == "train"]
@@ -198,10 +198,10 @@ def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> l
         return []
     s, are = ("s", "are") if pictures > 1 else ("", "is")
     sentence = f"{pictures} picture{s} of val or test {are} in train, too"
-    warning = listing(f"{sentence}: the numbers will be too good", lines, _LISTED)
+    warning = listing(f"{sentence}: metrics will be too optimistic", lines, _LISTED)
     if strict:
         raise DataError(
-            warning, hint="xception check lists them; --fixes leaves images out; or drop --strict"
+            warning, hint="xception check lists them; --fixes excludes images; or drop --strict"
         )
     return [warning]
 
@@ -213,7 +213,7 @@ def _check(split: Split) -> list[str]:
         raise DataError(f"no usable training image for: {', '.join(no_train)}", hint="add images")
     if not any(val):
         raise DataError(
-            "no image is left to choose the model with (val is empty)",
+            "no image is left for validation (val is empty)",
             hint="add images: at least one class needs two different ones",
         )
     no_val = [show(n) for n, count in zip(split.classes, val, strict=True) if not count]
@@ -235,7 +235,7 @@ def _check(split: Split) -> list[str]:
 
 # split.csv
 
-_OLD_HEADER = ("path", "label", "split", "reason", "digest")  # of earlier versions
+_OLD_HEADER = ("path", "label", "split", "reason", "digest")  # written by earlier versions
 _HEADER = (*_OLD_HEADER, "unit")
 
 
@@ -252,12 +252,12 @@ def write_split(split: Split, path: Path) -> None:
 
 
 def read_split(path: Path, classes: Sequence[str]) -> Split:
-    r"""Read split.csv; paths that are not UTF-8 stay as they are written (`\xNN`).
+    r"""Read split.csv; paths that are not UTF-8 are kept as written (`\xNN`).
 
-    In a file of an earlier version, each image is a unit, together with those identical to it.
+    In a file of an earlier version, each image is a unit together with identical ones.
 
     Raises:
-        ArtifactError: The file is damaged, or names a class or split that the run does not have.
+        ArtifactError: The file is damaged, or names an unknown class or split.
     """
     index = {utf8(name): label for label, name in enumerate(classes)}
     images = []
@@ -266,19 +266,19 @@ def read_split(path: Path, classes: Sequence[str]) -> Split:
             raise ArtifactError(f"{show(path)} has an unknown class {show(label)}")
         if split not in RECORDED:
             raise ArtifactError(f"{show(path)} has an unknown split {show(repr(split))}")
-        if leads_out(file):  # a run may come from anyone
+        if leads_out(file):  # a run may be untrusted
             raise ArtifactError(f"{show(path)} names a file outside of the data: {show(file)}")
         images.append(Photo(file, index[label], split, digest, unit[0] if unit else digest, reason))
     return Split(tuple(classes), tuple(images))
 
 
 def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspection]) -> Split:
-    """Return a run's split with the folder's real paths, if the data is still the same.
+    """Return a run's split with the folder's real paths, if the data has not changed.
 
     Args:
         saved: From split.csv.
         folder: The data folder now.
-        inspections: Of its images; digests are enough.
+        inspections: Inspections of its images; only digests are needed.
 
     Raises:
         ArtifactError: Images or classes were added, removed or changed; lists them.
@@ -293,10 +293,10 @@ def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspecti
     common = sorted(before.keys() & after.keys())
     changes += [f"changed: {show(path)}" for path in common if before[path] != after[path]]
     if changes:
-        most = _LISTED if len(changes) <= _LISTED else _LISTED - 1  # so many lines in all
+        most = _LISTED if len(changes) <= _LISTED else _LISTED - 1  # lines in total
         raise ArtifactError(
-            listing(f"{show(folder.place)} is not what the run was started with:", changes, most),
-            hint="put the images back, or start a new run without --resume",
+            listing(f"{show(folder.place)} has changed since the run was started:", changes, most),
+            hint="restore the images, or start a new run without --resume",
         )
     real = {utf8(file.path): file.path for file in folder.images}
     return replace(saved, images=tuple(replace(i, path=real[utf8(i.path)]) for i in saved.images))

@@ -27,14 +27,14 @@ _MOST_PIXELS = TrainConfig.__dataclass_fields__["max_pixels"].metadata["at_most"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the network's input; travels in the model file.
+    """How an image becomes the network's input; stored in the model file.
 
-    The shorter side is resized with Pillow's antialiased bicubic filter, the centre square is cut
-    out, and each channel in 0..1 is shifted and scaled.
+    The shorter side is resized with Pillow's antialiased bicubic filter, the centre square is
+    cropped, and each channel in 0..1 is shifted and scaled.
 
     Attributes:
         image_size: Side of the square, in pixels.
-        resize_size: Shorter side before the cut, in pixels.
+        resize_size: Shorter side before the crop, in pixels.
         mean: Subtracted from each channel.
         std: Divides each channel.
         mirror: Classify the mirror image too, and average the logits: test-time augmentation.
@@ -53,14 +53,14 @@ class Preprocessing:
 
     @classmethod
     def for_size(cls, image_size: int) -> "Preprocessing":
-        """Keep the proportion of 333 to 299 that the ImageNet weights were published with."""
+        """Keep the ratio of 333 to 299 that the ImageNet weights were published with."""
         return cls(image_size=image_size, resize_size=round(image_size * 333 / 299))
 
     @property
     def least_side(self) -> int:
-        """Pixels that the shorter side of a picture must keep when it is decoded smaller.
+        """Least shorter side, in pixels, of an image that is decoded at a reduced size.
 
-        Twice what the evaluation resizes to, so that the filter still sees more than it keeps.
+        Twice the size that evaluation resizes to, so that the filter does not lose detail.
         """
         return 2 * self.resize_size
 
@@ -71,10 +71,10 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Preprocessing":
-        """Rebuild what `to_dict` gave.
+        """Rebuild from the result of `to_dict`.
 
         Raises:
-            ArtifactError: Other fields, or numbers out of range.
+            ArtifactError: Fields are unknown, or numbers out of range.
         """
         try:
             made = cls(**data)
@@ -99,7 +99,7 @@ class Preprocessing:
             pixels: `(batch, 3, image_size, image_size)`, uint8.
 
         Returns:
-            The same shape, float32, in -1..1 for the default numbers.
+            The same shape, float32, in -1..1 for the default mean and std.
         """
         return (pixels.float() / 255 - self.mean) / self.std
 
@@ -123,8 +123,8 @@ class Preprocessing:
     def source_side(self) -> int:
         """Shorter side of the cached images that random crops are taken from, in pixels.
 
-        A fifth more than in evaluation: two thirds of the crops of a square image are not enlarged,
-        and an image takes 0.6 MB.
+        A fifth larger than in evaluation: two thirds of the crops of a square image are not
+        enlarged, and an image takes 0.6 MB.
         """
         return round(1.2 * self.resize_size)
 
@@ -135,12 +135,12 @@ class Preprocessing:
         )
 
     def training_transform(self, *, augment: str, flip: bool) -> Transform:
-        """Random crop, mirror and light RandAugment; draws from torch's generator.
+        """Random crop, mirror and light RandAugment, from torch's generator.
 
         Args:
-            augment: `light`; `rotate90`, the same and `rotate90`; or `none` (crop and mirror only).
-            flip: Mirror half of the pictures: with `rotate90` each of the 8 symmetries of the
-                square is as likely, without the mirror each of the 4 rotations.
+            augment: `light`; `rotate90`, which adds rotation; or `none` (crop and mirror only).
+            flip: Mirror half of the images. With `rotate90`, all 8 symmetries of the square are
+                equally likely; without the mirror, all 4 rotations.
         """
         from torchvision.transforms import InterpolationMode, v2
 
@@ -198,7 +198,7 @@ def rotate90(pixels: torch.Tensor) -> torch.Tensor:
 def rotate_by_content(pixels: torch.Tensor) -> torch.Tensor:
     """Rotate `(3, side, side)` by 90, 180 or 270 degrees, always the same for the same pixels.
 
-    So what is computed of a rotated image can be kept by the content of its file.
+    So results of rotated images can be cached by the content of the file.
     """
     return _rotate(pixels, 1 + crc32(pixels.numpy().tobytes()) % 3)
 

@@ -1,6 +1,6 @@
-"""Units: which images belong together; and the folds of cross-validation that keep them whole.
+"""Units: groups of images that stay together, and cross-validation folds that keep them whole.
 
-Only this module uses scikit-learn's splitters.
+This is the only module that uses scikit-learn's splitters.
 """
 
 import re
@@ -20,7 +20,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
 
 Array = NDArray[Any]
-Fold = tuple[Array, Array]  # indices of the images that are fitted, and of those left out
+Fold = tuple[Array, Array]  # indices of the images to fit, and of those left out
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Unit:
     """Images that stay together.
 
     Attributes:
-        members: Indices of the images, ascending.
-        name: What its place is drawn from: a group's name or the lowest digest.
-        about: What it is, for the reason in split.csv; empty for a single image.
+        members: Indices of its images, ascending.
+        name: Its name: a group, or the lowest digest. The split is a hash of it.
+        about: Description for the reason in split.csv; empty for a single image.
     """
 
     members: tuple[int, ...]
@@ -41,13 +41,13 @@ class Unit:
 def assign_units(
     images: Sequence[Photo], alike: Iterable[Sequence[int]] = (), group_by: str | None = None
 ) -> tuple[list[Photo], list[str]]:
-    """Name the unit of each usable image, without a split.
+    """Name the unit of each usable image.
 
     Args:
-        images: With their digests and problems.
+        images: Images with their digests and problems.
         alike: Groups of nearly identical images, as indices into these.
-        group_by: A regular expression; images with an equal first group in their path are of one
-            unit. None: the groups that a table gives them.
+        group_by: A regular expression; images whose first group is equal in their paths are one
+            unit. None: use the groups of a table.
 
     Returns:
         The images with their units, and warnings.
@@ -61,7 +61,7 @@ def assign_units(
 
 
 def with_units(images: Sequence[Photo], units: Iterable[Unit]) -> list[Photo]:
-    """Return the images with the names of these units; images of no unit here keep theirs."""
+    """Return the images with the names of these units; other images keep theirs."""
     named = list(images)
     for unit in units:
         for i in unit.members:
@@ -92,7 +92,7 @@ def find_units(
         digests = sorted({images[i].digest for i in members})
         about = f"group {names[0]}" if names else ""
         if not names and len(digests) > 1:
-            about = f"{len(digests)} pictures that are nearly the same"
+            about = f"{len(digests)} nearly identical images"
         units.append(Unit(members, names[0] if names else digests[0], about))
     return sorted(units, key=lambda unit: unit.members), warnings
 
@@ -100,7 +100,7 @@ def find_units(
 def _groups(
     images: Sequence[Photo], used: Sequence[int], group_by: str | None
 ) -> tuple[dict[int, str], list[str]]:
-    """Return the name of each image's group, where it has one, and a warning of the others."""
+    """Return the name of each image's group, if it has one, and a warning about the others."""
     if group_by is None:
         return {i: images[i].group for i in used if images[i].group}, []
     pattern = re.compile(group_by)
@@ -111,13 +111,13 @@ def _groups(
             groups[i] = match[1]
     if not groups:
         raise UsageError(
-            f"no path matches --group-by {show(group_by)}, {show(images[used[0]].path)} for "
-            "instance",
-            hint="the pattern is searched for in each path below the data folder",
+            f"no path matches --group-by {show(group_by)}, for example "
+            f"{show(images[used[0]].path)}",
+            hint="the pattern is searched for in each path, relative to the data folder",
         )
     left = len(used) - len(groups)
     are = "images do" if left != 1 else "image does"
-    warnings = [f"{left} {are} not match --group-by: no group holds them"] * bool(left)
+    warnings = [f"{left} {are} not match --group-by and will not be grouped"] * bool(left)
     if any(images[i].group for i in used):
         warnings.append("--group-by is used instead of the table's column group")
     return groups, warnings
@@ -127,7 +127,7 @@ def _groups(
 
 
 def number_units(units: Sequence[str] | Array) -> NDArray[np.int64]:
-    """Number units in the order in which they appear: `(images,)`, from 0."""
+    """Number units in order of appearance: `(images,)`, from 0."""
     _, first, numbers = np.unique(np.asarray(units), return_index=True, return_inverse=True)
     places = np.empty(len(first), np.int64)
     places[np.argsort(first, kind="stable")] = np.arange(len(first))
@@ -137,15 +137,15 @@ def number_units(units: Sequence[str] | Array) -> NDArray[np.int64]:
 def unit_folds(
     units: Sequence[str] | Array, *, folds: int, seed: int, labels: Array | None = None
 ) -> list[Fold]:
-    """Split images into folds; no unit is on both sides of one.
+    """Split images into folds that keep units whole.
 
-    Where each image is a unit, these are scikit-learn's `StratifiedKFold` or `KFold`.
+    If each image is a unit, these are scikit-learn's `StratifiedKFold` or `KFold`.
 
     Args:
-        units: Of each image, `(images,)`.
-        folds: How many; there are fewer where there are fewer units.
-        seed: Of the shuffling.
-        labels: `(images,)`; with them, folds have equal shares of the classes.
+        units: `(images,)`, the unit of each image.
+        folds: Number of folds, reduced to the number of units if those are fewer.
+        seed: Seed of the shuffling.
+        labels: `(images,)`, class indices; if given, folds have equal shares of the classes.
 
     Returns:
         The folds; indices are ascending.
@@ -165,7 +165,7 @@ def unit_folds(
     kind = StratifiedKFold if alone else StratifiedGroupKFold
     stratified = kind(folds, shuffle=True, random_state=state)
     with warnings.catch_warnings():
-        # A class of fewer images than folds: each of them is still left out once.
+        # In a class of fewer images than folds, each image is still left out once.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         found = list(stratified.split(every, labels, None if alone else numbers))
     return [(np.asarray(fitted), np.asarray(left)) for fitted, left in found if len(left)]

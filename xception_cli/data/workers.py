@@ -1,4 +1,4 @@
-"""Workers: the processes that decode images; how one starts, and how its death is noticed."""
+"""Workers: the processes that decode images, how they start, and how their death is noticed."""
 
 import signal
 import sys
@@ -15,8 +15,8 @@ from xception_cli.errors import MachineError
 
 
 def start_worker(_: int) -> None:
-    """Prepare a worker, in its process."""
-    # Ctrl-C reaches the whole process group; the parent still wants to finish its batch.
+    """Initialise a worker, in its process."""
+    # Ctrl-C reaches the whole process group; the parent must finish its batch.
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):  # Windows lacks some
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -26,32 +26,32 @@ def start_worker(_: int) -> None:
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Turn the ways in which DataLoader notices a dead worker into a `MachineError`."""
+    """Turn the ways in which DataLoader reports a dead worker into a `MachineError`."""
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
-        # The latter two: it died between handing over a batch and the opening of its memory.
-        # A bug in a worker says "in DataLoader worker process", a death "DataLoader worker (pid".
+        # The last two: it died after sending a batch and before its memory was opened.
+        # A bug in a worker is "in DataLoader worker process", a death "DataLoader worker (pid".
         if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
             raise
         raise _death(show(error)) from error
 
 
 def check_workers(loader: "DataLoader[Any]") -> None:
-    """See that all workers live: DataLoader asks only for those that still owe it something.
+    """Check that all workers are alive; DataLoader checks only those with pending work.
 
     Raises:
-        MachineError: One died.
+        MachineError: A worker died.
     """
-    for worker in getattr(loader._iterator, "_workers", ()):  # of torch 2.14; it has no other name
+    for worker in getattr(loader._iterator, "_workers", ()):  # private in torch 2.14
         if not worker.is_alive():
             raise _death(f"worker {worker.pid} ended with {worker.exitcode}")
 
 
 def start_error(error: OSError) -> MachineError:
-    """Make the error of workers that cannot be started: their locks take room in /dev/shm."""
+    """Return the error for workers that cannot be started: their locks need space in /dev/shm."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    traceback.clear_frames(error.__traceback__)  # torch's half-made iterator fails as it is freed
+    traceback.clear_frames(error.__traceback__)  # torch's incomplete iterator fails when freed
     sys.unraisablehook = hook
     return MachineError(
         f"the processes that decode images cannot be started: {error.strerror}",

@@ -1,6 +1,6 @@
-"""OnnxClassifier: an exported ONNX file, checked before anything in it is believed, and run.
+"""OnnxClassifier: an exported ONNX file, validated before use.
 
-What the file tells beside its graph stands in its metadata, each entry as JSON.
+What the file stores in addition to its graph is in its metadata, each entry as JSON.
 """
 
 import json
@@ -29,36 +29,36 @@ from xception_cli.onnx.sizes import GraphSizes
 from xception_cli.runtime import Runtime
 
 INPUT, OUTPUT = "image", "probabilities"
-DISTANCE = "distance"  # to the nearest training photos, where the model was calibrated
-OPSET = 18  # the first whose ReduceMean takes axes as an input, of 2022
-IR_VERSION = 9  # of that time, so that older runtimes read it too
-WHOLE, CROPPED = "whole", "cropped"  # pictures of any size, or of image_size
+DISTANCE = "distance"  # to the nearest training images, if the model was calibrated
+OPSET = 18  # the first whose ReduceMean takes axes as an input (2022)
+IR_VERSION = 9  # of the same year, for older runtimes
+WHOLE, CROPPED = "whole", "cropped"  # images of any size, or of image_size
 
 _HINT = "get the file again, or export the run again: xception export RUN --output FILE"
-_MAX_BYTES = 500_000_000  # Xception has 92 MB
-# What an export is made of. Other operators have no business in it: no loops, no branches, nothing
-# that makes much of little, nothing that a plug-in would have to run.
+_MAX_BYTES = 500_000_000  # Xception is 92 MB
+# The operators of an export. All others are refused: no loops, no branches, nothing that expands
+# a little data to much, nothing that needs a plug-in.
 _OPERATORS = frozenset(
     {"Transpose", "Cast", "Div", "Sub", "Conv", "Relu", "MaxPool", "Add", "ReduceMean", "Gemm"}
     | {"Concat", "Softmax", "Shape", "ReduceMin", "Mul", "Round", "Slice"}
-    | {"LpNormalization", "TopK"}  # the distance of `unknown`
+    | {"LpNormalization", "TopK"}  # the distance for `unknown`
     | {"Abs", "Clip", "Gather", "MatMul", "Max", "Range", "ReduceSum"}  # the resize
-    | {"Resize"}  # of exports of earlier versions
+    | {"Resize"}  # in exports of earlier versions
     | {"QuantizeLinear", "DequantizeLinear"}
 )
 
 
 @dataclass(frozen=True)
 class OnnxClassifier:
-    """An exported file, ready to name pictures.
+    """An exported file that is ready to classify images.
 
     Attributes:
-        session: onnxruntime's.
-        about: What the file holds beside its graph.
-        cropped: Whether it wants pictures resized and cut; else it does that itself.
-        thresholds: When it says `unknown`, by the distance that it measures.
-        sizes: Of its graph.
-        path: Where it is from, for the messages.
+        session: Session of onnxruntime.
+        about: Facts stored in addition to the graph.
+        cropped: Whether it takes resized and cropped images; otherwise it resizes itself.
+        thresholds: Thresholds for `unknown`.
+        sizes: Shapes of its graph.
+        path: Its path, for messages.
         runtime: The CPU.
     """
 
@@ -72,26 +72,26 @@ class OnnxClassifier:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names, in the order of the outputs."""
+        """Class names, in the order of the outputs."""
         return self.about.classes
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What the file does with a picture, or wants done."""
+        """Preprocessing that the file does, or expects."""
         return self.about.preprocessing
 
     @property
     def side(self) -> int | None:
-        """None where the file resizes: it takes whole pictures."""
+        """None if the file resizes: it takes whole images."""
         return self.preprocessing.image_size if self.cropped else None
 
     @property
     def least_side(self) -> int | None:
-        """None where the file resizes: who ships it decodes pictures at their full size."""
+        """None if the file resizes: users of the file decode images at full size."""
         return self.preprocessing.least_side if self.cropped else None
 
     def transform(self) -> Transform:
-        """Return what is done with a picture outside of the file."""
+        """Return the preprocessing of an image outside of the file."""
         if self.cropped:
             return self.preprocessing.evaluation_transform()
         return to_pixels
@@ -99,7 +99,7 @@ class OnnxClassifier:
     def outcomes(self, pixels: torch.Tensor) -> list[Outcome]:
         """Compute the outcome of each image of a batch.
 
-        The logits are calibrated ones, the logarithm of the probabilities.
+        The logits are calibrated: the logarithms of the probabilities.
 
         Args:
             pixels: See `probabilities`.
@@ -124,14 +124,14 @@ class OnnxClassifier:
         return known
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities of the logits of `outcomes`."""
+        """Return the probabilities for the logits of `outcomes`."""
         return torch.softmax(logits, dim=1)
 
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """Compute probabilities.
 
         Args:
-            pixels: `(batch, 3, height, width)`, uint8, of `transform`.
+            pixels: `(batch, 3, height, width)`, uint8, from `transform`.
 
         Returns:
             `(batch, classes)`, float32.
@@ -142,13 +142,13 @@ class OnnxClassifier:
         """Run the graph.
 
         Raises:
-            ArtifactError: It takes too much, fails, or gives what no classifier gives.
+            ArtifactError: It needs too much memory, fails, or its output is not of a classifier.
         """
         images = np.ascontiguousarray(pixels.numpy().transpose(0, 2, 3, 1))
         try:
             self.sizes.check(*images.shape[:3])
             found: list[NDArray[np.float32]] = self.session.run(names, {INPUT: images})
-        except Exception as error:  # onnxruntime raises kinds of its own
+        except Exception as error:  # onnxruntime raises its own types
             raise _cannot_run(self.path, error) from error
         probabilities, *measured = found
         is_sound = (
@@ -159,7 +159,7 @@ class OnnxClassifier:
             and all(np.isfinite(distance).all() for distance in measured)
         )
         if not is_sound:
-            raise ArtifactError(f"{show(self.path)} gives no probabilities", hint=_HINT)
+            raise ArtifactError(f"{show(self.path)} returns no probabilities", hint=_HINT)
         return found
 
 
@@ -168,8 +168,8 @@ def _cannot_run(path: Path, error: Exception) -> ArtifactError:
 
 
 def to_metadata(bundle: ModelBundle, *, cropped: bool) -> dict[str, str]:
-    """Return what a file tells beside its graph, each entry as JSON."""
-    about = replace(bundle.about, unknown=None)  # what the distance is from is in the graph
+    """Return the metadata of a file, each entry as JSON."""
+    about = replace(bundle.about, unknown=None)  # the reference features are in the graph
     entries = about.to_dict(format_of(bundle.network)) | {"input": CROPPED if cropped else WHOLE}
     if rule := bundle.about.unknown:
         entries["unknown"] = rule.thresholds.to_dict() | {"holds": rule.reference.description}
@@ -177,9 +177,9 @@ def to_metadata(bundle: ModelBundle, *, cropped: bool) -> dict[str, str]:
 
 
 def seal_onnx(model: onnx.ModelProto) -> bytes:
-    """Return the content of a file: the model, and as its last entry the digest of all before it.
+    """Return the content of a file: the model, and as its last entry the digest of the rest.
 
-    Protobuf joins messages that are written one after the other.
+    Concatenated Protobuf messages are merged.
     """
     content: bytes = model.SerializeToString()
     return content + _digest_entry(content)
@@ -208,23 +208,23 @@ def load_onnx(path: Path) -> OnnxClassifier:
 
 
 def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
-    """Make a classifier of a file's content.
+    """Create a classifier from a file's content.
 
     Args:
         content: The bytes of an ONNX file.
-        path: Where they are from, for the messages.
+        path: Its path, for messages.
 
     Raises:
-        ArtifactError: It is damaged or not of `xception export`, refers to other files, or holds
-            operators that no export has or weights that are not finite.
+        ArtifactError: It is damaged or not from `xception export`, refers to other files, or has
+            unknown operators or weights that are not finite.
     """
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)
     except DecodeError as error:
-        raise ArtifactError(f"{show(path)} is not a sound ONNX file") from error
+        raise ArtifactError(f"{show(path)} is not a valid ONNX file") from error
     if _has_broken_text(model):
-        raise ArtifactError(f"{show(path)} is not a sound ONNX file: it has text that is not UTF-8")
+        raise ArtifactError(f"{show(path)} is not a valid ONNX file: it has text that is not UTF-8")
     if DIGEST in (metadata := {entry.key: entry.value for entry in model.metadata_props}):
         before = content[:-_ENTRY_BYTES]
         if content != before + _digest_entry(before):
@@ -238,11 +238,11 @@ def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
     side = about.preprocessing.image_size
     try:
         sizes = GraphSizes(model, INPUT, side)
-        sizes.check(1, side, side)  # a session computes what is constant
+        sizes.check(1, side, side)  # a session evaluates constants when it is created
         session = onnxruntime.InferenceSession(
             content, _session_options(), providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # onnxruntime raises kinds of its own on what it cannot run
+    except Exception as error:  # onnxruntime raises its own types
         raise _cannot_run(path, error) from error
     _check_ports(session, about, thresholds, path)
     turns.allow(about.preprocessing.max_pixels)
@@ -251,20 +251,20 @@ def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
 
 def _session_options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors come as exceptions
-    # Threads that wait in a loop would take the cores from torch, which computes in turn with it.
+    options.log_severity_level = 4  # errors are raised as exceptions
+    # Spinning threads would take the cores from torch, which alternates with it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 
 def _refuse_foreign_parts(model: onnx.ModelProto, path: Path) -> None:
-    """See that the file stands alone and holds nothing but what an export is made of."""
+    """Check that the file is self-contained and has only the parts of an export."""
     for tensor in _tensors(model):
-        # CVE-2022-25882 and its followers: a tensor may name any file of this machine.
+        # CVE-2022-25882 and later ones: a tensor may refer to any file of this machine.
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise ArtifactError(
-                f"{show(path)} refers to another file for {show(tensor.name)}; such are not read",
-                hint="xception export writes one file that holds everything",
+                f"{show(path)} refers to another file for {show(tensor.name)}, which is not read",
+                hint="xception export writes one self-contained file",
             )
     operators = {(node.domain, node.op_type) for node in model.graph.node}
     foreign = sorted(f"{d}.{o}" if d else o for d, o in operators if d or o not in _OPERATORS)
@@ -273,7 +273,7 @@ def _refuse_foreign_parts(model: onnx.ModelProto, path: Path) -> None:
             f"{show(path)} is not a file of xception export: it has the operators "
             f"{show(', '.join(foreign) or 'of its own')}"
         )
-    if model.graph.sparse_initializer:  # a few bytes can stand for any number of zeros
+    if model.graph.sparse_initializer:  # a few bytes can mean any number of zeros
         raise ArtifactError(f"{show(path)} is not a file of xception export: it has sparse weights")
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT and not _is_finite(tensor):
@@ -285,12 +285,12 @@ def _refuse_foreign_parts(model: onnx.ModelProto, path: Path) -> None:
 def _is_finite(tensor: onnx.TensorProto) -> bool:
     try:
         return bool(np.isfinite(numpy_helper.to_array(tensor)).all())
-    except (ValueError, TypeError):  # the numbers are not those that its shape promises
+    except (ValueError, TypeError):  # the data does not match the shape
         return False
 
 
 def _tensors(message: Message) -> Iterator[Any]:
-    """Yield all tensors, wherever they hide: subgraphs, attributes, sparse halves, functions."""
+    """Yield all tensors, in any place: subgraphs, attributes, sparse halves, functions."""
     if isinstance(message, onnx.TensorProto):
         yield message
         return
@@ -301,7 +301,7 @@ def _tensors(message: Message) -> Iterator[Any]:
 
 
 def _has_broken_text(message: Message) -> bool:
-    """Tell whether a string is bytes: protobuf leaves as such what is not UTF-8."""
+    """Return whether a string is bytes, which protobuf returns for invalid UTF-8."""
     for descriptor, value in message.ListFields():
         parts = [value] if isinstance(value, Message | str | bytes | int | float) else value
         if descriptor.message_type is not None and any(map(_has_broken_text, parts)):
@@ -318,7 +318,7 @@ def _read_about(model: onnx.ModelProto, path: Path) -> tuple[About, bool, Thresh
         entries["schema"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{show(path)} is an ONNX file, but not of xception export") from error
-    rule = entries.pop("unknown", None)  # without what a model file measures the distance from
+    rule = entries.pop("unknown", None)  # without the reference features of a model file
     try:
         thresholds = None if rule is None else Thresholds.from_dict(rule)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -336,6 +336,6 @@ def _check_ports(
         wanted.append((DISTANCE, "tensor(float)", []))
     if ins != [(INPUT, "tensor(uint8)", 4)] or outs != wanted:
         raise ArtifactError(
-            f"{show(path)} is not a file of xception export: it takes {show(ins)} and gives "
+            f"{show(path)} is not a file of xception export: it takes {show(ins)} and returns "
             f"{show(outs)}, for {len(about.classes)} classes"
         )

@@ -1,9 +1,9 @@
-"""Xception as an ONNX graph, node by node, under names that read well in a viewer.
+"""Xception as an ONNX graph, node by node, with names that read well in a viewer.
 
 Written by hand, because torch's exporters name nodes after modules, `/block5/rep/rep.1/conv1/Conv`
-for `middle_flow/block5/sepconv1/depthwise`; the one that is not deprecated needs another package,
-onnxscript; and Pillow's resize, which the file contains (resize.py), is nothing that they could
-trace.
+instead of `middle_flow/block5/sepconv1/depthwise`; because the one that is not deprecated needs
+another package, onnxscript; and because they cannot trace Pillow's resize, which is in the file
+(resize.py).
 """
 
 from typing import Any
@@ -25,16 +25,16 @@ from xception_cli.onnx.resize import add_cropping
 from xception_cli.onnx.writer import GraphWriter
 from xception_cli.summary.count import FLOWS
 
-RANGE = 255.0  # of a uint8 pixel; `Preprocessing.normalize` divides by it first
+RANGE = 255.0  # of a uint8 pixel, which `Preprocessing.normalize` divides by
 
 
 def add_normalization(writer: GraphWriter, preprocessing: Preprocessing, pixels: str) -> str:
-    """Write `Preprocessing.normalize`, step by step.
+    """Add the nodes of `Preprocessing.normalize`.
 
     Args:
-        writer: Of the graph.
-        preprocessing: The pixel numbers.
-        pixels: Name of pixels in 0..255, float32.
+        writer: Writer of the graph.
+        preprocessing: The pixel preprocessing.
+        pixels: Name of the pixels in 0..255, float32.
 
     Returns:
         Name of the network's input, float32.
@@ -51,14 +51,14 @@ def add_normalization(writer: GraphWriter, preprocessing: Preprocessing, pixels:
 
 
 def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -> onnx.ModelProto:
-    """Write a model as an ONNX graph: from pixels to probabilities, and the distance of `unknown`.
+    """Build a model as an ONNX graph, from pixels to probabilities and the distance for `unknown`.
 
-    The input `image` is uint8 RGB, `(batch, height, width, 3)`, as Pillow and numpy hold a picture.
+    The input `image` is uint8 RGB, `(batch, height, width, 3)`, as Pillow and numpy hold an image.
 
     Args:
         bundle: The model.
-        cropped: Leave resizing and cutting out; the input is `image_size` square.
-        normalized: False leaves the normalisation out, a mistake for tests to find.
+        cropped: Leave out resizing and cropping; the input is `image_size` square.
+        normalized: False leaves out the normalisation, a mistake that tests must detect.
 
     Returns:
         A model with the weights inside, in float32.
@@ -110,12 +110,12 @@ def _add_pixels(
 
 
 def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[str, str]:
-    """Write the steps of a network whose batch norm is folded.
+    """Add the nodes of a network with folded batch norm.
 
     Args:
-        writer: Of the graph.
-        network: From `fold_batch_norm`.
-        pixels: Name of its input, normalised.
+        writer: Writer of the graph.
+        network: Network from `fold_batch_norm`.
+        pixels: Name of its normalised input.
 
     Returns:
         Names of the logits, and of the pooled last layer.
@@ -146,7 +146,7 @@ def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[s
 
 
 def add_mirrored_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[str, str]:
-    """Write a network that classifies the mirror image too; see `add_network`.
+    """Add a network that also classifies the mirror image; see `add_network`.
 
     Both go through the same nodes, as a batch of twice the size.
 
@@ -175,7 +175,7 @@ def add_mirrored_network(writer: GraphWriter, network: nn.Module, pixels: str) -
 
 
 def _add_distance(writer: GraphWriter, reference: Reference, features: str) -> None:
-    """Write `Reference.distances`: 1 minus the mean cosine to the nearest training photos."""
+    """Add `Reference.distances`: 1 minus the mean cosine to the nearest training images."""
     levels = writer.constant("unknown/training_photos", reference.levels)
     photos = writer.node("Cast", [levels], "unknown/photos_float", to=onnx.TensorProto.FLOAT)
     directions = writer.node("LpNormalization", [photos], "unknown/photos_unit", axis=1, p=2)
@@ -190,7 +190,7 @@ def _add_distance(writer: GraphWriter, reference: Reference, features: str) -> N
 
 
 def _flow(step: str) -> str:
-    """Name a step's flow, `entry_flow` for instance."""
+    """Return the name of a step's flow, such as `entry_flow`."""
     begun = [flow for flow, first in FLOWS.items() if STEPS.index(first) <= STEPS.index(step)]
     return begun[-1].replace(" ", "_")
 
@@ -200,7 +200,7 @@ def _add_block(writer: GraphWriter, block: nn.Module, start: str, name: str) -> 
     layers = block.get_submodule("rep")
     for layer in layers if isinstance(layers, nn.Sequential) else ():  # children() skips repeats
         if isinstance(layer, nn.Identity):
-            continue  # a batch norm was here
+            continue  # a folded batch norm
         if isinstance(layer, nn.ReLU):
             current = writer.node("Relu", [current], f"{name}/relu{separables + 1}")
         elif isinstance(layer, nn.MaxPool2d):
@@ -215,7 +215,7 @@ def _add_block(writer: GraphWriter, block: nn.Module, start: str, name: str) -> 
 
 
 def _add_layer(writer: GraphWriter, layer: nn.Module, start: str, name: str) -> str:
-    """Write a convolution, or the two of a separable one."""
+    """Add a convolution, or the two of a separable convolution."""
     if isinstance(layer, nn.Conv2d):
         return _add_convolution(writer, layer, start, name)
     depthwise, pointwise = layer.get_submodule("conv1"), layer.get_submodule("pointwise")
@@ -225,7 +225,7 @@ def _add_layer(writer: GraphWriter, layer: nn.Module, start: str, name: str) -> 
 
 def _add_convolution(writer: GraphWriter, layer: nn.Module, start: str, name: str) -> str:
     if not isinstance(layer, nn.Conv2d):
-        raise TypeError(f"{name} is no convolution")
+        raise TypeError(f"{name} is not a convolution")
     inputs = [start, writer.constant(f"{name}/weight", _array(layer.weight))]
     if layer.bias is not None:
         inputs.append(writer.constant(f"{name}/bias", _array(layer.bias)))

@@ -1,4 +1,4 @@
-"""The gate: a file must answer as PyTorch does, and int8 nearly as float32, or it is refused."""
+"""The gate: a file must match PyTorch, and int8 nearly match float32, or it is refused."""
 
 import time
 from collections import Counter
@@ -23,12 +23,12 @@ from xception_cli.runtime import Runtime
 
 @dataclass(frozen=True)
 class JudgePicture:
-    """A picture to compare two models on.
+    """An image to compare two models on.
 
     Attributes:
         kind: `train`, `val`, `drawn` or `large`.
-        source: The bytes of its file, or where they are: many together may not fit into memory.
-        label: Index of its class, where it is known.
+        source: The bytes of its file, or its path, because many may not fit into memory.
+        label: Index of its class, if known.
     """
 
     kind: str
@@ -41,25 +41,25 @@ class JudgePicture:
         return read_bytes(self.source) if isinstance(self.source, Path) else self.source
 
 
-# Largest difference of a probability, and of the two best where the best may differ.
+# Largest difference of a probability. Another top class counts only if the two best differ by more.
 LIMIT_CROPPED = 1e-3
-LIMIT_WHOLE = 2e-2  # its resize is a port of Pillow's, with other rounding
+LIMIT_WHOLE = 2e-2  # its resize is a port of Pillow's that rounds differently
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How a file compares with PyTorch.
+    """The comparison of a file with PyTorch.
 
     Attributes:
-        images: Pictures that both were shown.
-        kinds: Of them, by where they are from: `val`, `drawn`, `large`.
-        top1_agreement: Part of them with the same best class.
-        contradictions: Pictures with another best class, where PyTorch's two best differ by the
-            limit or more.
-        largest_difference: Of a probability, or of the distance of `unknown`.
-        limit: For it.
-        decoded_smaller: Pictures that `xception predict --run` decodes at a part of their size.
-        decoded_smaller_difference: Largest difference of a probability to what it says of these.
+        images: Number of images compared.
+        kinds: Number of images by origin: `val`, `drawn`, `large`.
+        top1_agreement: Fraction of images with the same top class.
+        contradictions: Number of images with another top class, where PyTorch's two best differ by
+            the limit or more.
+        largest_difference: Largest difference of a probability, or of the distance for `unknown`.
+        limit: Limit of that difference.
+        decoded_smaller: Number of images that `xception predict --run` decodes at a reduced size.
+        decoded_smaller_difference: Largest difference of a probability between the two for these.
     """
 
     images: int
@@ -73,8 +73,8 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        """Whether the file says the same as PyTorch."""
-        # `not >` would let nan through
+        """Whether the file matches PyTorch."""
+        # `not >` would accept nan.
         return self.contradictions == 0 and self.largest_difference <= self.limit
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,10 +82,10 @@ class Parity:
         return asdict(self)
 
     def headline(self) -> str:
-        """Say it in a line."""
+        """Return a summary in one line."""
         equal = round(self.top1_agreement * self.images)
         return (
-            f"{self.images} pictures ({_list(self.kinds)}): best class equal on {equal}, "
+            f"{self.images} images ({_list(self.kinds)}): same class on {equal}, "
             f"probabilities within {self.largest_difference:.1e} (limit {self.limit:g})"
         )
 
@@ -96,7 +96,7 @@ def compare(bundle: ModelBundle, exported: Classifier, pictures: Sequence[JudgeP
     Args:
         bundle: The model.
         exported: The file.
-        pictures: To show to both.
+        pictures: The images.
     """
     runtime = Runtime(torch.device("cpu"), "fp32")
     reference = replace(bundle, network=runtime.place(bundle.network), runtime=runtime)
@@ -129,47 +129,47 @@ def compare(bundle: ModelBundle, exported: Classifier, pictures: Sequence[JudgeP
 
 
 def require_parity(runtime: str, parity: Parity) -> None:
-    """Let a file out.
+    """Refuse a file that does not match PyTorch.
 
     Args:
-        runtime: That ran it.
-        parity: How it compares.
+        runtime: Runtime of the file.
+        parity: The comparison.
 
     Raises:
-        ArtifactError: It does not say the same as PyTorch.
+        ArtifactError: It does not match PyTorch.
     """
     if not parity.passed:
         raise ArtifactError(
-            f"in {runtime} the exported file does not say what PyTorch says, and was not written: "
+            f"in {runtime} the exported file does not match PyTorch and was not written: "
             f"{parity.headline()}; {parity.contradictions} clear answers differ",
-            hint=f"upgrade {runtime}, or --input cropped; xception env shows the versions",
+            hint=f"upgrade {runtime}, or use --input cropped; xception env shows the versions",
         )
 
 
 def _ask(classifier: Classifier, picture: Image.Image) -> tuple[NDArray[Any], float]:
-    """Return the probabilities, and the distance of `unknown`, 0 without a rule for it."""
+    """Return the probabilities, and the distance for `unknown`, 0 if not calibrated."""
     (outcome,) = classifier.outcomes(classifier.transform()(picture)[None])
     distance = 0.0 if classifier.thresholds is None else classifier.distances([outcome])[0]
     return answer(classifier, outcome, None).probabilities, distance
 
 
-LEAST_AGREEMENT = 0.9  # a file that names more than a tenth otherwise is another model
+LEAST_AGREEMENT = 0.9  # a file that classifies more than a tenth differently is another model
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a quantised file compares with the float one, on the same pictures.
+    """The comparison of a quantised file with the float file, on the same images.
 
     Attributes:
-        calibrated_on: Pictures that it was quantised by, by where they are from: `train`, `drawn`.
-        images: Pictures that both were shown.
-        kinds: Of them, by where they are from: `val`, `drawn`.
-        agreeing: With the same best class.
-        labelled: Whose class is known.
-        correct_float: Of these, recognised by the float file.
-        correct_int8: Recognised by the quantised one.
-        milliseconds_float: Median time of a picture, in onnxruntime on this machine.
-        milliseconds_int8: Of the quantised file.
+        calibrated_on: Number of images used for quantising, by origin: `train`, `drawn`.
+        images: Number of images compared.
+        kinds: Number of images by origin: `val`, `drawn`.
+        agreeing: Number of images with the same top class.
+        labelled: Number of images with a known class.
+        correct_float: Number of these classified correctly by the float file.
+        correct_int8: Number of these classified correctly by the quantised file.
+        milliseconds_float: Median time per image of the float file, in onnxruntime on this machine.
+        milliseconds_int8: Median time per image of the quantised file.
     """
 
     calibrated_on: dict[str, int]
@@ -184,11 +184,11 @@ class Agreement:
 
     @property
     def passed(self) -> bool:
-        """Whether it is the same model still."""
+        """Whether it is still the same model."""
         return self.agreeing >= LEAST_AGREEMENT * self.images
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, each part with its 95 % interval."""
+        """Return plain data, each proportion with its 95% interval."""
         accuracies = {}
         for name, correct in (("float", self.correct_float), ("int8", self.correct_int8)):
             known = bool(self.labelled)
@@ -203,15 +203,15 @@ class Agreement:
         }
 
     def headline(self) -> str:
-        """Say in a line how often both say the same."""
+        """Return in one line how often both agree."""
         return (
-            f"{self.images} pictures ({_list(self.kinds)}): best class as in float32 on "
+            f"{self.images} images ({_list(self.kinds)}): same class as in float32 on "
             f"{_describe(self.agreeing, self.images)}"
         )
 
     def lines(self) -> list[str]:
-        """Say all of it, a line for each thing."""
-        said = [f"calibrated on {_list(self.calibrated_on)} pictures", self.headline()]
+        """Return all results, one per line."""
+        said = [f"calibrated on {_list(self.calibrated_on)} images", self.headline()]
         if self.labelled:
             said.append(
                 f"accuracy {_describe(self.correct_int8, self.labelled)}; in float32 "
@@ -220,18 +220,18 @@ class Agreement:
         before, after = self.milliseconds_float, self.milliseconds_int8
         return [
             *said,
-            f"{before / after:.2f} times as fast here: {after:.0f} ms per picture instead of "
+            f"{before / after:.2f} times as fast here: {after:.0f} ms per image instead of "
             f"{before:.0f}, by the median",
         ]
 
     def warning(self) -> str | None:
-        """Say that accuracy falls, if it does."""
+        """Return a warning if accuracy falls."""
         lost = self.correct_float - self.correct_int8
         if lost <= 0:
             return None
         return (
-            f"int8 COSTS ACCURACY: {lost} fewer of {self.labelled} val images are recognised; "
-            "ship the float file if that is too many"
+            f"int8 COSTS ACCURACY: {lost} fewer of {self.labelled} val images are classified "
+            "correctly; use the float file if that is too many"
         )
 
 
@@ -242,13 +242,13 @@ def measure_agreement(
     *,
     calibrated_on: Sequence[JudgePicture],
 ) -> Agreement:
-    """Show pictures to both files, in turn.
+    """Run both files on images, in turn.
 
     Args:
         exported: The float file.
-        quantized: The one that was made of it.
-        pictures: With their labels, as far as they are known.
-        calibrated_on: What it was quantised by.
+        quantized: The quantised file made from it.
+        pictures: Images, with their labels if known.
+        calibrated_on: Images used for quantising.
     """
     equal, labelled = 0, 0
     correct: list[int] = [0, 0]
@@ -280,16 +280,16 @@ def measure_agreement(
 
 
 def require_agreement(agreement: Agreement) -> None:
-    """Let a quantised file out.
+    """Refuse a quantised file that is another model.
 
     Raises:
-        ArtifactError: It is another model.
+        ArtifactError: It agrees too rarely.
     """
     if not agreement.passed:
         raise ArtifactError(
-            f"the int8 file is not the same model any more, and was not written: "
-            f"{agreement.headline()}, fewer than {LEAST_AGREEMENT:.0%}",
-            hint="leave --quantize out: the float file says what PyTorch says",
+            f"the int8 file differs too much from the float file and was not written: "
+            f"{agreement.headline()}, less than {LEAST_AGREEMENT:.0%}",
+            hint="export without --quantize: the float file matches PyTorch",
         )
 
 

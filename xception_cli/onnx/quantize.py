@@ -1,7 +1,7 @@
 """int8: an exported network in 8-bit integers, by onnxruntime's `quantize_static`.
 
-Two things are ours: the range of a tensor without its outliers, and biases that make up for what
-rounding the weights does to the mean of a channel. onnxruntime offers neither.
+Two steps are ours, because onnxruntime has neither: tensor ranges without outliers, and biases that
+correct for the change of a channel's mean by rounding the weights.
 """
 
 import json
@@ -30,9 +30,9 @@ from xception_cli.onnx.file import INPUT
 
 INT8 = "int8"
 
-_OUTLIERS = 2e-5  # of each picture's values, at either end, a range need not hold
-_LEVELS = 64  # onnxruntime's largest weight of 7 bits
-# onnxruntime's suffixes, the longest first, and how they read better.
+_OUTLIERS = 2e-5  # of each image's values, at either end, are outside of the range
+_LEVELS = 64  # onnxruntime's largest 7-bit weight
+# onnxruntime's suffixes, the longest first, and their readable replacements.
 _SUFFIXES = {
     "_QuantizeLinear_Output": "/uint8",
     "_DequantizeLinear_Output": "/float",
@@ -48,12 +48,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the network's tensors held while pictures ran through it.
+    """Statistics of the network's tensors, from running it on images.
 
     Attributes:
-        ranges: Lowest and highest value of each tensor.
-        means: Of each convolution's input, by channel.
-        example: One of the pictures.
+        ranges: Minimum and maximum of each tensor.
+        means: Mean of each convolution's input, by channel.
+        example: One of the images.
     """
 
     ranges: dict[str, tuple[Array, Array]]
@@ -62,7 +62,7 @@ class _Seen:
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped
-    """Gives onnxruntime one picture: it insists on calibrating, though the ranges are known."""
+    """Gives onnxruntime one image: it requires calibration, although the ranges are known."""
 
     def __init__(self, example: Array) -> None:
         self._inputs = iter([{INPUT: example}])
@@ -76,11 +76,10 @@ def quantize_onnx(model: onnx.ModelProto, pictures: Iterable[Array]) -> onnx.Mod
 
     Args:
         model: From `build_onnx`.
-        pictures: What it takes, one by one: `(1, height, width, 3)`, uint8. They tell which values
-            occur.
+        pictures: Inputs, one by one: `(1, height, width, 3)`, uint8. They determine the ranges.
 
     Returns:
-        A model with the same input, outputs and metadata, and `quantized` among the latter.
+        A model with the same input, outputs and metadata, plus the metadata entry `quantized`.
 
     Raises:
         MachineError: Temporary files cannot be written.
@@ -92,7 +91,7 @@ def quantize_onnx(model: onnx.ModelProto, pictures: Iterable[Array]) -> onnx.Mod
     except OSError as error:
         raise MachineError(
             f"cannot quantise: temporary files cannot be written: {show(error)}",
-            hint="they take 0.3 GB; TMPDIR names another folder",
+            hint="they take 0.3 GB; set TMPDIR to another folder",
         ) from error
     quantized.producer_name = model.producer_name
     del quantized.graph.value_info[:]
@@ -103,12 +102,12 @@ def quantize_onnx(model: onnx.ModelProto, pictures: Iterable[Array]) -> onnx.Mod
 
 
 def _is_quantized(node: str) -> bool:
-    # The first convolution sees pixels, whose range is known, and is a hundredth of the work.
+    # The first convolution has a known range, the pixels, and is a hundredth of the work.
     return "_flow/" in node and not node.startswith("entry_flow/conv1")
 
 
 def _quantize(model: onnx.ModelProto, names: Sequence[str], seen: _Seen) -> onnx.ModelProto:
-    """Have onnxruntime quantise nodes, by the ranges that were seen instead of its own."""
+    """Quantise nodes with onnxruntime, using the observed ranges instead of its own."""
     ranges = {
         tensor: [{"rmin": lowest, "rmax": highest}]
         for tensor, (lowest, highest) in seen.ranges.items()
@@ -133,7 +132,7 @@ def _quantize(model: onnx.ModelProto, names: Sequence[str], seen: _Seen) -> onnx
 
 
 def _observe(model: onnx.ModelProto, names: Sequence[str], pictures: Iterable[Array]) -> _Seen:
-    """Run pictures through a model, and look at all that goes into these nodes and out of them."""
+    """Run images through a model, and observe all inputs and outputs of these nodes."""
     nodes = [node for node in model.graph.node if node.name in set(names)]
     convolved = {node.input[0] for node in nodes if node.op_type == "Conv"}
     tensors = sorted(convolved | {node.output[0] for node in nodes})
@@ -167,7 +166,7 @@ def _session_giving(model: onnx.ModelProto, tensors: Sequence[str]) -> onnxrunti
 
 
 def _correct_biases(model: onnx.ModelProto, seen: _Seen) -> onnx.ModelProto:
-    """Take from each bias what rounding the weights adds to its channel's mean."""
+    """Subtract from each bias the change of its channel's mean by rounding the weights."""
     corrected = onnx.ModelProto()
     corrected.CopyFrom(model)
     constants = {tensor.name: tensor for tensor in corrected.graph.initializer}
@@ -175,12 +174,12 @@ def _correct_biases(model: onnx.ModelProto, seen: _Seen) -> onnx.ModelProto:
         if node.op_type != "Conv" or not _is_quantized(node.name):
             continue
         weight = numpy_helper.to_array(constants[node.input[1]])
-        error = (rounded(weight) - weight).sum(axis=(2, 3))  # the border counts as the middle
+        error = (rounded(weight) - weight).sum(axis=(2, 3))  # borders are treated like the middle
         means = seen.means[node.input[0]]
         depthwise = error.shape[1] == 1
         shift = error[:, 0] * means if depthwise else error @ means
         name = f"{node.name}/bias"
-        if name not in constants:  # batch norm was folded into the pointwise half
+        if name not in constants:  # batch norm was folded into the pointwise part
             node.input.append(name)
             constants[name] = corrected.graph.initializer.add()
             bias = np.zeros(len(weight), np.float32)
@@ -191,14 +190,14 @@ def _correct_biases(model: onnx.ModelProto, seen: _Seen) -> onnx.ModelProto:
 
 
 def rounded(weight: Array) -> Array:
-    """Return a weight as 7 bits hold it, with one scale per output channel; see `reduce_range`."""
+    """Return a weight rounded to 7 bits, with one scale per output channel; see `reduce_range`."""
     largest = np.abs(weight).max(axis=tuple(range(1, weight.ndim)), keepdims=True)
     scale = np.maximum(largest, np.finfo(np.float32).tiny) / _LEVELS
     return np.asarray(np.round(weight / scale) * scale)
 
 
 def _rename(graph: onnx.GraphProto) -> None:
-    """Give the tensors and nodes of the quantiser names in the manner of ours."""
+    """Rename the quantiser's tensors and nodes in our style."""
     for node in graph.node:
         node.name = _readable(node.name)
         node.input[:] = [_readable(name) for name in node.input]

@@ -1,4 +1,4 @@
-"""GraphSizes: what a graph from elsewhere takes, worked out from shapes before anything is run."""
+"""GraphSizes: memory and operations of an untrusted graph, from shapes, before it is run."""
 
 import math
 from collections import OrderedDict
@@ -13,33 +13,33 @@ from onnx.reference import ReferenceEvaluator
 
 Array = NDArray[Any]
 
-_SMALL = 64  # numbers of a tensor whose values are followed: shapes, axes, corners
-# Of weights, never of shapes; onnx's reference evaluator lacks their versions of our opset.
+_SMALL = 64  # numbers in a tensor that is evaluated: shapes, axes, corners
+# For weights, never for shapes; onnx's reference evaluator lacks their versions of our opset.
 _NOT_FOLLOWED = frozenset({"QuantizeLinear", "DequantizeLinear"})
-_REMEMBERED = 64  # sizes of pictures that were checked last
+_REMEMBERED = 64  # image sizes checked last
 
-# Bytes of all tensors together: weights in two kinds of numbers; and Xception at 299 pixels, at
-# other sizes by area: 0.3 GB, int8 0.7 GB, both twice with the mirror image.
+# Bytes of all tensors together: weights in two number formats, and Xception at 299 pixels, scaled
+# by area at other sizes: 0.3 GB, int8 0.7 GB, both twice with the mirror image.
 _BYTES_OF_WEIGHTS, _BYTES = 500_000_000, 1_500_000_000
 _BYTES_PER_VALUE = 12  # of the image before it is resized; our graphs take 6
 _OPERATIONS = 60e9  # with the mirror image it takes 17e9
-_OPERATIONS_PER_VALUE = 2  # of the image, for each pixel of a row of the crop; our graphs take 1
+_OPERATIONS_PER_VALUE = 2  # of the image, per pixel of a row of the crop; our graphs take 1
 
 
 class SizesError(ValueError):
-    """A graph that takes too much, or whose shapes cannot be worked out."""
+    """A graph that is too large, or whose shapes cannot be inferred."""
 
 
 class GraphSizes:
     """The shapes of a graph, for every size of its input.
 
     Args:
-        model: Of our operators only; its initializers need not be sound.
-        name: Of its input.
+        model: A graph of our operators only; its initializers may be damaged.
+        name: Name of its input.
         side: Image size of the network, in pixels.
 
     Raises:
-        SizesError: An initializer is not what it claims to be.
+        SizesError: An initializer is inconsistent.
     """
 
     def __init__(self, model: onnx.ModelProto, name: str, side: int) -> None:
@@ -57,15 +57,15 @@ class GraphSizes:
                 self._values[tensor.name] = _array(tensor)
 
     def check(self, batch: int, height: int, width: int) -> None:
-        """See that the graph takes no more than an export would, for pictures of one size.
+        """Check that the graph needs no more than an export would, for images of one size.
 
         Args:
-            batch: Pictures.
-            height: In pixels.
-            width: In pixels.
+            batch: Number of images.
+            height: Height in pixels.
+            width: Width in pixels.
 
         Raises:
-            SizesError: It does, or its shapes cannot be worked out.
+            SizesError: It needs more, or its shapes cannot be inferred.
         """
         shape = (batch, height, width, 3)
         if shape in self._checked:
@@ -74,7 +74,7 @@ class GraphSizes:
             taken, operations = self._measure(shape)
         except SizesError:
             raise
-        except Exception as error:  # onnx's own checks, of graphs that make no sense
+        except Exception as error:  # onnx's own checks of invalid graphs
             raise SizesError(str(error)) from error
         most = _BYTES_OF_WEIGHTS + _BYTES * self._area * batch + _BYTES_PER_VALUE * math.prod(shape)
         resizing = _OPERATIONS_PER_VALUE * self._side * math.prod(shape)
@@ -95,9 +95,9 @@ class GraphSizes:
         for node in self._nodes:
             inputs = [name for name in node.input if name]
             if any(name not in types for name in inputs):
-                raise SizesError(f"{node.op_type} takes what no operator before it makes")
+                raise SizesError(f"{node.op_type} has an input that no earlier operator provides")
             is_known = bool(inputs) and all(name in values for name in inputs)
-            if node.op_type == "Range":  # never evaluated: a few bytes stand for any number
+            if node.op_type == "Range":  # never evaluated: a few bytes could mean any number
                 made = {node.output[0]: _type_of_range(node, values)}
             elif is_known and node.op_type not in _NOT_FOLLOWED:
                 found = _evaluate(node, values, self._versions)
@@ -134,8 +134,8 @@ class GraphSizes:
 def _array(tensor: onnx.TensorProto) -> Array:
     try:
         return numpy_helper.to_array(tensor)
-    except Exception as error:  # numpy's, on bytes that are not what the dimensions say
-        raise SizesError(f"{tensor.name} is not what it claims to be") from error
+    except Exception as error:  # numpy's, if the bytes do not match the dimensions
+        raise SizesError(f"{tensor.name} does not match its dimensions") from error
 
 
 def _evaluate(
@@ -161,7 +161,7 @@ def _type_of(array: Array) -> onnx.TypeProto:
 
 def _type_of_range(node: onnx.NodeProto, values: Mapping[str, Array]) -> onnx.TypeProto:
     if any(name not in values or values[name].size != 1 for name in node.input):
-        raise SizesError("the length of a range cannot be worked out")
+        raise SizesError("the length of a range cannot be inferred")
     start, limit, step = (values[name] for name in node.input)
     length = max(0, math.ceil((limit.item() - start.item()) / step.item()))
     return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(start.dtype), [length])
@@ -170,7 +170,7 @@ def _type_of_range(node: onnx.NodeProto, values: Mapping[str, Array]) -> onnx.Ty
 def _dims(kind: onnx.TypeProto) -> list[int]:
     tensor = kind.tensor_type
     if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in tensor.shape.dim):
-        raise SizesError("the shape of a tensor cannot be worked out")
+        raise SizesError("the shape of a tensor cannot be inferred")
     return [dim.dim_value for dim in tensor.shape.dim]
 
 
@@ -184,7 +184,7 @@ def _shape_of(node: onnx.NodeProto, dims: list[int]) -> Array:
 
 
 def _operations(node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto]) -> float:
-    """Return the multiplications, or comparisons, of an operator that makes each output of many."""
+    """Return the multiplications, or comparisons, of an operator with many inputs per output."""
     outputs = float(math.prod(_dims(types[node.output[0]])))
     if node.op_type == "Conv":
         return outputs * math.prod(_dims(types[node.input[1]])[1:])

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 class GraphWriter:
     """The nodes and constants of a graph that is being written.
 
-    A node's output bears the node's name, so that every edge tells where it comes from.
+    A node's output has the node's name, so that every edge shows its origin.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class GraphWriter:
         return name
 
     def integers(self, name: str, *values: int) -> str:
-        """Add a vector of int64, what shapes are made of."""
+        """Add a vector of int64, such as a shape."""
         return self.constant(name, np.array(values, np.int64))
 
     def node(
@@ -37,15 +37,15 @@ class GraphWriter:
         second: str | None = None,
         **attributes: Any,
     ) -> str:
-        """Add a node and return the name of its output: its own, unless another is given.
+        """Add a node and return the name of its output: its own name by default.
 
         Args:
-            operator: ONNX's.
-            inputs: Names.
-            name: Of the node.
+            operator: ONNX operator.
+            inputs: Names of the inputs.
+            name: Name of the node.
             output: Name of its output.
             second: Name of its second output, if it has one.
-            attributes: The operator's.
+            attributes: Attributes of the operator.
         """
         made = output or name
         outputs = [made] if second is None else [made, second]

@@ -1,7 +1,7 @@
-"""What the charts of the report show, and where; templates/charts.html.j2 makes SVG of it.
+"""The content and layout of the report's charts; templates/charts.html.j2 makes SVG of it.
 
-Not matplotlib's SVG, which has colours of its own and text that shrinks with the chart. Here a unit
-is about a pixel on a phone, where a chart is as wide as the page, and in a row of three elsewhere.
+Not matplotlib's SVG, which has its own colours and text that shrinks with the chart. A unit is
+about a pixel on a phone, where a chart is as wide as the page; elsewhere three are in a row.
 """
 
 import math
@@ -19,21 +19,21 @@ from xception_cli.console import show
 from xception_cli.evaluation.calibration import Array, best_guesses, coverage_curve, reliability
 from xception_cli.evaluation.intervals import design_effect, scaled_interval
 
-_DOTTED, _DRAWN = 40, 200  # points up to which each gets a dot; points of a curve, at most
-_TICKS, _EPOCHS = 5, 8  # steps between numbers on an axis, at most
+_DOTTED, _DRAWN = 40, 200  # most points drawn as dots; most points of a curve
+_TICKS, _EPOCHS = 5, 8  # most steps between numbers on an axis
 _CELL = 14  # of the confusion matrix, in SVG units
-_LONGEST = 18  # characters of a name beside the matrix
-_NAMED = 60  # classes up to which all names are written
-_NUMBERED = 100  # classes up to which cells hold their counts
-_READABLE = 1.25  # pixels of a unit from which names can be read
-STRONG = 0.91  # opacity of a cell from which its number is white on light paper
+_LONGEST = 18  # characters of a name next to the matrix
+_NAMED = 60  # most classes whose names are all written
+_NUMBERED = 100  # most classes whose cells show counts
+_READABLE = 1.25  # pixels per unit at which names are readable
+STRONG = 0.91  # least opacity of a cell with a white number on light paper
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The numbers along one side of a chart: its ends are ticks, and each tick is what it says."""
+    """The numbers along one side of a chart; its ends are ticks, and tick labels are exact."""
 
     ticks: tuple[float, ...]
     label: Callable[[float], str]
@@ -50,9 +50,9 @@ def number_axis(low: float, high: float, *, in_percent: bool = False, whole: boo
 
     Args:
         low: The lowest number that is drawn.
-        high: The highest.
+        high: The highest number that is drawn.
         in_percent: Label 0.5 as 50%, and end at 100%.
-        whole: Number whole things, from `low` to `high` exactly.
+        whole: Use integers, from `low` to `high` exactly.
     """
     size = max(abs(low), abs(high)) or 1.0
     if high - low < 1e-9 * size and not whole:
@@ -63,7 +63,7 @@ def number_axis(low: float, high: float, *, in_percent: bool = False, whole: boo
     if whole:
         step = max(1.0, step)
         ticks = [low, *np.arange(math.floor(low / step) + 1, high / step) * step, high]
-        # The last epoch matters more than a round one close to it.
+        # The last epoch is more important than a round number close to it.
         ticks = [tick for tick in ticks if tick in (low, high) or high - tick >= step / 2]
         return Axis(tuple(sorted(set(map(float, ticks)))), lambda tick: f"{tick:g}")
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -75,7 +75,7 @@ def number_axis(low: float, high: float, *, in_percent: bool = False, whole: boo
 
 
 def _label(tick: float, step: float, last: float) -> str:
-    """Write a tick with all its digits, and as many as its neighbours; 1.5e-4 for small ones."""
+    """Format a tick with as many digits as its neighbours; 1.5e-4 for small numbers."""
     if 0 < last < 0.01:
         power = math.floor(math.log10(last))
         return f"{tick / 10**power:g}e{power}" if tick else "0"
@@ -83,14 +83,14 @@ def _label(tick: float, step: float, last: float) -> str:
 
 
 class Line(NamedTuple):
-    """A line through points, or the outline of an area; `style` is its class in CSS."""
+    """A line through points, or the outline of an area; `style` is its CSS class."""
 
     style: str
     points: Sequence[Point]
 
 
 class Dot(NamedTuple):
-    """A point that shows its figures when it is hovered."""
+    """A point that shows its figures on hover."""
 
     style: str
     x: float
@@ -101,16 +101,16 @@ class Dot(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, and where its template draws each number, in SVG units.
+    """A chart, and the position of each number in SVG units.
 
     Attributes:
-        title: What is drawn.
-        along: What the numbers along the bottom are; those on the left are in the title.
-        x: The axis along the bottom.
-        y: The axis on the left.
-        lines: From the back to the front.
-        dots: In front of them.
-        keys: Names of the lines, each with its class in CSS; empty where there is only one.
+        title: Title, which names the vertical axis, too.
+        along: Label of the horizontal axis.
+        x: The horizontal axis.
+        y: The vertical axis.
+        lines: Lines, from back to front.
+        dots: Points, in front of the lines.
+        keys: Names of the lines, with their CSS classes; empty if there is only one.
     """
 
     title: str
@@ -128,19 +128,19 @@ class Chart:
     bottom: int = 40
 
     def across(self, number: float) -> str:
-        """Place a number along the bottom."""
+        """Return the horizontal position of a number."""
         low, high = self.x.ends
         share = (number - low) / (high - low) if high > low else 0.5
         return _round(self.left + share * (self.width - self.left - self.right))
 
     def up(self, number: float) -> str:
-        """Place a number on the left."""
+        """Return the vertical position of a number."""
         low, high = self.y.ends
         share = min(1.0, max(0.0, (number - low) / (high - low)))
         return _round(self.top + (1 - share) * (self.height - self.top - self.bottom))
 
     def path(self, points: Iterable[Point]) -> Markup:
-        """Place points: `x,y` of each."""
+        """Return the positions of points, `x,y` each."""
         return Markup(" ".join(f"{self.across(x)},{self.up(y)}" for x, y in points))
 
 
@@ -152,8 +152,8 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], best: int) -> list[Chart]:
     """Draw loss, accuracy and learning rate by epoch.
 
     Args:
-        rows: Of metrics.jsonl; at least one.
-        best: The epoch that was kept; 0 or less for none.
+        rows: Rows of metrics.jsonl; at least one.
+        best: The epoch that was kept; 0 or less if none.
     """
     losses = {"train_loss": ("training", "wrong"), "val_loss": ("validation", "right")}
     both = [row[name] for row in rows for name in losses]
@@ -188,12 +188,12 @@ def _curves(
 
 
 def draw_calibration(probabilities: Array, labels: Array, units: Array) -> list[Chart]:
-    """Draw the reliability diagram, and the precision of the answers over their coverage.
+    """Draw the reliability diagram, and precision against coverage.
 
     Args:
         probabilities: `(images, classes)`, calibrated.
-        labels: `(images,)`.
-        units: `(images,)`, what each image belongs to.
+        labels: `(images,)`, class indices.
+        units: `(images,)`, the unit of each image.
     """
     confidences, right = best_guesses(probabilities, labels)
     drawn = (confidences, right, design_effect(right, units))
@@ -236,7 +236,7 @@ def _draw_coverage(confidences: Array, hits: Array, effect: float) -> Chart:
 
 
 def confusion_order(confusion: NDArray[np.int64]) -> list[int]:
-    """Order classes so that those that are confused with each other are neighbours.
+    """Order classes so that those confused with each other are adjacent.
 
     Args:
         confusion: Counts by true and predicted class.
@@ -251,7 +251,7 @@ def confusion_order(confusion: NDArray[np.int64]) -> list[int]:
 
 
 class Cell(NamedTuple):
-    """A cell of a confusion matrix with images in it."""
+    """A cell of a confusion matrix that has images."""
 
     x: str
     y: str
@@ -266,14 +266,14 @@ class Matrix:
     """A confusion matrix in SVG units.
 
     Attributes:
-        order: How its classes are ordered.
-        names: Their places and names, along both sides; empty where they are many.
-        cells: Those with images.
-        margin: Room for the names.
+        order: Name of the order of the classes.
+        names: Positions and names, along both sides; empty if there are too many.
+        cells: The cells with images.
+        margin: Space for the names.
         side: Length of a side.
-        size: Of all.
-        width: In rem, where the page has room.
-        least: Width in pixels at which names can be read; 0 without names.
+        size: Length of a side, including the names.
+        width: Width in rem, if the page is wide enough.
+        least: Width in pixels at which names are readable; 0 without names.
         cell: Side of a cell.
     """
 
@@ -295,13 +295,13 @@ def draw_matrix(
 
     Args:
         confusion: Counts by true class (row) and predicted class (column).
-        names: Of the classes.
-        order: Of the classes in the drawing.
-        title: Names this order.
+        names: Class names.
+        order: Class indices in the order of drawing.
+        title: Name of this order.
     """
     short = [_cut(name) for name in names]
     side, named = _CELL * len(order), len(order) <= _NAMED
-    # About 5.4 units a letter at most at the size that the page gives them.
+    # A letter takes at most about 5.4 units at the font size of the page.
     margin = 10 + math.ceil(5.6 * max(map(len, short))) if named else 4
     size = margin + side + 4
     totals = np.maximum(confusion.sum(axis=1), 1)
@@ -340,7 +340,7 @@ def draw_matrix(
 
 
 def opacity(part: float) -> float:
-    """Return how deep a cell's colour is; the root makes a few among many visible."""
+    """Return the opacity of a cell; the square root makes small shares visible."""
     return 0.2 + 0.8 * math.sqrt(part)
 
 

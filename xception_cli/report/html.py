@@ -1,4 +1,4 @@
-"""The templates of our pages, in which all text is escaped; and images small enough to embed."""
+"""The templates of the HTML pages, with all text escaped; and thumbnails to embed."""
 
 import re
 from base64 import b64encode
@@ -14,18 +14,18 @@ from PIL import Image
 from xception_cli.console import safe, show
 from xception_cli.data.images import PictureError, read_listed
 
-SIDE = 192  # of an image on a page, in pixels
+SIDE = 192  # of a thumbnail, in pixels
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An image inside the page.
+    """An embedded image.
 
     Attributes:
-        address: A `data:` address, which holds the file.
-        name: Describes it to readers who cannot see it.
-        width: In pixels.
-        height: In pixels.
+        address: A `data:` URL that contains the file.
+        name: Alternative text.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     address: Markup
@@ -36,13 +36,13 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Card:
-    """One image, or a few to compare, with one message.
+    """One image, or several to compare, with a message.
 
     Attributes:
-        images: None where a file could not be read.
-        message: What the images show; empty for none.
-        path: Of the file that it is about.
-        action: What is suggested for it, as in issues.csv.
+        images: Images; None for a file that could not be read.
+        message: Describes the images; may be empty.
+        path: Path of the file in question.
+        action: Suggested action, as in issues.csv.
     """
 
     images: tuple[Thumbnail | None, ...]
@@ -52,23 +52,23 @@ class Card:
 
 
 def render(template: str, **values: object) -> str:
-    """Fill in a template: one page without a script, that loads nothing.
+    """Render a template to one page without scripts and external resources.
 
     Args:
-        template: Its file name.
-        values: What it names. Text is untrusted; what must not be escaped is `Markup`.
+        template: File name of the template.
+        values: Its variables. Text is untrusted; `Markup` is not escaped.
 
     Raises:
-        UndefinedError: The template names a value that was not given.
+        UndefinedError: The template uses a value that was not given.
     """
     return PAGES.get_template(template).render(values)
 
 
 def _printable(value: object) -> object:
-    """Make what a template prints a short, literal piece of text; `Markup` is printed as it is.
+    """Make a printed value a short, literal text; `Markup` is printed unchanged.
 
     Raises:
-        TypeError: It is neither text nor a whole number: a template does not format numbers.
+        TypeError: It is neither text nor an integer: templates do not format numbers.
     """
     if isinstance(value, Markup):
         return value
@@ -80,21 +80,21 @@ def _printable(value: object) -> object:
 
 
 def _capital(text: str, names: Sequence[str] = ()) -> str:
-    """Begin with a capital letter, unless that is the first one of a name."""
+    """Capitalise the first letter, unless it belongs to a name."""
     if any(text.startswith(show(name)) for name in names):
         return text
     return text[:1].upper() + text[1:]
 
 
 def _sentence(text: str) -> Markup:
-    """Print a message of ours whole, however long, though it holds names; with a full stop."""
+    """Print a message of ours in full, with a full stop; it may contain names."""
     return escape(f"{safe(text)}.")
 
 
 def _pieces(text: str) -> list[list[str]]:
-    """Split text into words, and these into pieces that end with a slash, to be kept whole.
+    """Split text into words, and these into pieces that end with a slash and stay whole.
 
-    However long it is: a command that lost its end, or a message its second name, would be wrong.
+    Text is never cut: a command without its end, or a message without a name, would be wrong.
     """
     return [re.findall("^'?/?[^/]*/?|[^/]+/?|/", word) for word in safe(text).split(" ")]
 
@@ -116,11 +116,11 @@ PAGES.filters |= {"capital": _capital, "count": _count, "pieces": _pieces, "sent
 
 
 def photo(root: Path, name: str) -> Thumbnail | None:
-    """Read an image file for a page; None if it cannot be read, or is not in the folder.
+    """Read an image file as a thumbnail; None if it cannot be read, or is outside of the folder.
 
     Args:
         root: The data folder.
-        name: Of the image in it; also for readers who cannot see it.
+        name: Path in the folder; also the alternative text.
     """
     try:
         return embed(read_listed(root, name, least_side=SIDE, grey_bits=None), name)

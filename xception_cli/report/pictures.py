@@ -1,4 +1,4 @@
-"""Images for people: with class activation maps, as the network sees them, and of issues.csv."""
+"""Images for people: with class activation maps, as network inputs, and for issues.csv."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,28 +26,28 @@ from xception_cli.model.network import pool
 from xception_cli.report.html import Card, Thumbnail, embed, photo
 from xception_cli.runtime import seed_everything
 
-_STRENGTH = 0.65  # of the colours where the heat is greatest
-_LARGEST = 1600  # pixels of the longer side of a drawn photo beyond which a frame is 2 px or more
+_STRENGTH = 0.65  # opacity of the colours at the maximum
+_LARGEST = 1600  # pixels of the longer side above which a frame is at least 2 px wide
 
 
 @torch.inference_mode()
 def heat_maps(
     bundle: ModelBundle, pixels: torch.Tensor, labels: torch.Tensor
 ) -> NDArray[np.float32]:
-    """Compute class activation maps (CAM, Zhou et al. 2016): which positions a logit comes from.
+    """Compute class activation maps (CAM, Zhou et al. 2016): how much each position contributes.
 
     The head is linear on means over the positions, so a class's logit is a sum over the positions
-    of each layer that it sees. The maps of several layers are added, enlarged to the finest of
-    them. Of the last convolution alone this is Grad-CAM too (Selvaraju et al. 2017): the gradient
-    of the logit is that class's row of weights at every position.
+    of each layer that it uses. The maps of several layers are added, enlarged to the finest. For
+    the last convolution alone this equals Grad-CAM (Selvaraju et al. 2017): the gradient of the
+    logit is that class's row of weights at every position.
 
     Args:
         bundle: The model.
         pixels: `(batch or more, 3, image_size, image_size)`, uint8, from its preprocessing.
-        labels: `(batch,)`, the class that each map explains.
+        labels: `(batch,)`, the class to explain in each image.
 
     Returns:
-        `(batch, height, width)` in 0..1, each with a largest value of 1 unless it is 0 everywhere.
+        `(batch, height, width)` in 0..1; the maximum of each map is 1, unless it is 0 everywhere.
     """
     maps = class_maps(bundle, pixels, labels)
     side = max(part.shape[-1] for part in maps)
@@ -61,7 +61,7 @@ def heat_maps(
 def class_maps(
     bundle: ModelBundle, pixels: torch.Tensor, labels: torch.Tensor
 ) -> list[torch.Tensor]:
-    """Compute what each position of each layer adds to a class's logit.
+    """Compute the contribution of each position of each layer to a class's logit.
 
     Args:
         bundle: The model.
@@ -69,7 +69,7 @@ def class_maps(
         labels: See `heat_maps`.
 
     Returns:
-        `(batch, height, width)` for each layer that the head sees. Their means over the positions
+        `(batch, height, width)` for each layer used by the head. Their means over the positions
         add up to the logit without its bias.
     """
     maps = _class_maps(bundle, pixels, labels)
@@ -87,18 +87,18 @@ def _class_maps(
     for layer, of_classes in weights.items():
         seen = activations[layer][: len(labels)]
         found = torch.einsum("bc,bchw->bhw", of_classes.float().cpu()[labels], seen)
-        if layers_head(bundle.network) is not None:  # it scales each layer to length 1
+        if layers_head(bundle.network) is not None:  # it scales each layer to unit length
             found = found / pool(seen).norm(dim=1)[:, None, None]
         maps.append(found)
     return maps
 
 
 def seen_square(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:
-    """Return the part of a photo that the network sees: left, top, right, bottom, in its pixels.
+    """Return the part of a photo that the network sees, in its pixels: left, top, right, bottom.
 
     Args:
         size: Width and height of the photo, upright.
-        preprocessing: Resizes the shorter side, and cuts the centre out.
+        preprocessing: Resizes the shorter side, and crops the centre.
     """
     width, height = size
     side = preprocessing.image_size * min(size) / preprocessing.resize_size
@@ -109,12 +109,12 @@ def seen_square(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[in
 def draw_heat(
     picture: Image.Image, heat: NDArray[np.float32], preprocessing: Preprocessing
 ) -> Image.Image:
-    """Draw a heat map over a photo in grey, and a frame around what the network saw of it.
+    """Draw a heat map over a grey photo, and a frame around the part that the network sees.
 
     Args:
-        picture: RGB, upright, of any size; is left as it is.
+        picture: RGB, upright, of any size; is not changed.
         heat: `(height, width)` in 0..1.
-        preprocessing: As the network's input was made.
+        preprocessing: Preprocessing of the network's input.
     """
     box = seen_square(picture.size, preprocessing)
     side = (box[2] - box[0], box[3] - box[1])
@@ -122,7 +122,7 @@ def draw_heat(
     values = np.clip(np.asarray(smooth), 0, 1)
     colours = Image.fromarray((colormaps["inferno"](values)[..., :3] * 255).astype(np.uint8))
     strength = Image.fromarray((255 * _STRENGTH * values).astype(np.uint8))
-    drawn = picture.convert("L").convert("RGB")  # yellow heat must not be lost on lemons
+    drawn = picture.convert("L").convert("RGB")  # grey, so that yellow heat is visible on lemons
     drawn.paste(colours, box, strength)
     line = max(1, round(max(picture.size) / _LARGEST * 2))
     frame = (box[0], box[1], box[2] - 1, box[3] - 1)
@@ -131,10 +131,10 @@ def draw_heat(
 
 
 def check_folder(folder: Path) -> None:
-    """See that explanations can be written there, before anything is predicted.
+    """Check that explanations can be written there, before anything is predicted.
 
     Raises:
-        UsageError: There is something already.
+        UsageError: The folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
@@ -143,7 +143,7 @@ def check_folder(folder: Path) -> None:
 
 
 def name_explanations(images: Sequence[Path]) -> list[str]:
-    """Name the file of each photo's explanation: of photos of one name the later get `-2`, `-3`."""
+    """Name the explanation file of each photo; photos with the same name get `-2`, `-3`."""
     taken: set[str] = set()
     counts: Counter[str] = Counter()
     names = []
@@ -152,7 +152,7 @@ def name_explanations(images: Sequence[Path]) -> list[str]:
             counts[stem] += 1
             end = f"-{counts[stem]}.jpg" if counts[stem] > 1 else ".jpg"
             name = cut_name(stem, LONGEST_NAME - len(end)) + end
-            if name.casefold() not in taken:  # some file systems do not tell A from a
+            if name.casefold() not in taken:  # some file systems ignore case
                 break
         taken.add(name.casefold())
         names.append(name)
@@ -160,13 +160,13 @@ def name_explanations(images: Sequence[Path]) -> list[str]:
 
 
 def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path) -> None:
-    """Draw why a photo is given a class, as a JPEG of the photo's own size, upright.
+    """Explain the class of a photo, as a JPEG of the photo's own size, upright.
 
     Args:
         bundle: The model.
-        path: The photo; it was decoded before.
+        path: The photo, known to be decodable.
         label: Index of the class.
-        target: The new file; its folder is made.
+        target: The new file; its folder is created.
 
     Raises:
         MachineError: The disk is full or read-only.
@@ -191,7 +191,7 @@ def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path)
 
 _LABELS, _PAIRS = 12, 8  # cards of a kind
 _HOW = ("as in evaluation", "as in training", "as in training, drawn again")
-_NOTHING = Image.new("RGB", (8, 8))  # stands in a batch for an image that is gone
+_NOTHING = Image.new("RGB", (8, 8))  # replaces a missing image in a batch
 
 
 def draw_cards(
@@ -201,7 +201,7 @@ def draw_cards(
 
     Args:
         scored: The images of an evaluation.
-        root: What their paths are relative to; an image that is gone leaves a gap.
+        root: Folder that their paths are relative to; a missing image leaves a gap.
         bundle: The model.
         chosen: Indices into `scored`.
 
@@ -210,7 +210,7 @@ def draw_cards(
     """
     cards = []
     transform = bundle.preprocessing.evaluation_transform()
-    with screen.bar("drawing the report", len(chosen), heartbeat=False) as bar:
+    with screen.bar("writing the report", len(chosen), heartbeat=False) as bar:
         size = bundle.runtime.inference_batch
         for start in range(0, len(chosen), size):
             batch = list(chosen[start : start + size])
@@ -240,15 +240,15 @@ def draw_inputs(
     flip: bool,
     seed: int,
 ) -> list[Card]:
-    """Show images as the network sees them: in evaluation, and in two random views of training.
+    """Show images as the network sees them: in evaluation, and in two random training views.
 
     Args:
-        root: What the paths are relative to; images that are gone are left out.
+        root: Folder that the paths are relative to; missing images are left out.
         paths: The images.
-        preprocessing: Of the model.
-        augment: As in training, as for the following.
-        flip: Mirror half of them.
-        seed: Of the random views.
+        preprocessing: Preprocessing of the model.
+        augment: Augmentation of training.
+        flip: Whether training mirrors half of the images.
+        seed: Seed of the random views.
     """
     random = preprocessing.training_transform(augment=augment, flip=flip)
     cards = []
@@ -293,8 +293,8 @@ class Group:
     """Problems of one kind.
 
     Attributes:
-        title: Names the kind.
-        count: How many there are.
+        title: Name of the kind.
+        count: Number of problems.
         cards: The first of them.
     """
 
@@ -304,14 +304,14 @@ class Group:
 
 
 def draw_issues(rows: Sequence[Row], root: Path) -> list[Group]:
-    """Show what the data check of a run found, the worst first, and count the rest.
+    """Show the problems found by a run's data check, the worst first, and count the rest.
 
     Args:
-        rows: Of the run's issues.csv.
-        root: The data folder; an image that is gone leaves a gap.
+        rows: Rows of the run's issues.csv.
+        root: The data folder; a missing image leaves a gap.
 
     Returns:
-        The kinds of problems of which there are any.
+        The kinds of problems that occur.
     """
     groups = [
         _singles(rows, root),
@@ -329,11 +329,11 @@ def _singles(rows: Iterable[Row], root: Path) -> Group:
 
 
 def _pairs(rows: Iterable[Row], root: Path, title: str, *problems: str) -> Group:
-    """Show pairs of files; a pair that is listed from both sides is one."""
+    """Show pairs of files; a pair that is listed twice is shown once."""
     found: dict[frozenset[str], tuple[Row, str]] = {}
     for row in rows:
         if row.get("problem") in problems:
-            # In the words of `xception check`: identical, or nearly identical, to another file.
+            # As written by `xception check`: identical, or nearly identical, to another file.
             other = row.get("detail", "").partition("identical to ")[2]
             found.setdefault(frozenset((row["path"], other)), (row, other))
     shown = [

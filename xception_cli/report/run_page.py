@@ -1,6 +1,6 @@
-"""report.html: a run on one page, without a script, that loads nothing and opens from disk.
+"""report.html: a run on one page that has no scripts and opens from disk.
 
-Here are the numbers and in what form they are shown; templates/run.html.j2 has the words.
+This module prepares the numbers; the words are in templates/run.html.j2.
 """
 
 import re
@@ -40,17 +40,17 @@ from xception_cli.settings import read_settings
 from xception_cli.summary.count import NetworkSummary, summarize_run
 from xception_cli.summary.diagram import draw_diagram
 
-_MISTAKES, _UNSURE, _SEEN = 18, 12, 8  # cards of the galleries
-_PAIRS = 5  # most confused classes, in words
-_FEW = 100  # images of an evaluation under which its interval is wide
-_GAINS = 3  # classes for which more images are asked
-_CONFIDENT = 0.9  # probability from which an answer is not among the least confident ones
-_PROBE = "the linear probe"  # as result.json has it, where fine-tuning did not beat it
+_MISTAKES, _UNSURE, _SEEN = 18, 12, 8  # cards per gallery
+_PAIRS = 5  # pairs of classes to name as most confused
+_FEW = 100  # images below which more are recommended
+_GAINS = 3  # classes to recommend more images for
+_CONFIDENT = 0.9  # predictions above this confidence are not shown as least confident
+_PROBE = "the linear probe"  # as in result.json, if fine-tuning did not beat it
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What the page is made from."""
+    """The data of the page."""
 
     run: RunDir
     info: RunInfo
@@ -65,13 +65,13 @@ class _Run:
 
 
 def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult) -> None:
-    """Write the page of a run.
+    """Write the report of a run.
 
     Args:
-        run: The run; its own evaluation is on disk.
+        run: The run, after its evaluation.
         bundle: Its model, for the heat maps.
-        root: The data folder, for the images; one that is gone leaves gaps.
-        result: How it ended.
+        root: The data folder, for the images; a missing image leaves a gap.
+        result: The result of the run.
 
     Raises:
         ArtifactError: A file of the run is missing or damaged.
@@ -110,7 +110,7 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         inputs=_inputs(data, bundle),
         **_calibration(data),
         **_images(data.split),
-        diagram=Markup(draw_diagram(data.network)),  # draws no text but its own
+        diagram=Markup(draw_diagram(data.network)),  # contains no untrusted text
         repeat=f"xception train --config {quoted(run.config)}",
         facts=_facts(data),
     )
@@ -118,7 +118,7 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
 
 
 def _read_issues(run: RunDir) -> list[dict[str, str]] | None:
-    """Read issues.csv, which a person may have edited at will, or taken away."""
+    """Read issues.csv, which the user may have edited or removed."""
     try:
         return read_issues(run.issues)
     except UsageError:
@@ -126,7 +126,7 @@ def _read_issues(run: RunDir) -> list[dict[str, str]] | None:
 
 
 def _accuracy(data: _Run) -> dict[str, Any]:
-    """Prepare the first figures: what to expect, and how that compares with simple baselines."""
+    """Prepare the first figures: expected accuracy, compared with simple baselines."""
     report, kept = data.report, data.result.kept
     accuracy, interval = texts(report.expected, percent=True)
     flows = [flow.name for flow in data.network.flows if flow.trained]
@@ -146,7 +146,7 @@ def _accuracy(data: _Run) -> dict[str, Any]:
 
 
 def _baselines(data: _Run) -> list[dict[str, Any]]:
-    """Compare on the same images: all accuracies are as measured, without a correction."""
+    """Compare on the same images; all accuracies are uncorrected."""
     report, probe = data.report, data.result.probe
     shares = {"model": (report.accuracy.value, texts(report.accuracy, percent=True)[1])}
     if probe and report.name == "val" and data.result.kept != _PROBE:
@@ -159,7 +159,7 @@ def _baselines(data: _Run) -> list[dict[str, Any]]:
 
 
 def _steps(data: _Run) -> dict[str, Any]:
-    """Prepare what to do next; what is empty is not shown."""
+    """Prepare the next steps; empty ones are not shown."""
     is_table = data.info.root is not None
     place = quoted(typed(Path(data.info.data or "") if is_table else data.root))
     if root := data.config.get("root"):
@@ -184,7 +184,7 @@ def _steps(data: _Run) -> dict[str, Any]:
 
 
 def _weakest(report: EvalReport) -> dict[str, str] | None:
-    """Choose the class of the lowest recall, if it is clearly lower than accuracy."""
+    """Return the class of lowest recall, if that is clearly below accuracy."""
     known = [(row.recall, row.name) for row in report.per_class if row.recall is not None]
     recall, name = min(known, key=lambda pair: pair[0].value)
     if recall.high is None or recall.high >= report.accuracy.value:
@@ -193,7 +193,7 @@ def _weakest(report: EvalReport) -> dict[str, str] | None:
 
 
 def _kept_epoch(result: RunResult) -> int:
-    """Return the epoch of the kept model; 0 if that is not a fine-tuned one."""
+    """Return the epoch of the kept model; 0 if it was not fine-tuned."""
     epoch = re.search(r"epoch (\d{1,9})$", result.kept)
     return int(epoch[1]) if epoch else 0
 
@@ -230,7 +230,7 @@ def _classes(report: EvalReport) -> list[dict[str, Any]]:
 
 
 def _galleries(data: _Run, bundle: ModelBundle) -> tuple[list[Card], list[Card]]:
-    """Show the most confident mistakes, and the least confident of the other images."""
+    """Show the most confident mistakes, and the least confident correct predictions."""
     scored, guesses = data.scored, data.scored.guesses
     best = scored.probabilities.max(axis=1)
     wrong, right = (np.flatnonzero((guesses == scored.labels) == value) for value in (False, True))
@@ -290,7 +290,7 @@ def _images(split: Split) -> dict[str, Any]:
 
 
 def _facts(data: _Run) -> dict[str, dict[str, str]]:
-    """List what a run depends on: command, hashes, versions, and every setting."""
+    """List the provenance of a run: command, hashes, versions and settings."""
     info, weights = data.info, data.info.weights
     seconds = data.result.seconds.items()
     facts = {
@@ -304,7 +304,7 @@ def _facts(data: _Run) -> dict[str, dict[str, str]]:
         "model, SHA-256": file_digest(data.run.model),
         "git commit": info.git_commit,
     }
-    # The data folder is an absolute path, which is nobody else's business.
+    # The absolute path of the data folder is private.
     settings = {name: value for name, value in data.config.items() if name != "data"}
     return {
         "The run": _written(facts),
@@ -314,7 +314,7 @@ def _facts(data: _Run) -> dict[str, dict[str, str]]:
 
 
 def _written(values: Mapping[str, object]) -> dict[str, str]:
-    """Write values as config.toml has them, but without quotes."""
+    """Format values as in config.toml, but without quotes."""
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in values.items()

@@ -1,1 +1,1 @@
-"""What teaches Xception: the network counted, drawn and explained."""
+"""The educational part: the network counted, drawn and explained."""

@@ -18,8 +18,8 @@ from xception_cli.settings import read_settings
 
 IMAGENET_CLASSES = 1000
 
-# The paper's flows begin where the network can be cut. The head is a part of the paper's exit flow;
-# here it is separate, because it is replaced, and trained, by itself.
+# The paper's flows begin where the network can be cut. The head is part of the paper's exit flow;
+# here it is separate, because it is replaced and trained separately.
 FLOWS = dict(
     zip(("entry flow", "middle flow", "exit flow", "head"), FIRST_TRAINED.values(), strict=True)
 )
@@ -29,17 +29,17 @@ _KINDS = {nn.Conv2d: "convolution", nn.MaxPool2d: "pooling", nn.Linear: "linear"
 
 @dataclass(frozen=True)
 class Separable:
-    """The cost of a separable convolution, and of the regular one in its place.
+    """The cost of a separable convolution, and of the regular convolution that it replaces.
 
     Attributes:
-        channels: Of the input, C.
-        kernels: Of the pointwise part, N: the channels of the output.
+        channels: Channels of the input, C.
+        kernels: Kernels of the pointwise part, N: the channels of the output.
         kernel: Side of the depthwise part's kernels, K.
-        side: Of the output, G.
-        depthwise: Multiplications of its depthwise part, C·K²·G².
-        pointwise: Those of its pointwise part, N·C·G².
-        regular: Those of the regular convolution, K²·C·G²·N.
-        reduction: The fraction of them that is left, 1/N + 1/K².
+        side: Side of the output, G.
+        depthwise: Multiplications of the depthwise part, C·K²·G².
+        pointwise: Multiplications of the pointwise part, N·C·G².
+        regular: Multiplications of the regular convolution, K²·C·G²·N.
+        reduction: The fraction of them that remains, 1/N + 1/K².
     """
 
     channels: int
@@ -57,15 +57,15 @@ class Layer:
     """A convolution, a pooling or the linear layer.
 
     Attributes:
-        name: As in the state dict.
+        name: Name in the state dict.
         flow: A key of `FLOWS`.
         kind: `convolution`, `separable`, `pooling` or `linear`.
         kernel: Side of its kernels, K; 1 for the linear layer.
-        stride: Between the positions of the kernel.
+        stride: Stride of the kernel.
         output: `(channels, height, width)`, or `(classes,)`.
-        parameters: Its own, and those of the batch norm after it.
-        multiplications: For one image; see `Call.multiplications`.
-        separable: Its parts, if it is one.
+        parameters: Its parameters, including those of the batch norm after it.
+        multiplications: Multiplications for one image; see `Call.multiplications`.
+        separable: The costs of its parts, if it is separable.
         trained: Whether the run trains it; None without a run.
     """
 
@@ -99,13 +99,13 @@ class Total:
 
 @dataclass(frozen=True)
 class NetworkSummary:
-    """A network, counted.
+    """The layers of a network, with their costs.
 
     Attributes:
         size: Side of the images, in pixels.
-        classes: Outputs of the head.
+        classes: Number of outputs of the head.
         unfreeze: What the run trains; None without a run.
-        layers: In the order of the forward pass; a skip's convolution comes after what it skips.
+        layers: In the order of the forward pass; a skip's convolution follows what it skips.
     """
 
     size: int
@@ -137,7 +137,7 @@ def _total(name: str, layers: Sequence[Layer]) -> Total:
         sum(layer.parameters for layer in layers),
         sum(layer.multiplications for layer in layers),
         sum(layer.regular for layer in layers),
-        layers[0].trained,  # flows are frozen whole
+        layers[0].trained,  # a flow is frozen as a whole
     )
 
 
@@ -150,7 +150,7 @@ def summarize_network(
     """Count the real network on the meta device, which needs no memory and almost no time.
 
     Args:
-        classes: Outputs of the head.
+        classes: Number of outputs of the head.
         size: Side of the images, in pixels.
         unfreeze: What is trained, a key of `FIRST_TRAINED`; None without a run.
     """
@@ -163,7 +163,7 @@ def summarize_network(
                 norm = layers.pop()
                 layers.append(replace(norm, parameters=norm.parameters + call.parameters))
             elif isinstance(call.module, SeparableConv2d):
-                pointwise, depthwise = layers.pop(), layers.pop()  # its parts ended before it
+                pointwise, depthwise = layers.pop(), layers.pop()  # its parts end before it
                 layers.append(_separable(call, depthwise, pointwise))
             else:
                 layers.append(_layer(call))
@@ -177,7 +177,7 @@ def summarize_run(run: RunDir, *, size: int | None = None) -> NetworkSummary:
 
     Args:
         run: From `find_run`.
-        size: Side of the images instead of the run's own.
+        size: Side of the images, instead of the run's own.
 
     Raises:
         UsageError: Its config.toml cannot be read.
@@ -187,7 +187,7 @@ def summarize_run(run: RunDir, *, size: int | None = None) -> NetworkSummary:
     classes = run.read_info().classes
     if config.unfreeze not in FIRST_TRAINED:
         raise ArtifactError(
-            f"{show(run.path)} does not say what it trains: unfreeze is {config.unfreeze}",
+            f"{show(run.path)} does not record what it trains: unfreeze is {config.unfreeze}",
             hint="its config.toml is written by xception train, with every `auto` decided",
         )
     if size is not None:
@@ -220,7 +220,7 @@ class Call:
     """One module in a forward pass.
 
     Attributes:
-        name: Its name in the state dict.
+        name: Name in the state dict.
         module: The module.
         output: Shape of its output, without the batch: `(channels, height, width)`.
     """
@@ -238,12 +238,12 @@ class Call:
     def multiplications(self) -> int:
         """Multiplications of a convolution or a linear layer for one image; 0 for anything else.
 
-        Half of PyTorch's FLOP count, which includes each addition. Both count a kernel's taps on
-        the zeros of the padding.
+        Half of PyTorch's FLOP count, which includes each addition. Both count the multiplications
+        with padding zeros.
         """
         match self.module:
             case nn.Conv2d(weight=weight):
-                # A position of an output channel uses each weight of its kernel once.
+                # Each position of an output channel uses each weight of its kernel once.
                 return weight.numel() * self.output[-2] * self.output[-1]
             case nn.Linear(weight=weight):
                 return weight.numel()
@@ -256,9 +256,9 @@ def trace(
     """Run a network on one image and return the modules that ran, in the order they ended.
 
     Args:
-        network: On the meta device, where nothing is computed but shapes.
-        shape: Of the image, `(channels, height, width)`.
-        kinds: Modules of interest; one inside another comes before it.
+        network: A network on the meta device, where only shapes are computed.
+        shape: Shape of the image, `(channels, height, width)`.
+        kinds: Types of modules to record; one inside another comes before it.
     """
     calls: list[Call] = []
 

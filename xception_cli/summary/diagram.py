@@ -8,7 +8,7 @@ from xception_cli.model.layers import LAYERS, LAYERS_HEAD
 from xception_cli.summary.count import FLOWS, Layer, NetworkSummary, Total
 from xception_cli.summary.table import Step, describe_layer, fold_steps, millions
 
-# In pixels. A flow is a column: skip connections in the gutter, layers in boxes to its right.
+# In pixels. A flow is a column: skip connections in the gutter, layers in boxes to the right.
 _MARGIN, _GUTTER, _BOX, _PAD = 28, 92, 232, 12
 _COLUMN = _GUTTER + _BOX + _PAD
 _PITCH = _COLUMN + 20
@@ -22,7 +22,7 @@ def draw_diagram(summary: NetworkSummary) -> str:
     """Draw the three flows side by side, with the eight blocks of the middle flow as one.
 
     Returns:
-        An SVG document, which may also be part of an HTML page.
+        An SVG document, which can be embedded in an HTML page.
     """
     drawing, total = Drawing(), summary.total
     drawing.text(_MARGIN, 54, "Xception", "ink title")
@@ -37,7 +37,7 @@ def draw_diagram(summary: NetworkSummary) -> str:
         [step for step in fold_steps(summary.layers) if step.layers[0].flow == flow]
         for flow in FLOWS
     )
-    head = head[-1:]  # the head on several layers, where there is one, is what classifies
+    head = head[-1:]  # the head on several layers, if there is one, is the classifier
     columns = []
     shape: tuple[int, ...] = (3, summary.size, summary.size)
     for at, steps in enumerate((entry, middle, [*last, *head])):
@@ -80,7 +80,7 @@ class _Column:
         self.y += 6
         self._arrow()
         for step in steps:
-            if step.layers[0].kind == "linear":  # before it, a function that is not a module
+            if step.layers[0].kind == "linear":  # global pooling is a function, not a module
                 self._low_box("average pooling")
                 self._arrow()
             if len(step.layers) > 1:
@@ -107,7 +107,7 @@ class _Column:
         heights = [_LOW if layer.kind == "pooling" else _TALL for layer in chain]
         inner = sum(heights) + len(chain) * _ARROW + 2 * _RADIUS
         height = 28 + inner + 10
-        for sheet in reversed(range(min(step.count, 3))):  # a stack for what repeats
+        for sheet in reversed(range(min(step.count, 3))):  # a stack for repeated blocks
             drawing.box(self.x + 5 * sheet, top + 5 * sheet, _COLUMN, height, "panel")
         name = step.name + (f", {step.count} times" if step.count > 1 else "")
         drawing.text(self.x + _COLUMN - _PAD, top + 18, name, "muted small", "end")
@@ -202,7 +202,7 @@ def _draw_formulas(column: _Column) -> None:
         ("depthwise: K × K within each channel", "C · K² · G²"),
         ("pointwise: 1 × 1 across channels", "N · C · G²"),
         ("regular: both at once", "K² · C · G² · N"),
-        ("left of the regular one's multiplications", "1/N + 1/K²"),
+        ("fraction of multiplications that remains", "1/N + 1/K²"),
     ):
         column.y += 21
         drawing.text(x, column.y, part, "ink")
@@ -231,8 +231,8 @@ def _draw_legend(column: _Column, summary: NetworkSummary) -> None:
     notes = [
         "3×3, 728: kernels of 3×3, 728 of them; /2: stride 2.",
         f"{example}: million multiplications for one",
-        "picture, and those of a regular convolution instead.",
-        "Not drawn: ReLU, and batch norm behind each",
+        "image, and those of a regular convolution instead.",
+        "Not drawn: ReLU, and batch norm after each",
         "convolution.",
     ]
     if summary.layers[-1].name == LAYERS_HEAD:
@@ -277,7 +277,7 @@ class Drawing:
         self._elements: list[str] = []
 
     def text(self, x: float, y: float, text: str, style: str, anchor: str = "start") -> None:
-        """Write text; `anchor` is the part of it that is at x: start, middle or end."""
+        """Write text; `anchor` is the part of it at x: start, middle or end."""
         place = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}"'
         self._elements.append(f'<text {place} class="{style}">{escape(text)}</text>')
 
@@ -294,7 +294,7 @@ class Drawing:
         self._elements.append(f'<polyline points="{path}" class="line"/>')
 
     def arrow(self, *points: tuple[float, float]) -> None:
-        """Draw a line with a tip at its last point, where it points down or to the right."""
+        """Draw a line with an arrowhead at its last point, pointing down or to the right."""
         (_, before), (x, y) = points[-2:]
         tip = f"{x - 4:g},{y - 7:g} {x + 4:g},{y - 7:g}"
         if y == before:
@@ -303,14 +303,14 @@ class Drawing:
         self._elements.append(f'<polygon points="{x:g},{y:g} {tip}" class="tip"/>')
 
     def plus(self, x: float, y: float, radius: float) -> None:
-        """Draw the sum of two branches."""
+        """Draw a plus sign, for the sum of two branches."""
         self._elements.append(f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" class="paper"/>')
         self._elements.append(f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" class="line"/>')
         self.line((x - 5, y), (x + 5, y))
         self.line((x, y - 5), (x, y + 5))
 
     def document(self, width: float, height: float, title: str) -> str:
-        """Return the SVG: all elements, on a sheet of paper."""
+        """Return the SVG: all elements on a background."""
         return "\n".join(
             [
                 f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
@@ -326,7 +326,7 @@ class Drawing:
 
 
 def _svg_style() -> str:
-    # Plain rules rather than variables, which cairosvg and older viewers do not support.
+    # Plain rules, because cairosvg and older viewers do not support variables.
     light, dark = (
         "".join(
             f".{name}{{fill:{colours[at][0]};stroke:{colours[at][1]}}}"
@@ -339,5 +339,5 @@ def _svg_style() -> str:
 
 
 def _scoped(rules: str) -> str:
-    """Limit rules to the drawing, which may be part of an HTML page."""
+    """Limit rules to the drawing, which may be embedded in an HTML page."""
     return "".join(f".xception {rule}}}" for rule in rules.split("}") if rule)

@@ -17,22 +17,22 @@ from xception_cli.summary.count import Separable, summarize_network, trace
 class SeparableConv2d(nn.Module):
     """A convolution in two parts: in space within each channel, then across the channels.
 
-    The depthwise part gives every input channel kernels of its own; the pointwise part mixes its
-    output with N kernels of 1 x 1. There is nothing between them: Chollet measured (2017, figure
-    10) that an activation there makes Xception worse. The idea is Sifre's (2014, PhD thesis).
+    The depthwise part has separate kernels for every input channel; the pointwise part mixes its
+    output with N kernels of 1 x 1. There is no activation between them: Chollet measured (2017,
+    figure 10) that one makes Xception worse. The idea is Sifre's (2014, PhD thesis).
 
-    With one kernel per layer it is pretrainedmodels' block, whose `conv1` is `depthwise` here.
+    With one kernel per channel it is pretrainedmodels' block, whose `conv1` is `depthwise` here.
 
     Args:
         in_channels: C.
         out_channels: N.
-        kernel_size: K, of the depthwise part, like `stride`, `padding` and `dilation`.
-        kernels_per_layer: Kernels for each input channel (the channel multiplier): the pointwise
-            part mixes `kernels_per_layer * C` channels.
-        stride: Steps between two positions; the depthwise part skips positions.
+        kernel_size: K, for the depthwise part, like `stride`, `padding` and `dilation`.
+        kernels_per_layer: Kernels per input channel (the channel multiplier): the pointwise part
+            mixes `kernels_per_layer * C` channels.
+        stride: Step between positions of the depthwise part.
         padding: Zeros around each channel, or `same` or `valid`.
-        dilation: Distance between two of a kernel's taps.
-        bias: Add one in both parts. Before a batch norm, which has its own, it has no effect.
+        dilation: Distance between adjacent kernel elements.
+        bias: Add a bias in both parts. It has no effect before a batch norm, which has its own.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class SeparableConv2d(nn.Module):
         return outputs
 
 
-# What it costs
+# Its cost
 
-EXAMPLE = "block4.rep.1"  # the middle flow holds 24 like it
+EXAMPLE = "block4.rep.1"  # the middle flow has 24 of these
 KERNELS = range(32, 112, 8)
 GROUPS = (1, 5, 25)
 
@@ -78,12 +78,12 @@ _CHANNELS, _SIDE = 25, 28  # of the activations in the small examples
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiplications of a separable convolution, and of the regular one in its place.
+    """Multiplications of a separable convolution, and of the regular convolution that it replaces.
 
     Attributes:
-        kernels: N, of 3 x 3.
-        separable: Both parts together.
-        regular: The same output from a regular convolution.
+        kernels: N, the number of 3 x 3 kernels.
+        separable: Multiplications of both parts.
+        regular: Multiplications of a regular convolution with the same output shape.
     """
 
     kernels: int
@@ -92,19 +92,19 @@ class Cost:
 
     @property
     def times(self) -> float:
-        """How many times as many multiplications the regular one needs."""
+        """Ratio of regular to separable multiplications."""
         return self.regular / self.separable
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """What `groups` changes in a convolution.
+    """The effect of `groups` on a convolution.
 
     Attributes:
-        groups: Number of groups that the channels are split into.
+        groups: Number of groups of channels.
         weight: Shape of the weight: `(kernels, channels of a group, 3, 3)`.
         output: Shape of the output: `(batch, kernels, height, width)`.
-        multiplications: For one image.
+        multiplications: Multiplications for one image.
     """
 
     groups: int
@@ -120,7 +120,7 @@ def multiplications(module: nn.Module, channels: int, side: int) -> int:
 
 
 def compare(kernels: int, *, channels: int = _CHANNELS, side: int = _SIDE) -> Cost:
-    """Count both kinds of convolution with this many kernels of 3 x 3; the size stays the same."""
+    """Count both kinds of convolution with this many 3 x 3 kernels; the size is unchanged."""
     with torch.device("meta"):
         separable = SeparableConv2d(channels, kernels, 3, padding=1)
         regular = nn.Conv2d(channels, kernels, 3, padding=1, bias=False)
@@ -147,8 +147,8 @@ class Explanation:
 
     Attributes:
         example: A layer of Xception, `EXAMPLE`.
-        costs: For increasing numbers of kernels.
-        groupings: For increasing numbers of groups.
+        costs: Costs for increasing numbers of kernels.
+        groupings: Groupings for increasing numbers of groups.
     """
 
     example: Separable
@@ -162,7 +162,7 @@ class Explanation:
 
 
 def explain() -> Explanation:
-    """Count every figure of the explanation."""
+    """Count all figures of the explanation."""
     layers = summarize_network().layers
     example = next(x.separable for x in layers if x.separable and x.name == EXAMPLE)
     return Explanation(example, tuple(compare(n) for n in KERNELS), tuple(group(g) for g in GROUPS))
@@ -176,20 +176,20 @@ of K × K over C channels, at G × G positions, multiply this many times:
 
     regular      K² · C · G² · N
 
-A depthwise separable convolution does one after the other: K × K within each
+A depthwise separable convolution does this in two steps: K × K within each
 channel, then 1 × 1 across the channels.
 
     depthwise    C · K² · G²
     pointwise    N · C · G²
     together     C · G² · (K² + N)
 
-What is left of the regular one's multiplications:
+The fraction of the regular convolution's multiplications that remains:
 
     C · G² · (K² + N)     1     1
     ─────────────────  =  ─  +  ──
      K² · C · G² · N      N     K²
 
-The more kernels, the nearer it comes to 1/K², a ninth for 3 × 3.
+With more kernels, it approaches 1/K², a ninth for 3 × 3.
 """
 
 _EXAMPLE = """\
@@ -201,7 +201,7 @@ Xception's {name}, where C is {channels}, N {kernels}, K {kernel} and G {side}:
     regular    {regular:>13,}
     left       {reduction:>13.6f}  = 1/{kernels} + 1/{squared}
 
-The regular one takes {times:.2f} times as many.
+The regular convolution takes {times:.2f} times as many.
 """
 
 _COSTS = """\
@@ -215,8 +215,8 @@ share of the kernels. {channels} channels in, {kernels} out, 3 × 3, on {side} �
 """
 
 _END = """
-As many groups as channels make the depthwise part, here with two kernels for
-each channel.
+With as many groups as channels, this is the depthwise part, here with two
+kernels per channel.
 
 L. Sifre, Rigid-Motion Scattering for Image Classification, PhD thesis, 2014
 F. Chollet, Xception: Deep Learning with Depthwise Separable Convolutions,

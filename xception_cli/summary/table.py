@@ -1,4 +1,4 @@
-"""A counted network as two tables: its layers, and what its flows cost."""
+"""Two tables of a counted network: its layers, and the costs of its flows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from xception_cli.summary.count import Layer, NetworkSummary, step_of
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the network, or several equal ones in a row.
+    """A step of the network, or several equal steps in a row.
 
     Attributes:
-        name: `block3`; `block4-11` for eight.
+        name: For example `block3`, or `block4-11` for eight blocks.
         count: Number of steps.
-        layers: Of each; they are named `block4-11.rep.1`.
+        layers: Layers of each step; they are named `block4-11.rep.1`.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Step:
 
 
 def fold_steps(layers: Sequence[Layer]) -> list[Step]:
-    """Join equal steps to one, as the paper does with the eight blocks of the middle flow."""
+    """Join equal steps, as the paper does with the eight blocks of the middle flow."""
     steps = [(name, list(group)) for name, group in groupby(layers, lambda x: step_of(x.name))]
     folded = []
     for _, alike in groupby(steps, lambda step: [replace(x, name="") for x in step[1]]):
@@ -49,24 +49,24 @@ def describe_layer(layer: Layer) -> str:
 
 
 def millions(count: int) -> str:
-    """Write a count in millions, with as many decimals as are useful."""
+    """Format a count in millions, with as many decimals as are useful."""
     decimals = 3 if count < 100_000 else 1 if count < 999_950_000 else 0
     return f"{count / 1e6:,.{decimals}f}"
 
 
-# What the figures are, for the commands and pages that show them.
+# Explains the figures on the commands and pages that show them.
 COUNTED = (
-    "multiplications of the convolutions and the last layer, for one picture: half of PyTorch's "
-    "FLOPs; batch norm, ReLU, pooling and sums are not in them. A layer's parameters include those "
-    "of the batch norm behind it"
+    "multiplications of the convolutions and the last layer, for one image: half of PyTorch's "
+    "FLOPs; batch norm, ReLU, pooling and sums are not counted. A layer's parameters include those "
+    "of the batch norm after it"
 )
 
-_ROOMY = 100  # columns from which there is room to describe each layer
+_ROOMY = 100  # columns needed to describe each layer
 _STATES = {None: "", True: "trained", False: "frozen"}
 
 
 class LayerTable:
-    """The layers by flow, with what each separable convolution costs and saves."""
+    """The layers by flow, and the cost and savings of each separable convolution."""
 
     def __init__(self, summary: NetworkSummary) -> None:
         self._title = (
@@ -76,7 +76,7 @@ class LayerTable:
         self._steps = fold_steps(summary.layers)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table that fits the screen."""
+        """Yield the table that fits the width of the screen."""
         yield self._table(roomy=options.max_width >= _ROOMY)
 
     def _table(self, *, roomy: bool) -> Table:
@@ -114,7 +114,7 @@ def _figures(layer: Layer) -> list[str]:
 
 
 def total_table(summary: NetworkSummary) -> Table:
-    """Make the table of the flows: their cost, and that of regular convolutions instead."""
+    """Return the table of the flows: their cost, and that of regular convolutions."""
     state = ("",) if summary.unfreeze else ()
     numbers = (">parameters", ">multiplications", ">of all", ">if regular", ">times\nas many")
     table = new_table("flow", *state, *numbers)
