@@ -111,6 +111,7 @@ def cases(options: Namespace) -> list[Case]:
             photo,
             baseline="its imports",
         ),
+        Case("import torch", lambda: command("-c", "import torch"), photo, baseline="import torch"),
         Case("xception predict", lambda: command(*predict()), photo),
     ]
 

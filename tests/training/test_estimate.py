@@ -209,7 +209,8 @@ def test_what_is_cached_is_said_of_a_budget_and_decides_nothing(settings, monkey
     assert cached.job.config == without.job.config
     assert cached.reasons == (
         *without.reasons,
-        "the budget assumes that no features are cached; 80% are: it takes less",
+        "the budget assumes an empty feature cache; 80% of the features are cached, so the run "
+        "takes less time",
     )
 
 

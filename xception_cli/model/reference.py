@@ -22,7 +22,7 @@ def _import_alone() -> ModuleType:
             module = module_from_spec(spec)
             try:
                 spec.loader.exec_module(module)
-            except FileNotFoundError:  # a version that keeps it elsewhere
+            except OSError:  # a version that keeps it elsewhere, or a zip file
                 break
             sys.modules[_NAME] = module
     return import_module(_NAME)

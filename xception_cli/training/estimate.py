@@ -180,7 +180,10 @@ def measure_draft(draft: Draft, given: Collection[str], began: float) -> tuple[D
     plan = fit_budget(plan, rungs, costs, draft.job.images, time.monotonic() - began)
     draft = _with_plan(draft, plan)
     if cached := draft.job.cached_share():
-        reason = f"the budget assumes that no features are cached; {cached:.0%} are: it takes less"
+        reason = (
+            "the budget assumes an empty feature cache; "
+            f"{cached:.0%} of the features are cached, so the run takes less time"
+        )
         draft = replace(draft, reasons=(*draft.reasons, reason))
     return draft, costs[plan.config.unfreeze]
 
