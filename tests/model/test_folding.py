@@ -37,7 +37,7 @@ def test_a_network_with_packed_weights_computes_the_same(precision, tolerance):
     for count in (3, 1, 4):
         expected, found = pooled(plain, count, runtime), pooled(packed, count, runtime)
         assert (found - expected).norm() / expected.norm() < tolerance
-        # Nor does it matter which batch was the first.
+        # Nor does it matter which batches were before.
         assert torch.equal(found, pooled(for_inference(network, runtime), count, runtime))
     assert convolutions(packed, nn.Conv2d) == 0
     packed.block9.rep[4].pointwise.bias += 1  # the control

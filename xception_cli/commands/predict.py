@@ -225,7 +225,7 @@ def export(
         ),
     ] = True,
 ) -> None:
-    """Write a model as one ONNX file that holds everything, and print a program that uses it."""
+    """Export a complete model to ONNX or OpenVINO, and print a program that uses it."""
     if form not in {"onnx", "openvino"}:
         raise UsageError(f"format is {show(form)}, expected onnx or openvino")
     if wanted not in {"whole", "cropped"}:

@@ -11,10 +11,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from xception_cli.runtime import Runtime
 
-# The order of the weights is chosen for this many images, whatever the first batch is: else the
-# last bits of a result could depend on it.
-_BATCH = 16
-
 
 def for_inference(network: nn.Module, runtime: Runtime) -> nn.Module:
     """Return a copy that computes the same faster, to be run by `Segment`; see the functions below.
@@ -89,7 +85,9 @@ class PackedConvolution(nn.Module):
         # In the order of the two operators.
         self._steps = [convolution.padding, convolution.stride, convolution.dilation]
         self._groups = convolution.groups
-        self._dtype = self.weight.dtype
+        # For how many images, and the weights in that order: a kernel that finds another order than
+        # its own reorders them again. One attribute, since threads may share a network.
+        self._packed = (0, self.weight)
 
     def forward(self, activations: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
         """Run it in inference, without autocast.
@@ -98,15 +96,15 @@ class PackedConvolution(nn.Module):
             activations: `(batch, channels, height, width)`, always of the same height and width.
             relu: Whether a ReLU follows.
         """
-        weight, operators = self.weight, torch.ops.mkldnn
-        if not weight.is_mkldnn:  # one attribute for both, since threads may share a network
-            shape = [_BATCH, *activations.shape[1:]]
-            weight = operators._reorder_convolution_weight(
-                weight, *self._steps, self._groups, shape
+        count, weight = self._packed
+        if count != len(activations):
+            shape = list(activations.shape)
+            weight = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, *self._steps, self._groups, shape
             )
-            self.weight = weight
-        found: torch.Tensor = operators._convolution_pointwise(
-            activations.to(self._dtype),
+            self._packed = (len(activations), weight)
+        found: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
+            activations.to(self.weight.dtype),
             *(weight, self.bias, *self._steps, self._groups),
             *("relu" if relu else "none", [], ""),
         )
