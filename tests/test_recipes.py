@@ -93,7 +93,7 @@ def test_every_file_that_is_not_a_module_is_package_data():
         if path.is_file() and path.suffix not in {".py", ".pyc"}
     }
     assert listed == there == {*TEMPLATES, "xception_cli/py.typed"}
-    assert {Path(name).suffix for name in TEMPLATES} == {".j2", ".css"}
+    assert {Path(name).suffix for name in TEMPLATES} == {".j2", ".css", ".js"}
 
 
 @pytest.mark.slow
