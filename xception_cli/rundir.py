@@ -155,6 +155,11 @@ class RunDir:
         return self.path / "report.html"
 
     @property
+    def card(self) -> Path:
+        """The model on one page, to pass on with its file."""
+        return self.path / "MODEL_CARD.md"
+
+    @property
     def result(self) -> Path:
         """Written last: the run ended by itself."""
         return self.path / "result.json"
