@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
+from warnings import catch_warnings
 
 import torch
 from torch import nn
@@ -12,8 +13,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from xception_cli.runtime import seed_everything
 
 # pretrainedmodels (0.7.4) builds two ResNeXt-101s when it is imported: half a gigabyte and a second
-# for networks that nobody asked for. On the meta device they take neither.
-with torch.device("meta"):
+# for networks that nobody asked for. On the meta device they take neither. Where the installer did
+# not compile it, as uv does not, Python would show its syntax warnings.
+with torch.device("meta"), catch_warnings(action="ignore", category=SyntaxWarning):
     import pretrainedmodels
 
 FEATURES = 2048  # channels of the last layer, which `last_linear` sees
