@@ -170,7 +170,7 @@ def content(run: Path) -> dict[str, str]:
             for clock in ("started", "process", "command", "timed", "seconds"):
                 entries.pop(clock, None)
             found[name] = json.dumps(entries)
-        elif name not in {"train.log", "report.html"}:  # they contain times
+        elif name not in {"train.log", "report.html", "MODEL_CARD.md"}:  # they contain times
             found[name] = file_digest(path)
         else:
             found[name] = "there"

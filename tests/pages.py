@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 VOID = {"meta", "br", "img", "input", "link"}  # elements without an end
-INLINE = {"span", "b", "code"}  # those within a word or a line
-ACTIVE = {"script", "iframe", "link", "object", "embed", "form", "a", "base", "foreignobject"}
+INLINE = {"span", "b", "code", "a"}  # those within a word or a line
+ACTIVE = {"script", "iframe", "link", "object", "embed", "form", "base", "foreignobject"}
 
 
 class Page(HTMLParser):
@@ -79,6 +79,8 @@ def faults_of(text: str) -> list[str]:
     faults += [f"<{name}>" for name in sorted(names & ACTIVE)]
     for name, attributes in page.elements:
         faults += [f"{name} {attribute}" for attribute in attributes if attribute.startswith("on")]
+        if name == "a" and attributes == {"href": "issues.csv"}:
+            continue  # the one link of our pages: to the file beside them
         for attribute in ("src", "href", "xlink:href"):
             if not attributes.get(attribute, "data:image/").startswith("data:image/"):
                 faults.append(f"{name} loads {attributes[attribute]}")

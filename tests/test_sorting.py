@@ -68,6 +68,17 @@ def test_names_of_classes_from_a_hostile_model_stay_in_the_folder(tmp_path):
         SortedFolder(tmp_path / "out", classes).add(tmp_path / "1.jpg", "a/b")
 
 
+def test_folders_of_classes_have_names_that_windows_allows(tmp_path):
+    names = {"con": "con-", "Aux.old": "Aux-.old", "lpt1": "lpt1-", "const": "const",
+        "12:30?": "12-30-", "a. .": "a", "<b>|*": "-b---", '"q"': "-q-", "com10": "com10",
+    }  # fmt: skip
+    (tmp_path / "1.jpg").write_text("image")
+    folder = SortedFolder(tmp_path / "out", tuple(names))
+    for name, expected in names.items():
+        folder.add(tmp_path / "1.jpg", name)
+        assert (tmp_path / "out" / expected / "1.jpg").is_file()
+
+
 def test_an_input_folder_is_refused():
     Path("photos").mkdir()
     Path("file").touch()

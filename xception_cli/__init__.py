@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xception_cli.inference import Prediction
     from xception_cli.training.finish import TrainResult
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ArtifactError",

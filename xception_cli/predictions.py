@@ -12,7 +12,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -208,6 +208,8 @@ class PredictionFile:
             )
         with self._errors():
             os.fsync(self._file.fileno())
+            if os.name == "nt":  # an open file cannot be renamed there
+                self._file.close()
             self.path.replace(path)
         self._file.close()
 
@@ -289,15 +291,15 @@ def open_predictions(
         raise MachineError(
             f"cannot write {show(partial)}: {error.strerror}", hint="choose another --output"
         ) from error
-    _lock(descriptor, partial)
     as_csv = path.suffix.lower() == ".csv"
-    file = PredictionFile(descriptor, partial, images, tally, as_csv=as_csv)
-    try:
-        yield file
-        file.finish(path)
-    except BaseException:
-        file.stop(path)
-        raise
+    with _lock(descriptor, partial):
+        file = PredictionFile(descriptor, partial, images, tally, as_csv=as_csv)
+        try:
+            yield file
+            file.finish(path)
+        except BaseException:
+            file.stop(path)
+            raise
 
 
 def _is_same_file(path: Path, partial: Path) -> bool:
@@ -321,18 +323,23 @@ def _key(path: Path, images: Iterable[Path], options: Iterable[object]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _lock(descriptor: int, partial: Path) -> None:
+def _lock(descriptor: int, partial: Path) -> AbstractContextManager[object]:
     """Keep the same command from writing the same rows; the kernel lets go if we die."""
-    if os.name == "nt":
-        return
-    import fcntl
-
     try:
+        try:
+            import fcntl
+        except (
+            ImportError
+        ):  # Windows, where a lock on the file itself would stop us from reading it
+            from filelock import FileLock
+
+            return FileLock(f"{partial}.lock", fallback_to_soft=False).acquire(blocking=False)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except (BlockingIOError, TimeoutError) as error:
         os.close(descriptor)
         raise RunBusyError(
             f"another xception predict is writing {show(partial)}", hint="wait for it"
         ) from error
     except OSError:
         pass  # a file system without locks
+    return nullcontext()

@@ -30,6 +30,8 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) 
     """
     if not follow:
         flags |= getattr(os, "O_NOFOLLOW", 0)
+        if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():  # Windows
+            raise OSError(errno.ELOOP, "it is a link")
     try:
         descriptor = os.open(path, flags | _FLAGS, 0o666)
     except OSError as error:

@@ -161,6 +161,11 @@ class RunDir:
         return self.path / "report.html"
 
     @property
+    def card(self) -> Path:
+        """The model on one page, to pass on with its file."""
+        return self.path / "MODEL_CARD.md"
+
+    @property
     def result(self) -> Path:
         """Written last: it marks a finished run."""
         return self.path / "result.json"
@@ -328,10 +333,7 @@ def read_typed(cls: type[T], path: Path) -> T:
     try:
         return read_entries(cls, content)
     except ValueError as error:
-        raise ArtifactError(
-            f"{show(path)} is damaged: {error}",
-            hint=_HINT,
-        ) from error
+        raise ArtifactError(f"{show(path)} is damaged: {error}", hint=_HINT) from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import errno
 import filecmp
 import os
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ from xception_cli.console import safe, show
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.files import LONGEST_NAME, cut_name, partial_path
 
+# Windows forbids these characters and device names. A folder may be copied to it.
+_FORBIDDEN = str.maketrans(dict.fromkeys('<>:"|?*/\\', "-") | {"\n": " "})
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[1-9])(?=\.|$)", re.IGNORECASE)
 UNKNOWN = "unknown"  # the folder of rejected images
 _NO_LINKS = {
     *(errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS),
@@ -120,8 +124,9 @@ def _folder_names(classes: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     taken = {UNKNOWN}
     for name in classes:
-        plain = safe(name).replace("\n", " ").replace("/", "-").replace("\\", "-").lstrip(".")
-        plain = cut_name(plain.strip(), LONGEST_NAME - 10) or "class"
+        plain = safe(name).translate(_FORBIDDEN).lstrip(".").strip()
+        plain = _DEVICE.sub(r"\g<0>-", cut_name(plain, LONGEST_NAME - 10).rstrip(". "), count=1)
+        plain = plain or "class"
         found = next(
             candidate
             for number in count(1)

@@ -24,6 +24,7 @@ from xception_cli.data.folder import read_folder
 from xception_cli.files import from_csv
 from xception_cli.report.check_page import issues_csv, page_html
 
+ISSUES = Path("out/issues.csv")
 HOSTILE = os.fsdecode(b"\x1b[2J<script>caf\xe9\n\"'[/]=.jpg")
 
 
@@ -133,7 +134,9 @@ def test_the_next_command_is_printed(tmp_path, capsys):
     assert following() == "next: xception train --data 'a b' --classes 2"
     put(tmp_path / "a b" / "cat" / "empty.jpg", b"")
     assert following() == "next: xception check 'a b' --output 'a b-check'"
-    assert following("--output", "1") == "next: xception train --data 'a b' --classes 2 --skip-bad"
+    assert following("--output", "1 b") == (
+        "next: xception train --data 'a b' --classes 2 --fixes '1 b/issues.csv'"
+    )
     (tmp_path / "a b" / "cow").mkdir()
     assert following("--output", "2") == "next: xception check 'a b'"
 
@@ -226,9 +229,9 @@ def test_json_is_one_line_that_holds_the_whole_report(messy, capsys):
         "summary": "1 picture is in more than one class",
         "findings": [
             {"path": "train/apple/00.jpg", "detail": "identical to train/pear/wrong.jpg",
-             "action": "", "label": "pear", "others": ["train/pear/wrong.jpg"]},
+             "action": "", "label": "", "others": ["train/pear/wrong.jpg"]},
             {"path": "train/pear/wrong.jpg", "detail": "identical to train/apple/00.jpg",
-             "action": "", "label": "apple", "others": ["train/apple/00.jpg"]},
+             "action": "", "label": "", "others": ["train/apple/00.jpg"]},
         ],
     }  # fmt: skip
     (hostile,) = [f for f in problems["broken"]["findings"] if "script" in f["path"]]
@@ -243,8 +246,9 @@ def test_the_output_is_a_table_and_a_page(messy, capsys):
     code, _, err = reported(messy, capsys, "--output", "some/where")
     assert code == 3
     assert err == (
-        "files     some/where/issues.csv, some/where/check.html\n"
-        f"next: xception train --data {messy} --classes 2 --skip-bad\n"
+        "page      some/where/check.html: open it in a browser\n"
+        "issues    some/where/issues.csv: review the column action, then train with it\n"
+        f"next: xception train --data {messy} --classes 2 --fixes some/where/issues.csv\n"
     )
     assert names_in(Path("some/where")) == ["check.html", "issues.csv"]
     assert snapshot(messy) == before
@@ -259,9 +263,9 @@ def test_issues_csv_has_one_row_for_each_finding_the_worst_first(messy):
         for n in (0, 10, 2, 4, 6, 8)] + [
         ["train/pear/\x1b[2J<script>caf\\xe9\n\"'[/]=.jpg", "broken", "truncated", "exclude", ""],
         ["train/apple/00.jpg", "conflicting labels", "identical to train/pear/wrong.jpg", "",
-         "pear"],
+         ""],
         ["train/pear/wrong.jpg", "conflicting labels", "identical to train/apple/00.jpg", "",
-         "apple"],
+         ""],
         ["train/pear/01.jpg", "leak", "nearly identical to val/pear/leak.png", "exclude", ""],
         ["train/pear/turned.jpg", "EXIF-rotated", "orientation 6", "", ""],
     ]  # fmt: skip
@@ -311,19 +315,20 @@ def test_an_output_that_cannot_be_created_is_a_machine_error(messy, capsys):
 
 ELEMENTS = {
     "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "p", "section", "table",
-    "tr", "th", "td", "span", "div", "figure", "figcaption", "b", "br", "img",
+    "tr", "th", "td", "span", "div", "figure", "figcaption", "b", "br", "img", "a", "code",
+    "li", "ol",
 }  # fmt: skip
 
 
 def test_the_page_shows_everything_without_scripts_or_external_resources(messy):
-    text = page_html(run_check(read_folder(messy)))
+    text = page_html(run_check(read_folder(messy)), ISSUES)
     page = Page(text)
     assert faults_of(text) == []
     assert {tag for tag, _ in page.elements} <= ELEMENTS
     attributes = {name for _, each in page.elements for name in each}
     assert attributes <= {
         "lang", "charset", "http-equiv", "content", "name", "class", "style", "scope", "src",
-        "alt", "width", "height",
+        "alt", "width", "height", "href",
     }  # fmt: skip
     assert page.of("meta")[1] == {
         "http-equiv": "Content-Security-Policy",
@@ -341,8 +346,33 @@ def test_the_page_shows_everything_without_scripts_or_external_resources(messy):
     assert "2 files ignored: 1 .heic, 1 .txt; to read 1 HEIC: pip install" in page.text
 
 
+def test_the_page_leads_to_action_and_suggests_nothing_for_conflicting_labels(tmp_path):
+    root = clean(tmp_path / "my pets")
+    shutil.copy(root / "cat" / "1.jpg", root / "dog" / "x.jpg")
+    shutil.copy(root / "cat" / "2.jpg", root / "cat" / "y.jpg")
+    report = run_check(read_folder(root))
+    page = Page(page_html(report, Path("o ut/issues.csv")))
+    assert (
+        "What to do next Review the images below. Record decisions in the column action of "
+        "issues.csv: exclude leaves an image out, relabel gives it the class in the column label, "
+        "an empty cell keeps it. exclude is filled in for 1 image. 2 rows are for a person to "
+        "decide. Train with these decisions. "
+        f"xception train --data '{root}' --classes 2 --fixes 'o ut/issues.csv' 26" in page.text
+    )
+    assert page.of("a") == [{"href": "issues.csv"}]
+    assert page.text.count("suggested action: exclude") == 1
+    (root / "dog" / "x.jpg").unlink()
+    (root / "cat" / "y.jpg").unlink()
+    sound = Page(page_html(run_check(read_folder(root)), ISSUES))
+    assert f"nothing to decide. xception train --data '{root}' --classes 2 24 im" in sound.text
+    (root / "cow").mkdir()
+    page = Page(page_html(run_check(read_folder(root)), ISSUES))
+    assert f"cow. Check again. xception check '{root}' 2" in page.text
+    assert "xception train" not in page.text
+
+
 def test_the_images_on_the_page_are_small_and_upright(messy):
-    page = Page(page_html(run_check(read_folder(messy))))
+    page = Page(page_html(run_check(read_folder(messy)), ISSUES))
     for img in page.of("img"):
         picture = Image.open(io.BytesIO(base64.b64decode(img["src"].partition(",")[2])))
         assert (str(picture.width), str(picture.height)) == (img["width"], img["height"])
@@ -357,7 +387,7 @@ def test_hostile_class_names_and_folders_are_text_on_the_page(tmp_path):
             put(root / name / "1.jpg", photo(len(name)))
         except OSError:
             put(root / name.replace("/", "") / "1.jpg", photo(len(name)))
-    page = Page(page_html(run_check(read_folder(root))))
+    page = Page(page_html(run_check(read_folder(root)), ISSUES))
     assert '"><img src=x onerror=alert(1)>' in page.texts
     assert "&amp;" in page.texts
     assert r"\x1b]0;t\x07" in page.texts
@@ -368,9 +398,9 @@ def test_a_page_of_many_findings_shows_some_and_counts_the_others(tmp_path):
     clean(tmp_path / "pets")
     for number in range(60):
         put(tmp_path / "pets" / "cat" / f"empty{number}.jpg", b"")
-    text = page_html(run_check(read_folder(tmp_path / "pets")))
+    text = page_html(run_check(read_folder(tmp_path / "pets")), ISSUES)
     assert text.count("<figure>") == 48
-    assert "and 12 more, in issues.csv" in text
+    assert "and 12 more, in issues.csv" in Page(text).text
 
 
 def test_the_page_is_complete_when_an_image_is_missing(tmp_path):
@@ -378,7 +408,7 @@ def test_the_page_is_complete_when_an_image_is_missing(tmp_path):
     shutil.copy(root / "cat" / "1.jpg", root / "dog" / "x.jpg")
     report = run_check(read_folder(root))
     (root / "cat" / "1.jpg").unlink()
-    page = Page(page_html(report))
+    page = Page(page_html(report, ISSUES))
     assert page.texts.count("no image") == 1
     assert len(page.of("img")) == 1
 

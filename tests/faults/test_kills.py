@@ -110,7 +110,8 @@ def test_a_run_that_is_killed_anywhere_and_repeatedly_ends_with_the_same_bytes(
 WRITTEN = [
     "split.csv", "issues.csv", "config.toml", "run.json", "val.json", "train.json",
     "candidates.safetensors", "model.safetensors", "state-", "metrics.json", "per_class.csv",
-    "predictions.csv", "confusion.png", "report.html", "result.json",
+    "predictions.csv", "confusion.png", "report.html", "MODEL_CARD.md",
+    "result.json",
 ]  # fmt: skip
 
 

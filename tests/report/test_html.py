@@ -10,6 +10,7 @@ from markupsafe import Markup
 from pages import Page, faults_of
 from PIL import Image
 
+from xception_cli.check.steps import Steps
 from xception_cli.report import html
 from xception_cli.report.charts import STRONG, opacity
 from xception_cli.report.html import PAGES, SIDE, Card, Thumbnail, embed, photo, render
@@ -143,10 +144,10 @@ def test_an_empty_page_is_valid_and_a_template_without_escaping_is_not(
 ):
     values = {"title": HOSTILE, "verdict": HOSTILE, "size": HOSTILE, "splits": [HOSTILE],
         "most": 1, "classes": [{"name": HOSTILE, "counts": [1]}], "curve": None,
-        "problems": []}  # fmt: skip
+        "problems": [], "steps": Steps("", (HOSTILE,), 0, 0, HOSTILE, "")}  # fmt: skip
     text = render("check.html.j2", **values)
     assert [fault for fault in faults_of(text) if "in the text" not in fault] == []
-    assert Page(text).texts.count(HARMLESS) == 5  # twice the title
+    assert Page(text).texts.count(HARMLESS) == 6  # twice the title
     monkeypatch.setattr(html, "PAGES", PAGES.overlay(autoescape=False))
     assert "</main> closes something else" in faults_of(render("check.html.j2", **values))
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from images import draw_photos
+from markdown_it import MarkdownIt
 from pages import Page, faults_of
 from runs import call, quick_settings, train_run
 
 from xception_cli.check.report import CONFLICTING, SUSPECT
 from xception_cli.files import file_digest
-from xception_cli.report import html
+from xception_cli.report import html, model_card
 from xception_cli.report.charts import (
     Chart,
     Matrix,
@@ -123,6 +124,40 @@ def test_the_page_has_all_results_of_a_run(run: RunDir):
     assert run.read_info().data_fingerprint in page.text
     assert run.read_info().weights["digest"] in page.text
     assert "xception train --config run/config.toml repeats the run" in page.text
+
+
+def test_the_model_card_has_the_numbers_of_the_report_and_takes_names_literally(run: RunDir):
+    card, page = run.card.read_text(encoding="utf-8"), Page(run.report.read_text(encoding="utf-8"))
+    expected = re.search(r"\n(\d+\.\d%) is .*?: (95% CI .*? models on them\.)", card)
+    assert f"{expected[1]} is the accuracy to expect on new images like these. " in page.text
+    assert expected[2] in page.text
+    assert f"data: {run.read_info().data_fingerprint}\n" in card
+    assert f"SHA-256 of model.safetensors: {file_digest(run.model)}\n" in card
+    assert ". Licence: not known, these are not the published ImageNet weights." in card
+    assert "xception export run --output model.onnx\n" in card
+    assert len(card.splitlines()) < 90
+    tokens = MarkdownIt("commonmark").enable("table").parse(card)
+    cells = [token.content for token in tokens if token.type == "inline"]
+    assert "blue" in cells
+    assert [shown(name) for name in cells if "script" in name] == [HOSTILE]
+
+
+def shown(markdown: str) -> str:
+    """Return the text of a line of Markdown; one that is more than text is an error."""
+    (line,) = MarkdownIt("commonmark").enable("strikethrough").parseInline(markdown)
+    assert {part.type for part in line.children} <= {"text", "text_special"}, markdown
+    return "".join(part.content for part in line.children)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a|b", "<b>x</b>", "[a](http://b)", "![a](b)", "*a*", "_a_", "a_b", "__a__", "~~a~~", "`a`",
+     "&amp;", "a\\|b", "<http://a.b>", "http://a.b", "WWW.a.b", "$x$", "\\"],
+)  # fmt: skip
+def test_a_name_is_literal_text_in_a_model_card(name: str):
+    written = model_card.CARDS.from_string("{{ name }}").render(name=name)
+    assert shown(written) == name
+    assert not re.search(r"(?<!\\)(?:\||://)|www\.", written, re.IGNORECASE)
 
 
 def drawn_again(

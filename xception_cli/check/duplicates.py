@@ -110,7 +110,7 @@ def find_duplicates(
     copies = [[_Copy(folder.images[i], looks[i].digest) for i in group] for group in groups]
     conflicting = [group for group in copies if len({copy.image.label for copy in group}) > 1]
     leaking = [group for group in copies if len({copy.image.split for copy in group}) > 1]
-    conflicts = [finding for group in conflicting for finding in _conflicts(group, folder)]
+    conflicts = [finding for group in conflicting for finding in _conflicts(group)]
     leaks = [finding for group in leaking for finding in _leaks(group)]
     identical, near = [], []
     for group in copies:
@@ -139,10 +139,10 @@ class _Copy:
     image: Photo
     digest: str
 
-    def finding(self, others: Sequence["_Copy"], action: str = "", label: str = "") -> Finding:
+    def finding(self, others: Sequence["_Copy"], action: str = "") -> Finding:
         paths = tuple(other.image.path for other in others)
         words = "identical" if self.digest == others[0].digest else "nearly identical"
-        return Finding(self.image.path, f"{words} to {paths[0]}", action, label, paths)
+        return Finding(self.image.path, f"{words} to {paths[0]}", action, others=paths)
 
 
 def _pictures(groups: Sequence[object]) -> str:
@@ -154,12 +154,12 @@ def _problem(name: str, severity: str, findings: list[Finding], summary: str) ->
     return [Problem(name, severity, summary, tuple(findings))] if findings else []
 
 
-def _conflicts(group: list[_Copy], folder: DataFolder) -> Iterator[Finding]:
-    """Yield images in two classes, without an action: a person has to decide."""
+def _conflicts(group: list[_Copy]) -> Iterator[Finding]:
+    """Yield images in two classes; nothing is suggested, because a person has to decide."""
     for copy in group:
         others = [other for other in group if other.image.label != copy.image.label]
         others.sort(key=lambda other: other.digest != copy.digest)
-        yield copy.finding(others, label=folder.classes[others[0].image.label])
+        yield copy.finding(others)
 
 
 def _leaks(group: list[_Copy]) -> Iterator[Finding]:

@@ -1,6 +1,5 @@
 """CheckReport: what a data check found, as problems with their findings; and its text."""
 
-import os
 import textwrap
 from collections import Counter
 from collections.abc import Mapping
@@ -10,8 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from xception_cli.console import enumerated, quoted, safe, show
-from xception_cli.data.formats import INSTALL_HEIF
+from xception_cli.console import enumerated, safe, show
 from xception_cli.files import utf8
 
 # What would stop training; what makes its numbers wrong; other facts.
@@ -35,7 +33,7 @@ class Finding:
         path: Relative to the data folder.
         detail: What was found, in words.
         action: The suggested one: `exclude`, `relabel`, or nothing.
-        label: The class it is relabelled to, or could be.
+        label: The class it could be relabelled to, where that is known.
         others: Files that this one is compared with.
     """
 
@@ -313,26 +311,3 @@ def verdict(report: CheckReport) -> str:
     if warnings:
         return f"nothing would stop training; {count_of(warnings, 'warning')}"
     return "nothing would stop training, and there is no warning"
-
-
-def next_command(report: CheckReport, *, written: bool, root: Path | None = None) -> str:
-    """Return the next command to type; `root` is what was given for the paths of a table."""
-    data = quoted(report.data) + (f" --root {quoted(root)}" if root is not None else "")
-    train = f"xception train --data {data} --classes {len(report.classes)}"
-    if ORIENTATION in {problem.name for problem in report.problems}:
-        train += f" {ROTATE}"
-    stops = {problem.name for problem in report.of("stops")}
-    if UNREAD in stops:
-        return INSTALL_HEIF
-    if not written and (stops or report.of("warning")):
-        return f"xception check {data} --output {quoted(_beside(Path(report.data)))}"
-    if stops <= {BROKEN, UNREADABLE}:
-        return f"{train} --skip-bad" if stops else train
-    return f"xception check {data}"
-
-
-def _beside(data: Path) -> Path:
-    """Name a folder for what a check writes: here, unless here is inside the data."""
-    real = Path(os.path.realpath(data))
-    name = f"{real.stem if real.is_file() else real.name}-check"
-    return real.parent / name if Path(os.path.realpath(".")).is_relative_to(real) else Path(name)

@@ -68,8 +68,9 @@ def check(
         check_pattern(group_by)
     folder = read_data(data, root)  # before anything heavy is loaded
 
-    from xception_cli.check.report import next_command, report_text
+    from xception_cli.check.report import report_text
     from xception_cli.check.run import run_check
+    from xception_cli.check.steps import next_command, next_steps
     from xception_cli.report.check_page import PAGE, check_output, write_check
     from xception_cli.rundir import ISSUES
 
@@ -78,10 +79,13 @@ def check(
     allow_pixels(max_pixels)
     report = run_check(folder, deep=deep, curve=curve, weights=weights, group_by=group_by)
     if output is not None:
-        write_check(report, output)
-        say(f"files     {show(output / ISSUES)}, {show(output / PAGE)}")
+        write_check(report, output, root)
+        say(f"page      {show(output / PAGE)}: open it in a browser")
+        decides = next_steps(report).decides
+        edit = ": review the column action, then train with it" if decides else ""
+        say(f"issues    {show(output / ISSUES)}{edit}")
     emit(json.dumps(report.to_dict()) if as_json else report_text(report))
-    say(f"next: {next_command(report, written=output is not None, root=root)}")
+    say(f"next: {next_command(report, None if output is None else output / ISSUES, root)}")
     if code := report.exit_code(strict=strict):
         raise typer.Exit(code)
 

@@ -106,6 +106,21 @@ def list_sources() -> list[Source]:
     return list(SOURCES)
 
 
+def licence_of(source: str | None, digest: str | None) -> str:
+    """Return the licence of the weights that a training started from, as far as it is known.
+
+    Args:
+        source: Of run.json.
+        digest: Of run.json; identifies the ImageNet weights, whatever the source.
+    """
+    if digest is None:
+        return "none is needed, training started from random weights"
+    if digest != PINNED_DIGEST:
+        return "not known, these are not the published ImageNet weights"
+    named = [each for each in SOURCES if (source or "").startswith(f"{each.name} (")]
+    return (named or SOURCES)[0].licence
+
+
 # The cache
 
 

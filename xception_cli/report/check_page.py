@@ -14,6 +14,7 @@ from xception_cli.check.report import (
     verdict,
     without_mirrored,
 )
+from xception_cli.check.steps import next_steps
 from xception_cli.console import screen, show
 from xception_cli.data.fixes import ISSUES_HEADER, read_issues
 from xception_cli.errors import MachineError, UsageError
@@ -45,12 +46,13 @@ def check_output(data: Path, output: Path) -> None:
         )
 
 
-def write_check(report: CheckReport, output: Path) -> None:
+def write_check(report: CheckReport, output: Path, root: Path | None = None) -> None:
     """Write issues.csv and check.html.
 
     Args:
         report: The data check.
         output: A folder; is made.
+        root: What was given for the paths of a table.
 
     Raises:
         MachineError: It cannot be written.
@@ -60,7 +62,7 @@ def write_check(report: CheckReport, output: Path) -> None:
     except OSError as error:
         raise MachineError(f"cannot make the folder {show(output)}: {error.strerror}") from error
     write_durably(output / ISSUES, issues_csv(report))
-    write_durably(output / PAGE, page_html(report).encode())
+    write_durably(output / PAGE, page_html(report, output / ISSUES, root).encode())
 
 
 def issues_csv(report: CheckReport) -> bytes:
@@ -92,8 +94,14 @@ def _issues(problems: Iterable[Problem]) -> Iterator[Sequence[str]]:
             yield finding.path, problem.name, finding.detail, finding.action, finding.label
 
 
-def page_html(report: CheckReport) -> str:
-    """Render the page: one file without a script, that loads nothing."""
+def page_html(report: CheckReport, issues: Path, root: Path | None = None) -> str:
+    """Render the page: one file without a script, that loads nothing.
+
+    Args:
+        report: The data check.
+        issues: Its issues.csv, in the folder of the page.
+        root: What was given for the paths of a table.
+    """
     shown = {problem: _shown(problem) for problem in report.problems}
     total = sum(1 + len(f.others[:2]) for findings in shown.values() for f in findings)
     with screen.bar("drawing the page", total, heartbeat=False) as bar:
@@ -121,6 +129,7 @@ def page_html(report: CheckReport) -> str:
         "check.html.j2",
         title=f"Data check: {show(report.data)}",
         verdict=verdict(report),
+        steps=next_steps(report, issues, root),
         size=f"{count_of(report.images, 'image')}, {classes}",
         splits=["images" if split == "all" else split for split in report.counts],
         most=max([1, *(n for counts in report.counts.values() for n in counts)]),

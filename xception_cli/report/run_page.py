@@ -34,6 +34,7 @@ from xception_cli.report.charts import (
     draw_matrix,
 )
 from xception_cli.report.html import Card, render
+from xception_cli.report.model_card import FEW, render_card
 from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues
 from xception_cli.rundir import RunDir, RunInfo, RunResult
 from xception_cli.settings import read_settings
@@ -42,7 +43,6 @@ from xception_cli.summary.diagram import draw_diagram
 
 _MISTAKES, _UNSURE, _SEEN = 18, 12, 8  # cards per gallery
 _PAIRS = 5  # pairs of classes to name as most confused
-_FEW = 100  # images below which more are recommended
 _GAINS = 3  # classes to recommend more images for
 _CONFIDENT = 0.9  # predictions above this confidence are not shown as least confident
 _PROBE = "the linear probe"  # as in result.json, if fine-tuning did not beat it
@@ -65,7 +65,7 @@ class _Run:
 
 
 def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult) -> None:
-    """Write the report of a run.
+    """Write the report of a run, and the card of its model.
 
     Args:
         run: The run, after its evaluation.
@@ -91,30 +91,35 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         root=root,
     )
     mistakes, unsure = _galleries(data, bundle)
+    values = {
+        "report": data.report,
+        **_accuracy(data),
+        "classes": _classes(data.report),
+        "scores": scores(data.report),
+        **_calibration(data),
+        **_images(data.split),
+    }
     page = render(
         "run.html.j2",
         title=f"Run {show(run.path.name)}",
-        report=data.report,
-        **_accuracy(data),
+        **values,
         steps=_steps(data),
         kept_epoch=_kept_epoch(result),
         curves=_curves(data),
         matrices=_matrices(data.report),
         pairs=data.report.confused[:_PAIRS],
-        classes=_classes(data.report),
-        scores=scores(data.report),
         mistakes=mistakes,
         unsure=unsure,
         confident=f"{_CONFIDENT:.0%}",
         issues=None if data.issues is None else draw_issues(data.issues, root),
         inputs=_inputs(data, bundle),
-        **_calibration(data),
-        **_images(data.split),
         diagram=Markup(draw_diagram(data.network)),  # contains no untrusted text
         repeat=f"xception train --config {quoted(run.config)}",
         facts=_facts(data),
     )
     write_durably(run.report, page.encode())
+    card = render_card(values, run=run, info=data.info, config=data.config, bundle=bundle)
+    write_durably(run.card, card.encode())
 
 
 def _read_issues(run: RunDir) -> list[dict[str, str]] | None:
@@ -172,7 +177,7 @@ def _steps(data: _Run) -> dict[str, Any]:
         "weakest": _weakest(report),
         "suspects": suspects,
         "labels": len(data.split.images),
-        "few": report.groups < _FEW,
+        "few": report.groups < FEW,
         "gains": [
             {"name": gain["name"], "half": f"{gain['half']:.0%}", "whole": f"{gain['whole']:.0%}"}
             for gain in data.result.gains[:_GAINS]

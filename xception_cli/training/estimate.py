@@ -1,7 +1,6 @@
 """What the parts of a training take on this machine: measured by doing a little of each."""
 
 import gc
-import resource
 import sys
 import time
 from collections.abc import Callable, Collection
@@ -151,6 +150,10 @@ def _time_decoding(job: Job, features: float) -> float:
 def _peak_memory(runtime: Runtime) -> int:
     if runtime.device.type == "cuda":
         return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return 0  # not known without a further package
+    import resource  # Windows has none
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

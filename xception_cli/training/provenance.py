@@ -52,7 +52,8 @@ def recorded(config: TrainConfig, split: Split) -> dict[str, Any]:
 def _command() -> str:
     """Return the command line; of a program that uses the Python API, the program."""
     program = Path(sys.argv[0])
-    if program.stem == "xception" or program.parts[-2:] == ("xception_cli", "__main__.py"):
+    is_command = program.stem in {"xception", "xception-cli"}
+    if is_command or program.parts[-2:] == ("xception_cli", "__main__.py"):
         return " ".join(show(part) for part in ["xception", *sys.argv[1:]])
     return f"python {show(program.name)}".rstrip()  # not its arguments: they may hold paths
 

@@ -1,0 +1,51 @@
+"""What Windows lacks is not needed: as far as that can be seen without Windows."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from images import two_classes
+
+from xception_cli.regular import open_regular
+
+EVERY_MODULE = """
+import importlib, pkgutil, sys
+import xception_cli
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None  # importing it is an ImportError
+for module in pkgutil.walk_packages(xception_cli.__path__, "xception_cli."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from xception_cli.cli import main
+for arguments in (["check", "pets"], ["predict", "pets/cat/1.jpg", "--model", "no.safetensors"]):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        print(end.code)
+"""
+
+
+def test_every_module_is_imported_and_check_runs_without_what_only_posix_has(tmp_path: Path):
+    two_classes(tmp_path / "pets", 12)
+    done = subprocess.run(
+        [sys.executable, "-c", EVERY_MODULE],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line for line in done.stdout.splitlines() if line.isdigit()] == ["0", "2"], done.stderr
+    assert "24 images, 2 classes" in done.stdout
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_link_is_not_followed_where_the_system_cannot_refuse_it(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("file")
+    monkeypatch.delattr(os, "O_NOFOLLOW")
+    with pytest.raises(OSError, match="it is a link"):
+        open_regular(tmp_path / "link")
+    os.close(open_regular(tmp_path / "link", follow=True))

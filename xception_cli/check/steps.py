@@ -1,0 +1,94 @@
+"""Steps: what to do after a data check, and the commands to type."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from xception_cli.check.report import (
+    BROKEN,
+    CONFLICTING,
+    ORIENTATION,
+    ROTATE,
+    SUSPECT,
+    UNREAD,
+    UNREADABLE,
+    CheckReport,
+)
+from xception_cli.console import quoted
+from xception_cli.data.formats import INSTALL_HEIF
+
+_EXCLUDABLE = {BROKEN, UNREADABLE}  # they stop training only until issues.csv excludes them
+_UNDECIDED = {CONFLICTING, SUSPECT}  # only a person can decide them
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What to do after a data check; what is empty is not needed.
+
+    Attributes:
+        install: The command that makes further images readable.
+        folder: What must be changed in the folder, as sentences.
+        suggested: Number of rows of issues.csv that have an action already.
+        undecided: Number of rows whose action only a person can choose.
+        check: The command that checks again.
+        train: The command that trains, with `--fixes` if there is anything to fix.
+    """
+
+    install: str
+    folder: tuple[str, ...]
+    suggested: int
+    undecided: int
+    check: str
+    train: str
+
+    @property
+    def decides(self) -> bool:
+        """Whether the column `action` of issues.csv matters."""
+        return self.suggested + self.undecided > 0
+
+
+def next_steps(report: CheckReport, issues: Path | None = None, root: Path | None = None) -> Steps:
+    """Choose what to do after a data check.
+
+    Args:
+        report: The data check.
+        issues: Where its issues.csv was written; None if it was not.
+        root: What was given for the paths of a table.
+    """
+    data = quoted(report.data) + (f" --root {quoted(root)}" if root is not None else "")
+    train = f"xception train --data {data} --classes {len(report.classes)}"
+    if any(problem.name == ORIENTATION for problem in report.problems):
+        train += f" {ROTATE}"
+    stops = report.of("stops")
+    found = [(problem, finding) for problem in report.problems for finding in problem.findings]
+    suggested = sum(bool(finding.action) for _, finding in found)
+    undecided = sum(problem.name in _UNDECIDED and not finding.action for problem, finding in found)
+    if issues is not None and suggested + undecided:
+        train += f" --fixes {quoted(issues)}"
+    elif any(problem.name in _EXCLUDABLE for problem in stops):
+        train += " --skip-bad"
+    return Steps(
+        install=INSTALL_HEIF if any(problem.name == UNREAD for problem in stops) else "",
+        folder=tuple(p.summary for p in stops if p.name not in {UNREAD, *_EXCLUDABLE}),
+        suggested=suggested,
+        undecided=undecided,
+        check=f"xception check {data}",
+        train=train,
+    )
+
+
+def next_command(report: CheckReport, issues: Path | None = None, root: Path | None = None) -> str:
+    """Return the next command to type; the arguments are those of `next_steps`."""
+    steps = next_steps(report, issues, root)
+    if steps.install:
+        return steps.install
+    if issues is None and (report.of("stops") or report.of("warning")):
+        return f"{steps.check} --output {quoted(_beside(Path(report.data)))}"
+    return steps.check if steps.folder else steps.train
+
+
+def _beside(data: Path) -> Path:
+    """Name a folder for what a check writes: here, unless here is inside the data."""
+    real = Path(os.path.realpath(data))
+    name = f"{real.stem if real.is_file() else real.name}-check"
+    return real.parent / name if Path(os.path.realpath(".")).is_relative_to(real) else Path(name)

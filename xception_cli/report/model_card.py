@@ -1,0 +1,106 @@
+"""MODEL_CARD.md: a model on one page of Markdown, to pass on with its file."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from xception_cli.console import quoted, safe, show
+from xception_cli.files import file_digest
+from xception_cli.model.bundle import ModelBundle
+from xception_cli.model.weights import PINNED_DIGEST, licence_of
+from xception_cli.report.html import PAGES
+from xception_cli.rundir import RunDir, RunInfo
+
+_ROWS = 20  # classes in the table
+FEW = 100  # groups of an evaluation under which its interval is wide
+# What Markdown, also GitHub's, would take for more than text: marks, tables, HTML, formulas, links.
+_SPECIAL = re.compile(
+    r"[\\`*\[\]<>|&~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE
+)
+
+
+def render_card(
+    values: Mapping[str, Any],
+    *,
+    run: RunDir,
+    info: RunInfo,
+    config: Mapping[str, Any],
+    bundle: ModelBundle,
+) -> str:
+    """Render the model card of a run.
+
+    Args:
+        values: Those of report.html.
+        run: The run.
+        info: Its run.json.
+        config: Its settings.
+        bundle: Its model.
+    """
+    report, about = values["report"], bundle.about
+    counts = {row["name"]: row["counts"] for row in values["counts"]}
+    lowest = sorted(
+        values["classes"], key=lambda row: 2 if row["recall"] is None else row["recall"].value
+    )
+    shown = values["classes"] if len(values["classes"]) <= _ROWS else lowest[:_ROWS]
+    weights = info.weights
+    return CARDS.get_template("card.md.j2").render(
+        values,
+        name=run.path.name,
+        run=quoted(run.path),
+        held_out={"val": "validation", "test": "held-out test"}[report.name],
+        origin=_origin(info),
+        started=info.started[:10],
+        version=info.versions["xception"],
+        fingerprint=info.data_fingerprint,
+        sums=[sum(column) for column in zip(*counts.values(), strict=True)],
+        rows=[
+            {"name": row["name"], "counts": counts[row["name"]], "recall": row["recall_figures"]}
+            for row in shown
+        ],
+        grouped=config.get("group_by") is not None or report.groups < report.images,
+        few=report.groups < FEW,
+        keeps_features=about.unknown is not None,
+        pixels=about.preprocessing,
+        mean=f"{about.preprocessing.mean:g}",
+        std=f"{about.preprocessing.std:g}",
+        weights=weights["source"],
+        licence=licence_of(weights["source"], weights["digest"]),
+        digest=file_digest(run.model),
+    )
+
+
+def _origin(info: RunInfo) -> str:
+    digest = info.weights["digest"]
+    if digest is None:
+        return "It was trained from random weights."
+    return f"It was pretrained {'on ImageNet' if digest == PINNED_DIGEST else 'with other data'}."
+
+
+def _printable(value: object) -> object:
+    """Make what the template prints a literal piece of text; `Markup` is printed as it is.
+
+    Raises:
+        TypeError: It is neither text nor a whole number: a template does not format numbers.
+    """
+    if isinstance(value, Markup):
+        return value
+    if isinstance(value, str):
+        return _SPECIAL.sub(r"\\\g<0>", show(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise TypeError(f"a card prints text and whole numbers, not {value}")
+
+
+CARDS = Environment(
+    loader=PackageLoader("xception_cli.report"),
+    autoescape=False,  # Markdown, which `_printable` escapes
+    undefined=StrictUndefined,
+    finalize=_printable,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+CARDS.filters |= PAGES.filters | {"code": lambda text: Markup(safe(text))}
