@@ -76,21 +76,21 @@ def test_a_missing_folder_is_told_before_torch_is_loaded(more: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["train"], 2, "which photos?"),
+        (["train"], 2, "error: the folder with your images is missing\nhint: xception train DIR; "),
         (["train", "--data", "photos", "--classes", "4"], 2, "expected 4 classes, found 3"),
-        (["train", "--data", "photos", "--image-size", "70"], 2, "image_size is 70, expected from"),
+        (["train", "--data", "photos", "--image-size", "70"], 2, "error: --image-size is 70, expected from 71 to 2048\n"),
         (["train", "--data", "photos", "--unfreeze", "exot"], 2, "did you mean exit?"),
         (["train", "--data", "photos", "--epoch", "3"], 2, "--epochs"),
         (["train", "--resume", "nowhere"], 2, "nowhere is not a run folder"),
         (["train", "--resume"], 2, "there is no run in"),
         (["train", "--resume", "--output", "x"], 2, "exclude each other"),
         (["train", "--resume", "--plan"], 2, "--plan and --resume exclude each other"),
-        (["train", "--plan"], 2, "which photos?"),
+        (["train", "--plan"], 2, "the folder with your images is missing"),
         (["train", "--data", "photos", "--budget", "soon"], 2, "expected a time such as 90s, 10m"),
-        (["train", "--data", "photos", "--cache-gb", "-1"], 2, "cache_gb is -1.0, expected at"),
+        (["train", "--data", "photos", "--cache-gb", "-1"], 2, "--cache-gb is -1.0, expected at"),
         (["trian"], 2, "train"),
         (["eval"], 2, "there is no finished run in"),
-        (["eval", "--split", "train"], 2, "split is train, expected val or test"),
+        (["eval", "--split", "train"], 2, "--split is 'train', expected val or test"),
         (["eval", "--data", "nowhere"], 2, "the data folder nowhere does not exist"),
         (["predict", "a.jpg"], 2, "there is no finished run in"),
         (["predict", "a.jpg", "--model", "no.safetensors"], 2, "there is no model file"),
@@ -211,7 +211,7 @@ def test_a_plan_is_a_table_on_stdout_with_its_reasons_on_stderr_and_nothing_is_d
         assert any(line.startswith("plan      ") and reason in line for line in said)
         assert any(line.startswith("data      ") for line in said)
         assert said[-1] == (
-            "expected on this machine; fine-tuning may stop earlier. Without --plan it is done"
+            "next: the same command without --plan; fine-tuning may stop earlier than expected"
         )
         assert sorted(Path.cwd().rglob("*")) == before
 

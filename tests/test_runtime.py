@@ -58,7 +58,7 @@ def test_gpu_means_cuda_and_an_unknown_device_is_answered_with_the_near_one():
         UsageError, match=r"^device is 'cudda', expected one of auto, cpu"
     ) as caught:
         decide_runtime(device="cudda")
-    assert caught.value.hint == "--device cuda"
+    assert caught.value.hint == "did you mean cuda?"
 
 
 def test_gpus_that_one_process_leaves_idle_are_counted(monkeypatch):

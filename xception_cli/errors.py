@@ -13,6 +13,8 @@ XceptionError            what happened, with the value received; and a hint: the
 0 is done, 1 is a bug of ours (with a traceback), 141 a closed output pipe.
 """
 
+import signal
+
 
 class XceptionError(Exception):
     """A foreseeable problem, told to the user in sentences.
@@ -84,6 +86,12 @@ class StoppedError(XceptionError):
     def __init__(self, signal_number: int, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = 128 + signal_number
+
+
+def signal_name(number: int) -> str:
+    """Name a signal, and the key that sends it."""
+    name = signal.Signals(number).name
+    return f"{name} (Ctrl-C)" if number == signal.SIGINT else name
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -22,6 +22,7 @@ from xception_cli.model.network import FEATURES
 from xception_cli.model.unknown import UNSURE, Thresholds
 from xception_cli.model.unshared import NO_FEATURES, lacks_features
 from xception_cli.settings import StrPath
+from xception_cli.suggestions import expect_choice
 
 AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
 
@@ -86,10 +87,9 @@ def with_tta(bundle: ModelBundle, tta: str | None) -> ModelBundle:
     Raises:
         UsageError: It is something else.
     """
-    if tta not in {None, "mirror", "none"}:
-        raise UsageError(f"tta is {show(repr(tta))}, expected mirror or none")
     if tta is None:
         return bundle
+    expect_choice("tta", tta, ("mirror", "none"))
     preprocessing = replace(bundle.preprocessing, mirror=tta == "mirror")
     return replace(bundle, about=replace(bundle.about, preprocessing=preprocessing))
 

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from xception_cli.api import decide_workers, open_classifier
+from xception_cli.commands.complete import run_folders
 from xception_cli.commands.options import (
+    OUTPUT,
     Device,
     Listed,
     ListRoot,
@@ -16,6 +18,7 @@ from xception_cli.commands.options import (
     Workers,
     choose_model,
     require_all_read,
+    separate_run,
 )
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.errors import DataError, UsageError
@@ -23,9 +26,19 @@ from xception_cli.files import check_new_file, utf8, write_durably
 
 
 def embed(
-    output: Annotated[Path, typer.Option(help="A new .npz file.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="New .npz file.", rich_help_panel=OUTPUT
+        ),
+    ],
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="IMAGE|DIR|GLOB|TABLE...", help="Images.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN] IMAGE|DIR|GLOB|TABLE...",
+            help="Images, and before them the run to use; without RUN, the latest finished run.",
+            autocompletion=run_folders,
+        ),
     ] = None,
     listed: Listed = None,
     root: ListRoot = None,
@@ -35,17 +48,18 @@ def embed(
     workers: Workers = None,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Write the features of images: 2048 numbers each, what the last layer of the model sees.
+    """Compute image features for other tools: the 2048 inputs of the network's last layer.
 
     The file is NumPy's: `features` (images, 2048) in float32, `paths`, and `digests` of the
     contents, as in split.csv. Images that cannot be read are left out.
     """
     check_new_file(output, (".npz",), "write features to")
+    paths, run = separate_run(paths or [], run, model)
     chosen = choose_model(run, model, max_pixels)
 
     from xception_cli.commands.inputs import read_inputs
 
-    images = read_inputs(paths or [], listed, root).images
+    images = read_inputs(paths, listed, root).images
 
     from io import BytesIO
 
@@ -59,7 +73,7 @@ def embed(
     if not isinstance(bundle, ModelBundle):
         raise UsageError(
             f"{show(chosen)} gives no features: an exported file keeps them inside",
-            hint="--run RUN, or --model with the model.safetensors that it was made from",
+            hint="use the run, or --model with the model.safetensors that was exported",
         )
     count = decide_workers(workers, bundle.runtime)
     rows: list[np.ndarray] = []
@@ -75,7 +89,10 @@ def embed(
             names.append(utf8(str(path)))
             digests.append(inspect(path, decoded=False).digest)
     if not rows:
-        raise DataError("none of the images could be read", hint="xception check looks at a folder")
+        raise DataError(
+            "none of the images could be read",
+            hint="xception check DIR lists what is wrong with a folder",
+        )
     buffer = BytesIO()
     np.savez(buffer, features=np.stack(rows), paths=names, digests=digests)
     write_durably(output, buffer.getvalue())
