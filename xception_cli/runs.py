@@ -313,4 +313,4 @@ def _text(number: int | None) -> str:
 
 
 def _percent(part: float | None) -> str:
-    return "" if part is None else f"{100 * part:.1f} %"
+    return "" if part is None else f"{100 * part:.1f}%"

@@ -238,12 +238,12 @@ def test_nothing_gives_the_class_of_ordinary_photos_away(tmp_path):
 @pytest.mark.parametrize(
     ("write", "expected"),
     [
-        (by_format, ["file format alone predicts the class at 100 % (chance: 50 %)"]),
-        (mostly_by_format, ["file format alone predicts the class at 95 % (chance: 50 %)"]),
-        (by_mode, ["colour mode alone predicts the class at 100 % (chance: 50 %)"]),
-        (by_size, ["picture size alone predicts the class at 100 % (chance: 50 %)"]),
-        (by_brightness, ["brightness alone predicts the class at 100 % (chance: 50 %)"]),
-        (by_folder, ["sub-folder alone predicts the class at 100 % (chance: 50 %)"]),
+        (by_format, ["file format alone predicts the class at 100% (chance: 50%)"]),
+        (mostly_by_format, ["file format alone predicts the class at 95% (chance: 50%)"]),
+        (by_mode, ["colour mode alone predicts the class at 100% (chance: 50%)"]),
+        (by_size, ["picture size alone predicts the class at 100% (chance: 50%)"]),
+        (by_brightness, ["brightness alone predicts the class at 100% (chance: 50%)"]),
+        (by_folder, ["sub-folder alone predicts the class at 100% (chance: 50%)"]),
     ],
     ids=["format", "mostly the format", "mode", "size", "brightness", "sub-folder"],
 )
@@ -252,7 +252,7 @@ def test_a_property_that_gives_the_class_away_is_named(tmp_path, write, expected
 
 
 def test_the_aspect_ratio_gives_the_class_away_whatever_the_size(tmp_path):
-    assert "aspect ratio alone predicts the class at 100 % (chance: 50 %)" in sentences(
+    assert "aspect ratio alone predicts the class at 100% (chance: 50%)" in sentences(
         tmp_path, by_shape
     )
 
@@ -302,7 +302,7 @@ def test_a_property_of_groups_that_says_nothing_of_other_groups_is_no_shortcut(t
     assert sentences(tmp_path, write, count=40, unit=group) == []
     # the control: where each image is a unit, the sizes of the groups are learnt by heart
     assert sentences(tmp_path, write, count=40) == [
-        "picture size alone predicts the class at 100 % (chance: 50 %)"
+        "picture size alone predicts the class at 100% (chance: 50%)"
     ]
 
 

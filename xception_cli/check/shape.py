@@ -222,7 +222,7 @@ def _verdict(
     recall, chance = recalls.mean(), 1 / len(present)
     deviation = np.sqrt(chance * (1 - chance) * (1 / counts).sum()) * chance
     if recall > max(chance + _SKILL * (1 - chance), chance + _DEVIATIONS * deviation):
-        figures = f"{100 * recall:.0f} % (chance: {100 * chance:.0f} %)"
+        figures = f"{100 * recall:.0f}% (chance: {100 * chance:.0f}%)"
         return f"{name} alone predicts the class at {figures}"
     told = present[np.minimum(recalls, precisions) >= _ONE_CLASS]
     if len(told):

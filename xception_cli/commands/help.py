@@ -122,10 +122,14 @@ def render_help(command: Any, context: Any) -> str:
     if command.epilog:
         shown.print()
         shown.print(Text.assemble(("Example: ", "bold"), command.epilog), soft_wrap=True)
+    if has_boxes:
+        shown.print()
     for title, rows in _panels(command, context):
         if has_boxes:
             body = _write_rows(rows, width - 2 * _INDENT)
-            shown.print(Panel(body, title=title, title_align="left", border_style="dim"))
+            shown.print(
+                Panel(body, title=Text(title, style="bold"), title_align="left", border_style="dim")
+            )
         else:
             shown.print()
             shown.print(Text(f"{title}:", style="bold"))

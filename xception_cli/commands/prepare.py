@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xception_cli.commands.complete import choices, recipes, run_folders
+from xception_cli.commands.complete import choices, run_folders
 from xception_cli.commands.options import (
     IMAGES,
     MODEL,
@@ -196,7 +196,11 @@ def cache_clear(
 
 Recipe = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="Recipe, see configs ls.", autocompletion=recipes),
+    typer.Argument(
+        metavar="NAME",
+        help="Recipe, see configs ls.",
+        autocompletion=choices(tuple(list_recipes())),
+    ),
 ]
 
 

@@ -300,8 +300,7 @@ def _resolve(flags: dict[str, Any], config: str | None, effort: str | None) -> R
         raise UsageError(
             f"--effort {show(effort)} and --config {show(config)} exclude each other: an effort is "
             "a recipe, too",
-            hint=f"leave one out; xception configs show {show(effort)} prints the settings of "
-            "--effort",
+            hint=f"leave one out; xception configs show {show(effort)} prints its settings",
         )
     return resolve(flags, find_effort(effort), effort=effort)
 
