@@ -43,6 +43,7 @@ app = typer.Typer(
     epilog="xception sample ./food, then xception train ./food",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help texts are plain; commands.help puts them into panels
 )
 
 

@@ -317,7 +317,7 @@ def verdict(report: CheckReport) -> str:
 def next_command(report: CheckReport, *, written: bool, root: Path | None = None) -> str:
     """Return the next command to type; `root` is what was given for the paths of a table."""
     data = quoted(report.data) + (f" --root {quoted(root)}" if root is not None else "")
-    train = f"xception train --data {data} --classes {len(report.classes)}"
+    train = f"xception train {data} --classes {len(report.classes)}"
     if ORIENTATION in {problem.name for problem in report.problems}:
         train += f" {ROTATE}"
     stops = {problem.name for problem in report.of("stops")}

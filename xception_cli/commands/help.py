@@ -171,7 +171,7 @@ def _row(option: Any, is_argument: bool) -> _Row:
     if isinstance(option.show_default, str):  # range and default, of a setting
         notes = [option.show_default]
     else:
-        notes = [usage.span(option.min, option.max)]
+        notes = [usage.span(*usage.bounds(option))]
         if isinstance(option.default, (str, int, float, Path)) and option.default is not False:
             notes.append(f"default {'on' if option.default is True else option.default}")
     is_off = option.default is False or option.show_default == "off"

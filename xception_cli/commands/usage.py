@@ -90,6 +90,12 @@ def _flags(command: Any, context: Any) -> dict[str, Any]:
     return {name: one for one in options for name in (*one.opts, *one.secondary_opts)}
 
 
+def bounds(option: Any) -> tuple[float | None, float | None]:
+    """Return the least and the largest number that an option takes."""
+    holder = option if hasattr(option, "min") else option.type  # before Typer 0.29
+    return getattr(holder, "min", None), getattr(holder, "max", None)
+
+
 def usage_line(command: Any, context: Any) -> str:
     """Return what can be typed after a command, in one line."""
     words = [context.command_path]
@@ -199,14 +205,17 @@ def _unknown_option(name: str, command: Any, context: Any, lists: str) -> UsageE
 
 
 def _bad_value(error: Any, option: Any, lists: str) -> UsageError:
-    # pydantic's, which has the value; older versions of Typer do without it
+    # pydantic has the value; before Typer 0.29 it is in the message
     found: list[Any] = getattr(error.__cause__, "errors", list)()
-    received = show(repr(found[0]["input"])) if found else "not one that it takes"
-    annotation = getattr(getattr(option, "type_descriptor", None), "annotation", None)
-    kind = _KINDS.get(getattr(annotation, "__name__", ""), "another value")
-    bounds = span(option.min, option.max)
-    link = " " if not bounds else " of " if option.max is None else " from "
-    expected = f"{kind}{link}{bounds}".rstrip()
+    words = re.match(r"'?(.*?)'? is not ", str(error.message))
+    value = found[0]["input"] if found else words[1] if words else error.message
+    annotation = getattr(getattr(option, "type_descriptor", option), "annotation", None)
+    name = getattr(annotation, "__name__", getattr(getattr(option, "type", None), "name", ""))
+    kind = next((kind for start, kind in _KINDS.items() if name.startswith(start)), "other text")
+    low, high = bounds(option)
+    link = " " if low is None else " of " if high is None else " from "
+    expected = f"{kind}{link}{span(low, high)}".rstrip()
+    received = show(repr(value))
     return UsageError(f"{flag_of(option)} is {received}, expected {expected}", hint=lists)
 
 
