@@ -339,7 +339,7 @@ def test_a_resumed_run_refuses_other_settings_and_lists_each_difference():
     with pytest.raises(UsageError) as caught:
         resolve_resumed(saved, {"lr": 0.2, "data": "fo\x1bod", "epochs": 50, "classes": 3})
     assert caught.value.message == (
-        "a run goes on only with the settings it was started with:\n"
+        "a run can be resumed only with the settings it was started with:\n"
         "  data: the run has food, now fo\\x1bod\n"
         "  classes: the run has None, now 3\n"
         "  lr: the run has 0.1, now 0.2"

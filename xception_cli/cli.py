@@ -157,7 +157,7 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
         if debug:
             traceback.print_exc()
         if not is_leader() and isinstance(error, (StoppedError, DivergedError, UsageError)):
-            end_at_once()  # all processes of a training end so; the first one tells, and fails
+            end_at_once()  # all processes of a training end so; the first one reports, and fails
         if isinstance(error, StoppedError):
             stop(error.message, error.hint)
         else:

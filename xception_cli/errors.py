@@ -2,7 +2,7 @@
 
 XceptionError            what happened, with the value received; and a hint: the next thing to type
 ├── UsageError        2  a command, option or setting that cannot be
-├── DataError         3  the data folder or its pictures are unusable
+├── DataError         3  the data folder or its images are unusable
 ├── ArtifactError     4  a model, state or weights file is refused
 ├── MachineError      5  disk, memory, permission or device
 ├── DivergedError     6  the loss or the weights are not finite any more
@@ -17,7 +17,7 @@ import signal
 
 
 class XceptionError(Exception):
-    """A foreseeable problem, told to the user in sentences.
+    """A foreseeable problem, reported to the user in sentences.
 
     Args:
         message: What happened and where, with the value received.
@@ -39,7 +39,7 @@ class UsageError(XceptionError):
 
 
 class DataError(XceptionError):
-    """The data folder or its pictures are unusable."""
+    """The data folder or its images are unusable."""
 
     exit_code = 3
 
@@ -80,7 +80,7 @@ class StoppedError(XceptionError):
     Args:
         signal_number: The signal; the exit code is 128 more.
         message: What was saved.
-        hint: How to go on.
+        hint: How to resume.
     """
 
     def __init__(self, signal_number: int, message: str, *, hint: str | None = None) -> None:

@@ -171,7 +171,7 @@ def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig
     ]
     if differences:
         raise UsageError(
-            "a run goes on only with the settings it was started with:\n  "
+            "a run can be resumed only with the settings it was started with:\n  "
             + "\n  ".join(differences),
             hint="leave these flags out, or start a new run without --resume",
         )

@@ -1,4 +1,4 @@
-"""Suggestions: what a mistyped word may mean, and what is said of a value that is no choice."""
+"""Suggestions: what a mistyped word may mean, and which values a choice has."""
 
 import difflib
 from collections.abc import Iterable, Mapping

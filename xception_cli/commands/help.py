@@ -141,8 +141,8 @@ def render_help(command: Any, context: Any) -> str:
 
 
 def _width(is_terminal: bool) -> int:
-    told = os.environ.get("COLUMNS", "")
-    known = int(told) if told.isdecimal() else 80
+    columns = os.environ.get("COLUMNS", "")
+    known = int(columns) if columns.isdecimal() else 80
     if is_terminal:
         known = Console(file=sys.stdout).width
     return min(max(known, _NARROW), _WIDE)

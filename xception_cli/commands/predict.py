@@ -196,7 +196,7 @@ def predict(
     if sort_into is not None:
         say(f"next: correct the folders by hand, then: xception check {quoted(sort_into)}")
     elif output is not None or inputs.are_named:
-        say(f"next: {command} {'--explain why' if inputs.are_named else '--sort-into sorted'}")
+        say(f"next: {command} {'--explain heatmaps' if inputs.are_named else '--sort-into sorted'}")
     else:
         say(f"next: {command} --output predictions.csv")
 

@@ -202,7 +202,7 @@ def train(
         if not plan:
             from xception_cli.training.run import run_training
 
-            run_training(resolve({}, None))  # the leader tells it everything
+            run_training(resolve({}, None))  # the leader shares everything
             end_at_once()
         return
     run = survey = None
@@ -233,7 +233,7 @@ def train(
         # Before torch is loaded: the commonest mistakes cost a tenth of a second.
         from xception_cli.check.survey import survey_data
 
-        # An unwritable place is told before the images are read.
+        # An unwritable place is reported before the images are read.
         choose_run_path(Path(settings.config.data), output)
         if output is None and (unfinished := find_unfinished(Path(settings.config.data))):
             say(f"note      {show(unfinished.path)} is unfinished; this starts a new run")
@@ -284,7 +284,7 @@ def train(
 def _take_folder(folder: str, flags: dict[str, Any]) -> None:
     """Let a folder without an option be the data."""
     given = flags.get("data", folder)
-    if given != folder:
+    if Path(given) != Path(folder):
         raise UsageError(
             f"two data folders are given: {show(folder)} and {show(given)}",
             hint="leave --data out; to train on both, put their images into one folder",
