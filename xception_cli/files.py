@@ -51,7 +51,9 @@ def write_durably(path: Path, content: bytes) -> None:
                 continue
             raise MachineError(
                 f"cannot write {show(path)} ({len(content):,} bytes): {error.strerror}",
-                hint="free some space or choose another --output; what was saved before is intact",
+                hint=f"make the folder {show(path.parent)} first, or choose another one"
+                if isinstance(error, (FileNotFoundError, NotADirectoryError))
+                else "free some space or choose another --output; what was saved before is intact",
             ) from error
         return
 

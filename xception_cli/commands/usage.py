@@ -259,4 +259,4 @@ def unknown_command(name: str, group: Any, context: Any) -> UsageError:
     also = _COMMANDS if context.parent is None else None
     near = nearest(name, group.commands, also)
     hint = f"did you mean {path} {near}?" if near else f"{path} --help lists the commands"
-    return UsageError(f"{path} has no command {show(name)}", hint=hint)
+    return UsageError(f"{path} has no command {show(name) or repr(name)}", hint=hint)
