@@ -11,13 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
-from typer import Exit
+from typer import Exit, echo
 from typer.core import TyperCommand, TyperGroup
 
 from xception_cli.commands import usage
 from xception_cli.errors import UsageError
 
-_NARROW, _WIDE = 60, 120  # columns that are used at least and at most
+_NARROW, _BOXES, _WIDE = 40, 60, 120  # columns: used at least, wanted for boxes, used at most
 _INDENT = 2
 OPTIONS, COMMANDS, ARGUMENTS = "General", "Commands", "Arguments"  # panels without another name
 
@@ -68,7 +68,7 @@ class Group(TyperGroup):
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         if not args:
-            sys.stderr.write(f"{self.get_help(ctx)}\n")
+            echo(self.get_help(ctx), err=True)
             raise Exit(UsageError.exit_code)
         rest = list(args)
         try:
@@ -109,12 +109,12 @@ def render_help(command: Any, context: Any) -> str:
     """Write what a command does, an example, and its options by subject."""
     is_terminal = sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
     encoding = getattr(sys.stdout, "encoding", None) or ""
-    has_boxes = is_terminal and encoding.lower().startswith("utf")
+    width = _width(is_terminal)
+    has_boxes = is_terminal and encoding.lower().startswith("utf") and width >= _BOXES
     shown = Console(
         file=io.StringIO(), force_terminal=is_terminal or None, highlight=False, emoji=False,
-        markup=False, width=_width(is_terminal),
+        markup=False, width=width,
     )  # fmt: skip
-    width = shown.width
     shown.print(Text.assemble(("Usage: ", "bold"), usage.usage_line(command, context)))
     for paragraph in (command.help or "").split("\n\n"):
         shown.print()
