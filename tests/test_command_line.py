@@ -143,7 +143,7 @@ def test_words_that_look_like_mistakes_are_none(capsys: pytest.CaptureFixture[st
     for line in (
         "train data=photos",
         "train --group-by data=photos nowhere",
-        "sample --classes 2 --images 1 -- -odd",
+        "sample --classes 2 --images 2 -- -odd",
     ):
         call(*shlex.split(line))
         assert "two dashes" not in capsys.readouterr().err
