@@ -413,7 +413,7 @@ def test_torchrun_is_refused(monkeypatch, photos):
     ("arguments", "message"),
     [
         (("run", "nowhere"), "the data folder nowhere does not exist"),
-        (("run", None, "train"), "split is train, expected val or test"),
+        (("run", None, "train"), "split is 'train', expected val or test"),
         (("nowhere",), "nowhere is not a run folder (it has no run.json)"),
     ],
 )

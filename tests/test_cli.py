@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documented import check_documented
 from runs import call, train_run
 
 from xception_cli.inference import Prediction
@@ -94,21 +95,21 @@ def test_a_missing_folder_is_reported_before_torch_is_loaded(more: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["train"], 2, "which photos?"),
+        (["train"], 2, "error: the folder with your images is missing\nhint: xception train DIR; "),
         (["train", "--data", "photos", "--classes", "4"], 2, "expected 4 classes, found 3"),
-        (["train", "--data", "photos", "--image-size", "70"], 2, "image_size is 70, expected from"),
+        (["train", "photos", "--image-size", "70"], 2, "--image-size is 70, expected from 71 to"),
         (["train", "--data", "photos", "--unfreeze", "exot"], 2, "did you mean exit?"),
         (["train", "--data", "photos", "--epoch", "3"], 2, "--epochs"),
         (["train", "--resume", "nowhere"], 2, "nowhere is not a run folder"),
         (["train", "--resume"], 2, "there is no run in"),
         (["train", "--resume", "--output", "x"], 2, "exclude each other"),
         (["train", "--resume", "--plan"], 2, "--plan and --resume exclude each other"),
-        (["train", "--plan"], 2, "which photos?"),
+        (["train", "--plan"], 2, "the folder with your images is missing"),
         (["train", "--data", "photos", "--budget", "soon"], 2, "expected a time such as 90s, 10m"),
-        (["train", "--data", "photos", "--cache-gb", "-1"], 2, "cache_gb is -1.0, expected at"),
+        (["train", "--data", "photos", "--cache-gb", "-1"], 2, "--cache-gb is -1.0, expected at"),
         (["trian"], 2, "train"),
         (["eval"], 2, "there is no finished run in"),
-        (["eval", "--split", "train"], 2, "split is train, expected val or test"),
+        (["eval", "--split", "train"], 2, "--split is 'train', expected val or test"),
         (["eval", "--data", "nowhere"], 2, "the data folder nowhere does not exist"),
         (["predict", "a.jpg"], 2, "there is no finished run in"),
         (["predict", "a.jpg", "--model", "no.safetensors"], 2, "there is no model file"),
@@ -150,8 +151,8 @@ def test_env_prints_versions_and_devices() -> None:
 def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
     settings: dict[str, Any], photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    assert call("train", *flags, "--classes", "3") == 0
+    folder = settings.pop("data")  # both without an option: the folder, and the run of predict
+    assert call("train", folder, *as_flags(settings), "--classes", "3") == 0
     trained = capsys.readouterr()
     assert trained.out == "runs/photos\n"
     assert trained.err.splitlines()[-1] == "next: xception eval runs/photos"
@@ -162,6 +163,7 @@ def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
     assert call("eval", "--json") == 0
     evaluated = capsys.readouterr()
     report = json.loads(evaluated.out)
+    check_documented("eval", report)
     assert report["name"] == "val"
     assert "corrected for selecting the best of" in evaluated.err
     assert json.loads(RunDir(Path("runs/photos")).evaluation("val").joinpath(
@@ -169,13 +171,16 @@ def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
     ).read_text())["accuracy"] == report["accuracy"]  # fmt: skip
 
     (photos / "red" / "broken.jpg").write_bytes(b"no picture")
-    assert call("predict", "photos/red/1.jpg", "photos/red/broken.jpg", "--json") == 3
+    shown = ["photos/red/1.jpg", "photos/red/broken.jpg"]
+    assert call("predict", "runs/photos", *shown, "--json", "-q") == 3
     predicted = capsys.readouterr()
     first, second = (json.loads(line) for line in predicted.out.splitlines())
+    for prediction in (first, second):
+        check_documented("predict", prediction)
     assert first["path"] == "photos/red/1.jpg"
     assert sorted(first["classes"]) == ["blue", "green", "red"]
     assert second["error"].startswith("not an image")
-    assert predicted.err.splitlines()[-1] == "error: 1 of 2 images could not be read"
+    assert predicted.err == "error: 1 of 2 images could not be read\n"
 
     assert call("eval", "--data", "photos") == 3
     assert "red/broken.jpg: not an image" in capsys.readouterr().err
@@ -232,7 +237,7 @@ def test_a_plan_is_a_table_on_stdout_with_reasons_on_stderr_and_no_training(
         assert tags[:3] == ["data", "classes", "device"]  # as soon as they are known
         assert "split" in tags
         assert said[-1] == (
-            "expected on this machine; fine-tuning may stop earlier. Without --plan it is done"
+            "next: the same command without --plan; fine-tuning may stop earlier than expected"
         )
         assert sorted(Path.cwd().rglob("*")) == before
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from documented import check_documented
 from images import encoded
 from PIL import Image
 from runs import call, quick_settings, train_run
@@ -110,7 +111,9 @@ def test_a_naive_reader_would_read_other_images_from_the_unusual_files(plain, od
 
 def test_check_lists_unusual_images_without_stopping(odd, capsys):
     assert call("check", str(odd), "--json") == 0
-    problems = json.loads(capsys.readouterr().out)["problems"]
+    printed = json.loads(capsys.readouterr().out)
+    check_documented("check", printed)
+    problems = printed["problems"]
     counts = {problem["name"]: len(problem["findings"]) for problem in problems}
     assert "broken" not in counts
     assert {"EXIF-rotated": 6, "transparent": 6, "animated": 6}.items() <= counts.items()

@@ -58,7 +58,7 @@ def test_gpu_means_cuda_and_an_unknown_device_is_refused_with_the_nearest():
         UsageError, match=r"^device is 'cudda', expected one of auto, cpu"
     ) as caught:
         decide_runtime(device="cudda")
-    assert caught.value.hint == "--device cuda"
+    assert caught.value.hint == "did you mean cuda?"
 
 
 def test_idle_gpus_are_counted(monkeypatch):

@@ -14,6 +14,7 @@ from xception_cli.processes import started_by_torchrun
 from xception_cli.recipes import find_config
 from xception_cli.runs import choose_run_path, find_run
 from xception_cli.settings import Settings, StrPath, check_names, resolve
+from xception_cli.suggestions import expect_choice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -293,8 +294,8 @@ def evaluate(
 
 def check_selection(data: Path | None, split: str | None, root: Path | None = None) -> None:
     """Refuse a folder, table or split that does not exist, before torch is loaded."""
-    if split not in {None, "val", "test"}:
-        raise UsageError(f"split is {show(split)}, expected val or test")
+    if split is not None:
+        expect_choice("split", split, ("val", "test"))
     from xception_cli.data.source import check_data
     from xception_cli.data.table import is_table
 
@@ -332,9 +333,8 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
             "an ONNX file augments as it was exported", hint="leave out --tta, or give the run"
         )
     if runtime.device.type != "cpu":
-        raise UsageError(
-            f"an ONNX file runs on the CPU here, not on {runtime.device}", hint="--device cpu"
-        )
+        what = f"an ONNX file runs on the CPU here, not on {runtime.device}"
+        raise UsageError(what, hint="--device cpu")
     require_onnx()
     from xception_cli.onnx.file import load_onnx
 

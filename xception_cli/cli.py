@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Annotated, Any
@@ -14,8 +14,9 @@ import typer
 
 from xception_cli import __version__
 from xception_cli.commands import embed, measure, predict, prepare, rank, serve, train
+from xception_cli.commands.help import Command, Group
 from xception_cli.commands.train import LATEST
-from xception_cli.console import emit, fail, screen, show
+from xception_cli.console import emit, fail, screen, show, stop
 from xception_cli.errors import (
     DivergedError,
     MachineError,
@@ -23,57 +24,68 @@ from xception_cli.errors import (
     UsageError,
     XceptionError,
     is_out_of_memory,
+    signal_name,
 )
-from xception_cli.files import cache_folder
+from xception_cli.files import cache_folder, why
 from xception_cli.processes import end_at_once, is_leader, is_left_to_nohup, started_by_torchrun
+
+_TRAIN, _USE, _UNDERSTAND, _MACHINE = (
+    "Data and training",
+    "Using a model",
+    "Comparing and understanding",
+    "This machine",
+)
 
 app = typer.Typer(
     name="xception",
-    help="Fine-tune an ImageNet-pretrained Xception on a folder of photos.",
-    epilog="Start with: xception sample ./food, then xception train --data ./food",
-    no_args_is_help=True,
+    cls=Group,
+    help="Fine-tune an ImageNet-pretrained Xception on a folder of photos, one folder per class.",
+    epilog="xception sample ./food, then xception train ./food",
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode=None,  # help texts are plain; commands.help puts them into panels
 )
-app.command()(train.train)
-app.command("eval")(measure.evaluate)
-app.command()(predict.predict)
-app.command()(rank.rank)
-app.command()(embed.embed)
-app.command()(measure.compare)
-app.command()(measure.report)
-app.command("runs")(measure.list_runs)
-app.command()(prepare.check)
-app.command()(prepare.sample)
-app.command()(prepare.summary)
-app.command()(predict.export)
-app.command()(serve.serve)
-app.command()(prepare.env)
 
-weights = typer.Typer(
-    help="The pretrained weights: where they come from, and whether they are the right ones.",
-    no_args_is_help=True,
-)
-weights.command("list")(prepare.weights_list)
-weights.command("fetch")(prepare.weights_fetch)
-weights.command("verify")(prepare.weights_verify)
-app.add_typer(weights, name="weights")
 
-cache = typer.Typer(
-    help="What is kept for later: pretrained weights, scans of data folders, features of images.",
-    no_args_is_help=True,
-)
-cache.command("ls")(prepare.cache_ls)
-cache.command("clear")(prepare.cache_clear)
-app.add_typer(cache, name="cache")
+def _group(name: str, summary: str) -> typer.Typer:
+    group = typer.Typer(cls=Group, help=summary)
+    app.add_typer(group, name=name, rich_help_panel=_MACHINE)
+    return group
 
-configs = typer.Typer(
-    help="The shipped recipes: complete settings, each with what it gave.", no_args_is_help=True
+
+def _add(
+    to: typer.Typer, command: Callable[..., None], name: str, panel: str | None, example: str
+) -> None:
+    to.command(name, cls=Command, epilog=f"xception {example}", rich_help_panel=panel)(command)
+
+
+_add(app, prepare.sample, "sample", _TRAIN, "sample ./food")
+_add(app, prepare.check, "check", _TRAIN, "check ./food --output findings")
+_add(app, train.train, "train", _TRAIN, "train ./food --classes 12")
+_add(app, measure.evaluate, "eval", _TRAIN, "eval runs/food --data ./others")
+_add(app, predict.predict, "predict", _USE, "predict runs/food photo.jpg --explain heatmaps")
+_add(app, predict.export, "export", _USE, "export runs/food --output food.onnx")
+_add(app, rank.rank, "rank", _USE, "rank runs/food ./unlabelled --output rank.csv")
+_add(app, serve.serve, "serve", _USE, "serve runs/food")
+_add(app, embed.embed, "embed", _USE, "embed runs/food ./food --output features.npz")
+_add(app, measure.list_runs, "runs", _UNDERSTAND, "runs")
+_add(app, measure.compare, "compare", _UNDERSTAND, "compare runs/food runs/food-2")
+_add(app, measure.report, "report", _UNDERSTAND, "report runs/food")
+_add(app, prepare.summary, "summary", _UNDERSTAND, "summary runs/food")
+_add(app, prepare.env, "env", _MACHINE, "env")
+weights = _group("weights", "List, download or verify the pretrained weights.")
+_add(weights, prepare.weights_list, "list", None, "weights list")
+_add(weights, prepare.weights_fetch, "fetch", None, "weights fetch")
+_add(weights, prepare.weights_verify, "verify", None, "weights verify")
+cache = _group(
+    "cache", "List or clear the cache: weights, scans of data folders, features of images."
 )
-configs.command("ls")(prepare.configs_ls)
-configs.command("show")(prepare.configs_show)
-configs.command("cp")(prepare.configs_cp)
-app.add_typer(configs, name="configs")
+_add(cache, prepare.cache_ls, "ls", None, "cache ls")
+_add(cache, prepare.cache_clear, "clear", None, "cache clear features")
+configs = _group("configs", "List, show or copy the shipped recipes (complete settings for train).")
+_add(configs, prepare.configs_ls, "ls", None, "configs ls")
+_add(configs, prepare.configs_show, "show", None, "configs show best")
+_add(configs, prepare.configs_cp, "cp", None, "configs cp best mine.toml")
 
 
 def _version(wanted: bool) -> None:
@@ -82,21 +94,35 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _silence(wanted: bool) -> None:
+    screen.quiet |= wanted
+
+
+# --quiet and --debug are options of every command (`commands.help`): what they do is done by
+# `_silence` and by `main`, and no command gets their value.
 @app.callback()
 def _options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", callback=_silence, expose_value=False, help="Print errors only."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", expose_value=False, help="Print the traceback of an error, too."),
+    ] = False,
 ) -> None:
     if started_by_torchrun() and context.invoked_subcommand != "train":
         raise UsageError(
             f"torchrun is for training; it cannot start {context.invoked_subcommand}",
             hint=f"xception {context.invoked_subcommand}, without torchrun",
         )
-    screen.quiet = quiet or not is_leader()
 
 
 def _expand_bare_resume(arguments: Sequence[str]) -> list[str]:
@@ -120,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # torch's is a folder of /tmp that anyone can make first.
         os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torch"))
+    screen.quiet = not is_leader()
     with _signals_raised():
         _run(given, debug="--debug" in given)
 
@@ -131,28 +158,32 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
         if debug:
             traceback.print_exc()
         if not is_leader() and isinstance(error, (StoppedError, DivergedError, UsageError)):
-            end_at_once()  # all processes of a training end so; the first one tells, and fails
-        fail(error.message, error.hint)
+            end_at_once()  # all processes of a training end so; the first one reports, and fails
+        if isinstance(error, StoppedError):
+            stop(error.message, error.hint)
+        else:
+            fail(error.message, error.hint)
         sys.exit(error.exit_code)
     except OSError as error:
         if debug:
             raise
-        fail(f"{show(error)}", "xception --debug shows where")
+        named = f": {show(error.filename)}" if error.filename is not None else ""
+        fail(f"{why(error)}{named}", "the same command with --debug shows where")
         sys.exit(MachineError.exit_code)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         if debug:
             traceback.print_exc()
-        less = "--batch-size with a smaller number, --accumulate 2, --unfreeze exit, --workers 0"
+        less = "a smaller --batch-size, --accumulate 2, --unfreeze exit, --workers 0"
         fail(
-            f"the memory is too small{f': {show(error)}' if str(error) else ''}",
-            f"end other programs; or {less if 'train' in given else '--workers 0'}",
+            f"out of memory{f': {show(error)}' if str(error) else ''}",
+            f"close other programs; or {less if 'train' in given else '--workers 0'}",
         )
         sys.exit(MachineError.exit_code)
     except (_Signalled, KeyboardInterrupt) as error:
         number = error.number if isinstance(error, _Signalled) else signal.SIGINT
-        fail(f"stopped by {signal.Signals(number).name}", None)
+        stop(f"stopped by {signal_name(number)}", None)
         sys.exit(128 + number)
 
 
@@ -169,7 +200,7 @@ def _signals_raised() -> Iterator[None]:
     """Raise the signals that end a command, from its first line on; training has its own way."""
     process = os.getpid()
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def raise_it(number: int, _: FrameType | None) -> None:
         if os.getpid() != process:
             os._exit(128 + number)  # a worker that has just been forked
         raise _Signalled(number)
@@ -180,7 +211,7 @@ def _signals_raised() -> Iterator[None]:
         ours = {signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler}  # else a caller's
         if number and signal.getsignal(number) in ours and not is_left_to_nohup(number):
             with suppress(ValueError):  # not in the main thread
-                before[number] = signal.signal(number, stop)
+                before[number] = signal.signal(number, raise_it)
     try:
         yield
     finally:

@@ -1,7 +1,6 @@
 """TrainConfig: the only home of each setting's name, default, help and range."""
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -12,6 +11,7 @@ from xception_cli.console import show
 from xception_cli.entries import LARGEST
 from xception_cli.errors import UsageError
 from xception_cli.notation import check_pattern, parse_duration
+from xception_cli.suggestions import expect_choice
 
 Unfreeze = Literal["auto", "head", "exit", "middle", "all"]
 Monitor = Literal["auto", "last", "accuracy", "macro_recall"]
@@ -54,124 +54,122 @@ class TrainConfig:
 
     # Data
     data: str = _setting(
-        "",
-        "Folder of photos: one folder per class, or train/ and val/; or a .csv table with the "
-        "columns path and label.",
+        "", "Folder of images, the same as DIR; or a .csv table with the columns path and label."
     )
     classes: int | None = _setting(
-        None, "Number of classes you expect; another number is an error.", at_least=2
+        None, "Number of classes you expect; any other number is an error.", at_least=2
     )
     root: str | None = _setting(
-        None,
-        "Folder that the paths in a table given as --data are relative to. Default: the table's "
-        "own.",
+        None, "Folder that the paths in a table are relative to. Default: the table's own."
     )
     val_fraction: float = _setting(
         0.2,
-        "Part of the images held out to choose the model, when there is no val folder.",
+        "Fraction of the images held out for validation, unless the folder has a val split.",
         at_least=0.01,
         at_most=0.9,
     )
     test_fraction: float = _setting(
-        0.0, "Part of the images held out for the last measurement.", at_least=0.0, at_most=0.9
+        0.0, "Fraction of the images held out for a final test.", at_least=0.0, at_most=0.9
     )
     split_file: str | None = _setting(
-        None, "Follow this split.csv, of an earlier run for instance, instead of drawing a split."
+        None, "Use the split in this split.csv, for example of an earlier run."
     )
     from_: str | None = _setting(
-        None, "Run to begin with: its settings, and its split for the images that it knows."
+        None,
+        "Start from the settings of an earlier run, and keep its split for the images that it had.",
     )
     group_by: str | None = _setting(
         None,
-        "Regular expression: images stay in one split if the first group of it is the same in "
-        "their paths, as in 'patient(\\d+)'.",
+        "Regular expression; images whose paths agree in its first group stay in one split, "
+        "as in 'patient(\\d+)'.",
     )
     fixes: str | None = _setting(
         None,
-        "An issues.csv of xception check, edited: the images whose action is exclude or relabel "
-        "are left out or change their class. No file is touched.",
+        "Apply an edited issues.csv of xception check: leave images out (exclude) or change "
+        "their class (relabel). No image file is changed.",
     )
-    strict: bool = _setting(False, "Stop if pictures of a given val or test are in train, too.")
+    strict: bool = _setting(False, "Stop if images of a given val or test split are in train too.")
     skip_bad: bool = _setting(
         False, "Leave out images that cannot be decoded, instead of stopping."
     )
     max_pixels: int = _setting(
         89_478_485,
-        "Largest image to decode, in pixels: it takes up to 12 bytes for each. A JPEG counts as it "
-        "is decoded, at an eighth of its sides or more.",
+        "Largest image to decode, in pixels; decoding takes up to 12 bytes for each. For a "
+        "JPEG, the size counts at which it is decoded (down to an eighth of its sides).",
         at_least=1_000_000,
         at_most=2_000_000_000,
         resumable=True,
     )
     image_size: int = _setting(
-        299, "Side of the square the network sees, in pixels.", at_least=71, at_most=2048
+        299, "Side of the network's square input, in pixels.", at_least=71, at_most=2048
     )
     augment: Augment = _setting(
         "light",
-        "Changes of training images. light: small ones of colour and geometry; rotate90: also "
-        "rotations by multiples of 90 degrees, for images without an up, such as cells or aerial "
-        "images; none: neither.",
+        "Augmentation of training images. light: small changes of colour and geometry; "
+        "rotate90: also rotations by multiples of 90 degrees, for cells or aerial images; "
+        "none: neither.",
     )
     flip: bool = _setting(
-        True, "Mirror training images; --no-flip for text, or classes told by left and right."
+        True,
+        "Mirror training images at random; --no-flip for text, or classes that differ in left"
+        " and right.",
     )
     views: int = _setting(
         3,
-        "Views of each image that are computed once and kept when a part is frozen: the centre "
-        "crop, its mirror image (unless --no-flip), then random crops; --augment rotate90 rotates "
-        "the centre crop instead of mirroring it.",
+        "Augmented views of each image to compute features of, when layers are frozen: the "
+        "centre crop, its mirror image (unless --no-flip), then random crops. With --augment "
+        "rotate90, rotations of the centre crop come before them.",
         at_least=1,
         at_most=100,
     )
     tta: Tta = _setting(
         "auto",
-        "Test-time augmentation: mirror averages the model's answer with that for the mirror "
-        "image, in twice the time. auto: where that lowers the log loss of cross-validation by "
-        "more than its standard error.",
+        "Test-time augmentation: mirror averages the answers for the image and its mirror "
+        "image, in twice the time. auto: if that lowers the cross-validated log loss by more "
+        "than its standard error.",
     )
     cache_gb: float = _setting(
         20.0,
-        "Limit on what training keeps on disk, in GB: activations of a frozen part, or decoded "
-        "images. Over it there are fewer views, or only the head is trained; keeping fewer decoded "
-        "images changes no result.",
+        "Limit on the disk space for frozen activations or decoded images, in GB. Over the "
+        "limit, training uses fewer views, or only the head is trained.",
         at_least=0.0,
     )
     # Model
-    weights: str = _setting("imagenet", "Where training starts: imagenet, none (random) or a file.")
+    weights: str = _setting("imagenet", "Initial weights: imagenet, none (random) or a file.")
     unfreeze: Unfreeze = _setting(
         "auto",
-        "What is trained: head (stop at the linear probe), exit flow, middle and exit flow, or "
-        "all. auto: all on a GPU; on a CPU exit, or head with under 15 images of a class on "
-        "average.",
+        "Layers to train: head (the linear probe only), exit flow, middle and exit flow, or "
+        "all. auto: all on a GPU; on a CPU exit, or head with fewer than 15 training images "
+        "per class on average.",
     )
     # Training
     epochs: int = _setting(12, "Passes over the training images.", at_least=1, resumable=True)
     batch_size: int = _setting(32, "Images per optimizer step.", at_least=1)
     accumulate: int = _setting(
-        1, "Compute each batch in this many pieces, to need less memory.", at_least=1
+        1, "Split each batch into this many pieces, to need less memory.", at_least=1
     )
     optimizer: Optimizer = _setting(
-        "adamw", "What steps: AdamW, or SGD with momentum 0.9 as in the paper."
+        "adamw", "Optimizer: AdamW, or SGD with momentum 0.9 as in the paper."
     )
-    lr: float = _setting(2e-4, "Learning rate of the network's body, at its peak.", at_least=0.0)
-    head_lr: float = _setting(1e-3, "Learning rate of the last layer, at its peak.", at_least=0.0)
+    lr: float = _setting(2e-4, "Peak learning rate of the backbone.", at_least=0.0)
+    head_lr: float = _setting(1e-3, "Peak learning rate of the head.", at_least=0.0)
     layer_decay: float = _setting(
         0.8,
-        "Factor on the learning rate per block, counted down from the exit flow.",
+        "Layer-wise learning-rate decay: factor per block, from the exit flow towards the input.",
         at_least=0.01,
         at_most=1.0,
     )
     weight_decay: float = _setting(
-        0.05, "Weight decay; none on biases and batch norm.", at_least=0.0
+        0.05, "Weight decay; biases and batch norm have none.", at_least=0.0
     )
     schedule: Schedule = _setting(
         "cosine",
-        "How the learning rate falls: along a cosine to nothing, or in steps by 6 % every 2 "
-        "epochs, as in the paper.",
+        "Learning-rate schedule: cosine decay to 0, or step decay by 6% every 2 epochs as in "
+        "the paper.",
     )
     warmup: float = _setting(
         0.05,
-        "Part of the iterations in which the learning rate rises, before it falls.",
+        "Warmup, as a fraction of the iterations.",
         at_least=0.0,
         at_most=0.9,
     )
@@ -179,70 +177,71 @@ class TrainConfig:
         0.1, "Label smoothing of the training loss.", at_least=0.0, at_most=0.9
     )
     dropout: float = _setting(0.2, "Dropout before the last layer.", at_least=0.0, at_most=0.9)
-    clip: float = _setting(1.0, "Largest norm of the gradient; 0 leaves it alone.", at_least=0.0)
+    clip: float = _setting(1.0, "Gradient-norm clipping; 0 disables it.", at_least=0.0)
     ema: float = _setting(
         0.999,
-        "Decay of the moving average of the weights, ramped up from 0.1; 0 is off.",
+        "Decay of the exponential moving average of the weights, ramped up from 0.1; 0 "
+        "disables it.",
         at_least=0.0,
         at_most=0.99999,
     )
     patience: int = _setting(
         6,
-        "Early-stopping patience: epochs without improvement of the metric that selects the epoch; "
-        "0 disables it, and --monitor last runs to the end.",
+        "Early-stopping patience in epochs; 0 disables it. With --monitor last, training "
+        "always runs to the end.",
         at_least=0,
     )
     ceiling: float = _setting(
         0.99,
-        "Skip fine-tuning when the cross-validated macro recall of the linear probe is above this; "
-        "1 never skips it.",
+        "Skip fine-tuning if the linear probe's cross-validated macro recall is above this; 1"
+        " never skips it.",
         at_least=0.0,
         at_most=1.0,
     )
     refit: bool = _setting(
         True,
-        "After measuring, fit the model's head again to the training and validation images; "
-        "--no-refit ships the model that was measured.",
+        "After evaluation, fit the head again to the training and validation images; "
+        "--no-refit ships the model that was evaluated.",
     )
     balance: Balance = _setting(
         "auto",
-        "How rare classes get more weight, by the root of their rarity: in the loss, or by drawing "
-        "their images more often (sampler). auto: sampler when the largest class has over 3 times "
-        "the images of the smallest, else none.",
+        "Class balancing, by the inverse square root of the class size: class weights in the "
+        "loss, or oversampling (sampler). auto: sampler if the largest class has over 3 times"
+        " the images of the smallest, else none.",
     )
     monitor: Monitor = _setting(
         "auto",
-        "Validation metric that selects the epoch; last takes the end of the schedule. auto: last "
-        "from pretrained weights, else macro_recall when the largest class has over 3 times the "
-        "images of the smallest, else accuracy.",
+        "Validation metric that selects the best epoch; last takes the last epoch. auto: last"
+        " from pretrained weights; else macro_recall for imbalanced classes, else accuracy.",
     )
     target_precision: float = _setting(
         0.98,
         "Target precision of the answers that `predict --unknown auto` gives, reached on new "
-        "images with 90% confidence where the validation images can show it.",
+        "images with 90% confidence if there are enough validation images to show it.",
         at_least=0.01,
         at_most=1.0,
         resumable=True,
     )
     share_features: bool = _setting(
         True,
-        "Keep features of up to 500 training images in the model file, with which `predict "
-        "--unknown auto` recognises images unlike them; --no-share-features leaves them out.",
+        "Keep features of up to 500 training images in the model file, so that `predict "
+        "--unknown auto` recognises images unlike them.",
         resumable=True,
     )
     budget: str | None = _setting(
         None,
-        "Time for the whole run, as 90s, 10m or 2h: what is not given is chosen to fit into it. "
-        "Such a run depends on the machine's speed and cannot be repeated exactly.",
+        "Time for the whole run, for example 90s, 10m or 2h; settings that are not given are "
+        "chosen to fit. The result depends on the machine's speed and cannot be repeated "
+        "exactly.",
     )
     # Machine
-    seed: int = _setting(0, "Seed of everything random.", at_least=0)
+    seed: int = _setting(0, "Random seed.", at_least=0)
     device: Device = _setting(
-        "auto", "Where to compute. auto takes a GPU if there is one.", resumable=True
+        "auto", "Device to compute on; auto takes a GPU if there is one.", resumable=True
     )
     precision: Precision = _setting(
         "auto",
-        "Arithmetic of the network. auto: bf16 where the hardware has it, fp16 on older GPUs, "
+        "Arithmetic precision. auto: bf16 if the hardware supports it, fp16 on older GPUs, "
         "else fp32.",
     )
     deterministic: bool = _setting(
@@ -250,21 +249,21 @@ class TrainConfig:
     )
     workers: int | None = _setting(
         None,
-        "Processes that decode images; does not change any number. Default: by machine.",
+        "Image-loading processes; results do not depend on it. Default: by machine.",
         at_least=0,
         at_most=256,
         resumable=True,
     )
     compile: bool = _setting(
         False,
-        "Compile the training step with torch.compile; it needs a C++ compiler, and a minute or "
-        "more to begin with.",
+        "Compile the training step with torch.compile; needs a C++ compiler, and takes a "
+        "minute or more at the start.",
     )
     save_every_minutes: float = _setting(
-        10.0, "Save the training state this often inside an epoch.", at_least=0.0, resumable=True
+        10.0, "Minutes between saved training states within an epoch.", at_least=0.0, resumable=True
     )
     log_every: int = _setting(
-        10, "Iterations between two looks at the loss on a GPU.", at_least=1, resumable=True
+        10, "Iterations between two readings of the loss on a GPU.", at_least=1, resumable=True
     )
 
     def __post_init__(self) -> None:
@@ -274,7 +273,7 @@ class TrainConfig:
         if self.val_fraction + self.test_fraction > 0.95:
             raise UsageError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave "
-                "under 5 % of the images for training"
+                "under 5% of the images for training"
             )
         if self.budget is not None:
             parse_duration(self.budget)
@@ -309,6 +308,7 @@ def flag(name: str) -> str:
 
 
 _PLAIN = (bool, int, float, str)
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
@@ -320,17 +320,12 @@ def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
     shown = show(repr(value)) if isinstance(value, _PLAIN) else f"a {type(value).__name__}"
     choices = typing.get_args(kind)
     if choices:
-        if value not in choices:
-            near = difflib.get_close_matches(shown.strip("'"), choices, n=1)
-            raise UsageError(
-                f"{setting.name} is {shown}, expected one of {', '.join(choices)}",
-                hint=f"did you mean {near[0]}?" if near else None,
-            )
+        expect_choice(setting.name, value, choices)
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
-        raise UsageError(f"{setting.name} is {shown}, expected {kind.__name__}")
+        raise UsageError(f"{setting.name} is {shown}, expected {_KINDS[kind]}")
     if kind is str and "\0" in value:
         raise UsageError(f"{setting.name} is {shown}: no name has a zero byte")
     if kind is str and any("\ud800" <= char <= "\udfff" for char in value):

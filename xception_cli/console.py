@@ -146,6 +146,16 @@ class Screen:
             self._print(Text(message, style=style))
         self._record(message)
 
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        """Show nothing of what is said, and keep it out of a log that is opened later."""
+        before = self.quiet, self._unlogged
+        self.quiet, self._unlogged = True, []
+        try:
+            yield
+        finally:
+            self.quiet, self._unlogged = before
+
     def _print(self, text: Text) -> None:
         try:
             if self._progress is not None:
@@ -311,11 +321,20 @@ def new_table(*columns: str, title: str | None = None) -> Table:
 
 
 def fail(message: str, hint: str | None) -> None:
-    """Print an error and its hint, the last lines of a failed command.
+    """Print what went wrong and what to type next, the last lines of a command that failed.
 
     `--quiet` does not silence it.
     """
+    _end(f"error: {message}", hint, style="bold red")
+
+
+def stop(message: str, hint: str | None) -> None:
+    """Print that a command was stopped, which is no error, and what to type next."""
+    _end(message, hint, style="bold")
+
+
+def _end(message: str, hint: str | None, *, style: str) -> None:
     screen.quiet = False
-    say(f"error: {message}", style="bold red")
+    say(message, style=style)
     if hint:
         say(f"hint: {hint}")

@@ -2,7 +2,7 @@
 
 XceptionError            what happened, with the value received; and a hint: what to type next
 ├── UsageError        2  an invalid command, option or setting
-├── DataError         3  the data folder or its pictures are unusable
+├── DataError         3  the data folder or its images are unusable
 ├── ArtifactError     4  a model, state or weights file is refused
 ├── MachineError      5  disk, memory, permission or device
 ├── DivergedError     6  the loss or the weights are no longer finite
@@ -12,6 +12,8 @@ XceptionError            what happened, with the value received; and a hint: wha
 
 0 is success, 1 is a bug of ours (with a traceback), 141 a closed output pipe.
 """
+
+import signal
 
 
 class XceptionError(Exception):
@@ -37,7 +39,7 @@ class UsageError(XceptionError):
 
 
 class DataError(XceptionError):
-    """The data folder or its pictures are unusable."""
+    """The data folder or its images are unusable."""
 
     exit_code = 3
 
@@ -84,6 +86,12 @@ class StoppedError(XceptionError):
     def __init__(self, signal_number: int, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = 128 + signal_number
+
+
+def signal_name(number: int) -> str:
+    """Name a signal, and the key that sends it."""
+    name = signal.Signals(number).name
+    return f"{name} (Ctrl-C)" if number == signal.SIGINT else name
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -56,7 +56,9 @@ def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) ->
             size = f" ({len(content):,} bytes)" if isinstance(content, bytes) else ""
             raise MachineError(
                 f"cannot write {show(path)}{size}: {error.strerror}",
-                hint="free some space or choose another --output; what was saved before is intact",
+                hint=f"make the folder {show(path.parent)} first, or choose another one"
+                if isinstance(error, (FileNotFoundError, NotADirectoryError))
+                else "free some space or choose another --output; what was saved before is intact",
             ) from error
         return
 

@@ -21,8 +21,9 @@ from xception_cli.model.bundle import Array, Classifier, ModelBundle, Outcome
 from xception_cli.model.network import FEATURES
 from xception_cli.model.unknown import UNSURE, Thresholds
 from xception_cli.model.unshared import NO_FEATURES, lacks_features
-from xception_cli.notation import check_tta, parse_unknown
+from xception_cli.notation import parse_unknown
 from xception_cli.settings import StrPath
+from xception_cli.suggestions import expect_choice
 
 AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
 
@@ -87,9 +88,9 @@ def with_tta(bundle: ModelBundle, tta: str | None) -> ModelBundle:
     Raises:
         UsageError: It is something else.
     """
-    check_tta(tta)
     if tta is None:
         return bundle
+    expect_choice("tta", tta, ("mirror", "none"))
     preprocessing = replace(bundle.preprocessing, mirror=tta == "mirror")
     return replace(bundle, about=replace(bundle.about, preprocessing=preprocessing))
 

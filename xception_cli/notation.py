@@ -62,16 +62,6 @@ def parse_unknown(text: str) -> str | float:
     return probability
 
 
-def check_tta(text: str | None) -> None:
-    """See that test-time augmentation is one that there is; None means as training decided.
-
-    Raises:
-        UsageError: It is something else.
-    """
-    if text not in {None, "mirror", "none"}:
-        raise UsageError(f"tta is {show(repr(text))}, expected mirror or none")
-
-
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 

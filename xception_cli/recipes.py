@@ -1,12 +1,14 @@
 """Recipes: the shipped files of settings, found by name."""
 
-import difflib
 import os
 from pathlib import Path
 
 from xception_cli.console import quoted, show
 from xception_cli.errors import UsageError
 from xception_cli.files import write_durably
+from xception_cli.suggestions import did_you_mean, expect_choice
+
+EFFORTS = ("quick", "standard", "best")  # the recipes that differ in time alone, by time
 
 
 def _folder() -> Path:
@@ -39,6 +41,16 @@ def find_config(given: str) -> Path:
     raise _unknown(given, recipes)
 
 
+def find_effort(name: str) -> Path:
+    """Return the recipe of an effort.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    expect_choice("effort", name, EFFORTS)
+    return list_recipes()[name]
+
+
 def find_recipe(name: str) -> Path:
     """Return a shipped recipe.
 
@@ -52,10 +64,9 @@ def find_recipe(name: str) -> Path:
 
 
 def _unknown(name: str, recipes: dict[str, Path]) -> UsageError:
-    near = difflib.get_close_matches(name, recipes, n=1)
     return UsageError(
         f"there is no config {show(name)}; shipped are {', '.join(recipes)}",
-        hint=f"did you mean {near[0]}?" if near else "xception configs ls",
+        hint=did_you_mean(name, recipes, "xception configs ls"),
     )
 
 

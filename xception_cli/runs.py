@@ -111,7 +111,7 @@ def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
         if run.is_stillborn:
             raise UsageError(
                 f"{show(path)} was killed before its first step: there is nothing to resume",
-                hint=f"start it again: xception train --data DIR --output {quoted(path)}",
+                hint=f"start it again: xception train DIR --output {quoted(path)}",
             )
         if not run.info.is_file():
             raise UsageError(
@@ -137,7 +137,7 @@ def _latest(*, finished: bool) -> RunDir:
         )
     raise UsageError(
         f"there is no {'finished run' if finished else 'run'} in {show(RUNS.absolute())}",
-        hint="xception train --data DIR makes one; or name a run folder",
+        hint="xception train DIR makes one; or name a run folder",
     )
 
 
@@ -266,9 +266,7 @@ def list_runs(folder: Path) -> list[RunFigures]:
     """
     runs = [_figures(run) for run in runs_in(folder)]
     if not runs:
-        raise UsageError(
-            f"there is no run in {show(folder)}", hint="xception train --data DIR makes one"
-        )
+        raise UsageError(f"there is no run in {show(folder)}", hint="xception train DIR makes one")
     return sorted(runs, key=lambda run: run.started, reverse=True)
 
 
@@ -315,4 +313,4 @@ def _text(number: int | None) -> str:
 
 
 def _percent(part: float | None) -> str:
-    return "" if part is None else f"{100 * part:.1f} %"
+    return "" if part is None else f"{100 * part:.1f}%"

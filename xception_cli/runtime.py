@@ -1,7 +1,6 @@
 """Runtime: device, precision, memory format and threads, decided once."""
 
 import ctypes
-import difflib
 import importlib.util
 import os
 import platform
@@ -20,9 +19,9 @@ import torch
 from torch import distributed
 
 from xception_cli import __version__
-from xception_cli.console import show
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.processes import ALONE, Processes
+from xception_cli.suggestions import expect_choice
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -227,12 +226,7 @@ def _decide_device(name: str, processes: Processes) -> torch.device:
         "cpu": True,
     }
     name = "cuda" if name == "gpu" else name
-    if name not in {"auto", *available}:
-        near = difflib.get_close_matches(name, ["auto", *available], n=1)
-        raise UsageError(
-            f"device is {show(repr(name))}, expected one of auto, cpu, cuda, mps",
-            hint=f"--device {near[0] if near else 'auto'}",
-        )
+    expect_choice("device", name, ("auto", *sorted(available)))
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
     elif not available[name]:

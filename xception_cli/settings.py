@@ -1,7 +1,6 @@
 """Where settings come from: defaults, an earlier run, TOML files, flags."""
 
 import dataclasses
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from xception_cli.console import listing, quoted, show
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.files import read_text, why
 from xception_cli.rundir import RunDir
+from xception_cli.suggestions import did_you_mean
 
 StrPath = str | os.PathLike[str]
 
@@ -100,8 +100,20 @@ class ResolvedConfig:
     origins: Mapping[str, str]
 
 
-def resolve(flags: Mapping[str, Any], config_file: Path | None) -> ResolvedConfig:
+# What the recipes of --effort decide
+EFFORT = ("unfreeze", "views", "epochs")
+
+
+def resolve(
+    flags: Mapping[str, Any], config_file: Path | None, *, effort: str | None = None
+) -> ResolvedConfig:
     """Merge defaults < an earlier run < config file < flags; a flag that is `None` was not given.
+
+    Args:
+        flags: By setting.
+        config_file: TOML.
+        effort: The name of the effort that the file is the recipe of: it replaces that of an
+            earlier run.
 
     Raises:
         UsageError: See `read_toml` and `TrainConfig`.
@@ -109,12 +121,21 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None) -> ResolvedConfi
     """
     from_file = read_toml(config_file) if config_file is not None else {}
     given = {name: value for name, value in flags.items() if value is not None}
-    origins = {name: config_file.name for name in from_file if config_file is not None}
+    origin = f"--effort {effort}" if effort or config_file is None else config_file.name
+    origins = dict.fromkeys(from_file, origin)
     origins |= {name: flag(name) for name in given}
     earlier = (from_file | given).get("from_")
     begun = {} if earlier is None else _settings_to_begin_with(Path(earlier))
+    if effort is not None:
+        begun = {name: value for name, value in begun.items() if name not in EFFORT}
     origins = dict.fromkeys(begun, f"as in {earlier}") | origins
-    return ResolvedConfig(TrainConfig(**(begun | from_file | given)), origins)
+    try:
+        return ResolvedConfig(TrainConfig(**(begun | from_file | given)), origins)
+    except UsageError as error:
+        origin = origins.get(error.message.partition(" is ")[0], "--")
+        if not origin.startswith("--"):
+            error.message = f"{error.message} ({show(origin)})"
+        raise
 
 
 def _settings_to_begin_with(path: Path) -> dict[str, Any]:
@@ -150,7 +171,7 @@ def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig
     ]
     if differences:
         raise UsageError(
-            "a run goes on only with the settings it was started with:\n  "
+            "a run can be resumed only with the settings it was started with:\n  "
             + "\n  ".join(differences),
             hint="leave these flags out, or start a new run without --resume",
         )
@@ -263,10 +284,9 @@ def check_names(settings: Mapping[str, object], where: str) -> None:
     """
     for name in settings:
         if name not in _NAMES:
-            near = difflib.get_close_matches(name, _NAMES, n=1)
             raise UsageError(
                 f"{where} has an unknown setting {show(name)}",
-                hint=f"did you mean {near[0]}?" if near else "xception train --help lists them",
+                hint=did_you_mean(name, _NAMES, "xception train --help lists the settings"),
             )
 
 

@@ -122,7 +122,7 @@ def test_check_deep_suggests_them_on_the_screen_in_the_json_and_on_the_page(
     assert call(*deep, "--output", "out") == 0
     out, err = capsys.readouterr()
     assert "note      labels do not seem to depend on orientation" in out
-    assert "next: xception train --data cells --classes 2 --augment rotate90" in err
+    assert "next: xception train cells --classes 2 --augment rotate90" in err
     assert "with --augment rotate90" in (tmp_path / "out" / "check.html").read_text()
     assert call(*deep, "--json") == 0  # uses the cached features
     out, err = capsys.readouterr()

@@ -66,7 +66,7 @@ def test_a_clean_folder_is_reported_in_two_lines(tmp_path, capsys):
         0,
         "data      pets: 24 images, 2 classes, 12 in each class\n"
         "result    nothing would stop training, and there is no warning\n",
-        "next: xception train --data pets --classes 2\n",
+        "next: xception train pets --classes 2\n",
     )
 
 
@@ -131,11 +131,11 @@ def test_the_next_command_is_printed(tmp_path, capsys):
         return reported(Path("a b"), capsys, *options)[2].splitlines()[-1]
 
     clean(tmp_path / "a b")
-    assert following() == "next: xception train --data 'a b' --classes 2"
+    assert following() == "next: xception train 'a b' --classes 2"
     put(tmp_path / "a b" / "cat" / "empty.jpg", b"")
     assert following() == "next: xception check 'a b' --output 'a b-check'"
     assert following("--output", "1 b") == (
-        "next: xception train --data 'a b' --classes 2 --fixes '1 b/issues.csv'"
+        "next: xception train 'a b' --classes 2 --fixes '1 b/issues.csv'"
     )
     (tmp_path / "a b" / "cow").mkdir()
     assert following("--output", "2") == "next: xception check 'a b'"
@@ -248,7 +248,7 @@ def test_the_output_is_a_table_and_a_page(messy, capsys):
     assert err == (
         "page      some/where/check.html: open it in a browser\n"
         "issues    some/where/issues.csv: review the column action, then train with it\n"
-        f"next: xception train --data {messy} --classes 2 --fixes some/where/issues.csv\n"
+        f"next: xception train {messy} --classes 2 --fixes some/where/issues.csv\n"
     )
     assert names_in(Path("some/where")) == ["check.html", "issues.csv"]
     assert snapshot(messy) == before

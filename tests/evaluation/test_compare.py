@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from documented import check_documented
 from runs import call, write_info
 from scipy.stats import binomtest
 from units import alone
@@ -152,7 +153,9 @@ def test_the_command_prints_tables_or_json_and_whether_it_could_be_chance(capsys
     assert "2 images of val were scored by one run only" in shown.err
     assert call("compare", "runs/one", "runs/other", "--json") == 0
     found = compare_runs(RunDir(Path("runs/one")), RunDir(Path("runs/other")), "val")
-    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found.to_dict()))
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(json.dumps(found.to_dict()))
+    check_documented("compare", printed)
     assert "+16.7 points" in verdict(found)
     assert call("compare", "runs/one") == 2
 
@@ -175,10 +178,13 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
     assert call("runs") == 0
     shown = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in shown) <= 80
-    assert "87.5 %" in shown[2]
+    assert "87.5%" in shown[2]
     assert "1.5 min  the linear probe" in shown[2]
     assert call("runs", "--json") == 0
-    assert [json.loads(line)["val"] for line in capsys.readouterr().out.splitlines()][1] == 0.875
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert printed[1]["val"] == 0.875
+    for line in printed:
+        check_documented("runs", line)
     assert call("runs", "elsewhere") == 2
 
 

@@ -100,5 +100,5 @@ def test_predict_explains_all_readable_images(bundle, photos, capsys):
     arguments = ["predict", str(photos / "red"), "--model", "m.safetensors", "--explain", "why"]
     assert call(*arguments, "--device", "cpu", "--workers", "0") == 3
     assert sorted(path.name for path in Path("why").iterdir()) == [f"{i}.jpg" for i in range(1, 8)]
-    assert "explained why" in capsys.readouterr().err
+    assert "heat maps why" in capsys.readouterr().err
     assert call(*arguments) == 2

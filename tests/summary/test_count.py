@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from documented import check_documented
 from images import SMALL
 from networks import lively_network, noise
 from pretrainedmodels.models.xception import SeparableConv2d as PublishedSeparableConv2d
@@ -338,7 +339,7 @@ def test_the_figures_of_the_explanation_are_available_as_json(capsys):
     assert call("--explain", "--json") == 0
     (line,) = capsys.readouterr().out.splitlines()
     figures = json.loads(line)
-    assert list(figures) == ["example", "costs", "groupings"]
+    check_documented("summary --explain", figures)
     assert [f"{cost['times']:.2f}" for cost in figures["costs"]] == TIMES
     assert figures["groupings"][1]["weight"] == [50, 5, 3, 3]
 
@@ -460,7 +461,7 @@ def test_json_is_one_line_with_every_figure(capsys):
     assert json.loads(line) == json.loads(json.dumps(expected.to_dict()))
     assert shown.err.splitlines()[0] == "run       run: unfreeze = exit, kept nothing yet"
     found = json.loads(line)
-    assert list(found) == ["size", "classes", "unfreeze", "layers", "flows", "total"]
+    check_documented("summary", found)
     assert [flow["trained"] for flow in found["flows"]] == [False, False, True, True]
     first = next(layer for layer in found["layers"] if layer["separable"])
     assert first == {
@@ -515,12 +516,12 @@ def test_a_run_from_pretrained_weights_has_a_second_head():
     ("arguments", "code", "message"),
     [
         (["nowhere"], 2, "nowhere is not a run folder"),
-        (["run", "--classes", "3"], 2, "a run has its own classes"),
+        (["run", "--classes", "3"], 2, "--classes is given, but a run has its own"),
         (["auto"], 4, "auto does not record what it trains: unfreeze is auto"),
         (["--classes", "1"], 2, "classes is 1, expected at least 2"),
         (["--size", "70"], 2, "image_size is 70, expected from 71 to 2048"),
         (["--explain", "--size", "299"], 2, "--explain stands alone"),
-        (["--svg", "x.png"], 2, "cannot draw into x.png: it must end in .svg"),
+        (["--svg", "x.png"], 2, "cannot write the diagram to x.png: it must end in .svg"),
         (["--svg", "old.svg"], 2, "old.svg already exists"),
         (["--svg", "no/x.svg"], 2, "the folder no does not exist"),
     ],
@@ -545,7 +546,7 @@ def test_the_command_writes_only_the_diagram(capsys, published):
     assert call("--svg", "x.svg") == 0
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.splitlines()[0] == "drawn     x.svg: open it in a browser"
+    assert shown.err.splitlines()[0] == "written   x.svg: open it in a browser"
     assert Path("x.svg").read_text(encoding="utf-8") == draw_diagram(published)
     assert [path.name for path in Path().iterdir()] == ["x.svg"]
 

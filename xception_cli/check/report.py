@@ -233,8 +233,8 @@ def _add_curve(text: Text, curve: Curve) -> None:
     _add(text, "photos", "accuracy of the linear probe on left-out photos, by how many it sees")
     for point in curve.points:
         row = (
-            f"{point.fraction:5.0%} {point.images:7,}   {100 * point.accuracy:5.1f} %  "
-            f"({100 * point.low:.1f} to {100 * point.high:.1f} %)"
+            f"{point.fraction:5.0%} {point.images:7,}   {100 * point.accuracy:5.1f}%  "
+            f"({100 * point.low:.1f}-{100 * point.high:.1f}%)"
         )
         text.append(f"{' ' * _INDENT}{row}\n")
     if curve.untested:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xception_cli.api import decide_workers, open_classifier
+from xception_cli.commands.complete import run_folders
 from xception_cli.commands.options import (
+    OUTPUT,
     Device,
     Listed,
     ListRoot,
@@ -18,6 +20,7 @@ from xception_cli.commands.options import (
     check_classifier,
     choose_model,
     require_all_read,
+    separate_run,
 )
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.errors import DataError, UsageError
@@ -33,9 +36,23 @@ if TYPE_CHECKING:
 
 
 def embed(
-    output: Annotated[Path, typer.Option(help="A new .npz or .parquet file.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="New .npz or .parquet file.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="IMAGE|DIR|GLOB|TABLE...", help="Images.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN] IMAGE|DIR|GLOB|TABLE...",
+            help="Images, and before them the run to use; without RUN, the latest finished run.",
+            autocompletion=run_folders,
+        ),
     ] = None,
     listed: Listed = None,
     root: ListRoot = None,
@@ -47,11 +64,15 @@ def embed(
     neighbours: Annotated[
         int,
         typer.Option(
-            min=0, help="List so many nearest training images, of those that the model keeps."
+            min=0,
+            metavar="K",
+            help="Also list the K nearest training images of each image, among those whose "
+            "features the model keeps.",
+            rich_help_panel=OUTPUT,
         ),
     ] = 0,
 ) -> None:
-    """Write the features of images: 2048 numbers each, what the last layer of the model sees.
+    """Compute image features for other tools: the 2048 inputs of the network's last layer.
 
     A .npz file is NumPy's: `features` (images, 2048) in float32, `paths`, and `digests` of the
     contents, as in split.csv; with --neighbours also `nearest_kept_train_paths` and
@@ -63,14 +84,16 @@ def embed(
         require_parquet()
     if neighbours and model is not None:
         raise UsageError(
-            "--neighbours names training images, which a model file does not", hint="--run RUN"
+            "--neighbours names training images, which a model file does not contain",
+            hint="--run RUN",
         )
+    paths, run = separate_run(paths or [], run, model)
     chosen = choose_model(run, model, max_pixels)
     check_classifier(chosen, device=device)
 
     from xception_cli.commands.inputs import read_inputs
 
-    images = read_inputs(paths or [], listed, root).images
+    images = read_inputs(paths, listed, root).images
 
     import numpy as np
 
@@ -82,7 +105,7 @@ def embed(
     if not isinstance(bundle, ModelBundle):
         raise UsageError(
             f"{show(chosen)} gives no features: an exported file keeps them inside",
-            hint="--run RUN, or --model with the model.safetensors that it was made from",
+            hint="use the run, or --model with the model.safetensors that was exported",
         )
     kept = _kept_images(RunDir(chosen.parent), bundle) if neighbours else []
     count = decide_workers(workers, bundle.runtime)
@@ -99,7 +122,10 @@ def embed(
             names.append(utf8(str(path)))
             digests.append(inspect(path, decoded=False).digest)
     if not rows:
-        raise DataError("none of the images could be read", hint="xception check looks at a folder")
+        raise DataError(
+            "none of the images could be read",
+            hint="xception check DIR lists what is wrong with a folder",
+        )
     found = {"features": np.stack(rows), "paths": np.array(names), "digests": np.array(digests)}
     if neighbours and bundle.about.unknown is not None:
         nearest, cosines = bundle.about.unknown.reference.nearest(found["features"], neighbours)

@@ -49,8 +49,8 @@ def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> 
     """
     if (listed is None) == (not paths):
         raise UsageError(
-            "no image is given" if listed is None else "--from excludes other images",
-            hint="xception predict IMAGE, or a folder; or --from FILE",
+            "the images are missing" if listed is None else "images are given, and --from as well",
+            hint="give image files, folders or patterns; or a list of them with --from FILE",
         )
     if listed is not None:
         again = f"--root {quoted(root)} " * (root is not None) + f"--from {quoted(listed)}"

@@ -7,46 +7,83 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli import api
-from xception_cli.commands.options import Device, MaxPixels, TableRoot, Workers, allow_pixels
+from xception_cli.commands.complete import choices, run_folders
+from xception_cli.commands.options import (
+    IMAGES,
+    MODEL,
+    Device,
+    HiddenRun,
+    Json,
+    JsonLines,
+    MaxPixels,
+    Run,
+    TableRoot,
+    Tta,
+    Workers,
+    allow_pixels,
+    one_run,
+)
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.runs import RUNS, find_run
 
 
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    run: Run = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR|TABLE", help="Other photos, of the same classes."),
+        typer.Option(
+            metavar="DIR|TABLE",
+            help="Evaluate on other images, of the same classes.",
+            rich_help_panel=IMAGES,
+        ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(metavar="val|test", help="Which split (default: test, else val).")
-    ] = None,
-    ignore_extra_classes: Annotated[
-        bool, typer.Option(help="Leave out classes that the model does not know.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
-    device: Device = "auto",
-    workers: Workers = None,
-    model: Annotated[
-        Path | None, typer.Option(help="Exported .onnx file, instead of the run's model.")
-    ] = None,
-    tta: Annotated[
         str | None,
-        typer.Option(metavar="mirror|none", help="Instead of what training decided; see train."),
+        typer.Option(
+            metavar="val|test",
+            help="Split to evaluate on. Default: test if the run has one, else val.",
+            autocompletion=choices(("val", "test")),
+            rich_help_panel=IMAGES,
+        ),
     ] = None,
-    root: TableRoot = None,
     listed: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="FILE|-",
-            help="Only these of the photos: a list with a path per line; - is stdin.",
+            help="Evaluate only on the images in this list, one path per line; - is stdin.",
+            rich_help_panel=IMAGES,
         ),
     ] = None,
+    root: TableRoot = None,
+    ignore_extra_classes: Annotated[
+        bool,
+        typer.Option(
+            help="Ignore images of classes that the model does not have.", rich_help_panel=IMAGES
+        ),
+    ] = False,
     max_pixels: MaxPixels = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Evaluate this exported .onnx file instead of the run's model.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    tta: Tta = None,
+    as_json: Json = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    same_run: HiddenRun = None,
 ) -> None:
-    """Measure a model on photos that it was not trained on."""
+    """Evaluate a model on images that it was not trained on.
+
+    Prints accuracy and other metrics with 95% confidence intervals, and writes them with the
+    confusion matrix and each prediction into the run folder.
+    """
+    run = one_run(run, same_run)
     api.check_selection(data, split, root)
     only = None
     if listed is not None:
@@ -98,27 +135,40 @@ def evaluate(
     if report.failures:
         for failure in report.failures[:20]:
             say(f"          {show(failure.path)}: {show(failure.reason)}")
-        fail(f"{len(report.failures)} images could not be scored, see predictions.csv", None)
+        fail(f"{len(report.failures)} images could not be read; predictions.csv lists them", None)
         raise typer.Exit(3)
-    say(f"next: xception predict PHOTO.jpg --run {quoted(chosen.path)}")
+    say(f"next: xception predict {quoted(chosen.path)} IMAGE.jpg")
 
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN_A RUN_B...", help="The first is compared with.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="Run folders; each is compared with the first.",
+            autocompletion=run_folders,
+        ),
     ],
     on: Annotated[
         str | None,
-        typer.Option(help="Which evaluation, by its folder in eval/ (default: test, else val)."),
+        typer.Option(
+            metavar="NAME",
+            help="Evaluation to compare, a folder name in eval/ of the runs. Default: test if "
+            "there is one, else val.",
+            rich_help_panel=IMAGES,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per pair.")] = False,
+    as_json: JsonLines = False,
 ) -> None:
-    """Compare runs on the same images: who is right where, and could it be chance.
+    """Compare runs on the same images, and test whether the difference could be chance.
 
     Runs of different classes are compared on the images of the classes that they have in common.
     """
     if len(runs) < 2:
-        raise UsageError("one run has nothing to be compared with", hint="xception compare A B")
+        raise UsageError(
+            f"only one run is given, {show(runs[0])}",
+            hint=f"xception compare {quoted(runs[0])} RUN; xception runs lists runs",
+        )
     first, *others = [find_run(run) for run in runs]
 
     from xception_cli.evaluation.compare import (
@@ -151,13 +201,20 @@ def compare(
 
 
 def report(
-    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    run: Run = None,
     data: Annotated[
-        Path | None, typer.Option(help="Where the run's photos are now, if they moved.")
+        Path | None,
+        typer.Option(
+            metavar="DIR|TABLE",
+            help="Where the run's images are now, if they moved.",
+            rich_help_panel=IMAGES,
+        ),
     ] = None,
     device: Device = "auto",
+    same_run: HiddenRun = None,
 ) -> None:
-    """Draw a run's report.html again."""
+    """Write the report.html of a run again."""
+    run = one_run(run, same_run)
     chosen = find_run(run)
     result = chosen.read_result()
 
@@ -174,7 +231,7 @@ def report(
 
 def list_runs(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of run folders.")] = RUNS,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per run.")] = False,
+    as_json: JsonLines = False,
 ) -> None:
     """List runs with their key figures, the latest first."""
     from xception_cli import runs

@@ -1,35 +1,104 @@
 """Options that several commands share, and what they stand for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
+from xception_cli.commands.complete import choices, run_folders
+from xception_cli.config import Device as DeviceName
 from xception_cli.config import TrainConfig
 from xception_cli.console import fail, say, show
 from xception_cli.errors import UsageError
-from xception_cli.notation import check_tta
 from xception_cli.onnx import require_onnx
+from xception_cli.rundir import RunDir
 from xception_cli.runs import find_run
+from xception_cli.suggestions import expect_choice
+
+# Panels of the help
+IMAGES, MODEL, OUTPUT, MACHINE = "Images", "Model", "Output", "Machine"
 
 Listed = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="FILE|-", help="Read the paths from a list, one per line; - is stdin."
+        "--from",
+        metavar="FILE|-",
+        help="Read image paths from a list, one per line; - is stdin.",
+        rich_help_panel=IMAGES,
     ),
 ]
 ListRoot = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder that a table's or a list's paths are relative to."),
+    typer.Option(
+        metavar="DIR",
+        help="Folder that the paths in a table or list are relative to.",
+        rich_help_panel=IMAGES,
+    ),
 ]
 TableRoot = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder that a table's paths are relative to."),
+    typer.Option(
+        metavar="DIR",
+        help="Folder that the paths in a table are relative to.",
+        rich_help_panel=IMAGES,
+    ),
 ]
-RunFolder = Annotated[Path | None, typer.Option(help="Run folder (default: the latest).")]
-ModelFile = Annotated[Path | None, typer.Option(help="Model or .onnx file, instead of a run.")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode.")]
+Run = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="RUN",
+        help="Run folder. Default: the latest finished run.",
+        autocompletion=run_folders,
+    ),
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN",
+        help="Run folder, the same as RUN before the images. Default: the latest finished run.",
+        autocompletion=run_folders,
+        rich_help_panel=MODEL,
+    ),
+]
+# Where RUN is an argument, --run means the same: one habit for all commands.
+HiddenRun = Annotated[Path | None, typer.Option("--run", metavar="RUN", hidden=True)]
+ModelFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Model file (.safetensors or .onnx) to use instead of a run.",
+        rich_help_panel=MODEL,
+    ),
+]
+Tta = Annotated[
+    str | None,
+    typer.Option(
+        metavar="mirror|none",
+        help="Test-time augmentation: average the answers for the image and its mirror image, or "
+        "not. Default: as decided in training.",
+        autocompletion=choices(("mirror", "none")),
+        rich_help_panel=MODEL,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|mps",
+        help="Device to compute on; auto takes a GPU if there is one.",
+        autocompletion=choices(DeviceName),
+        rich_help_panel=MACHINE,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Image-loading processes; results do not depend on it. Default: by machine.",
+        rich_help_panel=MACHINE,
+    ),
+]
 
 _SETTING = TrainConfig.__dataclass_fields__["max_pixels"].metadata
 
@@ -38,11 +107,61 @@ MaxPixels = Annotated[
     typer.Option(
         min=_SETTING["at_least"],
         max=_SETTING["at_most"],
-        help="Largest image to decode, in pixels (default: "
-        f"{TrainConfig.max_pixels:,}, or what the model was trained with if that is more).",
-        show_default=False,
+        metavar="N",
+        help="Largest image to decode, in pixels. Default: "
+        f"{TrainConfig.max_pixels:,}, or as the model was trained if that is more.",
+        rich_help_panel=IMAGES,
     ),
 ]
+
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one line of JSON; docs/json.md lists its keys.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+JsonLines = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one line of JSON for each; docs/json.md lists its keys.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+def one_run(run: Path | None, same: Path | None) -> Path | None:
+    """Return the run that was given as RUN or with --run.
+
+    Raises:
+        UsageError: Both were given.
+    """
+    if run is not None and same is not None:
+        raise UsageError(
+            f"two runs are given: {show(run)} and {show(same)}", hint="leave --run out"
+        )
+    return same if run is None else run
+
+
+def separate_run(
+    paths: Sequence[str], run: Path | None, model: Path | None
+) -> tuple[list[str], Path | None]:
+    """Take a run that stands before the images out of them, unless a model is given otherwise.
+
+    Args:
+        paths: As given: images, folders, patterns, perhaps after a run folder.
+        run: With `--run`.
+        model: With `--model`.
+
+    Returns:
+        The images, and the run.
+    """
+    if paths and run is None and model is None and RunDir(Path(paths[0])).info.is_file():
+        return list(paths[1:]), Path(paths[0])
+    return list(paths), run
 
 
 def allow_pixels(given: int | None) -> None:
@@ -68,7 +187,10 @@ def choose_model(run: Path | None, model: Path | None, max_pixels: int | None) -
         UsageError: Both were given, or there is no finished run.
     """
     if run is not None and model is not None:
-        raise UsageError("--run and --model exclude each other")
+        raise UsageError(
+            f"a run and a model are given: {show(run)} and {show(model)}",
+            hint="leave one of --run and --model out",
+        )
     allow_pixels(max_pixels)
     if model is not None:
         return model
@@ -91,7 +213,8 @@ def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None
         MachineError: onnxruntime is missing.
     """
     TrainConfig(device=cast("Any", device))  # raises an error if there is no such device
-    check_tta(tta)
+    if tta is not None:
+        expect_choice("tta", tta, ("mirror", "none"))
     is_exported = path.suffix.lower() == ".onnx"
     if not path.is_file():
         command = "xception export" if is_exported else "xception train"

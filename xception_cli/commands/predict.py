@@ -11,17 +11,26 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.api import decide_workers, open_classifier
+from xception_cli.commands.complete import choices, run_folders
 from xception_cli.commands.options import (
+    MODEL,
+    OUTPUT,
     Device,
+    HiddenRun,
+    JsonLines,
     Listed,
     ListRoot,
     MaxPixels,
     ModelFile,
+    Run,
     RunFolder,
+    Tta,
     Workers,
     check_classifier,
     choose_model,
+    one_run,
     require_all_read,
+    separate_run,
 )
 from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import UsageError
@@ -29,54 +38,80 @@ from xception_cli.files import file_digest
 from xception_cli.notation import parse_unknown
 from xception_cli.onnx import require_onnx, require_openvino
 from xception_cli.runs import find_run
+from xception_cli.suggestions import expect_choice
 
 
 def predict(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMAGE|DIR|GLOB|TABLE...", help="Photos to name."),
+        typer.Argument(
+            metavar="[RUN] IMAGE|DIR|GLOB|TABLE...",
+            help="Images to classify, and before them the run to use; without RUN, the latest "
+            "finished run.",
+            autocompletion=run_folders,
+        ),
     ] = None,
-    listed: Listed = None,
-    root: ListRoot = None,
-    run: RunFolder = None,
-    model: ModelFile = None,
     top: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Classes to print for each photo (default: 5; 1 for folders, patterns and lists).",
+            metavar="N",
+            help="Classes to print for each image. Default: 5; 1 for folders, patterns and lists.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Write to this .csv or .jsonl file instead.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write to this .csv or .jsonl file instead; after an interruption, the same "
+            "command resumes.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
+    as_json: JsonLines = False,
     sort_into: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Sort the photos into a folder per class: hard links, or copies."
+            metavar="DIR",
+            help="Sort the images into a folder per class, as hard links or copies.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write a heat map (Grad-CAM) for each image into this folder.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     unknown: Annotated[
         str,
         typer.Option(
             metavar="off|auto|P",
-            help="Say `unknown`: auto by the model's own thresholds, P below this probability.",
+            help="Answer `unknown` where the model is not confident enough: auto by its own "
+            "thresholds, P below this probability.",
+            autocompletion=choices(("off", "auto")),
+            rich_help_panel=MODEL,
         ),
     ] = "off",
-    explain: Annotated[
-        Path | None,
-        typer.Option(help="Draw what the answer rests on over each photo, into this folder."),
-    ] = None,
-    tta: Annotated[
-        str | None,
-        typer.Option(metavar="mirror|none", help="Instead of what training decided; see train."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    tta: Tta = None,
+    run: RunFolder = None,
+    model: ModelFile = None,
+    listed: Listed = None,
+    root: ListRoot = None,
+    max_pixels: MaxPixels = None,
     device: Device = "auto",
     workers: Workers = None,
-    max_pixels: MaxPixels = None,
 ) -> None:
-    """Name what is on photos."""
+    """Classify images.
+
+    Prints each image's classes with their probabilities, the most probable first.
+    """
+    paths, run = separate_run(paths or [], run, model)
     chosen = choose_model(run, model, max_pixels)
     # Before torch is loaded: what is mistyped costs a third of a second.
     check_classifier(chosen, device=device, tta=tta)
@@ -84,11 +119,11 @@ def predict(
 
     from xception_cli.commands.inputs import read_inputs
 
-    inputs = read_inputs(paths or [], listed, root)
+    inputs = read_inputs(paths, listed, root)
     if sort_into is not None:
         from xception_cli.sorting import SortedFolder, check_sorted
 
-        check_sorted(sort_into, paths or [])
+        check_sorted(sort_into, paths)
     top = top or (5 if inputs.are_named else 1)
 
     from xception_cli.predictions import Tally, open_predictions
@@ -113,14 +148,13 @@ def predict(
         bundle = open_classifier(chosen, device=device, tta=tta)
         rule = decide_unknown(bundle, unknown)
         if isinstance(rule, Thresholds) and rule.confidence is None:
-            say("note      this model has no confidence threshold: only images unlike the training")
-            say("          images are refused")
+            say("note      this model has no confidence threshold: unknown is the answer only to")
+            say("          images that are unlike the training images")
         explained = bundle if isinstance(bundle, ModelBundle) else None
         if explain is not None and explained is None:
             raise UsageError(
                 f"{show(chosen)} cannot be explained: an exported file gives no activations",
-                hint="--explain with --run RUN, or with the model.safetensors that it was made "
-                "from",
+                hint="use --explain with the run, or with the model.safetensors that was exported",
             )
         if file is not None:
             file.begin(min(top, len(bundle.classes)), with_unknown=rule is not None)
@@ -160,17 +194,18 @@ def predict(
         number = tally.done - tally.failed
         say(f"sorted    into {show(sorted_folder.path)}: {number:,} images{copies}")
     if explain is not None:
-        say(f"explained {show(explain)}: brighter is what the first class rests on")
+        say(f"heat maps {show(explain)} (bright areas contributed most to the predicted class)")
     if len(images) > 1:
         for line in tally.describe():
             say(line)
     require_all_read(tally.failed, len(images))
-    where = f" --model {quoted(model)}" if model is not None else f" --run {quoted(chosen.parent)}"
-    command = f"xception predict {inputs.typed}{where}"
+    before = "" if model is not None else f"{quoted(chosen.parent)} "
+    after = "" if model is None else f" --model {quoted(model)}"
+    command = f"xception predict {before}{inputs.typed}{after}"
     if sort_into is not None:
         say(f"next: correct the folders by hand, then: xception check {quoted(sort_into)}")
     elif output is not None or inputs.are_named:
-        say(f"next: {command} {'--explain why' if inputs.are_named else '--sort-into sorted'}")
+        say(f"next: {command} {'--explain heatmaps' if inputs.are_named else '--sort-into sorted'}")
     else:
         say(f"next: {command} --output predictions.csv")
 
@@ -193,14 +228,25 @@ def _prediction_line(prediction: Any) -> str:
 
 
 def export(
-    output: Annotated[Path, typer.Option(help="A new .onnx file; .xml for OpenVINO.")],
-    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="New .onnx file; .xml for OpenVINO.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+    run: Run = None,
     form: Annotated[
         str,
         typer.Option(
             "--format",
             metavar="onnx|openvino",
-            help="ONNX, or OpenVINO's .xml with the weights in .bin.",
+            help="Format of the file: ONNX, or OpenVINO's .xml with its weights in a .bin file.",
+            autocompletion=choices(("onnx", "openvino")),
+            rich_help_panel=OUTPUT,
         ),
     ] = "onnx",
     wanted: Annotated[
@@ -208,34 +254,41 @@ def export(
         typer.Option(
             "--input",
             metavar="whole|cropped",
-            help="Pictures of any size, or resized and cut already.",
+            help="Input of the exported graph: whole images of any size, or images that the "
+            "caller has resized and cropped.",
+            autocompletion=choices(("whole", "cropped")),
+            rich_help_panel=OUTPUT,
         ),
     ] = "whole",
     quantize: Annotated[
         str,
         typer.Option(
-            metavar="none|int8", help="8-bit integers: a smaller, faster, less exact file."
+            metavar="none|int8",
+            help="Quantize to 8-bit integers, for a smaller, faster and less exact file.",
+            autocompletion=choices(("none", "int8")),
+            rich_help_panel=OUTPUT,
         ),
     ] = "none",
     share_features: Annotated[
         bool,
         typer.Option(
             "--share-features/--no-share-features",
-            help="Keep features of up to 500 training images in the file, for `--unknown auto`.",
+            help="Keep features of up to 500 training images in the file, for `predict --unknown "
+            "auto`.",
+            rich_help_panel=OUTPUT,
         ),
     ] = True,
+    same_run: HiddenRun = None,
 ) -> None:
-    """Export a complete model to ONNX or OpenVINO, and print a program that uses it."""
-    if form not in {"onnx", "openvino"}:
-        raise UsageError(f"format is {show(form)}, expected onnx or openvino")
-    if wanted not in {"whole", "cropped"}:
-        raise UsageError(f"input is {show(wanted)}, expected whole or cropped")
-    if quantize not in {"none", "int8"}:
-        raise UsageError(f"quantize is {show(quantize)}, expected none or int8")
+    """Export a model, preprocessing included, to ONNX or OpenVINO; print a program that runs it."""
+    run = one_run(run, same_run)
+    expect_choice("format", form, ("onnx", "openvino"))
+    expect_choice("input", wanted, ("whole", "cropped"))
+    expect_choice("quantize", quantize, ("none", "int8"))
     if quantize == "int8" and form == "openvino":
         raise UsageError(
             "--quantize int8 is for --format onnx only",
-            hint="leave --quantize out, or --format onnx: OpenVINO runs that file, too",
+            hint="leave --quantize out, or --format onnx: OpenVINO also runs that file",
         )
     chosen = find_run(run)
 
@@ -262,6 +315,6 @@ def export(
     say(f"files     {show(result.report)}")
     emit(result.snippet.rstrip())
     if form == "onnx":
-        say(f"next: xception predict PHOTO.jpg --model {quoted(output)}")
+        say(f"next: xception predict IMAGE.jpg --model {quoted(output)}")
     else:
-        say("next: save the program as classify.py, then python classify.py PHOTO.jpg")
+        say("next: save the program as classify.py, then python classify.py IMAGE.jpg")

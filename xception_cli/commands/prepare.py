@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from xception_cli.commands.options import MaxPixels, TableRoot, allow_pixels
+from xception_cli.commands.complete import choices, run_folders
+from xception_cli.commands.options import (
+    IMAGES,
+    MODEL,
+    OUTPUT,
+    HiddenRun,
+    Json,
+    MaxPixels,
+    TableRoot,
+    allow_pixels,
+    one_run,
+)
 from xception_cli.config import TrainConfig
 from xception_cli.console import emit, new_table, quoted, say, show
 from xception_cli.errors import UsageError
@@ -14,54 +25,84 @@ from xception_cli.files import cache_folder, check_new_file, write_durably
 from xception_cli.notation import check_pattern
 from xception_cli.recipes import copy_recipe, find_recipe, list_recipes, title
 
+CHECKS = "Further checks"
+
 
 def sample(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    classes: Annotated[int, typer.Option(help="Kinds of food, 2 to 12.")] = 12,
-    images: Annotated[int, typer.Option(help="Pictures of each.")] = 40,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder.")],
+    classes: Annotated[
+        int, typer.Option(metavar="N", help="Classes to draw, 2 to 12.", rich_help_panel=IMAGES)
+    ] = 12,
+    images: Annotated[
+        int, typer.Option(metavar="N", help="Images to draw of each.", rich_help_panel=IMAGES)
+    ] = 40,
 ) -> None:
     """Draw a small data set of 12 foods, to try everything with."""
     from xception_cli.sample import draw_sample
 
     count = draw_sample(folder, classes=classes, images=images)
-    say(f"drawn     {count} pictures of {classes} foods in {show(folder)}")
-    say(f"next: xception train --data {quoted(folder)} --classes {classes}")
+    say(f"drawn     {count} images of {classes} foods in {show(folder)}")
+    say(f"next: xception train {quoted(folder)} --classes {classes}")
 
 
 def check(
     data: Annotated[
-        Path, typer.Argument(metavar="DIR|TABLE", help="Folder of photos, or a .csv table of them.")
+        Path,
+        typer.Argument(metavar="DIR|TABLE", help="Folder of images, or a .csv table of them."),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Write issues.csv and a page with pictures there.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Write issues.csv and a page with the images into this new folder.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    strict: Annotated[bool, typer.Option(help="Exit with 3 for warnings too.")] = False,
+    as_json: Json = False,
+    strict: Annotated[
+        bool,
+        typer.Option(help="Exit with code 3 for warnings, too.", rich_help_panel=OUTPUT),
+    ] = False,
     deep: Annotated[
         bool,
         typer.Option(
             "--deep",
-            help="Use the pretrained network to find suspect labels, and whether training images "
+            help="Find suspect labels with the pretrained network, and whether training images "
             "can be rotated.",
+            rich_help_panel=CHECKS,
         ),
     ] = False,
     curve: Annotated[
-        bool, typer.Option("--curve", help="Measure whether more photos would help; does --deep.")
+        bool,
+        typer.Option(
+            "--curve",
+            help="Measure whether more images would help; includes --deep.",
+            rich_help_panel=CHECKS,
+        ),
     ] = False,
-    weights: Annotated[
-        str, typer.Option(help="Of that network: imagenet or a file.")
-    ] = TrainConfig.weights,
     group_by: Annotated[
         str | None,
         typer.Option(
             metavar="REGEX",
             help="Keep images of one group together in cross-validation, as train --group-by does.",
+            rich_help_panel=CHECKS,
         ),
     ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="imagenet|FILE",
+            help="Pretrained weights for --deep and --curve.",
+            autocompletion=choices(("imagenet",)),
+            rich_help_panel=CHECKS,
+        ),
+    ] = TrainConfig.weights,
     root: TableRoot = None,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Look for what is wrong with a folder of photos. Nothing is changed there."""
+    """Check a folder of images for problems; changes nothing in it."""
     from xception_cli.data.source import read_data
 
     if group_by is not None:
@@ -94,7 +135,7 @@ def check(
 
 
 def weights_list() -> None:
-    """List where the ImageNet weights can come from, in the order they are tried."""
+    """List the sources of the ImageNet weights, in the order in which they are tried."""
     from xception_cli.model.weights import cache_path, list_sources
 
     emit(f"1. the cache\n   where     {show(cache_path())}")
@@ -106,14 +147,14 @@ def weights_list() -> None:
 
 
 def weights_fetch() -> None:
-    """Get the ImageNet weights into the cache."""
+    """Download the ImageNet weights into the cache."""
     from xception_cli.model.weights import fetch
 
     emit(str(fetch()))
 
 
 def weights_verify() -> None:
-    """See that the cached weights are the ones we know."""
+    """Verify the digest of the cached weights."""
     from xception_cli.model.weights import verify
 
     emit(str(verify()))
@@ -123,7 +164,7 @@ def weights_verify() -> None:
 
 
 def cache_ls() -> None:
-    """List what is in the cache: weights, scans of data folders, and features of images."""
+    """List the contents of the cache by kind."""
     from xception_cli.cache import KINDS, list_cache
 
     table = new_table("kind", "what", ">files", ">size")
@@ -133,18 +174,20 @@ def cache_ls() -> None:
         )
     emit(table)
     say(f"cache     {show(cache_folder())}")
-    say("next: xception cache clear, which keeps the weights")
+    say("next: xception cache clear (keeps the weights)")
 
 
 def cache_clear(
     kinds: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KIND]...", help="weights, scans or features (default: the latter two)."
+            metavar="KIND...",
+            help="weights, scans or features. Default: scans and features.",
+            autocompletion=choices(("weights", "scans", "features")),
         ),
     ] = None,
 ) -> None:
-    """Remove what is in the cache; it is computed again, weights are downloaded again."""
+    """Clear the cache; its contents are computed, weights downloaded, again when needed."""
     from xception_cli.cache import COMPUTED, clear_cache
 
     for content in clear_cache(kinds or COMPUTED):
@@ -155,27 +198,36 @@ def cache_clear(
 
 # xception configs
 
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Recipe, see configs ls.",
+        autocompletion=choices(tuple(list_recipes())),
+    ),
+]
+
 
 def configs_ls() -> None:
     """List the shipped recipes."""
     for name, path in list_recipes().items():
         emit(f"{name:12} {title(path)}")
-    say("next: xception train --data DIR --config NAME")
+    say("next: xception train DIR --config NAME")
 
 
-def configs_show(name: Annotated[str, typer.Argument(help="Of the recipe.")]) -> None:
+def configs_show(name: Recipe) -> None:
     """Print a recipe."""
     emit(find_recipe(name).read_text(encoding="utf-8").rstrip())
 
 
 def configs_cp(
-    name: Annotated[str, typer.Argument(help="Of the recipe.")],
-    to: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="Where to.")] = Path(),
+    name: Recipe,
+    to: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="New file, or folder.")] = Path(),
 ) -> None:
-    """Copy a recipe, to change it."""
+    """Copy a recipe, to edit it."""
     copied = copy_recipe(name, to)
     emit(str(copied))
-    say(f"next: xception train --data DIR --config {quoted(copied)}")
+    say(f"next: xception train DIR --config {quoted(copied)}")
 
 
 # The network and the machine
@@ -183,23 +235,50 @@ def configs_cp(
 
 def summary(
     run: Annotated[
-        Path | None, typer.Argument(help="Run folder: tells what of it is frozen, too.")
+        Path | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Run folder, to see what its training froze. Default: the ImageNet network.",
+            autocompletion=run_folders,
+        ),
     ] = None,
     classes: Annotated[
-        int | None, typer.Option(help="Classes of the head (default: the run's, else 1000).")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Classes of the head. Default: the run's, else 1000.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Side of the pictures (default: the run's, else 299).")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Side of the input image in pixels. Default: the run's, else 299.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    as_json: Json = False,
     svg: Annotated[
-        Path | None, typer.Option(help="Draw the block diagram into this new .svg file instead.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a block diagram to this new .svg file instead.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Tell why separable convolutions are cheap instead.")
+        bool,
+        typer.Option(
+            "--explain",
+            help="Explain what separable convolutions save, with the numbers, instead.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
+    same_run: HiddenRun = None,
 ) -> None:
-    """Show the network layer by layer: shapes, parameters, multiplications."""
+    """Summarize the network layer by layer: shapes, parameters, multiply-accumulates."""
+    run = one_run(run, same_run)
     from xception_cli.runs import find_run
 
     if explain:
@@ -210,12 +289,14 @@ def summary(
         _explain(as_json=as_json)
         return
     if run is not None and classes is not None:
-        raise UsageError("a run has its own classes", hint="leave RUN or --classes out")
+        raise UsageError(
+            "--classes is given, but a run has its own", hint="leave RUN or --classes out"
+        )
     chosen = None if run is None else find_run(run, finished=False)
     side = TrainConfig.image_size if size is None else size
     TrainConfig(classes=classes, image_size=side)  # raises an error if one is out of range
     if svg is not None:
-        check_new_file(svg, (".svg",), "draw into", option="--svg")
+        check_new_file(svg, (".svg",), "write the diagram to", option="--svg")
 
     from xception_cli.summary.count import IMAGENET_CLASSES, summarize_network, summarize_run
     from xception_cli.summary.diagram import draw_diagram
@@ -231,7 +312,7 @@ def summary(
         emit(json.dumps(network.to_dict()))
     if svg is not None:
         write_durably(svg, draw_diagram(network).encode())
-        say(f"drawn     {show(svg)}: open it in a browser")
+        say(f"written   {show(svg)}: open it in a browser")
     elif not as_json:
         for part in (LayerTable(network), "", total_table(network)):
             emit(part)

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.api import decide_workers, open_classifier
+from xception_cli.commands.complete import run_folders
 from xception_cli.commands.options import (
+    OUTPUT,
     Device,
     Listed,
     ListRoot,
@@ -18,6 +20,7 @@ from xception_cli.commands.options import (
     check_classifier,
     choose_model,
     require_all_read,
+    separate_run,
 )
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.files import check_new_file, to_csv, write_durably
@@ -27,22 +30,33 @@ _SHOWN = 5  # images on the screen
 
 def rank(
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="IMAGE|DIR|GLOB...", help="Unlabelled images.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN] IMAGE|DIR|GLOB...",
+            help="Unlabelled images, and before them the run to use; without RUN, the latest "
+            "finished run.",
+            autocompletion=run_folders,
+        ),
     ] = None,
     listed: Listed = None,
     root: ListRoot = None,
-    output: Annotated[Path, typer.Option(help="A new .csv file.")] = Path("rank.csv"),
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="New .csv file.", rich_help_panel=OUTPUT
+        ),
+    ] = Path("rank.csv"),
     run: RunFolder = None,
     model: ModelFile = None,
     device: Device = "auto",
     workers: Workers = None,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Order unlabelled images by what their labels would teach the model: the least certain first.
+    """Rank unlabelled images by what their labels would teach the model, the least certain first.
 
-    The margin decides, the probability of the best class minus that of the second. What it saves,
-    and what did not save more: docs/recipe.md.
+    The margin decides: the probability of the best class minus that of the second.
     """
+    paths, run = separate_run(paths or [], run, model)
     check_new_file(output, (".csv",), "write the order to")
 
     chosen = choose_model(run, model, max_pixels)
@@ -50,7 +64,7 @@ def rank(
 
     from xception_cli.commands.inputs import read_inputs
 
-    images = read_inputs(paths or [], listed, root).images
+    images = read_inputs(paths, listed, root).images
 
     from xception_cli.inference import Prediction, predict_images
 
@@ -72,7 +86,10 @@ def rank(
         say(f"          {show(one.path)}: {answers}")
     require_all_read(len(failed), len(images))
     again = "" if model is not None else f" --from {quoted(chosen.parent)}"
-    say(f"next: label the first ones, put them into the data folder, then: xception train{again}")
+    say(
+        "next: label the first images, add them to the data folder, then: "
+        f"xception train DIR{again}"
+    )
 
 
 def _row(prediction: Any) -> list[object]:

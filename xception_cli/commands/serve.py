@@ -1,33 +1,46 @@
 """serve: a model on a local web page, to show it to a person."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xception_cli.api import open_classifier
-from xception_cli.commands.options import Device, MaxPixels, ModelFile, choose_model
+from xception_cli.commands.options import (
+    MACHINE,
+    Device,
+    HiddenRun,
+    MaxPixels,
+    ModelFile,
+    Run,
+    choose_model,
+    one_run,
+)
 from xception_cli.console import emit, say
-from xception_cli.errors import UsageError
 
 
 def serve(
-    run: Annotated[Path | None, typer.Argument(help="Run folder (default: the latest).")] = None,
-    model: ModelFile = None,
+    run: Run = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to serve on; 0 takes a free one.")
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="N",
+            help="Port of the page; 0 takes a free one.",
+            rich_help_panel=MACHINE,
+        ),
     ] = 8000,
-    device: Device = "auto",
+    model: ModelFile = None,
     max_pixels: MaxPixels = None,
+    device: Device = "auto",
+    same_run: HiddenRun = None,
 ) -> None:
-    """Show a model on a local web page: drop photos, see classes, confidence and heat maps.
+    """Show a model on a local web page: drop images, see classes, confidence and heat maps.
 
     Only browsers on this machine reach the page. It is for showing a model to a person, not for
     production.
     """
-    if run is not None and model is not None:
-        raise UsageError("RUN and --model exclude each other")
-    chosen = choose_model(run, model, max_pixels)
+    chosen = choose_model(one_run(run, same_run), model, max_pixels)
 
     from xception_cli.serve.server import Server
 

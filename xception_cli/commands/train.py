@@ -10,16 +10,46 @@ from typing import Annotated, Any
 
 import typer
 
+from xception_cli.commands import complete
 from xception_cli.commands.options import allow_pixels
+from xception_cli.commands.usage import span
 from xception_cli.config import TrainConfig, flag, setting_type
-from xception_cli.console import emit, quoted, say, show
+from xception_cli.console import emit, new_table, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
-from xception_cli.recipes import find_config
+from xception_cli.recipes import EFFORTS, find_config, find_effort
 from xception_cli.rundir import RunDir
-from xception_cli.settings import resolve
+from xception_cli.settings import ResolvedConfig, resolve
 
 LATEST = "latest"  # what a bare --resume means
+
+# The help by subject, what is used every day first: settings, and options of the command alone.
+_PANELS = {
+    "Data": "folder classes val_fraction test_fraction fixes group_by split_file skip_bad strict "
+    "data root max_pixels",
+    "Time and effort": "effort budget plan epochs unfreeze views config",
+    "Output": "output resume from_ tensorboard",
+    "Training": "weights image_size batch_size accumulate optimizer lr head_lr layer_decay "
+    "schedule warmup balance monitor patience ceiling seed",
+    "Regularisation": "augment flip weight_decay label_smoothing dropout clip ema",
+    "Final model": "refit tta target_precision share_features",
+    "Machine": "device precision workers cache_gb compile deterministic save_every_minutes "
+    "log_every",
+}
+_OTHERS = "Training"  # the panel of a setting that is in none of these
+_METAVARS = {
+    "data": "DIR|TABLE",
+    "root": "DIR",
+    "fixes": "FILE",
+    "group_by": "REGEX",
+    "split_file": "FILE",
+    "from_": "RUN",
+    "weights": "imagenet|none|FILE",
+    "budget": "TIME",
+    "cache_gb": "GB",
+    "save_every_minutes": "MINUTES",
+}
+_COMPLETIONS = {"weights": complete.choices(("imagenet", "none")), "from_": complete.run_folders}
 
 
 def _settings_as_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -28,33 +58,46 @@ def _settings_as_options(command: Callable[..., None]) -> Callable[..., None]:
     Typer reads options from a signature, so the signature is written from the settings; the
     command gets them as keyword arguments, None where they were not given.
     """
-    own = [
-        parameter
+    parameters = {
+        parameter.name: parameter
         for parameter in inspect.signature(command).parameters.values()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    options = [_option(setting) for setting in dataclasses.fields(TrainConfig)]
-    parameters = [*options, *own]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    }
+    fields = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
+    parameters |= {name: _option(setting) for name, setting in fields.items()}
+    named = [name for names in _PANELS.values() for name in names.split()]
+    ordered = [parameters[name] for name in dict.fromkeys([*named, *parameters])]
+    command.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in ordered}
     return command
+
+
+def _panel(name: str) -> str:
+    return next((title for title, names in _PANELS.items() if name in names.split()), _OTHERS)
 
 
 def _option(setting: "dataclasses.Field[Any]") -> inspect.Parameter:
     kind = setting_type(setting)
-    choices = typing.get_args(kind)
-    default = "" if setting.default in {None, ""} else f" (default: {_shown(setting.default)})"
+    choices = [name for name in typing.get_args(kind) if name != "gpu"]  # which means cuda
+    notes = [span(setting.metadata["at_least"], setting.metadata["at_most"])]
+    if kind is bool:
+        notes = ["default on"] if setting.default else ["off"]
+    elif setting.default not in {None, ""}:
+        notes.append(f"default {setting.default}")
     names = [flag(setting.name)]
     if kind is bool:
         names = [f"{flag(setting.name)}/{flag('no_' + setting.name)}"]
+    usual = "|".join(choices) or {int: "N", float: "X", str: "TEXT"}.get(kind)
     option = typer.Option(
         *names,
-        help=f"{setting.metadata['help']}{default}",
-        metavar="|".join(choices) if choices else None,
-        show_default=False,
+        help=setting.metadata["help"],
+        metavar=_METAVARS.get(setting.name, usual),
+        show_default="; ".join(filter(None, notes)),
+        rich_help_panel=_panel(setting.name),
+        autocompletion=complete.choices(choices) if choices else _COMPLETIONS.get(setting.name),
     )
-    # Choices stay text here: TrainConfig checks them, with the same words for TOML and flags.
-    annotated: Any = str if choices else kind
+    # Values stay text here: TrainConfig checks them, with the same words for TOML and flags.
+    annotated: Any = bool if kind is bool else str
     return inspect.Parameter(
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -63,33 +106,97 @@ def _option(setting: "dataclasses.Field[Any]") -> inspect.Parameter:
     )
 
 
-def _shown(value: Any) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+def _read(name: str, text: Any) -> Any:
+    """Read the value of a flag; what is no number stays text, which `TrainConfig` refuses."""
+    kind = setting_type(next(s for s in dataclasses.fields(TrainConfig) if s.name == name))
+    if kind not in {int, float} or not isinstance(text, str):
+        return text
+    try:
+        number = float(text)
+        if kind is int and not number.is_integer():
+            return text
+        if kind is float:
+            return number
+        return int(text) if text.strip().lstrip("+-").isdigit() else int(number)
+    except (ValueError, OverflowError):
+        return text
 
 
 @_settings_as_options
 def train(
     *,
-    output: Annotated[
-        Path | None, typer.Option(help="Run folder (default: runs/ and the data folder's name).")
+    folder: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DIR",
+            help="Folder of images: one folder per class, or train/ and val/; or a .csv table "
+            "with the columns path and label.",
+            rich_help_panel="Data",
+        ),
     ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(EFFORTS),
+            help="How much time to spend: quick trains the linear probe only (a classifier on the "
+            "frozen network), standard fine-tunes too, best does so for twice the epochs on twice "
+            "the views. With --plan, prints what each takes here.",
+            show_default="default standard",
+            rich_help_panel="Time and effort",
+            autocompletion=complete.choices(EFFORTS),
+        ),
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Print what would be done and what it takes, and stop.",
+            rich_help_panel="Time and effort",
+        ),
+    ] = False,
     config: Annotated[
         str | None,
-        typer.Option(metavar="FILE|NAME", help="TOML file, or a recipe of xception configs ls."),
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Read settings from a TOML file, or a recipe that xception configs ls lists; "
+            "flags override it.",
+            rich_help_panel="Time and effort",
+            autocompletion=complete.recipes,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="RUN",
+            help="New run folder. Default: runs/ and the name of the data folder.",
+            rich_help_panel="Output",
+        ),
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="[RUN]", help="Go on with a run; without RUN the latest."),
+        typer.Option(
+            metavar="[RUN]",
+            help="Resume a run; without RUN, the latest.",
+            rich_help_panel="Output",
+            autocompletion=complete.run_folders,
+        ),
     ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Say what would be done and what it takes, and stop.")
-    ] = False,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Log the epochs for TensorBoard too.")
+        bool,
+        typer.Option(
+            "--tensorboard", help="Log the epochs for TensorBoard, too.", rich_help_panel="Output"
+        ),
     ] = False,
     **flags: Any,
 ) -> None:
-    """Train a classifier on a folder of photos."""
+    """Fine-tune an ImageNet-pretrained Xception on a folder of images.
+
+    Computes what is frozen once, fits a linear probe (the baseline), fine-tunes, keeps the better
+    of the two on validation images (held back from training), and writes a run folder with the
+    model, its evaluation and report.html.
+    """
     began = time.monotonic()
 
     from xception_cli.runs import choose_run_path, find_run, find_unfinished
@@ -98,24 +205,38 @@ def train(
         if not plan:
             from xception_cli.training.run import run_training
 
-            run_training(resolve({}, None))  # the leader tells it everything
+            run_training(resolve({}, None))  # the leader shares everything
             end_at_once()
         return
     run = survey = None
     if resume is not None:
-        own = {"--output": output is not None, "--config": config is not None, "--plan": plan}
+        own = {
+            "--output": output is not None,
+            "--config": config is not None,
+            "--effort": effort is not None,
+            "--plan": plan,
+        }
         for name, was_given in own.items():
             if was_given:
-                raise UsageError(f"{name} and --resume exclude each other: a run has its own")
+                raise UsageError(
+                    f"{name} and --resume exclude each other: a run keeps its own",
+                    hint=f"leave {name} or --resume out",
+                )
         run = find_run(None if resume == LATEST else Path(resume), finished=False)
-    settings = resolve(flags, None if config is None else find_config(config))
+    flags = {name: _read(name, value) for name, value in flags.items() if value is not None}
+    if folder is not None:
+        _take_folder(folder, flags)
+    settings = _resolve(flags, config, effort)
     if run is None:
         if not settings.config.data:
-            raise UsageError("which photos?", hint="xception train --data DIR")
+            raise UsageError(
+                "the folder with your images is missing",
+                hint="xception train DIR; xception sample DIR draws one to try",
+            )
         # Before torch is loaded: the commonest mistakes cost a tenth of a second.
         from xception_cli.check.survey import survey_data
 
-        # An unwritable place is told before the images are read.
+        # An unwritable place is reported before the images are read.
         choose_run_path(Path(settings.config.data), output)
         if output is None and (unfinished := find_unfinished(Path(settings.config.data))):
             say(f"note      {show(unfinished.path)} is unfinished; this starts a new run")
@@ -138,10 +259,25 @@ def train(
     from xception_cli.training.run import plan_training, run_training
 
     if plan:
-        planned = plan_training(settings, survey=survey, output=output, began=began)
-        for name, value in planned.items():
-            emit(f"{name:12} {value:>14}")
-        say("expected on this machine; fine-tuning may stop earlier. Without --plan it is done")
+        efforts = [] if effort is None or settings.config.budget is not None else EFFORTS
+        plans = {}
+        start = time.monotonic() - began  # of each plan alike: imports, and the scan of the data
+        for name in efforts:
+            if name != effort:
+                with screen.silence():
+                    other = _resolve(flags, None, name)
+                    try:
+                        plans[name] = plan_training(
+                            other, survey=survey, output=output, began=time.monotonic() - start
+                        )
+                    except UsageError:  # over --cache-gb, for instance
+                        plans[name] = {"in all": "not possible"}
+        chosen = effort or "expected"
+        plans[chosen] = plan_training(
+            settings, survey=survey, output=output, began=time.monotonic() - start
+        )
+        _print_plans({name: plans[name] for name in efforts or [chosen]})
+        say("next: the same command without --plan; fine-tuning may stop earlier than expected")
         return
     result = run_training(
         settings,
@@ -157,6 +293,44 @@ def train(
         say(f"next: xception {_then(settings.config.from_, result.run)} {quoted(result.run.path)}")
     if started_by_torchrun():
         end_at_once()
+
+
+def _take_folder(folder: str, flags: dict[str, Any]) -> None:
+    """Let a folder without an option be the data."""
+    given = flags.get("data", folder)
+    if Path(given) != Path(folder):
+        raise UsageError(
+            f"two data folders are given: {show(folder)} and {show(given)}",
+            hint="leave --data out; to train on both, put their images into one folder",
+        )
+    flags["data"] = folder
+
+
+def _resolve(flags: dict[str, Any], config: str | None, effort: str | None) -> ResolvedConfig:
+    """Merge the settings; an effort stands for its recipe."""
+    if effort is None:
+        return resolve(flags, None if config is None else find_config(config))
+    if config is not None:
+        raise UsageError(
+            f"--effort {show(effort)} and --config {show(config)} exclude each other: an effort is "
+            "a recipe, too",
+            hint=f"leave one out; xception configs show {show(effort)} prints its settings",
+        )
+    return resolve(flags, find_effort(effort), effort=effort)
+
+
+def _print_plans(plans: dict[str, dict[str, str]]) -> None:
+    """Print what is expected by phase: as lines, or for several efforts as a table."""
+    if len(plans) == 1:
+        (only,) = plans.values()
+        for name, value in only.items():
+            emit(f"{name:12} {value:>14}")
+        return
+    table = new_table("effort", *(f">{name}" for name in plans))
+    longest = max(plans.values(), key=len)
+    for name in longest:
+        table.add_row(name, *(plan.get(name, "") for plan in plans.values()))
+    emit(table)
 
 
 def _then(earlier: str | None, run: RunDir) -> str:

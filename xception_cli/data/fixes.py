@@ -1,6 +1,5 @@
 """Fixes: a person's decisions about single images, in the rows of an edited issues.csv."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -12,6 +11,7 @@ from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
 from xception_cli.files import read_table, utf8, why
+from xception_cli.suggestions import did_you_mean
 
 ACTIONS = ("exclude", "relabel")
 # Of issues.csv. Defined here and not in check/: check writes the file, this module reads it.
@@ -115,12 +115,12 @@ def _fault(
     if path not in known:
         return f"there is no image {show(path)} in the data folder"
     if fix.action not in ACTIONS:
-        near = difflib.get_close_matches(fix.action, ACTIONS, n=1)
-        guess = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(fix.action, ACTIONS)
+        guess = f"; {hint}" if hint else ""
         return f"action is {show(repr(fix.action))}, expected exclude or relabel{guess}"
     if fix.action == "relabel" and fix.label not in classes:
-        near = difflib.get_close_matches(fix.label, sorted(classes), n=1)
-        guess = f"; did you mean {show(near[0])}?" if near else ""
+        hint = did_you_mean(fix.label, sorted(classes))
+        guess = f"; {hint}" if hint else ""
         return f"label is {show(repr(fix.label))}, which is no class of the folder{guess}"
     if earlier and (earlier.action, earlier.label) != (fix.action, fix.label):
         return f"{show(path)} has a different action in an earlier row"

@@ -14,7 +14,13 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Average
 
 from xception_cli.console import say
-from xception_cli.errors import DataError, DivergedError, MachineError, StoppedError
+from xception_cli.errors import (
+    DataError,
+    DivergedError,
+    MachineError,
+    StoppedError,
+    signal_name,
+)
 from xception_cli.processes import ALONE, Processes, is_left_to_nohup
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.learner import BestModel, History, Learner
@@ -87,9 +93,7 @@ class StopSignals:
 
     def error(self, number: int, saved: str) -> StoppedError:
         """Make the error that ends the run: which signal, and what was saved."""
-        return StoppedError(
-            number, f"stopped by {signal.Signals(number).name}; {saved}", hint=self.hint
-        )
+        return StoppedError(number, f"stopped by {signal_name(number)}; {saved}", hint=self.hint)
 
 
 def train_loss_state(metric: Average) -> Mapping[str, Any]:

@@ -1,0 +1,346 @@
+"""What is typed: help, mistakes of every kind, completion, and the hints that errors give."""
+
+import os
+import re
+import shlex
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from runs import call
+
+from xception_cli.cli import app, main
+from xception_cli.commands.help import render_help
+from xception_cli.commands.train import _PANELS
+from xception_cli.errors import UsageError
+from xception_cli.recipes import EFFORTS, find_effort, list_recipes
+from xception_cli.settings import EFFORT, read_toml, resolve
+
+ROOT = Path(__file__).parent.parent
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    left = [("xception", typing.cast("Any", typer.main.get_command(app)))]
+    while left:
+        words, command = left.pop(0)
+        left += [(f"{words} {n}", inner) for n, inner in getattr(command, "commands", {}).items()]
+        yield words, command
+
+
+# Mistakes
+
+LISTS = "xception train --help lists the options"
+MISTAKES = {
+    "trian": ("xception has no command trian", "did you mean xception train?"),
+    "evaluate": ("xception has no command evaluate", "did you mean xception eval?"),
+    "weights fetsh": (
+        "xception weights has no command fetsh",
+        "did you mean xception weights fetch?",
+    ),
+    "./photos": ("./photos is not a command", "xception train ./photos"),
+    "nowhere/a.jpg": (
+        "nowhere/a.jpg is neither a command nor a file",
+        "xception --help lists the commands",
+    ),
+    "-q": ("xception needs a command", "xception --help lists the commands"),
+    "train photos more": (
+        "xception train does not take more",
+        "xception train [DIR] [OPTIONS]; for example, xception train ./food --classes 12",
+    ),
+    "train photos --data others": (
+        "two data folders are given: photos and others",
+        "leave --data out; to train on both, put their images into one folder",
+    ),
+    "train data=photos epochs=3": (
+        "data=photos is not an option: options start with two dashes",
+        "xception train --data photos",
+    ),
+    "train photos imgsz=299": (
+        "imgsz=299 is not an option: options start with two dashes",
+        "xception train --image-size 299",
+    ),
+    "train photos -epochs 3": (
+        "-epochs is not an option: options start with two dashes",
+        "xception train --epochs",
+    ),
+    "train photos --epoch 3": ("xception train has no option --epoch", "did you mean --epochs?"),
+    "train photos --learning-rate 1": (
+        "xception train has no option --learning-rate",
+        "did you mean --lr?",
+    ),
+    "train photos -z": ("xception train has no option -z", LISTS),
+    "eval --batch-size 3": (
+        "xception eval has no option --batch-size",
+        "xception train has it; xception eval --help lists the options",
+    ),
+    "train photos --lr": (
+        "--lr needs a value: peak learning rate of the backbone",
+        "xception train --lr X",
+    ),
+    "train photos --plan=3": ("--plan takes no value", LISTS),
+    "train photos --classes twelve": ("--classes is 'twelve', expected a whole number", None),
+    "train photos --epochs 3.5": ("--epochs is '3.5', expected a whole number", None),
+    "train photos --lr nan": ("--lr is nan, expected at least 0", None),
+    "train photos --device gup": (
+        "--device is 'gup', expected one of auto, cpu, cuda, mps",
+        "did you mean cuda?",
+    ),
+    "train photos --effort fast": (
+        "--effort is 'fast', expected one of quick, standard, best",
+        "did you mean quick?",
+    ),
+    "train photos --effort best --config quick": (
+        "--effort best and --config quick exclude each other: an effort is a recipe, too",
+        "leave one out; xception configs show best prints its settings",
+    ),
+    "train photos --config c.toml": (
+        "image_size is 70, expected from 71 to 2048 (c.toml)",
+        None,
+    ),
+    "predict a.jpg --top none": (
+        "--top is 'none', expected a whole number of at least 1",
+        "xception predict --help lists the options",
+    ),
+    "eval --max-pixels 1": (
+        "--max-pixels is '1', expected a whole number from 1,000,000 to 2,000,000,000",
+        "xception eval --help lists the options",
+    ),
+    "eval a --run b": ("two runs are given: a and b", "leave --run out"),
+    "eval --split test1": ("--split is 'test1', expected val or test", "did you mean test?"),
+    "check": (
+        "DIR|TABLE is missing: folder of images, or a .csv table of them",
+        "xception check ./food --output findings",
+    ),
+    "export": (
+        "--output is missing: new .onnx file",
+        "xception export runs/food --output food.onnx",
+    ),
+    "compare a": (
+        "only one run is given, a",
+        "xception compare a RUN; xception runs lists runs",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+@pytest.mark.usefixtures("photos")
+def test_a_mistake_is_answered_with_what_was_received_and_what_to_type(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("c.toml").write_text("image_size = 70")
+    message, hint = MISTAKES[line]
+    assert call(*shlex.split(line)) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
+
+
+def test_words_that_look_like_mistakes_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data=photos").mkdir()  # a folder of that name
+    for line in (
+        "train data=photos",
+        "train --group-by data=photos nowhere",
+        "sample --classes 2 --images 2 -- -odd",
+    ):
+        call(*shlex.split(line))
+        assert "two dashes" not in capsys.readouterr().err
+    assert Path("-odd").is_dir()
+
+
+def test_a_file_that_is_missing_is_named_without_pythons_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        Path("nowhere").read_text()
+
+    monkeypatch.setattr("xception_cli.runtime.describe_environment", fail)
+    assert call("env") == 5
+    assert capsys.readouterr().err == (
+        "error: No such file or directory: nowhere\n"
+        "hint: the same command with --debug shows where\n"
+    )
+
+
+def test_an_interrupted_command_was_stopped_which_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import signal
+
+    monkeypatch.setattr(
+        "xception_cli.runtime.describe_environment", lambda: os.kill(os.getpid(), signal.SIGINT)
+    )
+    assert call("env", "--quiet") == 130
+    assert capsys.readouterr().err == "stopped by SIGINT (Ctrl-C)\n"
+
+
+# Help
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_help_fits_the_terminal_and_has_an_example_that_can_be_typed(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for words, command in commands():
+        asked = "-h" if width == 80 else "--help"
+        assert call(*words.split()[1:], asked) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"Usage: {words}")
+        assert max(map(len, shown.splitlines())) <= width, words
+        assert re.search(r"<\w+>|Path", shown) is None, words
+        if not hasattr(command, "commands"):
+            assert "Example: xception " in shown
+            assert can_be_typed(command.epilog) == [], words
+        summary = " ".join((command.help or "").split("\n\n")[0].split())
+        assert summary.endswith(".")
+        assert summary in " ".join(shown.split())
+
+
+def test_the_help_of_train_is_by_subject_with_what_is_used_every_day_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call("train", "--help") == 0
+    shown = capsys.readouterr().out
+    titles = re.findall(r"^(\w[\w ]+):$", shown, re.MULTILINE)
+    assert titles == [*_PANELS, "General"]
+    assert re.findall(r"^  (?:-o, )?(\S+) ", shown, re.MULTILINE)[:2] == ["DIR", "--classes"]
+    assert "  --[no-]flip  " in shown
+    assert "(71 to 2,048; default 299)" in " ".join(shown.split())
+
+
+def test_a_terminal_shows_boxes_and_colour_unless_it_wants_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    command = typer.main.get_command(app)
+    context = command.make_context("xception", ["--quiet", "env"])
+    coloured = render_help(command, context)
+    assert "╭─ Data and training ─" in re.sub(r"\x1b\[[\d;]*m", "", coloured)
+    assert "\x1b[1;36mtrain\x1b[0m" in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[1;36m" not in render_help(command, context)
+    monkeypatch.setenv("TERM", "dumb")
+    assert "╭" not in render_help(command, context)
+
+
+# Hints and the commands that end with what comes next
+
+
+def can_be_typed(line: str) -> list[str]:
+    """Return what a line has that no command takes: `xception train DIR --epoch 3`."""
+    known = dict(commands())
+    wrong = []
+    for text in re.findall(r"xception [a-z]+[^,;:`(]*", line):
+        words = text.replace('"', " ").split()
+        name = " ".join(words[:3]) if " ".join(words[:3]) in known else " ".join(words[:2])
+        if name not in known:
+            wrong.append(text)
+            continue
+        flags = {n for o in known[name].params for n in (*o.opts, *o.secondary_opts)}
+        wrong += [w for w in words if re.match(r"--[a-z]", w) and w not in {*flags, "--help"}]
+    return wrong
+
+
+def test_every_command_that_the_program_suggests_exists_with_its_options() -> None:
+    wrong = {}
+    for path in sorted(ROOT.glob("xception_cli/**/*.py")):
+        text = re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8"))  # joined strings
+        for line in re.findall(r"(?:hint=|next: |HINT = )[^\n]*", text):
+            typed = re.sub(r"\{.*?\}", " X ", line.split('")')[0])
+            found = [w for w in can_be_typed(typed) if not w.startswith("xception X")]
+            if found:
+                wrong[f"{path.name}: {typed}"] = found
+    assert wrong == {}
+    assert can_be_typed("xception train DIR --epoch 3; xception evil") == [
+        "--epoch",
+        "xception evil",
+    ]
+
+
+# Completion
+
+
+def completed(line: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    words = line.split(" ")
+    os.environ |= {
+        "_XCEPTION_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    try:
+        with pytest.raises(SystemExit):
+            main([])
+    finally:
+        for name in ("_XCEPTION_COMPLETE", "COMP_WORDS", "COMP_CWORD"):
+            del os.environ[name]
+    return capsys.readouterr().out.split()
+
+
+def test_a_shell_completes_commands_options_values_runs_and_recipes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for run in ("food", "food-2"):
+        Path("runs", run).mkdir(parents=True)
+        Path("runs", run, "run.json").touch()
+    Path("runs/other").mkdir()
+    expected = {
+        "xception tra": ["train"],
+        "xception train --eff": ["--effort"],
+        "xception train --effort ": list(EFFORTS),
+        "xception train --unfreeze e": ["exit"],
+        "xception train --device ": ["auto", "cpu", "cuda", "mps"],
+        "xception train --config ": list(list_recipes()),
+        "xception train ./fo": [],  # files: the shell's own
+        "xception eval ": ["runs/food", "runs/food-2"],
+        "xception predict runs/food-": ["runs/food-2"],
+        "xception eval --split ": ["val", "test"],
+        "xception export --quantize i": ["int8"],
+        "xception configs show b": ["best"],
+        "xception cache clear s": ["scans"],
+    }
+    assert {line: completed(line, capsys) for line in expected} == expected
+
+
+# Effort
+
+
+def test_an_effort_is_its_recipe_and_flags_win_over_it() -> None:
+    recipes = {name: read_toml(find_effort(name)) for name in EFFORTS}
+    assert {setting for recipe in recipes.values() for setting in recipe} == set(EFFORT)
+    best = resolve({"data": "food", "epochs": 3}, find_effort("best"), effort="best")
+    assert (best.config.views, best.config.epochs) == (6, 3)
+    assert best.origins == {"views": "--effort best", "epochs": "--epochs", "data": "--data"}
+    with pytest.raises(UsageError, match="effort is 'quik'"):
+        find_effort("quik")
+
+
+def test_an_effort_replaces_that_of_an_earlier_run() -> None:
+    from runs import write_info
+
+    from xception_cli.rundir import RunDir
+
+    run = RunDir(Path("best"))
+    run.path.mkdir()
+    write_info(run, settings={"data": "food", "epochs": 24, "lr": 0.1})
+    given = {"from_": "best"}
+    assert resolve(given, None).config.epochs == 24
+    standard = resolve(given, find_effort("standard"), effort="standard").config
+    assert (standard.epochs, standard.lr) == (12, 0.1)
+
+
+def test_a_plan_with_an_effort_compares_all_three(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {name: settings[name] for name in ("weights", "image_size", "val_fraction", "device")}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    assert call("train", settings["data"], "--plan", "--effort", "quick", *flags) == 0
+    shown = capsys.readouterr()
+    header, *rows = (line.split() for line in shown.out.splitlines())
+    assert header == ["effort", *EFFORTS]
+    assert [row[0] for row in rows] == ["features", "probe", "evaluation", "in", "memory", "disk"]
+    assert shown.err.count("setting   unfreeze = head (--effort quick)") == 1
+    assert not Path("runs").exists()

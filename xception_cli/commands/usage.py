@@ -1,0 +1,262 @@
+"""Usage: what is wrong with a command line, in our words instead of Typer's or pydantic's."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from xception_cli.console import quoted, show
+from xception_cli.errors import UsageError
+from xception_cli.suggestions import did_you_mean, nearest
+
+# The base of Typer's errors of the command line; its own module for it changed its name in 0.29.
+TypersError: type[Exception] = typer.BadParameter.__mro__[2]
+
+# Words that other tools use, and ours.
+_COMMANDS = {
+    "fit": "train",
+    "fine-tune": "train",
+    "finetune": "train",
+    "resume": "train",
+    "evaluate": "eval",
+    "test": "eval",
+    "val": "eval",
+    "validate": "eval",
+    "classify": "predict",
+    "infer": "predict",
+    "inference": "predict",
+    "list": "runs",
+    "ls": "runs",
+    "demo": "sample",
+    "info": "env",
+    "recipes": "configs",
+    "lint": "check",
+}
+_OPTIONS = {
+    "--batch": "--batch-size",
+    "--bs": "--batch-size",
+    "--imgsz": "--image-size",
+    "--img-size": "--image-size",
+    "--size": "--image-size",
+    "--learning-rate": "--lr",
+    "--lr0": "--lr",
+    "--num-classes": "--classes",
+    "--num-workers": "--workers",
+    "--threads": "--workers",
+    "--wd": "--weight-decay",
+    "--freeze": "--unfreeze",
+    "--pretrained": "--weights",
+    "--out": "--output",
+    "--save-dir": "--output",
+    "--project": "--output",
+    "--name": "--output",
+    "--checkpoint": "--model",
+    "--input": "--data",
+    "--source": "--data",
+    "--dataset": "--data",
+    "--gpu": "--device",
+    "--gpus": "--device",
+    "--cpu": "--device",
+    "--amp": "--precision",
+    "--early-stopping": "--patience",
+    "--dry-run": "--plan",
+    "--topk": "--top",
+    "--format": "--json",
+    "--verbose": "--debug",
+    "--silent": "--quiet",
+}
+_KINDS = {"int": "a whole number", "float": "a number"}
+
+
+def flag_of(option: Any) -> str:
+    """Return the name of an option or argument as it is typed."""
+    names: list[str] = option.opts
+    return max(names, key=len) if names[0].startswith("-") else str(option.metavar or option.name)
+
+
+def span(low: float | None, high: float | None) -> str:
+    """Write the range of a number for people; empty without bounds."""
+    if low is None:
+        return ""
+    return f"at least {low:,.10g}" if high is None else f"{low:,.10g} to {high:,.10g}"
+
+
+def _flags(command: Any, context: Any) -> dict[str, Any]:
+    """Return the options of a command by each of their names, long and short ones."""
+    options = [one for one in command.get_params(context) if one.opts[0].startswith("-")]
+    return {name: one for one in options for name in (*one.opts, *one.secondary_opts)}
+
+
+def bounds(option: Any) -> tuple[float | None, float | None]:
+    """Return the least and the largest number that an option takes."""
+    holder = option if hasattr(option, "min") else option.type  # before Typer 0.29
+    return getattr(holder, "min", None), getattr(holder, "max", None)
+
+
+def usage_line(command: Any, context: Any) -> str:
+    """Return what can be typed after a command, in one line."""
+    words = [context.command_path]
+    params = [one for one in command.get_params(context) if not getattr(one, "hidden", False)]
+    for one in params:
+        if one.param_type_name == "argument":
+            name = metavar(one)
+            words.append(name if one.required or name.startswith("[") else f"[{name}]")
+    needed = [one for one in params if one.param_type_name == "option" and one.required]
+    words += [f"{flag_of(one)} {metavar(one)}" for one in needed]
+    return " ".join([*words, "COMMAND" if hasattr(command, "commands") else "[OPTIONS]"])
+
+
+def metavar(option: Any) -> str:
+    """Return what an option or argument takes, in capitals."""
+    return str(option.metavar or "VALUE")
+
+
+# Before Typer reads the words
+
+
+def check_words(command: Any, context: Any, words: Sequence[str]) -> None:
+    """Refuse two habits of other tools that Typer would misread: `data=food` and `-epochs 3`.
+
+    Args:
+        command: Typer's.
+        context: Typer's.
+        words: The command line after the command.
+
+    Raises:
+        UsageError: One of the words is such a one; names the option.
+    """
+    flags = _flags(command, context)
+    for word in _free_words(words, flags):
+        name, sign, value = word.partition("=")
+        dashed = f"--{name.lstrip('-').replace('_', '-')}"
+        is_single = re.match(r"-[a-zA-Z]{2,}", word) is not None
+        is_pair = sign != "" and not word.startswith("-") and not os.path.lexists(word)
+        if not is_single and not is_pair:
+            continue
+        meant = dashed if dashed in flags else _OPTIONS.get(dashed)
+        if meant in flags:
+            shown = f" {quoted(value)}" if sign else ""
+            raise UsageError(
+                f"{show(word)} is not an option: options start with two dashes",
+                hint=f"{context.command_path} {meant}{shown}",
+            )
+
+
+def _free_words(words: Sequence[str], flags: dict[str, Any]) -> Iterator[str]:
+    """Yield the words that are not values of options, up to a double dash."""
+    is_value = False
+    for word in words:
+        if word == "--":
+            return
+        if not is_value:
+            yield word
+        option = None if is_value else flags.get(word)
+        is_value = option is not None and not option.is_flag
+
+
+# What Typer refuses
+
+
+def explain(error: Any, command: Any, context: Any) -> UsageError:
+    """Write an error of Typer in our words.
+
+    Args:
+        error: A `TypersError`.
+        command: Whose words could not be read.
+        context: Typer's.
+    """
+    path, kind = context.command_path, type(error).__name__
+    lists = f"{path} --help lists the options"
+    if kind == "NoSuchOption":
+        return _unknown_option(error.option_name, command, context, lists)
+    if kind == "BadOptionUsage":
+        option = _flags(command, context).get(error.option_name)
+        if option is None or option.is_flag:
+            return UsageError(f"{error.option_name} takes no value", hint=lists)
+        return UsageError(
+            f"{error.option_name} needs a value: {_meaning(option)}",
+            hint=f"{path} {error.option_name} {metavar(option)}",
+        )
+    option = getattr(error, "param", None)
+    if kind == "MissingParameter" and option is not None:
+        return UsageError(
+            f"{flag_of(option)} is missing: {_meaning(option)}", hint=command.epilog or lists
+        )
+    if option is not None:
+        return _bad_value(error, option, lists)
+    return UsageError(show(str(error.message)).rstrip("."), hint=lists)
+
+
+def _meaning(option: Any) -> str:
+    text = re.split(r"[.;:] |[.;:]$", option.help or "")[0]
+    return f"{text[:1].lower()}{text[1:]}"
+
+
+def _unknown_option(name: str, command: Any, context: Any, lists: str) -> UsageError:
+    hint = did_you_mean(name, _flags(command, context), also=_OPTIONS)
+    if hint is None:
+        commands = context.find_root().command.commands
+        others = [n for n, other in commands.items() if name in _flags(other, context)]
+        hint = f"xception {others[0]} has it; {lists}" if others else lists
+    return UsageError(f"{context.command_path} has no option {show(name)}", hint=hint)
+
+
+def _bad_value(error: Any, option: Any, lists: str) -> UsageError:
+    # pydantic has the value; before Typer 0.29 it is in the message
+    found: list[Any] = getattr(error.__cause__, "errors", list)()
+    words = re.match(r"'?(.*?)'? is not ", str(error.message))
+    value = found[0]["input"] if found else words[1] if words else error.message
+    annotation = getattr(getattr(option, "type_descriptor", option), "annotation", None)
+    name = getattr(annotation, "__name__", getattr(getattr(option, "type", None), "name", ""))
+    kind = next((kind for start, kind in _KINDS.items() if name.startswith(start)), "other text")
+    low, high = bounds(option)
+    link = " " if low is None else " of " if high is None else " from "
+    expected = f"{kind}{link}{span(low, high)}".rstrip()
+    received = show(repr(value))
+    return UsageError(f"{flag_of(option)} is {received}, expected {expected}", hint=lists)
+
+
+def as_typed(message: str, command: Any, context: Any) -> str:
+    """Name an option as it was typed, where an error names a setting: `image_size is 70`.
+
+    Args:
+        message: Of an error, raised where nothing is known of a command line.
+        command: Typer's.
+        context: Typer's, with the values that were given.
+    """
+    name, is_verb, rest = message.partition(" is ")
+    flag = f"--{name.strip('_').replace('_', '-')}"
+    option = _flags(command, context).get(flag) if name.replace("_", "").isalpha() else None
+    if not is_verb or option is None or context.params.get(option.name) == option.default:
+        return message
+    return f"{flag} is {rest}"
+
+
+def unexpected(words: Sequence[str], command: Any, context: Any) -> UsageError:
+    """Return the error for words that a command has no use for."""
+    named = ", ".join(show(word) for word in words[:3])
+    example = f"; for example, {command.epilog}" if command.epilog else ""
+    return UsageError(
+        f"{context.command_path} does not take {named}",
+        hint=f"{usage_line(command, context)}{example}",
+    )
+
+
+def unknown_command(name: str, group: Any, context: Any) -> UsageError:
+    """Return the error for a word that is no command: a mistyped one, an option, or a path."""
+    path = context.command_path
+    if context.parent is None and os.path.lexists(name):
+        use = "train" if Path(name).is_dir() else "predict"
+        return UsageError(f"{show(name)} is not a command", hint=f"{path} {use} {quoted(name)}")
+    if context.parent is None and (os.sep in name or "." in name):
+        return UsageError(
+            f"{show(name)} is neither a command nor a file",
+            hint=f"{path} --help lists the commands",
+        )
+    also = _COMMANDS if context.parent is None else None
+    near = nearest(name, group.commands, also)
+    hint = f"did you mean {path} {near}?" if near else f"{path} --help lists the commands"
+    return UsageError(f"{path} has no command {show(name) or repr(name)}", hint=hint)
