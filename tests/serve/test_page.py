@@ -70,8 +70,9 @@ def test_a_photo_chosen_in_the_page_gets_the_class_that_predict_prints_and_nothi
         problems = [one["entry"]["text"] for one in page.of("Log.entryAdded")]
         assert [text for text in problems if "422" not in text] == []
         assert page.of("Runtime.exceptionThrown") == []
+        page.run("addEventListener('securitypolicyviolation', () => { window.refused = true })")
         page.run("document.body.append(Object.assign(new Image(), {src: '/x.png'}))")
-        page.wait_for("true")
+        page.wait_for("window.refused")
         problems = [one["entry"]["text"] for one in page.of("Log.entryAdded")]
         assert "Content Security Policy" in problems[-1]
     serving.send_signal(signal.SIGINT)
