@@ -461,6 +461,6 @@ def test_the_printed_program_is_short_and_does_what_predict_does(bundle, cropped
         assert float(share.rstrip("%")) / 100 == pytest.approx(said.probabilities[0], abs=0.02)
 
 
-def test_the_readme_shows_the_program_that_is_printed():
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert inference_snippet(Path("food.onnx"), Preprocessing(), cropped=False) in readme
+def test_the_page_on_export_shows_the_program_that_is_printed():
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    assert inference_snippet(Path("food.onnx"), Preprocessing(), cropped=False) in page
