@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import json
 import os
 import re
 import subprocess
@@ -34,7 +33,7 @@ def test_ci_runs_the_test_command_of_the_readme_word_for_word() -> None:
 
 def settings_table() -> str:
     """Return the table of settings as Markdown, one row per setting."""
-    rows = ["| setting | default | range | meaning |", "|---|---|---|---|"]
+    rows = ["| setting | meaning | default | range |", "|---|---|---|---|"]
     for setting in dataclasses.fields(TrainConfig):
         kind = setting_type(setting)
         low, high = setting.metadata["at_least"], setting.metadata["at_most"]
@@ -43,9 +42,13 @@ def settings_table() -> str:
         elif low is None:
             span = {bool: "yes or no", str: "text"}[kind]
         else:
-            span = f"≥ {low:g}" if high is None else f"{low:g} to {high:g}"
-        default = "" if setting.default in {None, ""} else json.dumps(setting.default)
-        rows.append(f"| `{flag(setting.name)}` | {default} | {span} | {setting.metadata['help']} |")
+            low, high = (x if x is None or x % 1 else f"{int(x):,}" for x in (low, high))
+            span = f"≥ {low}" if high is None else f"{low} to {high}"
+        default = setting.default
+        if isinstance(default, bool):
+            default = "yes" if default else "no"
+        shown = "" if default in {None, ""} else default
+        rows.append(f"| `{flag(setting.name)}` | {setting.metadata['help']} | {shown} | {span} |")
     return "\n".join(rows) + "\n"
 
 
@@ -96,6 +99,6 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, imagenet: object) -> None
 
 
 if __name__ == "__main__":
-    table = re.compile(r"\| setting \| default .*?\n(?!\|)", re.DOTALL)
+    table = re.compile(r"\| setting \| meaning .*?\n(?!\|)", re.DOTALL)
     written = table.sub(lambda _: settings_table(), SETTINGS.read_text(encoding="utf-8"))
     SETTINGS.write_text(written, encoding="utf-8")
