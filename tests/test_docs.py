@@ -35,7 +35,9 @@ def test_links_lead_to_a_file_and_to_a_heading_in_it() -> None:
     links = [
         (page, *target.partition("#")[::2])
         for page in PAGES
-        for target in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text("utf-8")))
+        for target in re.findall(
+            r"""(?:\]\(|src=")([^)"\s]+)[)"]""", BLOCK.sub("", page.read_text("utf-8"))
+        )
         if "://" not in target
     ]
     assert len(links) > 50

@@ -331,6 +331,7 @@ def _fit(
     model = LogisticRegression(C=strength, max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough to compare and to start
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # few images
         model.fit(features, labels, weights)
     weight, bias = model.coef_, model.intercept_
     if class_count == 2:  # scikit-learn keeps one row for two classes
