@@ -55,25 +55,27 @@ def draw_terminal(shown: str) -> None:
     (IMAGES / "terminal.svg").write_text(svg, encoding="utf-8")
 
 
-def photograph(report: Path) -> None:
-    """Write the first screens of a report as a PNG of 256 colours."""
+def draw_report(run: Path) -> None:
+    """Write the top of a run's report, its confusion matrix and its calibration as small PNGs."""
     with tempfile.TemporaryDirectory() as folder:
         png = Path(folder) / "report.png"
         chromium = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
-        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,1300"]
-        page = report.resolve().as_uri()
+        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,1460"]
+        page = (run / "report.html").resolve().as_uri()
         subprocess.run(
             [chromium, *options, f"--screenshot={png}", page], check=True, capture_output=True
         )
-        with Image.open(png) as image:
-            image.convert("RGB").quantize(256).save(IMAGES / "report.png", optimize=True)
+        plots = run / "eval" / "val"
+        for path in (png, plots / "confusion.png", plots / "calibration.png"):
+            with Image.open(path) as image:
+                image.convert("RGB").quantize(128).save(IMAGES / path.name, optimize=True)
 
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     if len(sys.argv) > 1:
-        photograph(Path(sys.argv[1]) / "report.html")
+        draw_report(Path(sys.argv[1]))
     else:
         with tempfile.TemporaryDirectory() as made:
             draw_terminal(record(Path(made)))
-            photograph(Path(made) / "runs" / "food" / "report.html")
+            draw_report(Path(made) / "runs" / "food")
