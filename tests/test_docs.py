@@ -124,8 +124,8 @@ QUICKER = {
     "check .*--(deep|curve)": "--weights random.safetensors",
     "export .*--(quantize|no-share)": "--input cropped",
 }
-# The README's first command fetches the weights. These need a network or a second process.
-ELSEWHERE = ("weights fetch",)
+# Not run here: they need the network, or do not end by themselves.
+ELSEWHERE = ("weights fetch", "serve")
 
 
 def quicker(arguments: list[str]) -> list[str]:
