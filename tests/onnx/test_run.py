@@ -537,6 +537,6 @@ def test_the_printed_program_decodes_every_kind_of_image_as_predict_does():
         assert np.array_equal(names["picture"], decode(path.read_bytes(), grey_bits=12)), path
 
 
-def test_the_readme_shows_the_program_that_is_printed():
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert inference_snippet(Path("food.onnx"), Preprocessing(), cropped=False) in readme
+def test_the_page_on_export_shows_the_program_that_is_printed():
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    assert inference_snippet(Path("food.onnx"), Preprocessing(), cropped=False) in page

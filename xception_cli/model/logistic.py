@@ -70,6 +70,7 @@ def fit(
     model.set_params(C=strength, tol=_TOLERANCE / max(1.0, strength))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough to compare and to start
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # few images
         model.fit(features, labels, weights)
     weight, bias = model.coef_, model.intercept_
     if class_count == 2:  # scikit-learn keeps one row for two classes
