@@ -433,5 +433,5 @@ def test_an_image_missing_in_the_cache_matches_no_other(tmp_path):
     folder = read_folder(tmp_path)
     with open_store(tmp_path, VERSION) as store:
         looks = scan_folder(folder, store)
-        store._database.execute("DELETE FROM images")
+        store._database.execute("DELETE FROM pictures")
         assert find_groups(folder, looks, store) == []
