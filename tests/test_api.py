@@ -26,7 +26,7 @@ from torch.nn import functional
 import xception_cli as xc
 from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen
-from xception_cli.data.images import read_picture
+from xception_cli.data.images import read_image
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
 from xception_cli.sample import draw_sample
@@ -156,7 +156,7 @@ def test_an_image_in_memory_is_decoded_like_its_file(model, content: Callable[[]
 
 def test_a_large_jpeg_in_memory_keeps_its_full_size(model):
     draw(Path("large.jpg"), COLOURS["red"], seed=1, size=800)
-    read = read_picture(Path("large.jpg"), least_side=158)
+    read = read_image(Path("large.jpg"), least_side=158)
     assert read.size == (200, 200)
     found, whole, small = model.predict(["large.jpg", Image.open("large.jpg"), read])
     assert small.probabilities == pytest.approx(found.probabilities, abs=1e-6)
@@ -192,7 +192,7 @@ def test_workers_do_not_change_predictions(model, photos):
     opened = [Image.open(path) for path in paths]  # files are read when decoded
     assert model.predict(opened, top=2, workers=2) == [replace(p, path=None) for p in found]
     for path, image in zip(paths, opened, strict=True):
-        assert image.tobytes() == read_picture(path).tobytes()
+        assert image.tobytes() == read_image(path).tobytes()
     np.testing.assert_array_equal(model.embed(paths, workers=2), model.embed(paths, workers=0))
 
 
@@ -262,7 +262,7 @@ def test_a_path_that_is_not_a_model_is_refused(path, kind, message):
 def test_the_embedding_is_the_input_of_the_last_layer(model, bundle):
     paths = [put(Path(f"{seed}.jpg"), photo(seed)) for seed in range(3)]
     transform = bundle.preprocessing.evaluation_transform()
-    pixels = torch.stack([transform(read_picture(path)) for path in paths])
+    pixels = torch.stack([transform(read_image(path)) for path in paths])
     with torch.inference_mode():  # as pretrainedmodels computes it, with batch norm
         last = bundle.network.features(bundle.preprocessing.normalize(pixels))
         expected = functional.relu(last).mean((2, 3))

@@ -170,7 +170,7 @@ def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
         "metrics.json"
     ).read_text())["accuracy"] == report["accuracy"]  # fmt: skip
 
-    (photos / "red" / "broken.jpg").write_bytes(b"no picture")
+    (photos / "red" / "broken.jpg").write_bytes(b"no image")
     shown = ["photos/red/1.jpg", "photos/red/broken.jpg"]
     assert call("predict", "runs/photos", *shown, "--json", "-q") == 3
     predicted = capsys.readouterr()

@@ -8,7 +8,7 @@ import pytest
 from images import draw_photos
 from runs import call, files_no_larger_than, quick_settings, train_run
 
-from xception_cli.data.images import PictureError, leads_out, read_listed
+from xception_cli.data.images import ImageError, leads_out, read_listed
 from xception_cli.errors import MachineError
 from xception_cli.files import from_csv, write_durably
 from xception_cli.regular import NEW, open_regular, read_regular
@@ -116,7 +116,7 @@ def test_the_report_shows_no_image_outside_of_the_data(run, finished, tmp_path):
 def test_a_name_that_leads_out_of_its_folder_is_detected(tmp_path, name, out):
     assert leads_out(name) is out
     reason = "outside of the data folder" if out else "file not found"
-    with pytest.raises(PictureError, match=reason):
+    with pytest.raises(ImageError, match=reason):
         read_listed(tmp_path, name)
 
 

@@ -14,7 +14,7 @@ from images import COLOURS, SMALL, draw
 from networks import lively_network
 
 from xception_cli.commands.inputs import find_images
-from xception_cli.data.images import read_picture
+from xception_cli.data.images import read_image
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
 from xception_cli.files import from_csv
@@ -46,7 +46,7 @@ def test_predictions_are_the_models_probabilities(bundle, photos):
     paths = find_images([str(photos)])[::2]
     predictions = list(predict_images(bundle, paths, workers=0))
     transform = bundle.preprocessing.evaluation_transform()
-    expected = bundle.probabilities(torch.stack([transform(read_picture(p)) for p in paths]))
+    expected = bundle.probabilities(torch.stack([transform(read_image(p)) for p in paths]))
     found = torch.tensor(probabilities_of(predictions, bundle.classes))
     assert [p.path for p in predictions] == paths
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -64,8 +64,8 @@ def test_a_large_jpeg_is_decoded_at_a_reduced_size_like_in_training(bundle, tmp_
     transform = bundle.preprocessing.evaluation_transform()
     by_size = {}
     for least_side in (bundle.preprocessing.least_side, None):
-        picture = read_picture(tmp_path / "large.jpg", least_side=least_side)
-        by_size[picture.size] = lively.probabilities(transform(picture)[None])
+        image = read_image(tmp_path / "large.jpg", least_side=least_side)
+        by_size[image.size] = lively.probabilities(transform(image)[None])
     assert list(by_size) == [(200, 200), (800, 800)]  # at least 158, twice the resize of 79
     torch.testing.assert_close(found, by_size[200, 200], atol=1e-6, rtol=0)
     assert (found - by_size[800, 800]).abs().max() > 1e-4  # the control

@@ -239,13 +239,11 @@ def test_seeding_everything_seeds_all_three_generators():
 
 
 def test_random_numbers_of_augmentation_are_keyed_too():
-    picture = Image.fromarray(
-        np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)
-    )
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8))
     transform = Preprocessing.for_size(71).training_transform(augment="light", flip=True)
     views = []
     for parts in ((0, 1), (0, 1), (0, 2)):
         with drawing_from(*parts):
-            views.append(transform(picture))
+            views.append(transform(image))
     assert torch.equal(views[0], views[1])
     assert not torch.equal(views[0], views[2])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xception_cli.console import show
-from xception_cli.data.dataset import KeyedBatches, PictureDataset
+from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.loading import PART, create_loader, read_parts
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import utf8
@@ -177,7 +177,7 @@ def predict_images(
         bundle: The model.
         images: Image files, or images in memory; a long list of files need not be in memory.
         top: Classes to name for each, at most all of them.
-        unknown: When to say that a picture is none of them, see `decide_unknown`.
+        unknown: When to say that an image is none of them, see `decide_unknown`.
         workers: Processes that decode; changes no number.
         batch_size: Images per pass through the network; None: the device's default.
 
@@ -234,7 +234,7 @@ def classify(
         batch_size = 1
     # That is the job of one worker, and starting it costs more than decoding here.
     workers = workers if len(paths) > max(1, min(PART, batch_size)) else 0
-    dataset = PictureDataset(
+    dataset = ImageDataset(
         root,
         paths,
         [0] * len(paths),

@@ -82,7 +82,7 @@ def run(
     arguments: Callable[[ArgumentParser], None] | None = None,
     setup: Callable[[Namespace], str] | None = None,
     warm_up: bool = True,
-    unit: str = "picture",
+    unit: str = "image",
     report: Report | None = None,
 ) -> None:
     """Run the command line of a benchmark.

@@ -16,9 +16,9 @@ from xception_cli.evaluation.selection import select_images
 from xception_cli.model.bundle import load_model
 from xception_cli.onnx.file import classifier_from
 from xception_cli.onnx.graph import build_onnx
-from xception_cli.onnx.judge import Agreement, JudgePicture, measure_agreement
+from xception_cli.onnx.judge import Agreement, JudgeImage, measure_agreement
 from xception_cli.onnx.quantize import quantize_onnx
-from xception_cli.onnx.run import CALIBRATION, calibration_pixels, own_pictures
+from xception_cli.onnx.run import CALIBRATION, calibration_pixels, own_images
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
 
@@ -28,7 +28,7 @@ def compare(run: RunDir, data: Path | None) -> Agreement:
     bundle = load_model(run.model, Runtime(torch.device("cpu"), "fp32"))
     model = build_onnx(bundle, cropped=False)
     exported = classifier_from(model.SerializeToString(), Path("float.onnx"))
-    used = own_pictures(run, bundle.classes, "train", least=CALIBRATION, most=CALIBRATION)
+    used = own_images(run, bundle.classes, "train", least=CALIBRATION, most=CALIBRATION)
     content = quantize_onnx(model, calibration_pixels(exported, used)).SerializeToString()
     quantized = classifier_from(content, Path("int8.onnx"))
     chosen = select_images(
@@ -39,7 +39,7 @@ def compare(run: RunDir, data: Path | None) -> Agreement:
         ignore_extra_classes=False,
     )
     pictures = [
-        JudgePicture(chosen.name, chosen.root / image.path, image.label)
+        JudgeImage(chosen.name, chosen.root / image.path, image.label)
         for image in chosen.images
         if image.problem is None
     ]

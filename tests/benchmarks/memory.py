@@ -173,7 +173,7 @@ def _memory(process: int) -> dict[str, float]:
 
 
 def report(results: list[Result], options: Namespace) -> dict[str, Any]:
-    ratios = report_ratios([r for r in results if r.case.group != "training"], "picture")
+    ratios = report_ratios([r for r in results if r.case.group != "training"], "image")
     peaks = {
         result.case.name: {
             name: median(measured[name] for measured in result.rounds)

@@ -59,7 +59,7 @@ def test_an_image_in_two_classes_is_a_conflict_that_a_person_decides(tmp_path):
     found = found_in(tmp_path)
     assert list(found) == ["conflicting labels"]
     assert found["conflicting labels"].severity == "warning"
-    assert found["conflicting labels"].summary == "1 picture is in more than one class"
+    assert found["conflicting labels"].summary == "1 image is in more than one class"
     assert rows(found["conflicting labels"]) == [
         ("cat/0.jpg", "identical to dog/x.jpg", "", ""),
         ("dog/x.jpg", "identical to cat/0.jpg", "", ""),
@@ -79,7 +79,7 @@ def test_an_image_in_two_splits_is_a_leak_and_the_training_copy_may_be_excluded(
     assert list(found) == ["leak"]
     assert found["leak"].severity == "warning"
     assert found["leak"].summary == (
-        "3 pictures are in more than one split: metrics measured there will be too optimistic"
+        "3 images are in more than one split: metrics measured there will be too optimistic"
     )
     assert rows(found["leak"]) == [
         ("train/cat/0.jpg", "identical to val/cat/0.jpg", "exclude", ""),
@@ -150,7 +150,7 @@ def test_identical_broken_files_are_not_duplicates(tmp_path):
 
 
 def images_of(pictures: Sequence[Image.Image], labels: Sequence[int] | int = 0) -> Images:
-    seen = [fingerprint(picture.convert("RGB")) for picture in pictures]
+    seen = [fingerprint(image.convert("RGB")) for image in pictures]
     cells = np.array([list(each.cells) for each in seen], np.uint8).reshape(len(seen), 48)
     greys = np.array([list(each.grey) for each in seen], np.uint8).reshape(-1, SIDE, SIDE)
     classes = np.broadcast_to(np.array(labels, np.int64), len(seen))
@@ -167,12 +167,12 @@ def decoded(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content)).convert("RGB")
 
 
-def cropped(picture: Image.Image, *parts: float) -> Image.Image:
+def cropped(image: Image.Image, *parts: float) -> Image.Image:
     """Crop fractions of the sides: left, top, right, bottom."""
-    width, height = picture.size
+    width, height = image.size
     left, top, right, bottom = parts
     box = (left * width, top * height, width - right * width, height - bottom * height)
-    return picture.crop(tuple(round(at) for at in box))
+    return image.crop(tuple(round(at) for at in box))
 
 
 SAME = {
@@ -196,7 +196,7 @@ SAME = {
 @pytest.mark.parametrize("change", SAME.values(), ids=SAME)
 def test_a_copy_is_found_among_other_images_after_any_modification(change):
     pictures = [photo(seed, 320, 240) for seed in range(12)]
-    copies = [change(picture) for picture in pictures[:4]]
+    copies = [change(image) for image in pictures[:4]]
     expected = [(number, 12 + number) for number in range(4)]
     assert pairs_of(pictures + copies) == expected
     assert pairs_of(copies + pictures) == [(n, 4 + n) for n in range(4)]
@@ -213,7 +213,7 @@ def scene(seed: int, left: int = 0, top: int = 0, objects: int = 0) -> Image.Ima
 
 
 OTHER = {
-    "another picture": lambda seed: photo(seed + 500, 320, 240),
+    "another image": lambda seed: photo(seed + 500, 320, 240),
     "the next photo, to the right": lambda seed: scene(seed, 32, 0),
     "the next photo, below": lambda seed: scene(seed, 0, 30),
     "the next photo, oblique": lambda seed: scene(seed, -24, 20),
@@ -244,7 +244,7 @@ turns = pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
 @turns
 def test_a_rotated_or_mirrored_copy_is_found_in_its_class_after_any_modification(turn):
     pictures = [photo(seed, 320, 240) for seed in range(12)]
-    copies = [SAME["all of it"](picture.transpose(turn)) for picture in pictures[:4]]
+    copies = [SAME["all of it"](image.transpose(turn)) for image in pictures[:4]]
     assert pairs_of(pictures + copies) == [(number, 12 + number) for number in range(4)]
     assert pairs_of(copies + pictures) == [(number, 4 + number) for number in range(4)]
 
@@ -375,11 +375,11 @@ def test_planted_copies_are_found_and_nothing_else(tmp_path):
     rng = np.random.default_rng(3)
     planted = set()
     for number in range(80):
-        picture = photo(number, 240, 180)
-        put(tmp_path / "train" / f"c{number % 4}" / f"{number}.jpg", picture)
+        image = photo(number, 240, 180)
+        put(tmp_path / "train" / f"c{number % 4}" / f"{number}.jpg", image)
         if number % 2:
             scale = rng.uniform(0.4, 1.5)
-            copy = cropped(picture, *rng.uniform(0, 0.05, 4))
+            copy = cropped(image, *rng.uniform(0, 0.05, 4))
             copy = copy.resize((round(copy.width * scale), round(copy.height * scale)))
             suffix = ("jpg", "png", "webp")[number % 3]
             put(tmp_path / "val" / f"c{number % 4}" / f"copy{number}.{suffix}", copy)

@@ -87,14 +87,14 @@ stops     7 files cannot be decoded: 6 empty file, 1 truncated
           train/apple/empty2.jpg: empty file
           train/apple/empty4.jpg: empty file
           and 2 more
-warning   1 picture is in more than one class
+warning   1 image is in more than one class
           train/apple/00.jpg: identical to train/pear/wrong.jpg
-warning   1 picture is in more than one split: metrics measured there will be
+warning   1 image is in more than one split: metrics measured there will be
           too optimistic
           train/pear/01.jpg: nearly identical to val/pear/leak.png
 note      2 files ignored: 1 .heic, 1 .txt; to read 1 HEIC: pip install
           'xception-cli[heif]'
-note      1 picture rotated by EXIF (shown upright)
+note      1 image rotated by EXIF (shown upright)
           train/pear/turned.jpg: orientation 6
 result    1 problem would stop training, and 2 warnings
 """
@@ -226,7 +226,7 @@ def test_json_is_one_line_that_holds_the_whole_report(messy, capsys):
     assert problems["conflicting labels"] == {
         "name": "conflicting labels",
         "severity": "warning",
-        "summary": "1 picture is in more than one class",
+        "summary": "1 image is in more than one class",
         "findings": [
             {"path": "train/apple/00.jpg", "detail": "identical to train/pear/wrong.jpg",
              "action": "", "label": "", "others": ["train/pear/wrong.jpg"]},
@@ -374,10 +374,10 @@ def test_the_page_leads_to_action_and_suggests_nothing_for_conflicting_labels(tm
 def test_the_images_on_the_page_are_small_and_upright(messy):
     page = Page(page_html(run_check(read_folder(messy)), ISSUES))
     for img in page.of("img"):
-        picture = Image.open(io.BytesIO(base64.b64decode(img["src"].partition(",")[2])))
-        assert (str(picture.width), str(picture.height)) == (img["width"], img["height"])
-        assert max(picture.size) <= 192
-        assert (picture.width < picture.height) == img["alt"].endswith("turned.jpg")
+        image = Image.open(io.BytesIO(base64.b64decode(img["src"].partition(",")[2])))
+        assert (str(image.width), str(image.height)) == (img["width"], img["height"])
+        assert max(image.size) <= 192
+        assert (image.width < image.height) == img["alt"].endswith("turned.jpg")
 
 
 def test_hostile_class_names_and_folders_are_text_on_the_page(tmp_path):

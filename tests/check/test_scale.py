@@ -65,7 +65,7 @@ def test_a_data_set_has_one_scale_whatever_each_image_would_fit_into(tmp_path):
     (problem,) = (p for p in find_odd(folder, list(looks.values())) if p.name == DEEP)
     most = max(look.original.highest or 0 for look in looks.values())
     assert problem.summary == (
-        "7 pictures with more than 8 bits a channel (they are scaled); 6 of them do not state "
+        "7 images with more than 8 bits a channel (they are scaled); 6 of them do not state "
         "how many bits they use: these are read as 12 bits, the fewest that hold their largest "
         f"value, {most:,}"
     )

@@ -87,7 +87,7 @@ def test_every_broken_file_is_listed_in_one_pass_each_with_its_reason(tmp_path):
         "long.png": encoded(Image.new("RGB", (3000, 1)), "PNG"),
         "noend.jpg": jpeg[:-2],
         "page.jpg": b"<html>404</html>",
-        "text.jpg": b"no picture",
+        "text.jpg": b"no image",
     }.items():
         put(tmp_path / "cat" / name, content)
     os.mkfifo(tmp_path / "dog" / "fifo.jpg")
@@ -267,7 +267,7 @@ def test_soft_images_are_not_noted_as_blurred_if_all_are_soft(tmp_path):
 
 
 def test_an_image_of_fifty_megapixels_is_huge_and_the_largest_comes_first(tmp_path, monkeypatch):
-    monkeypatch.setattr("xception_cli.check.pictures._HUGE", 160 * 120)
+    monkeypatch.setattr("xception_cli.check.images._HUGE", 160 * 120)
     two_classes(tmp_path)
     put(tmp_path / "cat" / "large.jpg", photo(7, 200, 150))
     put(tmp_path / "cat" / "larger.jpg", photo(8, 240, 180))
@@ -517,7 +517,7 @@ def test_a_name_in_two_unicode_forms_is_two_files(tmp_path):
 def files(tmp_path) -> list[Path]:
     """Sixty files, some of them not images."""
     return [
-        put(tmp_path / f"{number}.png", photo(number, 40, 30) if number % 7 else b"no picture")
+        put(tmp_path / f"{number}.png", photo(number, 40, 30) if number % 7 else b"no image")
         for number in range(60)
     ]
 

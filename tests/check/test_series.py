@@ -302,7 +302,7 @@ def test_a_series_of_different_photos_is_a_warning_with_the_option_to_type(tmp_p
     for number, name in enumerate(scenes(count=4)("", 0)):
         put(tmp_path / "cat" / name, photo(number, 64, 48))
         put(tmp_path / "dog" / f"{name[0]}1{name[1:]}", photo(100 + number, 64, 48))
-    put(tmp_path / "dog" / "scene9_c.jpg", b"no picture")
+    put(tmp_path / "dog" / "scene9_c.jpg", b"no image")
     (problem,) = problems_in(tmp_path)
     assert (problem.name, problem.severity, problem.findings) == ("series", "warning", ())
     assert problem.summary == (

@@ -241,7 +241,7 @@ def test_ordinary_photos_have_no_shortcut(tmp_path):
         (by_format, ["file format alone predicts the class with 100% recall (chance: 50%)"]),
         (mostly_by_format, ["file format alone predicts the class with 95% recall (chance: 50%)"]),
         (by_mode, ["colour mode alone predicts the class with 100% recall (chance: 50%)"]),
-        (by_size, ["picture size alone predicts the class with 100% recall (chance: 50%)"]),
+        (by_size, ["image size alone predicts the class with 100% recall (chance: 50%)"]),
         (by_brightness, ["brightness alone predicts the class with 100% recall (chance: 50%)"]),
         (by_folder, ["sub-folder alone predicts the class with 100% recall (chance: 50%)"]),
     ],
@@ -302,7 +302,7 @@ def test_a_property_of_single_groups_is_not_a_shortcut(tmp_path):
     assert sentences(tmp_path, write, count=40, unit=group) == []
     # the control: if each image is a unit, the sizes of the groups are memorised
     assert sentences(tmp_path, write, count=40) == [
-        "picture size alone predicts the class with 100% recall (chance: 50%)"
+        "image size alone predicts the class with 100% recall (chance: 50%)"
     ]
 
 

@@ -19,7 +19,7 @@ from profiles import (
 
 from xception_cli.check.scan import look_at
 from xception_cli.data.colours import _read
-from xception_cli.data.images import decode, examine, to_picture
+from xception_cli.data.images import decode, examine, to_image
 
 BLOCK = 32
 
@@ -69,7 +69,7 @@ def test_a_scene_looks_the_same_in_every_colour_space_and_kind_of_file(space):
     assert np.abs(centres(reduced) - TRUTH).max() <= 8
     stored.info["icc_profile"] = profile
     before = stored.tobytes()
-    assert np.abs(centres(to_picture(stored)) - TRUTH).max() <= 4
+    assert np.abs(centres(to_image(stored)) - TRUTH).max() <= 4
     assert stored.tobytes() == before  # the caller's image is not changed
 
 

@@ -19,7 +19,7 @@ from xception_cli.data.folder import (
     images_below,
     read_folder,
 )
-from xception_cli.data.images import read_picture
+from xception_cli.data.images import read_image
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 
@@ -155,7 +155,7 @@ def test_a_file_of_undecided_suffix_is_recognised_by_its_content(tmp_path):
         "8 files ignored: 3 no suffix, 1 .cgi, 1 .jpg_original, 1 .nef, 1 .thm, 1 of other kinds",
         "5 files read as images by content: 2 no suffix, 1 .fcgi, 1 .jpg~, 1 .php",
     ]
-    read_picture(tmp_path / "cat" / "photo")
+    read_image(tmp_path / "cat" / "photo")
 
 
 def test_ignored_files_inside_split_folders_are_counted_once(tmp_path):

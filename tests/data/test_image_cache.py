@@ -10,9 +10,9 @@ from loaders import read_batches
 from PIL import Image
 from runs import files_no_larger_than
 
-from xception_cli.data.dataset import KeyedBatches, PictureDataset
+from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.image_cache import ImageCache, cached_fraction
-from xception_cli.data.images import read_picture
+from xception_cli.data.images import read_image
 from xception_cli.data.loading import create_loader
 from xception_cli.data.transforms import Preprocessing
 
@@ -23,7 +23,7 @@ FOLDER = Path("decoded")
 @pytest.fixture
 def picture(tmp_path: Path) -> Image.Image:
     draw(tmp_path / "one.png", (40, 160, 90), seed=1, size=200)
-    return read_picture(tmp_path / "one.png")
+    return read_image(tmp_path / "one.png")
 
 
 def counted(picture: Image.Image):
@@ -113,7 +113,7 @@ def test_an_epoch_has_the_same_pixels_with_and_without_the_cache(photos, workers
 
     def epochs(count: int) -> list[torch.Tensor]:
         kept = ImageCache(FOLDER, f"{count}", PREPROCESSING.training_source, count)
-        dataset = PictureDataset(photos, paths, [0] * 11, transform, cache=kept)
+        dataset = ImageDataset(photos, paths, [0] * 11, transform, cache=kept)
         batches = KeyedBatches(11, 4, shuffle=True)
         loader = create_loader(dataset, batches, workers=workers, side=SMALL)
         read = []

@@ -22,15 +22,15 @@ from xception_cli.data.images import (
     FORMATS,
     MAX_BYTES,
     MAX_PIXELS,
+    ImageError,
     Inspection,
-    PictureError,
     content_digest,
     decode,
     examine,
     inspect,
     inspect_all,
     read_bytes,
-    read_picture,
+    read_image,
 )
 from xception_cli.data.transforms import Preprocessing
 
@@ -81,7 +81,7 @@ def pixel(content: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
 
 
 def reason(content: bytes) -> str:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         decode(content)
     return caught.value.message
 
@@ -109,7 +109,7 @@ REFUSED = {
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n",
         "not an image (a Git LFS pointer: run git lfs pull)",
     ),
-    "text": (b"hello, I am a picture", NOT_AN_IMAGE),
+    "text": (b"hello, I am an image", NOT_AN_IMAGE),
     "one byte": (b"\xff", NOT_AN_IMAGE),
     "jpeg cut in half": (encoded(noise(), "JPEG")[:1000], "truncated"),
     "progressive jpeg cut": (encoded(noise(), "JPEG", progressive=True)[:1200], "truncated"),
@@ -164,8 +164,8 @@ def test_a_file_that_is_not_an_image_is_refused_with_the_reason(content, expecte
 
 def test_a_zero_byte_file_is_refused_as_empty(tmp_path):
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(PictureError, match=r"^empty file$"):
-        read_picture(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match=r"^empty file$"):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_a_truncated_image_is_refused_even_if_another_library_allows_truncation(monkeypatch):
@@ -209,8 +209,8 @@ def test_a_format_outside_the_list_is_refused_although_pillow_reads_it(content, 
     with Image.open(io.BytesIO(content)) as image:  # the control: the file is valid
         assert image.format not in FORMATS
     (tmp_path / "renamed.jpg").write_bytes(content)
-    with pytest.raises(PictureError) as caught:
-        read_picture(tmp_path / "renamed.jpg")
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path / "renamed.jpg")
     assert caught.value.message == NOT_AN_IMAGE
 
 
@@ -234,8 +234,8 @@ def test_an_eps_file_named_jpg_starts_no_ghostscript(tmp_path, monkeypatch):
 def test_a_fifo_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "x.jpg")
     started = time.monotonic()
-    with pytest.raises(PictureError, match=r"^not a regular file$"):
-        read_picture(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match=r"^not a regular file$"):
+        read_image(tmp_path / "x.jpg")
     assert time.monotonic() - started < 1
 
 
@@ -266,19 +266,19 @@ def nothing(path: Path) -> None:
 )
 def test_a_path_without_a_file_is_refused(tmp_path, make, expected):
     make(tmp_path / "x.jpg")
-    with pytest.raises(PictureError) as caught:
-        read_picture(tmp_path / "x.jpg")
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path / "x.jpg")
     assert caught.value.message == expected
 
 
 def test_a_device_file_is_refused():
-    with pytest.raises(PictureError, match=r"^not a regular file$"):
-        read_picture(Path("/dev/zero"))
+    with pytest.raises(ImageError, match=r"^not a regular file$"):
+        read_image(Path("/dev/zero"))
 
 
 def test_a_name_too_long_for_the_file_system_is_refused(tmp_path):
-    with pytest.raises(PictureError, match=r"^file name too long$"):
-        read_picture(tmp_path / ("x" * 300 + ".jpg"))
+    with pytest.raises(ImageError, match=r"^file name too long$"):
+        read_image(tmp_path / ("x" * 300 + ".jpg"))
 
 
 def test_an_unreadable_file_is_reported_as_unreadable_and_not_corrupt():
@@ -286,11 +286,11 @@ def test_an_unreadable_file_is_reported_as_unreadable_and_not_corrupt():
         path = folder / "x.jpg"
         path.write_bytes(encoded(noise(), "JPEG"))
         path.chmod(0)
-        with as_ordinary_user(), pytest.raises(PictureError, match=r"^permission denied$"):
-            read_picture(path)
+        with as_ordinary_user(), pytest.raises(ImageError, match=r"^permission denied$"):
+            read_image(path)
         path.chmod(0o644)
         with as_ordinary_user():
-            assert read_picture(path).size == (48, 32)
+            assert read_image(path).size == (48, 32)
 
 
 # --- accepted ----------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_garbage_after_a_jpeg_is_ignored():
 
 def test_the_content_and_not_the_name_decides(tmp_path):
     (tmp_path / "A.JPG").write_bytes(encoded(noise(), "PNG"))
-    assert read_picture(tmp_path / "A.JPG") == noise()
+    assert read_image(tmp_path / "A.JPG") == noise()
 
 
 def without_adobe_marker(jpeg: bytes) -> bytes:
@@ -527,10 +527,10 @@ def test_unusual_images_print_no_warning(tmp_path):
 
 
 def outcome(content: bytes) -> bool:
-    """Whether it decodes; any result except an image or a PictureError fails the test."""
+    """Whether it decodes; any result except an image or a ImageError fails the test."""
     try:
         picture = decode(content)
-    except PictureError as error:
+    except ImageError as error:
         refusal = error.message
     else:
         assert picture.mode == "RGB"
@@ -640,7 +640,7 @@ def test_a_photo_of_a_hundred_megapixels_is_decoded_at_the_required_size(
 ):
     content = encoded(Image.new("L", size, 90), "JPEG", quality=10, **options)
     if expected is None:
-        with pytest.raises(PictureError, match=f"over {MAX_PIXELS:,} pixels"):
+        with pytest.raises(ImageError, match=f"over {MAX_PIXELS:,} pixels"):
             decode(content, least_side=least_side)
         return
     picture, original = examine(content, least_side=least_side)
@@ -728,15 +728,15 @@ def test_a_jpeg_with_several_images_is_decoded_at_a_reduced_size():
 def said(content: bytes, least_side: int | None) -> str:
     try:
         decode(content, least_side=least_side)
-    except PictureError as error:
+    except ImageError as error:
         return error.message
-    return "a picture"
+    return "an image"
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
 def test_a_truncated_jpeg_is_refused_at_any_scale(options):
     content = encoded(noise(160, 120), "JPEG", **options)
-    assert said(content, 1) == said(content, None) == "a picture"
+    assert said(content, 1) == said(content, None) == "an image"
     for end in np.linspace(30, len(content) - 1, 40).astype(int).tolist():
         assert [said(content[:end], side) for side in (None, 60, 1)] == [said(content[:end], 1)] * 3
         assert said(content[:end], 1) in {"truncated", NOT_AN_IMAGE}
@@ -755,7 +755,7 @@ def test_a_damaged_jpeg_is_treated_the_same_at_any_scale(options):
         verdicts.append(said(bytes(damaged), None))
         assert said(bytes(damaged), 1) == verdicts[-1]
     assert len(set(verdicts)) > 2
-    assert verdicts.count("a picture") < 299
+    assert verdicts.count("an image") < 299
 
 
 def test_an_inspection_finds_the_same_as_full_decoding(tmp_path):
@@ -840,7 +840,7 @@ def test_a_transient_error_of_a_network_drive_is_retried(
     if read:
         assert read_bytes(tmp_path / "a.png") == content
     else:
-        with pytest.raises(PictureError, match=os.strerror(number).lower()):
+        with pytest.raises(ImageError, match=os.strerror(number).lower()):
             read_bytes(tmp_path / "a.png")
     assert len(asked) == (1 if number == errno.EACCES else min(3, failures + 1))
 
@@ -849,5 +849,5 @@ def test_a_huge_file_is_refused_unread(tmp_path):
     path = tmp_path / "huge.jpg"
     with path.open("wb") as file:
         file.truncate(MAX_BYTES + 1)  # a hole: it takes no space
-    with pytest.raises(PictureError, match="over 500,000,000 bytes"):
+    with pytest.raises(ImageError, match="over 500,000,000 bytes"):
         read_bytes(path)

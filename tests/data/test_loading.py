@@ -12,9 +12,9 @@ import torch
 from images import SMALL, draw
 from loaders import read_batches
 
-from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
-from xception_cli.data.images import read_picture
-from xception_cli.data.loading import Batch, PictureInputs, create_loader, read_parts
+from xception_cli.data.dataset import ImageDataset, KeyedBatches, default_workers
+from xception_cli.data.images import read_image
+from xception_cli.data.loading import Batch, ImageInputs, create_loader, read_parts
 from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, MachineError
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 PREPROCESSING = Preprocessing.for_size(SMALL)
 
 
-def dataset_of(photos, *, seed=0, augmented=True, count=11) -> PictureDataset:
+def dataset_of(photos, *, seed=0, augmented=True, count=11) -> ImageDataset:
     paths = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))[:count]
     transform = PREPROCESSING.evaluation_transform()
     if augmented:
         transform = PREPROCESSING.training_transform(augment="light", flip=True)
-    return PictureDataset(
+    return ImageDataset(
         photos, paths, [len(p) + i for i, p in enumerate(paths)], transform, seed=seed
     )
 
@@ -62,8 +62,8 @@ def test_images_are_decoded_as_small_as_the_dataset_allows(tmp_path):
     draw(tmp_path / "large.jpg", (9, 120, 200), seed=1, size=400)
     sizes = []
     for least_side in (None, 200, 100, 101):
-        dataset = PictureDataset(
-            tmp_path, ["large.jpg"], [0], lambda picture: picture.size, least_side=least_side
+        dataset = ImageDataset(
+            tmp_path, ["large.jpg"], [0], lambda image: image.size, least_side=least_side
         )
         sizes.append(dataset[0, 0][2])
     assert sizes == [(400, 400), (200, 200), (100, 100), (200, 200)]
@@ -107,7 +107,7 @@ def test_each_image_has_its_own_label_and_pixels(photos):
         assert (batch.labels.dtype, batch.indices.dtype) == (torch.int64, torch.int64)
         for pixels, label, index in zip(batch.pixels, batch.labels, batch.indices, strict=True):
             assert label == dataset.labels[index]
-            assert torch.equal(pixels, transform(read_picture(photos / dataset.paths[index])))
+            assert torch.equal(pixels, transform(read_image(photos / dataset.paths[index])))
 
 
 @pytest.mark.parametrize("start", [0, 1, 2, 3])
@@ -207,7 +207,7 @@ def test_an_image_that_vanished_is_reported_and_the_others_are_read(photos, work
     dataset = dataset_of(photos, augmented=False)
     whole = epochs(dataset, shuffle=False, count=1)[0]
     (photos / dataset.paths[1]).unlink()
-    (photos / dataset.paths[6]).write_bytes(b"no picture at all")
+    (photos / dataset.paths[6]).write_bytes(b"no image at all")
     first, second, third = epochs(dataset, workers=workers, shuffle=False, count=1)[0]
     assert first.failures == [(1, "file not found")]
     assert [index for index, _ in second.failures] == [6]
@@ -226,7 +226,7 @@ def test_an_image_that_vanished_is_reported_and_the_others_are_read(photos, work
 @pytest.mark.slow  # a spawned process loads torch
 def test_a_spawned_worker_decodes_as_large_images_as_this_process(tmp_path, monkeypatch):
     draw(tmp_path / "a.png", (1, 2, 3), seed=0)
-    dataset = PictureDataset(tmp_path, ["a.png"], [0], PREPROCESSING.evaluation_transform())
+    dataset = ImageDataset(tmp_path, ["a.png"], [0], PREPROCESSING.evaluation_transform())
     monkeypatch.setattr(turns, "max_pixels", 9000)
     loader = create_loader(dataset, KeyedBatches(1, 1, shuffle=False), workers=1)
     loader.multiprocessing_context = "spawn"
@@ -243,7 +243,7 @@ def test_a_batch_of_failures_only_holds_no_pixels(photos):
     assert [len(part) for part in batch[:3]] == [0, 0, 0]
 
 
-class DeadlyDataset(PictureDataset):
+class DeadlyDataset(ImageDataset):
     """Its tenth image ends the process that reads it, like an out-of-memory killer."""
 
     def __getitem__(self, at):
@@ -280,13 +280,13 @@ def test_every_report_of_a_workers_death_is_a_machine_error(error):
         raise error
 
     loader = create_loader(
-        PictureDataset(Path(), [], [], str), KeyedBatches(0, 4, shuffle=False), workers=0
+        ImageDataset(Path(), [], [], str), KeyedBatches(0, 4, shuffle=False), workers=0
     )
     with pytest.raises(MachineError, match="a process that decodes images died: "):
         list(read_parts(loader, torn()))
 
 
-class BrokenDataset(PictureDataset):
+class BrokenDataset(ImageDataset):
     """Has a bug."""
 
     def __getitem__(self, at):
@@ -306,7 +306,7 @@ def test_a_bug_in_a_worker_is_not_a_machine_error(photos, workers):
 
 def test_the_death_of_an_idle_worker_is_noticed_with_the_next_batch(photos):
     dataset = dataset_of(photos, augmented=False)
-    inputs = PictureInputs(
+    inputs = ImageInputs(
         dataset,
         KeyedBatches(len(dataset), len(dataset), shuffle=False),
         preprocessing=PREPROCESSING,
@@ -324,7 +324,7 @@ def test_the_death_of_an_idle_worker_is_noticed_with_the_next_batch(photos):
 def test_the_inputs_of_the_network_are_the_normalized_batches(photos):
     dataset = dataset_of(photos, augmented=False)
     batches = KeyedBatches(len(dataset), 4, shuffle=False)
-    inputs = PictureInputs(
+    inputs = ImageInputs(
         dataset,
         batches,
         preprocessing=PREPROCESSING,

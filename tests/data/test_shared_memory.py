@@ -11,8 +11,8 @@ from images import SMALL, draw
 from loaders import read_batches
 
 from xception_cli.data import loading
-from xception_cli.data.dataset import KeyedBatches, PictureDataset, Slots, can_share
-from xception_cli.data.loading import PictureInputs, create_loader, read_parts
+from xception_cli.data.dataset import ImageDataset, KeyedBatches, Slots, can_share
+from xception_cli.data.loading import ImageInputs, create_loader, read_parts
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
 from xception_cli.runtime import Runtime
@@ -26,11 +26,11 @@ COUNT = 41
 CPU = Runtime(torch.device("cpu"), "fp32")
 
 
-class Numbered(PictureDataset):
+class Numbered(ImageDataset):
     """Image `i` in epoch `e` has the value of both everywhere; some cannot be decoded."""
 
     def __init__(self, count: int = COUNT, *, broken: tuple[int, ...] = ()) -> None:
-        super().__init__(Path(), ["x"] * count, list(range(count)), lambda picture: picture)
+        super().__init__(Path(), ["x"] * count, list(range(count)), lambda image: image)
         self.broken = broken
 
     def __getitem__(self, at):
@@ -108,13 +108,13 @@ def test_an_abandoned_pass_does_not_affect_the_next():
 
 
 def test_an_epoch_begun_ahead_has_the_same_batches():
-    def inputs() -> PictureInputs:
+    def inputs() -> ImageInputs:
         batches = KeyedBatches(COUNT, 10, seed=1, shuffle=True)
-        return PictureInputs(
+        return ImageInputs(
             Numbered(), batches, preprocessing=Preprocessing.for_size(SMALL), runtime=CPU, workers=2
         )
 
-    def epoch(made: PictureInputs, number: int) -> list[list[int]]:
+    def epoch(made: ImageInputs, number: int) -> list[list[int]]:
         made.batches.epoch = number
         return [batch.indices.tolist() for batch in made]
 
@@ -173,7 +173,7 @@ def test_a_pass_ends_when_another_one_has_started():
 
 def test_a_dead_worker_is_also_a_machine_error_when_the_next_epoch_begins(monkeypatch):
     batches = KeyedBatches(COUNT, 10, seed=1, shuffle=True)
-    inputs = PictureInputs(
+    inputs = ImageInputs(
         Numbered(), batches, preprocessing=Preprocessing.for_size(SMALL), runtime=CPU, workers=1
     )
 
@@ -227,7 +227,7 @@ def test_images_from_files_are_the_same_with_and_without_shared_memory(tmp_path)
     for index in range(9):
         draw(tmp_path / f"{index}.png", (20 * index, 90, 200), seed=index)
     transform = Preprocessing.for_size(SMALL).evaluation_transform()
-    dataset = PictureDataset(tmp_path, [f"{i}.png" for i in range(9)], [0] * 9, transform)
+    dataset = ImageDataset(tmp_path, [f"{i}.png" for i in range(9)], [0] * 9, transform)
     batches = KeyedBatches(9, 5, shuffle=False)
     read = [
         torch.cat([batch.pixels for batch in read_batches(loader)]).numpy()

@@ -187,10 +187,10 @@ def test_a_class_without_a_given_val_image_is_warned_about():
     ("copies", "warnings"),
     [
         ([], ()),
-        (["val"], ("1 picture of val or test is in train, too: metrics will be too optimistic",
+        (["val"], ("1 image of val or test is in train, too: metrics will be too optimistic",
                    "val: val/copy0.jpg, identical to train/c0/0.jpg")),
         (["val", "test"], (
-            "2 pictures of val or test are in train, too: metrics will be too optimistic",
+            "2 images of val or test are in train, too: metrics will be too optimistic",
             "val: val/copy0.jpg, identical to train/c0/0.jpg",
             "test: test/copy1.jpg, identical to train/c1/1.jpg",
         )),
@@ -210,7 +210,7 @@ def test_identical_files_in_two_given_splits_are_warned_about_in_pairs(copies, w
 def test_an_image_in_two_classes_is_warned_about():
     rows = [*many(40, 2), ("c0", "c0/x.jpg", "twice", None), ("c1", "c1/x.jpg", "twice", None)]
     assert split_rows(rows).warnings == (
-        "1 picture is in more than one class (identical files): conflicting labels",
+        "1 image is in more than one class (identical files): conflicting labels",
     )
 
 

@@ -72,7 +72,7 @@ def test_splits_and_groups_are_taken_from_the_columns(tmp_path):
     options: dict[str, Any] = {"seed": 0, "val_fraction": 0.5, "test_fraction": 0.0}
     split = make_split(folder, looks, **options)
     assert {image.unit for image in split.images} == {"a", "b"}
-    assert "4 pictures of val or test are in train, too" in split.warnings[0]
+    assert "4 images of val or test are in train, too" in split.warnings[0]
     by_path = make_split(folder, looks, group_by=r"(cat|dog)", **options)
     assert {image.unit for image in by_path.images} == {"cat", "dog"}
     assert by_path.warnings[0] == "--group-by is used instead of the table's column group"

@@ -55,7 +55,7 @@ def test_a_near_copy_of_a_training_image_in_a_given_val_is_reported_as_a_pair():
     rows = given("train", 20) + given("val", 10)
     made = split_with(rows, alike=[[3, 24]])
     assert made.warnings == (
-        "1 picture of val or test is in train, too: metrics will be too optimistic\n"
+        "1 image of val or test is in train, too: metrics will be too optimistic\n"
         "  val: val/c0/4.jpg, of 2 nearly identical images, as is train/c1/3.jpg",
     )
     with pytest.raises(DataError, match="in train, too") as caught:
@@ -67,7 +67,7 @@ def test_a_long_list_of_leaks_is_cut_with_its_count():
     rows = given("train", 40) + given("val", 40)
     (warning,) = split_with(rows, alike=[[i, 40 + i] for i in range(25)]).warnings
     assert len(warning.splitlines()) == 12
-    assert warning.startswith("25 pictures")
+    assert warning.startswith("25 images")
     assert warning.endswith("and 15 more")
 
 

@@ -210,10 +210,10 @@ def test_coverage_plot_and_table_are_equal_only_for_equal_numbers():
     logits, labels = drawn(60)
     confidences, right = best_guesses(softmax(logits, axis=1), labels)
     units = alone(labels)
-    picture = draw_calibration(confidences, right, units)
-    assert picture == draw_calibration(confidences, right, units)
-    assert picture != draw_calibration(confidences[::-1], right, units)
-    assert picture != draw_calibration(confidences, right, np.arange(60) // 3)
+    image = draw_calibration(confidences, right, units)
+    assert image == draw_calibration(confidences, right, units)
+    assert image != draw_calibration(confidences[::-1], right, units)
+    assert image != draw_calibration(confidences, right, np.arange(60) // 3)
     two = coverage_csv(np.array([0.9, 0.6]), np.array([True, False]), alone([0, 1])).decode()
     assert two.splitlines()[:2] == [
         "threshold,coverage,precision,precision_low,precision_high",

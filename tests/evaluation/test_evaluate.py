@@ -15,7 +15,7 @@ from runs import write_info
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
-from xception_cli.data.images import inspect_all, read_picture
+from xception_cli.data.images import inspect_all, read_image
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split, make_split, write_split
 from xception_cli.data.transforms import Preprocessing
@@ -99,7 +99,7 @@ def test_the_report_is_computed_from_the_models_probabilities(bundle, photos):
     images = images_of(photos, 2)
     report, scored = evaluate_images(bundle, photos, images, name="val", workers=0, note="a note")
     transform = bundle.preprocessing.evaluation_transform()
-    pictures = [transform(read_picture(photos / image.path)) for image in images]
+    pictures = [transform(read_image(photos / image.path)) for image in images]
     expected = bundle.probabilities(torch.stack(pictures)).numpy()
     labels = np.array([image.label for image in images])
     assert np.allclose(scored.probabilities, expected, atol=1e-5)
@@ -115,7 +115,7 @@ def test_the_report_is_computed_from_the_models_probabilities(bundle, photos):
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (2, 2)])
 def test_workers_and_batch_size_change_no_number(bundle, photos, workers, batch_size):
     images = images_of(photos, 4)
-    (photos / images[2].path).write_bytes(b"no picture")
+    (photos / images[2].path).write_bytes(b"no image")
     first, first_scored = evaluate_images(bundle, photos, images, name="x", workers=0)
     again, scored = evaluate_images(
         bundle, photos, images, name="x", workers=workers, batch_size=batch_size

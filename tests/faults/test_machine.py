@@ -12,7 +12,7 @@ from PIL import Image
 from runs import call, quick_settings
 
 import xception_cli
-from xception_cli.data.dataset import KeyedBatches, PictureDataset
+from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.loading import create_loader
 from xception_cli.data.pixels import orientation
 from xception_cli.errors import MachineError, StoppedError
@@ -70,7 +70,7 @@ def test_workers_that_cannot_be_started_are_an_error_with_a_hint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
-    dataset = PictureDataset(Path(), [], [], str)
+    dataset = ImageDataset(Path(), [], [], str)
     with pytest.raises(MachineError, match="cannot be started: No space left on dev") as caught:
         create_loader(dataset, KeyedBatches(0, 4, shuffle=False), workers=1)
     assert "--workers 0" in str(caught.value.hint)

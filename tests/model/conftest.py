@@ -9,7 +9,7 @@ from torch import nn
 
 from xception_cli.model.network import cut
 
-PICTURES = 11
+IMAGES = 11
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def network() -> nn.Module:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of images named by their number, from `0.png`."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for index in range(PICTURES):
+    folder = tmp_path_factory.mktemp("images")
+    for index in range(IMAGES):
         draw(folder / f"{index}.png", [*COLOURS.values()][index % 3], seed=index)
     return folder

@@ -40,8 +40,8 @@ def gradients(network: nn.Module, forward) -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in own.named_parameters()}
 
 
-def by_segment(own: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-    pooled = Segment(own, STEPS[0], "conv4")(pictures).mean((2, 3))  # a head is in float32 only
+def by_segment(own: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    pooled = Segment(own, STEPS[0], "conv4")(images).mean((2, 3))  # a head is in float32 only
     return own.last_linear(pooled)
 
 
@@ -52,15 +52,15 @@ def worst(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
 
 
 def test_gradients_of_all_parameters_equal_those_of_the_networks_own_forward_pass(network):
-    pictures = noise(4, seed=2).double()
-    expected = gradients(network, lambda own: own(pictures))
+    images = noise(4, seed=2).double()
+    expected = gradients(network, lambda own: own(images))
     assert len(expected) == 156
-    found = gradients(network, lambda own: by_segment(own, pictures))
+    found = gradients(network, lambda own: by_segment(own, images))
     assert worst(found, expected) < 1e-12
     assert all(gradient.abs().max() > 0 for gradient in found.values())
     other = deepcopy(network)
     other.block5.rep[2].running_var[7] *= 1.01  # the control: one channel of one batch norm
-    moved = gradients(other, lambda own: by_segment(own, pictures))
+    moved = gradients(other, lambda own: by_segment(own, images))
     assert worst(moved, expected) > 1e-9
 
 

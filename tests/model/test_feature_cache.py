@@ -13,9 +13,9 @@ from images import SMALL, draw_photos
 from networks import CPU
 from runs import Crash, call, files_no_larger_than, outcome, quick_settings, train_run
 
-from xception_cli.data.dataset import KeyedBatches, PictureDataset
+from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.images import inspect
-from xception_cli.data.loading import PictureInputs
+from xception_cli.data.loading import ImageInputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.model import features
@@ -53,15 +53,15 @@ def file_of(name: str, kind: str = "activations") -> Path:
 # Cached features equal computed ones
 
 
-def pictures(root: Path, order: list[int]) -> tuple[PictureInputs, list[str]]:
+def pictures(root: Path, order: list[int]) -> tuple[ImageInputs, list[str]]:
     preprocessing = Preprocessing.for_size(SMALL)
     names = [f"{index}.png" for index in order]
     digests = [inspect(root / name).digest for name in names]
-    dataset = PictureDataset(
+    dataset = ImageDataset(
         root, names, [0] * len(names), preprocessing.evaluation_transform(), digests=digests
     )
     batches = KeyedBatches(len(names), BLOCK, shuffle=False)
-    inputs = PictureInputs(dataset, batches, preprocessing=preprocessing, runtime=CPU, workers=0)
+    inputs = ImageInputs(dataset, batches, preprocessing=preprocessing, runtime=CPU, workers=0)
     return inputs, digests
 
 

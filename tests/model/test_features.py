@@ -14,9 +14,9 @@ from runs import files_no_larger_than
 from torch import nn
 
 from xception_cli.config import TrainConfig
-from xception_cli.data.dataset import KeyedBatches, PictureDataset
+from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.images import DECODER
-from xception_cli.data.loading import Inputs, PictureInputs
+from xception_cli.data.loading import ImageInputs, Inputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
 from xception_cli.model import features
@@ -26,7 +26,7 @@ from xception_cli.model.layers import POOLED
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut
 from xception_cli.training.costs import disk_bytes
 
-COUNT, BLOCK, VIEWS = 10, 4, 2  # blocks of 4, 4 and 2 pictures in each view
+COUNT, BLOCK, VIEWS = 10, 4, 2  # blocks of 4, 4 and 2 images in each view
 SEED = 3
 LABELS = torch.arange(COUNT) % 3
 
@@ -37,8 +37,8 @@ def pictures(root: Path, *, augmented: bool = False, count: int = COUNT, workers
     if augmented:
         transform = preprocessing.training_transform(augment="light", flip=True)
     names = [f"{index}.png" for index in range(count)]
-    return PictureInputs(
-        PictureDataset(root, names, LABELS[:count].tolist(), transform, seed=SEED),
+    return ImageInputs(
+        ImageDataset(root, names, LABELS[:count].tolist(), transform, seed=SEED),
         KeyedBatches(count, BLOCK, seed=SEED, shuffle=False),
         preprocessing=preprocessing,
         runtime=CPU,
@@ -97,7 +97,7 @@ def test_training_from_the_store_gives_the_logits_of_the_whole_network(network, 
         logits = trained(inputs.values)
         assert torch.equal(inputs.labels, LABELS[inputs.indices])
         for row, index in zip(logits, inputs.indices.tolist(), strict=True):
-            distance = (by_view - row).abs().amax(2)  # (views, pictures)
+            distance = (by_view - row).abs().amax(2)  # (views, images)
             view = int(distance[:, index].argmin())
             assert distance[view, index] < tolerance
             distance[view, index] = float("inf")
@@ -404,8 +404,8 @@ def turns(*, epochs: int, shuffle: bool, seed: int = 0) -> list[dict[int, int]]:
         for values, _, indices in inputs:
             assert values.dtype == torch.float32
             for number, index in zip(values.flatten().tolist(), indices.tolist(), strict=True):
-                view, picture = divmod(int(number), count)
-                assert picture == index
+                view, image = divmod(int(number), count)
+                assert image == index
                 assert index not in seen[-1]
                 seen[-1][index] = view
         assert sorted(seen[-1]) == list(range(count))
@@ -414,8 +414,8 @@ def turns(*, epochs: int, shuffle: bool, seed: int = 0) -> list[dict[int, int]]:
 
 def test_in_as_many_epochs_as_views_each_image_is_seen_in_each_view_once():
     seen = turns(epochs=5, shuffle=True)
-    for picture in range(12):
-        assert sorted(epoch[picture] for epoch in seen) == [0, 1, 2, 3, 4]
+    for image in range(12):
+        assert sorted(epoch[image] for epoch in seen) == [0, 1, 2, 3, 4]
     assert all(len(set(epoch.values())) > 1 for epoch in seen)  # not all the same view at a time
     assert turns(epochs=6, shuffle=True)[5] == {i: seen[0][i] for i in range(12)}
     assert turns(epochs=5, shuffle=True, seed=1) != seen

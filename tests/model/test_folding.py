@@ -17,9 +17,9 @@ if not folding.packs_weights(CPU):
 
 
 def pooled(network: nn.Module, count: int, runtime=CPU) -> torch.Tensor:
-    pictures = noise(count, seed=3).contiguous(memory_format=torch.channels_last)
+    images = noise(count, seed=3).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), runtime.autocast():
-        return pool_layers(run_layers(Segment(network, "conv1", "conv4").eval(), pictures))
+        return pool_layers(run_layers(Segment(network, "conv1", "conv4").eval(), images))
 
 
 def convolutions(network: nn.Module, kind: type) -> int:

@@ -33,9 +33,9 @@ from xception_cli.model.unknown import NEIGHBOURS, Reference, Thresholds, Unknow
 from xception_cli.onnx import graph
 from xception_cli.onnx.file import INPUT, classifier_from
 from xception_cli.onnx.graph import build_onnx
-from xception_cli.onnx.judge import JudgePicture, compare, require_parity
+from xception_cli.onnx.judge import JudgeImage, compare, require_parity
 from xception_cli.onnx.openvino import in_openvino
-from xception_cli.onnx.run import inference_snippet, judge_pictures
+from xception_cli.onnx.run import inference_snippet, judge_images
 from xception_cli.onnx.writer import GraphWriter
 from xception_cli.rundir import RunDir
 
@@ -72,7 +72,7 @@ def content(model: onnx.ModelProto) -> bytes:
     return model.SerializeToString()
 
 
-def picture_of(size: tuple[int, int], seed: int = 0) -> Image.Image:
+def image_of(size: tuple[int, int], seed: int = 0) -> Image.Image:
     """Draw an image with coarse shapes and fine grain."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize(size)
@@ -80,13 +80,13 @@ def picture_of(size: tuple[int, int], seed: int = 0) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def judged(*sizes: tuple[int, int]) -> list[JudgePicture]:
+def judged(*sizes: tuple[int, int]) -> list[JudgeImage]:
     """Draw images for the comparison."""
     pictures = []
     for seed, size in enumerate(sizes):
         buffer = BytesIO()
-        picture_of(size, seed).save(buffer, "PNG")
-        pictures.append(JudgePicture("drawn", buffer.getvalue()))
+        image_of(size, seed).save(buffer, "PNG")
+        pictures.append(JudgeImage("drawn", buffer.getvalue()))
     return pictures
 
 
@@ -98,7 +98,7 @@ def test_the_file_returns_the_probabilities_of_pytorch(bundle, cropped, limit):
     exported = classifier_from(build_onnx(bundle, cropped=cropped).SerializeToString(), HERE)
     found, expected = [], []
     for seed, size in enumerate(SIZES):
-        picture = picture_of(size, seed)
+        picture = image_of(size, seed)
         expected.append(bundle.probabilities(bundle.transform()(picture)[None])[0])
         found.append(exported.probabilities(exported.transform()(picture)[None])[0])
     difference = (torch.stack(found) - torch.stack(expected)).abs().max()
@@ -122,7 +122,7 @@ def cut_pixels(bundle: ModelBundle, size: tuple[int, int], model: onnx.ModelProt
     )
     cut = helper.make_model(cut_graph, opset_imports=list(model.opset_import), ir_version=9)
     session = onnxruntime.InferenceSession(cut.SerializeToString())
-    picture = picture_of(size)
+    picture = image_of(size)
     (found,) = session.run(None, {INPUT: np.asarray(picture)[None]})
     return int(np.abs(found[0] - bundle.transform()(picture).numpy()).max())
 
@@ -135,7 +135,7 @@ def test_the_centre_crop_is_torchvisions(bundle, model, size):
 
 def test_images_of_one_size_share_a_batch(bundle, content):
     exported = classifier_from(content, HERE)
-    pixels = torch.stack([exported.transform()(picture_of((90, 120), seed)) for seed in range(3)])
+    pixels = torch.stack([exported.transform()(image_of((90, 120), seed)) for seed in range(3)])
     alone = torch.cat([exported.probabilities(one[None]) for one in pixels])
     torch.testing.assert_close(exported.probabilities(pixels), alone, atol=1e-5, rtol=0)
 
@@ -282,8 +282,8 @@ def test_an_exported_file_predicts_and_is_evaluated_like_the_run(
 
 @pytest.fixture
 def judged_by_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = partial(judge_pictures, least=6, large=0)
-    monkeypatch.setattr("xception_cli.onnx.run.judge_pictures", few)
+    few = partial(judge_images, least=6, large=0)
+    monkeypatch.setattr("xception_cli.onnx.run.judge_images", few)
     monkeypatch.setattr("xception_cli.onnx.run.LEAST", 6)
 
 
@@ -351,7 +351,7 @@ def test_an_int8_file_that_is_another_model_is_not_written(
 def test_a_file_of_an_uncalibrated_model_has_no_distance(bundle):
     exported = classifier_from(build_onnx(bundle, cropped=True).SerializeToString(), HERE)
     assert exported.thresholds is None
-    (outcome,) = exported.outcomes(exported.transform()(picture_of((90, 120)))[None])
+    (outcome,) = exported.outcomes(exported.transform()(image_of((90, 120)))[None])
     assert (outcome.features, outcome.distance) == (None, None)
     with pytest.raises(ValueError, match="no distance was measured"):
         exported.distances([outcome])
@@ -364,7 +364,7 @@ def with_rule(bundle: ModelBundle, rule: UnknownRule) -> ModelBundle:
 def test_a_file_of_a_calibrated_model_answers_unknown_like_the_model(bundle, capsys):
     # More images than the number of nearest ones.
     levels = np.random.default_rng(0).integers(0, 256, (2 * NEIGHBOURS, 2048), np.uint8)
-    pixels = [bundle.transform()(picture_of((90, 120), seed)) for seed in range(6)]
+    pixels = [bundle.transform()(image_of((90, 120), seed)) for seed in range(6)]
     features = bundle.outputs(torch.stack(pixels))[1].numpy()
     reference = Reference(levels)
     middle = float(np.median(reference.distances(features)))
@@ -380,7 +380,7 @@ def test_a_file_of_a_calibrated_model_answers_unknown_like_the_model(bundle, cap
     distances = exported.distances(outcomes)
     np.testing.assert_allclose(distances, reference.distances(features), atol=1e-5)
     for seed in range(6):
-        picture_of((90, 120), seed).save(f"{seed}.png")
+        image_of((90, 120), seed).save(f"{seed}.png")
     paths = [Path(f"{seed}.png") for seed in range(6)]
     said = [
         [p.unknown for p in predict_images(c, paths, unknown=c.thresholds, workers=0)]
@@ -414,7 +414,7 @@ def test_without_its_data_a_run_is_compared_on_drawn_images(
     run.config.write_text(config.replace(str(run.path.parent / "photos"), "gone"))
     run.update_info({"data": "gone"})
     try:
-        pictures = judge_pictures(run, tuple(COLOURS), least=5, large=2)
+        pictures = judge_images(run, tuple(COLOURS), least=5, large=2)
     finally:
         run.config.write_text(config)
         run.update_info({"data": info.data})
@@ -423,20 +423,20 @@ def test_without_its_data_a_run_is_compared_on_drawn_images(
         (4000, 3000),
         (3000, 4000),
     }
-    assert "drawn pictures instead of val: the data folder of the run" in capsys.readouterr().err
+    assert "drawn images instead of val: the data folder of the run" in capsys.readouterr().err
 
 
 def test_drawn_images_complement_few_val_images(run: RunDir) -> None:
     own = len(read_split(run.split, tuple(COLOURS)).of("val"))
-    pictures = judge_pictures(run, tuple(COLOURS), least=own + 3, large=0)
+    pictures = judge_images(run, tuple(COLOURS), least=own + 3, large=0)
     assert [picture.kind for picture in pictures] == ["val"] * own + ["drawn"] * 3
 
 
 def test_a_refused_export_leaves_no_file(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = partial(judge_pictures, least=6, large=0)
-    monkeypatch.setattr("xception_cli.onnx.run.judge_pictures", few)
+    few = partial(judge_images, least=6, large=0)
+    monkeypatch.setattr("xception_cli.onnx.run.judge_images", few)
     monkeypatch.setattr("xception_cli.onnx.graph.RANGE", 1.0)
     assert call("export", str(run.path), "--output", "wrong.onnx") == 4
     assert "does not match PyTorch and was not written" in capsys.readouterr().err
@@ -491,7 +491,7 @@ def test_the_printed_program_is_short_and_equals_predict(bundle, cropped):
     assert len(program.splitlines()) <= 34
     profiles = (None, rgb_profile("ProPhoto"), b"garbage")
     for seed, size in enumerate([(113, 82), (300, 200), (79, 80)]):
-        picture_of(size, seed).save(f"{seed}.png", icc_profile=profiles[seed])
+        image_of(size, seed).save(f"{seed}.png", icc_profile=profiles[seed])
     names = ["0.png", "1.png", "2.png"]
     done = subprocess.run(
         [sys.executable, "-c", program, *names], check=False, capture_output=True, text=True
@@ -518,7 +518,7 @@ def test_the_printed_program_decodes_every_kind_of_image_as_predict_does():
     imports = "\n".join(
         line for line in lines if line.startswith(("import io", "from PIL", "srgb"))
     )
-    colour, profile = picture_of((40, 30)), rgb_profile("ProPhoto")
+    colour, profile = image_of((40, 30)), rgb_profile("ProPhoto")
     grey, clear = colour.convert("L"), colour.convert("RGBA")
     clear.putalpha(Image.linear_gradient("L").resize(clear.size))
     twelve = np.asarray(grey).astype(np.uint16) << 4
@@ -534,7 +534,7 @@ def test_the_printed_program_decodes_every_kind_of_image_as_predict_does():
     for path in files:
         names: dict[str, Any] = {"path": path, "numpy": np}
         exec(imports + "\n" + reading, names)
-        assert np.array_equal(names["picture"], decode(path.read_bytes(), grey_bits=12)), path
+        assert np.array_equal(names["image"], decode(path.read_bytes(), grey_bits=12)), path
 
 
 def test_the_page_on_export_shows_the_program_that_is_printed():

@@ -70,10 +70,10 @@ def test_the_heat_map_covers_the_square_that_the_network_sees(size: tuple[int, i
 
 def test_a_rotated_photo_is_explained_upright_and_in_its_size(bundle, tmp_path):
     draw(tmp_path / "flat.jpg", COLOURS["red"], seed=1, size=300)
-    picture = Image.open(tmp_path / "flat.jpg").crop((0, 0, 300, 200))
+    image = Image.open(tmp_path / "flat.jpg").crop((0, 0, 300, 200))
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate it by 90 degrees
-    picture.save(tmp_path / "turned.jpg", exif=exif)
+    image.save(tmp_path / "turned.jpg", exif=exif)
     write_explanation(bundle, tmp_path / "turned.jpg", 0, tmp_path / "why" / "a.jpg")
     with Image.open(tmp_path / "why" / "a.jpg") as drawn:
         assert drawn.size == (200, 300)
@@ -96,7 +96,7 @@ def test_each_explanation_has_a_unique_name_that_every_file_system_accepts():
 
 def test_predict_explains_all_readable_images(bundle, photos, capsys):
     save_model(Path("m.safetensors"), bundle.network.state_dict(), bundle.about)
-    (photos / "red" / "0.jpg").write_bytes(b"no picture")
+    (photos / "red" / "0.jpg").write_bytes(b"no image")
     arguments = ["predict", str(photos / "red"), "--model", "m.safetensors", "--explain", "why"]
     assert call(*arguments, "--device", "cpu", "--workers", "0") == 3
     assert sorted(path.name for path in Path("why").iterdir()) == [f"{i}.jpg" for i in range(1, 8)]

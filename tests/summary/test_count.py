@@ -552,18 +552,18 @@ def test_the_command_writes_only_the_diagram(capsys, published):
 
 
 def test_the_diagram_is_self_contained_with_light_and_dark_colours(published):
-    picture = draw_diagram(published)
-    root = ElementTree.fromstring(picture)  # well-formed
+    image = draw_diagram(published)
+    root = ElementTree.fromstring(image)  # well-formed
     assert root.attrib["viewBox"] == f"0 0 {root.attrib['width']} {root.attrib['height']}"
-    assert picture.count("http") == 1  # the name space
-    assert "prefers-color-scheme:dark" in picture
-    assert not re.search(r"<(script|image|use|foreignObject)|href|url\(|@import| id=", picture)
+    assert image.count("http") == 1  # the name space
+    assert "prefers-color-scheme:dark" in image
+    assert not re.search(r"<(script|image|use|foreignObject)|href|url\(|@import| id=", image)
     rules = re.findall(r"([^{}]+)\{[^{}]*\}", root.find(f"{SVG}style").text)
     assert all(
         rule.startswith(".xception ") for rule in rules
     )  # the rest of a page is not affected
     styles = {name for node in root.iter() for name in node.get("class", "").split()}
-    known = set(re.findall(r"\.xception \.(\w+)", picture)) | {"xception"}
+    known = set(re.findall(r"\.xception \.(\w+)", image)) | {"xception"}
     assert styles <= known
 
 

@@ -37,7 +37,7 @@ def separable(**arguments: object) -> SeparableConv2d:
     return module
 
 
-PICTURES = drawn((2, 4, 13, 11), seed=9)
+IMAGES = drawn((2, 4, 13, 11), seed=9)
 
 
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
@@ -46,9 +46,9 @@ def test_it_equals_two_convolutions_of_pytorch(arguments):
     module = separable(**arguments)
     geometry = {k: v for k, v in arguments.items() if k in {"stride", "padding", "dilation"}}
     depthwise, pointwise = module.depthwise, module.pointwise
-    middle = functional.conv2d(PICTURES, depthwise.weight, depthwise.bias, groups=4, **geometry)
+    middle = functional.conv2d(IMAGES, depthwise.weight, depthwise.bias, groups=4, **geometry)
     expected = functional.conv2d(middle, pointwise.weight, pointwise.bias)
-    assert torch.equal(module(PICTURES), expected)
+    assert torch.equal(module(IMAGES), expected)
 
 
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
@@ -60,11 +60,11 @@ def test_it_equals_one_convolution_whose_kernels_are_products(arguments):
     depthwise = module.depthwise.weight.reshape(4, -1, 3, 3)  # channel, kernel of the channel
     pointwise = module.pointwise.weight.reshape(7, 4, -1)
     kernels = torch.einsum("ncm,cmyx->ncyx", pointwise, depthwise)
-    expected = functional.conv2d(PICTURES, kernels, **geometry)
-    torch.testing.assert_close(module(PICTURES), expected, atol=1e-12, rtol=1e-12)
+    expected = functional.conv2d(IMAGES, kernels, **geometry)
+    torch.testing.assert_close(module(IMAGES), expected, atol=1e-12, rtol=1e-12)
     for weight in (module.depthwise.weight, module.pointwise.weight):  # the control
         weight[-1].mul_(1.001)
-        assert (module(PICTURES) - expected).abs().max() > 1e-4
+        assert (module(IMAGES) - expected).abs().max() > 1e-4
         weight[-1].div_(1.001)
 
 
@@ -84,19 +84,19 @@ def test_it_equals_one_convolution_whose_kernels_are_products(arguments):
 )
 @torch.no_grad()
 def test_stride_and_dilation_are_applied(arguments, size):
-    assert separable(**arguments)(PICTURES).shape == (2, 7, *size)
+    assert separable(**arguments)(IMAGES).shape == (2, 7, *size)
 
 
 @torch.no_grad()
 def test_stride_skips_positions_and_changes_no_other():
-    every = separable(padding=1)(PICTURES)
+    every = separable(padding=1)(IMAGES)
     torch.testing.assert_close(
-        separable(padding=1, stride=2)(PICTURES), every[..., ::2, ::2], atol=1e-12, rtol=0
+        separable(padding=1, stride=2)(IMAGES), every[..., ::2, ::2], atol=1e-12, rtol=0
     )
 
 
 def test_a_position_depends_on_inputs_spaced_by_the_dilation():
-    pictures = PICTURES.clone().requires_grad_()
+    pictures = IMAGES.clone().requires_grad_()
     separable(dilation=3)(pictures)[0, :, 2, 1].sum().backward()
     seen = pictures.grad[0].abs().sum(0).nonzero()
     assert seen.tolist() == [[y, x] for y in (2, 5, 8) for x in (1, 4, 7)]
@@ -105,11 +105,11 @@ def test_a_position_depends_on_inputs_spaced_by_the_dilation():
 @torch.no_grad()
 def test_the_depthwise_part_mixes_no_channels_and_the_pointwise_part_no_positions():
     module = separable(kernels_per_layer=2, padding=1)
-    changed = PICTURES.clone()
+    changed = IMAGES.clone()
     changed[:, 2] += 1
-    moved = (module.depthwise(changed) != module.depthwise(PICTURES)).flatten(2).any(2)
+    moved = (module.depthwise(changed) != module.depthwise(IMAGES)).flatten(2).any(2)
     assert moved.tolist() == [[False] * 4 + [True] * 2 + [False] * 2] * 2  # kernels of channel 2
-    middle = module.depthwise(PICTURES)
+    middle = module.depthwise(IMAGES)
     elsewhere = middle.clone()
     elsewhere[..., 3, 4] += 1
     moved = (module.pointwise(elsewhere) != module.pointwise(middle)).any(1)

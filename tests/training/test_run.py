@@ -210,10 +210,10 @@ def test_large_photos_are_decoded_at_a_reduced_size_in_training_and_evaluation(
     sizes, decode = [], dataset.decode
 
     def measured(content: bytes, **options: Any) -> Any:
-        picture = decode(content, **options)
+        image = decode(content, **options)
         if content == large:
-            sizes.append(picture.size)
-        return picture
+            sizes.append(image.size)
+        return image
 
     monkeypatch.setattr(dataset, "decode", measured)
     train_run(settings | {"unfreeze": "head"})
@@ -367,7 +367,7 @@ def test_a_run_inside_the_data_folder_is_refused(
     assert {path.name for path in photos.iterdir()} == {"blue", "green", "red"}
 
 
-def test_a_test_picture_that_vanishes_is_not_passed_over(
+def test_a_test_image_that_vanishes_is_not_passed_over(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xception_cli.training import run as story

@@ -7,7 +7,7 @@ import torch
 from networks import CPU
 
 from xception_cli.config import TrainConfig
-from xception_cli.data.images import read_picture
+from xception_cli.data.images import read_image
 from xception_cli.training.preparation import draft_job
 
 
@@ -15,13 +15,13 @@ def pixels(settings: dict[str, Any], **changes: Any) -> tuple[torch.Tensor, list
     """Return the evaluation crop of an image of train, and its views."""
     job = draft_job(TrainConfig(**settings | {"views": 4} | changes), None, CPU, None).job
     path = job.root / job.split.of("train")[0].path
-    picture = read_picture(path, least_side=job.preprocessing.least_side)
+    image = read_image(path, least_side=job.preprocessing.least_side)
     views = []
     for number, inputs in enumerate(job.views("train")):
         inputs.batches.epoch = number
         batch = next(iter(inputs))
         views.append(batch.values[batch.indices.tolist().index(0)])
-    return job.preprocessing.normalize(job.preprocessing.evaluation_transform()(picture)), views
+    return job.preprocessing.normalize(job.preprocessing.evaluation_transform()(image)), views
 
 
 def rotations(view: torch.Tensor) -> list[torch.Tensor]:

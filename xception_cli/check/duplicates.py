@@ -123,8 +123,8 @@ def find_duplicates(
                 near.append(copy.finding([original]))
     of_class = "of images in the same class"
     return [
-        *_problem(CONFLICTING, "warning", conflicts, f"{_pictures(conflicting)} class"),
-        *_problem(LEAK, "warning", leaks, f"{_pictures(leaking)} split: metrics measured "
+        *_problem(CONFLICTING, "warning", conflicts, f"{_images(conflicting)} class"),
+        *_problem(LEAK, "warning", leaks, f"{_images(leaking)} split: metrics measured "
                   "there will be too optimistic"),
         *_problem(DUPLICATE, "note", identical,
                   f"{count_of(len(identical), 'identical copy')} {of_class}"),
@@ -145,7 +145,7 @@ class _Copy:
         return Finding(self.image.path, f"{words} to {paths[0]}", action, others=paths)
 
 
-def _pictures(groups: Sequence[object]) -> str:
+def _images(groups: Sequence[object]) -> str:
     are = "is" if len(groups) == 1 else "are"
     return f"{count_of(len(groups), 'picture')} {are} in more than one"
 

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from xception_cli.check.survey import Survey
 from xception_cli.console import say
-from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
-from xception_cli.data.loading import PictureInputs
+from xception_cli.data.dataset import ImageDataset, KeyedBatches, default_workers
+from xception_cli.data.loading import ImageInputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.feature_cache import kept_view, open_feature_cache
 from xception_cli.model.features import compute_pooled
@@ -48,7 +48,7 @@ def compute_features(survey: Survey, seen: list[int], weights: str) -> tuple[Fea
         "centre": preprocessing.evaluation_transform(),
         "rotated": preprocessing.rotated_transform(),
     }.items():
-        dataset = PictureDataset(
+        dataset = ImageDataset(
             survey.folder.root,
             [survey.folder.images[i].path for i in seen],
             [0] * len(seen),
@@ -57,7 +57,7 @@ def compute_features(survey: Survey, seen: list[int], weights: str) -> tuple[Fea
             grey_bits=preprocessing.grey_bits,
             digests=digests,
         )
-        inputs = PictureInputs(
+        inputs = ImageInputs(
             dataset,
             KeyedBatches(len(seen), runtime.inference_batch, shuffle=False),
             preprocessing=preprocessing,

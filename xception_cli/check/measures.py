@@ -46,10 +46,10 @@ class Fingerprint:
     grey: bytes
 
 
-def measure(picture: Image.Image) -> Measures:
+def measure(image: Image.Image) -> Measures:
     """Measure an RGB image."""
-    grey = np.asarray(_at_sharp_side(picture.convert("L")), np.float32)
-    small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.int16)
+    grey = np.asarray(_at_sharp_side(image.convert("L")), np.float32)
+    small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), np.int16)
     contrast = float(grey.std())
     darkest, brightest = np.percentile(grey, [5, 99])
     return Measures(
@@ -62,9 +62,9 @@ def measure(picture: Image.Image) -> Measures:
     )
 
 
-def fingerprint(picture: Image.Image) -> Fingerprint:
+def fingerprint(image: Image.Image) -> Fingerprint:
     """Take the fingerprint of an RGB image."""
-    small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+    small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
     cells = small.resize((CELLS, CELLS), Image.Resampling.BOX)
     return Fingerprint(cells.tobytes(), small.convert("L").tobytes())
 

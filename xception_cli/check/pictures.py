@@ -51,7 +51,7 @@ def _short(reason: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Image:
     """An image, as the rules below see it."""
 
     suffix: str
@@ -73,43 +73,43 @@ class _Rule:
 
     name: str
     summary: str
-    detail: Callable[[_Picture], str]
-    badness: Callable[[_Picture], float] = lambda picture: 0
+    detail: Callable[[_Image], str]
+    badness: Callable[[_Image], float] = lambda picture: 0
 
 
-def _uniform(picture: _Picture) -> bool:
+def _uniform(picture: _Image) -> bool:
     return picture.measures.contrast < _UNIFORM
 
 
-def _dark(picture: _Picture) -> bool:
+def _dark(picture: _Image) -> bool:
     return picture.measures.brightest < _DARK and not _uniform(picture)
 
 
-def _bright(picture: _Picture) -> bool:
+def _bright(picture: _Image) -> bool:
     return picture.measures.darkest > _BRIGHT and not _uniform(picture)
 
 
-def _blurred(picture: _Picture) -> bool:
+def _blurred(picture: _Image) -> bool:
     limit = min(_BLURRED, picture.usual_sharpness / 3)
     return picture.measures.sharpness < limit and not _uniform(picture)
 
 
-def _size(picture: _Picture) -> int:
+def _size(picture: _Image) -> int:
     return picture.original.width * picture.original.height
 
 
-def _shape(picture: _Picture) -> str:
+def _shape(picture: _Image) -> str:
     return f"{picture.original.width} x {picture.original.height} pixels"
 
 
-def _cmyk(picture: _Picture) -> str:
+def _cmyk(picture: _Image) -> str:
     if picture.original.mode != "CMYK":
         return ""
     unsure = picture.original.format == "JPEG" and not picture.original.has_adobe_marker
     return "CMYK without an Adobe marker: colours may be inverted" if unsure else "CMYK"
 
 
-def _deep(picture: _Picture) -> str:
+def _deep(picture: _Image) -> str:
     original = picture.original
     if not original.is_deep:
         return ""
@@ -221,7 +221,7 @@ def find_odd(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
     pictures = [
         (
             image.path,
-            _Picture(_suffix(image.path), look.original, look.measures, usual),
+            _Image(_suffix(image.path), look.original, look.measures, usual),
         )
         for image, look in zip(folder.images, looks, strict=True)
         if look.original and look.measures

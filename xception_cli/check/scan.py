@@ -27,9 +27,9 @@ from xception_cli.console import screen
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import (
     DECODER,
+    ImageError,
     Inspection,
     Original,
-    PictureError,
     content_digest,
     examine,
     naming,
@@ -172,7 +172,7 @@ def look_at(path: Path, grey_bits: int | None = None) -> Seen:
                 picture, original = examine(content, least_side=SHARP_SIDE, grey_bits=grey_bits)
                 seen = fingerprint(picture)
                 return Look(digest, None, size, original, measure(picture), seen.cells), seen
-    except PictureError as error:
+    except ImageError as error:
         return Look(digest, error.message, size), None
 
 

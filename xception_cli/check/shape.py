@@ -152,7 +152,7 @@ _Property = Callable[[Photo, Original, Measures], tuple[float | str, ...]]
 _PROPERTIES: dict[str, _Property] = {
     "file format": lambda i, o, m: (o.format,),
     "colour mode": lambda i, o, m: (o.mode, float(m.colourfulness < 2)),
-    "picture size": lambda i, o, m: (o.width, o.height),
+    "image size": lambda i, o, m: (o.width, o.height),
     "aspect ratio": lambda i, o, m: (o.width / o.height,),
     "brightness": lambda i, o, m: (m.brightness,),
     "sub-folder": lambda i, o, m: (_sub_folder(i),),

@@ -1,4 +1,4 @@
-"""PictureDataset and KeyedBatches: images as tensors by key, and the order they are read in.
+"""ImageDataset and KeyedBatches: images as tensors by key, and the order they are read in.
 
 A key is `(epoch, index)`. Everything random about an image is a function of `(seed, epoch, index)`,
 or of the epoch and its content, so that neither the number of workers nor a resume changes it.
@@ -25,12 +25,12 @@ from torch.utils.data import Dataset, Sampler
 from xception_cli.console import show
 from xception_cli.data.image_cache import ImageCache
 from xception_cli.data.images import (
-    PictureError,
+    ImageError,
     content_digest,
     decode,
     naming,
     read_bytes,
-    to_picture,
+    to_image,
     turn,
 )
 from xception_cli.data.transforms import Transform
@@ -41,7 +41,7 @@ from xception_cli.runtime import Runtime, drawing_from, key
 Key = tuple[int, int]  # (epoch, index)
 
 
-class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
+class ImageDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
     """Images by key, as (index, label, pixels or the reason why there are none).
 
     Args:
@@ -91,24 +91,24 @@ class PictureDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         with ExitStack() as held:
             try:
                 read = partial(self._read, index, held)
-                picture = read() if self.cache is None else self.cache.get(index, read)
-            except PictureError as error:
+                image = read() if self.cache is None else self.cache.get(index, read)
+            except ImageError as error:
                 return index, self.labels[index], error.message
             origin: tuple[object, ...] = (self.seed, "augment", epoch, index)
             if self.digests is not None:
                 origin = ("view", epoch, self.digests[index])
             with drawing_from(*origin):
-                return index, self.labels[index], self.transform(picture)
+                return index, self.labels[index], self.transform(image)
 
     def _read(self, index: int, held: ExitStack) -> Image.Image:
         """Decode an image; if it is large, others wait until `held` is closed."""
         if index in self.in_memory:
-            return to_picture(self.in_memory[index], grey_bits=self.grey_bits)
+            return to_image(self.in_memory[index], grey_bits=self.grey_bits)
         path = self.root / self.paths[index]
         with naming(path):
             content = read_bytes(path)
             if self.digests is not None and content_digest(content) != self.digests[index]:
-                raise PictureError("its content has changed")
+                raise ImageError("its content has changed")
             held.enter_context(turn(content, least_side=self.least_side))
             return decode(content, least_side=self.least_side, grey_bits=self.grey_bits)
 

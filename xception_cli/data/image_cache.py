@@ -59,13 +59,13 @@ class ImageCache:
             self._save(path, cached)
         return cached
 
-    def _save(self, path: Path, picture: Image.Image) -> None:
+    def _save(self, path: Path, image: Image.Image) -> None:
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        header = b"".join(side.to_bytes(_HEADER // 2, "little") for side in picture.size)
+        header = b"".join(side.to_bytes(_HEADER // 2, "little") for side in image.size)
         try:
             partial.unlink(missing_ok=True)  # left by a killed process with the same pid
             with os.fdopen(open_regular(partial, NEW), "wb") as file:
-                file.write(header + picture.tobytes())
+                file.write(header + image.tobytes())
             partial.replace(path)  # no fsync: after a crash the next run starts over
         except OSError:  # the disk is full
             self._count = 0

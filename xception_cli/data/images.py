@@ -29,7 +29,7 @@ from xception_cli.data.pixels import (
     values_of,
 )
 from xception_cli.data.pixels import MAX_PIXELS as MAX_PIXELS
-from xception_cli.data.pixels import PictureError as PictureError
+from xception_cli.data.pixels import ImageError as ImageError
 from xception_cli.data.tiff import describe_tiff
 from xception_cli.errors import MachineError, XceptionError
 from xception_cli.files import TRIES, is_transient
@@ -38,7 +38,7 @@ from xception_cli.files import TRIES, is_transient
 DECODER = 4
 MAX_BYTES = 500_000_000  # a file that is read whole
 _MORE_MEMORY = "end other programs, or allow this one more memory; then the same command again"
-MAX_ASPECT = 20  # a 3000 x 1 picture would be resized to a gigabyte
+MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
 warnings.filterwarnings("ignore", module=r"PIL\..*")
@@ -48,22 +48,22 @@ def read_bytes(path: Path) -> bytes:
     """Read an image file; a network drive that stumbles is asked again.
 
     Raises:
-        PictureError: It is missing, not a regular file, not readable, too large, or empty.
+        ImageError: It is missing, not a regular file, not readable, too large, or empty.
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would hang
-            raise PictureError("not a regular file")
+            raise ImageError("not a regular file")
         if status.st_size > MAX_BYTES:
-            raise PictureError(f"over {MAX_BYTES:,} bytes")
+            raise ImageError(f"over {MAX_BYTES:,} bytes")
         content = _read_patiently(path)
     except FileNotFoundError as error:
         dangling = path.is_symlink()
-        raise PictureError("link to nothing" if dangling else "file not found") from error
+        raise ImageError("link to nothing" if dangling else "file not found") from error
     except OSError as error:
-        raise PictureError((error.strerror or "cannot be read").lower()) from error
+        raise ImageError((error.strerror or "cannot be read").lower()) from error
     if not content:
-        raise PictureError("empty file")
+        raise ImageError("empty file")
     return content
 
 
@@ -96,10 +96,10 @@ def decode(
             `Preprocessing`; None: the fewest that hold its own values.
 
     Returns:
-        A picture of mode RGB.
+        An image of mode RGB.
 
     Raises:
-        PictureError: Not an image, damaged, of an unknown range, or of absurd size or shape.
+        ImageError: Not an image, damaged, of an unknown range, or of absurd size or shape.
         MachineError: There is too little memory, which says nothing about the image.
     """
     return examine(content, least_side=least_side, grey_bits=grey_bits)[0]
@@ -108,7 +108,7 @@ def decode(
 def examine(
     content: bytes, *, least_side: int | None = None, grey_bits: int | None = 16
 ) -> tuple[Image.Image, Original]:
-    """Decode an image, and tell what the file was before it became an RGB picture.
+    """Decode an image, and tell what the file was before it became an RGB image.
 
     Args:
         content: The bytes of the file.
@@ -116,7 +116,7 @@ def examine(
         grey_bits: See `decode`.
 
     Raises:
-        PictureError: See `decode`.
+        ImageError: See `decode`.
     """
     with _opened(content) as image:
         stored = Stored.of(image)
@@ -127,7 +127,7 @@ def examine(
 
 @contextmanager
 def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
-    """Open an image; whatever goes wrong with it inside becomes a `PictureError`."""
+    """Open an image; whatever goes wrong with it inside becomes a `ImageError`."""
     image: ImageFile.ImageFile | None = None
     with _decoding(lambda: image.size if image else (0, 0)):  # `reduce` changes it
         try:
@@ -135,7 +135,7 @@ def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
                 _check_shape(*image.size)
                 yield image
         except UnidentifiedImageError as error:
-            raise PictureError(describe_tiff(content) or what_else(content)) from error
+            raise ImageError(describe_tiff(content) or what_else(content)) from error
 
 
 @contextmanager
@@ -147,7 +147,7 @@ def _decoding(size: Callable[[], tuple[int, int]]) -> Iterator[None]:
     except XceptionError:  # a signal may come while a decoder runs
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(f"over {turns.max_pixels:,} pixels (see --max-pixels)") from error
+        raise ImageError(f"over {turns.max_pixels:,} pixels (see --max-pixels)") from error
     except Exception as error:  # decoders raise whatever they like on damaged data
         # Or because the machine has too little memory, which says nothing about the file.
         if _is_short_of_memory(error, *size()):
@@ -157,7 +157,7 @@ def _decoding(size: Callable[[], tuple[int, int]]) -> Iterator[None]:
                 hint=_MORE_MEMORY,
             ) from error
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({show(error)})"
-        raise PictureError(reason) from error
+        raise ImageError(reason) from error
 
 
 def _is_short_of_memory(error: Exception, width: int, height: int) -> bool:
@@ -179,13 +179,13 @@ def _load(
     return to_upright_rgb(image, values), values
 
 
-def read_picture(
+def read_image(
     path: Path, *, least_side: int | None = None, grey_bits: int | None = 16
 ) -> Image.Image:
     """Read and decode one image file; see `decode`.
 
     Raises:
-        PictureError: See `read_bytes` and `decode`.
+        ImageError: See `read_bytes` and `decode`.
         MachineError: See `decode`.
     """
     with naming(path):
@@ -222,11 +222,11 @@ def read_listed(
         grey_bits: See `decode`.
 
     Raises:
-        PictureError: The name leads out of the folder; or see `read_picture`.
+        ImageError: The name leads out of the folder; or see `read_image`.
     """
     if leads_out(name):
-        raise PictureError("outside of the data folder")
-    return read_picture(root / name, least_side=least_side, grey_bits=grey_bits)
+        raise ImageError("outside of the data folder")
+    return read_image(root / name, least_side=least_side, grey_bits=grey_bits)
 
 
 def leads_out(name: str) -> bool:
@@ -234,7 +234,7 @@ def leads_out(name: str) -> bool:
     return PurePath(name).is_absolute() or ".." in PurePath(name).parts
 
 
-def to_picture(image: Image.Image, *, grey_bits: int = 16) -> Image.Image:
+def to_image(image: Image.Image, *, grey_bits: int = 16) -> Image.Image:
     """Treat an image in memory as `decode` treats a file: upright, RGB, of sane size and shape.
 
     It keeps its full size. An image whose file is still open is decoded here; a JPEG that is too
@@ -245,7 +245,7 @@ def to_picture(image: Image.Image, *, grey_bits: int = 16) -> Image.Image:
         grey_bits: See `decode`.
 
     Raises:
-        PictureError: See `decode`.
+        ImageError: See `decode`.
     """
     with _decoding(lambda: image.size):
         _check_shape(*image.size)
@@ -254,7 +254,7 @@ def to_picture(image: Image.Image, *, grey_bits: int = 16) -> Image.Image:
 
 def _check_shape(width: int, height: int) -> None:
     if min(width, height) == 0 or max(width, height) > MAX_ASPECT * min(width, height):
-        raise PictureError(f"{width} x {height} is longer than {MAX_ASPECT} to 1")
+        raise ImageError(f"{width} x {height} is longer than {MAX_ASPECT} to 1")
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ class Inspection:
 
     Attributes:
         digest: BLAKE2b of the content, 32 hexadecimal digits; empty if it could not be read.
-        problem: Why it is no picture; None if it is one.
+        problem: Why it is no image; None if it is one.
     """
 
     digest: str
@@ -290,7 +290,7 @@ def inspect(path: Path, *, decoded: bool = True) -> Inspection:
             if decoded:
                 with turn(content, least_side=1):
                     decode(content, least_side=1)  # every byte is read at the smallest scale too
-    except PictureError as error:
+    except ImageError as error:
         return Inspection(digest, error.message)
     return Inspection(digest)
 

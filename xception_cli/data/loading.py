@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from xception_cli.data.dataset import Key, KeyedBatches, PictureDataset, Slots, can_share
+from xception_cli.data.dataset import ImageDataset, Key, KeyedBatches, Slots, can_share
 from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.data.workers import check_workers, start_error, start_worker, worker_errors
@@ -35,7 +35,7 @@ class Inputs(NamedTuple):
     indices: torch.Tensor
 
 
-class PictureInputs:
+class ImageInputs:
     """Decoded images as inputs of the whole network, in batches; each pass decodes them again.
 
     Args:
@@ -48,7 +48,7 @@ class PictureInputs:
 
     def __init__(
         self,
-        dataset: PictureDataset,
+        dataset: ImageDataset,
         batches: KeyedBatches,
         *,
         preprocessing: Preprocessing,
@@ -147,7 +147,7 @@ class _Decoded(NamedTuple):
 
 
 def create_loader(
-    dataset: PictureDataset,
+    dataset: ImageDataset,
     batches: KeyedBatches,
     *,
     workers: int,
@@ -294,7 +294,7 @@ class _Parts(Sampler[_Part]):
 class _PartReader(Dataset[Any]):
     """Decodes parts, in a worker or in the main process."""
 
-    def __init__(self, dataset: PictureDataset, slots: Slots | None) -> None:
+    def __init__(self, dataset: ImageDataset, slots: Slots | None) -> None:
         self.dataset = dataset
         self.slots = slots
 

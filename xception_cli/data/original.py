@@ -1,4 +1,4 @@
-"""Original: what an image file holds, beside the RGB picture that it becomes."""
+"""Original: what an image file holds, beside the RGB image that it becomes."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from xception_cli.data.pixels import Values, is_transparent, orientation
 
 @dataclass(frozen=True)
 class Original:
-    """What an image file holds, beside the RGB picture that it becomes.
+    """What an image file holds, beside the RGB image that it becomes.
 
     Attributes:
-        format: One of `readable_formats`; a JPEG with several pictures in it (MPO) is a JPEG.
+        format: One of `readable_formats`; a JPEG with several images in it (MPO) is a JPEG.
         mode: How its pixels are stored, in Pillow's words: `L`, `P`, `RGBA`, `CMYK`, `I;16`.
         width: In pixels, upright.
         height: In pixels, upright.

@@ -39,8 +39,8 @@ _STATED_BITS = {1023: 10, 4095: 12, 16383: 14, 65535: 16}  # by the highest valu
 SCALES = (10, 12, 14, 16)  # bits that cameras put into 16
 
 
-class PictureError(DataError):
-    """A file that does not become a picture; the message is the reason, without the path."""
+class ImageError(DataError):
+    """A file that does not become an image; the message is the reason, without the path."""
 
 
 def open_image(content: bytes) -> ImageFile.ImageFile:
@@ -73,7 +73,7 @@ def reduce(image: Image.Image, least_side: int | None) -> int:
         What decoding takes, as a number of pixels.
 
     Raises:
-        PictureError: It is too large nevertheless.
+        ImageError: It is too large nevertheless.
     """
     (width, height), most = image.size, turns.max_pixels
     kept = _coefficients(image) // BYTES_PER_PIXEL
@@ -86,7 +86,7 @@ def reduce(image: Image.Image, least_side: int | None) -> int:
             image.draft(None, (side, side))  # of other formats than JPEG nothing comes
     cost = image.width * image.height + kept
     if cost > most:
-        raise PictureError(f"{width} x {height} is over {most:,} pixels (see --max-pixels)")
+        raise ImageError(f"{width} x {height} is over {most:,} pixels (see --max-pixels)")
     return cost
 
 
@@ -164,16 +164,16 @@ def values_of(image: Image.Image, grey_bits: int | None) -> Values:
         grey_bits: That are used where the header does not say; None: the fewest that hold its own.
 
     Raises:
-        PictureError: That cannot be known.
+        ImageError: That cannot be known.
     """
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     bits, kind, highest = ((*tags.get(tag, ()), 0)[0] for tag in (_BITS, _SAMPLE_FORMAT, _HIGHEST))
     if kind == _SIGNED:
-        raise PictureError(f"TIFF of signed {bits}-bit integers: unknown range")
+        raise ImageError(f"TIFF of signed {bits}-bit integers: unknown range")
     if image.mode == "F":
-        raise PictureError("float image: unknown range")
+        raise ImageError("float image: unknown range")
     if image.mode == "I" and image.format != "PPM":  # Pillow scales those to 16 bits
-        raise PictureError(f"{image.format or 'image'} of 32-bit integers: unknown range")
+        raise ImageError(f"{image.format or 'image'} of 32-bit integers: unknown range")
     is_inverted = tags.get(_PHOTOMETRIC) == 0
     if bits in range(9, 16):
         return Values(bits, is_inverted)

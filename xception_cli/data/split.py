@@ -197,7 +197,7 @@ def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> l
     if not pictures:
         return []
     s, are = ("s", "are") if pictures > 1 else ("", "is")
-    sentence = f"{pictures} picture{s} of val or test {are} in train, too"
+    sentence = f"{pictures} image{s} of val or test {are} in train, too"
     warning = listing(f"{sentence}: metrics will be too optimistic", lines, _LISTED)
     if strict:
         raise DataError(
@@ -227,7 +227,7 @@ def _check(split: Split) -> list[str]:
     conflicts = sum(len(found) > 1 for found in labels.values())
     if conflicts:
         warnings.append(
-            f"{conflicts} picture{'s are' if conflicts > 1 else ' is'} in more than one class "
+            f"{conflicts} image{'s are' if conflicts > 1 else ' is'} in more than one class "
             "(identical files): conflicting labels"
         )
     return warnings

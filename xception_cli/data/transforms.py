@@ -128,11 +128,9 @@ class Preprocessing:
         """
         return round(1.2 * self.resize_size)
 
-    def training_source(self, picture: Image.Image) -> Image.Image:
-        """Shrink a picture to `source_side`; a smaller one stays as it is."""
-        return (
-            picture if min(picture.size) <= self.source_side else _resize(picture, self.source_side)
-        )
+    def training_source(self, image: Image.Image) -> Image.Image:
+        """Shrink an image to `source_side`; a smaller one stays as it is."""
+        return image if min(image.size) <= self.source_side else _resize(image, self.source_side)
 
     def training_transform(self, *, augment: str, flip: bool) -> Transform:
         """Random crop, mirror and light RandAugment, from torch's generator.
@@ -162,9 +160,9 @@ class Preprocessing:
         return v2.Compose(steps)  # type: ignore[no-any-return]
 
 
-def to_pixels(picture: Image.Image) -> torch.Tensor:
+def to_pixels(image: Image.Image) -> torch.Tensor:
     """Return the pixels of an RGB image, uint8, `(3, height, width)`."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _do(steps: Sequence[Callable[[Any], Any]], value: Any) -> Any:
@@ -174,20 +172,20 @@ def _do(steps: Sequence[Callable[[Any], Any]], value: Any) -> Any:
     return value
 
 
-def _cut_centre(shorter: int, side: int, picture: Image.Image) -> Image.Image:
+def _cut_centre(shorter: int, side: int, image: Image.Image) -> Image.Image:
     """Resize so that the shorter side has `shorter` pixels, and cut a square out of the centre."""
-    resized = _resize(picture, shorter)
+    resized = _resize(image, shorter)
     left, top = (round((length - side) / 2) for length in resized.size)
     return resized.crop((left, top, left + side, top + side))
 
 
-def _resize(picture: Image.Image, shorter: int) -> Image.Image:
+def _resize(image: Image.Image, shorter: int) -> Image.Image:
     """Resize so that the shorter side has this many pixels."""
-    least = min(picture.size)
-    width, height = (shorter if side == least else shorter * side // least for side in picture.size)
-    if (width, height) == picture.size:
-        return picture
-    return picture.resize((width, height), Image.Resampling.BICUBIC)
+    least = min(image.size)
+    width, height = (shorter if side == least else shorter * side // least for side in image.size)
+    if (width, height) == image.size:
+        return image
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def rotate90(pixels: torch.Tensor) -> torch.Tensor:

@@ -237,12 +237,12 @@ def images_needed(
 
 
 def distance_threshold(distances: Array) -> float:
-    """Return the distance that 95 % of pictures like these keep within (split conformal).
+    """Return the distance that 95 % of images like these keep within (split conformal).
 
     With n distances the one of rank ⌈0.95 (n + 1)⌉, at most the largest.
     """
     rank = min(len(distances), math.ceil(_COVERAGE * (len(distances) + 1)))
-    # A thousandth more, so that rounding does not decide about the picture that is at the border.
+    # A thousandth more, so that rounding does not decide about the image that is at the border.
     return float(f"{1.001 * np.sort(distances)[rank - 1]:.6g}")
 
 

@@ -44,7 +44,7 @@ _SCORES = {
 }
 _IN_PERCENT = {"accuracy", "top_k_accuracy", "macro_recall"}
 _CONFUSED = 3  # most confused pairs that are said
-_NUMBERED = 20  # classes up to which the cells of the picture hold their counts
+_NUMBERED = 20  # classes up to which the cells of the image hold their counts
 _LABELLED = 120  # class names that fit along an axis
 _LONGEST_LABEL = 24  # characters
 _LEGEND = "blue correct, orange confused; darker: a larger share of the true class"

@@ -215,7 +215,7 @@ def _choose_own(recorded: Split, split: str | None) -> str:
 
 
 def _select_own(recorded: Split, root: Path, given: Path, split: str) -> Selection:
-    """Select a split of the run, the pictures that it was recorded with and no others."""
+    """Select a split of the run, the images that it was recorded with and no others."""
     wanted = recorded.of(split)
     # split.csv holds written forms of names that are not UTF-8: find the files they stand for.
     paths = [
@@ -243,7 +243,7 @@ def _select_new(
     if not images:
         raise DataError(f"there is no image to evaluate in {show(folder.place)}")
     found = inspect_all([folder.root / image.path for image in images], decoded=False)
-    # The digest of what cannot be read is empty: it names no picture.
+    # The digest of what cannot be read is empty: it names no image.
     trained_on = {image.digest for image in recorded.of("train")} - {""}
     chose = {image.digest for image in recorded.of("val")} - {""}
     images = [

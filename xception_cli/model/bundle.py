@@ -59,7 +59,7 @@ class Outcome:
 
 
 class Classifier(Protocol):
-    """What names pictures: a model of ours in PyTorch, or the exported file that ships."""
+    """What names images: a model of ours in PyTorch, or the exported file that ships."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -75,14 +75,14 @@ class Classifier(Protocol):
 
     @property
     def least_side(self) -> int | None:
-        """Pixels that the shorter side must keep when a picture is decoded; see `images.decode`."""
+        """Pixels that the shorter side must keep when an image is decoded; see `images.decode`."""
 
     @property
     def side(self) -> int | None:
-        """Of all its pictures, in pixels; None: it takes whole ones, which cannot share a batch."""
+        """Of all its images, in pixels; None: it takes whole ones, which cannot share a batch."""
 
     def transform(self) -> Transform:
-        """Return what makes its pixels of a picture: uint8, `(3, height, width)`."""
+        """Return what makes its pixels of an image: uint8, `(3, height, width)`."""
 
     @property
     def thresholds(self) -> Thresholds | None:

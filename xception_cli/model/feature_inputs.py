@@ -19,12 +19,12 @@ Array = np.ndarray[Any, Any]
 class FeatureStore:
     """Activations of the frozen prefix, in one memory-mapped file.
 
-    The rows are ordered by view, then by picture; kept as bf16 in channels-last order. The page
+    The rows are ordered by view, then by image; kept as bf16 in channels-last order. The page
     cache is the RAM tier.
 
     Attributes:
-        rows: `(views * pictures, height, width, channels)`, bf16 seen as uint16.
-        count: Pictures.
+        rows: `(views * images, height, width, channels)`, bf16 seen as uint16.
+        count: Images.
         views: Views of each.
     """
 
@@ -36,7 +36,7 @@ class FeatureStore:
         """Return activations as the suffix takes them, bf16.
 
         Args:
-            indices: `(batch,)`, pictures.
+            indices: `(batch,)`, images.
             view: `(batch,)`, which view of each.
 
         Returns:
@@ -54,7 +54,7 @@ class FeatureInputs:
 
     Args:
         store: The activations.
-        labels: Of its pictures, `(count,)`, int64.
+        labels: Of its images, `(count,)`, int64.
         batches: Which keys make up which batch.
         runtime: Where to compute.
         view: The one that is seen in order; 0 is the evaluation crop.

@@ -1,4 +1,4 @@
-"""What the frozen prefix computes of each picture and view: computed once and kept.
+"""What the frozen prefix computes of each image and view: computed once and kept.
 
 The same image gives the same numbers in whatever batch: one that is not full is filled up, since
 kernels are chosen by its size (in fp32 on a CPU, the last bits differ). So what was computed in one
@@ -22,7 +22,7 @@ import torch
 from xception_cli.console import say, screen, show
 from xception_cli.data.dataset import KeyedBatches
 from xception_cli.data.images import DECODER
-from xception_cli.data.loading import PictureInputs
+from xception_cli.data.loading import ImageInputs
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError
 from xception_cli.files import write_durably
@@ -48,14 +48,14 @@ class _Note(TypedDict):
 @torch.inference_mode()
 def compute_pooled(
     network: Segment,
-    inputs: PictureInputs | FeatureInputs,
+    inputs: ImageInputs | FeatureInputs,
     what: str,
     kept: KeptView | None = None,
 ) -> Array:
     """Compute the pooled features of every image that the cache has none of.
 
     Args:
-        network: A segment to `conv4`, in eval mode: from `conv1` for pictures, from the cut for
+        network: A segment to `conv4`, in eval mode: from `conv1` for images, from the cut for
             stored activations.
         inputs: In order, with the evaluation transform.
         what: Names the phase on the screen.
@@ -86,7 +86,7 @@ def compute_store(
     name: str,
     prefix: Segment,
     rest: Segment,
-    inputs: Sequence[PictureInputs],
+    inputs: Sequence[ImageInputs],
     another: Callable[[int, int], bool] = lambda done, computed: True,
     kept: Sequence[KeptView] = (),
 ) -> tuple[FeatureStore, Array]:
@@ -112,7 +112,7 @@ def compute_store(
 
     Raises:
         MachineError: The disk is too small; says how much is needed.
-        DataError: A picture vanished.
+        DataError: An image vanished.
     """
     views, count = len(inputs), inputs[0].batches.count
     runtime, last = inputs[0].runtime, prefix.steps[-1]

@@ -1,4 +1,4 @@
-"""When a model says `unknown`: it is not sure, or the picture is unlike those it was trained on."""
+"""When a model says `unknown`: it is not sure, or the image is unlike those it was trained on."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ UNLIKE = "unlike the training photos"
 # Of one neighbour a second shot of the same thing is enough, and val, drawn from the same shots as
 # train, has many: a threshold from it refuses what train lacks. tests/benchmarks/unknown.py chose.
 NEIGHBOURS = 10
-_MOST = 500  # training pictures that a model file remembers, 2.7 kB each
+_MOST = 500  # training images that a model file remembers, 2.7 kB each
 _LONGEST = 1_000  # that are read from one
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Training pictures in feature space, to tell how far a picture is from the nearest of them.
+    """Training images in feature space, to tell how far an image is from the nearest of them.
 
     Nearest neighbours by cosine (Sun et al. 2022) assume nothing of how the features are spread;
-    their mean distance (Bergman, Cohen and Hoshen 2020) does not rest on one picture.
+    their mean distance (Bergman, Cohen and Hoshen 2020) does not rest on one image.
 
     Attributes:
-        levels: `(pictures, 2048)`, uint8: each picture's features in 255ths of its largest one;
+        levels: `(images, 2048)`, uint8: each image's features in 255ths of its largest one;
             only their direction is used, and features are never negative.
     """
 
@@ -40,7 +40,7 @@ class Reference:
         return _unit(self.levels)
 
     def distances(self, features: Array) -> Array:
-        """Return 1 minus the mean cosine to the ten nearest pictures, `(images,)`, in 0..1.
+        """Return 1 minus the mean cosine to the ten nearest images, `(images,)`, in 0..1.
 
         Args:
             features: `(images, 2048)`.
@@ -51,7 +51,7 @@ class Reference:
         return nearest
 
     def nearest(self, features: Array, count: int) -> tuple[Array, Array]:
-        """Find the nearest pictures, the nearest first.
+        """Find the nearest images, the nearest first.
 
         Args:
             features: `(images, 2048)`.
@@ -94,11 +94,11 @@ def _unit(rows: Array) -> Array:
 
 
 def remember(features: Array, labels: Array) -> Reference:
-    """Keep the features of training pictures, of many the same number from each class.
+    """Keep the features of training images, of many the same number from each class.
 
     Args:
-        features: `(pictures, 2048)`, not negative.
-        labels: `(pictures,)`.
+        features: `(images, 2048)`, not negative.
+        labels: `(images,)`.
     """
     features = features[spread(labels)]
     largest = np.maximum(features.max(axis=1, keepdims=True), 1e-12)
@@ -106,10 +106,10 @@ def remember(features: Array, labels: Array) -> Reference:
 
 
 def spread(labels: Array) -> Array:
-    """Choose pictures evenly over each class: neighbours in a folder are often of one moment.
+    """Choose images evenly over each class: neighbours in a folder are often of one moment.
 
     Args:
-        labels: `(pictures,)`.
+        labels: `(images,)`.
 
     Returns:
         Indices, ascending; all of them if they are few.
@@ -130,7 +130,7 @@ class Thresholds:
         target_precision: Wanted part of right answers among those that are given.
         confidence: Answers of a smaller probability are not given; None if val did not show a
             threshold that reaches the wanted precision: then only the distance decides.
-        distance: Pictures that are farther from the training photos get no answer.
+        distance: Images that are farther from the training photos get no answer.
     """
 
     target_precision: float

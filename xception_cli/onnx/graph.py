@@ -179,7 +179,7 @@ def _add_distance(writer: GraphWriter, reference: Reference, features: str) -> N
     levels = writer.constant("unknown/training_photos", reference.levels)
     photos = writer.node("Cast", [levels], "unknown/photos_float", to=onnx.TensorProto.FLOAT)
     directions = writer.node("LpNormalization", [photos], "unknown/photos_unit", axis=1, p=2)
-    direction = writer.node("LpNormalization", [features], "unknown/picture_unit", axis=1, p=2)
+    direction = writer.node("LpNormalization", [features], "unknown/image_unit", axis=1, p=2)
     cosines = writer.node("Gemm", [direction, directions], "unknown/cosines", transB=1)
     count = writer.integers("unknown/nearest/count", min(NEIGHBOURS, len(reference.levels)))
     nearest = writer.node("TopK", [cosines, count], "unknown/nearest", second="unknown/which")

@@ -22,7 +22,7 @@ from xception_cli.runtime import Runtime
 
 
 @dataclass(frozen=True)
-class JudgePicture:
+class JudgeImage:
     """An image to compare two models on.
 
     Attributes:
@@ -90,36 +90,36 @@ class Parity:
         )
 
 
-def compare(bundle: ModelBundle, exported: Classifier, pictures: Sequence[JudgePicture]) -> Parity:
+def compare(bundle: ModelBundle, exported: Classifier, images: Sequence[JudgeImage]) -> Parity:
     """Compare a file with PyTorch in float32 on the CPU.
 
     Args:
         bundle: The model.
         exported: The file.
-        pictures: The images.
+        images: The images.
     """
     runtime = Runtime(torch.device("cpu"), "fp32")
     reference = replace(bundle, network=runtime.place(bundle.network), runtime=runtime)
     bits = bundle.preprocessing.grey_bits
     limit = LIMIT_WHOLE if exported.side is None else LIMIT_CROPPED
     differences, smaller, equal, contradictions = [], [], 0, 0
-    with screen.bar("comparing", len(pictures)) as bar:
-        for picture in pictures:
-            whole = decode(picture.content, grey_bits=bits)
+    with screen.bar("comparing", len(images)) as bar:
+        for image in images:
+            whole = decode(image.content, grey_bits=bits)
             (expected, far), (found, found_far) = _ask(reference, whole), _ask(exported, whole)
             differences.append(float(max(abs(found - expected).max(), abs(found_far - far))))
             same = bool(found.argmax() == expected.argmax())
             second, best = sorted(expected)[-2:]
             equal += same
             contradictions += not same and best - second >= limit
-            less = decode(picture.content, least_side=bundle.least_side, grey_bits=bits)
+            less = decode(image.content, least_side=bundle.least_side, grey_bits=bits)
             if less.size != whole.size:
                 smaller.append(float(abs(found - _ask(reference, less)[0]).max()))
             bar.advance(1)
     return Parity(
-        images=len(pictures),
-        kinds=_kinds(pictures),
-        top1_agreement=equal / len(pictures),
+        images=len(images),
+        kinds=_kinds(images),
+        top1_agreement=equal / len(images),
         contradictions=contradictions,
         largest_difference=max(differences),
         limit=limit,
@@ -146,9 +146,9 @@ def require_parity(runtime: str, parity: Parity) -> None:
         )
 
 
-def _ask(classifier: Classifier, picture: Image.Image) -> tuple[NDArray[Any], float]:
+def _ask(classifier: Classifier, image: Image.Image) -> tuple[NDArray[Any], float]:
     """Return the probabilities, and the distance for `unknown`, 0 if not calibrated."""
-    (outcome,) = classifier.outcomes(classifier.transform()(picture)[None])
+    (outcome,) = classifier.outcomes(classifier.transform()(image)[None])
     distance = 0.0 if classifier.thresholds is None else classifier.distances([outcome])[0]
     return answer(classifier, outcome, None).probabilities, distance
 
@@ -238,38 +238,38 @@ class Agreement:
 def measure_agreement(
     exported: Classifier,
     quantized: Classifier,
-    pictures: Sequence[JudgePicture],
+    images: Sequence[JudgeImage],
     *,
-    calibrated_on: Sequence[JudgePicture],
+    calibrated_on: Sequence[JudgeImage],
 ) -> Agreement:
     """Run both files on images, in turn.
 
     Args:
         exported: The float file.
         quantized: The quantised file made from it.
-        pictures: Images, with their labels if known.
+        images: Images, with their labels if known.
         calibrated_on: Images used for quantising.
     """
     equal, labelled = 0, 0
     correct: list[int] = [0, 0]
     seconds: tuple[list[float], list[float]] = ([], [])
-    with screen.bar("comparing int8", len(pictures)) as bar:
-        for picture in pictures:
-            image = decode(picture.content, grey_bits=exported.about.preprocessing.grey_bits)
-            pixels = exported.transform()(image)[None]
+    with screen.bar("comparing int8", len(images)) as bar:
+        for image in images:
+            decoded = decode(image.content, grey_bits=exported.about.preprocessing.grey_bits)
+            pixels = exported.transform()(decoded)[None]
             best = []
             for which, classifier in enumerate((exported, quantized)):
                 began = time.perf_counter()
                 best.append(int(classifier.probabilities(pixels).argmax()))
                 seconds[which].append(time.perf_counter() - began)
-                correct[which] += best[-1] == picture.label
+                correct[which] += best[-1] == image.label
             equal += best[0] == best[1]
-            labelled += picture.label is not None
+            labelled += image.label is not None
             bar.advance(1)
     return Agreement(
         calibrated_on=_kinds(calibrated_on),
-        images=len(pictures),
-        kinds=_kinds(pictures),
+        images=len(images),
+        kinds=_kinds(images),
         agreeing=equal,
         labelled=labelled,
         correct_float=correct[0],
@@ -293,8 +293,8 @@ def require_agreement(agreement: Agreement) -> None:
         )
 
 
-def _kinds(pictures: Sequence[JudgePicture]) -> dict[str, int]:
-    return dict(Counter(picture.kind for picture in pictures))
+def _kinds(images: Sequence[JudgeImage]) -> dict[str, int]:
+    return dict(Counter(image.kind for image in images))
 
 
 def _list(kinds: dict[str, int]) -> str:

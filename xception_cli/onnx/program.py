@@ -15,34 +15,34 @@ from PIL import Image, ImageCms, ImageOps
 
 {opening}srgb = ImageCms.createProfile("sRGB")
 for path in sys.argv[1:]:
-    picture = ImageOps.exif_transpose(Image.open(path))
-    profile = io.BytesIO(picture.info.get("icc_profile", b""))
-    if picture.mode.startswith("I"):  # grey of 16 bits
-        grey = numpy.asarray(picture).astype(int) >> {shift}
-        picture = Image.fromarray(grey.clip(0, 255).astype("uint8"))
-    alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+    image = ImageOps.exif_transpose(Image.open(path))
+    profile = io.BytesIO(image.info.get("icc_profile", b""))
+    if image.mode.startswith("I"):  # grey of 16 bits
+        grey = numpy.asarray(image).astype(int) >> {shift}
+        image = Image.fromarray(grey.clip(0, 255).astype("uint8"))
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     kept = {{"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}}
-    picture = picture.convert(kept.get(picture.mode, "RGB"))
+    image = image.convert(kept.get(image.mode, "RGB"))
     try:
         profile = ImageCms.ImageCmsProfile(profile)
-        if picture.mode == "L" and profile.profile.xcolor_space == "RGB ":
-            picture = picture.convert("RGB")
-        picture = ImageCms.profileToProfile(picture, profile, srgb, outputMode="RGB")
+        if image.mode == "L" and profile.profile.xcolor_space == "RGB ":
+            image = image.convert("RGB")
+        image = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
     except (OSError, ImageCms.PyCMSError):  # without a profile, or with one that cannot be used
-        picture = picture.convert("RGB")
+        image = image.convert("RGB")
     if alpha is not None:
-        picture = Image.composite(picture, Image.new("RGB", picture.size, "white"), alpha)
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
 {cropping}\
-    {running}{{"image": numpy.asarray(picture)[None]}}{ending}
+    {running}{{"image": numpy.asarray(image)[None]}}{ending}
     best = found[0].argsort()[::-1][:5]
     print(path, ", ".join(f"{{classes[i]}} {{found[0][i]:.1%}}" for i in best), sep=": ")
 """
 
 _CROPPING = """\
-    sides = [side * {resize_size} // min(picture.size) for side in picture.size]
+    sides = [side * {resize_size} // min(image.size) for side in image.size]
     left, top = (round((side - {image_size}) / 2) for side in sides)
     box = (left, top, left + {image_size}, top + {image_size})
-    picture = picture.resize(sides, Image.Resampling.BICUBIC).crop(box)
+    image = image.resize(sides, Image.Resampling.BICUBIC).crop(box)
 """
 
 # What differs between the two formats.
@@ -77,7 +77,7 @@ def inference_snippet(
     Args:
         path: The file.
         preprocessing: Its pixel numbers.
-        cropped: Whether the file wants pictures resized and cut.
+        cropped: Whether the file wants images resized and cut.
         form: `onnx` or `openvino`.
     """
     cropping = _CROPPING.format(**preprocessing.to_dict()) if cropped else ""
@@ -85,5 +85,5 @@ def inference_snippet(
     opening = parts["opening"].format(path=str(path))
     # Pillow itself scales the values of a PGM, mode I, to 16 bits.
     bits = preprocessing.grey_bits
-    shift = "8" if bits == 16 else f'({bits - 8} if ";16" in picture.mode else 8)'
+    shift = "8" if bits == 16 else f'({bits - 8} if ";16" in image.mode else 8)'
     return _PROGRAM.format(**parts | {"opening": opening}, cropping=cropping, shift=shift)

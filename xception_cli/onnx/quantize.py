@@ -71,12 +71,12 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped
         return next(self._inputs, None)
 
 
-def quantize_onnx(model: onnx.ModelProto, pictures: Iterable[Array]) -> onnx.ModelProto:
+def quantize_onnx(model: onnx.ModelProto, images: Iterable[Array]) -> onnx.ModelProto:
     """Quantise an exported model's three flows.
 
     Args:
         model: From `build_onnx`.
-        pictures: Inputs, one by one: `(1, height, width, 3)`, uint8. They determine the ranges.
+        images: Inputs, one by one: `(1, height, width, 3)`, uint8. They determine the ranges.
 
     Returns:
         A model with the same input, outputs and metadata, plus the metadata entry `quantized`.
@@ -85,7 +85,7 @@ def quantize_onnx(model: onnx.ModelProto, pictures: Iterable[Array]) -> onnx.Mod
         MachineError: Temporary files cannot be written.
     """
     names = [node.name for node in model.graph.node if _is_quantized(node.name)]
-    seen = _observe(model, names, pictures)
+    seen = _observe(model, names, images)
     try:
         quantized = _quantize(_correct_biases(model, seen), names, seen)
     except OSError as error:
@@ -131,7 +131,7 @@ def _quantize(model: onnx.ModelProto, names: Sequence[str], seen: _Seen) -> onnx
         return onnx.load(quantized)
 
 
-def _observe(model: onnx.ModelProto, names: Sequence[str], pictures: Iterable[Array]) -> _Seen:
+def _observe(model: onnx.ModelProto, names: Sequence[str], images: Iterable[Array]) -> _Seen:
     """Run images through a model, and observe all inputs and outputs of these nodes."""
     nodes = [node for node in model.graph.node if node.name in set(names)]
     convolved = {node.input[0] for node in nodes if node.op_type == "Conv"}
@@ -140,8 +140,8 @@ def _observe(model: onnx.ModelProto, names: Sequence[str], pictures: Iterable[Ar
     lows: dict[str, list[Array]] = {tensor: [] for tensor in tensors}
     highs: dict[str, list[Array]] = {tensor: [] for tensor in tensors}
     means: dict[str, list[Array]] = {tensor: [] for tensor in convolved}
-    for picture in pictures:
-        for tensor, values in zip(tensors, session.run(tensors, {INPUT: picture}), strict=True):
+    for image in images:
+        for tensor, values in zip(tensors, session.run(tensors, {INPUT: image}), strict=True):
             flat, kept = torch.from_numpy(values).flatten(), 1 + int(_OUTLIERS * values.size)
             lows[tensor].append(flat.topk(kept, largest=False).values[-1].numpy())
             highs[tensor].append(flat.topk(kept).values[-1].numpy())
@@ -149,8 +149,8 @@ def _observe(model: onnx.ModelProto, names: Sequence[str], pictures: Iterable[Ar
                 means[tensor].append(values.mean(axis=(0, 2, 3)))
     return _Seen(
         {tensor: (min(lows[tensor]), max(highs[tensor])) for tensor in tensors},
-        {tensor: np.mean(of_pictures, axis=0) for tensor, of_pictures in means.items()},
-        picture,
+        {tensor: np.mean(of_images, axis=0) for tensor, of_images in means.items()},
+        image,
     )
 
 

@@ -28,7 +28,7 @@ from xception_cli.onnx.file import CROPPED, WHOLE, OnnxClassifier, classifier_fr
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.onnx.judge import (
     Agreement,
-    JudgePicture,
+    JudgeImage,
     Parity,
     compare,
     measure_agreement,
@@ -44,10 +44,10 @@ from xception_cli.sample import draw_sample
 
 REPORT = "export_report.json"
 
-LEAST = 64  # pictures that an export is judged by
+LEAST = 64  # images that an export is judged by
 LARGE = 4  # of these, made as large as a camera's, beside them
 _LARGE_SIZE = (4000, 3000)  # 12 megapixels
-_GRAIN = 12.0  # of 255; an enlarged picture alone has nothing that aliases
+_GRAIN = 12.0  # of 255; an enlarged image alone has nothing that aliases
 
 CALIBRATION = 32  # training images that tell an int8 file which values occur
 MOST = 500  # val images that it is judged by
@@ -97,7 +97,7 @@ def export_run(
     Args:
         run: The run.
         output: A new .onnx file; of `openvino` an .xml file, with its weights in .bin beside it.
-        cropped: The file takes pictures that are resized and cut already.
+        cropped: The file takes images that are resized and cut already.
         form: `onnx` or `openvino`.
         quantized: The network in int8, in `onnx` only; what that changes is measured.
         share_features: Keep the features of training images, if the model has them.
@@ -115,7 +115,7 @@ def export_run(
     model = build_onnx(bundle, cropped=cropped)
     content = seal_onnx(model)
     exported = classifier_from(content, output)
-    judges = judge_pictures(run, bundle.classes)
+    judges = judge_images(run, bundle.classes)
     parities = {"onnxruntime": compare(bundle, exported, judges)}
     files = {output: content}
     if form == OPENVINO:
@@ -152,11 +152,11 @@ def _quantize(
     run: RunDir, model: onnx.ModelProto, exported: OnnxClassifier, output: Path
 ) -> tuple[bytes, Agreement]:
     """Quantise an export by training images, and compare it with the float one on val."""
-    pictures = own_pictures(run, exported.classes, "train", least=CALIBRATION, most=CALIBRATION)
-    content = seal_onnx(quantize_onnx(model, calibration_pixels(exported, pictures)))
-    judges = own_pictures(run, exported.classes, "val", least=LEAST, most=MOST)
+    images = own_images(run, exported.classes, "train", least=CALIBRATION, most=CALIBRATION)
+    content = seal_onnx(quantize_onnx(model, calibration_pixels(exported, images)))
+    judges = own_images(run, exported.classes, "val", least=LEAST, most=MOST)
     quantized = classifier_from(content, output)
-    agreement = measure_agreement(exported, quantized, judges, calibrated_on=pictures)
+    agreement = measure_agreement(exported, quantized, judges, calibrated_on=images)
     for number, line in enumerate(agreement.lines()):
         say(f"{'' if number else 'int8':10}{line}")
     if REFIT in exported.about.provenance:
@@ -167,70 +167,69 @@ def _quantize(
 
 
 def calibration_pixels(
-    exported: OnnxClassifier, pictures: Sequence[JudgePicture]
+    exported: OnnxClassifier, images: Sequence[JudgeImage]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Read what a file takes, one picture at a time.
+    """Read what a file takes, one image at a time.
 
     Args:
         exported: The float file.
-        pictures: Of the run's train split.
+        images: Of the run's train split.
 
     Yields:
         `(1, height, width, 3)`, uint8.
     """
-    with screen.bar("calibrating int8", len(pictures)) as bar:
-        for picture in pictures:
-            image = decode(picture.content, grey_bits=exported.preprocessing.grey_bits)
-            pixels = exported.transform()(image)
+    with screen.bar("calibrating int8", len(images)) as bar:
+        for image in images:
+            decoded = decode(image.content, grey_bits=exported.preprocessing.grey_bits)
+            pixels = exported.transform()(decoded)
             yield pixels.numpy().transpose(1, 2, 0)[None]
             bar.advance(1)
 
 
-def judge_pictures(
+def judge_images(
     run: RunDir, classes: Sequence[str], *, least: int = LEAST, large: int = LARGE
-) -> list[JudgePicture]:
-    """Gather the pictures that an export is judged by.
+) -> list[JudgeImage]:
+    """Gather the images that an export is judged by.
 
     Args:
         run: Its val images are taken, evenly spread; drawn ones make up for what is missing.
         classes: Of its model.
-        least: Pictures, not counting the large ones.
-        large: Pictures of 12 megapixels, made of the first ones.
+        least: Images, not counting the large ones.
+        large: Images of 12 megapixels, made of the first ones.
     """
-    chosen = own_pictures(run, classes, "val", least=least, most=least)
+    chosen = own_images(run, classes, "val", least=least, most=least)
     spread = chosen[:: max(1, len(chosen) // large)][:large] if large else []
     return chosen + [
-        JudgePicture("large", _enlarge(picture.content, seed))
-        for seed, picture in enumerate(spread)
+        JudgeImage("large", _enlarge(image.content, seed)) for seed, image in enumerate(spread)
     ]
 
 
-def own_pictures(
+def own_images(
     run: RunDir, classes: Sequence[str], split: str, *, least: int, most: int
-) -> list[JudgePicture]:
-    """Gather pictures of a split of the run, evenly spread; drawn ones if there are too few.
+) -> list[JudgeImage]:
+    """Gather images of a split of the run, evenly spread; drawn ones if there are too few.
 
     Args:
         run: The run.
         classes: Of its model.
         split: `train` or `val`.
-        least: Pictures; drawn ones make up for what is missing.
+        least: Images; drawn ones make up for what is missing.
         most: Of the run's own.
     """
     own = _spread(run, classes, split, most)
-    return own + [JudgePicture("drawn", content) for content in _draw(least - len(own))]
+    return own + [JudgeImage("drawn", content) for content in _draw(least - len(own))]
 
 
-def _spread(run: RunDir, classes: Sequence[str], split: str, most: int) -> list[JudgePicture]:
+def _spread(run: RunDir, classes: Sequence[str], split: str, most: int) -> list[JudgeImage]:
     try:
         selection = select_own(run, classes, split)
     except (DataError, UsageError) as error:
-        say(f"note      drawn pictures instead of {split}: {show(error.message)}")
+        say(f"note      drawn images instead of {split}: {show(error.message)}")
         return []
     sound = [image for image in selection.images if image.problem is None]
     indices = np.linspace(0, len(sound) - 1, min(most, len(sound))).round().astype(int)
     chosen = [sound[index] for index in indices]
-    return [JudgePicture(split, selection.root / image.path, image.label) for image in chosen]
+    return [JudgeImage(split, selection.root / image.path, image.label) for image in chosen]
 
 
 def _draw(count: int) -> Iterator[bytes]:
@@ -244,10 +243,10 @@ def _draw(count: int) -> Iterator[bytes]:
 
 
 def _enlarge(content: bytes, seed: int) -> bytes:
-    """Make a 12 megapixel JPEG of a picture, with grain as fine as its pixels."""
-    picture = decode(content, grey_bits=None)
-    size = _LARGE_SIZE if picture.width >= picture.height else _LARGE_SIZE[::-1]
-    large = np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32)
+    """Make a 12 megapixel JPEG of an image, with grain as fine as its pixels."""
+    image = decode(content, grey_bits=None)
+    size = _LARGE_SIZE if image.width >= image.height else _LARGE_SIZE[::-1]
+    large = np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.float32)
     grain = np.random.default_rng(seed).standard_normal(large.shape[:2], np.float32)
     grainy = np.clip(large + _GRAIN * grain[..., None], 0, 255).astype(np.uint8)
     buffer = BytesIO()

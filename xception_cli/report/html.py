@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from xception_cli.console import safe, show
-from xception_cli.data.images import PictureError, read_listed
+from xception_cli.data.images import ImageError, read_listed
 
 SIDE = 192  # of a thumbnail, in pixels
 
@@ -124,7 +124,7 @@ def photo(root: Path, name: str) -> Thumbnail | None:
     """
     try:
         return embed(read_listed(root, name, least_side=SIDE, grey_bits=None), name)
-    except PictureError:
+    except ImageError:
         return None
 
 

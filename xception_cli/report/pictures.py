@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from xception_cli.check.report import CONFLICTING, DUPLICATE, LEAK, NEAR, SUSPECTS
 from xception_cli.console import screen, show
-from xception_cli.data.images import PictureError, read_listed, read_picture
+from xception_cli.data.images import ImageError, read_image, read_listed
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.evaluation.scored import Scored
@@ -107,24 +107,24 @@ def seen_square(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[in
 
 
 def draw_heat(
-    picture: Image.Image, heat: NDArray[np.float32], preprocessing: Preprocessing
+    image: Image.Image, heat: NDArray[np.float32], preprocessing: Preprocessing
 ) -> Image.Image:
     """Draw a heat map over a grey photo, and a frame around the part that the network sees.
 
     Args:
-        picture: RGB, upright, of any size; is not changed.
+        image: RGB, upright, of any size; is not changed.
         heat: `(height, width)` in 0..1.
         preprocessing: Preprocessing of the network's input.
     """
-    box = seen_square(picture.size, preprocessing)
+    box = seen_square(image.size, preprocessing)
     side = (box[2] - box[0], box[3] - box[1])
     smooth = Image.fromarray(heat.astype(np.float32)).resize(side, Image.Resampling.BICUBIC)
     values = np.clip(np.asarray(smooth), 0, 1)
     colours = Image.fromarray((colormaps["inferno"](values)[..., :3] * 255).astype(np.uint8))
     strength = Image.fromarray((255 * _STRENGTH * values).astype(np.uint8))
-    drawn = picture.convert("L").convert("RGB")  # grey, so that yellow heat is visible on lemons
+    drawn = image.convert("L").convert("RGB")  # grey, so that yellow heat is visible on lemons
     drawn.paste(colours, box, strength)
-    line = max(1, round(max(picture.size) / _LARGEST * 2))
+    line = max(1, round(max(image.size) / _LARGEST * 2))
     frame = (box[0], box[1], box[2] - 1, box[3] - 1)
     ImageDraw.Draw(drawn).rectangle(frame, outline="white", width=line)
     return drawn
@@ -174,11 +174,11 @@ def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path)
     preprocessing = bundle.preprocessing
     bits = preprocessing.grey_bits
     # the same pixels as predicted
-    seen = read_picture(path, least_side=preprocessing.least_side, grey_bits=bits)
+    seen = read_image(path, least_side=preprocessing.least_side, grey_bits=bits)
     pixels = preprocessing.evaluation_transform()(seen)[None]
     (heat,) = heat_maps(bundle, pixels, torch.tensor([label]))
     buffer = BytesIO()
-    draw_heat(read_picture(path, grey_bits=bits), heat, preprocessing).save(
+    draw_heat(read_image(path, grey_bits=bits), heat, preprocessing).save(
         buffer, "JPEG", quality=90
     )
     folder = target.parent
@@ -274,7 +274,7 @@ def _read(root: Path, name: str, preprocessing: Preprocessing) -> Image.Image | 
             least_side=preprocessing.least_side,
             grey_bits=preprocessing.grey_bits,
         )
-    except PictureError:
+    except ImageError:
         return None
 
 

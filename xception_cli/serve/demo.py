@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from xception_cli.data.formats import suffixes
-from xception_cli.data.images import PictureError, decode
+from xception_cli.data.images import ImageError, decode
 from xception_cli.inference import Prediction, predict_images
 from xception_cli.model.bundle import Classifier, ModelBundle
 from xception_cli.report.html import embed, render
@@ -61,7 +61,7 @@ class Demo:
         """
         try:
             picture = decode(content, least_side=self.bundle.least_side)
-        except PictureError as error:
+        except ImageError as error:
             return Prediction(None, (), (), error.message).to_dict()
         picture.info.clear()  # it is upright already
         prediction = self._predict(picture)

@@ -16,7 +16,7 @@ import torch
 from xception_cli.check.deep import find_suspects, suspects_problem
 from xception_cli.check.report import SUSPECT
 from xception_cli.console import enumerated, say, show
-from xception_cli.data.loading import Inputs, PictureInputs
+from xception_cli.data.loading import ImageInputs, Inputs
 from xception_cli.evaluation.candidates import paired_gain, start_candidates
 from xception_cli.evaluation.intervals import (
     Estimate,
@@ -59,8 +59,8 @@ class Training:
         mirror: Whether the model classifies the mirror image too.
     """
 
-    train: FeatureInputs | PictureInputs | None
-    val: FeatureInputs | PictureInputs | None
+    train: FeatureInputs | ImageInputs | None
+    val: FeatureInputs | ImageInputs | None
     probe: Probe | None = None
     plain: Probe | None = None
     probe_scores: Scores | None = None
@@ -98,8 +98,8 @@ def compute_baseline(job: Job, history: History) -> Training:
     prefix, _ = cut(network, job.config.unfreeze)
     is_new = history.best_epoch == 0
     pooled: dict[str, Array] = {}
-    train_inputs: FeatureInputs | PictureInputs | None = None
-    val_inputs: FeatureInputs | PictureInputs | None = None
+    train_inputs: FeatureInputs | ImageInputs | None = None
+    val_inputs: FeatureInputs | ImageInputs | None = None
     with job.phase("features"):
         if prefix is None or job.config.unfreeze == "head":
             backbone = Segment(network, "conv1", "conv4").eval()
@@ -139,7 +139,7 @@ def pool_views(job: Job, backbone: Segment, split: str, kept: Sequence[KeptView 
     return np.stack(pooled)
 
 
-def _every_epoch(job: Job) -> tuple[PictureInputs, PictureInputs]:
+def _every_epoch(job: Job) -> tuple[ImageInputs, ImageInputs]:
     """Return train and val for a training of all layers, which reads the images in each epoch."""
     if job.leads:
         remove_tree(job.run.decoded)  # of a run that was killed, perhaps half written

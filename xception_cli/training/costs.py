@@ -21,12 +21,12 @@ CACHED = 0.5  # of decoding a file: reading it from the cache and augmenting it,
 
 @dataclass(frozen=True)
 class Costs:
-    """What the parts of a training take on this machine, in seconds for each picture.
+    """What the parts of a training take on this machine, in seconds for each image.
 
     Attributes:
         decode: From the file to pixels, beside the network: divided by what runs at once.
         features: The frozen prefix and the rest of the network, in inference.
-        step: Training on one picture.
+        step: Training on one image.
         validation: The trained part, in inference.
         memory: Bytes that the process needs at its peak; on a GPU, of the GPU's.
     """
@@ -118,10 +118,10 @@ def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[
         costs: Measured with this `unfreeze`.
         images: In the splits.
     """
-    picture = costs.decode + costs.features
+    image = costs.decode + costs.features
     decoding = costs.decode * (1 + CACHED * (config.epochs - 1)) / config.epochs  # in an epoch
     judged = images.test if val_is_known(config, config.precision) else images.val + images.test
-    evaluation = judged * (picture + _may_mirror(config) * costs.features)
+    evaluation = judged * (image + _may_mirror(config) * costs.features)
     if config.weights == "none":
         train = images.train * (decoding + costs.step)
         val = images.val * (decoding + costs.validation)
@@ -129,7 +129,7 @@ def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[
         return {"fine-tuning": tuning, "evaluation": evaluation, "report": REPORT_SECONDS}
     kept = config.unfreeze in {"exit", "middle"}
     phases = {
-        "features": images.seen(config) * picture,
+        "features": images.seen(config) * image,
         "probe": PROBE_SECONDS + fit_seconds(config, images),
     }
     if config.unfreeze != "head":
@@ -137,7 +137,7 @@ def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[
         train = images.train * (decode + costs.step)
         val = images.val * (decode + costs.validation)
         phases["fine-tuning"] = config.epochs * (train + val)
-        again = costs.validation if kept else picture
+        again = costs.validation if kept else image
         heads = _head_seconds(config, images, images.train)
         phases["selection"] = images.seen(config) * again + heads
     phases |= {"evaluation": evaluation, "calibration": _calibration_seconds(images)}

@@ -25,7 +25,7 @@ from xception_cli.training.plan import Plan, fit_budget, ladder
 
 T = TypeVar("T")
 
-_DECODED = 4  # pictures
+_DECODED = 4  # images
 _REPEATS = 5  # on a GPU, where a call takes milliseconds
 
 
@@ -135,7 +135,7 @@ def _time_training(
 
 
 def _time_decoding(job: Job, features: float) -> float:
-    """Return the seconds that decoding a picture adds to the network's."""
+    """Return the seconds that decoding an image adds to the network's."""
     dataset = job.pictures("train", "random").dataset
     count = min(_DECODED, len(dataset))
     began = time.perf_counter()

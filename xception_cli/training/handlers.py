@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from xception_cli.console import Bar, say, show
 from xception_cli.data.dataset import KeyedBatches
-from xception_cli.data.loading import PictureInputs
+from xception_cli.data.loading import ImageInputs
 from xception_cli.errors import ArtifactError, DivergedError, MachineError
 from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.model.feature_inputs import FeatureInputs
@@ -53,10 +53,10 @@ def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
 
 
 def attach_prefetch(
-    trainer: Engine, train: FeatureInputs | PictureInputs, val: FeatureInputs | PictureInputs
+    trainer: Engine, train: FeatureInputs | ImageInputs, val: FeatureInputs | ImageInputs
 ) -> None:
     """Decode ahead: val during training, the next epoch during validation."""
-    if not isinstance(train, PictureInputs) or not isinstance(val, PictureInputs):
+    if not isinstance(train, ImageInputs) or not isinstance(val, ImageInputs):
         return
 
     @trainer.on(Events.EPOCH_STARTED)
@@ -144,7 +144,7 @@ def _scores(engine: Engine) -> Scores:
 def attach_validation(
     trainer: Engine,
     evaluator: Engine,
-    inputs: FeatureInputs | PictureInputs,
+    inputs: FeatureInputs | ImageInputs,
     *,
     support: Sequence[int],
     top_k: int,

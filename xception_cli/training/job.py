@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from xception_cli.check.report import CheckReport
 from xception_cli.config import TrainConfig
 from xception_cli.console import show
-from xception_cli.data.dataset import KeyedBatches, PictureDataset, default_workers
+from xception_cli.data.dataset import ImageDataset, KeyedBatches, default_workers
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.image_cache import ImageCache, cached_fraction
 from xception_cli.data.images import DECODER
-from xception_cli.data.loading import PictureInputs
+from xception_cli.data.loading import ImageInputs
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.metrics import TOP
@@ -111,7 +111,7 @@ class Job:
 
     def pictures(
         self, split: str, view: str = "centre", *, shuffle: bool = False, epochs: bool = False
-    ) -> PictureInputs:
+    ) -> ImageInputs:
         """Return the images of a split as inputs of the network.
 
         Args:
@@ -136,7 +136,7 @@ class Job:
             fraction = cached_fraction(self.run.path, needed, config.cache_gb * 1e9)
             count = int(fraction * len(images))
             cache = ImageCache(self.run.decoded, f"{split}-{DECODER}", prepare, count)
-        dataset = PictureDataset(
+        dataset = ImageDataset(
             self.root,
             [image.path for image in images],
             [image.label for image in images],
@@ -147,7 +147,7 @@ class Job:
             cache=cache,
             digests=None if epochs else self.digests(split),
         )
-        return PictureInputs(
+        return ImageInputs(
             dataset,
             self.shuffled(split) if shuffle else self.in_order(split),
             preprocessing=self.preprocessing,
@@ -168,7 +168,7 @@ class Job:
             second = ["rotated"]
         return ["centre", *second, *["random"] * count][:count]
 
-    def views(self, split: str) -> list[PictureInputs]:
+    def views(self, split: str) -> list[ImageInputs]:
         """Return the images of a split in order, once for each view.
 
         A random view is drawn from its number and the content of the image, not from the seed: so

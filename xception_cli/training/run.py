@@ -19,7 +19,7 @@ from typing import Any
 from xception_cli.check.survey import Survey
 from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, say, screen, show
-from xception_cli.data.loading import PictureInputs
+from xception_cli.data.loading import ImageInputs
 from xception_cli.errors import MachineError, XceptionError
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.processes import ALONE, Processes, joined_processes
@@ -148,8 +148,8 @@ def _train(job: Job, stop: StopSignals) -> TrainResult | None:
 
 def _fine_tune(
     job: Job,
-    train: FeatureInputs | PictureInputs,
-    val: FeatureInputs | PictureInputs,
+    train: FeatureInputs | ImageInputs,
+    val: FeatureInputs | ImageInputs,
     history: History,
     states: StateStore,
     saved: Mapping[str, Any] | None,

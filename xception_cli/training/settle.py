@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from xception_cli.console import say
-from xception_cli.data.loading import PictureInputs
+from xception_cli.data.loading import ImageInputs
 from xception_cli.evaluation.candidates import (
     FINAL,
     paired_gain,
@@ -76,7 +76,7 @@ def settle(job: Job, training: Training, history: History) -> Settled | None:
 
 
 def _pool(
-    job: Job, network: nn.Module, name: str, inputs: FeatureInputs | PictureInputs, views: slice
+    job: Job, network: nn.Module, name: str, inputs: FeatureInputs | ImageInputs, views: slice
 ) -> Array:
     """Compute what the fine-tuned network makes of views of a split, `(views, images, POOLED)`.
 
