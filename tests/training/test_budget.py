@@ -199,7 +199,7 @@ def test_decisions_are_recorded_printed_and_continued_by_the_next_process(clock,
     decisions += [
         {"after": "epoch 3", "views": 3, "epochs": 11, "why": "an epoch takes 20 s"},
         {"after": "epoch 4", "views": 3, "epochs": 7, "why": "an epoch takes 20 s"},
-        {"after": "epoch 4", "views": 3, "epochs": 4, "why": "time is up inside the next one"},
+        {"after": "epoch 4", "views": 3, "epochs": 4, "why": "the time is up during the next one"},
     ]
     assert read_json(run.info)["timed"] == record(spent=410.0, decisions=decisions)
 
@@ -281,7 +281,7 @@ def test_when_time_is_up_inside_an_epoch_training_ends_there(
         "after": after,
         "views": 4,
         "epochs": len(completed),
-        "why": "time is up inside the next one",
+        "why": "the time is up during the next one",
     }
 
 

@@ -271,7 +271,7 @@ def test_a_damaged_state_is_replaced_by_the_one_before_or_is_an_error(store, cap
     assert "state-00000002" in said
     assert "looking for an older state" in said
     damage(f"state-00000001.{kind}", "empty" if kind == "json" else how)
-    with pytest.raises(ArtifactError, match="no training state in checkpoints is good"):
+    with pytest.raises(ArtifactError, match="no training state in checkpoints is intact"):
         store.load()
 
 

@@ -468,7 +468,7 @@ def test_the_best_rung_that_fits_is_chosen_and_reported():
         (
             "other",
             f"--budget {text}: training the exit flow on 4 views for 12 epochs, about 16 min 18 s "
-            "in all; more time would be left over",
+            "in all; a longer budget changes nothing",
         ),
     )
     text = f"{two_views / MARGIN + 1:.0f}s"
