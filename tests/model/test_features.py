@@ -207,7 +207,7 @@ def test_a_disk_that_is_too_small_is_reported_before_anything_is_computed(
     network, root, monkeypatch
 ):
     monkeypatch.setattr(features, "_to_bits", lambda _: pytest.fail("computed"))
-    message = r"cannot keep .* GB of features in features/train\.bin"
+    message = r"cannot store .* GB of features in features/train\.bin"
     with files_no_larger_than(100_000), pytest.raises(MachineError, match=message):
         compute(Path("features"), network, root)
     assert list(Path("features").iterdir()) == []
