@@ -65,7 +65,7 @@ def test_the_answers_are_those_of_predict(capsys: pytest.CaptureFixture[str]) ->
         assert answer.pop("probabilities") == pytest.approx(probabilities, abs=1e-5)
         assert answer == one | {"path": None}
     assert [one.get("unknown") for one in answers] == [
-        None, *["unlike the training photos"] * 2, None
+        None, *["unlike the training images"] * 2, None
     ]  # fmt: skip
     assert answers[3]["error"].startswith("not an image")
     assert shown[3] == {"photo": None, "heat_map": None}
@@ -82,8 +82,8 @@ def test_the_page_tells_when_the_model_refuses_and_prints_names_as_text() -> Non
     )
     for rule, sentence in (
         (None, "It has no thresholds for unknown: it names one of its classes whatever"),
-        (unlike, "It answers unknown where a photo is unlike the images it was trained on."),
-        (both, "It answers unknown where its confidence is too low, or where a photo is unlike"),
+        (unlike, "It answers unknown if a photo is unlike the images it was trained on."),
+        (both, "It answers unknown if its confidence is too low, or if a photo is unlike"),
     ):
         page = Page(Demo(bundle(rule)).page())
         assert sentence in page.text
