@@ -196,7 +196,7 @@ def test_a_selected_epoch_is_corrected_with_its_final_head():
     )
     found = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
     assert found.candidates == 8
-    # Not an epoch with the head that was trained: the final model is correct nine times out of ten.
+    # Not the epoch with its trained head: the final model is correct nine times out of ten.
     assert 0.8 < found.accuracy.value < 0.9
 
 

@@ -468,7 +468,7 @@ def test_an_archive_that_torch_would_not_write_is_refused_unread():
 
 
 @pytest.mark.parametrize("name", ["nothing.pth", ".", "https://example.org/x.pth"])
-def test_what_is_not_a_file_is_a_usage_error(name):
+def test_a_path_that_is_not_a_file_is_a_usage_error(name):
     with pytest.raises(UsageError):
         load_pretrained(name)
 

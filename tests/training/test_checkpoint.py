@@ -112,7 +112,7 @@ def test_the_manifest_has_the_checksum_of_the_state_file(store):
     }
 
 
-def test_a_run_without_a_state(store):
+def test_a_run_without_a_state_loads_none(store):
     assert store.load() is None
     store.keep(1)
     assert not FOLDER.exists()

@@ -1,4 +1,4 @@
-"""A model to be shared contains no data of single training images."""
+"""A model for sharing contains no data of single training images."""
 
 from typing import Any
 

@@ -52,7 +52,7 @@ def cached_outcomes(bundle: ModelBundle, digests: Sequence[str]) -> dict[int, Ou
         return {}
     pooled = np.stack(rows, axis=1)
     outcomes: list[Outcome] = []
-    # In batches as those of images: the last bits of a result may depend on their size.
+    # In the same batches as images: the last bits of a result may depend on their size.
     for batch in torch.from_numpy(pooled).split(bundle.runtime.inference_batch, dim=1):
         moved = bundle.runtime.to_device(batch)
         logits = classify_views(bundle.network, moved, mirror=mirror).cpu().numpy()
