@@ -126,7 +126,7 @@ def test_the_file_is_read_back_equal_and_a_resumed_epoch_replaces_later_ones(tmp
 def test_a_damaged_file_or_one_of_other_images_is_refused(tmp_path):
     path = tmp_path / "candidates.safetensors"
     write_candidates(no_candidates(7).with_epoch(0, np.zeros(7), np.zeros(7)), path)
-    with pytest.raises(ArtifactError, match="not of 8 validation images"):
+    with pytest.raises(ArtifactError, match="does not fit 8 validation images"):
         read_candidates(path, 8)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ArtifactError, match="cannot use"):

@@ -59,7 +59,7 @@ def test_with_few_images_per_class_a_cpu_stops_at_the_linear_probe():
     assert unfreeze(CUDA, 2, 2) == "all"
     (reason,) = make_plan(TrainConfig(), CPU, (8, 9), VAL).reasons
     assert reason == (
-        "stopping at the linear probe (--unfreeze head): with under 15 training images of a class "
+        "stopping at the linear probe (--unfreeze head): with under 15 training images per class "
         "on average (8.5), val cannot show that fine-tuning is better"
     )
 
