@@ -341,6 +341,7 @@ def test_a_plan_with_an_effort_compares_all_three(
     shown = capsys.readouterr()
     header, *rows = (line.split() for line in shown.out.splitlines())
     assert header == ["effort", *EFFORTS]
-    assert [row[0] for row in rows] == ["features", "probe", "evaluation", "in", "memory", "disk"]
+    phases = ["preparation", "features", "probe", "evaluation", "calibration", "refit", "report"]
+    assert [row[0] for row in rows] == [*phases, "in", "memory", "disk"]
     assert shown.err.count("setting   unfreeze = head (--effort quick)") == 1
     assert not Path("runs").exists()

@@ -335,7 +335,7 @@ def test_a_run_killed_while_its_folder_was_created_can_be_started_again(tmp_path
     assert make_run(tmp_path / "food", tmp_path / "run").path == tmp_path / "run"
     with pytest.raises(UsageError, match="killed before its first step") as caught:
         find_run(tmp_path / "run")
-    assert caught.value.hint.endswith(f"xception train --data DIR --output {tmp_path / 'run'}")
+    assert caught.value.hint.endswith(f"xception train DIR --output {tmp_path / 'run'}")
 
 
 @pytest.mark.parametrize("name", ["train.log", "run.json", "mine.txt"])
@@ -408,7 +408,7 @@ def test_a_missing_run_is_reported_with_the_places_searched(tmp_path, finished):
     if finished:
         start_run("going", "2024-01-01T00:00:00Z", finished=False)
     runs = tmp_path / "runs"
-    message, hint = f"there is no run in {runs}", "xception train --data DIR"
+    message, hint = f"there is no run in {runs}", "xception train DIR"
     if finished:
         message = f"there is no finished run in {runs}: runs/going is unfinished"
         hint = "xception train --resume runs/going"

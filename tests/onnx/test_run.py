@@ -465,7 +465,7 @@ def test_an_export_overwrites_nothing(output, message, run, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--format", "coreml"], "format is coreml, expected onnx or openvino"),
+        (["--format", "coreml"], "--format is 'coreml', expected onnx or openvino"),
         (["--format", "openvino"], "it must end in .xml"),
         (["--format", "openvino", "--quantize", "int8"], "--quantize int8 is for --format onnx"),
     ],

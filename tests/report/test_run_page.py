@@ -205,8 +205,8 @@ def test_next_steps_are_the_weakest_class_suspect_labels_and_the_data(run: RunDi
         "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 1.0}  # fmt: skip
     before = run.issues.read_bytes()
     try:
-        with run.issues.open("a") as file:
-            file.write('blue/2.jpg,suspect label,"looks like <b> (98%), not blue (1%)",,green\n')
+        suspect = b'blue/2.jpg,suspect label,"looks like <b> (98%), not blue (1%)",,green\n'
+        run.issues.write_bytes(before.splitlines(keepends=True)[0] + suspect)
         text = drawn_again(run, tmp_path, metrics=metrics)
     finally:
         run.issues.write_bytes(before)

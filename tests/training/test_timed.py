@@ -306,7 +306,7 @@ def test_a_finished_run_cannot_be_extended_past_its_time(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == (
-        "error: epochs is 20, but the run has a budget of 1h, which decides how many there are\n"
+        "error: --epochs is 20, but the run has a budget of 1h, which decides how many there are\n"
         "hint: leave --epochs out, or start a new run\n"
     )
     assert cut.is_finished

@@ -187,7 +187,8 @@ def compute_outcomes(
         known |= cached_outcomes(bundle, [image.digest for image in images])
     known |= {at: image.problem for at, image in enumerate(images) if image.problem is not None}
     left = [image.path for at, image in enumerate(images) if at not in known]
-    computed = classify(bundle, root, left, workers=workers, batch_size=batch_size)
+    # In full batches: what is computed is equal to what the cache holds, to the last bit.
+    computed = classify(bundle, root, left, workers=workers, batch_size=batch_size, is_part=True)
     outcomes: list[Outcome | str] = []
     with screen.bar("evaluating", len(images)) as bar:
         for at in range(len(images)):

@@ -17,7 +17,7 @@ def cached_outcomes(bundle: ModelBundle, digests: Sequence[str]) -> dict[int, Ou
     """Compute the outcomes of images whose features a training or a check has left in the cache.
 
     There are some only where the model's backbone is the pretrained one, bit for bit: where the
-    head alone was trained. They are those of `ModelBundle.outcomes` but for rounding.
+    head alone was trained. They are equal to those of `ModelBundle.outcomes` of full batches.
 
     Args:
         bundle: The model.
@@ -50,8 +50,11 @@ def cached_outcomes(bundle: ModelBundle, digests: Sequence[str]) -> dict[int, Ou
             found.append(index)
     if not found:
         return {}
-    pooled = bundle.runtime.to_device(torch.from_numpy(np.stack(rows, axis=1)))
-    logits = classify_views(bundle.network, pooled, mirror=mirror).cpu().numpy()
-    features = last_layer(pooled[0]).cpu().numpy()
-    outcomes = [Outcome(*of_image) for of_image in zip(logits, features, strict=True)]
+    pooled = np.stack(rows, axis=1)
+    outcomes: list[Outcome] = []
+    # In batches as those of images: the last bits of a result may depend on their size.
+    for batch in torch.from_numpy(pooled).split(bundle.runtime.inference_batch, dim=1):
+        moved = bundle.runtime.to_device(batch)
+        logits = classify_views(bundle.network, moved, mirror=mirror).cpu().numpy()
+        outcomes += map(Outcome, logits, last_layer(batch[0].numpy()))
     return dict(zip(found, outcomes, strict=True))
