@@ -99,7 +99,7 @@ def test_files_that_are_not_images_give_error_rows_in_order(bundle, photos):
         ("blue/0.jpg", None),
         ("page.jpg", "not an image (looks like HTML)"),
         ("fifo.jpg", "not a regular file"),
-        ("link.jpg", "link to nothing"),
+        ("link.jpg", "broken link"),
         ("gone.jpg", "file not found"),
     ]
     assert [len(p.classes) for p in predictions] == [0, 0, 3, 0, 0, 0, 0]

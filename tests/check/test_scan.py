@@ -95,7 +95,7 @@ def test_every_broken_file_is_listed_in_one_pass_each_with_its_reason(tmp_path):
     assert problems(tmp_path) == {
         "unreadable": [
             ("dog/fifo.jpg", "not a regular file"),
-            ("dog/gone.jpg", "link to nothing"),
+            ("dog/gone.jpg", "broken link"),
         ],
         "broken": [
             ("cat/bomb.png", "damaged (Decompressed data too large for "

@@ -423,7 +423,9 @@ def test_without_its_data_a_run_is_compared_on_drawn_images(
         (4000, 3000),
         (3000, 4000),
     }
-    assert "drawn images instead of val: the data folder of the run" in capsys.readouterr().err
+    assert (
+        "using drawn images instead of val: the data folder of the run" in capsys.readouterr().err
+    )
 
 
 def test_drawn_images_complement_few_val_images(run: RunDir) -> None:

@@ -80,7 +80,7 @@ def test_a_photo_chosen_in_the_page_gets_the_class_that_predict_prints_and_nothi
     assert (serving.returncode, out) == (130, "")
     assert err.splitlines() == [
         f"serving   {address} (Ctrl-C stops it)",
-        "note      for showing a model to a person, not for production",
+        "note      for demonstrations, not for production",
         "error: stopped by SIGINT",
     ]
     assert call("predict", str(good), "--model", "m.safetensors", "--top", "3") == 0

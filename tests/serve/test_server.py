@@ -237,7 +237,7 @@ def test_a_port_in_use_is_reported_with_a_hint(
     assert call("serve", "--model", "m.safetensors", "--port", str(server.port)) == 5
     assert capsys.readouterr().err == (
         f"error: port {server.port} cannot be opened: address already in use\n"
-        "hint: --port with another number; --port 0 takes a free one\n"
+        "hint: choose another --port; --port 0 selects a free one\n"
     )
     assert call("serve", "run", "--model", "m.safetensors") == 2
     assert call("serve", "--port", "65536") == 2

@@ -132,4 +132,4 @@ def test_predict_accepts_the_option_and_an_exported_file_does_not(
     exported = json.loads(capsys.readouterr().out)["probabilities"]
     np.testing.assert_allclose(exported, answers[0], atol=1e-3)
     assert call("predict", image, "--model", "m.onnx", "--tta", "none") == 2
-    assert "an ONNX file augments as it was exported" in capsys.readouterr().err
+    assert "the test-time augmentation of an ONNX file is fixed" in capsys.readouterr().err

@@ -362,7 +362,7 @@ def test_a_run_inside_the_data_folder_is_refused(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photos)
-    with pytest.raises(UsageError, match="would lie inside the data folder"):
+    with pytest.raises(UsageError, match="would be inside the data folder"):
         run_training(resolve(settings | {"data": "."}, None))
     assert {path.name for path in photos.iterdir()} == {"blue", "green", "red"}
 

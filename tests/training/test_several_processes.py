@@ -295,5 +295,5 @@ def test_batch_norm_of_a_batch_in_pieces_is_refused_on_gpus_too() -> None:
 def test_every_process_needs_its_own_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(MachineError, match="4 processes on this machine, and there are 2 CUDA"):
+    with pytest.raises(MachineError, match="4 processes on this machine, which has 2 CUDA devices"):
         decide_runtime(device="cuda", processes=Processes(0, 4, 0, 4))
