@@ -199,7 +199,7 @@ def test_workers_do_not_change_predictions(model, photos):
 def test_answers_below_a_probability_are_rejected(model):
     best = model.predict(photo(1)).probabilities[0]
     assert model.predict(photo(1), unknown=best - 0.01).unknown is None
-    assert model.predict(photo(1), unknown=best + 0.01).unknown == "not sure enough"
+    assert model.predict(photo(1), unknown=best + 0.01).unknown == "low confidence"
 
 
 KINDS = "expected a path, a PIL.Image or a uint8 array (height, width, 3)"

@@ -205,7 +205,7 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
         (
             {"weights": "none", "unfreeze": "all"},
             ["fine-tuning", "evaluation", "report"],
-            "choosing by accuracy on val: ",
+            "selecting the model by accuracy on val: ",
         ),
         (
             {"budget": "2h"},

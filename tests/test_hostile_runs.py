@@ -220,7 +220,7 @@ def test_a_report_whose_images_are_missing_is_kept_and_a_missing_report_is_writt
     run.config.write_text("\n".join(text) + "\n")
     before = run.report.read_bytes()
     assert call("report", "run") == 2
-    assert "does not exist any more" in capsys.readouterr().err
+    assert "no longer exists" in capsys.readouterr().err
     assert run.report.read_bytes() == before
     run.report.unlink()
     assert call("report", "run") == 0

@@ -285,7 +285,7 @@ def test_an_edited_table_is_not_overwritten_and_nothing_is_scanned(messy, capsys
     code, out, err = reported(messy, capsys, "--output", "out")
     assert (code, out) == (2, "")
     assert err == (
-        "error: out/issues.csv is already there, and may have been edited\n"
+        "error: out/issues.csv already exists, and may have been edited\n"
         "hint: choose another --output, or remove it\n"
     )
     assert Path("out/issues.csv").read_bytes() == b"edited"

@@ -1,4 +1,4 @@
-"""A model whose head alone was trained answers from the cache of features, as it would anyway."""
+"""A model of which only the head was trained answers from the feature cache, with equal results."""
 
 from dataclasses import replace
 from pathlib import Path

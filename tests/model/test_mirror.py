@@ -56,7 +56,7 @@ def test_the_logits_are_the_mean_and_the_features_those_of_the_image(once, both,
     torch.testing.assert_close(features, once.outputs(pixels)[1])
 
 
-def test_the_file_records_it_and_a_file_without_the_entry_classifies_the_image_alone(
+def test_the_file_records_the_averaging_and_without_the_entry_only_the_image_is_classified(
     both, tmp_path
 ):
     path = tmp_path / "model.safetensors"
@@ -93,7 +93,7 @@ def test_the_contributions_of_the_positions_add_up_to_the_logit(both, pixels):
         torch.testing.assert_close(one, other.flip(-1), atol=1e-4, rtol=1e-3)
 
 
-def test_it_can_be_disabled_and_an_unknown_value_is_refused(once, both, pixels):
+def test_averaging_can_be_disabled_and_an_unknown_value_is_refused(once, both, pixels):
     assert with_tta(both, None) is both
     off = with_tta(both, "none")
     assert off.about == replace(both.about, preprocessing=once.preprocessing)

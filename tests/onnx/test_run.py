@@ -387,7 +387,7 @@ def test_a_file_of_a_calibrated_model_answers_unknown_like_the_model(bundle, cap
         for c in (judged_by, exported)
     ]
     assert said[0] == said[1]
-    assert 0 < said[0].count("unlike the training photos") < 6
+    assert 0 < said[0].count("unlike the training images") < 6
     Path("food.onnx").write_bytes(model.SerializeToString())
     assert call("predict", "0.png", "--model", "food.onnx", "--unknown", "auto") == 0
 

@@ -55,7 +55,7 @@ def test_the_mirror_image_is_averaged_in_if_cross_validation_improves():
     assert not baseline._averages_mirror(FakeJob(), same, views=2)
 
 
-def test_it_is_not_averaged_in_if_it_is_missing_or_disabled():
+def test_the_mirror_image_is_not_averaged_in_if_it_is_missing_or_disabled():
     noisy = drawn_probe(2.0)
     assert not baseline._averages_mirror(FakeJob(tta="none"), noisy, views=2)
     assert not baseline._averages_mirror(FakeJob(flip=False), noisy, views=2)
