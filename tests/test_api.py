@@ -199,7 +199,7 @@ def test_workers_do_not_change_predictions(model, photos):
 def test_answers_below_a_probability_are_rejected(model):
     best = model.predict(photo(1)).probabilities[0]
     assert model.predict(photo(1), unknown=best - 0.01).unknown is None
-    assert model.predict(photo(1), unknown=best + 0.01).unknown == "not sure enough"
+    assert model.predict(photo(1), unknown=best + 0.01).unknown == "low confidence"
 
 
 KINDS = "expected a path, a PIL.Image or a uint8 array (height, width, 3)"
@@ -225,7 +225,7 @@ KINDS = "expected a path, a PIL.Image or a uint8 array (height, width, 3)"
         (
             "a.jpg",
             {"unknown": "auto"},
-            "this model has no thresholds for `unknown`: its training did not end by itself",
+            "this model has no thresholds for `unknown`: its training did not finish",
         ),
     ],
 )
@@ -378,9 +378,9 @@ def test_errors_of_the_command_are_exceptions_of_ours():
         ({"data": "x", "batchsize": 3}, "train() has an unknown setting batchsize", "batch_size?"),
         ({"data": "x", "image_size": 70}, "image_size is 70, expected from 71 to 2048", None),
         ({"data": "x", "config": "quik"}, "there is no config quik", "did you mean quick?"),
-        ({"resume": "nowhere"}, "nowhere is not a run folder", "give the folder"),
-        ({"resume": "x", "output": "y"}, "resume excludes output and config", None),
-        ({"resume": "x", "config": "quick"}, "resume excludes output and config", None),
+        ({"resume": "nowhere"}, "nowhere is not a run folder", "give a folder"),
+        ({"resume": "x", "output": "y"}, "resume cannot be combined with output or config", None),
+        ({"resume": "x", "config": "quick"}, "resume cannot be combined with output", None),
     ],
 )
 def test_a_training_that_cannot_start_writes_nothing(arguments, message, hint):

@@ -102,8 +102,8 @@ def test_a_missing_folder_is_reported_before_torch_is_loaded(more: str) -> None:
         (["train", "--data", "photos", "--epoch", "3"], 2, "--epochs"),
         (["train", "--resume", "nowhere"], 2, "nowhere is not a run folder"),
         (["train", "--resume"], 2, "there is no run in"),
-        (["train", "--resume", "--output", "x"], 2, "exclude each other"),
-        (["train", "--resume", "--plan"], 2, "--plan and --resume exclude each other"),
+        (["train", "--resume", "--output", "x"], 2, "--output cannot be combined with --resume"),
+        (["train", "--resume", "--plan"], 2, "--plan cannot be combined with --resume"),
         (["train", "--plan"], 2, "the folder with your images is missing"),
         (["train", "--data", "photos", "--budget", "soon"], 2, "expected a time such as 90s, 10m"),
         (["train", "--data", "photos", "--cache-gb", "-1"], 2, "--cache-gb is -1.0, expected at"),
@@ -205,7 +205,7 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
         (
             {"weights": "none", "unfreeze": "all"},
             ["fine-tuning", "evaluation", "report"],
-            "choosing by accuracy on val: ",
+            "selecting the model by accuracy on val: ",
         ),
         (
             {"budget": "2h"},

@@ -93,7 +93,7 @@ MISTAKES = {
         "did you mean quick?",
     ),
     "train photos --effort best --config quick": (
-        "--effort best and --config quick exclude each other: an effort is a recipe, too",
+        "--effort best cannot be combined with --config quick: an effort is a recipe, too",
         "leave one out; xception configs show best prints its settings",
     ),
     "train photos --config c.toml": (
@@ -160,7 +160,7 @@ def test_a_file_that_is_missing_is_named_without_pythons_number(
     assert call("env") == 5
     assert capsys.readouterr().err == (
         "error: No such file or directory: nowhere\n"
-        "hint: the same command with --debug shows where\n"
+        "hint: run the same command with --debug to see where\n"
     )
 
 
@@ -341,6 +341,7 @@ def test_a_plan_with_an_effort_compares_all_three(
     shown = capsys.readouterr()
     header, *rows = (line.split() for line in shown.out.splitlines())
     assert header == ["effort", *EFFORTS]
-    assert [row[0] for row in rows] == ["features", "probe", "evaluation", "in", "memory", "disk"]
+    phases = ["preparation", "features", "probe", "evaluation", "calibration", "refit", "report"]
+    assert [row[0] for row in rows] == [*phases, "in", "memory", "disk"]
     assert shown.err.count("setting   unfreeze = head (--effort quick)") == 1
     assert not Path("runs").exists()

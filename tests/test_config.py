@@ -135,7 +135,7 @@ def test_every_accepted_image_size_gives_a_readable_model_file():
 
 def test_a_name_that_toml_cannot_represent_is_refused_before_anything_is_written():
     error = refusal(data=os.fsdecode(b"caf\xe9"))
-    assert error.message == r"data is caf\xe9, which is not UTF-8: config.toml cannot hold it"
+    assert error.message == r"data is caf\xe9, which is not UTF-8: config.toml cannot store it"
 
 
 def test_a_config_cannot_be_changed_and_a_changed_copy_is_checked():

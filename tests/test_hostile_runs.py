@@ -64,7 +64,7 @@ def test_no_command_accepts_a_run_that_contains_a_link(run, tmp_path, capsys, co
     before = _bytes_of(precious)
     assert call(*command) == 4
     shown = capsys.readouterr().err
-    assert f"error: run/{name} is a link to {precious}; what is written into a run" in shown
+    assert f"error: run/{name} is a link to {precious}; a run folder must have no links" in shown
     assert "hint: if you made the link yourself: cp -rL run COPY" in shown
     assert _bytes_of(precious) == before
 
@@ -220,7 +220,7 @@ def test_a_report_whose_images_are_missing_is_kept_and_a_missing_report_is_writt
     run.config.write_text("\n".join(text) + "\n")
     before = run.report.read_bytes()
     assert call("report", "run") == 2
-    assert "does not exist any more" in capsys.readouterr().err
+    assert "no longer exists" in capsys.readouterr().err
     assert run.report.read_bytes() == before
     run.report.unlink()
     assert call("report", "run") == 0
@@ -238,7 +238,7 @@ def test_a_new_training_names_the_unfinished_run_of_its_data(run, finished, tmp_
     assert call("train", *flags) == 2
     said = capsys.readouterr().err
     assert "runs/photos is unfinished; this starts a new run\n" in said
-    assert "to resume that one: xception train --resume runs/photos\n" in said
+    assert "to resume it instead: xception train --resume runs/photos\n" in said
     with RunDir(Path("runs/photos")).lock():  # it is being trained
         assert call("train", *flags) == 2
     assert "unfinished" not in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_files_that_are_not_images_give_error_rows_in_order(bundle, photos):
         ("blue/0.jpg", None),
         ("page.jpg", "not an image (looks like HTML)"),
         ("fifo.jpg", "not a regular file"),
-        ("link.jpg", "link to nothing"),
+        ("link.jpg", "broken link"),
         ("gone.jpg", "file not found"),
     ]
     assert [len(p.classes) for p in predictions] == [0, 0, 3, 0, 0, 0, 0]
@@ -235,11 +235,11 @@ def test_json_lines_have_the_exact_names_in_valid_utf8():
 def test_answers_below_a_probability_are_rejected_and_auto_needs_thresholds(bundle, photos):
     (sure,) = predict_images(bundle, [photos / "red" / "0.jpg"], workers=0)
     best = sure.probabilities[0]
-    for wanted, reason in ((best - 0.01, None), (best + 0.01, "not sure enough")):
+    for wanted, reason in ((best - 0.01, None), (best + 0.01, "low confidence")):
         rule = decide_unknown(bundle, str(wanted))
         (found,) = predict_images(bundle, [sure.path], unknown=rule, workers=0)
         assert found == replace(sure, unknown=reason)
-    assert found.to_dict()["unknown"] == "not sure enough"
+    assert found.to_dict()["unknown"] == "low confidence"
     assert decide_unknown(bundle, "off") is None
     with pytest.raises(UsageError, match="no thresholds"):
         decide_unknown(bundle, "auto")
@@ -268,13 +268,13 @@ def test_a_calibration_fitted_later_applies_to_outcomes_computed_before(bundle, 
 
 
 def test_the_csv_has_the_reason_of_unknown_if_requested():
-    refused = Prediction(Path("c.jpg"), ("x",), (0.4,), unknown="not sure enough")
+    refused = Prediction(Path("c.jpg"), ("x",), (0.4,), unknown="low confidence")
     write_predictions(iter([*PREDICTIONS, refused]), Path("out.csv"), with_unknown=True)
     assert Path("out.csv").read_text(encoding="utf-8").splitlines() == [
         "path,error,unknown,class_1,probability_1,class_2,probability_2",
         '"a,b.jpg",,,x,0.75,\'=1+1,0.25',
         "'-bad\\xff.jpg,truncated,,,,,",
-        "c.jpg,,not sure enough,x,0.4,,",
+        "c.jpg,,low confidence,x,0.4,,",
     ]
 
 

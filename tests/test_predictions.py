@@ -106,7 +106,7 @@ def test_neither_a_finished_output_nor_that_of_another_command_is_replaced(tmp_p
     rows, output = predictions(6), tmp_path / "out.csv"
     with pytest.raises(Stop):
         write(rows, output, 4)
-    with pytest.raises(UsageError, match="the rows of a stopped command, with another model"):
+    with pytest.raises(UsageError, match="the rows of a stopped command with another model"):
         write(rows[1:], output)
     write(rows, output)
     before = output.read_bytes()
@@ -163,7 +163,7 @@ def test_a_file_is_continued_only_with_the_same_images_model_and_options(tmp_pat
     assert begun(images, "model", 5) == 4  # the control
     capsys.readouterr()
     assert begun(images, "another model", 5) == 0
-    assert "is of another model, other images or options" in capsys.readouterr().err
+    assert "belongs to another model, other images or other options" in capsys.readouterr().err
     assert begun(images, "model", 3) == 0
     assert begun(images[::-1], "model", 5) == 0
     images[0].write_bytes(b"changed since")
@@ -222,7 +222,7 @@ def test_a_file_created_in_the_meantime_is_not_replaced(tmp_path):
                 file.add(row)
             output.write_text("precious")
 
-    with pytest.raises(UsageError, match="was made by another program in the meantime"):
+    with pytest.raises(UsageError, match="was created by another program in the meantime"):
         write_meanwhile()
     assert output.read_text() == "precious"
     assert len(partials(tmp_path)) == 1
@@ -311,9 +311,7 @@ def test_predictions_of_a_table_include_its_labels(tmp_path, capsys):
     best = json.loads(capsys.readouterr().out)["classes"][0]
     Path("t.csv").write_text(f"file,label\nred/1.jpg,{best}\nred/2.jpg,=another\n")
     assert call(*command, "t.csv", "--root", "photos", "--output", "out.csv") == 0
-    assert "labels    the class of the table is predicted for 50.0%, 1 of 2 images" in (
-        capsys.readouterr().err
-    )
+    assert "labels    predicted as in the table: 50.0% (1 of 2 images)" in (capsys.readouterr().err)
     rows = [line.split(",")[:3] for line in Path("out.csv").read_text().splitlines()]
     assert rows == [
         ["path", "error", "label"], ["photos/red/1.jpg", "", best],

@@ -46,7 +46,7 @@ def test_a_config_is_a_path_or_a_name_and_a_file_of_that_name_wins():
 
 
 def test_a_mistyped_name_is_refused_with_the_nearest():
-    with pytest.raises(UsageError, match="there is no config quik; shipped are") as caught:
+    with pytest.raises(UsageError, match="there is no config quik; the recipes are") as caught:
         find_config("quik")
     assert caught.value.hint == "did you mean quick?"
 

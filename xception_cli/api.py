@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _foreseen() -> Iterator[None]:
-    """Raise what the command line reports in a sentence as one of our errors."""
+    """Raise errors of the operating system, and of too little memory, as `MachineError`."""
     try:
         yield
     except OSError as error:
@@ -37,12 +37,12 @@ def _foreseen() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise MachineError(f"the memory is too small: {show(error)}") from error
+        raise MachineError(f"out of memory: {show(error)}") from error
 
 
 @contextmanager
 def _printing(verbose: bool) -> Iterator[None]:
-    """Keep the screen quiet, as a library is, unless it is asked to print."""
+    """Print no messages, unless `verbose` is set."""
     before, screen.quiet = screen.quiet, screen.quiet or not verbose
     try:
         yield
@@ -64,7 +64,7 @@ class Model:
         """The class names, in the order of the network's outputs."""
         return self._classifier.classes
 
-    # A str is an iterable of str, so the two overlap: the first one applies.
+    # A str is an iterable of str, so the overloads overlap: the first one applies.
     @overload
     def predict(  # type: ignore[overload-overlap]
         self,
@@ -95,18 +95,18 @@ class Model:
 
         Args:
             images: A path, a `PIL.Image` or a uint8 RGB array of shape `(height, width, 3)`; or an
-                iterable of these, mixed as you like.
+                iterable of these, which may be mixed.
             top: Number of classes to return for each image.
-            unknown: When to refuse an answer: `off`, `auto` (by the model's own thresholds), or
-                the smallest probability that is an answer.
-            workers: Image-loading processes for files; they change no result. None: by machine.
+            unknown: When to answer `unknown`: `off`, `auto` (by the model's own thresholds), or
+                the minimum probability of an answer.
+            workers: Image-loading processes; results do not depend on it. None: by machine.
 
         Returns:
-            One `Prediction` for one image, a list in the same order for several. An image that
+            A `Prediction` for one image; a list of them, in order, for several. An image that
             cannot be read has no classes and an `error`.
 
         Raises:
-            UsageError: An argument cannot be used.
+            UsageError: An argument is invalid.
             MachineError: An image-loading process died.
         """
         from xception_cli.inference import decide_unknown, predict_images, to_images
@@ -132,7 +132,7 @@ class Model:
             float32 of shape `(2048,)` for one image, `(images, 2048)` for several.
 
         Raises:
-            UsageError: The model is an ONNX file, or an argument cannot be used.
+            UsageError: The model is an ONNX file, or an argument is invalid.
             DataError: An image cannot be read.
             MachineError: An image-loading process died.
         """
@@ -157,11 +157,11 @@ def load(path: StrPath, *, device: str = "auto", tta: str | None = None) -> Mode
     Args:
         path: A run folder, a `model.safetensors`, or an `.onnx` file of `xception export`.
         device: `auto`, `cpu`, `cuda` or `mps`. An ONNX file runs on the CPU.
-        tta: Test-time augmentation, `mirror` or `none`; None: as training decided.
+        tta: Test-time augmentation, `mirror` or `none`; None: as decided in training.
 
     Raises:
         UsageError: There is no such model, or it cannot run on that device.
-        ArtifactError: The file is damaged, or not one of ours.
+        ArtifactError: The file is damaged, or not a model of xception.
         MachineError: The device or the `onnx` extra is missing.
     """
     path = Path(path)
@@ -185,15 +185,15 @@ def train(
 
     Args:
         data: One folder per class, or `train/` and `val/`; or a `.csv` table of images.
-        output: The run folder; None makes `runs/<data folder name>`.
+        output: The run folder; None for `runs/<data folder name>`.
         config: A TOML file, or the name of a recipe. Keywords override it.
         resume: A run folder: continue this run instead of starting one.
         tensorboard: Also log the epochs for TensorBoard.
-        verbose: Print what the command prints, to stderr. `train.log` has it in any case.
-        settings: Every setting of the command, with `_` for `-`: `batch_size=16`.
+        verbose: Print the command's messages to stderr. `train.log` always has them.
+        settings: Any setting of the command, with `_` for `-`: `batch_size=16`.
 
     Raises:
-        XceptionError: One of its subclasses; what was saved before is intact. Ctrl-C saves the
+        XceptionError: One of its subclasses; states saved earlier are intact. Ctrl-C saves the
             training state and raises `StoppedError`.
     """
     if started_by_torchrun():
@@ -202,7 +202,7 @@ def train(
             hint="torchrun --nproc-per-node 2 -m xception_cli train",
         )
     if resume is not None and (output is not None or config is not None):
-        raise UsageError("resume excludes output and config: a run has its own")
+        raise UsageError("resume cannot be combined with output or config: a run has its own")
     check_names(settings, "train()")
     given = {"data": data, **settings}
     flags = {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in given.items()}
@@ -249,8 +249,8 @@ def evaluate(
         data: Another folder or table with the same classes; None for the run's own data.
         split: `val` or `test`; None for the test split if there is one, else val.
         root: The folder that the paths in a table are relative to; None for the table's own.
-        only: Paths of the images to evaluate, a subset of them; None for all.
-        ignore_extra_classes: Leave out images of classes that the model does not know.
+        only: Paths of the images to evaluate; None for all.
+        ignore_extra_classes: Ignore images of classes that the model does not have.
         model: An exported `.onnx` file, instead of the run's model.
         tta: See `load`.
         device: See `load`.
@@ -258,7 +258,7 @@ def evaluate(
         verbose: Show progress on stderr.
 
     Returns:
-        What was measured. `failures` lists the images that could not be read.
+        The metrics; `failures` lists the images that could not be read.
 
     Raises:
         UsageError: There is no such run, folder or split.
@@ -329,9 +329,8 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
 
         return with_tta(load_model(path, runtime), tta)
     if tta is not None:
-        raise UsageError(
-            "an ONNX file augments as it was exported", hint="leave out --tta, or give the run"
-        )
+        what = "the test-time augmentation of an ONNX file is fixed"
+        raise UsageError(what, hint="leave --tta out, or give the run")
     if runtime.device.type != "cpu":
         what = f"an ONNX file runs on the CPU here, not on {runtime.device}"
         raise UsageError(what, hint="--device cpu")
@@ -342,7 +341,7 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
 
 
 def decide_workers(workers: int | None, runtime: "Runtime") -> int:
-    """Return how many processes decode: as many as given, or as the machine has cores for."""
+    """Return the number of image-loading processes: as given, or by machine."""
     from xception_cli.data.dataset import default_workers
 
     if workers is not None and workers < 0:

@@ -1,4 +1,4 @@
-"""The command line: its commands, and how it ends. No torch at import."""
+"""The command line: its commands and exit codes. No torch at import."""
 
 import io
 import os
@@ -82,7 +82,7 @@ cache = _group(
 )
 _add(cache, prepare.cache_ls, "ls", None, "cache ls")
 _add(cache, prepare.cache_clear, "clear", None, "cache clear features")
-configs = _group("configs", "List, show or copy the shipped recipes (complete settings for train).")
+configs = _group("configs", "List, show or copy the shipped recipes (settings for train).")
 _add(configs, prepare.configs_ls, "ls", None, "configs ls")
 _add(configs, prepare.configs_show, "show", None, "configs show best")
 _add(configs, prepare.configs_cp, "cp", None, "configs cp best mine.toml")
@@ -98,8 +98,8 @@ def _silence(wanted: bool) -> None:
     screen.quiet |= wanted
 
 
-# --quiet and --debug are options of every command (`commands.help`): what they do is done by
-# `_silence` and by `main`, and no command gets their value.
+# Every command has --quiet and --debug (`commands.help`). `_silence` and `main` handle them; no
+# command gets their value.
 @app.callback()
 def _options(
     context: typer.Context,
@@ -115,7 +115,7 @@ def _options(
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option("--debug", expose_value=False, help="Print the traceback of an error, too."),
+        typer.Option("--debug", expose_value=False, help="Also print the traceback of an error."),
     ] = False,
 ) -> None:
     if started_by_torchrun() and context.invoked_subcommand != "train":
@@ -126,7 +126,7 @@ def _options(
 
 
 def _expand_bare_resume(arguments: Sequence[str]) -> list[str]:
-    """Let `--resume` stand without a value, which Typer's options cannot."""
+    """Allow `--resume` without a value, which Typer's options do not support."""
     expanded = []
     for position, argument in enumerate(arguments):
         following = arguments[position + 1 : position + 2]
@@ -136,14 +136,14 @@ def _expand_bare_resume(arguments: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, and end the process with its exit code."""
+    """Run the command line, and exit with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     screen.log_to(None)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # whose encoding may lack a letter, as cp1252 does
+    if isinstance(sys.stdout, io.TextIOWrapper):  # cp1252, for example, lacks letters
         sys.stdout.reconfigure(errors="backslashreplace")
     with suppress(MachineError):  # HOME is not set
-        # Else matplotlib keeps its list of fonts, and torch compiled code, in places of their own;
-        # torch's is a folder of /tmp that anyone can make first.
+        # Keep matplotlib's list of fonts and torch's compiled code in our cache. Torch's default is
+        # a folder in /tmp, which another user could create first.
         os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torch"))
     screen.quiet = not is_leader()
@@ -158,7 +158,7 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
         if debug:
             traceback.print_exc()
         if not is_leader() and isinstance(error, (StoppedError, DivergedError, UsageError)):
-            end_at_once()  # all processes of a training end so; the first one reports, and fails
+            end_at_once()  # every process has this error; the leader reports it, and fails
         if isinstance(error, StoppedError):
             stop(error.message, error.hint)
         else:
@@ -168,17 +168,17 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
         if debug:
             raise
         named = f": {show(error.filename)}" if error.filename is not None else ""
-        fail(f"{why(error)}{named}", "the same command with --debug shows where")
+        fail(f"{why(error)}{named}", "run the same command with --debug to see where")
         sys.exit(MachineError.exit_code)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         if debug:
             traceback.print_exc()
-        less = "a smaller --batch-size, --accumulate 2, --unfreeze exit, --workers 0"
+        less = "a smaller --batch-size, --accumulate 2, --unfreeze exit or --workers 0"
         fail(
             f"out of memory{f': {show(error)}' if str(error) else ''}",
-            f"close other programs; or {less if 'train' in given else '--workers 0'}",
+            f"close other programs, or try {less if 'train' in given else '--workers 0'}",
         )
         sys.exit(MachineError.exit_code)
     except (_Signalled, KeyboardInterrupt) as error:
@@ -188,7 +188,7 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
 
 
 class _Signalled(BaseException):
-    """A signal came: what is open is closed, helpers are ended, and the command with them."""
+    """A signal ends the command: raised, so that files are closed and helper processes ended."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -197,7 +197,7 @@ class _Signalled(BaseException):
 
 @contextmanager
 def _signals_raised() -> Iterator[None]:
-    """Raise the signals that end a command, from its first line on; training has its own way."""
+    """Raise the signals that end a command as `_Signalled`; training has handlers of its own."""
     process = os.getpid()
 
     def raise_it(number: int, _: FrameType | None) -> None:

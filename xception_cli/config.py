@@ -1,4 +1,4 @@
-"""TrainConfig: the only home of each setting's name, default, help and range."""
+"""TrainConfig: the name, default, help and range of every setting, defined only here."""
 
 import dataclasses
 import math
@@ -46,10 +46,10 @@ def _setting(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Every setting of `xception train`, checked when it is made.
+    """Every setting of `xception train`, validated on construction.
 
     Raises:
-        UsageError: A value of the wrong type or out of its range; names the setting.
+        UsageError: A value has the wrong type or is out of range; the message names the setting.
     """
 
     # Data
@@ -57,7 +57,7 @@ class TrainConfig:
         "", "Folder of images, the same as DIR; or a .csv table with the columns path and label."
     )
     classes: int | None = _setting(
-        None, "Number of classes you expect; any other number is an error.", at_least=2
+        None, "Expected number of classes; any other number is an error.", at_least=2
     )
     root: str | None = _setting(
         None, "Folder that the paths in a table are relative to. Default: the table's own."
@@ -80,22 +80,22 @@ class TrainConfig:
     )
     group_by: str | None = _setting(
         None,
-        "Regular expression; images whose paths agree in its first group stay in one split, "
-        "as in 'patient(\\d+)'.",
+        "Keep images in one split if the first group of this regular expression matches the same "
+        "text in their paths, for example 'patient(\\d+)'.",
     )
     fixes: str | None = _setting(
         None,
         "Apply an edited issues.csv of xception check: leave images out (exclude) or change "
         "their class (relabel). No image file is changed.",
     )
-    strict: bool = _setting(False, "Stop if images of a given val or test split are in train too.")
+    strict: bool = _setting(False, "Stop if images of a given val or test split are also in train.")
     skip_bad: bool = _setting(
         False, "Leave out images that cannot be decoded, instead of stopping."
     )
     max_pixels: int = _setting(
         89_478_485,
-        "Largest image to decode, in pixels; decoding takes up to 12 bytes for each. For a "
-        "JPEG, the size counts at which it is decoded (down to an eighth of its sides).",
+        "Largest image to decode, in pixels; decoding takes up to 12 bytes per pixel. A large JPEG "
+        "is decoded at a reduced size, down to 1/8 of its sides, and that size counts.",
         at_least=1_000_000,
         at_most=2_000_000_000,
         resumable=True,
@@ -107,30 +107,30 @@ class TrainConfig:
         "light",
         "Augmentation of training images. light: small changes of colour and geometry; "
         "rotate90: also rotations by multiples of 90 degrees, for cells or aerial images; "
-        "none: neither.",
+        "none: only random crops and --flip.",
     )
     flip: bool = _setting(
         True,
-        "Mirror training images at random; --no-flip for text, or classes that differ in left"
-        " and right.",
+        "Mirror training images at random; use --no-flip for text, or if left and right "
+        "distinguish classes.",
     )
     views: int = _setting(
         3,
-        "Augmented views of each image to compute features of, when layers are frozen: the "
-        "centre crop, its mirror image (unless --no-flip), then random crops. With --augment "
-        "rotate90, rotations of the centre crop come before them.",
+        "Views of each image to compute the features of frozen layers for: the centre crop, its "
+        "mirror image (with --augment rotate90, a rotation instead; left out by --no-flip), then "
+        "random crops.",
         at_least=1,
         at_most=100,
     )
     tta: Tta = _setting(
         "auto",
         "Test-time augmentation: mirror averages the answers for the image and its mirror "
-        "image, in twice the time. auto: if that lowers the cross-validated log loss by more "
+        "image, in twice the time. auto: mirror if it lowers the cross-validated log loss by more "
         "than its standard error.",
     )
     cache_gb: float = _setting(
         20.0,
-        "Limit on the disk space for frozen activations or decoded images, in GB. Over the "
+        "Limit on the disk space for features of frozen layers or decoded images, in GB. Over the "
         "limit, training uses fewer views, or only the head is trained.",
         at_least=0.0,
     )
@@ -146,7 +146,7 @@ class TrainConfig:
     epochs: int = _setting(12, "Passes over the training images.", at_least=1, resumable=True)
     batch_size: int = _setting(32, "Images per optimizer step.", at_least=1)
     accumulate: int = _setting(
-        1, "Split each batch into this many pieces, to need less memory.", at_least=1
+        1, "Accumulate gradients over this many parts of a batch, to use less memory.", at_least=1
     )
     optimizer: Optimizer = _setting(
         "adamw", "Optimizer: AdamW, or SGD with momentum 0.9 as in the paper."
@@ -160,7 +160,7 @@ class TrainConfig:
         at_most=1.0,
     )
     weight_decay: float = _setting(
-        0.05, "Weight decay; biases and batch norm have none.", at_least=0.0
+        0.05, "Weight decay; not applied to biases and batch norm.", at_least=0.0
     )
     schedule: Schedule = _setting(
         "cosine",
@@ -200,8 +200,8 @@ class TrainConfig:
     )
     refit: bool = _setting(
         True,
-        "After evaluation, fit the head again to the training and validation images; "
-        "--no-refit ships the model that was evaluated.",
+        "After evaluation, refit the head to the training and validation images; --no-refit keeps "
+        "the model that was evaluated.",
     )
     balance: Balance = _setting(
         "auto",
@@ -230,7 +230,7 @@ class TrainConfig:
     )
     budget: str | None = _setting(
         None,
-        "Time for the whole run, for example 90s, 10m or 2h; settings that are not given are "
+        "Time for the whole run, for example 90s, 10m or 2h; settings that you do not give are "
         "chosen to fit. The result depends on the machine's speed and cannot be repeated "
         "exactly.",
     )
@@ -245,7 +245,7 @@ class TrainConfig:
         "else fp32.",
     )
     deterministic: bool = _setting(
-        False, "On a GPU too, use only algorithms that repeat exactly (slower)."
+        False, "Use only deterministic algorithms on a GPU, too (slower)."
     )
     workers: int | None = _setting(
         None,
@@ -316,7 +316,7 @@ def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
     if value is None and setting.default is None:
         return None
     if isinstance(value, int) and abs(value) > LARGEST:
-        raise UsageError(f"{setting.name} is a number of {value.bit_length()} bits, too large")
+        raise UsageError(f"{setting.name} is too large: a number of {value.bit_length()} bits")
     shown = show(repr(value)) if isinstance(value, _PLAIN) else f"a {type(value).__name__}"
     choices = typing.get_args(kind)
     if choices:
@@ -327,10 +327,10 @@ def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
     if type(value) is not kind:
         raise UsageError(f"{setting.name} is {shown}, expected {_KINDS[kind]}")
     if kind is str and "\0" in value:
-        raise UsageError(f"{setting.name} is {shown}: no name has a zero byte")
+        raise UsageError(f"{setting.name} is {shown}: a name cannot contain a zero byte")
     if kind is str and any("\ud800" <= char <= "\udfff" for char in value):
         raise UsageError(
-            f"{setting.name} is {show(value)}, which is not UTF-8: config.toml cannot hold it",
+            f"{setting.name} is {show(value)}, which is not UTF-8: config.toml cannot store it",
             hint="rename it, or make a link to it under another name",
         )
     low, high = setting.metadata["at_least"], setting.metadata["at_most"]

@@ -57,7 +57,7 @@ def safe(text: object) -> str:
 
 
 def show(text: object) -> str:
-    """Make an untrusted string (a file name, a class name) a safe, short part of one line."""
+    """Make an untrusted string (a file name, a class name) safe and short, on one line."""
     shown = safe(text).replace("\n", "\\x0a")
     return shown if len(shown) <= _CUT else f"{shown[:_CUT]}…"
 
@@ -68,7 +68,7 @@ def quoted(path: object) -> str:
 
 
 def typed(path: Path) -> str:
-    """Return a folder as it can be typed: relative if it is below the current folder."""
+    """Return a folder as a user would type it: relative if it is below the current folder."""
     here, absolute = Path.cwd(), path.absolute()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
@@ -94,7 +94,7 @@ def enumerated(names: Sequence[str], most: int = NAMED) -> str:
 
 
 def listing(sentence: str, lines: Sequence[str], most: int) -> str:
-    """Return a sentence with the first of some lines below it, and the number of the others."""
+    """Return a sentence, below it the first lines of a list, and the number of the others."""
     more = [f"and {len(lines) - most} more"] if len(lines) > most else []
     return "\n  ".join([sentence, *lines[:most], *more])
 
@@ -133,7 +133,7 @@ class Screen:
         self._progress: Progress | None = None
 
     def log_to(self, path: Path | None) -> None:
-        """Copy messages to this file, including earlier ones; None ends that."""
+        """Copy messages to this file, including earlier ones; None stops copying."""
         self._log = path
         pending, self._unlogged = self._unlogged, []
         if path is not None:
@@ -148,7 +148,7 @@ class Screen:
 
     @contextmanager
     def silence(self) -> Iterator[None]:
-        """Show nothing of what is said, and keep it out of a log that is opened later."""
+        """Suppress messages, and keep them out of a log that is opened later."""
         before = self.quiet, self._unlogged
         self.quiet, self._unlogged = True, []
         try:
@@ -329,7 +329,7 @@ def fail(message: str, hint: str | None) -> None:
 
 
 def stop(message: str, hint: str | None) -> None:
-    """Print that a command was stopped, which is no error, and what to type next."""
+    """Print that a command was stopped, and what to type next; this is not an error."""
     _end(message, hint, style="bold")
 
 

@@ -1,4 +1,4 @@
-"""What images show: one Prediction per image, in input order."""
+"""Inference: one Prediction per image, in input order."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
 
 FoundT = TypeVar("FoundT", bound=Path | Image.Image)
 
-_PART = 4096  # images that are classified at a time: so long a list is never all in memory
+_PART = 4096  # images that are classified at a time, to keep a long list out of memory
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Prediction:
     """The most probable classes of one image.
 
     Attributes:
-        path: The image, as it was given or found; None for an image in memory.
+        path: Path of the image, as given or found; None for an image in memory.
         classes: Names, the most probable first; empty if there is an error.
-        probabilities: Of each of these classes, in 0..1.
+        probabilities: Probability of each of these classes, in 0..1.
         error: Why there is no prediction, else None.
-        unknown: Why the best class is not an answer, where that was asked; else None.
-        label: The class that a table gives it; None without one.
+        unknown: Why the answer is `unknown`, else None.
+        label: Label from a table; None without one.
     """
 
     path: Path | None
@@ -54,14 +54,14 @@ class Prediction:
 
     @property
     def answer(self) -> str | None:
-        """The best class, `unknown` if that is not an answer; None if there is an error."""
+        """The most probable class, or `unknown`; None if there is an error."""
         if self.error is not None:
             return None
         return "unknown" if self.unknown is not None else self.classes[0]
 
     @property
     def margin(self) -> float:
-        """By how much the best class is more probable than the second, in 0..1."""
+        """The probability of the best class minus that of the second, in 0..1."""
         best, second = self.probabilities[:2]
         return best - second
 
@@ -79,14 +79,14 @@ class Prediction:
 
 
 def with_tta(bundle: ModelBundle, tta: str | None) -> ModelBundle:
-    """Return a model with other test-time augmentation.
+    """Return a model with the given test-time augmentation.
 
     Args:
         bundle: The model.
-        tta: `mirror` or `none`; None: as training decided.
+        tta: `mirror` or `none`; None: as decided in training.
 
     Raises:
-        UsageError: It is something else.
+        UsageError: `tta` is something else.
     """
     if tta is None:
         return bundle
@@ -96,11 +96,11 @@ def with_tta(bundle: ModelBundle, tta: str | None) -> ModelBundle:
 
 
 class Answer(NamedTuple):
-    """What a model answers of one image.
+    """A model's answer for one image.
 
     Attributes:
         probabilities: `(classes,)`, calibrated.
-        refusal: Why the best class is not an answer, where that was asked; else None.
+        refusal: Why the answer is `unknown`, else None.
     """
 
     probabilities: Array
@@ -108,14 +108,14 @@ class Answer(NamedTuple):
 
 
 def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None:
-    """Return when answers are refused: the model's own rule, or below a probability.
+    """Return when to answer `unknown`: by the model's own thresholds, or below a probability.
 
     Args:
         bundle: The model.
         wanted: `off`, `auto` or a probability.
 
     Raises:
-        UsageError: It is something else, or the model was never calibrated.
+        UsageError: `wanted` is something else, or the model has no thresholds.
     """
     meant = parse_unknown(wanted)
     if meant == "off":
@@ -124,31 +124,31 @@ def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None
         if bundle.thresholds is None and lacks_features(bundle.about):
             raise UsageError(
                 f"in this model, {NO_FEATURES}",
-                hint="--unknown 0.8 refuses answers of a smaller probability",
+                hint="--unknown 0.8 answers unknown below this probability",
             )
         if bundle.thresholds is None:
             raise UsageError(
-                "this model has no thresholds for `unknown`: its training did not end by itself",
-                hint="--unknown 0.8 refuses answers of a smaller probability",
+                "this model has no thresholds for `unknown`: its training did not finish",
+                hint="--unknown 0.8 answers unknown below this probability",
             )
         return bundle.thresholds
     return float(meant)
 
 
 def answer(bundle: Classifier, outcome: Outcome, unknown: Thresholds | float | None) -> Answer:
-    """Apply the model's temperature, and what refuses answers, to an outcome; see `answer_all`."""
+    """Turn one outcome into an answer; see `answer_all`."""
     return answer_all(bundle, [outcome], unknown)[0]
 
 
 def answer_all(
     bundle: Classifier, outcomes: Sequence[Outcome], unknown: Thresholds | float | None
 ) -> list[Answer]:
-    """Apply the model's temperature, and what refuses answers, to outcomes.
+    """Turn outcomes into answers: calibrated probabilities, and refusals.
 
     Args:
-        bundle: The model. Its calibration may be newer than the outcomes: training fits it on the
+        bundle: The model. Its calibration may be newer than the outcomes: training fits it to the
             outcomes of the validation images.
-        outcomes: Of the same weights; as many as may be in memory twice.
+        outcomes: Outcomes of the same weights; they are copied in memory.
         unknown: See `decide_unknown`.
     """
     logits = torch.from_numpy(np.stack([outcome.logits for outcome in outcomes]))
@@ -171,21 +171,21 @@ def predict_images(
     workers: int,
     batch_size: int | None = None,
 ) -> Iterator[Prediction]:
-    """Predict what images show, batch by batch: memory does not grow with their number.
+    """Classify images batch by batch; memory does not grow with their number.
 
     Args:
         bundle: The model.
         images: Image files, or images in memory; a long list of files need not be in memory.
-        top: Classes to name for each, at most all of them.
-        unknown: When to say that an image is none of them, see `decide_unknown`.
-        workers: Processes that decode; changes no number.
+        top: Number of classes in each prediction, at most all of them.
+        unknown: When to answer `unknown`, see `decide_unknown`.
+        workers: Image-loading processes; results do not depend on it.
         batch_size: Images per pass through the network; None: the device's default.
 
     Yields:
-        One prediction per image, in order; an image that cannot be decoded gives its error.
+        One prediction per image, in order; an image that cannot be decoded has an `error`.
 
     Raises:
-        MachineError: A process that decodes died.
+        MachineError: An image-loading process died.
     """
     for image, outcome in classify_images(bundle, images, workers=workers, batch_size=batch_size):
         path = image if isinstance(image, Path) else None
@@ -216,23 +216,23 @@ def classify(
 
     Args:
         bundle: The model.
-        root: What the paths are relative to.
+        root: Folder that the paths are relative to.
         paths: Image files.
-        workers: Processes that decode.
+        workers: Image-loading processes.
         batch_size: Images per pass through the network; None: the device's default.
-        in_memory: By index, images that are in memory; their paths are not read.
-        is_part: Whether they follow others, in batches of the same size.
+        in_memory: Images in memory, by index; their paths are not read.
+        is_part: Whether they follow other images, in batches of the same size.
 
     Yields:
-        For each path, in order: what the network says, or why it says nothing.
+        For each path, in order: the outcome, or why there is none.
 
     Raises:
-        MachineError: A process that decodes died.
+        MachineError: An image-loading process died.
     """
     batch_size = batch_size or bundle.runtime.inference_batch
     if bundle.side is None:
         batch_size = 1
-    # That is the job of one worker, and starting it costs more than decoding here.
+    # One worker would decode them all, and starting it costs more than decoding here.
     workers = workers if len(paths) > max(1, min(PART, batch_size)) else 0
     dataset = ImageDataset(
         root,
@@ -257,7 +257,7 @@ def classify(
         if good:
             indices = torch.cat([part.indices for part in good]).tolist()
             pixels = bundle.runtime.join_parts([part.pixels for part in good], filled)
-            found = bundle.outcomes(pixels)[: len(indices)]  # without what fills the batch
+            found = bundle.outcomes(pixels)[: len(indices)]  # without padding
             outcomes |= dict(zip(indices, found, strict=True))
         for index in sorted(outcomes):
             yield outcomes[index]
@@ -270,13 +270,13 @@ def classify_images(
     workers: int,
     batch_size: int | None = None,
 ) -> Iterator[tuple[FoundT, Outcome | str]]:
-    """Stream image files and images in memory through a model, a part of them at a time.
+    """Stream image files and images in memory through a model, in parts.
 
     Yields:
         Each image, in order, with what `classify` yields for it.
 
     Raises:
-        MachineError: A process that decodes died.
+        MachineError: An image-loading process died.
     """
     left, is_part = iter(images), False
     while part := list(islice(left, _PART)):
@@ -285,7 +285,7 @@ def classify_images(
             bundle,
             Path(),
             ["" if at in in_memory else str(image) for at, image in enumerate(part)],
-            # An image may have its file open, and a file that workers share is at the wrong place.
+            # An image may have its file open, and workers would share the file's position.
             workers=0 if in_memory else workers,
             batch_size=batch_size,
             in_memory=in_memory,
@@ -298,19 +298,19 @@ def classify_images(
 def embed_images(
     bundle: ModelBundle, images: Sequence[Path | Image.Image], *, workers: int
 ) -> Array:
-    """Compute the pooled features of images, those of the last layer.
+    """Compute the pooled features of images, the inputs of the last layer.
 
     Args:
         bundle: The model.
         images: Image files, or images in memory.
-        workers: Processes that decode; changes no number.
+        workers: Image-loading processes; results do not depend on it.
 
     Returns:
         `(images, 2048)`, float32.
 
     Raises:
-        DataError: An image cannot be decoded: it has no row.
-        MachineError: A process that decodes died.
+        DataError: An image cannot be decoded.
+        MachineError: An image-loading process died.
     """
     features = np.empty((len(images), FEATURES), np.float32)
     outcomes = classify_images(bundle, images, workers=workers)
@@ -323,10 +323,10 @@ def embed_images(
 
 
 def to_images(given: AnyImage | Iterable[AnyImage]) -> tuple[list[Path | Image.Image], bool]:
-    """Return images as they were given, one or several, and whether it was one.
+    """Return the given images as a list, and whether a single one was given.
 
     Raises:
-        UsageError: Something else than an image was given.
+        UsageError: Something other than an image was given.
     """
     if isinstance(given, str | bytes | np.ndarray) or not isinstance(given, Iterable):
         return [_to_image(given)], True
@@ -345,5 +345,6 @@ def _to_image(given: object) -> Path | Image.Image:
         kind = f"{given.dtype} array of shape {given.shape}"
     raise UsageError(
         f"an image is a {kind}, expected a path, a PIL.Image or a uint8 array (height, width, 3)",
-        hint="for other arrays PIL.Image.fromarray, for bytes PIL.Image.open, for a batch list()",
+        hint="use PIL.Image.fromarray for other arrays, PIL.Image.open for bytes, list() for a "
+        "batch",
     )

@@ -1,4 +1,4 @@
-"""Parquet: a table's cells as text, and columns to a file; by pyarrow, of the extra `parquet`."""
+"""Parquet: reading a table as text, and writing columns; by pyarrow, of the extra `parquet`."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -17,10 +17,10 @@ SUFFIX = ".parquet"
 
 
 def require_parquet() -> None:
-    """See that the package of the extra `parquet` is installed.
+    """Check that the package of the extra `parquet` is installed.
 
     Raises:
-        MachineError: It is not.
+        MachineError: It is not installed.
     """
     try:
         import pyarrow.parquet  # noqa: F401
@@ -32,12 +32,12 @@ def require_parquet() -> None:
 
 
 def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Read a table as `files.read_table` does: its columns, and each row after its number, from 1.
+    """Read a table as `files.read_table` does: its columns, and each row with its number, from 1.
 
-    Columns whose cells are no single text or number, such as images, are left out.
+    Nested and binary columns, such as images, are left out.
 
     Raises:
-        ValueError: It is no Parquet file.
+        ValueError: It is not a Parquet file.
         OSError: It cannot be read.
         MachineError: The package is not installed.
     """
@@ -56,21 +56,21 @@ def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         ]
         columns = [column.to_pylist() for column in file.read(columns=flat).columns]
     except (ArrowException, OSError) as error:
-        raise ValueError("it is no Parquet file, or a damaged one") from error
+        raise ValueError("it is not a Parquet file, or it is damaged") from error
     rows = zip(*columns, strict=True)
     return flat, [(number, [_text(v) for v in row]) for number, row in enumerate(rows, start=1)]
 
 
 def _text(value: Any) -> str:
-    if value is None or value != value:  # nan, where pandas has no number
+    if value is None or value != value:  # nan is a missing value of pandas
         return ""
-    if isinstance(value, float) and value.is_integer():  # pandas makes floats of a column with gaps
+    if isinstance(value, float) and value.is_integer():  # pandas stores integers with gaps so
         return str(int(value))
     return str(value)
 
 
 def to_parquet(columns: Mapping[str, "Sequence[str] | NDArray[np.float32]"]) -> bytes:
-    """Make a Parquet file's bytes.
+    """Return the bytes of a Parquet file.
 
     Args:
         columns: By name: texts, numbers `(rows,)`, or `(rows, n)` as lists of that fixed length.

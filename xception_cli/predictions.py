@@ -1,8 +1,8 @@
-"""PredictionFile: predictions in a .csv or .jsonl file, kept row by row and continued after a stop.
+"""PredictionFile: predictions in a .csv or .jsonl file, written row by row and resumable.
 
-Rows go into `NAME.KEY.partial`, which is renamed when the last one is there. KEY is a digest of the
-model, the options and the images, so that only the same command continues the file. Where it is
-stopped, the file gets NAME as a second name: the rows so far are where they were asked for.
+Rows are written to `NAME.KEY.partial`, which is renamed to NAME at the end. KEY is a digest of the
+model, the options and the images, so that only the same command resumes the file. If the command is
+stopped, NAME becomes a hard link to the partial file, so that the rows so far are found there.
 """
 
 import csv
@@ -23,7 +23,7 @@ from xception_cli.errors import MachineError, RunBusyError, UsageError
 from xception_cli.files import check_new_file, from_cell, partial_path, to_csv, utf8
 from xception_cli.regular import open_regular
 
-if TYPE_CHECKING:  # without torch, since a file that cannot be written is refused first
+if TYPE_CHECKING:  # no torch: an unwritable file is reported before it loads
     from xception_cli.inference import Prediction
 
 SUFFIXES = (".csv", ".jsonl")
@@ -31,15 +31,15 @@ _SHOWN = 20  # classes in one line
 
 
 class Tally:
-    """What was answered, counted.
+    """Counts of answers.
 
     Args:
-        labels: The classes that a table gives the images, in their order.
+        labels: Labels of the images from a table, in order; empty without a table.
 
     Attributes:
-        labels: The same.
-        answers: How often each class, or `unknown`, is the answer; None for an error.
-        agreed: Answers that are the image's label.
+        labels: See above.
+        answers: Number of images by answer: a class, `unknown`, or None for an error.
+        agreed: Number of answers that equal the label.
     """
 
     def __init__(self, labels: Sequence[str] = ()) -> None:
@@ -49,16 +49,16 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Images that were counted."""
+        """Number of images counted."""
         return self.answers.total()
 
     @property
     def failed(self) -> int:
-        """Those of them that could not be read."""
+        """Number of images that could not be read."""
         return self.answers[None]
 
     def describe(self) -> list[str]:
-        """Describe how often each class was answered, and how often that is the label."""
+        """Describe how often each class was predicted, and how often that equals the label."""
         named = [(n, name) for name, n in self.answers.items() if name is not None]
         named.sort(key=lambda pair: (-pair[0], pair[1]))
         counts = ", ".join(f"{show(name)} {n:,}" for n, name in named[:_SHOWN])
@@ -66,8 +66,8 @@ class Tally:
         lines = [f"classes   {counts}{more}"] if named else []
         if self.labels and named:
             answered = self.done - self.failed
-            share = f"{self.agreed / answered:.1%}, {self.agreed:,} of {answered:,} images"
-            lines.append(f"labels    the class of the table is predicted for {share}")
+            share = f"{self.agreed / answered:.1%} ({self.agreed:,} of {answered:,} images)"
+            lines.append(f"labels    predicted as in the table: {share}")
         return lines
 
     def add(self, answer: str | None) -> None:
@@ -81,8 +81,8 @@ class PredictionFile:
     """An open partial file; see `open_predictions`.
 
     Attributes:
-        path: Where its rows are until all are there.
-        tally: Of the rows that it has.
+        path: Path of the partial file.
+        tally: Counts of its rows.
     """
 
     def __init__(
@@ -103,20 +103,20 @@ class PredictionFile:
 
     @property
     def done(self) -> int:
-        """Rows that it has."""
+        """Number of rows."""
         return self.tally.done
 
     @property
     def failed(self) -> int:
-        """Rows of images that could not be read."""
+        """Number of rows of images that could not be read."""
         return self.tally.failed
 
     def begin(self, count: int, *, with_unknown: bool) -> None:
-        """Read the rows that are there, and cut off what follows the last whole one.
+        """Read the existing rows, and truncate the file after the last complete one.
 
         Args:
-            count: Classes that are named for each image.
-            with_unknown: A column of the CSV says why an answer is not given.
+            count: Number of classes in each row.
+            with_unknown: Whether a CSV has a column with the reason of each `unknown`.
 
         Raises:
             MachineError: The disk is full.
@@ -140,7 +140,7 @@ class PredictionFile:
             self._write(to_csv(self._header, []))
 
     def _read_csv(self, file: IO[bytes]) -> Iterator[tuple[int, str, str | None]]:
-        """Yield the same of a CSV as `_read_lines`; a row may be of several lines."""
+        """Yield the same as `_read_lines` from a CSV, where a row may span several lines."""
         at, is_whole = 0, True
 
         def lines() -> Iterator[str]:
@@ -164,7 +164,7 @@ class PredictionFile:
         """Append the row of the next image.
 
         Raises:
-            MachineError: The disk is full; the rows before are kept.
+            MachineError: The disk is full; earlier rows are kept.
         """
         if self._as_csv:
             best = zip(prediction.classes, prediction.probabilities, strict=True)
@@ -191,19 +191,19 @@ class PredictionFile:
         except OSError as error:
             raise MachineError(
                 f"cannot write {show(self.path)}: {error.strerror}",
-                hint=f"free some space; the same command resumes after {self.done} images",
+                hint=f"free disk space; the same command resumes after {self.done} images",
             ) from error
 
     def finish(self, path: Path) -> None:
-        """Put the whole file in its place.
+        """Rename the complete file to its final path.
 
         Raises:
-            UsageError: Something else has come there.
+            UsageError: Another file was created there in the meantime.
             MachineError: The disk is full.
         """
         if os.path.lexists(path):
             raise UsageError(
-                f"{show(path)} was made by another program in the meantime",
+                f"{show(path)} was created by another program in the meantime",
                 hint=f"the predictions are in {show(self.path)}",
             )
         with self._errors():
@@ -214,7 +214,7 @@ class PredictionFile:
         self._file.close()
 
     def stop(self, path: Path) -> None:
-        """Close the file; if there is anything to continue, it stays, and is the output so far."""
+        """Close the file; if it has rows, keep them as the output so far."""
         has_begun, has_rows = bool(self._header), self.done > 0
         with suppress(OSError):
             has_rows = has_rows or (not has_begun and os.fstat(self._file.fileno()).st_size > 0)
@@ -223,9 +223,9 @@ class PredictionFile:
         if has_rows:
             try:
                 os.link(self.path, path)
-            except OSError:  # something else is there, or the file system has no second names
+            except OSError:  # another file is there, or the file system has no hard links
                 path = self.path
-            count = f"{self.done} of {len(self._images)} rows" if has_begun else "as it was"
+            count = f"{self.done} of {len(self._images)} rows" if has_begun else "unchanged"
             say(f"kept      {show(path)}: {count}; the same command resumes there")
         else:
             with suppress(OSError):
@@ -233,7 +233,7 @@ class PredictionFile:
 
 
 def _read_lines(file: IO[bytes]) -> Iterator[tuple[int, str, str | None]]:
-    """Yield where each whole row ends, its path, and its answer; None for an error."""
+    """Yield the end, path and answer of each complete row; the answer is None for an error."""
     at = 0
     for line in file:
         at += len(line)
@@ -255,13 +255,13 @@ def open_predictions(
     options: Iterable[object],
     tally: Tally | None = None,
 ) -> Iterator[PredictionFile]:
-    """Open the partial file of predictions, new or of the same command before.
+    """Open the partial file of predictions, new or left by the same command when it stopped.
 
     Args:
-        path: A new file, .csv or .jsonl; is made when all images have a row.
-        images: In the order of the rows.
-        options: What the rows depend on besides: the model's digest and all options.
-        tally: Counts the rows; with labels, a column has them.
+        path: A new .csv or .jsonl file, created when all images have a row.
+        images: The images, in the order of the rows.
+        options: What else the rows depend on: the model's digest and all options.
+        tally: Counts the rows; its labels, if any, become a column.
 
     Raises:
         UsageError: See `files.check_new_file`.
@@ -275,12 +275,12 @@ def open_predictions(
     for other in sorted(path.parent.glob(f"{glob.escape(path.name)}.*.partial")):
         if _is_same_file(path, other):
             raise UsageError(
-                f"{show(path)} has the rows of a stopped command, with another model, other images "
-                "or options",
-                hint=f"type that command again, remove {show(path)}, or choose another --output",
+                f"{show(path)} has the rows of a stopped command with another model, other images "
+                "or other options",
+                hint=f"run that command again, remove {show(path)}, or choose another --output",
             )
         if other != partial:
-            say(f"note      {show(other)} is of another model, other images or options")
+            say(f"note      {show(other)} belongs to another model, other images or other options")
     check_new_file(path, SUFFIXES, "write predictions to")
     try:
         descriptor = open_regular(partial, os.O_RDWR | os.O_CREAT)
@@ -303,7 +303,7 @@ def open_predictions(
 
 
 def _is_same_file(path: Path, partial: Path) -> bool:
-    """Tell whether an output is what the same command has left when it was stopped."""
+    """Return whether an output is a link to the partial file, left by a stopped command."""
     try:
         status = partial.lstat()
         return os.path.samestat(path.lstat(), status) and stat.S_ISREG(status.st_mode)
@@ -324,7 +324,7 @@ def _key(path: Path, images: Iterable[Path], options: Iterable[object]) -> str:
 
 
 def _lock(descriptor: int, partial: Path) -> AbstractContextManager[object]:
-    """Keep the same command from writing the same rows; the kernel lets go if we die."""
+    """Lock the file against the same command; the kernel releases the lock if we die."""
     try:
         try:
             import fcntl

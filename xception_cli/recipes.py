@@ -1,4 +1,4 @@
-"""Recipes: the shipped files of settings, found by name."""
+"""Recipes: the shipped config files, found by name."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from xception_cli.errors import UsageError
 from xception_cli.files import write_durably
 from xception_cli.suggestions import did_you_mean, expect_choice
 
-EFFORTS = ("quick", "standard", "best")  # the recipes that differ in time alone, by time
+EFFORTS = ("quick", "standard", "best")  # the recipes that differ only in training time, ascending
 
 
 def _folder() -> Path:
@@ -31,7 +31,7 @@ def find_config(given: str) -> Path:
     """Return the config file for a path or the name of a shipped recipe.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: It is neither a path nor a recipe.
     """
     recipes = list_recipes()
     if given in recipes and not Path(given).is_file():  # a data folder may be named like a recipe
@@ -45,7 +45,7 @@ def find_effort(name: str) -> Path:
     """Return the recipe of an effort.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: There is no such effort.
     """
     expect_choice("effort", name, EFFORTS)
     return list_recipes()[name]
@@ -55,7 +55,7 @@ def find_recipe(name: str) -> Path:
     """Return a shipped recipe.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: There is no such recipe.
     """
     recipes = list_recipes()
     if name not in recipes:
@@ -65,7 +65,7 @@ def find_recipe(name: str) -> Path:
 
 def _unknown(name: str, recipes: dict[str, Path]) -> UsageError:
     return UsageError(
-        f"there is no config {show(name)}; shipped are {', '.join(recipes)}",
+        f"there is no config {show(name)}; the recipes are {', '.join(recipes)}",
         hint=did_you_mean(name, recipes, "xception configs ls"),
     )
 
@@ -74,7 +74,7 @@ def copy_recipe(name: str, to: Path) -> Path:
     """Copy a shipped recipe, to edit it.
 
     Args:
-        name: Of the recipe.
+        name: Name of the recipe.
         to: A new file, or a folder.
 
     Returns:
@@ -82,7 +82,7 @@ def copy_recipe(name: str, to: Path) -> Path:
 
     Raises:
         UsageError: There is no such recipe, or the file exists.
-        MachineError: It cannot be written.
+        MachineError: The file cannot be written.
     """
     recipe = find_recipe(name)
     target = to / recipe.name if to.is_dir() else to

@@ -38,21 +38,21 @@ class RunInfo:
         command: The command line.
         versions: Versions of the packages that compute.
         git_commit: Commit of the user's own repository, if there is one.
-        device: Device that trained, as for the following.
+        device: Device of the training.
         precision: Precision of the network's arithmetic.
         threads: Number of torch threads.
-        processes: Number of processes that train together.
+        processes: Number of processes of the training.
         data: The data folder or table, an absolute path.
         root: Folder that the paths of split.csv are relative to, if `data` is a table.
         data_fingerprint: SHA-256 over the images.
         classes: Names, in the order of the outputs.
         images: Their number by split.
-        weights: `source` and `digest` of those that training started from.
+        weights: `source` and `digest` of the initial weights.
         packed_weights: Whether convolutions of the frozen part had packed weights, see `folding`.
         timed: The record of a time budget.
-        settings: Every setting as it was resolved; what config.toml is compared with.
-        split_checks: Of each row of split.csv, see `data.recorded`.
-        grey_bits: Of 16-bit images, see `data.transforms.Preprocessing`; 16 where it is absent.
+        settings: All resolved settings; config.toml is compared with them.
+        split_checks: Checksums of the rows of split.csv, see `data.recorded`.
+        grey_bits: Of 16-bit images, see `data.transforms.Preprocessing`; 16 if absent.
     """
 
     started: str
@@ -91,9 +91,9 @@ class RunResult:
         evaluation: Expected accuracy on images like those of each split.
         calibration: Results of calibration; None if it was not done.
         gains: Classes that more images are likely to help.
-        skipped: Why fine-tuning was not started, where it was planned.
-        refit: Whether the model that ships was fitted to val, too, after it was measured there.
-        compared: How it compares with the run that it began with, in sentences.
+        skipped: Why fine-tuning was skipped; None if it was not, or was never planned.
+        refit: Whether the model was refitted to train and val, after its evaluation on val.
+        compared: The comparison with the run of `--from`, in sentences.
     """
 
     kept: str
@@ -346,5 +346,5 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder of ours; it may be gone already."""
+    """Remove a folder of a run; it need not exist."""
     shutil.rmtree(path, ignore_errors=True)

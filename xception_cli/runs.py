@@ -1,4 +1,4 @@
-"""Runs: where a new one goes, finding one, and listing a folder of them."""
+"""Runs: choosing the folder of a new run, finding a run, listing runs."""
 
 import glob
 import os
@@ -18,22 +18,22 @@ RUNS = Path("runs")
 
 
 def choose_run_path(data: Path, output: Path | None) -> Path:
-    """Decide where a new run goes, and see that it can be made there.
+    """Choose the folder of a new run, and check that it can be created.
 
     Args:
-        data: The data folder or table; without `output` its name names the run.
-        output: The folder asked for.
+        data: The data folder or table; without `output`, the run is named after it.
+        output: The requested folder.
 
     Raises:
-        UsageError: `output` already holds something, or the run would lie inside the data.
+        UsageError: `output` is not empty, or is inside the data folder.
         MachineError: The folder cannot be written.
     """
     path = RUNS if output is None else output
     try:
         if path.resolve().is_relative_to(data.resolve()):
             raise UsageError(
-                f"the run folder {show(path)} would lie inside the data folder {show(data)}",
-                hint="choose a place outside with --output",
+                f"the run folder {show(path)} would be inside the data folder {show(data)}",
+                hint="choose a folder outside of it with --output",
             )
         if output is not None:
             if os.path.lexists(output) and not (output.is_dir() and _is_free(RunDir(output))):
@@ -47,7 +47,7 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
             name = _name(data)
             path = RUNS / name
             number = 1
-            while os.path.lexists(path):  # a link to nothing takes a name too
+            while os.path.lexists(path):  # a broken link takes a name, too
                 number += 1
                 path = RUNS / f"{name}-{number}"
         ancestor = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
@@ -60,29 +60,29 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
 
 
 def _name(data: Path) -> str:
-    """Name the runs on a folder, or on a table of images, without its ending."""
+    """Return the name for runs on a folder, or on a table of images, without its suffix."""
     real = data.resolve()
     return (real.stem if real.is_file() else real.name) or "data"
 
 
 def _is_free(run: RunDir) -> bool:
-    """Tell whether a folder is empty, or holds no more than a process that was killed too early."""
+    """Return whether a folder is empty, or has only what a run killed at its start leaves."""
     return {path.name for path in run.path.iterdir()} <= {LOCK} or run.is_stillborn
 
 
 def _cannot_make(path: Path, reason: str) -> MachineError:
     return MachineError(
-        f"cannot make the run folder {show(path)}: {reason}",
-        hint="choose another place with --output",
+        f"cannot create the run folder {show(path)}: {reason}",
+        hint="choose another folder with --output",
     )
 
 
 def make_run(data: Path, output: Path | None) -> RunDir:
-    """Make the folder of a new run.
+    """Create the folder of a new run.
 
     Raises:
-        UsageError: `output` already holds something.
-        MachineError: The folder cannot be made.
+        UsageError: `output` is not empty.
+        MachineError: The folder cannot be created.
     """
     while True:
         path = choose_run_path(data, output)
@@ -90,7 +90,7 @@ def make_run(data: Path, output: Path | None) -> RunDir:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(exist_ok=output is not None)
         except FileExistsError:
-            continue  # another process took the name between the look and the making
+            continue  # another process took the name in the meantime
         except OSError as error:
             raise _cannot_make(path, str(error.strerror)) from error
         return RunDir(path)
@@ -116,7 +116,7 @@ def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
         if not run.info.is_file():
             raise UsageError(
                 f"{show(path)} is not a run folder (it has no run.json)",
-                hint="give the folder that xception train made, runs/food for instance",
+                hint="give a folder that xception train created, such as runs/food",
             )
     else:
         run = _latest(finished=finished)
@@ -142,12 +142,12 @@ def _latest(*, finished: bool) -> RunDir:
 
 
 def refuse_links(run: RunDir) -> None:
-    """See that a run folder holds regular files only, before a file of it is read or written.
+    """Check that a run folder has only regular files, before one is read or written.
 
-    It may come from anyone: a link would lead what is written into the run to another place.
+    The folder may come from anyone, and a link could redirect what is written into the run.
 
     Raises:
-        ArtifactError: It holds a link, a pipe or a device; or it cannot be read.
+        ArtifactError: It has a link, a pipe or a device; or it cannot be read.
     """
     folders = [os.fspath(run.path)]
     while folders:
@@ -168,13 +168,12 @@ def refuse_links(run: RunDir) -> None:
 def _foreign_entry(run: RunDir, entry: "os.DirEntry[str]") -> ArtifactError:
     if not entry.is_symlink():
         return ArtifactError(
-            f"{show(entry.path)} is not a regular file; a run folder holds nothing else",
+            f"{show(entry.path)} is not a regular file; a run folder must have no others",
             hint=f"rm {quoted(entry.path)}",
         )
     target = Path(entry.path).readlink()
     return ArtifactError(
-        f"{show(entry.path)} is a link to {show(target)}; what is written into a run must not go "
-        "elsewhere",
+        f"{show(entry.path)} is a link to {show(target)}; a run folder must have no links",
         hint=f"if you made the link yourself: cp -rL {quoted(run.path)} COPY, then use COPY",
     )
 
@@ -186,7 +185,7 @@ def find_unfinished(data: Path) -> RunDir | None:
         data: The data folder.
 
     Returns:
-        None if there is none, or if it is being trained.
+        None if there is none, or if it is still being trained.
     """
     name = _name(data)
     runs = [RunDir(path) for path in RUNS.glob(f"{glob.escape(name)}*")]
@@ -223,20 +222,20 @@ def _started(run: RunDir) -> str:
 
 @dataclass(frozen=True)
 class RunFigures:
-    """What is known of a run; None where it is not.
+    """Key figures of a run; None if unknown.
 
     Attributes:
         run: Its folder.
-        started: When, in UTC.
+        started: Start time, in UTC.
         state: `finished`, `unfinished` or `damaged`.
-        classes: How many it tells apart.
-        images: Those it was trained on.
-        unfreeze: What was trained.
-        kept: Which model it kept.
+        classes: Number of classes.
+        images: Number of training images.
+        unfreeze: Layers that were trained.
+        kept: The model that was kept.
         val: Accuracy on val, corrected for having selected the model; uncorrected in runs of
             earlier versions.
         test: Accuracy on test.
-        seconds: It took.
+        seconds: Duration.
     """
 
     run: str
@@ -259,10 +258,10 @@ def list_runs(folder: Path) -> list[RunFigures]:
     """Read the key figures of every run in a folder, the latest first.
 
     Args:
-        folder: Holds run folders.
+        folder: A folder with run folders.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no run in it.
     """
     runs = [_figures(run) for run in runs_in(folder)]
     if not runs:
@@ -293,7 +292,7 @@ def _figures(run: RunDir) -> RunFigures:
 
 
 def runs_table(runs: Sequence[RunFigures]) -> Table:
-    """Make the table of the runs."""
+    """Create the table of runs."""
     table = new_table("run", "started", ">classes", ">val", ">test", ">time", "kept")
     for run in runs:
         table.add_row(

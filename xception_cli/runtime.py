@@ -32,9 +32,9 @@ class Runtime:
 
     Attributes:
         device: The one device of this process.
-        precision: `fp32`, `bf16` or `fp16`; what autocast computes convolutions in.
-        deterministic: Only algorithms that repeat exactly.
-        processes: Those that train together; this one alone, as a rule.
+        precision: `fp32`, `bf16` or `fp16`: autocast's dtype of convolutions.
+        deterministic: Whether to use only deterministic algorithms.
+        processes: The processes that train together; usually only this one.
     """
 
     device: torch.device
@@ -44,7 +44,7 @@ class Runtime:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What autocast computes convolutions in."""
+        """Autocast's dtype of convolutions."""
         return _DTYPES[self.precision]
 
     @property
@@ -56,7 +56,7 @@ class Runtime:
     def inference_batch(self) -> int:
         """Images per batch in inference.
 
-        On a CPU 16 are as fast as 32, in half of the memory, and the first batch is ready sooner.
+        On a CPU, 16 are as fast as 32 in half of the memory, and the first batch is ready sooner.
         """
         return 16 if self.device.type == "cpu" else 128
 
@@ -69,7 +69,7 @@ class Runtime:
         """Return the context that forward passes run in.
 
         Args:
-            cache: Keep the casts of weights until it is left.
+            cache: Whether to keep cast weights until the context exits.
         """
         return torch.autocast(
             self.device.type,
@@ -79,7 +79,7 @@ class Runtime:
         )
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Move a batch to the device, without waiting for it where that is possible."""
+        """Move a batch to the device, asynchronously if possible."""
         if self.device.type != "cuda" or tensor.is_cuda:
             return tensor.to(self.device)
         pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
@@ -102,7 +102,7 @@ class Runtime:
             return self.to_device(first)
         if self.device.type != "cuda":
             return torch.cat(list(parts)).to(self.device)
-        # Part by part: page-locked memory is copied from directly, and without waiting.
+        # Part by part: page-locked memory is copied directly and asynchronously.
         shape = (max(rows, count), *first.shape[1:])
         joined = torch.zeros(shape, dtype=first.dtype, device=self.device)
         if first.dim() == 4 and first.is_contiguous(memory_format=torch.channels_last):
@@ -114,7 +114,7 @@ class Runtime:
         return joined
 
     def synchronize(self) -> None:
-        """Wait until the device has done what it was given; for measuring time only."""
+        """Wait until the device is idle; for timing only."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -125,17 +125,17 @@ class Runtime:
         return network.to(self.device).to(memory_format=self.memory_format)
 
     def preferring(self, precision: object) -> "Runtime":
-        """Return the same with another precision, if the device supports it."""
+        """Return the runtime with another precision, if the device supports it."""
         if precision in _supported_precisions(self.device):
             return replace(self, precision=str(precision))
         return self
 
     def alone(self) -> "Runtime":
-        """Return the same for what this process computes by itself."""
+        """Return the runtime for what this process computes by itself."""
         return replace(self, processes=ALONE)
 
     def describe_device(self) -> str:
-        """Name the device, for people."""
+        """Return a readable name of the device."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         if self.device.type == "cpu":
@@ -149,7 +149,7 @@ class Runtime:
         return torch.cuda.device_count() - 1
 
     def describe(self) -> str:
-        """Say what was decided, for people."""
+        """Return a readable summary."""
         together = f", {self.processes.count} processes" if self.processes.count > 1 else ""
         return f"{self.describe_device()}, {self.precision}{together}"
 
@@ -161,17 +161,17 @@ def decide_runtime(
     deterministic: bool = False,
     processes: Processes = ALONE,
 ) -> Runtime:
-    """Decide where and how to compute, and set torch up for it. Call it before any tensor.
+    """Choose device and precision, and set up torch. Call it before creating any tensor.
 
     Args:
         device: `auto`, `cpu`, `cuda` (or `gpu`, which means the same) or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        deterministic: Refuse algorithms that do not repeat exactly.
-        processes: Those that train together, each on a device of its own.
+        deterministic: Whether to use only deterministic algorithms.
+        processes: The processes that train together, each on a device of its own.
 
     Raises:
-        MachineError: The device asked for is not there, or not there for each process.
-        UsageError: There is no such device, or it cannot compute in that precision.
+        MachineError: The device is not available, or there are fewer than processes.
+        UsageError: There is no such device, or it does not support the precision.
     """
     chosen = _decide_device(device, processes)
     supported = _supported_precisions(chosen)
@@ -189,14 +189,14 @@ def decide_runtime(
     if deterministic != torch.are_deterministic_algorithms_enabled():  # by an earlier training
         torch.use_deterministic_algorithms(mode=deterministic)
     if chosen.type == "cuda":
-        # Else "fp32" convolutions keep 10 bits of each factor (TF32) from Ampere on. The older of
-        # torch's two interfaces: torch 2.11 to 2.14 refuse to read it once the newer one was used.
+        # Otherwise fp32 convolutions use TF32 (10-bit mantissas) from Ampere on. This is the older
+        # of torch's two interfaces: torch 2.11 to 2.14 refuse to read it after using the newer one.
         torch.backends.cudnn.allow_tf32 = False
         if processes.are_joined:
             if not distributed.is_nccl_available():
                 raise MachineError(
-                    "this build of torch has no NCCL, through which GPUs talk",
-                    hint="leave torchrun out",
+                    "this build of torch has no NCCL, which training on several GPUs needs",
+                    hint="train without torchrun",
                 )
             torch.cuda.set_device(chosen)
             processes = replace(processes, nccl=distributed.new_group(backend="nccl"))
@@ -204,10 +204,10 @@ def decide_runtime(
 
 
 def check_compiler(device: torch.device) -> None:
-    """See that torch.compile can work, before anything is computed.
+    """Check that torch.compile can run, before anything is computed.
 
     Raises:
-        MachineError: What it needs is not installed.
+        MachineError: Triton or a C++ compiler is missing.
     """
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         raise MachineError("--compile needs triton on a GPU", hint="leave --compile out")
@@ -232,8 +232,8 @@ def _decide_device(name: str, processes: Processes) -> torch.device:
     elif not available[name]:
         others = ", ".join(kind for kind, there in available.items() if there)
         raise MachineError(
-            f"there is no {name} device on this machine; there is: {others}",
-            hint="leave --device out, or --device cpu; xception env shows what torch sees",
+            f"there is no {name} device on this machine; available: {others}",
+            hint="leave --device out, or use --device cpu; xception env lists the devices",
         )
     alone = not processes.are_joined or (processes.count == 1 and name == "mps")
     if alone or name == "cpu":
@@ -241,15 +241,15 @@ def _decide_device(name: str, processes: Processes) -> torch.device:
     there = torch.cuda.device_count() if name == "cuda" else 0
     if processes.local_count > there:
         raise MachineError(
-            f"torchrun started {processes.local_count} processes on this machine, and there are "
-            f"{there} CUDA devices for them",
-            hint=f"torchrun --nproc-per-node {there}" if there > 1 else "leave torchrun out",
+            f"torchrun started {processes.local_count} processes on this machine, which has "
+            f"{there} CUDA devices",
+            hint=f"torchrun --nproc-per-node {there}" if there > 1 else "train without torchrun",
         )
     return torch.device(name, processes.local_rank)
 
 
 def _supported_precisions(device: torch.device) -> list[str]:
-    """List what the device can compute in, the best first."""
+    """List the precisions that the device supports, the best first."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return ["bf16", "fp16", "fp32"]
@@ -263,10 +263,10 @@ def _supported_precisions(device: torch.device) -> list[str]:
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to keep freed activations, which are mapped and faulted in anew otherwise.
+    """Make glibc keep the memory of freed activations, instead of returning it to the system.
 
-    Worth a factor of 1.5 to 2 in CPU inference at batch 32. `M_MMAP_MAX` and `M_TRIM_THRESHOLD`
-    are glibc's numbers; elsewhere nothing happens.
+    This speeds up CPU inference in batches of 32 by a factor of 1.5 to 2. The numbers are glibc's
+    `M_MMAP_MAX` and `M_TRIM_THRESHOLD`; other systems are unchanged.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -290,7 +290,7 @@ def versions() -> dict[str, str]:
 
 
 def describe_environment() -> dict[str, str]:
-    """Return what a bug report should hold: versions, system, devices and precisions."""
+    """Return what a bug report should contain: versions, system, devices and precisions."""
     devices = [torch.device("cpu")]
     if torch.cuda.is_available():
         devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
@@ -319,11 +319,11 @@ def seed_everything(*parts: Any) -> None:
 
 @contextmanager
 def drawing_from(*parts: Any) -> Iterator[None]:
-    """Draw everything inside from `key(*parts)`, and put the generators back after it."""
+    """Seed the random generators with `key(*parts)`, and restore their states at the end."""
     python_state = random.getstate()
     numpy_state = np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: it would seed CUDA too, which fork_rng is told to leave alone.
+        # Not torch.manual_seed: it would also seed CUDA, which this fork_rng does not restore.
         torch.default_generator.manual_seed(key(*parts))
         random.seed(key(*parts))
         np.random.seed(key(*parts) % 2**32)

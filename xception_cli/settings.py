@@ -30,15 +30,15 @@ from xception_cli.suggestions import did_you_mean
 StrPath = str | os.PathLike[str]
 
 _NAMES = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
-# A run is resumed with these images and classes only, wherever they are now.
+# A resume compares the images and classes themselves: the folder may have moved.
 _CHECKED_BY_CONTENT = {"data", "classes"}
 _LISTED = 10  # changed settings named in an error
 
 
 class Settings(TypedDict, total=False):
-    """The settings as keywords of `xception_cli.train`, which takes `data` by position.
+    """The settings as keyword arguments of `xception_cli.train`; `data` is positional there.
 
-    Names and types are those of `TrainConfig`, where each is described; a path may be a `Path`.
+    `TrainConfig` describes each of them. Paths may be `Path` objects.
     """
 
     classes: int | None
@@ -110,10 +110,9 @@ def resolve(
     """Merge defaults < an earlier run < config file < flags; a flag that is `None` was not given.
 
     Args:
-        flags: By setting.
-        config_file: TOML.
-        effort: The name of the effort that the file is the recipe of: it replaces that of an
-            earlier run.
+        flags: Values by setting.
+        config_file: A TOML file.
+        effort: Name of the effort whose recipe the file is; it overrides that of an earlier run.
 
     Raises:
         UsageError: See `read_toml` and `TrainConfig`.
@@ -139,9 +138,9 @@ def resolve(
 
 
 def _settings_to_begin_with(path: Path) -> dict[str, Any]:
-    """Return the settings of an earlier run that are no defaults, but for what is its own.
+    """Return the settings of an earlier run that differ from the defaults and can be reused.
 
-    What `auto` decided for its images is decided again.
+    `auto` is decided again for the new images.
     """
     run = RunDir(path)
     if not run.info.is_file():
@@ -155,10 +154,10 @@ def _settings_to_begin_with(path: Path) -> dict[str, Any]:
 
 
 def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig:
-    """Merge a run's settings with the flags of its resume; a flag that is `None` was not given.
+    """Merge a run's settings with the flags given to resume it; `None` means not given.
 
     Raises:
-        UsageError: A flag differs in a setting that a run cannot change; lists the differences.
+        UsageError: A flag changes a setting that is fixed for the run; the message lists them.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     merged = saved.replace(**given)
@@ -205,9 +204,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_settings(run: RunDir) -> dict[str, Any]:
-    """Read the settings of a run as run.json has them; a config.toml that was edited says no more.
+    """Read the settings of a run from run.json: config.toml may have been edited since.
 
-    In runs of earlier versions only config.toml has them.
+    Only config.toml has the settings of a run of an earlier version.
 
     Raises:
         ArtifactError: The file is damaged.
@@ -225,12 +224,12 @@ def read_settings(run: RunDir) -> dict[str, Any]:
 
 
 def read_config(run: RunDir) -> TrainConfig:
-    """Read config.toml of a run to resume it, as it was written.
+    """Read config.toml of a run to resume it.
 
-    A person may have edited what a resumed run may change, `epochs` for instance.
+    Settings that a resumed run may change, such as `epochs`, may have been edited.
 
     Raises:
-        ArtifactError: The file is damaged, or other settings were edited; lists them.
+        ArtifactError: The file is damaged, or other settings were edited; the message lists them.
     """
     try:
         found = read_toml(run.config)
@@ -244,10 +243,10 @@ def read_config(run: RunDir) -> TrainConfig:
         if name in recorded and _was_edited(setting, recorded[name], found, config)
     ]
     if changes:
-        sentence = f"{show(run.config)} is not what it was when the run began:"
+        sentence = f"{show(run.config)} has changed since the run began:"
         raise ArtifactError(
             listing(sentence, changes, _LISTED),
-            hint="put these back; other settings need a new run: "
+            hint="restore these values, or start a new run with the others: "
             f"xception train --config {quoted(run.config)}",
         )
     return config
@@ -260,7 +259,7 @@ def _was_edited(
     config: TrainConfig,
 ) -> bool:
     if setting.name not in found and before is not None:
-        return True  # the end of the file may be lost
+        return True  # the file may be truncated
     may_differ = setting.metadata["resumable"] or setting.name in _CHECKED_BY_CONTENT
     return not may_differ and bool(getattr(config, setting.name) != before)
 
@@ -268,19 +267,19 @@ def _was_edited(
 def _unusable(path: Path, error: UsageError) -> ArtifactError:
     return ArtifactError(
         f"cannot use {show(path)}: {error.message}",
-        hint="put the file back from a copy, or start a new run",
+        hint="restore the file from a copy, or start a new run",
     )
 
 
 def check_names(settings: Mapping[str, object], where: str) -> None:
-    """See that each setting is one of `TrainConfig`.
+    """Check that each setting is one of `TrainConfig`.
 
     Args:
-        settings: By name.
-        where: What they come from, for the message.
+        settings: Values by name.
+        where: Where they come from, for the message.
 
     Raises:
-        UsageError: One is unknown; names it, and what may be meant.
+        UsageError: A setting is unknown; the hint suggests a similar one.
     """
     for name in settings:
         if name not in _NAMES:

@@ -1,4 +1,4 @@
-"""Suggestions: what a mistyped word may mean, and which values a choice has."""
+"""Suggestions: corrections of mistyped words, and the check of a choice."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from xception_cli.console import enumerated, show
 from xception_cli.errors import UsageError
 
-_MOST = 40  # names in an error; more do not help
+_MOST = 40  # names listed in an error
 
-# Values that other tools take, and ours.
+# Values of other tools, and ours.
 _VALUES = {
     "gpu": "cuda",
     "gpus": "cuda",
@@ -34,12 +34,12 @@ _VALUES = {
 
 
 def nearest(word: str, known: Iterable[str], also: Mapping[str, str] | None = None) -> str | None:
-    """Return the known word that is most like a mistyped one; None if none is near.
+    """Return the known word closest to a mistyped one; None if none is close.
 
     Args:
         word: What was typed.
-        known: What could be meant.
-        also: Other words for some of these, such as those of another tool.
+        known: The valid words.
+        also: Synonyms of some of these, such as those of another tool.
     """
     words = {name: name for name in known}
     meant = {other: name for other, name in (also or {}).items() if name in words}
@@ -60,8 +60,8 @@ def did_you_mean(
 
     Args:
         word: What was typed.
-        known: What could be meant.
-        otherwise: The hint if nothing is near.
+        known: The valid words.
+        otherwise: The hint if none of them is close.
         also: See `nearest`.
     """
     near = nearest(word, known, also)
@@ -69,15 +69,15 @@ def did_you_mean(
 
 
 def expect_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """See that a value is one of some choices.
+    """Check that a value is one of some choices.
 
     Args:
-        name: Of the setting or option.
-        value: What was given.
-        choices: What it can be, the most usual first; `gpu`, which means cuda, is never suggested.
+        name: Name of the setting or option.
+        value: The given value.
+        choices: The valid values, the usual one first; `gpu`, which means cuda, is never suggested.
 
     Raises:
-        UsageError: It is none; lists the choices, and which may be meant.
+        UsageError: It is not; the message lists the choices, and the hint suggests one.
     """
     known = list(choices)
     if value in known:

@@ -3,7 +3,7 @@
     python tests/benchmarks/inference.py
 
 Every case gets the same number of batches of random pixels, in memory. `ours` is what
-`xception predict` computes: `ModelBundle.logits` on uint8 pixels, normalising included.
+`xception predict` computes: `ModelBundle.outputs` on uint8 pixels, normalising included.
 
     python tests/benchmarks/inference.py --only engine --batch-size 1 --batches 32
 
@@ -107,7 +107,7 @@ def ours(options: Namespace, runtime: "Runtime | None" = None) -> Step:
 
     def step() -> int:
         for _ in range(options.batches):
-            bundle.logits(images)
+            bundle.outputs(images)
         return options.batches * options.batch_size
 
     return step

@@ -68,8 +68,8 @@ def test_the_curve_is_printed_and_drawn(swapped, random_weights, capsys, tmp_pat
         capsys, data, "--curve", "--weights", random_weights, "--output", tmp_path / "out"
     )
     assert code == 0
-    assert "photos    accuracy of the linear probe on left-out photos" in out
-    assert [line.split()[0] for line in out.splitlines() if " %  (" in line] == [
+    assert "images    accuracy of the linear probe on held-out images, by training-set size" in out
+    assert [line.split()[0] for line in out.splitlines() if "%  (" in line] == [
         "12%", "25%", "50%", "100%",
     ]  # fmt: skip
     page = (tmp_path / "out" / "check.html").read_text()

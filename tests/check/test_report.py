@@ -89,8 +89,8 @@ stops     7 files cannot be decoded: 6 empty file, 1 truncated
           and 2 more
 warning   1 image is in more than one class
           train/apple/00.jpg: identical to train/pear/wrong.jpg
-warning   1 image is in more than one split: metrics measured there will be
-          too optimistic
+warning   1 image is in more than one split: metrics measured there will be too
+          optimistic
           train/pear/01.jpg: nearly identical to val/pear/leak.png
 note      2 files ignored: 1 .heic, 1 .txt; to read 1 HEIC: pip install
           'xception-cli[heif]'
@@ -285,7 +285,7 @@ def test_an_edited_table_is_not_overwritten_and_nothing_is_scanned(messy, capsys
     code, out, err = reported(messy, capsys, "--output", "out")
     assert (code, out) == (2, "")
     assert err == (
-        "error: out/issues.csv is already there, and may have been edited\n"
+        "error: out/issues.csv already exists, and may have been edited\n"
         "hint: choose another --output, or remove it\n"
     )
     assert Path("out/issues.csv").read_bytes() == b"edited"
@@ -357,14 +357,14 @@ def test_the_page_leads_to_action_and_suggests_nothing_for_conflicting_labels(tm
         "issues.csv: exclude leaves an image out, relabel gives it the class in the column label, "
         "an empty cell keeps it. exclude is filled in for 1 image. 2 rows are for a person to "
         "decide. Train with these decisions. "
-        f"xception train --data '{root}' --classes 2 --fixes 'o ut/issues.csv' 26" in page.text
+        f"xception train '{root}' --classes 2 --fixes 'o ut/issues.csv' 26" in page.text
     )
     assert page.of("a") == [{"href": "issues.csv"}]
     assert page.text.count("suggested action: exclude") == 1
     (root / "dog" / "x.jpg").unlink()
     (root / "cat" / "y.jpg").unlink()
     sound = Page(page_html(run_check(read_folder(root)), ISSUES))
-    assert f"nothing to decide. xception train --data '{root}' --classes 2 24 im" in sound.text
+    assert f"nothing to decide. xception train '{root}' --classes 2 24 im" in sound.text
     (root / "cow").mkdir()
     page = Page(page_html(run_check(read_folder(root)), ISSUES))
     assert f"cow. Check again. xception check '{root}' 2" in page.text

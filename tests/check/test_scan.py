@@ -95,7 +95,7 @@ def test_every_broken_file_is_listed_in_one_pass_each_with_its_reason(tmp_path):
     assert problems(tmp_path) == {
         "unreadable": [
             ("dog/fifo.jpg", "not a regular file"),
-            ("dog/gone.jpg", "link to nothing"),
+            ("dog/gone.jpg", "broken link"),
         ],
         "broken": [
             ("cat/bomb.png", "damaged (Decompressed data too large for "
@@ -267,7 +267,7 @@ def test_soft_images_are_not_noted_as_blurred_if_all_are_soft(tmp_path):
 
 
 def test_an_image_of_fifty_megapixels_is_huge_and_the_largest_comes_first(tmp_path, monkeypatch):
-    monkeypatch.setattr("xception_cli.check.images._HUGE", 160 * 120)
+    monkeypatch.setattr("xception_cli.check.pictures._HUGE", 160 * 120)
     two_classes(tmp_path)
     put(tmp_path / "cat" / "large.jpg", photo(7, 200, 150))
     put(tmp_path / "cat" / "larger.jpg", photo(8, 240, 180))

@@ -133,11 +133,12 @@ REFUSED = {
     ),
     "tiff of five channels": (
         tiff(np.zeros((4, 4, 5), np.uint8), 8, 5),
-        "TIFF of 5 channels of 8-bit integers: not supported; grey or RGB of 8 or 16 bits is",
+        "TIFF of 5 channels of 8-bit integers is not supported; save it as grey or RGB with 8 or 16"
+        " bits",
     ),
     "tiff of half floats": (
         tiff(np.zeros((4, 4), np.float16), 16, 1, {339: 3}),
-        "TIFF of 16-bit floats: not supported; grey or RGB of 8 or 16 bits is",
+        "TIFF of 16-bit floats is not supported; save it as grey or RGB with 8 or 16 bits",
     ),
     "a png of nothing": (b"\x89PNG\r\n\x1a\n", "damaged (PNG whose header cannot be read)"),
     "float tiff": (
@@ -259,7 +260,7 @@ def nothing(path: Path) -> None:
     ("make", "expected"),
     [
         (folder_named_jpg, "not a regular file"),
-        (link_to_nothing, "link to nothing"),
+        (link_to_nothing, "broken link"),
         (link_to_itself, "too many levels of symbolic links"),
         (nothing, "file not found"),
     ],

@@ -196,7 +196,7 @@ def test_a_parquet_table_is_read_as_the_same_one_in_csv(tmp_path):
     parquet.write_table(pyarrow.table({"image": columns["image"]}), tmp_path / "t.parquet")
     assert "has no column path (found: none)" in refused(tmp_path / "t.parquet").message
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more PAR1")
-    assert "no Parquet file, or a damaged one" in refused(tmp_path / "t.parquet").message
+    assert "it is not a Parquet file, or it is damaged" in refused(tmp_path / "t.parquet").message
 
 
 def test_without_its_package_a_parquet_file_names_the_extra(tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def test_the_file_is_read_back_equal_and_a_resumed_epoch_replaces_later_ones(tmp
 def test_a_damaged_file_or_one_of_other_images_is_refused(tmp_path):
     path = tmp_path / "candidates.safetensors"
     write_candidates(no_candidates(7).with_epoch(0, np.zeros(7), np.zeros(7)), path)
-    with pytest.raises(ArtifactError, match="not of 8 validation images"):
+    with pytest.raises(ArtifactError, match="does not fit 8 validation images"):
         read_candidates(path, 8)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ArtifactError, match="cannot use"):
@@ -196,7 +196,7 @@ def test_a_selected_epoch_is_corrected_with_its_final_head():
     )
     found = correct_for_selection(candidates, labels, alone(labels), monitor="accuracy")
     assert found.candidates == 8
-    # Not an epoch with the head that was trained: the final model is correct nine times out of ten.
+    # Not the epoch with its trained head: the final model is correct nine times out of ten.
     assert 0.8 < found.accuracy.value < 0.9
 
 

@@ -105,7 +105,7 @@ def test_runs_that_cannot_be_compared_are_refused_with_a_hint():
     predictions.write_text("path,true\n")
     with pytest.raises(ArtifactError, match="predictions") as caught:
         compare_runs(one, one, "val")
-    assert caught.value.hint == "xception eval runs/one makes it again"
+    assert caught.value.hint == "xception eval runs/one writes it again"
 
 
 def test_runs_of_different_classes_are_compared_on_the_classes_in_common(capsys):
@@ -119,7 +119,7 @@ def test_runs_of_different_classes_are_compared_on_the_classes_in_common(capsys)
     assert found.unmatched == 2  # d6 and d7, of classes that both know
     assert [i.second for i in found.changed if i.path == "other/d4.jpg"] == ["kiwi"]
     assert call("compare", "runs/one", "runs/other") == 0
-    assert "([red]=c only to runs/one; kiwi only to runs/other)" in capsys.readouterr().err
+    assert "([red]=c only in runs/one; kiwi only in runs/other)" in capsys.readouterr().err
     sentences = compare_with_earlier(one, other)
     assert sentences[0] == (
         "compared with one on the 4 val images that both held out, of the 2 classes in "

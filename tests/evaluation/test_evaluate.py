@@ -320,7 +320,7 @@ def test_a_vanished_or_changed_file_of_the_split_is_an_error_row(model_file, pho
 def test_moved_data_of_a_run_is_reported_and_the_new_place_is_accepted(model_file, photos):
     run, split = make_run(model_file, photos)
     moved = photos.rename(photos.with_name("moved"))
-    with pytest.raises(UsageError, match="does not exist any more") as caught:
+    with pytest.raises(UsageError, match="no longer exists") as caught:
         evaluate(run)
     assert "--data DIR" in caught.value.hint
     evaluate(run, data=moved)

@@ -64,7 +64,7 @@ def names(count: int) -> list[str]:
     return [f"class {i}" for i in range(count)]
 
 
-def test_in_parts_the_numbers_and_files_are_the_bytes_of_a_plain_computation(
+def test_metrics_and_files_computed_in_parts_have_the_bytes_of_a_plain_computation(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
     labels, probabilities = drawn(23, 400)
@@ -255,7 +255,7 @@ def test_one_image_of_two_classes_is_measured(guessed: int, accuracy: float):
     assert (report.images, report.accuracy.value) == (1, accuracy)
     assert 0 <= report.accuracy.low <= accuracy <= report.accuracy.high <= 1
     assert report.top_k_accuracy is None
-    # one image says nothing about chance or about other images
+    # one image shows nothing about chance or about other images
     assert report.matthews is None
     assert report.cohen_kappa == (None if guessed == 0 else Estimate(0))
     assert report.macro_recall == report.macro_f1 == report.weighted_f1 == Estimate(accuracy)

@@ -90,7 +90,7 @@ def test_batch_norm_in_training_is_not_folded():
     assert norm.num_batches_tracked == 1
 
 
-def test_a_batch_norm_over_several_gpus_is_not_left_out():
+def test_a_batch_norm_over_several_gpus_is_not_skipped():
     convolution, norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4).eval()
     nn.init.uniform_(norm.running_mean)
     nn.init.uniform_(norm.weight)
@@ -126,7 +126,7 @@ def test_a_depthwise_convolution_and_its_gradients_equal_torchs():
 
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_a_pointwise_convolution_is_a_product_of_matrices(layout, relu):
+def test_a_pointwise_convolution_is_a_matrix_product(layout, relu):
     convolution = nn.Conv2d(6, 10, 1).double()
     given = torch.randn(3, 6, 5, 4, dtype=torch.float64).contiguous(memory_format=layout)
     expected = convolution(given)

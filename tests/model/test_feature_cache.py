@@ -207,7 +207,7 @@ def test_a_cache_that_cannot_be_written_is_reported_once_and_stops_nothing(capsy
     with files_no_larger_than(500):
         write(FeatureCache(FOLDER, 1e9), *NAMES[:3])
     shown = capsys.readouterr().err
-    assert "note      features are not kept for later, in cache: File too large" in shown
+    assert "note      features cannot be cached in cache: File too large" in shown
     assert shown.count("note") == 1
     assert [path for path in FOLDER.rglob("*") if path.is_file()] == []
     write(FeatureCache(FOLDER, 0), *NAMES[:3])

@@ -207,7 +207,7 @@ def test_a_disk_that_is_too_small_is_reported_before_anything_is_computed(
     network, root, monkeypatch
 ):
     monkeypatch.setattr(features, "_to_bits", lambda _: pytest.fail("computed"))
-    message = r"cannot keep .* GB of features in features/train\.bin"
+    message = r"cannot store .* GB of features in features/train\.bin"
     with files_no_larger_than(100_000), pytest.raises(MachineError, match=message):
         compute(Path("features"), network, root)
     assert list(Path("features").iterdir()) == []
@@ -257,7 +257,7 @@ def test_no_view_is_computed_after_the_last_one_that_is_wanted(network, root, wh
     assert Path("features", note.name).read_bytes() == note.read_bytes()
 
 
-def test_nothing_is_asked_after_the_last_view(network, root, whole):
+def test_no_further_view_is_considered_after_the_last_one(network, root, whole):
     asked = []
     store, _ = compute(
         Path("features"), network, root, another=lambda done, _: asked.append(done) or True

@@ -1,4 +1,4 @@
-"""Packed weights change no number, and are left out where torch's operators do not agree."""
+"""Packed weights change no number, and are not used if torch's operators disagree."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def test_a_network_with_packed_weights_computes_the_same(precision, tolerance):
     for count in (3, 1, 4):
         expected, found = pooled(plain, count, runtime), pooled(packed, count, runtime)
         assert (found - expected).norm() / expected.norm() < tolerance
-        # Nor does it matter which batches were before.
+        # Earlier batches do not matter.
         assert torch.equal(found, pooled(for_inference(network, runtime), count, runtime))
     assert convolutions(packed, nn.Conv2d) == 0
     packed.block9.rep[4].pointwise.bias += 1  # the control
@@ -49,7 +49,7 @@ CONVOLVE = torch.ops.mkldnn._convolution_pointwise
 
 
 @pytest.mark.parametrize("operator", [None, lambda *given: CONVOLVE(*given) * 1.001])
-def test_where_the_operators_are_missing_or_disagree_the_networks_own_modules_stay(
+def test_the_networks_own_modules_are_used_if_the_operators_are_missing_or_disagree(
     monkeypatch, operator
 ):
     state = torch.random.get_rng_state()

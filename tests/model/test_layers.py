@@ -113,9 +113,9 @@ def test_a_file_has_both_heads_and_gives_the_same_answers(bundle, tmp_path: Path
     path, pixels = tmp_path / "model.safetensors", drawn_pixels()
     save_model(path, bundle.network.state_dict(), bundle.about)
     found = load_model(path, CPU)
-    assert torch.equal(found.logits(pixels), bundle.logits(pixels))
+    assert torch.equal(found.outputs(pixels)[0], bundle.outputs(pixels)[0])
     plain = ModelBundle(lively_network(len(CLASSES)), bundle.about, CPU)
-    assert (plain.logits(pixels) - bundle.logits(pixels)).abs().max() > 0.1
+    assert (plain.outputs(pixels)[0] - bundle.outputs(pixels)[0]).abs().max() > 0.1
     assert layers_head(plain.network) is None
 
 
@@ -163,7 +163,7 @@ def test_the_contributions_of_the_positions_add_up_to_the_logit(bundle):
     pixels, labels = drawn_pixels(), torch.tensor([0, 1, 2, 0])
     maps = class_maps(bundle, pixels, labels)
     total = sum(part.mean((1, 2)) for part in maps) + bundle.network.layers_head.bias[labels]
-    expected = bundle.logits(pixels)[torch.arange(4), labels]
+    expected = bundle.outputs(pixels)[0][torch.arange(4), labels]
     torch.testing.assert_close(total, expected, atol=1e-4, rtol=1e-3)
     assert len({part.shape[-1] for part in maps}) == 2  # block11 is finer than the others
     assert heat_maps(bundle, pixels, labels).shape == (4, *maps[0].shape[1:])

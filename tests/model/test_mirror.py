@@ -44,19 +44,19 @@ def pixels() -> torch.Tensor:
 
 def test_an_image_and_its_mirror_image_get_the_same_answer(once, both, pixels):
     mirrored = pixels.flip(-1)
-    torch.testing.assert_close(both.logits(pixels), both.logits(mirrored))
-    difference = (once.logits(pixels) - once.logits(mirrored)).abs().max()
+    torch.testing.assert_close(both.outputs(pixels)[0], both.outputs(mirrored)[0])
+    difference = (once.outputs(pixels)[0] - once.outputs(mirrored)[0]).abs().max()
     assert difference > 0.01
 
 
 def test_the_logits_are_the_mean_and_the_features_those_of_the_image(once, both, pixels):
-    expected = (once.logits(pixels) + once.logits(pixels.flip(-1))) / 2
+    expected = (once.outputs(pixels)[0] + once.outputs(pixels.flip(-1))[0]) / 2
     logits, features = both.outputs(pixels)
     torch.testing.assert_close(logits, expected)
     torch.testing.assert_close(features, once.outputs(pixels)[1])
 
 
-def test_the_file_records_it_and_a_file_without_the_entry_classifies_the_image_alone(
+def test_the_file_records_the_averaging_and_without_the_entry_only_the_image_is_classified(
     both, tmp_path
 ):
     path = tmp_path / "model.safetensors"
@@ -85,7 +85,7 @@ def test_the_contributions_of_the_positions_add_up_to_the_logit(both, pixels):
     labels = torch.tensor([0, 1, 2])
     maps = class_maps(both, pixels, labels)
     total = sum(part.mean((1, 2)) for part in maps) + both.network.layers_head.bias[labels]
-    expected = both.logits(pixels)[torch.arange(3), labels]
+    expected = both.outputs(pixels)[0][torch.arange(3), labels]
     torch.testing.assert_close(total, expected, atol=1e-4, rtol=1e-3)
     # The map of the mirror image is mirrored back.
     mirrored = class_maps(both, pixels.flip(-1), labels)
@@ -93,10 +93,10 @@ def test_the_contributions_of_the_positions_add_up_to_the_logit(both, pixels):
         torch.testing.assert_close(one, other.flip(-1), atol=1e-4, rtol=1e-3)
 
 
-def test_it_can_be_disabled_and_an_unknown_value_is_refused(once, both, pixels):
+def test_averaging_can_be_disabled_and_an_unknown_value_is_refused(once, both, pixels):
     assert with_tta(both, None) is both
     off = with_tta(both, "none")
     assert off.about == replace(both.about, preprocessing=once.preprocessing)
-    torch.testing.assert_close(off.logits(pixels), once.logits(pixels))
+    torch.testing.assert_close(off.outputs(pixels)[0], once.outputs(pixels)[0])
     with pytest.raises(UsageError, match="tta is 'yes', expected mirror or none"):
         with_tta(both, "yes")

@@ -64,7 +64,7 @@ def test_the_strength_is_the_best_in_cross_validation_and_its_hits_are_counted()
     assert (found.tested.sum(), found.folds) == (90, 5)
 
 
-def test_an_optimum_at_the_edge_of_the_strengths_is_sought_beyond_it():
+def test_strengths_beyond_the_edge_are_tried_if_the_best_one_is_at_the_edge():
     features, labels = drawn(90, 20, 3, distance=3.0)
     how = {"class_count": 3, "seed": 0}
     found = fit_probe(features, labels, alone(labels), **how)
@@ -134,7 +134,7 @@ def test_a_class_of_one_image_is_fitted_and_the_others_are_cross_validated():
     assert found.logits(features)[20].argmax() == 2
 
 
-def test_two_images_of_a_class_are_left_out_one_at_a_time():
+def test_two_images_of_a_class_are_held_out_one_at_a_time():
     features, labels = drawn(20, 50, 2, distance=2.0)
     labels = np.where(np.arange(20) < 2, 1, 0)
     features[:2] += 1.0
@@ -174,7 +174,7 @@ def test_a_rare_class_may_be_missing_among_the_images_that_are_cross_validated(
 # Left-out predictions
 
 
-def test_left_out_predictions_equal_those_of_scikit_learn():
+def test_held_out_predictions_equal_those_of_scikit_learn():
     features, labels = drawn(90, 30, 3, distance=0.2)
     found = fit_probe(features, labels, alone(labels), class_count=3, seed=4)
     order = np.random.default_rng(4).permutation(90)

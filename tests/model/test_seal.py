@@ -103,7 +103,7 @@ def test_a_model_with_changed_metadata_is_refused_with_a_hint(network, old):
     assert caught.value.message == (
         "a.safetensors is damaged: it is not what was written (its SHA-256 differs)"
     )
-    assert caught.value.hint == "get or copy the file again"
+    assert caught.value.hint == "download or copy the file again"
 
 
 def test_one_flipped_bit_of_a_weight_is_detected(network):

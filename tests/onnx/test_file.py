@@ -105,8 +105,8 @@ def test_operators_that_no_export_has_are_refused(node, named):
         ({"unknown": {"confidence": 2, "distance": 0, "target_precision": 1}}, "impossible thres"),
         ({"unknown": {}}, "damaged metadata: 'target_precision'"),
         ({"unknown": {"confidence": 1, "distance": 0, "target_precision": 1}}, "for 2 classes"),
-        ({"input": "other"}, "not of xception export"),
-        ({"schema": ...}, "not of xception export"),
+        ({"input": "other"}, "not one of xception export"),
+        ({"schema": ...}, "not one of xception export"),
     ],
 )
 def test_the_metadata_of_a_file_is_checked(changed, message):
@@ -125,7 +125,7 @@ def test_weights_that_are_not_finite_are_refused():
 @pytest.mark.parametrize("length", [0, 100, -1])
 def test_a_truncated_file_is_refused(length):
     content = small_model().SerializeToString()[:length]
-    with pytest.raises(ArtifactError, match=r"not a valid ONNX file|not of xception"):
+    with pytest.raises(ArtifactError, match=r"not a valid ONNX file|not one of xception"):
         classifier_from(content, HERE)
 
 

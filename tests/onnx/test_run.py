@@ -387,7 +387,7 @@ def test_a_file_of_a_calibrated_model_answers_unknown_like_the_model(bundle, cap
         for c in (judged_by, exported)
     ]
     assert said[0] == said[1]
-    assert 0 < said[0].count("unlike the training photos") < 6
+    assert 0 < said[0].count("unlike the training images") < 6
     Path("food.onnx").write_bytes(model.SerializeToString())
     assert call("predict", "0.png", "--model", "food.onnx", "--unknown", "auto") == 0
 
@@ -423,7 +423,9 @@ def test_without_its_data_a_run_is_compared_on_drawn_images(
         (4000, 3000),
         (3000, 4000),
     }
-    assert "drawn images instead of val: the data folder of the run" in capsys.readouterr().err
+    assert (
+        "using drawn images instead of val: the data folder of the run" in capsys.readouterr().err
+    )
 
 
 def test_drawn_images_complement_few_val_images(run: RunDir) -> None:
@@ -463,7 +465,7 @@ def test_an_export_overwrites_nothing(output, message, run, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--format", "coreml"], "format is coreml, expected onnx or openvino"),
+        (["--format", "coreml"], "--format is 'coreml', expected onnx or openvino"),
         (["--format", "openvino"], "it must end in .xml"),
         (["--format", "openvino", "--quantize", "int8"], "--quantize int8 is for --format onnx"),
     ],

@@ -48,7 +48,7 @@ def palette(scheme: int) -> dict[str, str]:
     return both[scheme]
 
 
-def test_the_contrast_is_that_of_wcag():
+def test_the_contrast_is_computed_as_in_wcag():
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # known, just below 4.5
 

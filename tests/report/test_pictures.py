@@ -28,7 +28,7 @@ def bundle() -> ModelBundle:
     return ModelBundle(lively_network(), About(tuple(COLOURS), Preprocessing.for_size(SMALL)), CPU)
 
 
-def test_the_heat_map_equals_that_of_the_gradients_of_the_network(bundle):
+def test_the_heat_map_equals_one_computed_from_gradients(bundle):
     pixels = torch.randint(0, 256, (2, 3, SMALL, SMALL), dtype=torch.uint8)
     labels = torch.tensor([0, 2])
     found = heat_maps(bundle, pixels, labels)

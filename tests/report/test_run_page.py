@@ -126,7 +126,7 @@ def test_the_page_has_all_results_of_a_run(run: RunDir):
     assert "xception train --config run/config.toml repeats the run" in page.text
 
 
-def test_the_model_card_has_the_numbers_of_the_report_and_takes_names_literally(run: RunDir):
+def test_the_model_card_has_the_numbers_of_the_report_and_shows_names_literally(run: RunDir):
     card, page = run.card.read_text(encoding="utf-8"), Page(run.report.read_text(encoding="utf-8"))
     expected = re.search(r"\n(\d+\.\d%) is .*?: (95% CI .*? models on them\.)", card)
     assert f"{expected[1]} is the accuracy to expect on new images like these. " in page.text
@@ -205,8 +205,8 @@ def test_next_steps_are_the_weakest_class_suspect_labels_and_the_data(run: RunDi
         "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 1.0}  # fmt: skip
     before = run.issues.read_bytes()
     try:
-        with run.issues.open("a") as file:
-            file.write('blue/2.jpg,suspect label,"looks like <b> (98%), not blue (1%)",,green\n')
+        suspect = b'blue/2.jpg,suspect label,"looks like <b> (98%), not blue (1%)",,green\n'
+        run.issues.write_bytes(before.splitlines(keepends=True)[0] + suspect)
         text = drawn_again(run, tmp_path, metrics=metrics)
     finally:
         run.issues.write_bytes(before)

@@ -1,4 +1,4 @@
-"""What the page of `xception serve` is told of an image: what `xception predict` answers."""
+"""The answers on the page of `xception serve` are those of `xception predict`."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from xception_cli.serve.demo import Demo
 CLASSES = ("<b>apple</b>", "pear\u202e", "fig")
 FILES = {
     "known.jpg": encoded(photo(1)),
-    "turned.jpg": encoded(photo(2, 900, 700), exif=exif(6)),  # decoded at a part of its size
+    "turned.jpg": encoded(photo(2, 900, 700), exif=exif(6)),  # decoded at a fraction of its size
     "clear.png": encoded(photo(3).convert("RGBA").rotate(30), "PNG"),
     "broken.jpg": b"no image",
 }
@@ -65,7 +65,7 @@ def test_the_answers_are_those_of_predict(capsys: pytest.CaptureFixture[str]) ->
         assert answer.pop("probabilities") == pytest.approx(probabilities, abs=1e-5)
         assert answer == one | {"path": None}
     assert [one.get("unknown") for one in answers] == [
-        None, *["unlike the training photos"] * 2, None
+        None, *["unlike the training images"] * 2, None
     ]  # fmt: skip
     assert answers[3]["error"].startswith("not an image")
     assert shown[3] == {"photo": None, "heat_map": None}
@@ -75,15 +75,15 @@ def test_the_answers_are_those_of_predict(capsys: pytest.CaptureFixture[str]) ->
     assert shown[0]["photo"] != shown[0]["heat_map"]
 
 
-def test_the_page_tells_when_the_model_refuses_and_prints_names_as_text() -> None:
+def test_the_page_explains_when_the_model_refuses_and_prints_names_as_text() -> None:
     reference = remember(torch.rand(1, 2048).numpy(), np.zeros(1))
     unlike, both = (
         UnknownRule(Thresholds(0.98, confidence, 0.1), reference) for confidence in (None, 0.9)
     )
     for rule, sentence in (
         (None, "It has no thresholds for unknown: it names one of its classes whatever"),
-        (unlike, "It answers unknown where a photo is unlike the images it was trained on."),
-        (both, "It answers unknown where its confidence is too low, or where a photo is unlike"),
+        (unlike, "It answers unknown if a photo is unlike the images it was trained on."),
+        (both, "It answers unknown if its confidence is too low, or if a photo is unlike"),
     ):
         page = Page(Demo(bundle(rule)).page())
         assert sentence in page.text

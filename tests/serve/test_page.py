@@ -1,4 +1,4 @@
-"""`xception serve` as a person meets it: the command, and its page in a browser."""
+"""`xception serve` as a user sees it: the command, and its page in a browser."""
 
 import signal
 import subprocess
@@ -66,7 +66,7 @@ def test_a_photo_chosen_in_the_page_gets_the_class_that_predict_prints_and_nothi
             one["request"]["url"].partition(",")[0] for one in page.of("Network.requestWillBeSent")
         }
         assert asked == {f"{address}/", f"{address}/predict", "data:image/jpeg;base64"}
-        # That bad.jpg is refused is all that the console reports; then the control.
+        # The console reports only that bad.jpg is refused; then the control.
         problems = [one["entry"]["text"] for one in page.of("Log.entryAdded")]
         assert [text for text in problems if "422" not in text] == []
         assert page.of("Runtime.exceptionThrown") == []
@@ -80,7 +80,7 @@ def test_a_photo_chosen_in_the_page_gets_the_class_that_predict_prints_and_nothi
     assert (serving.returncode, out) == (130, "")
     assert err.splitlines() == [
         f"serving   {address} (Ctrl-C stops it)",
-        "note      for showing a model to a person, not for production",
+        "note      for demonstrations, not for production",
         "error: stopped by SIGINT",
     ]
     assert call("predict", str(good), "--model", "m.safetensors", "--top", "3") == 0

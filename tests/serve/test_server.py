@@ -1,4 +1,4 @@
-"""The server of `xception serve`: what it refuses, and what its replies give away. No model."""
+"""The server of `xception serve`: what it refuses, and what its replies reveal. No model."""
 
 import json
 import socket
@@ -53,7 +53,7 @@ class Serving(Server):
 
 
 def send(server: Server, request: str | bytes, *, end: bool = True) -> tuple[int, Message, bytes]:
-    """Send bytes as they are, and return status, headers and body of the reply; status 0: none."""
+    """Send raw bytes; return status, headers and body of the reply, or status 0 without one."""
     if isinstance(request, str):
         request = request.replace("HOST", f"127.0.0.1:{server.port}").encode()
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
@@ -159,7 +159,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("request_", "status"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED]
 )
-def test_it_is_refused_with_a_sentence_and_nothing_is_given_away(
+def test_a_bad_request_is_refused_with_a_sentence_that_reveals_nothing(
     server: Server, request_: str | bytes, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = request_ if isinstance(request_, bytes) else request_.encode()
@@ -172,19 +172,19 @@ def test_it_is_refused_with_a_sentence_and_nothing_is_given_away(
     for secret in (b"passwd", b"Python", b"/home", b"attacker", b"Traceback"):
         assert secret not in body + str(headers).encode()
     printed = capsys.readouterr().err
-    assert (SECRET in printed) == (status == 500)  # the terminal is where it is explained
+    assert (SECRET in printed) == (status == 500)  # only the terminal explains it
     assert ("KeyError" in printed) == (b"bug" in raw)
     assert send(server, get())[0] == 200
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost"])
-def test_the_own_page_may_send_images_under_either_name(server: Server, name: str) -> None:
+def test_the_page_itself_may_send_images_under_either_host_name(server: Server, name: str) -> None:
     host = f"{name}:{server.port}"
     origin = f"Content-Length: 5\r\nOrigin: http://{host.lower()}\r\n"
     assert send(server, post(origin, host=host))[0] == 200
 
 
-def test_who_sends_slowly_is_cut_off_however_many_bytes_come(
+def test_a_slow_sender_is_disconnected_however_many_bytes_it_sends(
     monkeypatch: pytest.MonkeyPatch, server: Server
 ) -> None:
     monkeypatch.setattr(module, "SECONDS", 0.5)
@@ -203,7 +203,7 @@ def test_who_sends_slowly_is_cut_off_however_many_bytes_come(
     assert time.monotonic() - start < 4
 
 
-def test_of_thirty_images_at_once_some_wait_and_the_others_are_told_to_try_again() -> None:
+def test_of_thirty_images_at_once_some_wait_and_the_others_must_be_sent_again() -> None:
     may_end = threading.Event()
 
     def wait(content: bytes) -> dict[str, Any]:
@@ -231,13 +231,13 @@ def test_of_thirty_images_at_once_some_wait_and_the_others_are_told_to_try_again
         assert send(server, post())[0] == 200
 
 
-def test_a_port_that_is_taken_is_reported_with_what_to_type(
+def test_a_port_in_use_is_reported_with_a_hint(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("serve", "--model", "m.safetensors", "--port", str(server.port)) == 5
     assert capsys.readouterr().err == (
         f"error: port {server.port} cannot be opened: address already in use\n"
-        "hint: --port with another number; --port 0 takes a free one\n"
+        "hint: choose another --port; --port 0 selects a free one\n"
     )
     assert call("serve", "run", "--model", "m.safetensors") == 2
     assert call("serve", "--port", "65536") == 2

@@ -50,7 +50,7 @@ def record(**changes: Any) -> dict[str, Any]:
     return made | changes
 
 
-def test_the_record_of_a_start():
+def test_a_new_record_has_the_plan_and_the_time_of_the_evaluation():
     assert record() == {
         "budget": 600.0,
         "spent": 10.0,
@@ -157,7 +157,7 @@ def test_another_view_is_computed_if_the_training_after_it_still_fits(
         (3, 3, 1, 3),
     ],
 )
-def test_as_many_epochs_are_done_as_fit_and_at_most_the_requested_ones(
+def test_the_epochs_that_fit_are_done_up_to_the_requested_number(
     clock, run, done, wanted, seconds, expected
 ):
     budget = Budget(run, record())
@@ -199,7 +199,7 @@ def test_decisions_are_recorded_printed_and_continued_by_the_next_process(clock,
     decisions += [
         {"after": "epoch 3", "views": 3, "epochs": 11, "why": "an epoch takes 20 s"},
         {"after": "epoch 4", "views": 3, "epochs": 7, "why": "an epoch takes 20 s"},
-        {"after": "epoch 4", "views": 3, "epochs": 4, "why": "time is up inside the next one"},
+        {"after": "epoch 4", "views": 3, "epochs": 4, "why": "the time is up during the next one"},
     ]
     assert read_json(run.info)["timed"] == record(spent=410.0, decisions=decisions)
 
@@ -238,7 +238,7 @@ def rates_of(*epochs: tuple[int, int]) -> list[float]:
     ]
 
 
-def test_with_time_enough_every_epoch_is_done_at_its_rate(clock, run):
+def test_with_enough_time_every_epoch_is_done_at_its_rate(clock, run):
     _, rates, completed = train(clock, Budget(run, record()), [1.0] * 12)
     assert completed == [1, 2, 3, 4]
     assert rates == rates_of((1, 4), (2, 4), (3, 4), (4, 4))
@@ -272,7 +272,7 @@ def test_epochs_faster_than_the_first_restore_some(clock, run):
     ],
     ids=["in the second epoch", "in the first iteration", "in the first epoch"],
 )
-def test_when_time_is_up_inside_an_epoch_training_ends_there(
+def test_training_ends_inside_an_epoch_when_the_time_is_up(
     clock, run, seconds, iterations, completed, after
 ):
     trainer, rates, whole = train(clock, Budget(run, record()), seconds)
@@ -281,7 +281,7 @@ def test_when_time_is_up_inside_an_epoch_training_ends_there(
         "after": after,
         "views": 4,
         "epochs": len(completed),
-        "why": "time is up inside the next one",
+        "why": "the time is up during the next one",
     }
 
 
@@ -305,7 +305,7 @@ def test_an_epoch_without_a_measurement_decides_nothing(clock, run):
     assert "timed" not in json.loads(run.info.read_text())
 
 
-def test_an_epoch_resumed_in_its_middle_counts_as_a_whole_one(clock, run):
+def test_an_epoch_resumed_in_the_middle_counts_as_a_whole_one(clock, run):
     budget = Budget(run, record())
     trainer = Engine(lambda *_: clock.advance(80.0))
     handlers.attach_budget(trainer, budget, wanted=4)

@@ -112,7 +112,7 @@ def test_the_manifest_has_the_checksum_of_the_state_file(store):
     }
 
 
-def test_a_run_without_a_state(store):
+def test_a_run_without_a_state_loads_none(store):
     assert store.load() is None
     store.keep(1)
     assert not FOLDER.exists()
@@ -271,7 +271,7 @@ def test_a_damaged_state_is_replaced_by_the_one_before_or_is_an_error(store, cap
     assert "state-00000002" in said
     assert "looking for an older state" in said
     damage(f"state-00000001.{kind}", "empty" if kind == "json" else how)
-    with pytest.raises(ArtifactError, match="no training state in checkpoints is good"):
+    with pytest.raises(ArtifactError, match="no training state in checkpoints is intact"):
         store.load()
 
 

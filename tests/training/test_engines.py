@@ -564,7 +564,7 @@ def test_the_best_model_has_the_better_score_or_else_the_lower_loss():
         (scored(0.5, 1.1), False),
         (scored(0.4, 0.1), False),
         (scored(0.5, 0.9), True),  # a tie, by the loss
-        (scored(0.6, 5.0), True),  # the score goes first
+        (scored(0.6, 5.0), True),  # the score comes first
         (scored(math.nan, 0.1), False),
         (scored(0.9, math.nan), False),  # weights of nan always predict the first class
         (scored(0.7, 5.0), True),
@@ -644,7 +644,7 @@ def test_a_state_is_written_once_an_epoch_and_not_in_epochs_of_a_second(monkeypa
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(0, 9), (1, 3), (3, 5)])
-def test_training_ends_when_patience_does(patience, epochs):
+def test_training_ends_when_patience_runs_out(patience, epochs):
     history, saved = History(), []
     trainer = Engine(lambda *_: None)
 

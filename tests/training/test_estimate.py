@@ -95,7 +95,7 @@ def test_slow_decoding_shows_in_the_measured_time(job, monkeypatch):
     assert measure_costs(job, "head").decode >= 0.2 / torch.get_num_threads()
 
 
-# Not convolutions: what computes them in inference is not the module with the hook.
+# Not convolutions: in inference, other modules than those with the hooks compute them.
 @pytest.mark.parametrize(
     ("unfreeze", "slow"),
     [
@@ -201,7 +201,7 @@ def test_a_budget_decides_the_settings_that_were_not_given(
     assert measured == ["exit", "head"]  # each part once
 
 
-def test_what_is_cached_is_said_of_a_budget_and_decides_nothing(settings, monkeypatch):
+def test_cached_features_are_reported_with_a_budget_and_decide_nothing(settings, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda *_: Costs(0.5, 0.5, 0.275, 0.05, 0))
     draft, given, began = drafted(settings, budget="155s"), {"budget"}, time.monotonic()
     without, _ = measure_draft(draft, given, began)
@@ -215,7 +215,7 @@ def test_what_is_cached_is_said_of_a_budget_and_decides_nothing(settings, monkey
     )
 
 
-def test_the_time_that_is_gone_already_counts(settings, monkeypatch):
+def test_the_time_already_spent_counts(settings, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda *_: NOTHING)
     draft, given = drafted(settings, budget="1000s"), {"budget"}
     assert measure_draft(draft, given, time.monotonic() - 900)[0].job.config.views == 4

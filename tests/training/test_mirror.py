@@ -55,7 +55,7 @@ def test_the_mirror_image_is_averaged_in_if_cross_validation_improves():
     assert not baseline._averages_mirror(FakeJob(), same, views=2)
 
 
-def test_it_is_not_averaged_in_if_it_is_missing_or_disabled():
+def test_the_mirror_image_is_not_averaged_in_if_it_is_missing_or_disabled():
     noisy = drawn_probe(2.0)
     assert not baseline._averages_mirror(FakeJob(tta="none"), noisy, views=2)
     assert not baseline._averages_mirror(FakeJob(flip=False), noisy, views=2)
@@ -132,4 +132,4 @@ def test_predict_accepts_the_option_and_an_exported_file_does_not(
     exported = json.loads(capsys.readouterr().out)["probabilities"]
     np.testing.assert_allclose(exported, answers[0], atol=1e-3)
     assert call("predict", image, "--model", "m.onnx", "--tta", "none") == 2
-    assert "an ONNX file augments as it was exported" in capsys.readouterr().err
+    assert "the test-time augmentation of an ONNX file is fixed" in capsys.readouterr().err

@@ -49,7 +49,7 @@ def test_auto_trains_the_exit_flow_on_a_cpu_and_everything_on_a_gpu(runtime, unf
     assert f"--unfreeze {unfreeze}" in plan.reasons[0]
 
 
-def test_with_few_images_of_a_class_a_cpu_stops_at_the_linear_probe():
+def test_with_few_images_per_class_a_cpu_stops_at_the_linear_probe():
     def unfreeze(runtime: Runtime, *counts: int) -> str:
         return make_plan(TrainConfig(), runtime, counts, VAL).config.unfreeze
 
@@ -59,7 +59,7 @@ def test_with_few_images_of_a_class_a_cpu_stops_at_the_linear_probe():
     assert unfreeze(CUDA, 2, 2) == "all"
     (reason,) = make_plan(TrainConfig(), CPU, (8, 9), VAL).reasons
     assert reason == (
-        "stopping at the linear probe (--unfreeze head): with under 15 training images of a class "
+        "stopping at the linear probe (--unfreeze head): with under 15 training images per class "
         "on average (8.5), val cannot show that fine-tuning is better"
     )
 
@@ -134,8 +134,8 @@ def test_rare_classes_weigh_more_if_a_class_is_over_3_times_as_large_by_default(
     plan = make_plan(TrainConfig(balance=asked), CPU, counts, VAL)
     uneven = len(counts) == 3
     assert plan.config.balance == (asked if asked != "auto" else "sampler" if uneven else "none")
-    told = "drawing images of rare classes more often (--balance sampler)"
-    assert (told in plan.reasons) == (uneven and asked == "auto")
+    reason = "drawing images of rare classes more often (--balance sampler)"
+    assert (reason in plan.reasons) == (uneven and asked == "auto")
 
 
 def test_the_weight_of_a_class_is_the_root_of_its_rarity_and_1_on_average():
@@ -194,7 +194,7 @@ def test_activations_that_just_fit_on_the_disk_are_kept(unfreeze):
 
 @pytest.mark.parametrize("unfreeze", ["exit", "middle"])
 @pytest.mark.parametrize(("tta", "views"), [("auto", 2), ("none", 1)])
-def test_without_a_refit_two_views_of_val_are_kept_or_one(unfreeze, tta, views):
+def test_without_a_refit_one_or_two_views_of_val_are_kept(unfreeze, tta, views):
     room = (3 * 1000 + views * 200) * ROW
     asked = {"refit": False, "tta": tta}
     plan = on_disk(unfreeze, cache_gb=room / 1e9, **asked)
@@ -342,7 +342,7 @@ def test_the_expected_times_are_sums_over_the_images(settings, expected):
         expected["evaluation"] = (3.3 + mirrored) / 3  # test alone: the features of val are known
     else:
         expected["evaluation"] = 3.3 + mirrored
-    if "probe" in expected:  # of few classes, fits take as little as nothing
+    if "probe" in expected:  # with few classes, fits take almost no time
         expected |= {"calibration": 0} | ({"refit": 0} if settings.get("refit", True) else {})
     expected["report"] = REPORT_SECONDS
     assert list(found) == list(expected)
@@ -468,7 +468,7 @@ def test_the_best_rung_that_fits_is_chosen_and_reported():
         (
             "other",
             f"--budget {text}: training the exit flow on 4 views for 12 epochs, about 16 min 18 s "
-            "in all; more time would be left over",
+            "in all; a longer budget changes nothing",
         ),
     )
     text = f"{two_views / MARGIN + 1:.0f}s"
@@ -553,9 +553,9 @@ def test_a_budget_does_not_choose_views_that_do_not_fit_on_the_disk():
     assert bought() == Rung("exit", 4, 12)  # the control
 
 
-def test_the_linear_probe_is_bought_on_one_view_where_time_is_too_short_for_three():
+def test_the_linear_probe_sees_one_view_if_the_time_is_too_short_for_three():
     # A view of 1200 images takes 132 s, and val is judged by these features; 3 s for the probe, 2 s
-    # for the report, 7 s gone.
+    # for the report, 7 s spent.
     three, one = 3 * 132 + 12, 132 + 12
     heads = [rung for rung in rungs_of() if rung.unfreeze == "head"]
     for needed, views in ((three, 3), (one, 1)):

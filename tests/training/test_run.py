@@ -260,7 +260,7 @@ def test_fine_tuning_that_does_not_beat_the_probe_is_not_kept(settings: dict[str
     assert not torch.equal(model["last_linear.weight"], state["last_linear.weight"])
 
 
-def test_a_diverging_run_stops_with_its_place_and_only_finite_files(
+def test_a_diverging_run_names_the_iteration_and_leaves_only_finite_files(
     settings: dict[str, Any],
 ) -> None:
     with pytest.raises(DivergedError, match=r"iteration \d+, learning rate .*\.jpg") as caught:
@@ -362,12 +362,12 @@ def test_a_run_inside_the_data_folder_is_refused(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photos)
-    with pytest.raises(UsageError, match="would lie inside the data folder"):
+    with pytest.raises(UsageError, match="would be inside the data folder"):
         run_training(resolve(settings | {"data": "."}, None))
     assert {path.name for path in photos.iterdir()} == {"blue", "green", "red"}
 
 
-def test_a_test_image_that_vanishes_is_not_passed_over(
+def test_a_test_image_that_vanishes_is_an_error(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xception_cli.training import run as story
@@ -379,7 +379,7 @@ def test_a_test_image_that_vanishes_is_not_passed_over(
         (photos / job.split.of("test")[0].path).unlink()
 
     monkeypatch.setattr(story, "_fine_tune", fine_tune_and_lose)
-    with pytest.raises(DataError, match="1 test images cannot be read any more"):
+    with pytest.raises(DataError, match="1 test images can no longer be read"):
         train_run(settings | {"test_fraction": 0.2})
     assert not Path("run/result.json").exists()
 

@@ -91,7 +91,7 @@ def _true_probabilities(run: RunDir) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("take_tuned")
-def test_in_bf16_val_is_measured_by_features_as_the_file_answers_its_images(
+def test_in_bf16_val_measured_by_features_agrees_with_the_answers_of_the_model_file(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

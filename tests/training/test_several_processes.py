@@ -125,7 +125,7 @@ def test_the_comparison_detects_another_batch_size(settings: dict[str, Any], alo
     assert difference("run", str(alone)) > 2e-3
 
 
-def test_only_one_of_them_prints_and_writes(
+def test_only_one_process_prints_and_writes(
     alone: Path, together: tuple[Path, "subprocess.CompletedProcess[str]"]
 ) -> None:
     run, done = together
@@ -137,7 +137,7 @@ def test_only_one_of_them_prints_and_writes(
     assert json.loads((run / "run.json").read_text())["processes"] == 2
 
 
-def test_they_share_the_final_evaluation_and_each_image_keeps_its_outcome(
+def test_processes_share_the_final_evaluation_and_each_image_keeps_its_outcome(
     alone: Path, together: tuple[Path, "subprocess.CompletedProcess[str]"]
 ) -> None:
     files = [run / "eval" / "val" / "predictions.csv" for run in (alone, together[0])]
@@ -177,7 +177,7 @@ def test_three_processes_train_like_one(settings: dict[str, Any], unfreeze: str)
 
 
 @pytest.mark.slow
-def test_a_signal_to_any_of_them_stops_all_and_the_run_resumes_to_the_same_bytes(
+def test_a_signal_to_any_process_stops_all_and_the_run_resumes_to_the_same_bytes(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings |= {"dropout": 0.3}
@@ -197,7 +197,7 @@ def test_a_signal_to_any_of_them_stops_all_and_the_run_resumes_to_the_same_bytes
 
 
 @pytest.mark.slow
-def test_when_one_of_them_is_killed_the_others_end_and_the_run_can_be_resumed(
+def test_when_one_process_is_killed_the_others_end_and_the_run_can_be_resumed(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings |= {"save_every_minutes": 0.0}
@@ -295,5 +295,5 @@ def test_batch_norm_of_a_batch_in_pieces_is_refused_on_gpus_too() -> None:
 def test_every_process_needs_its_own_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(MachineError, match="4 processes on this machine, and there are 2 CUDA"):
+    with pytest.raises(MachineError, match="4 processes on this machine, which has 2 CUDA devices"):
         decide_runtime(device="cuda", processes=Processes(0, 4, 0, 4))

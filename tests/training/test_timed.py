@@ -159,7 +159,7 @@ def test_the_result_of_a_run_has_the_number_of_epochs(cut: RunDir) -> None:
     ("iteration", "whole"),
     [pytest.param(5, 1, id="second", marks=pytest.mark.slow), pytest.param(2, 0, id="first")],
 )
-def test_when_time_is_up_inside_an_epoch_a_model_is_selected_from_those_so_far(
+def test_when_the_time_is_up_inside_an_epoch_a_model_is_selected_from_those_so_far(
     settings: dict[str, Any],
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
@@ -177,7 +177,7 @@ def test_when_time_is_up_inside_an_epoch_a_model_is_selected_from_those_so_far(
     assert decisions(run) == [
         START,
         {"after": f"epoch {whole}", "views": 2, "epochs": whole,
-         "why": "time is up inside the next one"},
+         "why": "the time is up during the next one"},
     ]  # fmt: skip
     assert (run.evaluation("val") / "metrics.json").is_file()
 
@@ -306,7 +306,7 @@ def test_a_finished_run_cannot_be_extended_past_its_time(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == (
-        "error: epochs is 20, but the run has a budget of 1h, which decides how many there are\n"
+        "error: --epochs is 20, but the run's budget of 1h decides the number of epochs\n"
         "hint: leave --epochs out, or start a new run\n"
     )
     assert cut.is_finished
@@ -316,7 +316,7 @@ def test_a_finished_run_cannot_be_extended_past_its_time(
 
 
 def slow_features(patch: pytest.MonkeyPatch, clock: Clock, seconds: float) -> None:
-    """Let each block of images take that long."""
+    """Make each block of images take this long."""
     write = features.write_durably
 
     def write_slowly(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A model to be shared contains no data of single training images."""
+"""A model for sharing contains no data of single training images."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def test_a_model_without_features_cannot_answer_unknown_and_reports_why(
     settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train_run(settings | {"unfreeze": "head", "share_features": False}).run
-    assert "unknown   the features of training images were left out" in capsys.readouterr().err
+    assert "unknown   the model has no features of training images" in capsys.readouterr().err
     bundle = load_model(run.model, decide_runtime(device="cpu", precision="fp32"))
     assert bundle.about.unknown is None
     assert b"levels" not in run.model.read_bytes()[:1_000_000]

@@ -95,7 +95,7 @@ def _recorded_images(
             label_of = {image.digest: image.label for image in split.of(name)}
             which = [i for i, look in enumerate(looks) if look.original and look.digest in label_of]
             images = near_images(folder, looks, store, which)
-            # In memory: the store on disk is opened next, for what may be the same folder.
+            # Kept in memory: the store is opened again next, perhaps for the same folder.
             pixels = images.thumbnails(np.arange(len(which)))
             labels = np.array([label_of[looks[i].digest] for i in which], np.int64)
             found.append(Images(images.colours, pixels.__getitem__, labels))

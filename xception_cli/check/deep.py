@@ -1,7 +1,8 @@
 """Checks with the pretrained network: suspect labels, and whether more images would help.
 
-The model of label noise is ours: in drawn sets without wrong labels, confident learning (Northcutt
-et al. 2021, cleanlab) lists 5% of the images, this model 0.1% (tests/benchmarks/labels.py).
+The model of label noise is ours: in simulated sets without wrong labels, confident learning
+(Northcutt et al. 2021, cleanlab) lists 5% of the images, this model 0.1%
+(tests/benchmarks/labels.py).
 """
 
 from collections.abc import Sequence
@@ -125,7 +126,7 @@ def find_suspects(
     Args:
         labels: `(n,)`, class indices.
         log_probabilities: `(n, classes)`, from models that were not fitted to the image. Rows of
-            nan are skipped, and so are images whose label has -inf: the model did not know that
+            nan are skipped, and so are images whose label has -inf: the model did not have that
             class.
         units: `(n,)`, the unit of each image, which counts once; None: each image is a unit.
 
@@ -212,10 +213,10 @@ def suspects_problem(
 
 FRACTIONS = (0.12, 0.25, 0.5, 1.0)
 
-_GAIN = 0.03  # of recall by the last doubling, from which more images are worth the work
-_ENOUGH = 0.97  # recall at which nothing is left to gain
-LARGEST_SAMPLE = 5_000  # images that a run asks about: seconds, not minutes
-_IMAGES = 2  # that a class must gain: one may be chance
+_GAIN = 0.03  # least gain in recall by the last doubling that makes more images worthwhile
+_ENOUGH = 0.97  # recall above which more images are not needed
+LARGEST_SAMPLE = 5_000  # images sampled after a training, to take seconds rather than minutes
+_IMAGES = 2  # least number of images that a class must gain: one may be chance
 
 
 def learning_curve(
@@ -297,9 +298,9 @@ def classes_to_add(
     strength: float,
     seed: int,
 ) -> list[ClassGain]:
-    """Return the classes that more images would help, the one that gained most first.
+    """Return the classes that would gain from more images, the largest gain first.
 
-    Of many images, a random sample is used; for the arguments see `learning_curve`.
+    A random sample is used if there are many images. For the arguments, see `learning_curve`.
     """
     some = np.random.default_rng(seed).permutation(len(labels))[:LARGEST_SAMPLE]
     sample = features[some], labels[some], units[some], classes

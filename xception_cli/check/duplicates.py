@@ -147,7 +147,7 @@ class _Copy:
 
 def _images(groups: Sequence[object]) -> str:
     are = "is" if len(groups) == 1 else "are"
-    return f"{count_of(len(groups), 'picture')} {are} in more than one"
+    return f"{count_of(len(groups), 'image')} {are} in more than one"
 
 
 def _problem(name: str, severity: str, findings: list[Finding], summary: str) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Measures and Fingerprint: the numbers of one decoded image, and what it is recognised by."""
+"""Measures and Fingerprint: statistics of an image, and the data that identifies its copies."""
 
 from dataclasses import dataclass
 
@@ -6,22 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SIDE = 32  # of the grey thumbnail that is kept, to compare it with others
-CELLS = 4  # a side of the grid of mean colours
-SHARP_SIDE = 256  # of the longer side when sharpness is measured: the same for every camera
+SIDE = 32  # of the grey thumbnail that is kept for comparisons
+CELLS = 4  # per side of the grid of mean colours
+SHARP_SIDE = 256  # longer side at which sharpness is measured, the same for every camera
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Numbers of one image, on the scale of its pixels (0 to 255) unless stated otherwise.
+    """Statistics of one image, on the scale of its pixels (0 to 255) unless stated otherwise.
 
     Attributes:
         brightness: Mean grey.
         contrast: Standard deviation of the grey.
-        darkest: The grey that 5 % of the pixels stay below.
-        brightest: The grey that 1 % of the pixels exceed.
-        sharpness: Root mean square of the Laplacian, relative to the contrast, at one size for
-            all: about 0.5 for a photo, under 0.1 when it is blurred.
+        darkest: 5th percentile of the grey.
+        brightest: 99th percentile of the grey.
+        sharpness: Root mean square of the Laplacian, relative to the contrast, at a common size:
+            about 0.5 for a photo, under 0.1 for a blurred one.
         colourfulness: Mean difference between the largest and the smallest of red, green, blue.
     """
 
@@ -35,7 +35,7 @@ class Measures:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What an image is recognised by when it was re-encoded, resized or slightly cropped.
+    """Data that identifies an image after re-encoding, resizing or slight cropping.
 
     Attributes:
         cells: Mean colours of `CELLS` x `CELLS` cells, as bytes.
@@ -63,7 +63,7 @@ def measure(image: Image.Image) -> Measures:
 
 
 def fingerprint(image: Image.Image) -> Fingerprint:
-    """Take the fingerprint of an RGB image."""
+    """Compute the fingerprint of an RGB image."""
     small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
     cells = small.resize((CELLS, CELLS), Image.Resampling.BOX)
     return Fingerprint(cells.tobytes(), small.convert("L").tobytes())

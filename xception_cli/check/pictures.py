@@ -232,7 +232,7 @@ def find_odd(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
         odd = sorted((item for item in odd if item[2]), key=lambda item: -rule.badness(item[1]))
         if odd:
             scale = _scale(looks) if rule.name == DEEP else ""
-            summary = f"{count_of(len(odd), 'picture')} {rule.summary}{scale}"
+            summary = f"{count_of(len(odd), 'image')} {rule.summary}{scale}"
             findings = tuple(Finding(path, detail) for path, _, detail in odd)
             problems.append(Problem(rule.name, "note", summary, findings))
     return problems

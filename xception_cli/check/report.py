@@ -15,7 +15,7 @@ from xception_cli.files import utf8
 # What would stop training; what makes its numbers wrong; other facts.
 SEVERITIES = ("stops", "warning", "note")
 
-# Names of the problems that more than one module knows, as issues.csv has them.
+# Names of problems in issues.csv that several modules use.
 UNREADABLE, BROKEN, UNREAD = "unreadable", "broken", "HEIC"
 DEEP = "16 bits"
 CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
@@ -32,8 +32,8 @@ class Finding:
     Attributes:
         path: Relative to the data folder.
         detail: What was found, in words.
-        action: The suggested one: `exclude`, `relabel`, or nothing.
-        label: The class it could be relabelled to, where that is known.
+        action: The suggested action: `exclude`, `relabel`, or empty.
+        label: The suggested class, if known.
         others: Files that this one is compared with.
     """
 
@@ -59,11 +59,11 @@ class Problem:
     """One kind of problem.
 
     Attributes:
-        name: What it is called in issues.csv.
+        name: Its name in issues.csv.
         severity: One of `SEVERITIES`.
         summary: A sentence with the count.
         findings: The files, the worst first; empty if it concerns the folder as a whole.
-        classes: All those that a summary names in part, because they are many.
+        classes: All its classes, if they are too many for the summary.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Point:
 
     Attributes:
         fraction: In 0..1.
-        images: That each probe was fitted to, approximately.
+        images: Approximate number of images that each probe was fitted to.
         accuracy: On left-out images, by 5-fold cross-validation.
         low: Lower end of its 95% interval.
         high: Upper end.
@@ -125,7 +125,7 @@ class Curve:
     Attributes:
         points: By fraction, ascending.
         classes: One for each class of two units or more.
-        untested: The other classes: their only unit cannot be left out and fitted, too.
+        untested: The other classes: their only unit cannot be both held out and fitted to.
     """
 
     points: tuple[Point, ...]
@@ -230,7 +230,7 @@ def _add(text: Text, label: str, sentence: str, style: str = "") -> None:
 
 def _add_curve(text: Text, curve: Curve) -> None:
     """Write a row for each fraction of the images, and the classes that more images would help."""
-    _add(text, "photos", "accuracy of the linear probe on left-out photos, by how many it sees")
+    _add(text, "images", "accuracy of the linear probe on held-out images, by training-set size")
     for point in curve.points:
         row = (
             f"{point.fraction:5.0%} {point.images:7,}   {100 * point.accuracy:5.1f}%  "
@@ -239,7 +239,7 @@ def _add_curve(text: Text, curve: Curve) -> None:
         text.append(f"{' ' * _INDENT}{row}\n")
     if curve.untested:
         untested = enumerated(curve.untested)
-        _add(text, "", f"not tested, because a single group: {untested}")
+        _add(text, "", f"not tested (all images in one group): {untested}")
     for verdict_, label in (("more", "more"), ("enough", "enough")):
         names = sorted(
             (c for c in curve.classes if c.verdict == verdict_), key=lambda c: c.half - c.whole
@@ -249,8 +249,8 @@ def _add_curve(text: Text, curve: Curve) -> None:
         shown = ", ".join(f"{show(c.name)} ({c.half:.0%} to {c.whole:.0%})" for c in names[:12])
         rest = f" and {len(names) - 12} more" if len(names) > 12 else ""
         sentence = {
-            "more": "photos would help (recall with half of them, and with all)",
-            "enough": "photos for now, for this network",
+            "more": "images would help (recall with half of the images, and with all)",
+            "enough": "images for now, for this network",
         }[verdict_]
         _add(text, label, f"{sentence}: {shown}{rest}")
 
@@ -291,7 +291,7 @@ def _examples(problem: Problem) -> list[str]:
 
 
 def without_mirrored(findings: tuple[Finding, ...]) -> list[Finding]:
-    """Leave out findings that repeat an earlier one from the other side."""
+    """Leave out findings that repeat an earlier pair in reverse order."""
     told: set[str] = set()
     kept = []
     for finding in findings:

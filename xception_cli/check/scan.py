@@ -41,7 +41,7 @@ from xception_cli.errors import MachineError
 
 VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # results of another version are dropped
 
-_ALONE = 1.0  # seconds of scanning after which other processes are started to help
+_ALONE = 1.0  # seconds of scanning after which helper processes are started
 _PROCESSES = 16  # at most
 _CHUNK = 16  # files that a helper gets at a time
 
@@ -81,20 +81,20 @@ def scan_folder(
 ) -> tuple[Look, ...]:
     """Scan every image file, or only those that changed since the last scan.
 
-    Every file is fully decoded, at a reduced size where its format allows, by several processes
-    where there are many files. Memory grows only with what is found. A 16-bit image is scanned at
-    the scale of its own values, and again where that of all is another.
+    Every file is fully decoded, at a reduced size if its format allows, by several processes if
+    there are many files. Memory grows only with the results. A 16-bit image is scanned at the scale
+    of its own values, and again if all images together need another scale.
 
     Args:
         folder: The data folder. Nothing is ever written there.
-        store: Results of the last scan; is updated.
-        grey_bits: Of 16-bit images whose header does not say; None: see `bits_of`.
+        store: Results of the last scan, which are updated.
+        grey_bits: Bits of 16-bit images whose header does not state them; None: see `bits_of`.
 
     Returns:
-        A look for each of its images, in order.
+        The scan of each image, in order.
 
     Raises:
-        MachineError: A helper process was killed. What was found before is kept.
+        MachineError: A helper process was killed. Earlier results are kept.
     """
     known = store.rows()
     root = os.fspath(folder.root)
@@ -122,10 +122,10 @@ def scan_folder(
 
 
 def bits_of(looks: Iterable[Look]) -> int:
-    """Return how many bits 16-bit images use where no header says: the fewest that hold them all.
+    """Return the bits of 16-bit images whose header does not state them: the fewest that fit all.
 
     Args:
-        looks: Of all images of a data set, which has one scale.
+        looks: The scans of all images: a data set has one scale.
     """
     found = [look.original.highest for look in looks if look.original]
     highest = [value for value in found if value is not None]
@@ -141,12 +141,12 @@ def _scan(
 ) -> None:
     if not files:
         return
-    with screen.bar("looking at images", len(files)) as bar:
+    with screen.bar("scanning images", len(files)) as bar:
         found = look(root / path for _, path, _ in files)
         for (index, path, stamp), (look_, seen) in zip(files, found, strict=True):
             looks[index] = look_
-            # A file that cannot be used is tried again: the reason may be the machine's. The stamp
-            # was taken before the scan, so a file that changes meanwhile is scanned again, too.
+            # A file that cannot be used is scanned again next time: the machine may be the cause.
+            # So is a file that changes meanwhile: the stamp was taken before the scan.
             if look_.problem is None and stamp is not None:
                 store.keep(path, _to_row(look_, stamp), seen.grey if seen else None)
             bar.advance(1)
@@ -154,7 +154,7 @@ def _scan(
 
 
 def look_at(path: Path, grey_bits: int | None = None) -> Seen:
-    """Scan one image file, whatever it is.
+    """Scan one file.
 
     Args:
         path: The file.
@@ -179,14 +179,14 @@ def look_at(path: Path, grey_bits: int | None = None) -> Seen:
 def look_at_all(
     paths: Iterable[Path], *, grey_bits: int | None = None, alone: float = _ALONE
 ) -> Iterator[Seen]:
-    """Scan image files in their order, with other processes when it takes long.
+    """Scan image files in order, with helper processes if it takes long.
 
     Threads would not help: much of a scan is Python, and numpy on small arrays.
 
     Args:
         paths: The files.
         grey_bits: See `decode`.
-        alone: Seconds after which other processes are started, one for each core.
+        alone: Seconds after which helper processes are started, one for each core.
 
     Raises:
         MachineError: A helper was killed.
@@ -197,14 +197,14 @@ def look_at_all(
         yield look_at(path, grey_bits)
         if time.monotonic() - started > alone:
             break
-    if multiprocessing.current_process().daemon:  # of a pool, which may start no processes
+    if multiprocessing.current_process().daemon:  # a pool's process cannot start others
         yield from (look_at(path, grey_bits) for path in left)
     else:
         yield from _look_together(left, grey_bits)
 
 
 def _look_together(paths: Iterator[Path], grey_bits: int | None) -> Iterator[Seen]:
-    """Hand out the files in chunks; only a few chunks are ahead of the one that is awaited."""
+    """Scan the files in chunks, with only a few chunks in progress at a time."""
     processes = min(_PROCESSES, os.cpu_count() or 1)
     # Forking this process would copy its threads' locks.
     way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -300,6 +300,6 @@ def _from_row(row: Row) -> Look | None:
     except (ValueError, TypeError):  # damaged on disk
         return None
     is_large = original.format != "JPEG" and original.width * original.height > turns.max_pixels
-    if is_large:  # allowed at that time
+    if is_large:  # a larger limit applied then
         return None
     return Look(digest, problem, row.size, original, measures, row.cells)

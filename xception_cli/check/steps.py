@@ -56,7 +56,7 @@ def next_steps(report: CheckReport, issues: Path | None = None, root: Path | Non
         root: What was given for the paths of a table.
     """
     data = quoted(report.data) + (f" --root {quoted(root)}" if root is not None else "")
-    train = f"xception train --data {data} --classes {len(report.classes)}"
+    train = f"xception train {data} --classes {len(report.classes)}"
     if any(problem.name == ORIENTATION for problem in report.problems):
         train += f" {ROTATE}"
     stops = report.of("stops")

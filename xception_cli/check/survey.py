@@ -1,4 +1,4 @@
-"""Survey: the facts about a data folder that need no training; no torch."""
+"""Survey: facts about a data folder that need no training. No torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from xception_cli.data.source import read_data
 from xception_cli.errors import DataError
 from xception_cli.files import utf8
 
-_SHOWN = 20  # classes, and bad files, listed on the screen; the count says how many there are
+_SHOWN = 20  # classes, and bad files, listed on the screen
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Survey:
 
     Attributes:
         folder: Its classes and files.
-        looks: One for each of its images.
-        groups: Identical and nearly identical images, as indices into the folder's.
-        fixes: Decisions of a person about images, by path.
+        looks: The scan of each image.
+        groups: Groups of identical and nearly identical images, as indices.
+        fixes: Fixes of an edited issues.csv, by path.
     """
 
     folder: DataFolder
@@ -71,7 +71,7 @@ def survey_data(
 ) -> Survey:
     """Scan the training data and check that it is usable, before anything slow starts.
 
-    What is known without opening an image is printed before the scan.
+    Classes and counts are printed before the scan: they need no image to be opened.
 
     Args:
         data: The data folder or table.
@@ -83,7 +83,7 @@ def survey_data(
     Raises:
         UsageError: There is no such folder, it has another number of classes than expected, or the
             fixes cannot be applied.
-        DataError: The folder cannot be trained on, or images cannot be decoded; lists them.
+        DataError: The folder cannot be used for training, or images cannot be decoded.
         MachineError: The disk of the cache is full.
     """
     folder = read_data(Path(data), None if root is None else Path(root))

@@ -1,4 +1,4 @@
-"""Completion: the values that a shell offers for an option or argument. Nothing heavy is loaded."""
+"""Completion: the values that a shell offers for an option or argument. No heavy imports."""
 
 import typing
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Complete = Callable[[str], list[str]]  # from what was typed so far
 
 
 def choices(kind: Any) -> Complete:
-    """Offer the values of a Literal, or those given; `gpu` is cuda's other name."""
+    """Offer the values of a Literal, or those given, without `gpu`, a synonym of cuda."""
     values = [name for name in typing.get_args(kind) or kind if name != "gpu"]
     return lambda incomplete: [name for name in values if name.startswith(incomplete)]
 

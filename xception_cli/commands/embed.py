@@ -1,4 +1,4 @@
-"""embed: the features that a model computes of images, for other tools."""
+"""embed: features of images, for other tools."""
 
 from io import BytesIO
 from pathlib import Path
@@ -50,7 +50,7 @@ def embed(
         list[str] | None,
         typer.Argument(
             metavar="[RUN] IMAGE|DIR|GLOB|TABLE...",
-            help="Images, and before them the run to use; without RUN, the latest finished run.",
+            help="Images, after an optional run folder. Default: the latest finished run.",
             autocompletion=run_folders,
         ),
     ] = None,
@@ -66,7 +66,7 @@ def embed(
         typer.Option(
             min=0,
             metavar="K",
-            help="Also list the K nearest training images of each image, among those whose "
+            help="Also write the K nearest training images of each image, among those whose "
             "features the model keeps.",
             rich_help_panel=OUTPUT,
         ),
@@ -74,18 +74,18 @@ def embed(
 ) -> None:
     """Compute image features for other tools: the 2048 inputs of the network's last layer.
 
-    A .npz file is NumPy's: `features` (images, 2048) in float32, `paths`, and `digests` of the
-    contents, as in split.csv; with --neighbours also `nearest_kept_train_paths` and
-    `feature_cosines`, (images, neighbours). A .parquet file has a column for each of them. Images
-    that cannot be read are left out.
+    A .npz file (NumPy) has the arrays `features` (images, 2048) in float32, `paths`, and `digests`
+    of the file contents, as in split.csv; with --neighbours also `nearest_kept_train_paths` and
+    `feature_cosines` (images, neighbours). A .parquet file has the same as columns. Images that
+    cannot be read are left out.
     """
     check_new_file(output, (".npz", PARQUET), "write features to")
     if output.suffix.lower() == PARQUET:
         require_parquet()
     if neighbours and model is not None:
         raise UsageError(
-            "--neighbours names training images, which a model file does not contain",
-            hint="--run RUN",
+            "--neighbours needs the paths of the training images, which a model file does not have",
+            hint="use --run RUN",
         )
     paths, run = separate_run(paths or [], run, model)
     chosen = choose_model(run, model, max_pixels)
@@ -104,7 +104,7 @@ def embed(
     bundle = open_classifier(chosen, device=device)
     if not isinstance(bundle, ModelBundle):
         raise UsageError(
-            f"{show(chosen)} gives no features: an exported file keeps them inside",
+            f"{show(chosen)} is an exported file, which returns no features",
             hint="use the run, or --model with the model.safetensors that was exported",
         )
     kept = _kept_images(RunDir(chosen.parent), bundle) if neighbours else []
@@ -124,13 +124,13 @@ def embed(
     if not rows:
         raise DataError(
             "none of the images could be read",
-            hint="xception check DIR lists what is wrong with a folder",
+            hint="xception check DIR lists the problems of a folder",
         )
     found = {"features": np.stack(rows), "paths": np.array(names), "digests": np.array(digests)}
     if neighbours and bundle.about.unknown is not None:
         nearest, cosines = bundle.about.unknown.reference.nearest(found["features"], neighbours)
         found |= {"nearest_kept_train_paths": np.array(kept)[nearest], "feature_cosines": cosines}
-        say(f"nearest   of the {len(kept):,} training images whose features the model keeps")
+        say(f"nearest   among the {len(kept):,} training images whose features the model keeps")
     write_durably(output, _to_parquet(found) if output.suffix.lower() == PARQUET else _npz(found))
     say(f"written   {show(output)}: features of {len(rows):,} images")
     require_all_read(len(images) - len(rows), len(images))
@@ -141,7 +141,7 @@ def embed(
 
 
 def _kept_images(run: RunDir, bundle: "ModelBundle") -> list[str]:
-    """Return the paths of the training images whose features a run's model keeps, in their order.
+    """Return the paths of the training images whose features a run's model keeps, in order.
 
     Raises:
         UsageError: It keeps none, or those of another run.
@@ -153,7 +153,7 @@ def _kept_images(run: RunDir, bundle: "ModelBundle") -> list[str]:
     if rule is None:
         raise UsageError(
             f"the model of {show(run.path)} keeps no features of training images",
-            hint="train without --no-share-features, to the end",
+            hint="train again without --no-share-features, and let the training finish",
         )
     import numpy as np
 
@@ -161,8 +161,8 @@ def _kept_images(run: RunDir, bundle: "ModelBundle") -> list[str]:
     kept = spread(np.array([image.label for image in images], np.int64))
     if len(kept) != len(rule.reference.levels):
         raise UsageError(
-            f"the model of {show(run.path)} was trained on other images than its split.csv lists",
-            hint="give the run that it is from, with --run RUN",
+            f"the model of {show(run.path)} was not trained on the images in its split.csv",
+            hint="give the run that the model is from with --run RUN",
         )
     return [utf8(images[at].path) for at in kept]
 
@@ -176,7 +176,7 @@ def _npz(found: "dict[str, NDArray[Any]]") -> bytes:
 
 
 def _to_parquet(found: "dict[str, NDArray[Any]]") -> bytes:
-    """Write a row for each image; of the neighbours each is a column of its own."""
+    """Write a row for each image, with a column for each neighbour."""
     columns: dict[str, Any] = {"path": found["paths"], "digest": found["digests"]}
     for at in range(found["feature_cosines"].shape[1] if "feature_cosines" in found else 0):
         columns[f"nearest_kept_train_path_{at + 1}"] = found["nearest_kept_train_paths"][:, at]

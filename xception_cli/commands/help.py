@@ -1,4 +1,4 @@
-"""Help: how a command explains itself, in panels on a terminal and in sections elsewhere."""
+"""Help: the help text of a command, in panels on a terminal and in sections elsewhere."""
 
 import io
 import os
@@ -17,21 +17,21 @@ from typer.core import TyperCommand, TyperGroup
 from xception_cli.commands import usage
 from xception_cli.errors import UsageError
 
-_NARROW, _BOXES, _WIDE = 40, 60, 120  # columns: used at least, wanted for boxes, used at most
+_NARROW, _BOXES, _WIDE = 40, 60, 120  # columns: least, least with boxes, most
 _INDENT = 2
-OPTIONS, COMMANDS, ARGUMENTS = "General", "Commands", "Arguments"  # panels without another name
+OPTIONS, COMMANDS, ARGUMENTS = "General", "Commands", "Arguments"  # names of the default panels
 
 
 class Command(TyperCommand):
     """A command with help in panels, errors in our words, and the options of every command."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the options, those that every command takes included."""
+        """Return the options, including those of every command."""
         return _with_shared(super().get_params(ctx), ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the words of the command line."""
-        if ctx.resilient_parsing:  # a shell completes them
+        """Parse the command line."""
+        if ctx.resilient_parsing:  # for a shell's completion
             return super().parse_args(ctx, args)
         usage.check_words(self, ctx, args)
         ctx.allow_extra_args = True
@@ -60,11 +60,11 @@ class Group(TyperGroup):
     """A group of commands; see `Command`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the options, those that every command takes included."""
+        """Return the options, including those of every command."""
         return _with_shared(super().get_params(ctx), ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the words of the command line up to the command."""
+        """Parse the command line up to the command."""
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         if not args:
@@ -83,7 +83,7 @@ class Group(TyperGroup):
         return rest
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
-        """Find the command that a word means."""
+        """Find the command by its name."""
         if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
             raise usage.unknown_command(args[0], self, ctx)
         return super().resolve_command(ctx, args)
@@ -94,19 +94,19 @@ class Group(TyperGroup):
 
 
 def _with_shared(params: list[Any], context: Any) -> list[Any]:
-    """Add the options of the whole program, except --version, to those of one of its commands."""
+    """Add the program's own options, except --version, to those of a command."""
     root = context.find_root()
     if root is context:
         return params
     shared = [option for option in root.command.params if option.name in {"quiet", "debug"}]
-    return [*params[:-1], *shared, *params[-1:]]  # --help stays the last
+    return [*params[:-1], *shared, *params[-1:]]  # --help stays last
 
 
 # The text
 
 
 def render_help(command: Any, context: Any) -> str:
-    """Write what a command does, an example, and its options by subject."""
+    """Write a command's description, its example, and its options by subject."""
     is_terminal = sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
     encoding = getattr(sys.stdout, "encoding", None) or ""
     width = _width(is_terminal)
@@ -148,7 +148,7 @@ def _width(is_terminal: bool) -> int:
     return min(max(known, _NARROW), _WIDE)
 
 
-_Row = tuple[str, str, str]  # the name, what it takes, what it does
+_Row = tuple[str, str, str]  # name, metavar and help
 
 
 def _panels(command: Any, context: Any) -> list[tuple[str, list[_Row]]]:
@@ -188,7 +188,7 @@ def _row(option: Any, is_argument: bool) -> _Row:
 
 
 def _write_rows(rows: Sequence[_Row], width: int) -> Text:
-    """Write names in a column, and what they do beside them, or below a name that is too long."""
+    """Write names and help in two columns; the help of a long name starts below it."""
     longest = max(len(f"{name} {takes}".strip()) for name, takes, _ in rows)
     column = min(longest + 2, 26 if width < 100 else 40)
     lines = []

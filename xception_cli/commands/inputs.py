@@ -1,4 +1,4 @@
-"""Inputs: the images that `predict` is given, as files, folders, patterns, a list or a table."""
+"""Inputs: the images given to `predict`, as files, folders, patterns, a list or a table."""
 
 import glob
 import os
@@ -20,13 +20,13 @@ from xception_cli.notation import is_url
 
 @dataclass(frozen=True)
 class Inputs:
-    """What `predict` is given.
+    """The images given to `predict`.
 
     Attributes:
         images: The images, in order.
-        typed: How they were given, to be typed again.
-        labels: The class that a table gives each of them; empty without a table.
-        are_named: Whether each image was named by itself.
+        typed: The arguments that give them, for a command to type next.
+        labels: Label of each image from a table; empty without one.
+        are_named: Whether each image was given by its own path.
     """
 
     images: Sequence[Path] | PathList
@@ -41,15 +41,15 @@ def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> 
     Args:
         paths: See `find_images`; or one table.
         listed: A list of paths, see `open_list`; excludes `paths`.
-        root: What the paths in a table or list are relative to.
+        root: Folder that the paths in a table or list are relative to.
 
     Raises:
-        UsageError: There is none, or see `find_images` and `open_list`.
+        UsageError: No images are given; or see `find_images` and `open_list`.
         DataError: A table or folder cannot be used.
     """
     if (listed is None) == (not paths):
         raise UsageError(
-            "the images are missing" if listed is None else "images are given, and --from as well",
+            "the images are missing" if listed is None else "both images and --from are given",
             hint="give image files, folders or patterns; or a list of them with --from FILE",
         )
     if listed is not None:
@@ -76,12 +76,12 @@ def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> 
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Find the images that are meant.
+    """Find the images of files, folders and patterns.
 
-    A folder stands for the images below it, sorted; a pattern (`*`, `?`, `[..]`, `**`) for what
-    it matches, sorted, unless a file or folder has that very name. In both, hidden files and files
-    of other kinds are skipped. A file that is named is kept whatever it is, and if it is missing,
-    so that its row can say why.
+    A folder gives all images below it, sorted; a pattern (`*`, `?`, `[..]`, `**`) all images that
+    it matches, sorted, unless a file or folder has exactly that name. Both skip hidden files and
+    files of other kinds. A single file is always kept, even if it is missing, so that its row
+    reports the error.
 
     Args:
         inputs: Files, folders and patterns.
@@ -90,7 +90,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
         Paths, in the order of the inputs.
 
     Raises:
-        UsageError: A folder or pattern holds no image; names it.
+        UsageError: A folder or pattern gives no image; the message names it.
         DataError: A folder cannot be read.
     """
     found: list[Path] = []

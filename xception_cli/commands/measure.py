@@ -34,7 +34,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="DIR|TABLE",
-            help="Evaluate on other images, of the same classes.",
+            help="Evaluate on other images of the same classes.",
             rich_help_panel=IMAGES,
         ),
     ] = None,
@@ -153,8 +153,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Evaluation to compare, a folder name in eval/ of the runs. Default: test if "
-            "there is one, else val.",
+            help="Evaluation to compare: the name of a folder in eval/ of the runs. Default: test "
+            "if there is one, else val.",
             rich_help_panel=IMAGES,
         ),
     ] = None,
@@ -162,7 +162,7 @@ def compare(
 ) -> None:
     """Compare runs on the same images, and test whether the difference could be chance.
 
-    Runs of different classes are compared on the images of the classes that they have in common.
+    Runs with different classes are compared on the images of their common classes.
     """
     if len(runs) < 2:
         raise UsageError(
@@ -206,14 +206,14 @@ def report(
         Path | None,
         typer.Option(
             metavar="DIR|TABLE",
-            help="Where the run's images are now, if they moved.",
+            help="Folder or table of the run's images, if they moved.",
             rich_help_panel=IMAGES,
         ),
     ] = None,
     device: Device = "auto",
     same_run: HiddenRun = None,
 ) -> None:
-    """Write the report.html of a run again."""
+    """Regenerate the report.html of a run."""
     run = one_run(run, same_run)
     chosen = find_run(run)
     result = chosen.read_result()
@@ -230,7 +230,7 @@ def report(
 
 
 def list_runs(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of run folders.")] = RUNS,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the runs.")] = RUNS,
     as_json: JsonLines = False,
 ) -> None:
     """List runs with their key figures, the latest first."""

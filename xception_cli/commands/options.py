@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for."""
+"""Options shared by several commands, and the checks of their values."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,12 +149,12 @@ def one_run(run: Path | None, same: Path | None) -> Path | None:
 def separate_run(
     paths: Sequence[str], run: Path | None, model: Path | None
 ) -> tuple[list[str], Path | None]:
-    """Take a run that stands before the images out of them, unless a model is given otherwise.
+    """Separate a run folder from the images after it, unless a model is given with an option.
 
     Args:
-        paths: As given: images, folders, patterns, perhaps after a run folder.
-        run: With `--run`.
-        model: With `--model`.
+        paths: The arguments: images, folders and patterns, perhaps after a run folder.
+        run: The value of `--run`.
+        model: The value of `--model`.
 
     Returns:
         The images, and the run.
@@ -165,10 +165,10 @@ def separate_run(
 
 
 def allow_pixels(given: int | None) -> None:
-    """Set the largest image that is decoded; a model that is loaded may raise it.
+    """Set the largest image to decode; a model that is loaded may raise it.
 
     Args:
-        given: With the option.
+        given: The value of `--max-pixels`.
     """
     from xception_cli.data.pixels import turns
 
@@ -176,12 +176,12 @@ def allow_pixels(given: int | None) -> None:
 
 
 def choose_model(run: Path | None, model: Path | None, max_pixels: int | None) -> Path:
-    """Return the model that images are shown to, and set how large they may be.
+    """Return the model file to use, and set the largest image to decode.
 
     Args:
-        run: With `--run`; without it and `model`, the latest.
-        model: With `--model`.
-        max_pixels: With `--max-pixels`.
+        run: The given run; without it and `model`, the latest finished run is used.
+        model: The value of `--model`.
+        max_pixels: The value of `--max-pixels`.
 
     Raises:
         UsageError: Both were given, or there is no finished run.
@@ -201,15 +201,15 @@ def choose_model(run: Path | None, model: Path | None, max_pixels: int | None) -
 
 
 def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None:
-    """Refuse what `api.open_classifier` would refuse, as far as that is known without torch.
+    """Check what `api.open_classifier` checks, as far as possible without torch.
 
     Args:
         path: The model file.
-        device: With `--device`.
-        tta: With `--tta`.
+        device: The value of `--device`.
+        tta: The value of `--tta`.
 
     Raises:
-        UsageError: One of them is impossible.
+        UsageError: One of them is invalid.
         MachineError: onnxruntime is missing.
     """
     TrainConfig(device=cast("Any", device))  # raises an error if there is no such device
@@ -224,11 +224,11 @@ def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None
 
 
 def require_all_read(failed: int, images: int) -> None:
-    """End the command with exit code 3 if images could not be read; the others are done.
+    """Exit with code 3 if images could not be read, after the others are done.
 
     Args:
-        failed: How many.
-        images: Of so many.
+        failed: Number of images that could not be read.
+        images: Number of all images.
     """
     if failed:
         fail(f"{failed} of {images} images could not be read", None)

@@ -1,4 +1,4 @@
-"""predict and export: a model at work, here and elsewhere."""
+"""predict and export: use a model here, or elsewhere."""
 
 import json
 from contextlib import ExitStack
@@ -46,8 +46,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="[RUN] IMAGE|DIR|GLOB|TABLE...",
-            help="Images to classify, and before them the run to use; without RUN, the latest "
-            "finished run.",
+            help="Images to classify, after an optional run folder. Default: the latest finished "
+            "run.",
             autocompletion=run_folders,
         ),
     ] = None,
@@ -66,8 +66,8 @@ def predict(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write to this .csv or .jsonl file instead; after an interruption, the same "
-            "command resumes.",
+            help="Write to this new .csv or .jsonl file instead of stdout. After an interruption, "
+            "the same command resumes.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -92,8 +92,8 @@ def predict(
         str,
         typer.Option(
             metavar="off|auto|P",
-            help="Answer `unknown` where the model is not confident enough: auto by its own "
-            "thresholds, P below this probability.",
+            help="Answer `unknown` if the model is not confident enough: auto uses its own "
+            "thresholds, P is the minimum probability of an answer.",
             autocompletion=choices(("off", "auto")),
             rich_help_panel=MODEL,
         ),
@@ -113,7 +113,7 @@ def predict(
     """
     paths, run = separate_run(paths or [], run, model)
     chosen = choose_model(run, model, max_pixels)
-    # Before torch is loaded: what is mistyped costs a third of a second.
+    # Before torch is loaded, so that a mistyped option is reported at once.
     check_classifier(chosen, device=device, tta=tta)
     parse_unknown(unknown)
 
@@ -148,12 +148,12 @@ def predict(
         bundle = open_classifier(chosen, device=device, tta=tta)
         rule = decide_unknown(bundle, unknown)
         if isinstance(rule, Thresholds) and rule.confidence is None:
-            say("note      this model has no confidence threshold: unknown is the answer only to")
-            say("          images that are unlike the training images")
+            say("note      this model has no confidence threshold: only images unlike the training")
+            say("          images are answered with unknown")
         explained = bundle if isinstance(bundle, ModelBundle) else None
         if explain is not None and explained is None:
             raise UsageError(
-                f"{show(chosen)} cannot be explained: an exported file gives no activations",
+                f"{show(chosen)} is an exported file, which returns no activations for heat maps",
                 hint="use --explain with the run, or with the model.safetensors that was exported",
             )
         if file is not None:
@@ -280,7 +280,7 @@ def export(
     ] = True,
     same_run: HiddenRun = None,
 ) -> None:
-    """Export a model, preprocessing included, to ONNX or OpenVINO; print a program that runs it."""
+    """Export a model with its preprocessing to ONNX or OpenVINO, and print a program to run it."""
     run = one_run(run, same_run)
     expect_choice("format", form, ("onnx", "openvino"))
     expect_choice("input", wanted, ("whole", "cropped"))
@@ -288,7 +288,7 @@ def export(
     if quantize == "int8" and form == "openvino":
         raise UsageError(
             "--quantize int8 is for --format onnx only",
-            hint="leave --quantize out, or --format onnx: OpenVINO also runs that file",
+            hint="leave --quantize out, or use --format onnx: OpenVINO runs that file, too",
         )
     chosen = find_run(run)
 

@@ -1,4 +1,4 @@
-"""sample, check, weights, configs, summary and env: what may be needed before a training."""
+"""sample, check, weights, cache, configs, summary and env: commands to use before training."""
 
 import json
 from pathlib import Path
@@ -34,10 +34,10 @@ def sample(
         int, typer.Option(metavar="N", help="Classes to draw, 2 to 12.", rich_help_panel=IMAGES)
     ] = 12,
     images: Annotated[
-        int, typer.Option(metavar="N", help="Images to draw of each.", rich_help_panel=IMAGES)
+        int, typer.Option(metavar="N", help="Images to draw per class.", rich_help_panel=IMAGES)
     ] = 40,
 ) -> None:
-    """Draw a small data set of 12 foods, to try everything with."""
+    """Draw a small data set of foods, to try the other commands on."""
     from xception_cli.sample import draw_sample
 
     count = draw_sample(folder, classes=classes, images=images)
@@ -63,14 +63,17 @@ def check(
     as_json: Json = False,
     strict: Annotated[
         bool,
-        typer.Option(help="Exit with code 3 for warnings, too.", rich_help_panel=OUTPUT),
+        typer.Option(
+            help="Exit with code 3 also for warnings.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     deep: Annotated[
         bool,
         typer.Option(
             "--deep",
-            help="Find suspect labels with the pretrained network, and whether training images "
-            "can be rotated.",
+            help="Find suspect labels with the pretrained network, and test whether training "
+            "images can be rotated.",
             rich_help_panel=CHECKS,
         ),
     ] = False,
@@ -187,7 +190,7 @@ def cache_clear(
         ),
     ] = None,
 ) -> None:
-    """Clear the cache; its contents are computed, weights downloaded, again when needed."""
+    """Clear the cache; its contents are computed or downloaded again when needed."""
     from xception_cli.cache import COMPUTED, clear_cache
 
     for content in clear_cache(kinds or COMPUTED):
@@ -202,7 +205,7 @@ Recipe = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="Recipe, see configs ls.",
+        help="Name of a recipe, see configs ls.",
         autocompletion=choices(tuple(list_recipes())),
     ),
 ]
@@ -271,7 +274,7 @@ def summary(
         bool,
         typer.Option(
             "--explain",
-            help="Explain what separable convolutions save, with the numbers, instead.",
+            help="Explain what separable convolutions save, in numbers, instead.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -284,7 +287,7 @@ def summary(
     if explain:
         if (run, classes, size, svg) != (None, None, None, None):
             raise UsageError(
-                "--explain stands alone, or with --json", hint="xception summary --explain"
+                "--explain can be combined with --json only", hint="xception summary --explain"
             )
         _explain(as_json=as_json)
         return

@@ -33,8 +33,8 @@ def rank(
         list[str] | None,
         typer.Argument(
             metavar="[RUN] IMAGE|DIR|GLOB...",
-            help="Unlabelled images, and before them the run to use; without RUN, the latest "
-            "finished run.",
+            help="Unlabelled images, after an optional run folder. Default: the latest finished "
+            "run.",
             autocompletion=run_folders,
         ),
     ] = None,
@@ -52,12 +52,12 @@ def rank(
     workers: Workers = None,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Rank unlabelled images by what their labels would teach the model, the least certain first.
+    """Rank unlabelled images by how useful their labels would be, the least confident first.
 
-    The margin decides: the probability of the best class minus that of the second.
+    Images are sorted by margin: the probability of the best class minus that of the second.
     """
     paths, run = separate_run(paths or [], run, model)
-    check_new_file(output, (".csv",), "write the order to")
+    check_new_file(output, (".csv",), "write the ranking to")
 
     chosen = choose_model(run, model, max_pixels)
     check_classifier(chosen, device=device)
@@ -76,10 +76,10 @@ def rank(
         for prediction in predict_images(bundle, images, top=2, workers=count):
             (failed if prediction.error is not None else ranked).append(prediction)
             bar.advance(1)
-    ranked.sort(key=attrgetter("margin"))  # stable: images of one margin keep their order
+    ranked.sort(key=attrgetter("margin"))  # stable: images of equal margin keep their order
     header = ["path", "margin", "class_1", "probability_1", "class_2", "probability_2", "error"]
     write_durably(output, to_csv(header, [_row(one) for one in [*ranked, *failed]]))
-    say(f"written   {show(output)}: {len(images):,} images, the least certain first")
+    say(f"written   {show(output)}: {len(images):,} images, the least confident first")
     for one in ranked[:_SHOWN]:
         named = zip(one.classes, one.probabilities, strict=True)
         answers = ", ".join(f"{show(name)} {value:.1%}" for name, value in named)

@@ -1,4 +1,4 @@
-"""serve: a model on a local web page, to show it to a person."""
+"""serve: a model on a local web page, for demonstrations."""
 
 from typing import Annotated
 
@@ -26,7 +26,7 @@ def serve(
             min=0,
             max=65535,
             metavar="N",
-            help="Port of the page; 0 takes a free one.",
+            help="Port of the page; 0 selects a free one.",
             rich_help_panel=MACHINE,
         ),
     ] = 8000,
@@ -35,16 +35,15 @@ def serve(
     device: Device = "auto",
     same_run: HiddenRun = None,
 ) -> None:
-    """Show a model on a local web page: drop images, see classes, confidence and heat maps.
+    """Serve a model on a local web page: drop images, see classes, confidence and heat maps.
 
-    Only browsers on this machine reach the page. It is for showing a model to a person, not for
-    production.
+    Only browsers on this machine can reach the page. It is for demonstrations, not for production.
     """
     chosen = choose_model(one_run(run, same_run), model, max_pixels)
 
     from xception_cli.serve.server import Server
 
-    with Server(port) as server:  # a port that is taken is reported before torch is loaded
+    with Server(port) as server:  # a port in use is reported before torch is loaded
         bundle = open_classifier(chosen, device=device)
 
         from xception_cli.serve.demo import Demo
@@ -52,6 +51,6 @@ def serve(
         demo = Demo(bundle)
         demo.warm_up()
         say(f"serving   {server.url} (Ctrl-C stops it)")
-        say("note      for showing a model to a person, not for production")
+        say("note      for demonstrations, not for production")
         emit(server.url)
         server.show(demo.page(), demo.answer)

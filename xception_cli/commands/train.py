@@ -1,4 +1,4 @@
-"""train: one option for each setting, beside the command's own."""
+"""train: an option for each setting, in addition to the command's own."""
 
 import dataclasses
 import inspect
@@ -23,7 +23,7 @@ from xception_cli.settings import ResolvedConfig, resolve
 
 LATEST = "latest"  # what a bare --resume means
 
-# The help by subject, what is used every day first: settings, and options of the command alone.
+# The panels of the help, the most used options first: settings, and the command's own options.
 _PANELS = {
     "Data": "folder classes val_fraction test_fraction fixes group_by split_file skip_bad strict "
     "data root max_pixels",
@@ -36,7 +36,7 @@ _PANELS = {
     "Machine": "device precision workers cache_gb compile deterministic save_every_minutes "
     "log_every",
 }
-_OTHERS = "Training"  # the panel of a setting that is in none of these
+_OTHERS = "Training"  # the panel of any other setting
 _METAVARS = {
     "data": "DIR|TABLE",
     "root": "DIR",
@@ -53,10 +53,10 @@ _COMPLETIONS = {"weights": complete.choices(("imagenet", "none")), "from_": comp
 
 
 def _settings_as_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option per setting of `TrainConfig`, beside its own.
+    """Add an option for each setting of `TrainConfig` to a command.
 
-    Typer reads options from a signature, so the signature is written from the settings; the
-    command gets them as keyword arguments, None where they were not given.
+    Typer reads options from the signature, so the signature is built from the settings. The command
+    gets them as keyword arguments, None if not given.
     """
     parameters = {
         parameter.name: parameter
@@ -107,7 +107,7 @@ def _option(setting: "dataclasses.Field[Any]") -> inspect.Parameter:
 
 
 def _read(name: str, text: Any) -> Any:
-    """Read the value of a flag; what is no number stays text, which `TrainConfig` refuses."""
+    """Read the value of a flag; invalid numbers stay text, which `TrainConfig` refuses."""
     kind = setting_type(next(s for s in dataclasses.fields(TrainConfig) if s.name == name))
     if kind not in {int, float} or not isinstance(text, str):
         return text
@@ -138,9 +138,9 @@ def train(
         str | None,
         typer.Option(
             metavar="|".join(EFFORTS),
-            help="How much time to spend: quick trains the linear probe only (a classifier on the "
-            "frozen network), standard fine-tunes too, best does so for twice the epochs on twice "
-            "the views. With --plan, prints what each takes here.",
+            help="Training effort: quick trains only the linear probe (a classifier on the frozen "
+            "network), standard also fine-tunes, best fine-tunes for twice the epochs on twice the "
+            "views. With --plan, print the expected time of each.",
             show_default="default standard",
             rich_help_panel="Time and effort",
             autocompletion=complete.choices(EFFORTS),
@@ -150,7 +150,7 @@ def train(
         bool,
         typer.Option(
             "--plan",
-            help="Print what would be done and what it takes, and stop.",
+            help="Print the phases of the training and their expected times, and stop.",
             rich_help_panel="Time and effort",
         ),
     ] = False,
@@ -158,8 +158,8 @@ def train(
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Read settings from a TOML file, or a recipe that xception configs ls lists; "
-            "flags override it.",
+            help="Read settings from a TOML file or a recipe (see xception configs ls); flags "
+            "override them.",
             rich_help_panel="Time and effort",
             autocompletion=complete.recipes,
         ),
@@ -170,7 +170,7 @@ def train(
             "--output",
             "-o",
             metavar="RUN",
-            help="New run folder. Default: runs/ and the name of the data folder.",
+            help="New run folder. Default: in runs/, named after the data folder.",
             rich_help_panel="Output",
         ),
     ] = None,
@@ -186,16 +186,16 @@ def train(
     tensorboard: Annotated[
         bool,
         typer.Option(
-            "--tensorboard", help="Log the epochs for TensorBoard, too.", rich_help_panel="Output"
+            "--tensorboard", help="Also log the epochs for TensorBoard.", rich_help_panel="Output"
         ),
     ] = False,
     **flags: Any,
 ) -> None:
     """Fine-tune an ImageNet-pretrained Xception on a folder of images.
 
-    Computes what is frozen once, fits a linear probe (the baseline), fine-tunes, keeps the better
-    of the two on validation images (held back from training), and writes a run folder with the
-    model, its evaluation and report.html.
+    Computes the frozen layers once, fits a linear probe (the baseline), fine-tunes, keeps the
+    better of the two on validation images (held back from training), and writes a run folder with
+    the model, its evaluation and report.html.
     """
     began = time.monotonic()
 
@@ -219,7 +219,7 @@ def train(
         for name, was_given in own.items():
             if was_given:
                 raise UsageError(
-                    f"{name} and --resume exclude each other: a run keeps its own",
+                    f"{name} cannot be combined with --resume: a run keeps its own",
                     hint=f"leave {name} or --resume out",
                 )
         run = find_run(None if resume == LATEST else Path(resume), finished=False)
@@ -233,19 +233,21 @@ def train(
                 "the folder with your images is missing",
                 hint="xception train DIR; xception sample DIR draws one to try",
             )
-        # Before torch is loaded: the commonest mistakes cost a tenth of a second.
+        # Before torch is loaded, so that common mistakes are reported at once.
         from xception_cli.check.survey import survey_data
 
         # An unwritable place is reported before the images are read.
         choose_run_path(Path(settings.config.data), output)
         if output is None and (unfinished := find_unfinished(Path(settings.config.data))):
             say(f"note      {show(unfinished.path)} is unfinished; this starts a new run")
-            say(f"          to resume that one: xception train --resume {quoted(unfinished.path)}")
-        if tensorboard:  # so is a package that is missing
+            say(
+                f"          to resume it instead: xception train --resume {quoted(unfinished.path)}"
+            )
+        if tensorboard:  # a missing package is reported early, too
             from xception_cli.training.tensorboard import require_tensorboard
 
             require_tensorboard()
-        if not started_by_torchrun():  # else the others would wait for it before they are joined
+        if not started_by_torchrun():  # else the other processes wait before they join
             given = settings.config
             allow_pixels(given.max_pixels)
             survey = survey_data(
@@ -261,7 +263,7 @@ def train(
     if plan:
         efforts = [] if effort is None or settings.config.budget is not None else EFFORTS
         plans = {}
-        start = time.monotonic() - began  # of each plan alike: imports, and the scan of the data
+        start = time.monotonic() - began  # common to all plans: imports, and the scan
         for name in efforts:
             if name != effort:
                 with screen.silence():
@@ -296,7 +298,7 @@ def train(
 
 
 def _take_folder(folder: str, flags: dict[str, Any]) -> None:
-    """Let a folder without an option be the data."""
+    """Set `data` to the DIR argument."""
     given = flags.get("data", folder)
     if Path(given) != Path(folder):
         raise UsageError(
@@ -307,20 +309,20 @@ def _take_folder(folder: str, flags: dict[str, Any]) -> None:
 
 
 def _resolve(flags: dict[str, Any], config: str | None, effort: str | None) -> ResolvedConfig:
-    """Merge the settings; an effort stands for its recipe."""
+    """Merge the settings; an effort is a recipe."""
     if effort is None:
         return resolve(flags, None if config is None else find_config(config))
     if config is not None:
         raise UsageError(
-            f"--effort {show(effort)} and --config {show(config)} exclude each other: an effort is "
-            "a recipe, too",
+            f"--effort {show(effort)} cannot be combined with --config {show(config)}: an effort "
+            "is a recipe, too",
             hint=f"leave one out; xception configs show {show(effort)} prints its settings",
         )
     return resolve(flags, find_effort(effort), effort=effort)
 
 
 def _print_plans(plans: dict[str, dict[str, str]]) -> None:
-    """Print what is expected by phase: as lines, or for several efforts as a table."""
+    """Print the expected time of each phase: as lines, or as a table for several efforts."""
     if len(plans) == 1:
         (only,) = plans.values()
         for name, value in only.items():
@@ -334,5 +336,5 @@ def _print_plans(plans: dict[str, dict[str, str]]) -> None:
 
 
 def _then(earlier: str | None, run: RunDir) -> str:
-    """Return what to do with a run: compare it with the one that it began with, if there is one."""
+    """Return the next command for a run: compare it with the run it started from, if any."""
     return "eval" if earlier is None else f"compare {quoted(earlier)}"

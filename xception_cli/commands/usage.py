@@ -1,4 +1,4 @@
-"""Usage: what is wrong with a command line, in our words instead of Typer's or pydantic's."""
+"""Usage: errors of a command line, in our words instead of Typer's or pydantic's."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from xception_cli.suggestions import did_you_mean, nearest
 # The base of Typer's errors of the command line; its own module for it changed its name in 0.29.
 TypersError: type[Exception] = typer.BadParameter.__mro__[2]
 
-# Words that other tools use, and ours.
+# Names in other tools, and ours.
 _COMMANDS = {
     "fit": "train",
     "fine-tune": "train",
@@ -72,32 +72,32 @@ _KINDS = {"int": "a whole number", "float": "a number"}
 
 
 def flag_of(option: Any) -> str:
-    """Return the name of an option or argument as it is typed."""
+    """Return the name of an option or argument as typed."""
     names: list[str] = option.opts
     return max(names, key=len) if names[0].startswith("-") else str(option.metavar or option.name)
 
 
 def span(low: float | None, high: float | None) -> str:
-    """Write the range of a number for people; empty without bounds."""
+    """Format the range of a number; empty without bounds."""
     if low is None:
         return ""
     return f"at least {low:,.10g}" if high is None else f"{low:,.10g} to {high:,.10g}"
 
 
 def _flags(command: Any, context: Any) -> dict[str, Any]:
-    """Return the options of a command by each of their names, long and short ones."""
+    """Return the options of a command by name, long and short."""
     options = [one for one in command.get_params(context) if one.opts[0].startswith("-")]
     return {name: one for one in options for name in (*one.opts, *one.secondary_opts)}
 
 
 def bounds(option: Any) -> tuple[float | None, float | None]:
-    """Return the least and the largest number that an option takes."""
+    """Return the minimum and the maximum of an option."""
     holder = option if hasattr(option, "min") else option.type  # before Typer 0.29
     return getattr(holder, "min", None), getattr(holder, "max", None)
 
 
 def usage_line(command: Any, context: Any) -> str:
-    """Return what can be typed after a command, in one line."""
+    """Return the usage of a command, in one line."""
     words = [context.command_path]
     params = [one for one in command.get_params(context) if not getattr(one, "hidden", False)]
     for one in params:
@@ -110,7 +110,7 @@ def usage_line(command: Any, context: Any) -> str:
 
 
 def metavar(option: Any) -> str:
-    """Return what an option or argument takes, in capitals."""
+    """Return the placeholder for the value of an option or argument."""
     return str(option.metavar or "VALUE")
 
 
@@ -118,7 +118,7 @@ def metavar(option: Any) -> str:
 
 
 def check_words(command: Any, context: Any, words: Sequence[str]) -> None:
-    """Refuse two habits of other tools that Typer would misread: `data=food` and `-epochs 3`.
+    """Refuse two styles of other tools that Typer would misread: `data=food` and `-epochs 3`.
 
     Args:
         command: Typer's.
@@ -126,7 +126,7 @@ def check_words(command: Any, context: Any, words: Sequence[str]) -> None:
         words: The command line after the command.
 
     Raises:
-        UsageError: One of the words is such a one; names the option.
+        UsageError: A word has one of these styles; the hint names the option.
     """
     flags = _flags(command, context)
     for word in _free_words(words, flags):
@@ -161,11 +161,11 @@ def _free_words(words: Sequence[str], flags: dict[str, Any]) -> Iterator[str]:
 
 
 def explain(error: Any, command: Any, context: Any) -> UsageError:
-    """Write an error of Typer in our words.
+    """Return an error of Typer in our words.
 
     Args:
         error: A `TypersError`.
-        command: Whose words could not be read.
+        command: The command whose command line is invalid.
         context: Typer's.
     """
     path, kind = context.command_path, type(error).__name__
@@ -211,7 +211,7 @@ def _bad_value(error: Any, option: Any, lists: str) -> UsageError:
     value = found[0]["input"] if found else words[1] if words else error.message
     annotation = getattr(getattr(option, "type_descriptor", option), "annotation", None)
     name = getattr(annotation, "__name__", getattr(getattr(option, "type", None), "name", ""))
-    kind = next((kind for start, kind in _KINDS.items() if name.startswith(start)), "other text")
+    kind = next((kind for start, kind in _KINDS.items() if name.startswith(start)), "another value")
     low, high = bounds(option)
     link = " " if low is None else " of " if high is None else " from "
     expected = f"{kind}{link}{span(low, high)}".rstrip()
@@ -220,10 +220,10 @@ def _bad_value(error: Any, option: Any, lists: str) -> UsageError:
 
 
 def as_typed(message: str, command: Any, context: Any) -> str:
-    """Name an option as it was typed, where an error names a setting: `image_size is 70`.
+    """Replace the name of a setting by its option in an error like `image_size is 70`.
 
     Args:
-        message: Of an error, raised where nothing is known of a command line.
+        message: Message of an error from code that does not know the command line.
         command: Typer's.
         context: Typer's, with the values that were given.
     """
@@ -236,7 +236,7 @@ def as_typed(message: str, command: Any, context: Any) -> str:
 
 
 def unexpected(words: Sequence[str], command: Any, context: Any) -> UsageError:
-    """Return the error for words that a command has no use for."""
+    """Return the error for unexpected arguments."""
     named = ", ".join(show(word) for word in words[:3])
     example = f"; for example, {command.epilog}" if command.epilog else ""
     return UsageError(
@@ -246,7 +246,7 @@ def unexpected(words: Sequence[str], command: Any, context: Any) -> UsageError:
 
 
 def unknown_command(name: str, group: Any, context: Any) -> UsageError:
-    """Return the error for a word that is no command: a mistyped one, an option, or a path."""
+    """Return the error for a word that is not a command: a mistyped one, an option, or a path."""
     path = context.command_path
     if context.parent is None and os.path.lexists(name):
         use = "train" if Path(name).is_dir() else "predict"

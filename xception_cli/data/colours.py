@@ -1,4 +1,4 @@
-"""Colours: from an embedded ICC profile, or a PNG's gamma, to sRGB, as every viewer shows it."""
+"""Colours: conversion from an embedded ICC profile, or a PNG's gamma, to sRGB, as viewers do."""
 
 import math
 import struct
@@ -13,12 +13,12 @@ from PIL import Image, ImageCms
 
 _MOST = 4_000_000  # bytes of a profile; printer profiles have up to 3 million
 _TAGS = 100  # of a profile; lcms has the same limit
-_SAME = 2  # of 255: a profile that changes no colour by more is sRGB, and costs nothing
-_GAMMAS = (0.3, 1.0)  # of linear light to 1 / 3.3: others are mistakes, such as 2.2 for 1 / 2.2
-# Numbers of ITU-T H.273 (nclx); other primaries are those of P3 and BT.2020 for instance.
+_SAME = 2  # of 255: a profile that changes no colour by more is treated as sRGB
+_GAMMAS = (0.3, 1.0)  # 1 / 3.3 to linear light: others are mistakes, such as 2.2 for 1 / 2.2
+# Numbers of ITU-T H.273 (nclx); other primaries include those of P3 and BT.2020.
 _USUAL_PRIMARIES = (1, 2, 5, 6, 7)  # of HD and SD television, which are nearly sRGB's; 2 is unknown
 _HDR = (16, 18)  # PQ and HLG
-_LEVELS = 16  # of each channel, in the colours by which that is judged
+_LEVELS = 16  # of each channel, in the colours that are compared for `_SAME`
 _SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
 _DEVICES = (b"scnr", b"mntr", b"prtr", b"spac")  # no device links, no named colours
 
@@ -28,11 +28,11 @@ class Colours:
     """The colour conversion that an embedded profile asks for.
 
     Attributes:
-        profile: Its name, where colours are converted; empty where they are sRGB already.
-        problem: Why it is ignored; empty if it is not.
-        mode: Of the images that are converted: `RGB`, `L` or `CMYK`.
-        transform: From them to sRGB; None: nothing to do, or a curve.
-        curve: For each of 256 values that of sRGB, where only a gamma is stated.
+        profile: Name of the profile; empty if the colours are sRGB already.
+        problem: Why the profile is ignored; empty if it is not.
+        mode: Mode of the images to convert: `RGB`, `L` or `CMYK`.
+        transform: Transform from that mode to sRGB; None if there is a curve, or nothing to do.
+        curve: The sRGB value of each of 256 values, if only a gamma is stated.
     """
 
     profile: str = ""
@@ -43,7 +43,7 @@ class Colours:
 
     @property
     def are_srgb(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether no conversion is needed."""
         return self.transform is None and not self.curve
 
     def to_srgb(self, image: Image.Image) -> Image.Image:
@@ -55,7 +55,7 @@ class Colours:
 
 
 def colours_of(image: Image.Image) -> Colours:
-    """Return what the profile of an image says; of a PNG without one, what its gamma says."""
+    """Return the conversion for an image, from its profile or from a PNG's gamma."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
         gamma = image.info.get("gamma") if image.format == "PNG" else None
@@ -67,7 +67,7 @@ def colours_of(image: Image.Image) -> Colours:
 
 
 def _of_numbers(nclx: Mapping[str, Any]) -> Colours:
-    """Return what a HEIC's numbers say without a profile: wide or HDR colours are not converted."""
+    """Return the conversion for a HEIC without a profile; wide or HDR colours are not converted."""
     primaries, transfer = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
     if primaries in _USUAL_PRIMARIES and transfer not in _HDR:
         return Colours()
@@ -76,9 +76,9 @@ def _of_numbers(nclx: Mapping[str, Any]) -> Colours:
 
 @lru_cache(maxsize=8)
 def _of_gamma(gamma: float) -> Colours:
-    """Return what a PNG's gAMA chunk means: the exponent that light was encoded with.
+    """Return the conversion for a PNG's gAMA chunk, the exponent of its encoding.
 
-    1 / 2.2 stands for sRGB; others are converted relative to it, as libpng does.
+    1 / 2.2 means sRGB; others are converted relative to it, as libpng does.
     """
     if not _GAMMAS[0] <= gamma <= _GAMMAS[1]:
         return Colours()
@@ -94,7 +94,7 @@ def _read(profile: bytes, channels: str) -> Colours:
     if problem := _problem(profile):
         return Colours(problem=problem)
     mode = _SPACES[profile[16:20]]
-    if mode != channels and (mode, channels) != ("RGB", "L"):  # a grey image may have one of RGB
+    if mode != channels and (mode, channels) != ("RGB", "L"):  # grey may have an RGB profile
         return Colours(problem=f"is for {mode}, the image is {channels}")
     try:
         opened = ImageCms.ImageCmsProfile(BytesIO(profile))

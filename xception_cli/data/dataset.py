@@ -51,11 +51,11 @@ class ImageDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         transform: Turns a decoded image into uint8 pixels `(3, height, width)`.
         least_side: See `images.decode`.
         grey_bits: See `images.decode`.
-        seed: Of everything random.
-        cache: Of decoded images, where each is read in many epochs.
-        in_memory: By index, images that are in memory; their paths are not read.
-        digests: Of the files' contents, where what is computed is kept by them: a file must still
-            have that content, and draws from it instead of from the seed and its index.
+        seed: Random seed.
+        cache: Cache of decoded images, if each is read in many epochs.
+        in_memory: Images in memory, by index; their paths are not read.
+        digests: Digests of the files' contents, if results are cached by them. A file must still
+            have that content, which then seeds its transform instead of `seed` and its index.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class ImageDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         """Raise an error for the first image that could not be decoded.
 
         Raises:
-            DataError: A file vanished or changed after it was checked; names it.
+            DataError: A file vanished or changed after it was checked; the message names it.
         """
         if failures:
             index, reason = failures[0]
@@ -136,7 +136,7 @@ class KeyedBatches(Sampler[list[Key]]):
         weights: `(count,)`, sampling weights, with replacement; None takes each index once.
         epoch: The epoch of the next pass, from 0.
         start: Number of batches to skip in the next pass, for a resume inside an epoch.
-        chosen: Indices that a pass in order takes; None for all.
+        chosen: Indices of a pass in order; None for all.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How a file becomes an image: the only decoder, for training, evaluation and prediction."""
+"""Decoding of image files: the only decoder, for training, evaluation and prediction."""
 
 import mmap
 import os
@@ -34,10 +34,10 @@ from xception_cli.data.tiff import describe_tiff
 from xception_cli.errors import MachineError, XceptionError
 from xception_cli.files import TRIES, is_transient
 
-# Changes when a file becomes other pixels: whatever is kept of decoded images names it.
+# Increased when the pixels of any file change: caches of decoded images depend on it.
 DECODER = 4
 MAX_BYTES = 500_000_000  # a file that is read whole
-_MORE_MEMORY = "end other programs, or allow this one more memory; then the same command again"
+_MORE_MEMORY = "close other programs, or allow this one more memory; then run the command again"
 MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
@@ -45,7 +45,7 @@ warnings.filterwarnings("ignore", module=r"PIL\..*")
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read an image file; a network drive that stumbles is asked again.
+    """Read an image file; transient errors of a network drive are retried.
 
     Raises:
         ImageError: It is missing, not a regular file, not readable, too large, or empty.
@@ -59,7 +59,7 @@ def read_bytes(path: Path) -> bytes:
         content = _read_patiently(path)
     except FileNotFoundError as error:
         dangling = path.is_symlink()
-        raise ImageError("link to nothing" if dangling else "file not found") from error
+        raise ImageError("broken link" if dangling else "file not found") from error
     except OSError as error:
         raise ImageError((error.strerror or "cannot be read").lower()) from error
     if not content:
@@ -81,26 +81,26 @@ def _read_patiently(path: Path) -> bytes:
 def decode(
     content: bytes, *, least_side: int | None = None, grey_bits: int | None = 16
 ) -> Image.Image:
-    """Decode an image into RGB, upright, as a person sees it.
+    """Decode an image to upright RGB, as an image viewer shows it.
 
     EXIF orientation is applied; an embedded colour profile, or without one a PNG's gamma, is
-    converted to sRGB; alpha is composited over white; grey of more bits is scaled to 8; of an
-    animation the first frame is taken.
+    converted to sRGB; alpha is composited over white; grey with more bits is scaled to 8; an
+    animation gives its first frame.
 
     Args:
         content: The bytes of the file.
         least_side: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (libjpeg does so while it
             transforms the blocks, for a fraction of the time) as long as its shorter side keeps
             this many pixels; None: at its full size, or the largest that memory allows.
-        grey_bits: That are used of a 16-bit grey image whose header does not say, see
-            `Preprocessing`; None: the fewest that hold its own values.
+        grey_bits: Bits of a 16-bit grey image whose header does not state them, see
+            `Preprocessing`; None: the fewest that fit its own values.
 
     Returns:
         An image of mode RGB.
 
     Raises:
         ImageError: Not an image, damaged, of an unknown range, or of absurd size or shape.
-        MachineError: There is too little memory, which says nothing about the image.
+        MachineError: There is too little memory; the image may be valid.
     """
     return examine(content, least_side=least_side, grey_bits=grey_bits)[0]
 
@@ -108,7 +108,7 @@ def decode(
 def examine(
     content: bytes, *, least_side: int | None = None, grey_bits: int | None = 16
 ) -> tuple[Image.Image, Original]:
-    """Decode an image, and tell what the file was before it became an RGB image.
+    """Decode an image, and describe its file.
 
     Args:
         content: The bytes of the file.
@@ -127,7 +127,7 @@ def examine(
 
 @contextmanager
 def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
-    """Open an image; whatever goes wrong with it inside becomes a `ImageError`."""
+    """Open an image; any error while it is decoded becomes an `ImageError`."""
     image: ImageFile.ImageFile | None = None
     with _decoding(lambda: image.size if image else (0, 0)):  # `reduce` changes it
         try:
@@ -140,7 +140,7 @@ def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
 
 @contextmanager
 def _decoding(size: Callable[[], tuple[int, int]]) -> Iterator[None]:
-    # A library that was imported beside us may have switched this on; grey halves would follow.
+    # Another library may have switched this on, which would fill truncated images with grey.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         yield
@@ -148,8 +148,8 @@ def _decoding(size: Callable[[], tuple[int, int]]) -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"over {turns.max_pixels:,} pixels (see --max-pixels)") from error
-    except Exception as error:  # decoders raise whatever they like on damaged data
-        # Or because the machine has too little memory, which says nothing about the file.
+    except Exception as error:  # decoders raise any error on damaged data
+        # The cause may also be too little memory, and the file may be valid.
         if _is_short_of_memory(error, *size()):
             width, height = size()
             raise MachineError(
@@ -194,7 +194,7 @@ def read_image(
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name the file for which the machine has too little memory."""
+    """Add the file's name to an error about too little memory."""
     try:
         yield
     except MachineError as error:
@@ -213,16 +213,16 @@ def turn(content: bytes, *, least_side: int | None = None) -> AbstractContextMan
 def read_listed(
     root: Path, name: str, *, least_side: int | None = None, grey_bits: int | None = 16
 ) -> Image.Image:
-    """Read an image that a file of a run names: such a file may come from anyone.
+    """Read an image that is listed in a file of a run, which may come from anyone.
 
     Args:
         root: The data folder.
-        name: Relative to it.
+        name: Path relative to it.
         least_side: See `decode`.
         grey_bits: See `decode`.
 
     Raises:
-        ImageError: The name leads out of the folder; or see `read_image`.
+        ImageError: The path leads out of the folder; or see `read_image`.
     """
     if leads_out(name):
         raise ImageError("outside of the data folder")
@@ -230,15 +230,14 @@ def read_listed(
 
 
 def leads_out(name: str) -> bool:
-    """Tell whether a relative name leads out of its folder: an absolute path, or one with `..`."""
+    """Return whether a path leads out of its folder: it is absolute, or contains `..`."""
     return PurePath(name).is_absolute() or ".." in PurePath(name).parts
 
 
 def to_image(image: Image.Image, *, grey_bits: int = 16) -> Image.Image:
-    """Treat an image in memory as `decode` treats a file: upright, RGB, of sane size and shape.
+    """Convert an image in memory as `decode` does: to upright RGB, of valid size and shape.
 
-    It keeps its full size. An image whose file is still open is decoded here; a JPEG that is too
-    large for that becomes smaller, as in `decode`.
+    It keeps its full size, except a JPEG that is not decoded yet and too large, see `decode`.
 
     Args:
         image: Any image of Pillow's; its pixels are not changed.
@@ -259,11 +258,11 @@ def _check_shape(width: int, height: int) -> None:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What one look at a file found.
+    """The result of inspecting a file.
 
     Attributes:
         digest: BLAKE2b of the content, 32 hexadecimal digits; empty if it could not be read.
-        problem: Why it is no image; None if it is one.
+        problem: Why it is not a valid image; None if it is.
     """
 
     digest: str
@@ -271,12 +270,12 @@ class Inspection:
 
 
 def content_digest(content: bytes) -> str:
-    """BLAKE2b of an image file's bytes, 32 hexadecimal digits: what an image is known by."""
+    """Return the BLAKE2b digest of an image file's bytes, 32 hexadecimal digits."""
     return blake2b(content, digest_size=16).hexdigest()
 
 
 def inspect(path: Path, *, decoded: bool = True) -> Inspection:
-    """Hash a file and see whether it fully decodes.
+    """Hash a file, and check that it fully decodes.
 
     Args:
         path: The file.
@@ -296,9 +295,9 @@ def inspect(path: Path, *, decoded: bool = True) -> Inspection:
 
 
 def inspect_all(paths: list[Path], *, decoded: bool = True) -> list[Inspection]:
-    """Inspect files, all of them whatever is found, in the order given.
+    """Inspect files in order, without stopping at a problem.
 
-    Threads are enough: Pillow and hashlib let go of the interpreter while they work.
+    Threads suffice: Pillow and hashlib release the GIL.
     """
     what = "checking images" if decoded else "hashing images"
     with (

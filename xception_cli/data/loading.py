@@ -184,7 +184,7 @@ def create_loader(
         multiprocessing_context="fork" if slots else None,
         persistent_workers=workers > 0,
         worker_init_fn=partial(_start_worker, turns.max_pixels),
-        # Else each pass would take one number from the global generator.
+        # Otherwise each pass would take one number from the global generator.
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -328,7 +328,7 @@ class _PartReader(Dataset[Any]):
 
 
 def _start_worker(max_pixels: int, number: int) -> None:
-    turns.max_pixels = max_pixels  # one that is spawned, not forked, knows nothing of this process
+    turns.max_pixels = max_pixels  # a spawned worker does not inherit it
     start_worker(number)
 
 

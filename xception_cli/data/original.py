@@ -1,4 +1,4 @@
-"""Original: what an image file holds, beside the RGB image that it becomes."""
+"""Original: facts about an image file that its decoded RGB image no longer shows."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,21 +12,21 @@ from xception_cli.data.pixels import Values, is_transparent, orientation
 
 @dataclass(frozen=True)
 class Original:
-    """What an image file holds, beside the RGB image that it becomes.
+    """Facts about an image file that its decoded RGB image no longer shows.
 
     Attributes:
         format: One of `readable_formats`; a JPEG with several images in it (MPO) is a JPEG.
-        mode: How its pixels are stored, in Pillow's words: `L`, `P`, `RGBA`, `CMYK`, `I;16`.
-        width: In pixels, upright.
-        height: In pixels, upright.
-        orientation: EXIF's, 1 to 8; 1 if it says nothing that can be understood.
-        is_deep: More than 8 bits a channel.
-        is_transparent: It has an alpha channel or a transparent colour.
-        is_animated: There are more frames or pages behind the first.
-        has_adobe_marker: A JPEG that says how its colours are meant.
+        mode: Pillow's mode of the stored pixels, such as `L`, `P`, `RGBA`, `CMYK`, `I;16`.
+        width: Width in pixels, upright.
+        height: Height in pixels, upright.
+        orientation: EXIF orientation, 1 to 8; 1 if missing or invalid.
+        is_deep: Whether it has more than 8 bits per channel.
+        is_transparent: Whether it has an alpha channel or a transparent colour.
+        is_animated: Whether it has more than one frame or page.
+        has_adobe_marker: Whether it is a JPEG with Adobe's marker for the colour space.
         profile: Name of the colour profile that was converted to sRGB; empty if there was none.
         profile_problem: Why its colour profile is ignored; empty if it is not.
-        grey_bits: That it was scaled from; 8 if it was not.
+        grey_bits: Bits that it was scaled from; 8 if it was not scaled.
         highest: The largest value of a 16-bit grey image whose header does not state its bits.
     """
 
@@ -46,13 +46,13 @@ class Original:
 
 
 class Stored(NamedTuple):
-    """What an opened image no longer says once it is decoded, which may be at another scale.
+    """Facts about an opened image that are lost when it is decoded, perhaps at a reduced size.
 
     Attributes:
-        mode: Pillow's, of the file.
-        width: In pixels, as stored.
-        height: In pixels, as stored.
-        is_deep: More than 8 bits a channel.
+        mode: Pillow's mode of the file.
+        width: Width in pixels, as stored.
+        height: Height in pixels, as stored.
+        is_deep: Whether it has more than 8 bits per channel.
     """
 
     mode: str
@@ -62,7 +62,7 @@ class Stored(NamedTuple):
 
     @classmethod
     def of(cls, image: ImageFile.ImageFile) -> "Stored":
-        """Take it from an image that was just opened."""
+        """Read them from an image that was just opened."""
         deep = image.mode.startswith("I") or ";16" in str(image.tile[:1])
         return cls(image.mode, *image.size, deep)
 
@@ -71,9 +71,9 @@ def original_of(image: ImageFile.ImageFile, stored: Stored, values: Values) -> O
     """Describe the file of a decoded image.
 
     Args:
-        image: Decoded.
-        stored: What it was before.
-        values: What its values mean.
+        image: The decoded image.
+        stored: Facts from before it was decoded.
+        values: The meaning of its values.
     """
     turned, colours = orientation(image), colours_of(image)
     width, height = stored[1:3] if turned < 5 else stored[2:0:-1]
@@ -97,5 +97,5 @@ def original_of(image: ImageFile.ImageFile, stored: Stored, values: Values) -> O
 def _is_animated(image: ImageFile.ImageFile) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # what is behind the first frame is damaged, and not needed
+    except Exception:  # later frames are damaged, and not needed
         return False

@@ -1,4 +1,4 @@
-"""From an opened image to upright RGB pixels, in memory that hardly exceeds theirs."""
+"""Conversion of an opened image to upright RGB pixels, in little more memory than they take."""
 
 import threading
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from xception_cli.data.formats import FORMATS, HEIF, START, format_of, readable_
 from xception_cli.errors import DataError
 
 MAX_PIXELS: int = TrainConfig.max_pixels  # Pillow's own limit for a warning; here it is an error
-_REDUCED = 3  # times as many may a JPEG have that is decoded at a part of its size
-BYTES_PER_PIXEL = 12  # that decoding takes: the file's own, and two copies of the RGB
-_STRIP = 4_000_000  # pixels that are converted at a time: a conversion needs several copies
-_LARGE = 16_000_000  # pixels of an image that others wait for
-_PATIENCE = 60  # seconds; a process that was killed does not end its turn
+_REDUCED = 3  # times that number are allowed in a JPEG that is decoded at a reduced size
+BYTES_PER_PIXEL = 12  # of memory for decoding: the file's own pixels, and two copies in RGB
+_STRIP = 4_000_000  # pixels converted at a time: a conversion needs several copies
+_LARGE = 16_000_000  # pixels over which only one image is decoded at a time
+_PATIENCE = 60  # seconds to wait for that; a process that was killed does not end its turn
 
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,44 +36,44 @@ _EXIF_ORIENTATION = 0x0112
 _BITS, _PHOTOMETRIC, _HIGHEST, _SAMPLE_FORMAT = 258, 262, 281, 339
 _SIGNED = 2
 _STATED_BITS = {1023: 10, 4095: 12, 16383: 14, 65535: 16}  # by the highest value
-SCALES = (10, 12, 14, 16)  # bits that cameras put into 16
+SCALES = (10, 12, 14, 16)  # bits that cameras store in 16
 
 
 class ImageError(DataError):
-    """A file that does not become an image; the message is the reason, without the path."""
+    """A file cannot be decoded; the message is the reason, without the path."""
 
 
 def open_image(content: bytes) -> ImageFile.ImageFile:
     """Open an image of one of our formats; nothing is decoded yet.
 
     Raises:
-        UnidentifiedImageError: It is none.
+        UnidentifiedImageError: It has none of them.
     """
-    # A photo of 200 megapixels may be decoded at an eighth: `reduce` is what limits it.
+    # A photo of 200 megapixels may be decoded at an eighth: `reduce` enforces the limit.
     most = _REDUCED * turns.max_pixels
     if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = most
     if format_of(content[:START]) != HEIF or HEIF not in readable_formats():
         return Image.open(BytesIO(content), formats=FORMATS)
-    import pillow_heif  # 50 ms that few need
+    import pillow_heif  # takes 50 ms, and is rarely needed
 
-    # Without threads of its own, and never the thumbnail in the place of the image.
+    # No threads of its own, and never the thumbnail instead of the image.
     pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False)
     return Image.open(BytesIO(content), formats=(HEIF,))
 
 
 def reduce(image: Image.Image, least_side: int | None) -> int:
-    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, where its use or memory asks for it.
+    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, if its use or the memory requires it.
 
     Args:
-        image: Just opened.
+        image: An image that was just opened.
         least_side: Pixels that the shorter side must keep; None: as many as memory allows.
 
     Returns:
-        What decoding takes, as a number of pixels.
+        The memory that decoding takes, as a number of pixels.
 
     Raises:
-        ImageError: It is too large nevertheless.
+        ImageError: It is too large even so.
     """
     (width, height), most = image.size, turns.max_pixels
     kept = _coefficients(image) // BYTES_PER_PIXEL
@@ -83,7 +83,7 @@ def reduce(image: Image.Image, least_side: int | None) -> int:
             scale *= 2
             side = min(width, height) // scale
         if side is not None:
-            image.draft(None, (side, side))  # of other formats than JPEG nothing comes
+            image.draft(None, (side, side))  # has no effect on formats other than JPEG
     cost = image.width * image.height + kept
     if cost > most:
         raise ImageError(f"{width} x {height} is over {most:,} pixels (see --max-pixels)")
@@ -101,36 +101,36 @@ def _coefficients(image: Image.Image) -> int:
 
 
 def to_upright_rgb(image: Image.Image, values: "Values") -> Image.Image:
-    """Turn an image as its EXIF orientation says, and convert it to RGB.
+    """Apply the EXIF orientation of an image, and convert it to RGB.
 
     Args:
-        image: Decoded.
+        image: The decoded image.
         values: From `values_of`.
     """
     method = _ORIENTATIONS.get(orientation(image))
     picture = _to_rgb(image, values)
-    picture.info.pop("icc_profile", None)  # or a reader would convert them again
+    picture.info.pop("icc_profile", None)  # else a reader would convert the colours again
     return picture if method is None else picture.transpose(method)
 
 
 def orientation(image: Image.Image) -> int:
-    """Return EXIF's orientation, 1 to 8; 1 if it says nothing that can be understood."""
+    """Return the EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
     try:
         found = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block says nothing about orientation
+    except Exception:  # the EXIF block is damaged
         return 1
     return found if isinstance(found, int) and found in _ORIENTATIONS else 1
 
 
 @dataclass(frozen=True)
 class Values:
-    """What the values of a grey image of many bits mean.
+    """The meaning of the values of a grey image with more than 8 bits.
 
     Attributes:
-        bits: That are used of each.
-        is_inverted: Zero is white.
-        highest: The largest one, where no header states the bits: a data set has one scale, which
-            it takes part in; else None.
+        bits: Bits that are used.
+        is_inverted: Whether zero is white.
+        highest: The largest value, if no header states the bits; else None. It helps to decide the
+            one scale of a data set.
     """
 
     bits: int = 16
@@ -138,7 +138,7 @@ class Values:
     highest: int | None = None
 
     def to_grey(self, image: Image.Image) -> Image.Image:
-        """Scale to 8 bits: Pillow's own conversion clips at 255. What is transparent is white."""
+        """Scale to 8 bits (Pillow's own conversion clips at 255); transparency becomes white."""
         values = np.asarray(image).astype(np.int32)
         grey = np.clip(values >> (self.bits - 8), 0, 255).astype(np.uint8)
         if self.is_inverted:
@@ -150,21 +150,21 @@ class Values:
 
 
 def fewest_bits(highest: int) -> int:
-    """Return the fewest of `SCALES` that hold a value of 16 bits."""
+    """Return the fewest bits of `SCALES` that fit a value of 16 bits."""
     return next(bits for bits in SCALES if highest < 1 << bits)
 
 
 def values_of(image: Image.Image, grey_bits: int | None) -> Values:
-    """Return what the values of a decoded image mean.
+    """Return the meaning of a decoded image's values.
 
-    A PNG's sBIT chunk does not count: by the standard, its values fill all 16 bits nevertheless.
+    A PNG's sBIT chunk is ignored: by the standard, its values are scaled to all 16 bits anyway.
 
     Args:
-        image: Decoded.
-        grey_bits: That are used where the header does not say; None: the fewest that hold its own.
+        image: The decoded image.
+        grey_bits: Bits if the header does not state them; None: the fewest that fit its values.
 
     Raises:
-        ImageError: That cannot be known.
+        ImageError: The range of the values is unknown.
     """
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     bits, kind, highest = ((*tags.get(tag, ()), 0)[0] for tag in (_BITS, _SAMPLE_FORMAT, _HIGHEST))
@@ -191,7 +191,7 @@ def _highest(image: Image.Image) -> int:
 
 
 def is_transparent(image: Image.Image) -> bool:
-    """Tell whether a decoded image is; in a BMP, a fourth byte that is 0 everywhere is unused."""
+    """Return whether a decoded image is; a BMP's fourth byte is unused if it is 0 everywhere."""
     if image.format == "BMP" and image.mode == "RGBA":
         return image.getchannel("A").getextrema() != (0, 0)
     return image.has_transparency_data
@@ -237,17 +237,17 @@ class Turns:
     Several at once could need more memory than the machine has.
 
     Attributes:
-        lock: What is shared.
-        max_pixels: Of an image as it is decoded; a larger one is refused. One number for the
-            process, because it is the machine's memory that sets it.
+        lock: The shared lock.
+        max_pixels: Largest image to decode, at its decoded size; a larger one is refused. There is
+            one limit per process, because it depends on the machine's memory.
     """
 
     def __init__(self) -> None:
         self.max_pixels = MAX_PIXELS
-        self.lock: Any = threading.Lock()  # of this process; `multiprocessing` has its own kinds
+        self.lock: Any = threading.Lock()  # or one of `multiprocessing`
 
     def allow(self, max_pixels: int) -> None:
-        """Decode images as large as a model was trained on, if only smaller ones are allowed."""
+        """Raise the limit to the one that a model was trained with, if that is higher."""
         self.max_pixels = max(self.max_pixels, max_pixels)
 
     @contextmanager
@@ -256,7 +256,7 @@ class Turns:
 
         Args:
             content: The bytes of its file.
-            least_side: It is decoded with, see `reduce`: what counts is what is decoded.
+            least_side: See `reduce`: the decoded size counts.
         """
         has_turn = _is_large(content, least_side) and self.lock.acquire(timeout=_PATIENCE)
         try:
@@ -270,7 +270,7 @@ def _is_large(content: bytes, least_side: int | None) -> bool:
     try:
         with open_image(content) as image:
             return reduce(image, least_side) > _LARGE
-    except Exception:  # no image; whoever decodes it says why
+    except Exception:  # not an image; decoding reports why
         return False
 
 

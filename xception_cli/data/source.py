@@ -1,4 +1,4 @@
-"""Source: a data set as a person has it, a folder or a table; what is neither is refused."""
+"""Source: the data set that a user gives, a folder or a table; anything else is refused."""
 
 import os
 import re
@@ -30,18 +30,18 @@ def read_data(data: Path, root: Path | None = None) -> DataFolder:
         root: The folder that the paths of a table are relative to; None for the table's own.
 
     Raises:
-        UsageError: There is no such folder or file, or it is neither.
-        DataError: It cannot be used; names the lines.
+        UsageError: There is no such folder or table.
+        DataError: It cannot be used; the message lists the problems.
     """
     check_data(data, root)
     return list_table(data, root) if is_table(data) else read_folder(data)
 
 
 def check_data(data: Path, root: Path | None = None) -> None:
-    """Refuse what is neither a folder nor a table, without reading it.
+    """Check that a path is a folder or a table, without reading it.
 
     Raises:
-        UsageError: See `read_data`; of an archive, the hint is the command that unpacks it.
+        UsageError: See `read_data`; for an archive, the hint is the command that unpacks it.
     """
     refuse_packed(data)
     if root is not None:
@@ -62,12 +62,12 @@ def check_data(data: Path, root: Path | None = None) -> None:
 
 
 def refuse_packed(data: Path) -> None:
-    """Refuse URLs, archives and tables of another format, with the command that helps.
+    """Refuse URLs, archives and tables in another format, with a command for each as the hint.
 
     Raises:
         UsageError: It is one of these.
     """
-    text = re.sub("^([A-Za-z][A-Za-z0-9+.-]+:)/", r"\1//", str(data))  # Path made one `/` of `//`
+    text = re.sub("^([A-Za-z][A-Za-z0-9+.-]+:)/", r"\1//", str(data))  # Path turned `//` into `/`
     if is_url(text) and not os.path.lexists(data):
         raise UsageError(f"{show(text)} is a URL, not a folder", hint="download the images first")
     if not os.path.isfile(data):  # noqa: PTH113

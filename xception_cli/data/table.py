@@ -23,7 +23,7 @@ from xception_cli.rundir import INFO, RunDir
 
 SUFFIXES = (".csv", ".tsv", PARQUET)
 
-# What a column is called: our own name first, which wins over the others.
+# Names of each column: our own name first, which has precedence.
 _NAMES = {
     "path": (
         *("path", "filename", "file", "file_name", "filepath", "file_path", "image", "image_path"),
@@ -36,7 +36,7 @@ _NAMES = {
     "split": ("split", "set", "subset", "partition"),
     "group": ("group", "groups", "group_id", "unit", "patient_id", "subject_id"),
 }
-COLUMNS = "path and label; split (train, val, test) and group may be added"
+COLUMNS = "path and label; split (train, val, test) and group are optional"
 _LISTED = 10  # rows, or columns, named in a message
 
 
@@ -46,9 +46,9 @@ class Row(NamedTuple):
     Attributes:
         line: Its line in the file.
         path: Relative to the folder that `read_rows` returns.
-        label: The class; empty where the table has none.
-        split: `train`, `val` or `test`; None where the table has none.
-        group: Images of one group stay together; empty where the table has none.
+        label: The class; empty if the table has none.
+        split: `train`, `val` or `test`; None if the table has none.
+        group: The group, whose images stay in one split; empty if the table has none.
     """
 
     line: int
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class _Fault:
-    """Why a row cannot be used, and which kind of fault that is."""
+    """Why a row cannot be used, and the kind of that fault."""
 
     line: int
     kind: str
@@ -68,7 +68,7 @@ class _Fault:
 
 
 def is_table(path: Path) -> bool:
-    """Tell whether a path names a table, and not a folder or an image."""
+    """Return whether a path names a table, and not a folder or an image."""
     return path.suffix.lower() in SUFFIXES and not os.path.isdir(path)  # noqa: PTH112 - odd names
 
 
@@ -91,8 +91,8 @@ def read_rows(
     r"""Read a table of images, as spreadsheets and programs save it, and check every row.
 
     Columns are recognised by common names and reported. Rows whose split is `out`, as in the
-    split.csv of a run, are ignored; an image that is listed twice alike counts once. Bytes of a
-    name that are not UTF-8 may be written `\xNN`, and folders be separated by `\`.
+    split.csv of a run, are ignored; identical rows of an image count once. Bytes of a name that are
+    not UTF-8 may be written `\xNN`, and folders may be separated by `\`.
 
     Args:
         table: The file.
@@ -100,13 +100,13 @@ def read_rows(
         labelled: Whether it must have classes.
 
     Returns:
-        The folder that the paths are relative to now, and the rows in their order. It is `root`, or
-        where paths lead out of that (absolute ones, or with `..`), the folder that holds all
-        images: so no path ever leads out of it. In a run folder, paths may not lead out of `root`.
+        The folder that the paths are relative to, and the rows in order. The folder is `root`; if
+        absolute paths or `..` lead out of it, the common folder of all images, so that no path
+        leads out of it. For a table in a run folder, paths must not lead out of `root`.
 
     Raises:
         UsageError: The file cannot be read.
-        DataError: Columns or rows cannot be used; names the lines.
+        DataError: Columns or rows cannot be used; the message lists the lines.
     """
     found, lines = _read_lines(table, labelled=labelled)
     base = os.path.abspath(table.parent if root is None else root)  # noqa: PTH100 - links stay
@@ -136,7 +136,7 @@ def read_rows(
 def _read_lines(
     table: Path, *, labelled: bool
 ) -> tuple[dict[str, int], list[tuple[int, list[str]]]]:
-    """Return where each column is, and the cells of each line that has any."""
+    """Return the index of each column, and the cells of each line that is not empty."""
     required = ("path", "label") if labelled else ("path",)
 
     def fits(names: list[str]) -> bool:
@@ -158,10 +158,10 @@ def _read_lines(
     if longer := [f"line {n}: {len(c)} cells" for n, c in lines if any(c[len(names) :])]:
         raise DataError(
             listing(f"{show(table)} has {len(names)} columns, but:", longer, _LISTED),
-            hint='a cell that holds the separator needs quotes: "a,b"',
+            hint='a cell that contains the separator needs quotes: "a,b"',
         )
     lines = [(line, [*cells, *[""] * (len(names) - len(cells))]) for line, cells in lines]
-    for kind in ("split", "group"):  # a column that is empty throughout says nothing
+    for kind in ("split", "group"):  # an empty column is ignored
         if kind in found and not any(cells[found[kind]].strip() for _, cells in lines):
             del found[kind]
     _report_columns(table, names, found)
@@ -173,21 +173,21 @@ def _plain(name: str) -> str:
 
 
 def _candidates(names: Sequence[str], kind: str) -> list[int]:
-    """Return the columns that may be meant; only one if it has our own name."""
+    """Return the indices of the possible columns; only that with our own name, if there is one."""
     plain = [_plain(name) for name in names]
     own = [at for at, name in enumerate(plain) if name == kind]
     return own or [at for at, name in enumerate(plain) if name in _NAMES[kind]]
 
 
 def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) -> DataError:
-    """Make the error for a column that is missing or could be one of several."""
+    """Return the error for a column that is missing or could be one of several."""
     listed = ", ".join(show(name) for name in names[:_LISTED]) or "none"
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     if at:
         several = " and ".join(show(names[i]) for i in at)
         return DataError(
             f"{show(table)}: {several} could each be the column {kind} (found: {listed}{more})",
-            hint=f"rename the one that is meant to {kind}",
+            hint=f"rename the right one to {kind}",
         )
     return DataError(
         f"{show(table)} has no column {kind} (found: {listed}{more})",
@@ -206,7 +206,7 @@ def _report_columns(table: Path, names: Sequence[str], found: dict[str, int]) ->
 def _resolve(
     found: dict[str, int], lines: Iterable[tuple[int, list[str]]], base: str, *, labelled: bool
 ) -> tuple[list[Row], list[_Fault]]:
-    """Return the rows with absolute paths, and what is wrong with the others."""
+    """Return the rows with absolute paths, and the faults of those that cannot be used."""
     rows: list[Row] = []
     faults: list[_Fault] = []
     for line, cells in lines:
@@ -227,7 +227,7 @@ def _resolve(
 
 
 def _find(text: str, base: str) -> tuple[str, tuple[str, str] | None]:
-    """Return the absolute path of an image, and why there is none."""
+    """Return the absolute path of an image, or the fault of its cell."""
     if not text.strip():
         return "", ("without a path", "the path is empty")
     if is_url(text.strip()):
@@ -255,7 +255,7 @@ def _spellings(text: str) -> Iterator[str]:
 def _unusable(
     table: Path, root: Path | None, rows: int, faults: Sequence[_Fault], texts: Sequence[str]
 ) -> DataError:
-    """Make the error that counts what is wrong with rows, and lists the first ones."""
+    """Return the error that counts the faults of rows by kind, and lists the first ones."""
     kinds = Counter(fault.kind for fault in faults)
     counted = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
     sentence = f"{len(faults):,} of {rows:,} rows in {show(table)} cannot be used ({counted}):"
@@ -266,7 +266,7 @@ def _unusable(
         hint = "correct the paths, or give the folder that they are relative to with --root"
         hint += f" {quoted(where)}" if where is not None and where != root else " DIR"
         if not any(Path(text).suffix for text in texts):
-            hint = "a path is the whole name of a file, with its ending: 12.jpg, not 12"
+            hint = "give the complete file names, with their suffix: 12.jpg, not 12"
     return DataError(listing(sentence, lines, _LISTED), hint=hint)
 
 
@@ -290,7 +290,7 @@ def _without_repeated(table: Path, rows: Sequence[Row]) -> list[Row]:
     """Return each image once.
 
     Raises:
-        DataError: Two rows of one image differ; names both lines.
+        DataError: Two rows of one image differ; the message names both lines.
     """
     first: dict[str, Row] = {}
     differing, repeated = [], 0
@@ -307,8 +307,8 @@ def _without_repeated(table: Path, rows: Sequence[Row]) -> list[Row]:
                 )
     if differing:
         raise DataError(
-            listing(f"{show(table)} lists images twice, in two ways:", differing, _LISTED),
-            hint="an image has one class: delete the wrong one of each two lines",
+            listing(f"{show(table)} lists images twice, and differently:", differing, _LISTED),
+            hint="delete the wrong line of each pair",
         )
     if repeated:
         rows_are = "rows repeat" if repeated > 1 else "row repeats"

@@ -1,4 +1,4 @@
-"""What a TIFF holds that cannot be read: many channels, floats, rare compressions."""
+"""Descriptions of TIFF files that cannot be read: many channels, floats, rare compressions."""
 
 from io import BytesIO
 
@@ -12,13 +12,13 @@ _KINDS = {2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex 
 
 
 def describe_tiff(content: bytes) -> str:
-    """Say in a sentence which kind of TIFF a file is, for one that no decoder takes.
+    """Describe the kind of a TIFF file that cannot be decoded.
 
     Args:
         content: The bytes of the file.
 
     Returns:
-        The sentence; empty if it is no TIFF, or is damaged.
+        A sentence; empty if the file is not a TIFF, or is damaged.
     """
     if format_of(content[:START]) != "TIFF":
         return ""
@@ -33,12 +33,12 @@ def describe_tiff(content: bytes) -> str:
         compression, colours = tags.get(_COMPRESSION, 1), tags.get(_COLOURS, 1)
         if _WIDTH not in tags:
             return ""
-    except Exception:  # it is damaged in one of the ways in which files are
+    except Exception:  # damaged files raise many kinds of errors
         return ""
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
-        return f"TIFF with compression {compression}: not supported; LZW or deflate is"
+        return f"TIFF compression {compression} is not supported; save it with LZW or deflate"
     if colours not in _KNOWN_COLOURS:
-        return f"TIFF with photometric interpretation {colours}: not supported; grey or RGB is"
+        return f"TIFF photometric interpretation {colours} is not supported; save it as grey or RGB"
     each = f"{bits[0]}-bit {kind}"
     what = each if channels == 1 else f"{channels} channels of {each}"
-    return f"TIFF of {what}: not supported; grey or RGB of 8 or 16 bits is"
+    return f"TIFF of {what} is not supported; save it as grey or RGB with 8 or 16 bits"

@@ -1,7 +1,7 @@
-"""Preprocessing: the pixel numbers, and the transforms made from them.
+"""Preprocessing: sizes and scaling of the network's input, and the transforms made from them.
 
-The evaluation transform is torchvision's, to the pixel, in calls of Pillow: torchvision takes as
-long to import as a prediction of one image, and only augmentation needs it.
+The evaluation transform equals torchvision's to the pixel, but calls Pillow: importing torchvision
+takes as long as classifying an image, and only augmentation needs it.
 """
 
 import math
@@ -38,9 +38,9 @@ class Preprocessing:
         mean: Subtracted from each channel.
         std: Divides each channel.
         mirror: Classify the mirror image too, and average the logits: test-time augmentation.
-        grey_bits: That are used of 16-bit grey images whose header does not say: one scale for the
-            whole data set, the fewest of 10, 12, 14 and 16 that hold its largest value.
-        max_pixels: Of the largest image that is decoded; see `TrainConfig`.
+        grey_bits: Bits of 16-bit grey images whose header does not state them: one scale for the
+            whole data set, the fewest of 10, 12, 14 and 16 that fit its largest value.
+        max_pixels: Largest image to decode, in pixels; see `TrainConfig`.
     """
 
     image_size: int = 299
@@ -65,7 +65,7 @@ class Preprocessing:
         return 2 * self.resize_size
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data; what earlier versions lack only where it says something."""
+        """Return plain data; fields that earlier versions lack are left out at their defaults."""
         unused = {name: getattr(Preprocessing, name) for name in _ADDED}
         return {n: v for n, v in asdict(self).items() if n not in unused or v != unused[n]}
 
@@ -104,11 +104,11 @@ class Preprocessing:
         return (pixels.float() / 255 - self.mean) / self.std
 
     def evaluation_crop(self) -> Callable[[Image.Image], Image.Image]:
-        """Resize and cut the centre."""
+        """Return the resize and centre crop of an image."""
         return partial(_cut_centre, self.resize_size, self.image_size)
 
     def evaluation_transform(self) -> Transform:
-        """`evaluation_crop`, as uint8 of shape `(3, image_size, image_size)`."""
+        """Return `evaluation_crop`, as uint8 of shape `(3, image_size, image_size)`."""
         return partial(_do, (self.evaluation_crop(), to_pixels))
 
     def mirrored_transform(self) -> Transform:
@@ -133,7 +133,7 @@ class Preprocessing:
         return image if min(image.size) <= self.source_side else _resize(image, self.source_side)
 
     def training_transform(self, *, augment: str, flip: bool) -> Transform:
-        """Random crop, mirror and light RandAugment, from torch's generator.
+        """Return the random crop, mirror and light RandAugment, from torch's generator.
 
         Args:
             augment: `light`; `rotate90`, which adds rotation; or `none` (crop and mirror only).

@@ -1,1 +1,1 @@
-"""What a model is worth: metrics and the files that show them."""
+"""The evaluation of a model: metrics and the files that show them."""

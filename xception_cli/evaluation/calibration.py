@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: temperature, calibration error, `unknown` thresholds."""
+"""Calibration: the temperature, the calibration error, and the thresholds of `unknown`."""
 
 import math
 from collections.abc import Sequence
@@ -19,30 +19,30 @@ Array = NDArray[Any]
 
 BINS = 15  # Guo et al. 2017
 _FOLDS = 5
-_COVERAGE = 0.95  # of images like val's that the distance lets pass
-CONFIDENCE = 0.9  # that the precision of `--unknown auto` on new images is the target or more
-_FIRST = 8  # the first threshold that is tested answers one image in so many
+_COVERAGE = 0.95  # share of images like val's that pass the distance threshold
+CONFIDENCE = 0.9  # that `--unknown auto` reaches the target precision on new images
+_FIRST = 8  # the first threshold that is tested answers one image in this many
 _COLDEST, _HOTTEST = 0.05, 20.0
 _SPREAD = math.log(2)  # of the temperature's logarithm, before val is seen
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What val says about a model's probabilities.
+    """The calibration of a model on val.
 
     Attributes:
-        images: It was fitted on.
+        images: Number of validation images.
         fitted: The temperature that was fitted to all of them.
-        temperature: The one that the model gets: the fitted one, or 1 where cross-validation by
-            unit does not show that it helps.
-        error_before: Expected calibration error of the bare network.
-        error_after: With a temperature that was fitted on other units (5-fold); None for under
-            two units.
-        unknown: When to say `unknown`.
+        temperature: The temperature of the model: the fitted one, or 1 if cross-validation by unit
+            does not show that it helps.
+        error_before: Expected calibration error without a temperature.
+        error_after: With a temperature that was fitted on other units (5-fold); None with fewer
+            than two units.
+        unknown: When to answer `unknown`.
         coverage: Share of val that would be answered.
-        precision: Share of correct ones among these answers; None without any.
-        needed: Validation images that a threshold takes at least; None where there is one, or
-            where there are as many but the answers are not right often enough.
+        precision: Share of correct answers among these; None without any.
+        needed: Fewest validation images that a threshold requires; None if there is a threshold, or
+            if there are enough images but too few correct answers.
     """
 
     images: int
@@ -56,7 +56,7 @@ class Calibration:
     needed: int | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for result.json; what the distance is measured with stays out."""
+        """Return plain data for result.json, without the reference of the distance."""
         return {
             "images": self.images,
             "temperature": self.temperature,
@@ -72,10 +72,10 @@ class Calibration:
 
 
 def fit_temperature(logits: Array, labels: Array) -> float:
-    """Fit the number that divides logits, by log loss (Guo et al. 2017).
+    """Fit the temperature that divides logits, by log loss (Guo et al. 2017).
 
-    Its logarithm has a normal prior around 0, with a factor of two for a standard deviation: else
-    a small val split without a mistake would ask for certainty.
+    Its logarithm has a normal prior around 0 with a standard deviation of a factor of two: else a
+    small val split without mistakes would drive all confidences to 100%.
 
     Args:
         logits: `(images, classes)`.
@@ -96,7 +96,7 @@ def fit_temperature(logits: Array, labels: Array) -> float:
 
 
 def best_guesses(probabilities: Array, labels: Array) -> tuple[Array, Array]:
-    """Return the probability of each image's best class, and whether it is the right one.
+    """Return the probability of each image's most probable class, and whether it is correct.
 
     Args:
         probabilities: `(images, classes)`.
@@ -107,7 +107,7 @@ def best_guesses(probabilities: Array, labels: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Bin:
-    """Images whose best class has a probability in one range: what is said, what is true."""
+    """Images with a confidence in one range: their mean confidence and accuracy."""
 
     images: int
     confidence: float
@@ -115,11 +115,11 @@ class Bin:
 
 
 def reliability(confidences: Array, right: Array) -> list[Bin]:
-    """Sort images into equal ranges of the best class's probability; empty ones are left out.
+    """Group images into equal ranges of confidence; empty ranges are omitted.
 
     Args:
-        confidences: `(images,)`, probability of the best class.
-        right: `(images,)`, whether it is the right one.
+        confidences: `(images,)`, probability of the most probable class.
+        right: `(images,)`, whether it is correct.
     """
     places = np.minimum((confidences * BINS).astype(int), BINS - 1)
     return [
@@ -132,11 +132,11 @@ def reliability(confidences: Array, right: Array) -> list[Bin]:
 
 
 def calibration_error(confidences: Array, right: Array) -> float:
-    """Return the expected calibration error, see `reliability`: the mean gap of said and true.
+    """Return the expected calibration error: the mean gap between confidence and accuracy by bin.
 
-    It has no interval, because the bootstrap has none to give: a gap is never negative, so chance
-    adds to it, and resampling adds as much again. The middle 95 % of the resamples of a perfectly
-    calibrated model never hold its 0 (tests/evaluation/test_intervals.py).
+    It has no interval, because the bootstrap gives none: a gap is never negative, so chance adds to
+    it, and resampling adds as much again. The middle 95% of the resamples of a perfectly calibrated
+    model never contain its 0 (tests/evaluation/test_intervals.py).
     """
     gaps = [
         entry.images * abs(entry.confidence - entry.accuracy)
@@ -146,11 +146,11 @@ def calibration_error(confidences: Array, right: Array) -> float:
 
 
 def coverage_curve(confidences: Array, right: Array) -> tuple[Array, Array, Array]:
-    """Return thresholds, falling, and what they leave: coverage, and precision of the answers.
+    """Return thresholds in descending order, and the coverage and precision of each.
 
     Args:
-        confidences: `(images,)`, probability of the best class.
-        right: `(images,)`, whether it is the right one.
+        confidences: `(images,)`, probability of the most probable class.
+        right: `(images,)`, whether it is correct.
     """
     order = np.argsort(-confidences, kind="stable")
     sorted_ = confidences[order]
@@ -166,24 +166,24 @@ def confidence_threshold(
     units: Sequence[str] | Array,
     candidates: int = 1,
 ) -> float | None:
-    """Return the lowest threshold whose answers on new images are right often enough; or None.
+    """Return the lowest threshold whose answers on new images reach the target precision; or None.
 
     Thresholds are tested from the strictest down, and the last one before the first failure is
-    taken, so that no correction for their number is needed (learn then test, Angelopoulos et al.
-    2021, with a fixed sequence). A test passes where the exact lower bound of the precision
-    (Clopper and Pearson 1934, as Geifman and El-Yaniv 2017 use it) reaches the target. So in at
-    least 90% of validation sets, the precision on new images is the target or more.
+    taken, so no correction for their number is needed (learn then test, Angelopoulos et al. 2021,
+    with a fixed sequence). A test passes if the exact lower bound of the precision (Clopper and
+    Pearson 1934, as in Geifman and El-Yaniv 2017) reaches the target. So in at least 90% of
+    validation sets, the precision on new images reaches the target.
 
-    The strictest threshold answers one image in eight, and as many as can pass at all: of fewer, a
-    single wrong label would decide (for other choices see tests/evaluation/test_simulations.py).
+    The strictest threshold answers at least one image in eight, and as many as a test requires:
+    with fewer, a single wrong label would decide (see tests/evaluation/test_simulations.py).
 
     Args:
-        confidences: `(images,)`, probability of the best class.
-        right: `(images,)`, whether it is the right one.
+        confidences: `(images,)`, probability of the most probable class.
+        right: `(images,)`, whether it is correct.
         target: Wanted precision, 0..1.
-        units: `(images,)`, what each image belongs to; they count as fewer effective images.
-        candidates: Models that the answering one was selected among on these images. Each might
-            have been: the tests allow for that by the union bound.
+        units: `(images,)`; images of one unit count as fewer effective images.
+        candidates: Number of models that this one was selected from on these images; the tests
+            correct for it by the union bound.
     """
     if not len(right):
         return None
@@ -198,19 +198,19 @@ def confidence_threshold(
     lowest = failed[0] - 1 if len(failed) else len(thresholds) - 1
     if lowest == len(thresholds) - 1:  # every answer may be given: no reason to refuse any
         return 0.0
-    # Halfway to the first answer that is not confident enough, so that rounding does not decide.
+    # Halfway to the next lower confidence, so that rounding does not decide.
     return float(f"{(thresholds[lowest] + thresholds[lowest + 1]) / 2:.6g}")
 
 
 def _lower_bound(images: Array, share: Array, level: float) -> Array:
-    """Return the exact lower bound of proportions, of numbers of images that may be broken."""
+    """Return the exact lower bound of proportions; the numbers of images may be fractional."""
     right = np.maximum(images * share, 1e-9)
     bound: Array = beta.ppf(level, right, np.maximum(images - right, 0) + 1)
     return bound
 
 
 def _fewest(target: float, level: float) -> int:
-    """Return how many answers, all right, show that a precision is the target or more."""
+    """Return the fewest answers that, all correct, show that the precision reaches the target."""
     if not 0 < target < 1:
         return 1
     return math.ceil(math.log(level) / math.log(target))
@@ -219,16 +219,16 @@ def _fewest(target: float, level: float) -> int:
 def images_needed(
     right: Array, target: float, units: Sequence[str] | Array, candidates: int = 1
 ) -> int | None:
-    """Return how many images a threshold would need at least, where none was found.
+    """Return the fewest images that a threshold requires, if none was found.
 
     Args:
-        right: `(images,)`, whether the answers are right; for the rest see `confidence_threshold`.
+        right: `(images,)`, whether answers are correct; for the rest see `confidence_threshold`.
         target: Wanted precision.
-        units: What each image belongs to.
-        candidates: Models that were selected among.
+        units: `(images,)`.
+        candidates: Number of models that this one was selected from.
 
     Returns:
-        None where there are as many: then the answers are not right often enough.
+        None if there are enough images: then too few answers are correct.
     """
     if not len(right) or not 0 < target < 1:
         return None
@@ -237,12 +237,12 @@ def images_needed(
 
 
 def distance_threshold(distances: Array) -> float:
-    """Return the distance that 95 % of images like these keep within (split conformal).
+    """Return the distance that 95% of images like these stay within (split conformal).
 
-    With n distances the one of rank ⌈0.95 (n + 1)⌉, at most the largest.
+    Of n distances, this is the one of rank ⌈0.95 (n + 1)⌉, at most the largest.
     """
     rank = min(len(distances), math.ceil(_COVERAGE * (len(distances) + 1)))
-    # A thousandth more, so that rounding does not decide about the image that is at the border.
+    # A thousandth more, so that rounding does not decide about an image at the border.
     return float(f"{1.001 * np.sort(distances)[rank - 1]:.6g}")
 
 
@@ -291,17 +291,17 @@ def calibrate(
     candidates: int,
     seed: int,
 ) -> Calibration:
-    """Fit temperature and thresholds on val; only what the distance is from is of train.
+    """Fit temperature and thresholds on val; only the reference of the distance is from train.
 
     Args:
         logits: `(images, classes)` of val.
         labels: `(images,)` of val.
-        units: `(images,)` of val, what each image belongs to.
+        units: `(images,)` of val.
         features: `(images, 2048)` of val.
         train_features: `(images, 2048)`.
         train_labels: `(images,)`.
         target_precision: Wanted share of correct answers, 0..1.
-        candidates: Models that this one was selected among on val.
+        candidates: Number of models that this one was selected from on val.
         seed: Of the folds that the error after calibration is measured with.
     """
     fitted, after = fit_temperature(logits, labels), _on_other_units(logits, labels, units, seed)
@@ -331,7 +331,7 @@ def calibrate(
 
 
 def _on_other_units(logits: Array, labels: Array, units: Array, seed: int) -> Array | None:
-    """Return each image's probabilities with the temperature that the other units ask for."""
+    """Return each image's probabilities, with a temperature fitted to other units."""
     folds = unit_folds(units, folds=_FOLDS, seed=seed)
     if not folds:
         return None
@@ -343,7 +343,7 @@ def _on_other_units(logits: Array, labels: Array, units: Array, seed: int) -> Ar
 
 
 def _helps(before: Array, after: Array, labels: Array) -> bool:
-    """Tell whether probabilities are better by log loss, and no worse by calibration error."""
+    """Return whether probabilities have a lower log loss and no higher calibration error."""
     rows = np.arange(len(labels))
     losses = [-np.log(np.maximum(p[rows, labels], 1e-12)).mean() for p in (before, after)]
     errors = [calibration_error(*best_guesses(p, labels)) for p in (before, after)]

@@ -1,6 +1,6 @@
-"""What each candidate model answered on val, and what selecting one of them costs.
+"""The answers of each candidate model on val, and the correction for selecting one of them.
 
-From pretrained weights there are two: the linear probe, and the network at the end of fine-tuning.
+With pretrained weights there are two: the linear probe, and the network at the end of fine-tuning.
 The latter replaces the probe only if its log loss is lower by more than the standard error.
 """
 
@@ -32,20 +32,20 @@ from xception_cli.settings import read_settings
 Array = NDArray[Any]
 
 VAL_NOTE = "validation also selected this model: expect a little less on new images"
-FINAL = 2**31 - 1  # the fine-tuned network in the end, after every epoch
-_HINT = "put the file back, or start a new run"
+FINAL = 2**31 - 1  # the final fine-tuned network; sorts after every epoch
+_HINT = "restore the file, or start a new run"
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The models that the best one was selected among.
+    """The models that the best one was selected from.
 
     Attributes:
         epochs: Of each, ascending, `(candidates,)`; 0 is the linear probe, and `FINAL` the
-            fine-tuned network with a head for its own features. Where a metric selected the epoch,
-            each epoch is between them, with the head that was trained.
-        predicted: The class that each gives each image of val, `(candidates, images)`.
-        losses: What each image adds to the cross-entropy, as `predicted`, float32.
+            fine-tuned network with a head for its own features. If a metric selected the epoch, all
+            epochs are between them, with their trained heads.
+        predicted: The predicted class of each image of val, `(candidates, images)`.
+        losses: The cross-entropy of each image, like `predicted`, float32.
     """
 
     epochs: Array
@@ -53,10 +53,10 @@ class Candidates:
     losses: Array
 
     def are_complete(self, monitor: str) -> bool:
-        """Tell whether none is missing, as in a run that an earlier version began.
+        """Return whether none is missing; runs of an earlier version lack some.
 
         Args:
-            monitor: What selected the epoch; with `last`, the others were no candidates.
+            monitor: What selected the epoch; with `last`, the other epochs were not candidates.
         """
         if monitor == "last":
             return self.epochs.tolist() in ([0], [0, FINAL])
@@ -70,7 +70,7 @@ class Candidates:
         return Candidates(self.epochs[at], self.predicted[at], self.losses[at])
 
     def with_epoch(self, epoch: int, predicted: Array, losses: Array) -> "Candidates":
-        """Add a candidate; those of this and later epochs are replaced, as on a resume.
+        """Add a candidate; those of this and later epochs are replaced, as in a resumed run.
 
         Args:
             epoch: Its epoch.
@@ -86,7 +86,7 @@ class Candidates:
 
 
 def no_candidates(images: int) -> Candidates:
-    """Return the candidates before the first one."""
+    """Return an empty set of candidates."""
     return Candidates(np.empty(0, np.int32), np.empty((0, images)), np.empty((0, images)))
 
 
@@ -100,14 +100,14 @@ def write_candidates(candidates: Candidates, path: Path) -> None:
 
 
 def read_candidates(path: Path, images: int) -> Candidates:
-    """Read the file; a missing one holds none.
+    """Read the file; if it does not exist, return an empty set.
 
     Args:
         path: The file.
-        images: Of val.
+        images: Number of images of val.
 
     Raises:
-        ArtifactError: It is damaged, or of other images.
+        ArtifactError: It is damaged, or has another number of images.
     """
     try:
         content = path.read_bytes()
@@ -119,7 +119,7 @@ def read_candidates(path: Path, images: int) -> Candidates:
     check_seal(BytesIO(content), path, hint=_HINT)
     shapes = {found.predicted.shape, found.losses.shape}
     if found.epochs.ndim != 1 or shapes != {(len(found.epochs), images)}:
-        raise ArtifactError(f"{show(path)} is not of {images} validation images", hint=_HINT)
+        raise ArtifactError(f"{show(path)} does not fit {images} validation images", hint=_HINT)
     numbers = [
         array.dtype.kind in "iuf" and np.isfinite(array).all() for array in vars(found).values()
     ]
@@ -129,12 +129,12 @@ def read_candidates(path: Path, images: int) -> Candidates:
 
 
 def start_candidates(path: Path, predicted: Any, losses: Any) -> None:
-    """Put the linear probe's answers into a file, before those that a resumed run has already.
+    """Write the linear probe's answers to the file, before those that a resumed run already has.
 
     Args:
         path: The file.
-        predicted: See `add_candidate`, as for the following.
-        losses: Of each image.
+        predicted: See `add_candidate`.
+        losses: See `add_candidate`.
 
     Raises:
         ArtifactError: The file is damaged.
@@ -148,13 +148,13 @@ def start_candidates(path: Path, predicted: Any, losses: Any) -> None:
 
 
 def add_candidate(path: Path, epoch: int, predicted: Any, losses: Any) -> None:
-    """Add what one more model answers on val to a file; those of this epoch and later ones go.
+    """Add a model's answers on val to the file; answers of this and later epochs are removed.
 
     Args:
         path: The file; it need not exist.
         epoch: Of the model; 0 is the linear probe.
-        predicted: The class of each image, `(images,)`.
-        losses: What each adds to the cross-entropy, `(images,)`.
+        predicted: The predicted class of each image, `(images,)`.
+        losses: The cross-entropy of each image, `(images,)`.
 
     Raises:
         ArtifactError: The file is damaged.
@@ -166,15 +166,15 @@ def add_candidate(path: Path, epoch: int, predicted: Any, losses: Any) -> None:
 
 
 def correct_report(run: RunDir, report: EvalReport, scored: Scored) -> EvalReport:
-    """Correct a report on the run's val, which selected the run's model.
+    """Correct a report on the run's val for having selected the run's model.
 
     Args:
         run: The run.
         report: On its val.
-        scored: What it is of.
+        scored: The images of the report.
 
     Returns:
-        With a note instead, where the run is of a version that kept no candidates.
+        The corrected report; one with a note if the run's version recorded no candidates.
 
     Raises:
         ArtifactError: The run's file of candidates is damaged.
@@ -197,20 +197,20 @@ def correct_for_selection(
     """Correct the accuracy of the best candidate for having been selected on the same images.
 
     The bootstrap bias correction of Tsamardinos, Greasidou and Borboudakis (2018), over units: in
-    each resample the best candidate is selected again, and is judged on the units that the resample
-    lacks. The mean of that is the accuracy; Wilson's interval of the real number of images is put
-    around it, since the middle 95% of the resamples, each judged on a third of the images, would be
-    far too wide (tests/evaluation/test_simulations.py).
+    each resample the best candidate is selected again, and evaluated on the units that the resample
+    lacks. The mean is the corrected accuracy. Its interval is Wilson's for the actual number of
+    images: the middle 95% of the resamples, each evaluated on a third of the images, would be far
+    too wide (tests/evaluation/test_simulations.py).
 
     Args:
         candidates: One or more.
         labels: `(images,)`, true classes.
-        units: `(images,)`, what each belongs to.
-        monitor: What selected the epoch: `accuracy` or `macro_recall`, then the lower loss; or
-            `last`.
+        units: `(images,)`.
+        monitor: What selected the epoch: `accuracy` or `macro_recall`, with ties broken by the
+            lower loss; or `last`.
 
     Returns:
-        None where there was no choice, or where no resample leaves out a unit.
+        None if there was no choice, or if no resample lacks a unit.
     """
     count = len(candidates.epochs)
     if count < 2:
@@ -229,7 +229,7 @@ def correct_for_selection(
     if not measured:
         return None
     chosen = int(select(np.ones((1, len(labels))))[0])
-    share = min(totals / measured, float(hits[:, chosen].mean()))  # a choice only flatters
+    share = min(totals / measured, float(hits[:, chosen].mean()))  # selection only inflates it
     ends = proportion_interval(hits[:, chosen], units, share=share)
     return Corrected(count, Estimate(share, *ends))
 
@@ -237,8 +237,8 @@ def correct_for_selection(
 def _hits(candidates: Candidates, labels: Array, monitor: str) -> Array:
     """Return whether each candidate is correct on each image, `(images, candidates)`, float.
 
-    The head that was fitted in the end is known for the selected epoch alone. Of the other epochs,
-    it is taken to add as much to each image.
+    The final head is known for the selected epoch alone. For the other epochs, it is assumed to
+    change the result on each image by as much.
     """
     hits: Array = (candidates.predicted == labels).T.astype(np.float64)
     if monitor == "last" or candidates.epochs[-1] != FINAL or len(candidates.epochs) == 2:
@@ -249,13 +249,13 @@ def _hits(candidates: Candidates, labels: Array, monitor: str) -> Array:
 
 
 def select_candidate(candidates: Candidates, labels: Array, units: Array, *, monitor: str) -> int:
-    """Return the place of the candidate that is kept.
+    """Return the index of the candidate that is kept.
 
     Args:
-        candidates: See `correct_for_selection`, as for the following.
+        candidates: See `correct_for_selection`, like the next two.
         labels: `(images,)`.
         units: `(images,)`.
-        monitor: With `last`, the first of two stays unless the log loss of the second is lower by
+        monitor: With `last`, the first of two is kept unless the log loss of the second is lower by
             more than its standard error.
     """
     return int(_selector(candidates, labels, units, monitor)(np.ones((1, len(labels))))[0])
@@ -264,7 +264,7 @@ def select_candidate(candidates: Candidates, labels: Array, units: Array, *, mon
 def _selector(
     candidates: Candidates, labels: Array, units: Array, monitor: str
 ) -> Callable[[Array], Array]:
-    """Return what selects a candidate in each of several resamples, `(resamples, images)`."""
+    """Return a function that selects a candidate in each resample of `(resamples, images)`."""
     if monitor == "last":
         losses = candidates.losses.T.astype(np.float64)
         return partial(_select_last, losses=losses, error=paired_gain(losses.T, units)[1])
@@ -276,7 +276,7 @@ def _selector(
 
 
 def _best_epoch(candidates: Candidates, labels: Array, monitor: str) -> Callable[[Array], Array]:
-    """Return what selects an epoch, counted from 0, in each of several resamples."""
+    """Return a function that selects an epoch, counted from 0, in each resample."""
     return _by_metric(candidates.only(candidates.epochs[1:-1]), labels, monitor)
 
 
@@ -290,11 +290,11 @@ def _by_metric(candidates: Candidates, labels: Array, monitor: str) -> Callable[
 
 
 def paired_gain(losses: Array, units: Array) -> tuple[float, float]:
-    """Return how much lower the losses of the second of two models are, and its standard error.
+    """Return by how much the second of two models has a lower loss, and the standard error.
 
     Args:
         losses: Of both models on each image, `(2, images)`.
-        units: `(images,)`, what each image belongs to; units are independent, images are not.
+        units: `(images,)`; units are independent, images are not.
 
     Returns:
         The mean difference; and its standard error, infinite for a single unit.
@@ -327,7 +327,7 @@ def _select(weights: Array, hits: Array, losses: Array, labels: Array | None) ->
         weights: `(resamples, images)`.
         hits: `(images, candidates)`.
         losses: `(images, candidates)`.
-        labels: `(images,)`, where macro recall selects; None where accuracy does.
+        labels: `(images,)`, if macro recall selects; None if accuracy does.
     """
     if labels is None:
         scores = weights @ hits

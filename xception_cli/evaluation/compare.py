@@ -1,4 +1,4 @@
-"""Two runs on the same images: who is right where, and whether the difference could be chance."""
+"""Two runs compared on the same images: where they differ, and whether it could be chance."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -26,13 +26,13 @@ from xception_cli.rundir import RunDir
 
 @dataclass(frozen=True)
 class ClassChange:
-    """How one class fared in both runs.
+    """The correct answers of both runs for one class.
 
     Attributes:
         name: The class.
-        n: Its images that both runs scored.
-        first: How many of them the first run recognised.
-        second: The second run.
+        n: Number of its images that both runs scored.
+        first: Correct answers of the first run.
+        second: Correct answers of the second run.
     """
 
     name: str
@@ -46,11 +46,11 @@ class ImageChange:
     """An image that the runs answer differently.
 
     Attributes:
-        path: As the second run has it.
+        path: Its path in the second run.
         true: Its class.
-        first: What the first run says.
-        second: What the second run says.
-        change: `gained` or `lost` by the second run; `other` where both are wrong.
+        first: The first run's answer.
+        second: The second run's answer.
+        change: `gained` or `lost` by the second run; `other` if both are wrong.
     """
 
     path: str
@@ -67,27 +67,27 @@ class Comparison:
     Attributes:
         first: The run that is compared with.
         second: The run that is compared.
-        name: The evaluation, `val` for instance.
-        images: Matched ones.
-        groups: Units that these belong to, those of both runs joined.
-        unmatched: Images that only one of them scored.
-        first_correct: How many the first run has right.
-        first_interval: The 95% interval of its accuracy on them.
-        second_correct: How many the second run has right.
-        second_interval: As for the first one.
-        gained: Right in the second run only.
-        lost: Right in the first run only.
+        name: The evaluation, such as `val`.
+        images: Number of matched images.
+        groups: Number of their units, with the units of both runs joined.
+        unmatched: Number of images that only one of them scored.
+        first_correct: Correct answers of the first run.
+        first_interval: The 95% interval of its accuracy.
+        second_correct: Correct answers of the second run.
+        second_interval: The 95% interval of its accuracy.
+        gained: Correct in the second run only.
+        lost: Correct in the first run only.
         difference: Of the accuracies, second minus first, in -1..1.
         difference_low: Lower end of its 95% interval (Bonett and Price 2012, of effective images).
         difference_high: Upper end.
-        p_value: Of the exact sign-flip permutation test over units: how often chance alone makes so
-            uneven a change. Where each image is a unit it is McNemar's exact test (1947).
-        p_corrected: The same, corrected for the number of runs that are compared (Holm 1979).
-        classes: One for each class that both know, in order.
-        changed: Every image whose answer is another one.
-        only_first: Classes that only the first run knows: no image of them counts, but it may
-            answer with one.
-        only_second: As for the first run.
+        p_value: Of the exact sign-flip permutation test over units. If each image is a unit, this
+            is McNemar's exact test (1947).
+        p_corrected: The same, corrected for the number of compared runs (Holm 1979).
+        classes: One for each class of both, in order.
+        changed: Every image with different answers.
+        only_first: Classes of the first run only: their images do not count, but it may answer
+            with one of them.
+        only_second: Classes of the second run only.
     """
 
     first: str
@@ -113,7 +113,7 @@ class Comparison:
     only_second: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data that JSON can hold."""
+        """Return JSON data."""
         return asdict(self)
 
 
@@ -121,7 +121,7 @@ def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
     """Return the evaluation that all runs have: the one named, else test, else val.
 
     Raises:
-        UsageError: A run has not been evaluated so.
+        UsageError: A run has no such evaluation.
     """
     for candidate in [name] if name else ["test", "val"]:
         lacking = [run for run in runs if not run.evaluation(candidate).is_dir()]
@@ -135,9 +135,9 @@ def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
 
 
 def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
-    """Compare two runs on the images that both scored, of classes that both know.
+    """Compare two runs on the images that both scored, of the classes in common.
 
-    Each answers among all of its own classes, as it does in use.
+    Each answers among all of its own classes, as in use.
 
     Args:
         first: The run to compare with.
@@ -145,8 +145,8 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
         name: The evaluation, a folder of `eval/` in both.
 
     Raises:
-        UsageError: They know no class, or scored no image, in common.
-        ArtifactError: A file of an evaluation is damaged, or of an earlier version.
+        UsageError: They have no class, or no scored image, in common.
+        ArtifactError: A file of an evaluation is damaged, or from an earlier version.
     """
     one, other = read_scored(first, name), read_scored(second, name)
     common = [name for name in other.classes if name in one.classes]
@@ -180,7 +180,7 @@ _Answers = Mapping[tuple[str, str], _Answer]
 
 
 def _answers(scored: Scored, known: AbstractSet[str]) -> _Answers:
-    """Return the answers by `(digest, true class)` of known classes; of copies the first."""
+    """Return the answers by `(digest, true class)`, for known classes and the first of copies."""
     answers: dict[tuple[str, str], _Answer] = {}
     for photo, guess in zip(scored.photos, scored.guesses, strict=True):
         if photo.digest and scored.classes[photo.label] in known:
@@ -241,7 +241,7 @@ def _compare(
 
 
 def _joined_units(first: Sequence[str], second: Sequence[str]) -> NDArray[np.int64]:
-    """Number units that are as large as either run makes them."""
+    """Number the units that result from joining those of both runs."""
     joined = DisjointSet(range(len(first)))
     seen: dict[tuple[int, str], int] = {}
     for at, names in enumerate(zip(first, second, strict=True)):
@@ -253,8 +253,8 @@ def _joined_units(first: Sequence[str], second: Sequence[str]) -> NDArray[np.int
 def sign_flip(differences: NDArray[np.int64]) -> float:
     """Return the exact two-sided p-value of a sign-flip permutation test.
 
-    If two models are equally good, the difference that each unit makes is as likely its negative.
-    All combinations of signs are counted, by convolution.
+    If two models are equally good, each unit's difference could as well have the other sign. All
+    combinations of signs are counted, by convolution.
 
     Args:
         differences: `(units,)`, images gained minus images lost in each.

@@ -1,4 +1,4 @@
-"""A comparison in words and tables; and the one that a training with `--from` ends with."""
+"""A comparison as text and tables; and the one at the end of a training with `--from`."""
 
 from dataclasses import replace
 
@@ -9,20 +9,20 @@ from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.evaluation.compare import Comparison, choose_evaluation, compare_runs
 from xception_cli.rundir import RunDir
 
-_SHOWN = 20  # images whose answer changed that are listed on the screen
+_SHOWN = 20  # changed images that are listed on the screen
 
 
 def compare_with_earlier(earlier: RunDir, run: RunDir) -> list[str]:
-    """Compare a run with the one that it began with, on the images that both held out.
+    """Compare a run with the one that it continued from, on the images that both held out.
 
     Args:
-        earlier: That it began with.
-        run: Which has been evaluated.
+        earlier: The run of `--from`.
+        run: The new run, after its evaluation.
 
     Returns:
-        Sentences; a single one where they cannot be compared, with the reason.
+        Sentences; if they cannot be compared, a single one with the reason.
     """
-    first, second = earlier.path.name, run.path.name  # a report has no path from elsewhere
+    first, second = earlier.path.name, run.path.name  # a report holds no paths of this machine
     try:
         name = choose_evaluation([earlier, run], None)
         found = replace(compare_runs(earlier, run, name), first=first, second=second)
@@ -45,12 +45,12 @@ def _accuracy(found: Comparison, which: int) -> str:
 
 
 def class_note(comparison: Comparison) -> str:
-    """Describe what is compared where the runs have different classes; else nothing."""
+    """Describe what is compared if the runs have different classes; else return an empty text."""
     only = (
         (comparison.first, comparison.only_first),
         (comparison.second, comparison.only_second),
     )
-    known = [f"{enumerated(names)} only to {show(run)}" for run, names in only if names]
+    known = [f"{enumerated(names)} only in {show(run)}" for run, names in only if names]
     if not known:
         return ""
     return (
@@ -60,14 +60,14 @@ def class_note(comparison: Comparison) -> str:
 
 
 def selection_note(comparison: Comparison) -> str:
-    """Describe what a comparison on validation images is worth; nothing for test images."""
+    """Return the caveat of a comparison on validation images; empty for other images."""
     if comparison.name != "val":
         return ""
     return "validation also selected these models: compare them on a test set to be sure"
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Make the tables of the runs, of the classes that changed, and of the images that did."""
+    """Make the tables of the runs, of the changed classes, and of the changed images."""
     runs = new_table("run", ">correct", ">accuracy", ">95% CI")
     for run, correct, (low, high) in (
         (comparison.first, comparison.first_correct, comparison.first_interval),
@@ -96,9 +96,9 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Describe in one line the difference, and whether it could be chance."""
+    """Describe the difference in one line, and whether it could be chance."""
     low, high = 100 * comparison.difference_low, 100 * comparison.difference_high
-    chance = "hardly chance" if comparison.p_corrected < 0.05 else "could be chance"
+    chance = "unlikely to be chance" if comparison.p_corrected < 0.05 else "could be chance"
     grouped = comparison.groups < comparison.images
     test = f"sign flips over {comparison.groups} groups," if grouped else "McNemar"
     p = f"{test} p = {comparison.p_corrected:.2g}"

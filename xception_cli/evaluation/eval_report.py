@@ -1,4 +1,4 @@
-"""EvalReport: what was measured on a set of images, as values and as metrics.json."""
+"""EvalReport: the results of an evaluation, as values and as metrics.json."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
@@ -25,11 +25,11 @@ _RESAMPLED = ("top_k_accuracy", "mean_average_precision", *_MEANS, "log_loss")
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """What was measured for one class; None could not be.
+    """The metrics of one class; None if undefined.
 
     Attributes:
         name: The class.
-        n: Its images (the support).
+        n: Number of its images (the support).
         precision: Share of the images predicted as this class that belong to it.
         recall: Share of its images that were classified correctly.
         f1: Harmonic mean of precision and recall.
@@ -44,7 +44,7 @@ class ClassMetrics:
     average_precision: Estimate | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data: of each number its value and, as `_low` and `_high`, its interval."""
+        """Return plain data: each value, with its interval as `_low` and `_high`."""
         data: dict[str, Any] = {"name": utf8(self.name), "n": self.n}
         for name in _OF_A_CLASS:
             data |= _flat(name, getattr(self, name))
@@ -92,13 +92,13 @@ class EvalFailure:
 
 @dataclass(frozen=True)
 class Contaminated:
-    """What accuracy would be together with images that the model was trained on.
+    """The accuracy including images that the model was trained on.
 
     Attributes:
-        trained_on: Images it was trained on, or near-copies of them; they count nowhere else.
-        images: All images, with these.
-        groups: Units that all belong to.
-        correct: How many of all were classified correctly.
+        trained_on: Number of images it was trained on, or of near-copies; they count nowhere else.
+        images: Number of all images, including these.
+        groups: Number of their units.
+        correct: Number of images that were classified correctly.
         accuracy: Their share.
     """
 
@@ -114,8 +114,8 @@ class Corrected:
     """Validation accuracy, corrected for having selected the model by it.
 
     Attributes:
-        candidates: How many models the selection was among.
-        accuracy: What the selected model is expected to have on new images.
+        candidates: Number of models that were selected from.
+        accuracy: Expected accuracy of the selected model on new images.
     """
 
     candidates: int
@@ -124,38 +124,38 @@ class Corrected:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """What was measured on one set of images; shares are in 0..1.
+    """The results on one set of images; shares are in 0..1.
 
     Attributes:
         name: The split, or the name of the folder.
-        data: The data folder as it was given; never an absolute path.
-        images: Images that were scored.
-        groups: Units that these belong to; as many as images where each is a unit.
-        correct: How many of them were classified correctly.
+        data: The data folder as given; never an absolute path.
+        images: Number of scored images.
+        groups: Number of their units; equal to `images` if each is a unit.
+        correct: Number of images that were classified correctly.
         accuracy: Their share (top-1).
         top_k: k of `top_k_accuracy`: 5, or the number of classes if that is less.
-        top_k_accuracy: Share whose class is among the k most probable; None where every class is.
+        top_k_accuracy: Share whose class is among the k most probable; None if every class is.
         macro_recall: Mean recall of the classes that have images (balanced accuracy).
         macro_f1: Mean F1 of the classes that have images.
         weighted_f1: The same, each class weighted by its images.
-        cohen_kappa: How much better than chance: 0 is chance, 1 is perfect; None if undefined.
+        cohen_kappa: Agreement beyond chance: 0 is chance, 1 is perfect; None if undefined.
         matthews: Matthews correlation of true and predicted classes; None if either is constant.
         mean_average_precision: Mean of the classes' average precision.
         log_loss: Mean negative logarithm of the true class's probability, in nats.
         calibration_error: Expected calibration error (ECE): mean gap between the highest
             probability and accuracy; without an interval.
         answered: Images that `predict --unknown auto` would answer; None if the model has no rule.
-        answered_correct: How many of these answers are correct.
+        answered_correct: Number of correct answers among these.
         coverage: `answered` as a share of the images.
         answer_precision: `answered_correct` as a share of the answers.
         per_class: One for each class of the model, in its order.
         confusion: Counts by true class (row) and predicted class (column).
         confused: The most confused pairs of classes, the most frequent first.
         failures: Images that could not be scored.
-        note: What the reader must know about these numbers.
-        contaminated: Accuracy together with the images that the model was trained on; None if
-            there are none.
-        corrected: The accuracy where these images selected the model; None where they did not.
+        note: Caveats for the reader.
+        contaminated: Accuracy including images that the model was trained on; None if there are
+            none.
+        corrected: Accuracy corrected for selection, if these images selected the model; else None.
     """
 
     name: str
@@ -192,7 +192,7 @@ class EvalReport:
         return self.accuracy if self.corrected is None else self.corrected.accuracy
 
     def to_dict(self) -> dict[str, Any]:
-        r"""Return plain data that JSON can hold; names that are not UTF-8 are written `\xNN`."""
+        r"""Return JSON data; bytes of names that are not UTF-8 are written as `\xNN`."""
         scores = {name: getattr(self, name) for name in _SCORES}
         intervals = {name: scores[name] and scores[name].ends for name in _RESAMPLED}
         if self.answered is not None:
@@ -255,7 +255,7 @@ class EvalReport:
         if images < 1 or classes < 2 or any(pair.part <= 0 for pair in report.confused):
             raise ValueError("there are no images, or no classes")
         if [len(row) for row in report.confusion] != [classes] * classes:
-            raise ValueError("the confusion matrix is not of its classes")
+            raise ValueError("the confusion matrix does not fit the classes")
         return read_entries(cls, asdict(report))
 
 
@@ -264,7 +264,7 @@ def read_report(run: RunDir, name: str) -> EvalReport:
 
     Args:
         run: The run.
-        name: Of the evaluation, `val` for instance.
+        name: Of the evaluation, such as `val`.
 
     Raises:
         ArtifactError: The file is missing or damaged.
@@ -300,5 +300,5 @@ def _whole(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def join_notes(*notes: str | None) -> str | None:
-    """Join what the reader must know; None if that is nothing."""
+    """Join notes; None if there are none."""
     return "; ".join(note for note in notes if note) or None

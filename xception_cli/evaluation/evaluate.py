@@ -1,4 +1,4 @@
-"""run_evaluation: how good a model is on a split of its run, or on another folder."""
+"""run_evaluation: evaluate a model on a split of its run, or on another folder."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ from xception_cli.model.bundle import REFIT, Classifier, ModelBundle, Outcome
 from xception_cli.model.cached_outcomes import cached_outcomes
 from xception_cli.rundir import METRICS, RunDir
 
-_SHOWN = 5  # failures named in an error; the files name them all
+_SHOWN = 5  # failures listed in an error; the files list them all
 _AT_ONCE = 1024  # images that are scored at once
 
 
@@ -48,18 +48,19 @@ def run_evaluation(
         run: The run.
         bundle: Its model.
         data: Another folder or table; None for the run's own data. Images that the model was
-            trained on do not count, whatever they are called there; what accuracy would be with
-            them is reported beside.
-        root: What the paths in a table are relative to; None for its own folder.
-        only: Images to evaluate, a subset of those; None for all.
+            trained on do not count, whatever their names; the accuracy including them is reported
+            separately.
+        root: Folder that paths in a table are relative to; None for the table's own.
+        only: Images to evaluate, a subset; None for all.
         split: `test` or `val`; None for the run's test split if it has one, else val.
         ignore_extra_classes: Leave out images of classes that the model does not know.
         workers: Processes that decode.
-        variant: What is measured instead of the run's own model; the evaluation bears its name too.
-        refine: Sets more images aside, see `check.copies`.
+        variant: Name of a model that is measured instead of the run's own; it is appended to the
+            name of the evaluation.
+        refine: Excludes further images, see `check.copies`.
 
     Returns:
-        What was measured; `failures` lists the images that could not be scored.
+        The results; `failures` lists the images that could not be scored.
 
     Raises:
         UsageError: There is no such folder or split.
@@ -105,14 +106,14 @@ def run_evaluation(
 
 
 def _measured_before(run: RunDir) -> EvalReport:
-    """Return what val said of the run's model, before its head was fitted to val too.
+    """Return the report on val from before the model's head was fitted to val.
 
     Raises:
-        ArtifactError: That is gone, and cannot be measured again.
+        ArtifactError: It is missing, and val cannot be measured again.
     """
     if not (run.evaluation("val") / METRICS).is_file():
         raise ArtifactError(
-            f"{show(run.evaluation('val'))} is gone, and the model was fitted to val since then",
+            f"{show(run.evaluation('val'))} is missing, and the model has been fitted to val since",
             hint="give new images with --data DIR",
         )
     try:
@@ -139,18 +140,18 @@ def evaluate_images(
 
     Args:
         bundle: The model.
-        root: What the paths are relative to.
+        root: Folder that paths are relative to.
         images: With their labels.
         name: Of the split or folder.
-        workers: Processes that decode; changes no number.
-        batch_size: Images per pass through the network; None: the device's default.
-        note: What the reader must know.
-        data: The folder as it is to be shown.
-        trained_on: Further images, for what accuracy would be with them.
+        workers: Processes that decode; results do not depend on it.
+        batch_size: Images per pass through the network; None for the device's default.
+        note: Caveats for the reader.
+        data: The folder, as it is shown.
+        trained_on: Further images, for the accuracy including them.
 
     Returns:
-        What was measured, and each image with its answer, in order; one that cannot be decoded is
-        a failure and does not count.
+        The results, and each image with its answer, in order; an image that cannot be decoded is a
+        failure and does not count.
 
     Raises:
         DataError: No image could be scored.
@@ -177,7 +178,7 @@ def compute_outcomes(
     """Run images through a model; see `evaluate_images`.
 
     Returns:
-        For each image, in order: what the network says, or why it says nothing.
+        For each image, in order: its outcome, or why there is none.
 
     Raises:
         MachineError: A process that decodes died.
@@ -187,7 +188,8 @@ def compute_outcomes(
         known |= cached_outcomes(bundle, [image.digest for image in images])
     known |= {at: image.problem for at, image in enumerate(images) if image.problem is not None}
     left = [image.path for at, image in enumerate(images) if at not in known]
-    computed = classify(bundle, root, left, workers=workers, batch_size=batch_size)
+    # In full batches: what is computed is equal to what the cache holds, to the last bit.
+    computed = classify(bundle, root, left, workers=workers, batch_size=batch_size, is_part=True)
     outcomes: list[Outcome | str] = []
     with screen.bar("evaluating", len(images)) as bar:
         for at in range(len(images)):
@@ -205,9 +207,9 @@ def report_outcomes(
     note: str | None = None,
     data: str = "",
 ) -> tuple[EvalReport, Scored]:
-    """Measure a model on what it said of images; see `evaluate_images`.
+    """Measure a model by its outcomes on images; see `evaluate_images`.
 
-    Its temperature may be another than the one that the outcomes were computed with.
+    Its temperature may have changed since the outcomes were computed.
     """
     scored = _score(bundle, images, outcomes)
     failures = [EvalFailure(photo.path, photo.problem or "") for photo in scored.failures]

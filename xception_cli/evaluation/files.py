@@ -1,4 +1,4 @@
-"""An evaluation for people: its lines and tables, its CSV files, its confusion matrix as a PNG."""
+"""An evaluation for people: lines, tables, CSV files, and its confusion matrix as a PNG."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -29,7 +29,7 @@ from xception_cli.evaluation.scored import Scored, predictions_csv
 from xception_cli.files import to_csv, utf8, write_durably
 from xception_cli.rundir import METRICS, PREDICTIONS, write_json
 
-# What is measured over all classes, as it is called on the screen.
+# Metrics over all classes, with their names on the screen.
 _SCORES = {
     "accuracy": "accuracy",
     "top_k_accuracy": "top-{k} accuracy",
@@ -43,15 +43,15 @@ _SCORES = {
     "calibration_error": "expected calibration error",
 }
 _IN_PERCENT = {"accuracy", "top_k_accuracy", "macro_recall"}
-_CONFUSED = 3  # most confused pairs that are said
-_NUMBERED = 20  # classes up to which the cells of the image hold their counts
+_CONFUSED = 3  # most confused pairs that are printed
+_NUMBERED = 20  # classes up to which the cells of the image show their counts
 _LABELLED = 120  # class names that fit along an axis
 _LONGEST_LABEL = 24  # characters
 _LEGEND = "blue correct, orange confused; darker: a larger share of the true class"
 
 
 def headline(report: EvalReport) -> str:
-    """Describe the result in one line, with how far it can be trusted."""
+    """Describe the result in one line, with its uncertainty."""
     accuracy, counted = report.accuracy, _counted(report)
     if report.corrected is None:
         said = f"{accuracy.value:.1%} ({accuracy.interval}, {counted})"
@@ -65,11 +65,7 @@ def headline(report: EvalReport) -> str:
 
 
 def contaminated_line(report: EvalReport) -> str | None:
-    """Describe what accuracy would be with the images that the model was trained on, if any.
-
-    Returns:
-        None if there are none.
-    """
+    """Describe the accuracy including images that the model was trained on; None without any."""
     found = report.contaminated
     if found is None:
         return None
@@ -94,7 +90,7 @@ def report_table(report: EvalReport) -> Table:
 
 
 def scores_table(report: EvalReport) -> Table:
-    """Make the table of what was measured over all classes, each with its interval."""
+    """Make the table of metrics over all classes, with intervals."""
     title = "over all classes" if report.corrected is None else "uncorrected, over all classes"
     table = new_table(title, ">value", ">95% CI")
     for name, *figures in scores(report):
@@ -103,7 +99,7 @@ def scores_table(report: EvalReport) -> Table:
 
 
 def scores(report: EvalReport) -> list[tuple[str, str, str]]:
-    """Return what was measured over all classes: name, value and 95% interval."""
+    """Return the metrics over all classes: name, value and 95% interval."""
     return [
         (title.format(k=report.top_k), *texts(estimate, percent=name in _IN_PERCENT))
         for name, title in _SCORES.items()
@@ -120,7 +116,7 @@ def answered_line(report: EvalReport) -> str | None:
         return first
     share = f"{report.answer_precision.value:.1%}"
     second = f"{report.answered_correct} of these are correct, {share}"
-    if report.name == "val":  # an interval would claim that nothing was chosen
+    if report.name == "val":  # no interval: val chose the thresholds
         return f"{first}; {second}, on the images that calibrated it"
     return f"{first}; {second} ({report.answer_precision.interval})"
 
@@ -135,12 +131,12 @@ def confused_line(report: EvalReport) -> str | None:
 
 
 def write_evaluation(folder: Path, report: EvalReport, scored: Scored) -> None:
-    """Write an evaluation's files, those of an earlier one replaced.
+    """Write an evaluation's files, replacing those of an earlier one.
 
     Args:
-        folder: Is made; gets metrics.json, per_class.csv, confusion.csv, predictions.csv,
-            coverage.csv, confusion.png and calibration.png.
-        report: What was measured.
+        folder: Created if necessary; receives metrics.json, per_class.csv, confusion.csv,
+            predictions.csv, coverage.csv, confusion.png and calibration.png.
+        report: The results.
         scored: The images and the answers.
 
     Raises:
@@ -168,7 +164,7 @@ def _per_class_csv(rows: Sequence[ClassMetrics]) -> bytes:
 
 
 def _confusion_csv(report: EvalReport) -> bytes:
-    # The prefix keeps a class called `=1+1` from being a formula at the head of its column.
+    # The prefix keeps a class called `=1+1` from becoming a formula in the header.
     names = [row.name for row in report.per_class]
     header = ["true", *(f"predicted:{utf8(name)}" for name in names)]
     return to_csv(header, ([n, *row] for n, row in zip(names, report.confusion, strict=True)))
@@ -177,8 +173,8 @@ def _confusion_csv(report: EvalReport) -> bytes:
 def draw_confusion(report: EvalReport) -> bytes:
     """Draw the confusion matrix as a PNG; equal reports give equal bytes.
 
-    Blue is recognised and orange is confused, two hues that everybody can tell apart; the darker,
-    the larger the part of the true class. Grey is a class without images.
+    Blue is correct and orange is confused, two hues that remain distinct for colour-blind readers;
+    darker is a larger share of the true class. Grey is a class without images.
     """
     counts = np.array(report.confusion)
     count = len(counts)
@@ -196,7 +192,7 @@ def draw_confusion(report: EvalReport) -> bytes:
         accuracy += ", not corrected for selection"
     first = f"{show(report.name)}: {report.correct} of {report.images} images correct"
     lines = [first, accuracy, _LEGEND]
-    # Lines of their own, which the tight box below makes room for at any number of classes.
+    # Annotations, for which the tight bounding box below makes room at any number of classes.
     for at, line in enumerate(reversed(lines)):
         axes.annotate(
             _drawable(line),
@@ -215,7 +211,7 @@ def draw_confusion(report: EvalReport) -> bytes:
 
 
 def _colours(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Colour the cells by their part of the true class: `(classes, classes, 4)`, RGBA."""
+    """Colour the cells by their share of the true class: `(classes, classes, 4)`, RGBA."""
     totals = counts.sum(axis=1, keepdims=True)
     # The root makes a few confusions among many images visible.
     depth = np.sqrt(counts / np.maximum(totals, 1))
@@ -250,7 +246,7 @@ def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
     axes.set_ylabel("true class")
     axes.tick_params(length=0)
     axes.spines[:].set_color("0.7")
-    # Lines to follow from a cell to its names: between all classes, or every ten of them.
+    # Grid lines between all classes, or every ten, to find the names of a cell.
     between = np.arange(0, len(names), 1 if len(names) <= _NUMBERED else 10) - 0.5
     axes.set_xticks(between, minor=True)
     axes.set_yticks(between, minor=True)
@@ -263,7 +259,7 @@ def _cut(name: str) -> str:
 
 
 def _drawable(text: str) -> str:
-    """Put a box for each character that the font lacks; matplotlib warns of them one by one."""
+    """Replace characters that the font lacks by boxes; matplotlib would warn of each one."""
     known = get_font(findfont(FontProperties())).get_charmap()
     return "".join(char if char == "\n" or ord(char) in known else "□" for char in text)
 
@@ -272,12 +268,12 @@ _BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "0.6"
 
 
 def coverage_csv(confidences: Array, right: Array, units: Array) -> bytes:
-    """List what each threshold of confidence leaves: `predict --unknown THRESHOLD`.
+    """List the coverage and precision of each confidence threshold of `predict --unknown`.
 
     Args:
-        confidences: `(images,)`, calibrated probability of the best class.
-        right: `(images,)`, whether it is the right one.
-        units: `(images,)`, what each image belongs to.
+        confidences: `(images,)`, calibrated probability of the most probable class.
+        right: `(images,)`, whether it is correct.
+        units: `(images,)`.
     """
     header = ("threshold", "coverage", "precision", "precision_low", "precision_high")
     curve = _coverage(confidences, right, design_effect(right, units))
@@ -293,7 +289,7 @@ def _coverage(confidences: Array, right: Array, effect: float) -> tuple[Array, .
 
 
 def draw_calibration(confidences: Array, right: Array, units: Array) -> bytes:
-    """Draw both diagrams as one PNG; equal numbers give equal bytes. For the rest see above."""
+    """Draw both diagrams as one PNG; equal numbers give equal bytes. See `coverage_csv`."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     both, effect = figure.subplots(1, 2), design_effect(right, units)
     _draw_reliability(both[0], confidences, right, effect)
@@ -320,7 +316,7 @@ def _draw_reliability(axes: Axes, confidences: Array, right: Array, effect: floa
     sizes: Sequence[float] = [12 + 100 * entry.images / len(right) for entry in bins]
     axes.scatter(said, [entry.accuracy for entry in bins], s=sizes, color=_BLUE, zorder=3)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.03))
-    axes.set_xlabel("confidence: probability of the best class")
+    axes.set_xlabel("confidence: probability of the predicted class")
     axes.set_ylabel("accuracy, 95% CI")
     axes.set_title("Reliability diagram", fontsize=11, loc="left")
 

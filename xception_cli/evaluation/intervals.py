@@ -1,7 +1,7 @@
-"""95% intervals of proportions: Wilson's, for images that come in units.
+"""95% intervals of proportions: Wilson's, for images in units.
 
-Images of one unit are one piece of evidence: effective images count (the design effect of Rao and
-Scott 1992). Where each image is a unit, intervals are what they would be without units.
+Images of one unit are not independent, so effective images count (the design effect of Rao and
+Scott 1992). If each image is a unit, these are the usual intervals.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Estimate:
 
     Attributes:
         value: The number.
-        low: Lower end of the interval; None where resampling says nothing about it.
+        low: Lower end of the interval; None if resampling gives none.
         high: Upper end.
     """
 
@@ -42,15 +42,15 @@ class Estimate:
 
     @property
     def interval(self) -> str:
-        """Of a proportion, for a sentence: `95% CI 84.6-96.1%`."""
+        """The interval of a proportion, for a sentence: `95% CI 84.6-96.1%`."""
         return f"95% CI {texts(self, percent=True)[1]}"
 
 
 def texts(estimate: Estimate | None, *, percent: bool) -> tuple[str, str]:
-    """Write an estimate and its interval: `92.1%` and `84.6-96.1%`, or `0.921` and `0.846-0.961`.
+    """Format an estimate and its interval: `92.1%`, `84.6-96.1%`, or `0.921`, `0.846-0.961`.
 
     Args:
-        estimate: None could not be measured.
+        estimate: None if it could not be measured.
         percent: Whether it is a proportion.
     """
     if estimate is None:
@@ -64,7 +64,7 @@ def texts(estimate: Estimate | None, *, percent: bool) -> tuple[str, str]:
 
 
 def wilson_interval(successes: int, trials: int) -> Interval:
-    """Return the 95 % Wilson score interval of a proportion (Wilson 1927); `trials` is over 0."""
+    """Return the 95% Wilson score interval of a proportion (Wilson 1927); `trials` is over 0."""
     low, high = _wilson(successes, trials)
     return float(low), float(high)
 
@@ -80,28 +80,28 @@ def _wilson(successes: Any, trials: Any) -> tuple[Any, Any]:
 
 
 def count_units(units: Sequence[str] | Array) -> int:
-    """Count the units that images belong to."""
+    """Count the different units of images."""
     return len(np.unique(np.asarray(units)))
 
 
 def evidence(successes: int, images: int, groups: int) -> str:
-    """Describe what a proportion was measured on: `43 of 84 images, 14 groups`.
+    """Describe the counts of a proportion: `43 of 84 images, 14 groups`.
 
     Args:
         successes: Images that count.
-        images: All of them.
-        groups: Units that they belong to.
+        images: All images.
+        groups: Their units.
     """
     listed = f", {groups:,} group{'s' * (groups > 1)}" if groups < images else ""
     return f"{successes:,} of {images:,} images{listed}"
 
 
 def design_effect(hits: Array, units: Sequence[str] | Array) -> float:
-    """Return how many times the variance of a proportion is what it would be without units.
+    """Return the factor by which units increase the variance of a proportion.
 
-    The variance of a ratio over units, relative to the binomial one (Rao and Scott 1992), at least
-    1. Two units of the mean size that weigh half, one all right and one all wrong, are added to the
-    estimate: without them a few units that are all right would seem to vary by nothing. Where a few
+    This is the variance of a ratio over units, relative to the binomial one (Rao and Scott 1992),
+    at least 1. Two units of mean size and half weight, one all correct and one all wrong, are added
+    to the estimate: without them, a few units that are all correct would seem not to vary. If a few
     units hold most images, their own variation shows little; then Kish's effect of unequal sizes at
     the intra-cluster correlation decides (tests/evaluation/test_simulations.py).
 
@@ -139,7 +139,7 @@ def _correlation(hits: Array, numbers: Array, sizes: Array) -> float:
 
 
 def effective_units(units: Sequence[str] | Array) -> float:
-    """Return how many units of equal size would count as these do (Kish 1965)."""
+    """Return the equivalent number of units of equal size (Kish 1965)."""
     sizes = np.bincount(number_units(units)).astype(float)
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
@@ -147,16 +147,16 @@ def effective_units(units: Sequence[str] | Array) -> float:
 def proportion_interval(
     hits: Array, units: Sequence[str] | Array, *, share: float | None = None
 ) -> Interval:
-    """Return the 95% Wilson interval of a proportion whose images come in units.
+    """Return the 95% Wilson interval of a proportion of images in units.
 
     Args:
         hits: `(images,)`, whether each counts; at least one image.
-        units: `(images,)`, what each belongs to.
-        share: The proportion to put the interval around, if it is not that of the hits.
+        units: `(images,)`.
+        share: The proportion that the interval is for; None for that of the hits.
     """
     images, groups = len(hits), count_units(units)
     share = float(hits.mean()) if share is None else share
-    # Few units do not say exactly how much they vary.
+    # Few units determine their own variance only roughly: Student's t instead of the normal.
     z = None if groups == images else float(stdtrit(max(1.0, effective_units(units) - 1), 0.975))
     return scaled_interval(share, images, design_effect(hits, units), z=z)
 
@@ -168,7 +168,7 @@ def scaled_interval(
 
     Args:
         share: The proportion.
-        images: It was measured on.
+        images: Number of images.
         effect: See `design_effect`; 1 gives `wilson_interval`.
         z: Half width in standard deviations; None for the normal one.
     """
@@ -191,8 +191,8 @@ def scaled_intervals(shares: Array, images: Array, effect: float) -> tuple[Array
 
     Args:
         shares: `(n,)`.
-        images: `(n,)`, that each was measured on.
-        effect: Of all of them.
+        images: `(n,)`, number of images of each.
+        effect: The common design effect.
     """
     successes = shares * images
     counts = np.round(successes)

@@ -1,4 +1,4 @@
-"""What an evaluation measures: each number with its 95% interval, and the confusion matrix."""
+"""The metrics of an evaluation with their 95% intervals, and the confusion matrix."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -34,21 +34,21 @@ from xception_cli.evaluation.resampling import (
 )
 from xception_cli.evaluation.scored import Scored
 
-TOP = 5  # images whose class is among this many best guesses; the field's habit
+TOP = 5  # the usual k of top-k accuracy
 _PAIRS = 20  # most confused pairs that are listed; the confusion matrix has them all
 _EPSILON = float(np.finfo(np.float64).eps)
-# Probabilities that are computed with in float64 at once: of many images and classes, a copy of all
-# in that precision would be a gigabyte.
+# Probabilities that are converted to float64 at once: for many images and classes, a copy of all of
+# them would be a gigabyte.
 _AT_ONCE = 1_000_000
 
 
 def contaminate(report: EvalReport, others: Scored, trained_on: Scored) -> EvalReport:
-    """Add to a report what accuracy would be together with images that the model was trained on.
+    """Add to a report the accuracy including images that the model was trained on.
 
     Args:
-        report: Of the others.
-        others: These, as far as they were scored.
-        trained_on: Images that the model was trained on, as far as they were scored.
+        report: On the other images.
+        others: The scored images of the report.
+        trained_on: The scored images that the model was trained on.
     """
     both = (others, trained_on)
     hits = np.concatenate([scored.hits for scored in both])
@@ -69,18 +69,18 @@ def measure(
     failures: Sequence[EvalFailure] = (),
     note: str | None = None,
 ) -> EvalReport:
-    """Measure how well probabilities fit labels.
+    """Evaluate probabilities against labels.
 
     Args:
         labels: `(images,)`, indices of the true classes; at least one.
         probabilities: `(images, classes)`; rows sum to 1 within 1e-6.
-        units: `(images,)`, what each belongs to.
-        classes: Names; two or more. A class without images has n = 0 and no numbers.
-        name: See `EvalReport`, as for the following.
+        units: `(images,)`.
+        classes: Names; two or more. A class without images has n = 0 and no metrics.
+        name: See `EvalReport`.
         data: The folder.
         answered: `(images,)`, whether `--unknown auto` would answer.
         failures: Images that could not be scored.
-        note: What the reader must know.
+        note: Caveats for the reader.
     """
     numbers, k = number_units(units), min(TOP, len(classes))
     answers = _read_answers(labels, probabilities)
@@ -132,14 +132,14 @@ def measure(
 
 
 class _Answers(NamedTuple):
-    """What the probabilities of each image say, `(images,)` each.
+    """The prediction for each image, `(images,)` each.
 
     Attributes:
         guesses: The most probable class, the first of equal ones.
-        before: How many classes are more probable than the true one, or equal and listed before it.
-        sums: Of the probabilities: divided by these, they add up to 1 as closely as float64 can.
-        confidences: The probability of the guess, divided so.
-        right: That of the true class.
+        before: Number of classes that are more probable than the true one, or equal and before it.
+        sums: Of the probabilities, which are divided by them to add up to 1 in float64.
+        confidences: Probability of the guess, after the division.
+        right: Probability of the true class, after the division.
     """
 
     guesses: NDArray[np.int64]
@@ -161,7 +161,7 @@ def _read_answers(labels: NDArray[np.int64], probabilities: NDArray[np.floating[
 
 
 def _slices(count: int, width: int) -> Iterator[slice]:
-    """Yield parts of rows of this width."""
+    """Yield slices of rows that have this width."""
     step = max(1, _AT_ONCE // width)
     yield from (slice(at, at + step) for at in range(0, count, step))
 
@@ -186,7 +186,7 @@ def _rank(of_class: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
     ends = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # of equal scores
     hits = np.cumsum(of_class[order])[ends]
     recall = np.append((hits / hits[-1])[::-1], 0.0)
-    # From the lowest threshold up, in which order scikit-learn adds.
+    # Summed from the lowest threshold up, in scikit-learn's order.
     return max(0.0, float(-np.sum(np.diff(recall) * (hits / (ends + 1))[::-1])))
 
 
@@ -205,7 +205,7 @@ def _mean(estimates: Sequence[Estimate | None]) -> float:
 
 
 def _kappa(labels: NDArray[np.int64], guessed: NDArray[np.int64]) -> float | None:
-    if len(np.unique(np.concatenate([labels, guessed]))) == 1:  # chance would be right as often
+    if len(np.unique(np.concatenate([labels, guessed]))) == 1:  # chance would be correct as often
         return None
     return float(cohen_kappa_score(labels, guessed))
 

@@ -1,6 +1,6 @@
-"""The bootstrap: what a number is when the units are drawn again, and its 95% interval.
+"""The bootstrap: metrics of resampled units, and their 95% intervals.
 
-Where each image is a unit, it is what it would be without units.
+If each image is a unit, this is the usual bootstrap.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,18 +18,18 @@ RESAMPLES = 1000
 _SEED = 0
 _CHUNK = 2_000_000  # image weights in memory at once
 _MOST_RANKED = 50_000_000  # scores ranked again for the intervals of average precision, 1 s
-FEWEST_UNITS = 10  # resamples of fewer groups say too little about their ends
-_FEWEST_RESAMPLES = 100  # fewer say nothing about the ends of an interval
+FEWEST_UNITS = 10  # with fewer units, resampling gives no useful interval
+_FEWEST_RESAMPLES = 100  # fewer do not determine the ends of an interval
 
 
 def percentile_interval(draws: Array) -> Interval | None:
-    """Return the middle 95 % of what a number was in many resamples (Efron 1979).
+    """Return the middle 95% of a metric's values in many resamples (Efron 1979).
 
     Args:
-        draws: `(resamples,)`; nan where it could not be measured.
+        draws: `(resamples,)`; nan if undefined.
 
     Returns:
-        The interval, or None where resampling says nothing: all draws are equal, or undefined.
+        The interval; None if all values are equal, or too many are undefined.
     """
     draws = draws[~np.isnan(draws)]
     if len(draws) < _FEWEST_RESAMPLES or np.ptp(draws) < 1e-12:
@@ -40,14 +40,14 @@ def percentile_interval(draws: Array) -> Interval | None:
 
 @dataclass(frozen=True)
 class Tallies:
-    """What the numbers of many resamples of the images are made of.
+    """The counts from which the metrics of many resamples are computed.
 
     The formulas are scikit-learn's, for all resamples at once; a test compares them.
 
     Attributes:
-        right: Images of each class that were recognised, `(resamples, classes)`.
+        right: Images of each class that were classified correctly, `(resamples, classes)`.
         true: Images of each class.
-        guessed: Images that were given each class.
+        guessed: Images that were predicted as each class.
         log_loss: `(resamples,)`.
     """
 
@@ -58,7 +58,7 @@ class Tallies:
 
     @cached_property
     def f1(self) -> Array:
-        """Of each class, `(resamples, classes)`; nan for a class without images."""
+        """F1 of each class, `(resamples, classes)`; nan for a class without images."""
         return _divide(2 * self.right, np.where(self.true > 0, self.true + self.guessed, 0))
 
     @property
@@ -73,12 +73,12 @@ class Tallies:
 
     @property
     def weighted_f1(self) -> Array:
-        """F1 of the classes, each as often as it has images."""
+        """Mean F1 of the classes, weighted by their images."""
         return _divide(np.nansum(self.f1 * self.true, axis=1), self.true.sum(axis=1))
 
     @property
     def cohen_kappa(self) -> Array:
-        """How much better than chance with the same frequencies of guesses (Cohen 1960)."""
+        """Agreement beyond chance with the same frequencies of guesses (Cohen 1960)."""
         count = self.true.sum(axis=1)
         expected = (self.true * self.guessed).sum(axis=1) / count
         return _divide(self.right.sum(axis=1) - expected, count - expected)
@@ -95,13 +95,13 @@ class Tallies:
 def tally(
     labels: Array, guesses: Array, losses: Array, units: Sequence[str] | Array, class_count: int
 ) -> Tallies:
-    """Draw as many units as there are, with replacement, many times, and count their images.
+    """Resample the units with replacement many times, and count their images.
 
     Args:
         labels: `(images,)`, true classes.
-        guesses: `(images,)`, guessed classes.
-        losses: `(images,)`, what each adds to the log loss.
-        units: `(images,)`, what each belongs to.
+        guesses: `(images,)`, predicted classes.
+        losses: `(images,)`, log loss of each.
+        units: `(images,)`.
         class_count: Number of classes.
     """
     right, true, guessed = (
@@ -123,12 +123,12 @@ def average_precision_draws(
     Args:
         labels: `(images,)`, true classes.
         probabilities: `(images, classes)`.
-        sums: `(images,)`, of the probabilities of each, which are divided by these.
-        units: `(images,)`, what each belongs to.
+        sums: `(images,)`, of the probabilities, which are divided by them.
+        units: `(images,)`.
 
     Returns:
-        `(resamples, classes)`; nan for a class without images. There are fewer resamples where
-        images and classes are many, and none where they are very many.
+        `(resamples, classes)`; nan for a class without images. With many images and classes there
+        are fewer resamples, with very many there are none.
     """
     resamples = min(RESAMPLES, _MOST_RANKED // probabilities.size)
     if resamples < _FEWEST_RESAMPLES:
@@ -155,7 +155,7 @@ def _average_precision(weights: Array, of_class: Array, scores: Array) -> Array:
 
 
 def unit_weights(units: Sequence[str] | Array, resamples: int) -> Iterator[Array]:
-    """Draw how often each unit is in each resample, `(some resamples, images)` at a time."""
+    """Sample how often each unit is in each resample; yields `(some resamples, images)` each."""
     numbers = number_units(units)
     count = int(numbers.max()) + 1
     generator = np.random.default_rng(_SEED)
@@ -174,7 +174,7 @@ def _one_hot(columns: Array, keep: Array | None, class_count: int) -> Any:
 
 
 def _divide(above: Array, below: Array) -> Array:
-    """Divide; nothing by nothing is nan."""
+    """Divide; nan for a divisor of 0."""
     result = np.full(np.broadcast_shapes(above.shape, below.shape), np.nan)
     np.divide(above, below, out=result, where=below > 0)
     return result

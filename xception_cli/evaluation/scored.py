@@ -1,4 +1,4 @@
-"""Scored: the images of an evaluation and what the model answers; and predictions.csv, its file."""
+"""Scored: the images of an evaluation and the model's answers; and their file, predictions.csv."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from xception_cli.errors import ArtifactError
 from xception_cli.files import from_csv, to_csv, utf8
 from xception_cli.rundir import METRICS, PREDICTIONS, RunDir, read_json
 
-# Of predictions.csv, before the probabilities: `p:` and the class.
+# Columns of predictions.csv before the probabilities, which are `p:` and the class.
 PREDICTIONS_HEADER = ("path", "digest", "unit", "true", "predicted", "correct", "unknown", "error")
 _OLD_HEADER = tuple(name for name in PREDICTIONS_HEADER if name != "unit")  # of earlier versions
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The images of an evaluation, in their order, and what the model answers.
+    """The images of an evaluation, in order, and the model's answers.
 
     Attributes:
         classes: Names, in the order of the model's outputs.
-        photos: The images; `problem` is set where one could not be scored.
-        probabilities: `(images, classes)`, float32; nan where an image could not be scored.
-        unknown: Why `predict --unknown auto` would not give an answer; None where it would.
+        photos: The images; `problem` is set if one could not be scored.
+        probabilities: `(images, classes)`, float32; nan if an image could not be scored.
+        unknown: Why `predict --unknown auto` would refuse an answer; None if it would not.
     """
 
     classes: tuple[str, ...]
@@ -46,12 +46,12 @@ class Scored:
 
     @cached_property
     def units(self) -> NDArray[np.str_]:
-        """What each image belongs to, `(images,)`."""
+        """The unit of each image, `(images,)`."""
         return np.array([photo.unit for photo in self.photos], np.str_)
 
     @cached_property
     def guesses(self) -> NDArray[np.int64]:
-        """The most probable class of each, `(images,)`."""
+        """The most probable class of each image, `(images,)`."""
         guesses: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return guesses
 
@@ -88,7 +88,7 @@ class Scored:
 def predictions_csv(scored: Scored) -> Iterator[bytes]:
     """Yield the content of predictions.csv: the header, and one row for each image."""
     yield to_csv([*PREDICTIONS_HEADER, *(f"p:{utf8(name)}" for name in scored.classes)], [])
-    # As `to_csv` writes them; of a thousand classes, a call for each number would take minutes.
+    # As `to_csv` writes them; with a thousand classes, a call for each number would take minutes.
     numbers = ",%.6g" * len(scored.classes)
     for at, (photo, row) in enumerate(zip(scored.photos, scored.probabilities, strict=True)):
         known = [photo.path, photo.digest, photo.unit, scored.classes[photo.label]]
@@ -102,16 +102,16 @@ def predictions_csv(scored: Scored) -> Iterator[bytes]:
 
 
 def read_scored(run: RunDir, name: str) -> Scored:
-    """Read an evaluation of a run: the images that were scored.
+    """Read the scored images of a run's evaluation.
 
-    In a file of an earlier version, each image is a unit, together with those identical to it.
+    In a file of an earlier version, identical images form a unit.
 
     Args:
         run: The run.
-        name: Of the evaluation, `val` for instance.
+        name: Of the evaluation, such as `val`.
 
     Raises:
-        ArtifactError: A file of it is missing, damaged, or of an earlier version.
+        ArtifactError: A file of it is missing, damaged, or from an earlier version.
     """
     folder = run.evaluation(name)
     try:
@@ -133,7 +133,7 @@ def read_scored(run: RunDir, name: str) -> Scored:
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"cannot use the evaluation {show(folder)}: {show(error)}",
-            hint=f"xception eval {quoted(run.path)} makes it again",
+            hint=f"xception eval {quoted(run.path)} writes it again",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Which images an evaluation scores: a split of the run, or what is new in another folder."""
+"""Which images an evaluation scores: a split of the run, or the new images of another folder."""
 
 import os
 import re
@@ -21,8 +21,8 @@ from xception_cli.files import from_utf8, utf8
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
 
-_LOOKED_FOR = 50  # images of a run, to see whether a folder has them
-SPLITS = ("test", "val")  # what a model can be judged by, the better judge first
+_LOOKED_FOR = 50  # images of a run that are searched for in a folder
+SPLITS = ("test", "val")  # that a model can be evaluated on, the better one first
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Selection:
 
     Attributes:
         name: The split, or a name made from the folder; fit for a folder of its own.
-        root: What the images are relative to.
-        data: The folder as it is to be shown.
+        root: Folder that image paths are relative to.
+        data: The folder, as it is shown.
         images: With their labels.
-        note: What the reader of the numbers must know.
-        trained_on: Further images, which the model was trained on: they say nothing of it.
-        folder: What they are of, where that is not the run's own data.
-        fitted_to_val: Whether the model was fitted to the run's val, too.
+        note: Caveats for the reader.
+        trained_on: Further images, which the model was trained on; they do not count.
+        folder: The folder of the images, if it is not the run's own data.
+        fitted_to_val: Whether the model was also fitted to the run's val.
     """
 
     name: str
@@ -60,16 +60,16 @@ def select_images(
     ignore_extra_classes: bool,
     fitted_to_val: bool = False,
 ) -> Selection:
-    """Select the images that say how good a run's model is.
+    """Select the images to evaluate a run's model on.
 
     Args:
         run: The run.
         classes: Of its model, in the order of the outputs.
         data: Another folder or table; None for the run's own data.
-        root: What the paths in a table are relative to; None for its own folder.
+        root: Folder that paths in a table are relative to; None for the table's own.
         split: `test` or `val`; None for test if there is one, else val.
         ignore_extra_classes: Leave out images of classes that the model does not know.
-        fitted_to_val: Whether the model was fitted to val, too.
+        fitted_to_val: Whether the model was also fitted to val.
 
     Raises:
         UsageError: There is no such folder or split.
@@ -95,12 +95,12 @@ def select_images(
 
 
 def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
-    """Return a selection with only those of its images that a list names.
+    """Return a selection with only the images that a list names.
 
     Raises:
-        DataError: It names none of them.
+        DataError: The list names none of them.
     """
-    wanted = {os.path.abspath(path) for path in listed}  # noqa: PTH100 - as in the following
+    wanted = {os.path.abspath(path) for path in listed}  # noqa: PTH100 - as below
 
     def among(images: Sequence[Photo]) -> list[Photo]:
         return [i for i in images if os.path.abspath(selection.root / i.path) in wanted]  # noqa: PTH100
@@ -109,7 +109,7 @@ def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
     if not kept:
         raise DataError(
             f"the list names none of the {len(selection.images):,} images of {show(selection.name)}"
-            f", {show(selection.root / selection.images[0].path)} for instance",
+            f", for example {show(selection.root / selection.images[0].path)}",
             hint="paths in the list are relative to the current folder",
         )
     others = len(wanted) - len(kept) - len(trained_on)
@@ -124,13 +124,13 @@ def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
 
 
 def fitted_split(recorded: Split) -> Split:
-    """Return a run's split as a model knows it whose head was fitted to val in the end."""
+    """Return a run's split for a model whose head was refitted to val: val counts as train."""
     images = [replace(i, split="train") if i.split == "val" else i for i in recorded.images]
     return replace(recorded, images=tuple(images))
 
 
 def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:
-    """Select the images of any split of a run, those that it was trained on too.
+    """Select the images of any split of a run, including the images it was trained on.
 
     Args:
         run: The run.
@@ -138,7 +138,7 @@ def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:
         split: `train`, `val` or `test`; without images if the run has no such split.
 
     Raises:
-        UsageError: The run's data is not where it was.
+        UsageError: The run's data folder no longer exists.
         DataError: It cannot be read.
         ArtifactError: A file of the run is damaged.
     """
@@ -147,16 +147,18 @@ def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:
 
 
 def recorded_places(run: RunDir) -> list[Path]:
-    """Return the folder that held the run's images: its absolute path, then the one given.
+    """Return the paths of the run's data folder: absolute, then as given.
 
     Raises:
-        UsageError: The run does not say.
+        UsageError: The run does not record them.
     """
-    info = run.read_info()  # since it has the settings, the path in it is the one
+    info = run.read_info()  # if it has the settings, its path is the right one
     given = None if info.settings else read_settings(run).get("data")
     found = [Path(place) for place in (info.root or info.data, given) if place]
     if not found:
-        raise UsageError(f"{show(run.path)} does not say where its data is", hint="give --data DIR")
+        raise UsageError(
+            f"{show(run.path)} does not record where its data is", hint="give --data DIR"
+        )
     return found
 
 
@@ -166,10 +168,10 @@ def find_images(run: RunDir, classes: Sequence[str], data: Path | None) -> Path:
     Args:
         run: The run.
         classes: Of its model.
-        data: Where they are now; None for where they were.
+        data: Their current folder; None for the recorded one.
 
     Raises:
-        UsageError: None of them is there, and so the report would lose its images.
+        UsageError: None of them is there, so the report would lose its images.
         ArtifactError: A file of the run is damaged.
     """
     if data is None and not run.report.is_file():
@@ -182,9 +184,9 @@ def find_images(run: RunDir, classes: Sequence[str], data: Path | None) -> Path:
     found = sum(inspect(root / i.path, decoded=False).digest == i.digest for i in spread)
     if not found:
         raise UsageError(
-            f"{show(root)} holds none of the run's images, {show(spread[0].path)} for instance; "
-            "the report stays as it is",
-            hint="give the folder that they are in now with --data DIR",
+            f"{show(root)} holds none of the run's images, for example {show(spread[0].path)}; "
+            "the report is unchanged",
+            hint="give their current folder with --data DIR",
         )
     if found < len(spread):
         say(f"note      {show(root)} lacks some of the run's images: they leave gaps")
@@ -196,13 +198,13 @@ def _find_place(places: Sequence[Path]) -> Path:
         if place.is_dir():
             return place
     raise UsageError(
-        f"the data folder of the run, {show(places[0])}, does not exist any more",
-        hint="give the place it is at now with --data DIR",
+        f"the data folder of the run, {show(places[0])}, no longer exists",
+        hint="give its current path with --data DIR",
     )
 
 
 def _choose_own(recorded: Split, split: str | None) -> str:
-    """Return the split of the run to judge by: the given one, else the best judge there is."""
+    """Return the split of the run to evaluate on: the given one, else the best one there is."""
     available = [name for name in SPLITS if recorded.of(name)]
     if split is None and available:
         split = available[0]
@@ -215,9 +217,9 @@ def _choose_own(recorded: Split, split: str | None) -> str:
 
 
 def _select_own(recorded: Split, root: Path, given: Path, split: str) -> Selection:
-    """Select a split of the run, the images that it was recorded with and no others."""
+    """Select a split of the run: the recorded images and no others."""
     wanted = recorded.of(split)
-    # split.csv holds written forms of names that are not UTF-8: find the files they stand for.
+    # split.csv escapes names that are not UTF-8: find the files of these names.
     paths = [
         image.path if os.path.lexists(root / image.path) else from_utf8(image.path)
         for image in wanted
@@ -235,7 +237,7 @@ def _select_own(recorded: Split, root: Path, given: Path, split: str) -> Selecti
 def _select_new(
     recorded: Split, folder: DataFolder, split: str | None, ignore_extra: bool
 ) -> Selection:
-    """Select the images of a folder that the model was not trained on, known by their content."""
+    """Select the images of a folder that the model was not trained on, compared by content."""
     whole, part = folder, _choose_part(folder, split)
     if part:
         folder = replace(folder, images=tuple(i for i in folder.images if i.split == part))
@@ -243,7 +245,7 @@ def _select_new(
     if not images:
         raise DataError(f"there is no image to evaluate in {show(folder.place)}")
     found = inspect_all([folder.root / image.path for image in images], decoded=False)
-    # The digest of what cannot be read is empty: it names no image.
+    # The digest of an unreadable file is empty: it matches no image.
     trained_on = {image.digest for image in recorded.of("train")} - {""}
     chose = {image.digest for image in recorded.of("val")} - {""}
     images = [
@@ -253,7 +255,7 @@ def _select_new(
     if not kept:
         raise DataError(
             f"the model was trained on every image in {show(folder.place)}: "
-            "there is nothing left to judge it by",
+            "there is nothing left to evaluate it on",
             hint="leave --data out to evaluate on the images that the run held out",
         )
     notes = []
@@ -277,7 +279,7 @@ def _select_new(
 
 
 def _choose_part(folder: DataFolder, split: str | None) -> str | None:
-    """Return the given split of a folder to take, None for all of it."""
+    """Return the split of a folder to evaluate on, None for all of it."""
     if split is None:
         return next((name for name in SPLITS if name in folder.given_splits), None)
     if split not in folder.given_splits:
@@ -289,7 +291,7 @@ def _choose_part(folder: DataFolder, split: str | None) -> str | None:
 
 
 def _name(root: Path, part: str | None) -> str:
-    """Name a folder's evaluation: never as one of the run's own splits, never a path."""
+    """Name a folder's evaluation: never like one of the run's own splits, never a path."""
     place = root.resolve()
     name = place.stem if place.is_file() else place.name
     if name in {"train", *SPLITS} and not part:
@@ -300,12 +302,12 @@ def _name(root: Path, part: str | None) -> str:
 
 
 def folder_name(path: Path) -> str:
-    """Make a name for a folder of ours of somebody's file or folder: never a path."""
+    """Make the name of a folder in a run from a user's file or folder: never a path."""
     return re.sub(r"[^\w.-]+", "-", utf8(path.name)).strip("-.")[:60] or "data"
 
 
 def shown_folder(folder: Path) -> str:
-    """Return a folder as it was given; an absolute path is nobody else's business."""
+    """Return a folder as given; of an absolute path only the name, as the rest is private."""
     return folder.name if folder.is_absolute() else str(folder)
 
 
@@ -313,12 +315,12 @@ def map_classes(folder: DataFolder, classes: Sequence[str], *, ignore_extra: boo
     """Give a folder's images the labels of a model, by the names of their classes.
 
     Args:
-        folder: The folder; classes of the model that it lacks are fine.
+        folder: The folder; it may lack classes of the model.
         classes: Names, in the order of the model's outputs.
         ignore_extra: Leave out images of classes that the model does not know.
 
     Raises:
-        DataError: The folder has a class that the model does not know, or none that it does.
+        DataError: The folder has a class that the model does not know, or only such classes.
     """
     # A folder that went through a Mac may have the same letters in the other Unicode form.
     index = {unicodedata.normalize("NFC", name): label for label, name in enumerate(classes)}

@@ -35,7 +35,7 @@ from xception_cli.model.unknown import Thresholds, UnknownRule
 from xception_cli.runtime import Runtime
 
 SCHEMA, LAYERED = 1, 2  # versions of the format: without and with a head on several layers
-REFIT = "refit_images"  # in the provenance: how many images the head was fitted to in the end
+REFIT = "refit_images"  # in the provenance: the number of images that the head was refitted to
 _METADATA_KEY = "xception"
 _LONGEST_NAME = 255
 
@@ -44,13 +44,13 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a model computes of one image, before a temperature or a threshold is applied.
+    """What a model computes from one image, before a temperature or a threshold is applied.
 
     Attributes:
         logits: `(classes,)`.
-        features: `(2048,)`, the pooled last layer; None of an exported file, which keeps it inside.
-        distance: From the training images, where the model measures it itself, as an exported file
-            does; else None: `Classifier.distances` measures it from the features.
+        features: `(2048,)`, the pooled last layer; None from an exported file, which hides it.
+        distance: From the training images, if the model computes it itself, as an exported file
+            does; else None: `Classifier.distances` computes it from the features.
     """
 
     logits: Array
@@ -59,15 +59,15 @@ class Outcome:
 
 
 class Classifier(Protocol):
-    """What names images: a model of ours in PyTorch, or the exported file that ships."""
+    """A model that classifies images: our own in PyTorch, or an exported file."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names, in the order of the outputs."""
+        """Class names, in the order of the outputs."""
 
     @property
     def about(self) -> "About":
-        """What its file holds beside the weights."""
+        """The content of its file, without the weights."""
 
     @property
     def runtime(self) -> Runtime:
@@ -79,20 +79,20 @@ class Classifier(Protocol):
 
     @property
     def side(self) -> int | None:
-        """Of all its images, in pixels; None: it takes whole ones, which cannot share a batch."""
+        """Side of all its inputs, in pixels; None if it takes images whole, one per batch."""
 
     def transform(self) -> Transform:
-        """Return what makes its pixels of an image: uint8, `(3, height, width)`."""
+        """Return the transform from an image to its pixels: uint8, `(3, height, width)`."""
 
     @property
     def thresholds(self) -> Thresholds | None:
-        """When it says `unknown`, where it is asked to; None if it was never calibrated."""
+        """The thresholds of `unknown`; None if it was never calibrated."""
 
     def outcomes(self, pixels: torch.Tensor) -> list[Outcome]:
         """Compute the outcome of each image of a batch."""
 
     def distances(self, outcomes: Sequence[Outcome]) -> list[float]:
-        """Return the distance of images from the training images; it needs `thresholds`."""
+        """Return the distance of each image from the training images; requires `thresholds`."""
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of logits, `(batch, classes)`."""
@@ -103,14 +103,14 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class About:
-    """What a model file holds beside its weights.
+    """The content of a model file, without the weights.
 
     Attributes:
-        classes: Names, in the order of the outputs.
+        classes: Class names, in the order of the outputs.
         preprocessing: How an image becomes the network's input.
         temperature: Divides the logits before softmax.
         provenance: Versions, weights, data fingerprint, how it was trained.
-        unknown: When it says `unknown`, where it is asked to; None if it was never calibrated.
+        unknown: When it answers `unknown`, on request; None if it was never calibrated.
     """
 
     classes: tuple[str, ...]
@@ -132,10 +132,10 @@ class About:
 
     @classmethod
     def from_dict(cls, about: Mapping[str, Any], path: Path) -> "About":
-        """Check what a file tells.
+        """Validate the metadata of a file.
 
         Args:
-            about: What `to_dict` gave, or something hostile.
+            about: From `to_dict`, or hostile.
             path: The file, for the message.
 
         Raises:
@@ -168,9 +168,9 @@ class ModelBundle:
     """A classifier that explains itself.
 
     Attributes:
-        network: pretrainedmodels' Xception on its device, in eval mode. What it computes is
-            prepared at the first use: weights changed after that count no more.
-        about: What its file holds beside the weights.
+        network: pretrainedmodels' Xception on its device, in eval mode. Its inference copy is made
+            at the first use, so later changes of the weights have no effect.
+        about: The content of its file, without the weights.
         runtime: Where it is computed.
     """
 
@@ -180,7 +180,7 @@ class ModelBundle:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names, in the order of the outputs."""
+        """Class names, in the order of the outputs."""
         return self.about.classes
 
     @property
@@ -190,7 +190,7 @@ class ModelBundle:
 
     @property
     def thresholds(self) -> Thresholds | None:
-        """When it says `unknown`, where it is asked to; None if it was never calibrated."""
+        """The thresholds of `unknown`; None if it was never calibrated."""
         return None if self.about.unknown is None else self.about.unknown.thresholds
 
     @property
@@ -200,11 +200,11 @@ class ModelBundle:
 
     @property
     def side(self) -> int:
-        """Its pixels are cut to one size before."""
+        """Side of its inputs, in pixels."""
         return self.preprocessing.image_size
 
     def transform(self) -> Transform:
-        """Return the evaluation transform; gives what `outputs` takes."""
+        """Return the evaluation transform, whose result `outputs` takes."""
         return self.preprocessing.evaluation_transform()
 
     @torch.inference_mode()
@@ -228,10 +228,10 @@ class ModelBundle:
         return [Outcome(*rows) for rows in zip(logits, features, strict=True)]
 
     def distances(self, outcomes: Sequence[Outcome]) -> list[float]:
-        """Return the distance of images from the training images, by their features.
+        """Return the distance of each image from the training images, by its features.
 
         Raises:
-            ValueError: The model was never calibrated, or an outcome is of an exported file.
+            ValueError: The model was never calibrated, or an outcome is from an exported file.
         """
         known = [outcome.features for outcome in outcomes if outcome.features is not None]
         if self.about.unknown is None or len(known) < len(outcomes):
@@ -240,7 +240,7 @@ class ModelBundle:
 
     @torch.inference_mode()
     def activations(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Compute what the head averages, `(batch, channels, height, width)` by layer."""
+        """Compute the activations that the head averages, `(batch, channels, h, w)` by layer."""
         return {layer: values.float().cpu() for layer, values in self._layers(pixels)}
 
     def _layers(self, pixels: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
@@ -263,12 +263,12 @@ class ModelBundle:
 
 
 def save_model(path: Path, state: Mapping[str, torch.Tensor], about: About) -> None:
-    """Write a model file: safetensors, sealed, with all else as one JSON string in its metadata.
+    """Write a model file: safetensors with a digest, all else as one JSON string in its metadata.
 
     Args:
-        path: Where to.
-        state: The whole network's state dict; keys as in `pretrainedmodels.xception`, and those of
-            a head on several layers.
+        path: The file.
+        state: State dict of the whole network; keys as in `pretrainedmodels.xception`, and those
+            of a head on several layers.
         about: Everything else; its provenance is plain data.
 
     Raises:
@@ -277,7 +277,7 @@ def save_model(path: Path, state: Mapping[str, torch.Tensor], about: About) -> N
         MachineError: The disk is full or read-only.
     """
     if not all(tensor.isfinite().all() for tensor in state.values()):
-        raise DivergedError("the trained weights are not finite; the model file is left as it was")
+        raise DivergedError("the trained weights are not finite; the model file is unchanged")
     network = _empty_network(len(about.classes), state)
     tensors = check_tensors(state, _shapes(network), "the trained network")
     metadata = {_METADATA_KEY: json.dumps(about.to_dict(format_of(network)))}
@@ -289,10 +289,10 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
 
     Args:
         path: A `model.safetensors` of ours.
-        runtime: Where to compute; the precision it was trained in is used where it can be.
+        runtime: Where to compute; the precision of its training is used if possible.
 
     Raises:
-        UsageError: There is no such file.
+        UsageError: The file does not exist.
         ArtifactError: It is damaged, foreign, too new, or its tensors do not fit.
     """
     if not path.is_file():
@@ -300,23 +300,23 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
     tensors, metadata = read_safetensors(path)
     about = About.from_dict(_read_metadata(path, metadata), path)
     note_unsealed(metadata, path)
-    # Checked before memory is taken: a header of a megabyte can name 100,000 classes.
+    # Checked before memory is allocated: a header of 1 MB can name 100,000 classes.
     network = _empty_network(len(about.classes), tensors)
     network.load_state_dict(check_tensors(tensors, _shapes(network), show(path)), assign=True)
-    # The precision that it was measured in, so that a later evaluation agrees.
+    # The precision of its own evaluation, so that a later one agrees.
     runtime = runtime.preferring(about.provenance.get("precision"))
     turns.allow(about.preprocessing.max_pixels)
     return ModelBundle(runtime.place(network).eval(), about, runtime)
 
 
 def format_of(network: nn.Module) -> int:
-    """Return the version of the format that a model is written in."""
+    """Return the version of the format that a model needs."""
     return SCHEMA if layers_head(network) is None else LAYERED
 
 
 def _empty_network(class_count: int, state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Return a network of the kind that a state dict is of, without numbers."""
-    with torch.device("meta"):  # no memory, and no numbers drawn that would be written over
+    """Return the network that a state dict belongs to, without numbers."""
+    with torch.device("meta"):  # no memory, and no random initialization to overwrite
         network = build_network(class_count)
         if f"{LAYERS_HEAD}.weight" in state:
             add_layers_head(network, class_count)

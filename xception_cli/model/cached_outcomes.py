@@ -1,4 +1,4 @@
-"""Outcomes of images whose features are in the cache: computed without decoding the images."""
+"""Outcomes of images whose features are cached, computed without decoding the images."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,17 +14,17 @@ from xception_cli.model.tensors import tensor_digest
 
 @torch.inference_mode()
 def cached_outcomes(bundle: ModelBundle, digests: Sequence[str]) -> dict[int, Outcome]:
-    """Compute the outcomes of images whose features a training or a check has left in the cache.
+    """Compute the outcomes of images whose features a training or a check has cached.
 
-    There are some only where the model's backbone is the pretrained one, bit for bit: where the
-    head alone was trained. They are those of `ModelBundle.outcomes` but for rounding.
+    There are some only if the model's backbone is the pretrained one, bit for bit: if only the head
+    was trained. They equal those of `ModelBundle.outcomes` with full batches.
 
     Args:
         bundle: The model.
-        digests: Of the images' contents, as they are now; empty if unknown.
+        digests: Of the images' current contents; empty if unknown.
 
     Returns:
-        The outcomes by index; of the other images there are none.
+        The outcomes by index, without those of uncached images.
     """
     cache, mirror = open_feature_cache(), bundle.preprocessing.mirror
     if not cache.keeps:
@@ -35,7 +35,7 @@ def cached_outcomes(bundle: ModelBundle, digests: Sequence[str]) -> dict[int, Ou
             cache,
             weights=weights,
             runtime=bundle.runtime,
-            preprocessing=replace(bundle.preprocessing, mirror=False),  # as before it was decided
+            preprocessing=replace(bundle.preprocessing, mirror=False),  # as when they were cached
             view=view,
             digests=digests,
         )
@@ -50,8 +50,11 @@ def cached_outcomes(bundle: ModelBundle, digests: Sequence[str]) -> dict[int, Ou
             found.append(index)
     if not found:
         return {}
-    pooled = bundle.runtime.to_device(torch.from_numpy(np.stack(rows, axis=1)))
-    logits = classify_views(bundle.network, pooled, mirror=mirror).cpu().numpy()
-    features = last_layer(pooled[0]).cpu().numpy()
-    outcomes = [Outcome(*of_image) for of_image in zip(logits, features, strict=True)]
+    pooled = np.stack(rows, axis=1)
+    outcomes: list[Outcome] = []
+    # In the same batches as images: the last bits of a result may depend on their size.
+    for batch in torch.from_numpy(pooled).split(bundle.runtime.inference_batch, dim=1):
+        moved = bundle.runtime.to_device(batch)
+        logits = classify_views(bundle.network, moved, mirror=mirror).cpu().numpy()
+        outcomes += map(Outcome, logits, last_layer(batch[0].numpy()))
     return dict(zip(found, outcomes, strict=True))

@@ -1,9 +1,9 @@
-"""FeatureCache: what frozen networks computed of images, kept in the user's cache by content.
+"""FeatureCache: features of frozen networks, kept in the user's cache by the content of images.
 
 An entry is a file, named by the digest of all that decides its numbers: the content of the image,
-the view, the weights, the arithmetic of the machine, and our own code. So an entry is never out of
-date, and processes need no lock: it is written under another name and renamed. Whatever happens to
-the cache, an image without an entry is only computed again.
+the view, the weights, the arithmetic of the machine, and our own code. So an entry is never
+outdated. It is written under another name and renamed, so processes need no lock. Features of an
+image without an entry are computed again.
 """
 
 import functools
@@ -30,12 +30,12 @@ from xception_cli.runtime import Runtime, versions
 
 LIMIT = "XCEPTION_FEATURES_GB"  # the environment variable
 _GIGABYTES = 5.0  # its default
-# What an image's pooled features save is worth as much as its activations, in a 25th of the space:
-# each kind has its share of the limit, so that the activations of one training do not push out the
-# pooled features of many folders.
+# An image's pooled features save as much time as its activations, in a 25th of the space. Each kind
+# has its own share of the limit, so that the activations of one training do not push out the pooled
+# features of many folders.
 _SHARES = {"pooled": 0.2, "activations": 0.8}
-_LOW = 0.9  # of its share is left of a kind, when its oldest entries are removed
-_ABANDONED = 86_400  # seconds after which a half-written file is no one's
+_LOW = 0.9  # fraction of its share that a kind keeps when its oldest entries are removed
+_ABANDONED = 86_400  # seconds after which a half-written file is abandoned
 
 Array = np.ndarray[Any, Any]
 
@@ -43,12 +43,12 @@ Array = np.ndarray[Any, Any]
 class FeatureCache:
     """Entries by kind, `pooled` and `activations`, each up to its share of a size limit.
 
-    The least recently used ones are removed; those of this process never, so that a run larger than
-    the limit keeps a part of what it computes, instead of nothing in the end.
+    The least recently used ones are removed, but never those of this process, so that a run larger
+    than the limit keeps some of its features instead of none.
 
     Args:
-        folder: Where they lie; it need not exist.
-        limit: Bytes of all; 0 keeps and finds nothing.
+        folder: Their folder; it need not exist.
+        limit: Total bytes; 0 disables the cache.
     """
 
     def __init__(self, folder: Path, limit: float) -> None:
@@ -60,15 +60,15 @@ class FeatureCache:
 
     @property
     def keeps(self) -> bool:
-        """Whether it can hold anything."""
+        """Whether the cache can hold anything."""
         return bool(self._limit) and self._folder.is_dir()
 
     def has(self, kind: str, name: str) -> bool:
-        """Tell whether there is an entry, sound or not."""
+        """Return whether there is an entry, intact or damaged."""
         return bool(self._limit) and self._path(kind, name).is_file()
 
     def load(self, kind: str, name: str, size: int) -> bytes | None:
-        """Return an entry of `size` bytes; None where there is none, or it is damaged."""
+        """Return an entry of `size` bytes; None if there is none, or it is damaged."""
         if not self._limit:
             return None
         path = self._path(kind, name)
@@ -84,7 +84,7 @@ class FeatureCache:
         return content
 
     def keep(self, kind: str, name: str, content: bytes) -> None:
-        """Keep an entry, if there is room; where nothing can be written, say so once."""
+        """Keep an entry, if there is room; report once if nothing can be written."""
         summed = with_sum(content, name)
         path = self._path(kind, name)
         partial = partial_path(path, os.urandom(4).hex())
@@ -94,8 +94,8 @@ class FeatureCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(open_regular(partial, NEW), "wb") as file:
                 file.write(summed)
-            partial.replace(path)  # without fsync: after a crash its sum is wrong
-        except BaseException as error:  # a signal, too, leaves nothing behind
+            partial.replace(path)  # without fsync: after a crash its checksum is wrong
+        except BaseException as error:  # remove the partial file after a signal too
             with suppress(OSError):
                 partial.unlink()
             if not isinstance(error, OSError):
@@ -103,7 +103,7 @@ class FeatureCache:
             if isinstance(error, FileNotFoundError):  # another process has just cleared the cache
                 return
             self._limit = 0.0
-            say(f"note      features are not kept for later, in {show(self._folder)}: {why(error)}")
+            say(f"note      features cannot be cached in {show(self._folder)}: {why(error)}")
 
     def _path(self, kind: str, name: str) -> Path:
         return self._folder / kind / name[:2] / name
@@ -120,7 +120,7 @@ class FeatureCache:
         return True
 
     def _make_room(self, kind: str) -> float:
-        """Remove the least recently used entries of a kind if need be; return what may be added."""
+        """Remove the least recently used entries of a kind if necessary; return the free bytes."""
         share = self._limit * _SHARES[kind]
         entries = sorted(self._entries(kind))
         left = sum(size for _, size, _ in entries)
@@ -132,11 +132,11 @@ class FeatureCache:
                     Path(path).unlink()
                 left -= size
         self._folder.mkdir(parents=True, exist_ok=True)
-        # A disk is not filled by what can be computed again.
+        # Features can be computed again: they must not fill the disk.
         return min(share - left, shutil.disk_usage(self._folder).free / 2)
 
     def _entries(self, kind: str) -> Iterator[tuple[float, int, str]]:
-        """Yield when each entry of a kind was used last, its bytes and its path."""
+        """Yield the time of last use, the bytes and the path of each entry of a kind."""
         for folder in (self._folder / kind).glob("??"):
             with suppress(OSError), os.scandir(folder) as files:
                 for file in files:
@@ -149,10 +149,10 @@ class FeatureCache:
 
 
 def open_feature_cache() -> FeatureCache:
-    """Open the cache of this user; where there is no place for one, it keeps and finds nothing.
+    """Open the cache of this user; without a cache folder, it is disabled.
 
     Raises:
-        UsageError: The environment variable that limits it is no number.
+        UsageError: The environment variable of its limit is not a number.
     """
     text = os.environ.get(LIMIT, str(_GIGABYTES))
     try:
@@ -162,7 +162,7 @@ def open_feature_cache() -> FeatureCache:
     if not 0 <= limit < float("inf"):
         raise UsageError(
             f"{LIMIT} is {show(repr(text))}, expected gigabytes such as {_GIGABYTES:g}",
-            hint=f"unset {LIMIT}; 0 keeps no features",
+            hint=f"unset {LIMIT}; 0 disables the cache",
         )
     try:
         return FeatureCache(cache_folder() / "features", limit)
@@ -176,7 +176,7 @@ class KeptView:
 
     Attributes:
         cache: The cache.
-        about: Digest of all that decides the numbers, but for the content of the image.
+        about: Digest of all that decides the numbers, except the content of the image.
         digests: Of the images' contents, by index.
     """
 
@@ -185,16 +185,16 @@ class KeptView:
     digests: Sequence[str]
 
     def has(self, index: int, after: str | None = None) -> bool:
-        """Tell whether `load` is likely to find something."""
+        """Return whether `load` is likely to succeed."""
         return self.cache.has(*self._entry(index, after))
 
     def load(self, index: int, row: Array, after: str | None = None) -> bool:
-        """Fill in what was computed of an image, if it is there.
+        """Load the features of an image into `row`, and return whether they were cached.
 
         Args:
             index: Of the image.
-            row: Is filled: `(POOLED,)`, float32; or activations as `FeatureStore` keeps them.
-            after: The step that gave these activations; None are pooled features.
+            row: Output: `(POOLED,)`, float32; or activations as in `FeatureStore`.
+            after: The step whose activations these are; None for pooled features.
         """
         kind, name = self._entry(index, after)
         content = self.cache.load(kind, name, row.nbytes)
@@ -204,7 +204,7 @@ class KeptView:
         return True
 
     def keep(self, index: int, row: Array, after: str | None = None) -> None:
-        """Keep what was computed of an image; see `load`."""
+        """Keep the features of an image; see `load`."""
         self.cache.keep(*self._entry(index, after), np.ascontiguousarray(row).tobytes())
 
     def _entry(self, index: int, after: str | None) -> tuple[str, str]:
@@ -229,7 +229,7 @@ def kept_view(
         weights: Digest of the frozen network's.
         runtime: Where it is computed.
         preprocessing: Of the pixels.
-        view: Which transform, and what it draws from beside the content.
+        view: The transform, and what its random numbers depend on in addition to the content.
         digests: Of the images' contents, by index.
     """
     pixels = {n: v for n, v in asdict(preprocessing).items() if n != "max_pixels"}
@@ -238,7 +238,7 @@ def kept_view(
 
 
 def _arithmetic(runtime: Runtime) -> tuple[object, ...]:
-    """Return what decides the last bits of a result: libraries choose kernels by all of these."""
+    """Return all that decides the last bits of a result: libraries choose kernels by it."""
     cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return (
         versions(),
@@ -253,7 +253,7 @@ def _arithmetic(runtime: Runtime) -> tuple[object, ...]:
 
 @functools.cache
 def _code_digest() -> str:
-    """SHA-256 of our code that decodes, transforms and computes: what a release changes counts."""
+    """Return the SHA-256 of our code that decodes, transforms and computes."""
     package = Path(__file__).parents[1]
     files = [package / "runtime.py", *package.glob("data/*.py"), *package.glob("model/*.py")]
     return sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()

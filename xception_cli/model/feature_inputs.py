@@ -1,4 +1,4 @@
-"""FeatureInputs: activations of the frozen prefix, from files of a run, as inputs of the rest."""
+"""FeatureInputs: stored activations of the frozen prefix, as inputs of the other layers."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +19,8 @@ Array = np.ndarray[Any, Any]
 class FeatureStore:
     """Activations of the frozen prefix, in one memory-mapped file.
 
-    The rows are ordered by view, then by image; kept as bf16 in channels-last order. The page
-    cache is the RAM tier.
+    The rows are ordered by view, then by image, in bf16 and channels-last order. The system's page
+    cache keeps them in memory.
 
     Attributes:
         rows: `(views * images, height, width, channels)`, bf16 seen as uint16.
@@ -33,7 +33,7 @@ class FeatureStore:
     views: int
 
     def read(self, indices: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
-        """Return activations as the suffix takes them, bf16.
+        """Return activations as the other layers take them, bf16.
 
         Args:
             indices: `(batch,)`, images.
@@ -49,15 +49,15 @@ class FeatureStore:
 class FeatureInputs:
     """Stored activations as inputs of the trained part, batch by batch.
 
-    Shuffled, image `i` is seen in view `(offset(seed, i) + epoch) % views`, so that the views take
-    turns. In order, all are seen in the same one.
+    In shuffled batches, image `i` is seen in view `(offset(seed, i) + epoch) % views`, so that the
+    views alternate. In ordered batches, all images are seen in the same view.
 
     Args:
         store: The activations.
         labels: Of its images, `(count,)`, int64.
-        batches: Which keys make up which batch.
+        batches: The keys of each batch.
         runtime: Where to compute.
-        view: The one that is seen in order; 0 is the evaluation crop.
+        view: The view of ordered batches; 0 is the evaluation crop.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class FeatureInputs:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Inputs]:
-        # The next batch is read while the network works on this one: the disk is not waited for.
+        # The next batch is read while the network works on this one, to hide the disk's latency.
         with ThreadPoolExecutor(max_workers=1) as reader:
             upcoming: Future[Inputs] | None = None
             for keys in self.batches:
@@ -91,7 +91,7 @@ class FeatureInputs:
                 yield upcoming.result()
 
     def example(self, count: int) -> torch.Tensor:
-        """Return values such as those of a batch of `count`."""
+        """Return zeros of the shape of a batch of `count`."""
         some = torch.zeros(count, dtype=torch.int64)
         return self._to_device(self.store.read(some, some)).zero_()
 

@@ -1,7 +1,7 @@
-"""What the frozen prefix computes of each image and view: computed once and kept.
+"""Features of the frozen prefix, for each image and view: computed once and kept.
 
-The same image gives the same numbers in whatever batch: one that is not full is filled up, since
-kernels are chosen by its size (in fp32 on a CPU, the last bits differ). So what was computed in one
+An image gives the same numbers in every batch: a partial batch is padded, because kernels are
+chosen by its size (in fp32 on a CPU, the last bits differ). So features that were computed in one
 pass can be used in another.
 """
 
@@ -34,7 +34,7 @@ from xception_cli.model.seal import check_entries, seal_entries
 from xception_cli.regular import NEW, open_regular
 from xception_cli.rundir import read_json
 
-# Seconds between commits, which wait for the disk twice: a kill costs as much, and what follows.
+# Seconds between commits, which wait for the disk twice. A kill loses at most this much work.
 _BETWEEN_COMMITS = 5.0
 
 Array = np.ndarray[Any, Any]
@@ -52,13 +52,13 @@ def compute_pooled(
     what: str,
     kept: KeptView | None = None,
 ) -> Array:
-    """Compute the pooled features of every image that the cache has none of.
+    """Compute the pooled features of all images, or load them from the cache.
 
     Args:
-        network: A segment to `conv4`, in eval mode: from `conv1` for images, from the cut for
+        network: A segment up to `conv4`, in eval mode: from `conv1` for images, from the cut for
             stored activations.
         inputs: In order, with the evaluation transform.
-        what: Names the phase on the screen.
+        what: Label of the progress bar.
         kept: These images in the cache.
 
     Returns:
@@ -75,8 +75,8 @@ def compute_pooled(
             pooled[indices] = found[: len(indices)].cpu().numpy()
             _keep(kept, {None: pooled}, indices)
             bar.advance(len(indices) * processes.count)
-            processes.wait()  # nobody is far behind at the end
-    # What another process computed or found is 0 here.
+            processes.wait()  # keeps the processes together
+    # Rows of other processes are 0 here.
     return processes.total(torch.from_numpy(pooled)).numpy()
 
 
@@ -92,34 +92,33 @@ def compute_store(
 ) -> tuple[FeatureStore, Array]:
     """Compute, or resume computing, the prefix's activations and the pooled features of all views.
 
-    A durable note commits what is computed every few seconds, so that a killed run resumes there;
-    its sums show whether the rows are still those that were computed. Processes that train together
-    write their parts of a batch into the same file.
+    A durable note commits the rows every few seconds, so that a killed run resumes there; its
+    checksums show whether the rows are intact. With several processes, each writes its part of a
+    batch into the same file.
 
     Args:
-        folder: Where the store lies.
-        name: Of the store in it, `train` or `val`.
+        folder: Folder of the store.
+        name: Name of the store in it, `train` or `val`.
         prefix: The frozen part, in eval mode.
         rest: From the cut to `conv4`, in eval mode.
         inputs: The images in order, once for each view.
-        another: Asked after each view but the last whether there is to be another one; takes how
-            many there are, and how many images were computed.
-        kept: The same views in the cache, which they are copied from and to; without it, all
-            are computed.
+        another: Called before each further view with the number of views and of images computed;
+            returns whether to compute it.
+        kept: The same views in the cache, to be copied from and to; if empty, all are computed.
 
     Returns:
         The store, and the pooled features `(views, images, POOLED)`, float32.
 
     Raises:
-        MachineError: The disk is too small; says how much is needed.
-        DataError: An image vanished.
+        MachineError: The disk is too small; the error gives the size needed.
+        DataError: An image has disappeared.
     """
     views, count = len(inputs), inputs[0].batches.count
     runtime, last = inputs[0].runtime, prefix.steps[-1]
     shape = row_shape(inputs[0].preprocessing.image_size, last)
-    note = folder / f"{name}-{DECODER}.json"  # of another decoder, nothing is kept
+    note = folder / f"{name}-{DECODER}.json"  # rows of another decoder are not used
     processes = runtime.processes
-    if not processes.leads:  # the leader makes the files
+    if not processes.leads:  # the leader creates the files
         processes.wait()
     rows = _open_map(folder / f"{name}.bin", note, np.uint16, (count * views, *shape))
     pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count * views, POOLED))
@@ -165,7 +164,7 @@ def compute_store(
                 parts[last][indices] = _to_bits(activations[: len(indices)])
                 _keep(cached, parts, indices)
                 computed += len(indices) * processes.count
-                # All before the first one that is missing still.
+                # Commit all before the first image that is still missing.
                 left = missing[number * batches.batch_size :]
                 if left and is_due():
                     commit(first, first + left[0])
@@ -183,14 +182,15 @@ def _load_kept(
     advance: Callable[[int], None],
     begin: int = 0,
 ) -> list[int]:
-    """Fill in what the cache has of some images, in the leader; return what each process computes.
+    """Load cached features in the leader; return the images to compute, in every process.
 
     Args:
         kept: The images in the cache.
-        parts: By the step behind which they are, activations by image; None are pooled features.
+        parts: Output: activations by image, by the step that they come after; None for pooled
+            features.
         batches: Of the images, in order.
-        advance: Is called with 1 for each image that the cache has.
-        begin: The first one that is not there yet.
+        advance: Called with 1 for each cached image.
+        begin: The first image to load.
 
     Returns:
         The images that the cache lacks, in order.
@@ -214,14 +214,14 @@ def _load_kept(
 
 def _keep(kept: KeptView | None, parts: Mapping[str | None, Array], indices: Array) -> None:
     for index in indices:
-        # What is not finite may be a failure of the machine, which is nothing to remember.
+        # A number that is not finite may be a failure of the machine: it is not kept.
         if kept is not None and np.isfinite(parts[None][index]).all():
             for step, rows in parts.items():
                 kept.keep(index, rows[index], step)
 
 
 def _fill(values: torch.Tensor, batches: KeyedBatches) -> torch.Tensor:
-    """Fill a batch up with zeros, see above."""
+    """Pad a batch with zeros; see the module."""
     rows = -(-batches.batch_size // batches.processes.count)
     if len(values) >= rows:
         return values
@@ -233,7 +233,7 @@ def _fill(values: torch.Tensor, batches: KeyedBatches) -> torch.Tensor:
 
 
 def _read_note(note: Path, arrays: Sequence[Array], count: int) -> tuple[int, list[int]]:
-    """Return how many rows are computed, and their sums; those of a damaged view are not."""
+    """Return the number of intact rows, and their checksums by view."""
     if not note.is_file():
         return 0, []
     is_sound = True
@@ -255,13 +255,13 @@ def _read_note(note: Path, arrays: Sequence[Array], count: int) -> tuple[int, li
 
 
 def _add_sum(sums: list[int], arrays: Sequence[Array], begin: int, before: int, done: int) -> None:
-    """Add rows to the sum of their view, which begins at `begin`."""
+    """Add rows to the checksum of their view, which begins at `begin`."""
     so_far = sums.pop() if before > begin else 0
     sums.append(_sum_rows(arrays, before, done, so_far))
 
 
 def _sum_rows(arrays: Sequence[Array], begin: int, end: int, so_far: int = 0) -> int:
-    """Continue the CRC-32 of rows; at 4 GB/s, 0.2 % of what computing them takes."""
+    """Continue the CRC-32 of rows; at 4 GB/s, this takes 0.2% of the time to compute them."""
     for at in range(begin, end):
         for array in arrays:
             so_far = zlib.crc32(array[at], so_far)
@@ -275,7 +275,7 @@ def _to_bits(activations: torch.Tensor) -> Array:
 
 @functools.cache
 def row_shape(image_size: int, last: str) -> tuple[int, int, int]:
-    """Return height, width and channels of what the network gives behind a step.
+    """Return height, width and channels of the activations after a step.
 
     Args:
         image_size: Side of the input, in pixels.
@@ -288,7 +288,7 @@ def row_shape(image_size: int, last: str) -> tuple[int, int, int]:
 
 
 def activation_bytes(image_size: int, unfreeze: str) -> int:
-    """Return what one image in one view takes in the store, in bytes.
+    """Return the bytes that one view of one image takes in the store.
 
     Args:
         image_size: Side of the input, in pixels.
@@ -301,19 +301,19 @@ def _open_map(path: Path, note: Path, dtype: type, shape: tuple[int, ...]) -> "n
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     try:
         path.parent.mkdir(exist_ok=True)
-        # A larger file is of a run that has since settled for fewer views: its first rows hold.
+        # A larger file is from before the run was limited to fewer views: its first rows are valid.
         if not path.is_file() or path.stat().st_size < size:
-            note.unlink(missing_ok=True)  # what it says is done is not in the new file
+            note.unlink(missing_ok=True)  # its rows are not in the new file
             path.unlink(missing_ok=True)
             with os.fdopen(open_regular(path, NEW), "wb") as file:
-                # Real blocks, not a hole: a full disk is an error here, and a crash (SIGBUS) later.
+                # Allocated, not sparse: a full disk is an error here, but a crash (SIGBUS) later.
                 _reserve(file.fileno(), size)
         with os.fdopen(open_regular(path, os.O_RDWR), "r+b") as file:
             return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise MachineError(
-            f"cannot keep {size / 1e9:.1f} GB of features in {show(path)}: {error.strerror}",
+            f"cannot store {size / 1e9:.1f} GB of features in {show(path)}: {error.strerror}",
             hint="fewer --views, --unfreeze head, an --output on a larger disk, or "
             "xception cache clear",
         ) from error

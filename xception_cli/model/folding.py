@@ -1,4 +1,4 @@
-"""Folding: the network for inference, with batch norm in its weights, and weights packed."""
+"""Folding: the network for inference, with batch norm folded into packed weights."""
 
 import functools
 import platform
@@ -13,7 +13,7 @@ from xception_cli.runtime import Runtime
 
 
 def for_inference(network: nn.Module, runtime: Runtime) -> nn.Module:
-    """Return a copy that computes the same faster, to be run by `Segment`; see the functions below.
+    """Return a faster copy for inference, to be run by `Segment`; see the functions below.
 
     Args:
         network: From `build_network`, on its device.
@@ -31,14 +31,15 @@ def for_inference(network: nn.Module, runtime: Runtime) -> nn.Module:
 def fold_batch_norm(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """Return a copy for inference: each batch norm is folded into the convolution before it.
 
-    In inference mode a batch norm is a scale and a shift per channel, which that convolution's
-    weights and a bias can do. The copy gives the same outputs but for rounding, under other names:
-    it is no longer pretrainedmodels' network, and is never trained or saved.
+    In inference mode a batch norm is a scale and a shift per channel, which the convolution's
+    weights and a bias can include. The copy gives the same outputs up to rounding, but has other
+    module names: it is no longer pretrainedmodels' network, and is never trained or saved.
 
     Args:
         network: From `build_network`.
-        dtype: What autocast will compute convolutions in, so that it need not convert their weights
-            in each pass; the result is the same. None keeps their dtype; the head always keeps its.
+        dtype: The dtype that autocast will use for convolutions: converting their weights now saves
+            it in each pass, with the same result. None keeps their dtype; the head always keeps its
+            own.
     """
     folded = deepcopy(network).eval()
     for number in range(1, 5):
@@ -69,13 +70,13 @@ def _fold_pair(parent: nn.Module, convolution: str, norm: str) -> None:
 
 
 class PackedConvolution(nn.Module):
-    """A convolution with its weights in the order that the CPU's kernel reads them in.
+    """A convolution with its weights in the order in which the CPU's kernel reads them.
 
-    An `nn.Conv2d` reorders its weights in each call, which for one image takes a fifth of the time,
+    An `nn.Conv2d` reorders its weights in each call, which takes a fifth of the time for one image,
     and its ReLU is another pass over the result. The numbers are the same.
 
     Args:
-        convolution: Its weights are in the dtype to compute in.
+        convolution: With weights in the dtype to compute in.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -85,8 +86,8 @@ class PackedConvolution(nn.Module):
         # In the order of the two operators.
         self._steps = [convolution.padding, convolution.stride, convolution.dilation]
         self._groups = convolution.groups
-        # For how many images, and the weights in that order: a kernel that finds another order than
-        # its own reorders them again. One attribute, since threads may share a network.
+        # A batch size, and the weights in the order for it: a kernel that expects another order
+        # reorders them again. One attribute, since threads may share a network.
         self._packed = (0, self.weight)
 
     def forward(self, activations: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
@@ -112,9 +113,9 @@ class PackedConvolution(nn.Module):
 
 
 def packs_weights(runtime: Runtime) -> bool:
-    """Tell whether `for_inference` packs weights: torch has the operators, and they agree with it.
+    """Return whether `for_inference` packs weights: torch has the operators, and they are correct.
 
-    They are those that torch.compile writes into its code, not documented ones.
+    These are the undocumented operators that torch.compile uses in its code.
 
     Args:
         runtime: Where the network is computed.
@@ -126,14 +127,14 @@ def packs_weights(runtime: Runtime) -> bool:
 
 @functools.cache
 def _agrees(dtype: torch.dtype) -> bool:
-    """Compare each kind of convolution of the network with torch's own, on one drawn image."""
+    """Compare each kind of convolution of the network with torch's own, on one random image."""
     generator = torch.Generator().manual_seed(0)
     for channels, width, options in (
         (3, 32, {"kernel_size": 3, "stride": 2}),
         (728, 728, {"kernel_size": 3, "padding": 1, "groups": 728, "bias": False}),
         (728, 728, {"kernel_size": 1}),
     ):
-        # Not drawn by its constructor, which would change what others draw.
+        # Not initialized by its constructor, which would change the global random state.
         plain = nn.utils.skip_init(nn.Conv2d, channels, width, **options)
         with torch.inference_mode():
             for parameter in plain.parameters():

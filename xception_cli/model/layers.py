@@ -1,8 +1,8 @@
 """The pooled features of several layers, and the head that classifies them.
 
-What separates two classes is not always in the last convolution: textures, cells or defects are
-separated by earlier layers better. So the linear probe sees the four last steps of the network,
-each averaged over its positions and scaled to length 1 (the idea of Head2Toe, Evci et al. 2022).
+The last convolution does not always separate two classes best: for textures, cells or defects,
+earlier layers are better. So the linear probe sees the last four steps of the network, each
+averaged over its positions and scaled to length 1 (the idea of Head2Toe, Evci et al. 2022).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ from xception_cli.model.network import FEATURES, STEPS, Segment, pool
 LAYERS = {"block11": 728, "block12": 1024, "conv3": 1536, "conv4": FEATURES}
 POOLED = sum(LAYERS.values())
 
-LAYERS_HEAD = "layers_head"  # the submodule of a network that has one
+LAYERS_HEAD = "layers_head"  # name of the submodule
 
 Array = NDArray[Any]
 
@@ -44,9 +44,9 @@ class LayersHead(nn.Linear):
 
 
 def add_layers_head(network: nn.Module, class_count: int) -> LayersHead:
-    """Give a network a head on several layers, and return it.
+    """Add a head on several layers to a network, and return it.
 
-    `last_linear` stays what it is, so the network without it is a plain Xception.
+    `last_linear` is unchanged, so the network without the new head is a plain Xception.
 
     Args:
         network: From `build_network`.
@@ -62,7 +62,7 @@ def fill_heads(
     last: tuple[torch.Tensor, torch.Tensor],
     layered: tuple[torch.Tensor, torch.Tensor],
 ) -> LayersHead:
-    """Put weights and biases into `last_linear` and into a head on several layers, which is added.
+    """Set the weights and biases of `last_linear` and of a new head on several layers.
 
     Args:
         network: From `build_network`.
@@ -76,7 +76,7 @@ def fill_heads(
 
 
 def layers_head(network: nn.Module) -> LayersHead | None:
-    """Return a network's head on several layers; None of a plain Xception."""
+    """Return a network's head on several layers; None for a plain Xception."""
     head = getattr(network, LAYERS_HEAD, None)
     return head if isinstance(head, LayersHead) else None
 
@@ -86,7 +86,7 @@ def run_layers(segment: Segment, activations: torch.Tensor) -> Iterator[tuple[st
 
     Args:
         segment: In eval mode; begins after `block11` at the latest.
-        activations: What it takes, `(batch, channels, height, width)`.
+        activations: Its input, `(batch, channels, height, width)`.
 
     Yields:
         Each of `LAYERS` in order, and its activations.
@@ -106,7 +106,7 @@ def pool_layers(layers: Iterable[tuple[str, torch.Tensor]]) -> torch.Tensor:
 
 
 def classify_pooled(network: nn.Module, pooled: torch.Tensor) -> torch.Tensor:
-    """Compute logits `(batch, classes)` of pooled features with the network's head.
+    """Compute logits `(batch, classes)` from pooled features with the network's head.
 
     Args:
         network: A plain Xception, or one with a head on several layers.
@@ -121,7 +121,7 @@ def classify_pooled(network: nn.Module, pooled: torch.Tensor) -> torch.Tensor:
 
 
 def classify_views(network: nn.Module, views: torch.Tensor, *, mirror: bool) -> torch.Tensor:
-    """Compute logits `(images, classes)` of the pooled features of several views of each image.
+    """Compute logits `(images, classes)` from the pooled features of several views of each image.
 
     Args:
         network: See `classify_pooled`.
@@ -135,7 +135,7 @@ def layer_weights(network: nn.Module) -> dict[str, torch.Tensor]:
     """Return the weights of the network's head by the layer that they act on.
 
     Returns:
-        `(classes, channels)` each; of a plain Xception, those of `conv4` alone.
+        `(classes, channels)` each; for a plain Xception, those of `conv4` alone.
     """
     head = layers_head(network)
     if head is None:
@@ -157,5 +157,5 @@ def scale_layers(pooled: Array) -> Array:
 
 
 def without_layers_head(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a state dict as a plain Xception has it."""
+    """Return the state dict of a plain Xception."""
     return {name: t for name, t in state.items() if not name.startswith(f"{LAYERS_HEAD}.")}

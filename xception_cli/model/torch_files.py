@@ -1,4 +1,4 @@
-"""Files of torch from anyone: read without running anything, in memory that they account for."""
+"""Untrusted torch files: read without running code, in no more memory than their size implies."""
 
 import io
 import pickle
@@ -13,13 +13,13 @@ from xception_cli.console import show
 from xception_cli.errors import ArtifactError
 
 CONVERT = (
-    "if you trust it, load it in a sandbox and save its state dict with safetensors, then give that"
+    "if you trust it, load it in a sandbox, save its state dict with safetensors, and use that file"
 )
-_ZIP_START = b"PK\x03\x04"  # by which torch (2.14) recognises its own archives
+_ZIP_START = b"PK\x03\x04"  # as torch (2.14) recognizes its own archives
 
 
 def load_torch(content: bytes, what: str) -> Any:
-    """Read a file of torch.
+    """Read a torch file.
 
     Args:
         content: Its bytes.
@@ -30,7 +30,9 @@ def load_torch(content: bytes, what: str) -> Any:
     """
     file = _copy_archive(content, what)
     try:
-        with warnings.catch_warnings(action="ignore"):  # what torch warns of here is refused later
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # torch warns of files that are refused later
             return torch.load(file, map_location="cpu", weights_only=True)
     except MemoryError:
         raise  # the machine's fault, not the file's
@@ -39,17 +41,17 @@ def load_torch(content: bytes, what: str) -> Any:
             f"{what} is not a plain state dict: it is damaged, or holds more than tensors",
             hint=CONVERT,
         ) from error
-    except Exception as error:  # a made-up file can fail anywhere in torch's reader
+    except Exception as error:  # a forged file can fail anywhere in torch's reader
         raise ArtifactError(
             f"{what} is not a file that torch can read safely: {show(error)}", hint=CONVERT
         ) from error
 
 
 def _copy_archive(content: bytes, what: str) -> IO[bytes]:
-    """Copy an archive member by member, if it is one as torch writes it: nothing is compressed.
+    """Copy an archive member by member; refuse compressed ones, which torch does not write.
 
-    Torch's reader inflates what is compressed, whatever size it reaches. Of a copy it cannot see
-    another table of contents than Python's reader, which sums up the sizes.
+    Torch's reader inflates compressed members to any size. In a copy, it cannot see another table
+    of contents than Python's reader, which adds up the sizes.
     """
     if not content.startswith(_ZIP_START):
         return io.BytesIO(content)
@@ -67,7 +69,7 @@ def _copy_archive(content: bytes, what: str) -> IO[bytes]:
             with zipfile.ZipFile(copied, "w", zipfile.ZIP_STORED) as copy:
                 for member in members:
                     copy.writestr(member.filename, archive.read(member))
-    # What Python's reader raises on damage, encryption and unknown versions.
+    # Python's reader raises these on damage, encryption and unknown versions.
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
         raise ArtifactError(f"{what} is a damaged archive: {show(error)}", hint=CONVERT) from error
     copied.seek(0)
@@ -75,12 +77,12 @@ def _copy_archive(content: bytes, what: str) -> IO[bytes]:
 
 
 def named_bytes(state: Any) -> int:
-    """Return what the dense tensors in nested plain data take once each has its own memory.
+    """Return the bytes that the dense tensors in nested plain data take if none shares memory.
 
-    A view can repeat few numbers, and a tensor can be asked for that its file does not have.
+    A view can repeat a few numbers, and a file can ask for tensors that it does not contain.
 
     Args:
-        state: From `load_torch`; it may hold itself.
+        state: From `load_torch`; it may contain itself.
     """
     seen: set[int] = set()
     left, size = [state], 0

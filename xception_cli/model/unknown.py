@@ -1,4 +1,4 @@
-"""When a model says `unknown`: it is not sure, or the image is unlike those it was trained on."""
+"""When a model answers `unknown`: low confidence, or an image unlike the training images."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-UNSURE = "not sure enough"
-UNLIKE = "unlike the training photos"
+UNSURE = "low confidence"
+UNLIKE = "unlike the training images"
 
-# Of one neighbour a second shot of the same thing is enough, and val, drawn from the same shots as
-# train, has many: a threshold from it refuses what train lacks. tests/benchmarks/unknown.py chose.
+# With one neighbour, a second photo of the same object would be enough. Val has many of these, so
+# its threshold would be too strict for new images. Chosen by tests/benchmarks/unknown.py.
 NEIGHBOURS = 10
-_MOST = 500  # training images that a model file remembers, 2.7 kB each
-_LONGEST = 1_000  # that are read from one
+_MOST = 500  # training images whose features a model file keeps, 2.7 kB each
+_LONGEST = 1_000  # largest number that is read from a file
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Training images in feature space, to tell how far an image is from the nearest of them.
+    """Training images in feature space, to measure the distance of an image from the nearest ones.
 
-    Nearest neighbours by cosine (Sun et al. 2022) assume nothing of how the features are spread;
-    their mean distance (Bergman, Cohen and Hoshen 2020) does not rest on one image.
+    Nearest neighbours by cosine (Sun et al. 2022) assume nothing about the distribution of the
+    features; their mean distance (Bergman, Cohen and Hoshen 2020) does not depend on one image.
 
     Attributes:
         levels: `(images, 2048)`, uint8: each image's features in 255ths of its largest one;
@@ -55,7 +55,7 @@ class Reference:
 
         Args:
             features: `(images, 2048)`.
-            count: How many for each, at most all.
+            count: Number for each, at most all.
 
         Returns:
             Their rows in `levels`, `(images, count)`, and their cosines, float32 of that shape.
@@ -65,17 +65,17 @@ class Reference:
         return order, np.take_along_axis(cosines, order, axis=1)
 
     def to_dict(self) -> dict[str, str]:
-        """Return plain data that JSON can hold: the levels as base64, and what they are."""
+        """Return JSON data: the levels as base64, and a description of them."""
         return {"holds": self.description, "levels": b64encode(self.levels.tobytes()).decode()}
 
     @property
     def description(self) -> str:
-        """What a file holds of the training images, for its reader."""
+        """What a file holds about the training images, for people."""
         return f"features of {len(self.levels)} training images"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], features: int) -> "Reference":
-        """Read what `to_dict` gave.
+        """Rebuild an object from the result of `to_dict`.
 
         Raises:
             ValueError: It is damaged; also KeyError and TypeError.
@@ -83,7 +83,7 @@ class Reference:
         levels = np.frombuffer(b64decode(data["levels"], validate=True), dtype=np.uint8)
         levels = levels.reshape(-1, features)
         if not 1 <= len(levels) <= _LONGEST:
-            raise ValueError("the features of the training photos are damaged")
+            raise ValueError("the features of the training images are damaged")
         return cls(levels)
 
 
@@ -94,7 +94,7 @@ def _unit(rows: Array) -> Array:
 
 
 def remember(features: Array, labels: Array) -> Reference:
-    """Keep the features of training images, of many the same number from each class.
+    """Keep the features of training images; of many, the same number from each class.
 
     Args:
         features: `(images, 2048)`, not negative.
@@ -106,7 +106,7 @@ def remember(features: Array, labels: Array) -> Reference:
 
 
 def spread(labels: Array) -> Array:
-    """Choose images evenly over each class: neighbours in a folder are often of one moment.
+    """Choose images evenly over each class: neighbours in a folder often show the same moment.
 
     Args:
         labels: `(images,)`.
@@ -124,13 +124,13 @@ def spread(labels: Array) -> Array:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When a model says `unknown`; both were chosen on val.
+    """When a model answers `unknown`; both thresholds were chosen on val.
 
     Attributes:
-        target_precision: Wanted part of right answers among those that are given.
-        confidence: Answers of a smaller probability are not given; None if val did not show a
-            threshold that reaches the wanted precision: then only the distance decides.
-        distance: Images that are farther from the training photos get no answer.
+        target_precision: Wanted share of correct answers among those that are given.
+        confidence: Answers with a lower probability are refused; None if val did not show a
+            threshold that reaches the target precision: then only the distance decides.
+        distance: Images farther from the training images get no answer.
     """
 
     target_precision: float
@@ -138,10 +138,10 @@ class Thresholds:
     distance: float
 
     def judge(self, probability: float, distance: float) -> str | None:
-        """Return why an answer is not given; None if it is.
+        """Return why an answer is refused; None if it is given.
 
         Args:
-            probability: Of the best class.
+            probability: Of the most probable class.
             distance: Of the image from the training images.
         """
         if distance > self.distance:
@@ -151,7 +151,7 @@ class Thresholds:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data that JSON can hold."""
+        """Return JSON data."""
         return {
             "target_precision": self.target_precision,
             "confidence": self.confidence,
@@ -160,7 +160,7 @@ class Thresholds:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Thresholds":
-        """Read what `to_dict` gave.
+        """Rebuild an object from the result of `to_dict`.
 
         Raises:
             ValueError: It is damaged; also KeyError and TypeError.
@@ -174,10 +174,10 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class UnknownRule:
-    """Thresholds, and what the distance is measured from; in a file they are one flat object.
+    """Thresholds, and the reference of the distance; in a file they are one flat object.
 
     Attributes:
-        thresholds: What they decide on.
+        thresholds: Of confidence and distance.
         reference: The training images.
     """
 
@@ -185,7 +185,7 @@ class UnknownRule:
     reference: Reference
 
     def distances(self, features: Array) -> list[float]:
-        """Return the distance of images from the training images.
+        """Return the distance of each image from the training images.
 
         Args:
             features: `(images, 2048)`.
@@ -194,12 +194,12 @@ class UnknownRule:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data that JSON can hold."""
+        """Return JSON data."""
         return self.thresholds.to_dict() | {"reference": self.reference.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], features: int) -> "UnknownRule":
-        """Read what `to_dict` gave.
+        """Rebuild an object from the result of `to_dict`.
 
         Raises:
             ValueError: It is damaged; also KeyError and TypeError.

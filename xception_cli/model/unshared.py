@@ -1,21 +1,21 @@
-"""Models without what they remember of their training images, for files that are shared."""
+"""Models without the features of their training images, for files that are shared."""
 
 from dataclasses import replace
 
 from xception_cli.model.bundle import About
 
 NO_FEATURES = (
-    "the features of training images were left out (--no-share-features), without which --unknown "
-    "auto cannot recognise images unlike them"
+    "the model has no features of training images (--no-share-features), without which --unknown "
+    "auto cannot recognize images unlike them"
 )
 _ENTRY = "share_features"  # of the provenance
 
 
 def without_features(about: About) -> About:
-    """Leave the features of training images out, and record that: `unknown` is measured by them."""
+    """Remove the features of training images, which `unknown` needs, and record that."""
     return replace(about, unknown=None, provenance={**about.provenance, _ENTRY: False})
 
 
 def lacks_features(about: About) -> bool:
-    """Tell whether the features of training images were left out."""
+    """Return whether the features of training images were removed."""
     return about.provenance.get(_ENTRY) is False

@@ -1,7 +1,7 @@
 """Where pretrained weights come from: sources, verification and the cache.
 
-The numbers are what is pinned. Whatever a source is called, it is accepted when its bytes parse
-without running anything and the digest over the backbone's tensors is `PINNED_DIGEST`.
+The numbers are pinned, not the source: weights are accepted if their bytes parse without running
+code and the digest of the backbone's tensors is `PINNED_DIGEST`.
 """
 
 import functools
@@ -36,7 +36,7 @@ PINNED_DIGEST = "b202e9242c0034f356bc13442acbe7c60b91fba1a0f6d80f944bb181114533b
 class PretrainedWeights:
     """The tensors of Xception without its head, float32, by pretrainedmodels' names.
 
-    `source` says for people where they came from; `digest` is what identifies them.
+    `source` describes for people where they came from; `digest` identifies them.
     """
 
     backbone: dict[str, torch.Tensor]
@@ -57,10 +57,10 @@ def load_pretrained(weights: str) -> PretrainedWeights:
             or a torch state dict.
 
     Raises:
-        UsageError: There is no such file.
+        UsageError: The file does not exist.
         ArtifactError: The file is not an Xception, or could run code.
         MachineError: The cache cannot be written.
-        WeightsError: No source has the ImageNet weights for us.
+        WeightsError: The ImageNet weights could not be obtained from any source.
     """
     if weights == "imagenet":
         return _load_cached() or _obtain()
@@ -73,11 +73,11 @@ def load_pretrained(weights: str) -> PretrainedWeights:
 
 
 def fetch() -> Path:
-    """Get the ImageNet weights into the cache, unless they are there; return the file.
+    """Download the ImageNet weights into the cache, unless they are there; return the file.
 
     Raises:
         MachineError: The cache cannot be written.
-        WeightsError: No source has them for us.
+        WeightsError: They could not be obtained from any source.
     """
     if _load_cached() is None:
         _obtain()
@@ -125,10 +125,10 @@ def licence_of(source: str | None, digest: str | None) -> str:
 
 
 def cache_dir() -> Path:
-    """Return the folder that downloaded weights are kept in, made if need be.
+    """Return the folder of downloaded weights, created if necessary.
 
     Raises:
-        MachineError: It cannot be made or written.
+        MachineError: It cannot be created or written.
     """
     path = cache_path()
     try:
@@ -141,14 +141,14 @@ def cache_dir() -> Path:
 
 
 def cache_path() -> Path:
-    """Return where downloaded weights are kept, whether or not it is there.
+    """Return the folder of downloaded weights, which need not exist.
 
     Raises:
         MachineError: HOME is not set.
     """
     try:
         return cache_folder()
-    except MachineError as error:  # the data check can do without its cache, this cannot
+    except MachineError as error:  # only the data check works without a cache
         raise _cache_error(None, error.message) from error
 
 
@@ -174,7 +174,7 @@ def _load_cached() -> PretrainedWeights | None:
         return None  # another process has just moved it
     except ArtifactError as error:
         bad = path.with_suffix(".safetensors.bad")
-        say(f"the cached weights are damaged and go to {show(bad)}: {error.message}")
+        say(f"the cached weights are damaged, moved to {show(bad)}: {error.message}")
     try:
         path.replace(bad)
     except FileNotFoundError:
@@ -191,13 +191,13 @@ def _read_cache(path: Path) -> PretrainedWeights:
     if digest != PINNED_DIGEST:
         raise ArtifactError(
             f"{show(path)} does not hold the published ImageNet weights (digest {digest[:16]}…)",
-            hint="xception weights fetch gets them again",
+            hint="xception weights fetch downloads them again",
         )
     return PretrainedWeights(backbone, metadata.get("source", "cache"), digest)
 
 
 def _obtain() -> PretrainedWeights:
-    """Try the sources in order and keep what the first good one gives."""
+    """Try the sources in order and keep the first valid result."""
     path = cache_dir() / _cache_file().name  # before any download
     failures = []
     for source in SOURCES:
@@ -215,11 +215,12 @@ def _obtain() -> PretrainedWeights:
             continue
         origin = f"{source.name} ({source.origin})"
         write_durably(path, safetensors.torch.save(backbone, {"source": origin}))
-        say(f"verified, and kept in {show(path)}")
+        say(f"verified and stored in {show(path)}")
         return PretrainedWeights(backbone, origin, digest)
     raise WeightsError(
-        "the ImageNet weights cannot be had:\n" + "\n".join(f"  {line}" for line in failures),
-        hint="go online once and type: xception weights fetch; or use --weights FILE",
+        "the ImageNet weights could not be obtained:\n"
+        + "\n".join(f"  {line}" for line in failures),
+        hint="with a network connection, type: xception weights fetch; or use --weights FILE",
     )
 
 
@@ -236,13 +237,13 @@ def _load_file(path: Path) -> PretrainedWeights:
     pretrained = PretrainedWeights(backbone, str(path), tensor_digest(backbone))
     if not pretrained.is_pinned:
         digest = pretrained.digest[:16]
-        say(f"weights   {show(path)} holds others than the published ones: {digest}…")
+        say(f"weights   {show(path)} holds weights other than the published ones: {digest}…")
     return pretrained
 
 
 @functools.cache
 def _backbone_shapes() -> dict[str, torch.Size]:
-    # On the meta device nothing is drawn, so no random stream moves.
+    # The meta device draws no random numbers, so the global random state is unchanged.
     with torch.device("meta"):
         state = build_network(1).state_dict()
     return {

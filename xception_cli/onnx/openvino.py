@@ -1,4 +1,4 @@
-"""OpenVINO: a second runtime for the gate, where it is installed; and its own format of a file."""
+"""OpenVINO: a second runtime for the gate, if it is installed; and exports in its own format."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,15 @@ Array = NDArray[Any]
 
 
 class _Session:
-    """A compiled model, called as onnxruntime's session is.
+    """A compiled model, with the interface of onnxruntime's session.
 
     Args:
-        core: Of OpenVINO.
-        model: That it has read.
+        core: OpenVINO's core.
+        model: A model that it has read.
     """
 
     def __init__(self, core: Any, model: Any) -> None:
-        # Else it computes in bf16 on processors that can, which is not what the gate compares.
+        # Otherwise it computes in bf16 on processors that support it; the gate compares fp32.
         precision = {"INFERENCE_PRECISION_HINT": "f32"}
         self._compiled = core.compile_model(model, "CPU", precision)
 
@@ -38,7 +38,7 @@ class _Session:
 
 
 def in_openvino(exported: OnnxClassifier, content: bytes) -> OnnxClassifier | None:
-    """Return a file that runs in OpenVINO, or None where that is not installed.
+    """Return a file that runs in OpenVINO; None if OpenVINO is not installed.
 
     Args:
         exported: The file.
@@ -54,7 +54,7 @@ def in_openvino(exported: OnnxClassifier, content: bytes) -> OnnxClassifier | No
 def convert(
     exported: OnnxClassifier, content: bytes, output: Path
 ) -> tuple[OnnxClassifier, dict[Path, bytes]]:
-    """Convert a file to OpenVINO's format, in float32; what it holds beside its graph goes along.
+    """Convert a file to OpenVINO's format in float32, with its metadata.
 
     Args:
         exported: The file.
@@ -62,10 +62,11 @@ def convert(
         output: Where the .xml file will be.
 
     Returns:
-        The new file as it is read and run, and the bytes by path: the weights, then the graph.
+        The new file, as read and run by OpenVINO, and its bytes by path: the weights, then the
+        graph.
 
     Raises:
-        MachineError: There is no room for temporary files.
+        MachineError: The disk has no space for temporary files.
     """
     openvino = _import()
     core = openvino.Core()
@@ -83,13 +84,13 @@ def convert(
     except (OSError, RuntimeError) as error:
         raise MachineError(
             f"OpenVINO cannot convert the model: {show(error)}",
-            hint="free space in the temporary folder, or name another one in TMPDIR",
+            hint="free disk space in the temporary folder, or set TMPDIR to another one",
         ) from error
     return replace(exported, session=session), files
 
 
 def _import() -> Any:
-    # Else it keeps a number of this machine in the user's home, to send it to its maker.
+    # Otherwise it stores an ID of this machine in the user's home, and sends it to its maker.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 

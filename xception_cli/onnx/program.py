@@ -1,4 +1,4 @@
-"""The program that an export prints: it classifies photos, without xception."""
+"""The program that an export prints: it classifies images without xception."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ from xception_cli.data.transforms import Preprocessing
 ONNX, OPENVINO = "onnx", "openvino"  # formats of an export
 
 _PROGRAM = """\
-# Reads images as xception predict does, but for a PNG with a gamma and without a profile, and for
-# a 16-bit TIFF whose header states another range.
+# Reads images as xception predict does, except a PNG that has a gamma but no profile, and a 16-bit
+# TIFF whose header states another range.
 import io, json, sys
 import numpy, {package}
 from PIL import Image, ImageCms, ImageOps
@@ -28,7 +28,7 @@ for path in sys.argv[1:]:
         if image.mode == "L" and profile.profile.xcolor_space == "RGB ":
             image = image.convert("RGB")
         image = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
-    except (OSError, ImageCms.PyCMSError):  # without a profile, or with one that cannot be used
+    except (OSError, ImageCms.PyCMSError):  # no profile, or an invalid one
         image = image.convert("RGB")
     if alpha is not None:
         image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
@@ -72,18 +72,18 @@ network = openvino.compile_model(model, "CPU", {{"INFERENCE_PRECISION_HINT": "f3
 def inference_snippet(
     path: Path, preprocessing: Preprocessing, *, cropped: bool, form: str = ONNX
 ) -> str:
-    """Write a program that names the photos it is given, with an exported file.
+    """Return a program that classifies images with an exported file.
 
     Args:
         path: The file.
-        preprocessing: Its pixel numbers.
-        cropped: Whether the file wants images resized and cut.
+        preprocessing: Its preprocessing.
+        cropped: Whether the file takes images that are already resized and cropped.
         form: `onnx` or `openvino`.
     """
     cropping = _CROPPING.format(**preprocessing.to_dict()) if cropped else ""
     parts = _PARTS[form]
     opening = parts["opening"].format(path=str(path))
-    # Pillow itself scales the values of a PGM, mode I, to 16 bits.
+    # Pillow scales the values of a PGM (mode I) to 16 bits itself.
     bits = preprocessing.grey_bits
     shift = "8" if bits == 16 else f'({bits - 8} if ";16" in image.mode else 8)'
     return _PROGRAM.format(**parts | {"opening": opening}, cropping=cropping, shift=shift)

@@ -1,8 +1,7 @@
-"""Pillow's antialiased bicubic resize and the centre crop, of operators that all runtimes agree on.
+"""Pillow's antialiased bicubic resize and the centre crop, in operators that all runtimes support.
 
-They do not agree on ONNX's antialiased `Resize`: OpenVINO 2026.4 reads it without a word and leaves
-the antialiasing out, so that 9 of 10 pixels of a grainy image of 12 megapixels are off by more than
-8 of 255.
+ONNX's antialiased `Resize` is not one of them: OpenVINO 2026.4 silently ignores the antialiasing,
+so that 9 of 10 pixels of a noisy image of 12 megapixels are off by more than 8 of 255.
 """
 
 from dataclasses import dataclass
@@ -19,14 +18,14 @@ _HEIGHT, _WIDTH = 0, 1  # in the shape of an image
 
 @dataclass(frozen=True)
 class _Geometry:
-    """Names of pairs of numbers, of the height and of the width.
+    """Names of pairs of numbers, for the height and the width.
 
     Attributes:
-        scale: Pixels of the image for one of the resized image.
-        stretch: Of the filter, at least 1: antialiasing.
+        scale: Pixels of the image per pixel of the resized image.
+        stretch: Factor that widens the filter, at least 1: antialiasing.
         corner: First pixel of the crop, in the resized image.
-        start: First pixel of the image that the crop is made of.
-        end: After the last of them, or after the image.
+        start: First pixel of the image that the crop depends on.
+        end: One after the last such pixel; may exceed the image.
     """
 
     scale: str
@@ -37,15 +36,15 @@ class _Geometry:
 
 
 def add_cropping(writer: GraphWriter, preprocessing: Preprocessing, pixels: str) -> str:
-    """Write what torchvision's `v2.Resize` and `v2.CenterCrop` do with a PIL image.
+    """Add nodes for torchvision's `v2.Resize` and `v2.CenterCrop` of a PIL image.
 
     As in Pillow, rows are resized and rounded, then columns. Both are matrix products, whose
-    weights the graph works out from the size of the image. One pixel in a thousand differs from
+    weights the graph computes from the size of the image. One pixel in a thousand differs from
     Pillow's, by 1 of 255: Pillow rounds the weights to 22 bits.
 
     Args:
-        writer: Of the graph.
-        preprocessing: The pixel numbers.
+        writer: Writer of the graph.
+        preprocessing: The preprocessing.
         pixels: Name of uint8 pixels, `(batch, height, width, 3)`.
 
     Returns:
@@ -59,7 +58,7 @@ def add_cropping(writer: GraphWriter, preprocessing: Preprocessing, pixels: str)
 
     geometry = _add_geometry(writer, preprocessing, pixels)
     axes = writer.integers("part/axes", 1, 2)
-    # No more than the crop is made of: a third less of a photo of 4:3.
+    # Only what the crop depends on: a third less for a photo of 4:3.
     part = node("Slice", [pixels, geometry.start, geometry.end, axes], "part/pixels")
     size = node("Shape", [part], "part/size", start=1, end=3)
     current = node("Transpose", [part], "pixels/channels_first", perm=[0, 3, 1, 2])
@@ -90,7 +89,7 @@ def _add_geometry(writer: GraphWriter, preprocessing: Preprocessing, pixels: str
     opposite = node("Add", [corner, crop], "crop/opposite")
 
     reach = node("Mul", [stretch, "resize/2"], "part/reach")  # of the cubic filter
-    margin = node("Add", [reach, "resize/1"], "part/margin")  # pixels too many weigh nothing
+    margin = node("Add", [reach, "resize/1"], "part/margin")  # extra pixels have weight 0
     start = node("Sub", [node("Mul", [corner, scale], "part/from"), margin], "part/before")
     start = node("Cast", [node("Relu", [start], "part/inside")], "part/start", to=_INT64)
     end = node("Add", [node("Mul", [opposite, scale], "part/to"), margin], "part/behind")
@@ -99,7 +98,7 @@ def _add_geometry(writer: GraphWriter, preprocessing: Preprocessing, pixels: str
 
 
 def _add_weights(writer: GraphWriter, geometry: _Geometry, size: str, axis: int, name: str) -> str:
-    """Write what each pixel of the part adds to each pixel of the crop, `(image_size, part)`."""
+    """Add nodes for the weight of each pixel of the part in the crop, `(image_size, part)`."""
     node = writer.node
     index = writer.constant(f"{name}/axis", np.int64(axis))
 
@@ -116,13 +115,13 @@ def _add_weights(writer: GraphWriter, geometry: _Geometry, size: str, axis: int,
     apart = node("Sub", [inputs, outputs], f"{name}/apart")
     apart = node("Div", [apart, of(geometry.stretch, "stretch")], f"{name}/apart_in_filter")
     kernel = _add_cubic(writer, apart, f"{name}/cubic")
-    # The weights of pixels beyond the border go to those within.
+    # The weights of pixels outside of the image go to those inside.
     total = node("ReduceSum", [kernel, "resize/over_pixels"], f"{name}/total", keepdims=1)
     return node("Div", [kernel, total], f"{name}/weights")
 
 
 def _add_cubic(writer: GraphWriter, x: str, name: str) -> str:
-    """Write Pillow's cubic filter (Keys 1981, a = -0.5), without branches.
+    """Add nodes for Pillow's cubic filter (Keys 1981, a = -0.5), without branches.
 
     With u = max(0, 2 - |x|) and v = max(0, 1 - |x|) it is u²(u - 1) / 2 + v²(1 - 2v).
     """
@@ -138,7 +137,7 @@ def _add_cubic(writer: GraphWriter, x: str, name: str) -> str:
 
 
 def _add_product(writer: GraphWriter, left: str, right: str, name: str) -> str:
-    """Write a matrix product, rounded to the whole numbers that a pixel can have."""
+    """Add nodes for a matrix product, rounded and clipped to the values of a pixel."""
     product = writer.node("MatMul", [left, right], f"{name}/product")
     whole = writer.node("Round", [product], f"{name}/rounded")
     return writer.node("Clip", [whole, "resize/0", "resize/255"], name)

@@ -1,4 +1,4 @@
-"""export_run: the model of a run as one ONNX file, kept only if it passes the gate."""
+"""export_run: a run's model as an ONNX or OpenVINO file, written only if it passes the gate."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,13 +44,13 @@ from xception_cli.sample import draw_sample
 
 REPORT = "export_report.json"
 
-LEAST = 64  # images that an export is judged by
-LARGE = 4  # of these, made as large as a camera's, beside them
+LEAST = 64  # least number of images that an export is compared on
+LARGE = 4  # number of these that are also enlarged to the size of a camera's
 _LARGE_SIZE = (4000, 3000)  # 12 megapixels
-_GRAIN = 12.0  # of 255; an enlarged image alone has nothing that aliases
+_GRAIN = 12.0  # of 255; without it, an enlarged image has nothing that aliases
 
-CALIBRATION = 32  # training images that tell an int8 file which values occur
-MOST = 500  # val images that it is judged by
+CALIBRATION = 32  # training images that an int8 file is calibrated on
+MOST = 500  # most val images that an int8 file is compared on
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class ExportResult:
     """An export.
 
     Attributes:
-        snippet: A program that uses it.
-        report: The file with how it compares with PyTorch, and an int8 file with the float one.
+        snippet: A program that runs it.
+        report: The report file: a comparison with PyTorch, and of an int8 file with the float one.
     """
 
     snippet: str
@@ -67,15 +67,15 @@ class ExportResult:
 
 
 def check_export_output(output: Path, form: str = ONNX) -> None:
-    """See that an export can be written there, before anything is computed.
+    """Check that an export can be written, before anything is computed.
 
     Args:
-        output: The new file; `.bin` beside an `.xml`.
+        output: The new file; with an `.xml`, a `.bin` file is written, too.
         form: `onnx` or `openvino`.
 
     Raises:
-        UsageError: The file exists, its folder does not, or it ends otherwise.
-        ArtifactError: The report beside it is damaged.
+        UsageError: The file exists, its folder does not, or its suffix is wrong.
+        ArtifactError: The report in its folder is damaged.
     """
     check_new_file(output, (".xml" if form == OPENVINO else ".onnx",), "export to")
     if form == OPENVINO:
@@ -92,20 +92,20 @@ def export_run(
     quantized: bool = False,
     share_features: bool = True,
 ) -> ExportResult:
-    """Export a run's model, compare it with PyTorch, and write it with a report beside it.
+    """Export a run's model, compare it with PyTorch, and write it and a report.
 
     Args:
         run: The run.
-        output: A new .onnx file; of `openvino` an .xml file, with its weights in .bin beside it.
-        cropped: The file takes images that are resized and cut already.
+        output: A new .onnx file; for `openvino` an .xml file, whose weights go to a .bin file.
+        cropped: Whether the file takes images that are already resized and cropped.
         form: `onnx` or `openvino`.
-        quantized: The network in int8, in `onnx` only; what that changes is measured.
-        share_features: Keep the features of training images, if the model has them.
+        quantized: Whether to quantize the network to int8 (`onnx` only) and measure the effect.
+        share_features: Whether to keep the features of training images, if the model has them.
 
     Raises:
         UsageError: See `check_export_output`; or the run has no model.
-        ArtifactError: The model is damaged, the export does not say what PyTorch says, or the
-            quantised file does not say what the float one does.
+        ArtifactError: The model is damaged, the export does not match PyTorch, or the quantized
+            file does not match the float one.
         MachineError: The disk is full or read-only.
     """
     check_export_output(output, form)
@@ -151,7 +151,7 @@ def export_run(
 def _quantize(
     run: RunDir, model: onnx.ModelProto, exported: OnnxClassifier, output: Path
 ) -> tuple[bytes, Agreement]:
-    """Quantise an export by training images, and compare it with the float one on val."""
+    """Quantize an export, calibrated on training images, and compare it on val."""
     images = own_images(run, exported.classes, "train", least=CALIBRATION, most=CALIBRATION)
     content = seal_onnx(quantize_onnx(model, calibration_pixels(exported, images)))
     judges = own_images(run, exported.classes, "val", least=LEAST, most=MOST)
@@ -160,7 +160,7 @@ def _quantize(
     for number, line in enumerate(agreement.lines()):
         say(f"{'' if number else 'int8':10}{line}")
     if REFIT in exported.about.provenance:
-        say("note      the head was also fitted to val: on new images int8 may cost more")
+        say("note      the head was also fitted to val: int8 may cost more accuracy on new images")
     if warning := agreement.warning():
         say(f"warning   {warning}", style="bold red")
     return content, agreement
@@ -169,11 +169,11 @@ def _quantize(
 def calibration_pixels(
     exported: OnnxClassifier, images: Sequence[JudgeImage]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Read what a file takes, one image at a time.
+    """Read the inputs of a file, one image at a time.
 
     Args:
         exported: The float file.
-        images: Of the run's train split.
+        images: Images of the run's train split.
 
     Yields:
         `(1, height, width, 3)`, uint8.
@@ -189,13 +189,13 @@ def calibration_pixels(
 def judge_images(
     run: RunDir, classes: Sequence[str], *, least: int = LEAST, large: int = LARGE
 ) -> list[JudgeImage]:
-    """Gather the images that an export is judged by.
+    """Return the images that an export is compared on.
 
     Args:
-        run: Its val images are taken, evenly spread; drawn ones make up for what is missing.
-        classes: Of its model.
-        least: Images, not counting the large ones.
-        large: Images of 12 megapixels, made of the first ones.
+        run: The run, of whose val images an even selection is taken.
+        classes: Classes of its model.
+        least: Least number of images, not counting the large ones; drawn images fill up.
+        large: Number of images that are also enlarged to 12 megapixels.
     """
     chosen = own_images(run, classes, "val", least=least, most=least)
     spread = chosen[:: max(1, len(chosen) // large)][:large] if large else []
@@ -207,14 +207,14 @@ def judge_images(
 def own_images(
     run: RunDir, classes: Sequence[str], split: str, *, least: int, most: int
 ) -> list[JudgeImage]:
-    """Gather images of a split of the run, evenly spread; drawn ones if there are too few.
+    """Return an even selection of a split's images, and drawn images if there are too few.
 
     Args:
         run: The run.
-        classes: Of its model.
+        classes: Classes of its model.
         split: `train` or `val`.
-        least: Images; drawn ones make up for what is missing.
-        most: Of the run's own.
+        least: Least number of images; drawn images fill up.
+        most: Most images of the split.
     """
     own = _spread(run, classes, split, most)
     return own + [JudgeImage("drawn", content) for content in _draw(least - len(own))]
@@ -224,7 +224,7 @@ def _spread(run: RunDir, classes: Sequence[str], split: str, most: int) -> list[
     try:
         selection = select_own(run, classes, split)
     except (DataError, UsageError) as error:
-        say(f"note      drawn images instead of {split}: {show(error.message)}")
+        say(f"note      using drawn images instead of {split}: {show(error.message)}")
         return []
     sound = [image for image in selection.images if image.problem is None]
     indices = np.linspace(0, len(sound) - 1, min(most, len(sound))).round().astype(int)
@@ -243,7 +243,7 @@ def _draw(count: int) -> Iterator[bytes]:
 
 
 def _enlarge(content: bytes, seed: int) -> bytes:
-    """Make a 12 megapixel JPEG of an image, with grain as fine as its pixels."""
+    """Enlarge an image to a JPEG of 12 megapixels, with noise as fine as its pixels."""
     image = decode(content, grey_bits=None)
     size = _LARGE_SIZE if image.width >= image.height else _LARGE_SIZE[::-1]
     large = np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.float32)
@@ -258,8 +258,9 @@ def _show_parity(runtime: str, parity: Parity) -> None:
     say(f"parity    {runtime}: {parity.headline()}")
     if parity.decoded_smaller:
         say(
-            f"          xception predict --run decodes {parity.decoded_smaller} of them smaller: "
-            f"within {parity.decoded_smaller_difference:.1e} of what it says"
+            f"          xception predict --run decodes {parity.decoded_smaller} of them at a "
+            f"reduced size: its probabilities differ by up to "
+            f"{parity.decoded_smaller_difference:.1e}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a data check writes: issues.csv, to be edited, and check.html, with the images."""
+"""The files of a data check: issues.csv, to be edited, and check.html, with the images."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ _CARDS = {"stops": 48, "warning": 24, "note": 12}  # cards shown of one problem
 
 
 def check_output(data: Path, output: Path) -> None:
-    """See that a check may be written there, before it is begun.
+    """Check that the files can be written there, before the check starts.
 
     Raises:
         UsageError: It would be inside the data folder, or over an edited issues.csv.
@@ -37,11 +37,11 @@ def check_output(data: Path, output: Path) -> None:
     if inside.is_relative_to(root):
         raise UsageError(
             f"--output {show(output)} is inside the data folder, where nothing is ever written",
-            hint="choose a folder beside it",
+            hint="choose a folder next to it",
         )
     if os.path.lexists(output / ISSUES):
         raise UsageError(
-            f"{show(output / ISSUES)} is already there, and may have been edited",
+            f"{show(output / ISSUES)} already exists, and may have been edited",
             hint="choose another --output, or remove it",
         )
 
@@ -51,8 +51,8 @@ def write_check(report: CheckReport, output: Path, root: Path | None = None) -> 
 
     Args:
         report: The data check.
-        output: A folder; is made.
-        root: What was given for the paths of a table.
+        output: A folder; created if necessary.
+        root: The folder that was given for the paths of a table.
 
     Raises:
         MachineError: It cannot be written.
@@ -66,15 +66,15 @@ def write_check(report: CheckReport, output: Path, root: Path | None = None) -> 
 
 
 def issues_csv(report: CheckReport) -> bytes:
-    """List every file that something was found of, the worst problems first."""
+    """List every file with a problem, the worst problems first."""
     return to_csv(ISSUES_HEADER, _issues(report.problems))
 
 
 def add_issues(path: Path, name: str, problems: Iterable[Problem]) -> None:
-    """Put a problem's files at the end of an issues.csv, in the place of what it said of it before.
+    """Append a problem's files to an issues.csv, replacing its earlier rows of that problem.
 
     Args:
-        path: The file; is made if it is missing.
+        path: The file; created if it is missing.
         name: Of the problem.
         problems: With that name.
 
@@ -95,16 +95,16 @@ def _issues(problems: Iterable[Problem]) -> Iterator[Sequence[str]]:
 
 
 def page_html(report: CheckReport, issues: Path, root: Path | None = None) -> str:
-    """Render the page: one file without a script, that loads nothing.
+    """Render the page: one file that has no scripts and loads nothing.
 
     Args:
         report: The data check.
         issues: Its issues.csv, in the folder of the page.
-        root: What was given for the paths of a table.
+        root: The folder that was given for the paths of a table.
     """
     shown = {problem: _shown(problem) for problem in report.problems}
     total = sum(1 + len(f.others[:2]) for findings in shown.values() for f in findings)
-    with screen.bar("drawing the page", total, heartbeat=False) as bar:
+    with screen.bar("writing the page", total, heartbeat=False) as bar:
 
         def read(path: str) -> Thumbnail | None:
             bar.advance(1)

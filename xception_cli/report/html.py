@@ -129,12 +129,12 @@ def photo(root: Path, name: str) -> Thumbnail | None:
 
 
 def embed(image: Image.Image, name: str, side: int = SIDE) -> Thumbnail:
-    """Make an image small, and part of the page.
+    """Shrink an image, and embed it in the page.
 
     Args:
         image: RGB.
-        name: Describes it.
-        side: It has at most so many pixels across and down.
+        name: Alternative text.
+        side: Largest width and height in pixels.
     """
     small = image.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)

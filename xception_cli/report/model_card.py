@@ -15,8 +15,8 @@ from xception_cli.report.html import PAGES
 from xception_cli.rundir import RunDir, RunInfo
 
 _ROWS = 20  # classes in the table
-FEW = 100  # groups of an evaluation under which its interval is wide
-# What Markdown, also GitHub's, would take for more than text: marks, tables, HTML, formulas, links.
+FEW = 100  # groups of an evaluation; with fewer, its interval is wide
+# What has a meaning in Markdown, or in GitHub's: marks, tables, HTML, formulas, links.
 _SPECIAL = re.compile(
     r"[\\`*\[\]<>|&~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE
 )
@@ -33,7 +33,7 @@ def render_card(
     """Render the model card of a run.
 
     Args:
-        values: Those of report.html.
+        values: The values of report.html.
         run: The run.
         info: Its run.json.
         config: Its settings.
@@ -80,10 +80,10 @@ def _origin(info: RunInfo) -> str:
 
 
 def _printable(value: object) -> object:
-    """Make what the template prints a literal piece of text; `Markup` is printed as it is.
+    """Make a printed value literal text; `Markup` is printed unchanged.
 
     Raises:
-        TypeError: It is neither text nor a whole number: a template does not format numbers.
+        TypeError: It is neither text nor an integer: templates do not format numbers.
     """
     if isinstance(value, Markup):
         return value

@@ -94,10 +94,10 @@ def _class_maps(
 
 
 def seen_square(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:
-    """Return the part of a photo that the network sees, in its pixels: left, top, right, bottom.
+    """Return the square of an image that the network sees, in pixels: left, top, right, bottom.
 
     Args:
-        size: Width and height of the photo, upright.
+        size: Width and height of the image, upright.
         preprocessing: Resizes the shorter side, and crops the centre.
     """
     width, height = size
@@ -109,7 +109,7 @@ def seen_square(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[in
 def draw_heat(
     image: Image.Image, heat: NDArray[np.float32], preprocessing: Preprocessing
 ) -> Image.Image:
-    """Draw a heat map over a grey photo, and a frame around the part that the network sees.
+    """Draw a heat map over a grey image, and a frame around the square that the network sees.
 
     Args:
         image: RGB, upright, of any size; is not changed.
@@ -143,7 +143,7 @@ def check_folder(folder: Path) -> None:
 
 
 def name_explanations(images: Sequence[Path]) -> list[str]:
-    """Name the explanation file of each photo; photos with the same name get `-2`, `-3`."""
+    """Name the explanation file of each image; images with the same name get `-2`, `-3`."""
     taken: set[str] = set()
     counts: Counter[str] = Counter()
     names = []
@@ -160,11 +160,11 @@ def name_explanations(images: Sequence[Path]) -> list[str]:
 
 
 def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path) -> None:
-    """Explain the class of a photo, as a JPEG of the photo's own size, upright.
+    """Explain the class of an image, as a JPEG of the image's own size, upright.
 
     Args:
         bundle: The model.
-        path: The photo, known to be decodable.
+        path: The image, known to be decodable.
         label: Index of the class.
         target: The new file; its folder is created.
 
@@ -173,7 +173,7 @@ def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path)
     """
     preprocessing = bundle.preprocessing
     bits = preprocessing.grey_bits
-    # the same pixels as predicted
+    # The same pixels as in the prediction.
     seen = read_image(path, least_side=preprocessing.least_side, grey_bits=bits)
     pixels = preprocessing.evaluation_transform()(seen)[None]
     (heat,) = heat_maps(bundle, pixels, torch.tensor([label]))
@@ -190,7 +190,7 @@ def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path)
 
 
 _LABELS, _PAIRS = 12, 8  # cards of a kind
-_HOW = ("as in evaluation", "as in training", "as in training, drawn again")
+_HOW = ("as in evaluation", "as in training", "as in training, another random view")
 _NOTHING = Image.new("RGB", (8, 8))  # replaces a missing image in a batch
 
 

@@ -182,7 +182,7 @@ def _steps(data: _Run) -> dict[str, Any]:
             {"name": gain["name"], "half": f"{gain['half']:.0%}", "whole": f"{gain['whole']:.0%}"}
             for gain in data.result.gains[:_GAINS]
         ],
-        "fix": f"xception train --data {place} --fixes {quoted(data.run.issues)}",
+        "fix": f"xception train {place} --fixes {quoted(data.run.issues)}",
         "check": f"xception check {place}",
         "predict": f"xception predict PHOTO.jpg --run {quoted(data.run.path)}",
     }

@@ -1,1 +1,1 @@
-"""A model on a local web page, to show it to a person. Not for production."""
+"""A model on a local web page, for demonstrations. Not for production."""

@@ -1,4 +1,4 @@
-"""Demo: what the page of `xception serve` shows of a model, and of each image that it is given."""
+"""Demo: the page of `xception serve`, and its answer for each image."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +15,15 @@ from xception_cli.report.pictures import draw_heat, heat_maps
 from xception_cli.serve.server import MOST_BYTES
 
 SIDE = 640  # of an image on the page, in pixels
-TOP = 3  # classes that are named for each
+TOP = 3  # classes shown for each image
 
 
 @dataclass(frozen=True)
 class Demo:
-    """A model behind a page.
+    """A model and its page.
 
     Attributes:
-        bundle: The model. Where it has thresholds for `unknown`, they are applied.
+        bundle: The model. Its thresholds for `unknown` are applied, if it has any.
     """
 
     bundle: Classifier
@@ -45,25 +45,25 @@ class Demo:
         )
 
     def warm_up(self) -> None:
-        """Let the network prepare what it prepares at its first use."""
+        """Run the network once, because its first use is slow."""
         self._predict(Image.new("RGB", (SIDE, SIDE)))
 
     def answer(self, content: bytes) -> dict[str, Any]:
-        """Classify an image as `predict --unknown auto` does, and show it.
+        """Classify an image as `predict --unknown auto` does, and render it for the page.
 
         Args:
             content: The bytes of its file.
 
         Returns:
-            What `predict --json` prints, and two `data:` addresses: `photo`, the image as the
-            network was given it, upright; and `heat_map`, None of an exported file. With an
-            `error` there are none.
+            What `predict --json` prints, and two `data:` URLs: `photo`, the upright image that the
+            network was given, and `heat_map`, None for an exported file. With an `error`, there
+            are no URLs.
         """
         try:
             picture = decode(content, least_side=self.bundle.least_side)
         except ImageError as error:
             return Prediction(None, (), (), error.message).to_dict()
-        picture.info.clear()  # it is upright already
+        picture.info.clear()  # it is already upright
         prediction = self._predict(picture)
         photo = picture.copy()
         photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

@@ -1,7 +1,7 @@
-"""Server: a page and what it asks for, over HTTP, for browsers on this machine only. No torch.
+"""Server: a page and its requests over HTTP, for browsers on this machine only. No torch.
 
-A page elsewhere on the web must learn nothing from it and make it do nothing: the server listens on
-the loopback address, checks Host and Origin, and lets its own page load nothing.
+No other web page may read from it or send it images, so the server listens on the loopback address,
+checks Host and Origin, and its own page loads nothing.
 """
 
 import io
@@ -28,10 +28,10 @@ from xception_cli.errors import MachineError, XceptionError, is_out_of_memory
 
 ADDRESS = "127.0.0.1"
 MOST_BYTES = 64_000_000  # of an image
-SECONDS = 20  # within which a request must have arrived, however slowly it is sent
-WAITING = 8  # images in memory: the one that is computed, and those after it
+SECONDS = 20  # limit on the time that a request takes to arrive
+WAITING = 8  # images in memory: the one being classified, and the queue
 _CONNECTIONS = 64  # each is a thread
-_LINGER = 2  # seconds in which the rest of a refused request is read
+_LINGER = 2  # seconds for reading the rest of a refused request
 _METHODS = {"/": "GET, HEAD", "/predict": "POST"}
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -41,7 +41,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_ITSELF = (  # all that its script may do: ask this server, and write text
+_ITSELF = (  # all that its script may do: send requests to this server, and write text
     "img-src data:; connect-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 
@@ -52,7 +52,7 @@ def policy_of(page: str) -> str:
     """Return the Content-Security-Policy of a page: it runs its own script and loads nothing.
 
     Args:
-        page: Its scripts and styles have no attributes; all other text in it is escaped.
+        page: HTML whose scripts and styles have no attributes, and whose other text is escaped.
     """
     own = []
     for kind in ("script", "style"):
@@ -62,24 +62,24 @@ def policy_of(page: str) -> str:
     return "; ".join([_NOTHING, *own, _ITSELF])
 
 
-class Server(ThreadingTCPServer):  # HTTPServer would ask the DNS for the name of the address
-    """A port of this machine, taken when this is made; `show` serves on it.
+class Server(ThreadingTCPServer):  # HTTPServer would look up the name of the address in the DNS
+    """A server that binds a local port on construction; `show` serves a page there.
 
     Args:
-        port: 0 takes a free one.
+        port: The port; 0 selects a free one.
 
     Raises:
-        MachineError: It is taken, or not allowed.
+        MachineError: The port is in use, or not permitted.
     """
 
     daemon_threads = True
     request_queue_size = _CONNECTIONS
-    allow_reuse_address = os.name != "nt"  # there, it would share the port with another program
+    allow_reuse_address = os.name != "nt"  # which would share the port with another program
 
     def __init__(self, port: int) -> None:
         self.slots = BoundedSemaphore(WAITING)
         self._connections = BoundedSemaphore(_CONNECTIONS)
-        # One thread computes: torch keeps threads and buffers for each thread that calls it.
+        # Only one thread computes: torch keeps threads and buffers for each thread that calls it.
         self._worker = ThreadPoolExecutor(max_workers=1)
         self.page, self.policy = b"", _NOTHING
         self._answer: Answer = lambda _: {}
@@ -88,52 +88,52 @@ class Server(ThreadingTCPServer):  # HTTPServer would ask the DNS for the name o
         except OSError as error:
             raise MachineError(
                 f"port {port} cannot be opened: {(error.strerror or str(error)).lower()}",
-                hint="--port with another number; --port 0 takes a free one",
+                hint="choose another --port; --port 0 selects a free one",
             ) from error
 
     @property
     def port(self) -> int:
-        """The port that it has."""
+        """The port number."""
         return int(self.server_address[1])
 
     @property
     def url(self) -> str:
-        """Where a browser finds the page."""
+        """The URL of the page."""
         return f"http://{ADDRESS}:{self.port}"
 
     @property
     def hosts(self) -> frozenset[str]:
-        """What a browser that means this server sends as `Host`."""
+        """The valid values of the header `Host`."""
         names = (ADDRESS, "localhost")
         return frozenset([f"{n}:{self.port}" for n in names] + [*names] * (self.port == 80))
 
     def show(self, page: str, answer: Answer) -> None:
-        """Serve a page, and answer its questions, until a signal comes.
+        """Serve a page and its requests until a signal arrives.
 
         Args:
             page: HTML, see `policy_of`.
-            answer: Makes of the bytes of an image file what JSON can hold, with an `error` if it
-                is none. It is called in one thread.
+            answer: Returns plain data for the bytes of an image file; its `error` is None if the
+                image could be read. It is called in one thread.
         """
         self.page, self.policy, self._answer = page.encode(), policy_of(page), answer
         self.serve_forever(poll_interval=0.1)
 
     def answer(self, content: bytes) -> Mapping[str, Any]:
-        """Answer when the images before have been."""
+        """Answer after the images received earlier."""
         return self._worker.submit(self._answer, content).result()
 
     def server_close(self) -> None:
-        """Give the port back, and wait for the image that is computed."""
+        """Release the port, and wait for the image being classified."""
         super().server_close()
         self._worker.shutdown(cancel_futures=True)
 
     def handle_error(self, *_: object) -> None:
-        """Print the traceback of a bug; that a browser went away, or that we end, is none."""
+        """Print the traceback of a bug, unless the browser has gone or the server is closed."""
         if not isinstance(sys.exception(), OSError) and self.fileno() >= 0:
             traceback.print_exc()
 
     def verify_request(self, *_: object) -> bool:
-        """Close what is over the number of connections."""
+        """Refuse connections over the limit."""
         return self._connections.acquire(blocking=False)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -145,12 +145,12 @@ class Server(ThreadingTCPServer):  # HTTPServer would ask the DNS for the name o
 
 
 class _RefusedError(Exception):
-    """A request that is not served.
+    """A request that is refused.
 
     Args:
-        status: Of the reply.
-        reason: A sentence for the person who sent it.
-        headers: Of the reply.
+        status: HTTP status of the reply.
+        reason: Reason, for the user.
+        headers: Headers of the reply.
     """
 
     def __init__(self, status: int, reason: str, **headers: str) -> None:
@@ -159,7 +159,7 @@ class _RefusedError(Exception):
 
 
 class _Input(io.RawIOBase):
-    """What a connection sends, until a point in time."""
+    """The input of a connection, with a deadline."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
-    default_request_version = "HTTP/1.0"  # to HTTP/0.9, the reply would have no headers
+    default_request_version = "HTTP/1.0"  # a reply to HTTP/0.9 has no headers
 
     def setup(self) -> None:
         super().setup()
@@ -215,20 +215,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(status, "application/json", json.dumps(reply).encode())
 
     def _check(self, method: str) -> None:
-        """Refuse another page than ours, which may have sent the browser here."""
+        """Refuse requests from other pages, and for other paths or methods."""
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
             raise _RefusedError(421, f"this server is at {self.server.url} only")
         path = self.path.partition("?")[0]
         if path not in _METHODS:
-            raise _RefusedError(
-                404, f"there is nothing at this path; the page is {self.server.url}"
-            )
+            raise _RefusedError(404, f"there is no such path; the page is at {self.server.url}")
         if method not in _METHODS[path]:
             raise _RefusedError(405, f"use {_METHODS[path]} here", Allow=_METHODS[path])
         origin = self.headers.get("Origin")
         if method == "POST" and origin not in {None, f"http://{hosts[0].lower()}"}:
-            raise _RefusedError(403, "another page cannot send images here")
+            raise _RefusedError(403, "only this server's own page can send images")
 
     def _predict(self) -> Mapping[str, Any]:
         length = self._length()
@@ -258,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
         return int(lengths[0])
 
     def _compute(self, content: bytes) -> Mapping[str, Any]:
-        """Answer, or report on the terminal, where paths may be shown, why there is no answer."""
+        """Answer, or print the error on the terminal: the reply must not show paths."""
         try:
             return self.server.answer(content)
         except Exception as error:
@@ -273,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, refused: _RefusedError) -> None:
         content = json.dumps({"error": refused.reason}).encode()
         self._reply(refused.status, "application/json", content, refused.headers)
-        # Closed with something unread, the connection would be reset, and the reply lost.
+        # Closing with unread input would reset the connection, and the reply would be lost.
         with suppress(OSError, ValueError):
             self.connection.shutdown(socket.SHUT_WR)
             self._input.end_in(_LINGER)
@@ -294,7 +292,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse what is not HTTP, or no method that is served, without Python's own page."""
+        """Refuse invalid requests and other methods, without Python's error page."""
         if code == HTTPStatus.NOT_IMPLEMENTED:
             self._refuse(_RefusedError(405, "use GET or POST", Allow="GET, HEAD, POST"))
         else:
@@ -304,4 +302,4 @@ class _Handler(BaseHTTPRequestHandler):
         return "xception"
 
     def log_message(self, *_: object) -> None:
-        """Nothing: stderr is for what a person must know."""
+        """Log nothing: stderr is for what the user must know."""

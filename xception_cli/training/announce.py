@@ -1,4 +1,4 @@
-"""What a new training prints before it starts: where, with which images, and what was decided."""
+"""What a new training prints before it starts: the device, the images and the decisions."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,7 +12,7 @@ from xception_cli.training.job import Draft
 
 
 def describe_runtime(runtime: Runtime) -> None:
-    """Report where a new training will be computed."""
+    """Report the device of a new training."""
     say(f"device    {runtime.describe()}")
     if idle := runtime.idle_gpus():
         say(
@@ -22,7 +22,7 @@ def describe_runtime(runtime: Runtime) -> None:
 
 
 def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
-    """Report what will be done, and why, as far as it is decided without a measurement.
+    """Report the decisions of a draft, as far as they need no measurement.
 
     Args:
         draft: From `draft_job`.
@@ -36,7 +36,7 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
     for name, origin in origins.items():
         if name not in {"data", "classes", "from_"}:
             say(f"setting   {name} = {show(getattr(job.config, name))} ({show(origin)})")
-    if job.config.budget is None:  # which may decide otherwise
+    if job.config.budget is None:  # a budget may decide otherwise
         say_reasons(draft.reasons)
     for problem in draft.report.problems:
         if problem.name == DEEP:  # the model file records their scale
@@ -46,13 +46,13 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
 
 
 def say_reasons(reasons: Iterable[str]) -> None:
-    """Report what was decided, and why."""
+    """Report decisions with their reasons."""
     for reason in reasons:
         say(f"plan      {reason}")
 
 
 def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> list[str]:
-    """Return what the data check warns of, but for what the split reports or has prevented."""
+    """Return the data check's warnings, except those that the split reports or has prevented."""
     told = {CONFLICTING, DEEP, LEAK, MISSING}
     problems = report.of("warning")
     if any(problem.name == SERIES for problem in problems):

@@ -1,4 +1,4 @@
-"""The frozen features and the linear probe on them: the baseline, and where fine-tuning starts.
+"""The frozen features and the linear probe on them: the baseline, and the start of fine-tuning.
 
 The probe sees several layers and all views of an image. A second one, on the last layer alone,
 becomes `last_linear`: the head that fine-tuning starts with, and that a plain Xception needs.
@@ -41,20 +41,20 @@ from xception_cli.training.learner import History, validate
 
 Array = np.ndarray[Any, Any]
 
-_LEAST_GAIN = 0.005  # of log loss, for which twice the time of a prediction is spent
-PROBE = "probe"  # in a model file's provenance, as what it was trained
+_LEAST_GAIN = 0.005  # in log loss: predicting the mirror image too takes twice the time
+PROBE = "probe"  # the value of `trained` in a model file's provenance
 
 
 @dataclass(frozen=True)
 class Training:
-    """What the trained part is fed with, and the baseline it starts from.
+    """The inputs of fine-tuning, and the baseline that it starts from.
 
     Attributes:
-        train: Inputs of training; None where only the head is fitted.
-        val: Inputs of validation.
-        probe: The baseline, on all `LAYERS`; None from random weights, as for the following.
+        train: Training inputs; None if only the head is fitted.
+        val: Validation inputs.
+        probe: The baseline, on all `LAYERS`; None for random weights, like the next two.
         plain: The probe on the last layer alone.
-        probe_scores: Of the probe, on val.
+        probe_scores: Validation scores of the probe.
         pooled: Features of the frozen network by split, `(views, images, POOLED)`.
         mirror: Whether the model classifies the mirror image too.
     """
@@ -68,7 +68,7 @@ class Training:
     mirror: bool = False
 
     def skipped(self, ceiling: float) -> str | None:
-        """Return why fine-tuning is not started; None where it is, or was never planned.
+        """Return why fine-tuning is skipped; None if it is not, or was never planned.
 
         Args:
             ceiling: Cross-validated macro recall of the probe, above which there is little to gain.
@@ -93,7 +93,7 @@ def compute_baseline(job: Job, history: History) -> Training:
     """
     if job.pretrained is None:  # features of random weights are useless
         return Training(*_every_epoch(job), mirror=job.config.tta == "mirror")
-    # Behind this, what is frozen is only ever computed: batch norm is folded in a copy of it.
+    # A copy with batch norm folded in: frozen layers only run inference from here on.
     network = for_inference(job.network, job.runtime)
     prefix, _ = cut(network, job.config.unfreeze)
     is_new = history.best_epoch == 0
@@ -129,7 +129,7 @@ def pool_views(job: Job, backbone: Segment, split: str, kept: Sequence[KeptView 
         job: The run.
         backbone: From `conv1` to `conv4`, in eval mode.
         split: Its name.
-        kept: The views in the cache; None where the network is not one that other runs have.
+        kept: The views in the cache; None for a network that no other run has.
     """
     pooled = []
     for view, (inputs, known) in enumerate(zip(job.views(split), kept, strict=True)):
@@ -142,7 +142,7 @@ def pool_views(job: Job, backbone: Segment, split: str, kept: Sequence[KeptView 
 def _every_epoch(job: Job) -> tuple[ImageInputs, ImageInputs]:
     """Return train and val for a training of all layers, which reads the images in each epoch."""
     if job.leads:
-        remove_tree(job.run.decoded)  # of a run that was killed, perhaps half written
+        remove_tree(job.run.decoded)  # left by a run that was killed, perhaps half written
     job.runtime.processes.wait()
     train = job.pictures("train", "random", shuffle=True, epochs=True)
     return train, job.pictures("val", epochs=True)
@@ -189,7 +189,7 @@ def _store_features(
 def _averages_mirror(job: Job, probe: Probe, *, views: int) -> bool:
     """Decide by cross-validation on train whether the mirror image is classified too.
 
-    Val has no part in it, so that it measures the model that came of the decision.
+    Val is not used for it, and so measures the resulting model without bias.
     """
     tested, known = probe.tested, views > 1 and has_mirrored(job.config)
     if job.config.tta != "auto" or not known or not tested.any():
@@ -229,7 +229,7 @@ def _judge_probes(job: Job, probe: Probe, plain: Probe, val: Array) -> Scores:
 
 
 def _fit_probes(job: Job, train: Array) -> tuple[Probe, Probe]:
-    """Fit the probe on all layers and views, and the one of `last_linear`."""
+    """Fit the probe on all layers and views, and the one for `last_linear`."""
     labels, units = job.labels("train").numpy(), job.units("train")
     weights = None if job.class_weights is None else job.class_weights.numpy()
     fit = partial(
@@ -244,11 +244,11 @@ def _fit_probes(job: Job, train: Array) -> tuple[Probe, Probe]:
 
 
 def describe_cross_validation(probe: Probe, classes: Sequence[str]) -> str:
-    """Describe the share of left-out training images that the probe classified correctly.
+    """Describe the share of held-out training images that the probe classified correctly.
 
     Args:
         probe: With folds.
-        classes: Names; those that are a single group, and so cannot be tested, are listed.
+        classes: Class names; a class that is a single group cannot be tested, and is listed.
     """
     hits, units = probe.hits, probe.units[probe.tested]
     counted = evidence(int(hits.sum()), len(hits), count_units(units))

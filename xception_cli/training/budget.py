@@ -1,4 +1,4 @@
-"""Budget: the clock of a run with `--budget`, and the decisions taken on it."""
+"""Budget: the clock of a run with `--budget`, and the decisions based on it."""
 
 import time
 from typing import Any
@@ -8,14 +8,14 @@ from xception_cli.rundir import RunDir
 
 
 class Budget:
-    """What is left of the time, and the decisions taken on it.
+    """The time left, and the decisions based on it.
 
-    They are kept in run.json, so that a resumed run continues with them; time between its processes
-    does not count. `views` and `epochs` only ever follow the last decision.
+    The decisions are stored in run.json, so that a resumed run keeps to them. The time between a
+    stop and a resume does not count. `views` and `epochs` follow the last decision.
 
     Args:
-        run: Whose run.json holds the record; read when it is there.
-        record: As `run.json` has it under `timed`, or as `new_record` makes it.
+        run: The run whose run.json holds the record.
+        record: The value of `timed` in run.json, or from `new_record`.
     """
 
     def __init__(self, run: RunDir, record: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ class Budget:
 
     @property
     def left(self) -> float:
-        """Seconds until training has to end, for the selection and the evaluation."""
+        """Seconds until training has to end, so that there is time for selection and evaluation."""
         reserved = self._record["budget"] - self._record["evaluation"]
         return float(reserved - (time.monotonic() - self._began))
 
@@ -40,11 +40,11 @@ class Budget:
         return int(self._record["decisions"][-1]["epochs"])
 
     def another_view(self, done: int, seconds: float) -> bool:
-        """Tell whether there is time for one more view and the training after it.
+        """Return whether there is time for one more view and the training after it.
 
         Args:
-            done: Views that are there.
-            seconds: What one takes.
+            done: Views computed so far.
+            seconds: Duration of one view.
         """
         if seconds + self.epochs * self._record["epoch"] <= self.left:
             self.keep()
@@ -53,12 +53,12 @@ class Budget:
         return False
 
     def fit_epochs(self, done: int, wanted: int, seconds: float) -> int:
-        """Return how many epochs there are to be in all.
+        """Return the total number of epochs that fit into the time.
 
         Args:
             done: Completed epochs.
-            wanted: No more than these.
-            seconds: What one takes.
+            wanted: Upper limit.
+            seconds: Duration of one epoch.
         """
         fitting = max(done, min(wanted, done + int(self.left / seconds)))
         if fitting != self.epochs:
@@ -70,10 +70,10 @@ class Budget:
 
     def end_now(self, done: int) -> None:
         """Record that time was up in the epoch after `done`."""
-        self._decide(f"epoch {done}", "time is up inside the next one", epochs=done)
+        self._decide(f"epoch {done}", "the time is up during the next one", epochs=done)
 
     def keep(self) -> None:
-        """Write down how much time was spent."""
+        """Record the time spent."""
         self._record["spent"] = round(time.monotonic() - self._began, 1)
         self._run.update_info({"timed": self._record})
 
@@ -88,11 +88,11 @@ class Budget:
 def new_record(
     *, budget: float, spent: float, expected: dict[str, float], views: int, epochs: int
 ) -> dict[str, Any]:
-    """Make the record of a run that starts.
+    """Make the record of a new run.
 
     Args:
         budget: Seconds.
-        spent: Seconds that are gone already.
+        spent: Seconds spent already.
         expected: Seconds of each phase, from `plan.expected_seconds`.
         views: Of each training image.
         epochs: Of training.

@@ -3,7 +3,7 @@
 Order of a save: state file, then its manifest (the commit marker), and only then are older states
 removed. The manifest also stores what validation changes (see `note`), so that an epoch's state,
 hundreds of megabytes, is written once. Ignite's `Checkpoint` (0.5.5) removes before it writes,
-forgets its files on resume, and calls a failing save handler twice; so this is our own.
+forgets its files on resume, and calls a failing save handler twice, so it is not used.
 """
 
 import io
@@ -26,14 +26,14 @@ from xception_cli.regular import read_regular
 from xception_cli.rundir import read_json, write_json
 
 SCHEMA = 2
-_LARGEST = 5 * LARGEST_FILE  # weights, their average, two moments of AdamW, and a bit
+_LARGEST = 5 * LARGEST_FILE  # weights, their average, AdamW's two moments, and some spare
 _KEEP = 2
 _HINT = "start a new run; the model file of this one may still be usable"
 _NAME = re.compile(r"state-(\d{8})\.pt")
 
 
 class Notes(TypedDict):
-    """What a manifest has beside the sum of the state; see `StateStore.note`."""
+    """What a manifest holds in addition to the state's checksum; see `StateStore.note`."""
 
     iteration: int
     phase: Literal["train", "eval_pending"]
@@ -49,7 +49,7 @@ class StateStore:
     """The saved training states of a run.
 
     Args:
-        folder: Where they lie; made at the first save.
+        folder: Their folder; created at the first save.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,12 +60,12 @@ class StateStore:
 
         Args:
             state: Plain data and dense tensors only, so that it loads without running code.
-            iteration: How far training is.
+            iteration: Completed iterations.
             notes: See `note`.
 
         Raises:
             DivergedError: A tensor is not finite; nothing is written.
-            MachineError: The disk is full or gone; the states before are intact.
+            MachineError: The disk is full or gone; earlier states are intact.
         """
         bad = _first_not_finite(state)
         if bad:
@@ -83,7 +83,7 @@ class StateStore:
                 f"cannot make the folder {show(self.folder)}: {error.strerror}"
             ) from error
         # A state of the same iteration is replaced. Its manifest stays until then: a full disk must
-        # not cost the state that is there.
+        # not cost the existing state.
         path = self._path(iteration)
         write_durably(path, content)
         manifest = {
@@ -97,15 +97,15 @@ class StateStore:
         self.keep(_KEEP)
 
     def note(self, iteration: int, notes: Mapping[str, Any]) -> None:
-        """Change the notes of the state that was saved at an iteration; its tensors stay.
+        """Update the notes of a saved state; its tensors stay unchanged.
 
         Args:
             iteration: Of the state.
-            notes: JSON data: `phase` (`train`, or `eval_pending` when the epoch's validation is
+            notes: JSON data: `phase` (`train`, or `eval_pending` if the epoch's validation is
                 still to do), `history` and `max_epochs`.
 
         Raises:
-            MachineError: The disk is full or gone; the state is as it was.
+            MachineError: The disk is full or gone; the state is unchanged.
         """
         manifest = self._path(iteration).with_suffix(".json")
         content = check_entries(read_json(manifest), manifest)
@@ -115,7 +115,7 @@ class StateStore:
         return self.folder / f"state-{iteration:08d}.pt"
 
     def keep(self, count: int) -> None:
-        """Remove all but the newest committed states, and whatever was never committed."""
+        """Remove all but the newest committed states, and all that were never committed."""
         if not self.folder.is_dir():
             return
         kept = {path.name for path in self._committed()[:count]}
@@ -134,10 +134,10 @@ class StateStore:
         return [path for path in reversed(named) if path.with_suffix(".json").is_file()]
 
     def load(self) -> dict[str, Any] | None:
-        """Read the newest good state; None when none was ever committed.
+        """Read the newest intact state; None if none was ever committed.
 
         Raises:
-            ArtifactError: States are there, but none is good; or a newer version wrote them.
+            ArtifactError: No saved state is intact, or a newer version wrote them.
         """
         committed = self._committed()
         for path in committed:
@@ -149,7 +149,7 @@ class StateStore:
                 say(f"warning: {error.message}; looking for an older state")
         if committed:
             raise ArtifactError(
-                f"no training state in {show(self.folder)} is good",
+                f"no training state in {show(self.folder)} is intact",
                 hint=_HINT,
             )
         return None
@@ -166,11 +166,11 @@ class StateStore:
             content = read_regular(path, _LARGEST, follow=False)
         except OSError as error:
             raise ArtifactError(f"{show(path)} cannot be read: {error.strerror}") from error
-        # torch.load checks no sums: a flipped bit would load as another number.
+        # torch.load verifies no checksum: a flipped bit would load as another number.
         if sha256(content).hexdigest() != manifest.get("sha256"):
             raise ArtifactError(f"{show(path)} is damaged (its SHA-256 differs)")
         manifest = check_entries(manifest, path.with_suffix(".json"))
-        # A run folder may come from anyone, its sums with it: nothing in a state is run.
+        # A run folder may come from anyone, checksums included: no code in a state is run.
         state = load_torch(content, show(path))
         if not isinstance(state, dict) or named_bytes(state) > len(content):
             raise ArtifactError(f"{show(path)} is not a training state of this program")

@@ -1,4 +1,4 @@
-"""What a training takes: seconds by phase, from measured `Costs`, and bytes on the disk."""
+"""What a training costs: seconds by phase, from measured `Costs`, and bytes on disk."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,25 +10,25 @@ from xception_cli.model.features import activation_bytes
 from xception_cli.model.layers import POOLED
 from xception_cli.model.probe import LARGEST_SEARCH, MOST_ROWS
 
-PROBE_SECONDS = 3.0  # to fit the probe on some hundred images; to be cautious, not a measurement
+PROBE_SECONDS = 3.0  # to fit the probe on a few hundred images; a cautious guess, not measured
 # For each row, feature and class of a fit: measured 75 s for 81 classes of 12 images in 3 views,
 # with another program running on the same two cores (AVX512).
 FIT_SECONDS = 6e-9
-REPORT_SECONDS = 2.0  # to load the model, draw the confusion matrix and write the report
+REPORT_SECONDS = 2.0  # to load the model, render the confusion matrix and write the report
 TEMPERATURE_SECONDS = 2e-6  # for each image and class of val: six fits in float64
-CACHED = 0.5  # of decoding a file: reading it from the cache and augmenting it, about
+CACHED = 0.5  # of the time to decode a file: reading it from the cache and augmenting it, roughly
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What the parts of a training take on this machine, in seconds for each image.
+    """What each part of a training costs on this machine, in seconds per image.
 
     Attributes:
-        decode: From the file to pixels, beside the network: divided by what runs at once.
+        decode: From the file to pixels, as far as it does not overlap with the network.
         features: The frozen prefix and the rest of the network, in inference.
         step: Training on one image.
         validation: The trained part, in inference.
-        memory: Bytes that the process needs at its peak; on a GPU, of the GPU's.
+        memory: Peak memory of the process in bytes; on a GPU, of the GPU.
     """
 
     decode: float
@@ -39,7 +39,7 @@ class Costs:
 
 
 class Images(NamedTuple):
-    """How many there are in each split, and in how many classes: 0 for few."""
+    """The number of images in each split, and of classes; 0 for too few to matter."""
 
     train: int
     val: int
@@ -47,37 +47,37 @@ class Images(NamedTuple):
     classes: int = 0
 
     def seen(self, config: TrainConfig) -> int:
-        """Count the images whose features are computed before training, once for each view."""
+        """Count the images whose features are computed before training, once per view."""
         if config.unfreeze == "all":
             return self.train + self.val
         return self.train * config.views + self.val * val_views(config)
 
 
 def has_mirrored(config: TrainConfig) -> bool:
-    """Tell whether the second of several views of an image is its mirror image."""
+    """Return whether the second of several views of an image is its mirror image."""
     return config.flip and config.views > 1 and config.augment != "rotate90"
 
 
 def _may_mirror(config: TrainConfig) -> bool:
-    """Tell whether the model may classify the mirror image, too."""
+    """Return whether the model may also classify the mirror image."""
     views_are_computed = config.unfreeze != "all" and has_mirrored(config)
     return config.tta == "mirror" or (config.tta == "auto" and views_are_computed)
 
 
 def val_views(config: TrainConfig) -> int:
-    """Return how many of the views of train are computed of val, too."""
-    # The head is fitted to val too in the end, and then sees it as it saw train.
+    """Return how many of train's views are computed for val too."""
+    # In the end the head is fitted to val too, with the same views as train.
     return config.views if config.refit else 1 + (config.tta != "none" and has_mirrored(config))
 
 
 def val_is_known(config: TrainConfig, precision: str) -> bool:
-    """Tell whether the features of val are what the kept model computes of its images.
+    """Return whether the features of val equal what the kept model computes from its images.
 
-    Those of a fine-tuned network are computed from activations that are kept in bf16.
+    A fine-tuned network's features are computed from activations that are stored in bf16.
 
     Args:
-        config: With everything decided.
-        precision: That the network is computed in.
+        config: The settings, with everything decided.
+        precision: Precision of the network.
     """
     if config.weights == "none":
         return False
@@ -85,7 +85,7 @@ def val_is_known(config: TrainConfig, precision: str) -> bool:
 
 
 def fit_seconds(config: TrainConfig, images: Images) -> float:
-    """Return what fitting the linear probe takes, and heads like it in the end; see `fit_probe`."""
+    """Return the seconds to fit the linear probe; see `fit_probe`."""
     searched = min(images.train, LARGEST_SEARCH)
     sought = 25 * 0.8 * searched * min(searched, POOLED)
     judged_and_fitted = (5 * 0.8 + 3) * _rows(config, images.train) * POOLED
@@ -93,28 +93,28 @@ def fit_seconds(config: TrainConfig, images: Images) -> float:
 
 
 def _rows(config: TrainConfig, count: int) -> int:
-    """Return the rows that a head is fitted to, one for each view of so many images."""
+    """Return the number of rows that a head is fitted to: one per view of `count` images."""
     views = 1 if config.unfreeze == "all" else config.views
     return min(views * count, max(count, MOST_ROWS))
 
 
 def _head_seconds(config: TrainConfig, images: Images, count: int) -> float:
-    """Return what fitting the heads of the network to so many images takes."""
+    """Return the seconds to fit the network's heads to `count` images."""
     return FIT_SECONDS * images.classes * 3 * _rows(config, count) * POOLED
 
 
 def _calibration_seconds(images: Images) -> float:
-    """Return what the temperature takes, and the probes that show which classes need images."""
+    """Return the seconds to fit the temperature, and the probes that estimate class gains."""
     sample = min(images.train, LARGEST_SAMPLE)
     probes = (0.5 + 1) * 5 * 0.8 * sample * min(sample, POOLED)
     return images.classes * (FIT_SECONDS * probes + TEMPERATURE_SECONDS * images.val)
 
 
 def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[str, float]:
-    """Return what each phase is expected to take; fine-tuning, if it does not stop early.
+    """Return the expected seconds of each phase, without early stopping.
 
     Args:
-        config: With everything decided.
+        config: The settings, with everything decided.
         costs: Measured with this `unfreeze`.
         images: In the splits.
     """
@@ -154,11 +154,11 @@ def decoded_bytes(image_size: int, train_count: int, val_count: int) -> int:
 
 
 def disk_bytes(config: TrainConfig, train_count: int, val_count: int) -> int:
-    """Return what a training keeps on disk.
+    """Return the bytes that a training keeps on disk.
 
-    With a frozen part, its activations: of each view of train, and of val where the head is fitted
-    to it in the end, else of one. With all layers in training, the decoded images, as many as
-    `cache_gb` holds.
+    With frozen layers these are activations: of each view of train, and of val too if the head is
+    finally fitted to it, else of one view. With all layers trained, they are decoded images, up to
+    `cache_gb`.
     """
     if config.unfreeze == "all":
         decoded = decoded_bytes(config.image_size, train_count, val_count)

@@ -28,15 +28,15 @@ def check_processes(
     budget: str | None,
     sizes: Mapping[str, int],
 ) -> None:
-    """See that the processes which train together can do so with these settings.
+    """Check that several processes can train together with these settings.
 
     Args:
         runtime: Of the leader.
-        weights: The setting, as for the following; everything is decided.
+        weights: The setting, decided, like the next three.
         unfreeze: What is trained.
         accumulate: Pieces of a batch.
         budget: Of time.
-        sizes: Images of what the processes share out: of a batch and of each split, by name.
+        sizes: Number of images in a batch and in each split, by name: the processes share them.
 
     Raises:
         UsageError: They cannot.
@@ -75,12 +75,12 @@ def check_processes(
 
 
 def distribute(trained: Segment, runtime: Runtime, *, batch_norm: bool) -> nn.Module:
-    """Return the network whose gradients are those of all processes; alone, the same one.
+    """Return the network with gradients averaged over all processes; unchanged for a single one.
 
     Args:
         trained: The same in each process; it holds the gradients.
         runtime: Where to compute.
-        batch_norm: Whether its statistics are to be those of the whole batch.
+        batch_norm: Whether batch norm uses the statistics of the whole batch.
     """
     if not runtime.processes.are_joined:
         return trained
@@ -95,18 +95,18 @@ def distribute(trained: Segment, runtime: Runtime, *, batch_norm: bool) -> nn.Mo
 
 
 def gradients_exchanged(network: object, *, now: bool) -> AbstractContextManager[None]:
-    """Return the context of a backward pass; of several pieces the last exchanges their sum."""
+    """Return the context of a backward pass; only the last of several exchanges gradients."""
     if isinstance(network, DistributedDataParallel) and not now:
         return network.no_sync()
     return nullcontext()
 
 
 class Answers(NamedTuple):
-    """What a candidate model answers on val.
+    """The answers of a candidate model on val.
 
     Attributes:
         predicted: The class of each image, `(images,)`, int64.
-        losses: What each adds to the cross-entropy, `(images,)`, float32.
+        losses: The cross-entropy of each image, `(images,)`, float32.
     """
 
     predicted: torch.Tensor
@@ -114,12 +114,12 @@ class Answers(NamedTuple):
 
 
 class StepOutput(NamedTuple):
-    """What one training iteration gives.
+    """The output of one training iteration.
 
     Attributes:
         loss: Of the batch, a scalar on the device.
         finite: Whether loss and gradient were finite, a scalar on the device.
-        images: In the batch; with several processes, about.
+        images: Number in the batch; approximate with several processes.
     """
 
     loss: torch.Tensor
@@ -134,7 +134,7 @@ def create_optimizer(
 
     Args:
         name: `adamw` or `sgd`, the latter with the paper's momentum.
-        groups: Parameters with their rates and weight decay.
+        groups: Parameters with their learning rates and weight decay.
         fused: In one kernel, on a GPU.
     """
     if name == "sgd":
@@ -143,7 +143,7 @@ def create_optimizer(
 
 
 def learning_rate(optimizer: torch.optim.Optimizer) -> float:
-    """Return the rate of the network's body: of its last block, where groups have names."""
+    """Return the learning rate of the backbone: of its last block, if the groups have names."""
     groups = {group.get("name"): group["lr"] for group in optimizer.param_groups}
     return float(groups.get("conv4", optimizer.param_groups[0]["lr"]))
 
@@ -165,13 +165,13 @@ def create_trainer(
     """Make the training engine: forward, loss, guard, backward, clip, optimizer.
 
     One iteration is one optimizer step on one batch, computed in `accumulate` pieces; it gives a
-    `StepOutput`. On a CPU a loss or gradient that is not finite stops the run before the weights
-    are touched. On a GPU asking each time would wait for the device, so `attach_finite_check`
-    looks at the outputs now and then.
+    `StepOutput`. On a CPU, a loss or gradient that is not finite stops the run before the weights
+    change. On a GPU, checking each step would synchronize, so `attach_finite_check` checks the
+    outputs every few iterations.
 
-    Processes that train together each compute their part of the batch, and step by the gradient of
-    the whole of it: the loss of a part is scaled so that the mean over the processes, which is what
-    DistributedDataParallel takes of the gradients, is the loss of the batch.
+    With several processes, each computes a part of the batch and steps by the gradient of the whole
+    batch. DistributedDataParallel averages gradients over the processes, so the loss of each part
+    is scaled to make this mean the gradient of the batch's loss.
 
     Args:
         trained: What is trained.
@@ -180,11 +180,11 @@ def create_trainer(
         runtime: Where to compute.
         label_smoothing: Of the loss.
         accumulate: Pieces of a batch.
-        clip: Largest gradient norm; 0 leaves gradients alone.
-        batch_norm: Whether batch norm trains, rather than standing in inference mode.
-        class_weights: `(classes,)`, on the device: of each class in the loss; None for equal ones.
-        example: On CUDA, values of the usual batch shape: such passes are captured as CUDA graphs.
-        files: Of the images, by index: the error of a batch names them.
+        clip: Gradient-norm clipping; 0 disables it.
+        batch_norm: Whether batch norm is trained; else it stays in inference mode.
+        class_weights: `(classes,)`, on the device; None weighs all classes equally.
+        example: On CUDA, a batch of the usual shape: passes of it are captured as CUDA graphs.
+        files: Paths of the images by index, for error messages.
     """
     processes = runtime.processes
     network: Callable[[torch.Tensor], torch.Tensor] = distribute(
@@ -210,7 +210,7 @@ def create_trainer(
                 loss = functional.cross_entropy(
                     logits.float(), labels, class_weights, label_smoothing=label_smoothing
                 ) * (weight(labels) / whole)
-                if processes.count == 1:  # else the gradient tells all of them at once
+                if processes.count == 1:  # else the gradient is checked in all at once
                     guard(engine, loss.detach(), "loss", batch.indices)
                 scaler.scale(loss).backward()
             total += loss.detach()
@@ -225,7 +225,7 @@ def create_trainer(
         return StepOutput(total, finite, len(batch.indices) * processes.count)
 
     def weight(labels: torch.Tensor) -> torch.Tensor:
-        """Return what these images weigh together in the loss."""
+        """Return the total weight of these images in the loss."""
         if class_weights is None:
             return torch.full((), float(len(labels)), device=labels.device)
         return class_weights[labels].sum()
@@ -247,12 +247,12 @@ def capture(
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Capture a forward and a backward pass as CUDA graphs, for batches of one shape.
 
-    Launching its thousand kernels takes longer than computing them, in batches of up to 64. A graph
-    is one launch. Dropout still draws from the seed of the step.
+    In batches of up to 64, launching the thousand kernels takes longer than computing them; a graph
+    is one launch. Dropout still depends on the seed of the step.
 
     Args:
-        trained: In the mode that it is trained in.
-        example: Values of that shape; other shapes are computed without the graphs.
+        trained: Already in its training mode.
+        example: A batch of that shape; other shapes are computed without the graphs.
         runtime: Of the GPU.
 
     Returns:
@@ -265,8 +265,8 @@ def capture(
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
 
     def forward(values: torch.Tensor) -> torch.Tensor:
-        # In here, so that the backward pass is captured as it runs elsewhere: outside of autocast.
-        # Its cache is off: the graph must not use a cast that was made before the capture.
+        # Autocast is entered here, so that the captured backward pass is outside of it, as usual.
+        # Its cache is off: the graph must not use a cast from before the capture.
         with runtime.autocast(cache=False):
             return plain(values)
 

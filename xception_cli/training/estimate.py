@@ -1,4 +1,4 @@
-"""What the parts of a training take on this machine: measured by doing a little of each."""
+"""What each part of a training costs on this machine, measured by running a little of each."""
 
 import gc
 import sys
@@ -30,7 +30,7 @@ _REPEATS = 5  # on a GPU, where a call takes milliseconds
 
 
 def measure_costs(job: Job, unfreeze: str) -> Costs:
-    """Measure on one batch, with a copy of the network; a few seconds, and no random number drawn.
+    """Measure costs on one batch, with a copy of the network; no random state changes.
 
     Args:
         job: Not yet started.
@@ -60,7 +60,7 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
         return activations
 
     with torch.inference_mode(), runtime.autocast():
-        compute(values[:1])  # memory and kernels are prepared
+        compute(values[:1])  # warm-up
         features, activations = _seconds(runtime, lambda: compute(values[:passed]))
         features, activations = features / passed, activations[:batch]
     step = validation = 0.0
@@ -82,7 +82,7 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
 
 
 def _seconds(runtime: Runtime, work: Callable[[], T]) -> tuple[float, T]:
-    """Return the seconds that a piece of work takes, and its result; on a GPU after two calls.
+    """Return the seconds that a call takes, and its result; on a GPU, after two warm-up calls.
 
     The first call creates the context and loads kernels: it can take a thousand times as long.
     """
@@ -159,18 +159,18 @@ def _peak_memory(runtime: Runtime) -> int:
 
 
 def measure_draft(draft: Draft, given: Collection[str], began: float) -> tuple[Draft, Costs]:
-    """Measure what a training will take and, where there is a time budget, make it fit.
+    """Measure the costs of a training and, with a time budget, make it fit.
 
     Args:
-        draft: With everything decided that needs no clock.
-        given: Names of the settings that are not ours to choose.
+        draft: With all decisions that need no clock.
+        given: Names of the settings that the user chose.
         began: When the run began, by `time.monotonic`.
 
     Returns:
         The draft, and what its parts cost.
 
     Raises:
-        UsageError: The budget is too short; says how much is needed.
+        UsageError: The budget is too short; the error gives the time needed.
     """
     config = draft.job.config
     if config.budget is None:
@@ -209,7 +209,7 @@ def _measure_within_memory(draft: Draft, unfreeze: str) -> tuple[Draft, Costs]:
         return draft, measure_costs(job, unfreeze)
     except torch.OutOfMemoryError:
         if pieces > job.config.batch_size or job.pretrained is None:
-            raise  # without pretrained weights the pieces' batch statistics are other numbers
+            raise  # batch norm is trained, and a piece has other statistics than its batch
     # After the except block, which holds the tensors that did not fit.
     gc.collect()
     torch.cuda.empty_cache()
@@ -223,7 +223,7 @@ def _measure_within_memory(draft: Draft, unfreeze: str) -> tuple[Draft, Costs]:
 
 
 def describe_phases(job: Job, costs: Costs, spent: float) -> dict[str, str]:
-    """Say what a run is expected to take, for people: time by phase, memory, disk.
+    """Describe the expected time by phase, memory and disk of a run.
 
     Args:
         job: From `measure_draft`.
@@ -249,10 +249,10 @@ def describe_phases(job: Job, costs: Costs, spent: float) -> dict[str, str]:
 
 
 def start_clock(job: Job, costs: Costs, began: float) -> Job:
-    """Begin to keep the time of a run with a budget; other runs have no clock.
+    """Start the clock of a run with a budget; other runs have none.
 
     Args:
-        job: Whose folder is made.
+        job: Its run folder exists.
         costs: Of its parts.
         began: When the run began, by `time.monotonic`.
     """

@@ -1,4 +1,4 @@
-"""The end of a training: calibrate the kept model, measure it, and say what it is worth."""
+"""The end of a training: calibrate the kept model, evaluate it and report the results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -42,12 +42,12 @@ from xception_cli.training.settle import Settled, classify_kept, refit
 
 Array = np.ndarray[Any, Any]
 
-SMALL_VAL = 200  # groups under which val's number is said together with a cross-validated one
+SMALL_VAL = 200  # groups; with fewer, the probe's cross-validated accuracy is reported too
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished training leaves.
+    """The result of a finished training.
 
     Attributes:
         run: The run folder.
@@ -65,7 +65,7 @@ class TrainResult:
 
 
 def read_result(run: RunDir) -> TrainResult:
-    """Read what a finished training left.
+    """Read the result of a finished training.
 
     Raises:
         ArtifactError: A file of the run is missing or damaged.
@@ -84,10 +84,10 @@ class Judged:
 
 
 def judge_together(job: Job, split: str) -> Judged | None:
-    """Run the kept model, from its file, on the images of a split; None where others do.
+    """Run the kept model, from its file, on the images of a split; None in idle processes.
 
     Processes of one machine share the images, and the leader gets all outcomes. Other machines have
-    no model file: with several machines the leader does it alone.
+    no model file, so with several machines the leader works alone.
     """
     processes = job.runtime.processes
     processes.wait()  # until the leader has written the file
@@ -103,14 +103,14 @@ def judge_together(job: Job, split: str) -> Judged | None:
 
 
 def judge_val(job: Job, settled: Settled | None) -> Judged | None:
-    """Return what the kept model computes of val, from features if they are known.
+    """Return the kept model's outcomes on val, from features if they are known.
 
     Args:
         job: The run, in each process.
-        settled: In the leader; None there from random weights.
+        settled: The kept model, in the leader; None for random weights.
 
     Returns:
-        None where others do it.
+        The outcomes; None in idle processes.
     """
     mirror = job.preprocessing.mirror
     is_known = (
@@ -120,7 +120,7 @@ def judge_val(job: Job, settled: Settled | None) -> Judged | None:
     )
     if not job.runtime.processes.once(lambda: is_known):
         return judge_together(job, "val")
-    if settled is None:  # of a process that does not lead
+    if settled is None:  # this process does not lead
         return None
     with job.phase("evaluation"):
         bundle = load_model(job.run.model, job.runtime.alone())
@@ -135,13 +135,13 @@ def _turn(parts: Sequence[Sequence[Outcome | str]], number: int) -> Outcome | st
 
 @dataclass(frozen=True)
 class Measured:
-    """What val says of the selected model.
+    """The selected model, measured on val.
 
     Attributes:
         bundle: The model that ships, calibrated.
-        epoch: Its last one; 0 is the linear probe.
-        report: Of the model as it was selected, on val.
-        calibration: Of it.
+        epoch: Its last epoch; 0 is the linear probe.
+        report: Evaluation on val of the model as selected.
+        calibration: Its calibration.
     """
 
     bundle: ModelBundle
@@ -157,13 +157,13 @@ def measure(
 
     Args:
         job: The run.
-        training: What it was fed with.
+        training: Its inputs and baseline.
         history: Of fine-tuning.
-        settled: The selected model; None from random weights.
+        settled: The selected model; None for random weights.
         judged: From `judge_together`, of val.
 
     Raises:
-        DataError: An image cannot be read any more.
+        DataError: An image can no longer be read.
         MachineError: The disk is full.
     """
     images = job.split.of("val")
@@ -189,13 +189,13 @@ def finish(
 
     Args:
         job: The run.
-        training: What it was fed with.
+        training: Its inputs and baseline.
         history: Of fine-tuning.
         measured: From `measure`.
         judged: From `judge_together`, of test.
 
     Raises:
-        DataError: An image cannot be read any more.
+        DataError: An image can no longer be read.
         MachineError: The disk is full.
     """
     kept = f"fine-tuned, epoch {measured.epoch}" if measured.epoch else "the linear probe"
@@ -236,7 +236,7 @@ def finish(
     say(f"time      {times}, in all {duration(sum(job.seconds.values()))}")
     say(f"report    {show(job.run.report)}: open it in a browser")
     written = asdict(result)
-    if not compared:  # without --from, the file is as it always was
+    if not compared:  # without --from, the file has no such entry
         del written["compared"]
     write_json(job.run.result, written)
     return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
@@ -255,9 +255,9 @@ def _all_read(
     failed = [pair for pair in zip(images, outcomes, strict=True) if isinstance(pair[1], str)]
     if failed:
         raise DataError(
-            f"{len(failed)} {name} images cannot be read any more, "
-            f"{show(failed[0][0].path)} for instance: {failed[0][1]}",
-            hint=f"put them back, then: xception train --resume {quoted(job.run.path)}",
+            f"{len(failed)} {name} images can no longer be read, "
+            f"for example {show(failed[0][0].path)}: {failed[0][1]}",
+            hint=f"restore them, then: xception train --resume {quoted(job.run.path)}",
         )
     return said
 
@@ -265,7 +265,7 @@ def _all_read(
 def _calibrate(
     job: Job, settled: Settled | None, bundle: ModelBundle, said: Sequence[Outcome]
 ) -> tuple[ModelBundle, Calibration]:
-    """Fit temperature and thresholds on val, and put them into the model file."""
+    """Fit temperature and thresholds on val, and write them into the model file."""
     calibration = calibrate(
         logits=np.stack([outcome.logits for outcome in said]),
         labels=job.labels("val").numpy(),
@@ -285,7 +285,7 @@ def _calibrate(
 
 
 def _train_features(job: Job, settled: Settled | None, bundle: ModelBundle) -> Array:
-    """Return what the last layer of the kept model's network is for train, `(images, 2048)`."""
+    """Return the kept model's last-layer features of train, `(images, 2048)`."""
     if settled is not None:
         return last_layer(settled.train[0])  # type: ignore[no-any-return]
     network = for_inference(bundle.network, job.runtime)
@@ -295,7 +295,7 @@ def _train_features(job: Job, settled: Settled | None, bundle: ModelBundle) -> A
 
 
 def _gains(job: Job, training: Training) -> list[ClassGain]:
-    """Return the classes that more images are likely to help, by the linear probe."""
+    """Return the classes that more images are likely to help, judged by the linear probe."""
     if training.probe is None or not training.probe.folds:
         return []
     with job.phase("calibration"):
@@ -336,10 +336,10 @@ def _say_result(
             say(f"          small validation set; the linear probe on train, {found}")
         if report.note:
             say(f"note      {report.note}")
-    say(f"certainty {calibration_line(measured.calibration)}")
+    say(f"calibration {calibration_line(measured.calibration)}")
     if job.config.share_features:
         say(f"unknown   {unknown_line(measured.calibration)}")
     else:
         say(f"unknown   {NO_FEATURES}")
     if REFIT in measured.bundle.about.provenance:
-        say("refit     the head was fitted again to train and val; val was measured before that")
+        say("refit     the head was refitted to train and val, after val was measured")

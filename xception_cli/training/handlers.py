@@ -36,7 +36,7 @@ from xception_cli.training.learner import (
 
 
 def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
-    """Make every draw a function of (seed, epoch or iteration), and find the place in an epoch."""
+    """Make each random number a function of (seed, epoch or iteration), and resume in an epoch."""
 
     @trainer.on(Events.EPOCH_STARTED)
     def _position(engine: Engine) -> None:
@@ -45,7 +45,9 @@ def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
         batches.start = engine.state.iteration - batches.epoch * len(batches)
 
     rank = batches.processes.rank
-    own = [rank] if rank else []  # each process drops other features; the first one, as if alone
+    own = (
+        [rank] if rank else []
+    )  # each process drops other features; rank 0 those of a single process
 
     @trainer.on(Events.ITERATION_STARTED)
     def _seed(engine: Engine) -> None:
@@ -76,7 +78,7 @@ def attach_schedule(
 
     @trainer.on(Events.ITERATION_STARTED)
     def _set(engine: Engine) -> None:
-        # Both are set when this event comes; a time budget may change the number of epochs.
+        # Both are set by now; a time budget may change the number of epochs later.
         epoch_length = engine.state.epoch_length or 0
         total = (engine.state.max_epochs or 0) * epoch_length
         if schedule == "step":
@@ -88,7 +90,7 @@ def attach_schedule(
 
 
 def attach_ema(trainer: Engine, ema: AveragedModel, trained: Segment, decay: float) -> None:
-    """Move the average after each step."""
+    """Update the moving average after each step."""
     paired = pair(ema, trained)
 
     @trainer.on(Events.ITERATION_COMPLETED)
@@ -111,8 +113,8 @@ def attach_finite_check(
     rate: Callable[[], float],
     processes: Processes = ALONE,
 ) -> None:
-    """On a GPU, look every few iterations whether all losses and gradients were finite."""
-    if device.type == "cpu":  # the step itself looks, at no cost
+    """On a GPU, check every few iterations that all losses and gradients were finite."""
+    if device.type == "cpu":  # the step itself checks them, at no cost
         return
     finite = torch.ones((), dtype=torch.bool, device=device)
 
@@ -149,7 +151,7 @@ def attach_validation(
     support: Sequence[int],
     top_k: int,
 ) -> None:
-    """Validate at the end of each epoch; they are `trainer.state.metrics["scores"]`."""
+    """Validate at the end of each epoch; sets `trainer.state.metrics["scores"]`."""
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _validate(engine: Engine) -> None:
@@ -157,7 +159,7 @@ def attach_validation(
 
 
 def attach_candidates(trainer: Engine, evaluator: Engine, path: Path) -> None:
-    """Add what the model of each epoch answers on val to a file of candidates."""
+    """Add each epoch's answers on val to the file of candidates."""
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _keep(engine: Engine) -> None:
@@ -177,7 +179,7 @@ def attach_best_model(
 
 
 def attach_early_stopping(trainer: Engine, history: History, patience: int) -> None:
-    """End training when the last `patience` epochs brought nothing better; 0 never does."""
+    """Stop training after `patience` epochs without improvement; 0 disables it."""
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _stop(engine: Engine) -> None:
@@ -187,12 +189,12 @@ def attach_early_stopping(trainer: Engine, history: History, patience: int) -> N
 
 
 def attach_budget(trainer: Engine, budget: Budget, *, wanted: int) -> None:
-    """Fit the number of epochs to the time that is left, and end training when there is none.
+    """Fit the number of epochs to the time left, and end training when it is used up.
 
     Args:
         trainer: The training engine.
         budget: The run's clock.
-        wanted: No more epochs than these.
+        wanted: Upper limit of epochs.
     """
     began, first = time.monotonic(), None
 
@@ -217,7 +219,7 @@ def attach_budget(trainer: Engine, budget: Budget, *, wanted: int) -> None:
 
 
 def epoch_row(engine: Engine, rate: float) -> dict[str, Any]:
-    """Return what is logged of an epoch; no clock in it, so equal runs have equal rows."""
+    """Return the log row of an epoch; it holds no clock, so equal runs have equal rows."""
     scores = _scores(engine)
     row = {
         "epoch": engine.state.epoch,
@@ -245,7 +247,7 @@ def attach_metrics_log(
             not path.is_file() or path.stat().st_size < history.metrics_bytes
         ):
             reason = "has lost rows since the training state was saved"
-            hint = "put the file back, or start a new run"
+            hint = "restore the file, or start a new run"
             raise ArtifactError(f"{show(path)} {reason}", hint=hint)
         try:
             with os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
@@ -253,7 +255,7 @@ def attach_metrics_log(
                 file.seek(history.metrics_bytes)
                 file.write(line)
                 file.flush()
-                os.fsync(file.fileno())  # the state that is saved next counts on this row
+                os.fsync(file.fileno())  # the state that is saved next relies on this row
         except OSError as error:
             raise MachineError(f"cannot write {show(path)}: {error.strerror}") from error
         history.metrics_bytes += len(line)
@@ -270,7 +272,7 @@ def attach_progress(
     rate: Callable[[], float],
     monitor: str = "accuracy",
 ) -> None:
-    """Move the bars, and say a row per epoch; mark the best one, where a metric selects it."""
+    """Advance the bars and print a row per epoch; mark the best one if a metric selects it."""
     counted = {"images": 0, "pending": 0, "since": time.monotonic(), "seconds": 0.0}
 
     @trainer.on(Events.STARTED)
@@ -280,7 +282,7 @@ def attach_progress(
 
     @trainer.on(Events.EPOCH_STARTED)
     def _begin(engine: Engine) -> None:
-        done = engine.state.iteration % (engine.state.epoch_length or 1)  # if it is resumed inside
+        done = engine.state.iteration % (engine.state.epoch_length or 1)  # not 0 if resumed here
         images.restart(f"epoch {engine.state.epoch}", done * batch_size)
         counted.update(images=0, pending=0, since=time.monotonic())
 
@@ -289,7 +291,7 @@ def attach_progress(
         output = _output(engine)
         counted["images"] += output.images
         counted["pending"] += output.images
-        # Reading the loss waits for a GPU, so it is done now and then.
+        # Reading the loss waits for a GPU, so it is done every few iterations.
         if engine.state.iteration % every == 0:
             note = f"loss {float(output.loss):.3f}  lr {rate():.1e}"
             images.advance(int(counted["pending"]), note)

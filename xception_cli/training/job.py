@@ -1,4 +1,4 @@
-"""Job: what a training run works with."""
+"""Job: what the phases of a training run share."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ from xception_cli.training.budget import Budget
 from xception_cli.training.costs import Images, decoded_bytes, val_views
 from xception_cli.training.plan import class_weights
 
-_SAMPLE = 1000  # images, of which it is seen whether they are in the cache
+_SAMPLE = 1000  # images that are looked up in the cache, to estimate a share
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Job:
         runtime: Where it is computed.
         folder: The data.
         split: Its images by split.
-        pretrained: The weights that training starts from; None are random ones.
+        pretrained: The weights that training starts from; None for random ones.
         network: With these weights, on its device.
         preprocessing: Of the pixels.
         budget: The clock of a run with `--budget`.
-        cache: What frozen networks computed, in other runs too.
+        cache: Features of frozen networks, shared with other runs.
         seconds: Spent per phase.
     """
 
@@ -72,7 +72,7 @@ class Job:
 
     @property
     def images(self) -> Images:
-        """How many there are in each split."""
+        """The number of images in each split."""
         train, val, test = (len(self.split.of(name)) for name in ("train", "val", "test"))
         return Images(train, val, test, len(self.split.classes))
 
@@ -85,11 +85,11 @@ class Job:
 
     @property
     def top_k(self) -> int:
-        """The k of top-k accuracy; 1, where the usual one could not be wrong."""
+        """The k of top-k accuracy; 1 with so few classes that the usual k is always right."""
         return TOP if len(self.split.classes) > TOP else 1
 
     def cached_share(self) -> float:
-        """Return the fraction of the features to compute that the cache has, by a sample."""
+        """Return the fraction of the needed features that are cached, estimated by a sample."""
         steps: list[str | None] = [None]
         if self.config.unfreeze in {"exit", "middle"}:
             steps.append(last_frozen(self.config.unfreeze))
@@ -116,10 +116,10 @@ class Job:
 
         Args:
             split: Its name.
-            view: `centre`, the evaluation crop; `mirrored` or `rotated`, the same changed so; or
-                `random`, as in training.
-            shuffle: In the batches that training draws.
-            epochs: Read in every epoch: decoded images are cached.
+            view: `centre`, the evaluation crop; `mirrored` or `rotated`, that crop mirrored or
+                rotated; or `random`, a training crop.
+            shuffle: In shuffled training batches instead of in order.
+            epochs: Whether they are read in every epoch: then decoded images are cached.
         """
         config, preprocessing = self.config, self.preprocessing
         transform, prepare = preprocessing.evaluation_transform(), preprocessing.evaluation_crop()
@@ -157,29 +157,29 @@ class Job:
 
     @property
     def view_counts(self) -> dict[str, int]:
-        """How many views of each split are computed before training, see `--views`."""
-        if self.config.unfreeze == "all":  # each further one would take a pass of the network
+        """The number of views of each split that are computed before training, see `--views`."""
+        if self.config.unfreeze == "all":  # each further view would take a pass of the network
             return {"train": 1, "val": 1}
         return {"train": self.config.views, "val": val_views(self.config)}
 
     def _view_kinds(self, count: int) -> list[str]:
         second = ["mirrored"] * self.config.flip
-        if self.config.augment == "rotate90":  # it is worth more than the mirror image
+        if self.config.augment == "rotate90":  # it helps more than the mirror image
             second = ["rotated"]
         return ["centre", *second, *["random"] * count][:count]
 
     def views(self, split: str) -> list[ImageInputs]:
         """Return the images of a split in order, once for each view.
 
-        A random view is drawn from its number and the content of the image, not from the seed: so
-        runs with other seeds and other splits share it.
+        A random view depends on its number and the content of the image, not on the seed, so that
+        runs with other seeds and splits share it.
         """
         kinds = self._view_kinds(self.view_counts[split])
         made = {kind: self.pictures(split, kind) for kind in dict.fromkeys(kinds)}
         return [made[kind] for kind in kinds]
 
     def kept_views(self, split: str) -> list[KeptView]:
-        """Return the same views in the cache of features; of random weights there are none."""
+        """Return these views in the feature cache; random weights have none."""
         if self.pretrained is None:
             return []
         drawn = f"{self.config.augment}, {'with' if self.config.flip else 'without'} mirror images"
@@ -206,7 +206,7 @@ class Job:
         )
 
     def shuffled(self, split: str) -> KeyedBatches:
-        """Return the batches that training draws from a split."""
+        """Return a split in shuffled batches, for training."""
         labels, weights = self.labels(split), None
         if self.config.balance == "sampler" and self.class_weights is not None:
             weights = self.class_weights[labels]
@@ -221,43 +221,43 @@ class Job:
 
     @property
     def class_weights(self) -> torch.Tensor | None:
-        """The weight of each class, `(classes,)`; None where all weigh the same."""
+        """The weight of each class, `(classes,)`; None if all are equal."""
         if self.config.balance not in {"loss", "sampler"}:
             return None
         return torch.tensor(class_weights(self.split.counts("train")))
 
     @property
     def loss_weights(self) -> torch.Tensor | None:
-        """The same on the device, where the loss is weighted by them."""
+        """The class weights on the device; None unless the loss uses them."""
         if self.config.balance != "loss" or self.class_weights is None:
             return None
         return self.runtime.to_device(self.class_weights)
 
     @property
     def epochs(self) -> int:
-        """How many there are to be, as far as is known."""
+        """The planned number of epochs; a time budget may change it."""
         return self.config.epochs if self.budget is None else self.budget.epochs
 
     def averaging_mirror(self, mirror: bool) -> "Job":
-        """Return the same for a model that classifies the mirror image too, or does not."""
+        """Return the job of a model that classifies the mirror image too, or does not."""
         return replace(self, preprocessing=replace(self.preprocessing, mirror=mirror))
 
     @property
     def leads(self) -> bool:
-        """Whether this process speaks for the run and writes it."""
+        """Whether this process prints and writes for the run."""
         return self.runtime.processes.leads
 
     def units(self, split: str) -> NDArray[np.str_]:
-        """Return what each image of a split belongs to, `(images,)`."""
+        """Return the unit of each image of a split, `(images,)`."""
         return np.array([image.unit for image in self.split.of(split)], np.str_)
 
     def alone(self) -> "Job":
-        """Return the same for what this process does by itself."""
+        """Return the job for work that this process does alone."""
         return replace(self, runtime=self.runtime.alone())
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure what a phase takes."""
+        """Measure the duration of a phase."""
         began = time.monotonic()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
@@ -266,11 +266,11 @@ class Job:
         """Write the run's model file, if this process leads.
 
         Args:
-            state: The whole network's.
-            trained: How it came about, for the provenance.
+            state: State dict of the whole network.
+            trained: How it was trained, for the provenance.
 
         Raises:
-            DivergedError: A weight is not finite; the file before stays.
+            DivergedError: A weight is not finite; the earlier file stays.
         """
         if not self.leads:
             return
@@ -298,7 +298,7 @@ class Draft:
     """A new run that is decided and not yet started.
 
     Attributes:
-        job: Its folder is not made yet.
+        job: Its run folder does not exist yet.
         reasons: A sentence for each decision.
         report: Of the data check.
     """
@@ -309,7 +309,7 @@ class Draft:
 
 
 def weights_info(pretrained: PretrainedWeights | None) -> dict[str, Any]:
-    """Return what names the weights that training starts from."""
+    """Return the source and digest of the weights that training starts from."""
     if pretrained is None:
         return {"source": "none", "digest": None}
     return {"source": show(pretrained.source), "digest": pretrained.digest}

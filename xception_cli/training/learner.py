@@ -35,7 +35,7 @@ def validate(
         evaluator: From `create_evaluator`.
         inputs: Batches of val.
         support: Images of each class in val.
-        top_k: As the evaluator was made with.
+        top_k: Of the evaluator.
 
     Raises:
         DivergedError: The loss is not finite.
@@ -66,9 +66,9 @@ class History:
     """What training remembers between epochs; saved with the state.
 
     Attributes:
-        best_epoch: Of the fine-tuned model that is kept; 0 none yet.
+        best_epoch: Epoch of the best fine-tuned model; 0 if there is none yet.
         best_score: Its monitored metric.
-        best_loss: Its val loss, which decides between equal scores.
+        best_loss: Its val loss, which breaks ties.
         epochs_without_better: Epochs since then.
         stopped_early: Patience ran out.
         metrics_bytes: Length of metrics.jsonl.
@@ -82,7 +82,7 @@ class History:
     metrics_bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON data, which has no infinity: None stands for it."""
+        """Return JSON data, with None for infinity, which JSON lacks."""
         return {
             name: None if isinstance(value, float) and math.isinf(value) else value
             for name, value in asdict(self).items()
@@ -90,7 +90,7 @@ class History:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "History":
-        """Rebuild what `to_dict` gave.
+        """Rebuild a history from the result of `to_dict`.
 
         Raises:
             ArtifactError: It is damaged.
@@ -107,8 +107,8 @@ class History:
 
         Args:
             saved: The state; None in a new run.
-            epochs: How many are wanted; None if that is not for the user to choose. If more are
-                wanted than before, patience starts anew.
+            epochs: Planned number of epochs; None if a time budget decides it. If it is larger than
+                before, patience starts again.
         """
         if saved is None:
             return cls()
@@ -118,7 +118,7 @@ class History:
         return history
 
     def offer(self, epoch: int, scores: Scores, monitor: str) -> bool:
-        """Take a model as the one to keep, if it is; a tie goes to the lower val loss.
+        """Keep a model if it is the best so far; a tie goes to the lower val loss.
 
         Args:
             epoch: Of the model.
@@ -130,7 +130,7 @@ class History:
             return True
         score = getattr(scores, monitor)
         # A nan score compares as False. A nan loss would only decide a tie, but a model of nan
-        # weights still has an accuracy: that of always saying the first class.
+        # weights still has an accuracy: that of always predicting the first class.
         if not math.isnan(scores.loss) and (
             (score, -scores.loss) > (self.best_score, -self.best_loss)
         ):
@@ -145,16 +145,16 @@ STEP_DECAY, STEP_EPOCHS = 0.94, 2  # the paper's, section 4.3
 
 
 def learning_rate_factor(iteration: int, total: int, warmup: float) -> float:
-    """Return the part of the peak learning rate at an iteration: linear rise, then a cosine.
+    """Return the fraction of the peak learning rate at an iteration: linear warmup, then a cosine.
 
-    The first iteration after the rise has the peak; 0 would be reached after the last one.
+    The first iteration after warmup has the peak rate; 0 would be reached after the last one.
 
     The cosine is Loshchilov and Hutter's (SGDR, 2017) without restarts.
 
     Args:
         iteration: From 1 to `total`.
         total: Iterations of the whole training.
-        warmup: Part of them in which the rate rises.
+        warmup: Fraction of them in which the rate rises.
     """
     rising = round(total * warmup)
     if iteration <= rising:
@@ -164,14 +164,14 @@ def learning_rate_factor(iteration: int, total: int, warmup: float) -> float:
 
 
 def stepped_factor(iteration: int, total: int, warmup: float, epoch_length: int) -> float:
-    """Return the part of the peak learning rate at an iteration: linear rise, then steps down.
+    """Return the fraction of the peak learning rate at an iteration: linear warmup, then steps.
 
-    The steps are those of the Xception paper: by 6 % every 2 epochs, counted from the start.
+    The steps are the Xception paper's: down by 6% every 2 epochs, counted from the start.
 
     Args:
         iteration: From 1 to `total`.
         total: Iterations of the whole training.
-        warmup: Part of them in which the rate rises.
+        warmup: Fraction of them in which the rate rises.
         epoch_length: Iterations of an epoch.
     """
     rising = round(total * warmup)
@@ -181,7 +181,7 @@ def stepped_factor(iteration: int, total: int, warmup: float, epoch_length: int)
 
 
 class Paired(NamedTuple):
-    """Tensors of a moving average and those that it follows: weights, and counters of batches."""
+    """Tensors of a moving average and of the network that it follows: weights, batch counters."""
 
     averages: list[torch.Tensor]
     weights: list[torch.Tensor]
@@ -190,7 +190,7 @@ class Paired(NamedTuple):
 
 
 def pair(ema: AveragedModel, trained: Segment) -> Paired:
-    """Return the tensors of both; they stay the same ones in a training."""
+    """Pair the tensors of a moving average with the network's; they stay the same in training."""
     averages, current = ema.module.state_dict(), trained.state_dict()
     floats = [name for name, average in averages.items() if average.is_floating_point()]
     others = [name for name in averages if name not in floats]
@@ -211,7 +211,7 @@ def update_ema(ema: AveragedModel, paired: Paired, decay: float) -> None:
     count = int(ema.n_averaged)
     ramped = min(decay, (1 + count) / (10 + count)) if count else 0.0
     with torch.no_grad():
-        # A few kernels on a GPU, where one for each tensor would be about 280.
+        # A few kernels on a GPU, instead of about 280, one for each tensor.
         torch._foreach_lerp_(paired.averages, paired.weights, 1 - ramped)
         if paired.counts:
             torch._foreach_copy_(paired.average_counts, paired.counts)
@@ -220,7 +220,7 @@ def update_ema(ema: AveragedModel, paired: Paired, decay: float) -> None:
 
 @dataclass(frozen=True)
 class Learner:
-    """What a training state is made of.
+    """The objects that a training state is made of.
 
     Attributes:
         trained: The part of the network that is trained.
@@ -235,7 +235,7 @@ class Learner:
     ema: AveragedModel
 
     def state(self) -> dict[str, Any]:
-        """Return plain data and tensors."""
+        """Return the training state as plain data and tensors."""
         return {
             "trained": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -244,10 +244,10 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave.
+        """Restore a state that `state` returned.
 
         Raises:
-            ArtifactError: It is of another training, or made up.
+            ArtifactError: It belongs to another training, or is forged.
         """
         try:
             self.trained.load_state_dict(state["trained"])
@@ -292,7 +292,7 @@ class BestModel:
         """Write the model file, unless it holds the best model already.
 
         Raises:
-            DivergedError: A weight is not finite; the file before stays.
+            DivergedError: A weight is not finite; the earlier file stays.
         """
         if self._held is not None:
             state, about = self._held
@@ -303,10 +303,10 @@ class BestModel:
 
 
 def create_learner(job: Job) -> Learner:
-    """Make what a training begins with: the job's network, and no step done.
+    """Make the learner of a training that starts, with the job's network.
 
     Args:
-        job: Its config says what is trained, and how.
+        job: Its config decides what is trained, and how.
     """
     config = job.config
     _, trained = cut(job.network, config.unfreeze, dropout=config.dropout)

@@ -1,6 +1,6 @@
 """What `auto` and a time budget decide, and why.
 
-Everything here is a pure function: of the settings, and for a budget of measured `Costs`.
+Everything here is a pure function of the settings and, with a budget, of measured `Costs`.
 """
 
 import math
@@ -19,10 +19,10 @@ IMBALANCED = 3.0  # largest class over smallest
 # Images times epochs from which compiling pays: on an H200 it takes 30 s, then saves 0.1 ms for
 # each image.
 COMPILE_PAYS = 300_000
-# Training images of a class, on average, from which validation images may show that fine-tuning on
-# a CPU beats the linear probe (docs/recipe.md, "When fine-tuning pays").
+# Mean number of training images per class from which validation images may show that fine-tuning
+# on a CPU beats the linear probe (docs/recipe.md, "When fine-tuning pays").
 LEAST_TUNED = 15
-MARGIN = 0.95  # of a budget is planned for: speeds vary
+MARGIN = 0.95  # share of a budget that is planned for: speeds vary
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Plan:
 def make_plan(
     config: TrainConfig, runtime: Runtime, class_counts: Sequence[int], val_count: int
 ) -> Plan:
-    """Decide what the settings leave open; no clock and no free memory has a say in it.
+    """Decide what the settings leave open, independently of the clock and of free memory.
 
     Args:
         config: The settings as given.
@@ -50,7 +50,7 @@ def make_plan(
         val_count: Validation images.
 
     Raises:
-        UsageError: Settings that contradict each other, or do not fit on the disk allowed.
+        UsageError: The settings contradict each other, or need more disk than allowed.
     """
     reasons = []
     unfreeze, monitor, balance = config.unfreeze, config.monitor, config.balance
@@ -84,8 +84,8 @@ def make_plan(
         ratio = max(class_counts) / min(class_counts)
         monitor = "macro_recall" if ratio > IMBALANCED else "accuracy"
         reasons.append(
-            f"choosing by {monitor.replace('_', ' ')} on val: the largest class has {ratio:.1f} "
-            "times the images of the smallest"
+            f"selecting the model by {monitor.replace('_', ' ')} on val: the largest class has "
+            f"{ratio:.1f} times the images of the smallest"
         )
     decided = config.replace(
         unfreeze=unfreeze, monitor=monitor, balance=balance, precision=runtime.precision
@@ -103,17 +103,17 @@ def _decide_unfreeze(runtime: Runtime, class_counts: Sequence[int]) -> tuple[Unf
     if mean < LEAST_TUNED:
         return "head", (
             f"stopping at the linear probe (--unfreeze head): with under {LEAST_TUNED} training "
-            f"images of a class on average ({mean:.1f}), val cannot show that fine-tuning is better"
+            f"images per class on average ({mean:.1f}), val cannot show that fine-tuning is better"
         )
     return "exit", "training the exit flow (--unfreeze exit): on a CPU the rest is computed once"
 
 
 def class_weights(class_counts: Sequence[int]) -> list[float]:
-    """Return the weight of each class when rare ones are to weigh more.
+    """Return class weights that give rare classes more weight.
 
-    The inverse root of its images, so that a class a hundred times rarer weighs ten times as much
-    (halfway between what the images ask for and what the classes do); the mean over the images
-    is 1, which keeps the size of the loss.
+    A weight is the inverse square root of the class's image count, so that a class a hundred times
+    rarer weighs ten times as much: halfway between equal images and equal classes. Their mean over
+    the images is 1, which keeps the scale of the loss.
 
     Args:
         class_counts: Training images of each class.
@@ -150,16 +150,16 @@ def _fit_disk(
 
 
 class Rung(NamedTuple):
-    """A choice that a budget may pay for."""
+    """What a training could do within a budget."""
 
     unfreeze: str
     views: int
     epochs: int
 
 
-# From what a budget should pay for to what it must at least. More views cost a pass of the whole
-# network each, more epochs only one of the trained part; few steps leave the head where it was. On
-# a CPU the second rung is what the defaults do, and the first one is what more time buys.
+# From the best choice to the least. Each further view costs a pass of the whole network, each epoch
+# only one of the trained part; too few steps hardly change the head. On a CPU the second rung is
+# the default, and more time buys the first.
 LADDER = {
     "cpu": (
         Rung("exit", 4, 12),
@@ -184,12 +184,12 @@ LADDER = {
 
 
 def ladder(config: TrainConfig, given: Collection[str], device: str) -> list[Rung]:
-    """Return the rungs that agree with the settings that were given, best first.
+    """Return the rungs that agree with the given settings, best first.
 
     Args:
         config: The settings, with everything decided.
-        given: Names of those that are not ours to choose.
-        device: `cpu`, or another.
+        given: Names of the settings that the user chose.
+        device: Its type, such as `cpu`.
     """
     steps = LADDER["cpu" if device == "cpu" else "gpu"]
     if config.weights == "none" or "unfreeze" in given:
@@ -212,17 +212,17 @@ def fit_budget(
     images: Images,
     spent: float,
 ) -> Plan:
-    """Choose the best rung that the time allows.
+    """Choose the best rung that fits into the time.
 
     Args:
-        plan: What was decided without the clock; its config holds the budget.
+        plan: The decisions that need no clock; its config holds the budget.
         rungs: From `ladder`.
-        costs: By what is trained.
+        costs: By `unfreeze`.
         images: In the splits.
-        spent: Seconds that are gone already.
+        spent: Seconds spent already.
 
     Raises:
-        UsageError: The time is too short for the least of them; says how much is needed.
+        UsageError: The time is too short for the last rung; the error gives the time needed.
     """
     text = plan.config.budget or ""
     budget = parse_duration(text)
@@ -236,7 +236,7 @@ def fit_budget(
             continue
         reason = f"--budget {text}: {describe_rung(rung)}, about {duration(needed)} in all"
         if rung == rungs[0]:
-            reason += "; more time would be left over"
+            reason += "; a longer budget changes nothing"
         return Plan(config, (*_without(plan.reasons, "--unfreeze"), reason))
     least = needed / MARGIN
     raise UsageError(
@@ -247,7 +247,7 @@ def fit_budget(
 
 
 def describe_rung(rung: Rung) -> str:
-    """Say what a rung is, for people."""
+    """Describe a rung for people."""
     part = {"exit": "the exit flow", "middle": "the middle and exit flow", "all": "everything"}
     views = f" on {rung.views} view{'' if rung.views == 1 else 's'}"
     if rung.unfreeze == "head":

@@ -45,11 +45,11 @@ def decide_job(
     output: Path | None,
     began: float,
 ) -> tuple[Draft, Costs]:
-    """Draft a new run and measure it; each decision is reported as soon as it is taken.
+    """Draft a new run and measure it; each decision is reported as soon as it is made.
 
     Args:
         settings: Of the run.
-        survey: See `draft_job`, as for the following.
+        survey: See `draft_job`, like the next two.
         runtime: Where to compute.
         output: The run folder.
         began: When the run began, by `time.monotonic`.
@@ -70,14 +70,14 @@ def decide_job(
 
 
 def _given(settings: ResolvedConfig) -> set[str]:
-    """Return the names of the settings that a time budget must keep: all given, but for `auto`."""
+    """Return the names of the settings that a time budget must keep: all given, except `auto`."""
     return {name for name in settings.origins if getattr(settings.config, name) != "auto"}
 
 
 def draft_job(
     config: TrainConfig, survey: Survey | None, runtime: Runtime, output: Path | None
 ) -> Draft:
-    """Draft a new run: split the data, decide the plan, get the weights; write nothing.
+    """Draft a new run: split the data, make the plan, load the weights; write nothing.
 
     Args:
         config: The settings.
@@ -134,7 +134,7 @@ def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
     """Write a draft into its run folder, and report what it is expected to take.
 
     Args:
-        draft: From `estimate.measure_draft`, as `costs`.
+        draft: From `estimate.measure_draft`, like `costs`.
         costs: Of the parts of the training.
         run: The folder, just made.
         began: When the run began, by `time.monotonic`.
@@ -168,15 +168,15 @@ def _check_processes(config: TrainConfig, runtime: Runtime, split: Split) -> Non
 
 
 def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
-    """Return the settings that a run continues with.
+    """Return the settings of a resumed run.
 
     Args:
         run: The run.
-        flags: Settings given on the command line; `None` was not given.
+        flags: Settings given on the command line; `None` means not given.
 
     Raises:
-        UsageError: A flag contradicts the run; shows the difference.
-        ArtifactError: config.toml is damaged or was edited; shows the difference.
+        UsageError: A flag contradicts the run; the error shows the difference.
+        ArtifactError: config.toml is damaged or was edited; the error shows the difference.
     """
     saved = read_config(run)
     if flags.get("data") is not None:
@@ -184,13 +184,13 @@ def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
     flags = {**flags, **_absolute(flags)}
     if flags.get("classes") is not None and saved.classes is None:
         saved = saved.replace(classes=flags["classes"])
-    # `auto` asks for nothing in particular
+    # `auto` agrees with any setting.
     flags = {name: value for name, value in flags.items() if value != "auto"}
     config = resolve_resumed(saved, flags)
     if saved.budget is not None and config.epochs != saved.epochs:
         raise UsageError(
-            f"epochs is {config.epochs}, but the run has a budget of {saved.budget}, which decides "
-            "how many there are",
+            f"epochs is {config.epochs}, but the run's budget of {saved.budget} decides the number "
+            "of epochs",
             hint="leave --epochs out, or start a new run",
         )
     if config.epochs < saved.epochs:
@@ -202,10 +202,10 @@ def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
 
 
 def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
-    """Resume a run, if the data is the same as when it was started.
+    """Reopen the job of a run, if its data is unchanged.
 
     Raises:
-        ArtifactError: Images, classes or weights are not the same; lists the differences.
+        ArtifactError: Images, classes or weights have changed; the error lists the differences.
     """
     folder = read_data(Path(config.data), None if config.root is None else Path(config.root))
     check_trainable(folder, config.classes)
@@ -213,7 +213,7 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     before, now = info.processes, runtime.processes.count
     if before != now:
         raise UsageError(
-            f"the run was started with {before} processes, and this is {now}",
+            f"the run was started with {before} processes, not with {now}",
             hint=f"torchrun --nproc-per-node {before}" if before > 1 else "leave torchrun out",
         )
     paths = [folder.root / image.path for image in folder.images]
@@ -223,9 +223,9 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     pretrained = None if config.weights == "none" else load_pretrained(config.weights)
     if pretrained is not None and pretrained.digest != info.weights["digest"]:
         raise ArtifactError(
-            f"{show(config.weights)} holds other weights than the run was started with: "
-            f"{pretrained.digest[:16]}…, then {show(info.weights['digest'])[:16]}…",
-            hint="put the file back, or start a new run without --resume",
+            f"{show(config.weights)} is not the file that the run was started with: its digest is "
+            f"{pretrained.digest[:16]}…, not {show(info.weights['digest'])[:16]}…",
+            hint="restore the file, or start a new run without --resume",
         )
     screen.log_to(run.log)
     say(f"resuming  {show(run.path)}")
@@ -242,7 +242,7 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
 
 
 def share_job(job: Job | None, runtime: Runtime) -> Job:
-    """Make the leader's job in each process.
+    """Rebuild the leader's job in each process.
 
     Args:
         job: In the leader, started or reopened; None in the others.
@@ -271,7 +271,7 @@ def share_job(job: Job | None, runtime: Runtime) -> Job:
 
 
 def _absolute(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings that name files, so that they are found from any folder."""
+    """Return the settings that are paths, made absolute, to be found from any folder."""
     files = {
         name: settings.get(name) for name in ("weights", "root", "split_file", "fixes", "from_")
     }

@@ -1,4 +1,4 @@
-"""What run.json records of how a run was started."""
+"""How a run was started, as recorded in run.json."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from xception_cli.training.job import Job, weights_info
 
 
 def run_info(job: Job) -> dict[str, Any]:
-    """Return the content of run.json for a run that starts; see `RunInfo`."""
+    """Return the content of run.json for a new run; see `RunInfo`."""
     return {
         "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "process": os.getpid(),
@@ -45,12 +45,12 @@ def run_info(job: Job) -> dict[str, Any]:
 
 
 def recorded(config: TrainConfig, split: Split) -> dict[str, Any]:
-    """Return what config.toml and split.csv are compared with when they are read again."""
+    """Return the values that config.toml and split.csv are compared with when they are read."""
     return {"settings": asdict(config), "split_checks": row_checks(split)}
 
 
 def _command() -> str:
-    """Return the command line; of a program that uses the Python API, the program."""
+    """Return the command line; for a program that uses the Python API, only its name."""
     program = Path(sys.argv[0])
     is_command = program.stem in {"xception", "xception-cli"}
     if is_command or program.parts[-2:] == ("xception_cli", "__main__.py"):

@@ -71,7 +71,7 @@ def run_training(
     """Train a classifier on a folder of images.
 
     Args:
-        settings: From `settings.resolve`; a resumed run ignores them for those in its config.toml.
+        settings: From `settings.resolve`; a resumed run uses its config.toml instead.
         survey: The survey of the data folder, if it was made already.
         output: The run folder; None makes `runs/<data folder name>`.
         resume: A run to resume, instead of a new one.
@@ -91,12 +91,12 @@ def run_training(
         require_tensorboard()
     with ExitStack() as held, _errors_logged(), joined_processes() as processes:
         if resume is not None and processes.leads:
-            held.enter_context(resume.lock())  # before a file of it is read or written
+            held.enter_context(resume.lock())  # before any of its files is read or written
         config = processes.once(partial(_config, settings, resume, flags or {}))
         if finished := processes.once(partial(_finished, resume, config)):
             return finished if processes.leads else None
         runtime = _runtime(config, processes)
-        with StopSignals(hint="nothing was written yet; the same command starts again") as stop:
+        with StopSignals(hint="nothing was written yet; run the same command again") as stop:
             job = None
             if resume is not None:
                 job = reopen_job(config, runtime, resume)
@@ -270,7 +270,7 @@ def plan_training(
     Args:
         settings: From `settings.resolve`.
         survey: See `run_training`.
-        output: The run folder that it would have.
+        output: The run folder that would be created.
         began: See `run_training`.
 
     Returns:
@@ -292,7 +292,7 @@ def _config(
 
 
 def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:
-    """Return a run that has nothing left to do, without its reports, and print that."""
+    """Return the result of a run that has nothing left to do, without reports, and print that."""
     if run is None or not run.is_finished:
         return None
     result = run.read_result()
@@ -319,7 +319,7 @@ def _runtime(config: TrainConfig, processes: Processes) -> Runtime:
 
 
 def _begin_tensorboard(folder: Path) -> None:
-    """Make the folder of the log; a run that has it is logged when it is resumed, too."""
+    """Make the folder of the log; a resumed run that has one continues to log."""
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

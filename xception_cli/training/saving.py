@@ -29,21 +29,21 @@ _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class _StopNow(BaseException):
-    """A signal ends the run at once: no `except Exception`, of whatever library, may catch it."""
+    """Raised to end the run at once; no library's `except Exception` can catch it."""
 
 
 class StopSignals:
-    """Takes the signals over while a run is on, and gives them back after it.
+    """Handles stop signals during a run, and restores the earlier handlers after it.
 
     Outside of training (`graceful` is False) a signal ends the run at once, with `StoppedError`. In
     training the first one sets `requested`, and the loop saves and stops after its batch; another
-    SIGINT stops at once. SIGUSR1 sets `save_requested`: save now and go on.
+    SIGINT stops at once. SIGUSR1 sets `save_requested`: save now and continue.
 
     Attributes:
-        graceful: Whether the training loop looks at `requested`.
-        requested: The number of the signal that asks for the stop.
-        save_requested: Whether the state is to be saved after this batch.
-        hint: What to type to go on, for the error.
+        graceful: Whether the training loop checks `requested`.
+        requested: The number of the signal that asked to stop.
+        save_requested: Whether to save the state after this batch.
+        hint: The command that continues, for the error.
     """
 
     def __init__(self, hint: str) -> None:
@@ -84,7 +84,7 @@ class StopSignals:
                 again = " (Ctrl-C again to stop at once)" if number == signal.SIGINT else ""
                 say(f"stopping after this batch, saving…{again}")
             return
-        # Python ignores what is raised inside of a finalizer: then the training loop stops.
+        # Python ignores an exception in a finalizer: then `requested` stops the training loop.
         self.requested = number
         raise _StopNow
 
@@ -97,8 +97,8 @@ class StopSignals:
 
 
 def train_loss_state(metric: Average) -> Mapping[str, Any]:
-    """Return the state of `attach_train_loss`'s metric in each process; all must ask together."""
-    # On the CPU: between processes, a tensor of a GPU would open that GPU in each of them.
+    """Return the state of `attach_train_loss`'s metric; all processes must call this together."""
+    # On the CPU: a GPU's tensor, sent to another process, would open that GPU there.
     held = copy(metric)
     held.accumulator = metric.accumulator.cpu()
     return held.state_dict()
@@ -114,7 +114,7 @@ class StateWriter:
         learner: What changes while training.
         train_loss: The mean loss of the epoch so far.
         best: The best model.
-        processes: All write together; the leader alone touches the disk.
+        processes: All call `write` together; only the leader touches the disk.
     """
 
     states: StateStore
@@ -128,9 +128,9 @@ class StateWriter:
         """Write a state.
 
         Args:
-            phase: `train`, or `eval_pending` where the epoch's validation is still to do.
+            phase: `train`, or `eval_pending` if the epoch's validation is still to do.
             history: As it was in that phase.
-            tensors: False writes only what validation changes, into the state that is there.
+            tensors: False updates only what validation changes, in the existing state.
         """
         at = self.trainer.state
         notes = {"phase": phase, "history": history, "max_epochs": at.max_epochs}
@@ -142,7 +142,7 @@ class StateWriter:
                 self.states.save(state, iteration=at.iteration, notes=notes)
             else:
                 self.states.note(at.iteration, notes)
-        self.processes.wait()  # torchrun ends the leader when another one ends before it
+        self.processes.wait()  # torchrun ends the leader when another process ends first
 
 
 def resume_trainer(
@@ -153,7 +153,7 @@ def resume_trainer(
     epoch_length: int,
     max_epochs: int,
 ) -> None:
-    """Put the trainer where the state was saved, and do the validation that was still to do."""
+    """Move the trainer to where the state was saved, and run a pending validation."""
     iteration = saved["iteration"]
     trainer.load_state_dict(
         {"iteration": iteration, "epoch_length": epoch_length, "max_epochs": max_epochs}
@@ -163,7 +163,7 @@ def resume_trainer(
         train_loss.load_state_dict(saved["train_loss"])
         trainer.fire_event(Events.EPOCH_COMPLETED)
     elif iteration % epoch_length:
-        # The metric is reset when the epoch starts again, so it is filled just after that.
+        # The metric is reset when the epoch starts, so it is restored just after that.
         current = iteration // epoch_length + 1
         trainer.add_event_handler(
             Events.EPOCH_STARTED(once=current),
@@ -204,13 +204,13 @@ class StateSaving:
         self.processes = processes
         self._write = write
         self._history = history
-        self._before = history.to_dict()  # before the validation that is going on
+        self._before = history.to_dict()  # before the current validation
         self._every, self._least = every, min(every, least)
         self._last = time.monotonic()
-        self._is_saved = False  # while validating: that there is a state of this epoch's end
+        self._is_saved = False  # while validating: whether this epoch's end is saved
 
     def is_due(self) -> bool:
-        """Tell whether a state is due in any process; all must call this together."""
+        """Return whether a state is due in any process; all must call this together."""
         wait = self._least if self.validating else self._every
         return self.processes.largest(time.monotonic() - self._last > wait) > 0
 
@@ -230,7 +230,7 @@ class StateSaving:
             self.save()
 
     def end_validation(self, *, needed: bool) -> None:
-        """Add the result of validation to the saved state; if `needed`, save one where none is."""
+        """Add the result of validation to the saved state; if `needed` and there is none, save."""
         self.validating = False
         if self._is_saved:
             self._write("train", self._history.to_dict(), tensors=False)
@@ -257,10 +257,10 @@ def attach_state_saving(
 ) -> None:
     """Save the state at epoch ends and every few minutes, if due, and when a signal asks for it.
 
-    Processes that train together do so all at once, whichever of them the signal came to.
+    All processes do so together, whichever of them received the signal.
 
-    A stop in the last iteration of an epoch, or in its validation, is carried out in validation,
-    where the state says that it is still to do: else the epoch's validation would be lost.
+    A stop in the last iteration of an epoch, or in its validation, takes effect in validation,
+    which the state marks as pending: else the epoch's validation would be lost.
     """
     processes = saving.processes
 
@@ -293,9 +293,9 @@ def attach_state_saving(
 
 
 def asked_to_stop(stop: StopSignals, processes: Processes) -> bool:
-    """Tell whether a signal asks for the end, in this process or in another one."""
+    """Return whether a signal asked to stop, in this process or in another one."""
     number = processes.largest(stop.requested or 0)
-    if number:  # else one that came just now, to this process alone, is for the next time
+    if number:  # else a signal that just reached this process alone counts next time
         stop.requested = number
     return number != 0
 
@@ -310,21 +310,21 @@ def stopped_error(stop: StopSignals, trainer: Engine) -> StoppedError:
 def saved_on_failure(
     saving: StateSaving, best: BestModel, stop: StopSignals, trainer: Engine
 ) -> Iterator[None]:
-    """Save the state where an image or a worker is gone: training can be resumed from there.
+    """Save the state if an image or a worker is lost, so that training can be resumed from there.
 
-    Where training diverged, only the best model is saved. Ignite (0.5.5) fetches a batch before it
-    counts the iteration, so what was trained until then is whole.
+    If training diverged, only the best model is saved. Ignite (0.5.5) fetches a batch before it
+    counts the iteration, so the state is that of a complete iteration.
     """
     try:
         yield
     except (DataError, MachineError):
-        if saving.processes.count > 1:  # the others are elsewhere: no state can be put together
+        if saving.processes.count > 1:  # the others are elsewhere: there is no common state
             raise
         if trainer.state.iteration:
             saving.save()
-        if stop.requested is not None:  # the signal that stops us may take the workers too
+        if stop.requested is not None:  # the signal may have ended the workers too
             raise stopped_error(stop, trainer) from None
         raise
     except DivergedError:
-        best.write()  # the error says that it is kept
+        best.write()  # the error promises that it is kept
         raise

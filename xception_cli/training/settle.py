@@ -1,8 +1,8 @@
-"""Which model is kept: the linear probe, or the fine-tuned network; then its heads see all images.
+"""Which model is kept: the linear probe or the fine-tuned network; then its heads see all images.
 
-Both are judged by a head on several layers that was fitted to their own features of train. What is
-measured on val is the model as it was selected. After that, the same network gets heads that are
-fitted to train and val together: `--no-refit` leaves that out.
+Each is evaluated with a head on several layers, fitted to its own features of train. Val measures
+the model as selected. After that, its heads are refitted to train and val together, unless
+`--no-refit` is given.
 """
 
 from dataclasses import dataclass, replace
@@ -40,9 +40,9 @@ class Settled:
     """The model that is kept.
 
     Attributes:
-        epoch: Its last one; 0 is the linear probe.
-        train: What it computes of train, `(views, images, POOLED)`.
-        val: The same of val, all views or those that an answer is made of.
+        epoch: Its last epoch; 0 is the linear probe.
+        train: Its features of train, `(views, images, POOLED)`.
+        val: Its features of val: of all views, or of those that an answer averages.
     """
 
     epoch: int
@@ -51,18 +51,18 @@ class Settled:
 
 
 def settle(job: Job, training: Training, history: History) -> Settled | None:
-    """Select the model, and write its file; the other candidate is in `Candidates`.
+    """Select the model and write its file; the answers of the other one are in `Candidates`.
 
-    A run that is killed after this selects the same model again when it is resumed: what it is made
-    of is still in the file.
+    A run that is killed after this selects the same model again when it is resumed, from what is in
+    the file.
 
     Args:
-        job: Of the process that leads, alone.
-        training: What it was fed with.
+        job: Of the leader, alone.
+        training: Its inputs and baseline.
         history: Of fine-tuning.
 
     Returns:
-        None from random weights, where the best epoch is kept as it is.
+        The model; None for random weights, whose best epoch is kept unchanged.
     """
     if training.probe is None:
         return None
@@ -78,19 +78,19 @@ def settle(job: Job, training: Training, history: History) -> Settled | None:
 def _pool(
     job: Job, network: nn.Module, name: str, inputs: FeatureInputs | ImageInputs, views: slice
 ) -> Array:
-    """Compute what the fine-tuned network makes of views of a split, `(views, images, POOLED)`.
+    """Compute the fine-tuned network's features of a split, `(views, images, POOLED)`.
 
     Args:
         job: The run.
         network: Folded.
         name: Of the split.
-        inputs: Of its images, as training had them.
-        views: Which; with all layers in training, there is one.
+        inputs: Its images, as inputs of training.
+        views: Which views; with all layers trained, there is one.
     """
     if not isinstance(inputs, FeatureInputs):
         return pool_views(job, Segment(network, "conv1", "conv4").eval(), name, [None])
     rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
-    what, order = f"features of the new network ({name})", job.in_order(name)
+    what, order = f"features of the fine-tuned network ({name})", job.in_order(name)
     seen = [
         FeatureInputs(inputs.store, inputs.labels, order, job.runtime, view)
         for view in range(inputs.store.views)[views]
@@ -102,7 +102,7 @@ def _pool(
 def classify_kept(
     network: nn.Module, pooled: Array, runtime: Runtime, *, mirror: bool
 ) -> torch.Tensor:
-    """Compute the logits of features, in batches as those of images are.
+    """Compute logits from features, in the batches that images would be in.
 
     Args:
         network: With its heads.
@@ -169,12 +169,12 @@ def _keep_probe(job: Job, training: Training) -> Settled:
 def fit_heads(
     job: Job, training: Training, network: nn.Module, pooled: Array, labels: Array
 ) -> None:
-    """Fit both heads of a network to what it computes of images, as strongly as the probe's.
+    """Fit both heads of a network to its features, with the probes' regularization strengths.
 
     Args:
         job: The run.
         training: Has the probes, whose strengths were cross-validated.
-        network: Takes the heads.
+        network: Receives the heads.
         pooled: `(views, images, POOLED)`.
         labels: `(images,)`.
     """
@@ -194,9 +194,8 @@ def fit_heads(
 def refit(job: Job, training: Training, settled: Settled, bundle: ModelBundle) -> ModelBundle:
     """Fit the heads of the selected model to train and val together, and write its file.
 
-    The network before the heads stays as it is, and so do its features: thresholds on the distance
-    from the training images hold exactly, and the temperature was fitted to heads that saw the
-    images of train alone.
+    The network below the heads is unchanged, and so are its features: thresholds on the distance
+    from the training images hold exactly. The temperature was fitted to heads that saw only train.
 
     Args:
         job: The run.

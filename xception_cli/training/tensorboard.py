@@ -12,12 +12,12 @@ from xception_cli.training.handlers import epoch_row
 
 
 def require_tensorboard() -> None:
-    """See that Ignite's logger has a package to write with, before anything expensive is done.
+    """Check that Ignite's logger has a package to write with, before anything slow is done.
 
     Raises:
         MachineError: There is none.
     """
-    # The two that it takes (0.5.5); torch has a writer of its own, over the second one's files.
+    # The two that it accepts (0.5.5); torch has its own writer, based on the second one.
     if not any(map(find_spec, ("tensorboardX", "tensorboard"))):
         raise MachineError(
             "--tensorboard needs a package that is not installed: tensorboardX",
@@ -30,7 +30,7 @@ def attach_tensorboard(
 ) -> TensorboardLogger:
     """Log each epoch's figures for TensorBoard, under their names in metrics.jsonl.
 
-    A run that goes on adds a file to the folder, which TensorBoard reads as the same log.
+    A resumed run adds a file to the folder, which TensorBoard reads as the same log.
 
     Returns:
         The logger, to be closed after training.
@@ -40,7 +40,7 @@ def attach_tensorboard(
         figures = epoch_row(engine, rate())
         epoch = figures.pop("epoch")
         for name, value in figures.items():
-            if isinstance(value, float):  # the recall of each class is too much to look at
+            if isinstance(value, float):  # not the list of recalls by class: too many curves
                 logger.writer.add_scalar(name, value, epoch)
         logger.writer.flush()
 

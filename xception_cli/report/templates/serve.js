@@ -9,7 +9,7 @@ let done = 0, total = 0;
 
 function add(files) {
   if (!files.length) {
-    status.textContent = "That is no file: drop or paste an image file, or choose one.";
+    status.textContent = "That is not a file: drop or paste an image file, or choose one.";
     return;
   }
   const cards = Array.from(files, (file) => {
