@@ -48,7 +48,7 @@ class Outcome:
 
     Attributes:
         logits: `(classes,)`.
-        features: `(2048,)`, the pooled last layer; None from an exported file, which hides it.
+        features: `(2048,)`, the pooled last layer; None from an exported file.
         distance: From the training images, if the model computes it itself, as an exported file
             does; else None: `Classifier.distances` computes it from the features.
     """

@@ -34,7 +34,7 @@ from xception_cli.model.seal import check_entries, seal_entries
 from xception_cli.regular import NEW, open_regular
 from xception_cli.rundir import read_json
 
-# Seconds between commits, which wait for the disk twice. A kill loses at most this much work.
+# Seconds between commits, which wait for the disk twice. A kill loses about this much work.
 _BETWEEN_COMMITS = 5.0
 
 Array = np.ndarray[Any, Any]

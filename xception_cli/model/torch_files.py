@@ -30,9 +30,7 @@ def load_torch(content: bytes, what: str) -> Any:
     """
     file = _copy_archive(content, what)
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # torch warns of files that are refused later
+        with warnings.catch_warnings(action="ignore"):  # about files that are refused later
             return torch.load(file, map_location="cpu", weights_only=True)
     except MemoryError:
         raise  # the machine's fault, not the file's

@@ -45,9 +45,7 @@ def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
         batches.start = engine.state.iteration - batches.epoch * len(batches)
 
     rank = batches.processes.rank
-    own = (
-        [rank] if rank else []
-    )  # each process drops other features; rank 0 those of a single process
+    own = [rank] if rank else []  # each process drops other features; rank 0 as if alone
 
     @trainer.on(Events.ITERATION_STARTED)
     def _seed(engine: Engine) -> None:
