@@ -81,7 +81,7 @@ def test_a_photo_chosen_in_the_page_gets_the_class_that_predict_prints_and_nothi
     assert err.splitlines() == [
         f"serving   {address} (Ctrl-C stops it)",
         "note      for demonstrations, not for production",
-        "error: stopped by SIGINT",
+        "stopped by SIGINT (Ctrl-C)",
     ]
     assert call("predict", str(good), "--model", "m.safetensors", "--top", "3") == 0
     named = capsys.readouterr().out.strip().removeprefix(f"{good}: ")

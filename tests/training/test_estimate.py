@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 
 from xception_cli.config import TrainConfig
 from xception_cli.errors import UsageError
-from xception_cli.training import estimate
-from xception_cli.training import run as story
+from xception_cli.training import estimate, preparation
 from xception_cli.training.costs import Costs, Images, expected_seconds
 from xception_cli.training.estimate import describe_phases, measure_costs, measure_draft
 from xception_cli.training.job import Draft, Job
@@ -142,7 +141,7 @@ def test_measuring_before_a_training_does_not_change_its_bytes(
     train_run(settings, "measured")
     assert measured
     with monkeypatch.context() as patch:
-        patch.setattr(story, "measure_draft", lambda draft, *_: (draft, NOTHING))
+        patch.setattr(preparation, "measure_draft", lambda draft, *_: (draft, NOTHING))
         train_run(settings, "unmeasured")
     assert outcome("measured") == outcome("unmeasured")
     tensors = load_file("measured/model.safetensors")
@@ -153,7 +152,7 @@ def test_measuring_before_a_training_does_not_change_its_bytes(
             draft.job.network.get_parameter("conv1.weight").mul_(1.01)
         return measure_draft(draft, given, began)
 
-    monkeypatch.setattr(story, "measure_draft", measure_and_touch)  # the control
+    monkeypatch.setattr(preparation, "measure_draft", measure_and_touch)  # the control
     train_run(settings, "touched")
     assert outcome("touched")[0] != outcome("measured")[0]
 

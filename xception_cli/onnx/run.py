@@ -130,6 +130,7 @@ def export_run(
     if quantized:
         content, agreement = _quantize(run, model, exported, output)
         require_agreement(agreement)
+        files = {output: content}
     for path, written in files.items():
         write_durably(path, written)
     report = output.with_name(REPORT)
