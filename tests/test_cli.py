@@ -200,7 +200,7 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
         (
             {"unfreeze": "auto"},
             ["features", "probe", *AFTER],
-            "stopping at the linear probe (--unfreeze head): with under 15 training images of a",
+            "stopping at the linear probe (--unfreeze head): with under 15 training images per",
         ),
         (
             {"weights": "none", "unfreeze": "all"},

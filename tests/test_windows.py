@@ -27,6 +27,7 @@ for arguments in (["check", "pets"], ["predict", "pets/cat/1.jpg", "--model", "n
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_and_check_runs_without_what_only_posix_has(tmp_path: Path):
     two_classes(tmp_path / "pets", 12)
     done = subprocess.run(

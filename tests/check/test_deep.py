@@ -36,6 +36,7 @@ def check(capsys, *arguments):
     return code, out, err
 
 
+@pytest.mark.slow
 def test_a_suspect_label_is_found_and_a_second_check_computes_nothing(
     swapped, random_weights, capsys, monkeypatch
 ):

@@ -24,7 +24,10 @@ def _limited(bytes_: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (bytes_, bytes_))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "BMP"])
+@pytest.mark.parametrize(
+    "kind",
+    ["PNG", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("TIFF", "GIF", "BMP"))],
+)
 def test_an_image_is_not_reported_as_damaged_when_memory_is_too_small(tmp_path, kind):
     two_classes(tmp_path / "data")
     large = Image.new("RGB" if kind != "GIF" else "P", (7000, 7000), 7)

@@ -87,7 +87,7 @@ def test_a_row_under_another_name_is_ignored(cache, tmp_path):
 def test_a_damaged_thumbnail_is_not_compared_with_others(cache, tmp_path):
     database = sqlite3.connect(cache)
     with database:
-        database.execute("UPDATE images SET grey = zeroblob(1028)")
+        database.execute("UPDATE pictures SET grey = zeroblob(1028)")
     database.close()
     with (
         pytest.raises(MachineError, match="was damaged: a row is damaged"),

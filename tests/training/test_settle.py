@@ -276,7 +276,7 @@ def test_a_run_that_ends_before_its_result_is_recorded_as_fitted_to_val(
     assert "measured before the head was fitted to these images" in capsys.readouterr().err
     shutil.rmtree("run/eval/val")
     assert call("eval", "run", "--split", "val") == 4
-    assert "the model was fitted to val since then" in capsys.readouterr().err
+    assert "the model has been fitted to val since" in capsys.readouterr().err
 
 
 @pytest.mark.slow
