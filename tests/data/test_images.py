@@ -17,6 +17,7 @@ from folders import as_ordinary_user, open_folder
 from images import draw, encoded, exif
 from PIL import EpsImagePlugin, Image, ImageDraw, ImageFile, UnidentifiedImageError
 
+from xception_cli.data import images
 from xception_cli.data.formats import readable_formats
 from xception_cli.data.images import (
     FORMATS,
@@ -852,3 +853,8 @@ def test_a_huge_file_is_refused_unread(tmp_path):
         file.truncate(MAX_BYTES + 1)  # a hole: it takes no space
     with pytest.raises(ImageError, match="over 500,000,000 bytes"):
         read_bytes(path)
+
+
+def test_the_names_of_version_0_1_still_work():
+    assert (images.PictureError, images.read_picture) == (images.ImageError, images.read_image)
+    assert images.to_picture is images.to_image

@@ -309,3 +309,7 @@ def inspect_all(paths: list[Path], *, decoded: bool = True) -> list[Inspection]:
             found.append(inspection)
             bar.advance(1)
     return found
+
+
+# Their names in version 0.1, which scripts of users import.
+PictureError, read_picture, to_picture = ImageError, read_image, to_image
