@@ -123,7 +123,7 @@ def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None
     if meant == "auto":
         if bundle.thresholds is None and lacks_features(bundle.about):
             raise UsageError(
-                f"in this model, {NO_FEATURES}",
+                NO_FEATURES,
                 hint="--unknown 0.8 answers unknown below this probability",
             )
         if bundle.thresholds is None:

@@ -220,8 +220,8 @@ def test_a_killed_run_resumes_with_its_decisions_to_the_same_bytes(
             train_run(settings)
     assert decisions(run) == [START, THREE]
     for flags, message in (
-        ({"epochs": 9}, "epochs is 9, but the run has a budget of 1h"),
-        ({"epochs": 3}, "epochs is 3, but the run has a budget of 1h"),
+        ({"epochs": 9}, "epochs is 9, but the run's budget of 1h decides the number of epochs"),
+        ({"epochs": 3}, "epochs is 3, but the run's budget of 1h"),
         ({"budget": "2h"}, "budget: the run has 1h, now 2h"),
         ({"views": 1}, "views: the run has 2, now 1"),
     ):
