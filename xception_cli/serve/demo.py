@@ -60,7 +60,8 @@ class Demo:
             are no URLs.
         """
         try:
-            picture = decode(content, least_side=self.bundle.least_side)
+            bits = self.bundle.about.preprocessing.grey_bits
+            picture = decode(content, least_side=self.bundle.least_side, grey_bits=bits)
         except ImageError as error:
             return Prediction(None, (), (), error.message).to_dict()
         picture.info.clear()  # it is already upright
