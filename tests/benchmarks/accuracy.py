@@ -83,6 +83,11 @@ def cases(options: Namespace) -> list[Case]:
             baseline="timm",
             skip=missing("timm"),
         ),
+        Case(
+            "timm's features, logistic regression",
+            lambda: probe(Timm(options)),
+            skip=missing("timm"),
+        ),
         Case("xception train --unfreeze head", lambda: ours(options, "--unfreeze", "head")),
         Case("xception train", lambda: ours(options, *options.train.split())),
     ]
@@ -111,6 +116,27 @@ def plain(loop: Tutorial, epochs: int) -> Step:
             points.append({"after": f"epoch {epoch}", "seconds": seconds, "accuracy": right / seen})
             began = time.perf_counter()
         return {"points": points}
+
+    return step
+
+
+def probe(loop: Timm) -> Step:
+    """Fit scikit-learn's logistic regression to the features of train and val."""
+    from sklearn.linear_model import LogisticRegression
+
+    options = loop.options
+
+    def step() -> dict[str, list[Point]]:
+        began = time.perf_counter()
+        network = loop.create_network(len(class_names(options.test)))
+        network.reset_classifier(0)  # the outputs are the pooled features
+        parts = [loop.embed(network, photos(options) / name) for name in ("train", "val")]
+        features, labels = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+        head = LogisticRegression(max_iter=1000).fit(features, labels)
+        seconds = time.perf_counter() - began
+        features, labels = (part.numpy() for part in loop.embed(network, options.test))
+        accuracy = float(head.score(features, labels))
+        return {"points": [{"after": "the fit", "seconds": seconds, "accuracy": accuracy}]}
 
     return step
 

@@ -158,6 +158,16 @@ class Timm(Tutorial):
         )
         return loader
 
+    @torch.inference_mode()
+    def embed(self, network: nn.Module, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the outputs `(images, features)` and the labels of a folder's photos."""
+        outputs, labels = [], []
+        for images, answers in self.create_loader(folder, training=False):
+            with self.autocast():
+                outputs.append(network(self.place(images)).float().cpu())
+            labels.append(answers)
+        return torch.cat(outputs), torch.cat(labels)
+
     def create_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """Return SGD with the learning rate that train.py computes for this batch size."""
         from timm.optim import create_optimizer_v2

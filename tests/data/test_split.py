@@ -131,6 +131,19 @@ def test_a_class_without_val_gives_its_lowest_hash():
     assert made.warnings == ()
 
 
+def test_a_class_with_less_than_half_of_its_share_in_val_is_warned_about():
+    """25 images, of which 5 should be in val: 2 are too few, 3 are not."""
+    spread = [content_at(0.3, 1.0, i) for i in range(23)]
+    rows = [("few", f"few/{i}.jpg", content, None) for i, content in enumerate(spread)]
+    low = [("few", f"few/low{i}.jpg", content_at(0.0, 0.2, i), None) for i in range(3)]
+    others = many(40, 2)
+    assert split_rows([*others, *rows, *low[:2]]).warnings == (
+        "val has few images of some classes, by chance: few 2 of 25; their recall is uncertain "
+        "(--split-file sets the split)",
+    )
+    assert split_rows([*others, *rows[:22], *low]).warnings == ()
+
+
 def test_a_small_class_that_would_be_all_val_keeps_its_highest_hash_in_train():
     contents = [content_at(low, low + 0.03) for low in (0.05, 0.15, 0.1)]
     rows = [("few", f"few/{i}.jpg", content, None) for i, content in enumerate(contents)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from xception_cli.console import listing, show
+from xception_cli.console import enumerated, listing, show
 from xception_cli.data.fixes import NO_FIXES, Fix, class_after, note_relabelled
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Inspection, leads_out
@@ -101,6 +101,7 @@ def make_split(
         new = keep_sides(images, _drawable(images, units), earlier)
         _draw(images, new, seed, val_fraction, test_fraction)
         warnings += _far_off(images, val_fraction)
+        warnings += _uneven(images, folder.classes, val_fraction)
     elif test_fraction and "test" not in folder.given_splits:
         warnings.append("test_fraction is not used: the split is given, without a test")
     made = Split(folder.classes, tuple(note_relabelled(images, folder)))
@@ -177,6 +178,24 @@ def _far_off(images: Sequence[Photo], val_fraction: float) -> list[str]:
     return [
         f"val has {found:.0%} of the images instead of {val_fraction:.0%}: images of one "
         "group stay together"
+    ]
+
+
+def _uneven(images: Sequence[Photo], classes: Sequence[str], val_fraction: float) -> list[str]:
+    """Warn of classes of which val has less than half of its share, by chance."""
+    used = [image for image in images if image.split != "out"]
+    counts = count_labels(used, len(classes))
+    measured = count_labels([image for image in used if image.split == "val"], len(classes))
+    few = [
+        f"{show(name)} {found} of {count}"
+        for name, found, count in zip(classes, measured, counts, strict=True)
+        if 0 < found < val_fraction * count / 2
+    ]
+    if not few:
+        return []
+    return [
+        f"val has few images of some classes, by chance: {enumerated(few)}; their recall is "
+        "uncertain (--split-file sets the split)"
     ]
 
 
