@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -243,46 +241,6 @@ def test_a_second_interrupt_stops_at_once_with_the_last_state_intact(
     states = sorted(path.name for path in Path("run/checkpoints").glob("*.json"))
     assert states == ["state-00000001.json", "state-00000002.json"]
     train_run({}, resume=True)
-    assert outcome("run") == unbroken
-
-
-_KILLED = """
-import os, signal, sys
-from ignite.engine import Events
-from xception_cli.cli import main
-from xception_cli.training import checkpoint, handlers
-
-reseed = handlers.attach_reseeding
-def reseed_and_die(trainer, *args):
-    reseed(trainer, *args)
-    trainer.add_event_handler(
-        Events.ITERATION_STARTED(once=5), lambda _: os.kill(os.getpid(), signal.SIGKILL)
-    )
-handlers.attach_reseeding = reseed_and_die
-main(sys.argv[1:])
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes_in_another_process_to_the_same_bytes(
-    settings: dict[str, Any], unbroken: dict[str, str]
-) -> None:
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    killed = subprocess.run(
-        [sys.executable, "-c", _KILLED, "train", *flags, "--output=run"],
-        check=False,
-        capture_output=True,
-        timeout=120,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    resumed = subprocess.run(
-        [sys.executable, "-m", "xception_cli", "train", "--resume", "run", "--workers", "1"],
-        check=False,
-        capture_output=True,
-        timeout=120,
-    )
-    assert resumed.returncode == 0, resumed.stderr.decode()
-    assert resumed.stdout.decode() == "run\n"
     assert outcome("run") == unbroken
 
 
