@@ -4,9 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from images import draw_photos
-from runs import quick_settings
-
 # Before numpy and torch are loaded, for this process and its children: at 71 px a second thread
 # gains nothing, and threads of two processes wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +11,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XCEPTION_FEATURES_GB"] = "0"
 
 import pytest
+from images import draw_photos
+from runs import copy_run, quick_settings, train_once
+
+from xception_cli.rundir import RunDir
 
 
 @pytest.fixture
@@ -78,6 +79,39 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     save_file({name: t for name, t in state.items() if not name.startswith("last_linear")}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this session, the same in all workers of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def probed_once(shared: Path, random_weights: Path) -> Path:
+    """A folder with `photos` and `run`, which stopped at the linear probe; not to be changed."""
+    return train_once(shared / "probed", {"unfreeze": "head"}, random_weights)
+
+
+@pytest.fixture(scope="session")
+def tuned_once(shared: Path, random_weights: Path) -> Path:
+    """The same with two epochs of fine-tuning, which did not beat the probe."""
+    return train_once(shared / "tuned", {}, random_weights)
+
+
+@pytest.fixture
+def probed(probed_once: Path, tmp_path: Path) -> RunDir:
+    """A copy of `probed_once` for the test alone."""
+    return copy_run(probed_once, tmp_path)
+
+
+@pytest.fixture
+def tuned(tuned_once: Path, tmp_path: Path) -> RunDir:
+    """A copy of `tuned_once` for the test alone."""
+    return copy_run(tuned_once, tmp_path)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

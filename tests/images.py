@@ -1,5 +1,6 @@
 """Images that tests draw, and their bytes."""
 
+import functools
 import io
 from pathlib import Path
 
@@ -11,10 +12,16 @@ SMALL = 71  # the smallest image_size: real Xception, a tenth of a second per ba
 
 def draw(path: Path, colour: tuple[int, int, int], seed: int, size: int = 96) -> None:
     """Draw a noisy patch of one colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+    path.write_bytes(_patch(colour, seed, size, kind))
+
+
+@functools.lru_cache(maxsize=1000)  # the same few images are drawn for hundreds of tests
+def _patch(colour: tuple[int, int, int], seed: int, size: int, kind: str) -> bytes:
     noise = np.random.default_rng(seed).normal(0, 30, (size, size, 3))
     pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, quality=95)
+    return encoded(Image.fromarray(pixels), kind, quality=95)
 
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}

@@ -1,13 +1,15 @@
 """Trainings of a few seconds, the command line in this process, and ways to interrupt them."""
 
+import fcntl
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from images import SMALL
+from images import SMALL, draw_photos
 
 from xception_cli.files import file_digest
 from xception_cli.rundir import RunDir, write_json
@@ -40,6 +42,35 @@ def train_run(settings: dict[str, Any], run: str = "run", resume: bool = False) 
     if resume:
         return run_training(resolved, resume=RunDir(Path(run)), flags=settings)
     return run_training(resolved, output=Path(run))
+
+
+def train_once(folder: Path, settings: dict[str, Any], weights: Path) -> Path:
+    """Train `run` on `photos` in a folder, unless another test or worker of this session has."""
+    done = folder / "done"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            quick = quick_settings(draw_photos(folder / "photos"), weights)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                patch.setattr("sys.argv", ["xception", "train", "--data", "x"])
+                train_run(quick | settings)
+            done.touch()
+    return folder
+
+
+def copy_run(folder: Path, into: Path) -> RunDir:
+    """Copy `run` and `photos` into another folder; the copy is a run on the copied photos."""
+    for name in ("run", "photos"):
+        shutil.copytree(folder / name, into / name)
+    run = RunDir(into / "run")
+    for path in (run.config, run.info):
+        text = path.read_text(encoding="utf-8")
+        assert str(folder / "photos") in text
+        text = text.replace(str(folder / "photos"), str(into / "photos"))
+        path.write_text(text, encoding="utf-8")
+    return run
 
 
 def call(*arguments: str) -> int:

@@ -14,8 +14,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from images import draw_photos
-from runs import quick_settings, train_run
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
@@ -188,12 +186,12 @@ with torch.no_grad():
 @pytest.mark.slow
 @pytest.mark.parametrize("changed", ["An export"], indirect=True)
 def test_the_example_of_an_export_computes_what_the_model_does(
-    changed: Path, tmp_path: Path, random_weights: Path
+    changed: Path, tuned_once: Path
 ) -> None:
-    run = train_run(quick_settings(draw_photos(tmp_path / "photos"), random_weights)).run
-    command = ("-m", "xception_cli", "export", str(run.path), "--output", "model.pt2")
+    run = tuned_once / "run"
+    command = ("-m", "xception_cli", "export", str(run), "--output", "model.pt2")
     assert run_in(changed, *command).stderr.startswith("written   model.pt2")
-    difference = run_in(changed, "-c", _COMPARE, str(run.model), "model.pt2").stdout
+    difference = run_in(changed, "-c", _COMPARE, str(run / "model.safetensors"), "model.pt2").stdout
     assert float(difference) < 1e-4
     lint = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command()"
     done = subprocess.run(

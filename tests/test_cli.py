@@ -1,5 +1,6 @@
 """The command line for a user: start-up, errors, data on stdout."""
 
+import io
 import json
 import os
 import re
@@ -10,10 +11,10 @@ from typing import Any
 
 import pytest
 from documented import check_documented
-from runs import call, train_run
+from runs import call
 
 from xception_cli.inference import Prediction
-from xception_cli.rundir import RunDir
+from xception_cli.rundir import RunDir, remove_tree
 
 
 def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -139,13 +140,13 @@ def test_the_version_is_data() -> None:
     assert done.stderr == ""
 
 
-def test_env_prints_versions_and_devices() -> None:
-    done = run("env")
-    assert done.returncode == 0
-    names = [line.split()[0] for line in done.stdout.splitlines()]
+def test_env_prints_versions_and_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("env") == 0
+    shown = capsys.readouterr().out
+    names = [line.split()[0] for line in shown.splitlines()]
     assert names[:3] == ["xception", "python", "torch"]
     assert "cpu" in names
-    assert "precisions fp32" in done.stdout or "precisions bf16" in done.stdout
+    assert "precisions fp32" in shown or "precisions bf16" in shown
 
 
 def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
@@ -195,22 +196,25 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "phases", "reason"),
+    ("changes", "phases", "reason", "where"),
     [
         (
             {"unfreeze": "auto"},
             ["features", "probe", *AFTER],
             "stopping at the linear probe (--unfreeze head): with under 15 training images per",
+            ["--output=run"],
         ),
         (
             {"weights": "none", "unfreeze": "all"},
             ["fine-tuning", "evaluation", "report"],
             "selecting the model by accuracy on val: ",
+            [],
         ),
         (
             {"budget": "2h"},
             ["features", "probe", "fine-tuning", "selection", *AFTER],
             "--budget 2h: training the exit flow on 2 views for 2 epochs, about ",
+            ["--output=run"],
         ),
     ],
     ids=["head", "random weights", "a budget"],
@@ -221,25 +225,25 @@ def test_a_plan_is_a_table_on_stdout_with_reasons_on_stderr_and_no_training(
     changes: dict[str, Any],
     phases: list[str],
     reason: str,
+    where: list[str],
 ) -> None:
     before = sorted(Path.cwd().rglob("*"))
-    for where in ([], ["--output=run"]):
-        assert call("train", "--plan", *as_flags(settings | changes), *where) == 0
-        shown = capsys.readouterr()
-        rows = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in shown.out.splitlines()]
-        assert [name for name, _ in rows] == ["preparation", *phases, "in all", "memory", "disk"]
-        assert all(re.fullmatch(TIME, value) for _, value in rows[:-2])
-        assert all(re.fullmatch(r"\d+\.\d GB", value) for _, value in rows[-2:])
-        assert len({len(line) for line in shown.out.splitlines()}) == 1  # aligned columns
-        said = shown.err.splitlines()
-        assert any(line.startswith("plan      ") and reason in line for line in said)
-        tags = list(dict.fromkeys(line.split()[0] for line in said))
-        assert tags[:3] == ["data", "classes", "device"]  # as soon as they are known
-        assert "split" in tags
-        assert said[-1] == (
-            "next: the same command without --plan; fine-tuning may stop earlier than expected"
-        )
-        assert sorted(Path.cwd().rglob("*")) == before
+    assert call("train", "--plan", *as_flags(settings | changes), *where) == 0
+    shown = capsys.readouterr()
+    rows = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in shown.out.splitlines()]
+    assert [name for name, _ in rows] == ["preparation", *phases, "in all", "memory", "disk"]
+    assert all(re.fullmatch(TIME, value) for _, value in rows[:-2])
+    assert all(re.fullmatch(r"\d+\.\d GB", value) for _, value in rows[-2:])
+    assert len({len(line) for line in shown.out.splitlines()}) == 1  # aligned columns
+    said = shown.err.splitlines()
+    assert any(line.startswith("plan      ") and reason in line for line in said)
+    tags = list(dict.fromkeys(line.split()[0] for line in said))
+    assert tags[:3] == ["data", "classes", "device"]  # as soon as they are known
+    assert "split" in tags
+    assert said[-1] == (
+        "next: the same command without --plan; fine-tuning may stop earlier than expected"
+    )
+    assert sorted(Path.cwd().rglob("*")) == before
 
 
 def test_a_plan_is_refused_if_the_training_would_be(
@@ -264,20 +268,17 @@ def test_a_plan_is_refused_if_the_training_would_be(
 
 
 def test_a_model_file_alone_is_enough_to_predict(
-    settings: dict[str, Any], photos: Path, tmp_path: Path
+    probed: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = train_run(settings | {"unfreeze": "head"}).run.model
-    alone = tmp_path / "elsewhere" / "m.safetensors"
-    alone.parent.mkdir()
-    model.rename(alone)
-    done = run("predict", str(photos / "red" / "1.jpg"), "--model", str(alone), "--top", "1")
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r".*/photos/red/1\.jpg: \w+ \d+\.\d%\n", done.stdout)
+    probed.model.rename("m.safetensors")
+    remove_tree(probed.path)
+    assert call("predict", "photos/red/1.jpg", "--model", "m.safetensors", "--top", "1") == 0
+    assert re.fullmatch(r"photos/red/1\.jpg: \w+ \d+\.\d%\n", capsys.readouterr().out)
 
 
 @pytest.mark.slow
-def test_a_closed_pipe_ends_predict_quietly(settings: dict[str, Any], photos: Path) -> None:
-    model = train_run(settings | {"unfreeze": "head"}).run.model
+def test_a_closed_pipe_ends_predict_quietly(probed_once: Path) -> None:
+    model, photos = probed_once / "run" / "model.safetensors", probed_once / "photos"
     command = f"{sys.executable} -m xception_cli predict --json --model {model} {photos}"
     done = subprocess.run(
         ["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"],
@@ -297,14 +298,13 @@ def test_hostile_names_are_printed_literally(capsys: pytest.CaptureFixture[str])
     assert line == r"\x1b[2J[red].jpg: =a\x0a:smile: 100.0%"
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "ascii"])
-def test_a_stdout_that_is_not_utf8_escapes_missing_characters(encoding: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "xception_cli", "summary", "--explain"],
-        check=False,
-        capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": encoding},
-    )
-    assert done.returncode == 0, done.stderr
-    assert b"\\u" in done.stdout or b"\\x" in done.stdout
-    done.stdout.decode(encoding)
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_stdout_that_is_not_utf8_escapes_missing_characters(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(said, encoding=encoding))
+    assert call("summary", "--explain") == 0
+    sys.stdout.flush()
+    assert b"\\u" in said.getvalue() or b"\\x" in said.getvalue()
+    said.getvalue().decode(encoding)

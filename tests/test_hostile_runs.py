@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from images import draw_photos
-from runs import call, files_no_larger_than, quick_settings, train_run
+from runs import call, files_no_larger_than
 
 from xception_cli.data.images import ImageError, leads_out, read_listed
 from xception_cli.errors import MachineError
@@ -15,24 +15,10 @@ from xception_cli.regular import NEW, open_regular, read_regular
 from xception_cli.rundir import RunDir
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, random_weights) -> Path:
-    """A finished run next to its data; tests work on copies."""
-    place = tmp_path_factory.mktemp("finished")
-    settings = quick_settings(draw_photos(place / "photos"), random_weights)
-    before = Path.cwd()
-    os.chdir(place)
-    try:
-        train_run(settings | {"unfreeze": "head"})
-    finally:
-        os.chdir(before)
-    return place / "run"
-
-
 @pytest.fixture
-def run(finished, tmp_path) -> RunDir:
-    shutil.copytree(finished, tmp_path / "run")
-    return RunDir(tmp_path / "run")
+def run(probed) -> RunDir:
+    """A finished run, `run`, next to its `photos`."""
+    return probed
 
 
 _WRITERS = [
@@ -97,9 +83,9 @@ def test_lists_of_images_cannot_name_files_outside_of_the_data(run, tmp_path, ca
         assert f"names a file outside of the data: {name}" in capsys.readouterr().err
 
 
-def test_the_report_shows_no_image_outside_of_the_data(run, finished, tmp_path):
-    secret = finished.parent / "secret.jpg"
-    shutil.copy(finished.parent / "photos" / "red" / "0.jpg", secret)
+def test_the_report_shows_no_image_outside_of_the_data(run, tmp_path):
+    secret = tmp_path / "secret.jpg"
+    shutil.copy(tmp_path / "photos" / "red" / "0.jpg", secret)
     header = "path,problem,detail,action,label\n"
     shown = []
     for name in ("red/0.jpg", str(secret), "../secret.jpg"):
@@ -191,7 +177,7 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path):
 # --- reports and unfinished runs -----------------------------------------------------------------
 
 
-def test_a_report_is_not_replaced_by_one_without_images(run, finished, tmp_path, capsys):
+def test_a_report_is_not_replaced_by_one_without_images(run, tmp_path, capsys):
     before = run.report.read_bytes()
     draw_photos(tmp_path / "other")
     for path in (tmp_path / "other").rglob("*.jpg"):
@@ -204,7 +190,7 @@ def test_a_report_is_not_replaced_by_one_without_images(run, finished, tmp_path,
         assert "--data DIR" in shown
         assert run.report.read_bytes() == before
     moved = tmp_path / "moved"
-    shutil.copytree(finished.parent / "photos", moved)
+    shutil.copytree(tmp_path / "photos", moved)
     (moved / "red" / "1.jpg").unlink()
     assert call("report", "run", "--data", "moved") == 0
     assert "lacks some of the run's images: they leave gaps" in capsys.readouterr().err
@@ -227,8 +213,8 @@ def test_a_report_whose_images_are_missing_is_kept_and_a_missing_report_is_writt
     assert b"data:image/jpeg" not in run.report.read_bytes()
 
 
-def test_a_new_training_names_the_unfinished_run_of_its_data(run, finished, tmp_path, capsys):
-    photos = finished.parent / "photos"
+def test_a_new_training_names_the_unfinished_run_of_its_data(run, tmp_path, capsys):
+    photos = tmp_path / "photos"
     Path("runs").mkdir()
     shutil.copytree(run.path, "runs/photos")
     flags = ["--data", str(photos), "--epochs", "1", "--classes", "9"]  # refused after the note

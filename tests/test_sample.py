@@ -1,4 +1,7 @@
-"""The drawn data set: its content, that it never changes, and that it can be learned."""
+"""The drawn data set: its content, and that it never changes.
+
+How well it can be learned: tests/check/test_labels.py.
+"""
 
 import io
 from pathlib import Path
@@ -6,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from units import alone
 
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.sample import FOODS, draw_sample
@@ -92,31 +94,3 @@ def test_an_unwritable_place_is_a_machine_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="cannot write"):
         draw_sample(tmp_path / "file" / "food")
-
-
-@pytest.mark.slow
-@pytest.mark.weights
-def test_the_sample_is_neither_trivial_nor_hopeless_for_a_linear_probe(imagenet, tmp_path):
-    import torch
-
-    from xception_cli.data.transforms import Preprocessing
-    from xception_cli.model.network import build_network, pool
-    from xception_cli.model.probe import fit_probe
-
-    draw_sample(tmp_path / "food")
-    network = build_network(12).eval().to(memory_format=torch.channels_last)
-    network.load_state_dict(imagenet.backbone, strict=False)
-    preprocessing = Preprocessing()
-    transform = preprocessing.evaluation_transform()
-    features = []
-    paths = sorted((tmp_path / "food").rglob("*.jpg"))
-    for start in range(0, len(paths), 32):
-        pictures = [transform(Image.open(path)) for path in paths[start : start + 32]]
-        pixels = preprocessing.normalize(torch.stack(pictures))
-        with torch.inference_mode():
-            activations = network.features(pixels.contiguous(memory_format=torch.channels_last))
-            features.append(pool(torch.relu(activations)))
-    labels = np.repeat(np.arange(12), 40)
-    probe = fit_probe(torch.cat(features).numpy(), labels, alone(labels), class_count=12, seed=0)
-    assert probe.hits.sum() is not None
-    assert 0.70 <= probe.hits.sum() / len(probe.hits) <= 0.95

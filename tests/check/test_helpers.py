@@ -13,14 +13,15 @@ from images import encoded, photo, put
 _WAIT = 60  # seconds; an idle machine takes one
 
 
-@pytest.fixture
-def many(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
     """A folder whose scan takes several seconds."""
+    folder = tmp_path_factory.mktemp("many")
     content = [encoded(photo(seed, 1600, 1200)) for seed in range(2)]
     for number in range(400):
         label = ("cat", "dog")[number % 2]
-        put(tmp_path / "data" / label / f"{number}.jpg", content[number % 2])
-    return tmp_path / "data"
+        put(folder / label / f"{number}.jpg", content[number % 2])
+    return folder
 
 
 def _session(session: int) -> dict[int, str]:
@@ -40,16 +41,19 @@ def _session(session: int) -> dict[int, str]:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
 @pytest.mark.parametrize(
-    "command", [["check", "data"], ["train", "--data", "data"]], ids=["c", "t"]
-)
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)],
-    ids=lambda value: str(value),
+    ("command", "number", "code"),
+    [
+        ("check", signal.SIGKILL, -9),
+        ("check", signal.SIGTERM, 143),
+        ("check", signal.SIGHUP, 129),
+        ("check", signal.SIGINT, 130),
+        ("train", signal.SIGKILL, -9),
+    ],
+    ids=str,
 )
 def test_the_helpers_of_a_scan_end_with_the_command(many, tmp_path, command, number, code):
     process = subprocess.Popen(
-        [sys.executable, "-m", "xception_cli", *command],
+        [sys.executable, "-m", "xception_cli", command, str(many)],
         env=os.environ | {"XCEPTION_CACHE": str(tmp_path / "cache")},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from networks import drawn
 from runs import call
+from safetensors.torch import save_file
 from scipy.special import log_softmax, softmax
 from units import alone
 
 from xception_cli.check import deep as labels_module
+from xception_cli.check import features as features_module
 from xception_cli.check.deep import (
     classes_to_add,
     find_suspects,
@@ -149,9 +151,26 @@ def test_a_suspect_label_is_reported_with_both_classes_and_without_an_action():
 
 @pytest.mark.slow
 @pytest.mark.weights
-def test_the_drawn_sample_has_at_most_one_percent_suspect_labels(imagenet, tmp_path, capsys):
+def test_the_drawn_sample_is_of_medium_difficulty_and_hardly_any_label_is_suspect(
+    imagenet, tmp_path, monkeypatch, capsys
+):
     draw_sample(tmp_path / "food")
+    save_file(imagenet.backbone, "imagenet.safetensors")  # the cache is the test's own
+    compute, computed, probes = features_module.compute_pooled, [], []
+
+    def compute_upright(*given):  # rotated images have no part in suspect labels
+        computed.append(computed[0] if len(computed) % 2 else compute(*given))
+        return computed[-1]
+
+    def fit(*given, **named):
+        probes.append(fit_probe(*given, **named))
+        return probes[-1]
+
+    monkeypatch.setattr(features_module, "compute_pooled", compute_upright)
+    monkeypatch.setattr(labels_module, "fit_probe", fit)
     assert len(suspects_of_check(tmp_path / "food", capsys)) <= 0.01 * 480
+    assert 0.70 <= probes[0].hits.mean() <= 0.95  # a linear probe finds it neither trivial nor hard
+    assert len(probes[0].hits) == 480
     # the control: most of 24 images in the folder of another class are listed
     images = sorted((tmp_path / "food").rglob("*.jpg"))
     folders = sorted({image.parent for image in images})
@@ -163,7 +182,8 @@ def test_the_drawn_sample_has_at_most_one_percent_suspect_labels(imagenet, tmp_p
 
 
 def suspects_of_check(folder, capsys) -> list[str]:
-    assert call("check", str(folder), "--deep", "--json") == 0
+    weights = ["--weights", "imagenet.safetensors"]
+    assert call("check", str(folder), "--deep", "--json", *weights) == 0
     problems = json.loads(capsys.readouterr().out)["problems"]
     return [
         finding["path"]

@@ -46,9 +46,7 @@ def test_an_image_is_not_reported_as_damaged_when_memory_is_too_small(tmp_path, 
     assert little.returncode == 5, little
     assert f"{path.relative_to(tmp_path)}: there is too little memory to " in little.stderr
     assert "Traceback" not in little.stderr
-    enough = subprocess.run(_CHECK, env=environment, capture_output=True, text=True, check=False)
-    assert enough.returncode == 0, enough
-    assert look_at(path)[0].problem is None
+    assert look_at(path)[0].problem is None  # the control: with enough memory
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`eval --data`: near-copies of training images are not new images."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -28,16 +29,24 @@ from xception_cli.settings import to_toml
 DATA, NEW = Path("food"), Path("new")
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    """A folder with 15 images of each of two foods, 3 more than the run has, and a model."""
+    folder = tmp_path_factory.mktemp("drawn")
+    draw_sample(folder / "foods", classes=2, images=15)
+    about = About(read_folder(folder / "foods").classes, Preprocessing.for_size(71))
+    save_model(folder / "model.safetensors", build_seeded_network(2, 0).state_dict(), about)
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch) -> tuple[RunDir, Split]:
+def run(drawn) -> tuple[RunDir, Split]:
     """A run on drawn foods, complete enough for evaluation; its model is untrained."""
-    monkeypatch.chdir(tmp_path)
-    draw_sample(DATA, classes=2, images=12)
+    shutil.copytree(drawn / "foods", DATA, ignore=shutil.ignore_patterns("*_01[2-4].jpg"))
     folder = read_folder(DATA)
     run = RunDir(Path("runs/food"))
     run.path.mkdir(parents=True)
-    about = About(folder.classes, Preprocessing.for_size(71))
-    save_model(run.model, build_seeded_network(2, 0).state_dict(), about)
+    shutil.copy(drawn / "model.safetensors", run.model)
     run.config.write_text(to_toml(TrainConfig(data=str(DATA))), encoding="utf-8")
     write_info(run, data=str(DATA.resolve()), classes=list(folder.classes))
     found = inspect_all([DATA / image.path for image in folder.images])
@@ -59,20 +68,19 @@ def save(image: Image.Image, split: Split, label: int, name: str) -> None:
     image.save(path, quality=80)
 
 
-def new_images(split: Split, count: int) -> None:
+def new_images(drawn: Path, split: Split, count: int) -> None:
     """Save foods that are in no image of the run: numbers above those of the run."""
-    draw_sample(Path("more"), classes=2, images=12 + count)
     known = {image.path for image in split.images}
     for label, name in enumerate(split.classes):
-        every = sorted((Path("more") / name).iterdir())
+        every = sorted((drawn / "foods" / name).iterdir())
         fresh = [path for path in every if f"{name}/{path.name}" not in known]
         for path in fresh[:count]:
             save(Image.open(path), split, label, path.name)
 
 
-def test_resaved_and_mirrored_training_images_are_left_out_and_reported(run):
+def test_resaved_and_mirrored_training_images_are_left_out_and_reported(run, drawn):
     run, split = run
-    new_images(split, 3)
+    new_images(drawn, split, 3)
     for number, image in enumerate(split.of("train")[:5]):
         small = Image.open(DATA / image.path).convert("RGB")
         small = small.resize((small.width * 3 // 4, small.height * 3 // 4))
@@ -85,9 +93,9 @@ def test_resaved_and_mirrored_training_images_are_left_out_and_reported(run):
     assert scored.units.tolist() == [photo.digest for photo in scored.photos]
 
 
-def test_new_images_are_all_kept_and_their_near_copies_are_one_unit(run):
+def test_new_images_are_all_kept_and_their_near_copies_are_one_unit(run, drawn):
     run, split = run
-    new_images(split, 3)
+    new_images(drawn, split, 3)
     path = sorted((NEW / split.classes[0]).iterdir())[0]
     save(Image.open(path).rotate(90, expand=True), split, 0, "turned.jpg")
     report = evaluate(run)
@@ -99,11 +107,13 @@ def test_new_images_are_all_kept_and_their_near_copies_are_one_unit(run):
     ("group_by", "groups"), [("(day.)-", 2), ("(week.)-", 6), (None, 6)],
     ids=["a pattern of its names", "a pattern that matches none", "no pattern"],
 )  # fmt: skip
-def test_new_images_are_grouped_by_the_pattern_of_the_run_if_it_matches(run, group_by, groups):
+def test_new_images_are_grouped_by_the_pattern_of_the_run_if_it_matches(
+    run, drawn, group_by, groups
+):
     run, split = run
     config = TrainConfig(data=str(DATA), group_by=group_by)
     run.config.write_text(to_toml(config), encoding="utf-8")
-    new_images(split, 3)
+    new_images(drawn, split, 3)
     for number, path in enumerate(sorted(NEW.rglob("*.jpg"))):
         path.rename(path.with_name(f"day{number % 2}-{path.name}"))
     report = evaluate(run)
@@ -122,8 +132,8 @@ def test_a_folder_with_near_copies_only_cannot_be_evaluated(run):
     assert caught.value.exit_code == 3
 
 
-def test_a_missing_training_folder_is_noted_because_copies_are_not_checked(run):
+def test_a_missing_training_folder_is_noted_because_copies_are_not_checked(run, drawn):
     run, split = run
-    new_images(split, 2)
+    new_images(drawn, split, 2)
     DATA.rename("elsewhere")
     assert evaluate(run).note == "not checked for near-copies of training images: food not found"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import quick_settings, train_run
+from runs import Crash, crash, quick_settings, train_run
 
 from xception_cli.check.survey import survey_data
 from xception_cli.data.split import make_split, read_split
@@ -129,12 +129,17 @@ def test_a_file_that_is_not_a_table_of_issues_is_refused(photos, text, expected)
         survey_with(photos, text)
 
 
-def test_fixes_end_up_in_the_split_with_their_reason_and_no_file_is_touched(photos, random_weights):
+def test_fixes_end_up_in_the_split_with_their_reason_and_no_file_is_touched(
+    photos, random_weights, monkeypatch
+):
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")}
     rows = "red/0.jpg,blurred,soft,exclude,\nred/1.jpg,suspect label,,relabel,blue\n"
     Path("issues.csv").write_text(HEADER + rows)
     settings = quick_settings(photos, random_weights) | {"unfreeze": "head"}
-    train_run(settings | {"fixes": "issues.csv"})
+    with monkeypatch.context() as patch:  # the split is written before
+        patch.setattr("xception_cli.training.run.compute_baseline", lambda *_, **__: crash())
+        with pytest.raises(Crash):
+            train_run(settings | {"fixes": "issues.csv"})
     split = read_split(Path("run/split.csv"), ["blue", "green", "red"])
     images = {image.path: image for image in split.images}
     assert (images["red/0.jpg"].split, images["red/0.jpg"].reason) == ("out", "excluded: blurred")

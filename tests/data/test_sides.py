@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from images import draw, draw_photos
-from runs import call, quick_settings
+from runs import call
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
@@ -85,12 +85,10 @@ def test_a_new_near_copy_joins_the_split_of_its_original(
 
 @pytest.mark.slow
 def test_a_run_begins_with_the_settings_and_the_split_of_an_earlier_one(
-    tmp_path: Path, random_weights: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, probed: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = draw_photos(tmp_path / "photos")
-    settings = quick_settings(photos, random_weights) | {"unfreeze": "head", "seed": 3}
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    assert call("train", *flags, "--output", "old") == 0
+    probed.path.rename("old")
+    photos = tmp_path / "photos"
     for i in range(6):
         draw(photos / "kiwi" / f"{i}.jpg", (90, 120, 40), seed=900 + i)
     assert call("train", "--from", "old", "--output", "new") == 0

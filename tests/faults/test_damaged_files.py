@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 from fuzzing import Tally, peak
-from images import COLOURS, draw_photos
+from images import COLOURS
 from images import draw as draw_photo
 from mutations import damage_bytes, damage_cells, damage_json
-from runs import call, quick_settings, train_run
+from runs import call, copy_run
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.fixes import read_fixes
@@ -49,14 +49,11 @@ CPU = Runtime(torch.device("cpu"), "fp32")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> Iterator[RunDir]:
+def run(tmp_path_factory: pytest.TempPathFactory, tuned_once: Path) -> Iterator[RunDir]:
     """A finished, fine-tuned run in the folder `runs` next to its `photos`."""
     root = tmp_path_factory.mktemp("faults")
-    settings = quick_settings(draw_photos(root / "photos"), random_weights)
     (root / "runs").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        train_run(settings | {"save_every_minutes": 0.0}, str(root / "runs" / "run"))
+    copy_run(tuned_once, root).path.rename(root / "runs" / "run")
     yield RunDir(root / "runs" / "run")
     shutil.rmtree(root)
 

@@ -7,9 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from images import draw_photos
 from PIL import Image
-from runs import call, quick_settings
+from runs import call
 
 import xception_cli
 from xception_cli.data.dataset import ImageDataset, KeyedBatches
@@ -76,15 +75,11 @@ def test_workers_that_cannot_be_started_are_an_error_with_a_hint(
     assert "--workers 0" in str(caught.value.hint)
 
 
-@pytest.mark.slow  # a training and three that are resumed
+@pytest.mark.slow  # three resumed trainings
 def test_images_that_vanish_or_change_before_a_resume_are_named_and_nothing_is_lost(
-    tmp_path: Path, random_weights: Path, capsys: pytest.CaptureFixture[str]
+    probed: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = draw_photos(tmp_path / "photos")
-    settings = quick_settings(photos, random_weights) | {"unfreeze": "head"}
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    assert call("train", *flags, "--output", "run") == 0
-    run = RunDir(Path("run"))
+    run, photos = probed, Path("photos")
     before = run.model.read_bytes()
     run.result.unlink()
     shutil.copytree(photos, "kept")

@@ -1,6 +1,8 @@
 """int8: what is quantised and how, its effect, and the reported figures."""
 
 import json
+import logging
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +47,21 @@ def model() -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
+def traces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BufferingHandler]:
+    """The folder for temporary files of `quantized`, and what is logged."""
+    return tmp_path_factory.mktemp("temporary"), BufferingHandler(1000)
+
+
+@pytest.fixture(scope="module")
+def quantized(model: onnx.ModelProto, traces: tuple[Path, BufferingHandler]) -> onnx.ModelProto:
     """The same in int8."""
-    return quantize_onnx(model, pictures(6, seed=1))
+    logging.getLogger().addHandler(traces[1])
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tempfile.tempdir", str(traces[0]))
+            return quantize_onnx(model, pictures(6, seed=1))
+    finally:
+        logging.getLogger().removeHandler(traces[1])
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -158,11 +172,11 @@ def test_an_int8_file_is_opened_and_a_hostile_one_is_not(quantized):
         classifier_from(hostile.SerializeToString(), HERE)
 
 
-def test_quantising_leaves_no_temporary_file_and_logs_nothing(model, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    quantize_onnx(model, pictures(1, seed=1))
-    assert list(tmp_path.iterdir()) == []
-    assert caplog.records == []
+@pytest.mark.usefixtures("quantized")
+def test_quantising_leaves_no_temporary_file_and_logs_nothing(traces):
+    folder, log = traces
+    assert list(folder.iterdir()) == []
+    assert log.buffer == []
 
 
 def test_without_room_for_temporary_files_nothing_is_quantised(model, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import Crash, call, crash, train_run
+from runs import Crash, call, copy_run, crash, train_once, train_run
 from torch.nn import functional
 
 from xception_cli.config import TrainConfig
@@ -74,8 +74,15 @@ def test_a_single_view_is_not_averaged():
     np.testing.assert_array_equal(probe.averaged, probe.held_out)
 
 
-def test_validation_measures_the_model_that_averages(settings: dict[str, Any]):
-    run = train_run(settings | {"refit": False, "tta": "mirror", "unfreeze": "head"}).run
+@pytest.fixture(scope="module")
+def averaging(shared: Path, random_weights: Path) -> Path:
+    """A folder with a run of the probe that averages, measured before a refit; and its photos."""
+    settings = {"refit": False, "tta": "mirror", "unfreeze": "head"}
+    return train_once(shared / "averaging", settings, random_weights)
+
+
+def test_validation_measures_the_model_that_averages(averaging: Path, tmp_path: Path):
+    run = copy_run(averaging, tmp_path)
     assert mirrors(run)
     found = {"val": json.loads((run.evaluation("val") / "metrics.json").read_text())["log_loss"]}
     for tta in ("mirror", "none"):
@@ -86,14 +93,14 @@ def test_validation_measures_the_model_that_averages(settings: dict[str, Any]):
     assert found["none"] != pytest.approx(found["val"], rel=0.02)
 
 
-def test_the_probe_is_measured_as_the_model_that_averages(settings: dict[str, Any]):
-    run = train_run(settings | {"refit": False, "tta": "mirror", "unfreeze": "head"}).run
+def test_the_probe_is_measured_as_the_model_that_averages(averaging: Path):
+    run = RunDir(averaging / "run")
     images = read_split(run.split, ("blue", "green", "red")).of("val")
     labels = torch.tensor([image.label for image in images])
     (losses,) = read_candidates(run.candidates, len(images)).losses
     loaded = load_model(run.model, decide_runtime(device="cpu"))
     for tta, equal in (("mirror", True), ("none", False)):
-        said = compute_outcomes(with_tta(loaded, tta), Path("photos"), images, workers=0)
+        said = compute_outcomes(with_tta(loaded, tta), averaging / "photos", images, workers=0)
         logits = torch.from_numpy(np.stack([outcome.logits for outcome in said]))
         expected = functional.cross_entropy(logits, labels, reduction="none").numpy()
         assert np.allclose(losses, expected, rtol=0.02, atol=3e-7) == equal
@@ -112,15 +119,15 @@ def test_a_run_that_is_killed_after_the_decision_ends_with_the_same_bytes(
     resumed = train_run(chosen, "killed", resume=True).run
     assert mirrors(resumed)
     assert file_digest(resumed.model) == file_digest(whole.model)
-    assert not mirrors(train_run(settings | {"tta": "none"}, "without").run)
+    assert not mirrors(train_run(settings | {"tta": "none", "unfreeze": "head"}, "without").run)
 
 
 @pytest.mark.slow
 def test_predict_accepts_the_option_and_an_exported_file_does_not(
-    settings: dict[str, Any], photos: Path, capsys: pytest.CaptureFixture[str]
+    averaging: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    train_run(settings | {"tta": "mirror", "unfreeze": "head"})
-    image = str(sorted(photos.rglob("*.*"))[0])
+    copy_run(averaging, tmp_path)
+    image = str(sorted(Path("photos").rglob("*.*"))[0])
     answers = []
     for tta in ([], ["--tta", "mirror"], ["--tta", "none"]):
         assert call("predict", image, "--run", "run", "--json", "--device", "cpu", *tta) == 0

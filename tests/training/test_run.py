@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import pretrainedmodels
 import pytest
 import torch
-from images import draw
-from runs import train_run
+from images import draw, draw_photos
+from runs import Crash, crash, quick_settings, train_run
 from safetensors.torch import load_file
 
 from xception_cli.config import TrainConfig
@@ -20,14 +19,19 @@ from xception_cli.errors import ArtifactError, DataError, DivergedError, UsageEr
 from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.model.bundle import load_model
 from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment
-from xception_cli.rundir import read_json
+from xception_cli.rundir import RunDir, read_json
 from xception_cli.runtime import decide_runtime
 from xception_cli.settings import read_toml, resolve
+from xception_cli.training import baseline
 from xception_cli.training.run import run_training
 
 
 def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def contents(run: RunDir) -> dict[str, bytes]:
+    return {name: (run.path / name).read_bytes() for name in files_below(run.path)}
 
 
 EVALUATION = {
@@ -36,13 +40,11 @@ EVALUATION = {
 }  # fmt: skip
 
 
-def test_a_run_writes_exactly_these_files(settings: dict[str, Any], photos: Path) -> None:
-    before = files_below(photos)
-    result = train_run(settings)
-    state = sorted(path.name for path in result.run.checkpoints.iterdir())
-    iterations = 2 * -(-read_json(result.run.info)["images"]["train"] // settings["batch_size"])
+def test_a_run_writes_exactly_these_files(tuned: RunDir) -> None:
+    state = sorted(path.name for path in tuned.checkpoints.iterdir())
+    iterations = 2 * -(-read_json(tuned.info)["images"]["train"] // 5)
     assert state == [f"state-{iterations:08d}.json", f"state-{iterations:08d}.pt"]
-    assert files_below(result.run.path) == {
+    assert files_below(tuned.path) == {
         "candidates.safetensors",
         "config.toml",
         "run.json",
@@ -57,8 +59,8 @@ def test_a_run_writes_exactly_these_files(settings: dict[str, Any], photos: Path
         *(f"checkpoints/{name}" for name in state),
         *(f"eval/val/{name}" for name in EVALUATION),
     }
-    assert files_below(photos) == before
-    rows = [json.loads(line) for line in result.run.metrics.read_text().splitlines()]
+    assert files_below(Path("photos")) == files_below(draw_photos(Path("drawn")))
+    rows = [json.loads(line) for line in tuned.metrics.read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[0].keys() == {
         "epoch", "lr", "train_loss", "val_loss", "accuracy", "macro_recall", "recall",
@@ -77,9 +79,8 @@ def test_the_papers_optimizer_and_step_schedule_train_too(settings: dict[str, An
     assert slots == {"momentum_buffer"}  # AdamW would have two averages
 
 
-def test_a_run_that_stops_at_the_probe_has_no_training_state(settings: dict[str, Any]) -> None:
-    result = train_run(settings | {"unfreeze": "head", "test_fraction": 0.2})
-    assert files_below(result.run.path) == {
+def test_a_run_that_stops_at_the_probe_has_no_training_state(probed: RunDir) -> None:
+    assert files_below(probed.path) == {
         "candidates.safetensors",
         "config.toml",
         "run.json",
@@ -91,16 +92,19 @@ def test_a_run_that_stops_at_the_probe_has_no_training_state(settings: dict[str,
         "MODEL_CARD.md",
         "result.json",
         *(f"eval/val/{name}" for name in EVALUATION),
-        *(f"eval/test/{name}" for name in EVALUATION),
     }
-    assert result.kept == "the linear probe"
+    assert read_json(probed.result)["kept"] == "the linear probe"
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "exit", pytest.param("all", marks=pytest.mark.slow)])
 def test_the_kept_model_is_calibrated_and_its_file_evaluates_to_the_same_bytes(
-    settings: dict[str, Any], unfreeze: str
+    request: pytest.FixtureRequest, unfreeze: str
 ) -> None:
-    run = train_run(settings | {"unfreeze": unfreeze, "epochs": 1}).run
+    if unfreeze == "all":
+        changes = {"unfreeze": "all", "epochs": 1}
+        run = train_run(request.getfixturevalue("settings") | changes).run
+    else:
+        run = request.getfixturevalue({"head": "probed", "exit": "tuned"}[unfreeze])
     calibration = read_json(run.result)["calibration"]
     bundle = load_model(run.model, decide_runtime(device="cpu", precision="fp32"))
     assert bundle.about.temperature == calibration["temperature"] != 1.0
@@ -117,9 +121,9 @@ def test_the_kept_model_is_calibrated_and_its_file_evaluates_to_the_same_bytes(
 
 @pytest.mark.slow
 def test_the_config_of_a_run_repeats_it_byte_for_byte_with_any_workers(
-    settings: dict[str, Any],
+    settings: dict[str, Any], tuned_once: Path
 ) -> None:
-    first = train_run(settings, "first").run
+    first = RunDir(tuned_once / "run")
     again = resolve({"workers": 2}, first.config)
     second = run_training(again, output=Path("second")).run
     assert second.metrics.read_bytes() == first.metrics.read_bytes()
@@ -128,15 +132,36 @@ def test_the_config_of_a_run_repeats_it_byte_for_byte_with_any_workers(
     assert other.metrics.read_bytes() != first.metrics.read_bytes()
 
 
+@pytest.fixture
+def norms(monkeypatch: pytest.MonkeyPatch) -> list[list[torch.nn.Module]]:
+    """The batch norms of each network that has computed features in a training."""
+    found: list[list[torch.nn.Module]] = []
+
+    def watched(compute: Any) -> Any:
+        def look(*given: Any, **named: Any) -> Any:
+            for part in given:
+                if isinstance(part, Segment):
+                    found.append([m for m in part.modules() if isinstance(m, torch.nn.BatchNorm2d)])
+            return compute(*given, **named)
+
+        return look
+
+    for name in ("compute_store", "compute_pooled"):
+        monkeypatch.setattr(baseline, name, watched(getattr(baseline, name)))
+    return found
+
+
 @pytest.mark.parametrize(
     "unfreeze", ["exit", pytest.param("middle", marks=pytest.mark.slow), "all"]
 )
-def test_fine_tuning_changes_only_the_trained_part(
-    settings: dict[str, Any], random_weights: Path, unfreeze: str
+def test_fine_tuning_changes_only_the_trained_part_and_what_is_frozen_is_computed_folded(
+    settings: dict[str, Any], random_weights: Path, norms: list[Any], unfreeze: str
 ) -> None:
     # Without a moving average, so that one epoch changes every layer.
-    settings |= {"unfreeze": unfreeze, "epochs": 1, "monitor": "accuracy", "ema": 0.0}
+    settings |= {"unfreeze": unfreeze, "epochs": 1, "monitor": "accuracy", "ema": 0.0, "views": 1}
     run = train_run(settings).run
+    assert norms == [[]] * 4  # train and val, before fine-tuning and after it
+    assert_not_folded(run)
     before = load_file(random_weights)
     state = torch.load(next(run.checkpoints.glob("*.pt")), weights_only=True)["trained"]
     modules = [
@@ -156,6 +181,24 @@ def test_fine_tuning_changes_only_the_trained_part(
     assert all(torch.equal(model[name], before[name]) for name in frozen)
 
 
+def assert_not_folded(run: RunDir) -> None:
+    plain = pretrainedmodels.xception(pretrained=None).state_dict()
+    names = {name for name in plain if not name.endswith("num_batches_tracked")}
+    head = {"layers_head.weight", "layers_head.bias"}
+    assert set(load_file(run.model)) - set(plain) == head
+    assert names <= set(load_file(run.model))
+
+
+def test_the_probe_is_fitted_to_features_of_a_folded_network_but_the_model_is_not_folded(
+    settings: dict[str, Any], norms: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xception_cli.training.run.settle", lambda *_: crash())  # all is computed
+    with pytest.raises(Crash):
+        train_run(settings | {"unfreeze": "head", "views": 1})
+    assert norms == [[]] * 2
+    assert_not_folded(RunDir(Path("run")))
+
+
 @pytest.mark.slow
 def test_training_from_random_weights_trains_batch_norm_and_learns(
     settings: dict[str, Any],
@@ -172,39 +215,12 @@ def test_training_from_random_weights_trains_batch_norm_and_learns(
     assert state["bn4.running_mean"].abs().max() > 0
 
 
-@pytest.mark.parametrize("unfreeze", ["head", "exit"])
-def test_the_frozen_part_is_computed_with_folded_batch_norm_but_the_model_is_not_folded(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, unfreeze: str
-) -> None:
-    from xception_cli.training import baseline
-
-    seen = []
-
-    def look(compute: Any) -> Any:
-        def looked(*given: Any, **named: Any) -> Any:
-            for part in given:
-                if isinstance(part, Segment):
-                    seen.append([m for m in part.modules() if isinstance(m, torch.nn.BatchNorm2d)])
-            return compute(*given, **named)
-
-        return looked
-
-    for name in ("compute_store", "compute_pooled"):
-        monkeypatch.setattr(baseline, name, look(getattr(baseline, name)))
-    run = train_run(settings | {"unfreeze": unfreeze, "views": 1, "epochs": 1}).run
-    assert seen == [[]] * (2 if unfreeze == "head" else 4)
-    plain = pretrainedmodels.xception(pretrained=None).state_dict()
-    names = {name for name in plain if not name.endswith("num_batches_tracked")}
-    head = {"layers_head.weight", "layers_head.bias"}
-    assert set(load_file(run.model)) - set(plain) == head
-    assert names <= set(load_file(run.model))
-
-
-def test_large_photos_are_decoded_at_a_reduced_size_in_training_and_evaluation(
+def test_bad_images_are_left_out_and_large_ones_decoded_at_a_reduced_size_everywhere(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xception_cli.data import dataset
 
+    (photos / "red" / "1.jpg").write_bytes(b"")
     draw(photos / "red" / "0.jpg", (200, 50, 40), seed=1, size=800)
     large = (photos / "red" / "0.jpg").read_bytes()
     sizes, decode = [], dataset.decode
@@ -216,8 +232,11 @@ def test_large_photos_are_decoded_at_a_reduced_size_in_training_and_evaluation(
         return image
 
     monkeypatch.setattr(dataset, "decode", measured)
-    train_run(settings | {"unfreeze": "head"})
+    changes = {"skip_bad": True, "unfreeze": "head", "test_fraction": 0.2}
+    run = train_run(settings | changes).run
     assert set(sizes) == {(200, 200)}  # at least 158, twice the resize of 79
+    assert "red/1.jpg,red,out,empty file,," in run.split.read_text().splitlines()
+    assert files_below(run.evaluation("test")) == EVALUATION
 
 
 @pytest.mark.slow
@@ -250,16 +269,6 @@ def test_a_compiled_training_step_trains_like_the_plain_one(
     assert train_run({}, "compiled", resume=True).run.is_finished
 
 
-def test_fine_tuning_that_does_not_beat_the_probe_is_not_kept(settings: dict[str, Any]) -> None:
-    result = train_run(settings | {"lr": 0.0, "head_lr": 3.0, "ema": 0.0, "clip": 0.0})
-    assert result.kept == "the linear probe"
-    log = result.run.log.read_text()
-    assert "kept      the linear probe: fine-tuning did not beat it on val" in log
-    model = load_file(result.run.model)
-    state = torch.load(next(result.run.checkpoints.glob("*.pt")), weights_only=True)["trained"]
-    assert not torch.equal(model["last_linear.weight"], state["last_linear.weight"])
-
-
 def test_a_diverging_run_names_the_iteration_and_leaves_only_finite_files(
     settings: dict[str, Any],
 ) -> None:
@@ -289,14 +298,6 @@ def test_broken_images_are_all_listed_before_a_run_begins(
     assert not Path("run").exists()
 
 
-def test_bad_images_can_be_left_out_and_are_recorded(
-    settings: dict[str, Any], photos: Path
-) -> None:
-    (photos / "red" / "0.jpg").write_bytes(b"")
-    run = train_run(settings | {"skip_bad": True, "unfreeze": "head"}).run
-    assert "red/0.jpg,red,out,empty file,," in run.split.read_text().splitlines()
-
-
 def test_an_image_that_vanishes_stops_the_run_and_is_named(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,30 +313,28 @@ def test_an_image_that_vanishes_stops_the_run_and_is_named(
         train_run(settings)
 
 
-def test_a_second_run_never_overwrites_the_first(settings: dict[str, Any]) -> None:
-    run = train_run(settings | {"unfreeze": "head"}).run
-    before = run.model.read_bytes()
+def test_a_second_run_never_overwrites_the_first(probed: RunDir, random_weights: Path) -> None:
+    before = contents(probed)
     with pytest.raises(UsageError, match="already exists and is not empty"):
-        train_run(settings)
-    assert run.model.read_bytes() == before
+        train_run(quick_settings(Path("photos"), random_weights))
+    assert contents(probed) == before
 
 
 def test_resuming_a_finished_run_changes_nothing(
-    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    tuned: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train_run(settings).run
-    before = {name: (run.path / name).read_bytes() for name in files_below(run.path)}
+    before = contents(tuned)
     result = train_run({}, resume=True)
     assert "already finished (2 epochs)" in capsys.readouterr().err
-    assert result.run.path == run.path
-    after = {name: (run.path / name).read_bytes() for name in files_below(run.path)}
+    assert result.run.path == Path("run")
+    after = contents(tuned)
     assert {n for n in before if before[n] != after.get(n)} <= {"train.log"}
     assert before.keys() == after.keys()
 
 
 @pytest.mark.slow
-def test_a_larger_number_of_epochs_extends_a_finished_run(settings: dict[str, Any]) -> None:
-    run = train_run(settings | {"patience": 0}).run
+def test_a_larger_number_of_epochs_extends_a_finished_run(tuned: RunDir) -> None:
+    run = tuned
     first = run.metrics.read_text()
     train_run({"epochs": 3}, resume=True)
     extended = run.metrics.read_text()
@@ -348,7 +347,7 @@ def test_a_larger_number_of_epochs_extends_a_finished_run(settings: dict[str, An
 
 def test_a_run_that_stopped_early_can_be_extended(settings: dict[str, Any]) -> None:
     # Learning rates near 0: no epoch is better than the first.
-    settings |= {"patience": 1, "epochs": 4, "lr": 0.0, "head_lr": 0.0, "ema": 0.0}
+    settings |= {"patience": 1, "epochs": 4, "lr": 0.0, "head_lr": 0.0, "ema": 0.0, "views": 1}
     settings["monitor"] = "accuracy"  # with `last` there is no early stopping
     run = train_run(settings).run
     first = run.metrics.read_text()
@@ -372,34 +371,28 @@ def test_a_test_image_that_vanishes_is_an_error(
 ) -> None:
     from xception_cli.training import run as story
 
-    fine_tune = story._fine_tune
+    settle = story.settle
 
-    def fine_tune_and_lose(job: Any, *more: Any) -> None:
-        fine_tune(job, *more)
+    def lose_and_settle(job: Any, *more: Any) -> Any:
         (photos / job.split.of("test")[0].path).unlink()
+        return settle(job, *more)
 
-    monkeypatch.setattr(story, "_fine_tune", fine_tune_and_lose)
+    monkeypatch.setattr(story, "settle", lose_and_settle)
     with pytest.raises(DataError, match="1 test images can no longer be read"):
-        train_run(settings | {"test_fraction": 0.2})
+        train_run(settings | {"unfreeze": "head", "test_fraction": 0.2})
     assert not Path("run/result.json").exists()
 
 
-def test_a_resume_with_other_settings_is_refused_with_the_difference(
-    settings: dict[str, Any],
-) -> None:
-    train_run(settings | {"unfreeze": "head"})
+def test_a_resume_with_other_settings_is_refused_with_the_difference(probed: RunDir) -> None:
     with pytest.raises(UsageError, match="batch_size: the run has 5, now 64") as caught:
         train_run({"batch_size": 64}, resume=True)
     assert caught.value.exit_code == 2
 
 
-def test_a_resume_with_other_data_is_refused_with_the_difference(
-    settings: dict[str, Any], photos: Path
-) -> None:
-    run = train_run(settings | {"unfreeze": "head"}).run
-    run.result.unlink()
-    draw(photos / "red" / "new.jpg", (1, 2, 3), seed=1)
-    (photos / "blue" / "1.jpg").unlink()
+def test_a_resume_with_other_data_is_refused_with_the_difference(probed: RunDir) -> None:
+    probed.result.unlink()
+    draw(Path("photos/red/new.jpg"), (1, 2, 3), seed=1)
+    Path("photos/blue/1.jpg").unlink()
     with pytest.raises(ArtifactError) as caught:
         train_run({}, resume=True)
     assert "removed: blue/1.jpg\n  added: red/new.jpg" in caught.value.message
@@ -415,7 +408,7 @@ def test_a_wrong_class_count_is_an_error_that_lists_the_names(
 
 @pytest.mark.slow
 def test_the_result_and_the_page_name_the_classes_that_more_images_would_help(
-    settings: dict[str, Any], tmp_path: Path
+    settings: dict[str, Any], tmp_path: Path, probed_once: Path
 ) -> None:
     # Each class has nine colours between those of the other classes: a colour that is missing in
     # half of the images is not recognised.
@@ -431,17 +424,13 @@ def test_the_result_and_the_page_name_the_classes_that_more_images_would_help(
     assert all(gain["whole"] > gain["half"] + 0.1 for gain in gains)
     named = f"likely to help: {gains[0]['name']} ({gains[0]['half']:.0%} to "
     assert named in " ".join(run.report.read_text(encoding="utf-8").split())
-    easy = train_run(settings, "easy").run  # the control
+    easy = RunDir(probed_once / "run")  # the control
     assert read_json(easy.result)["gains"] == []
     assert "likely to help" not in easy.report.read_text(encoding="utf-8")
 
 
-def test_run_json_records_everything_that_the_result_depends_on(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["xception", "train", "--data", "x"])
-    run = train_run(settings | {"unfreeze": "head"}).run
-    info = run.read_info()
+def test_run_json_records_everything_that_the_result_depends_on(probed: RunDir) -> None:
+    info = probed.read_info()
     assert info.command == "xception train --data x"
     assert info.classes == ["blue", "green", "red"]
     assert info.device == "cpu"
@@ -449,7 +438,7 @@ def test_run_json_records_everything_that_the_result_depends_on(
     assert len(info.weights["digest"]) == 64
     assert len(info.data_fingerprint) == 64
     assert sum(info.images.values()) == 24
-    config = read_toml(run.config)
+    config = read_toml(probed.config)
     assert config["batch_size"] == 5
     assert config["unfreeze"] == "head"
     every = {field.name for field in dataclasses.fields(TrainConfig)}

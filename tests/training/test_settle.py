@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import Crash, call, crash, train_run
+from images import draw_photos
+from runs import Crash, call, copy_run, crash, quick_settings, train_once, train_run
 from safetensors.torch import load_file
 
 from xception_cli.evaluation.candidates import FINAL, read_candidates
@@ -35,6 +36,13 @@ def take_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settle, "select_candidate", lambda *_, **__: 1)
 
 
+@pytest.fixture(scope="module")
+def measured(shared: Path, random_weights: Path) -> RunDir:
+    """A run that stopped at the probe, without the refit; not to be changed."""
+    settings = {"unfreeze": "head", "refit": False}
+    return RunDir(train_once(shared / "measured", settings, random_weights) / "run")
+
+
 def without_heads(path: Path) -> dict[str, torch.Tensor]:
     return {n: t for n, t in load_file(path).items() if not n.startswith(HEADS)}
 
@@ -44,17 +52,19 @@ def evaluation(run: RunDir) -> dict[str, str]:
 
 
 def test_the_probe_is_kept_with_the_pretrained_network(
-    settings: dict[str, Any], random_weights: Path
+    tuned_once: Path, probed_once: Path, random_weights: Path
 ) -> None:
-    result = train_run(settings | {"refit": False})
-    assert result.kept == "the linear probe"  # its loss is near 0 here
-    backbone = without_heads(result.run.model)
+    run, alone = (RunDir(folder / "run") for folder in (tuned_once, probed_once))
+    assert read_json(run.result)["kept"] == "the linear probe"  # its loss is near 0 here
+    backbone = without_heads(run.model)
     pretrained = load_file(random_weights)
     assert all(torch.equal(tensor, pretrained[name]) for name, tensor in backbone.items())
-    assert "fine-tuning did not beat it on val" in result.run.log.read_text()
+    assert "kept      the linear probe: fine-tuning did not beat it on val" in run.log.read_text()
+    state = torch.load(next(run.checkpoints.glob("*.pt")), weights_only=True)["trained"]
+    name = "block12.rep.1.pointwise.weight"
+    assert not torch.equal(state[name], pretrained[name])  # it was trained, and is not kept
     # The same as without fine-tuning.
-    alone = train_run(settings | {"refit": False, "unfreeze": "head"}, "alone").run
-    ours, theirs = load_file(result.run.model), load_file(alone.model)
+    ours, theirs = load_file(run.model), load_file(alone.model)
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], atol=1e-3, rtol=1e-3)
@@ -62,18 +72,17 @@ def test_the_probe_is_kept_with_the_pretrained_network(
 
 @pytest.mark.usefixtures("take_tuned")
 def test_the_fine_tuned_network_is_kept_with_heads_for_its_own_features(
-    settings: dict[str, Any], random_weights: Path
+    settings: dict[str, Any], random_weights: Path, measured: RunDir
 ) -> None:
-    result = train_run(settings | {"refit": False, "views": 1})
+    result = train_run(settings | {"refit": False})
     assert result.kept == "fine-tuned, epoch 2"
     model, pretrained = load_file(result.run.model), load_file(random_weights)
     assert not torch.equal(model["conv4.pointwise.weight"], pretrained["conv4.pointwise.weight"])
     assert torch.equal(
         model["block11.rep.1.conv1.weight"], pretrained["block11.rep.1.conv1.weight"]
     )
-    probe = train_run(settings | {"refit": False, "views": 1, "unfreeze": "head"}, "probe").run
     assert not torch.allclose(
-        model["layers_head.weight"], load_file(probe.model)["layers_head.weight"]
+        model["layers_head.weight"], load_file(measured.model)["layers_head.weight"]
     )
     kept = read_candidates(result.run.candidates, read_json(result.run.info)["images"]["val"])
     assert kept.epochs.tolist() == [0, FINAL]
@@ -113,11 +122,15 @@ def test_in_bf16_val_measured_by_features_agrees_with_the_answers_of_the_model_f
 
 @pytest.mark.parametrize("unfreeze", ["head", pytest.param("exit", marks=pytest.mark.slow)])
 def test_the_refit_changes_the_heads_and_no_measurement(
-    settings: dict[str, Any], unfreeze: str
+    request: pytest.FixtureRequest, unfreeze: str
 ) -> None:
-    settings |= {"unfreeze": unfreeze}
-    shipped = train_run(settings, "refitted").run
-    measured = train_run(settings | {"refit": False}, "measured").run
+    once = {"head": "probed_once", "exit": "tuned_once"}[unfreeze]
+    shipped = RunDir(request.getfixturevalue(once) / "run")
+    if unfreeze == "head":
+        measured = request.getfixturevalue("measured")
+    else:
+        settings = request.getfixturevalue("settings")
+        measured = train_run(settings | {"refit": False}, "measured").run
     assert evaluation(shipped) == evaluation(measured)
     before, after = without_heads(measured.model), without_heads(shipped.model)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -164,11 +177,10 @@ def test_the_refitted_head_is_fitted_to_train_and_val(
 
 
 def test_eval_on_val_reports_the_measurement_before_the_refit(
-    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    probed: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train_run(settings | {"unfreeze": "head"}).run
+    run = probed
     before = evaluation(run)
-    capsys.readouterr()
     assert call("eval", "run", "--split", "val", "--json") == 0
     said = capsys.readouterr()
     assert "measured before the head was fitted to these images, too" in said.err
@@ -180,51 +192,76 @@ def test_eval_on_val_reports_the_measurement_before_the_refit(
 
 
 def test_images_of_val_are_not_new_to_a_refitted_model(
-    settings: dict[str, Any], photos: Path, capsys: pytest.CaptureFixture[str]
+    probed: RunDir, measured: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train_run(settings | {"unfreeze": "head"}).run
-    plain = train_run(settings | {"unfreeze": "head", "refit": False}, "plain").run
-    shutil.copytree(photos, "elsewhere")
-    capsys.readouterr()
-    assert call("eval", str(plain.path), "--data", "elsewhere") == 0
+    shutil.copytree("photos", "elsewhere")
+    shutil.copytree(measured.path, "plain")
+    assert call("eval", "plain", "--data", "elsewhere") == 0
     assert "also selected the model" in capsys.readouterr().err
-    assert call("eval", str(run.path), "--data", "elsewhere") == 3
+    assert call("eval", "run", "--data", "elsewhere") == 3
     assert "the model was trained on every image in elsewhere" in capsys.readouterr().err
 
 
 # Interruptions, and skipped fine-tuning
 
 
-@pytest.mark.parametrize(
-    ("kept", "at"),
-    [
-        pytest.param("fine-tuned, epoch 2", "calibrate", marks=pytest.mark.slow),
-        pytest.param("fine-tuned, epoch 2", "write_report", marks=pytest.mark.slow),
-        pytest.param("the linear probe", "refit", marks=pytest.mark.slow),
-        ("the linear probe", "write_report"),
-    ],
-)
-def test_a_run_killed_after_the_selection_ends_the_same_when_resumed(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, kept: str, at: str
-) -> None:
-    chosen = int(kept != "the linear probe")
-    monkeypatch.setattr(settle, "select_candidate", lambda *_, **__: chosen)
-    result = train_run(settings, "whole")
-    whole = result.run
-    assert result.kept == kept
-    with monkeypatch.context() as patch:
+def train_and_kill(settings: dict[str, Any], at: str) -> None:
+    """Train `run` until a function of the module `finish` is called."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finish, at, lambda *_, **__: crash())
         with pytest.raises(Crash):
-            train_run(settings, "killed")
-    resumed = train_run(settings, "killed", resume=True).run
+            train_run(settings)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, random_weights: Path) -> Path:
+    """A folder with `photos` and a `run` that keeps the probe and lacks only its last files."""
+    folder = tmp_path_factory.mktemp("killed")
+    settings = quick_settings(draw_photos(folder / "photos"), random_weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train_and_kill(settings, "write_report")
+    return folder
+
+
+def assert_same(resumed: RunDir, whole: RunDir) -> None:
     assert file_digest(resumed.model) == file_digest(whole.model)
     assert file_digest(resumed.candidates) == file_digest(whole.candidates)
     assert evaluation(resumed) == evaluation(whole)
 
 
+def test_a_run_killed_before_its_report_ends_the_same_when_resumed(
+    killed: Path, tuned_once: Path, tmp_path: Path
+) -> None:
+    copy_run(killed, tmp_path)
+    assert_same(train_run({}, resume=True).run, RunDir(tuned_once / "run"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("take_tuned")
+def test_a_run_killed_after_the_selection_ends_the_same_when_resumed(
+    settings: dict[str, Any],
+) -> None:
+    whole = train_run(settings, "whole")
+    assert whole.kept == "fine-tuned, epoch 2"
+    for at in ("calibrate", "write_report"):
+        train_and_kill(settings, at)
+        resumed = train_run(settings, resume=True).run
+        assert_same(resumed, whole.run)
+        resumed.path.rename(f"killed at {at}")
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_the_refit_ends_the_same_when_resumed(
+    settings: dict[str, Any], tuned_once: Path
+) -> None:
+    train_and_kill(settings, "refit")
+    assert_same(train_run(settings, resume=True).run, RunDir(tuned_once / "run"))
+
+
 @pytest.mark.slow
 def test_fine_tuning_is_not_started_if_the_probe_is_at_its_ceiling(
-    settings: dict[str, Any],
+    settings: dict[str, Any], tuned_once: Path
 ) -> None:
     result = train_run(settings | {"ceiling": 0.9})
     reason = (
@@ -237,7 +274,7 @@ def test_fine_tuning_is_not_started_if_the_probe_is_at_its_ceiling(
     assert not result.run.metrics.exists()
     assert "fine-tuning" not in result.seconds
     assert result.kept == "the linear probe"
-    assert read_json(train_run(settings, "other").run.result)["skipped"] is None
+    assert read_json(RunDir(tuned_once / "run").result)["skipped"] is None
 
 
 @pytest.mark.slow
@@ -265,13 +302,9 @@ def test_extending_a_refitted_run_equals_a_longer_run_from_the_start(
 
 
 def test_a_run_that_ends_before_its_result_is_recorded_as_fitted_to_val(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(finish, "write_report", lambda *_, **__: crash())
-        with pytest.raises(Crash):
-            train_run(settings | {"unfreeze": "head"})
-    capsys.readouterr()
+    copy_run(killed, tmp_path)
     assert call("eval", "run", "--split", "val") == 0
     assert "measured before the head was fitted to these images" in capsys.readouterr().err
     shutil.rmtree("run/eval/val")
@@ -281,10 +314,11 @@ def test_a_run_that_ends_before_its_result_is_recorded_as_fitted_to_val(
 
 @pytest.mark.slow
 def test_an_exported_refitted_model_is_not_corrected_for_images_that_it_was_fitted_to(
-    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    probed: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train_run(settings)
     assert call("export", "run", "--output", "model.onnx") == 0
+    parity = json.loads(Path("export_report.json").read_text())["model.onnx"]["parity"]
+    assert (parity["images"], parity["kinds"]["large"]) == (68, 4)
     capsys.readouterr()
     assert call("eval", "run", "--model", "model.onnx", "--split", "val", "--json") == 0
     report = json.loads(capsys.readouterr().out)

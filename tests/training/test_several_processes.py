@@ -27,7 +27,7 @@ from xception_cli.training.engines import check_processes
 from xception_cli.training.finish import _turn
 
 # Dropout is random in each process.
-CHANGES = {"dropout": 0.0, "batch_size": 6, "balance": "loss"}
+CHANGES = {"dropout": 0.0, "batch_size": 6, "balance": "loss", "views": 1}
 
 _DRIVER = """
 import os, sys

@@ -159,7 +159,7 @@ def test_the_result_of_a_run_has_the_number_of_epochs(cut: RunDir) -> None:
     ("iteration", "whole"),
     [pytest.param(5, 1, id="second", marks=pytest.mark.slow), pytest.param(2, 0, id="first")],
 )
-def test_when_the_time_is_up_inside_an_epoch_a_model_is_selected_from_those_so_far(
+def test_when_the_time_is_up_inside_an_epoch_a_model_is_selected_and_a_resume_only_evaluates(
     settings: dict[str, Any],
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
@@ -168,10 +168,19 @@ def test_when_the_time_is_up_inside_an_epoch_a_model_is_selected_from_those_so_f
     whole: int,
 ) -> None:
     at_each_iteration(monkeypatch, lambda i: clock.advance(4000 if i == iteration else 1))
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    assert call("train", *flags, "--output=run") == 0
-    assert capsys.readouterr().out == "run\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "compute_outcomes", crash)
+        with pytest.raises(Crash):
+            train_run(settings)
     run = RunDir(Path("run"))
+    before, trained = decisions(run), rows(run)
+    assert not run.is_finished
+    at_each_iteration(monkeypatch, crash)
+    capsys.readouterr()
+    assert call("train", "--resume", "run") == 0
+    assert capsys.readouterr().out == "run\n"
+    assert run.is_finished
+    assert (decisions(run), rows(run)) == (before, trained)
     assert [row["epoch"] for row in rows(run)] == [*range(1, whole + 1)]
     assert read_json(run.result)["kept"] == selected_of(run)
     assert decisions(run) == [
@@ -259,32 +268,6 @@ def test_a_killed_run_that_runs_short_of_time_does_even_fewer_epochs(
     assert decisions(run) == [START, THREE, two]
     assert [row["epoch"] for row in rows(run)] == [1, 2]
     assert outcome(run) != outcome(cut)
-
-
-@pytest.mark.parametrize(
-    "iteration",
-    [
-        pytest.param(5, id="in the second epoch", marks=pytest.mark.slow),
-        pytest.param(2, id="in the first epoch"),
-    ],
-)
-def test_a_run_killed_in_the_evaluation_only_evaluates_when_resumed(
-    settings: dict[str, Any], clock: Clock, monkeypatch: pytest.MonkeyPatch, iteration: int
-) -> None:
-    at_each_iteration(monkeypatch, lambda i: clock.advance(4000 if i == iteration else 1))
-    with monkeypatch.context() as patch:
-        patch.setattr(finish, "compute_outcomes", crash)
-        with pytest.raises(Crash):
-            train_run(settings)
-    run = RunDir(Path("run"))
-    before, trained = decisions(run), rows(run)
-    assert not run.is_finished
-    at_each_iteration(monkeypatch, crash)
-    train_run({}, resume=True)
-    assert run.is_finished
-    assert rows(run) == trained
-    assert decisions(run) == before
-    assert read_json(run.result)["kept"] == selected_of(run)
 
 
 @pytest.mark.parametrize("flags", [{}, {"epochs": 4}, {"budget": "1h"}], ids=str)
