@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from runs import call
 
+from xception_cli import __version__
 from xception_cli.errors import UsageError
 from xception_cli.recipes import copy_recipe, find_config, list_recipes, title
 from xception_cli.settings import read_toml, resolve
@@ -70,6 +71,16 @@ def test_every_package_is_named_in_pyproject():
     folders = [path.parent for path in (ROOT / "xception_cli").rglob("__init__.py")]
     there = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     assert set(named) == there | {"xception_cli.configs"}
+
+
+def test_versions_are_the_same_everywhere():
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    classified = re.findall(r":: (3\.\d+)", "\n".join(metadata["classifiers"]))
+    workflow = (ROOT / ".github/workflows/tests.yml").read_text()
+    assert classified == re.findall(r'"(3\.\d+)"', workflow.split("python: [")[1].split("]")[0])
+    assert metadata["requires-python"] == f">={classified[0]}"
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{__version__}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 TEMPLATES = {

@@ -39,7 +39,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 def line(words: str, option: Any, parameter: inspect.Parameter) -> str:
     kind, *_ = typing.get_args(parameter.annotation)
-    default, low, high = parameter.default, option.min, option.max
+    default, limits = parameter.default, getattr(option, "type", option)  # type: before Typer 0.29
+    low, high = getattr(limits, "min", None), getattr(limits, "max", None)
     if words == "xception train" and option.name in SETTINGS:
         setting = SETTINGS[option.name]
         kind, default = typing.get_type_hints(TrainConfig)[setting.name], setting.default

@@ -200,7 +200,8 @@ class Screen:
             unit: Name of the units.
             heartbeat: Whether to print lines if there is no terminal.
         """
-        if self.quiet or not is_interactive():
+        # While a bar is shown, rich before 15 replaces stderr by what is no terminal.
+        if self.quiet or (self._progress is None and not is_interactive()):
             yield _Heartbeat(self if heartbeat else None, what, total, unit)
             return
         if self._progress is not None:

@@ -226,7 +226,7 @@ def test_the_curve_keeps_groups_whole_and_counts_each_once():
 
 
 def test_classes_to_add_are_those_that_gain_in_the_curve():
-    features, labels = drawn(900, 200, 4, distance=0.15)
+    features, labels = drawn(900, 200, 4, distance=0.1)
     features[labels == 0] += 4  # a class that is easy with any number of images
     units, classes = alone(labels), ["a", "b", "c", "d"]
     added = classes_to_add(features, labels, units, classes, strength=0.01, seed=0)

@@ -157,3 +157,4 @@ def test_a_store_of_another_version_is_emptied(tmp_path):
     store.save()
     assert Store(database, "1").rows() != {}
     assert Store(database, "2").rows() == {}
+    database.close()

@@ -129,7 +129,10 @@ def test_only_one_process_prints_and_writes(
     alone: Path, together: tuple[Path, "subprocess.CompletedProcess[str]"]
 ) -> None:
     run, done = together
-    assert done.stdout == f"{run}\n"
+    assert done.stdout.count(str(run)) == 1
+    before, after = done.stdout.split(str(run))
+    assert after == "\n"
+    assert not before or "[Gloo]" in before  # which prints to stdout in torch 2.10
     said = [line for line in done.stderr.splitlines() if line.startswith("probe     val")]
     assert len(said) == 1
     assert re.search(r"device    CPU, \d+ threads, fp32, 2 processes", done.stderr)
