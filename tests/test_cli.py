@@ -139,13 +139,17 @@ def test_the_version_is_data() -> None:
     assert done.stderr == ""
 
 
-def test_env_prints_versions_and_devices() -> None:
-    done = run("env")
-    assert done.returncode == 0
-    names = [line.split()[0] for line in done.stdout.splitlines()]
+def test_env_prints_versions_and_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("env") == 0
+    shown = capsys.readouterr().out
+    names = [line.split()[0] for line in shown.splitlines()]
     assert names[:3] == ["xception", "python", "torch"]
     assert "cpu" in names
-    assert "precisions fp32" in done.stdout or "precisions bf16" in done.stdout
+    assert "precisions fp32" in shown or "precisions bf16" in shown
+    assert call("env", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    check_documented("env", found)
+    assert found["devices"][0]["device"] == "cpu"
 
 
 def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
@@ -223,8 +227,18 @@ def test_a_plan_is_a_table_on_stdout_with_reasons_on_stderr_and_no_training(
     reason: str,
 ) -> None:
     before = sorted(Path.cwd().rglob("*"))
+    given = ["train", "--plan", *as_flags(settings | changes)]
+    assert call(*given, "--json", "--quiet") == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    found = json.loads(shown.out)
+    check_documented("train --plan", found)
+    (plan,) = found["plans"]
+    assert list(plan["seconds"]) == ["preparation", *phases]
+    assert plan["images"] == {"train": 13, "val": 11, "test": 0, "classes": 3}
+    assert any(reason in text for text in plan["reasons"])
     for where in ([], ["--output=run"]):
-        assert call("train", "--plan", *as_flags(settings | changes), *where) == 0
+        assert call(*given, *where) == 0
         shown = capsys.readouterr()
         rows = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in shown.out.splitlines()]
         assert [name for name, _ in rows] == ["preparation", *phases, "in all", "memory", "disk"]
@@ -252,6 +266,7 @@ def test_a_plan_is_refused_if_the_training_would_be(
         (["--output=taken", "--budget=2h"], "taken already exists and is not empty"),
         (["--classes=4"], "expected 4 classes, found 3"),
         (["--cache-gb=0"], "over --cache-gb 0"),
+        (["--cache-gb=0", "--json"], "over --cache-gb 0"),
     ]
     for more, message in refused:
         assert call("train", "--plan", *as_flags(settings), *more) == 2

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xception_cli.console import show
 from xception_cli.errors import UsageError
@@ -37,6 +38,15 @@ class Content:
     kind: str
     files: int
     size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return {
+            "kind": self.kind,
+            "title": KINDS[self.kind],
+            "files": self.files,
+            "bytes": self.size,
+        }
 
 
 def list_cache() -> list[Content]:
