@@ -10,6 +10,7 @@ from typing import Any
 from xception_cli.console import show
 from xception_cli.errors import UsageError
 from xception_cli.files import cache_folder
+from xception_cli.suggestions import did_you_mean
 
 # Only our own files, by kind: the folder may be one where the user has other files.
 _FILES = {
@@ -74,7 +75,7 @@ def clear_cache(kinds: Collection[str]) -> list[Content]:
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise UsageError(
             f"the cache has no kind {show(repr(unknown[0]))}, expected {', '.join(KINDS)}",
-            hint="xception cache ls",
+            hint=did_you_mean(unknown[0], KINDS, "xception cache ls"),
         )
     return [_count(kind, remove=True) for kind in KINDS if kind in kinds]
 

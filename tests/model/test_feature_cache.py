@@ -243,7 +243,9 @@ def test_the_cache_is_listed_and_cleared_by_kind_and_other_files_are_kept(capsys
     assert [kind["files"] for kind in found["kinds"]] == [1, 1, 3]
     assert found["kinds"][1]["bytes"] == 200_000
     assert call("cache", "clear", "feature") == 2
-    assert "has no kind 'feature', expected weights, scans, features" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "has no kind 'feature', expected weights, scans, features" in shown
+    assert "did you mean features?" in shown
     assert call("cache", "clear") == 0
     assert capsys.readouterr().err.splitlines() == [
         "removed   scans: 1 file, 0.2 MB",

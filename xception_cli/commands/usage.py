@@ -210,8 +210,9 @@ def as_typed(message: str, command: Any, context: Any) -> str:
         context: Typer's, with the values that were given.
     """
     name, is_verb, rest = message.partition(" is ")
-    flag = f"--{name.strip('_').replace('_', '-')}"
-    option = _flags(command, context).get(flag) if name.replace("_", "").isalpha() else None
+    flags = _flags(command, context)
+    flag = same(name, flags, OPTIONS) if name.replace("_", "").isalpha() else None
+    option = flags.get(flag or "")
     if not is_verb or option is None or context.params.get(option.name) == option.default:
         return message
     return f"{flag} is {rest}"
@@ -238,6 +239,6 @@ def unknown_command(name: str, group: Any, context: Any) -> UsageError:
             f"{show(name)} is neither a command nor a file",
             hint=f"{path} --help lists the commands",
         )
-    near = nearest(name, group.commands, COMMANDS.get(path))
+    near = nearest(name, group.commands, COMMANDS.get(path)) or same(name, _flags(group, context))
     hint = f"did you mean {path} {near}?" if near else f"{path} --help lists the commands"
     return UsageError(f"{path} has no command {show(name) or repr(name)}", hint=hint)

@@ -30,11 +30,8 @@ def compare_with_earlier(earlier: RunDir, run: RunDir) -> list[str]:
     except (UsageError, ArtifactError) as error:
         reason = error.message.replace(show(earlier.path), show(first))
         return [f"not compared with {show(first)}: {reason}"]
-    of_classes = (
-        ""
-        if not class_note(found)
-        else f", of the {count_of(len(found.classes), 'class')} in common"
-    )
+    common = count_of(len(found.classes), "class")
+    of_classes = f", of the {common} in common" if class_note(found) else ""
     sentences = [
         f"compared with {show(found.first)} on the {count_of(found.images, f'{name} image')} that "
         f"both held out{of_classes}: accuracy {_accuracy(found, 0)}, now {_accuracy(found, 1)}",
