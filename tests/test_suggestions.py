@@ -83,5 +83,10 @@ def test_a_number_is_accepted_as_it_is_printed(capsys: pytest.CaptureFixture[str
         assert "--max-pixels is '89,47', expected a whole number" in capsys.readouterr().err
     assert call("train", "nowhere", "--max-pixels", "10,000") == 2
     assert "is 10,000, expected from 1,000,000 to 2,000,000,000" in capsys.readouterr().err
+    for decimal in ("0,001", "1,500"):  # it may be meant as 1.5
+        assert call("train", "nowhere", "--lr", decimal) == 2
+        assert f"--lr is '{decimal}', expected a number" in capsys.readouterr().err
+    assert call("train", "nowhere", "--epochs", "0,012") == 2
+    assert "--epochs is '0,012', expected a whole number" in capsys.readouterr().err
     assert call("check", "nowhere", "--group-by", "1,000(") == 2  # text is not changed
     assert "1,000(" in capsys.readouterr().err

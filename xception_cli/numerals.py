@@ -25,9 +25,9 @@ def span(low: float | None, high: float | None) -> str:
 
 
 def without_separators(text: str) -> str:
-    """Return a number as Python reads it: `89,478,485`, as it is printed, becomes `89478485`.
+    """Return a whole number as Python reads it: `89,478,485`, as printed, becomes `89478485`.
 
-    Any other text is returned unchanged.
+    Any other text is returned unchanged, such as `0,001`, where the comma is a decimal point.
     """
-    grouped = re.fullmatch(r"\s*[+-]?\d{1,3}(,\d{3})+(\.\d*)?\s*", text)
+    grouped = re.fullmatch(r"\s*[+-]?[1-9]\d{0,2}(,\d{3})+\s*", text)
     return text.replace(",", "") if grouped else text

@@ -51,7 +51,8 @@ def embed(
         list[str] | None,
         typer.Argument(
             metavar="[RUN] IMAGE|DIR|GLOB|TABLE...",
-            help="Images, after an optional run folder. Default: the latest finished run.",
+            help="Images, or a table of them (.csv, .tsv or .parquet), after an optional run "
+            "folder. Default: the latest finished run.",
             autocompletion=run_folders,
         ),
     ] = None,

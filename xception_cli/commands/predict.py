@@ -47,8 +47,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="[RUN] IMAGE|DIR|GLOB|TABLE...",
-            help="Images to classify, after an optional run folder. Default: the latest finished "
-            "run.",
+            help="Images to classify, or a table of them (.csv, .tsv or .parquet), after an "
+            "optional run folder. Default: the latest finished run.",
             autocompletion=run_folders,
         ),
     ] = None,

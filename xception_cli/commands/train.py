@@ -116,7 +116,7 @@ def _read(name: str, text: Any) -> Any:
     kind = setting_type(next(s for s in dataclasses.fields(TrainConfig) if s.name == name))
     if kind not in {int, float} or not isinstance(text, str):
         return text
-    plain = without_separators(text)
+    plain = without_separators(text) if kind is int else text
     try:
         number = float(plain)
         if kind is int and not number.is_integer():

@@ -104,14 +104,14 @@ def _free_words(words: Sequence[str], flags: dict[str, Any]) -> Iterator[str]:
 def read_numbers(command: Any, context: Any, words: Sequence[str]) -> list[str]:
     """Return the command line with numbers as Typer reads them: `--max-pixels 89,478,485`.
 
-    Only values of options that take a number are changed.
+    Only values of options that take a whole number are changed: `1,500` could also mean 1.5.
 
     Args:
         command: Typer's.
         context: Typer's.
         words: The command line after the command.
     """
-    numbers = {name for name, one in _flags(command, context).items() if _kind(one) in _KINDS}
+    numbers = {name for name, one in _flags(command, context).items() if _kind(one) == "int"}
     read = list(words)
     for place, word in enumerate(words):
         name, sign, value = word.partition("=")
