@@ -376,7 +376,7 @@ def test_errors_of_the_command_are_exceptions_of_ours():
         ({}, "data is missing: the folder with your images", None),
         ({"data": "nowhere"}, "the data folder nowhere does not exist", "check the path"),
         ({"data": "x", "batchsize": 3}, "train() has an unknown setting batchsize", "batch_size?"),
-        ({"data": "x", "image_size": 70}, "image_size is 70, expected from 71 to 2048", None),
+        ({"data": "x", "image_size": 70}, "image_size is 70, expected from 71 to 2,048", None),
         ({"data": "x", "config": "quik"}, "there is no config quik", "did you mean quick?"),
         ({"resume": "nowhere"}, "nowhere is not a run folder", "give a folder"),
         ({"resume": "x", "output": "y"}, "resume cannot be combined with output or config", None),

@@ -147,6 +147,10 @@ def test_env_prints_versions_and_devices(capsys: pytest.CaptureFixture[str]) -> 
     assert names[:3] == ["xception", "python", "torch"]
     assert "cpu" in names
     assert "precisions fp32" in shown or "precisions bf16" in shown
+    assert call("env", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    check_documented("env", found)
+    assert found["devices"][0]["device"] == "cpu"
 
 
 def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
@@ -246,6 +250,22 @@ def test_a_plan_is_a_table_on_stdout_with_reasons_on_stderr_and_no_training(
     assert sorted(Path.cwd().rglob("*")) == before
 
 
+def test_a_plan_as_json_has_the_documented_keys(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = as_flags(settings | {"weights": "none", "unfreeze": "all"})
+    assert call("train", "--plan", *given, "--json", "--quiet") == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    found = json.loads(shown.out)
+    check_documented("train --plan", found)
+    (plan,) = found["plans"]
+    assert list(plan["seconds"]) == ["preparation", "fine-tuning", "evaluation", "report"]
+    assert plan["images"] == {"train": 13, "val": 11, "test": 0, "classes": 3}
+    reason = "selecting the model by accuracy on val: "
+    assert any(reason in text for text in plan["reasons"])
+
+
 def test_a_plan_is_refused_if_the_training_would_be(
     settings: dict[str, Any], photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +276,7 @@ def test_a_plan_is_refused_if_the_training_would_be(
         (["--output=taken", "--budget=2h"], "taken already exists and is not empty"),
         (["--classes=4"], "expected 4 classes, found 3"),
         (["--cache-gb=0"], "over --cache-gb 0"),
+        (["--cache-gb=0", "--json"], "over --cache-gb 0"),
     ]
     for more, message in refused:
         assert call("train", "--plan", *as_flags(settings), *more) == 2

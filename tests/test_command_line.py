@@ -1,5 +1,6 @@
 """What is typed: help, mistakes of every kind, completion, and the hints that errors give."""
 
+import json
 import os
 import re
 import shlex
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 import typer
+from documented import check_documented
 from runs import call
 
 from xception_cli.cli import app, main
 from xception_cli.commands.help import render_help
 from xception_cli.commands.train import _PANELS
+from xception_cli.data.table import SUFFIXES
 from xception_cli.errors import UsageError
 from xception_cli.recipes import EFFORTS, find_effort, list_recipes
 from xception_cli.settings import EFFORT, read_toml, resolve
@@ -36,6 +39,7 @@ LISTS = "xception train --help lists the options"
 MISTAKES = {
     "trian": ("xception has no command trian", "did you mean xception train?"),
     "evaluate": ("xception has no command evaluate", "did you mean xception eval?"),
+    "version": ("xception has no command version", "did you mean xception --version?"),
     "weights fetsh": (
         "xception weights has no command fetsh",
         "did you mean xception weights fetch?",
@@ -97,7 +101,7 @@ MISTAKES = {
         "leave one out; xception configs show best prints its settings",
     ),
     "train photos --config c.toml": (
-        "image_size is 70, expected from 71 to 2048 (c.toml)",
+        "image_size is 70, expected from 71 to 2,048 (c.toml)",
         None,
     ),
     "predict a.jpg --top none": (
@@ -111,7 +115,7 @@ MISTAKES = {
     "eval a --run b": ("two runs are given: a and b", "leave --run out"),
     "eval --split test1": ("--split is 'test1', expected val or test", "did you mean test?"),
     "check": (
-        "DIR|TABLE is missing: folder of images, or a .csv table of them",
+        "DIR|TABLE is missing: folder of images, or a table (.csv, .tsv or .parquet)",
         "xception check ./food --output findings",
     ),
     "export": (
@@ -138,6 +142,32 @@ def test_a_mistake_is_answered_with_what_was_received_and_what_to_type(
     assert shown.err == f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
 
 
+FAILURES = {
+    "check nowhere --json": 2, "train nowhere --plan --json": 2, "train photos --json": 2,
+    "eval --json": 2, "predict --json": 2, "predict a.jpg --json": 2, "runs --json": 2,
+    "compare a b --json": 2, "summary nowhere --json": 2, "summary --size 3 --explain --json": 2,
+    "weights list --json": 5, "weights verify --json": 5, "cache ls --json": 5,
+    "configs ls --json extra": 2, "env --json extra": 2,
+}  # fmt: skip
+
+
+def test_a_command_that_fails_prints_no_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XCEPTION_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    Path("photos").mkdir()
+    for line, code in FAILURES.items():
+        assert call(*line.split()) == code, line
+        shown = capsys.readouterr()
+        assert shown.out == "", line
+        assert "error: " in shown.err, line
+    takes = [words for words, one in commands() if any(o.name == "as_json" for o in one.params)]
+    assert [
+        name for name in takes if not any(f"xception {f}".startswith(name) for f in FAILURES)
+    ] == []
+
+
 def test_words_that_look_like_mistakes_are_none(capsys: pytest.CaptureFixture[str]) -> None:
     Path("data=photos").mkdir()  # a folder of that name
     for line in (
@@ -156,7 +186,7 @@ def test_a_file_that_is_missing_is_named_without_pythons_number(
     def fail() -> None:
         Path("nowhere").read_text()
 
-    monkeypatch.setattr("xception_cli.runtime.describe_environment", fail)
+    monkeypatch.setattr("xception_cli.environment.read_environment", fail)
     assert call("env") == 5
     assert capsys.readouterr().err == (
         "error: No such file or directory: nowhere\n"
@@ -170,7 +200,7 @@ def test_an_interrupted_command_was_stopped_which_is_no_error(
     import signal
 
     monkeypatch.setattr(
-        "xception_cli.runtime.describe_environment", lambda: os.kill(os.getpid(), signal.SIGINT)
+        "xception_cli.environment.read_environment", lambda: os.kill(os.getpid(), signal.SIGINT)
     )
     assert call("env", "--quiet") == 130
     assert capsys.readouterr().err == "stopped by SIGINT (Ctrl-C)\n"
@@ -197,6 +227,8 @@ def test_every_help_fits_the_terminal_and_has_an_example_that_can_be_typed(
         summary = " ".join((command.help or "").split("\n\n")[0].split())
         assert summary.endswith(".")
         assert summary in " ".join(shown.split())
+        tables = [one.help for one in command.params if "TABLE" in (one.metavar or "")]
+        assert all(suffix in text for text in tables for suffix in SUFFIXES), words
 
 
 def test_the_help_of_train_is_by_subject_with_what_is_used_every_day_first(
@@ -345,3 +377,11 @@ def test_a_plan_with_an_effort_compares_all_three(
     assert [row[0] for row in rows] == [*phases, "in", "memory", "disk"]
     assert shown.err.count("setting   unfreeze = head (--effort quick)") == 1
     assert not Path("runs").exists()
+
+    small = ["--plan", "--json", "--effort", "quick", "--cache-gb", "0"]  # for the head alone
+    assert call("train", settings["data"], *small, *flags) == 0
+    found = json.loads(capsys.readouterr().out)
+    check_documented("train --plan", found)
+    assert found["effort"] == "quick"
+    assert [plan["effort"] for plan in found["plans"]] == list(EFFORTS)
+    assert [plan["settings"]["unfreeze"] for plan in found["plans"][:2]] == ["head"] * 2

@@ -67,7 +67,7 @@ def test_a_number_above_its_range_is_refused_by_name_and_the_maximum_is_accepted
     low = setting.metadata["at_least"]
     message = refusal(**{setting.name: beside(setting, most, 1)}).message
     assert message.startswith(f"{setting.name} is ")
-    assert message.endswith(f", expected from {low:g} to {most:g}")
+    assert message.endswith(f", expected from {low:,.10g} to {most:,.10g}")
     value = setting_type(setting)(most)
     room = {"val_fraction": 0.01} if setting.name == "test_fraction" else {}
     assert getattr(TrainConfig(**{setting.name: value, **room}), setting.name) == value

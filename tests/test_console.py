@@ -263,7 +263,7 @@ def test_the_speed_after_a_restart_counts_only_later_units(capsys, monkeypatch):
         bar.advance(20)
         now[0] += 20
         bar.advance(20)
-    assert capsys.readouterr().err == "epoch 2: 640 of 1000, 1.0 images/s, 6 min 0 s left\n"
+    assert capsys.readouterr().err == "epoch 2: 640 of 1,000, 1.0 images/s, 6 min 0 s left\n"
 
 
 def test_a_bar_on_a_terminal_disappears_and_does_not_hide_messages(capsys, monkeypatch):

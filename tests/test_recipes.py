@@ -1,5 +1,6 @@
 """The shipped recipes: valid settings, found by name; and other files in the wheel."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from documented import check_documented
 from runs import call
 
 from xception_cli import __version__
@@ -55,6 +57,10 @@ def test_a_mistyped_name_is_refused_with_the_nearest():
 def test_recipes_are_listed_shown_and_copied(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("configs", "ls") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(RECIPES)
+    assert call("configs", "ls", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    check_documented("configs ls", found)
+    assert [Path(recipe["path"]).stem for recipe in found["recipes"]] == list(RECIPES)
     assert call("configs", "show", "paper") == 0
     assert capsys.readouterr().out == RECIPES["paper"].read_text()
     assert call("configs", "cp", "paper", "mine.toml") == 0

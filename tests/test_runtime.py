@@ -11,13 +11,14 @@ from PIL import Image
 
 from xception_cli import __version__
 from xception_cli.data.transforms import Preprocessing
+from xception_cli.environment import read_environment
 from xception_cli.errors import MachineError, UsageError
+from xception_cli.numerals import count_of
 from xception_cli.processes import Processes
 from xception_cli.runtime import (
     Runtime,
     check_compiler,
     decide_runtime,
-    describe_environment,
     drawing_from,
     key,
     seed_everything,
@@ -157,12 +158,14 @@ def test_compiling_on_a_gpu_needs_triton(monkeypatch, tmp_path, found):
 
 
 def test_the_environment_of_a_bug_report_names_versions_and_devices():
-    described = describe_environment()
+    described = dict(read_environment().rows())
     assert {name: described[name] for name in versions()} == versions()
     assert versions()["xception"] == __version__
     assert versions()["torch"] == torch.__version__.split("+")[0] or torch.__version__
     assert described["system"] == platform.platform()
-    assert described["cpu"].startswith(f"CPU, {torch.get_num_threads()} threads; precisions ")
+    assert described["cpu"].startswith(
+        f"CPU, {count_of(torch.get_num_threads(), 'thread')}; precisions "
+    )
 
 
 # --- keyed random numbers ----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import itertools
 import re
 import tokenize
 import typing
@@ -110,6 +111,41 @@ SOURCES = {
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_text_has_a_word_to_avoid(source: str) -> None:
     assert sorted(set(SOURCES[source]())) == []
+
+
+# "1 images" is avoided by `count_of`. Not classes: there are always two.
+COUNTED = re.compile(r" (images|epochs|threads|files|rows|groups|views|cells|columns|tensors)\b")
+
+
+def uncounted(source: str) -> list[str]:
+    """List the f-strings that write a number before a plural noun by themselves."""
+    joined = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.JoinedStr)]
+    return [
+        f"line {number.lineno}: {ast.unparse(number)}{text.value}"
+        for node in joined
+        for number, text in itertools.pairwise(node.values)
+        if isinstance(number, ast.FormattedValue)
+        and isinstance(text, ast.Constant)
+        and COUNTED.match(str(text.value))
+        and not ast.unparse(number.value).isupper()  # a constant
+        and not (isinstance(number.value, ast.Call) and ast.unparse(number.value.func) != "len")
+    ]
+
+
+def test_a_number_before_a_noun_is_written_by_count_of() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix(): wrong
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if (wrong := uncounted(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+    wrong = ['f"{len(x):,} images"', 'f"of {n}" " epochs"']
+    assert [len(uncounted(text)) for text in [*wrong, 'f"{FEW} images"', 'f"{n} is"']] == [
+        1,
+        1,
+        0,
+        0,
+    ]
 
 
 def test_a_word_to_avoid_is_found_with_its_line_and_other_words_are_not() -> None:

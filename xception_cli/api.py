@@ -184,7 +184,7 @@ def train(
     """Train a classifier on a folder of images, as `xception train` does.
 
     Args:
-        data: One folder per class, or `train/` and `val/`; or a `.csv` table of images.
+        data: One folder per class, or `train/` and `val/`; or a table (.csv, .tsv, .parquet).
         output: The run folder; None for `runs/<data folder name>`.
         config: A TOML file, or the name of a recipe. Keywords override it.
         resume: A run folder: continue this run instead of starting one.

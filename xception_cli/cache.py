@@ -5,10 +5,12 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xception_cli.console import show
 from xception_cli.errors import UsageError
 from xception_cli.files import cache_folder
+from xception_cli.suggestions import did_you_mean
 
 # Only our own files, by kind: the folder may be one where the user has other files.
 _FILES = {
@@ -38,6 +40,15 @@ class Content:
     files: int
     size: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return {
+            "kind": self.kind,
+            "title": KINDS[self.kind],
+            "files": self.files,
+            "bytes": self.size,
+        }
+
 
 def list_cache() -> list[Content]:
     """List the content of the cache, by kind.
@@ -64,7 +75,7 @@ def clear_cache(kinds: Collection[str]) -> list[Content]:
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise UsageError(
             f"the cache has no kind {show(repr(unknown[0]))}, expected {', '.join(KINDS)}",
-            hint="xception cache ls",
+            hint=did_you_mean(unknown[0], KINDS, "xception cache ls"),
         )
     return [_count(kind, remove=True) for kind in KINDS if kind in kinds]
 

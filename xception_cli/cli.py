@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli import __version__
-from xception_cli.commands import embed, measure, predict, prepare, rank, serve, train
+from xception_cli.commands import embed, machine, measure, predict, prepare, rank, serve, train
 from xception_cli.commands.help import Command, Group
 from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show, stop
@@ -72,20 +72,20 @@ _add(app, measure.list_runs, "runs", _UNDERSTAND, "runs")
 _add(app, measure.compare, "compare", _UNDERSTAND, "compare runs/food runs/food-2")
 _add(app, measure.report, "report", _UNDERSTAND, "report runs/food")
 _add(app, prepare.summary, "summary", _UNDERSTAND, "summary runs/food")
-_add(app, prepare.env, "env", _MACHINE, "env")
+_add(app, machine.env, "env", _MACHINE, "env")
 weights = _group("weights", "List, download or verify the pretrained weights.")
-_add(weights, prepare.weights_list, "list", None, "weights list")
-_add(weights, prepare.weights_fetch, "fetch", None, "weights fetch")
-_add(weights, prepare.weights_verify, "verify", None, "weights verify")
+_add(weights, machine.weights_list, "list", None, "weights list")
+_add(weights, machine.weights_fetch, "fetch", None, "weights fetch")
+_add(weights, machine.weights_verify, "verify", None, "weights verify")
 cache = _group(
     "cache", "List or clear the cache: weights, scans of data folders, features of images."
 )
-_add(cache, prepare.cache_ls, "ls", None, "cache ls")
-_add(cache, prepare.cache_clear, "clear", None, "cache clear features")
+_add(cache, machine.cache_ls, "ls", None, "cache ls")
+_add(cache, machine.cache_clear, "clear", None, "cache clear features")
 configs = _group("configs", "List, show or copy the shipped recipes (settings for train).")
-_add(configs, prepare.configs_ls, "ls", None, "configs ls")
-_add(configs, prepare.configs_show, "show", None, "configs show best")
-_add(configs, prepare.configs_cp, "cp", None, "configs cp best mine.toml")
+_add(configs, machine.configs_ls, "ls", None, "configs ls")
+_add(configs, machine.configs_show, "show", None, "configs show best")
+_add(configs, machine.configs_cp, "cp", None, "configs cp best mine.toml")
 
 
 def _version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ from xception_cli.console import show
 from xception_cli.entries import LARGEST
 from xception_cli.errors import UsageError
 from xception_cli.notation import check_pattern, parse_duration
+from xception_cli.numerals import span
 from xception_cli.suggestions import expect_choice
 
 Unfreeze = Literal["auto", "head", "exit", "middle", "all"]
@@ -54,7 +55,9 @@ class TrainConfig:
 
     # Data
     data: str = _setting(
-        "", "Folder of images, the same as DIR; or a .csv table with the columns path and label."
+        "",
+        "Folder of images, the same as DIR; or a table (.csv, .tsv or .parquet) with the columns "
+        "path and label.",
     )
     classes: int | None = _setting(
         None, "Expected number of classes; any other number is an error.", at_least=2
@@ -337,8 +340,8 @@ def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
     if kind in {int, float}:
         # `not >=` rather than `<`, so that nan is refused too
         if (low is not None and not value >= low) or (high is not None and not value <= high):
-            span = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-            raise UsageError(f"{setting.name} is {value}, expected {span}")
+            expected = f"{'' if high is None else 'from '}{span(low, high)}"
+            raise UsageError(f"{setting.name} is {value:,}, expected {expected}")
         if value == math.inf:
             raise UsageError(f"{setting.name} is {value}, expected a finite number")
     return value

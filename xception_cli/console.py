@@ -95,7 +95,7 @@ def enumerated(names: Sequence[str], most: int = NAMED) -> str:
 
 def listing(sentence: str, lines: Sequence[str], most: int) -> str:
     """Return a sentence, below it the first lines of a list, and the number of the others."""
-    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    more = [f"and {len(lines) - most:,} more"] if len(lines) > most else []
     return "\n  ".join([sentence, *lines[:most], *more])
 
 
@@ -274,7 +274,7 @@ class _Heartbeat(Bar):
             speed = max(1e-9, (self._done - self._already) / (now - self._started))
             rate = "" if self._unit == "epochs" else f"{speed:.1f} {self._unit}/s, "
             left = duration(max(0, self._total - self._done) / speed)
-            line = f"{self._what}: {self._done} of {self._total}, {rate}{left} left"
+            line = f"{self._what}: {self._done:,} of {self._total:,}, {rate}{left} left"
             self._screen.say(f"{line}  {note}".rstrip())
 
     def restart(self, what: str, done: int = 0) -> None:

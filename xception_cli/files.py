@@ -15,6 +15,7 @@ from pathlib import Path
 
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError, MachineError, UsageError
+from xception_cli.numerals import count_of
 from xception_cli.regular import NEW, open_regular, read_regular
 
 TRIES = 3  # of a call that may fail temporarily
@@ -304,7 +305,7 @@ def from_csv(path: Path, header: Sequence[str], *older: Sequence[str]) -> list[l
     for number, row in rows:
         if len(row) != len(found):
             raise ArtifactError(
-                f"{show(path)} is damaged: line {number} has {len(row)} cells, expected "
-                f"{len(found)}"
+                f"{show(path)} is damaged: line {number} has {count_of(len(row), 'cell')}, "
+                f"expected {len(found)}"
             )
     return [row for _, row in rows]

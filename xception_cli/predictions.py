@@ -21,6 +21,7 @@ from xception_cli.console import say, show
 from xception_cli.data.lists import PathList
 from xception_cli.errors import MachineError, RunBusyError, UsageError
 from xception_cli.files import check_new_file, from_cell, partial_path, to_csv, utf8
+from xception_cli.numerals import count_of
 from xception_cli.regular import open_regular
 
 if TYPE_CHECKING:  # no torch: an unwritable file is reported before it loads
@@ -62,11 +63,12 @@ class Tally:
         named = [(n, name) for name, n in self.answers.items() if name is not None]
         named.sort(key=lambda pair: (-pair[0], pair[1]))
         counts = ", ".join(f"{show(name)} {n:,}" for n, name in named[:_SHOWN])
-        more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+        more = f" and {len(named) - _SHOWN:,} more" if len(named) > _SHOWN else ""
         lines = [f"classes   {counts}{more}"] if named else []
         if self.labels and named:
             answered = self.done - self.failed
-            share = f"{self.agreed / answered:.1%} ({self.agreed:,} of {answered:,} images)"
+            images = count_of(answered, "image")
+            share = f"{self.agreed / answered:.1%} ({self.agreed:,} of {images})"
             lines.append(f"labels    predicted as in the table: {share}")
         return lines
 
@@ -191,7 +193,7 @@ class PredictionFile:
         except OSError as error:
             raise MachineError(
                 f"cannot write {show(self.path)}: {error.strerror}",
-                hint=f"free disk space; the same command resumes after {self.done} images",
+                hint=f"free disk space; the same command resumes after image {self.done:,}",
             ) from error
 
     def finish(self, path: Path) -> None:
@@ -225,7 +227,8 @@ class PredictionFile:
                 os.link(self.path, path)
             except OSError:  # another file is there, or the file system has no hard links
                 path = self.path
-            count = f"{self.done} of {len(self._images)} rows" if has_begun else "unchanged"
+            rows = count_of(len(self._images), "row")
+            count = f"{self.done:,} of {rows}" if has_begun else "unchanged"
             say(f"kept      {show(path)}: {count}; the same command resumes there")
         else:
             with suppress(OSError):

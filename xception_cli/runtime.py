@@ -20,6 +20,7 @@ from torch import distributed
 
 from xception_cli import __version__
 from xception_cli.errors import MachineError, UsageError
+from xception_cli.numerals import count_of
 from xception_cli.processes import ALONE, Processes
 from xception_cli.suggestions import expect_choice
 
@@ -126,7 +127,7 @@ class Runtime:
 
     def preferring(self, precision: object) -> "Runtime":
         """Return the runtime with another precision, if the device supports it."""
-        if precision in _supported_precisions(self.device):
+        if precision in supported_precisions(self.device):
             return replace(self, precision=str(precision))
         return self
 
@@ -139,7 +140,7 @@ class Runtime:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         if self.device.type == "cpu":
-            return f"CPU, {torch.get_num_threads()} threads"
+            return f"CPU, {count_of(torch.get_num_threads(), 'thread')}"
         return "Apple GPU"
 
     def idle_gpus(self) -> int:
@@ -174,7 +175,7 @@ def decide_runtime(
         UsageError: There is no such device, or it does not support the precision.
     """
     chosen = _decide_device(device, processes)
-    supported = _supported_precisions(chosen)
+    supported = supported_precisions(chosen)
     if precision == "auto":
         precision = supported[0]
     elif precision not in supported:
@@ -242,13 +243,13 @@ def _decide_device(name: str, processes: Processes) -> torch.device:
     if processes.local_count > there:
         raise MachineError(
             f"torchrun started {processes.local_count} processes on this machine, which has "
-            f"{there} CUDA devices",
+            f"{count_of(there, 'CUDA device')}",
             hint=f"torchrun --nproc-per-node {there}" if there > 1 else "train without torchrun",
         )
     return torch.device(name, processes.local_rank)
 
 
-def _supported_precisions(device: torch.device) -> list[str]:
+def supported_precisions(device: torch.device) -> list[str]:
     """List the precisions that the device supports, the best first."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -287,21 +288,6 @@ def versions() -> dict[str, str]:
     with suppress(metadata.PackageNotFoundError):  # an extra
         found["pillow-heif"] = metadata.version("pillow-heif")
     return found
-
-
-def describe_environment() -> dict[str, str]:
-    """Return what a bug report should contain: versions, system, devices and precisions."""
-    devices = [torch.device("cpu")]
-    if torch.cuda.is_available():
-        devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        devices.append(torch.device("mps"))
-    described = {
-        str(device): f"{Runtime(device, 'fp32').describe_device()}; "
-        f"precisions {', '.join(_supported_precisions(device))}"
-        for device in devices
-    }
-    return {**versions(), "system": platform.platform(), **described}
 
 
 def key(*parts: Any) -> int:

@@ -26,12 +26,14 @@ from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.files import read_text, why
 from xception_cli.rundir import RunDir
 from xception_cli.suggestions import did_you_mean
+from xception_cli.synonyms import OPTIONS
 
 StrPath = str | os.PathLike[str]
 
 _NAMES = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
 # A resume compares the images and classes themselves: the folder may have moved.
 _CHECKED_BY_CONTENT = {"data", "classes"}
+_LISTS = "xception train --help lists the settings"
 _LISTED = 10  # changed settings named in an error
 
 
@@ -285,7 +287,7 @@ def check_names(settings: Mapping[str, object], where: str) -> None:
         if name not in _NAMES:
             raise UsageError(
                 f"{where} has an unknown setting {show(name)}",
-                hint=did_you_mean(name, _NAMES, "xception train --help lists the settings"),
+                hint=did_you_mean(name, _NAMES, _LISTS, also=OPTIONS),
             )
 
 

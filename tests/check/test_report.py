@@ -17,11 +17,12 @@ from pages import Page, faults_of
 from PIL import Image
 from runs import call
 
-from xception_cli.check.report import CheckReport, Finding, Problem, count_of, report_text
+from xception_cli.check.report import CheckReport, Finding, Problem, report_text
 from xception_cli.check.run import run_check
 from xception_cli.data.fixes import ISSUES_HEADER
 from xception_cli.data.folder import read_folder
 from xception_cli.files import from_csv
+from xception_cli.numerals import count_of
 from xception_cli.report.check_page import issues_csv, page_html
 
 ISSUES = Path("out/issues.csv")
@@ -177,7 +178,7 @@ def test_warnings_end_with_3_only_when_asked_for(tmp_path, capsys):
         (lambda root: put(root, b""), 2, "data is neither a folder nor a table"),
         (lambda root: root.mkdir(), 3, "found no class folders in data"),
         (lambda root: put(root / "1.jpg", photo(1)), 3,
-         "found 1 images but no class folders in data"),
+         "found 1 image but no class folders in data"),
     ],
     ids=["missing", "a file", "empty", "flat"],
 )  # fmt: skip

@@ -150,7 +150,7 @@ def test_the_command_prints_tables_or_json_and_whether_it_could_be_chance(capsys
     assert "runs/one     3 of 6     50.0%  18.8-81.2%" in shown.out
     assert "other/d5.jpg  [red]=c  [red]=c  a        lost" in shown.out
     assert "2 gained, 1 lost; McNemar p = 1: could be chance" in shown.err
-    assert "2 images of val were scored by one run only" in shown.err
+    assert "2 images of val scored by one run only" in shown.err
     assert call("compare", "runs/one", "runs/other", "--json") == 0
     found = compare_runs(RunDir(Path("runs/one")), RunDir(Path("runs/other")), "val")
     printed = json.loads(capsys.readouterr().out)

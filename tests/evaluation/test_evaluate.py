@@ -150,7 +150,7 @@ def test_undecodable_images_are_error_rows_in_order_and_do_not_count(bundle, pho
 
 
 def test_an_evaluation_without_usable_images_is_an_error_with_the_reason(bundle, photos):
-    with pytest.raises(DataError, match=r"(?s)none of 1 images.*gone\.jpg: file not found"):
+    with pytest.raises(DataError, match=r"(?s)none of 1 image .*gone\.jpg: file not found"):
         evaluate_images(bundle, photos, [Photo("gone.jpg", 0)], name="x", workers=0)
 
 

@@ -1,5 +1,6 @@
 """The feature cache: cached features equal computed ones, and it never stops a command."""
 
+import json
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from documented import check_documented
 from images import SMALL, draw_photos
 from networks import CPU
 from runs import Crash, call, files_no_larger_than, outcome, quick_settings, train_run
@@ -235,8 +237,15 @@ def test_the_cache_is_listed_and_cleared_by_kind_and_other_files_are_kept(capsys
         "scans     results of data checks, by folder                 1  0.2 MB",
         "features  features of the pretrained network, by image      3  3.0 MB",
     ]
+    assert call("cache", "ls", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    check_documented("cache ls", found)
+    assert [kind["files"] for kind in found["kinds"]] == [1, 1, 3]
+    assert found["kinds"][1]["bytes"] == 200_000
     assert call("cache", "clear", "feature") == 2
-    assert "has no kind 'feature', expected weights, scans, features" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "has no kind 'feature', expected weights, scans, features" in shown
+    assert "did you mean features?" in shown
     assert call("cache", "clear") == 0
     assert capsys.readouterr().err.splitlines() == [
         "removed   scans: 1 file, 0.2 MB",

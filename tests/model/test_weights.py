@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from documented import check_documented
+from runs import call
 from torch import nn
 from torch.nn import functional
 
@@ -87,7 +89,9 @@ def assert_same(found, expected) -> None:
 # The cache and the order of the sources
 
 
-def test_the_first_working_source_fills_the_cache_which_is_then_used(cache, monkeypatch, backbone):
+def test_the_first_working_source_fills_the_cache_which_is_then_used(
+    cache, monkeypatch, backbone, capsys
+):
     sources = (source("first", failing()), source("second", lambda: backbone))
     monkeypatch.setattr(weights, "SOURCES", sources)
     fetched = load_pretrained("imagenet")
@@ -101,6 +105,11 @@ def test_the_first_working_source_fills_the_cache_which_is_then_used(cache, monk
         assert pretrained.source == "second (nowhere)"
         assert_same(pretrained.backbone, backbone)
     assert weights.fetch() == weights.verify() == next(cache.iterdir())
+    capsys.readouterr()
+    assert call("weights", "verify", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    check_documented("weights verify", found)
+    assert found == {"path": str(weights.verify()), "digest": tensor_digest(backbone)}
 
 
 def test_a_tampered_cache_file_is_moved_aside_reported_and_fetched_again(
@@ -171,7 +180,9 @@ def test_without_a_home_the_cache_folder_can_be_set(monkeypatch):
     )
 
 
-def test_every_source_has_its_pin_and_its_licence():
+def test_every_source_has_its_pin_and_its_licence(capsys):
+    assert call("weights", "list", "--json") == 0
+    check_documented("weights list", json.loads(capsys.readouterr().out))
     rows = weights.list_sources()
     assert [row.name for row in rows] == ["Keras Applications", "package index", "timm on GitHub"]
     assert all(row.origin and row.pinned and row.licence for row in rows)
@@ -391,10 +402,10 @@ def test_a_dense_tensor_in_another_memory_order_is_accepted_and_reordered(layout
 def test_a_missing_and_an_unknown_tensor_are_named(thin):
     del thin["bn1.bias"]
     torch.save(thin, "missing.pth")
-    with pytest.raises(ArtifactError, match=r"lacks 1 tensors, for example bn1\.bias"):
+    with pytest.raises(ArtifactError, match=r"lacks 1 tensor, for example bn1\.bias"):
         load_pretrained("missing.pth")
     torch.save({**thin, "bn1.bias": torch.zeros(32), "extra.weight": torch.zeros(1)}, "extra.pth")
-    with pytest.raises(ArtifactError, match=r"also holds 1 tensors, for example extra\.weight"):
+    with pytest.raises(ArtifactError, match=r"also holds 1 tensor, for example extra\.weight"):
         load_pretrained("extra.pth")
 
 

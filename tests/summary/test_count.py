@@ -519,7 +519,7 @@ def test_a_run_from_pretrained_weights_has_a_second_head():
         (["run", "--classes", "3"], 2, "--classes is given, but a run has its own"),
         (["auto"], 4, "auto does not record what it trains: unfreeze is auto"),
         (["--classes", "1"], 2, "classes is 1, expected at least 2"),
-        (["--size", "70"], 2, "image_size is 70, expected from 71 to 2048"),
+        (["--size", "70"], 2, "--size is 70, expected from 71 to 2,048"),
         (["--explain", "--size", "299"], 2, "--explain can be combined with --json only"),
         (["--svg", "x.png"], 2, "cannot write the diagram to x.png: it must end in .svg"),
         (["--svg", "old.svg"], 2, "old.svg already exists"),

@@ -19,6 +19,7 @@ from xception_cli.data.units import assign_units
 from xception_cli.errors import DataError, UsageError, XceptionError
 from xception_cli.evaluation.eval_report import join_notes
 from xception_cli.evaluation.selection import Selection, fitted_split, recorded_places
+from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
 
@@ -54,7 +55,8 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     kept = [photo for photo, copy in zip(photos, is_copy, strict=True) if not copy]
     copies = [photo for photo, copy in zip(photos, is_copy, strict=True) if copy]
     if copies:
-        note = f"{len(copies)} of {len(photos)} images left out: near-copies of training images"
+        left_out = f"{len(copies):,} of {count_of(len(photos), 'image')} left out"
+        note = f"{left_out}: near-copies of training images"
     if not kept:
         raise DataError(
             f"every image in {show(selection.folder.place)} is a near-copy of a training image: "
@@ -66,7 +68,8 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
         also and not copy and photo.digest not in identical
         for photo, copy, also in zip(photos, is_copy, is_chooser, strict=True)
     )
-    chosen = f"{choosers} of {len(kept)} images are near-copies of images that selected the model"
+    are = "are near-copies of images that selected the model"
+    chosen = f"{choosers:,} of {count_of(len(kept), 'image')} {are}"
     return replace(
         selection,
         images=kept,

@@ -16,13 +16,14 @@ from scipy.special import softmax
 
 from xception_cli.check.features import compute_features
 from xception_cli.check.orientation import orientation_problem
-from xception_cli.check.report import SUSPECT, ClassGain, Curve, Finding, Point, Problem, count_of
+from xception_cli.check.report import SUSPECT, ClassGain, Curve, Finding, Point, Problem
 from xception_cli.check.survey import Survey
 from xception_cli.console import show
 from xception_cli.data.units import assign_units, number_units
 from xception_cli.errors import DataError
 from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.model.probe import cross_validate, fit_probe, units_of_classes
+from xception_cli.numerals import count_of
 
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]

@@ -19,13 +19,13 @@ from xception_cli.check.report import (
     NEAR,
     Finding,
     Problem,
-    count_of,
 )
 from xception_cli.check.scan import Look
 from xception_cli.check.store import Store
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo
+from xception_cli.numerals import count_of
 
 Group = tuple[int, ...]
 

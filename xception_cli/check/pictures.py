@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from statistics import median
 
 from xception_cli.check.measures import Measures
-from xception_cli.check.report import BROKEN, DEEP, UNREADABLE, Finding, Problem, count_of
+from xception_cli.check.report import BROKEN, DEEP, UNREADABLE, Finding, Problem
 from xception_cli.check.scan import Look, bits_of
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.formats import SUFFIXES_OF
 from xception_cli.data.images import Original
+from xception_cli.numerals import count_of
 
 _TINY = 32  # pixels of the shorter side
 _HUGE = 50_000_000  # pixels

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from xception_cli.console import enumerated, safe, show
 from xception_cli.files import utf8
+from xception_cli.numerals import count_of
 
 # What would stop training; what makes its numbers wrong; other facts.
 SEVERITIES = ("stops", "warning", "note")
@@ -187,15 +188,6 @@ class CheckReport:
         } | ({} if self.curve is None else {"curve": self.curve.to_dict()})
 
 
-def count_of(number: int, thing: str) -> str:
-    """Write a count with its noun: `1 image`, `1,200 images`, `2 classes`, `3 copies`."""
-    if number != 1:
-        thing = (
-            f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}{'e' * thing.endswith('s')}s"
-        )
-    return f"{number:,} {thing}"
-
-
 # The text for a terminal
 
 _WIDTH = 80
@@ -247,7 +239,7 @@ def _add_curve(text: Text, curve: Curve) -> None:
         if not names:
             continue
         shown = ", ".join(f"{show(c.name)} ({c.half:.0%} to {c.whole:.0%})" for c in names[:12])
-        rest = f" and {len(names) - 12} more" if len(names) > 12 else ""
+        rest = f" and {len(names) - 12:,} more" if len(names) > 12 else ""
         sentence = {
             "more": "images would help (recall with half of the images, and with all)",
             "enough": "images for now, for this network",

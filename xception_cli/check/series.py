@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from xception_cli.check.report import SERIES, Problem, count_of
+from xception_cli.check.report import SERIES, Problem
 from xception_cli.check.scan import Look
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
+from xception_cli.numerals import count_of
 
 _SHARE = 0.2  # least share of the images in groups of two or more
 _PURE = 0.98  # least share of groups with one class only

@@ -20,6 +20,7 @@ from xception_cli.data.images import Original
 from xception_cli.data.photo import Photo
 from xception_cli.data.units import Fold, unit_folds
 from xception_cli.errors import DataError
+from xception_cli.numerals import count_of
 
 FEW = 10  # images below which the metrics of a class are not reliable
 _UNEVEN = 3  # ratio of class sizes above which training selects by macro recall
@@ -90,7 +91,9 @@ def _given_splits(folder: DataFolder) -> list[Problem]:
             problems.append(Problem(MISSING, "warning", sentence, classes=_all(missing)))
     train, val = sum(folder.counts("train")), sum(folder.counts("val"))
     if val > train:
-        sentence = f"val ({val:,} images) is larger than train ({train:,}): are the two swapped?"
+        sentence = (
+            f"val ({count_of(val, 'image')}) is larger than train ({train:,}): are the two swapped?"
+        )
         problems.append(Problem("large val", "warning", sentence))
     return problems
 

@@ -14,6 +14,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.data.source import read_data
 from xception_cli.errors import DataError
 from xception_cli.files import utf8
+from xception_cli.numerals import count_of
 
 _SHOWN = 20  # classes, and bad files, listed on the screen
 
@@ -91,7 +92,7 @@ def survey_data(
         raise DataError(problem, hint="or train on the others with --skip-bad")
     check_trainable(folder, classes)
     wanted = {} if fixes is None else read_fixes(Path(fixes), folder)
-    counted = f"{len(folder.classes)} classes, {len(folder.images):,} images"
+    counted = f"{count_of(len(folder.classes), 'class')}, {count_of(len(folder.images), 'image')}"
     say(f"data      {show(folder.place)}: {counted}")
     say(f"classes   {enumerated(folder.classes, _SHOWN)}")
     for note in folder.notes():
@@ -114,7 +115,9 @@ def _refuse_bad(survey: Survey) -> None:
     where = show(survey.folder.place)
     raise DataError(
         listing(
-            f"{len(bad)} of {len(survey.looks)} images in {where} cannot be used:", bad, _SHOWN
+            f"{len(bad):,} of {count_of(len(survey.looks), 'image')} in {where} cannot be used:",
+            bad,
+            _SHOWN,
         ),
         hint="fix or remove them, or leave them out of this run with --skip-bad",
     )

@@ -25,6 +25,7 @@ from xception_cli.commands.options import (
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import check_new_file, utf8, write_durably
+from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET
 from xception_cli.parquet import require_parquet, to_parquet
 from xception_cli.rundir import RunDir
@@ -50,7 +51,8 @@ def embed(
         list[str] | None,
         typer.Argument(
             metavar="[RUN] IMAGE|DIR|GLOB|TABLE...",
-            help="Images, after an optional run folder. Default: the latest finished run.",
+            help="Images, or a table of them (.csv, .tsv or .parquet), after an optional run "
+            "folder. Default: the latest finished run.",
             autocompletion=run_folders,
         ),
     ] = None,
@@ -130,9 +132,10 @@ def embed(
     if neighbours and bundle.about.unknown is not None:
         nearest, cosines = bundle.about.unknown.reference.nearest(found["features"], neighbours)
         found |= {"nearest_kept_train_paths": np.array(kept)[nearest], "feature_cosines": cosines}
-        say(f"nearest   among the {len(kept):,} training images whose features the model keeps")
+        among = count_of(len(kept), "training image")
+        say(f"nearest   among the {among} whose features the model keeps")
     write_durably(output, _to_parquet(found) if output.suffix.lower() == PARQUET else _npz(found))
-    say(f"written   {show(output)}: features of {len(rows):,} images")
+    say(f"written   {show(output)}: features of {count_of(len(rows), 'image')}")
     require_all_read(len(images) - len(rows), len(images))
     code = f"import numpy; print(numpy.load({str(output)!r})['features'].shape)"
     if output.suffix.lower() == PARQUET:

@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from xception_cli.commands import usage
 from xception_cli.errors import UsageError
+from xception_cli.numerals import span
 
 _NARROW, _BOXES, _WIDE = 40, 60, 120  # columns: least, least with boxes, most
 _INDENT = 2
@@ -36,7 +37,7 @@ class Command(TyperCommand):
         usage.check_words(self, ctx, args)
         ctx.allow_extra_args = True
         try:
-            rest = super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, usage.read_numbers(self, ctx, args))
         except usage.TypersError as error:
             raise usage.explain(error, self, ctx) from error
         if rest:
@@ -171,7 +172,7 @@ def _row(option: Any, is_argument: bool) -> _Row:
     if isinstance(option.show_default, str):  # range and default, of a setting
         notes = [option.show_default]
     else:
-        notes = [usage.span(*usage.bounds(option))]
+        notes = [span(*usage.bounds(option))]
         if isinstance(option.default, (str, int, float, Path)) and option.default is not False:
             notes.append(f"default {'on' if option.default is True else option.default}")
     is_off = option.default is False or option.show_default == "off"

@@ -25,6 +25,7 @@ from xception_cli.commands.options import (
 )
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
+from xception_cli.numerals import count_of
 from xception_cli.runs import RUNS, find_run
 
 
@@ -34,7 +35,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="DIR|TABLE",
-            help="Evaluate on other images of the same classes.",
+            help="Evaluate on other images of the same classes: a folder, or a table (.csv, .tsv "
+            "or .parquet).",
             rich_help_panel=IMAGES,
         ),
     ] = None,
@@ -135,7 +137,8 @@ def evaluate(
     if report.failures:
         for failure in report.failures[:20]:
             say(f"          {show(failure.path)}: {show(failure.reason)}")
-        fail(f"{len(report.failures)} images could not be read; predictions.csv lists them", None)
+        failed = count_of(len(report.failures), "image")
+        fail(f"{failed} could not be read; predictions.csv lists them", None)
         raise typer.Exit(3)
     say(f"next: xception predict {quoted(chosen.path)} IMAGE.jpg")
 
@@ -192,7 +195,8 @@ def compare(
         for part in parts:
             emit(part)
         if comparison.unmatched:
-            say(f"note      {comparison.unmatched} images of {name} were scored by one run only")
+            unmatched = count_of(comparison.unmatched, "image")
+            say(f"note      {unmatched} of {name} scored by one run only")
         if note := class_note(comparison):
             say(f"note      {note}")
         say(f"result    {show(other.path)}: {verdict(comparison)}", style="bold")
@@ -206,7 +210,7 @@ def report(
         Path | None,
         typer.Option(
             metavar="DIR|TABLE",
-            help="Folder or table of the run's images, if they moved.",
+            help="Folder or table (.csv, .tsv or .parquet) of the run's images, if they moved.",
             rich_help_panel=IMAGES,
         ),
     ] = None,

@@ -11,6 +11,7 @@ from xception_cli.config import Device as DeviceName
 from xception_cli.config import TrainConfig
 from xception_cli.console import fail, say, show
 from xception_cli.errors import UsageError
+from xception_cli.numerals import count_of
 from xception_cli.onnx import require_onnx
 from xception_cli.rundir import RunDir
 from xception_cli.runs import find_run
@@ -231,5 +232,5 @@ def require_all_read(failed: int, images: int) -> None:
         images: Number of all images.
     """
     if failed:
-        fail(f"{failed} of {images} images could not be read", None)
+        fail(f"{failed:,} of {count_of(images, 'image')} could not be read", None)
         raise typer.Exit(3)

@@ -36,6 +36,7 @@ from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
 from xception_cli.notation import parse_unknown
+from xception_cli.numerals import count_of
 from xception_cli.onnx import require_onnx, require_openvino
 from xception_cli.runs import find_run
 from xception_cli.suggestions import expect_choice
@@ -46,8 +47,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="[RUN] IMAGE|DIR|GLOB|TABLE...",
-            help="Images to classify, after an optional run folder. Default: the latest finished "
-            "run.",
+            help="Images to classify, or a table of them (.csv, .tsv or .parquet), after an "
+            "optional run folder. Default: the latest finished run.",
             autocompletion=run_folders,
         ),
     ] = None,
@@ -159,7 +160,8 @@ def predict(
         if file is not None:
             file.begin(min(top, len(bundle.classes)), with_unknown=rule is not None)
             if file.done:
-                say(f"resuming  after {file.done} of {len(images)} images ({show(file.path)})")
+                whole = count_of(len(images), "image")
+                say(f"resuming  after {file.done:,} of {whole} ({show(file.path)})")
             bar = held.enter_context(screen.bar("predicting", len(images)))
             bar.restart("predicting", file.done)
         if explain is not None:
@@ -188,11 +190,11 @@ def predict(
                 file.add(prediction)
                 bar.advance(1)
     if output is not None:
-        say(f"written   {show(output)}: {len(images)} images")
+        say(f"written   {show(output)}: {count_of(len(images), 'image')}")
     if sorted_folder is not None:
         copies = f", {sorted_folder.copied:,} copied" if sorted_folder.copied else ""
-        number = tally.done - tally.failed
-        say(f"sorted    into {show(sorted_folder.path)}: {number:,} images{copies}")
+        number = count_of(tally.done - tally.failed, "image")
+        say(f"sorted    into {show(sorted_folder.path)}: {number}{copies}")
     if explain is not None:
         say(f"heat maps {show(explain)} (bright areas contributed most to the predicted class)")
     if len(images) > 1:

@@ -1,4 +1,4 @@
-"""sample, check, weights, cache, configs, summary and env: commands to use before training."""
+"""sample, check and summary: commands to use before training."""
 
 import json
 from pathlib import Path
@@ -19,11 +19,11 @@ from xception_cli.commands.options import (
     one_run,
 )
 from xception_cli.config import TrainConfig
-from xception_cli.console import emit, new_table, quoted, say, show
+from xception_cli.console import emit, quoted, say, show
 from xception_cli.errors import UsageError
-from xception_cli.files import cache_folder, check_new_file, write_durably
+from xception_cli.files import check_new_file, write_durably
 from xception_cli.notation import check_pattern
-from xception_cli.recipes import copy_recipe, find_recipe, list_recipes, title
+from xception_cli.numerals import count_of
 
 CHECKS = "Further checks"
 
@@ -41,14 +41,16 @@ def sample(
     from xception_cli.sample import draw_sample
 
     count = draw_sample(folder, classes=classes, images=images)
-    say(f"drawn     {count} images of {classes} foods in {show(folder)}")
+    say(f"drawn     {count_of(count, 'image')} of {classes} foods in {show(folder)}")
     say(f"next: xception train {quoted(folder)} --classes {classes}")
 
 
 def check(
     data: Annotated[
         Path,
-        typer.Argument(metavar="DIR|TABLE", help="Folder of images, or a .csv table of them."),
+        typer.Argument(
+            metavar="DIR|TABLE", help="Folder of images, or a table (.csv, .tsv or .parquet)."
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -134,106 +136,7 @@ def check(
         raise typer.Exit(code)
 
 
-# xception weights
-
-
-def weights_list() -> None:
-    """List the sources of the ImageNet weights, in the order in which they are tried."""
-    from xception_cli.model.weights import cache_path, list_sources
-
-    emit(f"1. the cache\n   where     {show(cache_path())}")
-    for number, source in enumerate(list_sources(), start=2):
-        emit(
-            f"{number}. {source.name}\n   where     {source.origin}\n"
-            f"   accepted  {source.pinned}\n   licence   {source.licence}"
-        )
-
-
-def weights_fetch() -> None:
-    """Download the ImageNet weights into the cache."""
-    from xception_cli.model.weights import fetch
-
-    emit(str(fetch()))
-
-
-def weights_verify() -> None:
-    """Verify the digest of the cached weights."""
-    from xception_cli.model.weights import verify
-
-    emit(str(verify()))
-
-
-# xception cache
-
-
-def cache_ls() -> None:
-    """List the contents of the cache by kind."""
-    from xception_cli.cache import KINDS, list_cache
-
-    table = new_table("kind", "what", ">files", ">size")
-    for content in list_cache():
-        table.add_row(
-            content.kind, KINDS[content.kind], f"{content.files:,}", f"{content.size / 1e6:,.1f} MB"
-        )
-    emit(table)
-    say(f"cache     {show(cache_folder())}")
-    say("next: xception cache clear (keeps the weights)")
-
-
-def cache_clear(
-    kinds: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KIND...",
-            help="weights, scans or features. Default: scans and features.",
-            autocompletion=choices(("weights", "scans", "features")),
-        ),
-    ] = None,
-) -> None:
-    """Clear the cache; its contents are computed or downloaded again when needed."""
-    from xception_cli.cache import COMPUTED, clear_cache
-
-    for content in clear_cache(kinds or COMPUTED):
-        files = f"{content.files:,} file{'' if content.files == 1 else 's'}"
-        say(f"removed   {content.kind}: {files}, {content.size / 1e6:,.1f} MB")
-    say("next: xception cache ls")
-
-
-# xception configs
-
-Recipe = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME",
-        help="Name of a recipe, see configs ls.",
-        autocompletion=choices(tuple(list_recipes())),
-    ),
-]
-
-
-def configs_ls() -> None:
-    """List the shipped recipes."""
-    for name, path in list_recipes().items():
-        emit(f"{name:12} {title(path)}")
-    say("next: xception train DIR --config NAME")
-
-
-def configs_show(name: Recipe) -> None:
-    """Print a recipe."""
-    emit(find_recipe(name).read_text(encoding="utf-8").rstrip())
-
-
-def configs_cp(
-    name: Recipe,
-    to: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="New file, or folder.")] = Path(),
-) -> None:
-    """Copy a recipe, to edit it."""
-    copied = copy_recipe(name, to)
-    emit(str(copied))
-    say(f"next: xception train DIR --config {quoted(copied)}")
-
-
-# The network and the machine
+# The network
 
 
 def summary(
@@ -330,11 +233,3 @@ def _explain(*, as_json: bool) -> None:
     for part in [json.dumps(explained.to_dict())] if as_json else explanation_parts(explained):
         emit(part)
     say("next: xception summary --svg xception.svg")
-
-
-def env() -> None:
-    """Print versions and devices, to paste into a bug report."""
-    from xception_cli.runtime import describe_environment
-
-    for name, value in describe_environment().items():
-        emit(f"{name:15} {value}")

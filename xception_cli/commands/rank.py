@@ -24,6 +24,7 @@ from xception_cli.commands.options import (
 )
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.files import check_new_file, to_csv, write_durably
+from xception_cli.numerals import count_of
 
 _SHOWN = 5  # images on the screen
 
@@ -79,7 +80,7 @@ def rank(
     ranked.sort(key=attrgetter("margin"))  # stable: images of equal margin keep their order
     header = ["path", "margin", "class_1", "probability_1", "class_2", "probability_2", "error"]
     write_durably(output, to_csv(header, [_row(one) for one in [*ranked, *failed]]))
-    say(f"written   {show(output)}: {len(images):,} images, the least confident first")
+    say(f"written   {show(output)}: {count_of(len(images), 'image')}, the least confident first")
     for one in ranked[:_SHOWN]:
         named = zip(one.classes, one.probabilities, strict=True)
         answers = ", ".join(f"{show(name)} {value:.1%}" for name, value in named)

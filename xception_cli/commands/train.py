@@ -12,10 +12,11 @@ import typer
 
 from xception_cli.commands import complete
 from xception_cli.commands.options import allow_pixels
-from xception_cli.commands.usage import span
+from xception_cli.commands.plan import print_plans
 from xception_cli.config import TrainConfig, flag, setting_type
-from xception_cli.console import emit, new_table, quoted, say, screen, show
+from xception_cli.console import emit, quoted, say, show
 from xception_cli.errors import UsageError
+from xception_cli.numerals import span, without_separators
 from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
 from xception_cli.recipes import EFFORTS, find_config, find_effort
 from xception_cli.rundir import RunDir
@@ -27,7 +28,7 @@ LATEST = "latest"  # what a bare --resume means
 _PANELS = {
     "Data": "folder classes val_fraction test_fraction fixes group_by split_file skip_bad strict "
     "data root max_pixels",
-    "Time and effort": "effort budget plan epochs unfreeze views config",
+    "Time and effort": "effort budget plan as_json epochs unfreeze views config",
     "Output": "output resume from_ tensorboard",
     "Training": "weights image_size batch_size accumulate optimizer lr head_lr layer_decay "
     "schedule warmup balance monitor patience ceiling seed",
@@ -83,7 +84,7 @@ def _option(setting: "dataclasses.Field[Any]") -> inspect.Parameter:
     if kind is bool:
         notes = ["default on"] if setting.default else ["off"]
     elif setting.default not in {None, ""}:
-        notes.append(f"default {setting.default}")
+        notes.append(f"default {_shown(setting.default)}")
     names = [flag(setting.name)]
     if kind is bool:
         names = [f"{flag(setting.name)}/{flag('no_' + setting.name)}"]
@@ -106,18 +107,23 @@ def _option(setting: "dataclasses.Field[Any]") -> inspect.Parameter:
     )
 
 
+def _shown(default: Any) -> str:
+    return f"{default:,}" if isinstance(default, int) else str(default)
+
+
 def _read(name: str, text: Any) -> Any:
     """Read the value of a flag; invalid numbers stay text, which `TrainConfig` refuses."""
     kind = setting_type(next(s for s in dataclasses.fields(TrainConfig) if s.name == name))
     if kind not in {int, float} or not isinstance(text, str):
         return text
+    plain = without_separators(text) if kind is int else text
     try:
-        number = float(text)
+        number = float(plain)
         if kind is int and not number.is_integer():
             return text
         if kind is float:
             return number
-        return int(text) if text.strip().lstrip("+-").isdigit() else int(number)
+        return int(plain) if plain.strip().lstrip("+-").isdigit() else int(number)
     except (ValueError, OverflowError):
         return text
 
@@ -129,8 +135,8 @@ def train(
         str | None,
         typer.Argument(
             metavar="DIR",
-            help="Folder of images: one folder per class, or train/ and val/; or a .csv table "
-            "with the columns path and label.",
+            help="Folder of images: one folder per class, or train/ and val/; or a table (.csv, "
+            ".tsv or .parquet) with the columns path and label.",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -151,6 +157,14 @@ def train(
         typer.Option(
             "--plan",
             help="Print the phases of the training and their expected times, and stop.",
+            rich_help_panel="Time and effort",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="With --plan, print one line of JSON; docs/json.md lists its keys.",
             rich_help_panel="Time and effort",
         ),
     ] = False,
@@ -208,6 +222,12 @@ def train(
             run_training(resolve({}, None))  # the leader shares everything
             end_at_once()
         return
+    if as_json and not plan:
+        raise UsageError(
+            "--json is for --plan: a training prints its run folder, whose result.json has the "
+            "figures",
+            hint="leave --json out, or add --plan",
+        )
     run = survey = None
     if resume is not None:
         own = {
@@ -258,29 +278,15 @@ def train(
                 skip_bad=given.skip_bad,
             )
 
-    from xception_cli.training.run import plan_training, run_training
-
     if plan:
-        efforts = [] if effort is None or settings.config.budget is not None else EFFORTS
-        plans = {}
-        start = time.monotonic() - began  # common to all plans: imports, and the scan
-        for name in efforts:
-            if name != effort:
-                with screen.silence():
-                    other = _resolve(flags, None, name)
-                    try:
-                        plans[name] = plan_training(
-                            other, survey=survey, output=output, began=time.monotonic() - start
-                        )
-                    except UsageError:  # over --cache-gb, for instance
-                        plans[name] = {"in all": "not possible"}
-        chosen = effort or "expected"
-        plans[chosen] = plan_training(
-            settings, survey=survey, output=output, began=time.monotonic() - start
-        )
-        _print_plans({name: plans[name] for name in efforts or [chosen]})
-        say("next: the same command without --plan; fine-tuning may stop earlier than expected")
+        efforts = EFFORTS if effort and settings.config.budget is None else (effort,)
+        others = {name: _resolve(flags, config, name) for name in efforts}
+        spent = time.monotonic() - began  # imports, and the scan
+        print_plans(others, effort, survey=survey, output=output, spent=spent, as_json=as_json)
         return
+
+    from xception_cli.training.run import run_training
+
     result = run_training(
         settings,
         survey=survey,
@@ -319,20 +325,6 @@ def _resolve(flags: dict[str, Any], config: str | None, effort: str | None) -> R
             hint=f"leave one out; xception configs show {show(effort)} prints its settings",
         )
     return resolve(flags, find_effort(effort), effort=effort)
-
-
-def _print_plans(plans: dict[str, dict[str, str]]) -> None:
-    """Print the expected time of each phase: as lines, or as a table for several efforts."""
-    if len(plans) == 1:
-        (only,) = plans.values()
-        for name, value in only.items():
-            emit(f"{name:12} {value:>14}")
-        return
-    table = new_table("effort", *(f">{name}" for name in plans))
-    longest = max(plans.values(), key=len)
-    for name in longest:
-        table.add_row(name, *(plan.get(name, "") for plan in plans.values()))
-    emit(table)
 
 
 def _then(earlier: str | None, run: RunDir) -> str:

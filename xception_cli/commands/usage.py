@@ -10,64 +10,14 @@ import typer
 
 from xception_cli.console import quoted, show
 from xception_cli.errors import UsageError
-from xception_cli.suggestions import did_you_mean, nearest
+from xception_cli.numerals import span, without_separators
+from xception_cli.suggestions import did_you_mean, nearest, same
+from xception_cli.synonyms import COMMANDS, OPTIONS
 
 # The base of Typer's errors of the command line; its own module for it changed its name in 0.29.
 TypersError: type[Exception] = typer.BadParameter.__mro__[2]
 
-# Names in other tools, and ours.
-_COMMANDS = {
-    "fit": "train",
-    "fine-tune": "train",
-    "finetune": "train",
-    "resume": "train",
-    "evaluate": "eval",
-    "test": "eval",
-    "val": "eval",
-    "validate": "eval",
-    "classify": "predict",
-    "infer": "predict",
-    "inference": "predict",
-    "list": "runs",
-    "ls": "runs",
-    "demo": "sample",
-    "info": "env",
-    "recipes": "configs",
-    "lint": "check",
-}
-_OPTIONS = {
-    "--batch": "--batch-size",
-    "--bs": "--batch-size",
-    "--imgsz": "--image-size",
-    "--img-size": "--image-size",
-    "--size": "--image-size",
-    "--learning-rate": "--lr",
-    "--lr0": "--lr",
-    "--num-classes": "--classes",
-    "--num-workers": "--workers",
-    "--threads": "--workers",
-    "--wd": "--weight-decay",
-    "--freeze": "--unfreeze",
-    "--pretrained": "--weights",
-    "--out": "--output",
-    "--save-dir": "--output",
-    "--project": "--output",
-    "--name": "--output",
-    "--checkpoint": "--model",
-    "--input": "--data",
-    "--source": "--data",
-    "--dataset": "--data",
-    "--gpu": "--device",
-    "--gpus": "--device",
-    "--cpu": "--device",
-    "--amp": "--precision",
-    "--early-stopping": "--patience",
-    "--dry-run": "--plan",
-    "--topk": "--top",
-    "--format": "--json",
-    "--verbose": "--debug",
-    "--silent": "--quiet",
-}
+_IMAGES = {"data", "paths"}  # arguments that are images
 _KINDS = {"int": "a whole number", "float": "a number"}
 
 
@@ -75,13 +25,6 @@ def flag_of(option: Any) -> str:
     """Return the name of an option or argument as typed."""
     names: list[str] = option.opts
     return max(names, key=len) if names[0].startswith("-") else str(option.metavar or option.name)
-
-
-def span(low: float | None, high: float | None) -> str:
-    """Format the range of a number; empty without bounds."""
-    if low is None:
-        return ""
-    return f"at least {low:,.10g}" if high is None else f"{low:,.10g} to {high:,.10g}"
 
 
 def _flags(command: Any, context: Any) -> dict[str, Any]:
@@ -131,17 +74,18 @@ def check_words(command: Any, context: Any, words: Sequence[str]) -> None:
     flags = _flags(command, context)
     for word in _free_words(words, flags):
         name, sign, value = word.partition("=")
-        dashed = f"--{name.lstrip('-').replace('_', '-')}"
         is_single = re.match(r"-[a-zA-Z]{2,}", word) is not None
         is_pair = sign != "" and not word.startswith("-") and not os.path.lexists(word)
         if not is_single and not is_pair:
             continue
-        meant = dashed if dashed in flags else _OPTIONS.get(dashed)
-        if meant in flags:
-            shown = f" {quoted(value)}" if sign else ""
+        meant = (same if is_single else nearest)(name, flags, OPTIONS)
+        if meant is None and is_pair and _is_argument(name, command, context):
+            meant = ""
+        if meant is not None:
+            typed = [context.command_path, meant, quoted(value) if sign else ""]
             raise UsageError(
                 f"{show(word)} is not an option: options start with two dashes",
-                hint=f"{context.command_path} {meant}{shown}",
+                hint=" ".join(filter(None, typed)),
             )
 
 
@@ -155,6 +99,29 @@ def _free_words(words: Sequence[str], flags: dict[str, Any]) -> Iterator[str]:
             yield word
         option = None if is_value else flags.get(word)
         is_value = option is not None and not option.is_flag
+
+
+def read_numbers(command: Any, context: Any, words: Sequence[str]) -> list[str]:
+    """Return the command line with numbers as Typer reads them: `--max-pixels 89,478,485`.
+
+    Only values of options that take a whole number are changed: `1,500` could also mean 1.5.
+
+    Args:
+        command: Typer's.
+        context: Typer's.
+        words: The command line after the command.
+    """
+    numbers = {name for name, one in _flags(command, context).items() if _kind(one) == "int"}
+    read = list(words)
+    for place, word in enumerate(words):
+        name, sign, value = word.partition("=")
+        if word == "--":
+            break
+        if sign and name in numbers:
+            read[place] = f"{name}={without_separators(value)}"
+        elif place and words[place - 1] in numbers:
+            read[place] = without_separators(word)
+    return read
 
 
 # What Typer refuses
@@ -196,12 +163,22 @@ def _meaning(option: Any) -> str:
 
 
 def _unknown_option(name: str, command: Any, context: Any, lists: str) -> UsageError:
-    hint = did_you_mean(name, _flags(command, context), also=_OPTIONS)
+    hint = did_you_mean(name, _flags(command, context), also=OPTIONS)
+    if hint is None and _is_argument(name, command, context):
+        hint = usage_line(command, context)
     if hint is None:
-        commands = context.find_root().command.commands
-        others = [n for n, other in commands.items() if name in _flags(other, context)]
-        hint = f"xception {others[0]} has it; {lists}" if others else lists
+        commands = context.find_root().command.commands.items()
+        others = [other for other, its in commands if same(name, _flags(its, context))]
+        hint = f"xception {others[0]} has it; {lists}" if len(others) == 1 else lists
     return UsageError(f"{context.command_path} has no option {show(name)}", hint=hint)
+
+
+def _is_argument(name: str, command: Any, context: Any) -> bool:
+    """Return whether an option of other tools names the images that a command has as arguments."""
+    arguments = {
+        one.name for one in command.get_params(context) if one.param_type_name == "argument"
+    }
+    return same(name, ["data"], OPTIONS) is not None and bool(arguments & _IMAGES)
 
 
 def _bad_value(error: Any, option: Any, lists: str) -> UsageError:
@@ -209,14 +186,19 @@ def _bad_value(error: Any, option: Any, lists: str) -> UsageError:
     found: list[Any] = getattr(error.__cause__, "errors", list)()
     words = re.match(r"'?(.*?)'? is not ", str(error.message))
     value = found[0]["input"] if found else words[1] if words else error.message
-    annotation = getattr(getattr(option, "type_descriptor", option), "annotation", None)
-    name = getattr(annotation, "__name__", getattr(getattr(option, "type", None), "name", ""))
-    kind = next((kind for start, kind in _KINDS.items() if name.startswith(start)), "another value")
+    kind = _KINDS.get(_kind(option) or "", "another value")
     low, high = bounds(option)
     link = " " if low is None else " of " if high is None else " from "
     expected = f"{kind}{link}{span(low, high)}".rstrip()
     received = show(repr(value))
     return UsageError(f"{flag_of(option)} is {received}, expected {expected}", hint=lists)
+
+
+def _kind(option: Any) -> str | None:
+    """Return `int` or `float` for an option that takes a number."""
+    annotation = getattr(getattr(option, "type_descriptor", option), "annotation", None)
+    name = getattr(annotation, "__name__", getattr(getattr(option, "type", None), "name", ""))
+    return next((kind for kind in _KINDS if name.startswith(kind)), None)
 
 
 def as_typed(message: str, command: Any, context: Any) -> str:
@@ -228,8 +210,9 @@ def as_typed(message: str, command: Any, context: Any) -> str:
         context: Typer's, with the values that were given.
     """
     name, is_verb, rest = message.partition(" is ")
-    flag = f"--{name.strip('_').replace('_', '-')}"
-    option = _flags(command, context).get(flag) if name.replace("_", "").isalpha() else None
+    flags = _flags(command, context)
+    flag = same(name, flags, OPTIONS) if name.replace("_", "").isalpha() else None
+    option = flags.get(flag or "")
     if not is_verb or option is None or context.params.get(option.name) == option.default:
         return message
     return f"{flag} is {rest}"
@@ -256,7 +239,6 @@ def unknown_command(name: str, group: Any, context: Any) -> UsageError:
             f"{show(name)} is neither a command nor a file",
             hint=f"{path} --help lists the commands",
         )
-    also = _COMMANDS if context.parent is None else None
-    near = nearest(name, group.commands, also)
+    near = nearest(name, group.commands, COMMANDS.get(path)) or same(name, _flags(group, context))
     hint = f"did you mean {path} {near}?" if near else f"{path} --help lists the commands"
     return UsageError(f"{path} has no command {show(name) or repr(name)}", hint=hint)

@@ -13,6 +13,7 @@ from xception_cli.data.layout import EXPECTED, plain, recognise
 from xception_cli.data.listing import Folder, suffix_of, unreadable
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
+from xception_cli.numerals import count_of
 
 _FEW = 0.05  # share of photos that may be ignored because no decoder is installed
 
@@ -60,7 +61,7 @@ class DataFolder:
     def notes(self) -> list[str]:
         """Return notes on ignored files and on images recognised by content alone."""
         total = sum(self.by_content.values())
-        read = f"{total} {_files(total)} read as images by content: {_kinds(self.by_content)}"
+        read = f"{count_of(total, 'file')} read as images by content: {_kinds(self.by_content)}"
         return [*filter(None, [self.describe_ignored()]), *([read] if total else [])]
 
 
@@ -74,17 +75,13 @@ def describe_ignored(ignored: Mapping[str, int]) -> str:
     if not total:
         return ""
     hint = f"; to read {heif} HEIC: {INSTALL_HEIF}" if heif else ""
-    return f"{total} {_files(total)} ignored: {_kinds(ignored)}{hint}"
-
-
-def _files(number: int) -> str:
-    return "file" if number == 1 else "files"
+    return f"{count_of(total, 'file')} ignored: {_kinds(ignored)}{hint}"
 
 
 def _kinds(counts: Mapping[str, int]) -> str:
     most = Counter(counts).most_common()
-    left = f", {sum(n for _, n in most[5:])} of other kinds" if len(most) > 5 else ""
-    return ", ".join(f"{n} {show(s)}" for s, n in most[:5]) + left
+    left = f", {sum(n for _, n in most[5:]):,} of other kinds" if len(most) > 5 else ""
+    return ", ".join(f"{n:,} {show(s)}" for s, n in most[:5]) + left
 
 
 def _heif(ignored: Mapping[str, int]) -> int:
@@ -201,14 +198,14 @@ def unread_problem(folder: DataFolder) -> str:
     ]
     if not missing and unread <= _FEW * (unread + len(folder.images)):
         return ""
-    share = f"{unread} of {unread + len(folder.images)} photos in {show(folder.root)} are HEIC"
+    share = f"{unread:,} of {unread + len(folder.images):,} photos in {show(folder.root)} are HEIC"
     without = f", among them all of {enumerated(missing)}" if missing else ""
     return f"{share}{without}; reading them requires pillow-heif: {INSTALL_HEIF}"
 
 
 def _raise_flat(root: Folder) -> None:
     flat = len(root.images)
-    found = f"{flat} images but no class folders" if flat else "no class folders"
+    found = f"{count_of(flat, 'image')} but no class folders" if flat else "no class folders"
     raise DataError(f"found {found} in {show(root.path)}", hint=EXPECTED)
 
 
@@ -231,8 +228,8 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
         difference = abs(expected_classes - found)
         more_or_less = "missing" if found < expected_classes else "too many"
         raise UsageError(
-            f"expected {expected_classes} classes, found {found} ({difference} {more_or_less}) in "
-            f"{show(folder.place)}: {names}",
+            f"expected {expected_classes:,} classes, found {found:,} ({difference:,} "
+            f"{more_or_less}) in {show(folder.place)}: {names}",
             hint=_deeper(folder) or f"--classes {found}, or leave it out",
         )
     if found < 2:

@@ -8,6 +8,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split, read_split
 from xception_cli.errors import ArtifactError
 from xception_cli.files import utf8
+from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 
 _DIGITS = 8  # of the checksum of a row
@@ -42,7 +43,7 @@ def read_recorded(run: RunDir, classes: Sequence[str]) -> Split:
     before = [recorded[at : at + _DIGITS] for at in range(0, len(recorded), _DIGITS)]
     changes = []
     if len(before) != len(split.images):
-        changes.append(f"{len(split.images):,} rows instead of {len(before):,}")
+        changes.append(f"{count_of(len(split.images), 'row')} instead of {len(before):,}")
     changes += [
         f"row {number}: {show(image.path)}, {show(classes[image.label])}, {image.split}"
         for number, (image, check) in enumerate(zip(split.images, before, strict=False), start=1)

@@ -15,6 +15,7 @@ from xception_cli.data.sides import RECORDED, follow_file, keep_sides
 from xception_cli.data.units import Unit, find_units, with_units
 from xception_cli.errors import ArtifactError, DataError
 from xception_cli.files import from_csv, to_csv, utf8, write_durably
+from xception_cli.numerals import count_of
 from xception_cli.runtime import key
 
 _LISTED = 10  # pairs or files listed in a message
@@ -215,8 +216,8 @@ def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> l
             lines.append(f"{image.split}: {show(image.path)}, {words} {show(other.path)}")
     if not pictures:
         return []
-    s, are = ("s", "are") if pictures > 1 else ("", "is")
-    sentence = f"{pictures} image{s} of val or test {are} in train, too"
+    are = "are" if pictures > 1 else "is"
+    sentence = f"{count_of(pictures, 'image')} of val or test {are} in train, too"
     warning = listing(f"{sentence}: metrics will be too optimistic", lines, _LISTED)
     if strict:
         raise DataError(
@@ -238,16 +239,17 @@ def _check(split: Split) -> list[str]:
     no_val = [show(n) for n, count in zip(split.classes, val, strict=True) if not count]
     warnings = [f"no validation image for class {name}" for name in no_val]
     if out := len(split.of("out")):
-        warnings.append(f"{out} image{'s' * (out > 1)} left out, see split.csv")
+        warnings.append(f"{count_of(out, 'image')} left out, see split.csv")
     labels: dict[str, set[int]] = defaultdict(set)
     for image in split.images:
         if image.split != "out":
             labels[image.digest].add(image.label)
     conflicts = sum(len(found) > 1 for found in labels.values())
     if conflicts:
+        are = "are" if conflicts > 1 else "is"
         warnings.append(
-            f"{conflicts} image{'s are' if conflicts > 1 else ' is'} in more than one class "
-            "(identical files): conflicting labels"
+            f"{count_of(conflicts, 'image')} {are} in more than one class (identical files): "
+            "conflicting labels"
         )
     return warnings
 

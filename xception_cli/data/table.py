@@ -17,6 +17,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError, DataError, UsageError
 from xception_cli.files import from_utf8, read_table, why
 from xception_cli.notation import is_url
+from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET
 from xception_cli.parquet import read_parquet
 from xception_cli.rundir import INFO, RunDir
@@ -155,9 +156,11 @@ def _read_lines(
         elif at or kind in required:
             raise _unclear(table, names, kind, at)
     lines = [(line, cells) for line, cells in lines if any(cell.strip() for cell in cells)]
-    if longer := [f"line {n}: {len(c)} cells" for n, c in lines if any(c[len(names) :])]:
+    if longer := [
+        f"line {n}: {count_of(len(c), 'cell')}" for n, c in lines if any(c[len(names) :])
+    ]:
         raise DataError(
-            listing(f"{show(table)} has {len(names)} columns, but:", longer, _LISTED),
+            listing(f"{show(table)} has {count_of(len(names), 'column')}, but:", longer, _LISTED),
             hint='a cell that contains the separator needs quotes: "a,b"',
         )
     lines = [(line, [*cells, *[""] * (len(names) - len(cells))]) for line, cells in lines]
@@ -182,7 +185,7 @@ def _candidates(names: Sequence[str], kind: str) -> list[int]:
 def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) -> DataError:
     """Return the error for a column that is missing or could be one of several."""
     listed = ", ".join(show(name) for name in names[:_LISTED]) or "none"
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
     if at:
         several = " and ".join(show(names[i]) for i in at)
         return DataError(
@@ -258,7 +261,9 @@ def _unusable(
     """Return the error that counts the faults of rows by kind, and lists the first ones."""
     kinds = Counter(fault.kind for fault in faults)
     counted = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    sentence = f"{len(faults):,} of {rows:,} rows in {show(table)} cannot be used ({counted}):"
+    sentence = (
+        f"{len(faults):,} of {count_of(rows, 'row')} in {show(table)} cannot be used ({counted}):"
+    )
     lines = [f"line {fault.line}: {fault.detail}" for fault in faults]
     hint = "correct or delete these rows"
     if kinds["whose image is missing"]:

@@ -18,6 +18,7 @@ from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 from xception_cli.console import show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
+from xception_cli.numerals import count_of
 
 Array = NDArray[Any]
 Fold = tuple[Array, Array]  # indices of the images to fit, and of those left out
@@ -116,8 +117,9 @@ def _groups(
             hint="the pattern is searched for in each path, relative to the data folder",
         )
     left = len(used) - len(groups)
-    are = "images do" if left != 1 else "image does"
-    warnings = [f"{left} {are} not match --group-by and will not be grouped"] * bool(left)
+    does = "does" if left == 1 else "do"
+    sentence = f"{count_of(left, 'image')} {does} not match --group-by and will not be grouped"
+    warnings = [sentence] * bool(left)
     if any(images[i].group for i in used):
         warnings.append("--group-by is used instead of the table's column group")
     return groups, warnings

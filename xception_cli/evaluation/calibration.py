@@ -270,7 +270,7 @@ def unknown_line(calibration: Calibration) -> str:
         least = f"; that takes at least {needed:,}" if (needed := calibration.needed) else ""
         return (
             f"no confidence threshold guarantees {target} precision ({CONFIDENCE:.0%} confidence) "
-            f"with {calibration.images:,} validation images{least}; --unknown auto refuses only "
+            f"with a validation set of {calibration.images:,}{least}; --unknown auto refuses only "
             "images unlike the training images"
         )
     return (

@@ -119,7 +119,7 @@ def read_candidates(path: Path, images: int) -> Candidates:
     check_seal(BytesIO(content), path, hint=_HINT)
     shapes = {found.predicted.shape, found.losses.shape}
     if found.epochs.ndim != 1 or shapes != {(len(found.epochs), images)}:
-        raise ArtifactError(f"{show(path)} does not fit {images} validation images", hint=_HINT)
+        raise ArtifactError(f"{show(path)} does not fit {images:,} validation images", hint=_HINT)
     numbers = [
         array.dtype.kind in "iuf" and np.isfinite(array).all() for array in vars(found).values()
     ]

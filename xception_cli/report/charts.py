@@ -18,6 +18,7 @@ from scipy.spatial.distance import squareform
 from xception_cli.console import show
 from xception_cli.evaluation.calibration import Array, best_guesses, coverage_curve, reliability
 from xception_cli.evaluation.intervals import design_effect, scaled_interval
+from xception_cli.numerals import count_of
 
 _DOTTED, _DRAWN = 40, 200  # most points drawn as dots; most points of a curve
 _TICKS, _EPOCHS = 5, 8  # most steps between numbers on an axis
@@ -207,7 +208,7 @@ def _draw_reliability(confidences: Array, hits: Array, effect: float) -> Chart:
         low, high = scaled_interval(right, entry.images, effect)
         figures = (
             f"confidence {said:.0%}: accuracy {right:.0%} "
-            f"(95% CI {100 * low:.0f}-{100 * high:.0f}%, {entry.images:,} images)"
+            f"(95% CI {100 * low:.0f}-{100 * high:.0f}%, {count_of(entry.images, 'image')})"
         )
         lines.append(Line("right range", [(said, low), (said, high)]))
         radius = 3 + round(4 * math.sqrt(entry.images / len(hits)))

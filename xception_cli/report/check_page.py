@@ -10,7 +10,6 @@ from xception_cli.check.report import (
     Curve,
     Finding,
     Problem,
-    count_of,
     verdict,
     without_mirrored,
 )
@@ -19,6 +18,7 @@ from xception_cli.console import screen, show
 from xception_cli.data.fixes import ISSUES_HEADER, read_issues
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.files import to_csv, write_durably
+from xception_cli.numerals import count_of
 from xception_cli.report.html import Card, Thumbnail, photo, render
 from xception_cli.rundir import ISSUES
 

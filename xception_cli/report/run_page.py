@@ -25,6 +25,7 @@ from xception_cli.evaluation.intervals import texts
 from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.bundle import ModelBundle
+from xception_cli.numerals import count_of
 from xception_cli.report.charts import (
     Chart,
     Matrix,
@@ -302,7 +303,7 @@ def _facts(data: _Run) -> dict[str, dict[str, str]]:
         "command": info.command,
         "started": f"{info.started[:16].replace('T', ' ')} UTC",
         "time": ", ".join(f"{name} {spent:.0f} s" for name, spent in seconds),
-        "device": f"{info.device}, {info.precision}, {info.threads} threads",
+        "device": f"{info.device}, {info.precision}, {count_of(info.threads, 'thread')}",
         "weights": weights["source"],
         "weights, SHA-256": weights["digest"],
         "data, SHA-256": info.data_fingerprint,

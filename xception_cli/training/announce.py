@@ -30,7 +30,7 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
     """
     job, split, folder = draft.job, draft.job.split, draft.job.folder
     sizes = {name: len(split.of(name)) for name in ("train", "val", "test")}
-    say(f"split     {', '.join(f'{n} {name}' for name, n in sizes.items() if n)} images")
+    say(f"split     {', '.join(f'{n:,} {name}' for name, n in sizes.items() if n)} images")
     source = "random, as --weights none asks" if job.pretrained is None else job.pretrained.source
     say(f"weights   {show(source)}")
     for name, origin in origins.items():

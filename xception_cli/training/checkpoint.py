@@ -70,7 +70,7 @@ class StateStore:
         bad = _first_not_finite(state)
         if bad:
             raise DivergedError(
-                f"{bad} is not finite at iteration {iteration}; nothing was saved",
+                f"{bad} is not finite at iteration {iteration:,}; nothing was saved",
                 hint="a smaller --lr and --head-lr; the best model so far is kept",
             )
         buffer = io.BytesIO()  # first into memory: torch hides the errno of a full disk

@@ -1,10 +1,11 @@
 """What a training costs: seconds by phase, from measured `Costs`, and bytes on disk."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 from xception_cli.check.deep import LARGEST_SAMPLE
 from xception_cli.config import TrainConfig
+from xception_cli.console import duration
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.features import activation_bytes
 from xception_cli.model.layers import POOLED
@@ -51,6 +52,62 @@ class Images(NamedTuple):
         if config.unfreeze == "all":
             return self.train + self.val
         return self.train * config.views + self.val * val_views(config)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training is expected to do and to take on this machine.
+
+    Attributes:
+        config: The settings, with everything decided.
+        reasons: A sentence for each decision.
+        images: In the splits.
+        device: PyTorch's name of the device.
+        seconds: By phase, in their order.
+        cached: Share of the features that are in the cache already, 0 to 1.
+        memory: Peak memory in bytes; None if unknown.
+        disk: Bytes that the run keeps on disk.
+    """
+
+    config: TrainConfig
+    reasons: tuple[str, ...]
+    images: Images
+    device: str
+    seconds: dict[str, float]
+    cached: float
+    memory: int | None
+    disk: int
+
+    @property
+    def total_seconds(self) -> float:
+        """The time of all phases."""
+        return sum(self.seconds.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return {
+            "device": self.device,
+            "images": self.images._asdict(),
+            "settings": asdict(self.config),
+            "reasons": list(self.reasons),
+            "seconds": self.seconds,
+            "total_seconds": self.total_seconds,
+            "cached": self.cached,
+            "memory_bytes": self.memory,
+            "disk_bytes": self.disk,
+        }
+
+    def rows(self) -> dict[str, str]:
+        """Return the time by phase, memory and disk for people."""
+        described = {name: duration(seconds) for name, seconds in self.seconds.items()}
+        if self.cached:
+            described["features"] += f" ({self.cached:.0%} are cached)"
+        return {
+            **described,
+            "in all": duration(self.total_seconds),
+            "memory": "unknown" if self.memory is None else f"{self.memory / 1e9:.1f} GB",
+            "disk": f"{self.disk / 1e9:.1f} GB",
+        }
 
 
 def has_mirrored(config: TrainConfig) -> bool:

@@ -16,6 +16,7 @@ from xception_cli.console import show
 from xception_cli.data.loading import Inputs
 from xception_cli.errors import DivergedError, UsageError
 from xception_cli.model.network import Segment, train_mode
+from xception_cli.numerals import count_of
 from xception_cli.runtime import Runtime
 
 
@@ -70,7 +71,8 @@ def check_processes(
     for name, size in sizes.items():
         if size < processes.count:
             raise UsageError(
-                f"{name} has {size} images, too few for {processes.count} processes", hint=hint
+                f"{name} has {count_of(size, 'image')}, too few for {processes.count} processes",
+                hint=hint,
             )
 
 
@@ -234,7 +236,7 @@ def create_trainer(
         if not runtime.is_asynchronous and not value.isfinite():
             batch = ", ".join(show(files[index]) for index in indices.tolist()) if files else "-"
             raise DivergedError(
-                f"the {what} is {value.item()} at iteration {engine.state.iteration}, learning "
+                f"the {what} is {value.item()} at iteration {engine.state.iteration:,}, learning "
                 f"rate {learning_rate(optimizer):.2g}; the batch: {batch}",
                 hint="a smaller --lr and --head-lr; the best model so far is kept",
             )

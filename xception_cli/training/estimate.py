@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import torch
 
-from xception_cli.console import duration
 from xception_cli.data.loading import Inputs
 from xception_cli.errors import DivergedError
 from xception_cli.model.folding import for_inference
@@ -18,7 +17,7 @@ from xception_cli.model.network import FIRST_TRAINED, Segment, cut
 from xception_cli.notation import parse_duration
 from xception_cli.runtime import Runtime
 from xception_cli.training.budget import Budget, new_record
-from xception_cli.training.costs import Costs, disk_bytes, expected_seconds
+from xception_cli.training.costs import Costs, Forecast, disk_bytes, expected_seconds
 from xception_cli.training.engines import create_optimizer, create_trainer
 from xception_cli.training.job import Draft, Job
 from xception_cli.training.plan import Plan, fit_budget, ladder
@@ -222,14 +221,15 @@ def _measure_within_memory(draft: Draft, unfreeze: str) -> tuple[Draft, Costs]:
     return draft, measure_costs(draft.job, unfreeze)
 
 
-def describe_phases(job: Job, costs: Costs, spent: float) -> dict[str, str]:
-    """Describe the expected time by phase, memory and disk of a run.
+def forecast(draft: Draft, costs: Costs, spent: float) -> Forecast:
+    """Return what a training is expected to take.
 
     Args:
-        job: From `measure_draft`.
+        draft: From `measure_draft`.
         costs: Of its parts.
         spent: Seconds since the start: imports, the scan, the split and the measurement.
     """
+    job = draft.job
     images, processes = job.images, job.runtime.processes.count
     phases = {"preparation": spent, **expected_seconds(job.config, costs, images)}
     for shared in phases.keys() & {"features", "fine-tuning"}:
@@ -237,15 +237,16 @@ def describe_phases(job: Job, costs: Costs, spent: float) -> dict[str, str]:
     cached = job.cached_share()
     if "features" in phases:
         phases["features"] *= 1 - cached
-    described = {name: duration(seconds) for name, seconds in phases.items()}
-    if cached:
-        described["features"] += f" ({cached:.0%} are cached)"
-    return {
-        **described,
-        "in all": duration(sum(phases.values())),
-        "memory": f"{costs.memory / 1e9:.1f} GB",
-        "disk": f"{disk_bytes(job.config, images.train, images.val) / 1e9:.1f} GB",
-    }
+    return Forecast(
+        config=job.config,
+        reasons=draft.reasons,
+        images=images,
+        device=str(job.runtime.device),
+        seconds=phases,
+        cached=cached,
+        memory=costs.memory or None,
+        disk=disk_bytes(job.config, images.train, images.val),
+    )
 
 
 def start_clock(job: Job, costs: Costs, began: float) -> Job:

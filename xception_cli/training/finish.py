@@ -31,6 +31,7 @@ from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer, scale_layers
 from xception_cli.model.network import Segment
 from xception_cli.model.unshared import NO_FEATURES, without_features
+from xception_cli.numerals import count_of
 from xception_cli.records import Scores
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
@@ -255,7 +256,7 @@ def _all_read(
     failed = [pair for pair in zip(images, outcomes, strict=True) if isinstance(pair[1], str)]
     if failed:
         raise DataError(
-            f"{len(failed)} {name} images can no longer be read, "
+            f"{count_of(len(failed), f'{name} image')} can no longer be read, "
             f"for example {show(failed[0][0].path)}: {failed[0][1]}",
             hint=f"restore them, then: xception train --resume {quoted(job.run.path)}",
         )
@@ -318,7 +319,7 @@ def _say_result(
     reports: Mapping[str, EvalReport],
 ) -> None:
     if history.stopped_early:
-        say(f"stopped   early: no improvement for {job.config.patience} epochs")
+        say(f"stopped   early: no improvement for {count_of(job.config.patience, 'epoch')}")
     if history.best_epoch > 0 and measured.epoch == 0:
         kept = f"{kept}: fine-tuning did not beat it on val"
     say(f"kept      {kept}", style="bold")

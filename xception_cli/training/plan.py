@@ -12,6 +12,7 @@ from xception_cli.config import TrainConfig, Unfreeze
 from xception_cli.console import duration
 from xception_cli.errors import UsageError
 from xception_cli.notation import parse_duration
+from xception_cli.numerals import count_of
 from xception_cli.runtime import Runtime
 from xception_cli.training.costs import Costs, Images, disk_bytes, expected_seconds
 
@@ -73,7 +74,9 @@ def make_plan(
         and not config.compile
         and passes >= COMPILE_PAYS
     ):
-        reasons.append(f"--compile would be faster: {passes:,} images in all epochs are enough")
+        reasons.append(
+            f"--compile would be faster: {count_of(passes, 'image')} in all epochs are enough"
+        )
     if balance == "auto":
         balance = "sampler" if max(class_counts) > IMBALANCED * min(class_counts) else "none"
         if balance == "sampler":
@@ -133,7 +136,7 @@ def _fit_disk(
     fitting = (c for c in fewer if disk_bytes(c, train_count, val_count) <= limit)
     if fitted := next(fitting, None):
         return fitted, (
-            f"{fitted.views} of {decided.views} views: all of them would take "
+            f"{fitted.views} of {count_of(decided.views, 'view')}: all of them would take "
             f"{needed / 1e9:.1f} GB, over --cache-gb {decided.cache_gb:g}"
         )
     one = disk_bytes(decided.replace(views=1), train_count, val_count) / 1e9
@@ -249,13 +252,12 @@ def fit_budget(
 def describe_rung(rung: Rung) -> str:
     """Describe a rung for people."""
     part = {"exit": "the exit flow", "middle": "the middle and exit flow", "all": "everything"}
-    views = f" on {rung.views} view{'' if rung.views == 1 else 's'}"
+    views = f" on {count_of(rung.views, 'view')}"
     if rung.unfreeze == "head":
         return f"the linear probe alone{views}"
     if rung.unfreeze == "all":
         views = ""
-    epochs = f"{rung.epochs} epoch{'' if rung.epochs == 1 else 's'}"
-    return f"training {part[rung.unfreeze]}{views} for {epochs}"
+    return f"training {part[rung.unfreeze]}{views} for {count_of(rung.epochs, 'epoch')}"
 
 
 def _without(reasons: Sequence[str], what: str) -> list[str]:

@@ -23,6 +23,7 @@ from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.files import write_durably
 from xception_cli.model.network import build_seeded_network
 from xception_cli.model.weights import PretrainedWeights, load_pretrained
+from xception_cli.numerals import count_of
 from xception_cli.report.check_page import issues_csv
 from xception_cli.rundir import RunDir, write_json
 from xception_cli.runs import choose_run_path
@@ -32,7 +33,7 @@ from xception_cli.training.announce import describe_draft, describe_runtime, say
 from xception_cli.training.budget import Budget
 from xception_cli.training.costs import Costs
 from xception_cli.training.engines import check_processes
-from xception_cli.training.estimate import describe_phases, measure_draft, start_clock
+from xception_cli.training.estimate import forecast, measure_draft, start_clock
 from xception_cli.training.job import Draft, Job
 from xception_cli.training.plan import make_plan
 from xception_cli.training.provenance import recorded, run_info
@@ -149,9 +150,8 @@ def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
     write_durably(run.issues, issues_csv(draft.report))
     write_durably(run.config, to_toml(job.config).encode())
     write_json(run.info, run_info(job))
-    phases = describe_phases(job, costs, time.monotonic() - began)
-    expected = ", ".join(f"{name} {value}" for name, value in phases.items())
-    say(f"expected  {expected}")
+    rows = forecast(draft, costs, time.monotonic() - began).rows()
+    say(f"expected  {', '.join(f'{name} {value}' for name, value in rows.items())}")
     return start_clock(job, costs, began)
 
 
@@ -213,7 +213,7 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     before, now = info.processes, runtime.processes.count
     if before != now:
         raise UsageError(
-            f"the run was started with {before} processes, not with {now}",
+            f"the run was started with {count_of(before, 'process')}, not with {now}",
             hint=f"torchrun --nproc-per-node {before}" if before > 1 else "leave torchrun out",
         )
     paths = [folder.root / image.path for image in folder.images]

@@ -22,6 +22,7 @@ from xception_cli.console import quoted, say, screen, show
 from xception_cli.data.loading import ImageInputs
 from xception_cli.errors import MachineError, XceptionError
 from xception_cli.model.feature_inputs import FeatureInputs
+from xception_cli.numerals import count_of
 from xception_cli.processes import ALONE, Processes, joined_processes
 from xception_cli.rundir import RunDir
 from xception_cli.runs import make_run
@@ -30,8 +31,9 @@ from xception_cli.settings import ResolvedConfig
 from xception_cli.training import handlers
 from xception_cli.training.baseline import compute_baseline
 from xception_cli.training.checkpoint import StateStore
+from xception_cli.training.costs import Forecast
 from xception_cli.training.engines import create_evaluator, create_trainer
-from xception_cli.training.estimate import describe_phases
+from xception_cli.training.estimate import forecast
 from xception_cli.training.finish import TrainResult, finish, judge_together, judge_val, measure
 from xception_cli.training.job import Job
 from xception_cli.training.learner import BestModel, History, create_learner
@@ -264,7 +266,7 @@ def plan_training(
     survey: Survey | None = None,
     output: Path | None = None,
     began: float | None = None,
-) -> dict[str, str]:
+) -> Forecast:
     """Report what a training run would do and how long it would take; write nothing.
 
     Args:
@@ -274,7 +276,7 @@ def plan_training(
         began: See `run_training`.
 
     Returns:
-        Time by phase, memory and disk, as text; the decisions are printed.
+        Its time by phase, memory and disk; the decisions are also printed.
 
     Raises:
         XceptionError: As `run_training` would.
@@ -282,7 +284,7 @@ def plan_training(
     began = time.monotonic() if began is None else began
     runtime = _runtime(settings.config, ALONE)
     draft, costs = decide_job(settings, survey, runtime, output, began)
-    return describe_phases(draft.job, costs, time.monotonic() - began)
+    return forecast(draft, costs, time.monotonic() - began)
 
 
 def _config(
@@ -299,8 +301,8 @@ def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:
     if config.budget is not None:
         say(f"{show(run.path)} is already finished; its time is used up")
     elif result.epochs == config.epochs:
-        name, epochs = show(run.path), config.epochs
-        say(f"{name} is already finished ({epochs} epochs); a larger --epochs extends it")
+        name, epochs = show(run.path), count_of(config.epochs, "epoch")
+        say(f"{name} is already finished ({epochs}); a larger --epochs extends it")
     else:
         return None
     return TrainResult(run, result.kept, None, {}, result.seconds)

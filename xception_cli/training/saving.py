@@ -158,7 +158,7 @@ def resume_trainer(
     trainer.load_state_dict(
         {"iteration": iteration, "epoch_length": epoch_length, "max_epochs": max_epochs}
     )
-    say(f"resuming  after iteration {iteration} of {epoch_length * max_epochs}")
+    say(f"resuming  after iteration {iteration:,} of {epoch_length * max_epochs:,}")
     if saved["phase"] == "eval_pending":
         train_loss.load_state_dict(saved["train_loss"])
         trainer.fire_event(Events.EPOCH_COMPLETED)
@@ -302,7 +302,7 @@ def asked_to_stop(stop: StopSignals, processes: Processes) -> bool:
 
 def stopped_error(stop: StopSignals, trainer: Engine) -> StoppedError:
     """Return the error of a run that a signal stopped after its state was saved."""
-    where = f"iteration {trainer.state.iteration} (epoch {trainer.state.epoch})"
+    where = f"iteration {trainer.state.iteration:,} (epoch {trainer.state.epoch})"
     return stop.error(stop.requested or 0, f"the state is saved at {where}")
 
 
