@@ -292,5 +292,5 @@ def test_the_phases_are_reported_with_their_times_memory_and_disk(job):
         "report": "2 s",
         "in all": "53 h 20 min",
         "memory": "1.9 GB",
-        "disk": "0.0 GB",
+        "disk": "0 MB",
     }

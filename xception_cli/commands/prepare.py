@@ -13,7 +13,7 @@ from xception_cli.commands.options import (
     OUTPUT,
     HiddenRun,
     Json,
-    MaxPixels,
+    MaxPixelsOfData,
     TableRoot,
     allow_pixels,
     one_run,
@@ -103,7 +103,7 @@ def check(
         ),
     ] = TrainConfig.weights,
     root: TableRoot = None,
-    max_pixels: MaxPixels = None,
+    max_pixels: MaxPixelsOfData = None,
 ) -> None:
     """Check a folder of images for problems; changes nothing in it."""
     from xception_cli.data.source import read_data
@@ -147,6 +147,7 @@ def weights_list() -> None:
             f"{number}. {source.name}\n   where     {source.origin}\n"
             f"   accepted  {source.pinned}\n   licence   {source.licence}"
         )
+    say("next: xception weights fetch")
 
 
 def weights_fetch() -> None:
@@ -213,14 +214,18 @@ Recipe = Annotated[
 
 def configs_ls() -> None:
     """List the shipped recipes."""
+    table = new_table("name", "what it does")
+    table.show_header = False
     for name, path in list_recipes().items():
-        emit(f"{name:12} {title(path)}")
+        table.add_row(name, title(path))
+    emit(table)
     say("next: xception train DIR --config NAME")
 
 
 def configs_show(name: Recipe) -> None:
     """Print a recipe."""
     emit(find_recipe(name).read_text(encoding="utf-8").rstrip())
+    say(f"next: xception train DIR --config {name}")
 
 
 def configs_cp(

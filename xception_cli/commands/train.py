@@ -83,7 +83,8 @@ def _option(setting: "dataclasses.Field[Any]") -> inspect.Parameter:
     if kind is bool:
         notes = ["default on"] if setting.default else ["off"]
     elif setting.default not in {None, ""}:
-        notes.append(f"default {setting.default}")
+        default = setting.default
+        notes.append(f"default {f'{default:,}' if isinstance(default, int) else default}")
     names = [flag(setting.name)]
     if kind is bool:
         names = [f"{flag(setting.name)}/{flag('no_' + setting.name)}"]
@@ -279,7 +280,7 @@ def train(
             settings, survey=survey, output=output, began=time.monotonic() - start
         )
         _print_plans({name: plans[name] for name in efforts or [chosen]})
-        say("next: the same command without --plan; fine-tuning may stop earlier than expected")
+        say("next: the same command without --plan; fine-tuning may stop early")
         return
     result = run_training(
         settings,
@@ -331,7 +332,8 @@ def _print_plans(plans: dict[str, dict[str, str]]) -> None:
     table = new_table("effort", *(f">{name}" for name in plans))
     longest = max(plans.values(), key=len)
     for name in longest:
-        table.add_row(name, *(plan.get(name, "") for plan in plans.values()))
+        style = "bold" if name == "in all" else None
+        table.add_row(name, *(plan.get(name, "") for plan in plans.values()), style=style)
     emit(table)
 
 

@@ -238,13 +238,14 @@ def describe_phases(job: Job, costs: Costs, spent: float) -> dict[str, str]:
     if "features" in phases:
         phases["features"] *= 1 - cached
     described = {name: duration(seconds) for name, seconds in phases.items()}
+    disk = disk_bytes(job.config, images.train, images.val)
     if cached:
         described["features"] += f" ({cached:.0%} are cached)"
     return {
         **described,
         "in all": duration(sum(phases.values())),
         "memory": f"{costs.memory / 1e9:.1f} GB",
-        "disk": f"{disk_bytes(job.config, images.train, images.val) / 1e9:.1f} GB",
+        "disk": f"{disk / 1e9:.1f} GB" if disk >= 1e8 else f"{disk / 1e6:.0f} MB",
     }
 
 

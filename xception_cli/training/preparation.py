@@ -28,7 +28,7 @@ from xception_cli.rundir import RunDir, write_json
 from xception_cli.runs import choose_run_path
 from xception_cli.runtime import Runtime
 from xception_cli.settings import ResolvedConfig, read_config, resolve_resumed, to_toml
-from xception_cli.training.announce import describe_draft, describe_runtime, say_reasons
+from xception_cli.training.announce import describe_draft, describe_runtime, in_all, say_reasons
 from xception_cli.training.budget import Budget
 from xception_cli.training.costs import Costs
 from xception_cli.training.engines import check_processes
@@ -150,8 +150,9 @@ def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
     write_durably(run.config, to_toml(job.config).encode())
     write_json(run.info, run_info(job))
     phases = describe_phases(job, costs, time.monotonic() - began)
-    expected = ", ".join(f"{name} {value}" for name, value in phases.items())
-    say(f"expected  {expected}")
+    memory, disk = phases.pop("memory"), phases.pop("disk")
+    say(f"expected  {in_all(phases.pop('in all'), phases)}")
+    say(f"          memory {memory}, disk {disk}")
     return start_clock(job, costs, began)
 
 
