@@ -139,8 +139,7 @@ class Runtime:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         if self.device.type == "cpu":
-            threads = torch.get_num_threads()
-            return f"CPU, {threads} thread{'s' * (threads > 1)}"
+            return f"CPU, {torch.get_num_threads()} threads"
         return "Apple GPU"
 
     def idle_gpus(self) -> int:

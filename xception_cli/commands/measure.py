@@ -200,6 +200,7 @@ def compare(
         say(f"result    {show(other.path)}: {verdict(comparison)}", style="bold")
     if note := selection_note(comparisons[0]):
         say(f"note      {note}")
+    say(f"next: xception eval {quoted(others[-1].path)} --data DIR")
 
 
 def report(
