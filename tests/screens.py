@@ -1,52 +1,44 @@
 """Make docs/images again: a training in the terminal, and the report of its run.
 
-`python tests/screens.py` trains on the sample set for that (about 5 minutes); `python
-tests/screens.py RUN` only renders the report of a run. It needs tmux and chromium.
+`python tests/screens.py` draws the terminal from what docs/first.md records, so that both show the
+same numbers; `python tests/screens.py RUN` also draws the report of that run, with chromium.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-IMAGES = Path(__file__).parent.parent / "docs" / "images"
-COMMANDS = ("sample food", "train --data food --classes 12")
+from xception_cli.terminal import lay_out
+
+DOCS = Path(__file__).parent.parent / "docs"
+IMAGES = DOCS / "images"
 COLUMNS = 80
+BOLD = re.compile(r"\$|epoch  |kept  |result  ")  # the lines that `say` prints in bold
+HEARTBEAT = re.compile(r"[a-z]+.*: \d+ of \d+, ")  # a bar on a terminal
 
 
-def record(folder: Path) -> str:
-    """Run the commands in a terminal of tmux; return its last state, with ANSI colours."""
-    lines = [f'xception() {{ {sys.executable} -m xception_cli "$@"; }}']
-    for command in COMMANDS:
-        lines += [f"printf '\\033[1m$ xception {command}\\033[0m\\n'"]
-        lines += [f"xception {command}", "echo"]
-    (folder / "commands.sh").write_text("\n".join([*lines, "touch done", "sleep 60"]))
-    tmux = ["tmux", "-L", f"screens-{os.getpid()}"]  # a server of its own, with this environment
-    size = ("-x", str(COLUMNS), "-y", "70")
-    subprocess.run(
-        [*tmux, "new-session", "-d", *size, "-c", str(folder), "bash commands.sh"], check=True
-    )
-    while not (folder / "done").exists():
-        time.sleep(1)
-    shown = subprocess.run(
-        [*tmux, "capture-pane", "-e", "-p", "-S", "-"], check=True, capture_output=True, text=True
-    ).stdout
-    subprocess.run([*tmux, "kill-server"], check=True)
-    return shown.rstrip()
+def recorded() -> list[str]:
+    """Return the lines of sample and train in docs/first.md."""
+    text = (DOCS / "first.md").read_text(encoding="utf-8")
+    shown = text.split("```text\n", 1)[1].split("\n\n$ xception eval")[0]
+    return [line for line in shown.split("\n") if not HEARTBEAT.match(line)]
 
 
-def draw_terminal(shown: str) -> None:
+def draw_terminal() -> None:
     """Write the terminal as an SVG without the web fonts that rich refers to."""
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
-        console.print(Text.from_ansi(shown))
+        for line in recorded():
+            style = "bold" if BOLD.match(line) else ""
+            console.print(Text(line, style) if line[:1] == "$" else lay_out(line, style, COLUMNS))
     svg = console.export_svg(title="xception")
     while "@font-face" in svg:
         start = svg.index("@font-face")
@@ -60,7 +52,7 @@ def draw_report(run: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         png = Path(folder) / "report.png"
         chromium = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
-        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,1460"]
+        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1240,1600"]
         page = (run / "report.html").resolve().as_uri()
         subprocess.run(
             [chromium, *options, f"--screenshot={png}", page], check=True, capture_output=True
@@ -72,10 +64,6 @@ def draw_report(run: Path) -> None:
 
 
 if __name__ == "__main__":
-    IMAGES.mkdir(exist_ok=True)
+    draw_terminal()
     if len(sys.argv) > 1:
         draw_report(Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as made:
-            draw_terminal(record(Path(made)))
-            draw_report(Path(made) / "runs" / "food")

@@ -166,6 +166,24 @@ def test_a_piped_message_is_not_wrapped(capsys):
     assert capsys.readouterr().err == line.strip() + "\n"
 
 
+def test_on_a_terminal_a_message_is_wrapped_below_its_text(monkeypatch):
+    terminal = attach_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "44")
+    phases = "features 1 min 20 s, fine-tuning 1 min 31 s, report 2 s"
+    name, command = "long" * 12, "xception train /folder/with/a/long/name --epochs 3"
+    Screen().say(f"expected  3 min 0 s: {phases}\n  {name}", style="bold")
+    Screen().say(f"next: {command}")
+    fail("four files cannot be read, and are left out of it", None)
+    assert re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue()).splitlines() == [
+        "expected  3 min 0 s: features 1 min 20 s,",
+        "          fine-tuning 1 min 31 s, report 2 s",
+        f"  {name}",  # a word stays whole
+        f"next: {command}",  # and a command
+        "error: four files cannot be read, and are",
+        "       left out of it",
+    ]
+
+
 def test_the_log_has_earlier_messages(tmp_path, capsys):
     screen = Screen()
     screen.say("before")

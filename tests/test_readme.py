@@ -47,6 +47,8 @@ def settings_table() -> str:
         default = setting.default
         if isinstance(default, bool):
             default = "yes" if default else "no"
+        elif isinstance(default, int):
+            default = f"{default:,}"
         shown = "" if default in {None, ""} else default
         rows.append(f"| `{flag(setting.name)}` | {setting.metadata['help']} | {shown} | {span} |")
     return "\n".join(rows) + "\n"

@@ -30,6 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xception_cli.regular import open_regular
+from xception_cli.terminal import hang, lay_out
 
 # Ignite logs "Engine run is terminating due to exception" (0.5.5) before our own message.
 logging.getLogger("ignite").setLevel(logging.CRITICAL)
@@ -143,7 +144,7 @@ class Screen:
         """Write a message to stderr and to the log."""
         message = safe(message)
         if not self.quiet and not log_only:
-            self._print(Text(message, style=style))
+            self._print(message, style)
         self._record(message)
 
     @contextmanager
@@ -156,13 +157,13 @@ class Screen:
         finally:
             self.quiet, self._unlogged = before
 
-    def _print(self, text: Text) -> None:
+    def _print(self, message: str, style: str) -> None:
         try:
-            if self._progress is not None:
-                self._progress.console.print(text)
-            else:
-                # soft_wrap: the terminal wraps, so that words and paths stay whole when copied.
-                _console(sys.stderr).print(text, soft_wrap=not sys.stderr.isatty())
+            console = _console(sys.stderr) if self._progress is None else self._progress.console
+            text = Text(message, style=style)
+            if sys.stderr.isatty():
+                text = lay_out(message, style, console.width)
+            console.print(text, soft_wrap=True)  # words and paths stay whole when copied
         except (OSError, RuntimeError):
             # The terminal is gone, or a signal interrupted a write (re-entrant write). The message
             # is lost, but the training must continue or be saved.
@@ -286,8 +287,8 @@ screen = Screen()
 say = screen.say
 
 
-def emit(data: Any) -> None:
-    """Write data to stdout: a line of text or a rich table.
+def emit(data: Any, *, wrap: bool = False) -> None:
+    """Write data to stdout: a line of text, which a terminal may `wrap`, or a rich table.
 
     Raises:
         SystemExit: The reader has closed the pipe; exit code 141, as shells report it.
@@ -296,6 +297,8 @@ def emit(data: Any) -> None:
         if isinstance(data, str):
             # A path may contain bytes that are not UTF-8, which a strict stream rejects.
             text = data.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            if wrap and sys.stdout.isatty():
+                text = hang(text, _console(sys.stdout).width)
             sys.stdout.write(f"{text}\n")
         else:
             _console(sys.stdout).print(data)
@@ -326,16 +329,16 @@ def fail(message: str, hint: str | None) -> None:
 
     `--quiet` does not silence it.
     """
-    _end(f"error: {message}", hint, style="bold red")
+    _end(f"error: {message}", hint)
 
 
 def stop(message: str, hint: str | None) -> None:
     """Print that a command was stopped, and what to type next; this is not an error."""
-    _end(message, hint, style="bold")
+    _end(message, hint)
 
 
-def _end(message: str, hint: str | None, *, style: str) -> None:
+def _end(message: str, hint: str | None) -> None:
     screen.quiet = False
-    say(message, style=style)
+    say(message, style="bold")
     if hint:
         say(f"hint: {hint}")

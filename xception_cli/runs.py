@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from xception_cli.console import new_table, quoted, show
+from xception_cli.console import duration, new_table, quoted, show
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.rundir import INFO, LOCK, RunDir
 from xception_cli.settings import read_settings
@@ -292,16 +292,17 @@ def _figures(run: RunDir) -> RunFigures:
 
 
 def runs_table(runs: Sequence[RunFigures]) -> Table:
-    """Create the table of runs."""
-    table = new_table("run", "started", ">classes", ">val", ">test", ">time", "kept")
+    """Create the table of runs, with accuracies on test if there is one."""
+    tests = [">test accuracy"] * any(run.test is not None for run in runs)
+    table = new_table("run", "started", ">classes", ">val accuracy", *tests, ">time", "kept")
     for run in runs:
         table.add_row(
             show(run.run),
             show(run.started[:10]),
             _text(run.classes),
             _percent(run.val),
-            _percent(run.test),
-            "" if run.seconds is None else f"{run.seconds / 60:.1f} min",
+            *[_percent(run.test)] * len(tests),
+            "" if run.seconds is None else duration(run.seconds),
             show(run.kept) if run.kept else run.state,
         )
     return table

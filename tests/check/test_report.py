@@ -358,17 +358,18 @@ def test_the_page_leads_to_action_and_suggests_nothing_for_conflicting_labels(tm
         "issues.csv: exclude leaves an image out, relabel gives it the class in the column label, "
         "an empty cell keeps it. exclude is filled in for 1 image. 2 rows are for a person to "
         "decide. Train with these decisions. "
-        f"xception train '{root}' --classes 2 --fixes 'o ut/issues.csv' 26" in page.text
+        f"xception train '{root}' --classes 2 --fixes 'o ut/issues.csv' warning " in page.text
     )
     assert page.of("a") == [{"href": "issues.csv"}]
     assert page.text.count("suggested action: exclude") == 1
     (root / "dog" / "x.jpg").unlink()
     (root / "cat" / "y.jpg").unlink()
     sound = Page(page_html(run_check(read_folder(root)), ISSUES))
-    assert f"nothing to decide. xception train '{root}' --classes 2 24 im" in sound.text
+    assert "24 images, 2 classes. Nothing would stop training" in sound.text
+    assert f"nothing to decide. xception train '{root}' --classes 2 Images by class" in sound.text
     (root / "cow").mkdir()
     page = Page(page_html(run_check(read_folder(root)), ISSUES))
-    assert f"cow. Check again. xception check '{root}' 2" in page.text
+    assert f"cow. Check again. xception check '{root}' stops " in page.text
     assert "xception train" not in page.text
 
 

@@ -179,7 +179,7 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
     shown = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in shown) <= 80
     assert "87.5%" in shown[2]
-    assert "1.5 min  the linear probe" in shown[2]
+    assert "1 min 30 s  the linear probe" in shown[2]
     assert call("runs", "--json") == 0
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert printed[1]["val"] == 0.875

@@ -109,10 +109,9 @@ def test_the_page_has_all_results_of_a_run(run: RunDir):
     page = Page(text)
     titles = [re.sub("<.*?>", "", title) for title in re.findall(r"<h2>(.*?)</h2>", text)]
     assert titles == [
-        "What to do next", "Training", "Confusion matrix", "Metrics",
-        "The most confident mistakes", "Correct, but least confident",
-        "Suspect labels and copies", "What the network sees", "Calibration", "The data",
-        "The network", "Settings, versions, hashes",
+        "What to do next", "Confusion matrix", "The most confident mistakes", "Metrics",
+        "Correct, but least confident", "Suspect labels and copies", "Calibration", "The data",
+        "Training", "What the network sees", "The network", "Settings, versions, hashes",
     ]  # fmt: skip
     groups = re.findall(r"<h3>(.*?)</h3>", text)
     assert {"The same image in two classes: 1", "The same image twice in a class: 1"} <= set(groups)
@@ -344,7 +343,7 @@ def test_the_matrix_shows_each_count_and_hostile_names_literally():
         "&lt;b&gt;: 3 classified correctly (75.0%)", "&lt;b&gt;: 1 classified as c\\x1b (25.0%)",
     ]  # fmt: skip
     assert re.findall(r"<text[^>]*>(.*?)</text>", drawn) == [
-        "3", "1", *["&lt;b&gt;"] * 2, *["c\\x1b"] * 2,
+        "predicted class", "true class", "3", "1", *["&lt;b&gt;"] * 2, *["c\\x1b"] * 2,
     ]  # fmt: skip
     assert "<b>" not in drawn
 

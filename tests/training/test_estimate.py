@@ -288,5 +288,5 @@ def test_the_phases_are_reported_with_their_times_memory_and_disk(draft, job):
         "report": "2 s",
         "in all": "53 h 20 min",
         "memory": "unknown",
-        "disk": "0.0 GB",
+        "disk": "0 MB",
     }

@@ -1,6 +1,5 @@
 """CheckReport: what a data check found, as problems with their findings; and its text."""
 
-import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from rich.text import Text
 from xception_cli.console import enumerated, safe, show
 from xception_cli.files import utf8
 from xception_cli.numerals import count_of
+from xception_cli.terminal import COLUMN, lay_out
 
 # What would stop training; what makes its numbers wrong; other facts.
 SEVERITIES = ("stops", "warning", "note")
@@ -191,8 +191,6 @@ class CheckReport:
 # The text for a terminal
 
 _WIDTH = 80
-_INDENT = 10
-_STYLES = {"stops": "bold red", "warning": "yellow", "note": "cyan"}
 _EXAMPLES = {"stops": 5, "warning": 3, "note": 1}
 
 
@@ -201,8 +199,7 @@ def report_text(report: CheckReport) -> Text:
     text = Text()
     _add(text, "data", _folder(report))
     for problem in report.problems:
-        style = _STYLES[problem.severity]
-        _add(text, problem.severity, safe(problem.summary), style)
+        _add(text, problem.severity, safe(problem.summary))
         for line in _examples(problem):
             text.append(f"{line}\n", "dim")
     if report.curve is not None:
@@ -213,11 +210,7 @@ def report_text(report: CheckReport) -> Text:
 
 
 def _add(text: Text, label: str, sentence: str, style: str = "") -> None:
-    first, *more = textwrap.wrap(
-        sentence, _WIDTH - _INDENT, break_long_words=False, break_on_hyphens=False
-    ) or [""]
-    text.append(f"{label:{_INDENT}}", style)
-    text.append("".join(f"{line}\n" for line in (first, *(" " * _INDENT + line for line in more))))
+    text.append_text(lay_out(f"{label:{COLUMN}}{sentence}", style, _WIDTH)).append("\n")
 
 
 def _add_curve(text: Text, curve: Curve) -> None:
@@ -228,7 +221,7 @@ def _add_curve(text: Text, curve: Curve) -> None:
             f"{point.fraction:5.0%} {point.images:7,}   {100 * point.accuracy:5.1f}%  "
             f"({100 * point.low:.1f}-{100 * point.high:.1f}%)"
         )
-        text.append(f"{' ' * _INDENT}{row}\n")
+        text.append(f"{' ' * COLUMN}{row}\n")
     if curve.untested:
         untested = enumerated(curve.untested)
         _add(text, "", f"not tested (all images in one group): {untested}")
@@ -275,11 +268,11 @@ def _examples(problem: Problem) -> list[str]:
         path, detail = show(finding.path), show(finding.detail)
         whole = f"{path}: {detail}"
         # A long path stays whole, so that it can be copied.
-        lines += [whole] if len(whole) <= _WIDTH - _INDENT else [f"{path}:", f"  {detail}"]
+        lines += [whole] if len(whole) <= _WIDTH - COLUMN else [f"{path}:", f"  {detail}"]
     left = len(findings) - _EXAMPLES[problem.severity]
     if left > 0:
         lines.append(f"and {left:,} more")
-    return [" " * _INDENT + line for line in lines]
+    return [" " * COLUMN + line for line in lines]
 
 
 def without_mirrored(findings: tuple[Finding, ...]) -> list[Finding]:

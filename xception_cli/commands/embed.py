@@ -1,5 +1,6 @@
 """embed: features of images, for other tools."""
 
+import json
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -137,9 +138,10 @@ def embed(
     write_durably(output, _to_parquet(found) if output.suffix.lower() == PARQUET else _npz(found))
     say(f"written   {show(output)}: features of {count_of(len(rows), 'image')}")
     require_all_read(len(images) - len(rows), len(images))
-    code = f"import numpy; print(numpy.load({str(output)!r})['features'].shape)"
+    name = json.dumps(str(output))  # in double quotes: the shell takes the single ones
+    code = f'import numpy; print(numpy.load({name})["features"].shape)'
     if output.suffix.lower() == PARQUET:
-        code = f"import pandas; print(pandas.read_parquet({str(output)!r}))"
+        code = f"import pandas; print(pandas.read_parquet({name}))"
     say(f"next: python -c {quoted(code)}")
 
 

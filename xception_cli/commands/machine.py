@@ -31,6 +31,7 @@ def weights_list(as_json: Json = False) -> None:
             f"{number}. {source.name}\n   where     {source.origin}\n"
             f"   accepted  {source.pinned}\n   licence   {source.licence}"
         )
+    say("next: xception weights fetch")
 
 
 def weights_fetch() -> None:
@@ -110,14 +111,18 @@ def configs_ls(as_json: Json = False) -> None:
         ]
         emit(json.dumps({"recipes": listed}))
     else:
+        table = new_table("name", "what it does")
+        table.show_header = False
         for name, path in recipes.items():
-            emit(f"{name:12} {title(path)}")
+            table.add_row(name, title(path))
+        emit(table)
     say("next: xception train DIR --config NAME")
 
 
 def configs_show(name: Recipe) -> None:
     """Print a recipe."""
     emit(find_recipe(name).read_text(encoding="utf-8").rstrip())
+    say(f"next: xception train DIR --config {name}")
 
 
 def configs_cp(

@@ -116,6 +116,7 @@ def evaluate(
         headline,
         report_table,
         scores_table,
+        uncorrected_line,
     )
 
     for part in (
@@ -125,8 +126,9 @@ def evaluate(
     ):
         emit(part)
     say(f"result    {headline(report)}", style="bold")
-    if contaminated := contaminated_line(report):
-        say(f"          {contaminated}")
+    for line in (uncorrected_line(report), contaminated_line(report)):
+        if line:
+            say(f"          {line}")
     if confused := confused_line(report):
         say(f"confused  {confused}")
     if answered := answered_line(report):
@@ -202,6 +204,7 @@ def compare(
         say(f"result    {show(other.path)}: {verdict(comparison)}", style="bold")
     if note := selection_note(comparisons[0]):
         say(f"note      {note}")
+    say(f"next: xception eval {quoted(others[-1].path)} --data DIR")
 
 
 def report(
@@ -245,4 +248,8 @@ def list_runs(
         [json.dumps(run.to_dict()) for run in found] if as_json else [runs.runs_table(found)]
     ):
         emit(part)
-    say("next: xception compare RUN_A RUN_B")
+    latest, *earlier = [quoted(run.run) for run in found if run.state == "finished"] or [""]
+    if earlier:
+        say(f"next: xception compare {earlier[0]} {latest}")
+    else:
+        say(f"next: xception {f'eval {latest}' if latest else 'train --resume'}")

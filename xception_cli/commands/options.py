@@ -103,17 +103,19 @@ Workers = Annotated[
 
 _SETTING = TrainConfig.__dataclass_fields__["max_pixels"].metadata
 
-MaxPixels = Annotated[
-    int | None,
-    typer.Option(
+
+def _max_pixels(more: str) -> Any:
+    return typer.Option(
         min=_SETTING["at_least"],
         max=_SETTING["at_most"],
         metavar="N",
-        help="Largest image to decode, in pixels. Default: "
-        f"{TrainConfig.max_pixels:,}, or as the model was trained if that is more.",
+        help=f"Largest image to decode, in pixels. Default: {TrainConfig.max_pixels:,}{more}.",
         rich_help_panel=IMAGES,
-    ),
-]
+    )
+
+
+MaxPixels = Annotated[int | None, _max_pixels(", or as the model was trained if that is more")]
+MaxPixelsOfData = Annotated[int | None, _max_pixels("")]  # without a model
 
 
 Json = Annotated[

@@ -66,7 +66,7 @@ def print_plans(
         _print_rows(
             {str(name): _REFUSED if name in refused else plans[name].rows() for name in settings}
         )
-    say("next: the same command without --plan; fine-tuning may stop earlier than expected")
+    say("next: the same command without --plan; fine-tuning may stop early")
 
 
 def _print_rows(plans: dict[str, dict[str, str]]) -> None:
@@ -79,5 +79,6 @@ def _print_rows(plans: dict[str, dict[str, str]]) -> None:
     table = new_table("effort", *(f">{name}" for name in plans))
     longest = max(plans.values(), key=len)
     for name in longest:
-        table.add_row(name, *(plan.get(name, "") for plan in plans.values()))
+        style = "bold" if name == "in all" else None
+        table.add_row(name, *(plan.get(name, "") for plan in plans.values()), style=style)
     emit(table)

@@ -149,8 +149,10 @@ def predict(
         bundle = open_classifier(chosen, device=device, tta=tta)
         rule = decide_unknown(bundle, unknown)
         if isinstance(rule, Thresholds) and rule.confidence is None:
-            say("note      this model has no confidence threshold: only images unlike the training")
-            say("          images are answered with unknown")
+            say(
+                "note      this model has no confidence threshold: only images unlike the training "
+                "images are answered with unknown"
+            )
         explained = bundle if isinstance(bundle, ModelBundle) else None
         if explain is not None and explained is None:
             raise UsageError(
@@ -184,7 +186,7 @@ def predict(
                 label = bundle.classes.index(prediction.classes[0])
                 write_explanation(explained, image, label, targets[at])
             if file is None or bar is None:
-                emit(write(prediction))
+                emit(write(prediction), wrap=not as_json)
                 tally.add(answer)
             else:
                 file.add(prediction)

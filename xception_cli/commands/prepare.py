@@ -13,7 +13,7 @@ from xception_cli.commands.options import (
     OUTPUT,
     HiddenRun,
     Json,
-    MaxPixels,
+    MaxPixelsOfData,
     TableRoot,
     allow_pixels,
     one_run,
@@ -105,7 +105,7 @@ def check(
         ),
     ] = TrainConfig.weights,
     root: TableRoot = None,
-    max_pixels: MaxPixels = None,
+    max_pixels: MaxPixelsOfData = None,
 ) -> None:
     """Check a folder of images for problems; changes nothing in it."""
     from xception_cli.data.source import read_data

@@ -267,12 +267,11 @@ def unknown_line(calibration: Calibration) -> str:
     rule = calibration.unknown.thresholds
     target = f"{100 * rule.target_precision:g}%"
     if rule.confidence is None:
-        least = f"; that takes at least {needed:,}" if (needed := calibration.needed) else ""
-        return (
-            f"no confidence threshold guarantees {target} precision ({CONFIDENCE:.0%} confidence) "
-            f"with a validation set of {calibration.images:,}{least}; --unknown auto refuses only "
-            "images unlike the training images"
-        )
+        why = f"no confidence threshold guarantees {target} precision ({CONFIDENCE:.0%} confidence)"
+        if calibration.needed:
+            count = f"{calibration.needed:,} validation images, not {calibration.images:,}"
+            why = f"a confidence threshold for {target} precision takes at least {count}"
+        return f"--unknown auto refuses only images unlike the training images; {why}"
     return (
         f"with --unknown auto, {calibration.coverage:.1%} of validation images get an answer; of "
         f"such answers on new images, at least {target} are correct ({CONFIDENCE:.0%} confidence)"

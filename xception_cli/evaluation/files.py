@@ -53,16 +53,20 @@ _LEGEND = "blue correct, orange confused; darker: a larger share of the true cla
 
 def headline(report: EvalReport) -> str:
     """Describe the result in one line, with its uncertainty."""
-    accuracy, counted = report.accuracy, _counted(report)
+    expected = report.expected
     if report.corrected is None:
-        said = f"{accuracy.value:.1%} ({accuracy.interval}, {counted})"
+        said = f"({expected.interval}, {_counted(report)})"
     else:
-        expected, models = report.expected, report.corrected.candidates
-        said = (
-            f"{expected.value:.1%} ({expected.interval}), corrected for selecting the best of "
-            f"{models} models (before: {accuracy.value:.1%}, {counted})"
-        )
-    return f"{show(report.name)}: accuracy {said}"
+        said = f"({expected.interval}), corrected for selection"
+    return f"{show(report.name)}: accuracy {expected.value:.1%} {said}"
+
+
+def uncorrected_line(report: EvalReport) -> str | None:
+    """Describe the accuracy without the correction for selection; None if there is none."""
+    if report.corrected is None:
+        return None
+    models = f"the best of {report.corrected.candidates} models"
+    return f"uncorrected: {report.accuracy.value:.1%} ({_counted(report)}), {models}"
 
 
 def contaminated_line(report: EvalReport) -> str | None:

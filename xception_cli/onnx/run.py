@@ -124,8 +124,9 @@ def export_run(
     elif (found := in_openvino(exported, content)) is not None:
         parities["openvino"] = compare(bundle, found, judges)
     for runtime, parity in parities.items():
-        _show_parity(runtime, parity)
+        say(f"parity    {runtime}: {parity.headline()}")
         require_parity(runtime, parity)
+    _show_reduced(parities["onnxruntime"])
     agreement = None
     if quantized:
         content, agreement = _quantize(run, model, exported, output)
@@ -255,13 +256,12 @@ def _enlarge(content: bytes, seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def _show_parity(runtime: str, parity: Parity) -> None:
-    say(f"parity    {runtime}: {parity.headline()}")
+def _show_reduced(parity: Parity) -> None:
     if parity.decoded_smaller:
         say(
-            f"          xception predict --run decodes {parity.decoded_smaller} of them at a "
-            f"reduced size: its probabilities differ by up to "
-            f"{parity.decoded_smaller_difference:.1e}"
+            f"          with the run, xception predict decodes {parity.decoded_smaller} of them at "
+            "a reduced size: its probabilities differ by up to "
+            f"{parity.decoded_smaller_difference:.2g}"
         )
 
 

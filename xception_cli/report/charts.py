@@ -23,6 +23,7 @@ from xception_cli.numerals import count_of
 _DOTTED, _DRAWN = 40, 200  # most points drawn as dots; most points of a curve
 _TICKS, _EPOCHS = 5, 8  # most steps between numbers on an axis
 _CELL = 14  # of the confusion matrix, in SVG units
+_TITLE = 12  # height of the title of its sides
 _LONGEST = 18  # characters of a name next to the matrix
 _NAMED = 60  # most classes whose names are all written
 _NUMBERED = 100  # most classes whose cells show counts
@@ -270,7 +271,7 @@ class Matrix:
         order: Name of the order of the classes.
         names: Positions and names, along both sides; empty if there are too many.
         cells: The cells with images.
-        margin: Space for the names.
+        margin: Space for the title and the names of a side.
         side: Length of a side.
         size: Length of a side, including the names.
         width: Width in rem, if the page is wide enough.
@@ -303,7 +304,7 @@ def draw_matrix(
     short = [_cut(name) for name in names]
     side, named = _CELL * len(order), len(order) <= _NAMED
     # A letter takes at most about 5.4 units at the font size of the page.
-    margin = 10 + math.ceil(5.6 * max(map(len, short))) if named else 4
+    margin = _TITLE + (10 + math.ceil(5.6 * max(map(len, short))) if named else 4)
     size = margin + side + 4
     totals = np.maximum(confusion.sum(axis=1), 1)
     ordered = confusion[np.ix_(order, order)]

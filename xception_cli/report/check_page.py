@@ -115,7 +115,7 @@ def page_html(report: CheckReport, issues: Path, root: Path | None = None) -> st
                 "severity": problem.severity,
                 "name": problem.name,
                 "summary": problem.summary,
-                "classes": ", ".join(map(show, problem.classes)),
+                "classes": problem.classes,
                 "cards": [
                     Card(tuple(map(read, (f.path, *f.others[:2]))), f.detail, f.path, f.action)
                     for f in findings

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from xception_cli.check.report import SUSPECTS
 from xception_cli.config import TrainConfig
-from xception_cli.console import quoted, show, typed
+from xception_cli.console import duration, quoted, show, typed
 from xception_cli.data.fixes import read_issues
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import Split
@@ -185,7 +185,7 @@ def _steps(data: _Run) -> dict[str, Any]:
         ],
         "fix": f"xception train {place} --fixes {quoted(data.run.issues)}",
         "check": f"xception check {place}",
-        "predict": f"xception predict PHOTO.jpg --run {quoted(data.run.path)}",
+        "predict": f"xception predict {quoted(data.run.path)} IMAGE.jpg",
     }
 
 
@@ -298,11 +298,11 @@ def _images(split: Split) -> dict[str, Any]:
 def _facts(data: _Run) -> dict[str, dict[str, str]]:
     """List the provenance of a run: command, hashes, versions and settings."""
     info, weights = data.info, data.info.weights
-    seconds = data.result.seconds.items()
+    phases = data.result.seconds.items()
     facts = {
         "command": info.command,
         "started": f"{info.started[:16].replace('T', ' ')} UTC",
-        "time": ", ".join(f"{name} {spent:.0f} s" for name, spent in seconds),
+        "time": ", ".join(f"{name} {duration(seconds)}" for name, seconds in phases),
         "device": f"{info.device}, {info.precision}, {count_of(info.threads, 'thread')}",
         "weights": weights["source"],
         "weights, SHA-256": weights["digest"],

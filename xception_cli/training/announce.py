@@ -1,4 +1,4 @@
-"""What a new training prints before it starts: the device, the images and the decisions."""
+"""What a training prints about itself: the device, the images, the decisions and the times."""
 
 from collections.abc import Iterable, Mapping
 
@@ -49,6 +49,13 @@ def say_reasons(reasons: Iterable[str]) -> None:
     """Report decisions with their reasons."""
     for reason in reasons:
         say(f"plan      {reason}")
+
+
+def in_all(total: str, phases: Mapping[str, str]) -> str:
+    """Format a duration and those of its phases, without the shortest: `2 min 0 s: ...`."""
+    return (
+        f"{total}: {', '.join(f'{name} {took}' for name, took in phases.items() if took != '0 s')}"
+    )
 
 
 def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> list[str]:

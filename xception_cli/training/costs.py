@@ -106,7 +106,9 @@ class Forecast:
             **described,
             "in all": duration(self.total_seconds),
             "memory": "unknown" if self.memory is None else f"{self.memory / 1e9:.1f} GB",
-            "disk": f"{self.disk / 1e9:.1f} GB",
+            "disk": f"{self.disk / 1e9:.1f} GB"
+            if self.disk >= 1e8
+            else f"{self.disk / 1e6:.0f} MB",
         }
 
 

@@ -23,7 +23,7 @@ from xception_cli.evaluation.candidates import correct_report, read_candidates
 from xception_cli.evaluation.compared import compare_with_earlier
 from xception_cli.evaluation.eval_report import EvalReport, read_report
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
-from xception_cli.evaluation.files import headline, write_evaluation
+from xception_cli.evaluation.files import headline, uncorrected_line, write_evaluation
 from xception_cli.evaluation.selection import shown_folder
 from xception_cli.model.bundle import REFIT, ModelBundle, Outcome, load_model, save_model
 from xception_cli.model.features import compute_pooled
@@ -35,7 +35,8 @@ from xception_cli.numerals import count_of
 from xception_cli.records import Scores
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
-from xception_cli.training.baseline import Training, describe_cross_validation
+from xception_cli.training.announce import in_all
+from xception_cli.training.baseline import Training
 from xception_cli.training.costs import has_mirrored, val_is_known
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History
@@ -233,8 +234,8 @@ def finish(
     )
     with job.phase("report"):
         write_report(job.run, measured.bundle, job.root, result)
-    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in job.seconds.items())
-    say(f"time      {times}, in all {duration(sum(job.seconds.values()))}")
+    phases = {name: duration(seconds) for name, seconds in job.seconds.items()}
+    say(f"time      {in_all(duration(sum(job.seconds.values())), phases)}")
     say(f"report    {show(job.run.report)}: open it in a browser")
     written = asdict(result)
     if not compared:  # without --from, the file has no such entry
@@ -327,17 +328,19 @@ def _say_result(
         say(f"          the linear probe, val: accuracy {training.probe_scores.accuracy:.1%}")
     for report in reports.values():
         say(f"result    {headline(report)}", style="bold")
+        if uncorrected := uncorrected_line(report):
+            say(f"          {uncorrected}")
         if (
             report.name == "val"
             and training.probe
             and training.probe.folds
             and (report.groups < SMALL_VAL or min(job.split.counts("train")) < FEW)
         ):
-            found = describe_cross_validation(training.probe, job.split.classes)
-            say(f"          small validation set; the linear probe on train, {found}")
+            say("          small validation set: see also the probe's cross-validation above")
+        if report.name == "val":
+            say(f"          calibration: {calibration_line(measured.calibration)}")
         if report.note:
             say(f"note      {report.note}")
-    say(f"calibration {calibration_line(measured.calibration)}")
     if job.config.share_features:
         say(f"unknown   {unknown_line(measured.calibration)}")
     else:

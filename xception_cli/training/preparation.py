@@ -29,7 +29,7 @@ from xception_cli.rundir import RunDir, write_json
 from xception_cli.runs import choose_run_path
 from xception_cli.runtime import Runtime
 from xception_cli.settings import ResolvedConfig, read_config, resolve_resumed, to_toml
-from xception_cli.training.announce import describe_draft, describe_runtime, say_reasons
+from xception_cli.training.announce import describe_draft, describe_runtime, in_all, say_reasons
 from xception_cli.training.budget import Budget
 from xception_cli.training.costs import Costs
 from xception_cli.training.engines import check_processes
@@ -151,7 +151,9 @@ def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
     write_durably(run.config, to_toml(job.config).encode())
     write_json(run.info, run_info(job))
     rows = forecast(draft, costs, time.monotonic() - began).rows()
-    say(f"expected  {', '.join(f'{name} {value}' for name, value in rows.items())}")
+    memory, disk = rows.pop("memory"), rows.pop("disk")
+    say(f"expected  {in_all(rows.pop('in all'), rows)}")
+    say(f"          memory {memory}, disk {disk}")
     return start_clock(job, costs, began)
 
 
