@@ -1,6 +1,7 @@
 """Fixtures: drawn images, a small trained run, and the ImageNet weights."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,15 @@ def probed(probed_once: Path, tmp_path: Path) -> RunDir:
 def tuned(tuned_once: Path, tmp_path: Path) -> RunDir:
     """A copy of `tuned_once` for the test alone."""
     return copy_run(tuned_once, tmp_path)
+
+
+@pytest.fixture
+def judged_by_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare an export on 6 images instead of 68, four of which have 12 megapixels."""
+    from xception_cli.onnx import run
+
+    monkeypatch.setattr(run, "judge_images", partial(run.judge_images, least=6, large=0))
+    monkeypatch.setattr(run, "LEAST", 6)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

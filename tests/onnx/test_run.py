@@ -283,13 +283,6 @@ def test_an_exported_file_predicts_and_is_evaluated_like_the_run(
     assert run.evaluation("val-food.onnx").joinpath("predictions.csv").is_file()
 
 
-@pytest.fixture
-def judged_by_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = partial(judge_images, least=6, large=0)
-    monkeypatch.setattr("xception_cli.onnx.run.judge_images", few)
-    monkeypatch.setattr("xception_cli.onnx.run.LEAST", 6)
-
-
 @pytest.mark.usefixtures("judged_by_few")
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO here")

@@ -123,6 +123,7 @@ def test_a_run_that_is_killed_after_the_decision_ends_with_the_same_bytes(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("judged_by_few")
 def test_predict_accepts_the_option_and_an_exported_file_does_not(
     averaging: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

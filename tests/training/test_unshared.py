@@ -11,6 +11,7 @@ from xception_cli.runtime import decide_runtime
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("judged_by_few")
 def test_a_model_without_features_cannot_answer_unknown_and_reports_why(
     settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
