@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from xception_cli.console import duration
+from xception_cli.console import about
 from xception_cli.data.loading import Inputs
 from xception_cli.errors import DivergedError
 from xception_cli.model.folding import for_inference
@@ -223,7 +223,7 @@ def _measure_within_memory(draft: Draft, unfreeze: str) -> tuple[Draft, Costs]:
 
 
 def describe_phases(job: Job, costs: Costs, spent: float) -> dict[str, str]:
-    """Describe the expected time by phase, memory and disk of a run.
+    """Describe the expected time by phase, memory and disk of a run, in round numbers.
 
     Args:
         job: From `measure_draft`.
@@ -237,12 +237,12 @@ def describe_phases(job: Job, costs: Costs, spent: float) -> dict[str, str]:
     cached = job.cached_share()
     if "features" in phases:
         phases["features"] *= 1 - cached
-    described = {name: duration(seconds) for name, seconds in phases.items()}
+    described = {name: about(seconds) for name, seconds in phases.items()}
     if cached:
         described["features"] += f" ({cached:.0%} are cached)"
     return {
         **described,
-        "in all": duration(sum(phases.values())),
+        "in all": f"about {about(sum(phases.values()))}",
         "memory": f"{costs.memory / 1e9:.1f} GB",
         "disk": f"{disk_bytes(job.config, images.train, images.val) / 1e9:.1f} GB",
     }

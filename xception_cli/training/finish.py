@@ -233,7 +233,8 @@ def finish(
     with job.phase("report"):
         write_report(job.run, measured.bundle, job.root, result)
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in job.seconds.items())
-    say(f"time      {times}, in all {duration(sum(job.seconds.values()))}")
+    since = " since it was resumed" * job.resumed
+    say(f"time      {times}, in all {duration(sum(job.seconds.values()))}{since}")
     say(f"report    {show(job.run.report)}: open it in a browser")
     written = asdict(result)
     if not compared:  # without --from, the file has no such entry

@@ -25,7 +25,7 @@ from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.processes import ALONE, Processes, joined_processes
 from xception_cli.rundir import RunDir
 from xception_cli.runs import make_run
-from xception_cli.runtime import Runtime, check_compiler, decide_runtime
+from xception_cli.runtime import Runtime, decide_runtime
 from xception_cli.settings import ResolvedConfig
 from xception_cli.training import handlers
 from xception_cli.training.baseline import compute_baseline
@@ -241,6 +241,7 @@ def _fine_tune(
             every=every,
             rate=rate,
             monitor=config.monitor,
+            smoothed=config.label_smoothing > 0,
         )
 
         stop.graceful = True  # a signal no longer raises; the handlers save and stop
@@ -307,15 +308,13 @@ def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:
 
 
 def _runtime(config: TrainConfig, processes: Processes) -> Runtime:
-    runtime = decide_runtime(
+    return decide_runtime(
         device=config.device,
         precision=config.precision,
         deterministic=config.deterministic,
+        compiled=config.compile,
         processes=processes,
     )
-    if config.compile:
-        check_compiler(runtime.device)
-    return runtime
 
 
 def _begin_tensorboard(folder: Path) -> None:
