@@ -268,16 +268,16 @@ def test_the_phases_are_reported_with_their_times_memory_and_disk(job):
         "evaluation": 41800, "calibration": 0, "refit": 1, "report": 2,
     }  # fmt: skip
     assert describe_phases(job, costs, 61.0) == {
-        "preparation": "1 min 1 s",
+        "preparation": "1 min",
         "features": "53 h 20 min",
         "probe": "4 s",
-        "fine-tuning": "114 h 26 min",
+        "fine-tuning": "114 h 30 min",
         "selection": "10 h 40 min",
-        "evaluation": "11 h 36 min",
+        "evaluation": "11 h 40 min",
         "calibration": "0 s",
         "refit": "1 s",
         "report": "2 s",
-        "in all": "190 h 4 min",
+        "in all": "about 190 h 0 min",
         "memory": "1.9 GB",
         "disk": "1.1 GB",  # 4 times 480 times 546,960 bytes
     }
@@ -290,7 +290,7 @@ def test_the_phases_are_reported_with_their_times_memory_and_disk(job):
         "calibration": "0 s",
         "refit": "1 s",
         "report": "2 s",
-        "in all": "53 h 20 min",
+        "in all": "about 53 h 20 min",
         "memory": "1.9 GB",
         "disk": "0.0 GB",
     }

@@ -36,6 +36,7 @@ class Selection:
         images: With their labels.
         note: Caveats for the reader.
         trained_on: Further images, which the model was trained on; they do not count.
+        copies: Further images, near-copies of training images; they do not count either.
         folder: The folder of the images, if it is not the run's own data.
         fitted_to_val: Whether the model was also fitted to the run's val.
     """
@@ -46,6 +47,7 @@ class Selection:
     images: Sequence[Photo]
     note: str | None = None
     trained_on: Sequence[Photo] = ()
+    copies: Sequence[Photo] = ()
     folder: DataFolder | None = None
     fitted_to_val: bool = False
 
@@ -106,19 +108,21 @@ def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
         return [i for i in images if os.path.abspath(selection.root / i.path) in wanted]  # noqa: PTH100
 
     kept, trained_on = among(selection.images), among(selection.trained_on)
+    copies = among(selection.copies)
     if not kept:
         raise DataError(
             f"the list names none of the {len(selection.images):,} images of {show(selection.name)}"
             f", for example {show(selection.root / selection.images[0].path)}",
             hint="paths in the list are relative to the current folder",
         )
-    others = len(wanted) - len(kept) - len(trained_on)
+    others = len(wanted) - len(kept) - len(trained_on) - len(copies)
     note = f"{others:,} of {len(wanted):,} listed images are not in {selection.name}: left out"
     return replace(
         selection,
         name=f"{selection.name}-listed",
         images=kept,
         trained_on=trained_on,
+        copies=copies,
         note=join_notes(selection.note, note if others else None),
     )
 
@@ -259,9 +263,6 @@ def _select_new(
             hint="leave --data out to evaluate on the images that the run held out",
         )
     notes = []
-    if len(kept) < len(images):
-        left_out = len(images) - len(kept)
-        notes.append(f"{left_out} of {len(images)} images left out: the model was trained on them")
     choosers = sum(image.digest in chose for image in kept)
     if choosers:
         notes.append(

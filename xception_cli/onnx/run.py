@@ -126,6 +126,11 @@ def export_run(
     for runtime, parity in parities.items():
         _show_parity(runtime, parity)
         require_parity(runtime, parity)
+    if (own := bundle.runtime.precision) != "fp32":
+        say(
+            f"note      the file computes in fp32; on this machine, xception predict computes the "
+            f"run in {own}, and its probabilities differ more"
+        )
     agreement = None
     if quantized:
         content, agreement = _quantize(run, model, exported, output)

@@ -32,7 +32,7 @@ from xception_cli.training.baseline import compute_baseline
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import describe_phases
-from xception_cli.training.finish import TrainResult, finish, judge_together, judge_val, measure
+from xception_cli.training.finish import finish, judge_together, judge_val, measure
 from xception_cli.training.job import Job
 from xception_cli.training.learner import BestModel, History, create_learner
 from xception_cli.training.preparation import (
@@ -42,6 +42,7 @@ from xception_cli.training.preparation import (
     share_job,
     start_job,
 )
+from xception_cli.training.result import TrainResult
 from xception_cli.training.saving import (
     BETWEEN_STATES,
     StateSaving,
