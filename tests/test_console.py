@@ -117,7 +117,7 @@ def test_a_duration_is_shown_in_the_two_largest_units(seconds, shown):
 def test_an_expected_duration_is_round():
     expected = {
         6.6: "7 s", 36: "40 s", 57: "1 min", 160: "3 min", 176: "3 min", 3500: "58 min",
-        3590: "1 h 0 min", 7500: "2 h 10 min",
+        3590: "1 h 0 min", 7600: "2 h 10 min",
     }  # fmt: skip
     assert {seconds: about(seconds) for seconds in expected} == expected
 
