@@ -12,6 +12,7 @@ import pytest
 from xception_cli import console
 from xception_cli.console import (
     Screen,
+    about,
     duration,
     emit,
     fail,
@@ -111,6 +112,14 @@ def test_a_name_of_a_megabyte_is_visibly_cut():
 )
 def test_a_duration_is_shown_in_the_two_largest_units(seconds, shown):
     assert duration(seconds) == shown
+
+
+def test_an_expected_duration_is_round():
+    expected = {
+        6.6: "7 s", 36: "40 s", 57: "1 min", 160: "3 min", 176: "3 min", 3500: "58 min",
+        3590: "1 h 0 min", 7600: "2 h 10 min",
+    }  # fmt: skip
+    assert {seconds: about(seconds) for seconds in expected} == expected
 
 
 def test_messages_go_to_stderr_and_never_to_stdout(capsys):

@@ -1,6 +1,6 @@
-"""The README is up to date: its commands and its code are run, the settings table is generated.
+"""The README is up to date: its commands and its code are run, the tables of options generated.
 
-`python tests/test_readme.py` rewrites the table in docs/settings.md; test_docs.py has the pages.
+`python tests/test_readme.py` rewrites the tables in docs/settings.md; test_docs.py has the pages.
 """
 
 import dataclasses
@@ -11,7 +11,9 @@ import typing
 from pathlib import Path
 
 import pytest
+import typer
 
+from xception_cli.cli import app
 from xception_cli.config import TrainConfig, flag, setting_type
 
 ROOT = Path(__file__).parent.parent
@@ -54,8 +56,21 @@ def settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def test_the_settings_table_is_the_generated_one() -> None:
-    assert settings_table() in SETTINGS.read_text(encoding="utf-8")
+def options_table() -> str:
+    """Return the table of train's options that are not settings, in the order of its help."""
+    settings = {setting.name for setting in dataclasses.fields(TrainConfig)}
+    rows = ["| option | meaning |", "|---|---|"]
+    for option in typer.main.get_command(app).commands["train"].params:  # type: ignore[attr-defined]
+        if option.name not in {*settings, "help"}:
+            named = ", ".join(f"`{name}`" for name in option.opts if name.startswith("-"))
+            rows.append(f"| {named or '`DIR`'} | {option.help} |")
+    return "\n".join(rows) + "\n"
+
+
+def test_the_tables_of_settings_and_options_are_the_generated_ones() -> None:
+    page = SETTINGS.read_text(encoding="utf-8")
+    assert settings_table() in page
+    assert options_table() in page
 
 
 def test_the_readme_is_short() -> None:
@@ -101,6 +116,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, imagenet: object) -> None
 
 
 if __name__ == "__main__":
-    table = re.compile(r"\| setting \| meaning .*?\n(?!\|)", re.DOTALL)
-    written = table.sub(lambda _: settings_table(), SETTINGS.read_text(encoding="utf-8"))
+    written = SETTINGS.read_text(encoding="utf-8")
+    for head, made in (("setting", settings_table), ("option", options_table)):
+        table = re.compile(rf"\| {head} \| meaning .*?\n(?!\|)", re.DOTALL)
+        written = table.sub(lambda _, made=made: made(), written)  # type: ignore[misc]
     SETTINGS.write_text(written, encoding="utf-8")

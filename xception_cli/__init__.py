@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xception_cli.api import Model, evaluate, load, train
     from xception_cli.evaluation.eval_report import EvalReport
     from xception_cli.inference import Prediction
-    from xception_cli.training.finish import TrainResult
+    from xception_cli.training.result import TrainResult
 
 __version__ = "0.2.0"
 
@@ -50,7 +50,7 @@ _HOMES = {
     "EvalReport": "xception_cli.evaluation.eval_report",
     "Model": "xception_cli.api",
     "Prediction": "xception_cli.inference",
-    "TrainResult": "xception_cli.training.finish",
+    "TrainResult": "xception_cli.training.result",
     "evaluate": "xception_cli.api",
     "load": "xception_cli.api",
     "train": "xception_cli.api",

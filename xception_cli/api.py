@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xception_cli.inference import AnyImage, Prediction
     from xception_cli.model.bundle import Classifier
     from xception_cli.runtime import Runtime
-    from xception_cli.training.finish import TrainResult
+    from xception_cli.training.result import TrainResult
 
 
 @contextmanager
@@ -210,7 +210,7 @@ def train(
     resolved = resolve(flags, None if config is None else find_config(os.fspath(config)))
     if run is None and not resolved.config.data:
         raise UsageError("data is missing: the folder with your images")
-    from xception_cli.training.finish import read_result
+    from xception_cli.training.result import read_result
     from xception_cli.training.run import run_training
 
     place = None if output is None else Path(output)

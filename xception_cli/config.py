@@ -238,7 +238,12 @@ class TrainConfig:
         "exactly.",
     )
     # Machine
-    seed: int = _setting(0, "Random seed.", at_least=0)
+    seed: int = _setting(
+        0,
+        "Random seed of the split, of the order of the images and of the first weights. Runs with "
+        "different seeds have different validation images, unless --split-file gives one split.",
+        at_least=0,
+    )
     device: Device = _setting(
         "auto", "Device to compute on; auto takes a GPU if there is one.", resumable=True
     )

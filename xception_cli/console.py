@@ -84,6 +84,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def about(seconds: float) -> str:
+    """Format an expected duration, as exactly as it can be known: `7 s`, `40 s`, `3 min`."""
+    if seconds < 55:
+        return duration(seconds if seconds < 10 else round(seconds, -1))
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 60 else duration(600 * round(seconds / 600))
+
+
 NAMED = 5  # names in one sentence
 
 

@@ -246,7 +246,7 @@ class RunDir:
         rows = []
         try:
             for line in _read_own(self.metrics).splitlines():
-                rows.append(read_entries(EpochMetrics, json.loads(line)))
+                rows.append((row := json.loads(line)) | read_entries(EpochMetrics, row))
         except (OSError, ValueError, RecursionError) as error:
             raise ArtifactError(
                 f"{show(self.metrics)} is damaged in line {len(rows) + 1}: {show(error)}",

@@ -2,13 +2,14 @@
 
 import glob
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from xception_cli.config import TrainConfig
 from xception_cli.console import duration, new_table, quoted, show
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.rundir import INFO, LOCK, RunDir
@@ -236,6 +237,7 @@ class RunFigures:
             earlier versions.
         test: Accuracy on test.
         seconds: Duration.
+        settings: Settings that were not the default, by name, except the data.
     """
 
     run: str
@@ -248,6 +250,7 @@ class RunFigures:
     val: float | None = None
     test: float | None = None
     seconds: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
@@ -265,7 +268,8 @@ def list_runs(folder: Path) -> list[RunFigures]:
     """
     runs = [_figures(run) for run in runs_in(folder)]
     if not runs:
-        raise UsageError(f"there is no run in {show(folder)}", hint="xception train DIR makes one")
+        hint = "xception train DIR makes one; xception runs DIR lists another folder"
+        raise UsageError(f"there is no run in {show(folder)}", hint=hint)
     return sorted(runs, key=lambda run: run.started, reverse=True)
 
 
@@ -286,30 +290,47 @@ def _figures(run: RunDir) -> RunFigures:
             val=accuracy.get("val"),
             test=accuracy.get("test"),
             seconds=sum(result.seconds.values()) if result else None,
+            settings=_special(read_settings(run)),
         )
     except (ArtifactError, UsageError, KeyError, TypeError, AttributeError, ValueError):
         return RunFigures(str(run.path), "", "damaged")  # it must not hide the others
 
 
+def _special(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that tell a run from others on the same data; `auto` was decided."""
+    defaults = vars(TrainConfig())
+    return {
+        name: value
+        for name, value in settings.items()
+        if value != defaults[name] != "auto" and name not in {"data", "root", "classes"}
+    }
+
+
+def _described(settings: Mapping[str, Any]) -> str:
+    """Describe settings in a few words: of a path, only its name."""
+    names = (
+        (name.strip("_"), Path(v).name if isinstance(v, str) else v) for name, v in settings.items()
+    )
+    return ", ".join(show(f"{name}={value}") for name, value in names)
+
+
 def runs_table(runs: Sequence[RunFigures]) -> Table:
-    """Create the table of runs, with accuracies on test if there is one."""
+    """Create the table of runs, with the settings that tell them apart."""
     tests = [">test accuracy"] * any(run.test is not None for run in runs)
-    table = new_table("run", "started", ">classes", ">val accuracy", *tests, ">time", "kept")
+    table = new_table("run", "started", ">val accuracy", *tests, ">time", "kept", "settings")
+    parts = {run.unfreeze for run in runs if run.unfreeze is not None}
     for run in runs:
+        part = {"unfreeze": run.unfreeze} if run.unfreeze and len(parts) > 1 else {}
         table.add_row(
             show(run.run),
             show(run.started[:10]),
-            _text(run.classes),
             _percent(run.val),
             *[_percent(run.test)] * len(tests),
             "" if run.seconds is None else duration(run.seconds),
             show(run.kept) if run.kept else run.state,
+            _described({**part, **run.settings}),
         )
     return table
-
-
-def _text(number: int | None) -> str:
-    return "" if number is None else str(number)
 
 
 def _percent(part: float | None) -> str:

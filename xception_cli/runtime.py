@@ -160,6 +160,7 @@ def decide_runtime(
     device: str = "auto",
     precision: str = "auto",
     deterministic: bool = False,
+    compiled: bool = False,
     processes: Processes = ALONE,
 ) -> Runtime:
     """Choose device and precision, and set up torch. Call it before creating any tensor.
@@ -168,10 +169,12 @@ def decide_runtime(
         device: `auto`, `cpu`, `cuda` (or `gpu`, which means the same) or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         deterministic: Whether to use only deterministic algorithms.
+        compiled: Whether torch.compile will be used.
         processes: The processes that train together, each on a device of its own.
 
     Raises:
-        MachineError: The device is not available, or there are fewer than processes.
+        MachineError: The device is not available, or there are fewer than processes; or triton or
+            a C++ compiler is missing.
         UsageError: There is no such device, or it does not support the precision.
     """
     chosen = _decide_device(device, processes)
@@ -184,6 +187,8 @@ def decide_runtime(
             f"supported there: {', '.join(supported)}",
             hint=f"--precision {supported[0]}, or leave it out",
         )
+    if compiled:
+        check_compiler(chosen)
     _keep_freed_memory()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -16,7 +16,7 @@ from xception_cli.data.images import inspect_all
 from xception_cli.data.split import Split, make_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError
-from xception_cli.evaluation.eval_report import EvalReport
+from xception_cli.evaluation.eval_report import NEAR_COPY, TRAINED_ON, EvalReport
 from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.evaluation.scored import read_scored
 from xception_cli.model.bundle import About, load_model, save_model
@@ -85,9 +85,15 @@ def test_resaved_and_mirrored_training_images_are_left_out_and_reported(run, dra
         small = Image.open(DATA / image.path).convert("RGB")
         small = small.resize((small.width * 3 // 4, small.height * 3 // 4))
         save(ImageOps.mirror(small) if number % 2 else small, split, image.label, f"x{number}.jpg")
+    known = split.of("train")[5]
+    shutil.copy(DATA / known.path, NEW / split.classes[known.label] / "known.jpg")
     report = evaluate(run)
-    assert report.note == "5 of 11 images left out: near-copies of training images"
-    assert (report.images, report.contaminated.trained_on, report.contaminated.images) == (6, 5, 11)
+    assert report.note == (
+        "6 of 12 images left out: 1 the model was trained on, 5 near-copies of training images"
+    )
+    reasons = {Path(found.path).name: found.reason for found in report.left_out}
+    assert reasons == {f"x{n}.jpg": NEAR_COPY for n in range(5)} | {"known.jpg": TRAINED_ON}
+    assert (report.images, report.contaminated.trained_on, report.contaminated.images) == (6, 6, 12)
     scored = read_scored(run, "new")
     assert not any(Path(photo.path).name.startswith("x") for photo in scored.photos)
     assert scored.units.tolist() == [photo.digest for photo in scored.photos]

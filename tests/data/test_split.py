@@ -220,13 +220,6 @@ def test_identical_files_in_two_given_splits_are_warned_about_in_pairs(copies, w
             make_split(folder, inspections, seed=0, val_fraction=0, test_fraction=0, strict=True)
 
 
-def test_an_image_in_two_classes_is_warned_about():
-    rows = [*many(40, 2), ("c0", "c0/x.jpg", "twice", None), ("c1", "c1/x.jpg", "twice", None)]
-    assert split_rows(rows).warnings == (
-        "1 image is in more than one class (identical files): conflicting labels",
-    )
-
-
 # --- images that cannot be decoded -------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ NO_UNITS: dict[str, str] = {}
 
 
 def make_run(
-    name: str, answers: dict[str, int], *, on: str = "val", classes=CLASSES, units=NO_UNITS
+    name: str, answers: dict[str, int], *, on: str = "val", classes=CLASSES, units=NO_UNITS, data=""
 ) -> RunDir:
     """Create a run whose evaluation has `answers`, by digest; digest `d5` is of class 5 % 3."""
     run = RunDir(Path("runs") / name)
@@ -48,9 +48,8 @@ def make_run(
     photos.append(Photo("broken.jpg", 0, digest="d99", problem="truncated"))
     every = np.vstack([probabilities, np.full(len(classes), np.nan)]).astype(np.float32)
     scored = Scored(classes, tuple(photos), every, (None,) * len(photos))
-    write_evaluation(
-        run.evaluation(on), measure(labels, probabilities, alone(labels), classes, name=on), scored
-    )
+    report = measure(labels, probabilities, alone(labels), classes, name=on, data=data)
+    write_evaluation(run.evaluation(on), report, scored)
     return run
 
 
@@ -101,6 +100,12 @@ def test_runs_that_cannot_be_compared_are_refused_with_a_hint():
     with pytest.raises(UsageError, match="no evaluation called elsewhere") as caught:
         choose_evaluation([one], "elsewhere")
     assert caught.value.hint == "xception eval runs/one --data DIR"
+    make_run("other", SECOND, on="elsewhere", data="new")
+    for there, folder in ((False, "DIR, with the folder new"), (True, "new")):
+        Path("new").mkdir() if there else None
+        with pytest.raises(UsageError) as caught:
+            choose_evaluation([RunDir(Path("runs/other")), one], "elsewhere")
+        assert caught.value.hint == f"xception eval runs/one --data {folder}"
     predictions = one.evaluation("val") / "predictions.csv"
     predictions.write_text("path,true\n")
     with pytest.raises(ArtifactError, match="predictions") as caught:
@@ -150,7 +155,21 @@ def test_the_command_prints_tables_or_json_and_whether_it_could_be_chance(capsys
     assert "runs/one     3 of 6     50.0%  18.8-81.2%" in shown.out
     assert "other/d5.jpg  [red]=c  [red]=c  a        lost" in shown.out
     assert "2 gained, 1 lost; McNemar p = 1: could be chance" in shown.err
-    assert "2 images of val scored by one run only" in shown.err
+    assert (
+        "note      2 images of val scored by one run only\n"
+        "          these runs have different splits; to compare them on the same images, train on "
+        "one split:\n"
+        "          xception train DIR --split-file runs/one/split.csv\n"
+        "          or evaluate both on other images:\n"
+        "          xception eval runs/one --data DIR && xception eval runs/other --data DIR && "
+        "xception compare runs/one runs/other --on NAME\n"
+    ) in shown.err
+    for name, seed in (("one", 0), ("other", 1)):
+        write_info(RunDir(Path("runs") / name), settings={"data": "photos", "seed": seed})
+    assert call("compare", "runs/one", "runs/other") == 0
+    shown = capsys.readouterr().err
+    assert "different splits (--seed draws the split); to compare" in shown
+    assert "xception train photos --split-file runs/one/split.csv --seed 1\n" in shown
     assert call("compare", "runs/one", "runs/other", "--json") == 0
     found = compare_runs(RunDir(Path("runs/one")), RunDir(Path("runs/other")), "val")
     printed = json.loads(capsys.readouterr().out)
@@ -165,7 +184,7 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
         run = RunDir(Path("runs") / name)
         run.path.mkdir(parents=True)
         write_info(run, started=f"2026-01-{day}T10:00:00Z", images={"train": 9})
-        run.config.write_text('unfreeze = "exit"\n')
+        run.config.write_text(f'unfreeze = "exit"\nseed = {len(name) - 4}\nlr = 1e-3\n')
         if name != "going":
             figures = {"kept": "the linear probe", "epochs": 1, "evaluation": {"val": 0.875}}
             write_json(run.result, figures | {"seconds": {"probe": 60.0, "features": 30.0}})
@@ -185,7 +204,9 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
     assert printed[1]["val"] == 0.875
     for line in printed:
         check_documented("runs", line)
+    assert printed[2]["settings"] == {"lr": 0.001, "seed": 1}  # seed 0 is the default
     assert call("runs", "elsewhere") == 2
+    assert "xception runs DIR lists another folder" in capsys.readouterr().err
 
 
 # Units and several comparisons

@@ -20,7 +20,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split, make_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
-from xception_cli.evaluation.eval_report import Contaminated, EvalReport
+from xception_cli.evaluation.eval_report import TRAINED_ON, Contaminated, EvalReport, LeftOut
 from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
 from xception_cli.evaluation.files import contaminated_line
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
@@ -203,7 +203,7 @@ def test_only_held_out_images_of_the_training_folder_are_scored(model_file, bund
     assert paths_of(run, "photos") == paths_in(split, "val")
     trained, held_out = len(split.of("train")), len(split.of("val"))
     assert report.note == (
-        f"{trained} of 24 images left out: the model was trained on them; "
+        f"{trained} of 24 images left out: {trained} the model was trained on; "
         f"{held_out} of {held_out} images also selected the model (val): expect a little less"
     )
     assert report.images == held_out
@@ -235,7 +235,8 @@ def test_training_images_in_another_folder_are_left_out_by_content(model_file, p
     shutil.copy(photos / known.path, other / label / "renamed.jpg")
     report = evaluate(run, data=other)
     assert paths_of(run, "other") == [f"{label}/new.jpg"]
-    assert report.note == "1 of 2 images left out: the model was trained on them"
+    assert report.note == "1 of 2 images left out: 1 the model was trained on"
+    assert report.left_out == (LeftOut(f"{label}/renamed.jpg", TRAINED_ON),)
     assert [row.n for row in report.per_class] == [int(name == label) for name in CLASSES]
     assert (report.contaminated.trained_on, report.contaminated.images) == (1, 2)
     (other / label / "new.jpg").unlink()

@@ -12,6 +12,9 @@ from sklearn.metrics import (
 )
 from units import alone
 
+from xception_cli.data.images import content_digest
+from xception_cli.data.photo import Photo
+from xception_cli.data.units import assign_units, have_groups
 from xception_cli.evaluation import resampling
 from xception_cli.evaluation.calibration import calibration_error
 from xception_cli.evaluation.intervals import (
@@ -216,3 +219,8 @@ def test_the_evidence_names_groups_if_there_are_fewer_than_images():
     assert evidence(43, 84, 14) == "43 of 84 images, 14 groups"
     assert evidence(1043, 2084, 2084) == "1,043 of 2,084 images"
     assert evidence(3, 4, 1) == "3 of 4 images, 1 group"
+    assert evidence(98, 101, 100, grouped=False) == "98 of 101 images, 100 distinct"
+    digests = [content_digest(content) for content in (b"one", b"one", b"other")]
+    photos, _ = assign_units([Photo(f"{n}.jpg", 0, digest=d) for n, d in enumerate(digests)])
+    assert not have_groups([photo.unit for photo in photos])
+    assert have_groups([photos[0].unit, "patient 1"])

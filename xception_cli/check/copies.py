@@ -54,9 +54,6 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     )
     kept = [photo for photo, copy in zip(photos, is_copy, strict=True) if not copy]
     copies = [photo for photo, copy in zip(photos, is_copy, strict=True) if copy]
-    if copies:
-        left_out = f"{len(copies):,} of {count_of(len(photos), 'image')} left out"
-        note = f"{left_out}: near-copies of training images"
     if not kept:
         raise DataError(
             f"every image in {show(selection.folder.place)} is a near-copy of a training image: "
@@ -73,7 +70,7 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     return replace(
         selection,
         images=kept,
-        trained_on=[*selection.trained_on, *copies],
+        copies=copies,
         note=join_notes(selection.note, note, chosen if choosers else None),
     )
 

@@ -26,6 +26,7 @@ from xception_cli.commands.options import (
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
+from xception_cli.rundir import METRICS
 from xception_cli.runs import RUNS, find_run
 
 
@@ -135,6 +136,8 @@ def evaluate(
         say(f"unknown   {answered}")
     if report.note:
         say(f"note      {report.note}")
+    if report.left_out:
+        say(f"          left_out in {METRICS} lists the images")
     say(f"files     {show(chosen.evaluation(report.name))}")
     if report.failures:
         for failure in report.failures[:20]:
@@ -180,6 +183,7 @@ def compare(
         choose_evaluation,
         compare_runs,
         correct_comparisons,
+        different_splits,
     )
     from xception_cli.evaluation.compared import (
         class_note,
@@ -199,6 +203,12 @@ def compare(
         if comparison.unmatched:
             unmatched = count_of(comparison.unmatched, "image")
             say(f"note      {unmatched} of {name} scored by one run only")
+            if name in {"val", "test"}:
+                reason, train, evaluation = different_splits(first, other)
+                say(f"          {reason}; to compare them on the same images, train on one split:")
+                say(f"          {train}")
+                say("          or evaluate both on other images:")
+                say(f"          {evaluation}")
         if note := class_note(comparison):
             say(f"note      {note}")
         say(f"result    {show(other.path)}: {verdict(comparison)}", style="bold")

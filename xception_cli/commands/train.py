@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import os
 import time
 import typing
 from collections.abc import Callable
@@ -270,6 +271,14 @@ def train(
         if not started_by_torchrun():  # else the other processes wait before they join
             given = settings.config
             allow_pixels(given.max_pixels)
+            special = {given.device, given.precision} - {"auto", "cpu", "fp32"} or given.compile
+            if special and os.path.lexists(given.data):
+                # A machine that lacks it is reported before the images are read; this loads torch.
+                from xception_cli.runtime import decide_runtime
+
+                decide_runtime(
+                    device=given.device, precision=given.precision, compiled=given.compile
+                )
             survey = survey_data(
                 given.data,
                 root=given.root,

@@ -240,17 +240,6 @@ def _check(split: Split) -> list[str]:
     warnings = [f"no validation image for class {name}" for name in no_val]
     if out := len(split.of("out")):
         warnings.append(f"{count_of(out, 'image')} left out, see split.csv")
-    labels: dict[str, set[int]] = defaultdict(set)
-    for image in split.images:
-        if image.split != "out":
-            labels[image.digest].add(image.label)
-    conflicts = sum(len(found) > 1 for found in labels.values())
-    if conflicts:
-        are = "are" if conflicts > 1 else "is"
-        warnings.append(
-            f"{count_of(conflicts, 'image')} {are} in more than one class (identical files): "
-            "conflicting labels"
-        )
     return warnings
 
 

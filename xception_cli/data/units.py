@@ -20,6 +20,8 @@ from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
 
+_DIGEST = re.compile("[0-9a-f]{32}")  # see `images.digest`
+
 Array = NDArray[Any]
 Fold = tuple[Array, Array]  # indices of the images to fit, and of those left out
 
@@ -126,6 +128,13 @@ def _groups(
 
 
 # Folds of cross-validation
+
+
+def have_groups(units: Sequence[str] | Array) -> bool:
+    """Return whether some units are groups that the data names; of copies, a digest is the name."""
+    return any(
+        _DIGEST.fullmatch(str(name)) is None for name in np.unique(np.asarray(units)).tolist()
+    )
 
 
 def number_units(units: Sequence[str] | Array) -> NDArray[np.int64]:

@@ -1,9 +1,10 @@
 """Two runs compared on the same images: where they differ, and whether it could be chance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.stats import norm
 
-from xception_cli.console import quoted, show
+from xception_cli.console import quoted, show, typed
 from xception_cli.data.units import number_units
-from xception_cli.errors import UsageError
+from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.evaluation.eval_report import read_report
 from xception_cli.evaluation.intervals import (
     Interval,
     count_units,
@@ -21,7 +23,9 @@ from xception_cli.evaluation.intervals import (
     proportion_interval,
 )
 from xception_cli.evaluation.scored import Scored, read_scored
+from xception_cli.evaluation.selection import SPLITS
 from xception_cli.rundir import RunDir
+from xception_cli.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -127,11 +131,53 @@ def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
         lacking = [run for run in runs if not run.evaluation(candidate).is_dir()]
         if not lacking:
             return candidate
-    split = f" --split {candidate}" if candidate in {"test", "val"} else " --data DIR"
+    wanted = f"--split {candidate}"
+    if candidate not in SPLITS:
+        wanted = f"--data {_evaluated_folder(runs, candidate)}"
     raise UsageError(
         f"{show(lacking[0].path)} has no evaluation called {show(candidate)}",
-        hint=f"xception eval {quoted(lacking[0].path)}{split}",
+        hint=f"xception eval {quoted(lacking[0].path)} {wanted}",
     )
+
+
+def _evaluated_folder(runs: Iterable[RunDir], name: str) -> str:
+    """Return the folder of an evaluation that one of the runs has, as typed; else `DIR`."""
+    for run in runs:
+        if run.evaluation(name).is_dir():
+            data = read_report(run, name).data
+            # Of an absolute path only the name is recorded.
+            return quoted(data) if Path(data).exists() else f"DIR, with the folder {show(data)}"
+    return "DIR"
+
+
+def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
+    """Explain why the val or test of two runs have different images, and how to compare the runs.
+
+    Returns:
+        The reason; the command that trains on the split of the first run; and the commands that
+        evaluate both on other images.
+    """
+    before, after = _settings(first), _settings(second)
+    reason = "these runs have different splits"
+    if before.get("seed") != after.get("seed"):
+        reason += " (--seed draws the split)"
+    data, seed = after.get("data"), after.get("seed")
+    where = "DIR" if data is None else quoted(typed(Path(data)))
+    one, other = quoted(first.path), quoted(second.path)
+    train = f"xception train {where} --split-file {quoted(first.split)}"
+    evaluate = " && ".join(f"xception eval {run} --data DIR" for run in (one, other))
+    return (
+        reason,
+        train if seed is None else f"{train} --seed {seed}",
+        f"{evaluate} && xception compare {one} {other} --on NAME",
+    )
+
+
+def _settings(run: RunDir) -> dict[str, Any]:
+    try:
+        return read_settings(run)
+    except ArtifactError:  # comparing does not need them
+        return {}
 
 
 def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
@@ -158,10 +204,12 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
         )
     before, after = (_answers(scored, set(common)) for scored in (one, other))
     if not before.keys() & after.keys():
+        reason, train, evaluate = different_splits(first, second)
         raise UsageError(
-            f"{show(first.path)} and {show(second.path)} have no image of {show(name)} in common",
-            hint="evaluate both on one folder (xception eval RUN --data DIR), then: xception "
-            f"compare {quoted(first.path)} {quoted(second.path)} --on NAME",
+            f"{show(first.path)} and {show(second.path)} have no image of {show(name)} in common"
+            f"{f': {reason}' * (name in SPLITS)}",
+            hint=f"evaluate both on one folder: {evaluate}"
+            + f"; or give them one split: {train}" * (name in SPLITS),
         )
     return replace(
         _compare(first, second, name, common, before, after),

@@ -1,6 +1,6 @@
 """EvalReport: the results of an evaluation, as values and as metrics.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
@@ -90,6 +90,38 @@ class EvalFailure:
     reason: str
 
 
+# Why an image does not count, and its note
+TRAINED_ON, NEAR_COPY = "the model was trained on it", "near-copy of a training image"
+_TRAINED_ON, _NEAR_COPIES = "the model was trained on", "near-copies of training images"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that does not count.
+
+    Attributes:
+        path: Relative to the data folder.
+        reason: `TRAINED_ON` or `NEAR_COPY`.
+    """
+
+    path: str
+    reason: str
+
+
+def left_out_note(left_out: Sequence[LeftOut], images: int) -> str | None:
+    """Count the images that do not count, by reason; None if there are none.
+
+    Args:
+        left_out: These images.
+        images: Number of the others.
+    """
+    known = sum(found.reason == TRAINED_ON for found in left_out)
+    counts = {_TRAINED_ON: known, _NEAR_COPIES: len(left_out) - known}
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count)
+    total = len(left_out) + images
+    return f"{len(left_out):,} of {total:,} images left out: {reasons}" if left_out else None
+
+
 @dataclass(frozen=True)
 class Contaminated:
     """The accuracy including images that the model was trained on.
@@ -122,7 +154,7 @@ class Corrected:
     accuracy: Estimate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvalReport:
     """The results on one set of images; shares are in 0..1.
 
@@ -131,6 +163,7 @@ class EvalReport:
         data: The data folder as given; never an absolute path.
         images: Number of scored images.
         groups: Number of their units; equal to `images` if each is a unit.
+        grouped: Whether the data names some units; False if they are only copies.
         correct: Number of images that were classified correctly.
         accuracy: Their share (top-1).
         top_k: k of `top_k_accuracy`: 5, or the number of classes if that is less.
@@ -152,6 +185,7 @@ class EvalReport:
         confusion: Counts by true class (row) and predicted class (column).
         confused: The most confused pairs of classes, the most frequent first.
         failures: Images that could not be scored.
+        left_out: Images that do not count, because the model knows them.
         note: Caveats for the reader.
         contaminated: Accuracy including images that the model was trained on; None if there are
             none.
@@ -182,9 +216,16 @@ class EvalReport:
     confusion: tuple[tuple[int, ...], ...]
     confused: tuple[Confusion, ...] = ()
     failures: tuple[EvalFailure, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     note: str | None = None
     contaminated: Contaminated | None = None
     corrected: Corrected | None = None
+    grouped: bool = True
+
+    def __repr__(self) -> str:
+        images = f"{self.images:,} image{'s' * (self.images > 1)}"
+        share = f"{self.expected.value:.1%} ({self.expected.interval})"
+        return f"<EvalReport {show(self.name)}: accuracy {share}, {images}>"
 
     @property
     def expected(self) -> Estimate:
@@ -203,6 +244,7 @@ class EvalReport:
             "data": utf8(self.data),
             "images": self.images,
             "groups": self.groups,
+            "grouped": self.grouped,
             "correct": self.correct,
             **_flat("accuracy", self.accuracy),
             "top_k": self.top_k,
@@ -214,6 +256,7 @@ class EvalReport:
             "confusion": [list(row) for row in self.confusion],
             "confused": [pair.to_dict() for pair in self.confused],
             "failures": [{name: utf8(v) for name, v in asdict(f).items()} for f in self.failures],
+            "left_out": [{name: utf8(v) for name, v in asdict(f).items()} for f in self.left_out],
             "note": self.note,
             "contaminated": _with_accuracy(self.contaminated),
             "corrected": _with_accuracy(self.corrected),
@@ -241,6 +284,7 @@ class EvalReport:
             **{name: score(name, data[name]) for name in _SCORES},
             images=images,
             groups=int(data.get("groups", images)),
+            grouped=data.get("grouped", True),
             accuracy=_read(data, "accuracy"),
             coverage=score("answered", rate),
             answer_precision=score("answered_correct", precision),
@@ -248,6 +292,7 @@ class EvalReport:
             confusion=tuple(tuple(int(n) for n in row) for row in data["confusion"]),
             confused=tuple(read_entries(Confusion, pair) for pair in data["confused"]),
             failures=tuple(read_entries(EvalFailure, failure) for failure in data["failures"]),
+            left_out=tuple(read_entries(LeftOut, found) for found in data.get("left_out", ())),
             contaminated=added and read_entries(Contaminated, _whole(added)),
             corrected=found and read_entries(Corrected, _whole(found)),
         )

@@ -11,9 +11,13 @@ from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError, DataError
 from xception_cli.evaluation.candidates import VAL_NOTE, correct_report
 from xception_cli.evaluation.eval_report import (
+    NEAR_COPY,
+    TRAINED_ON,
     EvalFailure,
     EvalReport,
+    LeftOut,
     join_notes,
+    left_out_note,
     read_report,
 )
 from xception_cli.evaluation.files import write_evaluation
@@ -79,13 +83,17 @@ def run_evaluation(
         fitted_to_val=fitted,
     )
     chosen = refine(chosen)
-    note, fitted = chosen.note, fitted and chosen.name == "val"
+    fitted = fitted and chosen.name == "val"
     if fitted and variant is None and only is None:
         return _measured_before(run)
     is_val = chosen.name == "val"
     if only is not None:
         chosen = keep_listed(chosen, only)
-        note = join_notes(chosen.note, VAL_NOTE if is_val and not fitted else None)
+    left_out = [LeftOut(photo.path, TRAINED_ON) for photo in chosen.trained_on]
+    left_out += [LeftOut(photo.path, NEAR_COPY) for photo in chosen.copies]
+    note = join_notes(left_out_note(left_out, len(chosen.images)), chosen.note)
+    if only is not None:
+        note = join_notes(note, VAL_NOTE if is_val and not fitted else None)
     if fitted:
         note = join_notes(
             note, "the model was also fitted to these images: expect less on new ones"
@@ -98,8 +106,9 @@ def run_evaluation(
         workers=workers,
         note=note,
         data=chosen.data,
-        trained_on=chosen.trained_on,
+        trained_on=[*chosen.trained_on, *chosen.copies],
     )
+    report = replace(report, left_out=tuple(left_out))
     if is_val and not fitted and only is None:
         report = correct_report(run, report, scored)
     write_evaluation(run.evaluation(report.name), report, scored)

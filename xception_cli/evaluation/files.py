@@ -43,6 +43,7 @@ _SCORES = {
     "log_loss": "log loss",
     "calibration_error": "expected calibration error",
 }
+_MANY = 10  # classes; with fewer, top-5 accuracy is close to 1 for any model
 _IN_PERCENT = {"accuracy", "top_k_accuracy", "macro_recall"}
 _CONFUSED = 3  # most confused pairs that are printed
 _NUMBERED = 20  # classes up to which the cells of the image show their counts
@@ -55,7 +56,7 @@ def headline(report: EvalReport) -> str:
     """Describe the result in one line, with its uncertainty."""
     expected = report.expected
     if report.corrected is None:
-        said = f"({expected.interval}, {_counted(report)})"
+        said = f"({expected.interval}, {_counted(report, report)})"
     else:
         said = f"({expected.interval}), corrected for selection"
     return f"{show(report.name)}: accuracy {expected.value:.1%} {said}"
@@ -66,7 +67,7 @@ def uncorrected_line(report: EvalReport) -> str | None:
     if report.corrected is None:
         return None
     models = f"the best of {report.corrected.candidates} models"
-    return f"uncorrected: {report.accuracy.value:.1%} ({_counted(report)}), {models}"
+    return f"uncorrected: {report.accuracy.value:.1%} ({_counted(report, report)}), {models}"
 
 
 def contaminated_line(report: EvalReport) -> str | None:
@@ -74,16 +75,16 @@ def contaminated_line(report: EvalReport) -> str | None:
     found = report.contaminated
     if found is None:
         return None
-    known = count_of(found.trained_on, "image")
+    known, counted = count_of(found.trained_on, "image"), _counted(found, report)
     return (
         f"with the {known} that it was trained on, or near-copies of them: "
-        f"accuracy {found.accuracy.value:.1%} ({found.accuracy.interval}, {_counted(found)}); that "
+        f"accuracy {found.accuracy.value:.1%} ({found.accuracy.interval}, {counted}); that "
         "shows nothing about new images"
     )
 
 
-def _counted(report: EvalReport | Contaminated) -> str:
-    return evidence(report.correct, report.images, report.groups)
+def _counted(found: EvalReport | Contaminated, report: EvalReport) -> str:
+    return evidence(found.correct, found.images, found.groups, grouped=report.grouped)
 
 
 def report_table(report: EvalReport) -> Table:
@@ -106,11 +107,11 @@ def scores_table(report: EvalReport) -> Table:
 
 
 def scores(report: EvalReport) -> list[tuple[str, str, str]]:
-    """Return the metrics over all classes: name, value and 95% interval."""
+    """Return the metrics over all classes that are shown: name, value and 95% interval."""
     return [
-        (title.format(k=report.top_k), *texts(estimate, percent=name in _IN_PERCENT))
+        (title.format(k=report.top_k), *texts(getattr(report, name), percent=name in _IN_PERCENT))
         for name, title in _SCORES.items()
-        if (estimate := getattr(report, name)) is not None or name != "top_k_accuracy"
+        if name != "top_k_accuracy" or len(report.per_class) >= _MANY
     ]
 
 
@@ -196,7 +197,7 @@ def draw_confusion(report: EvalReport) -> bytes:
     _name_axes(axes, [row.name for row in report.per_class], side)
     accuracy = f"accuracy {report.accuracy.value:.1%}"
     if report.corrected is None:
-        accuracy += f" ({report.accuracy.interval}, {_counted(report)})"
+        accuracy += f" ({report.accuracy.interval}, {_counted(report, report)})"
     else:
         accuracy += ", not corrected for selection"
     first = f"{show(report.name)}: {report.correct:,} of {count_of(report.images, 'image')} correct"

@@ -85,15 +85,17 @@ def count_units(units: Sequence[str] | Array) -> int:
     return len(np.unique(np.asarray(units)))
 
 
-def evidence(successes: int, images: int, groups: int) -> str:
-    """Describe the counts of a proportion: `43 of 84 images, 14 groups`.
+def evidence(successes: int, images: int, groups: int, *, grouped: bool = True) -> str:
+    """Describe the counts of a proportion: `43 of 84 images, 14 groups` or `..., 83 distinct`.
 
     Args:
         successes: Images that count.
         images: All images.
         groups: Their units.
+        grouped: Whether the data names some units; else they are copies.
     """
-    listed = f", {count_of(groups, 'group')}" if groups < images else ""
+    units = count_of(groups, "group") if grouped else f"{groups:,} distinct"
+    listed = f", {units}" if groups < images else ""
     return f"{successes:,} of {count_of(images, 'image')}{listed}"
 
 

@@ -15,7 +15,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from xception_cli.data.units import number_units
+from xception_cli.data.units import have_groups, number_units
 from xception_cli.evaluation.calibration import calibration_error
 from xception_cli.evaluation.eval_report import (
     ClassMetrics,
@@ -110,6 +110,7 @@ def measure(
         data=data,
         images=len(labels),
         groups=count_units(numbers),
+        grouped=have_groups(units),
         correct=int(correct.sum()),
         accuracy=_share(correct, numbers),
         top_k=k,

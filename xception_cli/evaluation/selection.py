@@ -37,6 +37,7 @@ class Selection:
         images: With their labels.
         note: Caveats for the reader.
         trained_on: Further images, which the model was trained on; they do not count.
+        copies: Further images, near-copies of training images; they do not count either.
         folder: The folder of the images, if it is not the run's own data.
         fitted_to_val: Whether the model was also fitted to the run's val.
     """
@@ -47,6 +48,7 @@ class Selection:
     images: Sequence[Photo]
     note: str | None = None
     trained_on: Sequence[Photo] = ()
+    copies: Sequence[Photo] = ()
     folder: DataFolder | None = None
     fitted_to_val: bool = False
 
@@ -107,6 +109,7 @@ def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
         return [i for i in images if os.path.abspath(selection.root / i.path) in wanted]  # noqa: PTH100
 
     kept, trained_on = among(selection.images), among(selection.trained_on)
+    copies = among(selection.copies)
     if not kept:
         raise DataError(
             f"the list names none of the {count_of(len(selection.images), 'image')} of "
@@ -114,7 +117,7 @@ def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
             f"{show(selection.root / selection.images[0].path)}",
             hint="paths in the list are relative to the current folder",
         )
-    others = len(wanted) - len(kept) - len(trained_on)
+    others = len(wanted) - len(kept) - len(trained_on) - len(copies)
     note = (
         f"{others:,} of {count_of(len(wanted), 'listed image')} left out: not in {selection.name}"
     )
@@ -123,6 +126,7 @@ def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
         name=f"{selection.name}-listed",
         images=kept,
         trained_on=trained_on,
+        copies=copies,
         note=join_notes(selection.note, note if others else None),
     )
 
@@ -263,10 +267,6 @@ def _select_new(
             hint="leave --data out to evaluate on the images that the run held out",
         )
     notes = []
-    if len(kept) < len(images):
-        left_out = len(images) - len(kept)
-        left_of = f"{left_out:,} of {count_of(len(images), 'image')}"
-        notes.append(f"{left_of} left out: the model was trained on them")
     choosers = sum(image.digest in chose for image in kept)
     if choosers:
         notes.append(

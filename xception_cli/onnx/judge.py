@@ -87,7 +87,8 @@ class Parity:
         equal = round(self.top1_agreement * self.images)
         return (
             f"{count_of(self.images, 'image')} ({_list(self.kinds)}): same class on {equal:,}, "
-            f"probabilities within {self.largest_difference:.1e} (limit {self.limit:g})"
+            f"probabilities within {self.largest_difference:.1e} of PyTorch's in fp32 "
+            f"(limit {self.limit:g})"
         )
 
 

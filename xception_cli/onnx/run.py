@@ -127,6 +127,11 @@ def export_run(
         say(f"parity    {runtime}: {parity.headline()}")
         require_parity(runtime, parity)
     _show_reduced(parities["onnxruntime"])
+    if (own := bundle.runtime.precision) != "fp32":
+        say(
+            f"note      the file computes in fp32; on this machine, xception predict computes the "
+            f"run in {own}, and its probabilities differ more"
+        )
     agreement = None
     if quantized:
         content, agreement = _quantize(run, model, exported, output)

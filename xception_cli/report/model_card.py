@@ -60,7 +60,8 @@ def render_card(
             {"name": row["name"], "counts": counts[row["name"]], "recall": row["recall_figures"]}
             for row in shown
         ],
-        grouped=config.get("group_by") is not None or report.groups < report.images,
+        grouped=config.get("group_by") is not None
+        or (report.grouped and report.groups < report.images),
         few=report.groups < FEW,
         keeps_features=about.unknown is not None,
         pixels=about.preprocessing,

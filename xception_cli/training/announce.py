@@ -2,17 +2,28 @@
 
 from collections.abc import Iterable, Mapping
 
-from xception_cli.check.report import CONFLICTING, DEEP, LEAK, MISSING, SERIES, CheckReport
+from xception_cli.check.report import (
+    CONFLICTING,
+    DEEP,
+    LEAK,
+    MISSING,
+    SERIES,
+    CheckReport,
+    without_mirrored,
+)
 from xception_cli.check.series import find_series, straddling
-from xception_cli.console import say, show
+from xception_cli.config import TrainConfig
+from xception_cli.console import listing, quoted, say, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.split import Split
 from xception_cli.runtime import Runtime
 from xception_cli.training.job import Draft
 
+_LISTED = 3  # images of a warning, as many as `xception check` lists
+
 
 def describe_runtime(runtime: Runtime) -> None:
-    """Report the device of a new training."""
+    """Report the device of a training."""
     say(f"device    {runtime.describe()}")
     if idle := runtime.idle_gpus():
         say(
@@ -33,15 +44,18 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
     say(f"split     {', '.join(f'{n:,} {name}' for name, n in sizes.items() if n)} images")
     source = "random, as --weights none asks" if job.pretrained is None else job.pretrained.source
     say(f"weights   {show(source)}")
+    defaults = vars(TrainConfig())
     for name, origin in origins.items():
-        if name not in {"data", "classes", "from_"}:
-            say(f"setting   {name} = {show(getattr(job.config, name))} ({show(origin)})")
+        value = getattr(job.config, name)
+        if name not in {"data", "classes", "from_"} and value != defaults[name]:
+            say(f"setting   {name} = {show(value)} ({show(origin)})")
     if job.config.budget is None:  # a budget may decide otherwise
         say_reasons(draft.reasons)
     for problem in draft.report.problems:
         if problem.name == DEEP:  # the model file records their scale
             say(f"note      {problem.summary}")
-    for warning in (*_check_warnings(draft.report, folder, split), *split.warnings):
+    conflicts = _conflicts(draft.report, folder, split)
+    for warning in (*_check_warnings(draft.report, folder, split), *split.warnings, *conflicts):
         say(f"warning   {warning}")
 
 
@@ -59,7 +73,7 @@ def in_all(total: str, phases: Mapping[str, str]) -> str:
 
 
 def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> list[str]:
-    """Return the data check's warnings, except those that the split reports or has prevented."""
+    """Return the data check's warnings, except those reported elsewhere or prevented."""
     told = {CONFLICTING, DEEP, LEAK, MISSING}
     problems = report.of("warning")
     if any(problem.name == SERIES for problem in problems):
@@ -67,3 +81,24 @@ def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> li
         if series is None or not straddling(series, split.images):
             told.add(SERIES)
     return [problem.summary for problem in problems if problem.name not in told]
+
+
+def _conflicts(report: CheckReport, folder: DataFolder, split: Split) -> list[str]:
+    """Warn of copies in two classes, unless --fixes has excluded or relabelled one of them."""
+    label_of = {image.path: image.label for image in split.images if image.split != "out"}
+    findings = [
+        finding
+        for problem in report.problems
+        if problem.name == CONFLICTING
+        for finding in problem.findings
+        if len({label_of[path] for path in (finding.path, *finding.others) if path in label_of}) > 1
+    ]
+    pairs = [f"{show(f.path)}: {show(f.detail)}" for f in without_mirrored(tuple(findings))]
+    if not pairs:
+        return []
+    are = "image is" if len(pairs) == 1 else "images are"
+    sentence = f"{len(pairs):,} {are} in more than one class: conflicting labels"
+    return [
+        f"{listing(sentence, pairs, _LISTED)}\n  to decide: xception check {quoted(folder.place)} "
+        "--output findings, edit findings/issues.csv, and train with --fixes findings/issues.csv"
+    ]

@@ -17,6 +17,7 @@ from xception_cli.check.deep import find_suspects, suspects_problem
 from xception_cli.check.report import SUSPECT
 from xception_cli.console import enumerated, say, show
 from xception_cli.data.loading import ImageInputs, Inputs
+from xception_cli.data.units import have_groups
 from xception_cli.evaluation.candidates import paired_gain, start_candidates
 from xception_cli.evaluation.intervals import (
     Estimate,
@@ -251,7 +252,8 @@ def describe_cross_validation(probe: Probe, classes: Sequence[str]) -> str:
         classes: Class names; a class that is a single group cannot be tested, and is listed.
     """
     hits, units = probe.hits, probe.units[probe.tested]
-    counted = evidence(int(hits.sum()), len(hits), count_units(units))
+    grouped = have_groups(units)
+    counted = evidence(int(hits.sum()), len(hits), count_units(units), grouped=grouped)
     accuracy = Estimate(hits.mean(), *proportion_interval(hits, units))
     missing = sorted(set(probe.labels.tolist()) - set(probe.labels[probe.tested].tolist()))
     names = enumerated([classes[label] for label in missing])

@@ -133,6 +133,15 @@ class StateStore:
         named = sorted(p for p in self.folder.iterdir() if _NAME.fullmatch(p.name))
         return [path for path in reversed(named) if path.with_suffix(".json").is_file()]
 
+    def newest_notes(self) -> dict[str, Any]:
+        """Read the notes of the newest state, unchecked; empty if none was ever committed.
+
+        Raises:
+            ArtifactError: They are damaged.
+        """
+        committed = self._committed()
+        return read_json(committed[0].with_suffix(".json")) if committed else {}
+
     def load(self) -> dict[str, Any] | None:
         """Read the newest intact state; None if none was ever committed.
 

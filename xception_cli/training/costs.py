@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from xception_cli.check.deep import LARGEST_SAMPLE
 from xception_cli.config import TrainConfig
-from xception_cli.console import duration
+from xception_cli.console import about
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.features import activation_bytes
 from xception_cli.model.layers import POOLED
@@ -99,12 +99,12 @@ class Forecast:
 
     def rows(self) -> dict[str, str]:
         """Return the time by phase, memory and disk for people."""
-        described = {name: duration(seconds) for name, seconds in self.seconds.items()}
+        described = {name: about(seconds) for name, seconds in self.seconds.items()}
         if self.cached:
             described["features"] += f" ({self.cached:.0%} are cached)"
         return {
             **described,
-            "in all": duration(self.total_seconds),
+            "in all": f"about {about(self.total_seconds)}",
             "memory": "unknown" if self.memory is None else f"{self.memory / 1e9:.1f} GB",
             "disk": f"{self.disk / 1e9:.1f} GB"
             if self.disk >= 1e8

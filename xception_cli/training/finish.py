@@ -21,7 +21,7 @@ from xception_cli.evaluation.calibration import (
 )
 from xception_cli.evaluation.candidates import correct_report, read_candidates
 from xception_cli.evaluation.compared import compare_with_earlier
-from xception_cli.evaluation.eval_report import EvalReport, read_report
+from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import headline, uncorrected_line, write_evaluation
 from xception_cli.evaluation.selection import shown_folder
@@ -32,7 +32,6 @@ from xception_cli.model.layers import last_layer, scale_layers
 from xception_cli.model.network import Segment
 from xception_cli.model.unshared import NO_FEATURES, without_features
 from xception_cli.numerals import count_of
-from xception_cli.records import Scores
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
 from xception_cli.training.announce import in_all
@@ -40,41 +39,12 @@ from xception_cli.training.baseline import Training
 from xception_cli.training.costs import has_mirrored, val_is_known
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History
+from xception_cli.training.result import TrainResult
 from xception_cli.training.settle import Settled, classify_kept, refit
 
 Array = np.ndarray[Any, Any]
 
 SMALL_VAL = 200  # groups; with fewer, the probe's cross-validated accuracy is reported too
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The result of a finished training.
-
-    Attributes:
-        run: The run folder.
-        kept: `the linear probe`, or `fine-tuned, epoch N`.
-        probe: Validation scores of the linear probe; None without one.
-        reports: Evaluation of the kept model, by split.
-        seconds: Spent per phase, by this process.
-    """
-
-    run: RunDir
-    kept: str
-    probe: Scores | None
-    reports: Mapping[str, EvalReport]
-    seconds: Mapping[str, float]
-
-
-def read_result(run: RunDir) -> TrainResult:
-    """Read the result of a finished training.
-
-    Raises:
-        ArtifactError: A file of the run is missing or damaged.
-    """
-    result = run.read_result()
-    reports = {name: read_report(run, name) for name in result.evaluation}
-    return TrainResult(run, result.kept, result.probe, reports, result.seconds)
 
 
 @dataclass(frozen=True)
@@ -235,7 +205,8 @@ def finish(
     with job.phase("report"):
         write_report(job.run, measured.bundle, job.root, result)
     phases = {name: duration(seconds) for name, seconds in job.seconds.items()}
-    say(f"time      {in_all(duration(sum(job.seconds.values())), phases)}")
+    since = " since it was resumed" * job.resumed
+    say(f"time      {in_all(duration(sum(job.seconds.values())) + since, phases)}")
     say(f"report    {show(job.run.report)}: open it in a browser")
     written = asdict(result)
     if not compared:  # without --from, the file has no such entry

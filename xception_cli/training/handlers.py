@@ -269,14 +269,19 @@ def attach_progress(
     every: int,
     rate: Callable[[], float],
     monitor: str = "accuracy",
+    smoothed: bool = False,
 ) -> None:
-    """Advance the bars and print a row per epoch; mark the best one if a metric selects it."""
+    """Advance the bars and print a row per epoch; mark the best one if a metric selects it.
+
+    A train loss with label smoothing has another name: it cannot reach 0, and val loss can.
+    """
+    loss = f"{'smoothed' if smoothed else 'train'} loss"
     counted = {"images": 0, "pending": 0, "since": time.monotonic(), "seconds": 0.0}
 
     @trainer.on(Events.STARTED)
     def _header(engine: Engine) -> None:
         epochs.restart("fine-tuning", engine.state.iteration // (engine.state.epoch_length or 1))
-        say("epoch      lr  train loss  val loss  accuracy  macro recall  images/s", style="bold")
+        say(f"epoch      lr  {loss}  val loss  accuracy  macro recall  images/s", style="bold")
 
     @trainer.on(Events.EPOCH_STARTED)
     def _begin(engine: Engine) -> None:
@@ -305,7 +310,7 @@ def attach_progress(
         is_best = monitor != "last" and history.best_epoch == engine.state.epoch
         say(
             f"{engine.state.epoch:5d} {rate():7.1e} "
-            f"{float(engine.state.metrics['train_loss']):11.4f} {scores.loss:9.4f} "
+            f"{float(engine.state.metrics['train_loss']):{len(loss) + 1}.4f} {scores.loss:9.4f} "
             f"{scores.accuracy:9.1%} {scores.macro_recall:13.1%} {speed:9.1f}"
             f"{'  best' if is_best else ''}"
         )

@@ -51,6 +51,7 @@ class Job:
         budget: The clock of a run with `--budget`.
         cache: Features of frozen networks, shared with other runs.
         seconds: Spent per phase.
+        resumed: Whether it was reopened; `seconds` then leaves out the time before.
     """
 
     config: TrainConfig
@@ -64,6 +65,7 @@ class Job:
     budget: Budget | None = None
     cache: FeatureCache = field(default_factory=open_feature_cache)
     seconds: dict[str, float] = field(default_factory=dict)
+    resumed: bool = False
 
     @property
     def root(self) -> Path:

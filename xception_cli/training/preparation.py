@@ -24,6 +24,7 @@ from xception_cli.files import write_durably
 from xception_cli.model.network import build_seeded_network
 from xception_cli.model.weights import PretrainedWeights, load_pretrained
 from xception_cli.numerals import count_of
+from xception_cli.regular import read_regular
 from xception_cli.report.check_page import issues_csv
 from xception_cli.rundir import RunDir, write_json
 from xception_cli.runs import choose_run_path
@@ -31,12 +32,15 @@ from xception_cli.runtime import Runtime
 from xception_cli.settings import ResolvedConfig, read_config, resolve_resumed, to_toml
 from xception_cli.training.announce import describe_draft, describe_runtime, in_all, say_reasons
 from xception_cli.training.budget import Budget
+from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.costs import Costs
 from xception_cli.training.engines import check_processes
 from xception_cli.training.estimate import forecast, measure_draft, start_clock
 from xception_cli.training.job import Draft, Job
 from xception_cli.training.plan import make_plan
 from xception_cli.training.provenance import recorded, run_info
+
+_LARGEST_LOG = 1 << 26  # bytes of metrics.jsonl
 
 
 def decide_job(
@@ -209,6 +213,9 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     Raises:
         ArtifactError: Images, classes or weights have changed; the error lists the differences.
     """
+    done = f": {_epochs_done(run)} of {config.epochs} epochs done"
+    say(f"resuming  {show(run.path)}{done if config.unfreeze != 'head' else ''}")
+    describe_runtime(runtime)
     folder = read_data(Path(config.data), None if config.root is None else Path(config.root))
     check_trainable(folder, config.classes)
     info = run.read_info()
@@ -230,17 +237,26 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
             hint="restore the file, or start a new run without --resume",
         )
     screen.log_to(run.log)
-    say(f"resuming  {show(run.path)}")
     run.remove_partial()
     run.update_info({"process": os.getpid(), **recorded(config, split)})
     run.result.unlink(missing_ok=True)
     write_durably(run.config, to_toml(config).encode())
     preprocessing = _preprocessing(config, info.grey_bits)
     job = _job(config, run, runtime, folder, split, pretrained, preprocessing)
+    job = replace(job, resumed=True)
     if info.timed is None:
         return job
     budget = Budget(run, info.timed)
     return replace(job, config=config.replace(views=budget.views), budget=budget)
+
+
+def _epochs_done(run: RunDir) -> int:
+    """Count the epochs up to the newest state; 0 if it is damaged, which is reported later."""
+    try:
+        logged = StateStore(run.checkpoints).newest_notes()["history"]["metrics_bytes"]
+        return read_regular(run.metrics, _LARGEST_LOG)[:logged].count(b"\n")
+    except (ArtifactError, OSError, LookupError, TypeError):
+        return 0
 
 
 def share_job(job: Job | None, runtime: Runtime) -> Job:

@@ -26,7 +26,7 @@ from xception_cli.numerals import count_of
 from xception_cli.processes import ALONE, Processes, joined_processes
 from xception_cli.rundir import RunDir
 from xception_cli.runs import make_run
-from xception_cli.runtime import Runtime, check_compiler, decide_runtime
+from xception_cli.runtime import Runtime, decide_runtime
 from xception_cli.settings import ResolvedConfig
 from xception_cli.training import handlers
 from xception_cli.training.baseline import compute_baseline
@@ -34,7 +34,7 @@ from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.costs import Forecast
 from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import forecast
-from xception_cli.training.finish import TrainResult, finish, judge_together, judge_val, measure
+from xception_cli.training.finish import finish, judge_together, judge_val, measure
 from xception_cli.training.job import Job
 from xception_cli.training.learner import BestModel, History, create_learner
 from xception_cli.training.preparation import (
@@ -44,6 +44,7 @@ from xception_cli.training.preparation import (
     share_job,
     start_job,
 )
+from xception_cli.training.result import TrainResult
 from xception_cli.training.saving import (
     BETWEEN_STATES,
     StateSaving,
@@ -243,6 +244,7 @@ def _fine_tune(
             every=every,
             rate=rate,
             monitor=config.monitor,
+            smoothed=config.label_smoothing > 0,
         )
 
         stop.graceful = True  # a signal no longer raises; the handlers save and stop
@@ -309,15 +311,13 @@ def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:
 
 
 def _runtime(config: TrainConfig, processes: Processes) -> Runtime:
-    runtime = decide_runtime(
+    return decide_runtime(
         device=config.device,
         precision=config.precision,
         deterministic=config.deterministic,
+        compiled=config.compile,
         processes=processes,
     )
-    if config.compile:
-        check_compiler(runtime.device)
-    return runtime
 
 
 def _begin_tensorboard(folder: Path) -> None:

@@ -137,13 +137,17 @@ def _select(job: Job, training: Training, bundle: ModelBundle, epoch: int) -> Se
     write_candidates(every, job.run.candidates)
     both = every.only([0, FINAL])
     gain, error = paired_gain(both.losses, units)
+    accuracy = float((predicted == labels.numpy()).mean())
+    say(
+        f"head      fitted anew to the fine-tuned features{', mirror image averaged' * mirror}: "
+        f"val log loss {losses.mean():.3f}, accuracy {accuracy:.1%}"
+    )
     say(
         f"selection val log loss: linear probe {both.losses[0].mean():.3f}, fine-tuned "
         f"{losses.mean():.3f}; difference {-gain:+.3f}, standard error {error:.3f}"
     )
     if select_candidate(both, labels.numpy(), units, monitor=job.config.monitor) == 0:
         return _keep_probe(job, training)
-    accuracy = float((predicted == labels.numpy()).mean())
     provenance = {**bundle.about.provenance, "val_accuracy": accuracy}
     about = replace(bundle.about, provenance=provenance)
     save_model(job.run.model, bundle.network.state_dict(), about)
