@@ -218,6 +218,7 @@ def read_text(path: Path) -> str:
 _CELL_START = r"(?:\A|(?<=[;\t\r\n]))"
 _FORMULA = r"""(?="*[=+\-@\t\r\n\0'\uff1d\uff0b\uff0d\uff20])"""
 _UNMARKED, _MARKED = re.compile(_CELL_START + _FORMULA), re.compile(f"{_CELL_START}'{_FORMULA}")
+_EXCELS = re.compile("sep=.?")
 
 
 def _to_cell(value: object) -> str:
@@ -277,9 +278,12 @@ def read_table(
 def _split_cells(text: str, separator: str) -> list[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        return [(reader.line_num, [from_cell(cell) for cell in row]) for row in reader] or [(1, [])]
+        rows = [(reader.line_num, [from_cell(cell) for cell in row]) for row in reader]
     except csv.Error as error:
         raise ValueError(f"not a CSV file: {error}") from error
+    # Above the columns may be empty lines, and one that tells Excel the separator.
+    start = (at for at, (_, row) in enumerate(rows) if any(row) and not _EXCELS.fullmatch(row[0]))
+    return rows[next(start, len(rows)) :] or [(1, [])]
 
 
 def from_csv(path: Path, header: Sequence[str], *older: Sequence[str]) -> list[list[str]]:

@@ -547,6 +547,7 @@ def test_unusual_images_print_no_warning(tmp_path):
         "palette": encoded(palette, "PNG", transparency=bytes([0, 128, 255])),
         "exif": encoded(noise(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01"),
         "large": png(10000, 10000, 8, 2, b""),
+        "bands": tiff(np.zeros((2, 2), np.uint8), 8, 2048),
     }
     for name, content in odd.items():
         (tmp_path / name).write_bytes(content)
@@ -559,7 +560,8 @@ def test_unusual_images_print_no_warning(tmp_path):
         [sys.executable, "-c", script, *odd], cwd=tmp_path, capture_output=True, text=True
     )
     large = f"10000 x 10000 is over {MAX_PIXELS:,} pixels (see --max-pixels)"
-    assert done.stdout == f"None\nNone\n{large}\n"
+    bands = "TIFF of 2048 channels of 8-bit integers is not supported; save it as grey or RGB with"
+    assert done.stdout == f"None\nNone\n{large}\n{bands} 8 or 16 bits\n"
     # Python 3.13 adds the line of the script, indented.
     warned = [line for line in done.stderr.splitlines() if not line.startswith(" ")]
     assert warned == ["<string>:3: UserWarning: the control"]

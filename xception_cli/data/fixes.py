@@ -52,12 +52,11 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
     Raises:
         UsageError: The file cannot be read, or rows cannot be applied; lists them.
     """
-    rows = read_issues(path)
     known = {utf8(image.path) for image in folder.images}
     classes = {utf8(name) for name in folder.classes}
     fixes: dict[str, Fix] = {}
     faults = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in _read_rows(path):
         action = row.get("action", "").strip().lower()
         if not action:
             continue
@@ -88,6 +87,11 @@ def read_issues(path: Path) -> list[dict[str, str]]:
     Raises:
         UsageError: It cannot be read.
     """
+    return [row for _, row in _read_rows(path)]
+
+
+def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Read the rows with the numbers of their lines."""
     try:
         header, rows = read_table(path, lambda columns: {"path", "action"} <= set(columns))
     except (OSError, ValueError) as error:
@@ -102,8 +106,8 @@ def read_issues(path: Path) -> list[dict[str, str]]:
         )
     # Missing cells at the end of a row are empty.
     return [
-        dict(zip_longest(header, row[: len(header)], fillvalue=""))
-        for _, row in rows
+        (number, dict(zip_longest(header, row[: len(header)], fillvalue="")))
+        for number, row in rows
         if any(cell.strip() for cell in row)
     ]
 

@@ -1,5 +1,6 @@
 """Decoding of image files: the only decoder, for training, evaluation and prediction."""
 
+import logging
 import mmap
 import os
 import stat
@@ -42,6 +43,7 @@ MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
 warnings.filterwarnings("ignore", module=r"PIL\..*")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it logs an error before it raises one
 
 
 def read_bytes(path: Path) -> bytes:
