@@ -379,7 +379,7 @@ def test_a_test_image_that_vanishes_is_an_error(
         (photos / job.split.of("test")[0].path).unlink()
 
     monkeypatch.setattr(story, "_fine_tune", fine_tune_and_lose)
-    with pytest.raises(DataError, match="1 test images can no longer be read"):
+    with pytest.raises(DataError, match="1 test image can no longer be read"):
         train_run(settings | {"test_fraction": 0.2})
     assert not Path("run/result.json").exists()
 
