@@ -177,12 +177,12 @@ def test_a_precision_that_val_cannot_prove_leaves_only_the_distance_threshold():
     assert rule.thresholds.confidence is None
     assert calibration.needed is None  # there are enough images, but accuracy is too low
     assert unknown_line(calibration) == (
-        "no confidence threshold guarantees 80% precision (90% confidence) with a validation set "
-        "of 200; --unknown auto refuses only images unlike the training images"
+        "no confidence threshold guarantees 80% precision (90% confidence) with 200 validation "
+        "images; --unknown auto refuses only images unlike the training images"
     )
     few = rule_of(target=0.99)[0]
     assert few.needed == 230
-    assert "with a validation set of 200; that takes at least 230; --unknown" in unknown_line(few)
+    assert "with 200 validation images; that takes at least 230; --unknown" in unknown_line(few)
     assert rule.thresholds.judge(0.01, *rule.distances(val[:1])) is None
     assert rule_of(target=1.0)[0].needed is None
 

@@ -14,6 +14,7 @@ from scipy.stats import beta
 from xception_cli.data.units import unit_folds
 from xception_cli.evaluation.intervals import design_effect
 from xception_cli.model.unknown import Thresholds, UnknownRule, remember
+from xception_cli.numerals import count_of
 
 Array = NDArray[Any]
 
@@ -264,14 +265,13 @@ def calibration_line(calibration: Calibration) -> str:
 
 def unknown_line(calibration: Calibration) -> str:
     """Describe what `--unknown auto` would do on validation images, and what is guaranteed."""
-    rule = calibration.unknown.thresholds
-    target = f"{100 * rule.target_precision:g}%"
-    if rule.confidence is None:
+    target = f"{100 * calibration.unknown.thresholds.target_precision:g}%"
+    if calibration.unknown.thresholds.confidence is None:
         least = f"; that takes at least {needed:,}" if (needed := calibration.needed) else ""
         return (
             f"no confidence threshold guarantees {target} precision ({CONFIDENCE:.0%} confidence) "
-            f"with a validation set of {calibration.images:,}{least}; --unknown auto refuses only "
-            "images unlike the training images"
+            f"with {count_of(calibration.images, 'validation image')}{least}; "
+            "--unknown auto refuses only images unlike the training images"
         )
     return (
         f"with --unknown auto, {calibration.coverage:.1%} of validation images get an answer; of "
