@@ -178,7 +178,7 @@ def drawn_again(
 def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     run: RunDir, tmp_path: Path
 ):
-    metrics = {"name": "test", "corrected": None, "groups": 1}
+    metrics = {"name": "test", "corrected": None, "groups": 1, "grouped": True}
     text = drawn_again(run, tmp_path, metrics=metrics, kept="fine-tuned, epoch 2")
     assert faults_of(text) == []
     assert "held-out test images in 1 group. Held-out test images were used" in Page(text).text
