@@ -72,7 +72,8 @@ def test_the_first_lines_have_accuracy_interval_and_next_steps(run: RunDir):
     start = Page(run.report.read_text(encoding="utf-8")).text[:2000]
     assert re.search(
         r"\d+\.\d% is the accuracy to expect on new images like these\. "
-        r"95% CI \d+\.\d-\d+\.\d%, from \d+ validation images(?: in \d+ groups)?, "
+        r"95% CI \d+\.\d-\d+\.\d%, from \d+ validation images"
+        r"(?: in \d+ groups|, \d+ of them distinct)?, "
         r"corrected for selecting the best of \d+ models on them\. "
         r"Validation images are held back from training, to choose the model\. Kept: ",
         start,
@@ -177,7 +178,7 @@ def drawn_again(
 def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     run: RunDir, tmp_path: Path
 ):
-    metrics = {"name": "test", "corrected": None, "groups": 1}
+    metrics = {"name": "test", "corrected": None, "groups": 1, "grouped": True}
     text = drawn_again(run, tmp_path, metrics=metrics, kept="fine-tuned, epoch 2")
     assert faults_of(text) == []
     assert "held-out test images in 1 group. Held-out test images were used" in Page(text).text
