@@ -17,6 +17,7 @@ from xception_cli.commands.options import (
     ModelFile,
     RunFolder,
     Workers,
+    allow_pixels,
     check_classifier,
     choose_model,
     require_all_read,
@@ -88,7 +89,7 @@ def embed(
             hint="use --run RUN",
         )
     paths, run = separate_run(paths or [], run, model)
-    chosen = choose_model(run, model, max_pixels)
+    chosen = choose_model(run, model)
     check_classifier(chosen, device=device)
 
     from xception_cli.commands.inputs import read_inputs
@@ -101,6 +102,7 @@ def embed(
     from xception_cli.inference import classify_images
     from xception_cli.model.bundle import ModelBundle
 
+    allow_pixels(max_pixels)
     bundle = open_classifier(chosen, device=device)
     if not isinstance(bundle, ModelBundle):
         raise UsageError(

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.commands import complete
-from xception_cli.commands.options import allow_pixels
 from xception_cli.commands.usage import span
 from xception_cli.config import TrainConfig, flag, setting_type
 from xception_cli.console import emit, new_table, quoted, say, screen, show
@@ -249,13 +248,13 @@ def train(
             require_tensorboard()
         if not started_by_torchrun():  # else the other processes wait before they join
             given = settings.config
-            allow_pixels(given.max_pixels)
             survey = survey_data(
                 given.data,
                 root=given.root,
                 classes=given.classes,
                 fixes=given.fixes,
                 skip_bad=given.skip_bad,
+                max_pixels=given.max_pixels,
             )
 
     from xception_cli.training.run import plan_training, run_training
