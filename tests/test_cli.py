@@ -1,5 +1,6 @@
 """The command line for a user: start-up, errors, data on stdout."""
 
+import gc
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 from documented import check_documented
 from runs import call, train_run
 
+from xception_cli.imports import importing
 from xception_cli.inference import Prediction
 from xception_cli.rundir import RunDir
 
@@ -70,6 +72,15 @@ def test_errors_that_need_no_torch_are_reported_before_it_or_numpy_is_loaded(pho
         "error: the data folder nowhere does not exist\n"
         "hint: check the path; xception sample DIR creates a data set to try\n"
     ) in done.stderr
+
+
+def test_the_garbage_collector_pauses_only_during_imports() -> None:
+    frozen = gc.get_freeze_count()
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > frozen
+    gc.unfreeze()
 
 
 _EMPTY = """
