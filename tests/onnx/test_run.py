@@ -361,7 +361,7 @@ def test_a_file_of_a_calibrated_model_answers_unknown_like_the_model(bundle, cap
     # More images than the number of nearest ones.
     levels = np.random.default_rng(0).integers(0, 256, (2 * NEIGHBOURS, 2048), np.uint8)
     pixels = [bundle.transform()(image_of((90, 120), seed)) for seed in range(6)]
-    features = bundle.outputs(torch.stack(pixels))[1].numpy()
+    features = np.stack([outcome.features for outcome in bundle.outcomes(torch.stack(pixels))])
     reference = Reference(levels)
     middle = float(np.median(reference.distances(features)))
     judged_by = with_rule(bundle, UnknownRule(Thresholds(0.98, 0.5, middle), reference))

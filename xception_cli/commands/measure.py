@@ -21,6 +21,7 @@ from xception_cli.commands.options import (
     Tta,
     Workers,
     allow_pixels,
+    check_classifier,
     one_run,
 )
 from xception_cli.console import emit, fail, quoted, say, show
@@ -94,9 +95,10 @@ def evaluate(
 
         only = open_list(listed)
     chosen = find_run(run)
-    allow_pixels(max_pixels)
+    check_classifier(chosen.model if model is None else model, device=device, tta=tta)
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
+    allow_pixels(max_pixels)
     report = api.evaluate(
         chosen.path,
         data,

@@ -89,7 +89,8 @@ def read_issues(path: Path) -> list[dict[str, str]]:
         UsageError: It cannot be read.
     """
     try:
-        header, rows = read_table(path, lambda columns: {"path", "action"} <= set(columns))
+        header, lines = read_table(path, lambda columns: {"path", "action"} <= set(columns))
+        rows = [row for _, row in lines if any(cell.strip() for cell in row)]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the fixes {show(path)}: {why(error)}", hint=_HINT) from error
     if not header:
@@ -101,11 +102,7 @@ def read_issues(path: Path) -> list[dict[str, str]]:
             hint=f"the columns of issues.csv are {', '.join(ISSUES_HEADER)}",
         )
     # Missing cells at the end of a row are empty.
-    return [
-        dict(zip_longest(header, row[: len(header)], fillvalue=""))
-        for _, row in rows
-        if any(cell.strip() for cell in row)
-    ]
+    return [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in rows]
 
 
 def _fault(

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from xception_cli.data.transforms import Preprocessing
-
-ONNX, OPENVINO = "onnx", "openvino"  # formats of an export
+from xception_cli.onnx import ONNX, OPENVINO
 
 _PROGRAM = """\
 # Reads images as xception predict does, except a PNG that has a gamma but no profile, and a 16-bit

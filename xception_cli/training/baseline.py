@@ -25,6 +25,7 @@ from xception_cli.evaluation.intervals import (
     evidence,
     proportion_interval,
 )
+from xception_cli.model.cached_outcomes import PROBE
 from xception_cli.model.feature_cache import KeptView
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.features import compute_pooled, compute_store
@@ -43,7 +44,6 @@ from xception_cli.training.learner import History, validate
 Array = np.ndarray[Any, Any]
 
 _LEAST_GAIN = 0.005  # in log loss: predicting the mirror image too takes twice the time
-PROBE = "probe"  # the value of `trained` in a model file's provenance
 
 
 @dataclass(frozen=True)
