@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -23,7 +23,6 @@ from xception_cli.model.unknown import UNSURE, Thresholds
 from xception_cli.model.unshared import NO_FEATURES, lacks_features
 from xception_cli.notation import parse_unknown
 from xception_cli.settings import StrPath
-from xception_cli.suggestions import expect_choice
 
 AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
 
@@ -43,6 +42,8 @@ class Prediction:
         error: Why there is no prediction, else None.
         unknown: Why the answer is `unknown`, else None.
         label: Label from a table; None without one.
+        unlike: Whether the image is farther from the training images than `--unknown auto` answers;
+            False if the model does not know.
     """
 
     path: Path | None
@@ -51,6 +52,7 @@ class Prediction:
     error: str | None = None
     unknown: str | None = None
     label: str | None = None
+    unlike: bool = False
 
     @property
     def answer(self) -> str | None:
@@ -78,33 +80,18 @@ class Prediction:
         return data if self.label is None else data | {"label": utf8(self.label)}
 
 
-def with_tta(bundle: ModelBundle, tta: str | None) -> ModelBundle:
-    """Return a model with the given test-time augmentation.
-
-    Args:
-        bundle: The model.
-        tta: `mirror` or `none`; None: as decided in training.
-
-    Raises:
-        UsageError: `tta` is something else.
-    """
-    if tta is None:
-        return bundle
-    expect_choice("tta", tta, ("mirror", "none"))
-    preprocessing = replace(bundle.preprocessing, mirror=tta == "mirror")
-    return replace(bundle, about=replace(bundle.about, preprocessing=preprocessing))
-
-
 class Answer(NamedTuple):
     """A model's answer for one image.
 
     Attributes:
         probabilities: `(classes,)`, calibrated.
         refusal: Why the answer is `unknown`, else None.
+        unlike: See `Prediction`.
     """
 
     probabilities: Array
     refusal: str | None
+    unlike: bool
 
 
 def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None:
@@ -154,12 +141,16 @@ def answer_all(
     logits = torch.from_numpy(np.stack([outcome.logits for outcome in outcomes]))
     probabilities: Array = bundle.calibrated(logits).numpy()
     confidences = probabilities.max(axis=1).tolist()
+    distances, own = [0.0] * len(outcomes), bundle.thresholds
+    if own is not None:
+        distances = bundle.distances(outcomes)
     refusals: Iterable[str | None]
     if isinstance(unknown, Thresholds):
-        refusals = map(unknown.judge, confidences, bundle.distances(outcomes))
+        refusals = map(unknown.judge, confidences, distances)
     else:
         refusals = (UNSURE if best < (unknown or 0.0) else None for best in confidences)
-    return [Answer(*pair) for pair in zip(probabilities, refusals, strict=True)]
+    unlike = (own is not None and distance > own.distance for distance in distances)
+    return [Answer(*parts) for parts in zip(probabilities, refusals, unlike, strict=True)]
 
 
 def predict_images(
@@ -192,13 +183,14 @@ def predict_images(
         if isinstance(outcome, str):
             yield Prediction(path, (), (), outcome)
             continue
-        probabilities, refusal = answer(bundle, outcome, unknown)
+        probabilities, refusal, unlike = answer(bundle, outcome, unknown)
         best = np.argsort(-probabilities, kind="stable")[:top]
         yield Prediction(
             path,
             tuple(bundle.classes[label] for label in best),
             tuple(probabilities[best].tolist()),
             unknown=refusal,
+            unlike=unlike,
         )
 
 

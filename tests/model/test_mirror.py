@@ -11,7 +11,7 @@ from networks import CPU, PREPROCESSING, lively_network
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.inference import with_tta
+from xception_cli.model.augmented import with_tta
 from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
 from xception_cli.model.layers import add_layers_head
 from xception_cli.onnx.graph import build_onnx

@@ -35,7 +35,7 @@ from xception_cli.commands.options import (
 from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.files import file_digest
-from xception_cli.notation import parse_unknown
+from xception_cli.notation import ALL, parse_top, parse_unknown
 from xception_cli.onnx import require_onnx, require_openvino
 from xception_cli.runs import find_run
 from xception_cli.suggestions import expect_choice
@@ -52,11 +52,11 @@ def predict(
         ),
     ] = None,
     top: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
-            metavar="N",
-            help="Classes to print for each image. Default: 5; 1 for folders, patterns and lists.",
+            metavar="N|all",
+            help="Classes to print for each image. Default: 5; 1 for folders, patterns and lists. "
+            "all: every class; in a .csv file, one column for each.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -84,7 +84,7 @@ def predict(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write a heat map (Grad-CAM) for each image into this folder.",
+            help="Write a heat map (class activation map) for each image into this folder.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -116,6 +116,7 @@ def predict(
     # Before torch is loaded, so that a mistyped option is reported at once.
     check_classifier(chosen, device=device, tta=tta)
     parse_unknown(unknown)
+    wanted = None if top is None else parse_top(top)
 
     from xception_cli.commands.inputs import read_inputs
 
@@ -124,7 +125,7 @@ def predict(
         from xception_cli.sorting import SortedFolder, check_sorted
 
         check_sorted(sort_into, paths)
-    top = top or (5 if inputs.are_named else 1)
+    most = wanted or (5 if inputs.are_named else 1)
 
     from xception_cli.predictions import Tally, open_predictions
 
@@ -132,7 +133,7 @@ def predict(
     with ExitStack() as held:
         file = bar = None
         if output is not None:
-            options = (file_digest(chosen), top, unknown, explain, tta, device, sort_into)
+            options = (file_digest(chosen), most, unknown, explain, tta, device, sort_into)
             file = held.enter_context(open_predictions(output, images, options, tally))
 
         from xception_cli.inference import decide_unknown, predict_images
@@ -157,7 +158,8 @@ def predict(
                 hint="use --explain with the run, or with the model.safetensors that was exported",
             )
         if file is not None:
-            file.begin(min(top, len(bundle.classes)), with_unknown=rule is not None)
+            every = bundle.classes if most == ALL else ()
+            file.begin(min(most, len(bundle.classes)), every, with_unknown=rule is not None)
             if file.done:
                 say(f"resuming  after {file.done} of {len(images)} images ({show(file.path)})")
             bar = held.enter_context(screen.bar("predicting", len(images)))
@@ -170,7 +172,7 @@ def predict(
         count = decide_workers(workers, bundle.runtime)
         write = _json_line if as_json else _prediction_line
         left = partial(islice, images, tally.done, None)
-        predictions = predict_images(bundle, left(), top=top, unknown=rule, workers=count)
+        predictions = predict_images(bundle, left(), top=most, unknown=rule, workers=count)
         for image, prediction in zip(left(), predictions, strict=True):
             at, answer = tally.done, prediction.answer
             if inputs.labels:
@@ -183,7 +185,7 @@ def predict(
                 write_explanation(explained, image, label, targets[at])
             if file is None or bar is None:
                 emit(write(prediction))
-                tally.add(answer)
+                tally.add(answer, unlike=prediction.unlike)
             else:
                 file.add(prediction)
                 bar.advance(1)
@@ -198,6 +200,8 @@ def predict(
     if len(images) > 1:
         for line in tally.describe():
             say(line)
+    if not isinstance(rule, Thresholds) and (note := tally.unlike_line()):
+        say(f"note      {note}")
     require_all_read(tally.failed, len(images))
     before = "" if model is not None else f"{quoted(chosen.parent)} "
     after = "" if model is None else f" --model {quoted(model)}"
