@@ -24,7 +24,7 @@ import numpy as np
 from harness import print_table
 
 from xception_cli.check import deep
-from xception_cli.check import deep as labels_module
+from xception_cli.check import labels as labels_module
 from xception_cli.check.survey import survey_folder
 from xception_cli.data.folder import read_folder
 from xception_cli.data.units import assign_units
