@@ -115,6 +115,7 @@ def evaluate(
         report_table,
         scores_table,
     )
+    from xception_cli.evaluation.uneven import uneven_line
 
     for part in (
         [json.dumps(report.to_dict())]
@@ -123,6 +124,8 @@ def evaluate(
     ):
         emit(part)
     say(f"result    {headline(report)}", style="bold")
+    if uneven := uneven_line(report):
+        say(f"          {uneven}")
     if contaminated := contaminated_line(report):
         say(f"          {contaminated}")
     if confused := confused_line(report):
@@ -137,7 +140,8 @@ def evaluate(
             say(f"          {show(failure.path)}: {show(failure.reason)}")
         fail(f"{len(report.failures)} images could not be read; predictions.csv lists them", None)
         raise typer.Exit(3)
-    say(f"next: xception predict {quoted(chosen.path)} IMAGE.jpg")
+    page = f"open {quoted(chosen.report)}, or: " if data is None and chosen.is_finished else ""
+    say(f"next: {page}xception predict {quoted(chosen.path)} IMAGE.jpg")
 
 
 def compare(
