@@ -262,6 +262,8 @@ def test_a_calibration_fitted_later_applies_to_outcomes_computed_before(bundle, 
     paths = [photos / name for name in names]
     predictions = list(predict_images(later, paths, unknown=later.thresholds, workers=0))
     assert [p.unknown for p in predictions] == [None, UNLIKE, UNLIKE]
+    noted = predict_images(later, paths, unknown=None, workers=0)
+    assert [(p.unknown, p.unlike) for p in noted] == [(None, False), (None, True), (None, True)]
     expected = probabilities_of(predictions, bundle.classes)
     assert [one.probabilities.tolist() for one in found] == expected
     assert answer(bundle, outcomes[0], None).probabilities.tolist() != expected[0]  # the control

@@ -42,8 +42,8 @@ class Prediction:
         error: Why there is no prediction, else None.
         unknown: Why the answer is `unknown`, else None.
         label: Label from a table; None without one.
-        unlike: Whether the image is farther from the training images than `--unknown auto` answers;
-            False if the model does not know.
+        unlike: Whether the image is clearly unlike the training images, see `Thresholds.is_far`;
+            False if the model has no features of them.
     """
 
     path: Path | None
@@ -149,7 +149,7 @@ def answer_all(
         refusals = map(unknown.judge, confidences, distances)
     else:
         refusals = (UNSURE if best < (unknown or 0.0) else None for best in confidences)
-    unlike = (own is not None and distance > own.distance for distance in distances)
+    unlike = (own is not None and own.is_far(distance) for distance in distances)
     return [Answer(*parts) for parts in zip(probabilities, refusals, unlike, strict=True)]
 
 

@@ -77,8 +77,8 @@ class Tally:
     def unlike_line(self) -> str | None:
         """Warn if more images are unlike the training images than is usual; None if not.
 
-        Usual are up to 5% of new images like these, and as the threshold is estimated from the
-        validation images, somewhat more if those are few. A single image is always reported.
+        Few of the images like val's are, but the limit is estimated from val, which may be small. A
+        single image is reported by itself.
         """
         count, share = self.compared, _USUAL
         least = share * count + 3 * math.sqrt(share * (1 - share) * count)

@@ -153,7 +153,7 @@ def test_the_labels_of_a_class_with_few_images_are_not_judged(count: int, judged
     problems = judge_labels(labels, likely, alone(labels), paths, list("abcdefg"))
     of_rare = [f for p in problems for f in p.findings if f.path.startswith("g/")]
     assert len(of_rare) == (count if judged else 0)
-    sentence = "labels of g (9) cannot be judged: fewer than 10 different images"
+    sentence = "g (9): labels cannot be judged, with fewer than 10 different images"
     assert (sentence in [problem.summary for problem in problems]) is not judged
 
 

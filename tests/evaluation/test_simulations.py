@@ -92,11 +92,11 @@ def test_the_interval_of_macro_recall_covers_the_truth_if_a_class_is_rare(sizes,
                 labels, np.where(hits, labels, (labels + 1) % len(sizes)), units, units, len(sizes)
             )
             known = np.where(tallies.true > 0, tallies.right / np.maximum(tallies.true, 1), np.nan)
-            low, high = percentile_interval(np.nanmean(known, axis=1))
+            low, high = percentile_interval(np.nanmean(known, axis=1)) or (1.0, 0.0)
             bootstrap.append(low <= truth <= high)
     print(f"{sizes}, {recalls}: {np.mean(covered):.1%}, bootstrap {np.mean(bootstrap):.1%}")
     assert np.mean(covered) >= 0.93
-    if min(sizes) == 1 and max(recalls[:1]) == 0.5:
+    if min(sizes) == 1:
         assert np.mean(bootstrap) < 0.92
 
 

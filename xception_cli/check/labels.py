@@ -74,12 +74,11 @@ def judge_labels(
     judged = np.where(few[labels][:, None], np.nan, log_probabilities)
     suspects = find_suspects(labels, judged, units)
     problems = suspects_problem(suspects, paths, labels.tolist(), classes)
-    names = [f"{classes[at]} ({counts[at]})" for at in np.flatnonzero(few)]
-    if names:
-        sentence = (
-            f"labels of {enumerated(names)} cannot be judged: fewer than {FEW} different images"
-        )
-        named = tuple(classes[at] for at in np.flatnonzero(few)) if len(names) > NAMED + 1 else ()
+    unjudged = np.flatnonzero(few).tolist()
+    if unjudged:
+        listed = enumerated([f"{classes[at]} ({counts[at]})" for at in unjudged])
+        sentence = f"{listed}: labels cannot be judged, with fewer than {FEW} different images"
+        named = tuple(classes[at] for at in unjudged) if len(unjudged) > NAMED + 1 else ()
         problems.append(Problem(UNJUDGED, "note", sentence, classes=named))
     return problems
 

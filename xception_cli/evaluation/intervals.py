@@ -87,7 +87,7 @@ def count_units(units: Sequence[str] | Array) -> int:
 def evidence(successes: int, images: int, groups: int) -> str:
     """Describe the counts of a proportion: `43 of 84 images, 14 independent`.
 
-    The word is true of groups that a user gave, and of near-copies, which nobody grouped.
+    The word is true of groups that a user gave, and of near-copies.
 
     Args:
         successes: Images that count.

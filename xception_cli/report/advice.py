@@ -54,7 +54,7 @@ def next_steps(
         "suspects": sum(row.get("problem") in SUSPECTS for row in issues),
         "labels": len(split.images),
         "few": report.groups < FEW_MEASURED,
-        "gains": _classes_to_add(report, result, weakest and weakest["name"]),
+        "gains": _classes_to_add(report, result, weakest["name"] if weakest else None),
         "others": _other_findings(issues),
         "fixes": quoted(run.issues),
         "fix": f"xception train {place} --fixes {quoted(run.issues)}",

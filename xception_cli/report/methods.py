@@ -109,7 +109,7 @@ def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
     used = ", ".join(f"{n:,} for {names[name]}" for name, n in counts.items() if n)
     excluded = f"; {left:,} were excluded" if (left := len(split.of("out"))) else ""
     total = f"{sum(counts.values()):,} images in {len(split.classes):,} classes"
-    sentences = [f"Of {total}, {used}{excluded}."]
+    sentences = [f"{total} were used: {used}{excluded}."]
     if config.split_file is not None:
         sentences.append("The split was read from a file.")
     elif all(image.reason.startswith("given") for image in split.images if image.split != "out"):
