@@ -258,12 +258,14 @@ def test_a_calibration_fitted_later_applies_to_outcomes_computed_before(bundle, 
     rule = UnknownRule(Thresholds(0.9, None, 1e-4), reference)  # its reference is the first image
     later = replace(bundle, about=replace(bundle.about, temperature=5.0, unknown=rule))
     found = [answer(later, outcome, later.thresholds) for outcome in outcomes]
-    assert [refusal for _, refusal in found] == [None, UNLIKE, UNLIKE]
+    assert [one.refusal for one in found] == [None, UNLIKE, UNLIKE]
     paths = [photos / name for name in names]
     predictions = list(predict_images(later, paths, unknown=later.thresholds, workers=0))
     assert [p.unknown for p in predictions] == [None, UNLIKE, UNLIKE]
+    noted = predict_images(later, paths, unknown=None, workers=0)
+    assert [(p.unknown, p.unlike) for p in noted] == [(None, False), (None, True), (None, True)]
     expected = probabilities_of(predictions, bundle.classes)
-    assert [probabilities.tolist() for probabilities, _ in found] == expected
+    assert [one.probabilities.tolist() for one in found] == expected
     assert answer(bundle, outcomes[0], None).probabilities.tolist() != expected[0]  # the control
 
 

@@ -43,6 +43,8 @@ class Prediction:
         error: Why there is no prediction, else None.
         unknown: Why the answer is `unknown`, else None.
         label: Label from a table; None without one.
+        unlike: Whether the image is clearly unlike the training images, see `Thresholds.is_far`;
+            False if the model has no features of them.
     """
 
     path: Path | None
@@ -51,6 +53,7 @@ class Prediction:
     error: str | None = None
     unknown: str | None = None
     label: str | None = None
+    unlike: bool = False
 
     @property
     def answer(self) -> str | None:
@@ -84,10 +87,12 @@ class Answer(NamedTuple):
     Attributes:
         probabilities: `(classes,)`, calibrated.
         refusal: Why the answer is `unknown`, else None.
+        unlike: See `Prediction`.
     """
 
     probabilities: Array
     refusal: str | None
+    unlike: bool
 
 
 def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None:
@@ -137,12 +142,16 @@ def answer_all(
     logits = torch.from_numpy(np.stack([outcome.logits for outcome in outcomes]))
     probabilities: Array = bundle.calibrated(logits).numpy()
     confidences = probabilities.max(axis=1).tolist()
+    distances, own = [0.0] * len(outcomes), bundle.thresholds
+    if own is not None:
+        distances = bundle.distances(outcomes)
     refusals: Iterable[str | None]
     if isinstance(unknown, Thresholds):
-        refusals = map(unknown.judge, confidences, bundle.distances(outcomes))
+        refusals = map(unknown.judge, confidences, distances)
     else:
         refusals = (UNSURE if best < (unknown or 0.0) else None for best in confidences)
-    return [Answer(*pair) for pair in zip(probabilities, refusals, strict=True)]
+    unlike = (own is not None and own.is_far(distance) for distance in distances)
+    return [Answer(*parts) for parts in zip(probabilities, refusals, unlike, strict=True)]
 
 
 def predict_images(
@@ -175,13 +184,14 @@ def predict_images(
         if isinstance(outcome, str):
             yield Prediction(path, (), (), outcome)
             continue
-        probabilities, refusal = answer(bundle, outcome, unknown)
+        probabilities, refusal, unlike = answer(bundle, outcome, unknown)
         best = np.argsort(-probabilities, kind="stable")[:top]
         yield Prediction(
             path,
             tuple(bundle.classes[label] for label in best),
             tuple(probabilities[best].tolist()),
             unknown=refusal,
+            unlike=unlike,
         )
 
 

@@ -242,7 +242,7 @@ def test_a_difference_within_one_group_could_be_chance():
     assert grouped.difference == alone_.difference
     width = grouped.difference_high - grouped.difference_low
     assert width > 1.5 * (alone_.difference_high - alone_.difference_low)
-    assert "sign flips over 5 groups, p = 1: could be chance" in verdict(grouped)
+    assert "sign flips over 5 units, p = 1: could be chance" in verdict(grouped)
 
 
 def test_images_grouped_by_either_run_are_one_unit():

@@ -121,6 +121,7 @@ def evaluate(
         scores_table,
         uncorrected_line,
     )
+    from xception_cli.evaluation.uneven import uneven_line
 
     for part in (
         [json.dumps(report.to_dict())]
@@ -129,7 +130,7 @@ def evaluate(
     ):
         emit(part)
     say(f"result    {headline(report)}", style="bold")
-    for line in (uncorrected_line(report), contaminated_line(report)):
+    for line in (uncorrected_line(report), uneven_line(report), contaminated_line(report)):
         if line:
             say(f"          {line}")
     if confused := confused_line(report):
@@ -147,7 +148,8 @@ def evaluate(
         failed = count_of(len(report.failures), "image")
         fail(f"{failed} could not be read; predictions.csv lists them", None)
         raise typer.Exit(3)
-    say(f"next: xception predict {quoted(chosen.path)} IMAGE.jpg")
+    page = f"open {quoted(chosen.report)}, or: " if data is None and chosen.is_finished else ""
+    say(f"next: {page}xception predict {quoted(chosen.path)} IMAGE.jpg")
 
 
 def compare(

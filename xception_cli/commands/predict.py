@@ -39,7 +39,7 @@ from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.files import check_new_file, file_digest
 from xception_cli.imports import importing
-from xception_cli.notation import parse_unknown
+from xception_cli.notation import ALL, parse_top, parse_unknown
 from xception_cli.numerals import count_of
 from xception_cli.onnx import check_export_output, require_onnx, require_openvino
 from xception_cli.runs import find_run
@@ -63,11 +63,11 @@ def predict(
         ),
     ] = None,
     top: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
-            metavar="N",
-            help="Classes to print for each image. Default: 5; 1 for folders, patterns and lists.",
+            metavar="N|all",
+            help="Classes to print for each image. Default: 5; 1 for folders, patterns and lists. "
+            "all: every class; in a .csv file, one column for each.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -95,7 +95,7 @@ def predict(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write a heat map (Grad-CAM) for each image into this folder.",
+            help="Write a heat map (class activation map) for each image into this folder.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -127,6 +127,7 @@ def predict(
     # Before torch is loaded, so that a mistyped option is reported at once.
     check_classifier(chosen, device=device, tta=tta)
     parse_unknown(unknown)
+    wanted = None if top is None else parse_top(top)
 
     from xception_cli.commands.inputs import read_inputs
     from xception_cli.heatmaps import HeatMaps
@@ -137,7 +138,7 @@ def predict(
         _check_output(output)
     inputs = read_inputs(paths, listed, root)
     images, tally = inputs.images, Tally(inputs.labels)
-    top = top or (5 if inputs.are_named else 1)
+    most = wanted or (5 if inputs.are_named else 1)
     if sort_into is not None:
         check_sorted(sort_into, paths)
     heat_maps = None if explain is None else HeatMaps(explain, list(images), chosen)
@@ -146,7 +147,7 @@ def predict(
     with ExitStack() as held:
         file = bar = None
         if output is not None:
-            options = (file_digest(chosen), top, unknown, explain, tta, device, sort_into)
+            options = (file_digest(chosen), most, unknown, explain, tta, device, sort_into)
             file = held.enter_context(open_predictions(output, images, options, tally))
 
         with importing():
@@ -162,7 +163,8 @@ def predict(
                 "images are answered with unknown"
             )
         if file is not None:
-            file.begin(min(top, len(bundle.classes)), with_unknown=rule is not None)
+            every = bundle.classes if most == ALL else ()
+            file.begin(min(most, len(bundle.classes)), every, with_unknown=rule is not None)
             if file.done:
                 whole = count_of(len(images), "image")
                 say(f"resuming  after {file.done:,} of {whole} ({show(file.path)})")
@@ -173,7 +175,7 @@ def predict(
         sorted_folder = None if sort_into is None else SortedFolder(sort_into, bundle.classes)
         count = decide_workers(workers, bundle.runtime)
         left = partial(islice, images, tally.done, None)
-        predictions = predict_images(bundle, left(), top=top, unknown=rule, workers=count)
+        predictions = predict_images(bundle, left(), top=most, unknown=rule, workers=count)
         for image, prediction in zip(left(), predictions, strict=True):
             answer = prediction.answer
             if inputs.labels:
@@ -185,12 +187,14 @@ def predict(
             if file is None or bar is None:
                 line = _json_line(prediction) if as_json else _prediction_line(prediction)
                 emit(line, wrap=not as_json)
-                tally.add(answer)
+                tally.add(answer, unlike=prediction.unlike)
             else:
                 file.add(prediction)
                 bar.advance(1)
     for line in _results(tally, output, sorted_folder, heat_maps):
         say(line)
+    if not isinstance(rule, Thresholds) and (note := tally.unlike_line()):
+        say(f"note      {note}")
     require_all_read(tally.failed, len(images))
     of_run = "" if model is not None else f"{quoted(chosen.parent)} "
     of_model = "" if model is None else f" --model {quoted(model)}"

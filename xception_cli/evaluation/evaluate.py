@@ -264,7 +264,7 @@ def _score(
     for begin in range(0, len(scored), _AT_ONCE):
         places, found = zip(*scored[begin : begin + _AT_ONCE], strict=True)
         for at, answer in zip(places, answer_all(bundle, found, bundle.thresholds), strict=True):
-            probabilities[at], unknown[at] = answer
+            probabilities[at], unknown[at] = answer[:2]
     photos = tuple(
         replace(photo, problem=found) if isinstance(found, str) else photo
         for photo, found in zip(images, outcomes, strict=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch.nn import functional
 
-from xception_cli.check.report import CONFLICTING, DUPLICATE, LEAK, NEAR, SUSPECTS
+from xception_cli.check.report import CONFLICTING, DUPLICATE, LEAK, NEAR, OLD_NEAR, SUSPECTS
 from xception_cli.console import screen, show
 from xception_cli.data.images import ImageError, read_image, read_listed
 from xception_cli.data.transforms import Preprocessing
@@ -285,9 +285,9 @@ def draw_issues(rows: Sequence[Row], root: Path) -> list[Group]:
     """
     groups = [
         _singles(rows, root),
-        _pairs(rows, root, "The same image in two classes", CONFLICTING),
-        _pairs(rows, root, "The same image in two splits", LEAK),
-        _pairs(rows, root, "The same image twice in a class", DUPLICATE, NEAR),
+        _pairs(rows, root, "Copies and near-copies in two classes", CONFLICTING),
+        _pairs(rows, root, "Copies and near-copies in two splits", LEAK),
+        _pairs(rows, root, "Copies and near-copies in a class", DUPLICATE, NEAR, OLD_NEAR),
     ]
     return [group for group in groups if group.count]
 

@@ -25,6 +25,7 @@ from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import headline, uncorrected_line, write_evaluation
 from xception_cli.evaluation.selection import shown_folder
+from xception_cli.evaluation.uneven import uneven_line
 from xception_cli.model.bundle import REFIT, ModelBundle, Outcome, load_model, save_model
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
@@ -299,8 +300,9 @@ def _say_result(
         say(f"          the linear probe, val: accuracy {training.probe_scores.accuracy:.1%}")
     for report in reports.values():
         say(f"result    {headline(report)}", style="bold")
-        if uncorrected := uncorrected_line(report):
-            say(f"          {uncorrected}")
+        for line in (uncorrected_line(report), uneven_line(report)):
+            if line:
+                say(f"          {line}")
         if (
             report.name == "val"
             and training.probe
