@@ -10,8 +10,9 @@ from typing import Any
 from rich.table import Table
 
 from xception_cli.config import TrainConfig
-from xception_cli.console import duration, new_table, quoted, show
+from xception_cli.console import new_table, quoted, show
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
+from xception_cli.numerals import duration
 from xception_cli.rundir import INFO, LOCK, RunDir
 from xception_cli.settings import read_settings
 

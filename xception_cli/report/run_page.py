@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from xception_cli.config import TrainConfig
-from xception_cli.console import duration, quoted, show, typed
+from xception_cli.console import quoted, show, typed
 from xception_cli.data.fixes import read_issues
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import Split
@@ -25,7 +25,7 @@ from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.evaluation.uneven import uneven_line
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.bundle import ModelBundle
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, duration
 from xception_cli.report.advice import next_steps
 from xception_cli.report.charts import (
     Chart,

@@ -10,7 +10,7 @@ import numpy as np
 from xception_cli.check.deep import classes_to_add
 from xception_cli.check.report import ClassGain
 from xception_cli.check.shape import FEW
-from xception_cli.console import duration, quoted, say, show
+from xception_cli.console import quoted, say, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 from xception_cli.evaluation.calibration import (
@@ -32,7 +32,7 @@ from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer, scale_layers
 from xception_cli.model.network import Segment
 from xception_cli.model.unshared import NO_FEATURES, without_features
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, duration
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
 from xception_cli.training.announce import in_all
