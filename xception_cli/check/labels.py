@@ -61,7 +61,8 @@ def judge_labels(
     """Report suspect labels, and the classes whose labels cannot be judged.
 
     The probe that judges an image of a class has seen the class's other images. If those are few,
-    it finds all of them improbable: that shows nothing about the labels.
+    it finds all of them improbable, which shows nothing about the labels. From ten images on, more
+    images change that little (tests/benchmarks/rare_labels.py).
 
     Args:
         labels: See `find_suspects`, like the next two.

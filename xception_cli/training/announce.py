@@ -54,7 +54,9 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
     for problem in draft.report.problems:
         if problem.name == DEEP:  # the model file records their scale
             say(f"note      {problem.summary}")
-    notes = {p.name: len(p.findings) for p in draft.report.of("note") if p.findings}
+    notes = {
+        p.name: len(p.findings) for p in draft.report.of("note") if p.findings and p.name != DEEP
+    }
     if notes:
         kinds = ", ".join(f"{name} {count:,}" for name, count in notes.items())
         say(f"note      data check: {kinds}; listed in issues.csv of the run")
