@@ -27,7 +27,7 @@ def draw_groups(groupings: tuple[Grouping, ...]) -> str:
             place = group * side
             drawing.box(x + place, _TOP + place, side, side, "separable", corner=1)
         drawing.text(x, _TOP + _SIDE + 22, f"{kernels * seen * 9:,} weights", "ink")
-        sees = f"each kernel sees {seen} channel{'s' if seen > 1 else ''}"
+        sees = f"{seen} channel{'s' if seen > 1 else ''} per kernel"
         drawing.text(x, _TOP + _SIDE + 40, sees, "muted small")
     width = 2 * _MARGIN + (len(groupings) - 1) * _PITCH + _SIDE
     return drawing.document(width, _TOP + _SIDE + 58, "What groups connects")
