@@ -158,7 +158,7 @@ def summary(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    size: Annotated[
+    image_size: Annotated[
         int | None,
         typer.Option(
             metavar="N",
@@ -184,9 +184,11 @@ def summary(
         ),
     ] = False,
     same_run: HiddenRun = None,
+    size: Annotated[int | None, typer.Option(metavar="N", hidden=True)] = None,
 ) -> None:
-    """Summarize the network layer by layer: shapes, parameters, multiply-accumulates."""
+    """Summarize the network layer by layer: shapes, parameters, multiplications."""
     run = one_run(run, same_run)
+    size = size if image_size is None else image_size  # --size: the name in 0.2.0
     from xception_cli.runs import find_run
 
     if explain:
