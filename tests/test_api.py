@@ -332,6 +332,8 @@ def test_python_trains_and_evaluates_like_the_command_and_prints_nothing(setting
 
     lines = [line.partition(" ")[2] for line in Path("python/train.log").read_text().splitlines()]
     assert "an earlier message" not in lines
+    begins = ("epoch      lr  smoothed loss", "head      fitted anew to the fine-tuned features")
+    assert all(any(line.startswith(begin) for line in lines) for begin in begins)
     assert [line for line in lines if line.startswith("result")] == re.findall(
         "^result.*", said, re.M
     )

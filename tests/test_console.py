@@ -10,17 +10,8 @@ from pathlib import Path
 import pytest
 
 from xception_cli import console
-from xception_cli.console import (
-    Screen,
-    about,
-    duration,
-    emit,
-    fail,
-    is_interactive,
-    new_table,
-    safe,
-    show,
-)
+from xception_cli.console import Screen, emit, fail, is_interactive, new_table, safe, show
+from xception_cli.numerals import about, duration
 
 MARKUP = [":smile:.jpg", "[red]a[/blue].jpg", "[/].jpg", "[bold]x.jpg", "[link=http://x]y[/link]"]
 STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ?")

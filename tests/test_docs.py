@@ -1,7 +1,6 @@
 """The README and docs/ cannot go stale: links lead somewhere, commands exist and run."""
 
 import io
-import json
 import re
 import shlex
 import shutil
@@ -11,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import notebook
 import pytest
 import typer
-from images import draw
+from drawings import drawings
+from images import SMALL, draw
+from PIL import Image
 from runs import call
 
 from xception_cli.cli import _expand_bare_resume, app
@@ -48,6 +50,11 @@ def test_links_lead_to_a_file_and_to_a_heading_in_it() -> None:
         if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(f"{page.name}: {name}#{anchor}")
     assert broken == []
+
+
+def test_the_drawings_are_those_of_the_code() -> None:
+    stale = [f.name for f, drawn in drawings().items() if f.read_text("utf-8") != drawn]
+    assert stale == [], "rewrite them: python tests/drawings.py"
 
 
 # The commands
@@ -200,26 +207,55 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert call(*quicker(arguments)) == 0, line
 
 
+def test_the_glossary_is_in_alphabetical_order() -> None:
+    rows = re.findall(
+        r"^\| (?!term|-)(.+?) \| ", (ROOT / "docs/glossary.md").read_text("utf-8"), re.M
+    )
+    assert len(rows) > 60
+    assert rows == sorted(rows, key=lambda term: term.strip("*`").lower())
+
+
 # The notebook
+
+
+def texts(cells: list[notebook.Cell]) -> list[list[str]]:
+    """Return what each cell printed, of those whose outputs do not depend on the machine."""
+    return [
+        [line for output in cell["outputs"] for line in output.get("text", ())]
+        for cell in cells
+        if cell["cell_type"] == "code" and "varies" not in cell["metadata"].get("tags", ())
+    ]
+
+
+def test_the_page_of_the_notebook_is_generated_and_its_images_are_small() -> None:
+    cells = notebook.read_cells()
+    shown = notebook.PAGE.read_text("utf-8")
+    assert shown == notebook.page(cells), "rewrite it: python tests/notebook.py"
+    (image,) = notebook.images(cells)
+    assert image == (ROOT / "docs" / notebook.IMAGE).read_bytes()
+    assert len(image) < 150_000
 
 
 @pytest.mark.slow
 @pytest.mark.weights
-def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, imagenet: object) -> None:
-    """In a process of its own, as plain Python, on small images."""
-    book = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
-    cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
-    assert not any(cell["outputs"] for cell in book["cells"] if cell["cell_type"] == "code")
-    code = "\n\n".join(cells)
+def test_the_notebook_runs_and_its_outputs_are_those_it_is_stored_with(
+    tmp_path: Path, imagenet: object
+) -> None:
+    """In a process of its own, on small images."""
+    stored = notebook.read_cells()
+    code = "".join(line for cell in stored if "outputs" in cell for line in cell["source"])
     assert set(re.findall(r"xception_cli[\w.]*", code)) == {"xception_cli"}  # the public API alone
     assert code.count("SIDE = 299") == 1
     done = subprocess.run(
-        [sys.executable, "-c", code.replace("SIDE = 299", "SIDE = 71")],
+        [sys.executable, notebook.__file__, str(SMALL), "small.ipynb"],
         check=False,
         capture_output=True,
         text=True,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert re.search(r"N =  32: .* 7\.02 times", done.stdout)
-    assert re.search(r"epoch 2: val loss", done.stdout)
+    found = notebook.read_cells(tmp_path / "small.ipynb")
+    assert texts(found) == texts(stored), "rewrite them: python tests/notebook.py"
+    assert sum(map(len, texts(found))) > 40
+    (image,), (expected,) = notebook.images(found), notebook.images(stored)
+    assert Image.open(io.BytesIO(image)).tobytes() == Image.open(io.BytesIO(expected)).tobytes()

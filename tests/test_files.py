@@ -23,6 +23,7 @@ from xception_cli.files import (
     utf8,
     write_durably,
 )
+from xception_cli.texts import read_lines, read_text
 
 
 def test_a_file_is_replaced_as_a_whole_and_no_temporary_file_is_left(tmp_path):
@@ -198,7 +199,7 @@ HOSTILE = [
 def test_hostile_text_survives_a_round_trip_through_csv(tmp_path):
     rows = [[text, text[::-1]] for text in HOSTILE]
     (tmp_path / "a.csv").write_bytes(to_csv(["a", "b"], rows))
-    assert from_csv(tmp_path / "a.csv", ["a", "b"]) == rows
+    assert list(from_csv(tmp_path / "a.csv", ["a", "b"])) == rows
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
@@ -224,21 +225,22 @@ def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path, separator, encoding):
     path = tmp_path / "a.csv"
     with path.open("w", newline="", encoding=encoding) as file:
         csv.writer(file, delimiter=separator).writerows([["a", "b"], ["crème, x; y", "'=1"]])
-    assert from_csv(path, ["a", "b"]) == [["crème, x; y", "=1"]]
+    assert list(from_csv(path, ["a", "b"])) == [["crème, x; y", "=1"]]
 
 
 def test_lines_above_the_columns_are_skipped_and_counted(tmp_path):
     (tmp_path / "a.csv").write_text("\nsep=;\n;\na;b\n\n1;2\n")  # `sep=;` is for Excel
-    assert read_table(tmp_path / "a.csv", ["a", "b"].__eq__) == (["a", "b"], [(6, ["1", "2"])])
+    columns, rows = read_table(tmp_path / "a.csv", ["a", "b"].__eq__)
+    assert (columns, list(rows)) == (["a", "b"], [(6, ["1", "2"])])
 
 
 def test_a_row_of_another_length_and_text_in_an_old_encoding_are_named(tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n1,2\n3\n")
     with pytest.raises(ArtifactError, match="line 3 has 1 cell, expected 2"):
-        from_csv(tmp_path / "a.csv", ["a", "b"])
+        list(from_csv(tmp_path / "a.csv", ["a", "b"]))
     (tmp_path / "a.csv").write_bytes("a,b\ncr\xe8me,2\n".encode("latin-1"))
     with pytest.raises(ArtifactError, match="byte 6 is not UTF-8; save the file as UTF-8"):
-        from_csv(tmp_path / "a.csv", ["a", "b"])
+        list(from_csv(tmp_path / "a.csv", ["a", "b"]))
 
 
 def test_no_cell_of_a_csv_file_begins_as_a_formula_and_each_row_is_one_row(tmp_path):
@@ -261,7 +263,7 @@ def test_the_bytes_of_a_csv_file():
 def test_a_csv_file_without_rows_is_its_header(tmp_path):
     (tmp_path / "a.csv").write_bytes(to_csv(["a", "b"], []))
     assert (tmp_path / "a.csv").read_bytes() == b"a,b\n"
-    assert from_csv(tmp_path / "a.csv", ["a", "b"]) == []
+    assert list(from_csv(tmp_path / "a.csv", ["a", "b"])) == []
 
 
 @pytest.mark.parametrize(
@@ -273,9 +275,33 @@ def test_a_csv_file_without_rows_is_its_header(tmp_path):
 def test_a_file_that_we_did_not_write_is_refused(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"a\.csv"):
-        from_csv(tmp_path / "a.csv", ["a", "b"])
+        list(from_csv(tmp_path / "a.csv", ["a", "b"]))
 
 
 def test_a_missing_csv_file_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match=r"cannot read .*a\.csv"):
-        from_csv(tmp_path / "a.csv", ["a"])
+        list(from_csv(tmp_path / "a.csv", ["a"]))
+
+
+def test_a_csv_file_is_read_row_by_row_up_to_the_expected_number_of_rows(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(to_csv(["a", "b"], [["1", "x" * 30], ["2", "y"]]))
+    assert len(list(from_csv(path, ["a", "b"], most=2))) == 2
+    rows = from_csv(path, ["a", "b"], most=1)
+    assert next(rows) == ["1", "x" * 30]
+    with pytest.raises(ArtifactError, match=r"a\.csv has over 1 rows, more than expected"):
+        next(rows)
+    assert len(list(read_lines(path, 33))) == 3
+    with pytest.raises(ValueError, match="line 2 has over 32 characters"):
+        list(read_lines(path, 32))
+
+
+def test_text_that_is_not_utf8_is_named_by_its_byte_wherever_it_is(tmp_path):
+    path = tmp_path / "a.csv"
+    start = b"a,b\n" + b"1,2\n" * 300_000  # more than is read at a time
+    for end in (b"\xff,2\n", b"1,\xc3"):
+        path.write_bytes(start + end)
+        at = len(start) + end.index(max(end))
+        for read in (read_text, lambda path: list(read_lines(path))):
+            with pytest.raises(ValueError, match=f"byte {at:,} is not UTF-8; save the file as"):
+                read(path)

@@ -143,7 +143,7 @@ def test_a_path_from_the_user_may_be_a_link_but_not_a_pipe_or_endless(tmp_path):
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     (tmp_path / "link.csv").symlink_to("table.csv")
     os.mkfifo(tmp_path / "pipe.csv")
-    assert from_csv(tmp_path / "link.csv", ["a", "b"]) == [["1", "2"]]
+    assert list(from_csv(tmp_path / "link.csv", ["a", "b"])) == [["1", "2"]]
     for name in (tmp_path / "pipe.csv", Path("/dev/zero")):
         with pytest.raises(OSError, match="it is not a regular file"):
             read_regular(name, 100)

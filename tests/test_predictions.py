@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from xception_cli.errors import MachineError, RunBusyError, UsageError
 from xception_cli.inference import Prediction
 from xception_cli.model.bundle import About, save_model
 from xception_cli.model.network import build_seeded_network
-from xception_cli.predictions import PredictionFile, open_predictions
+from xception_cli.predictions import PredictionFile, Tally, open_predictions
 
 _SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 
@@ -113,6 +114,52 @@ def test_neither_a_finished_output_nor_that_of_another_command_is_replaced(tmp_p
     with pytest.raises(UsageError, match="already exists"):
         write(rows, output)
     assert output.read_bytes() == before
+
+
+def test_all_classes_have_a_column_each_and_the_file_is_continued_by_them(tmp_path):
+    path, classes = tmp_path / "all.csv", ("cat", "=dog")
+    rows = [
+        Prediction(Path("a.jpg"), ("=dog", "cat"), (0.75, 0.25)),
+        Prediction(Path("b.jpg"), (), (), "truncated"),
+        Prediction(Path("c.jpg"), ("cat", "=dog"), (0.625, 0.375), unknown="low confidence"),
+    ]
+    for stop_after in (2, None):
+        with suppress(Stop), open_predictions(path, [row.path for row in rows], ("all",)) as file:
+            file.begin(2, classes, with_unknown=True)
+            for row in rows[file.done :]:
+                if file.done == stop_after:
+                    raise Stop
+                file.add(row)
+    assert path.read_text() == (
+        "path,predicted,confidence,unknown,error,p:cat,p:=dog\n"
+        "a.jpg,'=dog,0.75,,,0.25,0.75\n"
+        "b.jpg,,,,truncated,,\n"
+        "c.jpg,cat,0.625,low confidence,,0.625,0.375\n"
+    )
+    assert file.tally.answers == Counter({"=dog": 1, None: 1, "unknown": 1})
+
+
+@pytest.mark.parametrize(
+    ("unlike", "count", "warned"),
+    [(170, 200, True), (10, 200, False), (24, 200, False), (1, 1, True), (0, 1, False),
+     (1, 4, False), (4, 4, True), (2, 10, False)],
+)  # fmt: skip
+def test_images_unlike_the_training_images_are_reported_if_they_are_many(unlike, count, warned):
+    tally = Tally()
+    for at in range(count):
+        tally.add("cat", unlike=at < unlike)
+    tally.add(None, unlike=False)  # an image that cannot be read
+    tally.add("cat")  # a row of an earlier command
+    sentence = (
+        f"{unlike} of {count} images are unlike the training images; their answers mean little: "
+        "--unknown auto refuses them"
+    )
+    if count == 1:
+        sentence = (
+            "this image is unlike the training images; its answer means little: --unknown auto "
+            "refuses it"
+        )
+    assert tally.unlike_line() == (sentence if warned else None)
 
 
 @_SUFFIXES

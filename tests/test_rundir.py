@@ -492,3 +492,12 @@ def test_a_tree_is_removed_and_may_be_missing(tmp_path):
     remove_tree(tmp_path / "a")
     remove_tree(tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_json_file_is_read_up_to_the_given_size(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    size = path.stat().st_size
+    assert read_json(path, size) == {"a": 1}
+    with pytest.raises(ArtifactError, match=f"it is over {size - 1} bytes"):
+        read_json(path, size - 1)

@@ -324,7 +324,7 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
     is_exported = path.suffix.lower() == ".onnx"
     runtime = decide_runtime(device="cpu" if is_exported and device == "auto" else device)
     if not is_exported:
-        from xception_cli.inference import with_tta
+        from xception_cli.model.augmented import with_tta
         from xception_cli.model.bundle import load_model
 
         return with_tta(load_model(path, runtime), tta)

@@ -56,8 +56,7 @@ class TrainConfig:
     # Data
     data: str = _setting(
         "",
-        "Folder of images, the same as DIR; or a table (.csv, .tsv or .parquet) with the columns "
-        "path and label.",
+        "Folder of images, the same as DIR; or a .csv, .tsv or .parquet table with path and label.",
     )
     classes: int | None = _setting(
         None, "Expected number of classes; any other number is an error.", at_least=2
@@ -234,14 +233,13 @@ class TrainConfig:
     budget: str | None = _setting(
         None,
         "Time for the whole run, for example 90s, 10m or 2h; settings that you do not give are "
-        "chosen to fit. The result depends on the machine's speed and cannot be repeated "
-        "exactly.",
+        "chosen to fit. The result depends on the machine's speed: it cannot be repeated exactly.",
     )
     # Machine
     seed: int = _setting(
         0,
-        "Random seed of the split, of the order of the images and of the first weights. Runs with "
-        "different seeds have different validation images, unless --split-file gives one split.",
+        "Random seed of the split, the order of images and the initial weights. Other seeds hold "
+        "out other validation images, unless --split-file is given.",
         at_least=0,
     )
     device: Device = _setting(
@@ -345,7 +343,7 @@ def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
     if kind in {int, float}:
         # `not >=` rather than `<`, so that nan is refused too
         if (low is not None and not value >= low) or (high is not None and not value <= high):
-            expected = f"{'' if high is None else 'from '}{span(low, high)}"
+            expected = span(low, high) if high is None else f"from {span(low, high)}"
             raise UsageError(f"{setting.name} is {value:,}, expected {expected}")
         if value == math.inf:
             raise UsageError(f"{setting.name} is {value}, expected a finite number")

@@ -29,6 +29,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from xception_cli.numerals import duration
 from xception_cli.regular import open_regular
 from xception_cli.streams import writing_to_stdout
 from xception_cli.terminal import hang, lay_out
@@ -73,24 +74,6 @@ def typed(path: Path) -> str:
     """Return a folder as a user would type it: relative if it is below the current folder."""
     here, absolute = Path.cwd(), path.absolute()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
-
-
-def duration(seconds: float) -> str:
-    """Format a duration: `45 s`, `3 min 10 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def about(seconds: float) -> str:
-    """Format an expected duration, as exactly as it can be known: `7 s`, `40 s`, `3 min`."""
-    if seconds < 55:
-        return duration(seconds if seconds < 10 else round(seconds, -1))
-    minutes = max(1, round(seconds / 60))
-    return f"{minutes} min" if minutes < 60 else duration(600 * round(seconds / 600))
 
 
 NAMED = 5  # names in one sentence

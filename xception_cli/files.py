@@ -1,6 +1,5 @@
 """Files: durable writes, the cache folder, digests, and CSV without spreadsheet formulas."""
 
-import codecs
 import contextlib
 import csv
 import errno
@@ -10,16 +9,17 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.numerals import count_of
-from xception_cli.regular import NEW, open_regular, read_regular
+from xception_cli.regular import NEW, open_regular
+from xception_cli.texts import read_lines
 
 TRIES = 3  # of a call that may fail temporarily
-LARGEST_TABLE = 500_000_000  # bytes of a CSV or JSON file that is read as a whole
+MOST_ROWS = 10_000_000  # of a CSV file of a run, which may be untrusted, if no number is expected
 
 LONGEST_NAME = 255  # bytes of a file name, on every common file system
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
@@ -197,21 +197,6 @@ def why(error: OSError | ValueError) -> str:
     return show(getattr(error, "strerror", None) or error)
 
 
-def read_text(path: Path) -> str:
-    """Read a text file as saved by editors and spreadsheets: UTF-8, or UTF-16 with a BOM.
-
-    Raises:
-        ValueError: The file is neither.
-        OSError: The file cannot be read.
-    """
-    content = read_regular(path, LARGEST_TABLE)
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return content.decode("utf-16" if marked else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start:,} is not UTF-8; save the file as UTF-8") from error
-
-
 # Spreadsheets treat text that starts with `=` and the like as a formula (OWASP, CSV injection),
 # also after a quote. One that separates by `;` or tabs ignores our quotes, so that a cell starts
 # after each of these, and after a line break.
@@ -231,7 +216,7 @@ def _to_cell(value: object) -> str:
 
 def from_cell(cell: str) -> str:
     """Return the text that `to_csv` wrote as this cell."""
-    return _MARKED.sub("", cell)
+    return _MARKED.sub("", cell) if "'" in cell else cell
 
 
 def to_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> bytes:
@@ -253,63 +238,71 @@ def to_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> bytes:
 
 def read_table(
     path: Path, fits: Callable[[list[str]], bool]
-) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Read a CSV file that a spreadsheet may have saved with `;` or tabs.
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Read a CSV file of any size that a spreadsheet may have saved with `;` or tabs.
 
     Args:
         path: The file.
         fits: Whether these are the expected columns; finds the separator.
 
     Returns:
-        The columns, separated by `,` if none fit; and each row with the number of its line. Rows
-        may have any number of cells.
+        The columns, separated by `,` if none fit; and each row with the number of its line, read
+        one by one. Rows may have any number of cells.
 
     Raises:
-        ValueError: It is not a CSV file.
-        OSError: It cannot be read.
+        ValueError: It is not a CSV file; perhaps only while rows are read.
+        OSError: It cannot be read; the same.
     """
-    text = read_text(path)
-    tables = (_split_cells(text, separator) for separator in ",;\t")
-    first, *others = tables
-    header, *rows = next((table for table in (first, *others) if fits(table[0][1])), first)
-    return header[1], [(number, row) for number, row in rows if row]
+    for separator in ",;\t":
+        rows = _split_cells(path, separator)
+        _, header = next(rows, (1, []))
+        if fits(header):
+            return header, (row for row in rows if row[1])
+    return read_table(path, lambda _: True)
 
 
-def _split_cells(text: str, separator: str) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+def _split_cells(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(read_lines(path), delimiter=separator)
     try:
-        rows = [(reader.line_num, [from_cell(cell) for cell in row]) for row in reader]
+        is_above = True  # the columns: empty lines, and the one that tells Excel the separator
+        for row in reader:
+            cells = [from_cell(cell) for cell in row]
+            is_above = is_above and (not any(cells) or _EXCELS.fullmatch(cells[0]) is not None)
+            if not is_above:
+                yield reader.line_num, cells
     except csv.Error as error:
         raise ValueError(f"not a CSV file: {error}") from error
-    # Above the columns may be empty lines, and one that tells Excel the separator.
-    start = (at for at, (_, row) in enumerate(rows) if any(row) and not _EXCELS.fullmatch(row[0]))
-    return rows[next(start, len(rows)) :] or [(1, [])]
 
 
-def from_csv(path: Path, header: Sequence[str], *older: Sequence[str]) -> list[list[str]]:
-    """Read the rows of a CSV file that `to_csv` wrote.
+def from_csv(
+    path: Path, header: Sequence[str], *older: Sequence[str], most: int = MOST_ROWS
+) -> Iterator[list[str]]:
+    """Read the rows of a CSV file that `to_csv` wrote, one by one.
 
     Args:
         path: The file.
         header: Its columns.
         older: Columns written by earlier versions, each of a different length.
+        most: Expected number of rows, at most.
 
     Raises:
-        ArtifactError: The file is missing, is not a CSV file, or has other columns.
+        ArtifactError: The file is missing, is not a CSV file, or has other columns or more rows.
     """
     known = [[utf8(name) for name in columns] for columns in (header, *older)]
     try:
         found, rows = read_table(path, known.__contains__)
+        if found not in known:
+            raise ArtifactError(
+                f"{show(path)} has the columns {show(','.join(found))}, expected {','.join(header)}"
+            )
+        for count, (number, row) in enumerate(rows, start=1):
+            if len(row) != len(found):
+                raise ArtifactError(
+                    f"{show(path)} is damaged: line {number} has {count_of(len(row), 'cell')}, "
+                    f"expected {len(found)}"
+                )
+            if count > most:
+                raise ArtifactError(f"{show(path)} has over {most:,} rows, more than expected")
+            yield row
     except (OSError, ValueError) as error:
         raise ArtifactError(f"cannot read {show(path)}: {why(error)}") from error
-    if found not in known:
-        raise ArtifactError(
-            f"{show(path)} has the columns {show(','.join(found))}, expected {','.join(header)}"
-        )
-    for number, row in rows:
-        if len(row) != len(found):
-            raise ArtifactError(
-                f"{show(path)} is damaged: line {number} has {count_of(len(row), 'cell')}, "
-                f"expected {len(found)}"
-            )
-    return [row for _, row in rows]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -18,12 +18,12 @@ from xception_cli.data.loading import PART, create_loader, read_parts
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import utf8
 from xception_cli.model.bundle import Array, Classifier, ModelBundle, Outcome
+from xception_cli.model.layers import fill_rows
 from xception_cli.model.network import FEATURES
 from xception_cli.model.unknown import UNSURE, Thresholds
 from xception_cli.model.unshared import NO_FEATURES, lacks_features
 from xception_cli.notation import parse_unknown
 from xception_cli.settings import StrPath
-from xception_cli.suggestions import expect_choice
 
 AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
 
@@ -43,6 +43,8 @@ class Prediction:
         error: Why there is no prediction, else None.
         unknown: Why the answer is `unknown`, else None.
         label: Label from a table; None without one.
+        unlike: Whether the image is clearly unlike the training images, see `Thresholds.is_far`;
+            False if the model has no features of them.
     """
 
     path: Path | None
@@ -51,6 +53,7 @@ class Prediction:
     error: str | None = None
     unknown: str | None = None
     label: str | None = None
+    unlike: bool = False
 
     @property
     def answer(self) -> str | None:
@@ -78,33 +81,18 @@ class Prediction:
         return data if self.label is None else data | {"label": utf8(self.label)}
 
 
-def with_tta(bundle: ModelBundle, tta: str | None) -> ModelBundle:
-    """Return a model with the given test-time augmentation.
-
-    Args:
-        bundle: The model.
-        tta: `mirror` or `none`; None: as decided in training.
-
-    Raises:
-        UsageError: `tta` is something else.
-    """
-    if tta is None:
-        return bundle
-    expect_choice("tta", tta, ("mirror", "none"))
-    preprocessing = replace(bundle.preprocessing, mirror=tta == "mirror")
-    return replace(bundle, about=replace(bundle.about, preprocessing=preprocessing))
-
-
 class Answer(NamedTuple):
     """A model's answer for one image.
 
     Attributes:
         probabilities: `(classes,)`, calibrated.
         refusal: Why the answer is `unknown`, else None.
+        unlike: See `Prediction`.
     """
 
     probabilities: Array
     refusal: str | None
+    unlike: bool
 
 
 def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None:
@@ -154,12 +142,16 @@ def answer_all(
     logits = torch.from_numpy(np.stack([outcome.logits for outcome in outcomes]))
     probabilities: Array = bundle.calibrated(logits).numpy()
     confidences = probabilities.max(axis=1).tolist()
+    distances, own = [0.0] * len(outcomes), bundle.thresholds
+    if own is not None:
+        distances = bundle.distances(outcomes)
     refusals: Iterable[str | None]
     if isinstance(unknown, Thresholds):
-        refusals = map(unknown.judge, confidences, bundle.distances(outcomes))
+        refusals = map(unknown.judge, confidences, distances)
     else:
         refusals = (UNSURE if best < (unknown or 0.0) else None for best in confidences)
-    return [Answer(*pair) for pair in zip(probabilities, refusals, strict=True)]
+    unlike = (own is not None and own.is_far(distance) for distance in distances)
+    return [Answer(*parts) for parts in zip(probabilities, refusals, unlike, strict=True)]
 
 
 def predict_images(
@@ -192,13 +184,14 @@ def predict_images(
         if isinstance(outcome, str):
             yield Prediction(path, (), (), outcome)
             continue
-        probabilities, refusal = answer(bundle, outcome, unknown)
+        probabilities, refusal, unlike = answer(bundle, outcome, unknown)
         best = np.argsort(-probabilities, kind="stable")[:top]
         yield Prediction(
             path,
             tuple(bundle.classes[label] for label in best),
             tuple(probabilities[best].tolist()),
             unknown=refusal,
+            unlike=unlike,
         )
 
 
@@ -211,6 +204,7 @@ def classify(
     batch_size: int | None = None,
     in_memory: Mapping[int, Image.Image] | None = None,
     is_part: bool = False,
+    digests: Sequence[str] | None = None,
 ) -> Iterator[Outcome | str]:
     """Stream images through a model.
 
@@ -222,6 +216,9 @@ def classify(
         batch_size: Images per pass through the network; None: the device's default.
         in_memory: Images in memory, by index; their paths are not read.
         is_part: Whether they follow other images, in batches of the same size.
+        digests: Digests of the images' contents, if outcomes are cached by them: a file must still
+            have that content, and all batches are full, so that the outcome of an image does not
+            depend on the others, to the last bit.
 
     Yields:
         For each path, in order: the outcome, or why there is none.
@@ -242,6 +239,7 @@ def classify(
         least_side=bundle.least_side,
         grey_bits=bundle.about.preprocessing.grey_bits,
         in_memory=in_memory,
+        digests=digests,
     )
     loader = create_loader(
         dataset,
@@ -257,6 +255,8 @@ def classify(
         if good:
             indices = torch.cat([part.indices for part in good]).tolist()
             pixels = bundle.runtime.join_parts([part.pixels for part in good], filled)
+            if digests is not None:
+                pixels = fill_rows(pixels, batch_size)
             found = bundle.outcomes(pixels)[: len(indices)]  # without padding
             outcomes |= dict(zip(indices, found, strict=True))
         for index in sorted(outcomes):

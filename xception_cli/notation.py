@@ -6,6 +6,8 @@ import re
 from xception_cli.console import show
 from xception_cli.errors import UsageError
 
+ALL = 999_999_999  # classes that `--top all` stands for
+
 
 def check_pattern(pattern: str) -> None:
     """Check that a regular expression can name groups.
@@ -60,6 +62,19 @@ def parse_unknown(text: str) -> str | float:
     if not 0 <= probability <= 1:
         raise UsageError(f"unknown is {show(repr(text))}, expected off, auto or 0 to 1")
     return probability
+
+
+def parse_top(text: str) -> int:
+    """Return the number of classes that the value of `--top` stands for; `all` is a huge one.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if text == "all":
+        return ALL
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise UsageError(f"top is {show(repr(text))}, expected a whole number from 1, or all")
+    return int(text)
 
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

@@ -1,4 +1,4 @@
-"""Numerals: numbers as they are printed, with separators and nouns, and as they are typed."""
+"""Numerals: numbers as they are printed, with separators and units, and as they are typed."""
 
 import re
 
@@ -15,6 +15,24 @@ def count_of(number: int, thing: str) -> str:
             f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}{'e' * thing.endswith('s')}s"
         )
     return f"{number:,} {thing}"
+
+
+def duration(seconds: float) -> str:
+    """Format a duration: `45 s`, `3 min 10 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def about(seconds: float) -> str:
+    """Format an expected duration, as exactly as it can be known: `7 s`, `40 s`, `3 min`."""
+    if seconds < 55:
+        return duration(seconds if seconds < 10 else round(seconds, -1))
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 60 else duration(600 * round(seconds / 600))
 
 
 def span(low: float | None, high: float | None) -> str:

@@ -1,13 +1,13 @@
 """Parquet: reading a table as text, and writing columns; by pyarrow, of the extra `parquet`."""
 
+import os
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xception_cli.errors import MachineError
-from xception_cli.files import LARGEST_TABLE
-from xception_cli.regular import read_regular
+from xception_cli.regular import open_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,16 +45,15 @@ def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     from pyarrow import ArrowException, types
     from pyarrow.parquet import ParquetFile
 
-    content = read_regular(path, LARGEST_TABLE)
+    opened = os.fdopen(open_regular(path, follow=True), "rb")
     try:
-        file = ParquetFile(BytesIO(content))
-        schema = file.schema_arrow
-        flat = [
-            field.name
-            for field in schema
-            if not types.is_nested(field.type) and not types.is_binary(field.type)
-        ]
-        columns = [column.to_pylist() for column in file.read(columns=flat).columns]
+        with opened, ParquetFile(opened) as file:
+            flat = [
+                field.name
+                for field in file.schema_arrow
+                if not types.is_nested(field.type) and not types.is_binary(field.type)
+            ]
+            columns = [column.to_pylist() for column in file.read(columns=flat).columns]
     except (ArrowException, OSError) as error:
         raise ValueError("it is not a Parquet file, or it is damaged") from error
     rows = zip(*columns, strict=True)

@@ -5,9 +5,9 @@ model, the options and the images, so that only the same command resumes the fil
 stopped, NAME becomes a hard link to the partial file, so that the rows so far are found there.
 """
 
-import csv
 import glob
 import json
+import math
 import os
 import stat
 from collections import Counter
@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
+from xception_cli.columns import Columns, read_csv, read_lines
 from xception_cli.console import say, show
 from xception_cli.data.lists import PathList
 from xception_cli.errors import MachineError, RunBusyError, UsageError
-from xception_cli.files import check_new_file, from_cell, partial_path, to_csv, utf8
+from xception_cli.files import check_new_file, partial_path, to_csv, utf8
 from xception_cli.numerals import count_of
 from xception_cli.regular import open_regular
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # no torch: an unwritable file is reported before it loads
     from xception_cli.inference import Prediction
 
 SUFFIXES = (".csv", ".jsonl")
+_USUAL = 0.15  # share of images unlike the training images that is not reported
 _SHOWN = 20  # classes in one line
 
 
@@ -41,12 +43,14 @@ class Tally:
         labels: See above.
         answers: Number of images by answer: a class, `unknown`, or None for an error.
         agreed: Number of answers that equal the label.
+        unlike: Number of images unlike the training images, of the `compared` ones: those of rows
+            that an earlier command wrote are not.
     """
 
     def __init__(self, labels: Sequence[str] = ()) -> None:
         self.labels = [utf8(label) for label in labels]
         self.answers: Counter[str | None] = Counter()
-        self.agreed = 0
+        self.agreed = self.unlike = self.compared = 0
 
     @property
     def done(self) -> int:
@@ -72,8 +76,36 @@ class Tally:
             lines.append(f"labels    predicted as in the table: {share}")
         return lines
 
-    def add(self, answer: str | None) -> None:
-        """Count the answer for the next image."""
+    def unlike_line(self) -> str | None:
+        """Warn if more images are unlike the training images than is usual; None if not.
+
+        Few of the images like val's are, but the limit is estimated from val, which may be small. A
+        single image is reported by itself.
+        """
+        count, share = self.compared, _USUAL
+        least = share * count + 3 * math.sqrt(share * (1 - share) * count)
+        if self.unlike < min(count, least) or not self.unlike:
+            return None
+        if count == 1:
+            return (
+                "this image is unlike the training images; its answer means little: --unknown auto "
+                "refuses it"
+            )
+        return (
+            f"{self.unlike:,} of {count:,} images are unlike the training images; their answers "
+            "mean little: --unknown auto refuses them"
+        )
+
+    def add(self, answer: str | None, *, unlike: bool | None = None) -> None:
+        """Count the answer for the next image.
+
+        Args:
+            answer: See `answers`.
+            unlike: Whether it is unlike the training images; None if that was not computed.
+        """
+        if answer is not None and unlike is not None:
+            self.compared += 1
+            self.unlike += unlike
         if self.labels and answer is not None:
             self.agreed += self.labels[self.done] == utf8(answer)
         self.answers[None if answer is None else utf8(answer)] += 1
@@ -101,7 +133,7 @@ class PredictionFile:
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
         self._images = images
         self._as_csv = as_csv
-        self._header: list[str] = []
+        self._columns: Columns | None = None
 
     @property
     def done(self) -> int:
@@ -113,24 +145,24 @@ class PredictionFile:
         """Number of rows of images that could not be read."""
         return self.tally.failed
 
-    def begin(self, count: int, *, with_unknown: bool) -> None:
+    def begin(self, count: int, classes: Sequence[str] = (), *, with_unknown: bool) -> None:
         """Read the existing rows, and truncate the file after the last complete one.
 
         Args:
             count: Number of classes in each row.
+            classes: See `Columns`.
             with_unknown: Whether a CSV has a column with the reason of each `unknown`.
 
         Raises:
             MachineError: The disk is full.
         """
-        self._header = ["path", "error", *["unknown"] * with_unknown]
-        self._header += ["label"] * bool(self.tally.labels)
-        for rank in range(1, count + 1):
-            self._header += [f"class_{rank}", f"probability_{rank}"]
-        at = 0
-        read = self._read_csv if self._as_csv else _read_lines
+        columns = Columns(
+            count, classes, with_unknown=with_unknown, with_label=bool(self.tally.labels)
+        )
+        self._columns, at = columns, 0
         with os.fdopen(os.dup(self._file.fileno()), "rb") as file:
-            for image, (end, path, answer) in zip(self._images, read(file), strict=False):
+            rows = read_csv(file, columns) if self._as_csv else read_lines(file)
+            for image, (end, path, answer) in zip(self._images, rows, strict=False):
                 if path != utf8(str(image)):
                     break
                 at = end
@@ -139,28 +171,7 @@ class PredictionFile:
             self._file.truncate(at)
             self._file.seek(at)
         if at == 0 and self._as_csv:
-            self._write(to_csv(self._header, []))
-
-    def _read_csv(self, file: IO[bytes]) -> Iterator[tuple[int, str, str | None]]:
-        """Yield the same as `_read_lines` from a CSV, where a row may span several lines."""
-        at, is_whole = 0, True
-
-        def lines() -> Iterator[str]:
-            nonlocal at, is_whole
-            for line in file:
-                at += len(line)
-                is_whole = line.endswith(b"\n")
-                yield line.decode("utf-8")
-
-        start = len(to_csv(self._header, []))
-        with suppress(csv.Error, UnicodeDecodeError):
-            for row in csv.reader(lines(), strict=True):
-                if not is_whole or len(row) != len(self._header):
-                    return
-                if at > start:
-                    cells = dict(zip(self._header, map(from_cell, row), strict=True))
-                    answer = "unknown" if cells.get("unknown") else cells.get("class_1", "")
-                    yield at, cells["path"], None if cells["error"] else answer
+            self._write(to_csv(columns.header, []))
 
     def add(self, prediction: "Prediction") -> None:
         """Append the row of the next image.
@@ -168,17 +179,12 @@ class PredictionFile:
         Raises:
             MachineError: The disk is full; earlier rows are kept.
         """
-        if self._as_csv:
-            best = zip(prediction.classes, prediction.probabilities, strict=True)
-            row: list[object] = [str(prediction.path), prediction.error]
-            row += [getattr(prediction, n) for n in ("unknown", "label") if n in self._header]
-            row += [cell for pair in best for cell in pair]
-            row += [None] * (len(self._header) - len(row))
-            content = to_csv(row, [])  # a row by itself
+        if self._as_csv and self._columns is not None:
+            content = to_csv(self._columns.row(prediction), [])  # a row by itself
         else:
             content = f"{json.dumps(prediction.to_dict(), allow_nan=False)}\n".encode()
         self._write(content)
-        self.tally.add(prediction.answer)
+        self.tally.add(prediction.answer, unlike=prediction.unlike)
 
     def _write(self, content: bytes) -> None:
         with self._errors():
@@ -217,7 +223,7 @@ class PredictionFile:
 
     def stop(self, path: Path) -> None:
         """Close the file; if it has rows, keep them as the output so far."""
-        has_begun, has_rows = bool(self._header), self.done > 0
+        has_begun, has_rows = self._columns is not None, self.done > 0
         with suppress(OSError):
             has_rows = has_rows or (not has_begun and os.fstat(self._file.fileno()).st_size > 0)
             os.fsync(self._file.fileno())
@@ -233,22 +239,6 @@ class PredictionFile:
         else:
             with suppress(OSError):
                 self.path.unlink()
-
-
-def _read_lines(file: IO[bytes]) -> Iterator[tuple[int, str, str | None]]:
-    """Yield the end, path and answer of each complete row; the answer is None for an error."""
-    at = 0
-    for line in file:
-        at += len(line)
-        try:
-            row = json.loads(line)
-            answer = "unknown" if row.get("unknown") else "".join(row["classes"][:1])
-            found = at, row["path"], None if row["error"] is not None else answer
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return
-        if not line.endswith(b"\n"):
-            return
-        yield found
 
 
 @contextmanager

@@ -29,6 +29,7 @@ class CalibrationFound(TypedDict):
     """Results of calibration that are read again; see `evaluation.calibration`."""
 
     temperature: float
+    fitted_temperature: NotRequired[float]
     target_precision: NotRequired[float]
     confidence: NotRequired[float | None]
     precision_confidence: NotRequired[float]

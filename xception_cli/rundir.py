@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from xception_cli.console import show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError
-from xception_cli.files import LARGEST_TABLE, why, write_durably
+from xception_cli.files import why, write_durably
 from xception_cli.records import BudgetRecord, CalibrationFound, EpochMetrics, Gain, Scores
 from xception_cli.regular import read_regular
+from xception_cli.texts import LARGEST_TEXT, read_lines
 
 # File names that are also used outside of a run, or for any of its evaluations.
 ISSUES = "issues.csv"
@@ -245,7 +246,7 @@ class RunDir:
             return []
         rows = []
         try:
-            for line in _read_own(self.metrics).splitlines():
+            for line in read_lines(self.metrics, follow=False):
                 rows.append((row := json.loads(line)) | read_entries(EpochMetrics, row))
         except (OSError, ValueError, RecursionError) as error:
             raise ArtifactError(
@@ -302,25 +303,24 @@ class RunDir:
         return f" (process {info.process}, started {info.started})"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file of a run.
+def read_json(path: Path, most: int = LARGEST_TEXT) -> dict[str, Any]:
+    """Read a JSON object from a file of a run, which may be untrusted: not a link or a pipe.
+
+    Args:
+        path: The file.
+        most: Maximum size in bytes.
 
     Raises:
         ArtifactError: The file is missing or damaged.
     """
     try:
-        content = json.loads(_read_own(path))
+        content = json.loads(read_regular(path, most, follow=False).decode())
     except (OSError, ValueError, RecursionError) as error:
         reason = why(error) if not isinstance(error, RecursionError) else "too many brackets"
         raise ArtifactError(f"cannot read {show(path)}: {reason}", hint=_HINT) from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{show(path)} does not hold a JSON object", hint=_HINT)
     return content
-
-
-def _read_own(path: Path) -> str:
-    """Read a text file of a run, which may be untrusted: not a link, and not a pipe."""
-    return read_regular(path, LARGEST_TABLE, follow=False).decode()
 
 
 def read_typed(cls: type[T], path: Path) -> T:

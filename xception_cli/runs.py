@@ -10,8 +10,9 @@ from typing import Any
 from rich.table import Table
 
 from xception_cli.config import TrainConfig
-from xception_cli.console import duration, new_table, quoted, show
+from xception_cli.console import new_table, quoted, show
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
+from xception_cli.numerals import duration
 from xception_cli.rundir import INFO, LOCK, RunDir
 from xception_cli.settings import read_settings
 
@@ -307,11 +308,12 @@ def _special(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _described(settings: Mapping[str, Any]) -> str:
-    """Describe settings in a few words: of a path, only its name."""
-    names = (
-        (name.strip("_"), Path(v).name if isinstance(v, str) else v) for name, v in settings.items()
-    )
-    return ", ".join(show(f"{name}={value}") for name, value in names)
+    """Describe settings in a few words; of a path, its last two parts."""
+    shown = {
+        name: str(Path(*Path(value).parts[-2:])) if isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+    return ", ".join(show(f"{name.strip('_')}={value}") for name, value in shown.items())
 
 
 def runs_table(runs: Sequence[RunFigures]) -> Table:

@@ -23,10 +23,11 @@ from xception_cli.config import (
 )
 from xception_cli.console import listing, quoted, show
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.files import read_text, why
+from xception_cli.files import why
 from xception_cli.rundir import RunDir
 from xception_cli.suggestions import did_you_mean
 from xception_cli.synonyms import OPTIONS
+from xception_cli.texts import read_text
 
 StrPath = str | os.PathLike[str]
 

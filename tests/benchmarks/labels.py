@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from harness import print_table
 
-from xception_cli.check import deep
-from xception_cli.check import deep as labels_module
+from xception_cli.check import labels as labels_module
+from xception_cli.check.features import compute_features
 from xception_cli.check.survey import survey_folder
 from xception_cli.data.folder import read_folder
 from xception_cli.data.units import assign_units
@@ -80,7 +80,7 @@ def read(folder: Path) -> Images:
     photos, _ = assign_units(survey.photos(), survey.groups)
     labels = np.array([photos[i].label for i in seen])
     units = np.array([photos[i].unit for i in seen])
-    return Images(deep._features(survey, seen, "imagenet"), labels, units)
+    return Images(compute_features(survey, seen, "imagenet")[0], labels, units)
 
 
 def read_sample(scratch: Path) -> Images:

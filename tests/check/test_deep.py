@@ -106,4 +106,4 @@ def test_training_adds_suspect_labels_to_the_issues_of_its_run(swapped, random_w
 
 
 def issues() -> list[list[str]]:
-    return from_csv(Path("run/issues.csv"), ISSUES_HEADER)
+    return list(from_csv(Path("run/issues.csv"), ISSUES_HEADER))

@@ -118,7 +118,7 @@ def test_a_leak_may_also_be_a_conflict_and_the_identical_copy_is_named_first(tmp
         ("val/dog/a.jpg", "nearly identical to train/cat/0.jpg", "", ""),
         ("val/dog/b.jpg", "identical to train/cat/0.jpg", "", ""),
     ]
-    assert rows(found.pop("near duplicate")) == [
+    assert rows(found.pop("near-copy")) == [
         ("val/dog/b.jpg", "nearly identical to val/dog/a.jpg", "", "")
     ]
     assert found == {}
@@ -128,14 +128,12 @@ def test_near_copies_in_a_class_are_reported_without_an_action(tmp_path):
     two_classes(tmp_path)
     put(tmp_path / "cat" / "small.png", photo(0).resize((100, 75)))
     found = found_in(tmp_path)
-    assert list(found) == ["near duplicate"]
-    assert found["near duplicate"].severity == "note"
-    assert found["near duplicate"].summary == (
-        "1 nearly identical copy of images in the same class, possibly mirrored or rotated"
+    assert list(found) == ["near-copy"]
+    assert found["near-copy"].severity == "note"
+    assert found["near-copy"].summary == (
+        "1 near-copy of images in the same class, possibly mirrored or rotated"
     )
-    assert rows(found["near duplicate"]) == [
-        ("cat/small.png", "nearly identical to cat/0.jpg", "", "")
-    ]
+    assert rows(found["near-copy"]) == [("cat/small.png", "nearly identical to cat/0.jpg", "", "")]
 
 
 def test_identical_broken_files_are_not_duplicates(tmp_path):
@@ -413,14 +411,14 @@ def test_the_pairs_are_computed_once_until_an_image_changes(tmp_path, monkeypatc
     put(tmp_path / "cat" / "other.png", photo(1).resize((100, 75)))
     found = found_in(tmp_path)
     assert len(calls) == 2
-    assert set(found) == {"near duplicate", "conflicting labels"}
+    assert set(found) == {"near-copy", "conflicting labels"}
 
 
 def test_a_mirrored_copy_is_found_until_it_moves_to_another_class(tmp_path):
     two_classes(tmp_path)
     mirrored = photo(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     path = put(tmp_path / "cat" / "mirrored.png", mirrored)
-    assert [row[:2] for row in rows(found_in(tmp_path)["near duplicate"])] == [
+    assert [row[:2] for row in rows(found_in(tmp_path)["near-copy"])] == [
         ("cat/mirrored.png", "nearly identical to cat/0.jpg")
     ]
     path.rename(tmp_path / "dog" / "mirrored.png")

@@ -10,14 +10,10 @@ from safetensors.torch import save_file
 from scipy.special import log_softmax, softmax
 from units import alone
 
-from xception_cli.check import deep as labels_module
 from xception_cli.check import features as features_module
-from xception_cli.check.deep import (
-    classes_to_add,
-    find_suspects,
-    learning_curve,
-    suspects_problem,
-)
+from xception_cli.check import labels as labels_module
+from xception_cli.check.deep import classes_to_add, learning_curve
+from xception_cli.check.labels import find_suspects, judge_labels, suspects_problem
 from xception_cli.check.report import SUSPECT
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.probe import fit_probe
@@ -147,6 +143,20 @@ def test_a_suspect_label_is_reported_with_both_classes_and_without_an_action():
     (one,) = suspects_problem(suspects[:1], paths, mixed.tolist(), ["a", "b", "c", "d"])
     assert one.summary.startswith("1 suspect label (")
     assert suspects_problem([], paths, mixed.tolist(), ["a", "b", "c", "d"]) == []
+
+
+@pytest.mark.parametrize(("count", "judged"), [(9, False), (10, True)])
+def test_the_labels_of_a_class_with_few_images_are_not_judged(count: int, judged: bool):
+    labels, likely = calibrated()
+    labels, rare = np.r_[labels, np.full(count, 6)], np.full((count, 7), -6.0)
+    rare[:, 0] = 6  # the probe finds each of them improbable
+    likely = np.r_[np.c_[likely, np.full(len(likely), -20.0)], log_softmax(rare, axis=1)]
+    paths = [f"{'abcdefg'[label]}/{at}.jpg" for at, label in enumerate(labels)]
+    problems = judge_labels(labels, likely, alone(labels), paths, list("abcdefg"))
+    of_rare = [f for p in problems for f in p.findings if f.path.startswith("g/")]
+    assert len(of_rare) == (count if judged else 0)
+    sentence = "g (9): labels cannot be judged, with fewer than 10 different images"
+    assert (sentence in [problem.summary for problem in problems]) is not judged
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_images_connected_by_a_third_stay_together_and_the_others_do_not_move():
 
 def test_the_reason_names_the_hash_and_the_unit():
     made = split_with(many(40), alike=[[0, 4]])
-    assert made.images[0].reason.endswith(", 2 nearly identical images")
+    assert made.images[0].reason.endswith(", 2 near-copies")
     assert made.images[0].reason == made.images[4].reason
     assert made.images[1].reason.startswith("hash 0.")
 
@@ -56,7 +56,7 @@ def test_a_near_copy_of_a_training_image_in_a_given_val_is_reported_as_a_pair():
     made = split_with(rows, alike=[[3, 24]])
     assert made.warnings == (
         "1 image of val or test is in train, too: metrics will be too optimistic\n"
-        "  val: val/c0/4.jpg, of 2 nearly identical images, as is train/c1/3.jpg",
+        "  val: val/c0/4.jpg, of 2 near-copies, as is train/c1/3.jpg",
     )
     with pytest.raises(DataError, match="in train, too") as caught:
         split_with(rows, alike=[[3, 24]], strict=True)

@@ -184,7 +184,8 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
         run = RunDir(Path("runs") / name)
         run.path.mkdir(parents=True)
         write_info(run, started=f"2026-01-{day}T10:00:00Z", images={"train": 9})
-        run.config.write_text(f'unfreeze = "exit"\nseed = {len(name) - 4}\nlr = 1e-3\n')
+        changed = "lr = 1e-3" if name == "late" else "seed = 1"
+        run.config.write_text(f'unfreeze = "exit"\nepochs = 12\n{changed}\n')
         if name != "going":
             figures = {"kept": "the linear probe", "epochs": 1, "evaluation": {"val": 0.875}}
             write_json(run.result, figures | {"seconds": {"probe": 60.0, "features": 30.0}})
@@ -198,13 +199,13 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
     shown = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in shown) <= 80
     assert "87.5%" in shown[2]
-    assert "1 min 30 s  the linear probe" in shown[2]
+    assert "1 min 30 s  the linear probe  lr=0.001" in shown[2]
     assert call("runs", "--json") == 0
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert printed[1]["val"] == 0.875
     for line in printed:
         check_documented("runs", line)
-    assert printed[2]["settings"] == {"lr": 0.001, "seed": 1}  # seed 0 is the default
+    assert [line["settings"] for line in printed[1:3]] == [{"lr": 0.001}, {"seed": 1}]
     assert call("runs", "elsewhere") == 2
     assert "xception runs DIR lists another folder" in capsys.readouterr().err
 
@@ -241,7 +242,7 @@ def test_a_difference_within_one_group_could_be_chance():
     assert grouped.difference == alone_.difference
     width = grouped.difference_high - grouped.difference_low
     assert width > 1.5 * (alone_.difference_high - alone_.difference_low)
-    assert "sign flips over 5 groups, p = 1: could be chance" in verdict(grouped)
+    assert "sign flips over 5 units, p = 1: could be chance" in verdict(grouped)
 
 
 def test_images_grouped_by_either_run_are_one_unit():

@@ -1,6 +1,7 @@
 """metrics.json: read back as measured; missing entries are refused."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def test_a_report_is_read_back_except_for_names_that_are_not_utf8(
     assert read.to_dict() == report.to_dict()
     assert [row.name for row in read.per_class] == ["a", "b", r"c\xff"]
     assert read.answer_precision == report.answer_precision
+    assert re.fullmatch(r"<EvalReport val: accuracy [\d.]+% \(95% CI .*%\), 60 images>", repr(read))
     assert read != read_report(write(report.to_dict() | {"correct": 0}), "val")
 
 
@@ -44,7 +46,7 @@ def test_a_report_of_an_earlier_version_counts_each_image_as_its_own_group(
     report: EvalReport,
 ) -> None:
     data = report.to_dict()
-    for name in ("groups", "corrected", "contaminated"):
+    for name in ("groups", "grouped", "left_out", "corrected", "contaminated"):
         del data[name]
     assert read_report(write(data), "val").to_dict() == report.to_dict()
 

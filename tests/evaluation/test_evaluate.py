@@ -220,7 +220,7 @@ def test_only_held_out_images_of_the_training_folder_are_scored(model_file, bund
     shown = dataclasses.replace(report, contaminated=Contaminated(3, 10, 9, 9, accuracy))
     assert contaminated_line(shown) == (
         "with the 3 images that it was trained on, or near-copies of them: accuracy 90.0% (95% CI "
-        "59.6-98.2%, 9 of 10 images, 9 groups); that shows nothing about new images"
+        "59.6-98.2%, 9 of 10 images, 9 independent); that shows nothing about new images"
     )
     assert contaminated_line(dataclasses.replace(report, contaminated=None)) is None
     # with --split, the run's own split is used

@@ -34,9 +34,15 @@ from xception_cli.evaluation.files import (
     scores_table,
     write_evaluation,
 )
-from xception_cli.evaluation.intervals import Estimate, proportion_interval, wilson_interval
+from xception_cli.evaluation.intervals import (
+    Estimate,
+    macro_interval,
+    proportion_interval,
+    wilson_interval,
+)
 from xception_cli.evaluation.metrics import measure
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER, Scored
+from xception_cli.evaluation.uneven import uneven_line
 from xception_cli.files import to_csv
 
 INTERVALS = {
@@ -145,6 +151,7 @@ def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
         "data": "photos",
         "images": 4,
         "groups": 4,
+        "grouped": True,
         "correct": 3,
         "accuracy": 0.75,
         "accuracy_low": pytest.approx(centre - half),
@@ -185,6 +192,7 @@ def test_every_number_of_a_small_case_is_the_one_worked_by_hand():
         "confusion": [[1, 1, 0], [0, 2, 0], [0, 0, 0]],
         "confused": [{"true": "a", "predicted": "b", "n": 1, "part": 0.5}],
         "failures": [],
+        "left_out": [],
         "note": None,
         "contaminated": None,
         "corrected": None,
@@ -258,8 +266,10 @@ def test_one_image_of_two_classes_is_measured(guessed: int, accuracy: float):
     # one image shows nothing about chance or about other images
     assert report.matthews is None
     assert report.cohen_kappa == (None if guessed == 0 else Estimate(0))
-    assert report.macro_recall == report.macro_f1 == report.weighted_f1 == Estimate(accuracy)
-    assert set(report.to_dict()["intervals"].values()) == {None}
+    assert report.macro_f1 == report.weighted_f1 == Estimate(accuracy)
+    intervals = report.to_dict()["intervals"]
+    assert width(report.macro_recall) > 0.7
+    assert {name for name, ends in intervals.items() if ends} == {"macro_recall"}
     assert len(report.confused) == guessed
     json.dumps(report.to_dict(), allow_nan=False)
 
@@ -311,6 +321,32 @@ def test_grouped_images_widen_every_interval_and_change_no_other_number():
     assert again == single
 
 
+def test_a_result_of_uneven_classes_names_those_that_are_not_recognised():
+    labels = np.array([0] * 12 + [1] * 5 + [2])
+    guesses = np.array([0] * 12 + [0, 0, 0, 0, 1] + [0])
+    report = measure(*with_units(labels, np.eye(3)[guesses]), ["a", "b", "c"], name="val")
+    low, high = macro_interval(labels == guesses, labels, np.arange(18))
+    interval = f"95% CI {100 * low:.1f}-{100 * high:.1f}%"
+    assert uneven_line(report) == (
+        f"classes are uneven: macro recall 40.0% ({interval}); lowest recall: "
+        "c (0 of 1), b (1 of 5)"
+    )
+    even = measure(*with_units(*drawn(3, 30)), names(3), name="val")
+    assert uneven_line(even) is None
+
+
+def test_means_over_classes_have_no_bootstrap_interval_if_a_class_has_three_images():
+    labels, probabilities = drawn(4, 80)
+    for rare, has_interval in ((3, False), (4, True)):  # the second is the control
+        kept = np.flatnonzero((labels < 3) | (np.cumsum(labels == 3) <= rare))
+        report = measure(*with_units(labels[kept], probabilities[kept]), names(4), name="x")
+        found = (report.macro_f1, report.mean_average_precision, report.per_class[3].f1)
+        assert [estimate.ends is not None for estimate in found] == [has_interval] * 3
+        assert report.per_class[0].f1.ends
+        assert report.macro_recall.ends
+        assert report.weighted_f1.ends
+
+
 def test_the_most_confused_pairs_come_first():
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
     guessed = np.array([1, 1, 0, 0, 2, 1, 2, 2, 0])
@@ -322,7 +358,10 @@ def test_the_most_confused_pairs_come_first():
         ("b", "[c]\x1b", 1, 0.5),
         ("[c]\x1b", "a", 1, pytest.approx(1 / 3)),
     ]
-    assert confused_line(report) == "a for b (2), b for [c]\\x1b (1), [c]\\x1b for a (1)"
+    assert (
+        confused_line(report)
+        == "a predicted as b (2), b predicted as [c]\\x1b (1), [c]\\x1b predicted as a (1)"
+    )
     perfect = measure(*with_units(labels, np.eye(3)[labels]), names(3), name="x")
     assert confused_line(perfect) is None
 

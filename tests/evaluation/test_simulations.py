@@ -7,7 +7,7 @@ from units import alone
 
 from xception_cli.evaluation.calibration import confidence_threshold, coverage_curve
 from xception_cli.evaluation.candidates import Candidates, correct_for_selection
-from xception_cli.evaluation.intervals import proportion_interval
+from xception_cli.evaluation.intervals import macro_interval, proportion_interval
 from xception_cli.evaluation.resampling import percentile_interval, tally
 
 pytestmark = pytest.mark.slow
@@ -55,19 +55,49 @@ def test_the_interval_covers_the_truth_if_a_few_units_have_most_images(sizes, ac
     assert np.mean(covered) >= 0.93
 
 
-def test_the_bootstrap_over_units_covers_the_macro_recall_of_clustered_images():
+def test_the_interval_of_macro_recall_covers_the_truth_and_one_by_images_does_not():
     generator = np.random.default_rng(1)
     by_unit, by_image = [], []
-    for _ in range(300):
+    for _ in range(2000):
         hits, units = clustered(generator, groups=60, size=6, icc=0.8, accuracy=0.8)
         labels = units % 2
-        guesses = np.where(hits, labels, 1 - labels)
         for covered, names in ((by_unit, units), (by_image, np.arange(len(units)))):
-            draws = tally(labels, guesses, np.zeros(len(units)), names, 2).macro_recall
-            low, high = percentile_interval(draws)
+            low, high = macro_interval(hits, labels, names)
             covered.append(low <= 0.8 <= high)
-    assert 0.91 <= np.mean(by_unit) <= 0.97
+    print(f"60 groups of 6: {np.mean(by_unit):.1%}, {np.mean(by_image):.1%}")
+    assert 0.93 <= np.mean(by_unit) <= 0.97
     assert np.mean(by_image) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("sizes", "recalls"),
+    [
+        ([1, 15, 6, 5, 30], [0.1, 0.8, 0.9, 0.4, 0.95]),
+        ([1, 15, 6, 5, 30], [0.5, 0.8, 0.9, 0.4, 0.95]),
+        ([1, 1, 15, 30], [0.5, 0.5, 0.8, 0.95]),
+        ([3, 15, 6, 5, 30], [0.5, 0.8, 0.9, 0.4, 0.95]),
+        ([8] * 12, [0.92] * 12),
+    ],
+)
+def test_the_interval_of_macro_recall_covers_the_truth_if_a_class_is_rare(sizes, recalls):
+    generator, labels = np.random.default_rng(2), np.repeat(np.arange(len(sizes)), sizes)
+    units, truth = np.arange(len(labels)), np.mean(recalls)
+    covered, bootstrap = [], []
+    for number in range(2000):
+        hits = generator.random(len(labels)) < np.take(recalls, labels)
+        low, high = macro_interval(hits, labels, units)
+        covered.append(low <= truth <= high)
+        if number < 200:  # the control: resamples, the recalls of the classes that they have
+            tallies = tally(
+                labels, np.where(hits, labels, (labels + 1) % len(sizes)), units, units, len(sizes)
+            )
+            known = np.where(tallies.true > 0, tallies.right / np.maximum(tallies.true, 1), np.nan)
+            low, high = percentile_interval(np.nanmean(known, axis=1)) or (1.0, 0.0)
+            bootstrap.append(low <= truth <= high)
+    print(f"{sizes}, {recalls}: {np.mean(covered):.1%}, bootstrap {np.mean(bootstrap):.1%}")
+    assert np.mean(covered) >= 0.93
+    if min(sizes) == 1:
+        assert np.mean(bootstrap) < 0.92
 
 
 def candidates_of(generator, images: int):

@@ -341,6 +341,20 @@ def test_one_bad_tensor_among_good_ones_is_refused(model_file, problem):
     path.unlink()
 
 
+def test_the_longest_header_that_is_written_can_be_read(network, tmp_path):
+    # Outside of the basic plane, a character takes 14 bytes: JSON in a string of JSON.
+    classes = tuple(chr(0x20000 + n) * 255 for n in range(900))
+    state = network.state_dict() | {
+        "last_linear.weight": torch.zeros(900, 2048),
+        "last_linear.bias": torch.zeros(900),
+    }
+    save_model(tmp_path / "long.safetensors", state, About(classes, PREPROCESSING))
+    with (tmp_path / "long.safetensors").open("rb") as file:
+        assert int.from_bytes(file.read(8), "little") > 3_000_000
+    assert load_model(tmp_path / "long.safetensors", CPU).classes == classes
+    (tmp_path / "long.safetensors").unlink()
+
+
 @pytest.mark.parametrize("length", [0, 7, 1000, -1])
 def test_a_truncated_file_is_refused(model_file, length):
     path = Path("model.safetensors")

@@ -11,7 +11,7 @@ from networks import CPU, PREPROCESSING, lively_network
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.inference import with_tta
+from xception_cli.model.augmented import with_tta
 from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
 from xception_cli.model.layers import add_layers_head
 from xception_cli.onnx.graph import build_onnx
@@ -51,9 +51,9 @@ def test_an_image_and_its_mirror_image_get_the_same_answer(once, both, pixels):
 
 def test_the_logits_are_the_mean_and_the_features_those_of_the_image(once, both, pixels):
     expected = (once.outputs(pixels)[0] + once.outputs(pixels.flip(-1))[0]) / 2
-    logits, features = both.outputs(pixels)
+    logits, (features, _) = both.outputs(pixels)
     torch.testing.assert_close(logits, expected)
-    torch.testing.assert_close(features, once.outputs(pixels)[1])
+    torch.testing.assert_close(features, once.outputs(pixels)[1][0])
 
 
 def test_the_file_records_the_averaging_and_without_the_entry_only_the_image_is_classified(

@@ -1,5 +1,6 @@
 """The export: one file that matches PyTorch, or none; and untrusted files are validated."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -303,9 +304,10 @@ def test_an_export_for_openvino_is_two_files_that_its_program_reads(
     )
     assert done.returncode == 0, done.stderr
     assert call("predict", photo, "--run", str(run.path)) == 0
-    best, other = (text.split(": ")[1].split() for text in (done.stdout, capsys.readouterr().out))
-    assert best[0] == other[0]
-    assert float(best[1].strip("%,")) == pytest.approx(float(other[1].strip("%,")), abs=2)
+    (row,), other = csv.reader(done.stdout.splitlines()), capsys.readouterr().out
+    name, share = other.split(": ")[1].split()[:2]
+    assert row[:2] == [photo, name]
+    assert 100 * float(row[2]) == pytest.approx(float(share.strip("%,")), abs=2)
     Path("food.xml").unlink()
     assert call(*command) == 2  # the weights of another export are kept
     assert "food.bin already exists" in capsys.readouterr().err
@@ -361,7 +363,7 @@ def test_a_file_of_a_calibrated_model_answers_unknown_like_the_model(bundle, cap
     # More images than the number of nearest ones.
     levels = np.random.default_rng(0).integers(0, 256, (2 * NEIGHBOURS, 2048), np.uint8)
     pixels = [bundle.transform()(image_of((90, 120), seed)) for seed in range(6)]
-    features = bundle.outputs(torch.stack(pixels))[1].numpy()
+    features = np.stack([outcome.features for outcome in bundle.outcomes(torch.stack(pixels))])
     reference = Reference(levels)
     middle = float(np.median(reference.distances(features)))
     judged_by = with_rule(bundle, UnknownRule(Thresholds(0.98, 0.5, middle), reference))
@@ -486,7 +488,7 @@ def test_reports_of_two_files_stand_beside_each_other_and_a_damaged_one_is_not_l
 def test_the_printed_program_is_short_and_equals_predict(bundle, cropped):
     Path("food.onnx").write_bytes(build_onnx(bundle, cropped=cropped).SerializeToString())
     program = inference_snippet(Path("food.onnx"), bundle.preprocessing, cropped=cropped)
-    assert len(program.splitlines()) <= 34
+    assert len(program.splitlines()) <= 35
     profiles = (None, rgb_profile("ProPhoto"), b"garbage")
     for seed, size in enumerate([(113, 82), (300, 200), (79, 80)]):
         image_of(size, seed).save(f"{seed}.png", icc_profile=profiles[seed])
@@ -497,12 +499,13 @@ def test_the_printed_program_is_short_and_equals_predict(bundle, cropped):
     assert done.returncode == 0, done.stderr
     paths = [Path(name) for name in names]
     for line, said in zip(
-        done.stdout.splitlines(), predict_images(bundle, paths, workers=0), strict=True
+        csv.reader(done.stdout.splitlines()),
+        predict_images(bundle, paths, workers=0),
+        strict=True,
     ):
-        path, answers = line.split(": ")
-        best, share = answers.split(", ")[0].split(" ")
+        path, best, share, *_ = line
         assert (path, best) == (str(said.path), said.classes[0])
-        assert float(share.rstrip("%")) / 100 == pytest.approx(said.probabilities[0], abs=0.02)
+        assert float(share) == pytest.approx(said.probabilities[0], abs=0.02)
 
 
 def test_the_printed_program_decodes_every_kind_of_image_as_predict_does():
@@ -514,7 +517,7 @@ def test_the_printed_program_decodes_every_kind_of_image_as_predict_does():
     )
     reading = "\n".join(line[4:] for line in lines[begin + 1 : end])
     imports = "\n".join(
-        line for line in lines if line.startswith(("import io", "from PIL", "srgb"))
+        line for line in lines if line.startswith(("import csv", "from PIL", "srgb"))
     )
     colour, profile = image_of((40, 30)), rgb_profile("ProPhoto")
     grey, clear = colour.convert("L"), colour.convert("RGBA")

@@ -14,7 +14,7 @@ from xception_cli.check.steps import Steps
 from xception_cli.report import html
 from xception_cli.report.charts import STRONG, opacity
 from xception_cli.report.html import PAGES, SIDE, Card, Thumbnail, embed, photo, render
-from xception_cli.summary.diagram import COLOURS
+from xception_cli.summary.drawing import COLOURS
 
 LIGHT, DARK = 0, 1
 TEMPLATES = Path(html.__file__).parent / "templates"
@@ -95,7 +95,7 @@ def test_the_counts_of_the_confusion_matrix_are_readable_at_any_opacity(scheme: 
 @pytest.mark.parametrize("scheme", [LIGHT, DARK])
 def test_frozen_parts_of_the_diagram_are_readable(scheme: int):
     fill = {name: colours[scheme][0] for name, colours in COLOURS.items()}
-    boxes = ("convolution", "separable", "pooling", "linear")
+    boxes = ("convolution", "separable", "pooling", "relu", "linear")
     frozen = [mixed(fill[box], fill["panel"], 0.5) for box in boxes]
     for ground in (fill["paper"], fill["panel"], *(fill[box] for box in boxes), *frozen):
         assert contrast(fill["ink"], ground) >= 4.5

@@ -12,12 +12,11 @@ from runs import call
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
+from xception_cli.heatmaps import HeatMaps, name_explanations
 from xception_cli.model.bundle import About, ModelBundle, save_model
 from xception_cli.report.pictures import (
-    check_folder,
     draw_heat,
     heat_maps,
-    name_explanations,
     seen_square,
     write_explanation,
 )
@@ -78,9 +77,10 @@ def test_a_rotated_photo_is_explained_upright_and_in_its_size(bundle, tmp_path):
     with Image.open(tmp_path / "why" / "a.jpg") as drawn:
         assert drawn.size == (200, 300)
         assert drawn.getexif().get(0x0112, 1) == 1
+    model = Path("model.safetensors")
     with pytest.raises(UsageError, match="not empty"):
-        check_folder(tmp_path / "why")
-    check_folder(tmp_path / "new")
+        HeatMaps(tmp_path / "why", [], model).check()
+    HeatMaps(tmp_path / "new", [], model).check()
 
 
 def test_each_explanation_has_a_unique_name_that_every_file_system_accepts():

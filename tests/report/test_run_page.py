@@ -13,6 +13,8 @@ from pages import Page, faults_of
 from runs import call, quick_settings, train_run
 
 from xception_cli.check.report import CONFLICTING, SUSPECT
+from xception_cli.data.photo import Photo
+from xception_cli.data.split import Split, read_split
 from xception_cli.files import file_digest
 from xception_cli.report import html, model_card
 from xception_cli.report.charts import (
@@ -30,7 +32,7 @@ from xception_cli.rundir import RunDir, read_json, write_json
 
 HOSTILE = "a<script>alert(1)&\"'"
 GUARANTEED = "On new images like these, at least 90% of the answers are correct (85% confidence)."
-NO_THRESHOLD = "No threshold guarantees 90% precision (85% confidence)"
+NO_THRESHOLD = "do not show a confidence above which at least 90% of the answers are correct"
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +74,16 @@ def test_the_first_lines_have_accuracy_interval_and_next_steps(run: RunDir):
     start = Page(run.report.read_text(encoding="utf-8")).text[:2000]
     assert re.search(
         r"\d+\.\d% is the accuracy to expect on new images like these\. "
-        r"95% CI \d+\.\d-\d+\.\d%, from \d+ validation images(?: in \d+ groups)?, "
+        r"95% CI \d+\.\d-\d+\.\d%, from \d+ validation images"
+        r"(?: in \d+ groups| \(\d+ independent\))?, "
         r"corrected for selecting the best of \d+ models on them\. "
+        r"Classes are uneven: macro recall \d+\.\d% \(95% CI \d+\.\d-\d+\.\d%\)\. "
         r"Validation images are held back from training, to choose the model\. Kept: ",
         start,
     )
-    assert "always predicting the largest class" in start
+    assert "always predicting the largest class of these images" in start
     assert "expect a little less" not in start
     assert "What to do next" in start
-    assert "xception check" in start
 
 
 def test_the_baselines_are_compared_uncorrected_on_the_same_images(run: RunDir, tmp_path: Path):
@@ -93,7 +96,7 @@ def test_the_baselines_are_compared_uncorrected_on_the_same_images(run: RunDir, 
         "Accuracy on the same images, without the correction "
         rf"this model {metrics['accuracy']:.1%} [0-9.]+-[0-9.]+% "
         rf"linear probe a classifier on the frozen network, the baseline {probe:.1%} "
-        f"always predicting the largest class {largest:.1%}",
+        f"always predicting the largest class of these images {largest:.1%}",
         text,
     )
     assert "The dashed line marks the epoch" in text
@@ -114,7 +117,10 @@ def test_the_page_has_all_results_of_a_run(run: RunDir):
         "Training", "What the network sees", "The network", "Settings, versions, hashes",
     ]  # fmt: skip
     groups = re.findall(r"<h3>(.*?)</h3>", text)
-    assert {"The same image in two classes: 1", "The same image twice in a class: 1"} <= set(groups)
+    assert {
+        "Copies and near-copies in two classes: 1",
+        "Copies and near-copies in a class: 1",
+    } <= set(groups)
     assert "identical to blue/0.jpg blue/copy.jpg" in page.text
     assert "identical to green/wrong.jpg blue/1.jpg" in page.text
     assert "Frozen: entry flow, middle flow. Trained: exit flow and head." in page.text
@@ -138,7 +144,19 @@ def test_the_model_card_has_the_numbers_of_the_report_and_shows_names_literally(
     tokens = MarkdownIt("commonmark").enable("table").parse(card)
     cells = [token.content for token in tokens if token.type == "inline"]
     assert "blue" in cells
-    assert [shown(name) for name in cells if "script" in name] == [HOSTILE]
+    hostile = [shown(name) for name in cells if "script" in name]
+    assert hostile[0] == HOSTILE
+    assert [name.partition(HOSTILE)[0] for name in hostile[1:]] == ["Not usable for "]
+    assert "No groups were given. 2 near-copies were kept with their originals (" in card
+    assert "network Xception (Chollet 2017, arXiv:1610.02357), with pretrained weights. " in card
+    assert ". Near-copies were kept in one split. Accuracy on the 13 validation images (" in card
+
+
+def test_only_a_unit_that_is_not_named_by_an_image_is_a_group():
+    copies = [Photo(f"{name}.jpg", 0, "val", digest=name, unit="a") for name in "ab"]
+    group = Photo("c.jpg", 0, "val", digest="c", unit="patient 1")
+    assert not model_card._has_groups(Split(("cat",), tuple(copies)))
+    assert model_card._has_groups(Split(("cat",), (*copies, group)))
 
 
 def shown(markdown: str) -> str:
@@ -177,10 +195,11 @@ def drawn_again(
 def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     run: RunDir, tmp_path: Path
 ):
-    metrics = {"name": "test", "corrected": None, "groups": 1}
+    metrics = {"name": "test", "corrected": None, "groups": 1, "grouped": True}
     text = drawn_again(run, tmp_path, metrics=metrics, kept="fine-tuned, epoch 2")
     assert faults_of(text) == []
-    assert "held-out test images in 1 group. Held-out test images were used" in Page(text).text
+    assert "held-out test images (1 independent). Classes are uneven" in Page(text).text
+    assert "Held-out test images were used" in Page(text).text
     assert "Accuracy on the same images this model" in Page(text).text
     assert "corrected" not in Page(text).text
     assert "correction" not in Page(text).text
@@ -192,7 +211,7 @@ def test_with_an_uncorrected_validation_set_the_page_claims_less(run: RunDir, tm
     text = drawn_again(run, tmp_path, metrics={"note": note, "corrected": None})
     assert faults_of(text) == []
     assert "is the accuracy on these images." in Page(text).text
-    assert f"V{note[1:]}. Validation images are held back" in Page(text).text
+    assert f"V{note[1:]}. Classes are uneven" in Page(text).text
     assert "to expect on new images like these" not in Page(text).text
 
 
@@ -211,8 +230,13 @@ def test_next_steps_are_the_weakest_class_suspect_labels_and_the_data(run: RunDi
         run.issues.write_bytes(before)
     assert faults_of(text) == []
     shown = Page(text).text
-    assert f"{HOSTILE} is confused with blue most often (2 of 8)." in shown
-    assert "It has the lowest recall: 10.0% (95% CI 0.0-40.0%)." in shown
+    assert f"{HOSTILE} is predicted as blue most often (2 of 8)." in shown
+    trained = read_split(run.split, run.read_info().classes).counts("train")[0]
+    assert (
+        "It has the lowest recall: 10.0% (95% CI 0.0-40.0%). "
+        f"It has {trained} training images: add more."
+    ) in shown
+    assert "train with --fixes" in shown
     labels = sum(run.read_info().images.values())
     assert f"Check 1 suspect label of {labels}, below. Edit the column action of" in shown
     assert "--fixes" in shown
@@ -223,13 +247,19 @@ def test_next_steps_are_the_weakest_class_suspect_labels_and_the_data(run: RunDi
 def test_the_page_names_the_classes_that_more_images_would_help(run: RunDir, tmp_path: Path):
     parts = {"half": 0.5, "whole": 0.75, "verdict": "more"}
     gains = [{"name": name, **parts} for name in (HOSTILE, "blue", "green", "a fourth one")]
-    text = Page(drawn_again(run, tmp_path / "with", gains=gains)).text
+    found = read_json(run.evaluation("val") / "metrics.json")["per_class"]
+    some = {"recall": 0.9, "recall_low": 0.1, "recall_high": 1.0}
+    metrics = {"per_class": [row | some for row in found]}
+    text = Page(drawn_again(run, tmp_path / "with", metrics=metrics, gains=gains)).text
     assert (
         f"More images of these classes are likely to help: {HOSTILE} "
         "(50% to 75%), blue (50% to 75%), green (50% to 75%)."
     ) in text
     assert "a fourth one" not in text
     assert "likely to help" not in drawn_again(run, tmp_path / "without", gains=[])  # the control
+    metrics = {"per_class": [row | some | {"recall": 1.0} for row in found]}  # nothing to improve
+    text = drawn_again(run, tmp_path / "perfect", metrics=metrics, gains=gains[:3])
+    assert "likely to help" not in text
 
 
 @pytest.mark.parametrize(
@@ -271,7 +301,7 @@ def test_the_worst_of_many_issues_are_shown_and_the_others_counted(photos: Path)
     rows.append(doubt(1, "blurred", "sharpness 0.1"))
     drawn = draw_issues(rows, photos)
     assert [(group.title, group.count, len(group.cards)) for group in drawn] == [
-        ("Suspect labels", 30, 12), ("The same image in two classes", 20, 8),
+        ("Suspect labels", 30, 12), ("Copies and near-copies in two classes", 20, 8),
     ]  # fmt: skip
     assert drawn[1].cards[0].path == "b/0.jpg"
     assert drawn[1].cards[0].message == "nearly identical to a/0.jpg"

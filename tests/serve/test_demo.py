@@ -38,7 +38,8 @@ def bundle(rule: UnknownRule | None = None) -> ModelBundle:
 def save(path: Path) -> None:
     """Save a model that knows one of the images."""
     pixels = bundle().transform()(decode(FILES["known.jpg"]))[None]
-    reference = remember(bundle().outputs(pixels)[1].numpy(), np.zeros(1))
+    (outcome,) = bundle().outcomes(pixels)
+    reference = remember(outcome.features[None], np.zeros(1))
     rule = UnknownRule(Thresholds(0.98, None, 1e-3), reference)
     about = bundle(rule).about
     save_model(path, lively_network().state_dict(), about)

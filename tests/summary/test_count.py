@@ -232,12 +232,26 @@ def test_millions_have_as_many_decimals_as_are_useful(count, text):
 
 # The explanation
 
-TIMES = ["7.02", "7.35", "7.58", "7.75", "7.89", "8.00", "8.09", "8.16", "8.23", "8.28"]
+TIMES = [
+    "7.02",
+    "7.35",
+    "7.58",
+    "7.75",
+    "7.89",
+    "8.00",
+    "8.09",
+    "8.16",
+    "8.23",
+    "8.28",
+    "8.41",
+    "8.69",
+    "8.89",
+]
 
 
 def test_the_notebooks_table_is_computed_from_real_modules():
     costs = explain().costs
-    assert [cost.kernels for cost in costs] == [32, 40, 48, 56, 64, 72, 80, 88, 96, 104]
+    assert [cost.kernels for cost in costs] == [*range(32, 112, 8), 128, 256, 728]
     assert [f"{cost.times:.2f}" for cost in costs] == TIMES
     for cost in costs:
         assert cost.times == pytest.approx(1 / (1 / cost.kernels + 1 / 9), rel=1e-12)
@@ -272,8 +286,8 @@ of K × K over C channels, at G × G positions, multiply this many times:
 A depthwise separable convolution does this in two steps: K × K within each
 channel, then 1 × 1 across the channels.
 
-    depthwise    C · K² · G²
-    pointwise    N · C · G²
+    depthwise    K² · C · G²
+    pointwise    C · G² · N
     together     C · G² · (K² + N)
 
 The fraction of the regular convolution's multiplications that remains:
@@ -283,6 +297,10 @@ The fraction of the regular convolution's multiplications that remains:
      K² · C · G² · N      N     K²
 
 With more kernels, it approaches 1/K², a ninth for 3 × 3.
+
+An Inception block taken to the extreme differs in two things: 1 × 1 comes
+first, and a ReLU follows each step. Between depthwise and pointwise there is
+none: Xception trains better without it (Chollet 2016, section 4.7).
 
 Xception's block4.rep.1, where C is 728, N 728, K 3 and G 19:
 
@@ -297,20 +315,24 @@ The regular convolution takes 8.89 times as many.
 How many times as many multiplications a regular convolution takes, with N
 kernels of 3 × 3 (counted on 25 channels of 28 × 28; C and G cancel out):
 
-  N  separable     regular  times
- 32    803,600   5,644,800   7.02
- 40    960,400   7,056,000   7.35
- 48  1,117,200   8,467,200   7.58
- 56  1,274,000   9,878,400   7.75
- 64  1,430,800  11,289,600   7.89
- 72  1,587,600  12,700,800   8.00
- 80  1,744,400  14,112,000   8.09
- 88  1,901,200  15,523,200   8.16
- 96  2,058,000  16,934,400   8.23
-104  2,214,800  18,345,600   8.28
+  N   separable      regular  times
+ 32     803,600    5,644,800   7.02
+ 40     960,400    7,056,000   7.35
+ 48   1,117,200    8,467,200   7.58
+ 56   1,274,000    9,878,400   7.75
+ 64   1,430,800   11,289,600   7.89
+ 72   1,587,600   12,700,800   8.00
+ 80   1,744,400   14,112,000   8.09
+ 88   1,901,200   15,523,200   8.16
+ 96   2,058,000   16,934,400   8.23
+104   2,214,800   18,345,600   8.28
+128   2,685,200   22,579,200   8.41
+256   5,194,000   45,158,400   8.69
+728  14,445,200  128,419,200   8.89
 
-`groups` splits the channels, and each group is convolved by itself, with its
-share of the kernels. 25 channels in, 50 out, 3 × 3, on 28 × 28:
+`groups` = g splits the channels, and each group is convolved by itself, with
+its share of the kernels: weights and multiplications shrink to 1/g. C and N
+must be divisible by g. 25 channels in, 50 out, 3 × 3, on 28 × 28:
 
 groups           weight            output  multiplications
      1  50 × 25 × 3 × 3  1 × 50 × 28 × 28        8,820,000
@@ -322,7 +344,7 @@ kernels per channel.
 
 L. Sifre, Rigid-Motion Scattering for Image Classification, PhD thesis, 2014
 F. Chollet, Xception: Deep Learning with Depthwise Separable Convolutions,
-CVPR 2017, arxiv.org/abs/1610.02357
+arxiv.org/abs/1610.02357, 2016; CVPR 2017
 """
 
 
@@ -473,6 +495,7 @@ def test_json_is_one_line_with_every_figure(capsys):
         "output": [128, 33, 33],
         "parameters": 9024,
         "multiplications": 9_548_352,  # 64 * 33**2 * (9 + 128)
+        "relu": None,  # that of conv2 precedes the block
         "separable": {
             "channels": 64,
             "kernels": 128,
@@ -519,8 +542,8 @@ def test_a_run_from_pretrained_weights_has_a_second_head():
         (["run", "--classes", "3"], 2, "--classes is given, but a run has its own"),
         (["auto"], 4, "auto does not record what it trains: unfreeze is auto"),
         (["--classes", "1"], 2, "classes is 1, expected at least 2"),
-        (["--size", "70"], 2, "--size is 70, expected from 71 to 2,048"),
-        (["--explain", "--size", "299"], 2, "--explain can be combined with --json only"),
+        (["--image-size", "70"], 2, "--image-size is 70, expected from 71 to 2,048"),
+        (["--explain", "--image-size", "299"], 2, "--explain can be combined with --json only"),
         (["--svg", "x.png"], 2, "cannot write the diagram to x.png: it must end in .svg"),
         (["--svg", "old.svg"], 2, "old.svg already exists"),
         (["--svg", "no/x.svg"], 2, "the folder no does not exist"),
@@ -549,6 +572,18 @@ def test_the_command_writes_only_the_diagram(capsys, published):
     assert shown.err.splitlines()[0] == "written   x.svg: open it in a browser"
     assert Path("x.svg").read_text(encoding="utf-8") == draw_diagram(published)
     assert [path.name for path in Path().iterdir()] == ["x.svg"]
+
+
+def test_a_relu_is_drawn_where_the_network_has_one(published):
+    """As in figure 5 of the paper: before the separable convolutions of a block."""
+    assert {x.name for x in published.layers if x.relu == "after"} == {
+        "conv1", "conv2", "conv3", "conv4",
+    }  # fmt: skip
+    without = [x.name for x in published.layers if x.separable and x.relu is None]
+    assert without == ["block1.rep.0"]  # after the ReLU of conv2
+    chain = [x for step in fold_steps(published.layers) for x in step.layers if x.relu]
+    boxes = [node.get("class") for node in ElementTree.fromstring(draw_diagram(published)).iter()]
+    assert boxes.count("relu") == len(chain) + 1  # and the legend
 
 
 def test_the_diagram_is_self_contained_with_light_and_dark_colours(published):

@@ -16,7 +16,7 @@ from xception_cli.errors import UsageError
 from xception_cli.evaluation.candidates import read_candidates
 from xception_cli.evaluation.evaluate import compute_outcomes
 from xception_cli.files import file_digest
-from xception_cli.inference import with_tta
+from xception_cli.model.augmented import with_tta
 from xception_cli.model.bundle import load_model
 from xception_cli.model.probe import fit_probe
 from xception_cli.rundir import RunDir

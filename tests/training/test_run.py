@@ -378,7 +378,7 @@ def test_a_test_image_that_vanishes_is_an_error(
         return settle(job, *more)
 
     monkeypatch.setattr(story, "settle", lose_and_settle)
-    with pytest.raises(DataError, match="1 test images can no longer be read"):
+    with pytest.raises(DataError, match="1 test image can no longer be read"):
         train_run(settings | {"unfreeze": "head", "test_fraction": 0.2})
     assert not Path("run/result.json").exists()
 

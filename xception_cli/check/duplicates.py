@@ -129,7 +129,7 @@ def find_duplicates(
         *_problem(DUPLICATE, "note", identical,
                   f"{count_of(len(identical), 'identical copy')} {of_class}"),
         *_problem(NEAR, "note", near,
-                  f"{count_of(len(near), 'nearly identical copy')} {of_class}, possibly "
+                  f"{count_of(len(near), 'near-copy')} {of_class}, possibly "
                   "mirrored or rotated"),
     ]  # fmt: skip
 

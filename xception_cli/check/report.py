@@ -19,9 +19,10 @@ SEVERITIES = ("stops", "warning", "note")
 # Names of problems in issues.csv that several modules use.
 UNREADABLE, BROKEN, UNREAD = "unreadable", "broken", "HEIC"
 DEEP = "16 bits"
-CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near duplicate"
+CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near-copy"
+OLD_NEAR = "near duplicate"  # in earlier versions
 MISSING, SERIES = "missing in split", "series"
-SUSPECT, ORIENTATION = "suspect label", "orientation"
+SUSPECT, UNJUDGED, ORIENTATION = "suspect label", "unjudged labels", "orientation"
 ROTATE = "--augment rotate90"  # what ORIENTATION suggests
 SUSPECTS = {SUSPECT, "doubtful label"}  # the second one: in earlier versions
 
@@ -224,7 +225,7 @@ def _add_curve(text: Text, curve: Curve) -> None:
         text.append(f"{' ' * COLUMN}{row}\n")
     if curve.untested:
         untested = enumerated(curve.untested)
-        _add(text, "", f"not tested (all images in one group): {untested}")
+        _add(text, "", f"not tested (not two images are independent): {untested}")
     for verdict_, label in (("more", "more"), ("enough", "enough")):
         names = sorted(
             (c for c in curve.classes if c.verdict == verdict_), key=lambda c: c.half - c.whole

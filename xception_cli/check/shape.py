@@ -20,10 +20,10 @@ from xception_cli.data.images import Original
 from xception_cli.data.photo import Photo
 from xception_cli.data.units import Fold, unit_folds
 from xception_cli.errors import DataError
+from xception_cli.evaluation.uneven import is_uneven
 from xception_cli.numerals import count_of
 
 FEW = 10  # images below which the metrics of a class are not reliable
-_UNEVEN = 3  # ratio of class sizes above which training selects by macro recall
 _VERY_UNEVEN = 10
 
 
@@ -112,7 +112,7 @@ def _sizes(folder: DataFolder) -> list[Problem]:
         sentence = f"fewer than {FEW} images{where} of {listed}: too few to trust{unmeasured}"
         problems.append(Problem("few images", "warning", sentence, classes=_all(few)))
     some = [count for count in counts if count]
-    if len(some) > 1 and max(some) > _UNEVEN * min(some):
+    if is_uneven(some):
         largest, smallest = counts.index(max(some)), counts.index(min(some))
         severity = "warning" if max(some) > _VERY_UNEVEN * min(some) else "note"
         sentence = (

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xception_cli.check.duplicates import Group, find_groups
-from xception_cli.check.scan import VERSION, Look, bits_of, scan_folder
-from xception_cli.check.store import open_store
+from xception_cli.config import TrainConfig
 from xception_cli.console import enumerated, listing, say, show
 from xception_cli.data.fixes import Fix, read_fixes
 from xception_cli.data.folder import DataFolder, check_trainable, unread_problem
@@ -15,6 +14,10 @@ from xception_cli.data.source import read_data
 from xception_cli.errors import DataError
 from xception_cli.files import utf8
 from xception_cli.numerals import count_of
+
+if TYPE_CHECKING:  # a folder that cannot be used is reported before NumPy and SciPy load
+    from xception_cli.check.duplicates import Group
+    from xception_cli.check.scan import Look
 
 _SHOWN = 20  # classes, and bad files, listed on the screen
 
@@ -31,13 +34,15 @@ class Survey:
     """
 
     folder: DataFolder
-    looks: tuple[Look, ...]
-    groups: list[Group]
+    looks: "tuple[Look, ...]"
+    groups: "list[Group]"
     fixes: Mapping[str, Fix] = field(default_factory=dict)
 
     @property
     def grey_bits(self) -> int:
         """See `Preprocessing`."""
+        from xception_cli.check.scan import bits_of
+
         return bits_of(self.looks)
 
     def photos(self) -> list[Photo]:
@@ -57,6 +62,10 @@ def survey_folder(folder: DataFolder) -> Survey:
     Raises:
         MachineError: The disk of the cache is full.
     """
+    from xception_cli.check.duplicates import find_groups
+    from xception_cli.check.scan import VERSION, scan_folder
+    from xception_cli.check.store import open_store
+
     with open_store(folder.root, VERSION) as store:
         looks = scan_folder(folder, store)
         return Survey(folder, looks, find_groups(folder, looks, store))
@@ -69,6 +78,7 @@ def survey_data(
     classes: int | None = None,
     fixes: str | None = None,
     skip_bad: bool = False,
+    max_pixels: int = TrainConfig.max_pixels,
 ) -> Survey:
     """Scan the training data and check that it is usable, before anything slow starts.
 
@@ -80,6 +90,7 @@ def survey_data(
         classes: Expected number of classes.
         fixes: An edited issues.csv; the images that it excludes may be broken.
         skip_bad: Accept images that cannot be decoded.
+        max_pixels: Largest image to decode, from now on.
 
     Raises:
         UsageError: There is no such folder, it has another number of classes than expected, or the
@@ -97,6 +108,10 @@ def survey_data(
     say(f"classes   {enumerated(folder.classes, _SHOWN)}")
     for note in folder.notes():
         say(f"          {note}")
+
+    from xception_cli.data.pixels import turns
+
+    turns.max_pixels = max_pixels
     survey = replace(survey_folder(folder), fixes=wanted)
     if not skip_bad:
         _refuse_bad(survey)

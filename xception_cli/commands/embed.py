@@ -18,6 +18,7 @@ from xception_cli.commands.options import (
     ModelFile,
     RunFolder,
     Workers,
+    allow_pixels,
     check_classifier,
     choose_model,
     require_all_read,
@@ -91,7 +92,7 @@ def embed(
             hint="use --run RUN",
         )
     paths, run = separate_run(paths or [], run, model)
-    chosen = choose_model(run, model, max_pixels)
+    chosen = choose_model(run, model)
     check_classifier(chosen, device=device)
 
     from xception_cli.commands.inputs import read_inputs
@@ -104,6 +105,7 @@ def embed(
     from xception_cli.inference import classify_images
     from xception_cli.model.bundle import ModelBundle
 
+    allow_pixels(max_pixels)
     bundle = open_classifier(chosen, device=device)
     if not isinstance(bundle, ModelBundle):
         raise UsageError(

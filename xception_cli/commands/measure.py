@@ -21,6 +21,7 @@ from xception_cli.commands.options import (
     Tta,
     Workers,
     allow_pixels,
+    check_classifier,
     one_run,
 )
 from xception_cli.console import emit, fail, quoted, say, show
@@ -94,9 +95,10 @@ def evaluate(
 
         only = open_list(listed)
     chosen = find_run(run)
-    allow_pixels(max_pixels)
+    check_classifier(chosen.model if model is None else model, device=device, tta=tta)
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
+    allow_pixels(max_pixels)
     report = api.evaluate(
         chosen.path,
         data,
@@ -119,6 +121,7 @@ def evaluate(
         scores_table,
         uncorrected_line,
     )
+    from xception_cli.evaluation.uneven import uneven_line
 
     for part in (
         [json.dumps(report.to_dict())]
@@ -127,7 +130,7 @@ def evaluate(
     ):
         emit(part)
     say(f"result    {headline(report)}", style="bold")
-    for line in (uncorrected_line(report), contaminated_line(report)):
+    for line in (uncorrected_line(report), uneven_line(report), contaminated_line(report)):
         if line:
             say(f"          {line}")
     if confused := confused_line(report):
@@ -145,7 +148,8 @@ def evaluate(
         failed = count_of(len(report.failures), "image")
         fail(f"{failed} could not be read; predictions.csv lists them", None)
         raise typer.Exit(3)
-    say(f"next: xception predict {quoted(chosen.path)} IMAGE.jpg")
+    page = f"open {quoted(chosen.report)}, or: " if data is None and chosen.is_finished else ""
+    say(f"next: {page}xception predict {quoted(chosen.path)} IMAGE.jpg")
 
 
 def compare(

@@ -1,5 +1,6 @@
 """Options shared by several commands, and the checks of their values."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -13,7 +14,7 @@ from xception_cli.console import fail, say, show
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
 from xception_cli.onnx import require_onnx
-from xception_cli.rundir import RunDir
+from xception_cli.rundir import ISSUES, RunDir
 from xception_cli.runs import find_run
 from xception_cli.suggestions import expect_choice
 
@@ -178,13 +179,12 @@ def allow_pixels(given: int | None) -> None:
     turns.max_pixels = given or TrainConfig.max_pixels
 
 
-def choose_model(run: Path | None, model: Path | None, max_pixels: int | None) -> Path:
-    """Return the model file to use, and set the largest image to decode.
+def choose_model(run: Path | None, model: Path | None) -> Path:
+    """Return the model file to use.
 
     Args:
         run: The given run; without it and `model`, the latest finished run is used.
         model: The value of `--model`.
-        max_pixels: The value of `--max-pixels`.
 
     Raises:
         UsageError: Both were given, or there is no finished run.
@@ -194,7 +194,6 @@ def choose_model(run: Path | None, model: Path | None, max_pixels: int | None) -
             f"a run and a model are given: {show(run)} and {show(model)}",
             hint="leave one of --run and --model out",
         )
-    allow_pixels(max_pixels)
     if model is not None:
         return model
     found = find_run(run)
@@ -224,6 +223,31 @@ def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None
         raise UsageError(f"there is no model file {show(path)}", hint=f"{command} makes one")
     if is_exported:
         require_onnx()
+
+
+def check_findings(data: Path, output: Path) -> None:
+    """Check that the files of a data check can be written to a folder, before it starts.
+
+    Args:
+        data: The data folder or table.
+        output: The folder.
+
+    Raises:
+        UsageError: It is no folder, is inside the data folder, or has an edited issues.csv.
+    """
+    inside, root = (Path(os.path.realpath(path)) for path in (output, data))
+    if inside.is_relative_to(root):
+        raise UsageError(
+            f"--output {show(output)} is inside the data folder, where nothing is ever written",
+            hint="choose a folder next to it",
+        )
+    if os.path.lexists(output) and not output.is_dir():
+        raise UsageError(f"{show(output)} is not a folder", hint="choose another --output")
+    if os.path.lexists(output / ISSUES):
+        raise UsageError(
+            f"{show(output / ISSUES)} already exists, and may have been edited",
+            hint="choose another --output, or remove it",
+        )
 
 
 def require_all_read(failed: int, images: int) -> None:

@@ -1,12 +1,14 @@
 """predict and export: use a model here, or elsewhere."""
 
 import json
+import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -26,6 +28,7 @@ from xception_cli.commands.options import (
     RunFolder,
     Tta,
     Workers,
+    allow_pixels,
     check_classifier,
     choose_model,
     one_run,
@@ -33,13 +36,20 @@ from xception_cli.commands.options import (
     separate_run,
 )
 from xception_cli.console import emit, quoted, say, screen, show
-from xception_cli.errors import UsageError
-from xception_cli.files import file_digest
-from xception_cli.notation import parse_unknown
+from xception_cli.errors import MachineError, UsageError
+from xception_cli.files import check_new_file, file_digest
+from xception_cli.imports import importing
+from xception_cli.notation import ALL, parse_top, parse_unknown
 from xception_cli.numerals import count_of
-from xception_cli.onnx import require_onnx, require_openvino
+from xception_cli.onnx import check_export_output, require_onnx, require_openvino
 from xception_cli.runs import find_run
 from xception_cli.suggestions import expect_choice
+
+if TYPE_CHECKING:
+    from xception_cli.heatmaps import HeatMaps
+    from xception_cli.model.bundle import ModelBundle
+    from xception_cli.predictions import Tally
+    from xception_cli.sorting import SortedFolder
 
 
 def predict(
@@ -53,11 +63,11 @@ def predict(
         ),
     ] = None,
     top: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
-            metavar="N",
-            help="Classes to print for each image. Default: 5; 1 for folders, patterns and lists.",
+            metavar="N|all",
+            help="Classes to print for each image. Default: 5; 1 for folders, patterns and lists. "
+            "all: every class; in a .csv file, one column for each.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -85,7 +95,7 @@ def predict(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write a heat map (Grad-CAM) for each image into this folder.",
+            help="Write a heat map (class activation map) for each image into this folder.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -113,39 +123,38 @@ def predict(
     Prints each image's classes with their probabilities, the most probable first.
     """
     paths, run = separate_run(paths or [], run, model)
-    chosen = choose_model(run, model, max_pixels)
+    chosen = choose_model(run, model)
     # Before torch is loaded, so that a mistyped option is reported at once.
     check_classifier(chosen, device=device, tta=tta)
     parse_unknown(unknown)
+    wanted = None if top is None else parse_top(top)
 
     from xception_cli.commands.inputs import read_inputs
-
-    inputs = read_inputs(paths, listed, root)
-    if sort_into is not None:
-        from xception_cli.sorting import SortedFolder, check_sorted
-
-        check_sorted(sort_into, paths)
-    top = top or (5 if inputs.are_named else 1)
-
+    from xception_cli.heatmaps import HeatMaps
     from xception_cli.predictions import Tally, open_predictions
+    from xception_cli.sorting import SortedFolder, check_sorted
 
+    if output is not None:
+        _check_output(output)
+    inputs = read_inputs(paths, listed, root)
     images, tally = inputs.images, Tally(inputs.labels)
+    most = wanted or (5 if inputs.are_named else 1)
+    if sort_into is not None:
+        check_sorted(sort_into, paths)
+    heat_maps = None if explain is None else HeatMaps(explain, list(images), chosen)
+    if heat_maps is not None and output is None:
+        heat_maps.check()
     with ExitStack() as held:
         file = bar = None
         if output is not None:
-            options = (file_digest(chosen), top, unknown, explain, tta, device, sort_into)
+            options = (file_digest(chosen), most, unknown, explain, tta, device, sort_into)
             file = held.enter_context(open_predictions(output, images, options, tally))
 
-        from xception_cli.inference import decide_unknown, predict_images
-        from xception_cli.model.bundle import ModelBundle
-        from xception_cli.model.unknown import Thresholds
+        with importing():
+            from xception_cli.inference import decide_unknown, predict_images
+            from xception_cli.model.unknown import Thresholds
 
-        if explain is not None:
-            from xception_cli.report.pictures import (
-                check_folder,
-                name_explanations,
-                write_explanation,
-            )
+        allow_pixels(max_pixels)
         bundle = open_classifier(chosen, device=device, tta=tta)
         rule = decide_unknown(bundle, unknown)
         if isinstance(rule, Thresholds) and rule.confidence is None:
@@ -153,65 +162,82 @@ def predict(
                 "note      this model has no confidence threshold: only images unlike the training "
                 "images are answered with unknown"
             )
-        explained = bundle if isinstance(bundle, ModelBundle) else None
-        if explain is not None and explained is None:
-            raise UsageError(
-                f"{show(chosen)} is an exported file, which returns no activations for heat maps",
-                hint="use --explain with the run, or with the model.safetensors that was exported",
-            )
         if file is not None:
-            file.begin(min(top, len(bundle.classes)), with_unknown=rule is not None)
+            every = bundle.classes if most == ALL else ()
+            file.begin(min(most, len(bundle.classes)), every, with_unknown=rule is not None)
             if file.done:
                 whole = count_of(len(images), "image")
                 say(f"resuming  after {file.done:,} of {whole} ({show(file.path)})")
             bar = held.enter_context(screen.bar("predicting", len(images)))
             bar.restart("predicting", file.done)
-        if explain is not None:
-            if not tally.done:
-                check_folder(explain)
-            targets = [explain / name for name in name_explanations(list(images))]
+        if heat_maps is not None and not tally.done:  # nothing to resume
+            heat_maps.check()
         sorted_folder = None if sort_into is None else SortedFolder(sort_into, bundle.classes)
         count = decide_workers(workers, bundle.runtime)
-        write = _json_line if as_json else _prediction_line
         left = partial(islice, images, tally.done, None)
-        predictions = predict_images(bundle, left(), top=top, unknown=rule, workers=count)
+        predictions = predict_images(bundle, left(), top=most, unknown=rule, workers=count)
         for image, prediction in zip(left(), predictions, strict=True):
-            at, answer = tally.done, prediction.answer
+            answer = prediction.answer
             if inputs.labels:
-                prediction = replace(prediction, label=inputs.labels[at])
+                prediction = replace(prediction, label=inputs.labels[tally.done])
             if answer is not None and sorted_folder is not None:
-                refused = prediction.unknown is not None
-                sorted_folder.add(image, None if refused else prediction.classes[0])
-            if explain is not None and explained is not None and answer is not None:
-                label = bundle.classes.index(prediction.classes[0])
-                write_explanation(explained, image, label, targets[at])
+                sorted_folder.add(image, None if prediction.unknown else prediction.classes[0])
+            if answer is not None and heat_maps is not None:
+                heat_maps.add(cast("ModelBundle", bundle), prediction, tally.done)
             if file is None or bar is None:
-                emit(write(prediction), wrap=not as_json)
-                tally.add(answer)
+                line = _json_line(prediction) if as_json else _prediction_line(prediction)
+                emit(line, wrap=not as_json)
+                tally.add(answer, unlike=prediction.unlike)
             else:
                 file.add(prediction)
                 bar.advance(1)
-    if output is not None:
-        say(f"written   {show(output)}: {count_of(len(images), 'image')}")
-    if sorted_folder is not None:
-        copies = f", {sorted_folder.copied:,} copied" if sorted_folder.copied else ""
-        number = count_of(tally.done - tally.failed, "image")
-        say(f"sorted    into {show(sorted_folder.path)}: {number}{copies}")
-    if explain is not None:
-        say(f"heat maps {show(explain)} (bright areas contributed most to the predicted class)")
-    if len(images) > 1:
-        for line in tally.describe():
-            say(line)
+    for line in _results(tally, output, sorted_folder, heat_maps):
+        say(line)
+    if not isinstance(rule, Thresholds) and (note := tally.unlike_line()):
+        say(f"note      {note}")
     require_all_read(tally.failed, len(images))
-    before = "" if model is not None else f"{quoted(chosen.parent)} "
-    after = "" if model is None else f" --model {quoted(model)}"
-    command = f"xception predict {before}{inputs.typed}{after}"
+    of_run = "" if model is not None else f"{quoted(chosen.parent)} "
+    of_model = "" if model is None else f" --model {quoted(model)}"
+    again = f"xception predict {of_run}{inputs.typed}{of_model}"
     if sort_into is not None:
         say(f"next: correct the folders by hand, then: xception check {quoted(sort_into)}")
     elif output is not None or inputs.are_named:
-        say(f"next: {command} {'--explain heatmaps' if inputs.are_named else '--sort-into sorted'}")
+        say(f"next: {again} {'--explain heatmaps' if inputs.are_named else '--sort-into sorted'}")
     else:
-        say(f"next: {command} --output predictions.csv")
+        say(f"next: {again} --output predictions.csv")
+
+
+def _check_output(path: Path) -> None:
+    """Check the suffix and the folder of a new file before the model is hashed."""
+    from xception_cli.predictions import SUFFIXES
+
+    if path.suffix.lower() not in SUFFIXES or not path.parent.is_dir():
+        check_new_file(path, SUFFIXES, "write predictions to")
+    if not os.access(path.parent, os.W_OK):
+        raise MachineError(
+            f"cannot write {show(path)}: {show(path.parent)} is not writable",
+            hint="choose another --output",
+        )
+
+
+def _results(
+    tally: "Tally",
+    output: Path | None,
+    sorted_folder: "SortedFolder | None",
+    heat_maps: "HeatMaps | None",
+) -> Iterator[str]:
+    """Describe what was written, and how often each class was predicted."""
+    if output is not None:
+        yield f"written   {show(output)}: {count_of(tally.done, 'image')}"
+    if sorted_folder is not None:
+        copies = f", {sorted_folder.copied:,} copied" if sorted_folder.copied else ""
+        number = count_of(tally.done - tally.failed, "image")
+        yield f"sorted    into {show(sorted_folder.path)}: {number}{copies}"
+    if heat_maps is not None:
+        path = show(heat_maps.path)
+        yield f"heat maps {path} (bright areas contributed most to the predicted class)"
+    if tally.done > 1:
+        yield from tally.describe()
 
 
 def _json_line(prediction: Any) -> str:
@@ -295,14 +321,13 @@ def export(
             hint="leave --quantize out, or use --format onnx: OpenVINO runs that file, too",
         )
     chosen = find_run(run)
-
+    check_export_output(output, form)
     require_onnx()
     if form == "openvino":
         require_openvino()
 
-    from xception_cli.onnx.run import check_export_output, export_run
+    from xception_cli.onnx.run import export_run
 
-    check_export_output(output, form)
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
     result = export_run(

@@ -16,6 +16,7 @@ from xception_cli.commands.options import (
     MaxPixelsOfData,
     TableRoot,
     allow_pixels,
+    check_findings,
     one_run,
 )
 from xception_cli.config import TrainConfig
@@ -112,16 +113,17 @@ def check(
 
     if group_by is not None:
         check_pattern(group_by)
-    folder = read_data(data, root)  # before anything heavy is loaded
+    # Before anything heavy is loaded.
+    folder = read_data(data, root)
+    if output is not None:
+        check_findings(data, output)
 
     from xception_cli.check.report import report_text
     from xception_cli.check.run import run_check
     from xception_cli.check.steps import next_command, next_steps
-    from xception_cli.report.check_page import PAGE, check_output, write_check
+    from xception_cli.report.check_page import PAGE, write_check
     from xception_cli.rundir import ISSUES
 
-    if output is not None:
-        check_output(data, output)
     allow_pixels(max_pixels)
     report = run_check(folder, deep=deep, curve=curve, weights=weights, group_by=group_by)
     if output is not None:
@@ -156,7 +158,7 @@ def summary(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    size: Annotated[
+    image_size: Annotated[
         int | None,
         typer.Option(
             metavar="N",
@@ -182,9 +184,11 @@ def summary(
         ),
     ] = False,
     same_run: HiddenRun = None,
+    size: Annotated[int | None, typer.Option(metavar="N", hidden=True)] = None,
 ) -> None:
-    """Summarize the network layer by layer: shapes, parameters, multiply-accumulates."""
+    """Summarize the network layer by layer: shapes, parameters, multiplications."""
     run = one_run(run, same_run)
+    size = size if image_size is None else image_size  # --size: the name in 0.2.0
     from xception_cli.runs import find_run
 
     if explain:

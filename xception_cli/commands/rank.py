@@ -17,6 +17,7 @@ from xception_cli.commands.options import (
     ModelFile,
     RunFolder,
     Workers,
+    allow_pixels,
     check_classifier,
     choose_model,
     require_all_read,
@@ -60,7 +61,7 @@ def rank(
     paths, run = separate_run(paths or [], run, model)
     check_new_file(output, (".csv",), "write the ranking to")
 
-    chosen = choose_model(run, model, max_pixels)
+    chosen = choose_model(run, model)
     check_classifier(chosen, device=device)
 
     from xception_cli.commands.inputs import read_inputs
@@ -69,6 +70,7 @@ def rank(
 
     from xception_cli.inference import Prediction, predict_images
 
+    allow_pixels(max_pixels)
     bundle = open_classifier(chosen, device=device)
     count = decide_workers(workers, bundle.runtime)
     ranked: list[Prediction] = []

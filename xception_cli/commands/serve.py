@@ -12,6 +12,8 @@ from xception_cli.commands.options import (
     MaxPixels,
     ModelFile,
     Run,
+    allow_pixels,
+    check_classifier,
     choose_model,
     one_run,
 )
@@ -39,11 +41,13 @@ def serve(
 
     Only browsers on this machine can reach the page. It is for demonstrations, not for production.
     """
-    chosen = choose_model(one_run(run, same_run), model, max_pixels)
+    chosen = choose_model(one_run(run, same_run), model)
+    check_classifier(chosen, device=device)
 
     from xception_cli.serve.server import Server
 
     with Server(port) as server:  # a port in use is reported before torch is loaded
+        allow_pixels(max_pixels)
         bundle = open_classifier(chosen, device=device)
 
         from xception_cli.serve.demo import Demo

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli.commands import complete
-from xception_cli.commands.options import allow_pixels
 from xception_cli.commands.plan import print_plans
 from xception_cli.config import TrainConfig, flag, setting_type
 from xception_cli.console import emit, quoted, say, show
@@ -270,7 +269,6 @@ def train(
             require_tensorboard()
         if not started_by_torchrun():  # else the other processes wait before they join
             given = settings.config
-            allow_pixels(given.max_pixels)
             special = {given.device, given.precision} - {"auto", "cpu", "fp32"} or given.compile
             if special and os.path.lexists(given.data):
                 # A machine that lacks it is reported before the images are read; this loads torch.
@@ -285,6 +283,7 @@ def train(
                 classes=given.classes,
                 fixes=given.fixes,
                 skip_bad=given.skip_bad,
+                max_pixels=given.max_pixels,
             )
 
     if plan:

@@ -54,8 +54,9 @@ class ImageDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         seed: Random seed.
         cache: Cache of decoded images, if each is read in many epochs.
         in_memory: Images in memory, by index; their paths are not read.
-        digests: Digests of the files' contents, if results are cached by them. A file must still
-            have that content, which then seeds its transform instead of `seed` and its index.
+        digests: Digests of the files' contents, if results are cached by them; empty if unknown. A
+            file must still have that content, which then seeds its transform instead of `seed` and
+            its index.
     """
 
     def __init__(
@@ -107,7 +108,8 @@ class ImageDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
         path = self.root / self.paths[index]
         with naming(path):
             content = read_bytes(path)
-            if self.digests is not None and content_digest(content) != self.digests[index]:
+            known = "" if self.digests is None else self.digests[index]
+            if known and content_digest(content) != known:
                 raise ImageError("its content has changed")
             held.enter_context(turn(content, least_side=self.least_side))
             return decode(content, least_side=self.least_side, grey_bits=self.grey_bits)

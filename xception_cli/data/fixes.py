@@ -93,7 +93,8 @@ def read_issues(path: Path) -> list[dict[str, str]]:
 def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Read the rows with the numbers of their lines."""
     try:
-        header, rows = read_table(path, lambda columns: {"path", "action"} <= set(columns))
+        header, lines = read_table(path, lambda columns: {"path", "action"} <= set(columns))
+        rows = [(number, row) for number, row in lines if any(cell.strip() for cell in row)]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the fixes {show(path)}: {why(error)}", hint=_HINT) from error
     if not header:
@@ -108,7 +109,6 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     return [
         (number, dict(zip_longest(header, row[: len(header)], fillvalue="")))
         for number, row in rows
-        if any(cell.strip() for cell in row)
     ]
 
 

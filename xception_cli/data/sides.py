@@ -49,7 +49,8 @@ def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Pho
 
 def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
     try:
-        columns, table = read_table(path, lambda columns: {"path", "split"} <= set(columns))
+        columns, lines = read_table(path, lambda columns: {"path", "split"} <= set(columns))
+        table = list(lines)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the split file {show(path)}: {why(error)}") from error
     rows: dict[str, dict[str, str]] = {}

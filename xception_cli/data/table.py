@@ -145,7 +145,8 @@ def _read_lines(
 
     try:
         is_parquet = table.suffix.lower() == PARQUET
-        names, lines = read_parquet(table) if is_parquet else read_table(table, fits)
+        names, every = read_parquet(table) if is_parquet else read_table(table, fits)
+        lines = [(line, cells) for line, cells in every if any(cell.strip() for cell in cells)]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the table {show(table)}: {why(error)}") from error
     found: dict[str, int] = {}
@@ -155,7 +156,6 @@ def _read_lines(
             found[kind] = at[0]
         elif at or kind in required:
             raise _unclear(table, names, kind, at)
-    lines = [(line, cells) for line, cells in lines if any(cell.strip() for cell in cells)]
     if longer := [
         f"line {n}: {count_of(len(c), 'cell')}" for n, c in lines if any(c[len(names) :])
     ]:

@@ -95,7 +95,7 @@ def find_units(
         digests = sorted({images[i].digest for i in members})
         about = f"group {names[0]}" if names else ""
         if not names and len(digests) > 1:
-            about = f"{len(digests)} nearly identical images"
+            about = f"{len(digests)} near-copies"
         units.append(Unit(members, names[0] if names else digests[0], about))
     return sorted(units, key=lambda unit: unit.members), warnings
 

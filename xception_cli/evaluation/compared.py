@@ -103,7 +103,7 @@ def verdict(comparison: Comparison) -> str:
     low, high = 100 * comparison.difference_low, 100 * comparison.difference_high
     chance = "unlikely to be chance" if comparison.p_corrected < 0.05 else "could be chance"
     grouped = comparison.groups < comparison.images
-    test = f"sign flips over {count_of(comparison.groups, 'group')}," if grouped else "McNemar"
+    test = f"sign flips over {count_of(comparison.groups, 'unit')}," if grouped else "McNemar"
     p = f"{test} p = {comparison.p_corrected:.2g}"
     if comparison.p_corrected != comparison.p_value:
         p += " (corrected for the number of comparisons)"

@@ -8,8 +8,9 @@ from xception_cli.console import quoted, show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate
+from xception_cli.evaluation.scored import read_metrics
 from xception_cli.files import utf8
-from xception_cli.rundir import METRICS, RunDir, read_json
+from xception_cli.rundir import METRICS, RunDir
 
 _OF_A_CLASS = ("precision", "recall", "f1", "average_precision")
 _MEANS = ("macro_recall", "macro_f1", "weighted_f1", "cohen_kappa", "matthews")
@@ -316,7 +317,7 @@ def read_report(run: RunDir, name: str) -> EvalReport:
     """
     path = run.evaluation(name) / METRICS
     try:
-        return EvalReport.from_dict(read_json(path))
+        return EvalReport.from_dict(read_metrics(run, name))
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         what = f"it lacks {show(error)}" if isinstance(error, LookupError) else show(error)
         raise ArtifactError(

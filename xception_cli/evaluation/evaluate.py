@@ -26,7 +26,7 @@ from xception_cli.evaluation.scored import Scored
 from xception_cli.evaluation.selection import Selection, keep_listed, select_images
 from xception_cli.inference import answer_all, classify
 from xception_cli.model.bundle import REFIT, Classifier, ModelBundle, Outcome
-from xception_cli.model.cached_outcomes import cached_outcomes
+from xception_cli.model.cached_outcomes import open_outcomes
 from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, RunDir
 
@@ -193,17 +193,28 @@ def compute_outcomes(
     Raises:
         MachineError: A process that decodes died.
     """
-    known: dict[int, Outcome | str] = {}
-    if isinstance(bundle, ModelBundle):
-        known |= cached_outcomes(bundle, [image.digest for image in images])
+    kept = None
+    if isinstance(bundle, ModelBundle) and batch_size is None:
+        kept = open_outcomes(bundle, [image.digest for image in images])
+    known: dict[int, Outcome | str] = {} if kept is None else {**kept.load()}
     known |= {at: image.problem for at, image in enumerate(images) if image.problem is not None}
-    left = [image.path for at, image in enumerate(images) if at not in known]
-    # In full batches: what is computed is equal to what the cache holds, to the last bit.
-    computed = classify(bundle, root, left, workers=workers, batch_size=batch_size, is_part=True)
+    left = [image for at, image in enumerate(images) if at not in known]
+    computed = classify(
+        bundle,
+        root,
+        [image.path for image in left],
+        workers=workers,
+        batch_size=batch_size,
+        is_part=True,
+        digests=None if kept is None else [image.digest for image in left],
+    )
     outcomes: list[Outcome | str] = []
     with screen.bar("evaluating", len(images)) as bar:
         for at in range(len(images)):
-            outcomes.append(known[at] if at in known else next(computed))
+            outcome = known[at] if at in known else next(computed)
+            if isinstance(outcome, Outcome) and kept is not None:
+                kept.keep(at, outcome)
+            outcomes.append(outcome if isinstance(outcome, str) else replace(outcome, pooled=None))
             bar.advance(1)
     return outcomes
 
@@ -253,7 +264,7 @@ def _score(
     for begin in range(0, len(scored), _AT_ONCE):
         places, found = zip(*scored[begin : begin + _AT_ONCE], strict=True)
         for at, answer in zip(places, answer_all(bundle, found, bundle.thresholds), strict=True):
-            probabilities[at], unknown[at] = answer
+            probabilities[at], unknown[at] = answer[:2]
     photos = tuple(
         replace(photo, problem=found) if isinstance(found, str) else photo
         for photo, found in zip(images, outcomes, strict=True)

@@ -86,7 +86,7 @@ def count_units(units: Sequence[str] | Array) -> int:
 
 
 def evidence(successes: int, images: int, groups: int, *, grouped: bool = True) -> str:
-    """Describe the counts of a proportion: `43 of 84 images, 14 groups` or `..., 83 distinct`.
+    """Describe the counts of a proportion: `43 of 84 images, 14 groups` or `..., 83 independent`.
 
     Args:
         successes: Images that count.
@@ -94,7 +94,7 @@ def evidence(successes: int, images: int, groups: int, *, grouped: bool = True) 
         groups: Their units.
         grouped: Whether the data names some units; else they are copies.
     """
-    units = count_of(groups, "group") if grouped else f"{groups:,} distinct"
+    units = count_of(groups, "group") if grouped else f"{groups:,} independent"
     listed = f", {units}" if groups < images else ""
     return f"{successes:,} of {count_of(images, 'image')}{listed}"
 
@@ -162,6 +162,34 @@ def proportion_interval(
     # Few units determine their own variance only roughly: Student's t instead of the normal.
     z = None if groups == images else float(stdtrit(max(1.0, effective_units(units) - 1), 0.975))
     return scaled_interval(share, images, design_effect(hits, units), z=z)
+
+
+def macro_interval(hits: Array, labels: Array, units: Sequence[str] | Array) -> Interval:
+    """Return the 95% interval of macro recall: Wilson's, for an effective number of images.
+
+    Macro recall is a sum of proportions, so its variance is the sum of theirs. Each is computed
+    with one hit and one miss more, as in `design_effect`: else a class of one image would seem not
+    to vary, and the bootstrap shares that mistake (tests/evaluation/test_simulations.py).
+
+    Args:
+        hits: `(images,)`, whether each was classified correctly; at least one image.
+        labels: `(images,)`, true classes; those without images do not count.
+        units: `(images,)`.
+    """
+    present, places = np.unique(labels, return_inverse=True)
+    images, right = np.bincount(places), np.bincount(places, hits)
+    shares = (right + 1) / (images + 2)
+    variance = float((shares * (1 - shares) / images).sum()) / len(present) ** 2
+    # The images of a unit vary together, across classes too.
+    residuals = ((hits - (right / images)[places]) / images[places]).astype(np.float64)
+    alone, numbers = float((residuals**2).sum()), number_units(units)
+    together = float((np.bincount(numbers, residuals) ** 2).sum())
+    effect = max(design_effect(hits, units), together / alone if alone > 0 else 1.0)
+    grouped = int(numbers.max()) + 1 < len(hits)
+    z = float(stdtrit(max(1.0, effective_units(units) - 1), 0.975)) if grouped else _TWO_SIDED
+    mean = float(shares.mean())
+    low, high = _scaled((right / images).mean(), mean * (1 - mean) / (variance * effect), z)
+    return float(low), float(high)
 
 
 def scaled_interval(

@@ -24,8 +24,14 @@ from xception_cli.evaluation.eval_report import (
     EvalFailure,
     EvalReport,
 )
-from xception_cli.evaluation.intervals import Estimate, count_units, proportion_interval
+from xception_cli.evaluation.intervals import (
+    Estimate,
+    count_units,
+    macro_interval,
+    proportion_interval,
+)
 from xception_cli.evaluation.resampling import (
+    FEWEST_OF_CLASS,
     FEWEST_UNITS,
     Tallies,
     average_precision_draws,
@@ -91,14 +97,15 @@ def measure(
     ranking = _average_precision(labels, probabilities, answers.sums)
     per_class = _per_class(labels, guessed, ranking, numbers, classes, tallies, ranked)
     can_resample = count_units(numbers) >= min(FEWEST_UNITS, len(labels))
+    smallest = min(count_units(numbers[labels == label]) for label in np.unique(labels))
+    by_class = can_resample and smallest >= FEWEST_OF_CLASS
 
-    def resampled(value: float | None, draws: NDArray[np.float64]) -> Any:
-        ends = percentile_interval(draws) if can_resample and len(draws) else None
+    def resampled(value: float | None, draws: NDArray[np.float64], possible: bool) -> Any:
+        ends = percentile_interval(draws) if possible and len(draws) else None
         return None if value is None else Estimate(value, *(ends or ()))
 
+    recalls = _mean([row.recall for row in per_class])
     scores = {
-        "macro_recall": _mean([row.recall for row in per_class]),
-        "macro_f1": _mean([row.f1 for row in per_class]),
         "weighted_f1": float(f1_score(labels, guessed, average="weighted", zero_division=0)),
         "cohen_kappa": _kappa(labels, guessed),
         "matthews": _matthews(labels, guessed),
@@ -115,8 +122,12 @@ def measure(
         accuracy=_share(correct, numbers),
         top_k=k,
         top_k_accuracy=_share(answers.before < k, numbers) if k < len(classes) else None,
-        **{n: resampled(value, getattr(tallies, n)) for n, value in scores.items()},
-        mean_average_precision=resampled(average, ranked[:, np.unique(labels)].mean(axis=1)),
+        macro_recall=Estimate(recalls, *macro_interval(correct, labels, numbers)),
+        macro_f1=resampled(_mean([row.f1 for row in per_class]), tallies.macro_f1, by_class),
+        **{n: resampled(value, getattr(tallies, n), can_resample) for n, value in scores.items()},
+        mean_average_precision=resampled(
+            average, ranked[:, np.unique(labels)].mean(axis=1), by_class
+        ),
         calibration_error=Estimate(calibration_error(answers.confidences, correct)),
         answered=None if answered is None else int(answered.sum()),
         answered_correct=None if answered is None else int((answered & correct).sum()),
@@ -245,16 +256,18 @@ def _per_class(
         if not true.any():
             rows.append(ClassMetrics(name, 0))
             continue
-        average = ranking[label]
-        ends = percentile_interval(ranked[:, label]) or ()
+        average, f1_ends, ends = ranking[label], None, None
+        if count_units(units[true]) >= FEWEST_OF_CLASS:
+            f1_ends = percentile_interval(tallies.f1[:, label])
+            ends = percentile_interval(ranked[:, label])
         rows.append(
             ClassMetrics(
                 name=name,
                 n=int(support[label]),
                 precision=_share(true[given], units[given]) if given.any() else None,
                 recall=_share(given[true], units[true]),
-                f1=Estimate(float(f1[label]), *(percentile_interval(tallies.f1[:, label]) or ())),
-                average_precision=None if average is None else Estimate(average, *ends),
+                f1=Estimate(float(f1[label]), *(f1_ends or ())),
+                average_precision=None if average is None else Estimate(average, *(ends or ())),
             )
         )
     return tuple(rows)

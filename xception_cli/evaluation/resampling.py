@@ -19,6 +19,9 @@ _SEED = 0
 _CHUNK = 2_000_000  # image weights in memory at once
 _MOST_RANKED = 50_000_000  # scores ranked again for the intervals of average precision, 1 s
 FEWEST_UNITS = 10  # with fewer units, resampling gives no useful interval
+# Units of a class: with fewer, over 2.5% of the resamples lack it, so the ends of the interval of a
+# mean over the classes would be means over fewer classes.
+FEWEST_OF_CLASS = 4
 _FEWEST_RESAMPLES = 100  # fewer do not determine the ends of an interval
 
 
@@ -60,11 +63,6 @@ class Tallies:
     def f1(self) -> Array:
         """F1 of each class, `(resamples, classes)`; nan for a class without images."""
         return _divide(2 * self.right, np.where(self.true > 0, self.true + self.guessed, 0))
-
-    @property
-    def macro_recall(self) -> Array:
-        """Mean recall of the classes that have images."""
-        return _mean_of_known(_divide(self.right, self.true))
 
     @property
     def macro_f1(self) -> Array:

@@ -1,6 +1,7 @@
 """Scored: the images of an evaluation and the model's answers; and their file, predictions.csv."""
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from xception_cli.console import quoted, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError
-from xception_cli.files import from_csv, to_csv, utf8
+from xception_cli.files import MOST_ROWS, from_csv, to_csv, utf8
 from xception_cli.rundir import METRICS, PREDICTIONS, RunDir, read_json
+from xception_cli.texts import LARGEST_TEXT
 
 # Columns of predictions.csv before the probabilities, which are `p:` and the class.
 PREDICTIONS_HEADER = ("path", "digest", "unit", "true", "predicted", "correct", "unknown", "error")
+_CELL = 20  # bytes of a number of the confusion matrix in metrics.json, at most
 _OLD_HEADER = tuple(name for name in PREDICTIONS_HEADER if name != "unit")  # of earlier versions
 
 
@@ -101,6 +104,21 @@ def predictions_csv(scored: Scored) -> Iterator[bytes]:
         yield cells[:-1] + (numbers % tuple(row.tolist())).encode() + cells[-1:]
 
 
+def read_metrics(run: RunDir, name: str) -> dict[str, Any]:
+    """Read metrics.json of an evaluation as plain data.
+
+    Args:
+        run: The run.
+        name: Of the evaluation, such as `val`.
+
+    Raises:
+        ArtifactError: The file is missing, or is no JSON object.
+    """
+    classes = run.read_info().classes if run.info.is_file() else ()
+    most = LARGEST_TEXT + _CELL * len(classes) ** 2
+    return read_json(run.evaluation(name) / METRICS, most)
+
+
 def read_scored(run: RunDir, name: str) -> Scored:
     """Read the scored images of a run's evaluation.
 
@@ -115,21 +133,24 @@ def read_scored(run: RunDir, name: str) -> Scored:
     """
     folder = run.evaluation(name)
     try:
-        classes = tuple(row["name"] for row in read_json(folder / METRICS)["per_class"])
+        metrics = read_metrics(run, name)
+        classes = tuple(row["name"] for row in metrics["per_class"])
+        index = {label: place for place, label in enumerate(classes)}
         probabilities = [f"p:{label}" for label in classes]
         new, old = ([*columns, *probabilities] for columns in (PREDICTIONS_HEADER, _OLD_HEADER))
-        rows = [
-            dict(zip(new if len(row) == len(new) else old, row, strict=True))
-            for row in from_csv(folder / PREDICTIONS, new, old)
-        ]
-        rows = [row for row in rows if not row["error"]]
-        index = {label: place for place, label in enumerate(classes)}
-        return Scored(
-            classes,
-            tuple(_photo(row, index[row["true"]]) for row in rows),
-            _numbers(rows, probabilities),
-            tuple(row["unknown"] or None for row in rows),
-        )
+        most = metrics["images"] + MOST_ROWS  # rows of images that could not be scored come on top
+        photos: list[Photo] = []
+        unknown: list[str | None] = []
+        numbers = array("f")  # with a thousand classes, a row as text takes 15 times the memory
+        for row in from_csv(folder / PREDICTIONS, new, old, most=most):
+            columns = PREDICTIONS_HEADER if len(row) == len(new) else _OLD_HEADER
+            known = dict(zip(columns, row, strict=False))
+            if not known["error"]:
+                photos.append(_photo(known, index[known["true"]]))
+                unknown.append(known["unknown"] or None)
+                numbers.extend(map(float, row[len(columns) :]))
+        rows = np.asarray(numbers).reshape(len(photos), len(classes))
+        return Scored(classes, tuple(photos), _checked(rows), tuple(unknown))
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"cannot use the evaluation {show(folder)}: {show(error)}",
@@ -141,11 +162,10 @@ def _photo(row: dict[str, str], label: int) -> Photo:
     return Photo(row["path"], label, digest=row["digest"], unit=row.get("unit", row["digest"]))
 
 
-def _numbers(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> NDArray[np.float32]:
-    numbers = np.array([[float(row[name]) for name in names] for row in rows])
-    numbers = numbers.reshape(len(rows), len(names))
+def _checked(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
     if not ((numbers >= 0) & (numbers <= 1)).all():  # nan is neither
         raise ValueError(f"{PREDICTIONS} has impossible probabilities")
-    if not np.allclose(numbers.sum(axis=1), 1, atol=2e-3):  # an export's may be off by 1e-3
+    sums = numbers.sum(axis=1, dtype=np.float64)
+    if not np.allclose(sums, 1, atol=2e-3):  # an export's may be off by 1e-3
         raise ValueError(f"{PREDICTIONS} has probabilities that do not add up to 1")
-    return numbers.astype(np.float32)
+    return numbers

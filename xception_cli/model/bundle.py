@@ -38,7 +38,6 @@ SCHEMA, LAYERED = 1, 2  # versions of the format: without and with a head on sev
 REFIT = "refit_images"  # in the provenance: the number of images that the head was refitted to
 _METADATA_KEY = "xception"
 _LONGEST_NAME = 255
-
 Array = NDArray[np.float32]
 
 
@@ -51,11 +50,13 @@ class Outcome:
         features: `(2048,)`, the pooled last layer; None from an exported file.
         distance: From the training images, if the model computes it itself, as an exported file
             does; else None: `Classifier.distances` computes it from the features.
+        pooled: `(views, POOLED)`, the pooled features of all layers, if they were just computed.
     """
 
     logits: Array
     features: Array | None = None
     distance: float | None = None
+    pooled: Array | None = None
 
 
 class Classifier(Protocol):
@@ -209,23 +210,24 @@ class ModelBundle:
 
     @torch.inference_mode()
     def outputs(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute logits, and the pooled last layer.
+        """Compute logits, and the pooled features of each view, the image and its mirror image.
 
         Args:
             pixels: `(batch, 3, image_size, image_size)`, uint8, from `preprocessing`.
 
         Returns:
-            `(batch, classes)`, without the temperature, and `(batch, 2048)`; float32, on the CPU.
+            `(batch, classes)`, without temperature, and `(views, batch, POOLED)`; float32, on CPU.
         """
         views = [pixels, pixels.flip(-1)] if self.preprocessing.mirror else [pixels]
         pooled = torch.stack([pool_layers(self._layers(view)) for view in views])
         logits = classify_views(self.network, pooled, mirror=self.preprocessing.mirror)
-        return logits.cpu(), last_layer(pooled[0]).cpu()
+        return logits.cpu(), pooled.cpu()
 
     def outcomes(self, pixels: torch.Tensor) -> list[Outcome]:
         """Compute the outcome of each image of a batch; see `outputs`."""
-        logits, features = (rows.numpy() for rows in self.outputs(pixels))
-        return [Outcome(*rows) for rows in zip(logits, features, strict=True)]
+        logits, pooled = (rows.numpy() for rows in self.outputs(pixels))
+        pairs = zip(logits, pooled.swapaxes(0, 1), strict=True)
+        return [Outcome(row, last_layer(views[0]).copy(), pooled=views) for row, views in pairs]
 
     def distances(self, outcomes: Sequence[Outcome]) -> list[float]:
         """Return the distance of each image from the training images, by its features.

@@ -61,7 +61,7 @@ class FeatureCache:
     @property
     def keeps(self) -> bool:
         """Whether the cache can hold anything."""
-        return bool(self._limit) and self._folder.is_dir()
+        return bool(self._limit)
 
     def has(self, kind: str, name: str) -> bool:
         """Return whether there is an entry, intact or damaged."""

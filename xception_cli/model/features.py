@@ -28,7 +28,7 @@ from xception_cli.errors import ArtifactError, MachineError
 from xception_cli.files import write_durably
 from xception_cli.model.feature_cache import KeptView
 from xception_cli.model.feature_inputs import FeatureInputs, FeatureStore
-from xception_cli.model.layers import POOLED, pool_layers, run_layers
+from xception_cli.model.layers import POOLED, fill_rows, pool_layers, run_layers
 from xception_cli.model.network import STEPS, Segment, build_network, last_frozen
 from xception_cli.model.seal import check_entries, seal_entries
 from xception_cli.regular import NEW, open_regular
@@ -221,15 +221,7 @@ def _keep(kept: KeptView | None, parts: Mapping[str | None, Array], indices: Arr
 
 
 def _fill(values: torch.Tensor, batches: KeyedBatches) -> torch.Tensor:
-    """Pad a batch with zeros; see the module."""
-    rows = -(-batches.batch_size // batches.processes.count)
-    if len(values) >= rows:
-        return values
-    filled = values.new_zeros((rows, *values.shape[1:]))
-    if values.is_contiguous(memory_format=torch.channels_last):
-        filled = filled.contiguous(memory_format=torch.channels_last)
-    filled[: len(values)] = values
-    return filled
+    return fill_rows(values, -(-batches.batch_size // batches.processes.count))
 
 
 def _read_note(note: Path, arrays: Sequence[Array], count: int) -> tuple[int, list[int]]:

@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from xception_cli.runtime import Runtime
 
@@ -41,7 +41,14 @@ def fold_batch_norm(network: nn.Module, dtype: torch.dtype | None = None) -> nn.
             it in each pass, with the same result. None keeps their dtype; the head always keeps its
             own.
     """
-    folded = deepcopy(network).eval()
+    # Its tensors are shared at first: folding replaces them, and copies of 84 MB take time.
+    shared = {
+        id(tensor): tensor
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
+        for tensor in module.state_dict(keep_vars=True).values()
+    }
+    folded = deepcopy(network, dict(shared)).eval()
     for number in range(1, 5):
         _fold_pair(folded, f"conv{number}", f"bn{number}")
     for number in range(1, 13):
@@ -53,8 +60,11 @@ def fold_batch_norm(network: nn.Module, dtype: torch.dtype | None = None) -> nn.
             if isinstance(layer, nn.BatchNorm2d):
                 _fold_pair(layers, str(int(name) - 1), name)
     for module in folded.modules():
-        if dtype is not None and isinstance(module, nn.Conv2d):
-            module.to(dtype)
+        if isinstance(module, nn.Conv2d):
+            if id(module.weight) in shared:  # depthwise
+                module.weight = deepcopy(module.weight)
+            if dtype is not None:
+                module.to(dtype)
     return folded
 
 
@@ -65,7 +75,12 @@ def _fold_pair(parent: nn.Module, convolution: str, norm: str) -> None:
     before, after = owner.get_submodule(name), parent.get_submodule(norm)
     if not isinstance(before, nn.Conv2d) or not isinstance(after, nn.BatchNorm2d):
         raise TypeError(f"{name} and {norm} are no convolution and its batch norm")
-    setattr(owner, name, fuse_conv_bn_eval(before, after))
+    if after.running_mean is None or after.running_var is None:
+        raise TypeError(f"{norm} has no running statistics")
+    before.weight, before.bias = fuse_conv_bn_weights(
+        *(before.weight, before.bias, after.running_mean, after.running_var),
+        *(after.eps, after.weight, after.bias),
+    )
     setattr(parent, norm, nn.Identity())
 
 
@@ -134,11 +149,13 @@ def _agrees(dtype: torch.dtype) -> bool:
         (728, 728, {"kernel_size": 3, "padding": 1, "groups": 728, "bias": False}),
         (728, 728, {"kernel_size": 1}),
     ):
-        # Not initialized by its constructor, which would change the global random state.
-        plain = nn.utils.skip_init(nn.Conv2d, channels, width, **options)
+        # Without numbers at first: drawing them would change the global random state. torch's
+        # skip_init does the same, but imports SymPy (2.14), which takes half a second.
+        plain = nn.Conv2d(channels, width, **options, device="meta")  # type: ignore[arg-type]
         with torch.inference_mode():
-            for parameter in plain.parameters():
-                parameter.uniform_(-1, 1, generator=generator)
+            for name, parameter in list(plain.named_parameters()):
+                drawn = torch.empty(parameter.shape).uniform_(-1, 1, generator=generator)
+                setattr(plain, name, nn.Parameter(drawn))
             image = torch.rand((1, channels, 19, 19), generator=generator).to(dtype)
             image = image.contiguous(memory_format=torch.channels_last)
             expected = functional.relu(plain.to(dtype)(image))

@@ -100,6 +100,20 @@ def run_layers(segment: Segment, activations: torch.Tensor) -> Iterator[tuple[st
             yield step, activations
 
 
+def fill_rows(batch: torch.Tensor, rows: int) -> torch.Tensor:
+    """Pad a batch with zeros to a number of rows, in its memory format.
+
+    Kernels are chosen by the size of a batch (in fp32 on a CPU, the last bits differ).
+    """
+    if len(batch) >= rows:
+        return batch
+    filled = batch.new_zeros((rows, *batch.shape[1:]))
+    if batch.is_contiguous(memory_format=torch.channels_last):
+        filled = filled.contiguous(memory_format=torch.channels_last)
+    filled[: len(batch)] = batch
+    return filled
+
+
 def pool_layers(layers: Iterable[tuple[str, torch.Tensor]]) -> torch.Tensor:
     """Average the activations of `run_layers` over the positions: `(batch, POOLED)`, float32."""
     return torch.cat([pool(activations) for _, activations in layers], dim=1)

@@ -2,8 +2,15 @@
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
-from xception_cli.errors import MachineError
+from xception_cli.errors import ArtifactError, MachineError
+from xception_cli.files import check_new_file
+from xception_cli.rundir import read_json
+
+REPORT = "export_report.json"
+ONNX, OPENVINO = "onnx", "openvino"  # formats of an export
 
 # Before it is imported: else onnxruntime (1.32) keeps a number of this machine and a log in the
 # user's home, to be sent to its maker.
@@ -37,3 +44,34 @@ def require_openvino() -> None:
             "--format openvino needs a package that is not installed: openvino",
             hint="pip install 'xception-cli[openvino]'",
         )
+
+
+def check_export_output(output: Path, form: str = ONNX) -> None:
+    """Check that an export can be written, before anything is computed.
+
+    Args:
+        output: The new file; with an `.xml`, a `.bin` file is written, too.
+        form: `onnx` or `openvino`.
+
+    Raises:
+        UsageError: The file exists, its folder does not, or its suffix is wrong.
+        ArtifactError: The report in its folder is damaged.
+    """
+    check_new_file(output, (".xml" if form == OPENVINO else ".onnx",), "export to")
+    if form == OPENVINO:
+        check_new_file(output.with_suffix(".bin"), (".bin",), "export to")
+    read_reports(output.with_name(REPORT))
+
+
+def read_reports(path: Path) -> dict[str, Any]:
+    """Read the entries of all exported files in a folder, by name.
+
+    Raises:
+        ArtifactError: The report is damaged.
+    """
+    if not os.path.lexists(path):
+        return {}
+    try:
+        return read_json(path)
+    except ArtifactError as error:
+        raise ArtifactError(error.message, hint="remove it, or choose another --output") from error

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from xception_cli.data.transforms import Preprocessing
-
-ONNX, OPENVINO = "onnx", "openvino"  # formats of an export
+from xception_cli.onnx import ONNX, OPENVINO
 
 _PROGRAM = """\
 # Reads images as xception predict does, except a PNG that has a gamma but no profile, and a 16-bit
 # TIFF whose header states another range.
-import io, json, sys
+import csv, io, json, sys
 import numpy, {package}
 from PIL import Image, ImageCms, ImageOps
 
@@ -35,7 +34,8 @@ for path in sys.argv[1:]:
 {cropping}\
     {running}{{"image": numpy.asarray(image)[None]}}{ending}
     best = found[0].argsort()[::-1][:5]
-    print(path, ", ".join(f"{{classes[i]}} {{found[0][i]:.1%}}" for i in best), sep=": ")
+    cells = [cell for i in best for cell in (classes[i], f"{{found[0][i]:.4f}}")]
+    csv.writer(sys.stdout).writerow([path, *cells])
 """
 
 _CROPPING = """\

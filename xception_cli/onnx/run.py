@@ -1,6 +1,5 @@
 """export_run: a run's model as an ONNX or OpenVINO file, written only if it passes the gate."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -19,11 +18,12 @@ from xception_cli import __version__
 from xception_cli.console import say, screen, show
 from xception_cli.data.folder import images_below
 from xception_cli.data.images import decode
-from xception_cli.errors import ArtifactError, DataError, UsageError
+from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.selection import select_own
-from xception_cli.files import check_new_file, file_digest, write_durably
+from xception_cli.files import file_digest, write_durably
 from xception_cli.model.bundle import REFIT, load_model
 from xception_cli.model.unshared import without_features
+from xception_cli.onnx import ONNX, OPENVINO, REPORT, check_export_output, read_reports
 from xception_cli.onnx.file import CROPPED, WHOLE, OnnxClassifier, classifier_from, seal_onnx
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.onnx.judge import (
@@ -36,13 +36,11 @@ from xception_cli.onnx.judge import (
     require_parity,
 )
 from xception_cli.onnx.openvino import convert, in_openvino
-from xception_cli.onnx.program import ONNX, OPENVINO, inference_snippet
+from xception_cli.onnx.program import inference_snippet
 from xception_cli.onnx.quantize import quantize_onnx
-from xception_cli.rundir import RunDir, read_json, write_json
+from xception_cli.rundir import RunDir, write_json
 from xception_cli.runtime import Runtime
 from xception_cli.sample import draw_sample
-
-REPORT = "export_report.json"
 
 LEAST = 64  # least number of images that an export is compared on
 LARGE = 4  # number of these that are also enlarged to the size of a camera's
@@ -64,23 +62,6 @@ class ExportResult:
 
     snippet: str
     report: Path
-
-
-def check_export_output(output: Path, form: str = ONNX) -> None:
-    """Check that an export can be written, before anything is computed.
-
-    Args:
-        output: The new file; with an `.xml`, a `.bin` file is written, too.
-        form: `onnx` or `openvino`.
-
-    Raises:
-        UsageError: The file exists, its folder does not, or its suffix is wrong.
-        ArtifactError: The report in its folder is damaged.
-    """
-    check_new_file(output, (".xml" if form == OPENVINO else ".onnx",), "export to")
-    if form == OPENVINO:
-        check_new_file(output.with_suffix(".bin"), (".bin",), "export to")
-    _read_reports(output.with_name(REPORT))
 
 
 def export_run(
@@ -150,7 +131,7 @@ def export_run(
         entry["openvino"] = parities["openvino"].to_dict()
     if agreement is not None:
         entry["int8"] = agreement.to_dict()
-    write_json(report, _read_reports(report) | {output.name: entry})
+    write_json(report, read_reports(report) | {output.name: entry})
     snippet = inference_snippet(output, bundle.preprocessing, cropped=cropped, form=form)
     return ExportResult(snippet, report)
 
@@ -273,13 +254,3 @@ def _show_reduced(parity: Parity) -> None:
 def _versions(runtimes: Iterable[str]) -> dict[str, str]:
     names = ("onnx", "torch", "pillow", *runtimes)
     return {"xception": __version__} | {name: metadata.version(name) for name in names}
-
-
-def _read_reports(path: Path) -> dict[str, Any]:
-    """Read the entries of all files in a folder, by name."""
-    if not os.path.lexists(path):
-        return {}
-    try:
-        return read_json(path)
-    except ArtifactError as error:
-        raise ArtifactError(error.message, hint="remove it, or choose another --output") from error

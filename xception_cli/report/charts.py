@@ -22,8 +22,7 @@ from xception_cli.numerals import count_of
 
 _DOTTED, _DRAWN = 40, 200  # most points drawn as dots; most points of a curve
 _TICKS, _EPOCHS = 5, 8  # most steps between numbers on an axis
-_CELL = 14  # of the confusion matrix, in SVG units
-_TITLE = 12  # height of the title of its sides
+_CELL, _TITLE = 14, 12  # SVG units: of the confusion matrix, and of the titles of its sides
 _LONGEST = 18  # characters of a name next to the matrix
 _NAMED = 60  # most classes whose names are all written
 _NUMBERED = 100  # most classes whose cells show counts

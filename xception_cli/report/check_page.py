@@ -1,6 +1,5 @@
 """The files of a data check: issues.csv, to be edited, and check.html, with the images."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from xception_cli.check.report import (
 from xception_cli.check.steps import next_steps
 from xception_cli.console import screen, show
 from xception_cli.data.fixes import ISSUES_HEADER, read_issues
-from xception_cli.errors import MachineError, UsageError
+from xception_cli.errors import MachineError
 from xception_cli.files import to_csv, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.report.html import Card, Thumbnail, photo, render
@@ -25,25 +24,6 @@ from xception_cli.rundir import ISSUES
 PAGE = "check.html"
 
 _CARDS = {"stops": 48, "warning": 24, "note": 12}  # cards shown of one problem
-
-
-def check_output(data: Path, output: Path) -> None:
-    """Check that the files can be written there, before the check starts.
-
-    Raises:
-        UsageError: It would be inside the data folder, or over an edited issues.csv.
-    """
-    inside, root = (Path(os.path.realpath(path)) for path in (output, data))
-    if inside.is_relative_to(root):
-        raise UsageError(
-            f"--output {show(output)} is inside the data folder, where nothing is ever written",
-            hint="choose a folder next to it",
-        )
-    if os.path.lexists(output / ISSUES):
-        raise UsageError(
-            f"{show(output / ISSUES)} already exists, and may have been edited",
-            hint="choose another --output, or remove it",
-        )
 
 
 def write_check(report: CheckReport, output: Path, root: Path | None = None) -> None:

@@ -7,15 +7,18 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, safe, show
+from xception_cli.data.split import Split
 from xception_cli.files import file_digest
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.weights import PINNED_DIGEST, licence_of
+from xception_cli.report.advice import FEW_MEASURED, unusable_classes
 from xception_cli.report.html import PAGES
-from xception_cli.rundir import RunDir, RunInfo
+from xception_cli.report.methods import REFERENCE, describe_methods
+from xception_cli.rundir import RunDir, RunInfo, RunResult
 
 _ROWS = 20  # classes in the table
-FEW = 100  # groups of an evaluation; with fewer, its interval is wide
 # What has a meaning in Markdown, or in GitHub's: marks, tables, HTML, formulas, links.
 _SPECIAL = re.compile(
     r"[\\`*\[\]<>|&~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE
@@ -29,6 +32,9 @@ def render_card(
     info: RunInfo,
     config: Mapping[str, Any],
     bundle: ModelBundle,
+    split: Split,
+    result: RunResult,
+    kept_epoch: int,
 ) -> str:
     """Render the model card of a run.
 
@@ -38,6 +44,9 @@ def render_card(
         info: Its run.json.
         config: Its settings.
         bundle: Its model.
+        split: Its images.
+        result: Its result.json.
+        kept_epoch: The epoch of the kept model; 0 is the linear probe.
     """
     report, about = values["report"], bundle.about
     counts = {row["name"]: row["counts"] for row in values["counts"]}
@@ -45,7 +54,17 @@ def render_card(
         values["classes"], key=lambda row: 2 if row["recall"] is None else row["recall"].value
     )
     shown = values["classes"] if len(values["classes"]) <= _ROWS else lowest[:_ROWS]
-    weights = info.weights
+    weights, grouped = info.weights, config.get("group_by") is not None or _has_groups(split)
+    methods = describe_methods(
+        config=TrainConfig(**config),
+        info=info,
+        result=result,
+        report=report,
+        split=split,
+        trained=values["trained"],
+        kept_epoch=kept_epoch,
+        grouped=grouped,
+    )
     return CARDS.get_template("card.md.j2").render(
         values,
         name=run.path.name,
@@ -60,9 +79,12 @@ def render_card(
             {"name": row["name"], "counts": counts[row["name"]], "recall": row["recall_figures"]}
             for row in shown
         ],
-        grouped=config.get("group_by") is not None
-        or (report.grouped and report.groups < report.images),
-        few=report.groups < FEW,
+        grouped=grouped,
+        copies=_copies(split),
+        unusable=unusable_classes(report, counts),
+        methods=methods,
+        reference=REFERENCE,
+        few=report.groups < FEW_MEASURED,
         keeps_features=about.unknown is not None,
         pixels=about.preprocessing,
         mean=f"{about.preprocessing.mean:g}",
@@ -73,11 +95,28 @@ def render_card(
     )
 
 
+def _has_groups(split: Split) -> bool:
+    """Return whether a table gave groups: other units are named by the digest of an image."""
+    digests = {image.digest for image in split.images}
+    return any(image.unit not in digests for image in split.images if image.split != "out")
+
+
+def _copies(split: Split) -> int:
+    """Count the images that are copies or near-copies of another one."""
+    used = [image.unit for image in split.images if image.split != "out"]
+    return len(used) - len(set(used))
+
+
 def _origin(info: RunInfo) -> str:
     digest = info.weights["digest"]
     if digest is None:
         return "It was trained from random weights."
     return f"It was pretrained {'on ImageNet' if digest == PINNED_DIGEST else 'with other data'}."
+
+
+def _literal(text: str) -> Markup:
+    """Escape what has a meaning in Markdown; a sentence of ours is never cut."""
+    return Markup(_SPECIAL.sub(r"\\\g<0>", safe(text)))
 
 
 def _printable(value: object) -> object:
@@ -89,7 +128,7 @@ def _printable(value: object) -> object:
     if isinstance(value, Markup):
         return value
     if isinstance(value, str):
-        return _SPECIAL.sub(r"\\\g<0>", show(value))
+        return _literal(show(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise TypeError(f"a card prints text and whole numbers, not {value}")
@@ -104,4 +143,4 @@ CARDS = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-CARDS.filters |= PAGES.filters | {"code": lambda text: Markup(safe(text))}
+CARDS.filters |= PAGES.filters | {"code": lambda text: Markup(safe(text)), "literal": _literal}

@@ -1,6 +1,5 @@
 """Images for people: with class activation maps, as network inputs, and for issues.csv."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch.nn import functional
 
-from xception_cli.check.report import CONFLICTING, DUPLICATE, LEAK, NEAR, SUSPECTS
+from xception_cli.check.report import CONFLICTING, DUPLICATE, LEAK, NEAR, OLD_NEAR, SUSPECTS
 from xception_cli.console import screen, show
 from xception_cli.data.images import ImageError, read_image, read_listed
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.errors import MachineError, UsageError
+from xception_cli.errors import MachineError
 from xception_cli.evaluation.scored import Scored
-from xception_cli.files import LONGEST_NAME, cut_name, write_durably
+from xception_cli.files import write_durably
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.layers import layer_weights, layers_head
 from xception_cli.model.network import pool
@@ -128,35 +127,6 @@ def draw_heat(
     frame = (box[0], box[1], box[2] - 1, box[3] - 1)
     ImageDraw.Draw(drawn).rectangle(frame, outline="white", width=line)
     return drawn
-
-
-def check_folder(folder: Path) -> None:
-    """Check that explanations can be written there, before anything is predicted.
-
-    Raises:
-        UsageError: The folder is not empty.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(
-            f"{show(folder)} already exists and is not empty", hint="choose another --explain"
-        )
-
-
-def name_explanations(images: Sequence[Path]) -> list[str]:
-    """Name the explanation file of each image; images with the same name get `-2`, `-3`."""
-    taken: set[str] = set()
-    counts: Counter[str] = Counter()
-    names = []
-    for stem in (image.stem for image in images):
-        while True:
-            counts[stem] += 1
-            end = f"-{counts[stem]}.jpg" if counts[stem] > 1 else ".jpg"
-            name = cut_name(stem, LONGEST_NAME - len(end)) + end
-            if name.casefold() not in taken:  # some file systems ignore case
-                break
-        taken.add(name.casefold())
-        names.append(name)
-    return names
 
 
 def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path) -> None:
@@ -315,9 +285,9 @@ def draw_issues(rows: Sequence[Row], root: Path) -> list[Group]:
     """
     groups = [
         _singles(rows, root),
-        _pairs(rows, root, "The same image in two classes", CONFLICTING),
-        _pairs(rows, root, "The same image in two splits", LEAK),
-        _pairs(rows, root, "The same image twice in a class", DUPLICATE, NEAR),
+        _pairs(rows, root, "Copies and near-copies in two classes", CONFLICTING),
+        _pairs(rows, root, "Copies and near-copies in two splits", LEAK),
+        _pairs(rows, root, "Copies and near-copies in a class", DUPLICATE, NEAR, OLD_NEAR),
     ]
     return [group for group in groups if group.count]
 

@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from xception_cli.check.report import SUSPECTS
 from xception_cli.config import TrainConfig
-from xception_cli.console import duration, quoted, show, typed
+from xception_cli.console import quoted, show, typed
 from xception_cli.data.fixes import read_issues
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import Split
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.eval_report import EvalReport, read_report
 from xception_cli.evaluation.files import scores
-from xception_cli.evaluation.intervals import texts
+from xception_cli.evaluation.intervals import Estimate, evidence, proportion_interval, texts
 from xception_cli.evaluation.scored import Scored, read_scored
+from xception_cli.evaluation.uneven import uneven_line
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.bundle import ModelBundle
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, duration
+from xception_cli.report.advice import next_steps
 from xception_cli.report.charts import (
     Chart,
     Matrix,
@@ -35,7 +36,7 @@ from xception_cli.report.charts import (
     draw_matrix,
 )
 from xception_cli.report.html import Card, render
-from xception_cli.report.model_card import FEW, render_card
+from xception_cli.report.model_card import render_card
 from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues
 from xception_cli.rundir import RunDir, RunInfo, RunResult
 from xception_cli.settings import read_settings
@@ -44,7 +45,6 @@ from xception_cli.summary.diagram import draw_diagram
 
 _MISTAKES, _UNSURE, _SEEN = 18, 12, 8  # cards per gallery
 _PAIRS = 5  # pairs of classes to name as most confused
-_GAINS = 3  # classes to recommend more images for
 _CONFIDENT = 0.9  # predictions above this confidence are not shown as least confident
 _PROBE = "the linear probe"  # as in result.json, if fine-tuning did not beat it
 
@@ -104,7 +104,14 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         "run.html.j2",
         title=f"Run {show(run.path.name)}",
         **values,
-        steps=_steps(data),
+        steps=next_steps(
+            run=run,
+            place=_place(data),
+            report=data.report,
+            result=result,
+            split=data.split,
+            issues=data.issues or [],
+        ),
         kept_epoch=_kept_epoch(result),
         curves=_curves(data),
         matrices=_matrices(data.report),
@@ -114,12 +121,22 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         confident=f"{_CONFIDENT:.0%}",
         issues=None if data.issues is None else draw_issues(data.issues, root),
         inputs=_inputs(data, bundle),
+        recoloured=data.config.get("augment") != "none",
         diagram=Markup(draw_diagram(data.network)),  # contains no untrusted text
         repeat=f"xception train --config {quoted(run.config)}",
         facts=_facts(data),
     )
     write_durably(run.report, page.encode())
-    card = render_card(values, run=run, info=data.info, config=data.config, bundle=bundle)
+    card = render_card(
+        values,
+        run=run,
+        info=data.info,
+        config=data.config,
+        bundle=bundle,
+        split=data.split,
+        result=result,
+        kept_epoch=_kept_epoch(result),
+    )
     write_durably(run.card, card.encode())
 
 
@@ -141,6 +158,7 @@ def _accuracy(data: _Run) -> dict[str, Any]:
         "interval": interval,
         "kept": kept,
         "kept_probe": kept == _PROBE,
+        "uneven": uneven_line(report),
         "trained": f"{', '.join(flows[:-1])} and {flows[-1]}" if len(flows) > 1 else flows[0],
         "frozen": ", ".join(flow.name for flow in data.network.flows if not flow.trained),
         "only_probe": data.network.unfreeze == "head",
@@ -149,6 +167,15 @@ def _accuracy(data: _Run) -> dict[str, Any]:
         "compared": data.result.compared,
         "baselines": _baselines(data),
     }
+
+
+def _place(data: _Run) -> str:
+    """Return the data as it is typed in a command."""
+    is_table = data.info.root is not None
+    place = quoted(typed(Path(data.info.data or "") if is_table else data.root))
+    if root := data.config.get("root"):
+        place += f" --root {quoted(typed(Path(root)))}"
+    return place
 
 
 def _baselines(data: _Run) -> list[dict[str, Any]]:
@@ -162,40 +189,6 @@ def _baselines(data: _Run) -> list[dict[str, Any]]:
         {"what": what, "share": share, "accuracy": f"{share:.1%}", "interval": interval}
         for what, (share, interval) in shares.items()
     ]
-
-
-def _steps(data: _Run) -> dict[str, Any]:
-    """Prepare the next steps; empty ones are not shown."""
-    is_table = data.info.root is not None
-    place = quoted(typed(Path(data.info.data or "") if is_table else data.root))
-    if root := data.config.get("root"):
-        place += f" --root {quoted(typed(Path(root)))}"
-    report = data.report
-    suspects = sum(row.get("problem") in SUSPECTS for row in data.issues or ())
-    pair = report.confused[0] if report.confused else None
-    return {
-        "confused": pair and {"of": round(pair.n / pair.part), **pair.to_dict()},
-        "weakest": _weakest(report),
-        "suspects": suspects,
-        "labels": len(data.split.images),
-        "few": report.groups < FEW,
-        "gains": [
-            {"name": gain["name"], "half": f"{gain['half']:.0%}", "whole": f"{gain['whole']:.0%}"}
-            for gain in data.result.gains[:_GAINS]
-        ],
-        "fix": f"xception train {place} --fixes {quoted(data.run.issues)}",
-        "check": f"xception check {place}",
-        "predict": f"xception predict {quoted(data.run.path)} IMAGE.jpg",
-    }
-
-
-def _weakest(report: EvalReport) -> dict[str, str] | None:
-    """Return the class of lowest recall, if that is clearly below accuracy."""
-    known = [(row.recall, row.name) for row in report.per_class if row.recall is not None]
-    recall, name = min(known, key=lambda pair: pair[0].value)
-    if recall.high is None or recall.high >= report.accuracy.value:
-        return None
-    return {"name": name, "recall": f"{recall.value:.1%}", "interval": recall.interval}
 
 
 def _kept_epoch(result: RunResult) -> int:
@@ -271,13 +264,31 @@ def _calibration(data: _Run) -> dict[str, Any]:
             "confidence": f"{found['precision_confidence']:.0%}",
         }
     precision = texts(report.answer_precision, percent=True)[0]
+    fitted = found.get("fitted_temperature", found.get("temperature"))
+    applied = bool(found) and found["temperature"] == fitted
+    before = ["the temperature"] * applied
+    before += ["the confidence threshold"] * bool(guarantee and guarantee["found"])
     return {
         "calibration": draw_calibration(scored.probabilities, scored.labels, scored.units),
-        "temperature": f"{found['temperature']:.3g}" if found else "",
+        "temperature": f"{fitted:.3g}" if found else "",
+        "applied": applied,
+        "fitted_before": " and ".join(before),
+        "confident_correct": _confident_correct(scored),
         "calibration_error": texts(report.calibration_error, percent=False)[0],
         "answer_precision": precision if report.answer_precision else "",
         "guarantee": guarantee,
     }
+
+
+def _confident_correct(scored: Scored) -> str:
+    """Describe how many of the most confident predictions are correct; empty without any."""
+    sure = scored.confidences > _CONFIDENT
+    if not sure.any():
+        return ""
+    hits, units = scored.hits[sure], scored.units[sure]
+    share = Estimate(float(hits.mean()), *proportion_interval(hits, units))
+    counted = evidence(int(hits.sum()), len(hits), len(np.unique(units)))
+    return f"{share.value:.1%} ({share.interval}, {counted})"
 
 
 def _images(split: Split) -> dict[str, Any]:

@@ -36,8 +36,8 @@ class Separable:
         kernels: Kernels of the pointwise part, N: the channels of the output.
         kernel: Side of the depthwise part's kernels, K.
         side: Side of the output, G.
-        depthwise: Multiplications of the depthwise part, C·K²·G².
-        pointwise: Multiplications of the pointwise part, N·C·G².
+        depthwise: Multiplications of the depthwise part, K²·C·G².
+        pointwise: Multiplications of the pointwise part, C·G²·N.
         regular: Multiplications of the regular convolution, K²·C·G²·N.
         reduction: The fraction of them that remains, 1/N + 1/K².
     """
@@ -63,8 +63,9 @@ class Layer:
         kernel: Side of its kernels, K; 1 for the linear layer.
         stride: Stride of the kernel.
         output: `(channels, height, width)`, or `(classes,)`.
-        parameters: Its parameters, including those of the batch norm after it.
+        parameters: Its parameters, including those of the batch norm after it, 2 per channel.
         multiplications: Multiplications for one image; see `Call.multiplications`.
+        relu: `before` it, as in the blocks; `after` its batch norm, as outside them; None without.
         separable: The costs of its parts, if it is separable.
         trained: Whether the run trains it; None without a run.
     """
@@ -77,6 +78,7 @@ class Layer:
     output: tuple[int, ...]
     parameters: int
     multiplications: int
+    relu: str | None = None
     separable: Separable | None = None
     trained: bool | None = None
 
@@ -155,18 +157,26 @@ def summarize_network(
         unfreeze: What is trained, a key of `FIRST_TRAINED`; None without a run.
     """
     first = None if unfreeze is None else STEPS.index(FIRST_TRAINED[unfreeze])
+    kinds = (*_KINDS, nn.BatchNorm2d, nn.ReLU, SeparableConv2d)
     layers: list[Layer] = []
+    relu = None  # of the next layer
     with torch.device("meta"):
         network = build_network(classes).eval()
-        for call in trace(network, (3, size, size), (*_KINDS, nn.BatchNorm2d, SeparableConv2d)):
+        for call in trace(network, (3, size, size), kinds):
             if isinstance(call.module, nn.BatchNorm2d):
                 norm = layers.pop()
                 layers.append(replace(norm, parameters=norm.parameters + call.parameters))
+            elif isinstance(call.module, nn.ReLU):
+                if step_of(call.name) in STEPS:  # it belongs to a block
+                    relu = "before"
+                else:
+                    layers.append(replace(layers.pop(), relu="after"))
             elif isinstance(call.module, SeparableConv2d):
                 pointwise, depthwise = layers.pop(), layers.pop()  # its parts end before it
                 layers.append(_separable(call, depthwise, pointwise))
             else:
-                layers.append(_layer(call))
+                layers.append(replace(_layer(call), relu=relu))
+                relu = None
     if first is not None:
         layers = [replace(x, trained=STEPS.index(step_of(x.name)) >= first) for x in layers]
     return NetworkSummary(size, classes, unfreeze, tuple(layers))

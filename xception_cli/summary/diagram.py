@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
 
 from xception_cli.model.layers import LAYERS, LAYERS_HEAD
 from xception_cli.summary.count import FLOWS, Layer, NetworkSummary, Total
+from xception_cli.summary.drawing import Drawing
 from xception_cli.summary.table import Step, describe_layer, fold_steps, millions
 
 # In pixels. A flow is a column: skip connections in the gutter, layers in boxes to the right.
@@ -16,6 +16,7 @@ _WIDTH = 2 * _MARGIN + 2 * _PITCH + _COLUMN
 _TOP = 128
 _TALL, _LOW = 44, 26  # boxes with figures, and without
 _ARROW, _SHAPE_ARROW, _RADIUS = 12, 30, 9
+_STUB, _RELU = 6, 15  # the line to the mark of a ReLU, and the mark
 
 
 def draw_diagram(summary: NetworkSummary) -> str:
@@ -56,7 +57,7 @@ def draw_diagram(summary: NetworkSummary) -> str:
 class _Column:
     """A pen that moves down a column; `y` is its position."""
 
-    drawing: "Drawing"
+    drawing: Drawing
     x: float
     y: float
 
@@ -86,7 +87,7 @@ class _Column:
             if len(step.layers) > 1:
                 self._block(step)
             else:
-                self._box(step.layers[0])
+                self._layer(step.layers[0])
             shape = next(x.output for x in reversed(step.layers) if not _is_skip(x))
             if step is not steps[-1]:
                 self._arrow(_shape(shape))
@@ -105,7 +106,8 @@ class _Column:
         drawing, top = self.drawing, self.y
         chain = [layer for layer in step.layers if not _is_skip(layer)]
         heights = [_LOW if layer.kind == "pooling" else _TALL for layer in chain]
-        inner = sum(heights) + len(chain) * _ARROW + 2 * _RADIUS
+        relus = sum(layer.relu is not None for layer in chain)
+        inner = sum(heights) + len(chain) * _ARROW + relus * (_STUB + _RELU) + 2 * _RADIUS
         height = 28 + inner + 10
         for sheet in reversed(range(min(step.count, 3))):  # a stack for repeated blocks
             drawing.box(self.x + 5 * sheet, top + 5 * sheet, _COLUMN, height, "panel")
@@ -124,10 +126,12 @@ class _Column:
             drawing.text(skip + 8, fork + 14, "identity", "muted small")
         drawing.line((self._centre, top), (self._centre, top + 16))
         self.y = top + 16
-        self._arrow()
         for layer in chain:
-            self._box(layer)
+            if layer.relu == "before":
+                self._relu()
             self._arrow()
+            self._layer(layer)
+        self._arrow()
         drawing.plus(self._centre, end, _RADIUS)
         drawing.line((self._centre, end + _RADIUS), (self._centre, top + height))
         self.y = top + height
@@ -139,6 +143,18 @@ class _Column:
         self.drawing.text(centre, middle - 4, label, "ink", "middle")
         figure = f"{millions(layer.multiplications)} M"
         self.drawing.text(centre, middle + 14, figure, "ink strong", "middle")
+
+    def _layer(self, layer: Layer) -> None:
+        self._box(layer)
+        if layer.relu == "after":
+            self._relu()
+
+    def _relu(self) -> None:
+        self.drawing.line((self._centre, self.y), (self._centre, self.y + _STUB))
+        self.y += _STUB
+        self.drawing.box(self._centre - 22, self.y, 44, _RELU, "relu")
+        self.drawing.text(self._centre, self.y + 11.5, "ReLU", "ink small", "middle")
+        self.y += _RELU
 
     def _box(self, layer: Layer) -> None:
         if layer.kind == "pooling":
@@ -199,8 +215,8 @@ def _draw_formulas(column: _Column) -> None:
     drawing.text(x, column.y, "Why", "ink flow")
     column.y += 6
     for part, formula in (
-        ("depthwise: K × K within each channel", "C · K² · G²"),
-        ("pointwise: 1 × 1 across channels", "N · C · G²"),
+        ("depthwise: K × K within each channel", "K² · C · G²"),
+        ("pointwise: 1 × 1 across channels", "C · G² · N"),
         ("regular: both at once", "K² · C · G² · N"),
         ("fraction of multiplications that remains", "1/N + 1/K²"),
     ):
@@ -208,7 +224,7 @@ def _draw_formulas(column: _Column) -> None:
         drawing.text(x, column.y, part, "ink")
         drawing.text(x + _COLUMN, column.y, formula, "ink", "end")
     column.y += 23
-    meaning = "C channels in, N kernels of K × K, G × G positions"
+    meaning = "C channels in, N kernels of K × K, G × G positions out"
     drawing.text(x, column.y, meaning, "muted")
 
 
@@ -221,6 +237,7 @@ def _draw_legend(column: _Column, summary: NetworkSummary) -> None:
         ("convolution", "convolution (in a skip: 1×1)"),
         ("separable", "depthwise, then pointwise convolution"),
         ("pooling", "pooling: nothing to learn"),
+        ("relu", "ReLU: negative values become 0"),
         ("linear", "the head, one output for each class"),
     ):
         column.y += 22
@@ -228,12 +245,14 @@ def _draw_legend(column: _Column, summary: NetworkSummary) -> None:
         drawing.text(x + 32, column.y, meaning, "ink")
     layer = next(layer for layer in summary.layers if layer.separable)
     example = f"{millions(layer.multiplications)} M of {millions(layer.regular)} M"
+    c, n, k = (getattr(layer.separable, name) for name in ("channels", "kernels", "kernel"))
     notes = [
         "3×3, 728: kernels of 3×3, 728 of them; /2: stride 2.",
         f"{example}: million multiplications for one",
         "image, and those of a regular convolution instead.",
-        "Not drawn: ReLU, and batch norm after each",
-        "convolution.",
+        "Not drawn: batch norm after each convolution.",
+        "Parameters include it, with 2 per channel:",
+        f"{c} · {k * k} + {c} · {n} + 2 · {n} = {layer.parameters:,} (block1).",
     ]
     if summary.layers[-1].name == LAYERS_HEAD:
         *others, last = LAYERS
@@ -244,100 +263,3 @@ def _draw_legend(column: _Column, summary: NetworkSummary) -> None:
     for note in notes:
         column.y += 19
         drawing.text(x, column.y, note, "muted")
-
-
-# SVG
-
-# Fill and stroke of each class of shapes; `ink` and `muted` are text. Light, then dark.
-COLOURS = {
-    "paper": (("#ffffff", "#d5dae1"), ("#14171c", "#30363f")),
-    "panel": (("#f5f6f8", "#dde1e7"), ("#1c2027", "#323944")),
-    "convolution": (("#ffe9cf", "#d9822b"), ("#4a3317", "#dc964a")),
-    "separable": (("#dcebfd", "#3f7fd1"), ("#18324f", "#659fe6")),
-    "pooling": (("#e6e9ee", "#98a1ad"), ("#2a2f38", "#7c8694")),
-    "linear": (("#e0f2e1", "#4d9a55"), ("#1d3a22", "#6cb874")),
-    "line": (("none", "#7a8391"), ("none", "#8b95a3")),
-    "tip": (("#7a8391", "none"), ("#8b95a3", "none")),
-    "ink": (("#1d232c", "none"), ("#e9ecf0", "none")),
-    "muted": (("#5d6673", "none"), ("#a4adb9", "none")),
-}
-
-_FORMS = (
-    "text{font:13px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif}"
-    ".title{font-size:30px;font-weight:600}.flow{font-size:17px;font-weight:600}"
-    ".strong{font-weight:600}.small{font-size:11px}"
-    ".line{stroke-width:1.3}.frozen{stroke-dasharray:4 3;fill-opacity:0.5}"
-)
-
-
-class Drawing:
-    """SVG elements, in the order in which they are drawn; sizes are in pixels."""
-
-    def __init__(self) -> None:
-        self._elements: list[str] = []
-
-    def text(self, x: float, y: float, text: str, style: str, anchor: str = "start") -> None:
-        """Write text; `anchor` is the part of it at x: start, middle or end."""
-        place = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}"'
-        self._elements.append(f'<text {place} class="{style}">{escape(text)}</text>')
-
-    def box(self, x: float, y: float, width: float, height: float, style: str) -> None:
-        """Draw a box with round corners."""
-        self._elements.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5" '
-            f'class="{style}"/>'
-        )
-
-    def line(self, *points: tuple[float, float]) -> None:
-        """Draw a line through points."""
-        path = " ".join(f"{x:g},{y:g}" for x, y in points)
-        self._elements.append(f'<polyline points="{path}" class="line"/>')
-
-    def arrow(self, *points: tuple[float, float]) -> None:
-        """Draw a line with an arrowhead at its last point, pointing down or to the right."""
-        (_, before), (x, y) = points[-2:]
-        tip = f"{x - 4:g},{y - 7:g} {x + 4:g},{y - 7:g}"
-        if y == before:
-            tip = f"{x - 7:g},{y - 4:g} {x - 7:g},{y + 4:g}"
-        self.line(*points)
-        self._elements.append(f'<polygon points="{x:g},{y:g} {tip}" class="tip"/>')
-
-    def plus(self, x: float, y: float, radius: float) -> None:
-        """Draw a plus sign, for the sum of two branches."""
-        self._elements.append(f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" class="paper"/>')
-        self._elements.append(f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" class="line"/>')
-        self.line((x - 5, y), (x + 5, y))
-        self.line((x, y - 5), (x, y + 5))
-
-    def document(self, width: float, height: float, title: str) -> str:
-        """Return the SVG: all elements on a background."""
-        return "\n".join(
-            [
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
-                f'width="{width:g}" height="{height:g}" class="xception" role="img">',
-                f"<title>{escape(title)}</title>",
-                f"<style>{_svg_style()}</style>",
-                f'<rect x="0.5" y="0.5" width="{width - 1:g}" height="{height - 1:g}" rx="12" '
-                'class="paper"/>',
-                *self._elements,
-                "</svg>\n",
-            ]
-        )
-
-
-def _svg_style() -> str:
-    # Plain rules, because cairosvg and older viewers do not support variables.
-    light, dark = (
-        "".join(
-            f".{name}{{fill:{colours[at][0]};stroke:{colours[at][1]}}}"
-            for name, colours in COLOURS.items()
-        )
-        for at in (0, 1)
-    )
-    rules = _scoped(_FORMS + light)
-    return f"{rules}@media(prefers-color-scheme:dark){{{_scoped(dark)}}}"
-
-
-def _scoped(rules: str) -> str:
-    """Limit rules to the drawing, which may be embedded in an HTML page."""
-    return "".join(f".xception {rule}}}" for rule in rules.split("}") if rule)

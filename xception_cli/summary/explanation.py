@@ -18,8 +18,8 @@ class SeparableConv2d(nn.Module):
     """A convolution in two parts: in space within each channel, then across the channels.
 
     The depthwise part has separate kernels for every input channel; the pointwise part mixes its
-    output with N kernels of 1 x 1. There is no activation between them: Chollet measured (2017,
-    figure 10) that one makes Xception worse. The idea is Sifre's (2014, PhD thesis).
+    output with N kernels of 1 x 1. There is no activation between them: Chollet measured (2016,
+    section 4.7) that one makes Xception worse. The idea is Sifre's (2014, PhD thesis).
 
     With one kernel per channel it is pretrainedmodels' block, whose `conv1` is `depthwise` here.
 
@@ -70,7 +70,7 @@ class SeparableConv2d(nn.Module):
 # Its cost
 
 EXAMPLE = "block4.rep.1"  # the middle flow has 24 of these
-KERNELS = range(32, 112, 8)
+KERNELS = (*range(32, 112, 8), 128, 256, 728)
 GROUPS = (1, 5, 25)
 
 _CHANNELS, _SIDE = 25, 28  # of the activations in the small examples
@@ -179,8 +179,8 @@ of K × K over C channels, at G × G positions, multiply this many times:
 A depthwise separable convolution does this in two steps: K × K within each
 channel, then 1 × 1 across the channels.
 
-    depthwise    C · K² · G²
-    pointwise    N · C · G²
+    depthwise    K² · C · G²
+    pointwise    C · G² · N
     together     C · G² · (K² + N)
 
 The fraction of the regular convolution's multiplications that remains:
@@ -190,6 +190,10 @@ The fraction of the regular convolution's multiplications that remains:
      K² · C · G² · N      N     K²
 
 With more kernels, it approaches 1/K², a ninth for 3 × 3.
+
+An Inception block taken to the extreme differs in two things: 1 × 1 comes
+first, and a ReLU follows each step. Between depthwise and pointwise there is
+none: Xception trains better without it (Chollet 2016, section 4.7).
 """
 
 _EXAMPLE = """\
@@ -210,8 +214,9 @@ kernels of 3 × 3 (counted on {channels} channels of {side} × {side}; C and G c
 """
 
 _GROUPS = """
-`groups` splits the channels, and each group is convolved by itself, with its
-share of the kernels. {channels} channels in, {kernels} out, 3 × 3, on {side} × {side}:
+`groups` = g splits the channels, and each group is convolved by itself, with
+its share of the kernels: weights and multiplications shrink to 1/g. C and N
+must be divisible by g. {channels} channels in, {kernels} out, 3 × 3, on {side} × {side}:
 """
 
 _END = """
@@ -220,7 +225,7 @@ kernels per channel.
 
 L. Sifre, Rigid-Motion Scattering for Image Classification, PhD thesis, 2014
 F. Chollet, Xception: Deep Learning with Depthwise Separable Convolutions,
-CVPR 2017, arxiv.org/abs/1610.02357\
+arxiv.org/abs/1610.02357, 2016; CVPR 2017\
 """
 
 

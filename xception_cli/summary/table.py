@@ -58,7 +58,7 @@ def millions(count: int) -> str:
 COUNTED = (
     "multiplications of the convolutions and the last layer, for one image: half of PyTorch's "
     "FLOPs; batch norm, ReLU, pooling and sums are not counted. A layer's parameters include those "
-    "of the batch norm after it"
+    "of the batch norm after it, 2 per channel"
 )
 
 _ROOMY = 100  # columns needed to describe each layer

@@ -54,6 +54,12 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
     for problem in draft.report.problems:
         if problem.name == DEEP:  # the model file records their scale
             say(f"note      {problem.summary}")
+    notes = {
+        p.name: len(p.findings) for p in draft.report.of("note") if p.findings and p.name != DEEP
+    }
+    if notes:
+        kinds = ", ".join(f"{name} {count:,}" for name, count in notes.items())
+        say(f"note      data check: {kinds}; listed in issues.csv of the run")
     conflicts = _conflicts(draft.report, folder, split)
     for warning in (*_check_warnings(draft.report, folder, split), *split.warnings, *conflicts):
         say(f"warning   {warning}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xception_cli.check.deep import find_suspects, suspects_problem
+from xception_cli.check.labels import judge_labels
 from xception_cli.check.report import SUSPECT
 from xception_cli.console import enumerated, say, show
 from xception_cli.data.loading import ImageInputs, Inputs
@@ -25,6 +25,7 @@ from xception_cli.evaluation.intervals import (
     evidence,
     proportion_interval,
 )
+from xception_cli.model.cached_outcomes import PROBE
 from xception_cli.model.feature_cache import KeptView
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.features import compute_pooled, compute_store
@@ -43,7 +44,6 @@ from xception_cli.training.learner import History, validate
 Array = np.ndarray[Any, Any]
 
 _LEAST_GAIN = 0.005  # in log loss: predicting the mirror image too takes twice the time
-PROBE = "probe"  # the value of `trained` in a model file's provenance
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _judge_probes(job: Job, probe: Probe, plain: Probe, val: Array) -> Scores:
     if probe.folds:
         say(f"          train, {describe_cross_validation(probe, job.split.classes)}")
     else:
-        say("          train: too few groups to cross-validate")
+        say("          train: too few independent images to cross-validate")
     if job.leads:
         answers = evaluator.state.metrics["answers"]
         start_candidates(job.run.candidates, answers.predicted, answers.losses)
@@ -249,7 +249,7 @@ def describe_cross_validation(probe: Probe, classes: Sequence[str]) -> str:
 
     Args:
         probe: With folds.
-        classes: Class names; a class that is a single group cannot be tested, and is listed.
+        classes: Class names; a class that is a single unit cannot be tested, and is listed.
     """
     hits, units = probe.hits, probe.units[probe.tested]
     grouped = have_groups(units)
@@ -257,7 +257,7 @@ def describe_cross_validation(probe: Probe, classes: Sequence[str]) -> str:
     accuracy = Estimate(hits.mean(), *proportion_interval(hits, units))
     missing = sorted(set(probe.labels.tolist()) - set(probe.labels[probe.tested].tolist()))
     names = enumerated([classes[label] for label in missing])
-    untested = f"; not tested, because a single group: {names}" if missing else ""
+    untested = f"; not tested, because not two images are independent: {names}" if missing else ""
     return (
         f"by {probe.folds}-fold cross-validation: accuracy {accuracy.value:.1%} "
         f"({accuracy.interval}, {counted}){untested}"
@@ -274,15 +274,16 @@ def _report_suspects(job: Job, probe: Probe, val: Array) -> None:
     images = [*job.split.of("train"), *job.split.of("val")]
     labels = [image.label for image in images]
     judged = torch.log_softmax(probe.logits(scale_layers(val)), dim=1).numpy()
-    suspects = find_suspects(
+    problems = judge_labels(
         np.array(labels),
         np.concatenate([probe.held_out, judged]),
         np.array([image.unit for image in images], np.str_),
+        [image.path for image in images],
+        job.split.classes,
     )
-    paths = [image.path for image in images]
-    problems = suspects_problem(suspects, paths, labels, job.split.classes)
     add_issues(job.run.issues, SUSPECT, problems)
     for problem in problems:
-        first = problem.findings[0]
-        say(f"labels    {problem.summary}: {show(first.path)} {show(first.detail)}")
-        say(f"          listed in {show(job.run.issues)}: edit it, then train with --fixes")
+        say(f"labels    {problem.summary}")
+        for first in problem.findings[:1]:
+            say(f"          for example {show(first.path)}: {show(first.detail)}")
+            say(f"          listed in {show(job.run.issues)}: edit it, then train with --fixes")

@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from xception_cli.console import duration, say
+from xception_cli.console import say
+from xception_cli.numerals import duration
 from xception_cli.rundir import RunDir
 
 

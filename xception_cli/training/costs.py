@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 from xception_cli.check.deep import LARGEST_SAMPLE
 from xception_cli.config import TrainConfig
-from xception_cli.console import about
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.features import activation_bytes
 from xception_cli.model.layers import POOLED
 from xception_cli.model.probe import LARGEST_SEARCH, MOST_ROWS
+from xception_cli.numerals import about
 
 PROBE_SECONDS = 3.0  # to fit the probe on a few hundred images; a cautious guess, not measured
 # For each row, feature and class of a fit: measured 75 s for 81 classes of 12 images in 3 views,

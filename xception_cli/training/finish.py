@@ -10,7 +10,7 @@ import numpy as np
 from xception_cli.check.deep import classes_to_add
 from xception_cli.check.report import ClassGain
 from xception_cli.check.shape import FEW
-from xception_cli.console import duration, quoted, say, show
+from xception_cli.console import quoted, say, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 from xception_cli.evaluation.calibration import (
@@ -25,13 +25,14 @@ from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import headline, uncorrected_line, write_evaluation
 from xception_cli.evaluation.selection import shown_folder
+from xception_cli.evaluation.uneven import uneven_line
 from xception_cli.model.bundle import REFIT, ModelBundle, Outcome, load_model, save_model
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer, scale_layers
 from xception_cli.model.network import Segment
 from xception_cli.model.unshared import NO_FEATURES, without_features
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, duration
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
 from xception_cli.training.announce import in_all
@@ -299,8 +300,9 @@ def _say_result(
         say(f"          the linear probe, val: accuracy {training.probe_scores.accuracy:.1%}")
     for report in reports.values():
         say(f"result    {headline(report)}", style="bold")
-        if uncorrected := uncorrected_line(report):
-            say(f"          {uncorrected}")
+        for line in (uncorrected_line(report), uneven_line(report)):
+            if line:
+                say(f"          {line}")
         if (
             report.name == "val"
             and training.probe

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from xception_cli.config import TrainConfig, Unfreeze
-from xception_cli.console import duration
 from xception_cli.errors import UsageError
 from xception_cli.notation import parse_duration
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, duration
 from xception_cli.runtime import Runtime
 from xception_cli.training.costs import Costs, Images, disk_bytes, expected_seconds
 

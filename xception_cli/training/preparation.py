@@ -93,7 +93,6 @@ def draft_job(
     Raises:
         XceptionError: See `errors.py`.
     """
-    turns.max_pixels = config.max_pixels
     if survey is None:
         survey = survey_data(
             config.data,
@@ -101,6 +100,7 @@ def draft_job(
             classes=config.classes,
             fixes=config.fixes,
             skip_bad=config.skip_bad,
+            max_pixels=config.max_pixels,
         )
     folder = survey.folder
     run = RunDir(choose_run_path(folder.place, output))

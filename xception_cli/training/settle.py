@@ -23,6 +23,7 @@ from xception_cli.evaluation.candidates import (
     write_candidates,
 )
 from xception_cli.model.bundle import REFIT, ModelBundle, load_model, save_model
+from xception_cli.model.cached_outcomes import PROBE
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
@@ -30,7 +31,7 @@ from xception_cli.model.layers import classify_views, fill_heads, last_layer, sc
 from xception_cli.model.network import FIRST_TRAINED, Segment, build_network
 from xception_cli.model.probe import fit_head, limit_views
 from xception_cli.runtime import Runtime
-from xception_cli.training.baseline import PROBE, Array, Training, pool_views
+from xception_cli.training.baseline import Array, Training, pool_views
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History
 

@@ -1,0 +1,139 @@
+"""A paragraph for the methods section of a paper, from the files of a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from xception_cli.config import TrainConfig
+from xception_cli.data.split import Split
+from xception_cli.evaluation.eval_report import EvalReport
+from xception_cli.model.layers import LAYERS
+from xception_cli.model.weights import PINNED_DIGEST
+from xception_cli.rundir import RunInfo, RunResult
+
+REFERENCE = (
+    "Chollet, F. (2017). Xception: Deep Learning with Depthwise Separable Convolutions. CVPR. "
+    "arXiv:1610.02357"
+)
+_OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD with momentum 0.9"}
+_SCHEDULES = {"cosine": "cosine decay", "step": "step decay"}
+_AUGMENTATIONS = {
+    "light": "random crops with small changes of colour and geometry",
+    "rotate90": "random crops with small changes of colour and geometry, and rotations by "
+    "multiples of 90 degrees",
+    "none": "random crops",
+}
+
+
+def describe_methods(
+    *,
+    config: TrainConfig,
+    info: RunInfo,
+    result: RunResult,
+    report: EvalReport,
+    split: Split,
+    trained: str,
+    kept_epoch: int,
+    grouped: bool,
+) -> str:
+    """Describe what was trained and how it was measured, in sentences.
+
+    Args:
+        config: The settings of the run.
+        info: Its run.json.
+        result: Its result.json.
+        report: The evaluation that its report shows.
+        split: Its images.
+        trained: The layers that fine-tuning trained, in words.
+        kept_epoch: The epoch of the kept model; 0 is the linear probe.
+        grouped: Whether groups of images were given.
+    """
+    return " ".join(
+        [
+            *_network(config, info, trained, kept_epoch),
+            _inputs(config),
+            *_data(config, split, grouped=grouped),
+            *_accuracy(report, result),
+        ]
+    )
+
+
+def _network(config: TrainConfig, info: RunInfo, trained: str, kept_epoch: int) -> list[str]:
+    versions = f"xception-cli {info.versions['xception']} (PyTorch {info.versions['torch']})"
+    digest = info.weights["digest"]
+    origin = "pretrained on ImageNet" if digest == PINNED_DIGEST else "with pretrained weights"
+    if digest is None:
+        origin = "from random weights"
+    first = (
+        f"Images were classified by {versions} with the network Xception (Chollet 2017, "
+        f"arXiv:1610.02357), {origin}."
+    )
+    probe = (
+        "multinomial logistic regression on the pooled features of "
+        f"{len(LAYERS)} layers, computed for {config.views} views of each training image"
+    )
+    if not kept_epoch:
+        return [first, f"The network was frozen and a linear probe fitted: {probe}."]
+    tuned = (
+        f"The {trained} were trained with {_OPTIMIZERS[config.optimizer]} for up to "
+        f"{config.epochs} epochs (peak learning rate {config.lr:g}, of the head "
+        f"{config.head_lr:g}; {_SCHEDULES[config.schedule]}; batch size {config.batch_size}; label "
+        f"smoothing {config.label_smoothing:g}; weight decay {config.weight_decay:g}); epoch "
+        f"{kept_epoch} was kept."
+    )
+    if digest is None:
+        return [first, tuned]
+    return [first, tuned, f"The classifier of the final model is {probe}."]
+
+
+def _inputs(config: TrainConfig) -> str:
+    mirrored = ", and mirroring" if config.flip else ""
+    balanced = {
+        "sampler": "images of rare classes were sampled more often",
+        "loss": "classes were weighted in the loss",
+    }.get(config.balance)
+    balance = (
+        f"{balanced}, by the inverse square root of the class size"
+        if balanced
+        else "classes were not balanced"
+    )
+    side = config.image_size
+    return (
+        f"Input: {side} x {side} pixels. Augmentation: {_AUGMENTATIONS[config.augment]}{mirrored}; "
+        f"{balance}."
+    )
+
+
+def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
+    counts = {name: len(split.of(name)) for name in ("train", "val", "test")}
+    names = {"train": "training", "val": "validation", "test": "the final test"}
+    used = ", ".join(f"{n:,} for {names[name]}" for name, n in counts.items() if n)
+    excluded = f"; {left:,} were excluded" if (left := len(split.of("out"))) else ""
+    total = f"{sum(counts.values()):,} images in {len(split.classes):,} classes"
+    sentences = [f"{total} were used: {used}{excluded}."]
+    if config.split_file is not None:
+        sentences.append("The split was read from a file.")
+    elif all(image.reason.startswith("given") for image in split.images if image.split != "out"):
+        sentences.append("The split was given with the images.")
+    else:
+        held_out = f"validation {config.val_fraction:g}"
+        if config.test_fraction:
+            held_out += f", test {config.test_fraction:g}"
+        sentences.append(f"Images were held out at random ({held_out}; seed {config.seed}).")
+    kept = "Images of one group and near-copies" if grouped else "Near-copies"
+    return [*sentences, f"{kept} were kept in one split."]
+
+
+def _accuracy(report: EvalReport, result: RunResult) -> list[str]:
+    held_out: Mapping[str, Any] = {"val": "validation", "test": "test"}
+    independent = f" ({report.groups:,} independent)" if report.groups < report.images else ""
+    corrected = ""
+    if report.corrected is not None:
+        corrected = f", corrected for selecting the best of {report.corrected.candidates} models"
+    first = (
+        f"Accuracy on the {report.images:,} {held_out[report.name]} images{independent} was "
+        f"{report.expected.value:.1%} ({report.expected.interval}){corrected}."
+    )
+    macro = f"Macro recall was {report.macro_recall.value:.1%} ({report.macro_recall.interval})."
+    if result.refit and report.name == "val":
+        return [first, macro, "The head was then refitted to training and validation images."]
+    return [first, macro]
