@@ -4,6 +4,9 @@ import json
 import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,11 +197,22 @@ def test_a_file_that_is_missing_is_named_without_pythons_number(
     )
 
 
+def test_ctrl_c_while_modules_are_imported_prints_no_traceback() -> None:
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'xception_cli.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "runpy.run_module('xception_cli', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 def test_an_interrupted_command_was_stopped_which_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import signal
-
     monkeypatch.setattr(
         "xception_cli.environment.read_environment", lambda: os.kill(os.getpid(), signal.SIGINT)
     )
