@@ -443,15 +443,26 @@ def test_a_number_that_json_does_not_have_is_not_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content",
-    [None, b"", b"{", b"[1]", b"null", b"\xff", b'{"a": 1} x'],
-    ids=["missing", "empty", "cut", "a list", "null", "not UTF-8", "more after it"],
+    ("content", "message"),
+    [
+        (None, "cannot read {}: No such file or directory"),
+        (b"", "cannot read {}: line 1, column 1 is not valid JSON"),
+        (b"{\n", "cannot read {}: line 2, column 1 is not valid JSON"),
+        (b"[1]", "{} does not hold a JSON object"),
+        (b"null", "{} does not hold a JSON object"),
+        (b'{"a": "\xff"}', "cannot read {}: byte 7 is not UTF-8"),
+        (b'{"a": 1} x', "cannot read {}: line 1, column 10 is not valid JSON"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "cannot read {}: a number has too many digits"),
+        (b'{"a": ' + b"[" * 100_000, "cannot read {}: too many brackets"),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, bytes) else "",
 )
-def test_a_damaged_json_file_is_refused_by_name(tmp_path, content):
+def test_a_damaged_json_file_is_refused_in_our_words(tmp_path, content, message):
     if content is not None:
         (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"run\.json"):
+    with pytest.raises(ArtifactError) as caught:
         RunDir(tmp_path).read_info()
+    assert caught.value.message == message.format(tmp_path / "run.json")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import csv
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 import time
@@ -192,8 +193,16 @@ def from_utf8(text: str) -> str:
     return _BYTE.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
 
 
-def why(error: OSError | ValueError) -> str:
-    """Return why a file cannot be read, without Python's error number."""
+def why(error: OSError | ValueError | RecursionError) -> str:
+    """Return why a file cannot be read, without Python's error numbers and words."""
+    if isinstance(error, RecursionError):
+        return "too many brackets"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start:,} is not UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno:,}, column {error.colno:,} is not valid JSON"
+    if "Exceeds the limit" in str(error):  # of `sys.set_int_max_str_digits`
+        return "a number has too many digits"
     return show(getattr(error, "strerror", None) or error)
 
 

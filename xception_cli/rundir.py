@@ -250,7 +250,7 @@ class RunDir:
                 rows.append((row := json.loads(line)) | read_entries(EpochMetrics, row))
         except (OSError, ValueError, RecursionError) as error:
             raise ArtifactError(
-                f"{show(self.metrics)} is damaged in line {len(rows) + 1}: {show(error)}",
+                f"{show(self.metrics)} is damaged in line {len(rows) + 1}: {why(error)}",
                 hint=_HINT,
             ) from error
         return rows
@@ -316,8 +316,7 @@ def read_json(path: Path, most: int = LARGEST_TEXT) -> dict[str, Any]:
     try:
         content = json.loads(read_regular(path, most, follow=False).decode())
     except (OSError, ValueError, RecursionError) as error:
-        reason = why(error) if not isinstance(error, RecursionError) else "too many brackets"
-        raise ArtifactError(f"cannot read {show(path)}: {reason}", hint=_HINT) from error
+        raise ArtifactError(f"cannot read {show(path)}: {why(error)}", hint=_HINT) from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{show(path)} does not hold a JSON object", hint=_HINT)
     return content

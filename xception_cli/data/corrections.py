@@ -1,5 +1,8 @@
 """Corrections of what Pillow (13) reads wrongly, without an error, or does not read at all."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from PIL import ImageFile, TiffImagePlugin
 
 _GREY_LEVELS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies their values by
@@ -52,7 +55,10 @@ def _read_planes(image: TiffImagePlugin.TiffImageFile) -> None:
     else:
         end = ";16B" if order == b"MM" else ";16L"
         raw_modes = {band: f"{band}{end}" for band in "RGBA"} if bits[0] == 16 else {}
-    image.tile = [
-        tile._replace(args=(raw_modes.get(tile.args[0], tile.args[0]), *tile.args[1:]))
-        for tile in image.tile
-    ]
+    image.tile = [_with_raw_mode(tile, raw_modes) for tile in image.tile]
+
+
+def _with_raw_mode(tile: Any, raw_modes: Mapping[str, str]) -> Any:
+    """Return a tile with another raw mode, the first of its arguments, if that is a key."""
+    raw_mode, *rest = tile.args
+    return tile._replace(args=(raw_modes.get(raw_mode, raw_mode), *rest))
