@@ -105,8 +105,8 @@ MISTAKES = {
         None,
     ),
     "predict a.jpg --top none": (
-        "--top is 'none', expected a whole number of at least 1",
-        "xception predict --help lists the options",
+        "--top is 'none', expected a whole number from 1, or all",
+        "--top 3 prints the three most probable classes, --top all every class",
     ),
     "eval --max-pixels 1": (
         "--max-pixels is '1', expected a whole number from 1,000,000 to 2,000,000,000",
