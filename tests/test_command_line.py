@@ -101,7 +101,7 @@ MISTAKES = {
         None,
     ),
     "predict a.jpg --top none": (
-        "--top is 'none', expected a whole number of at least 1",
+        "--top is 'none', expected a whole number of at least 1, or all",
         "xception predict --help lists the options",
     ),
     "eval --max-pixels 1": (
