@@ -325,6 +325,27 @@ def test_a_closed_pipe_ends_predict_quietly(probed_once: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_closed_or_full_stream_ends_a_command_with_a_sentence() -> None:
+    command = f"{sys.executable} -m xception_cli"
+    script = "; ".join(
+        f"{command} {rest}; echo $?"
+        for rest in (
+            "configs ls >&-",  # the shell closes it: Python has no sys.stdout
+            "configs show best >/dev/full",
+            "predict --from - <&- 2>&-",
+            "--help >&- 2>&-",
+            "--help | true; echo ${PIPESTATUS[0]}; true",
+        )
+    )
+    done = subprocess.run(
+        ["bash", "-c", script], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["5", "5", "2", "5", "141", "0"]
+    sentence = "error: the output cannot be written to stdout: "
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("hint: ")]
+    assert errors == [f"{sentence}bad file descriptor", f"{sentence}no space left on device"]
+
+
 def test_hostile_names_are_printed_literally(capsys: pytest.CaptureFixture[str]) -> None:
     from xception_cli.commands.predict import _prediction_line
 

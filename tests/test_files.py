@@ -18,6 +18,7 @@ from xception_cli.files import (
     errno_name,
     file_digest,
     from_csv,
+    read_table,
     to_csv,
     utf8,
     write_durably,
@@ -227,9 +228,15 @@ def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path, separator, encoding):
     assert list(from_csv(path, ["a", "b"])) == [["crème, x; y", "=1"]]
 
 
+def test_lines_above_the_columns_are_skipped_and_counted(tmp_path):
+    (tmp_path / "a.csv").write_text("\nsep=;\n;\na;b\n\n1;2\n")  # `sep=;` is for Excel
+    columns, rows = read_table(tmp_path / "a.csv", ["a", "b"].__eq__)
+    assert (columns, list(rows)) == (["a", "b"], [(6, ["1", "2"])])
+
+
 def test_a_row_of_another_length_and_text_in_an_old_encoding_are_named(tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n1,2\n3\n")
-    with pytest.raises(ArtifactError, match="line 3 has 1 cells, expected 2"):
+    with pytest.raises(ArtifactError, match="line 3 has 1 cell, expected 2"):
         list(from_csv(tmp_path / "a.csv", ["a", "b"]))
     (tmp_path / "a.csv").write_bytes("a,b\ncr\xe8me,2\n".encode("latin-1"))
     with pytest.raises(ArtifactError, match="byte 6 is not UTF-8; save the file as UTF-8"):

@@ -28,6 +28,7 @@ from xception_cli.errors import (
 )
 from xception_cli.files import cache_folder, why
 from xception_cli.processes import end_at_once, is_leader, is_left_to_nohup, started_by_torchrun
+from xception_cli.streams import open_closed_streams
 
 _TRAIN, _USE, _UNDERSTAND, _MACHINE = (
     "Data and training",
@@ -139,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and exit with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     screen.log_to(None)
+    open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # cp1252, for example, lacks letters
         sys.stdout.reconfigure(errors="backslashreplace")
     with suppress(MachineError):  # HOME is not set

@@ -31,6 +31,7 @@ from rich.text import Text
 
 from xception_cli.numerals import duration
 from xception_cli.regular import open_regular
+from xception_cli.streams import writing_to_stdout
 from xception_cli.terminal import hang, lay_out
 
 # Ignite logs "Engine run is terminating due to exception" (0.5.5) before our own message.
@@ -108,7 +109,8 @@ def _console(stream: IO[str]) -> Console:
 def is_interactive() -> bool:
     """Return whether stderr can show progress bars: a capable terminal, and not a CI log."""
     return (
-        sys.stderr.isatty()
+        sys.stderr is not None  # as in a program without a console
+        and sys.stderr.isatty()
         and os.environ.get("TERM") not in {"dumb", "unknown"}
         and "CI" not in os.environ
         and "NO_COLOR" not in os.environ
@@ -134,7 +136,7 @@ class Screen:
     def say(self, message: str = "", *, style: str = "", log_only: bool = False) -> None:
         """Write a message to stderr and to the log."""
         message = safe(message)
-        if not self.quiet and not log_only:
+        if not self.quiet and not log_only and sys.stderr is not None:
             self._print(message, style)
         self._record(message)
 
@@ -282,9 +284,9 @@ def emit(data: Any, *, wrap: bool = False) -> None:
     """Write data to stdout: a line of text, which a terminal may `wrap`, or a rich table.
 
     Raises:
-        SystemExit: The reader has closed the pipe; exit code 141, as shells report it.
+        SystemExit, MachineError: See `writing_to_stdout`.
     """
-    try:
+    with writing_to_stdout():
         if isinstance(data, str):
             # A path may contain bytes that are not UTF-8, which a strict stream rejects.
             text = data.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -293,11 +295,6 @@ def emit(data: Any, *, wrap: bool = False) -> None:
             sys.stdout.write(f"{text}\n")
         else:
             _console(sys.stdout).print(data)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Otherwise Python reports it again when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
 
 
 def new_table(*columns: str, title: str | None = None) -> Table:

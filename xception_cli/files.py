@@ -203,6 +203,7 @@ def why(error: OSError | ValueError) -> str:
 _CELL_START = r"(?:\A|(?<=[;\t\r\n]))"
 _FORMULA = r"""(?="*[=+\-@\t\r\n\0'\uff1d\uff0b\uff0d\uff20])"""
 _UNMARKED, _MARKED = re.compile(_CELL_START + _FORMULA), re.compile(f"{_CELL_START}'{_FORMULA}")
+_EXCELS = re.compile("sep=.?")
 
 
 def _to_cell(value: object) -> str:
@@ -263,8 +264,12 @@ def read_table(
 def _split_cells(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(read_lines(path), delimiter=separator)
     try:
+        is_above = True  # the columns: empty lines, and the one that tells Excel the separator
         for row in reader:
-            yield reader.line_num, [from_cell(cell) for cell in row]
+            cells = [from_cell(cell) for cell in row]
+            is_above = is_above and (not any(cells) or _EXCELS.fullmatch(cells[0]) is not None)
+            if not is_above:
+                yield reader.line_num, cells
     except csv.Error as error:
         raise ValueError(f"not a CSV file: {error}") from error
 

@@ -103,7 +103,7 @@ def test_a_file_saved_by_a_spreadsheet_is_read(photos, text):
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ("red/9.jpg,,,exclude,\n", "line 2: there is no image red/9.jpg in the data folder"),
+        ("\nred/9.jpg,,,exclude,\n", "line 3: there is no image red/9.jpg in the data folder"),
         ("red/0.jpg,,,exclud,\n", "line 2: action is 'exclud', expected exclude or relabel; did "
          "you mean exclude?"),
         ("red/0.jpg,,,relabel,\n", "line 2: label is '', which is no class of the folder"),

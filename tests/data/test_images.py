@@ -51,7 +51,9 @@ def quadrants() -> np.ndarray:
     return pixels
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+def png(
+    width: int, height: int, depth: int, colour: int, rows: bytes, transparent: bytes = b""
+) -> bytes:
     """Write a PNG by hand, with features that Pillow does not write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -60,19 +62,27 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
         )
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    key = chunk(b"tRNS", transparent) if transparent else b""
+    body = chunk(b"IHDR", header) + key + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def tiff(values: np.ndarray, bits: int, channels: int, more: dict[int, int] | None = None) -> bytes:
-    """Write a little-endian TIFF by hand, with features that Pillow does not write."""
+def tiff(
+    values: np.ndarray,
+    bits: int,
+    channels: int,
+    more: dict[int, int] | None = None,
+    order: str = "<",
+) -> bytes:
+    """Write a TIFF by hand, with features that Pillow does not write."""
     height, width = values.shape[:2]
     start = 8 + values.nbytes
     tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: channels, 278: height}
     tags |= {279: values.nbytes, **(more or {})}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
-    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
-    return b"II*\0" + struct.pack("<I", start) + values.tobytes() + directory
+    entries = b"".join(struct.pack(order + "HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    directory = struct.pack(order + "H", len(tags)) + entries + bytes(4)
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    return magic + struct.pack(order + "I", start) + values.tobytes() + directory
 
 
 def pixel(content: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
@@ -331,6 +341,8 @@ DEEP_GREY = {
     "tiff, little-endian": encoded(Image.fromarray(DEEP.astype("<u2")), "TIFF"),
     "tiff, big-endian": encoded(Image.fromarray(DEEP.astype(">u2")), "TIFF"),
     "tiff, white is zero": tiff(65535 - DEEP, 16, 1, {262: 0}),
+    "tiff, big-endian, white is zero": tiff((65535 - DEEP).astype(">u2"), 16, 1, {262: 0}, ">"),
+    "tiff of one plane": tiff(DEEP, 16, 1, {284: 2}),
     "tiff of 12 bits in 16": tiff(DEEP >> 4, 16, 1, {281: 4095}),
     "pgm of 12 bits": b"P5 2 2 4095\n" + (DEEP >> 4).astype(">u2").tobytes(),
     "pgm": b"P5 2 2 65535\n" + DEEP.astype(">u2").tobytes(),
@@ -422,13 +434,39 @@ def test_every_mode_becomes_rgb_as_seen_on_white(image, kind, options, expected)
     assert pixel(encoded(image, kind, **options)) == expected
 
 
-def test_a_transparent_sixteen_bit_grey_is_white():
-    content = png(2, 1, 16, 0, b"\0" + struct.pack(">HH", 40000, 30000))
-    marker = b"tRNS" + struct.pack(">H", 40000)
-    chunk = struct.pack(">I", 2) + marker + struct.pack(">I", zlib.crc32(marker))
-    at = content.index(b"IDAT") - 4
-    content = content[:at] + chunk + content[at:]
-    assert [pixel(content, (x, 0)) for x in (0, 1)] == [(255,) * 3, (117,) * 3]
+def test_a_transparent_colour_is_scaled_like_the_pixels():
+    def shown(depth: int, colour: int, rows: bytes, transparent: bytes) -> list[tuple[int, ...]]:
+        content = png(2, 1, depth, colour, b"\0" + rows, transparent)
+        return [pixel(content, (x, 0)) for x in (0, 1)]
+
+    white = (255,) * 3
+    assert shown(2, 0, b"\x60", b"\0\1") == [white, (170,) * 3]
+    assert shown(4, 0, b"\x12", b"\0\1") == [white, (34,) * 3]
+    two = struct.pack(">HH", 40000, 30000)
+    assert shown(16, 0, two, two[:2]) == [white, (117,) * 3]
+    two = struct.pack(">6H", 40000, 300, 5, 0x4000, 300, 5)  # 0x40 is the low byte of 40000
+    assert shown(16, 2, two, two[:6]) == [white, (64, 1, 0)]
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_the_planes_of_a_tiff_are_read_with_all_their_bits(order):
+    # With single values for tags, all planes are one strip; each needs its own.
+    values = np.array([40000, 100, 65535], f"{order}u2")[:, None, None].repeat(6, 1).repeat(4, 2)
+    content = tiff(values.reshape(18, 4), 16, 1, {257: 6, 262: 2, 277: 3, 278: 6, 284: 2}, order)
+    strip = struct.pack(f"{order}3I", 8, 8 + 48, 8 + 96), struct.pack(f"{order}3I", 48, 48, 48)
+    for tag, kind, part in (
+        (258, 3, struct.pack(f"{order}3H", 16, 16, 16)),
+        *zip((273, 279), (4, 4), strip, strict=True),
+    ):
+        at = content.index(struct.pack(f"{order}HH", tag, 4), 8 + values.nbytes)
+        entry = struct.pack(f"{order}HHII", tag, kind, 3, len(content))
+        content = content[:at] + entry + content[at + 12 :] + part
+    assert {pixel(content, (x, y)) for x in range(4) for y in range(6)} == {(156, 0, 255)}
+
+
+def test_a_black_and_white_tiff_of_one_plane_is_not_inverted():
+    content = tiff(np.array([[0b11110000]], np.uint8), 1, 1, {256: 8, 262: 0, 284: 2})
+    assert [pixel(content, (x, 0)) for x in (1, 6)] == [(0,) * 3, (255,) * 3]
 
 
 @pytest.mark.parametrize(
@@ -509,6 +547,7 @@ def test_unusual_images_print_no_warning(tmp_path):
         "palette": encoded(palette, "PNG", transparency=bytes([0, 128, 255])),
         "exif": encoded(noise(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01"),
         "large": png(10000, 10000, 8, 2, b""),
+        "bands": tiff(np.zeros((2, 2), np.uint8), 8, 2048),
     }
     for name, content in odd.items():
         (tmp_path / name).write_bytes(content)
@@ -521,7 +560,8 @@ def test_unusual_images_print_no_warning(tmp_path):
         [sys.executable, "-c", script, *odd], cwd=tmp_path, capture_output=True, text=True
     )
     large = f"10000 x 10000 is over {MAX_PIXELS:,} pixels (see --max-pixels)"
-    assert done.stdout == f"None\nNone\n{large}\n"
+    bands = "TIFF of 2048 channels of 8-bit integers is not supported; save it as grey or RGB with"
+    assert done.stdout == f"None\nNone\n{large}\n{bands} 8 or 16 bits\n"
     # Python 3.13 adds the line of the script, indented.
     warned = [line for line in done.stderr.splitlines() if not line.startswith(" ")]
     assert warned == ["<string>:3: UserWarning: the control"]

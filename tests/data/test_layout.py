@@ -332,7 +332,13 @@ def test_subfolders_that_share_a_name_by_chance_belong_to_their_class(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "names", ["train_cat test_cat train_dog test_dog", "cat-Train cat-val dog"]
+    "names",
+    [
+        "train_cat test_cat train_dog test_dog",
+        "cat-Train cat-val dog",
+        "trainCat trainDog testCat testDog",
+        "CatTrain CatTest Dog",
+    ],
 )
 def test_classes_with_the_split_in_their_names_are_refused(tmp_path, names):
     refused = error(make(tmp_path, *(f"{name}/1.jpg" for name in names.split())))
@@ -343,6 +349,13 @@ def test_classes_with_the_split_in_their_names_are_refused(tmp_path, names):
 def test_names_with_a_word_of_splits_are_classes_if_no_other_split_has_the_same(tmp_path):
     make(tmp_path, "bullet_train/1.jpg", "steam_train/1.jpg", "crash_test/1.jpg")
     assert len(trainable(tmp_path).classes) == 3
+
+
+@pytest.mark.parametrize("name", ["test", "Validation", "unlabeled"])
+def test_images_of_a_split_without_classes_are_not_a_class(tmp_path, name):
+    refused = error(make(two_classes(tmp_path), f"{name}/1.jpg"))
+    assert refused.message.startswith(f"{name} next to cat, dog, but without class folders: ")
+    assert trainable(make(tmp_path / "v", "valid/1.jpg", "invalid/1.jpg")).counts() == [1, 1]
 
 
 # --- splits inside the class folders -----------------------------------------------------------

@@ -115,7 +115,7 @@ def test_an_image_in_two_rows_counts_once_or_is_refused_with_both_lines(tmp_path
         ("id,label", "has no column path (found: id, label)"),
         ("path,path,label", "path and path could each be the column path"),
         ("a.jpg,cat", "has no column path (found: a.jpg, cat)"),
-        ("", "has no column path (found: none)"),
+        ("", "has no column path (found: a.jpg, cat, 1)"),
     ],
 )
 def test_missing_or_ambiguous_columns_are_refused_with_those_found(tmp_path, header, message):

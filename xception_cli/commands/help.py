@@ -15,6 +15,7 @@ from typer import Exit, echo
 from typer.core import TyperCommand, TyperGroup
 
 from xception_cli.commands import usage
+from xception_cli.console import emit
 from xception_cli.errors import UsageError
 from xception_cli.numerals import span
 
@@ -51,6 +52,10 @@ class Command(TyperCommand):
         except UsageError as error:
             error.message = usage.as_typed(error.message, self, ctx)
             raise
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return --help."""
+        return _printing_help(super().get_help_option(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help text."""
@@ -89,9 +94,26 @@ class Group(TyperGroup):
             raise usage.unknown_command(args[0], self, ctx)
         return super().resolve_command(ctx, args)
 
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return --help."""
+        return _printing_help(super().get_help_option(ctx))
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help text."""
         formatter.write(render_help(self, ctx))
+
+
+def _printing_help(option: Any) -> Any:
+    """Let --help write as other output is written, so that a closed pipe is no error."""
+
+    def callback(context: Any, _: Any, wanted: bool) -> None:
+        if wanted and not context.resilient_parsing:
+            emit(context.get_help())
+            context.exit()
+
+    if option is not None:
+        option.callback = callback
+    return option
 
 
 def _with_shared(params: list[Any], context: Any) -> list[Any]:

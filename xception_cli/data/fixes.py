@@ -52,12 +52,11 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
     Raises:
         UsageError: The file cannot be read, or rows cannot be applied; lists them.
     """
-    rows = read_issues(path)
     known = {utf8(image.path) for image in folder.images}
     classes = {utf8(name) for name in folder.classes}
     fixes: dict[str, Fix] = {}
     faults = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in _read_rows(path):
         action = row.get("action", "").strip().lower()
         if not action:
             continue
@@ -88,9 +87,14 @@ def read_issues(path: Path) -> list[dict[str, str]]:
     Raises:
         UsageError: It cannot be read.
     """
+    return [row for _, row in _read_rows(path)]
+
+
+def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Read the rows with the numbers of their lines."""
     try:
         header, lines = read_table(path, lambda columns: {"path", "action"} <= set(columns))
-        rows = [row for _, row in lines if any(cell.strip() for cell in row)]
+        rows = [(number, row) for number, row in lines if any(cell.strip() for cell in row)]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the fixes {show(path)}: {why(error)}", hint=_HINT) from error
     if not header:
@@ -102,7 +106,10 @@ def read_issues(path: Path) -> list[dict[str, str]]:
             hint=f"the columns of issues.csv are {', '.join(ISSUES_HEADER)}",
         )
     # Missing cells at the end of a row are empty.
-    return [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in rows]
+    return [
+        (number, dict(zip_longest(header, row[: len(header)], fillvalue="")))
+        for number, row in rows
+    ]
 
 
 def _fault(

@@ -1,5 +1,6 @@
 """Decoding of image files: the only decoder, for training, evaluation and prediction."""
 
+import logging
 import mmap
 import os
 import stat
@@ -35,13 +36,14 @@ from xception_cli.errors import MachineError, XceptionError
 from xception_cli.files import TRIES, is_transient
 
 # Increased when the pixels of any file change: caches of decoded images depend on it.
-DECODER = 4
+DECODER = 5
 MAX_BYTES = 500_000_000  # a file that is read whole
 _MORE_MEMORY = "close other programs, or allow this one more memory; then run the command again"
 MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
 warnings.filterwarnings("ignore", module=r"PIL\..*")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it logs an error before it raises one
 
 
 def read_bytes(path: Path) -> bytes:

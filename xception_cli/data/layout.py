@@ -76,6 +76,7 @@ def recognise(root: Folder) -> Layout:
         raise DataError(f"{_list(top)} look like splits, but hold no class folders", hint=EXPECTED)
     _refuse_repeated(top)
     _refuse_split_in_name(top)
+    _refuse_split_of_no_class(root, top)
     return Layout([(None, folder.name, folder) for folder in top], [root])
 
 
@@ -95,7 +96,7 @@ def plain(name: str) -> str:
 
 
 def _words(name: str) -> list[str]:
-    return re.findall(r"[^\W\d_]+|\d+", plain(name))
+    return re.findall(r"[^\W\d_]+|\d+", plain(re.sub("(?<=[a-z])(?=[A-Z])", " ", name)))
 
 
 def _splits_of_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
@@ -293,6 +294,24 @@ def _refuse_split_in_name(folders: Sequence[Folder]) -> None:
                 hint="make one folder per split, with its classes inside: move "
                 f"{quoted(train)} to {quoted(train.parent / 'train' / '_'.join(rest))}",
             )
+
+
+def _refuse_split_of_no_class(root: Folder, folders: Sequence[Folder]) -> None:
+    """Refuse the would-be class `test` next to cat and dog: its images may be of any class.
+
+    Raises:
+        DataError: A folder is named like val, test or unlabelled images, and two others are not. A
+            `train` may be a vehicle, and `valid` the opposite of `invalid`.
+    """
+    apart = [folder for folder in folders if split_of(folder.name) not in {None, "train"}]
+    others = [folder for folder in folders if folder not in apart]
+    if apart and len(others) > 1:
+        raise DataError(
+            f"{_list(apart)} next to {_list(others)}, but without class folders: is it a split or "
+            "a class?",
+            hint=f"if it is a split, move it out of {quoted(root.path)}; if it is a class, rename "
+            f"it, for example to class_{apart[0].name}",
+        )
 
 
 def _names(folders: Iterable[Folder]) -> set[str]:

@@ -12,6 +12,7 @@ from PIL import Image, ImageFile
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.colours import Colours, colours_of
+from xception_cli.data.corrections import correct
 from xception_cli.data.formats import FORMATS, HEIF, START, format_of, readable_formats
 from xception_cli.errors import DataError
 
@@ -54,7 +55,9 @@ def open_image(content: bytes) -> ImageFile.ImageFile:
     if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = most
     if format_of(content[:START]) != HEIF or HEIF not in readable_formats():
-        return Image.open(BytesIO(content), formats=FORMATS)
+        image = Image.open(BytesIO(content), formats=FORMATS)
+        correct(image)
+        return image
     import pillow_heif  # takes 50 ms, and is rarely needed
 
     # No threads of its own, and never the thumbnail instead of the image.

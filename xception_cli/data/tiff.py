@@ -22,6 +22,8 @@ def describe_tiff(content: bytes) -> str:
     """
     if format_of(content[:START]) != "TIFF":
         return ""
+    if content.startswith(b"MM\0+"):
+        return "big-endian BigTIFF is not supported; save it as little-endian, or as TIFF"
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if content[2] == 43 else 8])
         file = BytesIO(content)

@@ -1,0 +1,58 @@
+"""Corrections of what Pillow (13) reads wrongly, without an error, or does not read at all."""
+
+from PIL import ImageFile, TiffImagePlugin
+
+_GREY_LEVELS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies their values by
+_BITS, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _SAMPLE_FORMAT = 258, 262, 266, 284, 339
+_SEPARATE = 2  # one plane for each channel
+# Grey TIFFs by byte order and photometric interpretation; of the others, Pillow knows the twins.
+for _order, _white_is_zero, _bits, _mode, _raw_mode in (
+    (b"MM", 0, 16, "I;16B", "I;16B"),
+    (b"II", 0, 12, "I;16", "I;12"),
+    (b"MM", 0, 12, "I;16", "I;12"),
+    (b"MM", 1, 12, "I;16", "I;12"),
+):
+    TiffImagePlugin.OPEN_INFO.setdefault(
+        (_order, _white_is_zero, (1,), 1, (_bits,), ()), (_mode, _raw_mode)
+    )
+
+
+def correct(image: ImageFile.ImageFile) -> None:
+    """Correct an image that was just opened, before its pixels are decoded."""
+    if image.format == "PNG":
+        _scale_transparency(image)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        _read_planes(image)
+
+
+def _scale_transparency(image: ImageFile.ImageFile) -> None:
+    """Scale a PNG's transparent colour like its pixels, to 8 bits."""
+    transparent = image.info.get("transparency")
+    raw_mode = image.tile[0].args if image.tile else None
+    if isinstance(transparent, int) and raw_mode in _GREY_LEVELS:
+        image.info["transparency"] = transparent * _GREY_LEVELS[raw_mode]
+    elif isinstance(transparent, tuple) and raw_mode == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _read_planes(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Read the separate planes of an uncompressed TIFF as what they are.
+
+    Pillow takes one letter of `RGB;16L` or `1;I` for each: 8 bits of 16, or black for white.
+    """
+    tags, order = image.tag_v2, image.tag_v2.prefix
+    bits = tuple(tags.get(_BITS, (1,)))
+    if tags.get(_PLANAR) != _SEPARATE or any(tile.codec_name != "raw" for tile in image.tile):
+        return
+    if len(bits) == 1:
+        kind = tuple(tags.get(_SAMPLE_FORMAT, (1,)))
+        key = order, tags.get(_PHOTOMETRIC, 0), kind, tags.get(_FILL_ORDER, 1), bits, ()
+        _, whole = TiffImagePlugin.OPEN_INFO.get(key, ("", ""))
+        raw_modes = {whole[:1]: whole}
+    else:
+        end = ";16B" if order == b"MM" else ";16L"
+        raw_modes = {band: f"{band}{end}" for band in "RGBA"} if bits[0] == 16 else {}
+    image.tile = [
+        tile._replace(args=(raw_modes.get(tile.args[0], tile.args[0]), *tile.args[1:]))
+        for tile in image.tile
+    ]
