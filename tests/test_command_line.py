@@ -60,15 +60,19 @@ MISTAKES = {
     ),
     "train data=photos epochs=3": (
         "data=photos is not an option: options start with two dashes",
-        "xception train --data photos",
+        "xception train --data photos --epochs 3",
     ),
     "train photos imgsz=299": (
         "imgsz=299 is not an option: options start with two dashes",
-        "xception train --image-size 299",
+        "xception train photos --image-size 299",
     ),
     "train photos -epochs 3": (
         "-epochs is not an option: options start with two dashes",
-        "xception train --epochs",
+        "xception train photos --epochs 3",
+    ),
+    "train photos --epoch 3 --batchsize 8": (
+        "xception train has no options --epoch, --batchsize",
+        "did you mean --epochs, --batch-size?",
     ),
     "train photos --epoch 3": ("xception train has no option --epoch", "did you mean --epochs?"),
     "train photos --learning-rate 1": (
