@@ -207,7 +207,7 @@ def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
 
 
 AFTER = ["evaluation", "calibration", "refit", "report"]
-TIME = r"(\d+ s|\d+ min \d+ s|\d+ h \d+ min)"
+TIME = r"(about )?(\d+ s|\d+ min|\d+ h \d+ min)"
 
 
 def as_flags(settings: dict[str, Any]) -> list[str]:

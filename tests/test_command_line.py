@@ -63,15 +63,19 @@ MISTAKES = {
     ),
     "train data=photos epochs=3": (
         "data=photos is not an option: options start with two dashes",
-        "xception train --data photos",
+        "xception train --data photos --epochs 3",
     ),
     "train photos imgsz=299": (
         "imgsz=299 is not an option: options start with two dashes",
-        "xception train --image-size 299",
+        "xception train photos --image-size 299",
     ),
     "train photos -epochs 3": (
         "-epochs is not an option: options start with two dashes",
-        "xception train --epochs",
+        "xception train photos --epochs 3",
+    ),
+    "train photos --epoch 3 --batchsize 8": (
+        "xception train has no options --epoch, --batchsize",
+        "did you mean --epochs, --batch-size?",
     ),
     "train photos --epoch 3": ("xception train has no option --epoch", "did you mean --epochs?"),
     "train photos --learning-rate 1": (
@@ -108,8 +112,8 @@ MISTAKES = {
         None,
     ),
     "predict a.jpg --top none": (
-        "--top is 'none', expected a whole number of at least 1",
-        "xception predict --help lists the options",
+        "--top is 'none', expected a whole number from 1, or all",
+        "--top 3 prints the three most probable classes, --top all every class",
     ),
     "eval --max-pixels 1": (
         "--max-pixels is '1', expected a whole number from 1,000,000 to 2,000,000,000",

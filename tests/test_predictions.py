@@ -250,6 +250,8 @@ def test_a_planted_link_is_not_written_through(tmp_path):
 @pytest.mark.parametrize("has_flock", [True, False])
 def test_two_commands_do_not_write_the_same_rows(tmp_path, monkeypatch, has_flock):
     if not has_flock:
+        import filelock  # noqa: F401 (chooses its kind of lock once, with fcntl)
+
         monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
     rows = predictions(3)
     with open_predictions(tmp_path / "out.csv", [row.path for row in rows], ("model", 5)) as file:

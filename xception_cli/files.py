@@ -311,7 +311,9 @@ def from_csv(
                     f"expected {len(found)}"
                 )
             if count > most:
-                raise ArtifactError(f"{show(path)} has over {most:,} rows, more than expected")
+                raise ArtifactError(
+                    f"{show(path)} has over {count_of(most, 'row')}, more than expected"
+                )
             yield row
     except (OSError, ValueError) as error:
         raise ArtifactError(f"cannot read {show(path)}: {why(error)}") from error

@@ -73,7 +73,10 @@ def parse_top(text: str) -> int:
     if text == "all":
         return ALL
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-        raise UsageError(f"top is {show(repr(text))}, expected a whole number from 1, or all")
+        raise UsageError(
+            f"--top is {show(repr(text))}, expected a whole number from 1, or all",
+            hint="--top 3 prints the three most probable classes, --top all every class",
+        )
     return int(text)
 
 

@@ -92,8 +92,8 @@ class Tally:
                 "refuses it"
             )
         return (
-            f"{self.unlike:,} of {count:,} images are unlike the training images; their answers "
-            "mean little: --unknown auto refuses them"
+            f"{self.unlike:,} of {count_of(count, 'image')} are unlike the training images; their "
+            "answers mean little: --unknown auto refuses them"
         )
 
     def add(self, answer: str | None, *, unlike: bool | None = None) -> None:

@@ -70,7 +70,7 @@ def whole_network(options: Namespace) -> Step:
     @torch.inference_mode()
     def step() -> int:
         for name in ("train", "val"):
-            for inputs in job.pictures(name):
+            for inputs in job.image_inputs(name):
                 with job.runtime.autocast():
                     job.network(inputs.values).cpu()
         return options.photos

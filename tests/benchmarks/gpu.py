@@ -300,7 +300,7 @@ def from_files(bench: Bench) -> None:
     group = f"from {PHOTO[0]} px JPEGs, {len(job.split.of('train'))} images"
     backbone = product.create_bundle(bench.options, bench.runtime)._backbone
     with clocked(bench, group, "features (their loader's start included)", job.images.train):
-        compute_pooled(backbone, job.pictures("train"), "features")
+        compute_pooled(backbone, job.image_inputs("train"), "features")
     train, _ = _every_epoch(job)
     for epoch in range(3):
         name = f"loader alone, epoch {epoch + 1}"

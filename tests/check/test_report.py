@@ -259,7 +259,7 @@ def test_issues_csv_has_one_row_for_each_finding_the_worst_first(messy):
     report = run_check(read_folder(messy))
     content = issues_csv(report)
     put(Path("issues.csv"), content)
-    rows = from_csv(Path("issues.csv"), ISSUES_HEADER)
+    rows = list(from_csv(Path("issues.csv"), ISSUES_HEADER))
     assert rows == [[f"train/apple/empty{n}.jpg", "broken", "empty file", "exclude", ""]
         for n in (0, 10, 2, 4, 6, 8)] + [
         ["train/pear/\x1b[2J<script>caf\\xe9\n\"'[/]=.jpg", "broken", "truncated", "exclude", ""],

@@ -198,7 +198,7 @@ def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     metrics = {"name": "test", "corrected": None, "groups": 1, "grouped": True}
     text = drawn_again(run, tmp_path, metrics=metrics, kept="fine-tuned, epoch 2")
     assert faults_of(text) == []
-    assert "held-out test images (1 independent). Classes are uneven" in Page(text).text
+    assert "held-out test images in 1 group. Classes are uneven" in Page(text).text
     assert "Held-out test images were used" in Page(text).text
     assert "Accuracy on the same images this model" in Page(text).text
     assert "corrected" not in Page(text).text

@@ -83,7 +83,7 @@ def test_the_comparison_detects_a_used_random_number_and_a_changed_weight(job):
 
 
 def test_slow_decoding_shows_in_the_measured_time(job, monkeypatch):
-    dataset = type(job.pictures("train").dataset)
+    dataset = type(job.image_inputs("train").dataset)
     read = dataset.__getitem__
 
     def slowly(self: Any, at: Any) -> Any:

@@ -163,7 +163,7 @@ def test_the_refitted_head_is_fitted_to_train_and_val(
     (job,), (strength,) = jobs, strengths
     bundle = load_model(run.model, job.runtime)
     backbone = Segment(fold_batch_norm(bundle.network), "conv1", "conv4").eval()
-    parts = [compute_pooled(backbone, job.pictures(name), name) for name in ("train", "val")]
+    parts = [compute_pooled(backbone, job.image_inputs(name), name) for name in ("train", "val")]
     labels = torch.cat([job.labels("train"), job.labels("val")]).numpy()
     weight, bias = fit_head(
         scale_layers(np.concatenate(parts)), labels, strength=strength, class_count=3

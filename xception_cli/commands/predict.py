@@ -122,12 +122,12 @@ def predict(
 
     Prints each image's classes with their probabilities, the most probable first.
     """
+    wanted = None if top is None else parse_top(top)
+    parse_unknown(unknown)
     paths, run = separate_run(paths or [], run, model)
     chosen = choose_model(run, model)
     # Before torch is loaded, so that a mistyped option is reported at once.
     check_classifier(chosen, device=device, tta=tta)
-    parse_unknown(unknown)
-    wanted = None if top is None else parse_top(top)
 
     from xception_cli.commands.inputs import read_inputs
     from xception_cli.heatmaps import HeatMaps

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from xception_cli.console import quoted, show
+from xception_cli.console import enumerated, quoted, show
 from xception_cli.errors import UsageError
 from xception_cli.numerals import span, without_separators
 from xception_cli.suggestions import did_you_mean, nearest, same
@@ -72,21 +72,40 @@ def check_words(command: Any, context: Any, words: Sequence[str]) -> None:
         UsageError: A word has one of these styles; the hint names the option.
     """
     flags = _flags(command, context)
-    for word in _free_words(words, flags):
-        name, sign, value = word.partition("=")
-        is_single = re.match(r"-[a-zA-Z]{2,}", word) is not None
-        is_pair = sign != "" and not word.startswith("-") and not os.path.lexists(word)
-        if not is_single and not is_pair:
-            continue
-        meant = (same if is_single else nearest)(name, flags, OPTIONS)
-        if meant is None and is_pair and _is_argument(name, command, context):
-            meant = ""
-        if meant is not None:
-            typed = [context.command_path, meant, quoted(value) if sign else ""]
+    free = list(_free_words(words, flags))
+    corrected = {word: _corrected(word, flags, command, context) for word in free}
+    for word in free:
+        if corrected[word] is not None:
+            typed = [
+                quoted(word) if corrected.get(word) is None else corrected[word] for word in words
+            ]
             raise UsageError(
                 f"{show(word)} is not an option: options start with two dashes",
-                hint=" ".join(filter(None, typed)),
+                hint=" ".join(filter(None, [context.command_path, *typed])),
             )
+    names = [word.partition("=")[0] for word in free if word.startswith("--")]
+    unknown = [name for name in dict.fromkeys(names) if name not in flags]
+    meant = [nearest(name, flags, OPTIONS) for name in unknown]
+    if len(unknown) > 1 and all(meant):  # Typer would report the first alone
+        raise UsageError(
+            f"{context.command_path} has no options {enumerated(unknown)}",
+            hint=f"did you mean {enumerated(list(filter(None, meant)))}?",
+        )
+
+
+def _corrected(word: str, flags: dict[str, Any], command: Any, context: Any) -> str | None:
+    """Return a word in our style if it has another tool's; else None."""
+    name, sign, value = word.partition("=")
+    is_single = re.match(r"-[a-zA-Z]{2,}", word) is not None
+    is_pair = sign != "" and not word.startswith("-") and not os.path.lexists(word)
+    if not is_single and not is_pair:
+        return None
+    meant = (same if is_single else nearest)(name, flags, OPTIONS)
+    if meant is None and is_pair and _is_argument(name, command, context):
+        meant = ""
+    if meant is None:
+        return None
+    return " ".join(filter(None, [meant, quoted(value) if sign else ""]))
 
 
 def _free_words(words: Sequence[str], flags: dict[str, Any]) -> Iterator[str]:

@@ -202,22 +202,22 @@ def _uneven(images: Sequence[Photo], classes: Sequence[str], val_fraction: float
 
 def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> list[str]:
     """Warn of images that are both in train and in another split."""
-    lines, pictures = [], 0
+    lines, count = [], 0
     for unit in units:
         trained = [images[i] for i in unit.members if images[i].split == "train"]
         measured = [images[i] for i in unit.members if images[i].split in {"val", "test"}]
         if not trained or not measured:
             continue
-        pictures += len({image.digest for image in measured})
+        count += len({image.digest for image in measured})
         for image in measured:
             same = [other for other in trained if other.digest == image.digest]
             words = "identical to" if same else f"of {unit.about}, as is"
             other = (same or trained)[0]
             lines.append(f"{image.split}: {show(image.path)}, {words} {show(other.path)}")
-    if not pictures:
+    if not count:
         return []
-    are = "are" if pictures > 1 else "is"
-    sentence = f"{count_of(pictures, 'image')} of val or test {are} in train, too"
+    are = "are" if count > 1 else "is"
+    sentence = f"{count_of(count, 'image')} of val or test {are} in train, too"
     warning = listing(f"{sentence}: metrics will be too optimistic", lines, _LISTED)
     if strict:
         raise DataError(

@@ -10,6 +10,7 @@ from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate
 from xception_cli.evaluation.scored import read_metrics
 from xception_cli.files import utf8
+from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, RunDir
 
 _OF_A_CLASS = ("precision", "recall", "f1", "average_precision")
@@ -119,8 +120,8 @@ def left_out_note(left_out: Sequence[LeftOut], images: int) -> str | None:
     known = sum(found.reason == TRAINED_ON for found in left_out)
     counts = {_TRAINED_ON: known, _NEAR_COPIES: len(left_out) - known}
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count)
-    total = len(left_out) + images
-    return f"{len(left_out):,} of {total:,} images left out: {reasons}" if left_out else None
+    total = count_of(len(left_out) + images, "image")
+    return f"{len(left_out):,} of {total} left out: {reasons}" if left_out else None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from xception_cli.data.split import Split
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.model.layers import LAYERS
 from xception_cli.model.weights import PINNED_DIGEST
+from xception_cli.numerals import count_of
 from xception_cli.rundir import RunInfo, RunResult
 
 REFERENCE = (
@@ -68,14 +69,14 @@ def _network(config: TrainConfig, info: RunInfo, trained: str, kept_epoch: int) 
         f"arXiv:1610.02357), {origin}."
     )
     probe = (
-        "multinomial logistic regression on the pooled features of "
-        f"{len(LAYERS)} layers, computed for {config.views} views of each training image"
+        f"multinomial logistic regression on the pooled features of {len(LAYERS)} layers, computed "
+        f"for {count_of(config.views, 'view')} of each training image"
     )
     if not kept_epoch:
         return [first, f"The network was frozen and a linear probe fitted: {probe}."]
     tuned = (
         f"The {trained} were trained with {_OPTIMIZERS[config.optimizer]} for up to "
-        f"{config.epochs} epochs (peak learning rate {config.lr:g}, of the head "
+        f"{count_of(config.epochs, 'epoch')} (peak learning rate {config.lr:g}, of the head "
         f"{config.head_lr:g}; {_SCHEDULES[config.schedule]}; batch size {config.batch_size}; label "
         f"smoothing {config.label_smoothing:g}; weight decay {config.weight_decay:g}); epoch "
         f"{kept_epoch} was kept."
@@ -130,7 +131,7 @@ def _accuracy(report: EvalReport, result: RunResult) -> list[str]:
     if report.corrected is not None:
         corrected = f", corrected for selecting the best of {report.corrected.candidates} models"
     first = (
-        f"Accuracy on the {report.images:,} {held_out[report.name]} images{independent} was "
+        f"Accuracy on {count_of(report.images, f'{held_out[report.name]} image')}{independent} was "
         f"{report.expected.value:.1%} ({report.expected.interval}){corrected}."
     )
     macro = f"Macro recall was {report.macro_recall.value:.1%} ({report.macro_recall.interval})."

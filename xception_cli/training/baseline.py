@@ -145,8 +145,8 @@ def _every_epoch(job: Job) -> tuple[ImageInputs, ImageInputs]:
     if job.leads:
         remove_tree(job.run.decoded)  # left by a run that was killed, perhaps half written
     job.runtime.processes.wait()
-    train = job.pictures("train", "random", shuffle=True, epochs=True)
-    return train, job.pictures("val", epochs=True)
+    train = job.image_inputs("train", "random", shuffle=True, epochs=True)
+    return train, job.image_inputs("val", epochs=True)
 
 
 def _store_features(

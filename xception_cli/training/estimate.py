@@ -135,7 +135,7 @@ def _time_training(
 
 def _time_decoding(job: Job, features: float) -> float:
     """Return the seconds that decoding an image adds to the network's."""
-    dataset = job.pictures("train", "random").dataset
+    dataset = job.image_inputs("train", "random").dataset
     count = min(_DECODED, len(dataset))
     began = time.perf_counter()
     for index in range(count):

@@ -265,7 +265,7 @@ def _train_features(job: Job, settled: Settled | None, bundle: ModelBundle) -> A
     network = for_inference(bundle.network, job.runtime)
     backbone = Segment(network, "conv1", "conv4").eval()
     what = "features of the kept model"
-    return last_layer(compute_pooled(backbone, job.pictures("train"), what))  # type: ignore[no-any-return]
+    return last_layer(compute_pooled(backbone, job.image_inputs("train"), what))  # type: ignore[no-any-return]
 
 
 def _gains(job: Job, training: Training) -> list[ClassGain]:

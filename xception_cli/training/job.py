@@ -111,7 +111,7 @@ class Job:
         """Return the labels `(images,)` of a split, int64."""
         return torch.tensor([image.label for image in self.split.of(split)])
 
-    def pictures(
+    def image_inputs(
         self, split: str, view: str = "centre", *, shuffle: bool = False, epochs: bool = False
     ) -> ImageInputs:
         """Return the images of a split as inputs of the network.
@@ -177,7 +177,7 @@ class Job:
         runs with other seeds and splits share it.
         """
         kinds = self._view_kinds(self.view_counts[split])
-        made = {kind: self.pictures(split, kind) for kind in dict.fromkeys(kinds)}
+        made = {kind: self.image_inputs(split, kind) for kind in dict.fromkeys(kinds)}
         return [made[kind] for kind in kinds]
 
     def kept_views(self, split: str) -> list[KeptView]:

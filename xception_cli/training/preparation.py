@@ -213,7 +213,7 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     Raises:
         ArtifactError: Images, classes or weights have changed; the error lists the differences.
     """
-    done = f": {_epochs_done(run)} of {config.epochs} epochs done"
+    done = f": {_epochs_done(run)} of {count_of(config.epochs, 'epoch')} done"
     say(f"resuming  {show(run.path)}{done if config.unfreeze != 'head' else ''}")
     describe_runtime(runtime)
     folder = read_data(Path(config.data), None if config.root is None else Path(config.root))
