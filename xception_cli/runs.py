@@ -170,7 +170,7 @@ def refuse_links(run: RunDir) -> None:
 def _foreign_entry(run: RunDir, entry: "os.DirEntry[str]") -> ArtifactError:
     if not entry.is_symlink():
         return ArtifactError(
-            f"{show(entry.path)} is not a regular file; a run folder must have no others",
+            f"{show(entry.path)} is not a regular file; a run folder must have regular files only",
             hint=f"rm {quoted(entry.path)}",
         )
     target = Path(entry.path).readlink()

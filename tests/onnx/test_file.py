@@ -105,8 +105,8 @@ def test_operators_that_no_export_has_are_refused(node, named):
         ({"unknown": {"confidence": 2, "distance": 0, "target_precision": 1}}, "impossible thres"),
         ({"unknown": {}}, "damaged metadata: 'target_precision'"),
         ({"unknown": {"confidence": 1, "distance": 0, "target_precision": 1}}, "for 2 classes"),
-        ({"input": "other"}, "not one of xception export"),
-        ({"schema": ...}, "not one of xception export"),
+        ({"input": "other"}, "that xception export did not write"),
+        ({"schema": ...}, "that xception export did not write"),
     ],
 )
 def test_the_metadata_of_a_file_is_checked(changed, message):

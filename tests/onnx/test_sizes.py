@@ -93,7 +93,7 @@ _BOMBS = {
 
 @pytest.mark.parametrize("name", _BOMBS)
 def test_a_small_file_cannot_use_much_memory_or_time(name):
-    with pytest.raises(ArtifactError, match=r"are more than an export|cannot be run"):
+    with pytest.raises(ArtifactError, match=r"more than an export|cannot be run"):
         classifier_from(_file(*_BOMBS[name]), Path("m.onnx"))
 
 
@@ -108,7 +108,7 @@ def test_a_graph_that_grows_with_the_image_is_refused_at_that_size():
     content = _file(nodes, {"rows": np.array([1]), "columns": np.array([2])})
     classifier = classifier_from(content, Path("m.onnx"))
     classifier.probabilities(torch.zeros((1, 3, 50, 40), dtype=torch.uint8))
-    with pytest.raises(ArtifactError, match="are more than an export of that image size takes"):
+    with pytest.raises(ArtifactError, match="more than an export of that image size"):
         classifier.probabilities(torch.zeros((1, 3, 6000, 6000), dtype=torch.uint8))
 
 

@@ -291,7 +291,7 @@ def test_batch_norm_of_a_batch_in_pieces_is_refused_on_gpus_too() -> None:
     two = Runtime(torch.device("cuda"), "bf16", processes=Processes(0, 2, 0, 2))
     config = TrainConfig(data="x", weights="none", unfreeze="all")
     check(config, two)
-    with pytest.raises(UsageError, match="which --accumulate 2 pieces cannot share"):
+    with pytest.raises(UsageError, match="processes with --accumulate 2"):
         check(config.replace(accumulate=2), two)
 
 

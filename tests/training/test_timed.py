@@ -278,7 +278,7 @@ def test_a_finished_run_has_used_up_its_time(
     before = {path: path.read_bytes() for path in files}
     result = train_run(flags, str(cut.path), resume=True)
     assert result.kept == read_json(cut.result)["kept"]
-    assert capsys.readouterr().err.endswith("is already finished; its time is used up\n")
+    assert capsys.readouterr().err.endswith("is already finished: its --budget is used up\n")
     assert {path: path.read_bytes() for path in cut.path.rglob("*") if path.is_file()} == before
 
 

@@ -55,7 +55,7 @@ class DataFolder:
         return count_labels(images, len(self.classes))
 
     def describe_ignored(self) -> str:
-        """Return `describe_ignored` of this folder."""
+        """Summarize the ignored files, as the function of this name does."""
         return describe_ignored(self.ignored)
 
     def notes(self) -> list[str]:
@@ -184,7 +184,7 @@ def images_below(folder: Path, ignored: Counter[str] | None = None) -> list[Path
 
 
 def unread_problem(folder: DataFolder) -> str:
-    """Return which photos cannot be read, if that changes what is learned; else empty.
+    """Return which photos cannot be read, if they are too many to ignore; else empty.
 
     A few ignored photos are worth a note; without a class, or without one photo in 20, it is not
     the intended data set.

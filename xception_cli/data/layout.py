@@ -226,13 +226,13 @@ def _half_divided(parts: dict[Folder, list[Folder]], odd: Sequence[Folder]) -> D
     if not odd:
         return DataError(
             f"{what}, which look like splits, but there is no train",
-            hint="add a train folder to each class folder; or, if they are no splits, move their "
+            hint="add a train folder to each class folder; or, if they are not splits, move their "
             "images up into the class folder",
         )
     return DataError(
         f"{what}, which look like splits, but {_list(odd)} cannot be split in this way",
-        hint="give each class folder a train and a val folder and nothing else; or, if they are no "
-        "splits, move their images up into the class folder",
+        hint="give each class folder a train and a val folder and nothing else; or, if they are "
+        "not splits, move their images up into the class folder",
     )
 
 

@@ -221,7 +221,8 @@ def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> l
     warning = listing(f"{sentence}: metrics will be too optimistic", lines, _LISTED)
     if strict:
         raise DataError(
-            warning, hint="xception check lists them; --fixes excludes images; or drop --strict"
+            warning,
+            hint="xception check lists them; exclude them with --fixes, or leave --strict out",
         )
     return [warning]
 

@@ -151,12 +151,12 @@ def evaluate_images(
     Args:
         bundle: The model.
         root: Folder that paths are relative to.
-        images: With their labels.
-        name: Of the split or folder.
+        images: The images, with their labels.
+        name: Name of the split or folder.
         workers: Processes that decode; results do not depend on it.
         batch_size: Images per pass through the network; None for the device's default.
         note: Caveats for the reader.
-        data: The folder, as it is shown.
+        data: The folder, as it is printed.
         trained_on: Further images, for the accuracy including them.
 
     Returns:

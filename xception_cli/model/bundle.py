@@ -48,8 +48,8 @@ class Outcome:
     Attributes:
         logits: `(classes,)`.
         features: `(2048,)`, the pooled last layer; None from an exported file.
-        distance: From the training images, if the model computes it itself, as an exported file
-            does; else None: `Classifier.distances` computes it from the features.
+        distance: Distance from the training images, if the model computes it itself, as an exported
+            file does; else None: `Classifier.distances` computes it from the features.
         pooled: `(views, POOLED)`, the pooled features of all layers, if they were just computed.
     """
 
@@ -166,7 +166,7 @@ class About:
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A classifier that explains itself.
+    """A trained network with all that is needed to use it.
 
     Attributes:
         network: pretrainedmodels' Xception on its device, in eval mode. Its inference copy is made

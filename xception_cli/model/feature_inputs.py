@@ -24,8 +24,8 @@ class FeatureStore:
 
     Attributes:
         rows: `(views * images, height, width, channels)`, bf16 seen as uint16.
-        count: Images.
-        views: Views of each.
+        count: Number of images.
+        views: Views of each image.
     """
 
     rows: Array
@@ -54,7 +54,7 @@ class FeatureInputs:
 
     Args:
         store: The activations.
-        labels: Of its images, `(count,)`, int64.
+        labels: Labels of its images, `(count,)`, int64.
         batches: The keys of each batch.
         runtime: Where to compute.
         view: The view of ordered batches; 0 is the evaluation crop.

@@ -57,7 +57,7 @@ def compute_pooled(
     Args:
         network: A segment up to `conv4`, in eval mode: from `conv1` for images, from the cut for
             stored activations.
-        inputs: In order, with the evaluation transform.
+        inputs: The images in order, with the evaluation transform.
         what: Label of the progress bar.
         kept: These images in the cache.
 
@@ -188,7 +188,7 @@ def _load_kept(
         kept: The images in the cache.
         parts: Output: activations by image, by the step that they come after; None for pooled
             features.
-        batches: Of the images, in order.
+        batches: Batches of the images, in order.
         advance: Called with 1 for each cached image.
         begin: The first image to load.
 

@@ -74,7 +74,7 @@ def _fold_pair(parent: nn.Module, convolution: str, norm: str) -> None:
         owner, name = parent.get_submodule(convolution), "pointwise"
     before, after = owner.get_submodule(name), parent.get_submodule(norm)
     if not isinstance(before, nn.Conv2d) or not isinstance(after, nn.BatchNorm2d):
-        raise TypeError(f"{name} and {norm} are no convolution and its batch norm")
+        raise TypeError(f"{name} and {norm} are not a convolution and its batch norm")
     if after.running_mean is None or after.running_var is None:
         raise TypeError(f"{norm} has no running statistics")
     before.weight, before.bias = fuse_conv_bn_weights(

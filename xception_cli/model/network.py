@@ -184,7 +184,7 @@ def pass_block(block: Any, activations: torch.Tensor) -> torch.Tensor:
     """Run one of the network's blocks like its own forward pass, through `convolve`.
 
     Args:
-        block: Of pretrainedmodels' Xception, or folded by `fold_batch_norm`.
+        block: A block of pretrainedmodels' Xception, or folded by `fold_batch_norm`.
         activations: `(batch, channels, height, width)`.
     """
     found, layers = activations, list(block.rep)  # not its children(): it contains one ReLU twice
@@ -267,7 +267,7 @@ class Depthwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Return the gradients of both."""
+        """Return the gradients of the activations and of the weights."""
         values, weight = ctx.saved_tensors
         of_values = of_weight = None
         if ctx.needs_input_grad[0]:

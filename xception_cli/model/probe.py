@@ -101,7 +101,7 @@ def fit_probe(
         labels: `(n,)`; every class has at least one image.
         units: `(n,)`; folds keep units whole.
         class_count: Number of classes.
-        seed: Of the folds.
+        seed: Seed of the folds.
         class_weights: `(classes,)`, in the loss; None weighs all classes equally.
     """
     weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
@@ -153,7 +153,7 @@ def limit_views(features: Array) -> Array:
     """Return the views that a probe is fitted to, `(views, n, ...)`: fewer with many images.
 
     Args:
-        features: Of one view or several, see `fit_probe`.
+        features: Features of one view or several, see `fit_probe`.
     """
     views = features if features.ndim == 3 else features[None]
     return views[: max(1, MOST_ROWS // views.shape[1])]
@@ -172,13 +172,13 @@ def cross_validate(
     """Return the predictions for held-out images of probes fitted to a fraction of the others.
 
     Args:
-        features: Of one view or several, see `fit_probe`; the first two are evaluated.
+        features: Features of one view or several, see `fit_probe`; the first two are evaluated.
         labels: `(n,)`.
         units: `(n,)`.
         class_count: Number of classes.
-        seed: Of the folds and the samples; a larger sample contains the smaller ones.
+        seed: Seed of the folds and the samples; a larger sample contains the smaller ones.
         strength: Inverse regularization, see `Probe`.
-        fraction: Of each class's units, in 0..1.
+        fraction: Fraction of each class's units, in 0..1.
 
     Returns:
         `(views, n, classes)`, for each evaluated view as in `Probe.held_out`.
@@ -221,7 +221,7 @@ def _judge(
 def _search(
     views: Array, images: _Images, class_count: int, seed: int
 ) -> tuple[float, Array | None, int]:
-    """Return the strength of least log loss, its held-out predictions, and the number of folds.
+    """Return the strength of lowest log loss, its held-out predictions, and the number of folds.
 
     The predictions are None if there are more images than are searched.
     """
@@ -249,7 +249,7 @@ def _search(
 
 
 def _beyond(tried: Collection[float], best: float) -> float | None:
-    """Return the next strength to try, if the best one is the least or the largest so far."""
+    """Return the next strength to try, if the best one is the smallest or the largest so far."""
     if best == max(tried) < _STRONGEST:
         return best * 10
     return best / 10 if best == min(tried) > _WEAKEST else None

@@ -60,7 +60,7 @@ class Reference:
 
         Args:
             features: `(images, 2048)`.
-            count: Number for each, at most all.
+            count: How many to find for each image, at most all.
 
         Returns:
             Their rows in `levels`, `(images, count)`, and their cosines, float32 of that shape.
@@ -146,8 +146,8 @@ class Thresholds:
         """Return why an answer is refused; None if it is given.
 
         Args:
-            probability: Of the most probable class.
-            distance: Of the image from the training images.
+            probability: Probability of the most probable class.
+            distance: Distance of the image from the training images.
         """
         if distance > self.distance:
             return UNLIKE
@@ -159,7 +159,7 @@ class Thresholds:
         """Return whether an image is clearly unlike the training images, as hardly any of val is.
 
         Args:
-            distance: Of the image from the training images.
+            distance: Distance of the image from the training images.
         """
         return distance > _FAR * self.distance
 
@@ -190,7 +190,7 @@ class UnknownRule:
     """Thresholds, and the reference of the distance; in a file they are one flat object.
 
     Attributes:
-        thresholds: Of confidence and distance.
+        thresholds: Thresholds of confidence and distance.
         reference: The training images.
     """
 

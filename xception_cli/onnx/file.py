@@ -317,7 +317,9 @@ def _read_about(model: onnx.ModelProto, path: Path) -> tuple[About, bool, Thresh
         cropped = {WHOLE: False, CROPPED: True}[entries["input"]]
         entries["schema"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{show(path)} is an ONNX file, not one of xception export") from error
+        raise ArtifactError(
+            f"{show(path)} is an ONNX file that xception export did not write"
+        ) from error
     rule = entries.pop("unknown", None)  # without the reference features of a model file
     try:
         thresholds = None if rule is None else Thresholds.from_dict(rule)

@@ -80,8 +80,8 @@ class GraphSizes:
         resizing = _OPERATIONS_PER_VALUE * self._side * math.prod(shape)
         if taken > most or operations > _OPERATIONS * self._area * batch + resizing:
             raise SizesError(
-                f"{taken / 1e9:.1f} GB and {operations:.1e} operations for a batch of {batch:,} at "
-                f"{width} x {height} are more than an export of that image size takes"
+                f"a batch of {batch:,} at {width} x {height} takes {taken / 1e9:.1f} GB and "
+                f"{operations:.1e} operations, more than an export of that image size"
             )
         self._checked[shape] = None
         if len(self._checked) > _REMEMBERED:

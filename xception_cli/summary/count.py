@@ -198,7 +198,7 @@ def summarize_run(run: RunDir, *, size: int | None = None) -> NetworkSummary:
     if config.unfreeze not in FIRST_TRAINED:
         raise ArtifactError(
             f"{show(run.path)} does not record what it trains: unfreeze is {config.unfreeze}",
-            hint="its config.toml is written by xception train, with every `auto` decided",
+            hint="restore its config.toml: xception train replaced each `auto` in it",
         )
     if size is not None:
         config = config.replace(image_size=size)

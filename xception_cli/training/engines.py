@@ -58,8 +58,8 @@ def check_processes(
         )
     if weights == "none" and accumulate > 1:
         raise UsageError(
-            f"--weights none trains batch norm, which --accumulate {accumulate} pieces "
-            f"cannot share between {processes.count} processes",
+            "--weights none trains batch norm, whose statistics cannot be shared between "
+            f"{processes.count} processes with --accumulate {accumulate}",
             hint="--accumulate 1, and a smaller --batch-size if memory is short",
         )
     if unfreeze in {"exit", "middle"} and processes.local_count < processes.count:

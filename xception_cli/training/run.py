@@ -121,7 +121,7 @@ def run_training(
 
 
 def _train(job: Job, stop: StopSignals) -> TrainResult | None:
-    """Compute frozen features and the baseline, fine-tune the rest, finish with one of the two."""
+    """Fit the linear probe, fine-tune the network, and finish with the better of the two."""
     processes = job.runtime.processes
     states = StateStore(job.run.checkpoints)
     saved = processes.once(states.load)  # None in a new run
@@ -296,12 +296,12 @@ def _config(
 
 
 def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:
-    """Return the result of a run that has nothing left to do, without reports, and print that."""
+    """Return the result of a finished run, without reports; None if there is more to train."""
     if run is None or not run.is_finished:
         return None
     result = run.read_result()
     if config.budget is not None:
-        say(f"{show(run.path)} is already finished; its time is used up")
+        say(f"{show(run.path)} is already finished: its --budget is used up")
     elif result.epochs == config.epochs:
         name, epochs = show(run.path), count_of(config.epochs, "epoch")
         say(f"{name} is already finished ({epochs}); a larger --epochs extends it")
