@@ -22,7 +22,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 IMAGES = DOCS / "images"
 COLUMNS = 80
 BOLD = re.compile(r"\$|epoch  |kept  |result  ")  # the lines that `say` prints in bold
-HEARTBEAT = re.compile(r"[a-z]+.*: \d+ of \d+, ")  # a bar on a terminal
+HEARTBEAT = re.compile(r"[a-z]+.*: [\d,]+ of [\d,]+, ")  # a bar on a terminal
 
 
 def recorded() -> list[str]:

@@ -84,8 +84,8 @@ def _weakest_class(
         how = "more images of it are likely to help"
     elif pair is not None:
         how = (
-            f"{pair.n:,} of its {count_of(row.n, 'image')} predicted as {show(pair.predicted)}: "
-            "check the labels of both, then add images"
+            f"{pair.n:,} of its {count_of(row.n, 'image')} are predicted as "
+            f"{show(pair.predicted)}: check the labels of both, then add images"
         )
     else:
         how = "add images"

@@ -193,7 +193,7 @@ With more kernels, it approaches 1/K², a ninth for 3 × 3.
 
 An Inception block taken to the extreme differs in two things: 1 × 1 comes
 first, and a ReLU follows each step. Between depthwise and pointwise there is
-none: Xception trains better without it (Chollet 2016, section 4.7).
+none: Xception trains better without it (Chollet 2017, section 4.7).
 """
 
 _EXAMPLE = """\
