@@ -289,7 +289,7 @@ def test_a_csv_file_is_read_row_by_row_up_to_the_expected_number_of_rows(tmp_pat
     assert len(list(from_csv(path, ["a", "b"], most=2))) == 2
     rows = from_csv(path, ["a", "b"], most=1)
     assert next(rows) == ["1", "x" * 30]
-    with pytest.raises(ArtifactError, match=r"a\.csv has over 1 rows, more than expected"):
+    with pytest.raises(ArtifactError, match=r"a\.csv has over 1 row, more than expected"):
         next(rows)
     assert len(list(read_lines(path, 33))) == 3
     with pytest.raises(ValueError, match="line 2 has over 32 characters"):

@@ -92,9 +92,8 @@ class EvalFailure:
     reason: str
 
 
-# Why an image does not count, and its note
+# Why an image does not count
 TRAINED_ON, NEAR_COPY = "the model was trained on it", "near-copy of a training image"
-_TRAINED_ON, _NEAR_COPIES = "the model was trained on", "near-copies of training images"
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,9 @@ def left_out_note(left_out: Sequence[LeftOut], images: int) -> str | None:
         images: Number of the others.
     """
     known = sum(found.reason == TRAINED_ON for found in left_out)
-    counts = {_TRAINED_ON: known, _NEAR_COPIES: len(left_out) - known}
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count)
+    copies = len(left_out) - known
+    parts = (known, "the model was trained on"), (copies, "near-copies of training images")
+    reasons = ", ".join(f"{count:,} {reason}" for count, reason in parts if count)
     total = count_of(len(left_out) + images, "image")
     return f"{len(left_out):,} of {total} left out: {reasons}" if left_out else None
 
