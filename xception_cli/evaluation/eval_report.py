@@ -15,13 +15,8 @@ from xception_cli.rundir import METRICS, RunDir
 
 _OF_A_CLASS = ("precision", "recall", "f1", "average_precision")
 _MEANS = ("macro_recall", "macro_f1", "weighted_f1", "cohen_kappa", "matthews")
-_SCORES = (  # over all classes, in the order of metrics.json
-    "top_k_accuracy",
-    *_MEANS,
-    "mean_average_precision",
-    "log_loss",
-    "calibration_error",
-)
+# Over all classes, in the order of metrics.json.
+_SCORES = ("top_k_accuracy", *_MEANS, "mean_average_precision", "log_loss", "calibration_error")
 _RESAMPLED = ("top_k_accuracy", "mean_average_precision", *_MEANS, "log_loss")
 
 
@@ -120,8 +115,8 @@ def left_out_note(left_out: Sequence[LeftOut], images: int) -> str | None:
     copies = len(left_out) - known
     parts = (known, "the model was trained on"), (copies, "near-copies of training images")
     reasons = ", ".join(f"{count:,} {reason}" for count, reason in parts if count)
-    total = count_of(len(left_out) + images, "image")
-    return f"{len(left_out):,} of {total} left out: {reasons}" if left_out else None
+    of = f"{len(left_out):,} of {count_of(len(left_out) + images, 'image')}"
+    return f"{of} left out: {reasons}" if left_out else None
 
 
 @dataclass(frozen=True)
