@@ -105,7 +105,7 @@ def test_help_is_hardly_slower_than_that_of_an_empty_program() -> None:
     # A ratio of CPU times within one run, which depends little on other programs.
     pairs = [(seconds("-m", "xception_cli"), seconds("-c", _EMPTY)) for _ in range(5)]
     ours, empty = (min(times) for times in zip(*pairs, strict=True))
-    assert ours < 1.5 * empty
+    assert ours < 1.7 * empty  # NumPy alone would make it more than twice
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ OPTIONS = {
     "eval": {"--data-dir": "--data", "--subset": "--split", "--device-id": "--device"},
     "predict": {"--weights": "--model", "--top-k": "--top", "--conf": "--unknown", "--csv": ""},
     "report": {"--batch": "", "--json": "", "--imgsz": ""},
-    "summary": {"--imgsz": "--size"},
+    "summary": {"--imgsz": "--image-size"},
     "embed": {"--k": "--neighbours", "--neighbors": "--neighbours"},
     "export": {"--int8": "--quantize", "--opset": "", "--model": ""},
 }  # fmt: skip

@@ -281,7 +281,7 @@ def test_the_rule_for_unknown_is_stored_in_the_metadata_without_a_tensor(tmp_pat
     bundle = load_model(path, CPU)
     assert bundle.about.unknown is not None
     written = bundle.about.unknown.to_dict()
-    assert written["reference"].pop("holds") == "features of 1 training images"
+    assert written["reference"].pop("holds") == "features of 1 training image"
     assert written == RULE
     assert bundle.thresholds == Thresholds(0.98, 0.5, 0.1)
     plain = pretrainedmodels.xception(num_classes=1000, pretrained=None)
@@ -321,7 +321,7 @@ def test_valid_metadata_passes_those_checks():
 def test_a_file_with_an_extra_tensor_is_refused(network):
     tensors = {name: torch.zeros(1) for name in network.state_dict()}
     path = small_file({"xception": json.dumps(about())}, tensors | {"fc.weight": torch.zeros(1)})
-    with pytest.raises(ArtifactError, match=r"also holds 1 tensors, for example fc\.weight"):
+    with pytest.raises(ArtifactError, match=r"also holds 1 tensor, for example fc\.weight"):
         load_model(path, CPU)
 
 

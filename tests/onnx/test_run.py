@@ -273,8 +273,11 @@ def test_an_exported_file_predicts_and_is_evaluated_like_the_run(
         [sys.executable, "infer.py", photo], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert call("predict", photo, "--model", "food.onnx") == 0
-    assert done.stdout == capsys.readouterr().out
+    assert call("predict", photo, "--model", "food.onnx", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    pairs = zip(answer["classes"], answer["probabilities"], strict=True)
+    line = ",".join([photo, *(f"{name},{value:.4f}" for name, value in pairs)])
+    assert done.stdout.splitlines()[-1] == line
 
     for more in ([], ["--model", "food.onnx"]):
         assert call("eval", str(run.path), "--json", *more) == 0

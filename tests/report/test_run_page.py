@@ -149,7 +149,7 @@ def test_the_model_card_has_the_numbers_of_the_report_and_shows_names_literally(
     assert [name.partition(HOSTILE)[0] for name in hostile[1:]] == ["Not usable for "]
     assert "No groups were given. 2 near-copies were kept with their originals (" in card
     assert "network Xception (Chollet 2017, arXiv:1610.02357), with pretrained weights. " in card
-    assert ". Near-copies were kept in one split. Accuracy on the 13 validation images (" in card
+    assert ". Near-copies were kept in one split. Accuracy on 13 validation images (" in card
 
 
 def test_only_a_unit_that_is_not_named_by_an_image_is_a_group():

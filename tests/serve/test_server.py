@@ -11,6 +11,7 @@ from contextlib import suppress
 from email.message import Message
 from email.parser import BytesParser
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,6 +235,7 @@ def test_of_thirty_images_at_once_some_wait_and_the_others_must_be_sent_again() 
 def test_a_port_in_use_is_reported_with_a_hint(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("m.safetensors").touch()  # the port is opened before the model is read
     assert call("serve", "--model", "m.safetensors", "--port", str(server.port)) == 5
     assert capsys.readouterr().err == (
         f"error: port {server.port} cannot be opened: address already in use\n"

@@ -15,8 +15,13 @@ from xception_cli.rundir import METRICS, RunDir
 
 _OF_A_CLASS = ("precision", "recall", "f1", "average_precision")
 _MEANS = ("macro_recall", "macro_f1", "weighted_f1", "cohen_kappa", "matthews")
-# Over all classes, in the order of metrics.json.
-_SCORES = ("top_k_accuracy", *_MEANS, "mean_average_precision", "log_loss", "calibration_error")
+_SCORES = (  # over all classes, in the order of metrics.json
+    "top_k_accuracy",
+    *_MEANS,
+    "mean_average_precision",
+    "log_loss",
+    "calibration_error",
+)
 _RESAMPLED = ("top_k_accuracy", "mean_average_precision", *_MEANS, "log_loss")
 
 
@@ -111,11 +116,10 @@ def left_out_note(left_out: Sequence[LeftOut], images: int) -> str | None:
         left_out: These images.
         images: Number of the others.
     """
-    known = sum(found.reason == TRAINED_ON for found in left_out)
-    copies = len(left_out) - known
-    parts = (known, "the model was trained on"), (copies, "near-copies of training images")
-    reasons = ", ".join(f"{count:,} {reason}" for count, reason in parts if count)
-    of = f"{len(left_out):,} of {count_of(len(left_out) + images, 'image')}"
+    count, known = len(left_out), sum(found.reason == TRAINED_ON for found in left_out)
+    parts = (known, "the model was trained on"), (count - known, "near-copies of training images")
+    reasons = ", ".join(f"{number:,} {reason}" for number, reason in parts if number)
+    of = f"{count:,} of {count_of(count + images, 'image')}"
     return f"{of} left out: {reasons}" if left_out else None
 
 
