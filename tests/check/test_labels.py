@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from scipy.special import log_softmax, softmax
 from units import alone
 
+from xception_cli.check import deep as deep_module
 from xception_cli.check import features as features_module
 from xception_cli.check import labels as labels_module
 from xception_cli.check.deep import classes_to_add, learning_curve
@@ -177,7 +178,7 @@ def test_the_drawn_sample_is_of_medium_difficulty_and_hardly_any_label_is_suspec
         return probes[-1]
 
     monkeypatch.setattr(features_module, "compute_pooled", compute_upright)
-    monkeypatch.setattr(labels_module, "fit_probe", fit)
+    monkeypatch.setattr(deep_module, "fit_probe", fit)
     assert len(suspects_of_check(tmp_path / "food", capsys)) <= 0.01 * 480
     assert 0.70 <= probes[0].hits.mean() <= 0.95  # a linear probe finds it neither trivial nor hard
     assert len(probes[0].hits) == 480
