@@ -407,7 +407,7 @@ def test_a_wrong_class_count_is_an_error_that_lists_the_names(
 
 
 @pytest.mark.slow
-def test_the_result_and_the_page_name_the_classes_that_more_images_would_help(
+def test_the_result_names_the_classes_that_more_images_would_help(
     settings: dict[str, Any], tmp_path: Path, probed_once: Path
 ) -> None:
     # Each class has nine colours between those of the other classes: a colour that is missing in
@@ -422,11 +422,8 @@ def test_the_result_and_the_page_name_the_classes_that_more_images_would_help(
     assert gains
     assert all(gain["name"] in {"a", "b", "c"} and gain["verdict"] == "more" for gain in gains)
     assert all(gain["whole"] > gain["half"] + 0.1 for gain in gains)
-    page = " ".join(run.report.read_text(encoding="utf-8").split())
-    name, half = gains[0]["name"], f"{gains[0]['half']:.0%}"
-    assert "likely to help" in page
-    # The weakest class has an item of its own.
-    assert f"Improve {name}.</b>" in page or f" {name} ({half} to " in page
+    # The page leaves out classes that the model recognises already, as all do here.
+    assert "likely to help" not in run.report.read_text(encoding="utf-8")
     easy = RunDir(probed_once / "run")  # the control
     assert read_json(easy.result)["gains"] == []
     assert "likely to help" not in easy.report.read_text(encoding="utf-8")
