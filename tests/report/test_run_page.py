@@ -14,7 +14,8 @@ from runs import call, quick_settings, train_run
 
 from xception_cli.check.report import CONFLICTING, SUSPECT
 from xception_cli.data.photo import Photo
-from xception_cli.data.split import Split, read_split
+from xception_cli.data.split import read_split
+from xception_cli.data.units import have_groups
 from xception_cli.files import file_digest
 from xception_cli.report import html, model_card
 from xception_cli.report.charts import (
@@ -153,10 +154,11 @@ def test_the_model_card_has_the_numbers_of_the_report_and_shows_names_literally(
 
 
 def test_only_a_unit_that_is_not_named_by_an_image_is_a_group():
-    copies = [Photo(f"{name}.jpg", 0, "val", digest=name, unit="a") for name in "ab"]
-    group = Photo("c.jpg", 0, "val", digest="c", unit="patient 1")
-    assert not model_card._has_groups(Split(("cat",), tuple(copies)))
-    assert model_card._has_groups(Split(("cat",), (*copies, group)))
+    digest = "a" * 32
+    copies = [Photo(f"{name}.jpg", 0, "val", digest=digest, unit=digest) for name in "ab"]
+    group = Photo("c.jpg", 0, "val", digest="c" * 32, unit="patient 1")
+    assert not have_groups([image.unit for image in copies])
+    assert have_groups([image.unit for image in (*copies, group)])
 
 
 def shown(markdown: str) -> str:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, safe, show
 from xception_cli.data.split import Split
+from xception_cli.data.units import have_groups
 from xception_cli.files import file_digest
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.weights import PINNED_DIGEST, licence_of
@@ -54,7 +55,8 @@ def render_card(
         values["classes"], key=lambda row: 2 if row["recall"] is None else row["recall"].value
     )
     shown = values["classes"] if len(values["classes"]) <= _ROWS else lowest[:_ROWS]
-    weights, grouped = info.weights, config.get("group_by") is not None or _has_groups(split)
+    units = [image.unit for image in split.images if image.split != "out"]
+    weights, grouped = info.weights, config.get("group_by") is not None or have_groups(units)
     methods = describe_methods(
         config=TrainConfig(**config),
         info=info,
@@ -80,7 +82,7 @@ def render_card(
             for row in shown
         ],
         grouped=grouped,
-        copies=_copies(split),
+        copies=len(units) - len(set(units)),
         unusable=unusable_classes(report, counts),
         methods=methods,
         reference=REFERENCE,
@@ -93,18 +95,6 @@ def render_card(
         licence=licence_of(weights["source"], weights["digest"]),
         digest=file_digest(run.model),
     )
-
-
-def _has_groups(split: Split) -> bool:
-    """Return whether a table gave groups: other units are named by the digest of an image."""
-    digests = {image.digest for image in split.images}
-    return any(image.unit not in digests for image in split.images if image.split != "out")
-
-
-def _copies(split: Split) -> int:
-    """Count the images that are copies or near-copies of another one."""
-    used = [image.unit for image in split.images if image.split != "out"]
-    return len(used) - len(set(used))
 
 
 def _origin(info: RunInfo) -> str:
