@@ -1,5 +1,6 @@
 """Fixtures: drawn images, a small trained run, and the ImageNet weights."""
 
+import fcntl
 import os
 from functools import partial
 from pathlib import Path
@@ -70,24 +71,31 @@ def imagenet():
 
 
 @pytest.fixture(scope="session")
-def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file of a randomly initialised backbone, on which training is quick."""
-    from safetensors.torch import save_file
-
-    from xception_cli.model.network import build_seeded_network
-
-    state = build_seeded_network(2, seed=1).state_dict()
-    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_file({name: t for name, t in state.items() if not name.startswith("last_linear")}, path)
-    return path
-
-
-@pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of this session, the same in all workers of pytest-xdist."""
     own = tmp_path_factory.getbasetemp()
     path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
     path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def random_weights(shared: Path) -> Path:
+    """A weights file of a randomly initialised backbone, on which training is quick.
+
+    One path for all workers: a model file records it, and tests compare model files byte by byte.
+    """
+    from safetensors.torch import save_file
+
+    from xception_cli.model.network import build_seeded_network
+
+    path = shared / "random.safetensors"
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            state = build_seeded_network(2, seed=1).state_dict()
+            head = ("last_linear.weight", "last_linear.bias")
+            save_file({name: t for name, t in state.items() if name not in head}, path)
     return path
 
 
