@@ -71,6 +71,17 @@ def test_without_escaping_the_hostile_name_would_be_an_element(
     assert {"<script>", "</main> closes something else"} & set(faults_of(text))
 
 
+def test_what_others_are_given_names_files_without_where_they_are(
+    run: RunDir, random_weights: Path
+):
+    assert str(run.path.parent) in run.config.read_text(encoding="utf-8")
+    for path in (run.report, run.card, run.model):
+        content = path.read_bytes()
+        assert random_weights.name.encode() in content
+        for folder in (run.path.parent, random_weights.parent):
+            assert str(folder).encode() not in content
+
+
 def test_the_first_lines_have_accuracy_interval_and_next_steps(run: RunDir):
     start = Page(run.report.read_text(encoding="utf-8")).text[:2000]
     assert re.search(

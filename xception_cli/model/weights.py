@@ -234,7 +234,8 @@ def _load_file(path: Path) -> PretrainedWeights:
     else:
         state = load_torch(path.read_bytes(), show(path))
     backbone = check_tensors(to_backbone(state, show(path)), _backbone_shapes(), show(path))
-    pretrained = PretrainedWeights(backbone, str(path), tensor_digest(backbone))
+    # Its name alone: the model file and the pages record it, and the rest of the path is private.
+    pretrained = PretrainedWeights(backbone, path.name, tensor_digest(backbone))
     if not pretrained.is_pinned:
         digest = pretrained.digest[:16]
         say(f"weights   {show(path)} holds weights other than the published ones: {digest}…")

@@ -321,8 +321,12 @@ def _facts(data: _Run) -> dict[str, dict[str, str]]:
         "model, SHA-256": file_digest(data.run.model),
         "git commit": info.git_commit,
     }
-    # The absolute path of the data folder is private.
-    settings = {name: value for name, value in data.config.items() if name != "data"}
+    # The absolute paths that settings become are private; `command` has what was typed.
+    settings = {
+        name: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        for name, value in data.config.items()
+        if name != "data"
+    }
     return {
         "The run": _written(facts),
         "Versions": _written(info.versions),
