@@ -54,7 +54,7 @@ def compute(
     workers: int = 0,
     views: int = VIEWS,
     unfreeze: str = "exit",
-    **asked: Callable[[int, int], bool],
+    **asked: Callable[[np.ndarray, int], bool],
 ):
     prefix, _ = cut(network, unfreeze)
     rest = Segment(network, FIRST_TRAINED[unfreeze], "conv4").eval()
@@ -244,12 +244,13 @@ def test_a_row_has_the_shape_of_the_activations(network, size):
 def test_no_view_is_computed_after_the_last_one_that_is_wanted(network, root, whole):
     asked = []
 
-    def another(done: int, _: int) -> bool:
-        asked.append(done)
-        return done < VIEWS
+    def another(pooled: np.ndarray, _: int) -> bool:
+        asked.append(pooled)
+        return len(pooled) < VIEWS
 
     store, pooled = compute(Path("features"), network, root, views=4, another=another)
-    assert asked == [1, 2]
+    assert [given.shape for given in asked] == [(1, COUNT, POOLED), (2, COUNT, POOLED)]
+    assert all((given == whole[2][: len(given)]).all() for given in asked)
     assert (store.count, store.views) == (COUNT, VIEWS)
     assert store.rows.tobytes() == whole[1].rows.tobytes()
     assert (pooled == whole[2]).all()
@@ -260,7 +261,7 @@ def test_no_view_is_computed_after_the_last_one_that_is_wanted(network, root, wh
 def test_no_further_view_is_considered_after_the_last_one(network, root, whole):
     asked = []
     store, _ = compute(
-        Path("features"), network, root, another=lambda done, _: asked.append(done) or True
+        Path("features"), network, root, another=lambda pooled, _: asked.append(len(pooled)) or True
     )
     assert asked == [1]
     assert store.rows.tobytes() == whole[1].rows.tobytes()
@@ -269,9 +270,9 @@ def test_no_further_view_is_considered_after_the_last_one(network, root, whole):
 def test_the_decision_gets_the_number_of_images_computed_by_this_process(network, root):
     asked = []
 
-    def another(done: int, computed: int) -> bool:
-        asked.append((done, computed))
-        return done < 2
+    def another(pooled: np.ndarray, computed: int) -> bool:
+        asked.append((len(pooled), computed))
+        return len(pooled) < 2
 
     compute(Path("features"), network, root, views=4, another=another)
     assert asked == [(1, COUNT), (2, 2 * COUNT)]
@@ -281,7 +282,7 @@ def test_the_decision_gets_the_number_of_images_computed_by_this_process(network
 
 @pytest.mark.parametrize("views", [1, 2])
 def test_a_file_for_more_views_is_used_unchanged(network, root, whole, monkeypatch, views):
-    compute(Path("features"), network, root, views=3, another=lambda done, _: done < 2)
+    compute(Path("features"), network, root, views=3, another=lambda pooled, _: len(pooled) < 2)
     before = contents(Path("features"))
     monkeypatch.setattr(features, "_to_bits", lambda _: pytest.fail("computed again"))
     store, pooled = compute(Path("features"), network, root, views=views)
@@ -313,7 +314,12 @@ def test_a_view_with_a_flipped_bit_is_computed_again(network, root, whole, capsy
     assert contents(Path("features")) != contents(whole[0])
     capsys.readouterr()
     asked = []
-    compute(Path("features"), network, root, another=lambda *given: asked.append(given) or True)
+
+    def another(pooled: np.ndarray, computed: int) -> bool:
+        asked.append((len(pooled), computed))
+        return True
+
+    compute(Path("features"), network, root, another=another)
     assert asked == [(1, 0)]  # the first one is good
     assert f"features/train-{DECODER}.json or its features are damaged" in capsys.readouterr().err
     assert contents(Path("features")) == contents(whole[0])

@@ -18,14 +18,14 @@ from xception_cli.evaluation.scored import read_scored
 from xception_cli.files import file_digest
 from xception_cli.inference import answer_all
 from xception_cli.model.bundle import load_model
-from xception_cli.model.features import compute_pooled
+from xception_cli.model.features import compute_pooled, compute_store
 from xception_cli.model.folding import fold_batch_norm
 from xception_cli.model.layers import scale_layers
 from xception_cli.model.network import Segment
 from xception_cli.model.probe import Probe, fit_head
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.runtime import decide_runtime
-from xception_cli.training import finish, settle
+from xception_cli.training import baseline, finish, settle
 
 HEADS = ("last_linear", "layers_head")
 
@@ -275,6 +275,28 @@ def test_fine_tuning_is_not_started_if_the_probe_is_at_its_ceiling(
     assert "fine-tuning" not in result.seconds
     assert result.kept == "the linear probe"
     assert read_json(RunDir(tuned_once / "run").result)["skipped"] is None
+
+
+@pytest.mark.slow
+def test_above_the_ceiling_no_view_is_computed_that_only_fine_tuning_needs(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = []
+
+    def compute(*given: Any) -> Any:
+        store, pooled = compute_store(*given)
+        views.append((given[1], store.views))
+        return store, pooled
+
+    monkeypatch.setattr(baseline, "compute_store", compute)
+    many = train_run(settings | {"views": 4, "ceiling": 0.9}, "many")
+    assert views == [("train", 2), ("val", 2)]
+    few = train_run(settings | {"views": 2, "ceiling": 0.9}, "few")
+    for name in ("model.safetensors", "eval/val/predictions.csv"):
+        assert (many.run.path / name).read_bytes() == (few.run.path / name).read_bytes()
+    views.clear()
+    train_run(settings | {"views": 4, "ceiling": 1.0, "epochs": 1}, "tuned")
+    assert views == [("train", 4), ("val", 4)]
 
 
 @pytest.mark.slow

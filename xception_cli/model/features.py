@@ -87,7 +87,7 @@ def compute_store(
     prefix: Segment,
     rest: Segment,
     inputs: Sequence[ImageInputs],
-    another: Callable[[int, int], bool] = lambda done, computed: True,
+    another: Callable[[Array, int], bool] = lambda pooled, computed: True,
     kept: Sequence[KeptView] = (),
 ) -> tuple[FeatureStore, Array]:
     """Compute, or resume computing, the prefix's activations and the pooled features of all views.
@@ -102,8 +102,8 @@ def compute_store(
         prefix: The frozen part, in eval mode.
         rest: From the cut to `conv4`, in eval mode.
         inputs: The images in order, once for each view.
-        another: Called before each further view with the number of views and of images computed;
-            returns whether to compute it.
+        another: Called before each further view with the pooled features so far, `(views, images,
+            POOLED)`, and the number of images computed; returns whether to compute it.
         kept: The same views in the cache, to be copied from and to; if empty, all are computed.
 
     Returns:
@@ -143,10 +143,13 @@ def compute_store(
             write_durably(note, json.dumps(content).encode())
         summed, committed = done, time.monotonic()
 
+    def so_far(views: int) -> Array:
+        return np.array(pooled[: views * count]).reshape(views, count, POOLED)
+
     with screen.bar(f"computing features ({name})", count * views) as bar:
         bar.advance(min(done, count * views))
         for view in range(done // count, views):
-            if 0 < view < views and not another(view, computed):
+            if view > 0 and not another(so_far(view), computed):
                 views = view
                 break
             images, batches = inputs[view], inputs[view].batches
@@ -171,8 +174,7 @@ def compute_store(
                 bar.advance(len(indices) * processes.count)
             done = first + count
             commit(first, done)
-    computed_rows = np.array(pooled[: views * count]).reshape(views, count, POOLED)
-    return FeatureStore(rows[: views * count], count, views), computed_rows
+    return FeatureStore(rows[: views * count], count, views), so_far(views)
 
 
 def _load_kept(

@@ -5,7 +5,7 @@ becomes `last_linear`: the head that fine-tuning starts with, and that a plain X
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from xception_cli.evaluation.intervals import (
 )
 from xception_cli.model.cached_outcomes import PROBE
 from xception_cli.model.feature_cache import KeptView
-from xception_cli.model.feature_inputs import FeatureInputs
+from xception_cli.model.feature_inputs import FeatureInputs, FeatureStore
 from xception_cli.model.features import compute_pooled, compute_store
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
@@ -36,7 +36,7 @@ from xception_cli.model.probe import Probe, fit_probe, limit_views
 from xception_cli.records import Scores
 from xception_cli.report.check_page import add_issues
 from xception_cli.rundir import remove_tree
-from xception_cli.training.costs import has_mirrored
+from xception_cli.training.costs import FIRST_VIEWS, has_mirrored
 from xception_cli.training.engines import create_evaluator
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History, validate
@@ -74,15 +74,18 @@ class Training:
         Args:
             ceiling: Cross-validated macro recall of the probe, above which there is little to gain.
         """
-        if self.train is None or self.probe is None or not self.probe.folds:
+        if self.train is None or self.probe is None:
             return None
-        found = self.probe.macro_recall
-        if found <= ceiling:
+        if not _is_above(self.probe, ceiling):
             return None
         return (
-            f"fine-tuning skipped: the linear probe's cross-validated macro recall is {found:.1%}, "
-            f"above --ceiling {ceiling:g}"
+            "fine-tuning skipped: the linear probe's cross-validated macro recall is "
+            f"{self.probe.macro_recall:.1%}, above --ceiling {ceiling:g}"
         )
+
+
+def _is_above(probe: Probe, ceiling: float) -> bool:
+    return probe.folds > 0 and probe.macro_recall > ceiling
 
 
 def compute_baseline(job: Job, history: History) -> Training:
@@ -101,19 +104,26 @@ def compute_baseline(job: Job, history: History) -> Training:
     pooled: dict[str, Array] = {}
     train_inputs: FeatureInputs | ImageInputs | None = None
     val_inputs: FeatureInputs | ImageInputs | None = None
+    fits: dict[int, tuple[Probe, Probe]] = {}
+
+    def fit(train: Array) -> tuple[Probe, Probe]:  # once for each number of views
+        if len(train) not in fits:
+            fits[len(train)] = _fit_probes(job, train)
+        return fits[len(train)]
+
     with job.phase("features"):
         if prefix is None or job.config.unfreeze == "head":
             backbone = Segment(network, "conv1", "conv4").eval()
             for split in ("train", "val"):
                 pooled[split] = pool_views(job, backbone, split, job.kept_views(split))
         else:
-            train_inputs, val_inputs, pooled = _store_features(job, network, prefix)
+            train_inputs, val_inputs, pooled = _store_features(job, network, prefix, fit)
     if prefix is None:
         train_inputs, val_inputs = _every_epoch(job)
         if is_new:  # its first epoch is the next one
             train_inputs.begin(0)  # workers decode while the probe is fitted
     with job.phase("probe"):
-        probe, plain = job.runtime.processes.once(lambda: _fit_probes(job, pooled["train"]))
+        probe, plain = job.runtime.processes.once(lambda: fit(pooled["train"]))
         mirror = _averages_mirror(job, probe, views=len(pooled["train"]))
         job = job.averaging_mirror(mirror)
         scores = _judge_probes(job, probe, plain, pooled["val"])
@@ -150,40 +160,50 @@ def _every_epoch(job: Job) -> tuple[ImageInputs, ImageInputs]:
 
 
 def _store_features(
-    job: Job, network: torch.nn.Module, prefix: Segment
+    job: Job,
+    network: torch.nn.Module,
+    prefix: Segment,
+    fit: Callable[[Array], tuple[Probe, Probe]],
 ) -> tuple[FeatureInputs, FeatureInputs, dict[str, Array]]:
-    config = job.config
+    """Store what fine-tuning reads, with no more views than it needs.
+
+    If the probe on the first views is above the ceiling, fine-tuning is skipped, and so are the
+    random views: they are for fine-tuning, and hardly improve the probe.
+
+    Args:
+        job: The run.
+        network: With batch norm folded in.
+        prefix: Its frozen part.
+        fit: Fits the probes to features of train, in the leader.
+    """
+    config, images = job.config, job.images
     rest = Segment(network, FIRST_TRAINED[config.unfreeze], "conv4").eval()
-    val_store, pooled_val = compute_store(
-        job.run.features,
-        "val",
-        prefix,
-        rest,
-        job.views("val"),
-        kept=job.kept_views("val"),
-    )
     began = time.monotonic()
 
-    def another_view(done: int, computed: int) -> bool:
+    def another_of_train(pooled: Array, computed: int) -> bool:
+        if len(pooled) == FIRST_VIEWS and config.ceiling < 1:
+            probe = job.runtime.processes.once(lambda: fit(pooled)[0])
+            if _is_above(probe, config.ceiling):
+                return False
         if job.budget is None or computed == 0:
             return True
-        seconds = (time.monotonic() - began) / computed * job.images.train
-        return job.budget.another_view(done, seconds)
+        of_val = min(job.view_counts["val"], max(len(pooled) + 1, FIRST_VIEWS))  # after train
+        more = images.train + images.val * of_val
+        seconds = (time.monotonic() - began) / computed * more
+        return job.budget.another_view(len(pooled), seconds)
 
-    store, pooled_train = compute_store(
-        job.run.features,
-        "train",
-        prefix,
-        rest,
-        job.views("train"),
-        another_view,
-        kept=job.kept_views("train"),
-    )
-    shuffled = job.shuffled("train")
+    def store(split: str, another: Callable[[Array, int], bool]) -> tuple[FeatureStore, Array]:
+        views, kept = job.views(split), job.kept_views(split)
+        return compute_store(job.run.features, split, prefix, rest, views, another, kept)
+
+    train, pooled = store("train", another_of_train)
+    # Both first views at least: the model may classify the mirror image too.
+    needed = max(len(pooled), FIRST_VIEWS)
+    val, pooled_val = store("val", lambda computed, _: len(computed) < needed)
     return (
-        FeatureInputs(store, job.labels("train"), shuffled, job.runtime),
-        FeatureInputs(val_store, job.labels("val"), job.in_order("val"), job.runtime),
-        {"train": pooled_train, "val": pooled_val},
+        FeatureInputs(train, job.labels("train"), job.shuffled("train"), job.runtime),
+        FeatureInputs(val, job.labels("val"), job.in_order("val"), job.runtime),
+        {"train": pooled, "val": pooled_val},
     )
 
 

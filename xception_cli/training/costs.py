@@ -17,6 +17,7 @@ PROBE_SECONDS = 3.0  # to fit the probe on a few hundred images; a cautious gues
 FIT_SECONDS = 6e-9
 REPORT_SECONDS = 2.0  # to load the model, render the confusion matrix and write the report
 TEMPERATURE_SECONDS = 2e-6  # for each image and class of val: six fits in float64
+FIRST_VIEWS = 2  # the centre crop and, by default, its mirror image; the others are random crops
 CACHED = 0.5  # of the time to decode a file: reading it from the cache and augmenting it, roughly
 
 
