@@ -28,7 +28,8 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen
 from xception_cli.data.images import read_image
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.sample import draw_sample
 from xception_cli.settings import Settings, StrPath
 

@@ -10,7 +10,8 @@ from runs import call
 
 from xception_cli.data.images import content_digest, decode
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.model.bundle import About, ModelBundle, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, save_model
 
 
 def test_the_features_are_those_of_the_model(tmp_path: Path, monkeypatch, capsys) -> None:

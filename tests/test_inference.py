@@ -19,7 +19,8 @@ from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
 from xception_cli.files import from_csv
 from xception_cli.inference import Prediction, answer, classify, decide_unknown, predict_images
-from xception_cli.model.bundle import About, ModelBundle, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.model.unknown import UNLIKE, Thresholds, UnknownRule, remember
 from xception_cli.predictions import open_predictions

@@ -21,7 +21,8 @@ from xception_cli.cli import main
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, RunBusyError, UsageError
 from xception_cli.inference import Prediction
-from xception_cli.model.bundle import About, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.predictions import PredictionFile, Tally, open_predictions
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import WeightsError
-from xception_cli.model.bundle import About, ModelBundle, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import build_network, build_seeded_network
 from xception_cli.model.weights import load_pretrained
 from xception_cli.runs import make_run

@@ -38,7 +38,8 @@ def prepare(size: str, options: Namespace) -> Step:
     from xception_cli.data.transforms import Preprocessing
     from xception_cli.evaluation.evaluate import report_outcomes
     from xception_cli.evaluation.files import write_evaluation
-    from xception_cli.model.bundle import About, ModelBundle, Outcome
+    from xception_cli.model.about import About
+    from xception_cli.model.bundle import ModelBundle, Outcome
     from xception_cli.model.network import FEATURES
     from xception_cli.model.unknown import Thresholds, UnknownRule, remember
     from xception_cli.runtime import Runtime

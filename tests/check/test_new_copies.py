@@ -19,7 +19,8 @@ from xception_cli.errors import DataError
 from xception_cli.evaluation.eval_report import NEAR_COPY, TRAINED_ON, EvalReport
 from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.evaluation.scored import read_scored
-from xception_cli.model.bundle import About, load_model, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime

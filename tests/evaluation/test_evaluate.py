@@ -26,7 +26,8 @@ from xception_cli.evaluation.files import contaminated_line
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER
 from xception_cli.evaluation.selection import map_classes
-from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime

@@ -21,7 +21,8 @@ from runs import Crash, call, crash, outcome, quick_settings, train_run
 from safetensors.torch import save_file
 
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.model.bundle import About, ModelBundle, load_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, load_model
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import decide_runtime
 from xception_cli.training import handlers

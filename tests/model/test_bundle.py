@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
-from xception_cli.model.bundle import About, load_model, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import load_model, save_model
 from xception_cli.model.unknown import Thresholds, UnknownRule
 from xception_cli.runtime import Runtime
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from xception_cli.errors import ArtifactError
-from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.folding import fold_batch_norm
 from xception_cli.model.layers import (
     LAYERS,

@@ -11,8 +11,9 @@ from networks import CPU, PREPROCESSING, lively_network
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.model.about import About
 from xception_cli.model.augmented import with_tta
-from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
+from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.layers import add_layers_head
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.report.pictures import class_maps

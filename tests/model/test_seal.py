@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.candidates import add_candidate, read_candidates
-from xception_cli.model.bundle import About, load_model, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import load_model, save_model
 from xception_cli.model.seal import check_entries, check_seal, seal, seal_entries
 
 HERE = Path("a.safetensors")

@@ -10,7 +10,8 @@ from images import COLOURS, SMALL
 from networks import CPU, lively_network
 
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.model.bundle import About, ModelBundle, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.layers import add_layers_head
 
 RECIPE = Path(__file__).parents[2] / "docs" / "export.md"

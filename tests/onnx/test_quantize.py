@@ -16,7 +16,8 @@ from onnx import numpy_helper
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, MachineError
-from xception_cli.model.bundle import About, ModelBundle
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle
 from xception_cli.onnx import quantize
 from xception_cli.onnx.file import INPUT, classifier_from
 from xception_cli.onnx.graph import build_onnx

@@ -28,7 +28,8 @@ from xception_cli.data.split import read_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
 from xception_cli.inference import predict_images
-from xception_cli.model.bundle import About, ModelBundle, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import STEPS
 from xception_cli.model.unknown import NEIGHBOURS, Reference, Thresholds, UnknownRule
 from xception_cli.onnx import graph

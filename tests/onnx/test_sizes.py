@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, XceptionError
-from xception_cli.model.bundle import About, ModelBundle
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.network import build_seeded_network
 from xception_cli.onnx.file import _OPERATORS, classifier_from
 from xception_cli.onnx.graph import build_onnx

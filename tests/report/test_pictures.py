@@ -13,7 +13,8 @@ from runs import call
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
 from xception_cli.heatmaps import HeatMaps, name_explanations
-from xception_cli.model.bundle import About, ModelBundle, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.report.pictures import (
     draw_heat,
     heat_maps,

@@ -16,7 +16,8 @@ from runs import call
 
 from xception_cli.data.images import decode
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.model.bundle import About, ModelBundle, load_model, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.unknown import Thresholds, UnknownRule, remember
 from xception_cli.serve.demo import Demo
 

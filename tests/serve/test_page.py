@@ -13,7 +13,8 @@ from networks import lively_network
 from runs import call
 
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.model.bundle import About, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import save_model
 
 pytestmark = [
     pytest.mark.slow,  # a process that loads torch, and a browser

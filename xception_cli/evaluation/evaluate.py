@@ -25,7 +25,8 @@ from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
 from xception_cli.evaluation.selection import Selection, keep_listed, select_images
 from xception_cli.inference import answer_all, classify
-from xception_cli.model.bundle import REFIT, Classifier, ModelBundle, Outcome
+from xception_cli.model.about import REFIT
+from xception_cli.model.bundle import Classifier, ModelBundle, Outcome
 from xception_cli.model.cached_outcomes import open_outcomes
 from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, RunDir

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
 from xception_cli.files import write_durably
+from xception_cli.model.about import LAYERED, SCHEMA, About, check_origin
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import (
     LAYERS_HEAD,
@@ -28,16 +29,13 @@ from xception_cli.model.layers import (
     pool_layers,
     run_layers,
 )
-from xception_cli.model.network import FEATURES, Segment, build_network
+from xception_cli.model.network import Segment, build_network
 from xception_cli.model.seal import note_unsealed, seal
 from xception_cli.model.tensors import check_tensors, read_safetensors
-from xception_cli.model.unknown import Thresholds, UnknownRule
+from xception_cli.model.unknown import Thresholds
 from xception_cli.runtime import Runtime
 
-SCHEMA, LAYERED = 1, 2  # versions of the format: without and with a head on several layers
-REFIT = "refit_images"  # in the provenance: the number of images that the head was refitted to
 _METADATA_KEY = "xception"
-_LONGEST_NAME = 255
 Array = NDArray[np.float32]
 
 
@@ -100,68 +98,6 @@ class Classifier(Protocol):
 
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """Compute `(batch, classes)` probabilities, float32, on the CPU."""
-
-
-@dataclass(frozen=True)
-class About:
-    """The content of a model file, without the weights.
-
-    Attributes:
-        classes: Class names, in the order of the outputs.
-        preprocessing: How an image becomes the network's input.
-        temperature: Divides the logits before softmax.
-        provenance: Versions, weights, data fingerprint, how it was trained.
-        unknown: When it answers `unknown`, on request; None if it was never calibrated.
-    """
-
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    temperature: float = 1.0
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    unknown: UnknownRule | None = None
-
-    def to_dict(self, schema: int = SCHEMA) -> dict[str, Any]:
-        """Return plain data, with the version of the format."""
-        return {
-            "schema": schema,
-            "architecture": "xception",
-            "classes": list(self.classes),
-            "preprocessing": self.preprocessing.to_dict(),
-            "temperature": self.temperature,
-            "provenance": dict(self.provenance),
-        } | ({} if self.unknown is None else {"unknown": self.unknown.to_dict()})
-
-    @classmethod
-    def from_dict(cls, about: Mapping[str, Any], path: Path) -> "About":
-        """Validate the metadata of a file.
-
-        Args:
-            about: From `to_dict`, or hostile.
-            path: The file, for the message.
-
-        Raises:
-            ArtifactError: It is too new or damaged.
-        """
-        if about["schema"] not in (SCHEMA, LAYERED):  # a list has no hash
-            raise ArtifactError(
-                f"{show(path)} has format {show(about['schema'])}, this version reads up to "
-                f"{LAYERED}",
-                hint="upgrade: pip install -U xception-cli",
-            )
-        try:
-            rule = about.get("unknown")
-            made = cls(
-                _check_classes(about["classes"]),
-                Preprocessing.from_dict(about["preprocessing"]),
-                float(about["temperature"]),
-                dict(about["provenance"]),
-                None if rule is None else UnknownRule.from_dict(rule, FEATURES),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ArtifactError(f"{show(path)} has damaged metadata: {show(error)}") from error
-        if not 0.01 <= made.temperature <= 100:
-            raise ArtifactError(f"{show(path)} has an impossible temperature: {made.temperature}")
-        return made
 
 
 @dataclass(frozen=True)
@@ -295,13 +231,14 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
 
     Raises:
         UsageError: The file does not exist.
-        ArtifactError: It is damaged, foreign, too new, or its tensors do not fit.
+        ArtifactError: It is damaged, foreign, too new, of another run, or its tensors do not fit.
     """
     if not path.is_file():
         raise UsageError(f"there is no model file {show(path)}", hint="xception train makes one")
     tensors, metadata = read_safetensors(path)
     about = About.from_dict(_read_metadata(path, metadata), path)
     note_unsealed(metadata, path)
+    check_origin(path, about.provenance)
     # Checked before memory is allocated: a header of 1 MB can name 100,000 classes.
     network = _empty_network(len(about.classes), tensors)
     network.load_state_dict(check_tensors(tensors, _shapes(network), show(path)), assign=True)
@@ -339,12 +276,3 @@ def _read_metadata(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]
             hint="plain weights go to xception train --weights FILE",
         ) from error
     return dict(about)
-
-
-def _check_classes(classes: Any) -> tuple[str, ...]:
-    if not isinstance(classes, list) or len(classes) < 2 or len(set(classes)) != len(classes):
-        raise ValueError("classes must be two or more different names")
-    for name in classes:
-        if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_NAME:
-            raise ValueError(f"a class name must be 1 to {_LONGEST_NAME} characters of text")
-    return tuple(classes)

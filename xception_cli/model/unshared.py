@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from xception_cli.model.bundle import About
+from xception_cli.model.about import About
 
 NO_FEATURES = (
     "the model has no features of training images (--no-share-features), without which --unknown "

@@ -22,7 +22,8 @@ from xception_cli.console import show
 from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing, Transform, to_pixels
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.model.bundle import About, ModelBundle, Outcome, format_of
+from xception_cli.model.about import About
+from xception_cli.model.bundle import ModelBundle, Outcome, format_of
 from xception_cli.model.seal import DIGEST, note_unsealed
 from xception_cli.model.unknown import Thresholds
 from xception_cli.onnx.sizes import GraphSizes

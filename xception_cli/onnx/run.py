@@ -21,7 +21,8 @@ from xception_cli.data.images import decode
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.selection import select_own
 from xception_cli.files import file_digest, write_durably
-from xception_cli.model.bundle import REFIT, load_model
+from xception_cli.model.about import REFIT
+from xception_cli.model.bundle import load_model
 from xception_cli.model.unshared import without_features
 from xception_cli.onnx import ONNX, OPENVINO, REPORT, check_export_output, read_reports
 from xception_cli.onnx.file import CROPPED, WHOLE, OnnxClassifier, classifier_from, seal_onnx

@@ -26,7 +26,8 @@ from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import headline, uncorrected_line, write_evaluation
 from xception_cli.evaluation.selection import shown_folder
 from xception_cli.evaluation.uneven import uneven_line
-from xception_cli.model.bundle import REFIT, ModelBundle, Outcome, load_model, save_model
+from xception_cli.model.about import REFIT
+from xception_cli.model.bundle import ModelBundle, Outcome, load_model, save_model
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer, scale_layers

@@ -22,7 +22,8 @@ from xception_cli.data.loading import ImageInputs
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.metrics import TOP
-from xception_cli.model.bundle import About, save_model
+from xception_cli.model.about import About
+from xception_cli.model.bundle import save_model
 from xception_cli.model.feature_cache import FeatureCache, KeptView, kept_view, open_feature_cache
 from xception_cli.model.network import last_frozen
 from xception_cli.model.weights import PretrainedWeights

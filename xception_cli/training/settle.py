@@ -22,7 +22,8 @@ from xception_cli.evaluation.candidates import (
     select_candidate,
     write_candidates,
 )
-from xception_cli.model.bundle import REFIT, ModelBundle, load_model, save_model
+from xception_cli.model.about import REFIT
+from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.cached_outcomes import PROBE
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.features import compute_pooled

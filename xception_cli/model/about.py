@@ -1,0 +1,120 @@
+"""What a model file holds besides the weights: classes, preprocessing, provenance, thresholds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xception_cli.console import show
+from xception_cli.data.transforms import Preprocessing
+from xception_cli.errors import ArtifactError
+from xception_cli.model.network import FEATURES
+from xception_cli.model.unknown import UnknownRule
+from xception_cli.rundir import RunDir
+
+SCHEMA, LAYERED = 1, 2  # versions of the format: without and with a head on several layers
+REFIT = "refit_images"  # in the provenance: the number of images that the head was refitted to
+_LONGEST_NAME = 255
+
+
+@dataclass(frozen=True)
+class About:
+    """The content of a model file, without the weights.
+
+    Attributes:
+        classes: Class names, in the order of the outputs.
+        preprocessing: How an image becomes the network's input.
+        temperature: Divides the logits before softmax.
+        provenance: Versions, weights, data fingerprint, how it was trained.
+        unknown: When it answers `unknown`, on request; None if it was never calibrated.
+    """
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    temperature: float = 1.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    unknown: UnknownRule | None = None
+
+    def to_dict(self, schema: int = SCHEMA) -> dict[str, Any]:
+        """Return plain data, with the version of the format."""
+        return {
+            "schema": schema,
+            "architecture": "xception",
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing.to_dict(),
+            "temperature": self.temperature,
+            "provenance": dict(self.provenance),
+        } | ({} if self.unknown is None else {"unknown": self.unknown.to_dict()})
+
+    @classmethod
+    def from_dict(cls, about: Mapping[str, Any], path: Path) -> "About":
+        """Validate the metadata of a file.
+
+        Args:
+            about: From `to_dict`, or hostile.
+            path: The file, for the message.
+
+        Raises:
+            ArtifactError: It is too new or damaged.
+        """
+        if about["schema"] not in (SCHEMA, LAYERED):  # a list has no hash
+            raise ArtifactError(
+                f"{show(path)} has format {show(about['schema'])}, this version reads up to "
+                f"{LAYERED}",
+                hint="upgrade: pip install -U xception-cli",
+            )
+        try:
+            rule = about.get("unknown")
+            made = cls(
+                _check_classes(about["classes"]),
+                Preprocessing.from_dict(about["preprocessing"]),
+                float(about["temperature"]),
+                dict(about["provenance"]),
+                None if rule is None else UnknownRule.from_dict(rule, FEATURES),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ArtifactError(f"{show(path)} has damaged metadata: {show(error)}") from error
+        if not 0.01 <= made.temperature <= 100:
+            raise ArtifactError(f"{show(path)} has an impossible temperature: {made.temperature}")
+        return made
+
+
+def _check_classes(classes: Any) -> tuple[str, ...]:
+    if not isinstance(classes, list) or len(classes) < 2 or len(set(classes)) != len(classes):
+        raise ValueError("classes must be two or more different names")
+    for name in classes:
+        if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_NAME:
+            raise ValueError(f"a class name must be 1 to {_LONGEST_NAME} characters of text")
+    return tuple(classes)
+
+
+def check_origin(path: Path, provenance: Mapping[str, Any]) -> None:
+    """Refuse the model of another run in a run folder.
+
+    The validation images of this run may be training images of that model.
+
+    Args:
+        path: A model file, in a run folder or not.
+        provenance: From its metadata.
+
+    Raises:
+        ArtifactError: The run.json beside it has other data or another seed.
+    """
+    run = RunDir(path.parent)
+    if path.name != run.model.name or not run.info.is_file():
+        return
+    try:
+        info = run.read_info()
+    except ArtifactError:
+        return  # commands that need run.json report its damage; others need the model file alone
+    seed = (info.settings or {}).get("seed")  # not recorded by version 0.1
+    recorded = {"data_fingerprint": info.data_fingerprint, "seed": seed}
+    if any(
+        name in provenance and value is not None and provenance[name] != value
+        for name, value in recorded.items()
+    ):
+        raise ArtifactError(
+            f"{show(path)} belongs to another run: its data or seed is not that of "
+            f"{run.info.name} beside it",
+            hint="move the model file to a folder of its own, or restore this run's model",
+        )
