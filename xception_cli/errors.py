@@ -4,7 +4,7 @@ XceptionError            what happened, with the value received; and a hint: wha
 ├── UsageError        2  an invalid command, option or setting
 ├── DataError         3  the data folder or its images are unusable
 ├── ArtifactError     4  a model, state or weights file is refused
-├── MachineError      5  disk, memory, permission or device
+├── MachineError      5  disk, memory, permission, device or a missing package
 ├── DivergedError     6  the loss or the weights are no longer finite
 ├── WeightsError      7  the pretrained weights cannot be obtained
 ├── RunBusyError      8  another process is writing this run folder
@@ -51,7 +51,7 @@ class ArtifactError(XceptionError):
 
 
 class MachineError(XceptionError):
-    """Disk, memory, permission or device."""
+    """Disk, memory, permission, device or a missing package."""
 
     exit_code = 5
 

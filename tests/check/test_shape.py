@@ -148,10 +148,10 @@ def test_many_heic_photos_and_a_class_of_them_would_stop_training(tmp_path, with
     few = make(tmp_path / "few", *many({"cat": 19, "dog": 18}), "cat/a.heic", "cat/b.HEIC")
     unread = f"HEIC; reading them requires pillow-heif: {INSTALL}"
     for folder, summary in (
-        (few, f"2 of 39 photos in {few} are {unread}"),
+        (few, f"2 of 39 images in {few} are {unread}"),
         (
             make(tmp_path / "class", *many({"cat": 60, "dog": 60}), "bird/a.heif", "bird/b.hif"),
-            f"2 of 122 photos in {tmp_path / 'class'} are HEIC, among them all of bird; "
+            f"2 of 122 images in {tmp_path / 'class'} are HEIC, among them all of bird; "
             f"reading them requires pillow-heif: {INSTALL}",
         ),
     ):

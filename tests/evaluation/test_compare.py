@@ -110,7 +110,7 @@ def test_runs_that_cannot_be_compared_are_refused_with_a_hint():
     predictions.write_text("path,true\n")
     with pytest.raises(ArtifactError, match="predictions") as caught:
         compare_runs(one, one, "val")
-    assert caught.value.hint == "xception eval runs/one writes it again"
+    assert caught.value.hint == "xception eval runs/one regenerates it"
 
 
 def test_runs_of_different_classes_are_compared_on_the_classes_in_common(capsys):

@@ -69,7 +69,7 @@ def test_an_incomplete_report_is_refused_with_the_command_that_rewrites_it(
         del data[name]
     with pytest.raises(ArtifactError, match=reason) as caught:
         read_report(write(data), "val")
-    assert caught.value.hint == "xception eval run --split val writes it again"
+    assert caught.value.hint == "xception eval run --split val regenerates it"
 
 
 def test_a_missing_report_is_named() -> None:

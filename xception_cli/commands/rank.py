@@ -34,9 +34,9 @@ def rank(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN] IMAGE|DIR|GLOB...",
-            help="Unlabelled images, after an optional run folder. Default: the latest finished "
-            "run.",
+            metavar="[RUN] IMAGE|DIR|GLOB|TABLE...",
+            help="Unlabelled images, or a table of them (.csv, .tsv or .parquet), after an "
+            "optional run folder. Default: the latest finished run.",
             autocompletion=run_folders,
         ),
     ] = None,

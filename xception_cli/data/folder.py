@@ -198,7 +198,8 @@ def unread_problem(folder: DataFolder) -> str:
     ]
     if not missing and unread <= _FEW * (unread + len(folder.images)):
         return ""
-    share = f"{unread:,} of {unread + len(folder.images):,} photos in {show(folder.root)} are HEIC"
+    every = count_of(unread + len(folder.images), "image")
+    share = f"{unread:,} of {every} in {show(folder.root)} are HEIC"
     without = f", among them all of {enumerated(missing)}" if missing else ""
     return f"{share}{without}; reading them requires pillow-heif: {INSTALL_HEIF}"
 

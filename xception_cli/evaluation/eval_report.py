@@ -322,7 +322,7 @@ def read_report(run: RunDir, name: str) -> EvalReport:
         what = f"it lacks {show(error)}" if isinstance(error, LookupError) else show(error)
         raise ArtifactError(
             f"{show(path)} is damaged: {what}",
-            hint=f"xception eval {quoted(run.path)} --split {name} writes it again",
+            hint=f"xception eval {quoted(run.path)} --split {name} regenerates it",
         ) from error
 
 

@@ -154,7 +154,7 @@ def read_scored(run: RunDir, name: str) -> Scored:
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"cannot use the evaluation {show(folder)}: {show(error)}",
-            hint=f"xception eval {quoted(run.path)} writes it again",
+            hint=f"xception eval {quoted(run.path)} regenerates it",
         ) from error
 
 

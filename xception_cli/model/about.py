@@ -1,4 +1,4 @@
-"""What a model file holds besides the weights: classes, preprocessing, provenance, thresholds."""
+"""The content of a model file without the weights: classes, pixels, provenance, thresholds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -61,7 +61,7 @@ class About:
             raise ArtifactError(
                 f"{show(path)} has format {show(about['schema'])}, this version reads up to "
                 f"{LAYERED}",
-                hint="upgrade: pip install -U xception-cli",
+                hint="upgrade xception",
             )
         try:
             rule = about.get("unknown")

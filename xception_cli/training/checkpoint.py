@@ -155,7 +155,7 @@ class StateStore:
             except _NewerSchemaError:
                 raise
             except ArtifactError as error:
-                say(f"warning: {error.message}; looking for an older state")
+                say(f"warning   {error.message}; looking for an older state")
         if committed:
             raise ArtifactError(
                 f"no training state in {show(self.folder)} is intact",
@@ -169,7 +169,7 @@ class StateStore:
         if isinstance(schema, int) and schema > SCHEMA:
             raise _NewerSchemaError(
                 f"{show(path)} has format {schema}, this version reads {SCHEMA}",
-                hint="upgrade: pip install -U xception-cli",
+                hint="upgrade xception",
             )
         try:
             content = read_regular(path, _LARGEST, follow=False)

@@ -82,7 +82,7 @@ class StopSignals:
             if self.requested is None:
                 self.requested = number
                 again = " (Ctrl-C again to stop at once)" if number == signal.SIGINT else ""
-                say(f"stopping after this batch, saving…{again}")
+                say(f"stopping  after this batch, saving…{again}")
             return
         # Python ignores an exception in a finalizer: then `requested` stops the training loop.
         self.requested = number
