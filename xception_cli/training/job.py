@@ -20,7 +20,7 @@ from xception_cli.data.image_cache import ImageCache, cached_fraction
 from xception_cli.data.images import DECODER
 from xception_cli.data.loading import ImageInputs
 from xception_cli.data.split import Split
-from xception_cli.data.transforms import Preprocessing
+from xception_cli.data.transforms import Preprocessing, to_pixels
 from xception_cli.evaluation.metrics import TOP
 from xception_cli.model.bundle import About, save_model
 from xception_cli.model.feature_cache import FeatureCache, KeptView, kept_view, open_feature_cache
@@ -138,6 +138,8 @@ class Job:
             fraction = cached_fraction(self.run.path, needed, config.cache_gb * 1e9)
             count = int(fraction * len(images))
             cache = ImageCache(self.run.decoded, f"{split}-{DECODER}", prepare, count)
+            if view == "centre":
+                transform = to_pixels  # the cached image is the crop
         dataset = ImageDataset(
             self.root,
             [image.path for image in images],
