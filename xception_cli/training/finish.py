@@ -37,7 +37,7 @@ from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
 from xception_cli.training.announce import in_all
 from xception_cli.training.baseline import Training
-from xception_cli.training.costs import has_mirrored, val_is_known
+from xception_cli.training.costs import val_is_known
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History
 from xception_cli.training.result import TrainResult
@@ -86,10 +86,8 @@ def judge_val(job: Job, settled: Settled | None) -> Judged | None:
         The outcomes; None in idle processes.
     """
     mirror = job.preprocessing.mirror
-    is_known = (
-        settled is not None
-        and (settled.epoch == 0 or val_is_known(job.config, job.runtime.precision))
-        and mirror <= (has_mirrored(job.config) and len(settled.val) > 1)
+    is_known = settled is not None and (
+        settled.epoch == 0 or val_is_known(job.config, job.runtime.precision)
     )
     if not job.runtime.processes.once(lambda: is_known):
         return judge_together(job, "val")

@@ -29,7 +29,7 @@ from xception_cli.model.weights import PretrainedWeights
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, versions
 from xception_cli.training.budget import Budget
-from xception_cli.training.costs import Images, decoded_bytes, val_views
+from xception_cli.training.costs import Images, decoded_bytes, train_views, val_views
 from xception_cli.training.plan import class_weights
 
 _SAMPLE = 1000  # images that are looked up in the cache, to estimate a share
@@ -162,13 +162,12 @@ class Job:
     @property
     def view_counts(self) -> dict[str, int]:
         """The number of views of each split that are computed before training, see `--views`."""
-        if self.config.unfreeze == "all":  # each further view would take a pass of the network
-            return {"train": 1, "val": 1}
-        return {"train": self.config.views, "val": val_views(self.config)}
+        return {"train": train_views(self.config), "val": val_views(self.config)}
 
-    def _view_kinds(self, count: int) -> list[str]:
-        second = ["mirrored"] * self.config.flip
-        if self.config.augment == "rotate90":  # it helps more than the mirror image
+    def _view_kinds(self, split: str) -> list[str]:
+        count, second = self.view_counts[split], ["mirrored"] * self.config.flip
+        averages = split == "val" and self.config.tta == "mirror"  # an answer needs the second view
+        if self.config.augment == "rotate90" and not averages:  # it helps more than the mirror
             second = ["rotated"]
         return ["centre", *second, *["random"] * count][:count]
 
@@ -178,7 +177,7 @@ class Job:
         A random view depends on its number and the content of the image, not on the seed, so that
         runs with other seeds and splits share it.
         """
-        kinds = self._view_kinds(self.view_counts[split])
+        kinds = self._view_kinds(split)
         made = {kind: self.image_inputs(split, kind) for kind in dict.fromkeys(kinds)}
         return [made[kind] for kind in kinds]
 
@@ -196,7 +195,7 @@ class Job:
                 view=f"random {number}, {drawn}" if kind == "random" else kind,
                 digests=self.digests(split),
             )
-            for number, kind in enumerate(self._view_kinds(self.view_counts[split]))
+            for number, kind in enumerate(self._view_kinds(split))
         ]
 
     def in_order(self, split: str) -> KeyedBatches:
