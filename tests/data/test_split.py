@@ -9,6 +9,7 @@ import pytest
 from images import draw
 from splits import Row, by_path, digest, fabricate, given, many
 
+from xception_cli.data.fixes import Fix
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.images import Inspection, inspect_all
 from xception_cli.data.photo import Photo
@@ -420,3 +421,17 @@ def test_an_image_that_moved_to_another_class_is_a_change(tmp_path):
     assert match_split(saved, *fabricate(rows)).images == saved.images  # the control
     with pytest.raises(ArtifactError, match=r"\n  changed: c0/0\.jpg$"):
         match_split(saved, *fabricate([("c1", *rows[0][1:]), *rows[1:]]))
+def test_a_relabelled_image_is_unchanged_while_it_stays_in_its_folder(tmp_path):
+    rows = [*many(20, 3), ("c0", "c0/bad.jpg", "!bad", None)]
+    fixes = {path: Fix("relabel", "", "c2") for path in ("c0/0.jpg", "c0/bad.jpg")}
+    folder, inspections = fabricate(rows)
+    options = {"seed": 0, "val_fraction": 0.3, "test_fraction": 0.0, "fixes": fixes}
+    write_split(make_split(folder, inspections, **options), tmp_path / "split.csv")
+    saved = read_split(tmp_path / "split.csv", folder.classes)
+    assert {i.path for i in saved.images if i.label == 2 and i.path.startswith("c0")} == {*fixes}
+    assert match_split(saved, folder, inspections).images == saved.images
+    moved = fabricate([("c1", *rows[0][1:]), *rows[1:]])
+    with pytest.raises(ArtifactError, match=r"\n  changed: c0/0\.jpg$"):
+        match_split(saved, *moved)
+
+

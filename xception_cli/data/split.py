@@ -7,7 +7,13 @@ from hashlib import sha256
 from pathlib import Path
 
 from xception_cli.console import enumerated, listing, show
-from xception_cli.data.fixes import NO_FIXES, Fix, class_after, note_relabelled
+from xception_cli.data.fixes import (
+    NO_FIXES,
+    Fix,
+    class_after,
+    note_relabelled,
+    was_relabelled,
+)
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Inspection, leads_out
 from xception_cli.data.photo import Photo, count_labels
@@ -294,7 +300,7 @@ def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspecti
     Raises:
         ArtifactError: Images or classes were added, removed or changed; lists them.
     """
-    before = {utf8(i.path): (i.digest, saved.classes[i.label]) for i in saved.images}
+    before = {utf8(image.path): image for image in saved.images}
     after = {
         utf8(file.path): (found.digest, folder.classes[file.label])
         for file, found in zip(folder.images, inspections, strict=True)
@@ -302,7 +308,11 @@ def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspecti
     changes = [f"removed: {show(path)}" for path in sorted(before.keys() - after.keys())]
     changes += [f"added: {show(path)}" for path in sorted(after.keys() - before.keys())]
     common = sorted(before.keys() & after.keys())
-    changes += [f"changed: {show(path)}" for path in common if before[path] != after[path]]
+    changes += [
+        f"changed: {show(path)}"
+        for path in common
+        if not _is_unchanged(before[path], saved.classes, *after[path])
+    ]
     if changes:
         most = _LISTED if len(changes) <= _LISTED else _LISTED - 1  # lines in total
         raise ArtifactError(
@@ -311,3 +321,13 @@ def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspecti
         )
     real = {utf8(file.path): file.path for file in folder.images}
     return replace(saved, images=tuple(replace(i, path=real[utf8(i.path)]) for i in saved.images))
+
+
+def _is_unchanged(image: Photo, classes: Sequence[str], digest: str, name: str) -> bool:
+    """Return whether an image still has its content, and the class that its folder or table gave.
+
+    The class in split.csv may be another one, from `--fixes`; of an image that is left out, it does
+    not matter.
+    """
+    has_class = image.split == "out" or classes[image.label] == name
+    return image.digest == digest and (has_class or was_relabelled(image, name))
