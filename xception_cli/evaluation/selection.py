@@ -300,11 +300,13 @@ def _name(root: Path, part: str | None) -> str:
     """Name a folder's evaluation: never like one of the run's own splits, never a path."""
     place = root.resolve()
     name = place.stem if place.is_file() else place.name
-    if name in {"train", *SPLITS} and not part:
-        name = f"{place.parent.name}-{name}"
     if part:
         name = f"{name}-{part}"
-    return folder_name(Path(name))
+    for longer in (name, f"{place.parent.name}-{name}"):
+        found = folder_name(Path(longer))
+        if found.casefold() not in {"train", *SPLITS}:  # some file systems ignore case
+            return found
+    return f"data-{found}"  # of /val, which has no named parent
 
 
 def folder_name(path: Path) -> str:
