@@ -20,6 +20,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split, make_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
+from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.evaluation.eval_report import TRAINED_ON, Contaminated, EvalReport, LeftOut
 from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
 from xception_cli.evaluation.files import contaminated_line

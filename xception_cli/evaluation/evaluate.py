@@ -86,14 +86,16 @@ def run_evaluation(
     fitted = fitted and chosen.name == "val"
     if fitted and variant is None and only is None:
         return _measured_before(run)
-    is_val = chosen.name == "val"
+    chose = chosen.name == "val" and not fitted
     if only is not None:
         chosen = keep_listed(chosen, only)
     left_out = [LeftOut(photo.path, TRAINED_ON) for photo in chosen.trained_on]
     left_out += [LeftOut(photo.path, NEAR_COPY) for photo in chosen.copies]
     note = join_notes(left_out_note(left_out, len(chosen.images)), chosen.note)
-    if only is not None:
-        note = join_notes(note, VAL_NOTE if is_val and not fitted else None)
+    # The correction is for the answers of the run's own model on all of val.
+    is_corrected = chose and only is None and variant is None
+    if chose and not is_corrected:
+        note = join_notes(note, VAL_NOTE)
     if fitted:
         note = join_notes(
             note, "the model was also fitted to these images: expect less on new ones"
@@ -109,7 +111,7 @@ def run_evaluation(
         trained_on=[*chosen.trained_on, *chosen.copies],
     )
     report = replace(report, left_out=tuple(left_out))
-    if is_val and not fitted and only is None:
+    if is_corrected:
         report = correct_report(run, report, scored)
     write_evaluation(run.evaluation(report.name), report, scored)
     return report
