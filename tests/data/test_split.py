@@ -177,6 +177,12 @@ def test_given_train_and_test_val_comes_from_train_only():
     assert drawn["val"] / 200 == pytest.approx(0.3, abs=0.1)
 
 
+def test_a_given_test_larger_than_train_does_not_make_val_look_small():
+    made = split_rows(given("train", 100) + given("test", 200))
+    assert len(made.of("val")) > 10
+    assert made.warnings == ()
+
+
 def test_a_train_folder_alone_is_split_like_class_folders():
     rows = given("train", 100)
     plain = [(name, path, content, None) for name, path, content, _ in rows]
@@ -415,12 +421,6 @@ def test_a_long_list_of_changes_is_cut_with_its_count(tmp_path, added, shown, la
     assert (len(lines) - 1, lines[-1]) == (shown, last)
 
 
-def test_an_image_that_moved_to_another_class_is_a_change(tmp_path):
-    rows = many(20)
-    saved = saved_and_read(*fabricate(rows), tmp_path / "split.csv")
-    assert match_split(saved, *fabricate(rows)).images == saved.images  # the control
-    with pytest.raises(ArtifactError, match=r"\n  changed: c0/0\.jpg$"):
-        match_split(saved, *fabricate([("c1", *rows[0][1:]), *rows[1:]]))
 def test_a_relabelled_image_is_unchanged_while_it_stays_in_its_folder(tmp_path):
     rows = [*many(20, 3), ("c0", "c0/bad.jpg", "!bad", None)]
     fixes = {path: Fix("relabel", "", "c2") for path in ("c0/0.jpg", "c0/bad.jpg")}
@@ -435,3 +435,9 @@ def test_a_relabelled_image_is_unchanged_while_it_stays_in_its_folder(tmp_path):
         match_split(saved, *moved)
 
 
+def test_an_image_that_moved_to_another_class_is_a_change(tmp_path):
+    rows = many(20)
+    saved = saved_and_read(*fabricate(rows), tmp_path / "split.csv")
+    assert match_split(saved, *fabricate(rows)).images == saved.images  # the control
+    with pytest.raises(ArtifactError, match=r"\n  changed: c0/0\.jpg$"):
+        match_split(saved, *fabricate([("c1", *rows[0][1:]), *rows[1:]]))

@@ -105,10 +105,11 @@ def make_split(
     if split_file is None and "val" not in folder.given_splits:
         if "test" in folder.given_splits:
             test_fraction = 0.0
-        new = keep_sides(images, _drawable(images, units), earlier)
-        _draw(images, new, seed, val_fraction, test_fraction)
-        warnings += _far_off(images, val_fraction)
-        warnings += _uneven(images, folder.classes, val_fraction)
+        drawable = _drawable(images, units)
+        _draw(images, keep_sides(images, drawable, earlier), seed, val_fraction, test_fraction)
+        drawn = [images[i] for unit in drawable for i in unit.members]  # no given test
+        warnings += _far_off(drawn, val_fraction)
+        warnings += _uneven(drawn, folder.classes, val_fraction)
     elif test_fraction and "test" not in folder.given_splits:
         warnings.append("test_fraction is not used: the split is given, without a test")
     made = Split(folder.classes, tuple(note_relabelled(images, folder)))
