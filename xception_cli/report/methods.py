@@ -70,7 +70,7 @@ def _network(config: TrainConfig, info: RunInfo, trained: str, kept_epoch: int) 
     )
     probe = (
         f"multinomial logistic regression on the pooled features of {len(LAYERS)} layers, computed "
-        f"for {count_of(config.views, 'view')} of each training image"
+        f"for {count_of(_views(config, info), 'view')} of each training image"
     )
     if not kept_epoch:
         return [first, f"The network was frozen and a linear probe fitted: {probe}."]
@@ -84,6 +84,13 @@ def _network(config: TrainConfig, info: RunInfo, trained: str, kept_epoch: int) 
     if digest is None:
         return [first, tuned]
     return [first, tuned, f"The classifier of the final model is {probe}."]
+
+
+def _views(config: TrainConfig, info: RunInfo) -> int:
+    """Return the number of views of each training image that the probe was fitted to."""
+    if config.unfreeze == "all":  # only the evaluation crop is computed before training
+        return 1
+    return config.views if info.timed is None else int(info.timed["decisions"][-1]["views"])
 
 
 def _inputs(config: TrainConfig) -> str:
