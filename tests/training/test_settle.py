@@ -188,6 +188,8 @@ def test_eval_on_val_reports_the_measurement_before_the_refit(
         json.loads(said.out)["accuracy"]
         == read_json(run.evaluation("val") / "metrics.json")["accuracy"]
     )
+    shutil.rmtree("photos")  # with --data, val would count as training images
+    assert call("eval", "run") == 0
     assert evaluation(run) == before
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from xception_cli.console import screen, show
 from xception_cli.data.photo import Photo
+from xception_cli.data.recorded import read_recorded
 from xception_cli.errors import ArtifactError, DataError
 from xception_cli.evaluation.candidates import VAL_NOTE, correct_report
 from xception_cli.evaluation.eval_report import (
@@ -23,7 +24,12 @@ from xception_cli.evaluation.eval_report import (
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
-from xception_cli.evaluation.selection import Selection, keep_listed, select_images
+from xception_cli.evaluation.selection import (
+    Selection,
+    choose_own,
+    keep_listed,
+    select_images,
+)
 from xception_cli.inference import answer_all, classify
 from xception_cli.model.bundle import REFIT, Classifier, ModelBundle, Outcome
 from xception_cli.model.cached_outcomes import open_outcomes
@@ -72,7 +78,10 @@ def run_evaluation(
         DataError: Unknown classes, or no image that can be scored.
         ArtifactError: A file of the run is damaged.
     """
-    fitted = REFIT in bundle.about.provenance
+    fitted, is_whole = REFIT in bundle.about.provenance, variant is None and only is None
+    measured = fitted and is_whole and data is None  # its images may have moved since
+    if measured and choose_own(read_recorded(run, bundle.classes), split) == "val":
+        return _measured_before(run)
     chosen = select_images(
         run,
         bundle.classes,
@@ -84,7 +93,7 @@ def run_evaluation(
     )
     chosen = refine(chosen)
     fitted = fitted and chosen.name == "val"
-    if fitted and variant is None and only is None:
+    if fitted and is_whole:
         return _measured_before(run)
     chose = chosen.name == "val" and not fitted
     if only is not None:
@@ -93,7 +102,7 @@ def run_evaluation(
     left_out += [LeftOut(photo.path, NEAR_COPY) for photo in chosen.copies]
     note = join_notes(left_out_note(left_out, len(chosen.images)), chosen.note)
     # The correction is for the answers of the run's own model on all of val.
-    is_corrected = chose and only is None and variant is None
+    is_corrected = chose and is_whole
     if chose and not is_corrected:
         note = join_notes(note, VAL_NOTE)
     if fitted:
