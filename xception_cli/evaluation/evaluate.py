@@ -95,15 +95,15 @@ def run_evaluation(
     fitted = fitted and chosen.name == "val"
     if fitted and is_whole:
         return _measured_before(run)
-    chose = chosen.name == "val" and not fitted
+    has_selected = chosen.name == "val" and not fitted  # the model, from its candidates
     if only is not None:
         chosen = keep_listed(chosen, only)
     left_out = [LeftOut(photo.path, TRAINED_ON) for photo in chosen.trained_on]
     left_out += [LeftOut(photo.path, NEAR_COPY) for photo in chosen.copies]
     note = join_notes(left_out_note(left_out, len(chosen.images)), chosen.note)
     # The correction is for the answers of the run's own model on all of val.
-    is_corrected = chose and is_whole
-    if chose and not is_corrected:
+    is_corrected = has_selected and is_whole
+    if has_selected and not is_corrected:
         note = join_notes(note, VAL_NOTE)
     if fitted:
         note = join_notes(
