@@ -338,6 +338,8 @@ def test_a_list_is_predicted_in_pieces_and_continued_with_every_row_once(
             main(given)
     with partials(tmp_path)[0].open("ab") as file:
         file.write(b"photos/gre")  # a row cut by a kill
+    assert call(*given, "--max-pixels", "2000000") == 2  # a row of it may have another error
+    assert "of a stopped command with another model, other images or" in capsys.readouterr().err
     assert call(*given) == 3
     said = capsys.readouterr().err
     assert "resuming  after 4 of 7 images" in said

@@ -275,7 +275,8 @@ def evaluate(
     from xception_cli.evaluation.selection import folder_name
 
     file = None if model is None else Path(model)
-    variant = None if file is None else folder_name(file)
+    variants = [folder_name(file)] if file else []
+    variants += [f"tta-{tta}"] if tta else []
     with _printing(verbose):
         classifier = open_classifier(file or chosen.model, device=device, tta=tta)
         return run_evaluation(
@@ -287,7 +288,7 @@ def evaluate(
             split=split,
             ignore_extra_classes=ignore_extra_classes,
             workers=decide_workers(workers, classifier.runtime),
-            variant=variant if tta is None else f"tta-{tta}",
+            variant="-".join(variants) or None,
             refine=partial(set_copies_aside, chosen),
         )
 

@@ -23,8 +23,7 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 INFO = "run.json"
 LOCK = ".lock"
-# Errors of file systems without locks.
-_NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+_NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}  # errors of file systems without locks
 _HINT = "restore the file from a copy, or start a new run"
 T = TypeVar("T")
 
@@ -94,6 +93,7 @@ class RunResult:
         gains: Classes that more images are likely to help.
         skipped: Why fine-tuning was skipped; None if it was not, or was never planned.
         refit: Whether the model was refitted to train and val, after its evaluation on val.
+        views: Views of each training image that the probe was fitted to; None if not recorded.
         compared: The comparison with the run of `--from`, in sentences.
     """
 
@@ -106,6 +106,7 @@ class RunResult:
     gains: list[Annotated[dict[str, Any], Gain]] = field(default_factory=list)
     skipped: str | None = None
     refit: bool = False
+    views: int | None = None
     compared: list[str] = field(default_factory=list)
     seconds: dict[str, float]
 

@@ -211,6 +211,15 @@ def test_a_folder_of_one_class_and_an_empty_folder_are_checked_too(tmp_path, cap
 # --- JSON -----------------------------------------------------------------------------------------
 
 
+def test_a_folder_without_a_usable_image_is_checked_with_a_pattern_too(tmp_path, capsys):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{name}\n"
+        (tmp_path / name / "patient1_0.jpg").write_text(pointer)
+    assert call("check", str(tmp_path), "--group-by", r"patient(\d+)") == 3
+    assert "a Git LFS pointer: run git lfs pull" in capsys.readouterr().out
+
+
 def test_json_is_one_line_that_holds_the_whole_report(messy, capsys):
     code, out, err = reported(messy, capsys, "--json")
     assert code == 3

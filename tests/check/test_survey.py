@@ -145,6 +145,9 @@ def test_fixes_end_up_in_the_split_with_their_reason_and_no_file_is_touched(
     assert (images["red/0.jpg"].split, images["red/0.jpg"].reason) == ("out", "excluded: blurred")
     assert images["red/1.jpg"].label == 0
     assert images["red/1.jpg"].reason.endswith("; relabelled from red")
+    Path("issues.csv").unlink()  # a resume needs its decisions, not the file
+    assert train_run({}, resume=True).run.is_finished
+    assert read_split(Path("run/split.csv"), ["blue", "green", "red"]) == split
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")} == before
 
 

@@ -57,7 +57,7 @@ def test_an_edited_row_is_named(split: Split, old: str, new: str) -> None:
         lines[number].split(",")[0].replace(*(("/4.jpg", "/5.jpg") if "jpg" in old else ("", "")))
     )
     assert [row.rpartition(", c")[0] for row in rows] == [f"  row {number}: {path}"]
-    assert "--split-file run/split.csv" in caught.value.hint
+    assert "xception train DIR --split-file run/split.csv" in caught.value.hint
 
 
 def test_a_missing_row_is_counted_and_its_place_is_named(split: Split) -> None:

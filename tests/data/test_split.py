@@ -9,6 +9,7 @@ import pytest
 from images import draw
 from splits import Row, by_path, digest, fabricate, given, many
 
+from xception_cli.data.fixes import Fix
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.images import Inspection, inspect_all
 from xception_cli.data.photo import Photo
@@ -174,6 +175,12 @@ def test_given_train_and_test_val_comes_from_train_only():
     drawn = Counter(found[row[1]] for row in rows if row[3] == "train")
     assert set(drawn) == {"train", "val"}
     assert drawn["val"] / 200 == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_given_test_larger_than_train_does_not_make_val_look_small():
+    made = split_rows(given("train", 100) + given("test", 200))
+    assert len(made.of("val")) > 10
+    assert made.warnings == ()
 
 
 def test_a_train_folder_alone_is_split_like_class_folders():
@@ -412,6 +419,20 @@ def test_a_long_list_of_changes_is_cut_with_its_count(tmp_path, added, shown, la
         match_split(saved, *fabricate(rows))
     lines = caught.value.message.splitlines()
     assert (len(lines) - 1, lines[-1]) == (shown, last)
+
+
+def test_a_relabelled_image_is_unchanged_while_it_stays_in_its_folder(tmp_path):
+    rows = [*many(20, 3), ("c0", "c0/bad.jpg", "!bad", None)]
+    fixes = {path: Fix("relabel", "", "c2") for path in ("c0/0.jpg", "c0/bad.jpg")}
+    folder, inspections = fabricate(rows)
+    options = {"seed": 0, "val_fraction": 0.3, "test_fraction": 0.0, "fixes": fixes}
+    write_split(make_split(folder, inspections, **options), tmp_path / "split.csv")
+    saved = read_split(tmp_path / "split.csv", folder.classes)
+    assert {i.path for i in saved.images if i.label == 2 and i.path.startswith("c0")} == {*fixes}
+    assert match_split(saved, folder, inspections).images == saved.images
+    moved = fabricate([("c1", *rows[0][1:]), *rows[1:]])
+    with pytest.raises(ArtifactError, match=r"\n  changed: c0/0\.jpg$"):
+        match_split(saved, *moved)
 
 
 def test_an_image_that_moved_to_another_class_is_a_change(tmp_path):

@@ -14,6 +14,7 @@ from xception_cli.evaluation.calibration import (
     calibrate,
     calibration_error,
     calibration_line,
+    confidence_threshold,
     coverage_curve,
     distance_threshold,
     fit_temperature,
@@ -193,6 +194,16 @@ def test_with_many_candidates_a_threshold_is_stricter_or_needs_more_images():
     )
     assert many is None or many > alone_ > 0
     assert rule_of(target=0.99, candidates=13)[0].needed == 485
+
+
+def test_a_threshold_close_to_1_is_not_rounded_past_a_confidence():
+    """Six digits would give 0.999998, which the wrong answers reach, too."""
+    confidences = np.repeat([0.9999984, 0.9999981], [200, 100])
+    right = confidences > 0.9999982
+    found = confidence_threshold(confidences, right, 0.98, alone(right))
+    assert ((confidences >= found) == right).all()
+    far = np.where(right, 0.9, 0.7)
+    assert confidence_threshold(far, right, 0.98, alone(right)) == 0.8
 
 
 def test_one_val_image_is_calibrated():

@@ -1,6 +1,7 @@
 """Comparing runs: on the same images, with sound statistics; runs that do not match are refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -110,7 +111,17 @@ def test_runs_that_cannot_be_compared_are_refused_with_a_hint():
     predictions.write_text("path,true\n")
     with pytest.raises(ArtifactError, match="predictions") as caught:
         compare_runs(one, one, "val")
-    assert caught.value.hint == "xception eval runs/one regenerates it"
+    assert caught.value.hint == "xception eval runs/one --split val regenerates it"
+    figures = {"kept": "the linear probe", "epochs": 1, "seconds": {}, "refit": True}
+    write_json(one.result, figures)  # val cannot be measured again
+    with pytest.raises(ArtifactError, match="predictions") as caught:
+        compare_runs(one, one, "val")
+    assert caught.value.hint.startswith("restore the file from a copy: the head was fitted to val")
+    predictions = RunDir(Path("runs/other")).evaluation("elsewhere") / "predictions.csv"
+    predictions.unlink()
+    with pytest.raises(ArtifactError, match="predictions") as caught:
+        compare_runs(RunDir(Path("runs/other")), one, "elsewhere")
+    assert caught.value.hint == "xception eval runs/other --data DIR regenerates it"
 
 
 def test_runs_of_different_classes_are_compared_on_the_classes_in_common(capsys):
@@ -196,7 +207,9 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
     assert [run.state for run in found] == ["unfinished", "finished", "finished", "damaged"]
     assert (found[1].val, found[1].seconds, found[1].images) == (0.875, 90.0, 9)
     assert call("runs") == 0
-    shown = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1] == "next: xception compare runs/early runs/late"
+    shown = printed.out.splitlines()
     assert max(len(line) for line in shown) <= 80
     assert "87.5%" in shown[2]
     assert "1 min 30 s  the linear probe  lr=0.001" in shown[2]
@@ -208,6 +221,15 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
     assert [line["settings"] for line in printed[1:3]] == [{"lr": 0.001}, {"seed": 1}]
     assert call("runs", "elsewhere") == 2
     assert "xception runs DIR lists another folder" in capsys.readouterr().err
+    Path("runs").rename("moved")  # a bare --resume would look into runs/
+    for name, left in (
+        ("late", "eval moved/early"),
+        ("early", "train --resume moved/going"),
+        ("going", "train DIR"),
+    ):
+        shutil.rmtree(Path("moved", name))
+        assert call("runs", "moved") == 0
+        assert capsys.readouterr().err.splitlines()[-1] == f"next: xception {left}"
 
 
 # Units and several comparisons

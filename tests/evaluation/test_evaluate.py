@@ -20,12 +20,13 @@ from xception_cli.data.photo import Photo
 from xception_cli.data.split import Split, make_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
+from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.evaluation.eval_report import TRAINED_ON, Contaminated, EvalReport, LeftOut
 from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
 from xception_cli.evaluation.files import contaminated_line
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER
-from xception_cli.evaluation.selection import map_classes
+from xception_cli.evaluation.selection import _name, map_classes
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
@@ -287,11 +288,32 @@ def test_the_test_images_of_a_folder_with_splits_are_evaluated(model_file, photo
     assert paths_of(run, "other-val") == ["valid/red/valid.jpg"]
 
 
-def test_another_folder_never_overwrites_the_runs_own_evaluation(model_file, photos):
+@pytest.mark.parametrize(
+    ("folder", "name"), [("val", "other-val"), ("-val", "other--val"), ("Test", "other-Test")]
+)
+def test_another_folder_never_overwrites_the_runs_own_evaluation(model_file, photos, folder, name):
     run, _ = make_run(model_file, photos)
-    draw(Path("other/val/red/1.jpg"), COLOURS["red"], seed=700)
-    assert evaluate(run, data=Path("other/val")).name == "other-val"
-    assert [p.name for p in (run.path / "eval").iterdir()] == ["other-val"]
+    draw(Path("other", folder, "red/1.jpg"), COLOURS["red"], seed=700)
+    assert evaluate(run, data=Path("other", folder)).name == name
+    assert [p.name for p in (run.path / "eval").iterdir()] == [name]
+
+
+def test_a_folder_mounted_at_the_root_is_not_named_like_a_split_either():
+    assert [_name(Path(place), None) for place in ("/val", "/test", "/food")] == [
+        "data-val", "data-test", "food",
+    ]  # fmt: skip
+
+
+def test_another_model_is_not_corrected_by_the_answers_of_the_runs_own(model_file, photos):
+    run, split = make_run(model_file, photos)
+    labels = np.array([image.label for image in split.of("val")])
+    for epoch in (0, 1):  # each was right on every image
+        add_candidate(run.candidates, epoch, labels, np.zeros(len(labels)))
+    own, other = (evaluate(run, split="val", variant=name) for name in (None, "int8.onnx"))
+    assert (own.expected.value, own.note) == (1.0, None)
+    assert (other.name, other.corrected) == ("val-int8.onnx", None)
+    assert other.expected == own.accuracy != own.expected
+    assert other.note == "validation also selected this model: expect a little less on new images"
 
 
 def test_a_missing_split_is_a_usage_error(model_file, photos):

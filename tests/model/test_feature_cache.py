@@ -4,8 +4,10 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,6 +124,41 @@ def test_features_are_the_same_bytes_for_any_content_of_the_cache(network, root,
     assert computed == []
     assert compute(network, root, "others", everything, of="b" * 64) == cold
     assert computed == [4, 4, 3]
+
+
+class Turn:
+    """One of two processes that run one after the other, the leader first."""
+
+    count = 2
+
+    def __init__(self, rank: int, told: list[Any]) -> None:
+        self.rank, self.told, self.leads = rank, told, rank == 0
+
+    def once(self, make: Callable[[], Any]) -> Any:
+        if self.leads:
+            self.told.append(make())
+        return self.told[-1]
+
+    def wait(self) -> None:
+        pass
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+
+def test_an_image_that_a_second_process_computes_again_counts_once(network, root):
+    """One image is missing from the cache; the other process computes one that is in it."""
+    everything, told, found = list(range(COUNT)), [], []
+    backbone = Segment(network, "conv1", "conv4").eval()
+    inputs, digests = pictures(root, everything)
+    alone = compute_pooled(backbone, inputs, "pooled", view(digests))
+    for rank in (0, 1):
+        inputs, _ = pictures(root, everything)
+        inputs.batches.processes = Turn(rank, told)
+        inputs.runtime = replace(CPU, processes=inputs.batches.processes)
+        found.append(compute_pooled(backbone, inputs, "pooled", view(["?", *digests[1:]])))
+    assert told == [[0, 1]]
+    np.testing.assert_allclose(found[0] + found[1], alone, rtol=1e-3, atol=1e-5)
 
 
 def test_a_changed_image_is_not_cached_under_its_old_content(network, root, tmp_path):

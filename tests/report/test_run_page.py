@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from pages import Page, faults_of
 from runs import call, quick_settings, train_run
 
 from xception_cli.check.report import CONFLICTING, SUSPECT
+from xception_cli.config import TrainConfig
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import read_split
 from xception_cli.data.units import have_groups
+from xception_cli.evaluation.eval_report import read_report
+from xception_cli.evaluation.scored import Scored
 from xception_cli.files import file_digest
 from xception_cli.report import html, model_card
 from xception_cli.report.charts import (
@@ -28,7 +32,9 @@ from xception_cli.report.charts import (
     number_axis,
 )
 from xception_cli.report.html import PAGES
+from xception_cli.report.methods import describe_methods
 from xception_cli.report.pictures import draw_issues
+from xception_cli.report.run_page import _confident_correct
 from xception_cli.rundir import RunDir, read_json, write_json
 
 HOSTILE = "a<script>alert(1)&\"'"
@@ -203,6 +209,51 @@ def drawn_again(
             copy.evaluation("val").rename(copy.evaluation("test"))
     assert call("report", str(copy.path), "--device", "cpu") == 0
     return copy.report.read_text(encoding="utf-8")
+
+
+def test_a_network_trained_from_random_weights_is_not_called_pretrained(
+    run: RunDir, tmp_path: Path
+):
+    claim = "Fine-tuning trained the exit flow and head of the pretrained network on these classes."
+    text = Page(drawn_again(run, tmp_path, kept="fine-tuned, epoch 2")).text
+    assert claim in text
+    again = RunDir(tmp_path / "again")
+    again.update_info({"weights": {"source": "none", "digest": None}})
+    assert call("report", str(again.path), "--device", "cpu") == 0
+    text = Page(again.report.read_text(encoding="utf-8")).text
+    assert "All layers were trained on these classes, from random weights." in text
+    assert claim not in text
+
+
+def test_copies_among_confident_predictions_are_no_groups():
+    probabilities = np.array([[0.95, 0.05], [0.96, 0.04], [0.3, 0.7]], np.float32)
+    photos = tuple(Photo(f"{n}.jpg", n // 2, unit=f"{min(n, 1)}") for n in range(3))
+    scored = Scored(("a", "b"), (photos[1], photos[1], photos[2]), probabilities, (None,) * 3)
+    for grouped, words in ((False, "1 independent"), (True, "1 group")):
+        found = _confident_correct(scored, grouped=grouped)
+        assert found.startswith("100.0% (95% CI ")
+        assert found.endswith(f", 2 of 2 images, {words})")
+
+
+def test_the_methods_name_the_views_that_the_probe_was_fitted_to(run: RunDir):
+    info, result = run.read_info(), run.read_result()
+    assert result.views == 1  # as its settings ask
+    for views, words in (
+        (1, ", computed for 1 view of each training image."),
+        (2, ", computed for 2 views of each training image."),
+        (None, " layers."),
+    ):
+        written = describe_methods(
+            config=TrainConfig(views=3, unfreeze="exit"),
+            info=info,
+            result=replace(result, views=views),
+            report=read_report(run, "val"),
+            split=read_split(run.split, info.classes),
+            trained="exit flow",
+            kept_epoch=0,
+            grouped=False,
+        )
+        assert words in written
 
 
 def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(

@@ -1,6 +1,7 @@
 """Whether a trained model also classifies the mirror image, and how it is then measured."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from xception_cli.files import file_digest
 from xception_cli.model.augmented import with_tta
 from xception_cli.model.bundle import load_model
 from xception_cli.model.probe import fit_probe
-from xception_cli.rundir import RunDir
+from xception_cli.rundir import RunDir, read_json
 from xception_cli.runtime import decide_runtime
-from xception_cli.training import baseline
+from xception_cli.training import baseline, settle
 from xception_cli.training import run as training
 
 
@@ -89,21 +90,55 @@ def test_validation_measures_the_model_that_averages(averaging: Path, tmp_path: 
         assert call("eval", "run", "--split", "val", "--tta", tta, "--device", "cpu") == 0
         metrics = json.loads((run.evaluation(f"val-tta-{tta}") / "metrics.json").read_text())
         found[tta] = metrics["log_loss"]
+    shutil.copy(run.model, "copy.safetensors")  # another model is another evaluation
+    assert (
+        call("eval", "run", "--split", "val", "--tta", "none", "--model", "copy.safetensors") == 0
+    )
+    assert (run.evaluation("val-copy.safetensors-tta-none") / "metrics.json").is_file()
     assert found["mirror"] == pytest.approx(found["val"], rel=0.02)
     assert found["none"] != pytest.approx(found["val"], rel=0.02)
 
 
-def test_the_probe_is_measured_as_the_model_that_averages(averaging: Path):
-    run = RunDir(averaging / "run")
+def losses_of(run: RunDir, photos: Path, tta: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses on val that the model was selected by, and those of its file."""
     images = read_split(run.split, ("blue", "green", "red")).of("val")
     labels = torch.tensor([image.label for image in images])
-    (losses,) = read_candidates(run.candidates, len(images)).losses
-    loaded = load_model(run.model, decide_runtime(device="cpu"))
+    *_, losses = read_candidates(run.candidates, len(images)).losses
+    loaded = with_tta(load_model(run.model, decide_runtime(device="cpu")), tta)
+    said = compute_outcomes(loaded, photos, images, workers=0)
+    logits = torch.from_numpy(np.stack([outcome.logits for outcome in said]))
+    return losses, functional.cross_entropy(logits, labels, reduction="none").numpy()
+
+
+def test_the_probe_is_measured_as_the_model_that_averages(averaging: Path):
+    run, photos = RunDir(averaging / "run"), averaging / "photos"
     for tta, equal in (("mirror", True), ("none", False)):
-        said = compute_outcomes(with_tta(loaded, tta), averaging / "photos", images, workers=0)
-        logits = torch.from_numpy(np.stack([outcome.logits for outcome in said]))
-        expected = functional.cross_entropy(logits, labels, reduction="none").numpy()
-        assert np.allclose(losses, expected, rtol=0.02, atol=3e-7) == equal
+        assert np.allclose(*losses_of(run, photos, tta), rtol=0.02, atol=3e-7) == equal
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"unfreeze": "head", "views": 1},
+        {"unfreeze": "head", "augment": "rotate90"},  # the second view of train is a rotation
+        pytest.param({"unfreeze": "exit", "views": 1}, marks=pytest.mark.slow),
+        pytest.param({"unfreeze": "all", "epochs": 1}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_the_model_is_selected_with_the_mirror_image_whatever_the_views_of_train_are(
+    settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+):
+    monkeypatch.setattr(settle, "select_candidate", lambda *_, **__: 1)
+    run = train_run(settings | {"refit": False, "tta": "mirror"} | given).run
+    pairs = (losses_of(run, photos, tta) for tta in ("mirror", "none"))
+    far = [np.abs(selected - of_file).mean() for selected, of_file in pairs]
+    assert far[0] < 0.3 * far[1]
+    assert call("eval", "run", "--split", "val", "--tta", "mirror", "--device", "cpu") == 0
+    found = [read_json(run.evaluation(name) / "metrics.json") for name in ("val", "val-tta-mirror")]
+    assert found[0]["log_loss"] == pytest.approx(found[1]["log_loss"], rel=0.02)
+    if found[0]["corrected"]:
+        assert found[0]["corrected"]["accuracy"] <= found[1]["accuracy"] + 1e-9
 
 
 @pytest.mark.slow

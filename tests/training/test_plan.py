@@ -16,6 +16,7 @@ from xception_cli.training.costs import (
     Images,
     disk_bytes,
     expected_seconds,
+    val_views,
 )
 from xception_cli.training.plan import (
     LADDER,
@@ -201,6 +202,20 @@ def test_without_a_refit_one_or_two_views_of_val_are_kept(unfreeze, tta, views):
     assert plan.reasons == ()
     assert on_disk(unfreeze, cache_gb=(room - 1) / 1e9, **asked).config.views == 2
     assert on_disk(unfreeze, cache_gb=room / 1e9).config.views == 2  # the control
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "exit", "all"])
+@pytest.mark.parametrize(
+    "given", [{"views": 1}, {"augment": "rotate90"}, {"refit": False}], ids=str
+)
+def test_a_model_that_averages_the_mirror_image_has_it_in_val_for_any_views(unfreeze, given):
+    config = TrainConfig(unfreeze=unfreeze, **given)
+    assert val_views(config.replace(tta="mirror")) >= 2
+    images = Images(100, 20, 0)
+    more = images.seen(config.replace(tta="mirror")) - images.seen(config.replace(tta="none"))
+    assert more == 20 * (
+        val_views(config.replace(tta="mirror")) - val_views(config.replace(tta="none"))
+    )
 
 
 # Three views take 1.969 GB, two 1.313 GB, one 0.656 GB.

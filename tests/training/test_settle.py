@@ -188,6 +188,8 @@ def test_eval_on_val_reports_the_measurement_before_the_refit(
         json.loads(said.out)["accuracy"]
         == read_json(run.evaluation("val") / "metrics.json")["accuracy"]
     )
+    shutil.rmtree("photos")  # with --data, val would count as training images
+    assert call("eval", "run") == 0
     assert evaluation(run) == before
 
 
@@ -291,6 +293,7 @@ def test_above_the_ceiling_no_view_is_computed_that_only_fine_tuning_needs(
     monkeypatch.setattr(baseline, "compute_store", compute)
     many = train_run(settings | {"views": 4, "ceiling": 0.9}, "many")
     assert views == [("train", 2), ("val", 2)]
+    assert many.run.read_result().views == 2
     few = train_run(settings | {"views": 2, "ceiling": 0.9}, "few")
     for name in ("model.safetensors", "eval/val/predictions.csv"):
         assert (many.run.path / name).read_bytes() == (few.run.path / name).read_bytes()

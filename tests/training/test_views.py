@@ -42,6 +42,16 @@ def test_with_rotations_the_second_view_is_the_centre_crop_rotated(settings, fli
     )
 
 
+def test_validation_reads_the_evaluation_crop_in_every_epoch(settings):
+    job = draft_job(TrainConfig(**settings | {"unfreeze": "all"}), None, CPU, None).job
+    job.run.path.mkdir(parents=True)
+    each, once = (job.image_inputs("val", epochs=epochs) for epochs in (True, False))
+    expected = torch.cat([batch.values for batch in once])
+    for _ in range(2):  # decoded, then from the cache
+        assert torch.equal(torch.cat([batch.values for batch in each]), expected)
+    assert len(list(job.run.decoded.iterdir())) == len(expected)
+
+
 def test_random_views_are_those_without_rotations_but_rotated(settings):
     _, light = pixels(settings)
     _, rotated = pixels(settings, augment="rotate90")

@@ -262,8 +262,13 @@ def list_runs(
         [json.dumps(run.to_dict()) for run in found] if as_json else [runs.runs_table(found)]
     ):
         emit(part)
-    latest, *earlier = [quoted(run.run) for run in found if run.state == "finished"] or [""]
-    if earlier:
-        say(f"next: xception compare {earlier[0]} {latest}")
+    finished, unfinished = (
+        [quoted(run.run) for run in found if run.state == state]
+        for state in ("finished", "unfinished")
+    )
+    if len(finished) > 1:
+        say(f"next: xception compare {finished[1]} {finished[0]}")
+    elif finished:
+        say(f"next: xception eval {finished[0]}")
     else:
-        say(f"next: xception {f'eval {latest}' if latest else 'train --resume'}")
+        say(f"next: xception train {f'--resume {unfinished[0]}' if unfinished else 'DIR'}")

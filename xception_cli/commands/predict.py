@@ -147,7 +147,8 @@ def predict(
     with ExitStack() as held:
         file = bar = None
         if output is not None:
-            options = (file_digest(chosen), most, unknown, explain, tta, device, sort_into)
+            given = (most, unknown, explain, tta, device, sort_into, max_pixels)
+            options = (file_digest(chosen), *given)
             file = held.enter_context(open_predictions(output, images, options, tally))
 
         with importing():

@@ -26,8 +26,8 @@ class Fix:
     """What to do with one image.
 
     Attributes:
+        action: One of `ACTIONS`.
         problem: The reason, as in issues.csv.
-        problem: Why, in the words of issues.csv.
         label: The class to relabel to; empty to exclude.
     """
 
@@ -153,6 +153,15 @@ def note_relabelled(images: Sequence[Photo], folder: DataFolder) -> list[Photo]:
     return [
         image
         if image.label == file.label or image.split == "out"
-        else replace(image, reason=f"{image.reason}; relabelled from {folder.classes[file.label]}")
+        else replace(image, reason=f"{image.reason}{_relabelled_from(folder.classes[file.label])}")
         for image, file in zip(images, folder.images, strict=True)
     ]
+
+
+def was_relabelled(image: Photo, name: str) -> bool:
+    """Return whether `note_relabelled` noted this original class, also as read from a file."""
+    return utf8(image.reason).endswith(utf8(_relabelled_from(name)))
+
+
+def _relabelled_from(name: str) -> str:
+    return f"; relabelled from {name}"

@@ -52,6 +52,6 @@ def read_recorded(run: RunDir, classes: Sequence[str]) -> Split:
     sentence = f"{show(run.split)} has changed since the run began:"
     raise ArtifactError(
         listing(sentence, changes, _LISTED),
-        hint="restore the file from a copy; for another split, start a new run: xception train "
+        hint="restore the file from a copy; for another split, start a new run: xception train DIR "
         f"--split-file {quoted(run.split)}",
     )

@@ -7,7 +7,13 @@ from hashlib import sha256
 from pathlib import Path
 
 from xception_cli.console import enumerated, listing, show
-from xception_cli.data.fixes import NO_FIXES, Fix, class_after, note_relabelled
+from xception_cli.data.fixes import (
+    NO_FIXES,
+    Fix,
+    class_after,
+    note_relabelled,
+    was_relabelled,
+)
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import Inspection, leads_out
 from xception_cli.data.photo import Photo, count_labels
@@ -99,10 +105,11 @@ def make_split(
     if split_file is None and "val" not in folder.given_splits:
         if "test" in folder.given_splits:
             test_fraction = 0.0
-        new = keep_sides(images, _drawable(images, units), earlier)
-        _draw(images, new, seed, val_fraction, test_fraction)
-        warnings += _far_off(images, val_fraction)
-        warnings += _uneven(images, folder.classes, val_fraction)
+        drawable = _drawable(images, units)
+        _draw(images, keep_sides(images, drawable, earlier), seed, val_fraction, test_fraction)
+        drawn = [images[i] for unit in drawable for i in unit.members]  # no given test
+        warnings += _far_off(drawn, val_fraction)
+        warnings += _uneven(drawn, folder.classes, val_fraction)
     elif test_fraction and "test" not in folder.given_splits:
         warnings.append("test_fraction is not used: the split is given, without a test")
     made = Split(folder.classes, tuple(note_relabelled(images, folder)))
@@ -294,7 +301,7 @@ def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspecti
     Raises:
         ArtifactError: Images or classes were added, removed or changed; lists them.
     """
-    before = {utf8(i.path): (i.digest, saved.classes[i.label]) for i in saved.images}
+    before = {utf8(image.path): image for image in saved.images}
     after = {
         utf8(file.path): (found.digest, folder.classes[file.label])
         for file, found in zip(folder.images, inspections, strict=True)
@@ -302,7 +309,11 @@ def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspecti
     changes = [f"removed: {show(path)}" for path in sorted(before.keys() - after.keys())]
     changes += [f"added: {show(path)}" for path in sorted(after.keys() - before.keys())]
     common = sorted(before.keys() & after.keys())
-    changes += [f"changed: {show(path)}" for path in common if before[path] != after[path]]
+    changes += [
+        f"changed: {show(path)}"
+        for path in common
+        if not _is_unchanged(before[path], saved.classes, *after[path])
+    ]
     if changes:
         most = _LISTED if len(changes) <= _LISTED else _LISTED - 1  # lines in total
         raise ArtifactError(
@@ -311,3 +322,13 @@ def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspecti
         )
     real = {utf8(file.path): file.path for file in folder.images}
     return replace(saved, images=tuple(replace(i, path=real[utf8(i.path)]) for i in saved.images))
+
+
+def _is_unchanged(image: Photo, classes: Sequence[str], digest: str, name: str) -> bool:
+    """Return whether an image still has its content, and the class that its folder or table gave.
+
+    The class in split.csv may be another one, from `--fixes`; of an image that is left out, it does
+    not matter.
+    """
+    has_class = image.split == "out" or classes[image.label] == name
+    return image.digest == digest and (has_class or was_relabelled(image, name))

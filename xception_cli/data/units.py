@@ -20,7 +20,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
 
-_DIGEST = re.compile("[0-9a-f]{32}")  # see `images.digest`
+_DIGEST = re.compile("[0-9a-f]{32}")  # see `images.content_digest`
 
 Array = NDArray[Any]
 Fold = tuple[Array, Array]  # indices of the images to fit, and of those left out
@@ -112,7 +112,7 @@ def _groups(
         match = pattern.search(Path(images[i].path).as_posix())
         if match and match[1]:
             groups[i] = match[1]
-    if not groups:
+    if used and not groups:
         raise UsageError(
             f"no path matches --group-by {show(group_by)}, for example "
             f"{show(images[used[0]].path)}",

@@ -138,11 +138,8 @@ def calibration_error(confidences: Array, right: Array) -> float:
     it, and resampling adds as much again. The middle 95% of the resamples of a perfectly calibrated
     model never contain its 0 (tests/evaluation/test_intervals.py).
     """
-    gaps = [
-        entry.images * abs(entry.confidence - entry.accuracy)
-        for entry in reliability(confidences, right)
-    ]
-    return sum(gaps) / len(right)
+    bins = reliability(confidences, right)
+    return sum(found.images * abs(found.confidence - found.accuracy) for found in bins) / len(right)
 
 
 def coverage_curve(confidences: Array, right: Array) -> tuple[Array, Array, Array]:
@@ -199,7 +196,10 @@ def confidence_threshold(
     if lowest == len(thresholds) - 1:  # every answer may be given: no reason to refuse any
         return 0.0
     # Halfway to the next lower confidence, so that rounding does not decide.
-    return float(f"{(thresholds[lowest] + thresholds[lowest + 1]) / 2:.6g}")
+    above, below = map(float, thresholds[lowest : lowest + 2])
+    halfway = (above + below) / 2
+    rounded = float(f"{halfway:.6g}")
+    return rounded if below < rounded <= above else halfway  # near 1, they may differ by less
 
 
 def _lower_bound(images: Array, share: Array, level: float) -> Array:

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
-from xception_cli.console import quoted, show
+from xception_cli.console import show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate
-from xception_cli.evaluation.scored import read_metrics
+from xception_cli.evaluation.scored import how_to_repeat, read_metrics
 from xception_cli.files import utf8
 from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, RunDir
@@ -322,7 +322,7 @@ def read_report(run: RunDir, name: str) -> EvalReport:
         what = f"it lacks {show(error)}" if isinstance(error, LookupError) else show(error)
         raise ArtifactError(
             f"{show(path)} is damaged: {what}",
-            hint=f"xception eval {quoted(run.path)} --split {name} regenerates it",
+            hint=how_to_repeat(run, name),
         ) from error
 
 

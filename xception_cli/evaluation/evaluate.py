@@ -8,6 +8,7 @@ import numpy as np
 
 from xception_cli.console import screen, show
 from xception_cli.data.photo import Photo
+from xception_cli.data.recorded import read_recorded
 from xception_cli.errors import ArtifactError, DataError
 from xception_cli.evaluation.candidates import VAL_NOTE, correct_report
 from xception_cli.evaluation.eval_report import (
@@ -23,7 +24,12 @@ from xception_cli.evaluation.eval_report import (
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
-from xception_cli.evaluation.selection import Selection, keep_listed, select_images
+from xception_cli.evaluation.selection import (
+    Selection,
+    choose_own,
+    keep_listed,
+    select_images,
+)
 from xception_cli.inference import answer_all, classify
 from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import Classifier, ModelBundle, Outcome
@@ -73,7 +79,10 @@ def run_evaluation(
         DataError: Unknown classes, or no image that can be scored.
         ArtifactError: A file of the run is damaged.
     """
-    fitted = REFIT in bundle.about.provenance
+    fitted, is_whole = REFIT in bundle.about.provenance, variant is None and only is None
+    measured = fitted and is_whole and data is None  # its images may have moved since
+    if measured and choose_own(read_recorded(run, bundle.classes), split) == "val":
+        return _measured_before(run)
     chosen = select_images(
         run,
         bundle.classes,
@@ -85,16 +94,18 @@ def run_evaluation(
     )
     chosen = refine(chosen)
     fitted = fitted and chosen.name == "val"
-    if fitted and variant is None and only is None:
+    if fitted and is_whole:
         return _measured_before(run)
-    is_val = chosen.name == "val"
+    has_selected = chosen.name == "val" and not fitted  # the model, from its candidates
     if only is not None:
         chosen = keep_listed(chosen, only)
     left_out = [LeftOut(photo.path, TRAINED_ON) for photo in chosen.trained_on]
     left_out += [LeftOut(photo.path, NEAR_COPY) for photo in chosen.copies]
     note = join_notes(left_out_note(left_out, len(chosen.images)), chosen.note)
-    if only is not None:
-        note = join_notes(note, VAL_NOTE if is_val and not fitted else None)
+    # The correction is for the answers of the run's own model on all of val.
+    is_corrected = has_selected and is_whole
+    if has_selected and not is_corrected:
+        note = join_notes(note, VAL_NOTE)
     if fitted:
         note = join_notes(
             note, "the model was also fitted to these images: expect less on new ones"
@@ -110,7 +121,7 @@ def run_evaluation(
         trained_on=[*chosen.trained_on, *chosen.copies],
     )
     report = replace(report, left_out=tuple(left_out))
-    if is_val and not fitted and only is None:
+    if is_corrected:
         report = correct_report(run, report, scored)
     write_evaluation(run.evaluation(report.name), report, scored)
     return report

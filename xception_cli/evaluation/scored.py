@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xception_cli.console import quoted, show
+from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError
 from xception_cli.files import MOST_ROWS, from_csv, to_csv, utf8
@@ -119,6 +120,23 @@ def read_metrics(run: RunDir, name: str) -> dict[str, Any]:
     return read_json(run.evaluation(name) / METRICS, most)
 
 
+def how_to_repeat(run: RunDir, name: str) -> str:
+    """Return the hint for an evaluation whose files cannot be used.
+
+    Args:
+        run: The run.
+        name: Of the evaluation, such as `val`.
+    """
+    try:
+        is_past = name == "val" and run.is_finished and run.read_result().refit
+    except ArtifactError:
+        is_past = False
+    if is_past:
+        return "restore the file from a copy: the head was fitted to val after it was measured"
+    images = f"--split {name}" if name in SPLITS else "--data DIR"
+    return f"xception eval {quoted(run.path)} {images} regenerates it"
+
+
 def read_scored(run: RunDir, name: str) -> Scored:
     """Read the scored images of a run's evaluation.
 
@@ -154,7 +172,7 @@ def read_scored(run: RunDir, name: str) -> Scored:
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"cannot use the evaluation {show(folder)}: {show(error)}",
-            hint=f"xception eval {quoted(run.path)} regenerates it",
+            hint=how_to_repeat(run, name),
         ) from error
 
 

@@ -83,11 +83,11 @@ def select_images(
         raise UsageError(f"there is no split {show(split)} to evaluate", hint="--split val or test")
     recorded, places = read_recorded(run, classes), recorded_places(run)
     if data is None:
-        return _select_own(recorded, _find_place(places), places[-1], _choose_own(recorded, split))
+        return _select_own(recorded, _find_place(places), places[-1], choose_own(recorded, split))
     own = {place.resolve() for place in [*places, Path(run.read_info().data or places[0])]}
     if split and data.resolve() in own:
         place = places[0] if is_table(data) else data
-        return _select_own(recorded, place, data, _choose_own(recorded, split))
+        return _select_own(recorded, place, data, choose_own(recorded, split))
     if fitted_to_val:
         recorded = fitted_split(recorded)
     folder = read_data(data, root)
@@ -211,7 +211,7 @@ def _find_place(places: Sequence[Path]) -> Path:
     )
 
 
-def _choose_own(recorded: Split, split: str | None) -> str:
+def choose_own(recorded: Split, split: str | None) -> str:
     """Return the split of the run to evaluate on: the given one, else the best one there is."""
     available = [name for name in SPLITS if recorded.of(name)]
     if split is None and available:
@@ -300,11 +300,13 @@ def _name(root: Path, part: str | None) -> str:
     """Name a folder's evaluation: never like one of the run's own splits, never a path."""
     place = root.resolve()
     name = place.stem if place.is_file() else place.name
-    if name in {"train", *SPLITS} and not part:
-        name = f"{place.parent.name}-{name}"
     if part:
         name = f"{name}-{part}"
-    return folder_name(Path(name))
+    for longer in (name, f"{place.parent.name}-{name}"):
+        found = folder_name(Path(longer))
+        if found.casefold() not in {"train", *SPLITS}:  # some file systems ignore case
+            return found
+    return f"data-{found}"  # of /val, which has no named parent
 
 
 def folder_name(path: Path) -> str:

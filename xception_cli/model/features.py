@@ -68,6 +68,7 @@ def compute_pooled(
     pooled = np.zeros((batches.count, POOLED), dtype=np.float32)
     with screen.bar(what, len(pooled)) as bar:
         batches.chosen = _load_kept(kept, {None: pooled}, batches, bar.advance)
+        pooled[batches.chosen] = 0  # some are loaded, too, and the sum below would count them twice
         for batch in inputs if batches.chosen else ():
             with inputs.runtime.autocast():
                 found = pool_layers(run_layers(network, _fill(batch.values, batches)))

@@ -50,7 +50,7 @@ def describe_methods(
     """
     return " ".join(
         [
-            *_network(config, info, trained, kept_epoch),
+            *_network(config, info, trained, kept_epoch, result.views),
             _inputs(config),
             *_data(config, split, grouped=grouped),
             *_accuracy(report, result),
@@ -58,7 +58,9 @@ def describe_methods(
     )
 
 
-def _network(config: TrainConfig, info: RunInfo, trained: str, kept_epoch: int) -> list[str]:
+def _network(
+    config: TrainConfig, info: RunInfo, trained: str, kept_epoch: int, views: int | None
+) -> list[str]:
     versions = f"xception-cli {info.versions['xception']} (PyTorch {info.versions['torch']})"
     digest = info.weights["digest"]
     origin = "pretrained on ImageNet" if digest == PINNED_DIGEST else "with pretrained weights"
@@ -68,10 +70,9 @@ def _network(config: TrainConfig, info: RunInfo, trained: str, kept_epoch: int) 
         f"Images were classified by {versions} with the network Xception (Chollet 2017, "
         f"arXiv:1610.02357), {origin}."
     )
-    probe = (
-        f"multinomial logistic regression on the pooled features of {len(LAYERS)} layers, computed "
-        f"for {count_of(config.views, 'view')} of each training image"
-    )
+    probe = f"multinomial logistic regression on the pooled features of {len(LAYERS)} layers"
+    if views is not None:
+        probe += f", computed for {count_of(views, 'view')} of each training image"
     if not kept_epoch:
         return [first, f"The network was frozen and a linear probe fitted: {probe}."]
     tuned = (
@@ -117,9 +118,10 @@ def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
         sentences.append("The split was given with the images.")
     else:
         held_out = f"validation {config.val_fraction:g}"
-        if config.test_fraction:
+        if config.test_fraction and not any(i.reason.startswith("given") for i in split.of("test")):
             held_out += f", test {config.test_fraction:g}"
-        sentences.append(f"Images were held out at random ({held_out}; seed {config.seed}).")
+        which = "Images" if config.from_ is None else "Images that an earlier run did not have"
+        sentences.append(f"{which} were held out at random ({held_out}; seed {config.seed}).")
     kept = "Images of one group and near-copies" if grouped else "Near-copies"
     return [*sentences, f"{kept} were kept in one split."]
 

@@ -20,7 +20,13 @@ from xception_cli.data.split import Split
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.eval_report import EvalReport, read_report
 from xception_cli.evaluation.files import scores
-from xception_cli.evaluation.intervals import Estimate, evidence, proportion_interval, texts
+from xception_cli.evaluation.intervals import (
+    Estimate,
+    count_units,
+    evidence,
+    proportion_interval,
+    texts,
+)
 from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.evaluation.uneven import uneven_line
 from xception_cli.files import file_digest, write_durably
@@ -158,6 +164,7 @@ def _accuracy(data: _Run) -> dict[str, Any]:
         "interval": interval,
         "kept": kept,
         "kept_probe": kept == _PROBE,
+        "pretrained": data.info.weights["digest"] is not None,
         "uneven": uneven_line(report),
         "trained": f"{', '.join(flows[:-1])} and {flows[-1]}" if len(flows) > 1 else flows[0],
         "frozen": ", ".join(flow.name for flow in data.network.flows if not flow.trained),
@@ -273,21 +280,21 @@ def _calibration(data: _Run) -> dict[str, Any]:
         "temperature": f"{fitted:.3g}" if found else "",
         "applied": applied,
         "fitted_before": " and ".join(before),
-        "confident_correct": _confident_correct(scored),
+        "confident_correct": _confident_correct(scored, grouped=report.grouped),
         "calibration_error": texts(report.calibration_error, percent=False)[0],
         "answer_precision": precision if report.answer_precision else "",
         "guarantee": guarantee,
     }
 
 
-def _confident_correct(scored: Scored) -> str:
+def _confident_correct(scored: Scored, *, grouped: bool) -> str:
     """Describe how many of the most confident predictions are correct; empty without any."""
     sure = scored.confidences > _CONFIDENT
     if not sure.any():
         return ""
     hits, units = scored.hits[sure], scored.units[sure]
     share = Estimate(float(hits.mean()), *proportion_interval(hits, units))
-    counted = evidence(int(hits.sum()), len(hits), len(np.unique(units)))
+    counted = evidence(int(hits.sum()), len(hits), count_units(units), grouped=grouped)
     return f"{share.value:.1%} ({share.interval}, {counted})"
 
 

@@ -190,8 +190,7 @@ def summarize_run(run: RunDir, *, size: int | None = None) -> NetworkSummary:
         size: Side of the images, instead of the run's own.
 
     Raises:
-        UsageError: Its config.toml cannot be read.
-        ArtifactError: Its run.json is damaged, or its config.toml is not of `xception train`.
+        ArtifactError: Its settings cannot be read, or are not those of `xception train`.
     """
     config = TrainConfig(**read_settings(run))
     classes = run.read_info().classes

@@ -50,9 +50,7 @@ class Images(NamedTuple):
 
     def seen(self, config: TrainConfig) -> int:
         """Count the images whose features are computed before training, once per view."""
-        if config.unfreeze == "all":
-            return self.train + self.val
-        return self.train * config.views + self.val * val_views(config)
+        return self.train * train_views(config) + self.val * val_views(config)
 
 
 @dataclass(frozen=True)
@@ -124,10 +122,17 @@ def _may_mirror(config: TrainConfig) -> bool:
     return config.tta == "mirror" or (config.tta == "auto" and views_are_computed)
 
 
+def train_views(config: TrainConfig) -> int:
+    """Return how many views of each training image are computed before training."""
+    # With all layers trained, each further view would take a pass of the whole network.
+    return 1 if config.unfreeze == "all" else config.views
+
+
 def val_views(config: TrainConfig) -> int:
-    """Return how many of train's views are computed for val too."""
-    # In the end the head is fitted to val too, with the same views as train.
-    return config.views if config.refit else 1 + (config.tta != "none" and has_mirrored(config))
+    """Return how many views of each val image are computed before training."""
+    answered = 1 + _may_mirror(config)  # the views that an answer averages
+    # In the end the head is fitted to val too, with as many views as train.
+    return max(answered, train_views(config)) if config.refit else answered
 
 
 def val_is_known(config: TrainConfig, precision: str) -> bool:
@@ -154,8 +159,7 @@ def fit_seconds(config: TrainConfig, images: Images) -> float:
 
 def _rows(config: TrainConfig, count: int) -> int:
     """Return the number of rows that a head is fitted to: one per view of `count` images."""
-    views = 1 if config.unfreeze == "all" else config.views
-    return min(views * count, max(count, MOST_ROWS))
+    return min(train_views(config) * count, max(count, MOST_ROWS))
 
 
 def _head_seconds(config: TrainConfig, images: Images, count: int) -> float:

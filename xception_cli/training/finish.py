@@ -32,13 +32,14 @@ from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer, scale_layers
 from xception_cli.model.network import Segment
+from xception_cli.model.probe import limit_views
 from xception_cli.model.unshared import NO_FEATURES, without_features
 from xception_cli.numerals import count_of, duration
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
 from xception_cli.training.announce import in_all
 from xception_cli.training.baseline import Training
-from xception_cli.training.costs import has_mirrored, val_is_known
+from xception_cli.training.costs import val_is_known
 from xception_cli.training.job import Job
 from xception_cli.training.learner import History
 from xception_cli.training.result import TrainResult
@@ -87,10 +88,8 @@ def judge_val(job: Job, settled: Settled | None) -> Judged | None:
         The outcomes; None in idle processes.
     """
     mirror = job.preprocessing.mirror
-    is_known = (
-        settled is not None
-        and (settled.epoch == 0 or val_is_known(job.config, job.runtime.precision))
-        and mirror <= (has_mirrored(job.config) and len(settled.val) > 1)
+    is_known = settled is not None and (
+        settled.epoch == 0 or val_is_known(job.config, job.runtime.precision)
     )
     if not job.runtime.processes.once(lambda: is_known):
         return judge_together(job, "val")
@@ -201,6 +200,7 @@ def finish(
         gains=[asdict(gain) for gain in _gains(job, training)],
         skipped=training.skipped(job.config.ceiling),
         refit=REFIT in measured.bundle.about.provenance,
+        views=len(limit_views(training.pooled["train"])) if training.probe is not None else None,
         compared=compared,
         seconds={name: round(value, 1) for name, value in job.seconds.items()},
     )

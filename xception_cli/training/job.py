@@ -20,7 +20,7 @@ from xception_cli.data.image_cache import ImageCache, cached_fraction
 from xception_cli.data.images import DECODER
 from xception_cli.data.loading import ImageInputs
 from xception_cli.data.split import Split
-from xception_cli.data.transforms import Preprocessing
+from xception_cli.data.transforms import Preprocessing, to_pixels
 from xception_cli.evaluation.metrics import TOP
 from xception_cli.model.about import About
 from xception_cli.model.bundle import save_model
@@ -30,7 +30,7 @@ from xception_cli.model.weights import PretrainedWeights
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime, versions
 from xception_cli.training.budget import Budget
-from xception_cli.training.costs import Images, decoded_bytes, val_views
+from xception_cli.training.costs import Images, decoded_bytes, train_views, val_views
 from xception_cli.training.plan import class_weights
 
 _SAMPLE = 1000  # images that are looked up in the cache, to estimate a share
@@ -139,6 +139,8 @@ class Job:
             fraction = cached_fraction(self.run.path, needed, config.cache_gb * 1e9)
             count = int(fraction * len(images))
             cache = ImageCache(self.run.decoded, f"{split}-{DECODER}", prepare, count)
+            if view == "centre":
+                transform = to_pixels  # the cached image is the crop
         dataset = ImageDataset(
             self.root,
             [image.path for image in images],
@@ -161,13 +163,12 @@ class Job:
     @property
     def view_counts(self) -> dict[str, int]:
         """The number of views of each split that are computed before training, see `--views`."""
-        if self.config.unfreeze == "all":  # each further view would take a pass of the network
-            return {"train": 1, "val": 1}
-        return {"train": self.config.views, "val": val_views(self.config)}
+        return {"train": train_views(self.config), "val": val_views(self.config)}
 
-    def _view_kinds(self, count: int) -> list[str]:
-        second = ["mirrored"] * self.config.flip
-        if self.config.augment == "rotate90":  # it helps more than the mirror image
+    def _view_kinds(self, split: str) -> list[str]:
+        count, second = self.view_counts[split], ["mirrored"] * self.config.flip
+        averages = split == "val" and self.config.tta == "mirror"  # an answer needs the second view
+        if self.config.augment == "rotate90" and not averages:  # it helps more than the mirror
             second = ["rotated"]
         return ["centre", *second, *["random"] * count][:count]
 
@@ -177,7 +178,7 @@ class Job:
         A random view depends on its number and the content of the image, not on the seed, so that
         runs with other seeds and splits share it.
         """
-        kinds = self._view_kinds(self.view_counts[split])
+        kinds = self._view_kinds(split)
         made = {kind: self.image_inputs(split, kind) for kind in dict.fromkeys(kinds)}
         return [made[kind] for kind in kinds]
 
@@ -195,7 +196,7 @@ class Job:
                 view=f"random {number}, {drawn}" if kind == "random" else kind,
                 digests=self.digests(split),
             )
-            for number, kind in enumerate(self._view_kinds(self.view_counts[split]))
+            for number, kind in enumerate(self._view_kinds(split))
         ]
 
     def in_order(self, split: str) -> KeyedBatches:

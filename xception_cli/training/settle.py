@@ -87,10 +87,11 @@ def _pool(
         network: Folded.
         name: Of the split.
         inputs: Its images, as inputs of training.
-        views: Which views; with all layers trained, there is one.
+        views: Which views; with all layers trained, there are only those that an answer averages.
     """
     if not isinstance(inputs, FeatureInputs):
-        return pool_views(job, Segment(network, "conv1", "conv4").eval(), name, [None])
+        unknown = [None] * job.view_counts[name]
+        return pool_views(job, Segment(network, "conv1", "conv4").eval(), name, unknown)
     rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
     what, order = f"features of the fine-tuned network ({name})", job.in_order(name)
     seen = [
@@ -153,8 +154,8 @@ def _select(job: Job, training: Training, bundle: ModelBundle, epoch: int) -> Se
     provenance = {**bundle.about.provenance, "val_accuracy": accuracy}
     about = replace(bundle.about, provenance=provenance)
     save_model(job.run.model, bundle.network.state_dict(), about)
-    count = training.val.store.views if isinstance(training.val, FeatureInputs) else 1
-    if job.config.refit and len(val) < count:  # the heads are fitted to all of them
+    stored = training.val.store.views if isinstance(training.val, FeatureInputs) else 0
+    if job.config.refit and len(val) < stored:  # the heads are fitted to all of them
         others = _pool(job, folded, "val", training.val, slice(len(val), None))
         val = np.concatenate([val, others])
     return Settled(epoch, train, val)
