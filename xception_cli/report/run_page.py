@@ -279,6 +279,7 @@ def _calibration(data: _Run) -> dict[str, Any]:
         "calibration": draw_calibration(scored.probabilities, scored.labels, scored.units),
         "temperature": f"{fitted:.3g}" if found else "",
         "applied": applied,
+        "tested": found.get("error_after", 0.0) is not None,
         "fitted_before": " and ".join(before),
         "confident_correct": _confident_correct(scored, grouped=report.grouped),
         "calibration_error": texts(report.calibration_error, percent=False)[0],
@@ -316,11 +317,10 @@ def _images(split: Split) -> dict[str, Any]:
 def _facts(data: _Run) -> dict[str, dict[str, str]]:
     """List the provenance of a run: command, hashes, versions and settings."""
     info, weights = data.info, data.info.weights
-    phases = data.result.seconds.items()
     facts = {
         "command": info.command,
         "started": f"{info.started[:16].replace('T', ' ')} UTC",
-        "time": ", ".join(f"{name} {duration(seconds)}" for name, seconds in phases),
+        "time": ", ".join(f"{name} {duration(s)}" for name, s in data.result.seconds.items()),
         "device": f"{info.device}, {info.precision}, {count_of(info.threads, 'thread')}",
         "weights": weights["source"],
         "weights, SHA-256": weights["digest"],
@@ -330,7 +330,7 @@ def _facts(data: _Run) -> dict[str, dict[str, str]]:
     }
     # The absolute paths that settings become are private; `command` has what was typed.
     settings = {
-        name: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        name: Path(value).name if Path(str(value)).is_absolute() else value
         for name, value in data.config.items()
         if name != "data"
     }
