@@ -1,19 +1,36 @@
 """The program that an export prints: it classifies images without xception."""
 
 from pathlib import Path
+from textwrap import fill
 
+from xception_cli.data.formats import SUFFIXES_OF
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.onnx import ONNX, OPENVINO
 
 _PROGRAM = """\
-# Reads images as xception predict does, except a PNG that has a gamma but no profile, and a 16-bit
+# Classifies images and the images in folders: python classify.py FOLDER > answers.csv
+# Reads them as xception predict does, except a PNG that has a gamma but no profile, and a 16-bit
 # TIFF whose header states another range.
-import csv, io, json, sys
+import csv, glob, io, json, os, sys
 import numpy, {package}
 from PIL import Image, ImageCms, ImageOps
 
+names = sys.argv[1:] or sys.exit("no images: python classify.py FOLDER > answers.csv")
+model = os.path.join(os.path.dirname(sys.argv[0]), {name!r})  # next to this program
+model = model if os.path.exists(model) else {path!r}
 {opening}srgb = ImageCms.createProfile("sRGB")
-for path in sys.argv[1:]:
+suffixes = '''{suffixes}'''.split()
+
+def images_of(name):
+    if os.path.isdir(name):
+        below = glob.glob(os.path.join(glob.escape(name), "**"), recursive=True)
+        images = [path for path in below if os.path.splitext(path)[1].lower() in suffixes]
+        return sorted(path for path in images if not os.path.isdir(path))
+    if os.path.lexists(name):
+        return [name]
+    return [path for found in sorted(glob.glob(name)) for path in images_of(found)]  # *.jpg
+
+def read(path):
     image = ImageOps.exif_transpose(Image.open(path))
     profile = io.BytesIO(image.info.get("icc_profile", b""))
     if image.mode.startswith("I"):  # grey of 16 bits
@@ -32,10 +49,24 @@ for path in sys.argv[1:]:
     if alpha is not None:
         image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
 {cropping}\
-    {running}{{"image": numpy.asarray(image)[None]}}{ending}
+    return image
+
+sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
+table = csv.writer(sys.stdout)
+ranks = range(1, min(5, len(classes)) + 1)
+table.writerow(["path", *(f"{{what}}_{{i}}" for i in ranks for what in ("class", "probability"))])
+failed = False
+for path in [path for name in names for path in images_of(name) or [name]]:
+    try:
+        {running}{{"image": numpy.asarray(read(path))[None]}}{ending}
+    except Exception as error:  # a broken image, or of a format that Pillow does not read
+        reason = error if os.path.isfile(path) else "no image found"
+        print(f"cannot read {{path}}: {{reason}}", file=sys.stderr)
+        failed = True
+        continue
     best = found[0].argsort()[::-1][:5]
-    cells = [cell for i in best for cell in (classes[i], f"{{found[0][i]:.4f}}")]
-    csv.writer(sys.stdout).writerow([path, *cells])
+    table.writerow([path, *(cell for i in best for cell in (classes[i], f"{{found[0][i]:.4f}}"))])
+sys.exit(failed)
 """
 
 _CROPPING = """\
@@ -45,12 +76,15 @@ _CROPPING = """\
     image = image.resize(sides, Image.Resampling.BICUBIC).crop(box)
 """
 
+# With those of HEIC: a photo that Pillow does not read is reported, not ignored.
+_SUFFIXES = fill(" ".join(sorted(set().union(*SUFFIXES_OF.values()))), 60)
+
 # What differs between the two formats.
 _PARTS = {
     ONNX: {
         "package": "onnxruntime",
         "opening": """\
-session = onnxruntime.InferenceSession({path!r})
+session = onnxruntime.InferenceSession(model)
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 """,
         "running": '(found,) = session.run(["probabilities"], ',
@@ -59,9 +93,9 @@ classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
     OPENVINO: {
         "package": "openvino",
         "opening": """\
-model = openvino.Core().read_model({path!r})
+model = openvino.Core().read_model(model)
 classes = json.loads(model.get_rt_info(["xception", "classes"]).value)
-network = openvino.compile_model(model, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+network = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 """,
         "running": "found = network(",
         "ending": ')["probabilities"]',
@@ -82,8 +116,14 @@ def inference_snippet(
     """
     cropping = _CROPPING.format(**preprocessing.to_dict()) if cropped else ""
     parts = _PARTS[form]
-    opening = parts["opening"].format(path=str(path))
     # Pillow scales the values of a PGM (mode I) to 16 bits itself.
     bits = preprocessing.grey_bits
     shift = "8" if bits == 16 else f'({bits - 8} if ";16" in image.mode else 8)'
-    return _PROGRAM.format(**parts | {"opening": opening}, cropping=cropping, shift=shift)
+    return _PROGRAM.format(
+        **parts,
+        name=path.name,
+        path=str(path),
+        suffixes=_SUFFIXES,
+        cropping=cropping,
+        shift=shift,
+    )
