@@ -20,7 +20,7 @@ from xception_cli.inference import predict_images
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.onnx.graph import build_onnx
-from xception_cli.onnx.program import inference_snippet
+from xception_cli.onnx.program import hand_over, inference_snippet
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,38 @@ def test_the_printed_program_decodes_every_kind_of_image_as_predict_does():
     for path in files:
         decoded = decode(path.read_bytes(), grey_bits=12)
         assert np.array_equal(names["read"](path), decoded), path
+
+
+def test_a_terminal_gets_no_program_but_the_files_to_send(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    put(Path("there/classify_food.py"), b"mine")
+    for folder, program in (("there", "classify_food-2.py"), (".", "classify_food.py")):
+        model = Path(folder, "food.onnx")
+        path = Path(folder, program)
+        for first in (True, False):  # the second time, the program is there
+            hand_over("print('é')\n", [model])
+            out, said = capsys.readouterr()
+            assert out == ""
+            *written, last = said.splitlines()
+            expected = [f"written   {path}: classifies images without xception"]
+            assert written == (expected if first else [])
+            assert last == (
+                f"next: send {model} and {path} to a colleague, "
+                f"or: xception predict IMAGE.jpg --model {model}"
+            )
+            assert path.read_bytes() == "print('é')\n".encode()
+    assert Path("there/classify_food.py").read_bytes() == b"mine"
+    hand_over("", [Path("food.xml"), Path("food.bin")])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "next: send food.xml, food.bin and classify_food-2.py to a colleague"
+
+
+def test_a_pipe_gets_the_program_and_no_file_is_written(capsys):
+    hand_over("program\n", [Path("food.onnx")])
+    out, said = capsys.readouterr()
+    assert out == "program\n"
+    assert said.startswith("next: send food.onnx and the printed program to a colleague, or: ")
+    assert list(Path().iterdir()) == []
 
 
 def test_the_page_on_export_shows_the_program_that_is_printed():

@@ -287,6 +287,26 @@ def test_an_exported_file_predicts_and_is_evaluated_like_the_run(
 
 
 @pytest.mark.usefixtures("judged_by_few")
+def test_an_export_on_a_terminal_writes_its_program_next_to_the_model(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    Path("sent").mkdir()
+    assert call("export", str(run.path), "--output", "sent/food.onnx") == 0
+    out, said = capsys.readouterr()
+    assert out == ""
+    last = said.splitlines()[-1]
+    assert last.startswith("next: send sent/food.onnx and sent/classify_food.py to a colleague")
+    photos = str(Path(run.path.parent, "photos"))
+    done = subprocess.run(
+        [sys.executable, "sent/classify_food.py", photos],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1 + 8 * len(COLOURS)
+
+
+@pytest.mark.usefixtures("judged_by_few")
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO here")
 def test_an_export_for_openvino_is_two_files_that_its_program_reads(

@@ -1,21 +1,27 @@
-"""The program that an export prints: it classifies images without xception."""
+"""The program of an export, printed or written: it classifies images without xception."""
 
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
+from xception_cli.console import emit, quoted, say, show
 from xception_cli.data.formats import SUFFIXES_OF
 from xception_cli.data.transforms import Preprocessing
+from xception_cli.files import write_durably
 from xception_cli.onnx import ONNX, OPENVINO
 
 _PROGRAM = """\
-# Classifies images and the images in folders: python classify.py FOLDER > answers.csv
-# Reads them as xception predict does, except a PNG that has a gamma but no profile, and a 16-bit
+# Classifies images, and all images below folders: python THIS_FILE FOLDER > answers.csv
+# It needs: pip install {package} pillow numpy
+# Reads images as xception predict does, except a PNG that has a gamma but no profile, and a 16-bit
 # TIFF whose header states another range.
 import csv, glob, io, json, os, sys
 import numpy, {package}
 from PIL import Image, ImageCms, ImageOps
 
-names = sys.argv[1:] or sys.exit("no images: python classify.py FOLDER > answers.csv")
+names = sys.argv[1:] or sys.exit(f"no images: python {{sys.argv[0]}} FOLDER > answers.csv")
 model = os.path.join(os.path.dirname(sys.argv[0]), {name!r})  # next to this program
 model = model if os.path.exists(model) else {path!r}
 {opening}srgb = ImageCms.createProfile("sRGB")
@@ -127,3 +133,39 @@ def inference_snippet(
         cropping=cropping,
         shift=shift,
     )
+
+
+def hand_over(snippet: str, files: Sequence[Path]) -> None:
+    """Print the program; on a terminal, where it would be lost, write it next to the export.
+
+    Args:
+        snippet: From `inference_snippet`.
+        files: The files of the export, of which the first one names the program.
+
+    Raises:
+        SystemExit, MachineError: See `emit` and `write_durably`.
+    """
+    sent = [show(path) for path in files]
+    if sys.stdout.isatty():
+        sent.append(show(_write(snippet.encode(), files[0])))
+    else:
+        emit(snippet.rstrip())
+        sent.append("the printed program")
+    last = f"next: send {', '.join(sent[:-1])} and {sent[-1]} to a colleague"
+    if files[0].suffix.lower() == ".onnx":
+        last += f", or: xception predict IMAGE.jpg --model {quoted(files[0])}"
+    say(last)
+
+
+def _write(content: bytes, exported: Path) -> Path:
+    """Write the program as a new file, unless it is there already, and return its path."""
+    stem, number = f"classify_{exported.stem}", 1
+    program = exported.with_name(f"{stem}.py")
+    while os.path.lexists(program):
+        if program.is_file() and program.read_bytes() == content:
+            return program
+        number += 1
+        program = exported.with_name(f"{stem}-{number}.py")
+    write_durably(program, content)
+    say(f"written   {show(program)}: classifies images without xception")
+    return program
