@@ -1,14 +1,18 @@
 """The survey of a data folder before training, and a person's fixes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from images import draw
 from runs import Crash, crash, quick_settings, train_run
 
 from xception_cli.check.survey import survey_data
+from xception_cli.data.fixes import ISSUES_HEADER, Fix, read_fixes
+from xception_cli.data.folder import read_folder
 from xception_cli.data.split import make_split, read_split
 from xception_cli.errors import DataError, UsageError
 
@@ -98,6 +102,20 @@ def test_excluded_images_may_be_broken_and_others_are_still_refused(photos):
 def test_a_file_saved_by_a_spreadsheet_is_read(photos, text):
     (fix,) = survey_with(photos, text).fixes.items()
     assert (fix[0], fix[1].action, fix[1].label) == ("red/0.jpg", "relabel", "blue")
+
+
+def test_the_page_on_data_shows_rows_for_images_that_are_not_listed(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = re.findall(r"`(mug/\S+,,,\w+,\w*)`", page)
+    for name in ("mug", "plate"):
+        draw(tmp_path / "photos" / name / "IMG_0012.jpg", (9, 9, 9), seed=1)
+        draw(tmp_path / "photos" / name / "IMG_0013.jpg", (9, 9, 9), seed=2)
+    folder = read_folder(tmp_path / "photos")
+    Path("issues.csv").write_text("\n".join([",".join(ISSUES_HEADER), *rows]), encoding="utf-8")
+    assert read_fixes(Path("issues.csv"), folder) == {
+        "mug/IMG_0012.jpg": Fix("relabel", "", "plate"),
+        "mug/IMG_0013.jpg": Fix("exclude", ""),
+    }
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,8 @@ from images import COLOURS, SMALL, draw
 from networks import CPU, lively_network
 from onnx import helper
 from PIL import Image
-from profiles import rgb_profile
 from runs import call, quick_settings, train_run
 
-from xception_cli.data.images import decode
 from xception_cli.data.split import read_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
@@ -37,7 +35,7 @@ from xception_cli.onnx.file import INPUT, classifier_from
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.onnx.judge import JudgeImage, compare, require_parity
 from xception_cli.onnx.openvino import in_openvino
-from xception_cli.onnx.run import inference_snippet, judge_images
+from xception_cli.onnx.run import judge_images
 from xception_cli.onnx.writer import GraphWriter
 from xception_cli.rundir import RunDir
 
@@ -289,6 +287,26 @@ def test_an_exported_file_predicts_and_is_evaluated_like_the_run(
 
 
 @pytest.mark.usefixtures("judged_by_few")
+def test_an_export_on_a_terminal_writes_its_program_next_to_the_model(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    Path("sent").mkdir()
+    assert call("export", str(run.path), "--output", "sent/food.onnx") == 0
+    out, said = capsys.readouterr()
+    assert out == ""
+    last = said.splitlines()[-1]
+    assert last.startswith("next: send sent/food.onnx and sent/classify_food.py to a colleague")
+    photos = str(Path(run.path.parent, "photos"))
+    done = subprocess.run(
+        [sys.executable, "sent/classify_food.py", photos],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1 + 8 * len(COLOURS)
+
+
+@pytest.mark.usefixtures("judged_by_few")
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO here")
 def test_an_export_for_openvino_is_two_files_that_its_program_reads(
@@ -308,7 +326,7 @@ def test_an_export_for_openvino_is_two_files_that_its_program_reads(
     )
     assert done.returncode == 0, done.stderr
     assert call("predict", photo, "--run", str(run.path)) == 0
-    (row,), other = csv.reader(done.stdout.splitlines()), capsys.readouterr().out
+    (_, row), other = csv.reader(done.stdout.splitlines()), capsys.readouterr().out
     name, share = other.split(": ")[1].split()[:2]
     assert row[:2] == [photo, name]
     assert 100 * float(row[2]) == pytest.approx(float(share.strip("%,")), abs=2)
@@ -486,62 +504,3 @@ def test_reports_of_two_files_stand_beside_each_other_and_a_damaged_one_is_not_l
     assert call("export", str(run.path), "--output", "food.onnx") == 4
     assert "export_report.json does not hold a JSON object" in capsys.readouterr().err
     assert Path("export_report.json").read_text() == "[]"
-
-
-@pytest.mark.parametrize("cropped", [True, False])
-def test_the_printed_program_is_short_and_equals_predict(bundle, cropped):
-    Path("food.onnx").write_bytes(build_onnx(bundle, cropped=cropped).SerializeToString())
-    program = inference_snippet(Path("food.onnx"), bundle.preprocessing, cropped=cropped)
-    assert len(program.splitlines()) <= 35
-    profiles = (None, rgb_profile("ProPhoto"), b"garbage")
-    for seed, size in enumerate([(113, 82), (300, 200), (79, 80)]):
-        image_of(size, seed).save(f"{seed}.png", icc_profile=profiles[seed])
-    names = ["0.png", "1.png", "2.png"]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *names], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    paths = [Path(name) for name in names]
-    for line, said in zip(
-        csv.reader(done.stdout.splitlines()),
-        predict_images(bundle, paths, workers=0),
-        strict=True,
-    ):
-        path, best, share, *_ = line
-        assert (path, best) == (str(said.path), said.classes[0])
-        assert float(share) == pytest.approx(said.probabilities[0], abs=0.02)
-
-
-def test_the_printed_program_decodes_every_kind_of_image_as_predict_does():
-    made = replace(Preprocessing(), grey_bits=12)
-    lines = inference_snippet(Path("food.onnx"), made, cropped=False).splitlines()
-    (begin,), (end,) = (
-        [at for at, line in enumerate(lines) if word in line]
-        for word in ("for path", "session.run")
-    )
-    reading = "\n".join(line[4:] for line in lines[begin + 1 : end])
-    imports = "\n".join(
-        line for line in lines if line.startswith(("import csv", "from PIL", "srgb"))
-    )
-    colour, profile = image_of((40, 30)), rgb_profile("ProPhoto")
-    grey, clear = colour.convert("L"), colour.convert("RGBA")
-    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
-    twelve = np.asarray(grey).astype(np.uint16) << 4
-    for number, image in enumerate([colour, grey, clear, Image.fromarray(twelve)]):
-        image.save(f"{number}.png")
-        image.save(f"{number} with a profile.png", icc_profile=profile)
-    Path("pillow scales it.pgm").write_bytes(b"P5 40 30 4095\n" + twelve.astype(">u2").tobytes())
-    colour.convert("CMYK").save("cmyk.jpg")
-    colour.quantize(8).save("palette.png", transparency=0)
-    clear.convert("LA").save("grey and alpha.png", icc_profile=profile)
-    files = [path for path in sorted(Path().iterdir()) if path.is_file()]
-    assert len(files) == 12
-    for path in files:
-        names: dict[str, Any] = {"path": path, "numpy": np}
-        exec(imports + "\n" + reading, names)
-        assert np.array_equal(names["image"], decode(path.read_bytes(), grey_bits=12)), path
-
-
-def test_the_page_on_export_shows_the_program_that_is_printed():
-    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
-    assert inference_snippet(Path("food.onnx"), Preprocessing(), cropped=False) in page

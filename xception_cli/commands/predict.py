@@ -311,7 +311,7 @@ def export(
     ] = True,
     same_run: HiddenRun = None,
 ) -> None:
-    """Export a model with its preprocessing to ONNX or OpenVINO, and print a program to run it."""
+    """Export a model with its preprocessing to ONNX or OpenVINO, with a program to run it."""
     run = one_run(run, same_run)
     expect_choice("format", form, ("onnx", "openvino"))
     expect_choice("input", wanted, ("whole", "cropped"))
@@ -327,6 +327,7 @@ def export(
     if form == "openvino":
         require_openvino()
 
+    from xception_cli.onnx.program import hand_over
     from xception_cli.onnx.run import export_run
 
     if run is None:
@@ -343,8 +344,4 @@ def export(
     for path in written:
         say(f"written   {show(path)}: {path.stat().st_size / 1e6:.1f} MB")
     say(f"files     {show(result.report)}")
-    emit(result.snippet.rstrip())
-    if form == "onnx":
-        say(f"next: xception predict IMAGE.jpg --model {quoted(output)}")
-    else:
-        say("next: save the program as classify.py, then python classify.py IMAGE.jpg")
+    hand_over(result.snippet, written)
