@@ -100,6 +100,13 @@ def test_a_file_saved_by_a_spreadsheet_is_read(photos, text):
     assert (fix[0], fix[1].action, fix[1].label) == ("red/0.jpg", "relabel", "blue")
 
 
+def test_fixes_saved_by_a_european_excel_are_read(photos):
+    (photos / "red" / "0.jpg").rename(photos / "red" / "Käfer.jpg")
+    rows = "path;action;label\r\nred/Käfer.jpg;relabel;blue\r\n"
+    Path("issues.csv").write_bytes(rows.encode("cp1252"))
+    assert set(survey_data(str(photos), fixes="issues.csv").fixes) == {"red/Käfer.jpg"}
+
+
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [

@@ -55,6 +55,16 @@ def test_a_table_in_any_order_lists_what_its_folder_lists(photos, capsys, header
     assert capsys.readouterr().err == f"table     {table}: {said}\n"
 
 
+def test_a_table_saved_by_a_european_excel_lists_the_classes_with_their_umlauts(tmp_path, capsys):
+    make(tmp_path, "a.jpg", "Käfer/b.jpg")
+    table = tmp_path / "t.csv"
+    table.write_bytes("path;label\r\na.jpg;Süß\r\nKäfer/b.jpg;käfer\r\n".encode("cp1252"))
+    assert listing(read_data(table)) == [
+        ("a.jpg", "Süß", None), ("Käfer/b.jpg", "käfer", None)
+    ]  # fmt: skip
+    assert capsys.readouterr().err.count("read as Windows-1252") == 1
+
+
 def test_splits_and_groups_are_taken_from_the_columns(tmp_path):
     two_classes(tmp_path / "pets", count=4)
     rows = [

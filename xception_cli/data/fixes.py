@@ -10,7 +10,7 @@ from xception_cli.console import listing, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
-from xception_cli.files import read_table, utf8, why
+from xception_cli.files import read_users_table, utf8, why
 from xception_cli.suggestions import did_you_mean
 
 ACTIONS = ("exclude", "relabel")
@@ -93,7 +93,7 @@ def read_issues(path: Path) -> list[dict[str, str]]:
 def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Read the rows with the numbers of their lines."""
     try:
-        header, lines = read_table(path, lambda columns: {"path", "action"} <= set(columns))
+        header, lines = read_users_table(path, lambda columns: {"path", "action"} <= set(columns))
         rows = [(number, row) for number, row in lines if any(cell.strip() for cell in row)]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the fixes {show(path)}: {why(error)}", hint=_HINT) from error

@@ -15,7 +15,7 @@ from xception_cli.data.folder import DataFolder
 from xception_cli.data.layout import SPLITS, split_of
 from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError, DataError, UsageError
-from xception_cli.files import from_utf8, read_table, why
+from xception_cli.files import from_utf8, read_users_table, why
 from xception_cli.notation import is_url
 from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET
@@ -145,7 +145,7 @@ def _read_lines(
 
     try:
         is_parquet = table.suffix.lower() == PARQUET
-        names, every = read_parquet(table) if is_parquet else read_table(table, fits)
+        names, every = read_parquet(table) if is_parquet else read_users_table(table, fits)
         lines = [(line, cells) for line, cells in every if any(cell.strip() for cell in cells)]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the table {show(table)}: {why(error)}") from error
