@@ -77,6 +77,18 @@ def test_rows_without_an_action_are_ignored(photos):
     assert survey.fixes == {}
 
 
+def test_rows_with_another_label_but_no_action_are_counted_with_how_to_relabel(photos, capsys):
+    rows = ("red/0.jpg,,,,blue\n", "red/1.jpg,,,,gren\n", "red/2.jpg,,,,red\n", "red/3.jpg,,,,\n")
+    decided = "red/4.jpg,,,relabel,blue\n"
+    assert set(survey_with(photos, HEADER + "".join(rows) + decided).fixes) == {"red/4.jpg"}
+    assert (
+        "note      issues.csv: ignored 2 rows with a label but no action; to change a label, write "
+        "relabel in the column action\n"
+    ) in capsys.readouterr().err
+    survey_with(photos, HEADER + "".join(rows[2:]) + decided)
+    assert "ignored" not in capsys.readouterr().err
+
+
 def test_excluded_images_may_be_broken_and_others_are_still_refused(photos):
     spoil(photos, 2)
     with pytest.raises(DataError, match=r"^1 of 26 images"):
