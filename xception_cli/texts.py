@@ -33,9 +33,10 @@ def read_text(path: Path) -> str:
 
 
 def guess_encoding(path: Path) -> str | None:
-    """Return `WINDOWS` for a file whose first character beyond ASCII is not UTF-8, else None.
+    """Return `WINDOWS` for a text whose first character beyond ASCII is not UTF-8, else None.
 
-    Files that programs write are UTF-8; this is for those that people save.
+    Files that programs write are UTF-8; this is for those that people save. A zero byte means that
+    it is no text, such as a workbook.
 
     Raises:
         OSError: The file cannot be read.
@@ -46,6 +47,8 @@ def guess_encoding(path: Path) -> str | None:
         at = 0
         file.seek(0)
         while chunk := file.read(_CHUNK):
+            if b"\0" in chunk:
+                return None
             if found := _BEYOND_ASCII.search(chunk):
                 file.seek(at + found.start())
                 return None if _starts_as_utf8(file.read(4)) else WINDOWS
@@ -101,8 +104,8 @@ def _encoding(start: bytes) -> str:
 
 
 def _undecodable(path: Path, at: int) -> ValueError:
-    is_table = path.suffix.lower() in {".csv", ".tsv"}
-    how = f" (in Excel: {SAVE_IN_EXCEL})" if is_table else ""
+    is_excels = path.suffix.lower() in {".csv", ".tsv", ".xlsx", ".xls"}
+    how = f" (in Excel: {SAVE_IN_EXCEL})" if is_excels else ""
     return ValueError(f"byte {at:,} is not UTF-8; save the file as UTF-8{how}")
 
 

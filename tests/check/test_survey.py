@@ -119,6 +119,13 @@ def test_fixes_saved_by_a_european_excel_are_read(photos):
     assert set(survey_data(str(photos), fixes="issues.csv").fixes) == {"red/Käfer.jpg"}
 
 
+def test_a_workbook_is_not_read_as_fixes_and_the_error_explains_how_to_save_it(photos, capsys):
+    Path("issues.xlsx").write_bytes(b"PK\x03\x04\x14\x00\x08\x08\x08\x00\xe9")
+    with pytest.raises(UsageError, match=r"not UTF-8; .*in Excel: File > Save as > CSV UTF-8"):
+        survey_data(str(photos), fixes="issues.xlsx")
+    assert "Windows-1252" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
