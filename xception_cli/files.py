@@ -265,19 +265,23 @@ def read_table(path: Path, fits: Callable[[list[str]], bool], encoding: str | No
         encoding: See `read_lines`.
 
     Returns:
-        The columns, separated by `,` if none fit; and each row with the number of its line, read
-        one by one. Rows may have any number of cells.
+        The columns, or if none fit, those of the separator that gives the most; and each row with
+        the number of its line, read one by one. Rows may have any number of cells.
 
     Raises:
         ValueError: It is not a CSV file; perhaps only while rows are read.
         OSError: It cannot be read; the same.
     """
+    widest: Table = [], iter(())
     for separator in ",;\t":
         rows = _split_cells(path, separator, encoding)
         _, header = next(rows, (1, []))
+        table = header, (row for row in rows if row[1])
         if fits(header):
-            return header, (row for row in rows if row[1])
-    return read_table(path, lambda _: True, encoding)
+            return table
+        if len(header) > len(widest[0]):
+            widest = table
+    return widest
 
 
 def _split_cells(

@@ -1,6 +1,7 @@
 """Tables of images: columns, rows and paths; a table trains the same model as its folder."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from xception_cli.check.survey import survey_folder
 from xception_cli.data.folder import read_folder
 from xception_cli.data.source import read_data
 from xception_cli.data.split import make_split
-from xception_cli.data.table import read_rows
+from xception_cli.data.table import NAMES_OF, read_rows
 from xception_cli.errors import DataError, MachineError, UsageError
 from xception_cli.parquet import require_parquet
 
@@ -132,6 +133,26 @@ def test_missing_or_ambiguous_columns_are_refused_with_those_found(tmp_path, hea
     error = refused(write(tmp_path / "t.csv", header, "a.jpg,cat,1"))
     assert message in error.message
     assert error.hint
+
+
+@pytest.mark.parametrize("separator", [";", "\t"], ids=["semicolon", "tab"])
+def test_unknown_columns_are_listed_one_by_one_with_the_names_that_are_accepted(
+    tmp_path, separator
+):
+    columns = ("Datei", "Krankheit", "Datum, Ort")
+    error = refused(write(tmp_path / "t.csv", separator.join(columns), "a.jpg,cat,1"))
+    assert error.message.endswith("has no column path (found: Datei, Krankheit, Datum, Ort)")
+    assert "; other names of path: filename, file, file_name, " in error.hint
+
+
+def test_the_docs_list_every_column_and_every_name_of_it():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    section = page.partition("## Labels in a table")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    listed = [re.findall("`([a-z_]+)`", row) for row in rows]
+    for found, (kind, names) in zip(listed, NAMES_OF.items(), strict=True):
+        assert found[0] == kind
+        assert [name for name in found if name in names] == [*names]
 
 
 def test_an_extra_cell_is_refused_with_its_line(tmp_path):

@@ -24,8 +24,8 @@ from xception_cli.rundir import INFO, RunDir
 
 SUFFIXES = (".csv", ".tsv", PARQUET)
 
-# Names of each column: our own name first, which has precedence.
-_NAMES = {
+# Names of each column: our own name first, which has precedence. docs/data.md lists them.
+NAMES_OF = {
     "path": (
         *("path", "filename", "file", "file_name", "filepath", "file_path", "image", "image_path"),
         *("image_file", "image_name", "img", "img_path"),
@@ -150,7 +150,7 @@ def _read_lines(
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the table {show(table)}: {why(error)}") from error
     found: dict[str, int] = {}
-    for kind in _NAMES:
+    for kind in NAMES_OF:
         at = _candidates(names, kind)
         if len(at) == 1:
             found[kind] = at[0]
@@ -179,7 +179,7 @@ def _candidates(names: Sequence[str], kind: str) -> list[int]:
     """Return the indices of the possible columns; only that with our own name, if there is one."""
     plain = [_plain(name) for name in names]
     own = [at for at, name in enumerate(plain) if name == kind]
-    return own or [at for at, name in enumerate(plain) if name in _NAMES[kind]]
+    return own or [at for at, name in enumerate(plain) if name in NAMES_OF[kind]]
 
 
 def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) -> DataError:
@@ -194,7 +194,8 @@ def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) ->
         )
     return DataError(
         f"{show(table)} has no column {kind} (found: {listed}{more})",
-        hint=f"the first line names the columns: {COLUMNS}",
+        hint=f"the first line names the columns: {COLUMNS}; other names of "
+        f"{kind}: {', '.join(NAMES_OF[kind][1:])}",
     )
 
 
