@@ -180,6 +180,29 @@ def test_a_table_may_have_any_paths_but_those_of_a_run_stay_inside_its_root(tmp_
     assert "is not one" in refused(inside, inside).message
 
 
+def test_names_without_their_folders_are_refused_with_where_one_of_them_is(tmp_path):
+    make(tmp_path, "red/a.jpg", "blue/a.jpg", "red/deep/b.jpg", "blue/c.jpg", "blue/d.jpg")
+    table = write(tmp_path / "t.csv", "path,label", *(f"{name}.jpg,cat" for name in "gabcd"))
+    relative = "or give the folder that they are relative to with --root"
+    assert refused(table).hint == f"correct the paths (b.jpg is in red/deep/), {relative} DIR"
+    assert refused(table, tmp_path / "blue").hint == f"correct the paths, {relative} DIR"
+    write(table, "path,label", "a.jpg,cat", "c.jpg,dog")  # one folder has all of them
+    assert refused(table).hint == f"correct the paths, {relative} {tmp_path / 'blue'}"
+    write(table, "path,label", "a.jpg,cat", "g.jpg,cat")  # in two folders, and in none
+    assert refused(table).hint == f"correct the paths, {relative} DIR"
+
+
+def test_folders_may_be_separated_as_windows_writes_them(tmp_path):
+    make(tmp_path, "red/a.jpg", "red/x80.jpg", "red/Käfer.jpg")
+    rows = ("red\\a.jpg,cat", ".\\red\\x80.jpg,dog", "red\\Ka\u0308fer.jpg,dog")
+    found = read_data(write(tmp_path / "t.csv", "path,label", *rows))
+    assert [path for path, *_ in listing(found)] == [
+        "red/a.jpg", "red/Käfer.jpg", "red/x80.jpg"
+    ]  # fmt: skip
+    (tmp_path / "red\\a.jpg").touch()  # a name as written has precedence
+    assert "red\\a.jpg" in {path for path, *_ in listing(read_data(tmp_path / "t.csv"))}
+
+
 def test_names_that_are_not_utf8_are_found_by_their_escaped_form(tmp_path):
     put(tmp_path / "caf\udce9.jpg", b"image")
     table = write(tmp_path / "t.csv", "path,label", "caf\\xe9.jpg,cat")
