@@ -35,7 +35,10 @@ def test_every_bad_image_is_listed_at_once_and_a_long_list_is_cut(photos, count)
         f"{count} of {24 + count} images in {photos} cannot be used:",
         *(f"  {line}" for line in lines),
     ]
-    assert "--skip-bad" in caught.value.hint
+    assert caught.value.hint == (
+        "fix or remove them, or leave them out of this run with --skip-bad, or with --fixes "
+        "findings/issues.csv after xception check DIR --output findings"
+    )
 
 
 def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):
@@ -91,8 +94,9 @@ def test_rows_with_another_label_but_no_action_are_counted_with_how_to_relabel(p
 
 def test_excluded_images_may_be_broken_and_others_are_still_refused(photos):
     spoil(photos, 2)
-    with pytest.raises(DataError, match=r"^1 of 26 images"):
+    with pytest.raises(DataError, match=r"^1 of 26 images") as caught:
         survey_with(photos, HEADER + "red/bad00.jpg,broken,empty,exclude,\n")
+    assert caught.value.hint.endswith("--skip-bad, or with the action exclude in issues.csv")
     rows = "red/bad00.jpg,broken,empty,exclude,\nred/bad01.jpg,broken,empty,exclude,\n"
     survey = survey_with(photos, HEADER + rows)
     assert set(survey.fixes) == {"red/bad00.jpg", "red/bad01.jpg"}
