@@ -19,6 +19,7 @@ from xception_cli.files import (
     file_digest,
     from_csv,
     read_table,
+    read_users_table,
     to_csv,
     utf8,
     write_durably,
@@ -226,6 +227,34 @@ def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path, separator, encoding):
     with path.open("w", newline="", encoding=encoding) as file:
         csv.writer(file, delimiter=separator).writerows([["a", "b"], ["crème, x; y", "'=1"]])
     assert list(from_csv(path, ["a", "b"])) == [["crème, x; y", "=1"]]
+
+
+def test_a_table_in_windows_1252_is_read_with_a_note(tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_bytes("a;b\ncrème;Süß\n1;€".encode("cp1252"))
+    _, rows = read_users_table(path, ["a", "b"].__eq__)
+    assert [row for _, row in rows] == [["crème", "Süß"], ["1", "€"]]
+    assert capsys.readouterr().err == (
+        f'note      {path} is not UTF-8: read as Windows-1252, the encoding of Excel\'s "CSV"\n'
+    )
+    path.write_bytes(b"a,b\n" + b"1,2\n" * 300_000 + b"1,caf\xe9")  # at the end, after 1 MB
+    _, rows = read_users_table(path, ["a", "b"].__eq__)
+    assert list(rows)[-1] == (300_002, ["1", "café"])
+
+
+@pytest.mark.parametrize(
+    ("content", "at"),
+    [(b"a\n\xc3\xa9\ncaf\xe9\n", 8), (b"a\ncaf\xe9\n\x81\n", 7)],
+    ids=["damaged UTF-8", "undefined in Windows-1252"],
+)
+def test_text_in_neither_utf8_nor_windows_1252_is_refused_with_what_to_do_in_excel(
+    tmp_path, content, at
+):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    refusal = rf"^byte {at} is not UTF-8; .* \(in Excel: File > Save as > CSV UTF-8\)$"
+    with pytest.raises(ValueError, match=refusal):
+        list(read_users_table(path, lambda _: True)[1])
 
 
 def test_lines_above_the_columns_are_skipped_and_counted(tmp_path):

@@ -377,6 +377,35 @@ def test_predictions_of_a_table_include_its_labels(tmp_path, capsys):
     assert "error: https://x.org//a.jpg is a URL, not a file" in capsys.readouterr().err
 
 
+def test_the_first_image_that_could_not_be_read_is_named_and_the_file_that_has_the_others(
+    tmp_path, capsys
+):
+    model = tmp_path / "m.safetensors"
+    about = About(tuple(COLOURS), Preprocessing.for_size(SMALL), temperature=0.05)
+    save_model(model, build_seeded_network(3, 0).state_dict(), about)
+    photos = draw_photos(tmp_path / "photos")
+    (photos / "blue" / "1.jpg").write_bytes(b"")
+    command = ["predict", str(photos), "--model", str(model), "--device", "cpu", "--output"]
+    failed = f"error: {{}} of 24 images could not be read:\n  {photos}/blue/1.jpg: empty file\n"
+    assert call(*command, "one.csv") == 3
+    assert capsys.readouterr().err.endswith(failed.format(1))
+    (photos / "red" / "1.jpg").write_bytes(b"no image")
+    for suffix, kind in ((".csv", "column"), (".jsonl", "key")):
+        assert call(*command, f"two{suffix}") == 3
+        rest = f"  and 1 more: see the {kind} error in two{suffix}\n"
+        assert capsys.readouterr().err.endswith(failed.format(2) + rest)
+
+
+@_SUFFIXES
+def test_a_resumed_file_knows_the_first_image_that_could_not_be_read(tmp_path, suffix):
+    rows, output = predictions(10), tmp_path / f"out{suffix}"
+    for count in (3, 4, 9):  # the fourth could not be read
+        with pytest.raises(Stop):
+            write(rows, output, count)
+    file = write(rows, output)
+    assert (file.failed, file.tally.first_failure) == (2, "two\nlines3.jpg: truncated\nfile")
+
+
 def test_an_output_that_cannot_be_written_is_reported_before_the_model_is_loaded(tmp_path, capsys):
     (tmp_path / "no.safetensors").write_bytes(b"no model")
     draw_photos(tmp_path / "photos")

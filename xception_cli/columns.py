@@ -64,7 +64,10 @@ class Columns:
         return cells["predicted"] if self._classes else cells.get("class_1", "")
 
 
-def read_csv(file: IO[bytes], columns: Columns) -> Iterator[tuple[int, str, str | None]]:
+Read = tuple[int, str, str | None, str | None]  # end, path, answer and error of a row
+
+
+def read_csv(file: IO[bytes], columns: Columns) -> Iterator[Read]:
     """Yield the same as `read_lines` from a CSV, where a row may span several lines."""
     at, is_whole = 0, True
 
@@ -82,18 +85,19 @@ def read_csv(file: IO[bytes], columns: Columns) -> Iterator[tuple[int, str, str 
                 return
             if at > start:
                 cells = dict(zip(columns.header, map(from_cell, row), strict=True))
-                yield at, cells["path"], columns.answer(cells)
+                yield at, cells["path"], columns.answer(cells), cells["error"] or None
 
 
-def read_lines(file: IO[bytes]) -> Iterator[tuple[int, str, str | None]]:
-    """Yield the end, path and answer of each complete row; the answer is None for an error."""
+def read_lines(file: IO[bytes]) -> Iterator[Read]:
+    """Yield each complete row: of answer and error, one is None."""
     at = 0
     for line in file:
         at += len(line)
         try:
             row = json.loads(line)
             answer = "unknown" if row.get("unknown") else "".join(row["classes"][:1])
-            found = at, row["path"], None if row["error"] is not None else answer
+            error = row["error"]
+            found = at, row["path"], None if error is not None else answer, error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return
         if not line.endswith(b"\n"):

@@ -13,11 +13,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from xception_cli.console import show
+from xception_cli.console import say, show
 from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.numerals import count_of
 from xception_cli.regular import NEW, open_regular
-from xception_cli.texts import read_lines
+from xception_cli.texts import guess_encoding, read_lines
 
 TRIES = 3  # of a call that may fail temporarily
 MOST_ROWS = 10_000_000  # of a CSV file of a run, which may be untrusted, if no number is expected
@@ -245,33 +245,49 @@ def to_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def read_table(
-    path: Path, fits: Callable[[list[str]], bool]
-) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+Table = tuple[list[str], Iterator[tuple[int, list[str]]]]
+
+
+def read_users_table(path: Path, fits: Callable[[list[str]], bool]) -> Table:
+    """Read a CSV file as `read_table` does, also in Windows-1252, with a note."""
+    if encoding := guess_encoding(path):
+        windows = 'Windows-1252, the encoding of Excel\'s "CSV"'
+        say(f"note      {show(path)} is not UTF-8: read as {windows}")
+    return read_table(path, fits, encoding)
+
+
+def read_table(path: Path, fits: Callable[[list[str]], bool], encoding: str | None = None) -> Table:
     """Read a CSV file of any size that a spreadsheet may have saved with `;` or tabs.
 
     Args:
         path: The file.
         fits: Whether these are the expected columns; finds the separator.
+        encoding: See `read_lines`.
 
     Returns:
-        The columns, separated by `,` if none fit; and each row with the number of its line, read
-        one by one. Rows may have any number of cells.
+        The columns, or if none fit, those of the separator that gives the most; and each row with
+        the number of its line, read one by one. Rows may have any number of cells.
 
     Raises:
         ValueError: It is not a CSV file; perhaps only while rows are read.
         OSError: It cannot be read; the same.
     """
+    widest: Table = [], iter(())
     for separator in ",;\t":
-        rows = _split_cells(path, separator)
+        rows = _split_cells(path, separator, encoding)
         _, header = next(rows, (1, []))
+        table = header, (row for row in rows if row[1])
         if fits(header):
-            return header, (row for row in rows if row[1])
-    return read_table(path, lambda _: True)
+            return table
+        if len(header) > len(widest[0]):
+            widest = table
+    return widest
 
 
-def _split_cells(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(read_lines(path), delimiter=separator)
+def _split_cells(
+    path: Path, separator: str, encoding: str | None
+) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(read_lines(path, encoding=encoding), delimiter=separator)
     try:
         is_above = True  # the columns: empty lines, and the one that tells Excel the separator
         for row in reader:

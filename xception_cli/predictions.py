@@ -42,6 +42,7 @@ class Tally:
     Attributes:
         labels: See above.
         answers: Number of images by answer: a class, `unknown`, or None for an error.
+        first_failure: Path of the first image that could not be read, and the reason.
         agreed: Number of answers that equal the label.
         unlike: Number of images unlike the training images, of the `compared` ones: those of rows
             that an earlier command wrote are not.
@@ -50,6 +51,7 @@ class Tally:
     def __init__(self, labels: Sequence[str] = ()) -> None:
         self.labels = [utf8(label) for label in labels]
         self.answers: Counter[str | None] = Counter()
+        self.first_failure: str | None = None
         self.agreed = self.unlike = self.compared = 0
 
     @property
@@ -96,13 +98,18 @@ class Tally:
             "answers mean little: --unknown auto refuses them"
         )
 
-    def add(self, answer: str | None, *, unlike: bool | None = None) -> None:
+    def add(
+        self, answer: str | None, *, unlike: bool | None = None, failure: str | None = None
+    ) -> None:
         """Count the answer for the next image.
 
         Args:
             answer: See `answers`.
             unlike: Whether it is unlike the training images; None if that was not computed.
+            failure: Its path and error, if there is no answer.
         """
+        if answer is None and self.first_failure is None:
+            self.first_failure = failure
         if answer is not None and unlike is not None:
             self.compared += 1
             self.unlike += unlike
@@ -162,11 +169,11 @@ class PredictionFile:
         self._columns, at = columns, 0
         with os.fdopen(os.dup(self._file.fileno()), "rb") as file:
             rows = read_csv(file, columns) if self._as_csv else read_lines(file)
-            for image, (end, path, answer) in zip(self._images, rows, strict=False):
+            for image, (end, path, answer, error) in zip(self._images, rows, strict=False):
                 if path != utf8(str(image)):
                     break
                 at = end
-                self.tally.add(answer)
+                self.tally.add(answer, failure=f"{path}: {error}")
         with self._errors():
             self._file.truncate(at)
             self._file.seek(at)
@@ -184,7 +191,8 @@ class PredictionFile:
         else:
             content = f"{json.dumps(prediction.to_dict(), allow_nan=False)}\n".encode()
         self._write(content)
-        self.tally.add(prediction.answer, unlike=prediction.unlike)
+        failure = f"{utf8(str(prediction.path))}: {prediction.error}"
+        self.tally.add(prediction.answer, unlike=prediction.unlike, failure=failure)
 
     def _write(self, content: bytes) -> None:
         with self._errors():

@@ -1,17 +1,21 @@
-"""Texts: files as editors and spreadsheets save them, in UTF-8, or in UTF-16 with a mark."""
+"""Texts: files as editors and spreadsheets save them: UTF-8, UTF-16 with a mark, Windows-1252."""
 
 import codecs
 import io
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from xception_cli.regular import open_regular, read_regular
 
+WINDOWS = "cp1252"  # "CSV" of Excel in Western Europe and America
+SAVE_IN_EXCEL = "File > Save as > CSV UTF-8"
 LARGEST_TEXT = 500_000_000  # bytes of a JSON or TOML file, which is read as a whole
 _LONGEST_LINE = 100_000_000  # characters; a CSV file with 100,000 classes of ours has fewer
 _CHUNK = 2**20  # bytes
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 def read_text(path: Path) -> str:
@@ -25,23 +29,62 @@ def read_text(path: Path) -> str:
     try:
         return content.decode(_encoding(content))
     except UnicodeDecodeError as error:
-        raise _undecodable(error.start) from error
+        raise _undecodable(path, error.start) from error
 
 
-def read_lines(path: Path, longest: int = _LONGEST_LINE, *, follow: bool = True) -> Iterator[str]:
+def guess_encoding(path: Path) -> str | None:
+    """Return `WINDOWS` for a text whose first character beyond ASCII is not UTF-8, else None.
+
+    Files that programs write are UTF-8; this is for those that people save. A zero byte means that
+    it is no text, such as a workbook.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with os.fdopen(open_regular(path, follow=True), "rb") as file:
+        if _encoding(file.read(2)) == "utf-16":
+            return None
+        at = 0
+        file.seek(0)
+        while chunk := file.read(_CHUNK):
+            if b"\0" in chunk:
+                return None
+            if found := _BEYOND_ASCII.search(chunk):
+                file.seek(at + found.start())
+                return None if _starts_as_utf8(file.read(4)) else WINDOWS
+            at += len(chunk)
+    return None
+
+
+def _starts_as_utf8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start > 0
+    return True
+
+
+def read_lines(
+    path: Path,
+    longest: int = _LONGEST_LINE,
+    *,
+    follow: bool = True,
+    encoding: str | None = None,
+) -> Iterator[str]:
     """Read the lines of a text file of any size, one by one, with their ends.
 
     Args:
         path: The file.
         longest: Maximum length of a line, in characters.
         follow: Follow a link, for files that the user named.
+        encoding: Its encoding; None for UTF-8 or UTF-16.
 
     Raises:
-        ValueError: The file is neither UTF-8 nor UTF-16, or a line is longer.
+        ValueError: The file has another encoding, or a line is longer.
         OSError: The file cannot be read.
     """
     with os.fdopen(open_regular(path, follow=follow), "rb") as file:
-        encoding, number = _encoding(file.read(2)), 0
+        encoding, number = encoding or _encoding(file.read(2)), 0
         file.seek(0)
         text = io.TextIOWrapper(file, encoding, newline="")
         try:
@@ -52,7 +95,7 @@ def read_lines(path: Path, longest: int = _LONGEST_LINE, *, follow: bool = True)
                 yield line
         except UnicodeDecodeError as error:
             file.seek(0)
-            raise _undecodable(_find_undecodable(file, encoding)) from error
+            raise _undecodable(path, _find_undecodable(file, encoding)) from error
 
 
 def _encoding(start: bytes) -> str:
@@ -60,8 +103,10 @@ def _encoding(start: bytes) -> str:
     return "utf-16" if marked else "utf-8-sig"
 
 
-def _undecodable(at: int) -> ValueError:
-    return ValueError(f"byte {at:,} is not UTF-8; save the file as UTF-8")
+def _undecodable(path: Path, at: int) -> ValueError:
+    is_excels = path.suffix.lower() in {".csv", ".tsv", ".xlsx", ".xls"}
+    how = f" (in Excel: {SAVE_IN_EXCEL})" if is_excels else ""
+    return ValueError(f"byte {at:,} is not UTF-8; save the file as UTF-8{how}")
 
 
 def _find_undecodable(file: IO[bytes], encoding: str) -> int:

@@ -39,7 +39,10 @@ def test_every_bad_image_is_listed_at_once_and_a_long_list_is_cut(photos, count)
         f"{count} of {24 + count} images in {photos} cannot be used:",
         *(f"  {line}" for line in lines),
     ]
-    assert "--skip-bad" in caught.value.hint
+    assert caught.value.hint == (
+        "fix or remove them, or leave them out of this run with --skip-bad, or with --fixes "
+        "findings/issues.csv after xception check DIR --output findings"
+    )
 
 
 def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):
@@ -81,10 +84,23 @@ def test_rows_without_an_action_are_ignored(photos):
     assert survey.fixes == {}
 
 
+def test_rows_with_another_label_but_no_action_are_counted_with_how_to_relabel(photos, capsys):
+    rows = ("red/0.jpg,,,,blue\n", "red/1.jpg,,,,gren\n", "red/2.jpg,,,,red\n", "red/3.jpg,,,,\n")
+    decided = "red/4.jpg,,,relabel,blue\n"
+    assert set(survey_with(photos, HEADER + "".join(rows) + decided).fixes) == {"red/4.jpg"}
+    assert (
+        "note      issues.csv: ignored 2 rows with a label but no action; to change a label, write "
+        "relabel in the column action\n"
+    ) in capsys.readouterr().err
+    survey_with(photos, HEADER + "".join(rows[2:]) + decided)
+    assert "ignored" not in capsys.readouterr().err
+
+
 def test_excluded_images_may_be_broken_and_others_are_still_refused(photos):
     spoil(photos, 2)
-    with pytest.raises(DataError, match=r"^1 of 26 images"):
+    with pytest.raises(DataError, match=r"^1 of 26 images") as caught:
         survey_with(photos, HEADER + "red/bad00.jpg,broken,empty,exclude,\n")
+    assert caught.value.hint.endswith("--skip-bad, or with the action exclude in issues.csv")
     rows = "red/bad00.jpg,broken,empty,exclude,\nred/bad01.jpg,broken,empty,exclude,\n"
     survey = survey_with(photos, HEADER + rows)
     assert set(survey.fixes) == {"red/bad00.jpg", "red/bad01.jpg"}
@@ -116,6 +132,20 @@ def test_the_page_on_data_shows_rows_for_images_that_are_not_listed(tmp_path):
         "mug/IMG_0012.jpg": Fix("relabel", "", "plate"),
         "mug/IMG_0013.jpg": Fix("exclude", ""),
     }
+
+
+def test_fixes_saved_by_a_european_excel_are_read(photos):
+    (photos / "red" / "0.jpg").rename(photos / "red" / "Käfer.jpg")
+    rows = "path;action;label\r\nred/Käfer.jpg;relabel;blue\r\n"
+    Path("issues.csv").write_bytes(rows.encode("cp1252"))
+    assert set(survey_data(str(photos), fixes="issues.csv").fixes) == {"red/Käfer.jpg"}
+
+
+def test_a_workbook_is_not_read_as_fixes_and_the_error_explains_how_to_save_it(photos, capsys):
+    Path("issues.xlsx").write_bytes(b"PK\x03\x04\x14\x00\x08\x08\x08\x00\xe9")
+    with pytest.raises(UsageError, match=r"not UTF-8; .*in Excel: File > Save as > CSV UTF-8"):
+        survey_data(str(photos), fixes="issues.xlsx")
+    assert "Windows-1252" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tables of images: columns, rows and paths; a table trains the same model as its folder."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from xception_cli.check.survey import survey_folder
 from xception_cli.data.folder import read_folder
 from xception_cli.data.source import read_data
 from xception_cli.data.split import make_split
-from xception_cli.data.table import read_rows
+from xception_cli.data.table import NAMES_OF, read_rows
 from xception_cli.errors import DataError, MachineError, UsageError
 from xception_cli.parquet import require_parquet
 
@@ -53,6 +54,16 @@ def test_a_table_in_any_order_lists_what_its_folder_lists(photos, capsys, header
     found, folder = read_data(table), read_folder(photos)
     assert (found.root, found.classes, found.images) == (photos, folder.classes, folder.images)
     assert capsys.readouterr().err == f"table     {table}: {said}\n"
+
+
+def test_a_table_saved_by_a_european_excel_lists_the_classes_with_their_umlauts(tmp_path, capsys):
+    make(tmp_path, "a.jpg", "Käfer/b.jpg")
+    table = tmp_path / "t.csv"
+    table.write_bytes("path;label\r\na.jpg;Süß\r\nKäfer/b.jpg;käfer\r\n".encode("cp1252"))
+    assert listing(read_data(table)) == [
+        ("a.jpg", "Süß", None), ("Käfer/b.jpg", "käfer", None)
+    ]  # fmt: skip
+    assert capsys.readouterr().err.count("read as Windows-1252") == 1
 
 
 def test_splits_and_groups_are_taken_from_the_columns(tmp_path):
@@ -124,6 +135,26 @@ def test_missing_or_ambiguous_columns_are_refused_with_those_found(tmp_path, hea
     assert error.hint
 
 
+@pytest.mark.parametrize("separator", [";", "\t"], ids=["semicolon", "tab"])
+def test_unknown_columns_are_listed_one_by_one_with_the_names_that_are_accepted(
+    tmp_path, separator
+):
+    columns = ("Datei", "Krankheit", "Datum, Ort")
+    error = refused(write(tmp_path / "t.csv", separator.join(columns), "a.jpg,cat,1"))
+    assert error.message.endswith("has no column path (found: Datei, Krankheit, Datum, Ort)")
+    assert "; other names of path: filename, file, file_name, " in error.hint
+
+
+def test_the_docs_list_every_column_and_every_name_of_it():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    section = page.partition("## Labels in a table")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    listed = [re.findall("`([a-z_]+)`", row) for row in rows]
+    for found, (kind, names) in zip(listed, NAMES_OF.items(), strict=True):
+        assert found[0] == kind
+        assert [name for name in found if name in names] == [*names]
+
+
 def test_an_extra_cell_is_refused_with_its_line(tmp_path):
     make(tmp_path, "a.jpg")
     table = write(tmp_path / "t.csv", "path,label", "a.jpg,cat", "a.jpg,cat, or dog")
@@ -149,6 +180,29 @@ def test_a_table_may_have_any_paths_but_those_of_a_run_stay_inside_its_root(tmp_
     assert "is not one" in refused(inside, inside).message
 
 
+def test_names_without_their_folders_are_refused_with_where_one_of_them_is(tmp_path):
+    make(tmp_path, "red/a.jpg", "blue/a.jpg", "red/deep/b.jpg", "blue/c.jpg", "blue/d.jpg")
+    table = write(tmp_path / "t.csv", "path,label", *(f"{name}.jpg,cat" for name in "gabcd"))
+    relative = "or give the folder that they are relative to with --root"
+    assert refused(table).hint == f"correct the paths (b.jpg is in red/deep/), {relative} DIR"
+    assert refused(table, tmp_path / "blue").hint == f"correct the paths, {relative} DIR"
+    write(table, "path,label", "a.jpg,cat", "c.jpg,dog")  # one folder has all of them
+    assert refused(table).hint == f"correct the paths, {relative} {tmp_path / 'blue'}"
+    write(table, "path,label", "a.jpg,cat", "g.jpg,cat")  # in two folders, and in none
+    assert refused(table).hint == f"correct the paths, {relative} DIR"
+
+
+def test_folders_may_be_separated_as_windows_writes_them(tmp_path):
+    make(tmp_path, "red/a.jpg", "red/x80.jpg", "red/Käfer.jpg")
+    rows = ("red\\a.jpg,cat", ".\\red\\x80.jpg,dog", "red\\Ka\u0308fer.jpg,dog")
+    found = read_data(write(tmp_path / "t.csv", "path,label", *rows))
+    assert [path for path, *_ in listing(found)] == [
+        "red/a.jpg", "red/Käfer.jpg", "red/x80.jpg"
+    ]  # fmt: skip
+    (tmp_path / "red\\a.jpg").touch()  # a name as written has precedence
+    assert "red\\a.jpg" in {path for path, *_ in listing(read_data(tmp_path / "t.csv"))}
+
+
 def test_names_that_are_not_utf8_are_found_by_their_escaped_form(tmp_path):
     put(tmp_path / "caf\udce9.jpg", b"image")
     table = write(tmp_path / "t.csv", "path,label", "caf\\xe9.jpg,cat")
@@ -160,7 +214,7 @@ def test_names_that_are_not_utf8_are_found_by_their_escaped_form(tmp_path):
     [
         ("food.zip", "unzip food.zip -d food"),
         ("my food.tar.gz", "mkdir 'my food' && tar -xf 'my food.tar.gz' -C 'my food'"),
-        ("t.xlsx", "save it as CSV, for example with python -c "),
+        ("t.xlsx", "in Excel, File > Save as > CSV UTF-8"),
         ("notes.txt", "give a folder of images, or a .csv, .tsv or .parquet file with the columns"),
         ("https://x.org/food.zip", "download the images first"),
         ("gone.csv", "check the path"),

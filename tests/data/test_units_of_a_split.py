@@ -145,6 +145,13 @@ def test_a_split_written_by_hand_needs_two_columns_and_may_leave_images_out():
     assert [image.split for image in made.images] == ["train"] * 3 + ["val"] * 3 + ["out"] * 2
 
 
+def test_a_split_file_saved_by_a_european_excel_is_followed():
+    rows = [("ä", f"ä/{i}.jpg", str(i), None) for i in range(2)]
+    Path("mine.csv").write_bytes("path;split\r\nä/0.jpg;val\r\nä/1.jpg;train\r\n".encode("cp1252"))
+    made = split_with(rows, split_file=Path("mine.csv"))
+    assert by_path(made) == {"ä/0.jpg": "val", "ä/1.jpg": "train"}
+
+
 def test_a_split_file_that_does_not_match_is_refused_with_the_differences(tmp_path):
     write_split(split_with(many(8, 2)), tmp_path / "split.csv")
     rows = [*many(8, 2)[1:7], ("c1", "c1/7.jpg", "changed", None), ("c0", "c0/new.jpg", "n", None)]

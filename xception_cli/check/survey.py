@@ -114,11 +114,11 @@ def survey_data(
     turns.max_pixels = max_pixels
     survey = replace(survey_folder(folder), fixes=wanted)
     if not skip_bad:
-        _refuse_bad(survey)
+        _refuse_bad(survey, fixes)
     return survey
 
 
-def _refuse_bad(survey: Survey) -> None:
+def _refuse_bad(survey: Survey, fixes: str | None) -> None:
     excluded = {path for path, fix in survey.fixes.items() if fix.action == "exclude"}
     bad = [
         f"{show(image.path)}: {look.problem}"
@@ -128,11 +128,14 @@ def _refuse_bad(survey: Survey) -> None:
     if not bad:
         return
     where = show(survey.folder.place)
+    by_row = "with --fixes findings/issues.csv after xception check DIR --output findings"
+    if fixes is not None:
+        by_row = f"with the action exclude in {show(fixes)}"
     raise DataError(
         listing(
             f"{len(bad):,} of {count_of(len(survey.looks), 'image')} in {where} cannot be used:",
             bad,
             _SHOWN,
         ),
-        hint="fix or remove them, or leave them out of this run with --skip-bad",
+        hint=f"fix or remove them, or leave them out of this run with --skip-bad, or {by_row}",
     )

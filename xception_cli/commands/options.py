@@ -10,7 +10,7 @@ import typer
 from xception_cli.commands.complete import choices, run_folders
 from xception_cli.config import Device as DeviceName
 from xception_cli.config import TrainConfig
-from xception_cli.console import fail, say, show
+from xception_cli.console import fail, listing, say, show
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
 from xception_cli.onnx import require_onnx
@@ -250,13 +250,22 @@ def check_findings(data: Path, output: Path) -> None:
         )
 
 
-def require_all_read(failed: int, images: int) -> None:
+def require_all_read(
+    failed: int, images: int, first: str | None = None, output: Path | None = None
+) -> None:
     """Exit with code 3 if images could not be read, after the others are done.
 
     Args:
         failed: Number of images that could not be read.
         images: Number of all images.
+        first: Path of the first one, and the reason.
+        output: The file with the column or key `error`; None if the reasons are on the screen.
     """
     if failed:
-        fail(f"{failed:,} of {count_of(images, 'image')} could not be read", None)
+        sentence = f"{failed:,} of {count_of(images, 'image')} could not be read"
+        if output is not None and first is not None:
+            kind = "key" if output.suffix.lower() == ".jsonl" else "column"
+            rest = f"and {failed - 1:,} more: see the {kind} error in {show(output)}"
+            sentence = listing(f"{sentence}:", [show(first), rest][: min(failed, 2)], 2)
+        fail(sentence, None)
         raise typer.Exit(3)

@@ -196,7 +196,7 @@ def predict(
         say(line)
     if not isinstance(rule, Thresholds) and (note := tally.unlike_line()):
         say(f"note      {note}")
-    require_all_read(tally.failed, len(images))
+    require_all_read(tally.failed, len(images), tally.first_failure, output)
     of_run = "" if model is not None else f"{quoted(chosen.parent)} "
     of_model = "" if model is None else f" --model {quoted(model)}"
     again = f"xception predict {of_run}{inputs.typed}{of_model}"

@@ -87,7 +87,8 @@ def rank(
         named = zip(one.classes, one.probabilities, strict=True)
         answers = ", ".join(f"{show(name)} {value:.1%}" for name, value in named)
         say(f"          {show(one.path)}: {answers}")
-    require_all_read(len(failed), len(images))
+    first = f"{failed[0].path}: {failed[0].error}" if failed else None
+    require_all_read(len(failed), len(images), first, output)
     again = "" if model is not None else f" --from {quoted(chosen.parent)}"
     say(
         "next: label the first images, add them to the data folder, then: "

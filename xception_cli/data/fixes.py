@@ -6,11 +6,12 @@ from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 
-from xception_cli.console import listing, show
+from xception_cli.console import listing, say, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
-from xception_cli.files import read_table, utf8, why
+from xception_cli.files import read_users_table, utf8, why
+from xception_cli.numerals import count_of
 from xception_cli.suggestions import did_you_mean
 
 ACTIONS = ("exclude", "relabel")
@@ -42,6 +43,9 @@ NO_FIXES: Mapping[str, Fix] = MappingProxyType({})
 def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
     r"""Read the rows of issues.csv that have an action; the others are only information.
 
+    Those that have another label but no action are counted in a note: `check` suggests labels, but
+    a person may also have changed one.
+
     Args:
         path: The file; needs the columns `path` and `action`, and `label` to relabel.
         folder: The data folder of the file.
@@ -52,13 +56,14 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
     Raises:
         UsageError: The file cannot be read, or rows cannot be applied; lists them.
     """
-    known = {utf8(image.path) for image in folder.images}
+    known = {utf8(image.path): utf8(folder.classes[image.label]) for image in folder.images}
     classes = {utf8(name) for name in folder.classes}
     fixes: dict[str, Fix] = {}
-    faults = []
+    faults, undecided = [], 0
     for number, row in _read_rows(path):
         action = row.get("action", "").strip().lower()
         if not action:
+            undecided += row.get("label", "") not in {"", known.get(row["path"])}
             continue
         fix = Fix(
             action, row.get("problem", ""), row.get("label", "") if action == "relabel" else ""
@@ -72,6 +77,10 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
             listing(f"{show(path)} has rows that cannot be applied:", faults, _LISTED),
             hint="correct these rows, or empty the cell `action` to ignore a row",
         )
+    if undecided:
+        ignored = f"ignored {count_of(undecided, 'row')} with a label but no action"
+        how = "to change a label, write relabel in the column action"
+        say(f"note      {show(path)}: {ignored}; {how}")
     return fixes
 
 
@@ -93,7 +102,7 @@ def read_issues(path: Path) -> list[dict[str, str]]:
 def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Read the rows with the numbers of their lines."""
     try:
-        header, lines = read_table(path, lambda columns: {"path", "action"} <= set(columns))
+        header, lines = read_users_table(path, lambda columns: {"path", "action"} <= set(columns))
         rows = [(number, row) for number, row in lines if any(cell.strip() for cell in row)]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the fixes {show(path)}: {why(error)}", hint=_HINT) from error
@@ -113,7 +122,7 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _fault(
-    path: str, fix: Fix, earlier: Fix | None, known: set[str], classes: set[str]
+    path: str, fix: Fix, earlier: Fix | None, known: Mapping[str, str], classes: set[str]
 ) -> str | None:
     """Return what is wrong with a row; None if nothing is."""
     if path not in known:

@@ -10,7 +10,7 @@ from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo
 from xception_cli.data.units import Unit
 from xception_cli.errors import DataError, UsageError
-from xception_cli.files import read_table, utf8, why
+from xception_cli.files import read_users_table, utf8, why
 
 RECORDED = (*SPLITS, "out")  # values of `split` in split.csv
 _LISTED = 10  # files listed in a message
@@ -49,7 +49,7 @@ def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Pho
 
 def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
     try:
-        columns, lines = read_table(path, lambda columns: {"path", "split"} <= set(columns))
+        columns, lines = read_users_table(path, lambda columns: {"path", "split"} <= set(columns))
         table = list(lines)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the split file {show(path)}: {why(error)}") from error

@@ -9,6 +9,7 @@ from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.table import COLUMNS, SUFFIXES, is_table, list_table
 from xception_cli.errors import UsageError
 from xception_cli.notation import is_url
+from xception_cli.texts import SAVE_IN_EXCEL
 
 _TABLES = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 _UNPACK = {
@@ -19,7 +20,7 @@ _UNPACK = {
     ),
     ".7z": "7z x {file} -o{folder}",
 }
-_CONVERT = {".xlsx": "read_excel", ".xls": "read_excel"}
+_WORKBOOKS = {".xlsx", ".xls", ".xlsm", ".xlsb"}
 
 
 def read_data(data: Path, root: Path | None = None) -> DataFolder:
@@ -80,10 +81,8 @@ def refuse_packed(data: Path) -> None:
                 f"{show(data)} is an archive: unpack it first",
                 hint=command.format(file=quoted(data), folder=quoted(folder)),
             )
-    if reader := _CONVERT.get(data.suffix.lower()):
-        table = data.with_suffix(".csv")
-        code = f"import pandas; pandas.{reader}({str(data)!r}).to_csv({str(table)!r}, index=False)"
+    if data.suffix.lower() in _WORKBOOKS:
         raise UsageError(
             f"{show(data)} is not a {_TABLES} file",
-            hint=f"save it as CSV, for example with python -c {quoted(code)}",
+            hint=f"in Excel, {SAVE_IN_EXCEL}",
         )

@@ -5,7 +5,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,19 +12,20 @@ from typing import NamedTuple
 from xception_cli.console import listing, quoted, say, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.layout import SPLITS, split_of
+from xception_cli.data.misplaced import folder_below, likely_root
 from xception_cli.data.photo import Photo
-from xception_cli.errors import ArtifactError, DataError, UsageError
-from xception_cli.files import from_utf8, read_table, why
+from xception_cli.errors import DataError, UsageError
+from xception_cli.files import from_utf8, read_users_table, why
 from xception_cli.notation import is_url
 from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET
 from xception_cli.parquet import read_parquet
-from xception_cli.rundir import INFO, RunDir
+from xception_cli.rundir import INFO
 
 SUFFIXES = (".csv", ".tsv", PARQUET)
 
-# Names of each column: our own name first, which has precedence.
-_NAMES = {
+# Names of each column: our own name first, which has precedence. docs/data.md lists them.
+NAMES_OF = {
     "path": (
         *("path", "filename", "file", "file_name", "filepath", "file_path", "image", "image_path"),
         *("image_file", "image_name", "img", "img_path"),
@@ -145,12 +145,12 @@ def _read_lines(
 
     try:
         is_parquet = table.suffix.lower() == PARQUET
-        names, every = read_parquet(table) if is_parquet else read_table(table, fits)
+        names, every = read_parquet(table) if is_parquet else read_users_table(table, fits)
         lines = [(line, cells) for line, cells in every if any(cell.strip() for cell in cells)]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the table {show(table)}: {why(error)}") from error
     found: dict[str, int] = {}
-    for kind in _NAMES:
+    for kind in NAMES_OF:
         at = _candidates(names, kind)
         if len(at) == 1:
             found[kind] = at[0]
@@ -179,7 +179,7 @@ def _candidates(names: Sequence[str], kind: str) -> list[int]:
     """Return the indices of the possible columns; only that with our own name, if there is one."""
     plain = [_plain(name) for name in names]
     own = [at for at, name in enumerate(plain) if name == kind]
-    return own or [at for at, name in enumerate(plain) if name in _NAMES[kind]]
+    return own or [at for at, name in enumerate(plain) if name in NAMES_OF[kind]]
 
 
 def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) -> DataError:
@@ -194,7 +194,8 @@ def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) ->
         )
     return DataError(
         f"{show(table)} has no column {kind} (found: {listed}{more})",
-        hint=f"the first line names the columns: {COLUMNS}",
+        hint=f"the first line names the columns: {COLUMNS}; other names of "
+        f"{kind}: {', '.join(NAMES_OF[kind][1:])}",
     )
 
 
@@ -251,8 +252,9 @@ def _spellings(text: str) -> Iterator[str]:
         yield from_utf8(text)
         yield text.strip().replace("\\", "/")
     for form in ("NFC", "NFD"):  # a Mac may have written the names, or unpacked the images
-        if (other := unicodedata.normalize(form, text)) != text:
-            yield other
+        for written in dict.fromkeys((text, text.strip().replace("\\", "/"))):
+            if (other := unicodedata.normalize(form, written)) != written:
+                yield other
 
 
 def _unusable(
@@ -267,28 +269,20 @@ def _unusable(
     lines = [f"line {fault.line}: {fault.detail}" for fault in faults]
     hint = "correct or delete these rows"
     if kinds["whose image is missing"]:
-        where = _likely_root(table, texts)
-        hint = "correct the paths, or give the folder that they are relative to with --root"
-        hint += f" {quoted(where)}" if where is not None and where != root else " DIR"
+        slashed = [text.strip().replace("\\", "/") for text in texts]
+        relative = [path for path in slashed if path and not os.path.isabs(path)]  # noqa: PTH117
+        where = likely_root(table, relative)
+        known = quoted(where) if where is not None and where != root else "DIR"
+        found = None
+        if known == "DIR":
+            bare = [path for path in relative if "/" not in path]
+            found = folder_below(table.parent if root is None else root, bare)
+        example = f" ({show(found[0])} is in {show(found[1])}/)" if found else ""
+        hint = f"correct the paths{example}, or give the folder that they are relative to with "
+        hint += f"--root {known}"
         if not any(Path(text).suffix for text in texts):
             hint = "give the complete file names, with their suffix: 12.jpg, not 12"
     return DataError(listing(sentence, lines, _LISTED), hint=hint)
-
-
-def _likely_root(table: Path, texts: Sequence[str]) -> Path | None:
-    """Return the folder that paths of a table seem to be relative to; None if there is none."""
-    places = [Path(), table.parent.parent]
-    if (table.parent / INFO).is_file():  # the split.csv of a run
-        with suppress(ArtifactError):  # damaged; it is only for a hint
-            info = RunDir(table.parent).read_info()
-            places.insert(0, Path(info.root or info.data or ""))
-    with suppress(OSError):
-        places += sorted(place for place in table.parent.iterdir() if place.is_dir())
-    first = next((text for text in texts if text and not os.path.isabs(text)), "")  # noqa: PTH117
-    for place in places:
-        if first and os.path.isfile(place / first):  # noqa: PTH113
-            return place
-    return None
 
 
 def _without_repeated(table: Path, rows: Sequence[Row]) -> list[Row]:
