@@ -128,6 +128,16 @@ def test_a_class_that_val_lacks_and_a_val_larger_than_train_are_warnings(tmp_pat
     ]
 
 
+def test_classes_with_dates_inside_are_a_warning_that_names_them(tmp_path):
+    days = ("2026-06-12", "2026-07-03 Regen")
+    make(tmp_path, *many({f"{c}/{day}": 5 for c in ("healthy", "rust") for day in days}))
+    assert shape_of(tmp_path) == [
+        ("sub-folders", "warning", "classes hold sub-folders of the same names (2026-06-12, "
+         "2026-07-03 Regen): read as dates or numbers, so all images below a class folder are of "
+         "its class"),
+    ]  # fmt: skip
+
+
 def test_few_images_are_counted_in_train_if_there_is_one(tmp_path):
     make(tmp_path, *many({"train/cat": 10, "train/dog": 4, "val/cat": 4, "val/dog": 10}))
     assert shape_of(tmp_path) == [

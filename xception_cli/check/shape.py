@@ -37,6 +37,7 @@ def check_shape(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
     return [
         *_stopping(folder, looks),
         *_alike(folder.classes),
+        *_sub_folders(folder),
         *_given_splits(folder),
         *_sizes(folder),
         *_ignored(folder),
@@ -79,6 +80,16 @@ def _alike(classes: Iterable[str]) -> list[Problem]:
         for names in same.values()
         if len({unicodedata.normalize("NFC", name) for name in names}) > 1
     ]
+
+
+def _sub_folders(folder: DataFolder) -> list[Problem]:
+    if not folder.dates:
+        return []
+    sentence = (
+        f"classes hold sub-folders of the same names ({enumerated(folder.dates)}): read as dates "
+        "or numbers, so all images below a class folder are of its class"
+    )
+    return [Problem("sub-folders", "warning", sentence)]
 
 
 def _given_splits(folder: DataFolder) -> list[Problem]:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from xception_cli.console import listing, quoted, say, show
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.layout import SPLITS, split_of
+from xception_cli.data.layout import SPLITS
+from xception_cli.data.names import split_of
 from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError, DataError, UsageError
 from xception_cli.files import from_utf8, read_table, why
