@@ -149,6 +149,28 @@ def test_a_mistake_is_answered_with_what_was_received_and_what_to_type(
     assert shown.err == f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
 
 
+@pytest.mark.parametrize(
+    ("line", "corrected"),
+    [
+        ("check mine/leaves 2026", "check 'mine/leaves 2026'"),
+        ("check mine/leaves 2026 new --output x", "check 'mine/leaves 2026 new' --output x"),
+        ("train --epochs 3 mine/leaves 2026", "train --epochs 3 'mine/leaves 2026'"),
+    ],
+)
+def test_a_path_that_the_shell_has_split_at_its_spaces_is_answered_with_quotes(
+    line: str, corrected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("leaves 2026", "leaves 2026 new"):
+        Path("mine", name).mkdir(parents=True)
+    assert call(*line.split()) == 2
+    message, hint = capsys.readouterr().err.splitlines()
+    assert message.startswith(f"error: xception {line.split()[0]} does not take 2026")
+    assert hint == f"hint: put quotes around a name with spaces: xception {corrected}"
+    Path("mine/leaves 2026").rmdir()
+    assert call("check", "mine/leaves", "2026") == 2
+    assert "quotes" not in capsys.readouterr().err
+
+
 FAILURES = {
     "check nowhere --json": 2, "train nowhere --plan --json": 2, "train photos --json": 2,
     "eval --json": 2, "predict --json": 2, "predict a.jpg --json": 2, "runs --json": 2,

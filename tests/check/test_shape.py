@@ -128,6 +128,45 @@ def test_a_class_that_val_lacks_and_a_val_larger_than_train_are_warnings(tmp_pat
     ]
 
 
+def test_classes_with_dates_inside_are_a_warning_that_names_them(tmp_path):
+    days = ("2026-06-12", "2026-07-03 Regen")
+    make(tmp_path, *many({f"{c}/{day}": 5 for c in ("healthy", "rust") for day in days}))
+    assert shape_of(tmp_path) == [
+        ("sub-folders", "warning", "classes hold sub-folders of the same names (2026-06-12, "
+         "2026-07-03 Regen): read as dates or numbers, so all images below a class folder are of "
+         "its class"),
+    ]  # fmt: skip
+
+
+def test_a_class_in_sub_folders_next_to_a_flat_one_may_be_one_folder_too_high(tmp_path):
+    inside = {f"Blätter 2026/{name}": 10 for name in ("gesund", "Mehltau", "Rost")}
+    make(tmp_path, *many(inside | {"neue Bilder": 10, "old/a": 5, "old/b": 5}))
+    assert shape_of(tmp_path) == [
+        ("sub-folders", "warning", "all images of Blätter 2026 are in 3 sub-folders (Mehltau, "
+         f"Rost, gesund); if these are the classes, give '{tmp_path}/Blätter 2026'"),
+    ]  # fmt: skip
+    make(tmp_path / "deep", *many({"outer/inner/a": 10, "outer/inner/b/c": 10, "flat": 10}))
+    ((_, _, sentence),) = shape_of(tmp_path / "deep")
+    assert sentence.endswith(
+        f"in 2 sub-folders (a, b); if these are the classes, give {tmp_path}/deep/outer/inner"
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("cat/in", "cat/out", "dog/young", "dog/old"), ("cat/in", "cat/out", "cat", "dog"),
+     ("cat/in", "dog"), ("cat/2026-06-12", "cat/2026-06-19", "dog"),
+     ("train/cat/in", "train/cat/out", "train/dog", "test/cat", "test/dog")],
+)  # fmt: skip
+def test_usual_sub_folders_of_classes_are_no_warning(tmp_path, names):
+    summaries = [
+        s
+        for name, _, s in shape_of(make(tmp_path, *many(dict.fromkeys(names, 10))))
+        if name == "sub-folders"
+    ]
+    assert summaries == []
+
+
 def test_few_images_are_counted_in_train_if_there_is_one(tmp_path):
     make(tmp_path, *many({"train/cat": 10, "train/dog": 4, "val/cat": 4, "val/dog": 10}))
     assert shape_of(tmp_path) == [

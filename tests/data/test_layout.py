@@ -7,7 +7,6 @@ import pytest
 from folders import listing, make, refusal, two_classes
 
 from xception_cli.data.folder import DataFolder, check_trainable, read_folder
-from xception_cli.data.layout import split_of
 from xception_cli.errors import DataError
 
 
@@ -38,30 +37,6 @@ def error(root: Path) -> DataError:
     assert refused.exit_code == 3
     assert refused.hint
     return refused
-
-
-# --- names of splits ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("split", "names"),
-    [
-        ("train", "train Train TRAINING training_set training-set trainset trainingSet"),
-        ("train", "train_images seg_train Train_Data 01_train train2017 train_1 data_train"),
-        ("val", "val valid VALIDATION dev Eval evaluation val_set valid_images validation_data"),
-        ("test", "test Testing TEST testing_set testSet test-images seg_test test1 testdata"),
-        ("unlabelled", "pred seg_pred single_prediction unlabeled unlabelled_images"),
-        (None, "cat trains testament device valley set images data seg 2017 trainval train_cat"),
-        (None, "train_test preset protest"),
-    ],
-)  # fmt: skip
-def test_a_split_is_recognised_by_its_name(split, names):
-    assert {name: split_of(name) for name in names.split()} == dict.fromkeys(names.split(), split)
-
-
-@pytest.mark.parametrize("name", ["train set", " Train ", "", "###", "\udce9", "test测试"])
-def test_a_name_without_latin_letters_is_not_a_split(name):
-    assert split_of(name) == ("train" if "rain" in name else None)
 
 
 # --- splits of classes -------------------------------------------------------------------------
@@ -270,19 +245,53 @@ def test_a_long_list_of_folders_is_cut_with_its_count(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folders", "inside"),
-    [("fold1 fold2", "cat dog"), ("batch_1 batch_2", "cat dog"), ("2023 2024", "a b"),
-     ("entrenamiento prueba", "cat dog"), ("site_a/images site_b/photos", "cat dog")],
+    ("folders", "inside", "look"),
+    [("fold1 fold2", "cat dog", ""), ("batch_1 batch_2", "cat dog", ""),
+     ("setA setB", "Cat Dog", ""), ("Part2 other", "2026-06-12 2026-06-19", ""),
+     ("2023 2024", "a b", "?"), ("entrenamiento prueba", "cat dog", "?"),
+     ("site_a/images site_b/photos", "cat dog", "?"), ("healthy rust", "Mon Tue", "?"),
+     ("2025 2026", "100CANON 101CANON", "?"), ("healthy rust", "2026-06-12 Mon Tue", "?")],
 )  # fmt: skip
-def test_folders_that_hold_the_same_names_are_not_classes(tmp_path, folders, inside):
+def test_folders_that_hold_the_same_names_are_not_classes(tmp_path, folders, inside, look):
     refused = error(grid(tmp_path, folders, inside))
     top = [name.partition("/")[0] for name in folders.split()]
     common = ", ".join(inside.split())
-    assert refused.message == (
-        f"{', '.join(top)} hold folders of the same names ({common}): they look like splits, not "
-        "classes"
-    )
-    assert f"--data {tmp_path / top[0]}" in refused.hint
+    look = "are these splits or classes?" if look else "they look like splits, not classes"
+    assert refused.message == f"{', '.join(top)} hold folders of the same names ({common}): {look}"
+    assert f"--data {tmp_path / top[0]};" in refused.hint
+
+
+def test_the_hint_for_folders_of_the_same_names_loses_neither_images_nor_their_groups(tmp_path):
+    grid(tmp_path, "healthy rust", "mon tue")
+    hint = error(tmp_path).hint
+    assert "give each sub-folder a name of its own, such as healthy/mon-healthy, or list" in hint
+    for name in ("healthy", "rust"):
+        for day in ("mon", "tue"):
+            (tmp_path / name / day).rename(tmp_path / name / f"{day}-{name}")
+    assert trainable(tmp_path).counts() == [2, 2]
+    grid(tmp_path / "nested", "leaf\u00a0rust/a healthy/a", "x y")
+    assert "such as healthy/a/x-healthy, or" in error(tmp_path / "nested").hint
+
+
+@pytest.mark.parametrize(
+    "inside",
+    ["2026-06-12 2026-06-19", "20260612_143000 20260612_150000", "12.6.26 19.6.26",
+     "100CANON 101CANON", "001 002", "14h30 16h00", "2026-W24 2026-W25", "2026-06 2026-07 Misc"],
+)  # fmt: skip
+def test_dates_and_numbers_inside_classes_are_sub_folders_of_them(tmp_path, inside):
+    found = trainable(grid(tmp_path, "healthy leaf_rust", inside))
+    names = inside.split()
+    dates = tuple(name for name in names if name != "Misc")
+    assert (found.classes, found.given_splits) == (("healthy", "leaf_rust"), ())
+    assert (found.counts(), found.dates) == ([len(names)] * 2, dates)
+    grid(tmp_path / "split", "train/healthy train/rust test/healthy test/rust", inside)
+    found = trainable(tmp_path / "split")
+    assert (counts(found)["test"], found.dates) == ([len(names)] * 2, dates)
+
+
+def test_a_date_with_a_comment_is_a_date(tmp_path):
+    make(tmp_path, *(f"{c}/{d}/1.jpg" for c in "ab" for d in ("2026-07-03 Regen", "2026-07-10")))
+    assert trainable(tmp_path).dates == ("2026-07-03 Regen", "2026-07-10")
 
 
 @pytest.mark.parametrize(

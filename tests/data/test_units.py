@@ -9,7 +9,8 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from units import alone
 
 import xception_cli
-from xception_cli.data.units import number_units, unit_folds
+from xception_cli.data.photo import Photo
+from xception_cli.data.units import find_units, number_units, unit_folds
 
 
 def same(found, expected) -> bool:
@@ -55,6 +56,22 @@ def test_there_are_fewer_folds_for_few_units_and_none_for_one():
     assert len(unit_folds(["a", "a", "b", "c"], folds=5, seed=0)) == 3
     assert unit_folds(["a", "a"], folds=5, seed=0) == []
     assert unit_folds([], folds=5, seed=0) == []
+
+
+def test_the_patterns_of_the_docs_group_images_by_sub_folder():
+    page = Path(__file__).parents[2] / "docs" / "data.md"
+    row = r"\| `--group-by '(.+)'` \| .+ \| `(.+)` \|"
+    shown = re.findall(row, page.read_text(encoding="utf-8"))
+    assert [group for _, group in shown] == ["2026-06-12", "healthy/2026-06-12"]
+    paths = (
+        "healthy/2026-06-12/1.jpg", "healthy/2026-06-12/2.jpg", "healthy/2026-06-19/1.jpg",
+        "rust/2026-06-12/1.jpg", "rust/3.jpg",
+    )  # fmt: skip
+    images = [Photo(path, 0, digest=path) for path in paths]
+    for (pattern, group), grouped in zip(shown, (paths[:2] + paths[3:4], paths[:2]), strict=True):
+        units, (warning,) = find_units(images, [], pattern)
+        assert [{paths[i] for i in u.members} for u in units if u.name == group] == [{*grouped}]
+        assert warning == "1 image does not match --group-by and will not be grouped"
 
 
 def test_no_other_module_of_the_package_splits_images_into_folds():

@@ -232,6 +232,27 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
         assert capsys.readouterr().err.splitlines()[-1] == f"next: xception {left}"
 
 
+def test_the_next_command_after_a_list_compares_runs_with_the_same_classes(capsys):
+    def finish(name: str, day: int, *classes: str) -> None:
+        run = RunDir(Path("runs") / name)
+        run.path.mkdir(parents=True)
+        write_info(run, started=f"2026-01-0{day}T10:00:00Z", classes=classes)
+        run.config.write_text('unfreeze = "exit"')
+        write_json(run.result, {"kept": "the linear probe", "epochs": 1, "seconds": {}})
+
+    def suggested() -> str:
+        assert call("runs") == 0
+        return capsys.readouterr().err.splitlines()[-1]
+
+    finish("food", 1, "apple", "pear")
+    finish("leaf", 2, "healthy", "rust")
+    assert suggested() == "next: xception eval runs/leaf"
+    finish("food-2", 3, "apple", "pear")
+    assert suggested() == "next: xception compare runs/food runs/food-2"
+    finish("food-3", 4, "apple", "pear", "plum")
+    assert suggested() == "next: xception eval runs/food-3"
+
+
 # Units and several comparisons
 
 

@@ -1,5 +1,6 @@
 """The shape of a data set: classes, their sizes and splits; and shortcuts that predict a class."""
 
+import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,9 +15,10 @@ from sklearn.tree import DecisionTreeClassifier
 from xception_cli.check.measures import Measures
 from xception_cli.check.report import MISSING, UNREAD, Problem
 from xception_cli.check.scan import Look
-from xception_cli.console import NAMED, enumerated, show
+from xception_cli.console import NAMED, enumerated, quoted, show
 from xception_cli.data.folder import DataFolder, check_trainable, unread_problem
 from xception_cli.data.images import Original
+from xception_cli.data.names import is_date
 from xception_cli.data.photo import Photo
 from xception_cli.data.units import Fold, unit_folds
 from xception_cli.errors import DataError
@@ -37,6 +39,7 @@ def check_shape(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
     return [
         *_stopping(folder, looks),
         *_alike(folder.classes),
+        *_sub_folders(folder),
         *_given_splits(folder),
         *_sizes(folder),
         *_ignored(folder),
@@ -79,6 +82,43 @@ def _alike(classes: Iterable[str]) -> list[Problem]:
         for names in same.values()
         if len({unicodedata.normalize("NFC", name) for name in names}) > 1
     ]
+
+
+def _sub_folders(folder: DataFolder) -> list[Problem]:
+    """Find sub-folders of classes whose meaning should be confirmed."""
+    sentences = []
+    if folder.dates:
+        sentences.append(
+            f"classes hold sub-folders of the same names ({enumerated(folder.dates)}): read as "
+            "dates or numbers, so all images below a class folder are of its class"
+        )
+    if folder.table is None and not folder.given_splits:
+        sentences += _too_high(folder)
+    return [Problem("sub-folders", "warning", sentence) for sentence in sentences]
+
+
+def _too_high(folder: DataFolder) -> list[str]:
+    """Name a class that may be a data folder: all its images are in sub-folders, none of another's.
+
+    If there are several, it is the one with the most sub-folders.
+    """
+    holding: dict[int, set[PurePath]] = defaultdict(set)
+    for image in folder.images:
+        holding[image.label].add(PurePath(image.path).parent)
+    if not any({len(path.parts) for path in paths} == {1} for paths in holding.values()):
+        return []
+    found = []
+    for label, paths in holding.items():
+        common = PurePath(os.path.commonpath(paths))
+        inner = sorted({path.relative_to(common).parts[0] for path in paths - {common}})
+        if common not in paths and not all(map(is_date, inner)):
+            sentence = (
+                f"all images of {show(folder.classes[label])} are in "
+                f"{count_of(len(inner), 'sub-folder')} ({enumerated(inner)}); if these are the "
+                f"classes, give {quoted(folder.root / common)}"
+            )
+            found.append((len(inner), sentence))
+    return [max(found)[1]] if found else []
 
 
 def _given_splits(folder: DataFolder) -> list[Problem]:

@@ -42,7 +42,7 @@ class Command(TyperCommand):
         except usage.TypersError as error:
             raise usage.explain(error, self, ctx) from error
         if rest:
-            raise usage.unexpected(rest, self, ctx)
+            raise usage.unexpected(rest, args, self, ctx)
         return rest
 
     def invoke(self, ctx: Any) -> Any:

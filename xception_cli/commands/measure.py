@@ -27,7 +27,7 @@ from xception_cli.commands.options import (
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
-from xception_cli.rundir import METRICS
+from xception_cli.rundir import METRICS, RunDir
 from xception_cli.runs import RUNS, find_run
 
 
@@ -263,12 +263,18 @@ def list_runs(
     ):
         emit(part)
     finished, unfinished = (
-        [quoted(run.run) for run in found if run.state == state]
-        for state in ("finished", "unfinished")
+        [run.run for run in found if run.state == state] for state in ("finished", "unfinished")
     )
-    if len(finished) > 1:
-        say(f"next: xception compare {finished[1]} {finished[0]}")
-    elif finished:
-        say(f"next: xception eval {finished[0]}")
+    if finished:
+        newest, *earlier = finished
+        classes = _classes_of(newest)
+        alike = next((run for run in earlier if _classes_of(run) == classes), None)
+        command = "eval" if alike is None else f"compare {quoted(alike)}"
+        say(f"next: xception {command} {quoted(newest)}")
     else:
-        say(f"next: xception train {f'--resume {unfinished[0]}' if unfinished else 'DIR'}")
+        resume = f"--resume {quoted(unfinished[0])}" if unfinished else "DIR"
+        say(f"next: xception train {resume}")
+
+
+def _classes_of(run: str) -> set[str]:
+    return {*RunDir(Path(run)).read_info().classes}

@@ -18,6 +18,7 @@ from xception_cli.synonyms import COMMANDS, OPTIONS
 TypersError: type[Exception] = typer.BadParameter.__mro__[2]
 
 _IMAGES = {"data", "paths"}  # arguments that are images
+_MOST_WORDS = 9  # in a path with spaces
 _KINDS = {"int": "a whole number", "float": "a number"}
 
 
@@ -237,14 +238,42 @@ def as_typed(message: str, command: Any, context: Any) -> str:
     return f"{flag} is {rest}"
 
 
-def unexpected(words: Sequence[str], command: Any, context: Any) -> UsageError:
-    """Return the error for unexpected arguments."""
+def unexpected(words: Sequence[str], line: Sequence[str], command: Any, context: Any) -> UsageError:
+    """Return the error for unexpected arguments.
+
+    Args:
+        words: The arguments.
+        line: The whole command line after the command.
+        command: Typer's.
+        context: Typer's.
+    """
     named = ", ".join(show(word) for word in words[:3])
     example = f"; for example, {command.epilog}" if command.epilog else ""
-    return UsageError(
-        f"{context.command_path} does not take {named}",
-        hint=f"{usage_line(command, context)}{example}",
-    )
+    hint = f"{usage_line(command, context)}{example}"
+    if joined := _with_quotes(words, line):
+        corrected = " ".join([context.command_path, *map(quoted, joined)])
+        hint = f"put quotes around a name with spaces: {corrected}"
+    return UsageError(f"{context.command_path} does not take {named}", hint=hint)
+
+
+def _with_quotes(words: Sequence[str], line: Sequence[str]) -> list[str] | None:
+    """Join words of a command line to a path that the shell has split at its spaces.
+
+    Args:
+        words: Unexpected words; the path has at least one of them.
+        line: The command line.
+
+    Returns:
+        The command line with the longest such path; None if there is none.
+    """
+    wanted = {*words}
+    for count in range(min(len(line), _MOST_WORDS), 1, -1):
+        for start in range(len(line) - count + 1):
+            end = start + count
+            path = " ".join(line[start:end])
+            if not wanted.isdisjoint(line[start:end]) and os.path.lexists(path):
+                return [*line[:start], path, *line[end:]]
+    return None
 
 
 def unknown_command(name: str, group: Any, context: Any) -> UsageError:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from xception_cli.console import enumerated, quoted, show
 from xception_cli.data.formats import HEIF, INSTALL_HEIF, SUFFIXES_OF, suffixes
-from xception_cli.data.layout import EXPECTED, plain, recognise
+from xception_cli.data.layout import EXPECTED, recognise
 from xception_cli.data.listing import Folder, suffix_of, unreadable
+from xception_cli.data.names import plain
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
 from xception_cli.numerals import count_of
@@ -33,6 +34,7 @@ class DataFolder:
         by_content: Number of images recognised by content alone, by suffix or `no suffix`.
         unread: Number of HEIC photos ignored because no decoder is installed, by class.
         table: The file that lists the images; None if there is none.
+        dates: Names of sub-folders that classes share; accepted because they are dates or numbers.
     """
 
     root: Path
@@ -43,6 +45,7 @@ class DataFolder:
     by_content: Mapping[str, int] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict)
     table: Path | None = None
+    dates: tuple[str, ...] = ()
 
     @property
     def place(self) -> Path:
@@ -132,6 +135,7 @@ def read_folder(root: Path) -> DataFolder:
         given_splits=layout.splits,
         by_content=dict(by_content),
         unread=dict(+unread),
+        dates=tuple(layout.dates),
     )
 
 

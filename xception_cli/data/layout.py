@@ -5,8 +5,6 @@ next to them (cat, dog, test/cat, test/dog) and splits inside them (cat/train, c
 folders are refused: a model of Training against Testing trains well and is useless.
 """
 
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from itertools import combinations
 
 from xception_cli.console import enumerated, quoted, show
 from xception_cli.data.listing import Folder
+from xception_cli.data.names import FILLERS, WORDS, is_date, is_part, plain, split_of, words_of
 from xception_cli.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -24,13 +23,6 @@ EXPECTED = (
     "or the same inside food/train and food/val; xception sample DIR creates an example"
 )
 
-_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("pred", "predict", "prediction", "unlabeled", "unlabelled"), "unlabelled"),
-}
-_FILLERS = {"seg", "single", "set", "image", "images", "img", "imgs", "data", "dataset", "split"}
 _ALIKE = 0.5  # least intersection over union of names of two folders with the same classes
 _NEARLY_ALL = 0.8  # the same if one is a split of the other: it may lack one class in five
 _STRAY = 0.1  # images per image in sub-folders, below which a folder is not a class
@@ -45,11 +37,13 @@ class Layout:
             if the data folder has no splits.
         around: The parents of these folders; a file directly inside one has no class.
         unlabelled: Split folders without class folders; their images are for `predict`.
+        dates: Names of sub-folders that classes share, which are dates or numbers.
     """
 
     classes: Sequence[tuple[str | None, str, Folder]]
     around: Sequence[Folder]
     unlabelled: Sequence[Folder] = ()
+    dates: Sequence[str] = ()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -74,29 +68,10 @@ def recognise(root: Folder) -> Layout:
     kinds = {split_of(folder.name) for folder in top}
     if len(top) > 1 and None not in kinds and ("train" in kinds or len(kinds) > 1):
         raise DataError(f"{_list(top)} look like splits, but hold no class folders", hint=EXPECTED)
-    _refuse_repeated(top)
+    dates = _shared_dates(top)
     _refuse_split_in_name(top)
     _refuse_split_of_no_class(root, top)
-    return Layout([(None, folder.name, folder) for folder in top], [root])
-
-
-def split_of(name: str) -> str | None:
-    """Return the split that a folder name means.
-
-    `Training`, `seg_train`, `train_images`, `trainset` and `train2017` are train. `seg_pred` and
-    similar names are `unlabelled`.
-    """
-    words = [word for word in _words(name) if word not in _FILLERS and not word.isdecimal()]
-    return _WORDS.get(re.sub("(set|images|data)$", "", words[0])) if len(words) == 1 else None
-
-
-def plain(name: str) -> str:
-    """Return a name without differences of spelling: case, Unicode form, surrounding spaces."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
-
-
-def _words(name: str) -> list[str]:
-    return re.findall(r"[^\W\d_]+|\d+", plain(re.sub("(?<=[a-z])(?=[A-Z])", " ", name)))
+    return Layout([(None, folder.name, folder) for folder in top], [root], dates=dates)
 
 
 def _splits_of_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
@@ -131,11 +106,10 @@ def _splits_of_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
         if "train" in inside or min(shares) < _NEARLY_ALL:
             raise _beside(root, list(splits), others, has_train="train" in inside)
         inside["train"] = others
-    for folders in inside.values():
-        _refuse_repeated(folders)
+    dates = {date for folders in inside.values() for date in _shared_dates(folders)}
     classes = [(split, f.name, f) for split in SPLITS for f in inside.get(split, ())]
     around = [folder for split in splits for folder in chains[split]]
-    return Layout(classes, [root, *around], unlabelled)
+    return Layout(classes, [root, *around], unlabelled, sorted(dates))
 
 
 def _holds_images(folder: Folder, depth: int = 4) -> bool:
@@ -149,7 +123,7 @@ def _split_chain(folder: Folder) -> list[Folder]:
     """Return a split folder and nested ones that mean the same: train/train, train/images."""
 
     def is_same(inner: Folder) -> bool:
-        return split_of(inner.name) == split_of(folder.name) or {*_words(inner.name)} <= _FILLERS
+        return split_of(inner.name) == split_of(folder.name) or {*words_of(inner.name)} <= FILLERS
 
     return _chain(folder, is_same)
 
@@ -236,35 +210,51 @@ def _half_divided(parts: dict[Folder, list[Folder]], odd: Sequence[Folder]) -> D
     )
 
 
-def _refuse_repeated(folders: Sequence[Folder]) -> None:
+def _shared_dates(folders: Sequence[Folder]) -> list[str]:
     """Refuse would-be classes whose sub-folders are the classes: fold1/cat and fold2/cat.
+
+    Returns:
+        Names that are no reason to refuse, because they are dates: cat/2026-06-12, dog/2026-06-12.
 
     Raises:
         DataError: Two of them hold folders of nearly the same names, or one of them holds folders
             named like the others.
     """
-    held = {f: _names(_chain(f, lambda _: True)[-1].folders) for f in folders if _is_wrapper(f)}
-    held = {folder: names for folder, names in held.items() if len(names) > 1}
-    together = _names(folders)
+    inner = {f: _chain(f, lambda _: True)[-1].folders for f in folders if _is_wrapper(f)}
+    held = {folder: _names(inside) for folder, inside in inner.items() if len(inside) > 1}
+    dates: set[str] = set()
     for one, two in combinations(held, 2):
         if _share(held[one], held[two]) >= _ALIKE:
             alike = [f for f in held if f is one or _share(held[one], held[f]) >= _ALIKE]
-            common = enumerated(sorted(held[one] & held[two]))
-            raise DataError(
-                f"{_list(alike)} hold folders of the same names ({common}): they look like splits, "
-                "not classes",
-                hint="if they are splits, rename them to train, val and test, or train on one: "
-                f"--data {quoted(one.path)}; if they are classes, move the images of their "
-                "sub-folders up into them",
-            )
+            common = [f for f in inner[one] if plain(f.name) in held[one] & held[two]]
+            others = [f for f in common if not is_date(f.name)]
+            are_parts = any(is_part(f.name) for f in alike)
+            if are_parts or len(others) > 1 or all(is_date(f.name) for f in alike):
+                raise _repeated(alike, common, are_parts=are_parts)
+            dates.update(f.name for f in common if is_date(f.name))
+    together = _names(folders)
     for one, names in held.items():
-        others = together - {plain(one.name)}
-        if _share(names, others) >= _ALIKE:
+        others = [f for f in folders if f is not one and plain(f.name) in names]
+        if _share(names, together - {plain(one.name)}) >= _ALIKE:
             raise DataError(
                 f"{show(one.name)} holds folders with the names of its neighbours "
-                f"({enumerated(sorted(names & others))}): it looks like a split, not a class",
+                f"({_list(others)}): it looks like a split, not a class",
                 hint=f"rename it to val or test, or move it out of {quoted(one.path.parent)}",
             )
+    return sorted(dates)
+
+
+def _repeated(alike: Sequence[Folder], common: Sequence[Folder], *, are_parts: bool) -> DataError:
+    """Return the error for folders that hold folders of the same names."""
+    path = common[0].path.relative_to(alike[0].path.parent)
+    own = path.with_name(f"{path.name}-{path.parts[0]}")
+    look = "they look like splits, not classes" if are_parts else "are these splits or classes?"
+    return DataError(
+        f"{_list(alike)} hold folders of the same names ({_list(common)}): {look}",
+        hint="if they are splits, rename them to train, val and test, or train on one: --data "
+        f"{quoted(alike[0].path)}; if they are classes, give each sub-folder a name of its own, "
+        f"such as {quoted(own)}, or list the images in a table",
+    )
 
 
 def _is_wrapper(folder: Folder) -> bool:
@@ -281,10 +271,10 @@ def _refuse_split_in_name(folders: Sequence[Folder]) -> None:
     """
     named: dict[tuple[str, ...], dict[str, Folder]] = defaultdict(dict)
     for folder in folders:
-        words = _words(folder.name)
-        splits = [_WORDS[word] for word in words if word in _WORDS]
+        words = words_of(folder.name)
+        splits = [WORDS[word] for word in words if word in WORDS]
         if len(splits) == 1:
-            rest = tuple(word for word in words if word not in _WORDS)
+            rest = tuple(word for word in words if word not in WORDS)
             named[rest].setdefault(splits[0], folder)
     for rest, by_split in named.items():
         if rest and "train" in by_split and len(by_split) > 1:

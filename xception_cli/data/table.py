@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from xception_cli.console import listing, quoted, say, show
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.layout import SPLITS, split_of
+from xception_cli.data.layout import SPLITS
 from xception_cli.data.misplaced import folder_below, likely_root
+from xception_cli.data.names import split_of
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import from_utf8, read_users_table, why

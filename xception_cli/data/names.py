@@ -1,0 +1,53 @@
+"""Names: what the name of a folder means by itself: a split, a part of a data set, a date."""
+
+import re
+import unicodedata
+
+WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("pred", "predict", "prediction", "unlabeled", "unlabelled"), "unlabelled"),
+}
+FILLERS = {"seg", "single", "set", "image", "images", "img", "imgs", "data", "dataset", "split"}
+_PARTS = {"fold", "part", "partition", "batch", "subset", "chunk", "shard", "session"}
+_DATE = re.compile(  # 2026-06-12, 20260612_143000, 2026-W24, 12.6.26; with other words, too
+    r"(?<!\d)(?:(?:19|20)\d\d[-._ ]?W?\d\d(?:[-._ ]?\d\d)?|\d\d?([-._ ])\d\d?\1(?:\d\d)?\d\d)(?!\d)"
+)
+_NUMBER = re.compile(  # 001; 100CANON, a camera's folder; a time: 14h30, 14.30
+    r"\d{3,}|[1-9]\d\d[A-Z\d_]{5}|\d\d?[.:h]\d\d(?:[.:]\d\d)?"
+)
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a folder name means.
+
+    `Training`, `seg_train`, `train_images`, `trainset` and `train2017` are train. `seg_pred` and
+    similar names are `unlabelled`.
+    """
+    words = [word for word in words_of(name) if word not in FILLERS and not word.isdecimal()]
+    return WORDS.get(re.sub("(set|images|data)$", "", words[0])) if len(words) == 1 else None
+
+
+def is_part(name: str) -> bool:
+    """Return whether a folder name means a part of a data set: `fold1`, `batch_2`, `setA`, `val`.
+
+    Numbers and single letters alone do not: classes may be called A and B.
+    """
+    words = [word for word in words_of(name) if len(word) > 1 and not word.isdecimal()]
+    return split_of(name) is not None or (bool(words) and {*words} <= _PARTS | FILLERS)
+
+
+def is_date(name: str) -> bool:
+    """Return whether a folder name is or has a date, or is a time or a number of three digits."""
+    return bool(_DATE.search(name) or _NUMBER.fullmatch(name.strip()))
+
+
+def plain(name: str) -> str:
+    """Return a name without differences of spelling: case, Unicode form, surrounding spaces."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words and numbers of a name, in lower case: `trainSet2` has three."""
+    return re.findall(r"[^\W\d_]+|\d+", plain(re.sub("(?<=[a-z])(?=[A-Z])", " ", name)))
