@@ -22,6 +22,7 @@ from xception_cli.evaluation.eval_report import read_report
 from xception_cli.evaluation.scored import Scored
 from xception_cli.files import file_digest
 from xception_cli.report import html, model_card
+from xception_cli.report.advice import is_small
 from xception_cli.report.charts import (
     Chart,
     Matrix,
@@ -91,10 +92,11 @@ def test_what_others_are_given_names_files_without_where_they_are(
 def test_the_first_lines_have_accuracy_interval_and_next_steps(run: RunDir):
     start = Page(run.report.read_text(encoding="utf-8")).text[:2000]
     assert re.search(
-        r"\d+\.\d% is the accuracy to expect on new images like these\. "
-        r"95% CI \d+\.\d-\d+\.\d%, from \d+ validation images"
+        r"\d+\.\d% 95% CI \d+\.\d-\d+\.\d% is the accuracy to expect on new images like these\. "
+        r"Measured on \d+ validation images"
         r"(?: in \d+ groups| \(\d+ independent\))?, "
         r"corrected for selecting the best of \d+ models on them\. "
+        r"Only \d+ (?:independent )?images: the interval is wide\. The linear probe.*?\. "
         r"Classes are uneven: macro recall \d+\.\d% \(95% CI \d+\.\d-\d+\.\d%\)\. "
         r"Validation images are held back from training, to choose the model\. Kept: ",
         start,
@@ -102,6 +104,49 @@ def test_the_first_lines_have_accuracy_interval_and_next_steps(run: RunDir):
     assert "always predicting the largest class of these images" in start
     assert "expect a little less" not in start
     assert "What to do next" in start
+
+
+def test_a_small_set_has_the_cross_validation_of_the_probe_next_to_the_accuracy(
+    run: RunDir, tmp_path: Path
+):
+    log, found = run.log.read_text(encoding="utf-8"), read_json(run.result)["cross_validation"]
+    folds, figures = re.search(
+        r"train, by (\d)-fold cross-validation: accuracy (\d+\.\d% \(.*?\))", log
+    ).groups()
+    assert "small validation set: see also" in log
+    assert found["folds"] == int(folds)
+    assert figures.startswith(f"{found['accuracy']:.1%} (95% CI {100 * found['interval'][0]:.1f}-")
+    assert f", {found['correct']} of {found['images']} images" in figures
+    told = f"cross-validated on the training images: {figures}."
+    card = re.sub(r"\\(?=\W)", "", run.card.read_text(encoding="utf-8"))
+    assert told in Page(run.report.read_text(encoding="utf-8")).text
+    assert told in card
+    found |= {"untested": ["a", "b"]}
+    text = Page(drawn_again(run, tmp_path / "rare", cross_validation=found)).text
+    assert f"{told[:-1]}; 2 classes could not be tested." in text
+    text = Page(drawn_again(run, tmp_path / "none", cross_validation={"folds": 0})).text
+    assert re.search(r"\d% 95% CI .* is the accuracy .*Only .*: the interval is wide\. C", text)
+    assert "cross-validated on" not in text
+
+
+def test_the_interval_of_a_large_set_is_not_called_wide_and_earlier_runs_have_the_same_page(
+    run: RunDir, tmp_path: Path
+):
+    before = r"\d+\.\d% is the accuracy to expect on .*? these\. 95% CI \S+, from \d+ validation"
+    found = read_split(run.split, run.read_info().classes)
+    assert min(found.counts("train")) < 10
+    text = Page(drawn_again(run, tmp_path / "large", metrics={"groups": 500})).text
+    assert "the interval is wide" not in text  # but a class has few training images
+    assert "cross-validated on the training images" in text
+    text = Page(drawn_again(run, tmp_path / "earlier", cross_validation=None)).text
+    assert re.search(before, text)
+    assert "cross-validated on" not in text
+    assert "the interval is wide" not in text
+    report = replace(read_report(run, "val"), groups=200)
+    many = replace(found, images=found.images * 10)
+    assert not is_small(report, many)
+    assert is_small(replace(report, groups=199), many)
+    assert is_small(report, found)
 
 
 def test_the_baselines_are_compared_uncorrected_on_the_same_images(run: RunDir, tmp_path: Path):
@@ -151,9 +196,9 @@ def test_the_page_has_all_results_of_a_run(run: RunDir):
 
 def test_the_model_card_has_the_numbers_of_the_report_and_shows_names_literally(run: RunDir):
     card, page = run.card.read_text(encoding="utf-8"), Page(run.report.read_text(encoding="utf-8"))
-    expected = re.search(r"\n(\d+\.\d%) is .*?: (95% CI .*? models on them\.)", card)
-    assert f"{expected[1]} is the accuracy to expect on new images like these. " in page.text
-    assert expected[2] in page.text
+    expected = re.search(r"\n(\d+\.\d%) \((95% CI .*?)\) is .*?\. (Measured .*? on them\.)", card)
+    claim = f"{expected[1]} {expected[2]} is the accuracy to expect on new images like these. "
+    assert claim + expected[3] in page.text
     assert f"data: {run.read_info().data_fingerprint}\n" in card
     assert f"SHA-256 of model.safetensors: {file_digest(run.model)}\n" in card
     assert ". Licence: not known, these are not the published ImageNet weights." in card
@@ -262,7 +307,7 @@ def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     metrics = {"name": "test", "corrected": None, "groups": 1, "grouped": True}
     text = drawn_again(run, tmp_path, metrics=metrics, kept="fine-tuned, epoch 2")
     assert faults_of(text) == []
-    assert "held-out test images in 1 group. Classes are uneven" in Page(text).text
+    assert "held-out test images in 1 group. Only 1 group: the interval is wide." in Page(text).text
     assert "Held-out test images were used" in Page(text).text
     assert "Accuracy on the same images this model" in Page(text).text
     assert "corrected" not in Page(text).text
@@ -275,7 +320,7 @@ def test_with_an_uncorrected_validation_set_the_page_claims_less(run: RunDir, tm
     text = drawn_again(run, tmp_path, metrics={"note": note, "corrected": None})
     assert faults_of(text) == []
     assert "is the accuracy on these images." in Page(text).text
-    assert f"V{note[1:]}. Classes are uneven" in Page(text).text
+    assert f"V{note[1:]}. Only " in Page(text).text
     assert "to expect on new images like these" not in Page(text).text
 
 

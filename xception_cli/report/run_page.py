@@ -28,10 +28,10 @@ from xception_cli.evaluation.intervals import (
     texts,
 )
 from xception_cli.evaluation.scored import Scored, read_scored
-from xception_cli.evaluation.uneven import uneven_line
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.numerals import count_of, duration
+from xception_cli.records import RunResult
 from xception_cli.report.advice import next_steps
 from xception_cli.report.charts import (
     Chart,
@@ -41,10 +41,11 @@ from xception_cli.report.charts import (
     draw_curves,
     draw_matrix,
 )
+from xception_cli.report.headline import headline_values
 from xception_cli.report.html import Card, render
 from xception_cli.report.model_card import render_card
 from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues
-from xception_cli.rundir import RunDir, RunInfo, RunResult
+from xception_cli.rundir import RunDir, RunInfo
 from xception_cli.settings import read_settings
 from xception_cli.summary.count import NetworkSummary, summarize_run
 from xception_cli.summary.diagram import draw_diagram
@@ -52,7 +53,6 @@ from xception_cli.summary.diagram import draw_diagram
 _MISTAKES, _UNSURE, _SEEN = 18, 12, 8  # cards per gallery
 _PAIRS = 5  # pairs of classes to name as most confused
 _CONFIDENT = 0.9  # predictions above this confidence are not shown as least confident
-_PROBE = "the linear probe"  # as in result.json, if fine-tuning did not beat it
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,13 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
     mistakes, unsure = _galleries(data, bundle)
     values = {
         "report": data.report,
-        **_accuracy(data),
+        **headline_values(
+            report=data.report,
+            result=result,
+            split=data.split,
+            network=data.network,
+            pretrained=data.info.weights["digest"] is not None,
+        ),
         "classes": _classes(data.report),
         "scores": scores(data.report),
         **_calibration(data),
@@ -154,28 +160,6 @@ def _read_issues(run: RunDir) -> list[dict[str, str]] | None:
         return None
 
 
-def _accuracy(data: _Run) -> dict[str, Any]:
-    """Prepare the first figures: expected accuracy, compared with simple baselines."""
-    report, kept = data.report, data.result.kept
-    accuracy, interval = texts(report.expected, percent=True)
-    flows = [flow.name for flow in data.network.flows if flow.trained]
-    return {
-        "accuracy": accuracy,
-        "interval": interval,
-        "kept": kept,
-        "kept_probe": kept == _PROBE,
-        "pretrained": data.info.weights["digest"] is not None,
-        "uneven": uneven_line(report),
-        "trained": f"{', '.join(flows[:-1])} and {flows[-1]}" if len(flows) > 1 else flows[0],
-        "frozen": ", ".join(flow.name for flow in data.network.flows if not flow.trained),
-        "only_probe": data.network.unfreeze == "head",
-        "skipped": data.result.skipped,
-        "refit": data.result.refit,
-        "compared": data.result.compared,
-        "baselines": _baselines(data),
-    }
-
-
 def _place(data: _Run) -> str:
     """Return the data as it is typed in a command."""
     is_table = data.info.root is not None
@@ -183,19 +167,6 @@ def _place(data: _Run) -> str:
     if root := data.config.get("root"):
         place += f" --root {quoted(typed(Path(root)))}"
     return place
-
-
-def _baselines(data: _Run) -> list[dict[str, Any]]:
-    """Compare on the same images; all accuracies are uncorrected."""
-    report, probe = data.report, data.result.probe
-    shares = {"model": (report.accuracy.value, texts(report.accuracy, percent=True)[1])}
-    if probe and report.name == "val" and data.result.kept != _PROBE:
-        shares["probe"] = (probe.accuracy, "")
-    shares["largest"] = (max(row.n for row in report.per_class) / report.images, "")
-    return [
-        {"what": what, "share": share, "accuracy": f"{share:.1%}", "interval": interval}
-        for what, (share, interval) in shares.items()
-    ]
 
 
 def _kept_epoch(result: RunResult) -> int:
