@@ -55,19 +55,19 @@ _LEGEND = "blue correct, orange confused; darker: a larger share of the true cla
 def headline(report: EvalReport) -> str:
     """Describe the result in one line, with its uncertainty."""
     expected = report.expected
-    if report.corrected is None:
-        said = f"({expected.interval}, {_counted(report, report)})"
-    else:
-        said = f"({expected.interval}), corrected for selection"
+    counted = "" if uncorrected_line(report) else f", {_counted(report, report)}"
+    corrected = "" if report.corrected is None else ", corrected for selection"
+    said = f"({expected.interval}{counted}){corrected}"
     return f"{show(report.name)}: accuracy {expected.value:.1%} {said}"
 
 
 def uncorrected_line(report: EvalReport) -> str | None:
-    """Describe the accuracy without the correction for selection; None if there is none."""
-    if report.corrected is None:
+    """Describe the accuracy without the correction for selection; None if it prints the same."""
+    accuracy = f"{report.accuracy.value:.1%}"
+    if report.corrected is None or accuracy == f"{report.expected.value:.1%}":
         return None
     models = f"the best of {report.corrected.candidates} models"
-    return f"uncorrected: {report.accuracy.value:.1%} ({_counted(report, report)}), {models}"
+    return f"uncorrected: {accuracy} ({_counted(report, report)}), {models}"
 
 
 def contaminated_line(report: EvalReport) -> str | None:
