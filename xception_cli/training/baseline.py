@@ -15,7 +15,7 @@ import torch
 
 from xception_cli.check.labels import judge_labels
 from xception_cli.check.report import SUSPECT
-from xception_cli.console import say, show
+from xception_cli.console import quoted, say, show
 from xception_cli.data.loading import ImageInputs, Inputs
 from xception_cli.evaluation.candidates import paired_gain, start_candidates
 from xception_cli.evaluation.cross_validated import cross_validation, describe_cross_validation
@@ -281,4 +281,8 @@ def _report_suspects(job: Job, probe: Probe, val: Array) -> None:
         say(f"labels    {problem.summary}")
         for first in problem.findings[:1]:
             say(f"          for example {show(first.path)}: {show(first.detail)}")
-            say(f"          listed in {show(job.run.issues)}: edit it, then train with --fixes")
+            issues = job.run.issues
+            say(
+                f"          listed in {show(issues)}: edit it, then train with "
+                f"--fixes {quoted(issues)}"
+            )
