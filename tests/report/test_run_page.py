@@ -34,7 +34,7 @@ from xception_cli.report.charts import (
 )
 from xception_cli.report.html import PAGES
 from xception_cli.report.methods import describe_methods
-from xception_cli.report.pictures import draw_issues
+from xception_cli.report.pictures import draw_issues, without_excluded
 from xception_cli.report.run_page import _confident_correct
 from xception_cli.rundir import RunDir, read_json, write_json
 
@@ -418,6 +418,40 @@ def test_the_worst_of_many_issues_are_shown_and_the_others_counted(photos: Path)
         *[(None,)] * 12, *[(None, None)] * 8,
     ]  # fmt: skip
     assert draw_issues([doubt(1, "blurred")], photos) == []
+
+
+def test_findings_of_images_that_the_fixes_exclude_are_not_counted():
+    rows = [
+        doubt(1, "broken", "cut off"),
+        doubt(2, CONFLICTING, "identical to b/3.jpg"),
+        doubt(3, CONFLICTING, "nearly identical to b/2.jpg"),
+        doubt(4, "broken", "cut off"),
+        doubt(5, "blurred", "sharpness 0.1"),
+    ]
+    reasons = ["excluded: broken", "excluded", "hash 0.5", "broken", "hash 0.1"]
+    images = [
+        Photo(f"b/{number}.jpg", 0, "train" if "hash" in reason else "out", reason=reason)
+        for number, reason in enumerate(reasons, start=1)
+    ]
+    assert without_excluded(rows, images) == rows[3:]
+    assert without_excluded(rows, images[2:]) == rows
+
+
+def test_the_report_of_a_training_with_fixes_lists_only_what_is_left_to_do(
+    settings: dict[str, Any], photos: Path
+):
+    (photos / "red" / "broken.jpg").write_bytes(b"no image")
+    write = "path,problem,detail,action,label\nred/broken.jpg,broken,,exclude,\n"
+    Path("fixes.csv").write_text(write)
+    fixed = train_run(settings | {"unfreeze": "head", "fixes": "fixes.csv"}, "fixed").run
+    left = train_run(settings | {"unfreeze": "head", "skip_bad": True}, "left").run
+    assert b"red/broken.jpg" in fixed.issues.read_bytes()
+    assert "(broken 1)" not in Page(fixed.report.read_text(encoding="utf-8")).text
+    text = Page(left.report.read_text(encoding="utf-8")).text
+    assert (
+        "See the other findings of the data check (broken 1). To act on them, edit issues.csv and "
+        "train with --fixes left/issues.csv. To see their images: xception check "
+    ) in text
 
 
 @pytest.mark.parametrize("content", [None, b"a;b\n1;2\n", b"path,action\nblue/0.jpg,exclude\n"])

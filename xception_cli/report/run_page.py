@@ -4,7 +4,7 @@ This module prepares the numbers; the words are in templates/run.html.j2.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from xception_cli.report.charts import (
 from xception_cli.report.headline import headline_values
 from xception_cli.report.html import Card, render
 from xception_cli.report.model_card import render_card
-from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues
+from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues, without_excluded
 from xception_cli.rundir import RunDir, RunInfo
 from xception_cli.settings import read_settings
 from xception_cli.summary.count import NetworkSummary, summarize_run
@@ -66,7 +66,7 @@ class _Run:
     report: EvalReport
     split: Split
     scored: Scored
-    issues: list[dict[str, str]] | None
+    issues: Sequence[Mapping[str, str]] | None
     network: NetworkSummary
     root: Path
 
@@ -85,15 +85,16 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         MachineError: The disk is full or read-only.
     """
     name = "test" if run.evaluation("test").is_dir() else "val"
+    split = read_recorded(run, bundle.classes)
     data = _Run(
         run=run,
         info=run.read_info(),
         config=read_settings(run),
         result=result,
         report=read_report(run, name),
-        split=read_recorded(run, bundle.classes),
+        split=split,
         scored=read_scored(run, name),
-        issues=_read_issues(run),
+        issues=_read_issues(run, split),
         network=summarize_run(run),
         root=root,
     )
@@ -152,10 +153,10 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
     write_durably(run.card, card.encode())
 
 
-def _read_issues(run: RunDir) -> list[dict[str, str]] | None:
-    """Read issues.csv, which the user may have edited or removed."""
+def _read_issues(run: RunDir, split: Split) -> Sequence[Mapping[str, str]] | None:
+    """Read issues.csv, which the user may have edited or removed, as far as it is not settled."""
     try:
-        return read_issues(run.issues)
+        return without_excluded(read_issues(run.issues), split.images)
     except UsageError:
         return None
 
