@@ -25,14 +25,12 @@ from xception_cli.report import html, model_card
 from xception_cli.report.advice import is_small
 from xception_cli.report.charts import (
     Chart,
-    Matrix,
-    confusion_order,
     draw_calibration,
     draw_curves,
-    draw_matrix,
     number_axis,
 )
 from xception_cli.report.html import PAGES
+from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
 from xception_cli.report.methods import describe_methods
 from xception_cli.report.pictures import draw_issues, without_excluded
 from xception_cli.report.run_page import _confident_correct
@@ -519,6 +517,23 @@ def test_the_matrix_shows_each_count_and_hostile_names_literally():
         "predicted class", "true class", "3", "1", *["&lt;b&gt;"] * 2, *["c\\x1b"] * 2,
     ]  # fmt: skip
     assert "<b>" not in drawn
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_a_matrix_of_few_classes_has_room_for_its_titles_and_for_long_names(count: int):
+    names = [f"Kraut- und Knollenfäule {number}" for number in range(count)]
+    drawn = draw_matrix(np.eye(count, dtype=np.int64), names, list(range(count)), "x")
+    assert [name for _, name in drawn.names] == names
+    assert drawn.side == drawn.cell * count >= 5.4 * len("predicted class")
+    assert drawn.margin + drawn.side <= drawn.size
+    places = [drawn.margin + drawn.cell * (at + 0.5) for at in range(count)]
+    assert [float(place) for place, _ in drawn.names] == pytest.approx([p + 3 for p in places])
+
+
+def test_a_matrix_of_many_classes_has_small_cells_and_cuts_long_names():
+    names = ["Kraut- und Knollenfäule"] * 9
+    drawn = draw_matrix(np.eye(9, dtype=np.int64), names, list(range(9)), "x")
+    assert (drawn.cell, {name for _, name in drawn.names}) == (14, {"Kraut- und Knolle…"})
 
 
 def test_a_matrix_of_10_000_images_and_1000_classes_is_under_3_mb():

@@ -48,7 +48,8 @@ _IN_PERCENT = {"accuracy", "top_k_accuracy", "macro_recall"}
 _CONFUSED = 3  # most confused pairs that are printed
 _NUMBERED = 20  # classes up to which the cells of the image show their counts
 _LABELLED = 120  # class names that fit along an axis
-_LONGEST_LABEL = 24  # characters
+_FEW = 8  # classes, whose names may be longer
+_LONGEST_LABEL, _LONGEST_OF_FEW = 24, 40  # characters
 _LEGEND = "blue correct, orange confused; darker: a larger share of the true class"
 
 
@@ -248,7 +249,8 @@ def _write_counts(axes: Axes, counts: NDArray[np.int64]) -> None:
 def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
     step = -(-len(names) // _LABELLED)
     ticks = list(range(0, len(names), step))
-    labels = [_drawable(_cut(show(names[tick]))) for tick in ticks]
+    longest = _LONGEST_OF_FEW if len(names) <= _FEW else _LONGEST_LABEL
+    labels = [_drawable(_cut(show(names[tick]), longest)) for tick in ticks]
     size = min(10.0, 0.75 * 72 * side / len(ticks))
     axes.set_xticks(ticks, labels, rotation=90, fontsize=size, parse_math=False)
     axes.set_yticks(ticks, labels, fontsize=size, parse_math=False)
@@ -264,8 +266,8 @@ def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
     axes.tick_params(which="minor", length=0)
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"
+def _cut(name: str, longest: int) -> str:
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def _drawable(text: str) -> str:

@@ -33,16 +33,10 @@ from xception_cli.model.bundle import ModelBundle
 from xception_cli.numerals import count_of, duration
 from xception_cli.records import RunResult
 from xception_cli.report.advice import next_steps
-from xception_cli.report.charts import (
-    Chart,
-    Matrix,
-    confusion_order,
-    draw_calibration,
-    draw_curves,
-    draw_matrix,
-)
+from xception_cli.report.charts import Chart, draw_calibration, draw_curves
 from xception_cli.report.headline import headline_values
 from xception_cli.report.html import Card, render
+from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
 from xception_cli.report.model_card import render_card
 from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues, without_excluded
 from xception_cli.rundir import RunDir, RunInfo
