@@ -32,7 +32,8 @@ class CrossValidation:
     Attributes:
         folds: Their number; 0 if nothing was tested, and there is no accuracy.
         accuracy: Fraction of the held-out images classified correctly.
-        interval: Its 95% interval.
+        low: Lower end of its 95% interval.
+        high: Upper end.
         correct: Held-out images classified correctly.
         images: Held-out images.
         groups: Their units.
@@ -42,7 +43,8 @@ class CrossValidation:
 
     folds: int
     accuracy: float | None = None
-    interval: list[float] | None = None
+    low: float | None = None
+    high: float | None = None
     correct: int = 0
     images: int = 0
     groups: int = 0

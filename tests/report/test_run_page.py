@@ -113,7 +113,7 @@ def test_a_small_set_has_the_cross_validation_of_the_probe_next_to_the_accuracy(
     ).groups()
     assert "small validation set: see also" in log
     assert found["folds"] == int(folds)
-    assert figures.startswith(f"{found['accuracy']:.1%} (95% CI {100 * found['interval'][0]:.1f}-")
+    assert figures.startswith(f"{found['accuracy']:.1%} (95% CI {100 * found['low']:.1f}-")
     assert f", {found['correct']} of {found['images']} images" in figures
     told = f"cross-validated on the training images: {figures}."
     card = re.sub(r"\\(?=\W)", "", run.card.read_text(encoding="utf-8"))
@@ -136,6 +136,8 @@ def test_the_interval_of_a_large_set_is_not_called_wide_and_earlier_runs_have_th
     text = Page(drawn_again(run, tmp_path / "large", metrics={"groups": 500})).text
     assert "the interval is wide" not in text  # but a class has few training images
     assert "cross-validated on the training images" in text
+    untested = {"metrics": {"groups": 500}, "cross_validation": {"folds": 0}}
+    assert "<b></b>" not in drawn_again(run, tmp_path / "untested", **untested)
     text = Page(drawn_again(run, tmp_path / "earlier", cross_validation=None)).text
     assert re.search(before, text)
     assert "cross-validated on" not in text

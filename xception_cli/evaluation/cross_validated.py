@@ -24,11 +24,13 @@ def cross_validation(probe: Probe | None, classes: Sequence[str]) -> CrossValida
     if probe is None or not probe.folds:
         return CrossValidation(0)
     hits, units = probe.hits, probe.units[probe.tested]
+    low, high = proportion_interval(hits, units)
     missing = sorted(set(probe.labels.tolist()) - set(probe.labels[probe.tested].tolist()))
     return CrossValidation(
         folds=probe.folds,
         accuracy=float(hits.mean()),
-        interval=list(proportion_interval(hits, units)),
+        low=low,
+        high=high,
         correct=int(hits.sum()),
         images=len(hits),
         groups=count_units(units),
@@ -48,8 +50,8 @@ def describe_cross_validation(found: CrossValidation) -> str:
 
 def figures(found: CrossValidation) -> str:
     """Format the accuracy: `92.2% (95% CI 86.2-95.7%, 118 of 128 images)`; empty without folds."""
-    if found.accuracy is None or found.interval is None:
+    if found.accuracy is None:
         return ""
-    accuracy = Estimate(found.accuracy, *found.interval)
+    accuracy = Estimate(found.accuracy, found.low, found.high)
     counted = evidence(found.correct, found.images, found.groups, grouped=found.grouped)
     return f"{accuracy.value:.1%} ({accuracy.interval}, {counted})"
