@@ -185,7 +185,8 @@ def test_train_eval_and_predict_work_in_turn_with_data_only_on_stdout(
     report = json.loads(evaluated.out)
     check_documented("eval", report)
     assert report["name"] == "val"
-    assert "corrected for selection\n          uncorrected: " in evaluated.err
+    assert "11 of 11 images), corrected for selection\n" in evaluated.err
+    assert "uncorrected: " not in evaluated.err  # 100.0%, too
     assert json.loads(RunDir(Path("runs/photos")).evaluation("val").joinpath(
         "metrics.json"
     ).read_text())["accuracy"] == report["accuracy"]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Records: rows of metrics.jsonl, and nested entries of run.json and result.json."""
+"""Records: result.json, rows of metrics.jsonl, and nested entries of run.json."""
 
-from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NotRequired, TypedDict
 
 
 @dataclass
@@ -23,6 +23,33 @@ class Scores:
     recall: list[float | None]
     top_k: int
     top_k_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """The linear probe's cross-validation on the training images.
+
+    Attributes:
+        folds: Their number; 0 if nothing was tested, and there is no accuracy.
+        accuracy: Fraction of the held-out images classified correctly.
+        low: Lower end of its 95% interval.
+        high: Upper end.
+        correct: Held-out images classified correctly.
+        images: Held-out images.
+        groups: Their units.
+        grouped: Whether the data names some units; else they are copies.
+        untested: Classes that are a single unit, which cannot be held out and fitted to.
+    """
+
+    folds: int
+    accuracy: float | None = None
+    low: float | None = None
+    high: float | None = None
+    correct: int = 0
+    images: int = 0
+    groups: int = 0
+    grouped: bool = False
+    untested: list[str] = field(default_factory=list)
 
 
 class CalibrationFound(TypedDict):
@@ -70,3 +97,38 @@ class EpochMetrics(TypedDict):
     train_loss: float
     val_loss: float
     accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """The content of result.json: how a run ended.
+
+    Attributes:
+        kept: `the linear probe`, or `fine-tuned, epoch N`.
+        epochs: Number of epochs trained.
+        seconds: Seconds by phase.
+        stopped_early: Whether early stopping ended the training.
+        probe: Validation scores of the linear probe; None for random initial weights.
+        cross_validation: Of the linear probe, on train; None in runs of earlier versions.
+        evaluation: Expected accuracy on images like those of each split.
+        calibration: Results of calibration; None if it was not done.
+        gains: Classes that more images are likely to help.
+        skipped: Why fine-tuning was skipped; None if it was not, or was never planned.
+        refit: Whether the model was refitted to train and val, after its evaluation on val.
+        views: Views of each training image that the probe was fitted to; None if not recorded.
+        compared: The comparison with the run of `--from`, in sentences.
+    """
+
+    kept: str
+    epochs: int
+    stopped_early: bool = False
+    probe: Scores | None = None
+    cross_validation: CrossValidation | None = None
+    evaluation: dict[str, float] = field(default_factory=dict)
+    calibration: Annotated[dict[str, Any], CalibrationFound] | None = None
+    gains: list[Annotated[dict[str, Any], Gain]] = field(default_factory=list)
+    skipped: str | None = None
+    refit: bool = False
+    views: int | None = None
+    compared: list[str] = field(default_factory=list)
+    seconds: dict[str, float]

@@ -1,11 +1,11 @@
-"""RunDir: a run folder, its files by name, its lock; run.json and result.json as values."""
+"""RunDir: a run folder, its files by name, its lock; run.json as a value."""
 
 import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,7 +13,7 @@ from xception_cli.console import show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError
 from xception_cli.files import why, write_durably
-from xception_cli.records import BudgetRecord, CalibrationFound, EpochMetrics, Gain, Scores
+from xception_cli.records import BudgetRecord, EpochMetrics, RunResult
 from xception_cli.regular import read_regular
 from xception_cli.texts import LARGEST_TEXT, read_lines
 
@@ -76,39 +76,6 @@ class RunInfo:
     settings: dict[str, Any] | None = None
     split_checks: str | None = None
     grey_bits: Literal[10, 12, 14, 16] = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """The content of result.json: how a run ended.
-
-    Attributes:
-        kept: `the linear probe`, or `fine-tuned, epoch N`.
-        epochs: Number of epochs trained.
-        seconds: Seconds by phase.
-        stopped_early: Whether early stopping ended the training.
-        probe: Validation scores of the linear probe; None for random initial weights.
-        evaluation: Expected accuracy on images like those of each split.
-        calibration: Results of calibration; None if it was not done.
-        gains: Classes that more images are likely to help.
-        skipped: Why fine-tuning was skipped; None if it was not, or was never planned.
-        refit: Whether the model was refitted to train and val, after its evaluation on val.
-        views: Views of each training image that the probe was fitted to; None if not recorded.
-        compared: The comparison with the run of `--from`, in sentences.
-    """
-
-    kept: str
-    epochs: int
-    stopped_early: bool = False
-    probe: Scores | None = None
-    evaluation: dict[str, float] = field(default_factory=dict)
-    calibration: Annotated[dict[str, Any], CalibrationFound] | None = None
-    gains: list[Annotated[dict[str, Any], Gain]] = field(default_factory=list)
-    skipped: str | None = None
-    refit: bool = False
-    views: int | None = None
-    compared: list[str] = field(default_factory=list)
-    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,14 @@ from units import alone
 from xception_cli.data.photo import Photo
 from xception_cli.evaluation import metrics
 from xception_cli.evaluation.calibration import calibration_error
-from xception_cli.evaluation.eval_report import ClassMetrics, EvalFailure, EvalReport
+from xception_cli.evaluation.eval_report import ClassMetrics, Corrected, EvalFailure, EvalReport
 from xception_cli.evaluation.files import (
     confused_line,
     draw_confusion,
     headline,
     report_table,
     scores_table,
+    uncorrected_line,
     write_evaluation,
 )
 from xception_cli.evaluation.intervals import (
@@ -390,6 +391,20 @@ def test_the_headline_has_the_accuracy_with_its_interval():
         report, accuracy=Estimate(84 / 89, 0.8754, 0.9758), correct=84, images=89, groups=89
     )
     assert headline(report) == ("val: accuracy 94.4% (95% CI 87.5-97.6%, 84 of 89 images)")
+    assert uncorrected_line(report) is None
+
+
+def test_the_uncorrected_accuracy_is_printed_only_if_it_differs_from_the_corrected_one():
+    report = measure(*with_units(*drawn(3, 30, seed=3)), names(3), name="val")
+    report = replace(report, accuracy=Estimate(1.0, 0.862, 1.0), correct=24, images=24, groups=24)
+    less = replace(report, corrected=Corrected(2, Estimate(0.98, 0.84, 1.0)))
+    assert headline(less) == "val: accuracy 98.0% (95% CI 84.0-100.0%), corrected for selection"
+    assert uncorrected_line(less) == "uncorrected: 100.0% (24 of 24 images), the best of 2 models"
+    same = replace(report, corrected=Corrected(2, Estimate(0.9996, 0.8615, 1.0)))
+    assert headline(same) == (
+        "val: accuracy 100.0% (95% CI 86.2-100.0%, 24 of 24 images), corrected for selection"
+    )
+    assert uncorrected_line(same) is None
 
 
 def test_the_table_fits_80_columns_and_shows_hostile_names_literally():

@@ -12,8 +12,8 @@ from PIL import Image
 
 from xception_cli.check.steps import Steps
 from xception_cli.report import html
-from xception_cli.report.charts import STRONG, opacity
 from xception_cli.report.html import PAGES, SIDE, Card, Thumbnail, embed, photo, render
+from xception_cli.report.matrix import STRONG, opacity
 from xception_cli.summary.drawing import COLOURS
 
 LIGHT, DARK = 0, 1

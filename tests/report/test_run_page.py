@@ -22,18 +22,17 @@ from xception_cli.evaluation.eval_report import read_report
 from xception_cli.evaluation.scored import Scored
 from xception_cli.files import file_digest
 from xception_cli.report import html, model_card
+from xception_cli.report.advice import is_small
 from xception_cli.report.charts import (
     Chart,
-    Matrix,
-    confusion_order,
     draw_calibration,
     draw_curves,
-    draw_matrix,
     number_axis,
 )
 from xception_cli.report.html import PAGES
+from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
 from xception_cli.report.methods import describe_methods
-from xception_cli.report.pictures import draw_issues
+from xception_cli.report.pictures import draw_issues, without_excluded
 from xception_cli.report.run_page import _confident_correct
 from xception_cli.rundir import RunDir, read_json, write_json
 
@@ -91,10 +90,11 @@ def test_what_others_are_given_names_files_without_where_they_are(
 def test_the_first_lines_have_accuracy_interval_and_next_steps(run: RunDir):
     start = Page(run.report.read_text(encoding="utf-8")).text[:2000]
     assert re.search(
-        r"\d+\.\d% is the accuracy to expect on new images like these\. "
-        r"95% CI \d+\.\d-\d+\.\d%, from \d+ validation images"
+        r"\d+\.\d% 95% CI \d+\.\d-\d+\.\d% is the accuracy to expect on new images like these\. "
+        r"Measured on \d+ validation images"
         r"(?: in \d+ groups| \(\d+ independent\))?, "
         r"corrected for selecting the best of \d+ models on them\. "
+        r"Only \d+ (?:independent )?images: the interval is wide\. The linear probe.*?\. "
         r"Classes are uneven: macro recall \d+\.\d% \(95% CI \d+\.\d-\d+\.\d%\)\. "
         r"Validation images are held back from training, to choose the model\. Kept: ",
         start,
@@ -102,6 +102,51 @@ def test_the_first_lines_have_accuracy_interval_and_next_steps(run: RunDir):
     assert "always predicting the largest class of these images" in start
     assert "expect a little less" not in start
     assert "What to do next" in start
+
+
+def test_a_small_set_has_the_cross_validation_of_the_probe_next_to_the_accuracy(
+    run: RunDir, tmp_path: Path
+):
+    log, found = run.log.read_text(encoding="utf-8"), read_json(run.result)["cross_validation"]
+    folds, figures = re.search(
+        r"train, by (\d)-fold cross-validation: accuracy (\d+\.\d% \(.*?\))", log
+    ).groups()
+    assert "small validation set: see also" in log
+    assert found["folds"] == int(folds)
+    assert figures.startswith(f"{found['accuracy']:.1%} (95% CI {100 * found['low']:.1f}-")
+    assert f", {found['correct']} of {found['images']} images" in figures
+    told = f"cross-validated on the training images: {figures}."
+    card = re.sub(r"\\(?=\W)", "", run.card.read_text(encoding="utf-8"))
+    assert told in Page(run.report.read_text(encoding="utf-8")).text
+    assert told in card
+    found |= {"untested": ["a", "b"]}
+    text = Page(drawn_again(run, tmp_path / "rare", cross_validation=found)).text
+    assert f"{told[:-1]}; 2 classes could not be tested." in text
+    text = Page(drawn_again(run, tmp_path / "none", cross_validation={"folds": 0})).text
+    assert re.search(r"\d% 95% CI .* is the accuracy .*Only .*: the interval is wide\. C", text)
+    assert "cross-validated on" not in text
+
+
+def test_the_interval_of_a_large_set_is_not_called_wide_and_earlier_runs_have_the_same_page(
+    run: RunDir, tmp_path: Path
+):
+    before = r"\d+\.\d% is the accuracy to expect on .*? these\. 95% CI \S+, from \d+ validation"
+    found = read_split(run.split, run.read_info().classes)
+    assert min(found.counts("train")) < 10
+    text = Page(drawn_again(run, tmp_path / "large", metrics={"groups": 500})).text
+    assert "the interval is wide" not in text  # but a class has few training images
+    assert "cross-validated on the training images" in text
+    untested = {"metrics": {"groups": 500}, "cross_validation": {"folds": 0}}
+    assert "<b></b>" not in drawn_again(run, tmp_path / "untested", **untested)
+    text = Page(drawn_again(run, tmp_path / "earlier", cross_validation=None)).text
+    assert re.search(before, text)
+    assert "cross-validated on" not in text
+    assert "the interval is wide" not in text
+    report = replace(read_report(run, "val"), groups=200)
+    many = replace(found, images=found.images * 10)
+    assert not is_small(report, many)
+    assert is_small(replace(report, groups=199), many)
+    assert is_small(report, found)
 
 
 def test_the_baselines_are_compared_uncorrected_on_the_same_images(run: RunDir, tmp_path: Path):
@@ -151,9 +196,9 @@ def test_the_page_has_all_results_of_a_run(run: RunDir):
 
 def test_the_model_card_has_the_numbers_of_the_report_and_shows_names_literally(run: RunDir):
     card, page = run.card.read_text(encoding="utf-8"), Page(run.report.read_text(encoding="utf-8"))
-    expected = re.search(r"\n(\d+\.\d%) is .*?: (95% CI .*? models on them\.)", card)
-    assert f"{expected[1]} is the accuracy to expect on new images like these. " in page.text
-    assert expected[2] in page.text
+    expected = re.search(r"\n(\d+\.\d%) \((95% CI .*?)\) is .*?\. (Measured .*? on them\.)", card)
+    claim = f"{expected[1]} {expected[2]} is the accuracy to expect on new images like these. "
+    assert claim + expected[3] in page.text
     assert f"data: {run.read_info().data_fingerprint}\n" in card
     assert f"SHA-256 of model.safetensors: {file_digest(run.model)}\n" in card
     assert ". Licence: not known, these are not the published ImageNet weights." in card
@@ -262,7 +307,7 @@ def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     metrics = {"name": "test", "corrected": None, "groups": 1, "grouped": True}
     text = drawn_again(run, tmp_path, metrics=metrics, kept="fine-tuned, epoch 2")
     assert faults_of(text) == []
-    assert "held-out test images in 1 group. Classes are uneven" in Page(text).text
+    assert "held-out test images in 1 group. Only 1 group: the interval is wide." in Page(text).text
     assert "Held-out test images were used" in Page(text).text
     assert "Accuracy on the same images this model" in Page(text).text
     assert "corrected" not in Page(text).text
@@ -275,7 +320,7 @@ def test_with_an_uncorrected_validation_set_the_page_claims_less(run: RunDir, tm
     text = drawn_again(run, tmp_path, metrics={"note": note, "corrected": None})
     assert faults_of(text) == []
     assert "is the accuracy on these images." in Page(text).text
-    assert f"V{note[1:]}. Classes are uneven" in Page(text).text
+    assert f"V{note[1:]}. Only " in Page(text).text
     assert "to expect on new images like these" not in Page(text).text
 
 
@@ -375,6 +420,40 @@ def test_the_worst_of_many_issues_are_shown_and_the_others_counted(photos: Path)
     assert draw_issues([doubt(1, "blurred")], photos) == []
 
 
+def test_findings_of_images_that_the_fixes_exclude_are_not_counted():
+    rows = [
+        doubt(1, "broken", "cut off"),
+        doubt(2, CONFLICTING, "identical to b/3.jpg"),
+        doubt(3, CONFLICTING, "nearly identical to b/2.jpg"),
+        doubt(4, "broken", "cut off"),
+        doubt(5, "blurred", "sharpness 0.1"),
+    ]
+    reasons = ["excluded: broken", "excluded", "hash 0.5", "broken", "hash 0.1"]
+    images = [
+        Photo(f"b/{number}.jpg", 0, "train" if "hash" in reason else "out", reason=reason)
+        for number, reason in enumerate(reasons, start=1)
+    ]
+    assert without_excluded(rows, images) == rows[3:]
+    assert without_excluded(rows, images[2:]) == rows
+
+
+def test_the_report_of_a_training_with_fixes_lists_only_what_is_left_to_do(
+    settings: dict[str, Any], photos: Path
+):
+    (photos / "red" / "broken.jpg").write_bytes(b"no image")
+    write = "path,problem,detail,action,label\nred/broken.jpg,broken,,exclude,\n"
+    Path("fixes.csv").write_text(write)
+    fixed = train_run(settings | {"unfreeze": "head", "fixes": "fixes.csv"}, "fixed").run
+    left = train_run(settings | {"unfreeze": "head", "skip_bad": True}, "left").run
+    assert b"red/broken.jpg" in fixed.issues.read_bytes()
+    assert "(broken 1)" not in Page(fixed.report.read_text(encoding="utf-8")).text
+    text = Page(left.report.read_text(encoding="utf-8")).text
+    assert (
+        "See the other findings of the data check (broken 1). To act on them, edit issues.csv and "
+        "train with --fixes left/issues.csv. To see their images: xception check "
+    ) in text
+
+
 @pytest.mark.parametrize("content", [None, b"a;b\n1;2\n", b"path,action\nblue/0.jpg,exclude\n"])
 def test_the_page_is_complete_if_issues_were_edited_or_removed(
     run: RunDir, content: bytes | None, monkeypatch: pytest.MonkeyPatch
@@ -440,6 +519,23 @@ def test_the_matrix_shows_each_count_and_hostile_names_literally():
         "predicted class", "true class", "3", "1", *["&lt;b&gt;"] * 2, *["c\\x1b"] * 2,
     ]  # fmt: skip
     assert "<b>" not in drawn
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_a_matrix_of_few_classes_has_room_for_its_titles_and_for_long_names(count: int):
+    names = [f"Kraut- und Knollenfäule {number}" for number in range(count)]
+    drawn = draw_matrix(np.eye(count, dtype=np.int64), names, list(range(count)), "x")
+    assert [name for _, name in drawn.names] == names
+    assert drawn.side == drawn.cell * count >= 5.4 * len("predicted class")
+    assert drawn.margin + drawn.side <= drawn.size
+    places = [drawn.margin + drawn.cell * (at + 0.5) for at in range(count)]
+    assert [float(place) for place, _ in drawn.names] == pytest.approx([p + 3 for p in places])
+
+
+def test_a_matrix_of_many_classes_has_small_cells_and_cuts_long_names():
+    names = ["Kraut- und Knollenfäule"] * 9
+    drawn = draw_matrix(np.eye(9, dtype=np.int64), names, list(range(9)), "x")
+    assert (drawn.cell, {name for _, name in drawn.names}) == (14, {"Kraut- und Knolle…"})
 
 
 def test_a_matrix_of_10_000_images_and_1000_classes_is_under_3_mb():

@@ -12,14 +12,15 @@ from images import SMALL, encoded, exif, photo
 from networks import CPU, lively_network
 from pages import Page
 from PIL import Image
-from runs import call
+from runs import call, write_info
 
 from xception_cli.data.images import decode
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.unknown import Thresholds, UnknownRule, remember
-from xception_cli.serve.demo import Demo
+from xception_cli.rundir import RunDir
+from xception_cli.serve.demo import Demo, name_of
 
 CLASSES = ("<b>apple</b>", "pear\u202e", "fig")
 FILES = {
@@ -59,7 +60,7 @@ def test_the_answers_are_those_of_predict(capsys: pytest.CaptureFixture[str]) ->
     given = ("--model", "m.safetensors", "--device", "cpu", "--unknown", "auto", "--top", "3")
     assert call("predict", *FILES, *given, "--json") == 3
     expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    demo = Demo(load_model(Path("m.safetensors"), CPU))
+    demo = Demo(load_model(Path("m.safetensors"), CPU), "m")
     answers = [demo.answer(content) for content in FILES.values()]
     shown = [{name: one.pop(name, None) for name in ("photo", "heat_map")} for one in answers]
     for answer, one in zip(answers, expected, strict=True):
@@ -87,9 +88,24 @@ def test_the_page_explains_when_the_model_refuses_and_prints_names_as_text() -> 
         (unlike, "It answers unknown if a photo is unlike the images it was trained on."),
         (both, "It answers unknown if its confidence is too low, or if a photo is unlike"),
     ):
-        page = Page(Demo(bundle(rule)).page())
+        page = Page(Demo(bundle(rule), "<i>m").page())
+        assert "Xception <i>m: 3 classes" in page.texts
         assert sentence in page.text
         assert page.faults == []
         assert "<b>apple</b> pear\\u202e fig" in page.text
         assert len(page.of("script")) == 1
         assert "not for production" in page.text
+
+
+def test_the_page_is_named_after_the_folder_of_the_run_and_not_after_its_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = Path("runs/leaves").absolute()
+    folder.mkdir(parents=True)
+    run = RunDir(folder)
+    assert name_of(run.model) == "model.safetensors"  # passed on without its run
+    write_info(run)
+    assert name_of(run.model) == name_of(Path("runs/leaves/model.safetensors")) == "leaves"
+    assert name_of(Path("runs/leaves/leaves-int8.onnx")) == "leaves-int8.onnx"
+    monkeypatch.chdir(folder)
+    assert name_of(Path("model.safetensors")) == "leaves"

@@ -61,7 +61,7 @@ def test_a_photo_chosen_in_the_page_gets_the_class_that_predict_prints_and_nothi
         page.ask("Emulation.setDeviceMetricsOverride", width=390, height=844,
             deviceScaleFactor=1, mobile=True)  # fmt: skip
         assert page.run("document.documentElement.scrollWidth") == 390
-        assert page.run("document.title") == "Xception: 3 classes"
+        assert page.run("document.title") == "Xception m.safetensors: 3 classes"
         assert page.run("document.querySelectorAll('img, script').length") == 2  # the photo, ours
         asked = {
             one["request"]["url"].partition(",")[0] for one in page.of("Network.requestWillBeSent")

@@ -50,9 +50,9 @@ def serve(
         allow_pixels(max_pixels)
         bundle = open_classifier(chosen, device=device)
 
-        from xception_cli.serve.demo import Demo
+        from xception_cli.serve.demo import Demo, name_of
 
-        demo = Demo(bundle)
+        demo = Demo(bundle, name_of(chosen))
         demo.warm_up()
         say(f"serving   {server.url} (Ctrl-C stops it)")
         say("note      for demonstrations, not for production")

@@ -24,6 +24,7 @@ from xception_cli.files import from_csv, to_csv, utf8, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.runtime import key
 
+EXCLUDED = "excluded"  # begins the reason of an image that --fixes leaves out
 _LISTED = 10  # pairs or files listed in a message
 
 
@@ -124,7 +125,7 @@ def _start(
         split, reason = file.split or "drawn", "given"
         label, fix = class_after(file.path, file.label, folder.classes, fixes)
         if fix is not None and fix.action == "exclude":
-            split, reason = "out", f"excluded: {fix.problem}" if fix.problem else "excluded"
+            split, reason = "out", f"{EXCLUDED}: {fix.problem}" if fix.problem else EXCLUDED
         elif found.problem:
             split, reason = "out", found.problem
         known = replace(file, label=label, split=split, digest=found.digest, reason=reason)

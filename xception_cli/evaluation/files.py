@@ -48,26 +48,27 @@ _IN_PERCENT = {"accuracy", "top_k_accuracy", "macro_recall"}
 _CONFUSED = 3  # most confused pairs that are printed
 _NUMBERED = 20  # classes up to which the cells of the image show their counts
 _LABELLED = 120  # class names that fit along an axis
-_LONGEST_LABEL = 24  # characters
+_FEW = 8  # classes, whose names may be longer
+_LONGEST_LABEL, _LONGEST_OF_FEW = 24, 40  # characters
 _LEGEND = "blue correct, orange confused; darker: a larger share of the true class"
 
 
 def headline(report: EvalReport) -> str:
     """Describe the result in one line, with its uncertainty."""
     expected = report.expected
-    if report.corrected is None:
-        said = f"({expected.interval}, {_counted(report, report)})"
-    else:
-        said = f"({expected.interval}), corrected for selection"
+    counted = "" if uncorrected_line(report) else f", {_counted(report, report)}"
+    corrected = "" if report.corrected is None else ", corrected for selection"
+    said = f"({expected.interval}{counted}){corrected}"
     return f"{show(report.name)}: accuracy {expected.value:.1%} {said}"
 
 
 def uncorrected_line(report: EvalReport) -> str | None:
-    """Describe the accuracy without the correction for selection; None if there is none."""
-    if report.corrected is None:
+    """Describe the accuracy without the correction for selection; None if it prints the same."""
+    accuracy = f"{report.accuracy.value:.1%}"
+    if report.corrected is None or accuracy == f"{report.expected.value:.1%}":
         return None
     models = f"the best of {report.corrected.candidates} models"
-    return f"uncorrected: {report.accuracy.value:.1%} ({_counted(report, report)}), {models}"
+    return f"uncorrected: {accuracy} ({_counted(report, report)}), {models}"
 
 
 def contaminated_line(report: EvalReport) -> str | None:
@@ -248,7 +249,8 @@ def _write_counts(axes: Axes, counts: NDArray[np.int64]) -> None:
 def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
     step = -(-len(names) // _LABELLED)
     ticks = list(range(0, len(names), step))
-    labels = [_drawable(_cut(show(names[tick]))) for tick in ticks]
+    longest = _LONGEST_OF_FEW if len(names) <= _FEW else _LONGEST_LABEL
+    labels = [_drawable(_cut(show(names[tick]), longest)) for tick in ticks]
     size = min(10.0, 0.75 * 72 * side / len(ticks))
     axes.set_xticks(ticks, labels, rotation=90, fontsize=size, parse_math=False)
     axes.set_yticks(ticks, labels, fontsize=size, parse_math=False)
@@ -264,8 +266,8 @@ def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
     axes.tick_params(which="minor", length=0)
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"
+def _cut(name: str, longest: int) -> str:
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def _drawable(text: str) -> str:

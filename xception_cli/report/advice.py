@@ -17,8 +17,10 @@ from xception_cli.console import NAMED, enumerated, quoted, show
 from xception_cli.data.split import Split
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.numerals import count_of
-from xception_cli.rundir import RunDir, RunResult
+from xception_cli.records import RunResult
+from xception_cli.rundir import RunDir
 
+SMALL = 200  # units of an evaluation; with fewer, the probe's cross-validation is shown too
 FEW_MEASURED = 100  # independent images of an evaluation; with fewer, its interval is wide
 _GAINS = 3  # classes to recommend more images for
 _RECOGNISED = 0.97  # recall of a class that needs no more images
@@ -61,6 +63,11 @@ def next_steps(
         "check": f"xception check {place} --output {quoted(f'{run.path.name}-check')}",
         "predict": f"xception predict {quoted(run.path)} IMAGE.jpg",
     }
+
+
+def is_small(report: EvalReport, split: Split) -> bool:
+    """Return whether an evaluation needs a second opinion: few images, or a class that has few."""
+    return report.groups < SMALL or min(split.counts("train")) < FEW
 
 
 def _weakest_class(

@@ -11,23 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
 
-from xception_cli.console import show
 from xception_cli.evaluation.calibration import Array, best_guesses, coverage_curve, reliability
 from xception_cli.evaluation.intervals import design_effect, scaled_interval
 from xception_cli.numerals import count_of
 
 _DOTTED, _DRAWN = 40, 200  # most points drawn as dots; most points of a curve
 _TICKS, _EPOCHS = 5, 8  # most steps between numbers on an axis
-_CELL, _TITLE = 14, 12  # SVG units: of the confusion matrix, and of the titles of its sides
-_LONGEST = 18  # characters of a name next to the matrix
-_NAMED = 60  # most classes whose names are all written
-_NUMBERED = 100  # most classes whose cells show counts
-_READABLE = 1.25  # pixels per unit at which names are readable
-STRONG = 0.91  # least opacity of a cell with a white number on light paper
 
 Point = tuple[float, float]
 
@@ -234,117 +224,3 @@ def _draw_coverage(confidences: Array, hits: Array, effect: float) -> Chart:
         [Line("wrong band", [*low, *reversed(high)]), Line("wrong", curve)],
         keys=[("precision of the answers, 95% CI", "wrong")],
     )
-
-
-def confusion_order(confusion: NDArray[np.int64]) -> list[int]:
-    """Order classes so that those confused with each other are adjacent.
-
-    Args:
-        confusion: Counts by true and predicted class.
-    """
-    if len(confusion) < 3:
-        return list(range(len(confusion)))
-    parts = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    distance = 1 - (parts + parts.T) / 2
-    np.fill_diagonal(distance, 0)
-    tree = linkage(squareform(distance), method="average", optimal_ordering=True)
-    return [int(leaf) for leaf in leaves_list(tree)]
-
-
-class Cell(NamedTuple):
-    """A cell of a confusion matrix that has images."""
-
-    x: str
-    y: str
-    style: str
-    opacity: str
-    number: str
-    figures: str
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A confusion matrix in SVG units.
-
-    Attributes:
-        order: Name of the order of the classes.
-        names: Positions and names, along both sides; empty if there are too many.
-        cells: The cells with images.
-        margin: Space for the title and the names of a side.
-        side: Length of a side.
-        size: Length of a side, including the names.
-        width: Width in rem, if the page is wide enough.
-        least: Width in pixels at which names are readable; 0 without names.
-        cell: Side of a cell.
-    """
-
-    order: str
-    names: tuple[tuple[str, str], ...]
-    cells: tuple[Cell, ...]
-    margin: int
-    side: int
-    size: int
-    width: int
-    least: int
-    cell: int = _CELL
-
-
-def draw_matrix(
-    confusion: NDArray[np.int64], names: Sequence[str], order: Sequence[int], title: str
-) -> Matrix:
-    """Draw a confusion matrix.
-
-    Args:
-        confusion: Counts by true class (row) and predicted class (column).
-        names: Class names.
-        order: Class indices in the order of drawing.
-        title: Name of this order.
-    """
-    short = [_cut(name) for name in names]
-    side, named = _CELL * len(order), len(order) <= _NAMED
-    # A letter takes at most about 5.4 units at the font size of the page.
-    margin = _TITLE + (10 + math.ceil(5.6 * max(map(len, short))) if named else 4)
-    size = margin + side + 4
-    totals = np.maximum(confusion.sum(axis=1), 1)
-    ordered = confusion[np.ix_(order, order)]
-    cells = []
-    for row, column in np.argwhere(ordered):
-        true, predicted, n = order[row], order[column], int(ordered[row, column])
-        what = (
-            "classified correctly" if row == column else f"classified as {show(names[predicted])}"
-        )
-        depth = opacity(n / totals[true])
-        cells.append(
-            Cell(
-                str(margin + _CELL * int(column)),
-                str(margin + _CELL * int(row)),
-                ("right strong" if depth >= STRONG else "right") if row == column else "wrong",
-                f"{depth:.2f}",
-                str(n) if n < 1000 and len(order) <= _NUMBERED else "",
-                f"{show(names[true])}: {n:,} {what} ({n / totals[true]:.1%})",
-            )
-        )
-    return Matrix(
-        order=title,
-        names=tuple(
-            (_round(margin + _CELL * (at + 0.72)), short[label]) for at, label in enumerate(order)
-        )
-        if named
-        else (),
-        cells=tuple(cells),
-        margin=margin,
-        side=side,
-        size=size,
-        width=min(66, round(size / 9)),
-        least=round(_READABLE * size) if named else 0,
-    )
-
-
-def opacity(part: float) -> float:
-    """Return the opacity of a cell; the square root makes small shares visible."""
-    return 0.2 + 0.8 * math.sqrt(part)
-
-
-def _cut(name: str) -> str:
-    shown = show(name)
-    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"

@@ -15,10 +15,12 @@ from torch.nn import functional
 from xception_cli.check.report import CONFLICTING, DUPLICATE, LEAK, NEAR, OLD_NEAR, SUSPECTS
 from xception_cli.console import screen, show
 from xception_cli.data.images import ImageError, read_image, read_listed
+from xception_cli.data.photo import Photo
+from xception_cli.data.split import EXCLUDED
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
 from xception_cli.evaluation.scored import Scored
-from xception_cli.files import write_durably
+from xception_cli.files import utf8, write_durably
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.layers import layer_weights, layers_head
 from xception_cli.model.network import pool
@@ -303,13 +305,32 @@ def _pairs(rows: Iterable[Row], root: Path, title: str, *problems: str) -> Group
     found: dict[frozenset[str], tuple[Row, str]] = {}
     for row in rows:
         if row.get("problem") in problems:
-            # As written by `xception check`: identical, or nearly identical, to another file.
-            other = row.get("detail", "").partition("identical to ")[2]
+            other = _other(row)
             found.setdefault(frozenset((row["path"], other)), (row, other))
     shown = [
         _issue_card(row, root, row["path"], other) for row, other in list(found.values())[:_PAIRS]
     ]
     return Group(title, len(found), shown)
+
+
+def without_excluded(rows: Iterable[Row], images: Iterable[Photo]) -> list[Row]:
+    """Leave out the rows about images that `--fixes` has excluded, and about copies of them.
+
+    Args:
+        rows: Rows of the run's issues.csv.
+        images: Those of its split.csv.
+    """
+    excluded = {
+        utf8(image.path)
+        for image in images
+        if image.split == "out" and image.reason.startswith(EXCLUDED)
+    }
+    return [row for row in rows if excluded.isdisjoint((row["path"], _other(row)))]
+
+
+def _other(row: Row) -> str:
+    """Return the file that the row's file is identical, or nearly identical, to; empty if none."""
+    return row.get("detail", "").partition("identical to ")[2]
 
 
 def _issue_card(row: Row, root: Path, *paths: str) -> Card:

@@ -4,7 +4,7 @@ This module prepares the numbers; the words are in templates/run.html.j2.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,23 +28,18 @@ from xception_cli.evaluation.intervals import (
     texts,
 )
 from xception_cli.evaluation.scored import Scored, read_scored
-from xception_cli.evaluation.uneven import uneven_line
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.numerals import count_of, duration
+from xception_cli.records import RunResult
 from xception_cli.report.advice import next_steps
-from xception_cli.report.charts import (
-    Chart,
-    Matrix,
-    confusion_order,
-    draw_calibration,
-    draw_curves,
-    draw_matrix,
-)
+from xception_cli.report.charts import Chart, draw_calibration, draw_curves
+from xception_cli.report.headline import headline_values
 from xception_cli.report.html import Card, render
+from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
 from xception_cli.report.model_card import render_card
-from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues
-from xception_cli.rundir import RunDir, RunInfo, RunResult
+from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues, without_excluded
+from xception_cli.rundir import RunDir, RunInfo
 from xception_cli.settings import read_settings
 from xception_cli.summary.count import NetworkSummary, summarize_run
 from xception_cli.summary.diagram import draw_diagram
@@ -52,7 +47,6 @@ from xception_cli.summary.diagram import draw_diagram
 _MISTAKES, _UNSURE, _SEEN = 18, 12, 8  # cards per gallery
 _PAIRS = 5  # pairs of classes to name as most confused
 _CONFIDENT = 0.9  # predictions above this confidence are not shown as least confident
-_PROBE = "the linear probe"  # as in result.json, if fine-tuning did not beat it
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class _Run:
     report: EvalReport
     split: Split
     scored: Scored
-    issues: list[dict[str, str]] | None
+    issues: Sequence[Mapping[str, str]] | None
     network: NetworkSummary
     root: Path
 
@@ -85,22 +79,29 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         MachineError: The disk is full or read-only.
     """
     name = "test" if run.evaluation("test").is_dir() else "val"
+    split = read_recorded(run, bundle.classes)
     data = _Run(
         run=run,
         info=run.read_info(),
         config=read_settings(run),
         result=result,
         report=read_report(run, name),
-        split=read_recorded(run, bundle.classes),
+        split=split,
         scored=read_scored(run, name),
-        issues=_read_issues(run),
+        issues=_read_issues(run, split),
         network=summarize_run(run),
         root=root,
     )
     mistakes, unsure = _galleries(data, bundle)
     values = {
         "report": data.report,
-        **_accuracy(data),
+        **headline_values(
+            report=data.report,
+            result=result,
+            split=data.split,
+            network=data.network,
+            pretrained=data.info.weights["digest"] is not None,
+        ),
         "classes": _classes(data.report),
         "scores": scores(data.report),
         **_calibration(data),
@@ -146,34 +147,12 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
     write_durably(run.card, card.encode())
 
 
-def _read_issues(run: RunDir) -> list[dict[str, str]] | None:
-    """Read issues.csv, which the user may have edited or removed."""
+def _read_issues(run: RunDir, split: Split) -> Sequence[Mapping[str, str]] | None:
+    """Read issues.csv, which the user may have edited or removed, as far as it is not settled."""
     try:
-        return read_issues(run.issues)
+        return without_excluded(read_issues(run.issues), split.images)
     except UsageError:
         return None
-
-
-def _accuracy(data: _Run) -> dict[str, Any]:
-    """Prepare the first figures: expected accuracy, compared with simple baselines."""
-    report, kept = data.report, data.result.kept
-    accuracy, interval = texts(report.expected, percent=True)
-    flows = [flow.name for flow in data.network.flows if flow.trained]
-    return {
-        "accuracy": accuracy,
-        "interval": interval,
-        "kept": kept,
-        "kept_probe": kept == _PROBE,
-        "pretrained": data.info.weights["digest"] is not None,
-        "uneven": uneven_line(report),
-        "trained": f"{', '.join(flows[:-1])} and {flows[-1]}" if len(flows) > 1 else flows[0],
-        "frozen": ", ".join(flow.name for flow in data.network.flows if not flow.trained),
-        "only_probe": data.network.unfreeze == "head",
-        "skipped": data.result.skipped,
-        "refit": data.result.refit,
-        "compared": data.result.compared,
-        "baselines": _baselines(data),
-    }
 
 
 def _place(data: _Run) -> str:
@@ -183,19 +162,6 @@ def _place(data: _Run) -> str:
     if root := data.config.get("root"):
         place += f" --root {quoted(typed(Path(root)))}"
     return place
-
-
-def _baselines(data: _Run) -> list[dict[str, Any]]:
-    """Compare on the same images; all accuracies are uncorrected."""
-    report, probe = data.report, data.result.probe
-    shares = {"model": (report.accuracy.value, texts(report.accuracy, percent=True)[1])}
-    if probe and report.name == "val" and data.result.kept != _PROBE:
-        shares["probe"] = (probe.accuracy, "")
-    shares["largest"] = (max(row.n for row in report.per_class) / report.images, "")
-    return [
-        {"what": what, "share": share, "accuracy": f"{share:.1%}", "interval": interval}
-        for what, (share, interval) in shares.items()
-    ]
 
 
 def _kept_epoch(result: RunResult) -> int:

@@ -1,21 +1,31 @@
 """Demo: the page of `xception serve`, and its answer for each image."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
+from xception_cli.console import show
 from xception_cli.data.formats import suffixes
 from xception_cli.data.images import ImageError, decode
 from xception_cli.inference import Prediction, predict_images
 from xception_cli.model.bundle import Classifier, ModelBundle
+from xception_cli.numerals import count_of
 from xception_cli.report.html import embed, render
 from xception_cli.report.pictures import draw_heat, heat_maps
+from xception_cli.rundir import RunDir
 from xception_cli.serve.server import MOST_BYTES
 
 SIDE = 640  # of an image on the page, in pixels
 TOP = 3  # classes shown for each image
+
+
+def name_of(model: Path) -> str:
+    """Return the folder name of the run that a model file belongs to, or else the file's name."""
+    run = RunDir(model.parent.resolve())
+    return run.path.name if run.info.is_file() and model.name == run.model.name else model.name
 
 
 @dataclass(frozen=True)
@@ -24,9 +34,11 @@ class Demo:
 
     Attributes:
         bundle: The model. Its thresholds for `unknown` are applied, if it has any.
+        name: Its name on the page, from `name_of`.
     """
 
     bundle: Classifier
+    name: str
 
     def page(self) -> str:
         """Render the page."""
@@ -36,7 +48,7 @@ class Demo:
             refuses = "unsure"
         return render(
             "serve.html.j2",
-            title=f"Xception: {len(self.bundle.classes):,} classes",
+            title=f"Xception {show(self.name)}: {count_of(len(self.bundle.classes), 'class')}",
             classes=self.bundle.classes,
             has_heat_maps=isinstance(self.bundle, ModelBundle),
             refuses=refuses,

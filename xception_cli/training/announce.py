@@ -1,6 +1,7 @@
 """What a training prints about itself: the device, the images, the decisions and the times."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from xception_cli.check.report import (
     CONFLICTING,
@@ -59,8 +60,8 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
     }
     if notes:
         kinds = ", ".join(f"{name} {count:,}" for name, count in notes.items())
-        say(f"note      data check: {kinds}; listed in issues.csv of the run")
-    conflicts = _conflicts(draft.report, folder, split)
+        say(f"note      data check: {kinds}; listed in {show(job.run.issues)}")
+    conflicts = _conflicts(draft.report, job.run.issues, split)
     for warning in (*_check_warnings(draft.report, folder, split), *split.warnings, *conflicts):
         say(f"warning   {warning}")
 
@@ -89,8 +90,14 @@ def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> li
     return [problem.summary for problem in problems if problem.name not in told]
 
 
-def _conflicts(report: CheckReport, folder: DataFolder, split: Split) -> list[str]:
-    """Warn of copies in two classes, unless --fixes has excluded or relabelled one of them."""
+def _conflicts(report: CheckReport, issues: Path, split: Split) -> list[str]:
+    """Warn of copies in two classes, unless --fixes has excluded or relabelled one of them.
+
+    Args:
+        report: The data check.
+        issues: The issues.csv of the run.
+        split: Its images.
+    """
     label_of = {image.path: image.label for image in split.images if image.split != "out"}
     findings = [
         finding
@@ -105,6 +112,6 @@ def _conflicts(report: CheckReport, folder: DataFolder, split: Split) -> list[st
     are = "image is" if len(pairs) == 1 else "images are"
     sentence = f"{len(pairs):,} {are} in more than one class: conflicting labels"
     return [
-        f"{listing(sentence, pairs, _LISTED)}\n  to decide: xception check {quoted(folder.place)} "
-        "--output findings, edit findings/issues.csv, and train with --fixes findings/issues.csv"
+        f"{listing(sentence, pairs, _LISTED)}\n  the run lists them in {show(issues)}: edit it, "
+        f"then train with --fixes {quoted(issues)}"
     ]

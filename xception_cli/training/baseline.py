@@ -15,16 +15,10 @@ import torch
 
 from xception_cli.check.labels import judge_labels
 from xception_cli.check.report import SUSPECT
-from xception_cli.console import enumerated, say, show
+from xception_cli.console import quoted, say, show
 from xception_cli.data.loading import ImageInputs, Inputs
-from xception_cli.data.units import have_groups
 from xception_cli.evaluation.candidates import paired_gain, start_candidates
-from xception_cli.evaluation.intervals import (
-    Estimate,
-    count_units,
-    evidence,
-    proportion_interval,
-)
+from xception_cli.evaluation.cross_validated import cross_validation, describe_cross_validation
 from xception_cli.model.cached_outcomes import PROBE
 from xception_cli.model.feature_cache import KeptView
 from xception_cli.model.feature_inputs import FeatureInputs, FeatureStore
@@ -238,8 +232,9 @@ def _judge_probes(job: Job, probe: Probe, plain: Probe, val: Array) -> Scores:
     batch = Inputs(logits, job.runtime.to_device(labels), torch.arange(len(labels)))
     scores = validate(evaluator, [batch], job.split.counts("val"), job.top_k)
     say(f"probe     val: accuracy {scores.accuracy:.1%}")
-    if probe.folds:
-        say(f"          train, {describe_cross_validation(probe, job.split.classes)}")
+    found = cross_validation(probe, job.split.classes)
+    if found.folds:
+        say(f"          train, {describe_cross_validation(found)}")
     else:
         say("          train: too few independent images to cross-validate")
     if job.leads:
@@ -264,26 +259,6 @@ def _fit_probes(job: Job, train: Array) -> tuple[Probe, Probe]:
     return fit(scale_layers(limit_views(train))), fit(last_layer(train[0]))
 
 
-def describe_cross_validation(probe: Probe, classes: Sequence[str]) -> str:
-    """Describe the share of held-out training images that the probe classified correctly.
-
-    Args:
-        probe: With folds.
-        classes: Class names; a class that is a single unit cannot be tested, and is listed.
-    """
-    hits, units = probe.hits, probe.units[probe.tested]
-    grouped = have_groups(units)
-    counted = evidence(int(hits.sum()), len(hits), count_units(units), grouped=grouped)
-    accuracy = Estimate(hits.mean(), *proportion_interval(hits, units))
-    missing = sorted(set(probe.labels.tolist()) - set(probe.labels[probe.tested].tolist()))
-    names = enumerated([classes[label] for label in missing])
-    untested = f"; not tested, because not two images are independent: {names}" if missing else ""
-    return (
-        f"by {probe.folds}-fold cross-validation: accuracy {accuracy.value:.1%} "
-        f"({accuracy.interval}, {counted}){untested}"
-    )
-
-
 def _report_suspects(job: Job, probe: Probe, val: Array) -> None:
     """Find suspect labels of train and val, and add them to issues.csv.
 
@@ -306,4 +281,8 @@ def _report_suspects(job: Job, probe: Probe, val: Array) -> None:
         say(f"labels    {problem.summary}")
         for first in problem.findings[:1]:
             say(f"          for example {show(first.path)}: {show(first.detail)}")
-            say(f"          listed in {show(job.run.issues)}: edit it, then train with --fixes")
+            issues = job.run.issues
+            say(
+                f"          listed in {show(issues)}: edit it, then train with "
+                f"--fixes {quoted(issues)}"
+            )

@@ -9,7 +9,6 @@ import numpy as np
 
 from xception_cli.check.deep import classes_to_add
 from xception_cli.check.report import ClassGain
-from xception_cli.check.shape import FEW
 from xception_cli.console import quoted, say, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
@@ -21,6 +20,7 @@ from xception_cli.evaluation.calibration import (
 )
 from xception_cli.evaluation.candidates import correct_report, read_candidates
 from xception_cli.evaluation.compared import compare_with_earlier
+from xception_cli.evaluation.cross_validated import cross_validation
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import headline, uncorrected_line, write_evaluation
@@ -35,8 +35,10 @@ from xception_cli.model.network import Segment
 from xception_cli.model.probe import limit_views
 from xception_cli.model.unshared import NO_FEATURES, without_features
 from xception_cli.numerals import count_of, duration
+from xception_cli.records import RunResult
+from xception_cli.report.advice import is_small
 from xception_cli.report.run_page import write_report
-from xception_cli.rundir import RunDir, RunResult, remove_tree, write_json
+from xception_cli.rundir import RunDir, remove_tree, write_json
 from xception_cli.training.announce import in_all
 from xception_cli.training.baseline import Training
 from xception_cli.training.costs import val_is_known
@@ -46,8 +48,6 @@ from xception_cli.training.result import TrainResult
 from xception_cli.training.settle import Settled, classify_kept, refit
 
 Array = np.ndarray[Any, Any]
-
-SMALL_VAL = 200  # groups; with fewer, the probe's cross-validated accuracy is reported too
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,7 @@ def finish(
         epochs=job.epochs,
         stopped_early=history.stopped_early,
         probe=training.probe_scores,
+        cross_validation=cross_validation(training.probe, job.split.classes),
         evaluation={name: report.expected.value for name, report in reports.items()},
         calibration=measured.calibration.to_dict(),
         gains=[asdict(gain) for gain in _gains(job, training)],
@@ -308,7 +309,7 @@ def _say_result(
             report.name == "val"
             and training.probe
             and training.probe.folds
-            and (report.groups < SMALL_VAL or min(job.split.counts("train")) < FEW)
+            and is_small(report, job.split)
         ):
             say("          small validation set: see also the probe's cross-validation above")
         if report.name == "val":
