@@ -105,6 +105,11 @@ class RunDir:
         return self.path / ISSUES
 
     @property
+    def fixes(self) -> Path:
+        """A copy of the file that `--fixes` named, for runs that begin with this one."""
+        return self.path / "fixes.csv"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object per epoch."""
         return self.path / "metrics.jsonl"
@@ -174,7 +179,8 @@ class RunDir:
         # The log is written first: without it, the other files are the user's.
         if self.info.exists() or not self.log.is_file():
             return False
-        early = {path.name for path in (self.log, self.config, self.split, self.issues)} | {LOCK}
+        first = (self.log, self.config, self.split, self.issues, self.fixes)
+        early = {path.name for path in first} | {LOCK}
         names = {path.name for path in self.path.iterdir() if path.suffix != ".partial"}
         return names <= early
 

@@ -148,10 +148,12 @@ def _settings_to_begin_with(path: Path) -> dict[str, Any]:
     run = RunDir(path)
     if not run.info.is_file():
         raise UsageError(f"{show(path)} is not a run folder", hint="xception runs lists runs")
-    defaults = vars(TrainConfig())
+    defaults, settings = vars(TrainConfig()), read_settings(run)
+    if run.fixes.is_file():
+        settings["fixes"] = str(run.fixes)  # the file that it was given may be gone
     return {
         name: value
-        for name, value in read_settings(run).items()
+        for name, value in settings.items()
         if value != defaults[name] != "auto" and name not in {"classes", "split_file", "from_"}
     }
 

@@ -196,6 +196,10 @@ def test_fixes_end_up_in_the_split_with_their_reason_and_no_file_is_touched(
     Path("issues.csv").unlink()  # a resume needs its decisions, not the file
     assert train_run({}, resume=True).run.is_finished
     assert read_split(Path("run/split.csv"), ["blue", "green", "red"]) == split
+    assert Path("run/fixes.csv").read_text() == HEADER + rows  # a run that begins with it, too
+    train_run({"from_": "run", "data": str(photos)}, "next")
+    again = {i.path: i for i in read_split(Path("next/split.csv"), ["blue", "green", "red"]).images}
+    assert (again["red/0.jpg"].split, again["red/1.jpg"].label) == ("out", 0)
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")} == before
 
 

@@ -152,6 +152,8 @@ def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
     screen.log_to(run.log)
     write_split(job.split, run.split)
     write_durably(run.issues, issues_csv(draft.report))
+    if job.config.fixes is not None:
+        write_durably(run.fixes, Path(job.config.fixes).read_bytes())
     write_durably(run.config, to_toml(job.config).encode())
     write_json(run.info, run_info(job))
     rows = forecast(draft, costs, time.monotonic() - began).rows()
