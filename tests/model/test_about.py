@@ -40,7 +40,7 @@ def test_the_model_of_another_run_is_refused_by_every_command(probed, recorded, 
             "hint: move the model file to a folder of its own, or restore this run's model\n"
         )
     probed.model.rename("model.safetensors")
-    assert call("predict", str(image), "--run", "model.safetensors") == 0
+    assert call("predict", str(image), "--model", "model.safetensors") == 0
 
 
 def test_a_model_file_alone_or_beside_a_damaged_run_json_is_accepted(probed, recorded):
