@@ -135,7 +135,7 @@ def test_a_crash_while_computing_features_loses_only_the_current_block(
         patch.setattr(features, "write_durably", write_twice)
         with pytest.raises(Crash):
             train_run(settings)
-    assert [json.loads(note)["images"] for note in notes] == [11]  # all of val
+    assert [json.loads(note)["images"] for note in notes] == [13]  # the first view of train
     train_run({}, resume=True)
     assert outcome("run") == unbroken
 
