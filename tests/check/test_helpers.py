@@ -20,7 +20,8 @@ def many(tmp_path_factory) -> Path:
     content = [encoded(photo(seed, 1600, 1200)) for seed in range(2)]
     for number in range(400):
         label = ("cat", "dog")[number % 2]
-        put(folder / label / f"{number}.jpg", content[number % 2])
+        # Different contents, because equal ones are decoded once.
+        put(folder / label / f"{number}.jpg", content[number % 2] + b"%d" % number)
     return folder
 
 
