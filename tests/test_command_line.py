@@ -232,7 +232,14 @@ def test_ctrl_c_while_modules_are_imported_prints_no_traceback() -> None:
         "sys.meta_path.insert(0, Finder())\n"
         "runpy.run_module('xception_cli', run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        # A shell's background job ignores SIGINT; so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
