@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NotRequired, TypedDict
 
+KEPT_PROBE = "the linear probe"  # `RunResult.kept`, if fine-tuning did not beat it
+
 
 @dataclass
 class Scores:

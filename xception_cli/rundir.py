@@ -84,6 +84,12 @@ class RunDir:
 
     path: Path
 
+    @classmethod
+    def of_model(cls, model: Path) -> "RunDir | None":
+        """Return the run in whose folder a model file lies; None for a file elsewhere."""
+        run = cls(model.parent)
+        return run if model.name == run.model.name and run.info.is_file() else None
+
     @property
     def config(self) -> Path:
         """All resolved settings."""

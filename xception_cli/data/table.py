@@ -251,11 +251,16 @@ def _spellings(text: str) -> Iterator[str]:
         yield text.strip()
     if "\\" in text:
         yield from_utf8(text)
-        yield text.strip().replace("\\", "/")
+        yield _slashed(text)
     for form in ("NFC", "NFD"):  # a Mac may have written the names, or unpacked the images
-        for written in dict.fromkeys((text, text.strip().replace("\\", "/"))):
+        for written in dict.fromkeys((text, _slashed(text))):
             if (other := unicodedata.normalize(form, written)) != written:
                 yield other
+
+
+def _slashed(text: str) -> str:
+    """Return a path that Windows wrote as other systems write it."""
+    return text.strip().replace("\\", "/")
 
 
 def _unusable(
@@ -270,7 +275,7 @@ def _unusable(
     lines = [f"line {fault.line}: {fault.detail}" for fault in faults]
     hint = "correct or delete these rows"
     if kinds["whose image is missing"]:
-        slashed = [text.strip().replace("\\", "/") for text in texts]
+        slashed = [_slashed(text) for text in texts]
         relative = [path for path in slashed if path and not os.path.isabs(path)]  # noqa: PTH117
         where = likely_root(table, relative)
         known = quoted(where) if where is not None and where != root else "DIR"

@@ -100,8 +100,8 @@ def check_origin(path: Path, provenance: Mapping[str, Any]) -> None:
     Raises:
         ArtifactError: The run.json beside it has other data or another seed.
     """
-    run = RunDir(path.parent)
-    if path.name != run.model.name or not run.info.is_file():
+    run = RunDir.of_model(path)
+    if run is None:
         return
     try:
         info = run.read_info()

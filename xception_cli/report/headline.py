@@ -8,11 +8,9 @@ from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.intervals import texts
 from xception_cli.evaluation.uneven import uneven_line
 from xception_cli.numerals import count_of
-from xception_cli.records import RunResult
+from xception_cli.records import KEPT_PROBE, RunResult
 from xception_cli.report.advice import SMALL, is_small
 from xception_cli.summary.count import NetworkSummary
-
-_PROBE = "the linear probe"  # as in result.json, if fine-tuning did not beat it
 
 
 def headline_values(
@@ -39,7 +37,7 @@ def headline_values(
         "interval": interval,
         **_second_opinion(report, result, split),
         "kept": result.kept,
-        "kept_probe": result.kept == _PROBE,
+        "kept_probe": result.kept == KEPT_PROBE,
         "pretrained": pretrained,
         "uneven": uneven_line(report),
         "trained": f"{', '.join(flows[:-1])} and {flows[-1]}" if len(flows) > 1 else flows[0],
@@ -72,7 +70,7 @@ def _baselines(report: EvalReport, result: RunResult) -> list[dict[str, Any]]:
     """Compare on the same images; all accuracies are uncorrected."""
     probe = result.probe
     shares = {"model": (report.accuracy.value, texts(report.accuracy, percent=True)[1])}
-    if probe and report.name == "val" and result.kept != _PROBE:
+    if probe and report.name == "val" and result.kept != KEPT_PROBE:
         shares["probe"] = (probe.accuracy, "")
     shares["largest"] = (max(row.n for row in report.per_class) / report.images, "")
     return [

@@ -24,8 +24,8 @@ TOP = 3  # classes shown for each image
 
 def name_of(model: Path) -> str:
     """Return the folder name of the run that a model file belongs to, or else the file's name."""
-    run = RunDir(model.parent.resolve())
-    return run.path.name if run.info.is_file() and model.name == run.model.name else model.name
+    run = RunDir.of_model(model)
+    return model.name if run is None else run.path.resolve().name
 
 
 @dataclass(frozen=True)

@@ -100,10 +100,11 @@ def compute_baseline(job: Job, history: History) -> Training:
     val_inputs: FeatureInputs | ImageInputs | None = None
     fits: dict[int, tuple[Probe, Probe]] = {}
 
-    def fit(train: Array) -> tuple[Probe, Probe]:  # once for each number of views
-        if len(train) not in fits:
-            fits[len(train)] = _fit_probes(job, train)
-        return fits[len(train)]
+    def fit(train: Array) -> tuple[Probe, Probe]:  # once for each number of views that it uses
+        views = len(limit_views(train))
+        if views not in fits:
+            fits[views] = _fit_probes(job, train)
+        return fits[views]
 
     with job.phase("features"):
         if prefix is None or job.config.unfreeze == "head":

@@ -35,7 +35,7 @@ from xception_cli.model.network import Segment
 from xception_cli.model.probe import limit_views
 from xception_cli.model.unshared import NO_FEATURES, without_features
 from xception_cli.numerals import count_of, duration
-from xception_cli.records import RunResult
+from xception_cli.records import KEPT_PROBE, RunResult
 from xception_cli.report.advice import is_small
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, remove_tree, write_json
@@ -171,7 +171,7 @@ def finish(
         DataError: An image can no longer be read.
         MachineError: The disk is full.
     """
-    kept = f"fine-tuned, epoch {measured.epoch}" if measured.epoch else "the linear probe"
+    kept = f"fine-tuned, epoch {measured.epoch}" if measured.epoch else KEPT_PROBE
     reports = {"val": measured.report}
     if images := job.split.of("test"):
         _all_read(job, "test", images, judged.outcomes)
