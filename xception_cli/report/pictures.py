@@ -303,19 +303,30 @@ def _pairs(rows: Iterable[Row], root: Path, title: str, *problems: str) -> Group
     return Group(title, len(found), shown)
 
 
-def without_excluded(rows: Iterable[Row], images: Iterable[Photo]) -> list[Row]:
-    """Leave out the rows about images that `--fixes` has excluded, and about copies of them.
+def without_settled(rows: Iterable[Row], images: Iterable[Photo]) -> list[Row]:
+    """Leave out the rows that `--fixes` has settled.
+
+    These are about images that it has excluded, about copies of them, and about copies in two
+    classes that it has relabelled to one.
 
     Args:
         rows: Rows of the run's issues.csv.
         images: Those of its split.csv.
     """
-    excluded = {
-        utf8(image.path)
-        for image in images
-        if image.split == "out" and image.reason.startswith(EXCLUDED)
-    }
-    return [row for row in rows if excluded.isdisjoint((row["path"], _other(row)))]
+    excluded, label_of = set(), {}
+    for image in images:
+        path = utf8(image.path)
+        label_of[path] = image.label
+        if image.split == "out" and image.reason.startswith(EXCLUDED):
+            excluded.add(path)
+
+    def is_settled(row: Row) -> bool:
+        pair = row["path"], _other(row)
+        if row.get("problem") == CONFLICTING and label_of.keys() >= {*pair}:
+            return not excluded.isdisjoint(pair) or label_of[pair[0]] == label_of[pair[1]]
+        return not excluded.isdisjoint(pair)
+
+    return [row for row in rows if not is_settled(row)]
 
 
 def _other(row: Row) -> str:
