@@ -171,6 +171,33 @@ def test_a_path_that_the_shell_has_split_at_its_spaces_is_answered_with_quotes(
     assert "quotes" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "said", "corrected"),
+    [
+        ("train --data my leaves", "two data folders are given", "train --data 'my leaves'"),
+        ("predict {run} a b.jpg --top 2", "there is no image a", "predict {run} 'a b.jpg' --top 2"),
+        ("predict a b.jpg --run {run}", "there is no image a", "predict 'a b.jpg' --run {run}"),
+        ("predict {run} my leaves", "there is no image my", "predict {run} 'my leaves'"),
+    ],
+)
+def test_a_split_path_is_answered_with_quotes_wherever_it_is_given(
+    probed_once: Path, line: str, said: str, corrected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("my leaves").mkdir()
+    Path("a b.jpg").touch()
+    run = probed_once / "run"
+    assert call(*line.format(run=run).split()) == 2
+    message, hint = capsys.readouterr().err.splitlines()
+    assert said in message
+    assert (
+        hint == f"hint: put quotes around a name with spaces: xception {corrected.format(run=run)}"
+    )
+    Path("my leaves").rename("leaves")
+    Path("a b.jpg").unlink()
+    assert call(*line.format(run=run).split()) == 2
+    assert "quotes" not in capsys.readouterr().err
+
+
 FAILURES = {
     "check nowhere --json": 2, "train nowhere --plan --json": 2, "train photos --json": 2,
     "eval --json": 2, "predict --json": 2, "predict a.jpg --json": 2, "runs --json": 2,

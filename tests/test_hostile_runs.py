@@ -227,7 +227,14 @@ def test_a_new_training_names_the_unfinished_run_of_its_data(run, tmp_path, caps
     assert "to resume it instead: xception train --resume runs/photos\n" in said
     with RunDir(Path("runs/photos")).lock():  # it is being trained
         assert call("train", *flags) == 2
-    assert "unfinished" not in capsys.readouterr().err
+        assert call("runs") == 0
+        assert call("predict", str(photos)) == 2
+    shown = capsys.readouterr()
+    assert "unfinished" not in shown.err + shown.out
+    assert "running" in shown.out
+    assert "runs/photos is running\nhint: wait for it\n" in shown.err
+    assert call("runs") == 0
+    assert "unfinished" in capsys.readouterr().out
     RunDir(Path("runs/photos")).update_info({"data": "/elsewhere"})
     assert call("train", *flags) == 2
     assert "unfinished" not in capsys.readouterr().err

@@ -1,13 +1,14 @@
-"""HeatMaps: a heat map of each predicted image, in a new folder."""
+"""HeatMaps: a heat map of each predicted image, in a folder of their own."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xception_cli.console import show
-from xception_cli.errors import UsageError
-from xception_cli.files import LONGEST_NAME, cut_name
+from xception_cli.errors import MachineError, UsageError
+from xception_cli.files import LONGEST_NAME, cut_name, write_durably
 
 if TYPE_CHECKING:  # no torch: a folder that cannot be used is reported before it loads
     from xception_cli.inference import Prediction
@@ -36,19 +37,25 @@ class HeatMaps:
         self._targets = [path / name for name in name_explanations(images)]
 
     def check(self) -> None:
-        """Check that the folder is new or empty, before anything is predicted.
+        """Check that the folder has no other files, before anything is predicted.
+
+        The same command may have written some heat maps before it was stopped.
 
         Raises:
-            UsageError: It is not.
+            UsageError: It has, or is not a folder.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        names = {target.name for target in self._targets}
+        if self.path.exists() and (
+            not self.path.is_dir()
+            or any(path.name not in names for path in self.path.glob("[!.]*"))
+        ):
             raise UsageError(
                 f"{show(self.path)} already exists and is not empty",
                 hint="choose another --explain",
             )
 
     def add(self, bundle: "ModelBundle", prediction: "Prediction", at: int) -> None:
-        """Write the heat map of the most probable class of an image.
+        """Write the heat map of the most probable class of an image, unless it is there already.
 
         Args:
             bundle: The model.
@@ -56,13 +63,29 @@ class HeatMaps:
             at: Index of the image.
 
         Raises:
+            UsageError: Another file is there.
             MachineError: The disk is full or read-only.
         """
-        from xception_cli.report.pictures import write_explanation
+        from xception_cli.report.pictures import explain_image
 
-        if prediction.path is not None:
-            label = bundle.classes.index(prediction.classes[0])
-            write_explanation(bundle, prediction.path, label, self._targets[at])
+        if prediction.path is None:
+            return
+        label = bundle.classes.index(prediction.classes[0])
+        content, target = explain_image(bundle, prediction.path, label), self._targets[at]
+        if os.path.lexists(target):
+            if target.is_file() and target.read_bytes() == content:
+                return
+            raise UsageError(
+                f"{show(target)} already exists, and is not this heat map",
+                hint="choose another --explain",
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(
+                f"cannot make the folder {show(self.path)}: {error.strerror}"
+            ) from error
+        write_durably(target, content)
 
 
 def name_explanations(images: Sequence[Path]) -> list[str]:

@@ -4,7 +4,7 @@ import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -189,6 +189,17 @@ class RunDir:
         early = {path.name for path in first} | {LOCK}
         names = {path.name for path in self.path.iterdir() if path.suffix != ".partial"}
         return names <= early
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a training is writing this run now."""
+        try:
+            with self.lock() if (self.path / LOCK).is_file() else nullcontext():
+                return False
+        except RunBusyError:
+            return True
+        except MachineError:  # not ours to lock
+            return False
 
     def remove_partial(self) -> None:
         """Remove files that a killed process left half written."""

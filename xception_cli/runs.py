@@ -11,7 +11,7 @@ from rich.table import Table
 
 from xception_cli.config import TrainConfig
 from xception_cli.console import new_table, quoted, show
-from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
+from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.numerals import duration
 from xception_cli.rundir import INFO, LOCK, RunDir
 from xception_cli.settings import read_settings
@@ -132,10 +132,13 @@ def _latest(*, finished: bool) -> RunDir:
     if candidates:
         return max(candidates, key=_started)
     if every:
-        newest = max(every, key=_started).path
+        newest = max(every, key=_started)
+        refuse_links(newest)
+        name, state = show(newest.path), _state(newest)
+        resume = f"xception train --resume {quoted(newest.path)}"
         raise UsageError(
-            f"there is no finished run in {show(RUNS.absolute())}: {show(newest)} is unfinished",
-            hint=f"xception train --resume {quoted(newest)}",
+            f"there is no finished run in {show(RUNS.absolute())}: {name} is {state}",
+            hint="wait for it" if state == "running" else resume,
         )
     raise UsageError(
         f"there is no {'finished run' if finished else 'run'} in {show(RUNS.absolute())}",
@@ -195,11 +198,7 @@ def find_unfinished(data: Path) -> RunDir | None:
     if not started:
         return None
     latest = max(started, key=_started)
-    try:
-        with latest.lock():
-            return latest
-    except (RunBusyError, MachineError):
-        return None
+    return None if latest.is_training else latest
 
 
 def _is_of(run: RunDir, data: Path) -> bool:
@@ -229,7 +228,7 @@ class RunFigures:
     Attributes:
         run: Its folder.
         started: Start time, in UTC.
-        state: `finished`, `unfinished` or `damaged`.
+        state: `finished`, `running`, `unfinished` or `damaged`.
         classes: Number of classes.
         images: Number of training images.
         unfreeze: Layers that were trained.
@@ -283,7 +282,7 @@ def _figures(run: RunDir) -> RunFigures:
         return RunFigures(
             run=str(run.path),
             started=info.started,
-            state="finished" if run.is_finished else "unfinished",
+            state=_state(run),
             classes=len(info.classes),
             images=info.images["train"],
             unfreeze=str(read_settings(run)["unfreeze"]),
@@ -295,6 +294,12 @@ def _figures(run: RunDir) -> RunFigures:
         )
     except (ArtifactError, UsageError, KeyError, TypeError, AttributeError, ValueError):
         return RunFigures(str(run.path), "", "damaged")  # it must not hide the others
+
+
+def _state(run: RunDir) -> str:
+    if run.is_finished:
+        return "finished"
+    return "running" if run.is_training else "unfinished"
 
 
 def _special(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -382,6 +382,15 @@ def test_the_page_leads_to_action_and_suggests_nothing_for_conflicting_labels(tm
     assert "xception train" not in page.text
 
 
+def test_the_page_explains_what_to_do_about_sub_folders(tmp_path):
+    root = tmp_path / "pets"
+    for seed in range(8):
+        put(root / ("cat", "dog")[seed % 2] / f"2026-06-1{seed // 4}" / f"{seed}.jpg", photo(seed))
+    page = Page(page_html(run_check(read_folder(root)), ISSUES))
+    assert "sub-folders of the same names" in page.text
+    assert "If the sub-folders are the classes, check the folder that holds them" in page.text
+
+
 def test_the_images_on_the_page_are_small_and_upright(messy):
     page = Page(page_html(run_check(read_folder(messy)), ISSUES))
     for img in page.of("img"):

@@ -72,6 +72,23 @@ def test_the_journal_of_a_damaged_cache_is_not_replayed(cache):
     assert not journal.exists()
 
 
+def test_results_that_were_not_used_for_half_a_year_are_removed_when_others_are_added(
+    cache, tmp_path
+):
+    days = {"used": 1, "late": 179, "gone": 181}
+    for name, count in days.items():
+        old = cache.with_name(f"{name}.sqlite")
+        old.write_bytes(cache.read_bytes())
+        os.utime(old, (time.time() - count * 24 * 3600,) * 2)
+    os.utime(cache, (0, 0))
+    assert call("check", "data") == 0  # known already: nothing is added, and it is used again
+    assert (cache.parent / "gone.sqlite").exists()
+    two_classes(tmp_path / "new", 6)
+    assert call("check", "new") == 0
+    names = {path.name for path in cache.parent.iterdir()}
+    assert names == {cache.name, store_path(tmp_path / "new").name, "used.sqlite", "late.sqlite"}
+
+
 def test_a_row_under_another_name_is_ignored(cache, tmp_path):
     database = sqlite3.connect(cache)
     with database:

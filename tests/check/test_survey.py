@@ -158,7 +158,11 @@ def test_a_workbook_is_not_read_as_fixes_and_the_error_explains_how_to_save_it(p
         ("red/0.jpg,,,relabel,gren\n", "line 2: label is 'gren', which is no class of the folder; "
          "did you mean green?"),
         ("red/0.jpg,,,exclude,\nred/0.jpg,,,relabel,blue\n",
-         "line 3: red/0.jpg has a different action in an earlier row"),
+         "line 3: red/0.jpg has the action relabel to blue, but exclude in line 2: empty one of "
+         "the two"),
+        ("red/0.jpg,,,relabel,green\nred/0.jpg,,,,\nred/0.jpg,,,relabel,blue\n",
+         "line 4: red/0.jpg has the action relabel to blue, but relabel to green in line 2: empty "
+         "one of the two"),
     ],
 )  # fmt: skip
 def test_an_invalid_row_is_refused_with_its_line(photos, rows, expected):
@@ -166,6 +170,11 @@ def test_an_invalid_row_is_refused_with_its_line(photos, rows, expected):
         survey_with(photos, HEADER + rows)
     assert caught.value.message.splitlines()[1:] == [f"  {expected}"]
     assert caught.value.hint == "correct these rows, or empty the cell `action` to ignore a row"
+
+
+def test_an_image_may_have_several_rows_with_the_same_action(photos):
+    rows = "red/0.jpg,leak,,exclude,\nred/0.jpg,duplicate,,,\nred/0.jpg,duplicate,,Exclude,red\n"
+    assert survey_with(photos, HEADER + rows).fixes["red/0.jpg"].action == "exclude"
 
 
 @pytest.mark.parametrize(

@@ -226,12 +226,9 @@ def test_train_next_to_folders_of_its_classes_is_refused_as_well(tmp_path):
 
 def test_a_class_called_train_with_subfolders_is_refused_with_what_to_do(tmp_path):
     refused = error(make(tmp_path, "train/steam/1.jpg", "bus/1.jpg"))
-    assert (
-        "if they are classes, move the images of their sub-folders up, into train" in refused.hint
-    )
-    (tmp_path / "train" / "steam" / "1.jpg").rename(tmp_path / "train" / "1.jpg")
-    (tmp_path / "train" / "steam").rmdir()
-    assert trainable(tmp_path).classes == ("bus", "train")
+    assert "if they are classes, rename train, for example to class_train" in refused.hint
+    (tmp_path / "train").rename(tmp_path / "class_train")
+    assert trainable(tmp_path).classes == ("bus", "class_train")
 
 
 def test_a_long_list_of_folders_is_cut_with_its_count(tmp_path):
@@ -414,12 +411,21 @@ def test_splits_inside_a_single_class_of_two_are_refused(tmp_path):
     assert refused.message == (
         "cat holds train, val, which look like splits, but dog cannot be split in this way"
     )
+    assert refused.hint.endswith(", give each a name of its own, such as cat/train-cat")
+    for name in ("train", "val"):
+        (tmp_path / "cat" / name).rename(tmp_path / "cat" / f"{name}-cat")
+    assert trainable(tmp_path).classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize("names", ["cat/test dog/test", "cat/val cat/test dog/val dog/test"])
 def test_splits_inside_the_classes_without_train_are_refused(tmp_path, names):
     refused = error(make(tmp_path, *(f"{name}/1.jpg" for name in names.split())))
     assert refused.message.endswith(", which look like splits, but there is no train")
+    first = min(names.split())
+    assert refused.hint.endswith(f", give each a name of its own, such as {first}-cat")
+    for name in names.split():
+        (tmp_path / name).rename(tmp_path / f"{name}-{Path(name).parent}")
+    assert trainable(tmp_path).classes == ("cat", "dog")
 
 
 def test_a_single_class_keeps_its_subfolder_named_like_a_split(tmp_path):

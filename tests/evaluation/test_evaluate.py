@@ -298,6 +298,24 @@ def test_another_folder_never_overwrites_the_runs_own_evaluation(model_file, pho
     assert [p.name for p in (run.path / "eval").iterdir()] == [name]
 
 
+def test_folders_of_one_name_keep_an_evaluation_each(model_file, photos, capsys):
+    run, _ = make_run(model_file, photos)
+    for at, site in enumerate("abc"):
+        for seed in range(3):
+            draw(Path(site, "new", "red", f"{seed}.jpg"), COLOURS["red"], seed=700 + 10 * at + seed)
+    assert [evaluate(run, data=Path(site, "new")).name for site in "ab"] == ["new", "new-2"]
+    assert (
+        "note      runs/photos/eval/new is of other images, and is kept" in capsys.readouterr().err
+    )
+    draw(Path("b/new/red/later.jpg"), COLOURS["red"], seed=799)
+    Path("b/new/red/0.jpg").unlink()
+    names = [evaluate(run, data=Path(site, "new")).name for site in "cba"]
+    assert names == ["new-3", "new-2", "new"]
+    assert paths_of(run, "new-2") == [f"red/{name}.jpg" for name in (1, 2, "later")]
+    (run.evaluation("new") / "metrics.json").unlink()  # damaged: it is written again
+    assert evaluate(run, data=Path("a/new")).name == "new"
+
+
 def test_a_folder_mounted_at_the_root_is_not_named_like_a_split_either():
     assert [_name(Path(place), None) for place in ("/val", "/test", "/food")] == [
         "data-val", "data-test", "food",

@@ -1,5 +1,6 @@
 """Explanations: Grad-CAM computed from gradients, at the right place, size and orientation."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,18 @@ from networks import CPU, lively_network
 from PIL import Image
 from runs import call
 
+from xception_cli.commands import predict
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
 from xception_cli.heatmaps import HeatMaps, name_explanations
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, save_model
+from xception_cli.predictions import PredictionFile
 from xception_cli.report.pictures import (
     draw_heat,
+    explain_image,
     heat_maps,
     seen_square,
-    write_explanation,
 )
 
 
@@ -74,14 +77,21 @@ def test_a_rotated_photo_is_explained_upright_and_in_its_size(bundle, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate it by 90 degrees
     image.save(tmp_path / "turned.jpg", exif=exif)
-    write_explanation(bundle, tmp_path / "turned.jpg", 0, tmp_path / "why" / "a.jpg")
-    with Image.open(tmp_path / "why" / "a.jpg") as drawn:
+    with Image.open(BytesIO(explain_image(bundle, tmp_path / "turned.jpg", 0))) as drawn:
         assert drawn.size == (200, 300)
         assert drawn.getexif().get(0x0112, 1) == 1
-    model = Path("model.safetensors")
-    with pytest.raises(UsageError, match="not empty"):
-        HeatMaps(tmp_path / "why", [], model).check()
-    HeatMaps(tmp_path / "new", [], model).check()
+
+
+def test_heat_maps_are_not_written_among_other_files():
+    photos, model = Path("photos"), Path("model.safetensors")
+    photos.mkdir()
+    HeatMaps(photos, [Path("a.png")], model).check()
+    (photos / ".DS_Store").touch()
+    (photos / "a.jpg").touch()  # may be the heat map of a stopped command: compared later
+    HeatMaps(photos, [Path("a.png")], model).check()
+    (photos / "b.jpg").touch()
+    with pytest.raises(UsageError, match="photos already exists and is not empty"):
+        HeatMaps(photos, [Path("a.png")], model).check()
 
 
 def test_each_explanation_has_a_unique_name_that_every_file_system_accepts():
@@ -102,4 +112,29 @@ def test_predict_explains_all_readable_images(bundle, photos, capsys):
     assert call(*arguments, "--device", "cpu", "--workers", "0") == 3
     assert sorted(path.name for path in Path("why").iterdir()) == [f"{i}.jpg" for i in range(1, 8)]
     assert "heat maps why" in capsys.readouterr().err
-    assert call(*arguments) == 2
+
+
+@pytest.mark.parametrize("output", [(), ("--output", "out.csv")])
+def test_a_command_stopped_after_its_first_heat_map_starts_again(
+    bundle, photos, monkeypatch, capsys, output
+):
+    save_model(Path("m.safetensors"), bundle.network.state_dict(), bundle.about)
+    command = ["predict", "photos/red", "--model", "m.safetensors", "--explain", "why"]
+    command += ["--device", "cpu", "--workers", "0", *output]
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:  # between the heat map of an image and its row
+        patched.setattr(predict, "emit", stop)
+        patched.setattr(PredictionFile, "add", stop)
+        assert call(*command) == 130
+    (first,) = Path("why").iterdir()
+    written = first.read_bytes()
+    first.write_bytes(b"of another model")
+    assert call(*command) == 2
+    assert "0.jpg already exists, and is not this heat map" in capsys.readouterr().err
+    assert first.read_bytes() == b"of another model"
+    first.write_bytes(written)
+    assert call(*command) == 0
+    assert len(list(Path("why").iterdir())) == 8

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from pages import Page, faults_of
 from runs import call, quick_settings, train_run
 
-from xception_cli.check.report import CONFLICTING, SUSPECT
+from xception_cli.check.report import CONFLICTING, LEAK, SUSPECT
 from xception_cli.config import TrainConfig
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import read_split
@@ -32,7 +32,7 @@ from xception_cli.report.charts import (
 from xception_cli.report.html import PAGES
 from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
 from xception_cli.report.methods import describe_methods
-from xception_cli.report.pictures import draw_issues, without_excluded
+from xception_cli.report.pictures import draw_issues, without_settled
 from xception_cli.report.run_page import _confident_correct
 from xception_cli.rundir import RunDir, read_json, write_json
 
@@ -433,8 +433,17 @@ def test_findings_of_images_that_the_fixes_exclude_are_not_counted():
         Photo(f"b/{number}.jpg", 0, "train" if "hash" in reason else "out", reason=reason)
         for number, reason in enumerate(reasons, start=1)
     ]
-    assert without_excluded(rows, images) == rows[3:]
-    assert without_excluded(rows, images[2:]) == rows
+    assert without_settled(rows, images) == rows[3:]
+    assert without_settled(rows, images[2:]) == rows
+
+
+def test_copies_in_two_classes_are_settled_if_one_is_relabelled_or_excluded():
+    rows = [doubt(1, CONFLICTING, "identical to b/2.jpg"), doubt(2, LEAK, "identical to b/1.jpg")]
+    one, other = (Photo(f"b/{number}.jpg", number, "train") for number in (1, 2))
+    assert without_settled(rows, [one, other]) == rows
+    assert without_settled(rows, [one, replace(other, label=1)]) == rows[1:]
+    unknown = doubt(3, CONFLICTING, "in another version's words")
+    assert without_settled([unknown], [one, other]) == [unknown]
 
 
 def test_the_report_of_a_training_with_fixes_lists_only_what_is_left_to_do(

@@ -275,6 +275,22 @@ def test_a_damaged_state_is_replaced_by_the_one_before_or_is_an_error(store, cap
         store.load()
 
 
+@pytest.mark.parametrize("later", [3, 5, 7, None])
+def test_a_damaged_state_is_not_the_newest_after_training_has_continued_before_it(store, later):
+    save(store, 2)
+    save(store, 5)
+    damage("state-00000005.pt", "flipped bit")
+    for _ in range(2):  # nothing was saved in between: it may still be restored from a copy
+        again = StateStore(FOLDER)
+        assert iteration_of(again) == 2
+        assert "state-00000005.pt" in files()
+    if later is not None:
+        save(again, later)
+        assert {int(name[6:14]) for name in files()} == {2, later}
+    again.keep(1)  # the training ended
+    assert iteration_of(StateStore(FOLDER)) == (later or 2)
+
+
 def test_a_newer_format_is_refused_instead_of_using_an_older_state(store):
     save(store, 1)
     save(store, 2)

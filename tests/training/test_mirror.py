@@ -123,6 +123,7 @@ def test_the_probe_is_measured_as_the_model_that_averages(averaging: Path):
         {"unfreeze": "head", "augment": "rotate90"},  # the second view of train is a rotation
         pytest.param({"unfreeze": "exit", "views": 1}, marks=pytest.mark.slow),
         pytest.param({"unfreeze": "all", "epochs": 1}, marks=pytest.mark.slow),
+        {"unfreeze": "auto", "epochs": 1, "weights": "none"},  # an epoch is kept as it is
     ],
     ids=str,
 )

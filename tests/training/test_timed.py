@@ -18,7 +18,7 @@ from xception_cli.files import file_digest
 from xception_cli.model import features
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.settings import read_toml
-from xception_cli.training import finish, handlers
+from xception_cli.training import baseline, finish, handlers
 from xception_cli.training.learner import learning_rate_factor
 
 PEAK = 2e-4  # the default of `lr`
@@ -310,6 +310,25 @@ def slow_features(patch: pytest.MonkeyPatch, clock: Clock, seconds: float) -> No
 
 
 ONE = {"after": "view 1", "views": 1, "epochs": 4, "why": "there is no time for more views"}
+
+
+@pytest.mark.slow
+def test_the_time_to_fit_a_probe_is_not_that_of_a_view(
+    settings: dict[str, Any], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = baseline._fit_probes
+
+    def slow_fit(*given: Any) -> Any:
+        monkeypatch.setattr(baseline, "_fit_probes", fit)  # the first one alone
+        clock.advance(2000)
+        return fit(*given)
+
+    monkeypatch.setattr(baseline, "_fit_probes", slow_fit)
+    monkeypatch.setattr(baseline, "_is_above", lambda *_: False)
+    slow_features(monkeypatch, clock, 10)
+    at_each_iteration(monkeypatch, lambda _: clock.advance(1))
+    run = train_run(settings | {"views": 3, "ceiling": 0.9, "epochs": 1}).run
+    assert decisions(run) == [START | {"views": 3, "epochs": 1}]
 
 
 @pytest.mark.slow

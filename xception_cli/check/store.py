@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +21,7 @@ CREATE TABLE IF NOT EXISTS pictures (path BLOB PRIMARY KEY, grey BLOB);
 """
 _EVERY = 500  # files per transaction
 _PATIENCE = 60  # seconds to wait for another process; a transaction takes far less
+_UNUSED = 180 * 24 * 3600  # seconds after which the results of a folder are removed
 
 # Errors that do not mean damage: locked, not writable, disk full, out of memory.
 _NOT_DAMAGE = {
@@ -176,6 +178,11 @@ def _open(root: Path, version: str) -> tuple[sqlite3.Connection, Store]:
     try:
         path = store_path(root)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            with contextlib.suppress(OSError):  # not writable
+                os.utime(path)  # SQLite changes it only when something is written
+        else:
+            _remove_unused(path.parent)
         try:
             return _connect(path, version)
         except sqlite3.Error as error:
@@ -197,6 +204,14 @@ def _renew(path: Path, version: str) -> tuple[sqlite3.Connection, Store]:
         except sqlite3.Error:
             _remove(path)
             return _connect(path, version)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove the files of data folders that were not checked for half a year."""
+    for path in folder.glob("*.sqlite"):
+        with contextlib.suppress(OSError):  # already removed by another process, or not removable
+            if time.time() - path.stat().st_mtime > _UNUSED:
+                _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -21,6 +21,7 @@ from xception_cli.numerals import span
 
 _NARROW, _BOXES, _WIDE = 40, 60, 120  # columns: least, least with boxes, most
 _INDENT = 2
+_LINE = "the command line"  # in Typer's context
 OPTIONS, COMMANDS, ARGUMENTS = "General", "Commands", "Arguments"  # names of the default panels
 
 
@@ -36,6 +37,7 @@ class Command(TyperCommand):
         if ctx.resilient_parsing:  # for a shell's completion
             return super().parse_args(ctx, args)
         usage.check_words(self, ctx, args)
+        ctx.meta[_LINE] = list(args)
         ctx.allow_extra_args = True
         try:
             rest = super().parse_args(ctx, usage.read_numbers(self, ctx, args))
@@ -51,6 +53,7 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         except UsageError as error:
             error.message = usage.as_typed(error.message, self, ctx)
+            error.hint = usage.split_path_hint(error.message, ctx.meta[_LINE], ctx) or error.hint
             raise
 
     def get_help_option(self, ctx: Any) -> Any:

@@ -142,7 +142,7 @@ def predict(
     if sort_into is not None:
         check_sorted(sort_into, paths)
     heat_maps = None if explain is None else HeatMaps(explain, list(images), chosen)
-    if heat_maps is not None and output is None:
+    if heat_maps is not None:
         heat_maps.check()
     with ExitStack() as held:
         file = bar = None
@@ -171,8 +171,6 @@ def predict(
                 say(f"resuming  after {file.done:,} of {whole} ({show(file.path)})")
             bar = held.enter_context(screen.bar("predicting", len(images)))
             bar.restart("predicting", file.done)
-        if heat_maps is not None and not tally.done:  # nothing to resume
-            heat_maps.check()
         sorted_folder = None if sort_into is None else SortedFolder(sort_into, bundle.classes)
         count = decide_workers(workers, bundle.runtime)
         left = partial(islice, images, tally.done, None)

@@ -250,17 +250,38 @@ def unexpected(words: Sequence[str], line: Sequence[str], command: Any, context:
     named = ", ".join(show(word) for word in words[:3])
     example = f"; for example, {command.epilog}" if command.epilog else ""
     hint = f"{usage_line(command, context)}{example}"
-    if joined := _with_quotes(words, line):
-        corrected = " ".join([context.command_path, *map(quoted, joined)])
-        hint = f"put quotes around a name with spaces: {corrected}"
-    return UsageError(f"{context.command_path} does not take {named}", hint=hint)
+    return UsageError(
+        f"{context.command_path} does not take {named}",
+        hint=_quotes_hint(words, line, context) or hint,
+    )
+
+
+def split_path_hint(message: str, line: Sequence[str], context: Any) -> str | None:
+    """Return the hint for an error about words of a path that the shell has split; else None.
+
+    Args:
+        message: Of the error.
+        line: The command line after the command.
+        context: Typer's.
+    """
+    named = {word.strip(",:;") for word in message.split()}
+    missing = [word for word in line if show(word) in named and not os.path.lexists(word)]
+    return _quotes_hint(missing, line, context)
+
+
+def _quotes_hint(words: Sequence[str], line: Sequence[str], context: Any) -> str | None:
+    joined = _with_quotes(words, line)
+    if joined is None:
+        return None
+    corrected = " ".join([context.command_path, *map(quoted, joined)])
+    return f"put quotes around a name with spaces: {corrected}"
 
 
 def _with_quotes(words: Sequence[str], line: Sequence[str]) -> list[str] | None:
     """Join words of a command line to a path that the shell has split at its spaces.
 
     Args:
-        words: Unexpected words; the path has at least one of them.
+        words: Words that cannot be used; the path has at least one of them.
         line: The command line.
 
     Returns:

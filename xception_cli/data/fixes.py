@@ -36,6 +36,11 @@ class Fix:
     problem: str
     label: str = ""
 
+    @property
+    def wanted(self) -> str:
+        """The action with its class, for people."""
+        return f"{show(self.action)} to {show(self.label)}" if self.label else show(self.action)
+
 
 NO_FIXES: Mapping[str, Fix] = MappingProxyType({})
 
@@ -59,6 +64,7 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
     known = {utf8(image.path): utf8(folder.classes[image.label]) for image in folder.images}
     classes = {utf8(name) for name in folder.classes}
     fixes: dict[str, Fix] = {}
+    lines: dict[str, int] = {}
     faults, undecided = [], 0
     for number, row in _read_rows(path):
         action = row.get("action", "").strip().lower()
@@ -68,10 +74,17 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
         fix = Fix(
             action, row.get("problem", ""), row.get("label", "") if action == "relabel" else ""
         )
-        fault = _fault(row["path"], fix, fixes.get(row["path"]), known, classes)
+        fault = _fault(row["path"], fix, known, classes)
+        earlier = fixes.get(row["path"], fix)
+        if not fault and (earlier.action, earlier.label) != (fix.action, fix.label):
+            fault = (
+                f"{show(row['path'])} has the action {fix.wanted}, but {earlier.wanted} in line "
+                f"{lines[row['path']]}: empty one of the two"
+            )
         if fault:
             faults.append(f"line {number}: {fault}")
-        fixes[row["path"]] = fix
+        else:
+            fixes[row["path"]], lines[row["path"]] = fix, number
     if faults:
         raise UsageError(
             listing(f"{show(path)} has rows that cannot be applied:", faults, _LISTED),
@@ -121,9 +134,7 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     ]
 
 
-def _fault(
-    path: str, fix: Fix, earlier: Fix | None, known: Mapping[str, str], classes: set[str]
-) -> str | None:
+def _fault(path: str, fix: Fix, known: Mapping[str, str], classes: set[str]) -> str | None:
     """Return what is wrong with a row; None if nothing is."""
     if path not in known:
         return f"there is no image {show(path)} in the data folder"
@@ -135,8 +146,6 @@ def _fault(
         hint = did_you_mean(fix.label, sorted(classes))
         guess = f"; {hint}" if hint else ""
         return f"label is {show(repr(fix.label))}, which is no class of the folder{guess}"
-    if earlier and (earlier.action, earlier.label) != (fix.action, fix.label):
-        return f"{show(path)} has a different action in an earlier row"
     return None
 
 

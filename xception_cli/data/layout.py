@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 from xception_cli.console import enumerated, quoted, show
 from xception_cli.data.listing import Folder
@@ -148,8 +149,8 @@ def _beside(
         advice = f"make {quoted(root.path / 'train')} and move {rest} into it"
     return DataError(
         f"{names} next to {rest}: are these splits or classes?",
-        hint=f"if these are splits, {advice}; if they are classes, move the images of their "
-        f"sub-folders up, into {names}",
+        hint=f"if these are splits, {advice}; if they are classes, rename {names}, for example to "
+        f"class_{splits[0].name}",
     )
 
 
@@ -189,6 +190,9 @@ def _is_divided(folder: Folder) -> bool:
 def _half_divided(parts: dict[Folder, list[Folder]], odd: Sequence[Folder]) -> DataError:
     """Return the error for splits in class folders that cannot be used."""
     names = sorted({part.name for held in parts.values() for part in held})
+    outer = next(iter(parts))
+    own = _own_name(parts[outer][0], outer)
+    rename = f"if they are not splits, give each a name of its own, such as {quoted(own)}"
     what = f"{_list(parts)} {'hold' if len(parts) > 1 else 'holds'} {enumerated(names)}"
     for folder, held in parts.items():
         if any(part.folders and not part.images for part in held):
@@ -200,14 +204,18 @@ def _half_divided(parts: dict[Folder, list[Folder]], odd: Sequence[Folder]) -> D
     if not odd:
         return DataError(
             f"{what}, which look like splits, but there is no train",
-            hint="add a train folder to each class folder; or, if they are not splits, move their "
-            "images up into the class folder",
+            hint=f"add a train folder to each class folder; or, {rename}",
         )
     return DataError(
         f"{what}, which look like splits, but {_list(odd)} cannot be split in this way",
-        hint="give each class folder a train and a val folder and nothing else; or, if they are "
-        "not splits, move their images up into the class folder",
+        hint=f"give each class folder a train and a val folder and nothing else; or, {rename}",
     )
+
+
+def _own_name(inner: Folder, outer: Folder) -> Path:
+    """Return a name for a sub-folder that no other class has: cat/test becomes cat/test-cat."""
+    path = inner.path.relative_to(outer.path.parent)
+    return path.with_name(f"{path.name}-{outer.name}")
 
 
 def _shared_dates(folders: Sequence[Folder]) -> list[str]:
@@ -246,8 +254,7 @@ def _shared_dates(folders: Sequence[Folder]) -> list[str]:
 
 def _repeated(alike: Sequence[Folder], common: Sequence[Folder], *, are_parts: bool) -> DataError:
     """Return the error for folders that hold folders of the same names."""
-    path = common[0].path.relative_to(alike[0].path.parent)
-    own = path.with_name(f"{path.name}-{path.parts[0]}")
+    own = _own_name(common[0], alike[0])
     look = "they look like splits, not classes" if are_parts else "are these splits or classes?"
     return DataError(
         f"{_list(alike)} hold folders of the same names ({_list(common)}): {look}",

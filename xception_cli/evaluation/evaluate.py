@@ -1,12 +1,14 @@
 """run_evaluation: evaluate a model on a split of its run, or on another folder."""
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
 
-from xception_cli.console import screen, show
+from xception_cli.console import say, screen, show
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_recorded
 from xception_cli.errors import ArtifactError, DataError
@@ -23,8 +25,9 @@ from xception_cli.evaluation.eval_report import (
 )
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import contaminate, measure
-from xception_cli.evaluation.scored import Scored
+from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.evaluation.selection import (
+    SPLITS,
     Selection,
     choose_own,
     keep_listed,
@@ -110,11 +113,12 @@ def run_evaluation(
         note = join_notes(
             note, "the model was also fitted to these images: expect less on new ones"
         )
+    name = chosen.name if variant is None else f"{chosen.name}-{variant}"
     report, scored = evaluate_images(
         bundle,
         chosen.root,
         chosen.images,
-        name=chosen.name if variant is None else f"{chosen.name}-{variant}",
+        name=_choose_name(run, name, chosen.images),
         workers=workers,
         note=note,
         data=chosen.data,
@@ -125,6 +129,27 @@ def run_evaluation(
         report = correct_report(run, report, scored)
     write_evaluation(run.evaluation(report.name), report, scored)
     return report
+
+
+def _choose_name(run: RunDir, name: str, images: Sequence[Photo]) -> str:
+    """Name an evaluation: NAME, or NAME-2 and so on if that is an evaluation of other images."""
+    if name in SPLITS:
+        return name
+    digests = {image.digest for image in images}
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    chosen = next(free for free in names if not _has_others(run, free, digests))
+    if chosen != name:
+        say(f"note      {show(run.evaluation(name))} is of other images, and is kept")
+    return chosen
+
+
+def _has_others(run: RunDir, name: str, digests: AbstractSet[str]) -> bool:
+    """Return whether most images of an evaluation are not these, as those of another folder."""
+    try:
+        found = {photo.digest for photo in read_scored(run, name).photos}
+    except ArtifactError:  # there is none, or a damaged one, which is replaced
+        return False
+    return 2 * len(found & digests) < len(found)
 
 
 def _measured_before(run: RunDir) -> EvalReport:

@@ -18,9 +18,8 @@ from xception_cli.data.images import ImageError, read_image, read_listed
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import EXCLUDED
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.errors import MachineError
 from xception_cli.evaluation.scored import Scored
-from xception_cli.files import utf8, write_durably
+from xception_cli.files import utf8
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.layers import layer_weights, layers_head
 from xception_cli.model.network import pool
@@ -131,17 +130,13 @@ def draw_heat(
     return drawn
 
 
-def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path) -> None:
+def explain_image(bundle: ModelBundle, path: Path, label: int) -> bytes:
     """Explain the class of an image, as a JPEG of the image's own size, upright.
 
     Args:
         bundle: The model.
         path: The image, known to be decodable.
         label: Index of the class.
-        target: The new file; its folder is created.
-
-    Raises:
-        MachineError: The disk is full or read-only.
     """
     preprocessing = bundle.preprocessing
     bits = preprocessing.grey_bits
@@ -153,12 +148,7 @@ def write_explanation(bundle: ModelBundle, path: Path, label: int, target: Path)
     draw_heat(read_image(path, grey_bits=bits), heat, preprocessing).save(
         buffer, "JPEG", quality=90
     )
-    folder = target.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"cannot make the folder {show(folder)}: {error.strerror}") from error
-    write_durably(target, buffer.getvalue())
+    return buffer.getvalue()
 
 
 _LABELS, _PAIRS = 12, 8  # cards of a kind
@@ -313,19 +303,30 @@ def _pairs(rows: Iterable[Row], root: Path, title: str, *problems: str) -> Group
     return Group(title, len(found), shown)
 
 
-def without_excluded(rows: Iterable[Row], images: Iterable[Photo]) -> list[Row]:
-    """Leave out the rows about images that `--fixes` has excluded, and about copies of them.
+def without_settled(rows: Iterable[Row], images: Iterable[Photo]) -> list[Row]:
+    """Leave out the rows that `--fixes` has settled.
+
+    These are about images that it has excluded, about copies of them, and about copies in two
+    classes that it has relabelled to one.
 
     Args:
         rows: Rows of the run's issues.csv.
         images: Those of its split.csv.
     """
-    excluded = {
-        utf8(image.path)
-        for image in images
-        if image.split == "out" and image.reason.startswith(EXCLUDED)
-    }
-    return [row for row in rows if excluded.isdisjoint((row["path"], _other(row)))]
+    excluded, label_of = set(), {}
+    for image in images:
+        path = utf8(image.path)
+        label_of[path] = image.label
+        if image.split == "out" and image.reason.startswith(EXCLUDED):
+            excluded.add(path)
+
+    def is_settled(row: Row) -> bool:
+        pair = row["path"], _other(row)
+        if row.get("problem") == CONFLICTING and label_of.keys() >= {*pair}:
+            return not excluded.isdisjoint(pair) or label_of[pair[0]] == label_of[pair[1]]
+        return not excluded.isdisjoint(pair)
+
+    return [row for row in rows if not is_settled(row)]
 
 
 def _other(row: Row) -> str:

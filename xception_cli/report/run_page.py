@@ -38,7 +38,7 @@ from xception_cli.report.headline import headline_values
 from xception_cli.report.html import Card, render
 from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
 from xception_cli.report.model_card import render_card
-from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues, without_excluded
+from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues, without_settled
 from xception_cli.rundir import RunDir, RunInfo
 from xception_cli.settings import read_settings
 from xception_cli.summary.count import NetworkSummary, summarize_run
@@ -150,7 +150,7 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
 def _read_issues(run: RunDir, split: Split) -> Sequence[Mapping[str, str]] | None:
     """Read issues.csv, which the user may have edited or removed, as far as it is not settled."""
     try:
-        return without_excluded(read_issues(run.issues), split.images)
+        return without_settled(read_issues(run.issues), split.images)
     except UsageError:
         return None
 

@@ -176,8 +176,11 @@ def _store_features(
     began = time.monotonic()
 
     def another_of_train(pooled: Array, computed: int) -> bool:
+        nonlocal began
         if len(pooled) == FIRST_VIEWS and config.ceiling < 1:
+            paused = time.monotonic()
             probe = job.runtime.processes.once(lambda: fit(pooled)[0])
+            began += time.monotonic() - paused  # another view takes no fit
             if _is_above(probe, config.ceiling):
                 return False
         if job.budget is None or computed == 0:

@@ -54,6 +54,7 @@ class StateStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._damaged: set[Path] = set()  # states that `load` found damaged
 
     def save(self, state: Mapping[str, Any], *, iteration: int, notes: Mapping[str, Any]) -> None:
         """Write a state durably, then remove older ones.
@@ -86,6 +87,7 @@ class StateStore:
         # not cost the existing state.
         path = self._path(iteration)
         write_durably(path, content)
+        self._damaged.discard(path)
         manifest = {
             "schema": SCHEMA,
             "iteration": iteration,
@@ -115,7 +117,7 @@ class StateStore:
         return self.folder / f"state-{iteration:08d}.pt"
 
     def keep(self, count: int) -> None:
-        """Remove all but the newest committed states, and all that were never committed."""
+        """Remove all but the newest committed states, and what is damaged or was not committed."""
         if not self.folder.is_dir():
             return
         kept = {path.name for path in self._committed()[:count]}
@@ -127,11 +129,15 @@ class StateStore:
                 path.unlink(missing_ok=True)
 
     def _committed(self) -> list[Path]:
-        """Return the states that have a manifest, the newest first."""
+        """Return the states that have a manifest and are not known as damaged, the newest first."""
         if not self.folder.is_dir():
             return []
         named = sorted(p for p in self.folder.iterdir() if _NAME.fullmatch(p.name))
-        return [path for path in reversed(named) if path.with_suffix(".json").is_file()]
+        return [
+            path
+            for path in reversed(named)
+            if path.with_suffix(".json").is_file() and path not in self._damaged
+        ]
 
     def newest_notes(self) -> dict[str, Any]:
         """Read the notes of the newest state, unchecked; empty if none was ever committed.
@@ -145,6 +151,8 @@ class StateStore:
     def load(self) -> dict[str, Any] | None:
         """Read the newest intact state; None if none was ever committed.
 
+        Damaged ones are removed at the next save: training continues from before them.
+
         Raises:
             ArtifactError: No saved state is intact, or a newer version wrote them.
         """
@@ -156,6 +164,7 @@ class StateStore:
                 raise
             except ArtifactError as error:
                 say(f"warning   {error.message}; looking for an older state")
+                self._damaged.add(path)
         if committed:
             raise ArtifactError(
                 f"no training state in {show(self.folder)} is intact",

@@ -188,7 +188,7 @@ def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[
     evaluation = judged * (image + _may_mirror(config) * costs.features)
     if config.weights == "none":
         train = images.train * (decoding + costs.step)
-        val = images.val * (decoding + costs.validation)
+        val = images.val * (decoding + (1 + _may_mirror(config)) * costs.validation)
         tuning = config.epochs * (train + val)
         return {"fine-tuning": tuning, "evaluation": evaluation, "report": REPORT_SECONDS}
     kept = config.unfreeze in {"exit", "middle"}

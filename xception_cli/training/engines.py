@@ -285,7 +285,9 @@ def capture(
     return compute
 
 
-def create_evaluator(network: nn.Module, *, runtime: Runtime, top_k: int) -> Engine:
+def create_evaluator(
+    network: nn.Module, *, runtime: Runtime, top_k: int, mirror: bool = False
+) -> Engine:
     """Make the validation engine, with Ignite's metrics.
 
     Metrics: `loss`, `accuracy`, `recall` (per class) and, for `top_k` above 1, `top_k_accuracy`;
@@ -295,14 +297,17 @@ def create_evaluator(network: nn.Module, *, runtime: Runtime, top_k: int) -> Eng
         network: Gives logits; put in eval mode.
         runtime: Where to compute.
         top_k: For the top-k accuracy.
+        mirror: Average over each image and its mirror image.
     """
 
     @torch.inference_mode()
     def step(_: Engine, batch: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         network.eval()
         with runtime.autocast():
-            logits = network(batch.values)[: len(batch.labels)]
-        return logits.float(), batch.labels, batch.indices
+            logits = network(batch.values)
+            if mirror:
+                logits = (logits + network(batch.values.flip(-1))) / 2
+        return logits[: len(batch.labels)].float(), batch.labels, batch.indices
 
     evaluator = Engine(step)
     common: dict[str, Any] = {"output_transform": lambda out: out[:2], "device": runtime.device}

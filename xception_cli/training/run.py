@@ -188,7 +188,11 @@ def _fine_tune(
         else None,
         files=[image.path for image in job.split.of("train")],  # named in an error
     )
-    evaluator = create_evaluator(learner.ema.module, runtime=runtime, top_k=job.top_k)
+    # Random weights keep the head of the best epoch; others are given a new one, see `settle`.
+    mirror = job.pretrained is None and job.preprocessing.mirror
+    evaluator = create_evaluator(
+        learner.ema.module, runtime=runtime, top_k=job.top_k, mirror=mirror
+    )
     train_loss = handlers.attach_train_loss(trainer, runtime.device)
     best = BestModel(job, learner.ema)
     saving = StateSaving(
