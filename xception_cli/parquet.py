@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xception_cli.errors import MachineError
+from xception_cli.numerals import count_of
 from xception_cli.regular import open_regular
 from xception_cli.texts import LARGEST_TEXT
 
@@ -75,7 +76,9 @@ def _check_unpacked(metadata: Any, names: Sequence[str], size: int) -> None:
     unpacked = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema in names)
     rows = metadata.num_rows
     if rows > _ROWS + size or unpacked > LARGEST_TEXT + _RATIO * size:
-        raise ValueError(f"its {size:,} bytes unpack to {rows:,} rows of {unpacked:,} bytes")
+        raise ValueError(
+            f"its {size:,} bytes unpack to {count_of(rows, 'row')} of {unpacked:,} bytes"
+        )
 
 
 def _texts(column: Any) -> list[str]:
