@@ -1,8 +1,10 @@
 """Trainings of a few seconds, the command line in this process, and ways to interrupt them."""
 
 import fcntl
+import os
 import resource
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from images import SMALL, draw_photos
 
 from xception_cli.files import file_digest
+from xception_cli.partial import Rows
 from xception_cli.rundir import RunDir, write_json
 
 
@@ -116,6 +119,18 @@ class Crash(BaseException):
 
 def crash() -> None:
     raise Crash
+
+
+def stop_after(patch: pytest.MonkeyPatch, count: int) -> None:
+    """Send SIGINT to `embed` or `rank` when it has the results of so many images."""
+    add = Rows.add
+
+    def add_or_stop(rows: Rows, *result: Any) -> None:
+        if len(rows.found) == count:
+            os.kill(os.getpid(), signal.SIGINT)
+        add(rows, *result)
+
+    patch.setattr(Rows, "add", add_or_stop)
 
 
 def outcome(run: str) -> dict[str, str]:

@@ -250,24 +250,35 @@ def test_a_file_that_is_missing_is_named_without_pythons_number(
     )
 
 
-def test_ctrl_c_while_modules_are_imported_prints_no_traceback() -> None:
+def _signalled_while_imported(number: signal.Signals) -> "subprocess.CompletedProcess[str]":
     code = (
         "import os, runpy, signal, sys\n"
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name == 'xception_cli.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        f"        if name == 'xception_cli.cli': os.kill(os.getpid(), {int(number)})\n"
         "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv[1:] = ['--version']\n"
         "runpy.run_module('xception_cli', run_name='__main__')"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code],
         check=False,
         capture_output=True,
         text=True,
         # A shell's background job ignores SIGINT; so would the command.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
-    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_ctrl_c_while_modules_are_imported_prints_no_traceback() -> None:
+    done = _signalled_while_imported(signal.SIGINT)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_a_request_to_save_ends_no_command_that_has_nothing_to_save() -> None:
+    done = _signalled_while_imported(signal.SIGUSR1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("xception ")
 
 
 def test_an_interrupted_command_was_stopped_which_is_no_error(

@@ -250,6 +250,7 @@ def test_a_toml_file_names_every_setting_in_order():
         ("[Training]\nepochs = 3", "has an unknown setting Training", None),
         ('"\\u001b[2J" = 1', r"has an unknown setting \x1b[2J", None),
         ("epochs: 3", "is not valid TOML: ", None),
+        (".".join("a" * 1002) + " = 1", "is not a file of settings: a line has over 1,000", None),
         ("epochs = 3\nepochs = 4", "is not valid TOML: ", None),
     ],
 )
@@ -262,7 +263,11 @@ def test_a_toml_file_with_a_mistake_is_refused_with_a_suggestion(tmp_path, text,
         assert caught.value.hint == hint
 
 
-@pytest.mark.parametrize("content", [None, b"caf\xe9"], ids=["missing", "not UTF-8"])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"caf\xe9", b"epochs = 3\n" * 20_000],
+    ids=["missing", "not UTF-8", "over 200,000 bytes"],
+)
 def test_a_config_file_that_cannot_be_read_is_refused(tmp_path, content):
     if content:
         (tmp_path / "c.toml").write_bytes(content)

@@ -257,7 +257,7 @@ def test_two_commands_do_not_write_the_same_rows(tmp_path, monkeypatch, has_floc
     rows = predictions(3)
     with open_predictions(tmp_path / "out.csv", [row.path for row in rows], ("model", 5)) as file:
         file.begin(2, with_unknown=False)
-        with pytest.raises(RunBusyError, match="another xception predict is writing"):
+        with pytest.raises(RunBusyError, match="the same command is writing"):
             write(rows, tmp_path / "out.csv")
 
 

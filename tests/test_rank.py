@@ -2,16 +2,20 @@
 
 import csv
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from images import COLOURS, SMALL, draw_photos
 from networks import lively_network
-from runs import call
+from runs import call, stop_after
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.about import About
 from xception_cli.model.bundle import save_model
+
+ABOUT = About(tuple(COLOURS), Preprocessing.for_size(SMALL))
 
 
 @pytest.fixture
@@ -20,8 +24,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     draw_photos(Path("new"))
     Path("new/broken.jpg").write_text("no image")
-    about = About(tuple(COLOURS), Preprocessing.for_size(SMALL))
-    save_model(Path("m.safetensors"), lively_network().state_dict(), about)
+    save_model(Path("m.safetensors"), lively_network().state_dict(), ABOUT)
     return "m.safetensors"
 
 
@@ -53,3 +56,34 @@ def test_an_existing_file_is_not_replaced(model, capsys) -> None:
     assert call("rank", "new", "--model", model) == 2
     assert "rank.csv already exists" in capsys.readouterr().err
     assert Path("rank.csv").read_text() == "mine"
+
+
+def test_a_stopped_ranking_is_resumed_to_the_same_file(model, monkeypatch, capsys) -> None:
+    command = ["rank", "new", "--model", model, "--workers", "0"]
+    assert call(*command, "--output", "whole.csv") == 3
+    with monkeypatch.context() as patched:
+        stop_after(patched, 10)
+        assert call(*command) == 130
+    (partial,) = Path().glob("rank.csv.*.partial")
+    said = capsys.readouterr().err
+    assert f"kept      {partial}: 10 of 25 images; the same command resumes there" in said
+    with partial.open("r+b") as file:  # its last row is damaged
+        file.seek(-20, os.SEEK_END)
+        file.write(b"x")
+    assert call(*command) == 3
+    said = capsys.readouterr().err
+    assert f"resuming  after 9 of 25 images ({partial})" in said
+    assert "  new/broken.jpg: not an image" in said
+    assert Path("rank.csv").read_bytes() == Path("whole.csv").read_bytes()
+    assert not list(Path().glob("*.partial"))
+
+
+def test_rows_of_another_model_are_reported_and_not_used(model, monkeypatch, capsys) -> None:
+    with monkeypatch.context() as patched:
+        stop_after(patched, 10)
+        assert call("rank", "new", "--model", model) == 130
+    save_model(Path(model), lively_network().state_dict(), replace(ABOUT, temperature=2.0))
+    assert call("rank", "new", "--model", model) == 3
+    said = capsys.readouterr().err
+    assert "resuming" not in said
+    assert ".partial belongs to another model, other images or other options\n" in said

@@ -287,6 +287,16 @@ def test_another_failure_of_a_lock_stops_the_run_and_removes_no_lock(tmp_path, m
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
+def test_a_lock_file_that_is_a_link_is_refused_and_its_target_unchanged(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "out" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(MachineError) as caught, RunDir(tmp_path / "out").lock():
+        pass
+    assert caught.value.message == f"cannot lock {tmp_path}/out/.lock: it is a link"
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 def test_a_folder_with_only_the_lock_file_of_a_killed_process_counts_as_empty(tmp_path):
     Path("out").mkdir()
     Path("out/.lock").touch()

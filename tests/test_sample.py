@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from runs import files_no_larger_than
 
+from xception_cli import sample
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.sample import FOODS, draw_sample
 
@@ -94,3 +96,28 @@ def test_an_unwritable_place_is_a_machine_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="cannot write"):
         draw_sample(tmp_path / "file" / "food")
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_sample_that_cannot_be_finished_leaves_nothing_and_can_be_drawn_again(
+    tmp_path, monkeypatch, stopped
+):
+    folder = tmp_path / "food"
+    draw_sample(tmp_path / "other", classes=2, images=3)
+    sizes = [path.stat().st_size for path in (tmp_path / "other").glob("*/*.jpg")]
+    draw, missing = sample._draw, ["bagel"] * stopped
+
+    def draw_or_stop(name: str, number: int) -> bytes:
+        if name in missing:
+            raise KeyboardInterrupt
+        return draw(name, number)
+
+    monkeypatch.setattr(sample, "_draw", draw_or_stop)
+    with (
+        files_no_larger_than(max(sizes) - (not stopped)),
+        pytest.raises(KeyboardInterrupt if stopped else MachineError),
+    ):
+        draw_sample(folder, classes=2, images=3)
+    assert list(folder.iterdir()) == []
+    missing.clear()
+    assert draw_sample(folder, classes=2, images=3) == 6

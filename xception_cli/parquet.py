@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xception_cli.errors import MachineError
+from xception_cli.numerals import count_of
 from xception_cli.regular import open_regular
+from xception_cli.texts import LARGEST_TEXT
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 SUFFIX = ".parquet"
+# What a table may unpack to, however small it is; paths and labels compress well.
+_ROWS = 1_000_000  # and one more for each byte of the file
+_RATIO = 100  # bytes of text for each byte of the file, in addition to LARGEST_TEXT
 
 
 def require_parquet() -> None:
@@ -37,7 +42,7 @@ def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     Nested and binary columns, such as images, are left out.
 
     Raises:
-        ValueError: It is not a Parquet file.
+        ValueError: It is not a Parquet file, or it unpacks to far more than its size implies.
         OSError: It cannot be read.
         MachineError: The package is not installed.
     """
@@ -47,17 +52,44 @@ def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
     opened = os.fdopen(open_regular(path, follow=True), "rb")
     try:
-        with opened, ParquetFile(opened) as file:
-            flat = [
-                field.name
-                for field in file.schema_arrow
-                if not types.is_nested(field.type) and not types.is_binary(field.type)
-            ]
-            columns = [column.to_pylist() for column in file.read(columns=flat).columns]
+        with opened:
+            with ParquetFile(opened) as file:
+                flat = [
+                    field.name
+                    for field in file.schema_arrow
+                    if not types.is_nested(field.type) and not types.is_binary(field.type)
+                ]
+            # A text that is stored once for many rows stays one text in memory.
+            with ParquetFile(opened, read_dictionary=flat) as file:
+                _check_unpacked(file.metadata, flat, os.fstat(opened.fileno()).st_size)
+                columns = [_texts(column) for column in file.read(columns=flat).columns]
     except (ArrowException, OSError) as error:
         raise ValueError("it is not a Parquet file, or it is damaged") from error
     rows = zip(*columns, strict=True)
-    return flat, [(number, [_text(v) for v in row]) for number, row in enumerate(rows, start=1)]
+    return flat, [(number, list(row)) for number, row in enumerate(rows, start=1)]
+
+
+def _check_unpacked(metadata: Any, names: Sequence[str], size: int) -> None:
+    """Refuse a file whose columns need far more memory than its size implies."""
+    parts = (metadata.row_group(at) for at in range(metadata.num_row_groups))
+    chunks = (part.column(at) for part in parts for at in range(part.num_columns))
+    unpacked = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema in names)
+    rows = metadata.num_rows
+    if rows > _ROWS + size or unpacked > LARGEST_TEXT + _RATIO * size:
+        raise ValueError(
+            f"its {size:,} bytes unpack to {count_of(rows, 'row')} of {unpacked:,} bytes"
+        )
+
+
+def _texts(column: Any) -> list[str]:
+    texts: list[str] = []
+    for chunk in column.chunks:
+        if hasattr(chunk, "dictionary"):
+            values = [_text(value) for value in chunk.dictionary.to_pylist()]
+            texts += ["" if at is None else values[at] for at in chunk.indices.to_pylist()]
+        else:
+            texts += map(_text, chunk.to_pylist())
+    return texts
 
 
 def _text(value: Any) -> str:

@@ -1,29 +1,26 @@
 """PredictionFile: predictions in a .csv or .jsonl file, written row by row and resumable.
 
-Rows are written to `NAME.KEY.partial`, which is renamed to NAME at the end. KEY is a digest of the
-model, the options and the images, so that only the same command resumes the file. If the command is
-stopped, NAME becomes a hard link to the partial file, so that the rows so far are found there.
+Rows are written to the partial file (`partial.py`), which is renamed to NAME at the end. If the
+command is stopped, NAME becomes a hard link to it, so that the rows so far are found there.
 """
 
-import glob
 import json
 import math
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from hashlib import sha256
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xception_cli.columns import Columns, read_csv, read_lines
 from xception_cli.console import say, show
 from xception_cli.data.lists import PathList
-from xception_cli.errors import MachineError, RunBusyError, UsageError
-from xception_cli.files import check_new_file, partial_path, to_csv, utf8
+from xception_cli.errors import UsageError
+from xception_cli.files import check_new_file, to_csv, utf8
 from xception_cli.numerals import count_of
-from xception_cli.regular import open_regular
+from xception_cli.partial import disk_errors, open_partial, other_partials, partial_of
 
 if TYPE_CHECKING:  # no torch: an unwritable file is reported before it loads
     from xception_cli.inference import Prediction
@@ -200,15 +197,8 @@ class PredictionFile:
             while view:
                 view = view[self._file.write(view) or 0 :]
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise MachineError(
-                f"cannot write {show(self.path)}: {error.strerror}",
-                hint=f"free disk space; the same command resumes after image {self.done:,}",
-            ) from error
+    def _errors(self) -> AbstractContextManager[None]:
+        return disk_errors(self.path, lambda: self.done)
 
     def finish(self, path: Path) -> None:
         """Rename the complete file to its final path.
@@ -270,30 +260,18 @@ def open_predictions(
         RunBusyError: The same command is running.
     """
     tally = tally or Tally()
-    partial = partial_path(path, _key(path, images, (*options, tally.labels)))
+    partial = partial_of(path, images, (*options, tally.labels))
     if _is_same_file(path, partial):
         path.unlink()  # the rows stay in the partial file
-    for other in sorted(path.parent.glob(f"{glob.escape(path.name)}.*.partial")):
-        if _is_same_file(path, other):
-            raise UsageError(
-                f"{show(path)} has the rows of a stopped command with another model, other images "
-                "or other options",
-                hint=f"run that command again, remove {show(path)}, or choose another --output",
-            )
-        if other != partial:
-            say(f"note      {show(other)} belongs to another model, other images or other options")
+    if any(_is_same_file(path, other) for other in other_partials(path, partial)):
+        raise UsageError(
+            f"{show(path)} has the rows of a stopped command with another model, other images "
+            "or other options",
+            hint=f"run that command again, remove {show(path)}, or choose another --output",
+        )
     check_new_file(path, SUFFIXES, "write predictions to")
-    try:
-        descriptor = open_regular(partial, os.O_RDWR | os.O_CREAT)
-        if os.name != "nt" and os.fstat(descriptor).st_uid != os.geteuid():
-            os.close(descriptor)
-            raise PermissionError(0, "it belongs to another user")
-    except OSError as error:
-        raise MachineError(
-            f"cannot write {show(partial)}: {error.strerror}", hint="choose another --output"
-        ) from error
     as_csv = path.suffix.lower() == ".csv"
-    with _lock(descriptor, partial):
+    with open_partial(partial) as descriptor:
         file = PredictionFile(descriptor, partial, images, tally, as_csv=as_csv)
         try:
             yield file
@@ -310,37 +288,3 @@ def _is_same_file(path: Path, partial: Path) -> bool:
         return os.path.samestat(path.lstat(), status) and stat.S_ISREG(status.st_mode)
     except OSError:
         return False
-
-
-def _key(path: Path, images: Iterable[Path], options: Iterable[object]) -> str:
-    digest = sha256(repr((path.suffix.lower(), *options)).encode())
-    for image in images:
-        try:
-            status = image.stat()
-            stamp = (status.st_size, status.st_mtime_ns)
-        except (OSError, ValueError):
-            stamp = (-1, -1)
-        digest.update(f"{os.fspath(image)!r} {stamp}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _lock(descriptor: int, partial: Path) -> AbstractContextManager[object]:
-    """Lock the file against the same command; the kernel releases the lock if we die."""
-    try:
-        try:
-            import fcntl
-        except (
-            ImportError
-        ):  # Windows, where a lock on the file itself would stop us from reading it
-            from filelock import FileLock
-
-            return FileLock(f"{partial}.lock", fallback_to_soft=False).acquire(blocking=False)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, TimeoutError) as error:
-        os.close(descriptor)
-        raise RunBusyError(
-            f"another xception predict is writing {show(partial)}", hint="wait for it"
-        ) from error
-    except OSError:
-        pass  # a file system without locks
-    return nullcontext()

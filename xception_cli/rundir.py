@@ -273,8 +273,10 @@ class RunDir:
             ) from error
         except OSError as error:
             if error.errno not in _NO_FLOCK:  # an unlocked run is better than none
+                # filelock opens no link.
+                reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
                 raise MachineError(
-                    f"cannot lock {show(self.path)}: {error.strerror}",
+                    f"cannot lock {show(self.path / LOCK)}: {reason}",
                     hint="choose another place with --output",
                 ) from error
         try:

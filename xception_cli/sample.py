@@ -8,6 +8,7 @@ gives outline, relief and shading at once, so that one `paint` draws everything.
 import hashlib
 import io
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -526,7 +527,7 @@ def draw_sample(folder: Path, *, classes: int = 12, images: int = 40) -> int:
 
     Raises:
         UsageError: A number is out of range, or the folder is not empty.
-        MachineError: The folder cannot be written.
+        MachineError: The folder cannot be written; nothing is left in it.
     """
     if not 2 <= classes <= len(FOODS):
         raise UsageError(f"the sample has 2 to {len(FOODS)} classes, not {classes}")
@@ -538,13 +539,20 @@ def draw_sample(folder: Path, *, classes: int = 12, images: int = 40) -> int:
                 f"{show(folder)} exists and is not an empty folder; nothing is overwritten",
                 hint="name a folder that does not exist yet",
             )
-        with screen.bar("drawing", classes * images) as bar:
-            for name in list(FOODS)[:classes]:
-                (folder / name).mkdir(parents=True)
-                for number in range(images):
-                    path = folder / name / f"{name}_{number:03}.jpg"
-                    path.write_bytes(_draw(name, number))
-                    bar.advance(1)
+        made: list[Path] = []
+        try:
+            with screen.bar("drawing", classes * images) as bar:
+                for name in list(FOODS)[:classes]:
+                    (folder / name).mkdir(parents=True)
+                    made.append(folder / name)
+                    for number in range(images):
+                        path = folder / name / f"{name}_{number:03}.jpg"
+                        path.write_bytes(_draw(name, number))
+                        bar.advance(1)
+        except BaseException:  # so that the same command can be typed again
+            for place in made:
+                shutil.rmtree(place, ignore_errors=True)
+            raise
     except OSError as error:
         raise MachineError(
             f"cannot write {show(folder)}: {error.strerror}",

@@ -36,6 +36,7 @@ _NAMES = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
 _CHECKED_BY_CONTENT = {"data", "classes"}
 _LISTS = "xception train --help lists the settings"
 _LISTED = 10  # changed settings named in an error
+_DOTS = 1000  # in a line of a TOML file
 
 
 class Settings(TypedDict, total=False):
@@ -195,6 +196,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         text = read_text(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the config {show(path)}: {why(error)}") from error
+    # Python's parser takes memory by the square of a key's parts: 10 GB for a key of 100 kB.
+    if any(line.count(".") > _DOTS and line.lstrip()[0] != "#" for line in text.split("\n")):
+        raise UsageError(f"{show(path)} is not a file of settings: a line has over {_DOTS:,} dots")
     try:
         settings = tomllib.loads(text)
     except (ValueError, RecursionError) as error:

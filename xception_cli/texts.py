@@ -12,20 +12,21 @@ from xception_cli.regular import open_regular, read_regular
 
 WINDOWS = "cp1252"  # "CSV" of Excel in Western Europe and America
 SAVE_IN_EXCEL = "File > Save as > CSV UTF-8"
-LARGEST_TEXT = 500_000_000  # bytes of a JSON or TOML file, which is read as a whole
+LARGEST_TEXT = 500_000_000  # bytes of a JSON file, which is read as a whole
+_LARGEST_SETTINGS = 200_000  # bytes of a TOML file
 _LONGEST_LINE = 100_000_000  # characters; a CSV file with 100,000 classes of ours has fewer
 _CHUNK = 2**20  # bytes
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 def read_text(path: Path) -> str:
-    """Read a text file as a whole.
+    """Read a file of settings as a whole.
 
     Raises:
         ValueError: The file is neither UTF-8 nor UTF-16.
         OSError: The file cannot be read, or is too large.
     """
-    content = read_regular(path, LARGEST_TEXT)
+    content = read_regular(path, _LARGEST_SETTINGS)
     try:
         return content.decode(_encoding(content))
     except UnicodeDecodeError as error:

@@ -69,7 +69,10 @@ def test_the_helpers_of_a_scan_end_with_the_command(many, tmp_path, command, num
         assert time.monotonic() < end
         time.sleep(0.02)
     time.sleep(0.3)
-    os.kill(process.pid, number)  # the command alone, like `kill PID` and `docker stop`
+    if number == signal.SIGHUP:
+        os.killpg(process.pid, number)  # like a terminal that is closed
+    else:
+        os.kill(process.pid, number)  # the command alone, like `kill PID` and `docker stop`
     _, said = process.communicate(timeout=_WAIT)
     assert process.returncode == code
     assert "Traceback" not in said

@@ -15,7 +15,7 @@ from folders import names_in, snapshot
 from images import encoded, exif, photo, put, two_classes
 from pages import Page, faults_of
 from PIL import Image
-from runs import call
+from runs import call, files_no_larger_than
 
 from xception_cli.check.report import CheckReport, Finding, Problem, report_text
 from xception_cli.check.run import run_check
@@ -299,6 +299,14 @@ def test_an_edited_table_is_not_overwritten_and_nothing_is_scanned(messy, capsys
         "hint: choose another --output, or remove it\n"
     )
     assert Path("out/issues.csv").read_bytes() == b"edited"
+
+
+def test_a_check_whose_output_did_not_fit_can_be_typed_again(messy, capsys):
+    with files_no_larger_than(2000):
+        assert call("check", str(messy), "--output", "out") == 5
+    assert "cannot write out/check.html" in capsys.readouterr().err
+    assert list(Path("out").iterdir()) == []
+    assert call("check", str(messy), "--output", "out") == 3
 
 
 @pytest.mark.parametrize("output", ["food", "food/out", "link/out", "food/../food/x"])

@@ -463,15 +463,6 @@ def test_a_cache_that_another_scan_is_writing_does_not_stop_this_one(tmp_path, m
     assert capsys.readouterr().err == ("note      scan results are not kept: database is locked\n")
 
 
-def test_a_full_disk_is_a_machine_error(tmp_path):
-    two_classes(tmp_path)
-    with (
-        pytest.raises(MachineError, match="cannot write the cache of the data check: full"),
-        open_store(tmp_path, VERSION),
-    ):
-        raise sqlite3.OperationalError("full")
-
-
 def test_the_cache_is_in_the_cache_folder_of_the_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("XCEPTION_CACHE", "/a/b")
     assert store_path(tmp_path).parent == cache_path() / "scans"

@@ -13,8 +13,7 @@ from images import photo, put, two_classes
 from runs import call
 
 from xception_cli.check.scan import VERSION
-from xception_cli.check.store import Row, Store, open_store, store_path
-from xception_cli.errors import MachineError
+from xception_cli.check.store import Row, Store, open_store, store_path, use_store
 
 
 @pytest.fixture
@@ -52,14 +51,8 @@ def test_the_check_finds_the_same_with_a_damaged_cache(cache, capsys, way):
     right, sound = capsys.readouterr().out, cache.read_bytes()
     for seed in range(8):
         cache.write_bytes(_damaged(sound, way, seed))
-        code = call("check", "data")
+        assert call("check", "data") == 0
         shown = capsys.readouterr()
-        if code == 5:  # detected late, and only once
-            assert "hint: run the same command again to rebuild it" in shown.err
-            assert call("check", "data") == 0
-            shown = capsys.readouterr()
-        else:
-            assert code == 0
         assert shown.out == right
         assert "Traceback" not in shown.err
 
@@ -101,17 +94,58 @@ def test_a_row_under_another_name_is_ignored(cache, tmp_path):
     assert os.fsdecode(second) not in known
 
 
-def test_a_damaged_thumbnail_is_not_compared_with_others(cache, tmp_path):
+def test_a_damaged_thumbnail_is_made_again_from_its_image(cache, tmp_path, capsys):
+    put(tmp_path / "data" / "cat" / "small.png", photo(0).resize((100, 75)))
+    assert call("check", "data") == 0
+    right = capsys.readouterr().out.partition("near-cop")
+    assert right[1]
     database = sqlite3.connect(cache)
     with database:
         database.execute("UPDATE pictures SET grey = zeroblob(1028)")
+        database.execute("DELETE FROM facts WHERE name = 'near pairs'")
     database.close()
-    with (
-        pytest.raises(MachineError, match="was damaged: a row is damaged"),
-        open_store(tmp_path / "data", VERSION) as store,
-    ):
-        store.greys(["cat/0.jpg"])
-    assert not cache.exists()
+    assert call("check", "data") == 0
+    shown = capsys.readouterr()
+    assert shown.out.partition("near-cop") == right
+    assert shown.err.count("note") == 0
+    with open_store(tmp_path / "data", VERSION) as store:
+        assert len(store.rows()) == 13
+        assert all(store.greys(["cat/0.jpg", "cat/small.png"]))
+
+
+def test_a_disk_that_fills_up_costs_neither_the_check_nor_what_was_scanned(cache, tmp_path, capsys):
+    """Once with SQLite's own limit; the rows that are on the disk are not scanned again."""
+    rows = []
+
+    def use(store: Store) -> str:
+        if not rows:
+            store._database.execute("PRAGMA max_page_count = 1")  # no more than there are
+        rows.append(len(store.rows()))
+        for number in range(1000):
+            store.keep(f"new/{number}.jpg", Row(1, 2, "[]", b""), bytes(1024))
+        return "done"
+
+    assert use_store(tmp_path / "data", VERSION, use) == "done"
+    assert rows == [12, 12]
+    shown = capsys.readouterr().err
+    assert "note      scan results are not kept: database or disk is full\n" in shown
+    with open_store(tmp_path / "data", VERSION) as store:
+        assert len(store.rows()) == 12
+
+
+def test_a_store_that_is_damaged_again_and_again_is_kept_in_memory(tmp_path, capsys):
+    """As SQLite reports a disk quota: an input/output error, which may also be damage."""
+    places = []
+
+    def use(store: Store) -> int:
+        places.append(store._database.execute("PRAGMA database_list").fetchone()[2])
+        if places[-1]:
+            raise sqlite3.DatabaseError("disk I/O error")
+        return 1
+
+    assert use_store(tmp_path, VERSION, use) == 1
+    assert places == [str(store_path(tmp_path).resolve())] * 2 + [""]
+    assert capsys.readouterr().err == "note      scan results are not kept: disk I/O error\n"
 
 
 def test_nothing_is_locked_while_files_are_scanned(cache, tmp_path):

@@ -253,6 +253,26 @@ def test_a_parquet_table_is_read_as_the_same_one_in_csv(tmp_path):
     assert "it is not a Parquet file, or it is damaged" in refused(tmp_path / "t.parquet").message
 
 
+def test_a_small_parquet_file_that_unpacks_to_a_huge_table_is_refused(
+    tmp_path, capsys, monkeypatch
+):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 1_200_000), ["a.jpg"])
+    parquet.write_table(pyarrow.table({"path": rows, "label": rows}), tmp_path / "t.parquet")
+    assert call("check", "t.parquet") == 2
+    assert "bytes unpack to 1,200,000 rows of " in capsys.readouterr().err
+    monkeypatch.setattr("xception_cli.parquet.LARGEST_TEXT", 1_000_000)  # to test it quickly
+    texts = pyarrow.array(["x" * 1_000_000] * 5)
+    parquet.write_table(
+        pyarrow.table({"path": texts, "label": texts}),
+        tmp_path / "t.parquet",
+        use_dictionary=False,
+        compression="zstd",
+    )
+    assert call("check", "t.parquet") == 2
+    assert "bytes unpack to 5 rows of 10,0" in capsys.readouterr().err
+
+
 def test_without_its_package_a_parquet_file_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)

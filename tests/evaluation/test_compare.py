@@ -124,6 +124,26 @@ def test_runs_that_cannot_be_compared_are_refused_with_a_hint():
     assert caught.value.hint == "xception eval runs/other --data DIR regenerates it"
 
 
+@pytest.mark.parametrize(
+    ("column", "written", "reason"),
+    [
+        (3, "bageh", "predictions.csv has the unknown class bageh"),
+        (-1, "0.9y", "predictions.csv has '0.9y' instead of a probability"),
+        (-1, "1.5", "predictions.csv has impossible probabilities"),
+    ],
+)
+def test_a_damaged_cell_of_the_predictions_is_named(column, written, reason):
+    run = make_run("one", FIRST)
+    predictions = run.evaluation("val") / "predictions.csv"
+    header, first, *others = predictions.read_text().splitlines()
+    cells = first.split(",")
+    cells[column] = written
+    predictions.write_text("\n".join([header, ",".join(cells), *others, ""]))
+    with pytest.raises(ArtifactError) as caught:
+        compare_runs(run, run, "val")
+    assert caught.value.message == f"cannot use the evaluation runs/one/eval/val: {reason}"
+
+
 def test_runs_of_different_classes_are_compared_on_the_classes_in_common(capsys):
     one = make_run("one", FIRST)
     other = make_run("other", SECOND | {"d8": 2}, classes=("a", "b", "kiwi"))

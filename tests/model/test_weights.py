@@ -315,6 +315,12 @@ def test_an_unknown_host_is_named_as_the_reason(web):
         published._download("https://a.test/x")
 
 
+def test_a_server_that_cannot_be_reached_is_reported_without_pythons_number():
+    with pytest.raises(WeightsError) as caught:
+        published._download("https://127.0.0.1:9/x")
+    assert caught.value.message == "Connection refused"
+
+
 def test_a_download_with_another_hash_is_refused_before_it_is_read(web):
     for url in (published._KERAS_URL, published._GITHUB_URL):
         web[url] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"

@@ -24,7 +24,7 @@ from runs import call, quick_settings, train_run
 
 from xception_cli.data.split import read_split
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.errors import ArtifactError
+from xception_cli.errors import ArtifactError, MachineError
 from xception_cli.inference import predict_images
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, save_model
@@ -463,6 +463,23 @@ def test_a_refused_export_leaves_no_file(
     assert call("export", str(run.path), "--output", "wrong.onnx") == 4
     assert "does not match PyTorch and was not written" in capsys.readouterr().err
     assert list(Path().glob("*export*")) == list(Path().glob("*.onnx")) == []
+
+
+def test_an_export_that_does_not_fit_on_the_disk_leaves_no_file(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_durably(path: Path, content: bytes) -> None:
+        if path.name == "export_report.json":
+            raise MachineError("No space left on device")
+        path.write_bytes(content)
+
+    few = partial(judge_images, least=6, large=0)
+    monkeypatch.setattr("xception_cli.onnx.run.judge_images", few)
+    for module in ("onnx.run", "rundir"):
+        monkeypatch.setattr(f"xception_cli.{module}.write_durably", write_durably)
+    assert call("export", str(run.path), "--output", "food.onnx") == 5
+    assert "No space left on device" in capsys.readouterr().err
+    assert list(Path().iterdir()) == []
 
 
 @pytest.mark.parametrize(

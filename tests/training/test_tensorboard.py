@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import call, quick_settings
+from ignite.engine import Engine
+from runs import call, files_no_larger_than, quick_settings
 from tensorboardX.proto.event_pb2 import Event
 
 from xception_cli.errors import MachineError
 from xception_cli.rundir import RunDir
 from xception_cli.settings import resolve
 from xception_cli.training.run import run_training
+from xception_cli.training.tensorboard import attach_tensorboard
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,23 @@ def test_the_log_has_the_figures_of_each_epoch_and_changes_no_other_file(given: 
     )  # a run that is logged stays so
     assert len(logged(run.tensorboard)) == 15
     assert logged(run.tensorboard) == expected(run)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_full_disk_ends_the_log_and_not_the_training(tmp_path, capsys, is_full):
+    """The writer's thread has a queue of ten: if an error ended it, the twelfth would wait."""
+    logger = attach_tensorboard(Engine(lambda *_: None), tmp_path, lambda: 0.1)
+    with files_no_larger_than(200 if is_full else 100_000):
+        for epoch in range(30):
+            logger.writer.add_scalar("accuracy", 0.5, epoch)
+        logger.close()
+    shown = capsys.readouterr().err
+    if is_full:
+        (path,) = tmp_path.iterdir()
+        reason = f"cannot write {path}: File too large"
+        assert shown == f"warning   TensorBoard shows no further epochs: {reason}\n"
+    else:
+        assert (len(logged(tmp_path)), shown) == (30, "")
 
 
 def test_a_missing_package_is_reported_before_the_photos_are_scanned(

@@ -8,8 +8,8 @@ import numpy as np
 
 from xception_cli.check.duplicates import find_groups, near_images
 from xception_cli.check.near import Images, near_copies
-from xception_cli.check.scan import VERSION, scan_folder
-from xception_cli.check.store import open_store
+from xception_cli.check.scan import VERSION, Look, scan_folder
+from xception_cli.check.store import Store, use_store
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.photo import Photo
@@ -37,7 +37,7 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     Raises:
         DataError: Every image is a near-copy of a training image.
         ArtifactError: A file of the run is damaged.
-        MachineError: The disk of the cache is full.
+        MachineError: A helper process of the scan was killed.
     """
     if selection.folder is None:
         return selection
@@ -88,8 +88,9 @@ def _recorded_images(
         folder = folder if is_table else read_folder(root)
     except XceptionError as error:
         return [], f"{unknown}: {error.message}"
-    found = []
-    with open_store(root, VERSION) as store:
+
+    def scan(store: Store) -> list[Images]:
+        found = []
         looks = scan_folder(folder, store, grey_bits=grey_bits)
         for name in ("train", "val"):
             label_of = {image.digest: image.label for image in split.of(name)}
@@ -99,7 +100,9 @@ def _recorded_images(
             pixels = images.thumbnails(np.arange(len(which)))
             labels = np.array([label_of[looks[i].digest] for i in which], np.int64)
             found.append(Images(images.colours, pixels.__getitem__, labels))
-    return found, None
+        return found
+
+    return use_store(root, VERSION, scan), None
 
 
 def _compare(
@@ -115,9 +118,9 @@ def _compare(
     # Use the model's labels: a mirrored image is a copy only within its class.
     images = tuple(replace(i, label=label_of.get(i.path, -1)) for i in folder.images)
     folder = replace(folder, images=images)
-    with open_store(folder.root, VERSION) as store:
+
+    def scan(store: Store) -> tuple[Sequence[Look], Sequence[Sequence[int]], list[set[str]]]:
         looks = scan_folder(folder, store, grey_bits=grey_bits)
-        groups = find_groups(folder, looks, store)
         which = [
             at
             for at, (image, look) in enumerate(zip(images, looks, strict=True))
@@ -125,14 +128,16 @@ def _compare(
         ]
         own = near_images(folder, looks, store, which)
         copies = [near_copies(own, other) if which else np.zeros(0, bool) for other in recorded]
+        paths = [{images[which[at]].path for at in np.flatnonzero(found)} for found in copies]
+        return looks, find_groups(folder, looks, store), paths or [set(), set()]
+
+    looks, groups, paths = use_store(folder.root, VERSION, scan)
     known = [
         replace(image, digest=look.digest, unit=look.digest, problem=look.problem)
         for image, look in zip(images, looks, strict=True)
     ]
     unit_of = {photo.path: photo.unit for photo in _with_units(known, groups, group_by)}
     named = [replace(photo, unit=unit_of.get(photo.path, photo.unit)) for photo in photos]
-    paths = [{images[which[at]].path for at in np.flatnonzero(found)} for found in copies]
-    paths = paths or [set(), set()]
     return named, [[photo.path in found for photo in named] for found in paths]
 
 

@@ -35,7 +35,7 @@ def run_check(
     Raises:
         UsageError: No path matches `group_by`.
         DataError: There are too few images to compare labels.
-        MachineError: The disk of the cache is full.
+        MachineError: A helper process of the scan was killed.
         WeightsError: The weights cannot be obtained.
     """
     survey = survey_folder(folder)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
 from itertools import islice
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +209,7 @@ def _look_together(paths: Iterator[Path], grey_bits: int | None) -> Iterator[See
     # Forking this process would copy its threads' locks.
     way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(way)
+    _start_tracker()
     pool = ProcessPoolExecutor(
         processes,
         context,
@@ -231,6 +232,19 @@ def _look_together(paths: Iterator[Path], grey_bits: int | None) -> Iterator[See
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_tracker() -> None:
+    """Start Python's tracker of semaphores so that no hangup ends it, like SIGINT and SIGTERM.
+
+    Otherwise (3.11) it is started again when the helpers end, and prints tracebacks.
+    """
+    if hasattr(signal, "pthread_sigmask"):  # Windows has no tracker
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # is inherited
+        try:
+            resource_tracker.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -4,10 +4,10 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from xception_cli.console import say, show
 from xception_cli.errors import MachineError
@@ -22,6 +22,8 @@ CREATE TABLE IF NOT EXISTS pictures (path BLOB PRIMARY KEY, grey BLOB);
 _EVERY = 500  # files per transaction
 _PATIENCE = 60  # seconds to wait for another process; a transaction takes far less
 _UNUSED = 180 * 24 * 3600  # seconds after which the results of a folder are removed
+
+T = TypeVar("T")
 
 # Errors that do not mean damage: locked, not writable, disk full, out of memory.
 _NOT_DAMAGE = {
@@ -139,35 +141,53 @@ class Store:
         self._unsaved.clear()
 
 
+def use_store(root: Path, version: str, use: Callable[[Store], T]) -> T:
+    """Call a function with the store of a data folder, and return its result.
+
+    If the file turns out to be damaged, it is recreated; if it can no longer be written, the store
+    continues in memory, with a note. In both cases the function is called again: a new scan finds
+    whatever the store lacks.
+
+    Args:
+        root: The data folder.
+        version: Version of the results.
+        use: The function.
+    """
+    for _ in range(2):
+        try:
+            with open_store(root, version) as store:
+                return use(store)
+        except sqlite3.Error as error:
+            reason = error.with_traceback(None)  # which would keep the helpers of the scan
+        if not _is_damage(reason):
+            break
+        with contextlib.suppress(OSError):
+            _remove(store_path(root))
+    return _use_in_memory(root, version, use, reason)
+
+
 @contextlib.contextmanager
 def open_store(root: Path, version: str) -> Iterator[Store]:
     """Open the store of a data folder; in memory, with a note, where no file can be written.
 
-    A damaged file is recreated: a new scan finds everything in it again.
+    A damaged file is recreated, if opening it shows the damage.
 
     Args:
         root: The data folder.
         version: Version of the results.
 
     Raises:
-        MachineError: The file cannot be written because the disk is full, or it was damaged while
-            in use and has been removed.
+        sqlite3.Error: The disk is full, or damage was found later.
     """
-    database, store = _open(root, version)
+    with _closing(*_open(root, version)) as store:
+        yield store
+
+
+@contextlib.contextmanager
+def _closing(database: sqlite3.Connection, store: Store) -> Iterator[Store]:
     try:
         yield store
         store.save()
-    except sqlite3.Error as error:
-        if _is_damage(error):
-            _remove(store_path(root))
-            raise MachineError(
-                f"the cache of the data check was damaged: {show(error)}",
-                hint="run the same command again to rebuild it",
-            ) from error
-        raise MachineError(
-            f"cannot write the cache of the data check: {show(error)}",
-            hint="free some space, or set XCEPTION_CACHE to another folder",
-        ) from error
     finally:
         with contextlib.suppress(sqlite3.Error):
             store.save()  # an interrupted scan resumes from here
@@ -190,8 +210,23 @@ def _open(root: Path, version: str) -> tuple[sqlite3.Connection, Store]:
                 raise
             return _renew(path, version)
     except (OSError, sqlite3.Error, MachineError) as error:
-        say(f"note      scan results are not kept: {show(error)}")
-        return _connect(":memory:", version)
+        return _open_in_memory(version, error)
+
+
+def _open_in_memory(version: str, reason: Exception) -> tuple[sqlite3.Connection, Store]:
+    say(f"note      scan results are not kept: {show(reason)}")
+    return _connect(":memory:", version)
+
+
+def _use_in_memory(root: Path, version: str, use: Callable[[Store], T], reason: sqlite3.Error) -> T:
+    database, store = _open_in_memory(version, reason)
+    with _closing(database, store):
+        with (
+            contextlib.suppress(sqlite3.Error, MachineError),
+            contextlib.closing(_connect(store_path(root), version)[0]) as file,
+        ):
+            file.backup(database)  # not to scan again what was kept before
+        return use(store)
 
 
 def _renew(path: Path, version: str) -> tuple[sqlite3.Connection, Store]:

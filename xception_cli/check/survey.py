@@ -60,15 +60,17 @@ def survey_folder(folder: DataFolder) -> Survey:
         folder: The data folder. Nothing is written to it; results are cached.
 
     Raises:
-        MachineError: The disk of the cache is full.
+        MachineError: A helper process of the scan was killed.
     """
     from xception_cli.check.duplicates import find_groups
     from xception_cli.check.scan import VERSION, scan_folder
-    from xception_cli.check.store import open_store
+    from xception_cli.check.store import Store, use_store
 
-    with open_store(folder.root, VERSION) as store:
+    def scan(store: Store) -> Survey:
         looks = scan_folder(folder, store)
         return Survey(folder, looks, find_groups(folder, looks, store))
+
+    return use_store(folder.root, VERSION, scan)
 
 
 def survey_data(
@@ -96,7 +98,7 @@ def survey_data(
         UsageError: There is no such folder, it has another number of classes than expected, or the
             fixes cannot be applied.
         DataError: The folder cannot be used for training, or images cannot be decoded.
-        MachineError: The disk of the cache is full.
+        MachineError: A helper process of the scan was killed.
     """
     folder = read_data(Path(data), None if root is None else Path(root))
     if not skip_bad and (problem := unread_problem(folder)):

@@ -1,7 +1,10 @@
 """embed: features of images, for other tools."""
 
 import json
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,13 +29,14 @@ from xception_cli.commands.options import (
 )
 from xception_cli.console import quoted, say, screen, show
 from xception_cli.errors import DataError, UsageError
-from xception_cli.files import check_new_file, utf8, write_durably
+from xception_cli.files import check_new_file, file_digest, utf8, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET
 from xception_cli.parquet import require_parquet, to_parquet
 from xception_cli.rundir import RunDir
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from xception_cli.model.bundle import ModelBundle
@@ -45,7 +49,7 @@ def embed(
             "--output",
             "-o",
             metavar="FILE",
-            help="New .npz or .parquet file.",
+            help="New .npz or .parquet file. After an interruption, the same command resumes.",
             rich_help_panel=OUTPUT,
         ),
     ],
@@ -104,6 +108,7 @@ def embed(
     from xception_cli.data.images import inspect
     from xception_cli.inference import classify_images
     from xception_cli.model.bundle import ModelBundle
+    from xception_cli.partial import open_rows
 
     allow_pixels(max_pixels)
     bundle = open_classifier(chosen, device=device)
@@ -114,37 +119,72 @@ def embed(
         )
     kept = _kept_images(RunDir(chosen.parent), bundle) if neighbours else []
     count = decide_workers(workers, bundle.runtime)
-    rows: list[np.ndarray] = []
-    names: list[str] = []
-    digests: list[str] = []
-    with screen.bar("computing features", len(images)) as bar:
-        for path, outcome in classify_images(bundle, images, workers=count):
+    with (
+        open_rows(output, images, (file_digest(chosen), device, max_pixels)) as rows,
+        screen.bar("computing features", len(images)) as bar,
+    ):
+        bar.restart("computing features", len(rows.found))
+        left = list(islice(images, len(rows.found), None))
+        for path, outcome in classify_images(bundle, left, workers=count):
             bar.advance(1)
             if isinstance(outcome, str) or outcome.features is None:
-                say(f"left out  {show(path)}: {show(outcome)}")
-                continue
-            rows.append(np.asarray(outcome.features, np.float32))
-            names.append(utf8(str(path)))
-            digests.append(inspect(path, decoded=False).digest)
-    if not rows:
-        raise DataError(
-            "none of the images could be read",
-            hint="xception check DIR lists the problems of a folder",
-        )
-    found = {"features": np.stack(rows), "paths": np.array(names), "digests": np.array(digests)}
-    if neighbours and bundle.about.unknown is not None:
-        nearest, cosines = bundle.about.unknown.reference.nearest(found["features"], neighbours)
-        found |= {"nearest_kept_train_paths": np.array(kept)[nearest], "feature_cosines": cosines}
-        among = count_of(len(kept), "training image")
-        say(f"nearest   among the {among} whose features the model keeps")
-    write_durably(output, _to_parquet(found) if output.suffix.lower() == PARQUET else _npz(found))
-    say(f"written   {show(output)}: features of {count_of(len(rows), 'image')}")
-    require_all_read(len(images) - len(rows), len(images))
+                rows.add(path, {"error": outcome})
+            else:
+                digest = inspect(path, decoded=False).digest
+                rows.add(path, {"features": _to_text(outcome.features), "digest": digest})
+        found = _collect(images, rows.found)
+        if neighbours and bundle.about.unknown is not None:
+            reference = bundle.about.unknown.reference
+            nearest, cosines = reference.nearest(found["features"], neighbours)
+            found["nearest_kept_train_paths"] = np.array(kept)[nearest]
+            found["feature_cosines"] = cosines
+            among = count_of(len(kept), "training image")
+            say(f"nearest   among the {among} whose features the model keeps")
+        as_table = output.suffix.lower() == PARQUET
+        write_durably(output, _to_parquet(found) if as_table else _npz(found))
+    number = len(found["paths"])
+    say(f"written   {show(output)}: features of {count_of(number, 'image')}")
+    require_all_read(len(images) - number, len(images))
     name = json.dumps(str(output))  # in double quotes: the shell takes the single ones
     code = f'import numpy; print(numpy.load({name})["features"].shape)'
     if output.suffix.lower() == PARQUET:
         code = f"import pandas; print(pandas.read_parquet({name}))"
     say(f"next: python -c {quoted(code)}")
+
+
+def _collect(
+    images: Iterable[Path], rows: Iterable[Mapping[str, Any]]
+) -> "dict[str, NDArray[Any]]":
+    """Return the arrays of the images that could be read; report the others."""
+    import numpy as np
+
+    names, digests, texts = [], [], []
+    for path, row in zip(images, rows, strict=True):
+        if "error" in row:
+            say(f"left out  {show(path)}: {show(row['error'])}")
+            continue
+        names.append(utf8(str(path)))
+        digests.append(row["digest"])
+        texts.append(row["features"])
+    if not texts:
+        raise DataError(
+            "none of the images could be read",
+            hint="xception check DIR lists the problems of a folder",
+        )
+    features = np.empty((len(texts), len(_from_text(texts[0]))), np.float32)
+    for at, text in enumerate(texts):
+        features[at] = _from_text(text)
+    return {"features": features, "paths": np.array(names), "digests": np.array(digests)}
+
+
+def _to_text(features: "NDArray[np.float32]") -> str:
+    return b64encode(features.astype("<f4").tobytes()).decode()
+
+
+def _from_text(text: str) -> "NDArray[np.float32]":
+    import numpy as np
+
+    return np.frombuffer(b64decode(text), "<f4")
 
 
 def _kept_images(run: RunDir, bundle: "ModelBundle") -> list[str]:

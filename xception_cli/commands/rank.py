@@ -1,8 +1,10 @@
 """rank: which unlabelled images to label next."""
 
+from collections.abc import Mapping
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,9 +26,13 @@ from xception_cli.commands.options import (
     separate_run,
 )
 from xception_cli.console import quoted, say, screen, show
-from xception_cli.files import check_new_file, to_csv, write_durably
+from xception_cli.files import check_new_file, file_digest, to_csv, write_durably
 from xception_cli.numerals import count_of
 
+if TYPE_CHECKING:
+    from xception_cli.inference import Prediction
+
+_COLUMNS = ("path", "margin", "class_1", "probability_1", "class_2", "probability_2", "error")
 _SHOWN = 5  # images on the screen
 
 
@@ -45,7 +51,11 @@ def rank(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="New .csv file.", rich_help_panel=OUTPUT
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="New .csv file. After an interruption, the same command resumes.",
+            rich_help_panel=OUTPUT,
         ),
     ] = Path("rank.csv"),
     run: RunFolder = None,
@@ -68,20 +78,27 @@ def rank(
 
     images = read_inputs(paths, listed, root).images
 
-    from xception_cli.inference import Prediction, predict_images
+    from xception_cli.inference import predict_images
+    from xception_cli.partial import open_rows
 
     allow_pixels(max_pixels)
     bundle = open_classifier(chosen, device=device)
     count = decide_workers(workers, bundle.runtime)
-    ranked: list[Prediction] = []
-    failed: list[Prediction] = []
-    with screen.bar("predicting", len(images)) as bar:
-        for prediction in predict_images(bundle, images, top=2, workers=count):
-            (failed if prediction.error is not None else ranked).append(prediction)
+    with (
+        open_rows(output, images, (file_digest(chosen), device, max_pixels)) as rows,
+        screen.bar("predicting", len(images)) as bar,
+    ):
+        bar.restart("predicting", len(rows.found))
+        left = list(islice(images, len(rows.found), None))
+        made = predict_images(bundle, left, top=2, workers=count)
+        for image, prediction in zip(left, made, strict=True):
+            rows.add(image, prediction.to_dict())
             bar.advance(1)
-    ranked.sort(key=attrgetter("margin"))  # stable: images of equal margin keep their order
-    header = ["path", "margin", "class_1", "probability_1", "class_2", "probability_2", "error"]
-    write_durably(output, to_csv(header, [_row(one) for one in [*ranked, *failed]]))
+        every = [_read(*pair) for pair in zip(images, rows.found, strict=True)]
+        # Stable: images of equal margin keep their order.
+        ranked = sorted((one for one in every if one.error is None), key=attrgetter("margin"))
+        failed = [one for one in every if one.error is not None]
+        write_durably(output, to_csv(_COLUMNS, map(_row, [*ranked, *failed])))
     say(f"written   {show(output)}: {count_of(len(images), 'image')}, the least confident first")
     for one in ranked[:_SHOWN]:
         named = zip(one.classes, one.probabilities, strict=True)
@@ -96,7 +113,13 @@ def rank(
     )
 
 
-def _row(prediction: Any) -> list[object]:
+def _read(image: Path, row: Mapping[str, Any]) -> "Prediction":
+    from xception_cli.inference import Prediction
+
+    return Prediction(image, tuple(row["classes"]), tuple(row["probabilities"]), row["error"])
+
+
+def _row(prediction: "Prediction") -> list[object]:
     if prediction.error is not None:
         return [str(prediction.path), *[None] * 5, prediction.error]
     pairs = zip(prediction.classes, prediction.probabilities, strict=True)

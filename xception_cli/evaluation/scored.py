@@ -1,7 +1,7 @@
 """Scored: the images of an evaluation and the model's answers; and their file, predictions.csv."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -164,9 +164,9 @@ def read_scored(run: RunDir, name: str) -> Scored:
             columns = PREDICTIONS_HEADER if len(row) == len(new) else _OLD_HEADER
             known = dict(zip(columns, row, strict=False))
             if not known["error"]:
-                photos.append(_photo(known, index[known["true"]]))
+                photos.append(_photo(known, _label(index, known["true"])))
                 unknown.append(known["unknown"] or None)
-                numbers.extend(map(float, row[len(columns) :]))
+                numbers.extend(map(_number, row[len(columns) :]))
         rows = np.asarray(numbers).reshape(len(photos), len(classes))
         return Scored(classes, tuple(photos), _checked(rows), tuple(unknown))
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
@@ -178,6 +178,19 @@ def read_scored(run: RunDir, name: str) -> Scored:
 
 def _photo(row: dict[str, str], label: int) -> Photo:
     return Photo(row["path"], label, digest=row["digest"], unit=row.get("unit", row["digest"]))
+
+
+def _label(index: Mapping[str, int], name: str) -> int:
+    if name not in index:
+        raise ValueError(f"{PREDICTIONS} has the unknown class {show(name)}")
+    return index[name]
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(f"{PREDICTIONS} has {show(repr(cell))} instead of a probability") from None
 
 
 def _checked(numbers: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ import torch
 
 from xception_cli.console import is_interactive, screen, show
 from xception_cli.errors import WeightsError
+from xception_cli.files import why
 from xception_cli.model.tensors import (
     LARGEST_FILE,
     from_keras_applications,
@@ -167,7 +168,9 @@ def _download(url: str) -> bytes:
         with opener.open(request, timeout=_TIMEOUT) as response:
             return _read_response(response)
     except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError
-        raise WeightsError(f"{show(getattr(error, 'reason', None) or error)}") from error
+        reason = getattr(error, "reason", None) or error
+        text = why(reason) if isinstance(reason, OSError) else show(reason)
+        raise WeightsError(text) from error
 
 
 def _read_response(response: Any) -> bytes:

@@ -119,8 +119,6 @@ def export_run(
         content, agreement = _quantize(run, model, exported, output)
         require_agreement(agreement)
         files = {output: content}
-    for path, written in files.items():
-        write_durably(path, written)
     report = output.with_name(REPORT)
     entry: dict[str, Any] = {
         "input": CROPPED if cropped else WHOLE,
@@ -132,7 +130,16 @@ def export_run(
         entry["openvino"] = parities["openvino"].to_dict()
     if agreement is not None:
         entry["int8"] = agreement.to_dict()
-    write_json(report, read_reports(report) | {output.name: entry})
+    made: list[Path] = []
+    try:
+        for path, written in files.items():
+            write_durably(path, written)
+            made.append(path)
+        write_json(report, read_reports(report) | {output.name: entry})
+    except BaseException:  # so that the same command can be typed again
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
     snippet = inference_snippet(output, bundle.preprocessing, cropped=cropped, form=form)
     return ExportResult(snippet, report)
 

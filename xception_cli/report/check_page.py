@@ -41,8 +41,9 @@ def write_check(report: CheckReport, output: Path, root: Path | None = None) -> 
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(f"cannot make the folder {show(output)}: {error.strerror}") from error
-    write_durably(output / ISSUES, issues_csv(report))
     write_durably(output / PAGE, page_html(report, output / ISSUES, root).encode())
+    # Last: a folder with this file is refused, because it may have been edited.
+    write_durably(output / ISSUES, issues_csv(report))
 
 
 def issues_csv(report: CheckReport) -> bytes:

@@ -1,0 +1,202 @@
+"""Partial files: what a stopped command has computed, in `NAME.KEY.partial` next to its output.
+
+KEY is a digest of the model, the options and the images, so that only the same command resumes the
+file.
+"""
+
+import glob
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from xception_cli import __version__
+from xception_cli.console import say, show
+from xception_cli.data.lists import PathList
+from xception_cli.errors import DataError, MachineError, RunBusyError
+from xception_cli.files import partial_path, with_sum
+from xception_cli.numerals import count_of
+from xception_cli.regular import open_regular
+
+
+def partial_of(path: Path, images: Iterable[Path], options: Iterable[object]) -> Path:
+    """Return the partial file of an output.
+
+    Args:
+        path: The output.
+        images: Its images, in order.
+        options: What else its rows depend on: the model's digest and all options.
+    """
+    digest = sha256(repr((path.suffix.lower(), *options)).encode())
+    for image in images:
+        try:
+            status = image.stat()
+            stamp = (status.st_size, status.st_mtime_ns)
+        except (OSError, ValueError):
+            stamp = (-1, -1)
+        digest.update(f"{os.fspath(image)!r} {stamp}\n".encode())
+    return partial_path(path, digest.hexdigest()[:16])
+
+
+def other_partials(path: Path, partial: Path) -> list[Path]:
+    """Return the partial files that other commands have left for the same output, with a note."""
+    found = sorted(path.parent.glob(f"{glob.escape(path.name)}.*.partial"))
+    others = [other for other in found if other != partial]
+    for other in others:
+        say(f"note      {show(other)} belongs to another model, other images or other options")
+    return others
+
+
+@contextmanager
+def open_partial(partial: Path) -> Iterator[int]:
+    """Open a partial file, new or left by the same command, and lock it.
+
+    Raises:
+        MachineError: It cannot be written, or belongs to another user.
+        RunBusyError: The same command is running.
+    """
+    try:
+        descriptor = open_regular(partial, os.O_RDWR | os.O_CREAT)
+        if os.name != "nt" and os.fstat(descriptor).st_uid != os.geteuid():
+            os.close(descriptor)
+            raise PermissionError(0, "it belongs to another user")
+    except OSError as error:
+        raise MachineError(
+            f"cannot write {show(partial)}: {error.strerror}", hint="choose another --output"
+        ) from error
+    with _lock(descriptor, partial):
+        yield descriptor
+
+
+def _lock(descriptor: int, partial: Path) -> AbstractContextManager[object]:
+    """Lock the file against the same command; the kernel releases the lock if we die."""
+    try:
+        try:
+            import fcntl
+        except (
+            ImportError
+        ):  # Windows, where a lock on the file itself would stop us from reading it
+            from filelock import FileLock
+
+            return FileLock(f"{partial}.lock", fallback_to_soft=False).acquire(blocking=False)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, TimeoutError) as error:
+        os.close(descriptor)
+        raise RunBusyError(
+            f"the same command is writing {show(partial)}", hint="wait for it"
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+    return nullcontext()
+
+
+@contextmanager
+def disk_errors(partial: Path, done: Callable[[], int]) -> Iterator[None]:
+    """Raise an error of the disk as a `MachineError`.
+
+    Args:
+        partial: The file that is written.
+        done: Returns the number of images with a row.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"cannot write {show(partial)}: {error.strerror}",
+            hint=f"free disk space; the same command resumes after image {done():,}",
+        ) from error
+
+
+class Rows:
+    """Results of images, in order, of an output that is written when all are known.
+
+    Each is a line of JSON with a checksum.
+
+    Attributes:
+        found: The results so far, plain data: those of a stopped command, and those added since.
+    """
+
+    def __init__(self, descriptor: int, path: Path, images: Iterable[Path]) -> None:
+        self.found: list[Any] = []
+        self._path = path
+        self._file = os.fdopen(descriptor, "r+b", buffering=0)
+        at = 0
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            for image, line in zip(images, file, strict=False):
+                content, _, _ = line.rpartition(b" ")
+                if line != _line(content, image):  # cut by a kill, or damaged
+                    break
+                self.found.append(json.loads(content))
+                at += len(line)
+        with self._errors():
+            self._file.truncate(at)
+            self._file.seek(at)
+
+    def add(self, image: Path, result: Any) -> None:
+        """Add the result of the next image.
+
+        Raises:
+            MachineError: The disk is full; earlier results are kept.
+        """
+        view = memoryview(_line(json.dumps(result).encode(), image))
+        with self._errors():
+            while view:
+                view = view[self._file.write(view) or 0 :]
+        self.found.append(result)
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return disk_errors(self._path, lambda: len(self.found))
+
+    def close(self) -> None:
+        """Write the file to the disk and close it."""
+        with suppress(OSError):
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def _line(content: bytes, image: Path) -> bytes:
+    return b"%s %s\n" % (content, with_sum(content, image)[len(content) :].hex().encode())
+
+
+@contextmanager
+def open_rows(
+    path: Path, images: Sequence[Path] | PathList, options: Iterable[object]
+) -> Iterator[Rows]:
+    """Open the results of a command that writes its output at the end.
+
+    They are removed at the end of the block, which writes the output; if it is stopped, they are
+    kept, and the same command resumes there.
+
+    Args:
+        path: The output.
+        images: Its images, in order.
+        options: See `partial_of`.
+
+    Raises:
+        MachineError: The folder cannot be written, or its disk is full.
+        RunBusyError: The same command is running.
+    """
+    partial = partial_of(path, images, (__version__, *options))
+    other_partials(path, partial)
+    with open_partial(partial) as descriptor:
+        rows = Rows(descriptor, partial, images)
+        whole = count_of(len(images), "image")
+        if rows.found:
+            say(f"resuming  after {len(rows.found):,} of {whole} ({show(partial)})")
+        try:
+            yield rows
+        except BaseException as error:
+            rows.close()
+            if rows.found and not isinstance(error, DataError):  # which it would only meet again
+                done = f"{len(rows.found):,} of {whole}"
+                say(f"kept      {show(partial)}: {done}; the same command resumes there")
+            else:
+                with suppress(OSError):
+                    partial.unlink()
+            raise
+        rows.close()
+        with suppress(OSError):
+            partial.unlink()
