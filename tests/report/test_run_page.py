@@ -533,9 +533,9 @@ def test_a_matrix_of_few_classes_has_room_for_its_titles_and_for_long_names(coun
 
 
 def test_a_matrix_of_many_classes_has_small_cells_and_cuts_long_names():
-    names = ["Kraut- und Knollenfäule"] * 9
+    names = ["Kraut- und Knollenfäule der Kartoffel"] * 9
     drawn = draw_matrix(np.eye(9, dtype=np.int64), names, list(range(9)), "x")
-    assert (drawn.cell, {name for _, name in drawn.names}) == (14, {"Kraut- und Knolle…"})
+    assert (drawn.cell, {name for _, name in drawn.names}) == (14, {"Kraut- und Knollenfäule…"})
 
 
 def test_a_matrix_of_10_000_images_and_1000_classes_is_under_3_mb():
@@ -546,8 +546,16 @@ def test_a_matrix_of_10_000_images_and_1000_classes_is_under_3_mb():
     assert len(svg("matrix", draw_matrix(confusion, names, list(range(1000)), "x"))) < 3_000_000
 
 
+def test_a_matrix_of_up_to_100_classes_has_all_names_and_counts():
+    for count, shown in ((81, 81), (100, 100), (101, 0)):
+        names = [f"class {number}" for number in range(count)]
+        drawn = draw_matrix(np.eye(count, dtype=np.int64), names, list(range(count)), "x")
+        assert [name for _, name in drawn.names] == names[:shown]
+        assert sum(cell.number == "1" for cell in drawn.cells) == shown
+
+
 def test_names_next_to_a_matrix_are_10_pixels_high_even_on_a_phone():
-    drawn = draw_matrix(np.eye(60, dtype=np.int64), ["a class"] * 60, list(range(60)), "x")
+    drawn = draw_matrix(np.eye(100, dtype=np.int64), ["a class"] * 100, list(range(100)), "x")
     style = (Path(html.__file__).parent / "templates" / "run.css").read_text()
     (size,) = re.findall(r"\.matrix \{[^}]*font-size: ([\d.]+)px", style)
     assert float(size) * drawn.least / drawn.size >= 10
