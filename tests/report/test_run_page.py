@@ -95,7 +95,7 @@ def test_the_first_lines_have_accuracy_interval_and_next_steps(run: RunDir):
         r"(?: in \d+ groups| \(\d+ independent\))?, "
         r"corrected for selecting the best of \d+ models on them\. "
         r"Only \d+ (?:independent )?images: the interval is wide\. The linear probe.*?\. "
-        r"Classes are uneven: macro recall \d+\.\d% \(95% CI \d+\.\d-\d+\.\d%\)\. "
+        r"Classes are uneven in val: macro recall \d+\.\d% \(95% CI \d+\.\d-\d+\.\d%\)\. "
         r"Validation images are held back from training, to choose the model\. Kept: ",
         start,
     )
@@ -301,6 +301,72 @@ def test_the_methods_name_the_views_that_the_probe_was_fitted_to(run: RunDir):
         assert words in written
 
 
+@pytest.mark.parametrize(
+    ("settings", "views", "kept_epoch", "augmentation"),
+    [
+        ({"unfreeze": "head"}, 1, 0, "none"),
+        ({"unfreeze": "head"}, 2, 0, "mirroring"),
+        ({"unfreeze": "head", "augment": "rotate90"}, 2, 0,
+         "a rotation by a multiple of 90 degrees"),
+        ({"unfreeze": "head", "flip": False}, 2, 0,
+         "random crops with small changes of colour and geometry"),
+        ({"unfreeze": "head"}, 3, 0,
+         "random crops with small changes of colour and geometry, and mirroring"),
+        ({"unfreeze": "exit", "views": 1}, 1, 2, "none"),
+        ({"unfreeze": "all", "augment": "none"}, 1, 2, "random crops, and mirroring"),
+        ({"unfreeze": "all"}, 1, 0, "none"),  # the probe was kept
+    ],
+)  # fmt: skip
+def test_the_methods_claim_only_augmentations_that_training_saw(
+    run: RunDir, settings, views, kept_epoch, augmentation
+):
+    info, result = run.read_info(), run.read_result()
+    written = describe_methods(
+        config=TrainConfig(**settings),
+        info=info,
+        result=replace(result, views=views),
+        report=read_report(run, "val"),
+        split=read_split(run.split, info.classes),
+        trained="exit flow",
+        kept_epoch=kept_epoch,
+        grouped=False,
+    )
+    assert f" Augmentation: {augmentation}; " in written
+
+
+def test_the_page_shows_random_views_only_if_training_saw_them(run: RunDir, tmp_path: Path):
+    again, per_image = RunDir(tmp_path / "again"), {}
+    text = Page(drawn_again(run, tmp_path)).text
+    settings = again.read_info().settings or {}
+    for views in (1, 3):
+        again.update_info({"settings": settings | {"views": views}})
+        assert call("report", str(again.path), "--device", "cpu") == 0
+        page = again.report.read_text(encoding="utf-8")
+        per_image[views] = page.count("as in training")
+        assert ("Training used no random augmentations" in Page(page).text) == (views == 1)
+    assert "Training used no random augmentations" in text
+    assert per_image[1] == 0 < per_image[3]
+
+
+def test_the_page_and_the_card_admit_copies_of_training_images(run: RunDir, tmp_path: Path):
+    again, told = RunDir(tmp_path / "again"), "1 image of val is in train, too, as a copy,"
+    assert told not in Page(drawn_again(run, tmp_path)).text
+    assert "Near-copies were kept in one split." in again.card.read_text(encoding="utf-8")
+    moved = {"train": "val", "val": "train"}
+    lines = again.split.read_text(encoding="utf-8").splitlines()
+    (row,) = (n for n, line in enumerate(lines) if line.startswith("blue/copy.jpg,"))
+    cells = lines[row].split(",")
+    lines[row] = ",".join([*cells[:2], moved[cells[2]], *cells[3:]])
+    again.split.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    again.update_info({"split_checks": None})  # or the edited file would be refused
+    assert call("report", str(again.path), "--device", "cpu") == 0
+    assert told in Page(again.report.read_text(encoding="utf-8")).text
+    card = again.card.read_text(encoding="utf-8")
+    assert told in card
+    assert "kept in one split." not in card
+    assert "Near-copies were not kept in one split: 1 of the " in card
+
+
 def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     run: RunDir, tmp_path: Path
 ):
@@ -313,6 +379,19 @@ def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     assert "corrected" not in Page(text).text
     assert "correction" not in Page(text).text
     assert "the baseline" not in Page(text).text
+
+
+def test_the_page_and_the_card_name_the_classes_that_were_not_measured(run: RunDir, tmp_path: Path):
+    rows = read_json(run.evaluation("val") / "metrics.json")["per_class"]
+    assert rows[1]["name"] == "blue"
+    unmeasured = dict.fromkeys(rows[1]) | {"name": "blue", "n": 0}
+    told = f"1 of {len(rows)} classes has no images in val, and is not measured: blue."
+    for name, row, count in (("measured", rows[1], 0), ("unmeasured", unmeasured, 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        text = drawn_again(run, folder, metrics={"per_class": [rows[0], row, *rows[2:]]})
+        assert Page(text).text.count(told) == count
+        assert RunDir(folder / "again").card.read_text(encoding="utf-8").count(told) == count
 
 
 def test_with_an_uncorrected_validation_set_the_page_claims_less(run: RunDir, tmp_path: Path):
