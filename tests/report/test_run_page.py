@@ -33,7 +33,7 @@ from xception_cli.report.html import PAGES
 from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
 from xception_cli.report.methods import describe_methods
 from xception_cli.report.pictures import draw_issues, without_excluded
-from xception_cli.report.run_page import _confident_correct
+from xception_cli.report.run_page import _confident_correct, _matrices
 from xception_cli.rundir import RunDir, read_json, write_json
 
 HOSTILE = "a<script>alert(1)&\"'"
@@ -631,6 +631,14 @@ def test_a_matrix_of_up_to_100_classes_has_all_names_and_counts():
         drawn = draw_matrix(np.eye(count, dtype=np.int64), names, list(range(count)), "x")
         assert [name for _, name in drawn.names] == names[:shown]
         assert sum(cell.number == "1" for cell in drawn.cells) == shown
+
+
+def test_a_matrix_is_not_offered_in_a_second_order_that_is_the_same(run: RunDir):
+    report = read_report(run, "val")
+    two = replace(report, per_class=report.per_class[:2], confusion=((3, 1), (0, 2)))
+    assert [drawn.order for drawn in _matrices(two)] == ["by name"]
+    apart = replace(report, confusion=((0, 0, 3), (0, 3, 0), (3, 0, 0)))
+    assert [drawn.order for drawn in _matrices(apart)] == ["by name", "by similarity"]
 
 
 def test_names_next_to_a_matrix_are_10_pixels_high_even_on_a_phone():
