@@ -15,6 +15,7 @@ from runs import call, quick_settings, train_run
 
 from xception_cli.check.report import CONFLICTING, SUSPECT
 from xception_cli.config import TrainConfig
+from xception_cli.console import quoted, show
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import read_split
 from xception_cli.data.units import have_groups
@@ -430,6 +431,12 @@ def test_next_steps_are_the_weakest_class_suspect_labels_and_the_data(run: RunDi
     assert "--fixes" in shown
     assert "Suspect labels: 1 looks like <b> (98%), not blue (1%) blue/2.jpg" in shown
     assert "Measure on more images. 13 are few" in shown
+    again = show(quoted(tmp_path / "again"))
+    assert f"or use new ones: xception eval {again} --data DIR" in shown
+    same = row | {"name": "blue"}
+    tied = metrics | {"per_class": [row, same, *found["per_class"][2:]]}
+    text = Page(drawn_again(run, tmp_path / "tied", metrics=tied)).text
+    assert "It has the lowest recall, like 1 other class: 10.0% (95% CI 0.0-40.0%). " in text
 
 
 def test_the_page_names_the_classes_that_more_images_would_help(run: RunDir, tmp_path: Path):
