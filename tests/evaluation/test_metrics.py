@@ -8,6 +8,7 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 from rich.console import Console
 from sklearn.metrics import (
@@ -457,6 +458,21 @@ def test_the_plot_of_the_confusion_matrix_is_the_same_only_for_the_same_report(c
     with Image.open(BytesIO(picture)) as image:
         assert min(image.size) > 300
         assert "Software" not in image.info
+
+
+def test_the_plot_explains_grey_rows_only_if_a_class_has_no_images(monkeypatch):
+    written, annotate = [], Axes.annotate
+
+    def recorded(axes, text, *where, **how):
+        written.append(text)
+        return annotate(axes, text, *where, **how)
+
+    monkeypatch.setattr(Axes, "annotate", recorded)
+    labels = np.arange(9) % 3
+    for count, explained in ((3, False), (4, True)):
+        written.clear()
+        draw_confusion(measure(*with_units(labels, np.eye(count)[labels]), names(count), name="x"))
+        assert any("grey: no images" in line for line in written) == explained
 
 
 def test_the_plot_shows_any_class_name_without_a_warning():

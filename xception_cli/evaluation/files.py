@@ -202,7 +202,11 @@ def draw_confusion(report: EvalReport) -> bytes:
     else:
         accuracy += ", not corrected for selection"
     first = f"{show(report.name)}: {report.correct:,} of {count_of(report.images, 'image')} correct"
-    lines = [first, accuracy, _LEGEND]
+    lines = [
+        first,
+        accuracy,
+        _LEGEND if counts.any(axis=1).all() else f"{_LEGEND}; grey: no images",
+    ]
     # Annotations, for which the tight bounding box below makes room at any number of classes.
     for at, line in enumerate(reversed(lines)):
         axes.annotate(
