@@ -727,4 +727,6 @@ def test_the_reliability_diagram_of_calibrated_probabilities_is_its_diagonal():
     assert [tuple(line.points) for line in coverage.lines if line.style == "wrong"] == [
         ((1.0, 0.75),)
     ]
+    (band,) = (line.points for line in coverage.lines if line.style == "wrong band")
+    assert min(coverage.y.ticks) <= min(low for _, low in band) < 0.6  # the accuracy's interval
     assert faults_of(svg("drawing", reliability))[0] == "no Content-Security-Policy"
