@@ -392,7 +392,9 @@ def test_the_page_and_the_card_name_the_classes_that_were_not_measured(run: RunD
         folder.mkdir()
         text = drawn_again(run, folder, metrics={"per_class": [rows[0], row, *rows[2:]]})
         assert Page(text).text.count(told) == count
-        assert RunDir(folder / "again").card.read_text(encoding="utf-8").count(told) == count
+        card = RunDir(folder / "again").card.read_text(encoding="utf-8")
+        assert card.count(told) == count
+        assert (f" of {len(rows) - 1} classes was " in card) == bool(count)
 
 
 def test_with_an_uncorrected_validation_set_the_page_claims_less(run: RunDir, tmp_path: Path):

@@ -156,11 +156,13 @@ def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
 def _accuracy(report: EvalReport, result: RunResult) -> list[str]:
     held_out: Mapping[str, Any] = {"val": "validation", "test": "test"}
     independent = f" ({report.groups:,} independent)" if report.groups < report.images else ""
+    measured = sum(row.n > 0 for row in report.per_class)
+    some = f" of {count_of(measured, 'class')}" if measured < len(report.per_class) else ""
     corrected = ""
     if report.corrected is not None:
         corrected = f", corrected for selecting the best of {report.corrected.candidates} models"
     first = (
-        f"Accuracy on {count_of(report.images, f'{held_out[report.name]} image')}{independent} was "
+        f"Accuracy on {count_of(report.images, f'{held_out[report.name]} image')}{independent}{some} was "
         f"{report.expected.value:.1%} ({report.expected.interval}){corrected}."
     )
     macro = f"Macro recall was {report.macro_recall.value:.1%} ({report.macro_recall.interval})."
