@@ -162,8 +162,8 @@ def _accuracy(report: EvalReport, result: RunResult) -> list[str]:
     if report.corrected is not None:
         corrected = f", corrected for selecting the best of {report.corrected.candidates} models"
     first = (
-        f"Accuracy on {count_of(report.images, f'{held_out[report.name]} image')}{independent}{some} was "
-        f"{report.expected.value:.1%} ({report.expected.interval}){corrected}."
+        f"Accuracy on {count_of(report.images, f'{held_out[report.name]} image')}{independent}{some} "
+        f"was {report.expected.value:.1%} ({report.expected.interval}){corrected}."
     )
     macro = f"Macro recall was {report.macro_recall.value:.1%} ({report.macro_recall.interval})."
     if result.refit and report.name == "val":
