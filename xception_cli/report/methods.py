@@ -158,13 +158,11 @@ def _accuracy(report: EvalReport, result: RunResult) -> list[str]:
     independent = f" ({report.groups:,} independent)" if report.groups < report.images else ""
     measured = sum(row.n > 0 for row in report.per_class)
     some = f" of {count_of(measured, 'class')}" if measured < len(report.per_class) else ""
+    images = count_of(report.images, f"{held_out[report.name]} image")
     corrected = ""
     if report.corrected is not None:
         corrected = f", corrected for selecting the best of {report.corrected.candidates} models"
-    first = (
-        f"Accuracy on {count_of(report.images, f'{held_out[report.name]} image')}{independent}{some} "
-        f"was {report.expected.value:.1%} ({report.expected.interval}){corrected}."
-    )
+    first = f"Accuracy on {images}{independent}{some} was {report.expected.value:.1%} ({report.expected.interval}){corrected}."
     macro = f"Macro recall was {report.macro_recall.value:.1%} ({report.macro_recall.interval})."
     if result.refit and report.name == "val":
         return [first, macro, "The head was then refitted to training and validation images."]
