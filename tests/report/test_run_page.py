@@ -365,7 +365,7 @@ def test_the_page_and_the_card_admit_copies_of_training_images(run: RunDir, tmp_
     card = again.card.read_text(encoding="utf-8")
     assert told in card
     assert "kept in one split." not in card
-    assert "Near-copies were not kept in one split: 1 of the " in card
+    assert "Near-copies were not all kept in one split, which concerns 1 of the " in card
 
 
 def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(

@@ -149,7 +149,8 @@ def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
     together = "Images of one group and near-copies" if grouped else "Near-copies"
     if leaked := split.leaked("val") + split.leaked("test"):
         held_out = f"{leaked:,} of the {counts['val'] + counts['test']:,} held-out images"
-        return [*sentences, f"{together} were not kept in one split: {held_out} are concerned."]
+        apart = f"{together} were not all kept in one split, which concerns {held_out}."
+        return [*sentences, apart]
     return [*sentences, f"{together} were kept in one split."]
 
 
@@ -162,7 +163,8 @@ def _accuracy(report: EvalReport, result: RunResult) -> list[str]:
     corrected = ""
     if report.corrected is not None:
         corrected = f", corrected for selecting the best of {report.corrected.candidates} models"
-    first = f"Accuracy on {images}{independent}{some} was {report.expected.value:.1%} ({report.expected.interval}){corrected}."
+    share = f"{report.expected.value:.1%} ({report.expected.interval})"
+    first = f"Accuracy on {images}{independent}{some} was {share}{corrected}."
     macro = f"Macro recall was {report.macro_recall.value:.1%} ({report.macro_recall.interval})."
     if result.refit and report.name == "val":
         return [first, macro, "The head was then refitted to training and validation images."]
