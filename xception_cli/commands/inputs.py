@@ -17,7 +17,7 @@ from xception_cli.data.table import is_table, read_rows
 from xception_cli.errors import UsageError
 from xception_cli.notation import is_url
 
-_FEW = 3  # files that are typed again; for more, a shell has expanded a pattern
+_FEW = 3  # arguments that are typed again
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> 
         if is_url(path) and not os.path.lexists(path):
             raise UsageError(f"{show(path)} is a URL, not a file", hint="download the image first")
         refuse_packed(Path(path))
-    typed = " ".join(map(quoted, paths))
+    typed = " ".join(map(quoted, paths[:_FEW])) + " ..." * (len(paths) > _FEW)
     if len(paths) == 1 and is_table(Path(paths[0])):
         check_data(Path(paths[0]), root)
         place, rows = read_rows(Path(paths[0]), root, labelled=False)
@@ -74,8 +74,9 @@ def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> 
     are_named = images == [Path(path) for path in paths]
     if are_named and not any(map(os.path.lexists, images)):
         raise UsageError(f"there is no image {show(images[0])}", hint="check the path")
-    few = typed if len(paths) <= _FEW else quoted(paths[0])
-    return Inputs(images, few, are_named=are_named)
+    if are_named and len(paths) > _FEW:
+        typed = quoted(paths[0])
+    return Inputs(images, typed, are_named=are_named)
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
