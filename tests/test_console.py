@@ -284,6 +284,20 @@ def test_the_speed_after_a_restart_counts_only_later_units(capsys, monkeypatch):
     assert capsys.readouterr().err == "epoch 2: 640 of 1,000, 1.0 images/s, 6 min 0 s left\n"
 
 
+def test_a_bar_with_a_long_name_stays_on_one_line_of_80_columns(monkeypatch):
+    stream = attach_terminal(monkeypatch)
+    screen = Screen()
+    with screen.bar("computing features (train, view 1 of 1)", 1296) as bar:
+        for _ in range(3):
+            time.sleep(0.01)
+            bar.advance(104)
+        screen._progress.refresh()
+        frame = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", stream.getvalue().rpartition("\r")[2])
+    assert "312/1296" in frame
+    assert re.search(r"\d images/s +\S", frame)
+    assert "\n" not in frame.strip()
+
+
 def test_a_bar_on_a_terminal_disappears_and_does_not_hide_messages(capsys, monkeypatch):
     terminal = attach_terminal(monkeypatch)
     screen = Screen()

@@ -26,7 +26,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from xception_cli.numerals import duration
@@ -208,9 +208,10 @@ class Screen:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            _Speed(),
-            TimeRemainingColumn(compact=True),
+            # On a narrow terminal the bar becomes shorter, before any other column is wrapped.
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            _Speed(Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[note]}"),
             console=_console(sys.stderr),
             transient=True,

@@ -262,6 +262,17 @@ def test_photos_are_enough_if_there_is_nothing_to_gain():
     assert curve.points[-1].accuracy == 1
 
 
+def test_a_class_of_few_images_is_not_enough_because_none_of_them_is_recognised():
+    features, labels = drawn(200, 64, 2, distance=2.0)
+    verdicts = {}
+    for few in (6, 12):  # of a third class, which looks like the first
+        third = np.where(np.cumsum(labels == 0) <= few, np.where(labels == 0, 2, labels), labels)
+        curve = learning_curve(features, third, alone(labels), ["a", "b", "c"], strength=0.01)
+        *_, verdicts[few] = curve.classes
+    assert [(gain.half, gain.whole) for gain in verdicts.values()] == [(0, 0)] * 2
+    assert [gain.verdict for gain in verdicts.values()] == ["unclear", "enough"]
+
+
 def test_the_last_point_of_the_curve_is_the_probes_own_cross_validation():
     features, labels = drawn(120, 40, 3, distance=0.2)
     probe = fit_probe(features, labels, alone(labels), class_count=3, seed=5)

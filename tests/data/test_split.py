@@ -203,6 +203,13 @@ def test_a_class_without_a_given_val_image_is_warned_about():
     assert split_rows(rows).warnings == ("no validation image for class c2",)
 
 
+def test_classes_without_a_given_val_image_are_one_warning():
+    rows = [*given("train", 90, 9), *given("val", 20, 1)]
+    assert split_rows(rows).warnings == (
+        "no validation image for 8 classes: c1, c2, c3, c4, c5, and 3 more",
+    )
+
+
 @pytest.mark.parametrize(
     ("copies", "warnings"),
     [

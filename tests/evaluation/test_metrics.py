@@ -8,6 +8,7 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 from rich.console import Console
 from sklearn.metrics import (
@@ -43,7 +44,7 @@ from xception_cli.evaluation.intervals import (
 )
 from xception_cli.evaluation.metrics import measure
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER, Scored
-from xception_cli.evaluation.uneven import uneven_line
+from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
 from xception_cli.files import to_csv
 
 INTERVALS = {
@@ -329,11 +330,26 @@ def test_a_result_of_uneven_classes_names_those_that_are_not_recognised():
     low, high = macro_interval(labels == guesses, labels, np.arange(18))
     interval = f"95% CI {100 * low:.1f}-{100 * high:.1f}%"
     assert uneven_line(report) == (
-        f"classes are uneven: macro recall 40.0% ({interval}); lowest recall: "
+        f"classes are uneven in val: macro recall 40.0% ({interval}); lowest recall: "
         "c (0 of 1), b (1 of 5)"
     )
     even = measure(*with_units(*drawn(3, 30)), names(3), name="val")
     assert uneven_line(even) is None
+
+
+@pytest.mark.parametrize(
+    ("measured", "line"),
+    [
+        (12, None),
+        (11, "1 of 12 classes has no images in val, and is not measured: class 11"),
+        (3, "9 of 12 classes have no images in val, and are not measured: class 3, class 4, "
+            "class 5, class 6, class 7, and 4 more"),
+    ],
+)  # fmt: skip
+def test_a_result_names_the_classes_that_no_image_measured(measured, line):
+    labels = np.arange(60) % measured
+    report = measure(*with_units(labels, np.eye(12)[labels]), names(12), name="val")
+    assert unmeasured_line(report) == line
 
 
 def test_means_over_classes_have_no_bootstrap_interval_if_a_class_has_three_images():
@@ -442,6 +458,21 @@ def test_the_plot_of_the_confusion_matrix_is_the_same_only_for_the_same_report(c
     with Image.open(BytesIO(picture)) as image:
         assert min(image.size) > 300
         assert "Software" not in image.info
+
+
+def test_the_plot_explains_grey_rows_only_if_a_class_has_no_images(monkeypatch):
+    written, annotate = [], Axes.annotate
+
+    def recorded(axes, text, *where, **how):
+        written.append(text)
+        return annotate(axes, text, *where, **how)
+
+    monkeypatch.setattr(Axes, "annotate", recorded)
+    labels = np.arange(9) % 3
+    for count, explained in ((3, False), (4, True)):
+        written.clear()
+        draw_confusion(measure(*with_units(labels, np.eye(count)[labels]), names(count), name="x"))
+        assert any("grey: no images" in line for line in written) == explained
 
 
 def test_the_plot_shows_any_class_name_without_a_warning():

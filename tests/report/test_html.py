@@ -169,6 +169,32 @@ def test_options_and_file_names_break_only_at_slashes_and_spaces():
     assert Page(macro.render(text="a/<b>//c\n")).text == "a/<b>//c\\x0a"
 
 
+def test_a_right_to_left_name_is_kept_apart_from_numbers_except_in_a_command():
+    name, apart = "תפח ירק", "\u2068תפח ירק\u2069"
+    template = PAGES.from_string(
+        '{% from "macros.html.j2" import cards, command %}'
+        "{{ text }}|{{ text | sentence }}|{{ command(text) }}|{{ cards(photos) }}"
+    )
+    photos = [Card((None,), f"{name} (2%)", f"{name}/1.jpg")]
+    shown = Page(template.render(text=f"{name} (2%)", photos=photos)).text
+    assert shown.startswith(f"{apart} (2%)|{apart} (2%).|{name} (2%)|")
+    assert f"{apart} (2%) {apart}/1.jpg" in shown
+    plain = template.render(text="a (2%)", photos=[Card((None,), "a (2%)", "a/1.jpg")])
+    assert not re.search("[\u2066-\u2069]", plain)
+
+
+def test_a_caption_may_break_at_the_hyphens_of_a_class_but_not_of_a_path():
+    macro = PAGES.from_string('{% from "macros.html.j2" import cards %}{{ cards(photos) }}')
+    shown = macro.render(photos=[Card((None,), "labelled a-b (2%)", "a-b/c.jpg")])
+    assert re.findall(r'<span class="whole">(.*?)</span>', shown) == ["a-b/", "c.jpg"]
+    assert "<b>labelled a-b (2%)</b>" in shown
+
+
+def test_the_header_of_a_table_is_repeated_on_each_printed_page():
+    macro = PAGES.from_string('{% from "macros.html.j2" import header %}{{ header(["a"]) }}')
+    assert [name for name, _ in Page(macro.render()).elements] == ["thead", "tr", "th"]
+
+
 # --- images ---------------------------------------------------------------------------------------
 
 

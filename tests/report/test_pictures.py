@@ -1,6 +1,7 @@
 """Explanations: Grad-CAM computed from gradients, at the right place, size and orientation."""
 
 from io import BytesIO
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,18 @@ def test_a_command_stopped_after_its_first_heat_map_starts_again(
     first.write_bytes(written)
     assert call(*command) == 0
     assert len(list(Path("why").iterdir())) == 8
+
+
+def test_the_next_command_after_predict_can_be_pasted_and_is_not_the_same_again(
+    bundle, photos, capsys
+):
+    save_model(Path("m.safetensors"), bundle.network.state_dict(), bundle.about)
+    files = sorted(map(str, (photos / "red").iterdir()))
+    model, device = ["--model", "m.safetensors"], ["--device", "cpu", "--workers", "0"]
+    for given, options, end in (
+        (files[:2], [], f"{shlex.join(files[:2])} {shlex.join(model)} --explain heatmaps"),
+        (files[:4], [], f"{shlex.join(files[:1])} {shlex.join(model)} --explain heatmaps"),
+        (files[:2], ["--explain", "why"], f"DIR {shlex.join(model)} --output predictions.csv"),
+    ):
+        assert call("predict", *given, *model, *options, *device) == 0
+        assert capsys.readouterr().err.splitlines()[-1] == f"next: xception predict {end}"

@@ -15,6 +15,7 @@ from runs import call, quick_settings, train_run
 
 from xception_cli.check.report import CONFLICTING, LEAK, SUSPECT
 from xception_cli.config import TrainConfig
+from xception_cli.console import quoted, show
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import read_split
 from xception_cli.data.units import have_groups
@@ -33,7 +34,7 @@ from xception_cli.report.html import PAGES
 from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
 from xception_cli.report.methods import describe_methods
 from xception_cli.report.pictures import draw_issues, without_settled
-from xception_cli.report.run_page import _confident_correct
+from xception_cli.report.run_page import _confident_correct, _matrices
 from xception_cli.rundir import RunDir, read_json, write_json
 
 HOSTILE = "a<script>alert(1)&\"'"
@@ -95,7 +96,7 @@ def test_the_first_lines_have_accuracy_interval_and_next_steps(run: RunDir):
         r"(?: in \d+ groups| \(\d+ independent\))?, "
         r"corrected for selecting the best of \d+ models on them\. "
         r"Only \d+ (?:independent )?images: the interval is wide\. The linear probe.*?\. "
-        r"Classes are uneven: macro recall \d+\.\d% \(95% CI \d+\.\d-\d+\.\d%\)\. "
+        r"Classes are uneven in val: macro recall \d+\.\d% \(95% CI \d+\.\d-\d+\.\d%\)\. "
         r"Validation images are held back from training, to choose the model\. Kept: ",
         start,
     )
@@ -301,6 +302,72 @@ def test_the_methods_name_the_views_that_the_probe_was_fitted_to(run: RunDir):
         assert words in written
 
 
+@pytest.mark.parametrize(
+    ("settings", "views", "kept_epoch", "augmentation"),
+    [
+        ({"unfreeze": "head"}, 1, 0, "none"),
+        ({"unfreeze": "head"}, 2, 0, "mirroring"),
+        ({"unfreeze": "head", "augment": "rotate90"}, 2, 0,
+         "a rotation by a multiple of 90 degrees"),
+        ({"unfreeze": "head", "flip": False}, 2, 0,
+         "random crops with small changes of colour and geometry"),
+        ({"unfreeze": "head"}, 3, 0,
+         "random crops with small changes of colour and geometry, and mirroring"),
+        ({"unfreeze": "exit", "views": 1}, 1, 2, "none"),
+        ({"unfreeze": "all", "augment": "none"}, 1, 2, "random crops, and mirroring"),
+        ({"unfreeze": "all"}, 1, 0, "none"),  # the probe was kept
+    ],
+)  # fmt: skip
+def test_the_methods_claim_only_augmentations_that_training_saw(
+    run: RunDir, settings, views, kept_epoch, augmentation
+):
+    info, result = run.read_info(), run.read_result()
+    written = describe_methods(
+        config=TrainConfig(**settings),
+        info=info,
+        result=replace(result, views=views),
+        report=read_report(run, "val"),
+        split=read_split(run.split, info.classes),
+        trained="exit flow",
+        kept_epoch=kept_epoch,
+        grouped=False,
+    )
+    assert f" Augmentation: {augmentation}; " in written
+
+
+def test_the_page_shows_random_views_only_if_training_saw_them(run: RunDir, tmp_path: Path):
+    again, per_image = RunDir(tmp_path / "again"), {}
+    text = Page(drawn_again(run, tmp_path)).text
+    settings = again.read_info().settings or {}
+    for views in (1, 3):
+        again.update_info({"settings": settings | {"views": views}})
+        assert call("report", str(again.path), "--device", "cpu") == 0
+        page = again.report.read_text(encoding="utf-8")
+        per_image[views] = page.count("as in training")
+        assert ("Training used no random augmentations" in Page(page).text) == (views == 1)
+    assert "Training used no random augmentations" in text
+    assert per_image[1] == 0 < per_image[3]
+
+
+def test_the_page_and_the_card_admit_copies_of_training_images(run: RunDir, tmp_path: Path):
+    again, told = RunDir(tmp_path / "again"), "1 image of val is in train, too, as a copy,"
+    assert told not in Page(drawn_again(run, tmp_path)).text
+    assert "Near-copies were kept in one split." in again.card.read_text(encoding="utf-8")
+    moved = {"train": "val", "val": "train"}
+    lines = again.split.read_text(encoding="utf-8").splitlines()
+    (row,) = (n for n, line in enumerate(lines) if line.startswith("blue/copy.jpg,"))
+    cells = lines[row].split(",")
+    lines[row] = ",".join([*cells[:2], moved[cells[2]], *cells[3:]])
+    again.split.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    again.update_info({"split_checks": None})  # or the edited file would be refused
+    assert call("report", str(again.path), "--device", "cpu") == 0
+    assert told in Page(again.report.read_text(encoding="utf-8")).text
+    card = again.card.read_text(encoding="utf-8")
+    assert told in card
+    assert "kept in one split." not in card
+    assert "Near-copies were not all kept in one split, which concerns 1 of the " in card
+
+
 def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     run: RunDir, tmp_path: Path
 ):
@@ -313,6 +380,21 @@ def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     assert "corrected" not in Page(text).text
     assert "correction" not in Page(text).text
     assert "the baseline" not in Page(text).text
+
+
+def test_the_page_and_the_card_name_the_classes_that_were_not_measured(run: RunDir, tmp_path: Path):
+    rows = read_json(run.evaluation("val") / "metrics.json")["per_class"]
+    assert rows[1]["name"] == "blue"
+    unmeasured = dict.fromkeys(rows[1]) | {"name": "blue", "n": 0}
+    told = f"1 of {len(rows)} classes has no images in val, and is not measured: blue."
+    for name, row, count in (("measured", rows[1], 0), ("unmeasured", unmeasured, 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        text = drawn_again(run, folder, metrics={"per_class": [rows[0], row, *rows[2:]]})
+        assert Page(text).text.count(told) == count
+        card = RunDir(folder / "again").card.read_text(encoding="utf-8")
+        assert card.count(told) == count
+        assert (f" of {len(rows) - 1} classes was " in card) == bool(count)
 
 
 def test_with_an_uncorrected_validation_set_the_page_claims_less(run: RunDir, tmp_path: Path):
@@ -351,6 +433,12 @@ def test_next_steps_are_the_weakest_class_suspect_labels_and_the_data(run: RunDi
     assert "--fixes" in shown
     assert "Suspect labels: 1 looks like <b> (98%), not blue (1%) blue/2.jpg" in shown
     assert "Measure on more images. 13 are few" in shown
+    again = show(quoted(tmp_path / "again"))
+    assert f"or use new ones: xception eval {again} --data DIR" in shown
+    same = row | {"name": "blue"}
+    tied = metrics | {"per_class": [row, same, *found["per_class"][2:]]}
+    text = Page(drawn_again(run, tmp_path / "tied", metrics=tied)).text
+    assert "It has the lowest recall, like 1 other class: 10.0% (95% CI 0.0-40.0%). " in text
 
 
 def test_the_page_names_the_classes_that_more_images_would_help(run: RunDir, tmp_path: Path):
@@ -542,9 +630,9 @@ def test_a_matrix_of_few_classes_has_room_for_its_titles_and_for_long_names(coun
 
 
 def test_a_matrix_of_many_classes_has_small_cells_and_cuts_long_names():
-    names = ["Kraut- und Knollenfäule"] * 9
+    names = ["Kraut- und Knollenfäule der Kartoffel"] * 9
     drawn = draw_matrix(np.eye(9, dtype=np.int64), names, list(range(9)), "x")
-    assert (drawn.cell, {name for _, name in drawn.names}) == (14, {"Kraut- und Knolle…"})
+    assert (drawn.cell, {name for _, name in drawn.names}) == (14, {"Kraut- und Knollenfäule…"})
 
 
 def test_a_matrix_of_10_000_images_and_1000_classes_is_under_3_mb():
@@ -555,8 +643,24 @@ def test_a_matrix_of_10_000_images_and_1000_classes_is_under_3_mb():
     assert len(svg("matrix", draw_matrix(confusion, names, list(range(1000)), "x"))) < 3_000_000
 
 
+def test_a_matrix_of_up_to_100_classes_has_all_names_and_counts():
+    for count, shown in ((81, 81), (100, 100), (101, 0)):
+        names = [f"class {number}" for number in range(count)]
+        drawn = draw_matrix(np.eye(count, dtype=np.int64), names, list(range(count)), "x")
+        assert [name for _, name in drawn.names] == names[:shown]
+        assert sum(cell.number == "1" for cell in drawn.cells) == shown
+
+
+def test_a_matrix_is_not_offered_in_a_second_order_that_is_the_same(run: RunDir):
+    report = read_report(run, "val")
+    two = replace(report, per_class=report.per_class[:2], confusion=((3, 1), (0, 2)))
+    assert [drawn.order for drawn in _matrices(two)] == ["by name"]
+    apart = replace(report, confusion=((0, 0, 3), (0, 3, 0), (3, 0, 0)))
+    assert [drawn.order for drawn in _matrices(apart)] == ["by name", "by similarity"]
+
+
 def test_names_next_to_a_matrix_are_10_pixels_high_even_on_a_phone():
-    drawn = draw_matrix(np.eye(60, dtype=np.int64), ["a class"] * 60, list(range(60)), "x")
+    drawn = draw_matrix(np.eye(100, dtype=np.int64), ["a class"] * 100, list(range(100)), "x")
     style = (Path(html.__file__).parent / "templates" / "run.css").read_text()
     (size,) = re.findall(r"\.matrix \{[^}]*font-size: ([\d.]+)px", style)
     assert float(size) * drawn.least / drawn.size >= 10
@@ -634,4 +738,6 @@ def test_the_reliability_diagram_of_calibrated_probabilities_is_its_diagonal():
     assert [tuple(line.points) for line in coverage.lines if line.style == "wrong"] == [
         ((1.0, 0.75),)
     ]
+    (band,) = (line.points for line in coverage.lines if line.style == "wrong band")
+    assert min(coverage.y.ticks) <= min(low for _, low in band) < 0.6  # the accuracy's interval
     assert faults_of(svg("drawing", reliability))[0] == "no Content-Security-Policy"

@@ -51,6 +51,8 @@ def test_a_photo_chosen_in_the_page_gets_the_class_that_predict_prints_and_nothi
         page.wait_for("document.querySelector('#status').textContent.startsWith('2 of 2')")
         answers = page.run("[...document.querySelectorAll('.answer')].map(x => x.textContent)")
         bars = page.run("[...document.querySelectorAll('.bars li')].map(x => x.textContent)")
+        name = "getComputedStyle(document.querySelector('.bars bdi')).textAlign"
+        assert page.run(name) == "left"  # right-to-left names, too
         assert page.wait_for("document.querySelector('figure img').naturalWidth") == 160
         before = page.run("document.querySelector('figure img').src")
         page.run("document.querySelector('figure button').focus()")

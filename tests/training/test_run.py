@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from itertools import product
 from pathlib import Path
@@ -197,6 +198,20 @@ def test_the_probe_is_fitted_to_features_of_a_folded_network_but_the_model_is_no
         train_run(settings | {"unfreeze": "head", "views": 1})
     assert norms == [[]] * 2
     assert_not_folded(RunDir(Path("run")))
+
+
+def test_the_expected_space_is_that_of_temporary_files_and_left_out_without_any(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xception_cli.training.run.compute_baseline", lambda *_: crash())
+    said = {}
+    for unfreeze in ("head", "exit"):
+        with pytest.raises(Crash):
+            train_run(settings | {"unfreeze": unfreeze}, unfreeze)
+        log = RunDir(Path(unfreeze)).log.read_text(encoding="utf-8")
+        (said[unfreeze],) = re.findall(r" {11}(memory .*)", log)
+    assert re.fullmatch(r"memory [\d.]+ GB", said["head"])
+    assert re.fullmatch(r"memory [\d.]+ GB, temporary files \d+ MB", said["exit"])
 
 
 @pytest.mark.slow

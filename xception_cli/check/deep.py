@@ -9,6 +9,7 @@ from xception_cli.check.features import compute_features
 from xception_cli.check.labels import Labels, Units, judge_labels
 from xception_cli.check.orientation import orientation_problem
 from xception_cli.check.report import ClassGain, Curve, Point, Problem
+from xception_cli.check.shape import FEW
 from xception_cli.check.survey import Survey
 from xception_cli.data.units import assign_units, number_units
 from xception_cli.errors import DataError
@@ -144,7 +145,9 @@ def _gain(name: str, half: Hits, whole: Hits, units: Units) -> ClassGain:
     verdict = "unclear"
     if gained >= max(_IMAGES, _GAIN * images) and is_clear:
         verdict = "more"
-    elif whole.sum() >= _ENOUGH * images or abs(gained) < _GAIN * images / 2:
+    elif len(changes) >= FEW and (
+        whole.sum() >= _ENOUGH * images or abs(gained) < _GAIN * images / 2
+    ):
         verdict = "enough"
     return ClassGain(name, int(half.sum()) / images, int(whole.sum()) / images, verdict)
 

@@ -17,6 +17,8 @@ from xception_cli.data.table import is_table, read_rows
 from xception_cli.errors import UsageError
 from xception_cli.notation import is_url
 
+_FEW = 3  # arguments that are typed again
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -24,7 +26,7 @@ class Inputs:
 
     Attributes:
         images: The images, in order.
-        typed: The arguments that give them, for a command to type next.
+        typed: The arguments that give them, for a command to type next; of many files, the first.
         labels: Label of each image from a table; empty without one.
         are_named: Whether each image was given by its own path.
     """
@@ -59,7 +61,7 @@ def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> 
         if is_url(path) and not os.path.lexists(path):
             raise UsageError(f"{show(path)} is a URL, not a file", hint="download the image first")
         refuse_packed(Path(path))
-    typed = " ".join(map(quoted, paths[:3])) + " ..." * (len(paths) > 3)
+    typed = " ".join(map(quoted, paths[:_FEW])) + " ..." * (len(paths) > _FEW)
     if len(paths) == 1 and is_table(Path(paths[0])):
         check_data(Path(paths[0]), root)
         place, rows = read_rows(Path(paths[0]), root, labelled=False)
@@ -72,6 +74,8 @@ def read_inputs(paths: Sequence[str], listed: str | None, root: Path | None) -> 
     are_named = images == [Path(path) for path in paths]
     if are_named and not any(map(os.path.lexists, images)):
         raise UsageError(f"there is no image {show(images[0])}", hint="check the path")
+    if are_named and len(paths) > _FEW:
+        typed = quoted(paths[0])
     return Inputs(images, typed, are_named=are_named)
 
 

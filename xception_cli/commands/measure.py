@@ -121,7 +121,7 @@ def evaluate(
         scores_table,
         uncorrected_line,
     )
-    from xception_cli.evaluation.uneven import uneven_line
+    from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
 
     for part in (
         [json.dumps(report.to_dict())]
@@ -130,7 +130,12 @@ def evaluate(
     ):
         emit(part)
     say(f"result    {headline(report)}", style="bold")
-    for line in (uncorrected_line(report), uneven_line(report), contaminated_line(report)):
+    for line in (
+        uncorrected_line(report),
+        unmeasured_line(report),
+        uneven_line(report),
+        contaminated_line(report),
+    ):
         if line:
             say(f"          {line}")
     if confused := confused_line(report):

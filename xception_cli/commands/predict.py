@@ -200,6 +200,8 @@ def predict(
     again = f"xception predict {of_run}{inputs.typed}{of_model}"
     if sort_into is not None:
         say(f"next: correct the folders by hand, then: xception check {quoted(sort_into)}")
+    elif inputs.are_named and heat_maps is not None:
+        say(f"next: xception predict {of_run}DIR{of_model} --output predictions.csv")
     elif output is not None or inputs.are_named:
         say(f"next: {again} {'--explain heatmaps' if inputs.are_named else '--sort-into sorted'}")
     else:

@@ -50,6 +50,11 @@ class Split:
         """Count the images of each class in one split."""
         return count_labels(self.of(split), len(self.classes))
 
+    def leaked(self, split: str) -> int:
+        """Count the images of a held-out split that share a unit with training images."""
+        trained = {image.unit for image in self.of("train")}
+        return sum(image.unit in trained for image in self.of(split))
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over (path, class, content digest) of every image: identifies the data."""
@@ -245,8 +250,11 @@ def _check(split: Split) -> list[str]:
             "no image is left for validation (val is empty)",
             hint="add images: at least one class needs two different ones",
         )
-    no_val = [show(n) for n, count in zip(split.classes, val, strict=True) if not count]
-    warnings = [f"no validation image for class {name}" for name in no_val]
+    no_val = [n for n, count in zip(split.classes, val, strict=True) if not count]
+    warnings = []
+    if no_val:
+        classes = "class" if len(no_val) == 1 else f"{count_of(len(no_val), 'class')}:"
+        warnings.append(f"no validation image for {classes} {enumerated(no_val)}")
     if out := len(split.of("out")):
         warnings.append(f"{count_of(out, 'image')} left out, see split.csv")
     return warnings

@@ -202,7 +202,11 @@ def draw_confusion(report: EvalReport) -> bytes:
     else:
         accuracy += ", not corrected for selection"
     first = f"{show(report.name)}: {report.correct:,} of {count_of(report.images, 'image')} correct"
-    lines = [first, accuracy, _LEGEND]
+    lines = [
+        first,
+        accuracy,
+        _LEGEND if counts.any(axis=1).all() else f"{_LEGEND}; grey: no images",
+    ]
     # Annotations, for which the tight bounding box below makes room at any number of classes.
     for at, line in enumerate(reversed(lines)):
         axes.annotate(
@@ -337,7 +341,8 @@ def _draw_coverage(axes: Axes, confidences: Array, right: Array, effect: float) 
     _, coverage, precision, low, high = _coverage(confidences, right, effect)
     axes.fill_between(coverage, low, high, color=_ORANGE, alpha=0.15, linewidth=0)
     axes.plot(coverage, precision, color=_ORANGE, linewidth=1.8)
-    floor = max(0.0, min(0.9, float(precision.min()) - 0.1))
+    # The interval of all answers, that of the accuracy, is in sight.
+    floor = max(0.0, min(0.9, float(precision.min()) - 0.1, float(low[-1])))
     axes.set(xlim=(0, 1.02), ylim=(floor, 1 + 0.03 * (1 - floor)))
     axes.set_xlabel("share of images answered, most confident first")
     axes.set_ylabel("precision of the answers")

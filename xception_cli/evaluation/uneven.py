@@ -1,9 +1,10 @@
-"""Uneven classes: what accuracy hides if some classes have many more images than others."""
+"""What accuracy hides: classes that were not measured, and classes of uneven sizes."""
 
 from collections.abc import Iterable
 
-from xception_cli.console import enumerated
+from xception_cli.console import enumerated, show
 from xception_cli.evaluation.eval_report import EvalReport
+from xception_cli.numerals import count_of
 
 UNEVEN = 3  # ratio of class sizes above which accuracy is mostly that of the largest classes
 _WEAK = 0.5  # recall below which a class is named
@@ -19,12 +20,24 @@ def is_uneven(counts: Iterable[int]) -> bool:
     return len(some) > 1 and max(some) > UNEVEN * min(some)
 
 
+def unmeasured_line(report: EvalReport) -> str | None:
+    """Name the classes that no image measured; None without any."""
+    missing = [row.name for row in report.per_class if not row.n]
+    if not missing:
+        return None
+    have, are = ("has", "is") if len(missing) == 1 else ("have", "are")
+    classes = f"{len(missing):,} of {count_of(len(report.per_class), 'class')}"
+    where = f"{have} no images in {show(report.name)}"
+    return f"{classes} {where}, and {are} not measured: {enumerated(missing)}"
+
+
 def uneven_line(report: EvalReport) -> str | None:
     """Describe a result by class; None if the measured classes are not uneven."""
     if not is_uneven(row.n for row in report.per_class):
         return None
     macro = report.macro_recall
-    line = f"classes are uneven: macro recall {macro.value:.1%} ({macro.interval})"
+    where = f"uneven in {show(report.name)}"  # by chance, or in all images
+    line = f"classes are {where}: macro recall {macro.value:.1%} ({macro.interval})"
     known = [(row.recall.value, row) for row in report.per_class if row.recall is not None]
     weak = sorted((pair for pair in known if pair[0] < _WEAK), key=lambda pair: pair[0])
     named = [f"{row.name} ({round(recall * row.n)} of {row.n})" for recall, row in weak]

@@ -61,6 +61,7 @@ def next_steps(
         "fixes": quoted(run.issues),
         "fix": f"xception train {place} --fixes {quoted(run.issues)}",
         "check": f"xception check {place} --output {quoted(f'{run.path.name}-check')}",
+        "measure": f"xception eval {quoted(run.path)} --data DIR",
         "predict": f"xception predict {quoted(run.path)} IMAGE.jpg",
     }
 
@@ -96,8 +97,10 @@ def _weakest_class(
         )
     else:
         how = "add images"
+    tied = sum(other.value == recall.value for other, _ in known) - 1
     return {
         "name": row.name,
+        "like": f", like {count_of(tied, 'other class')}" if tied else "",
         "recall": f"{recall.value:.1%}",
         "interval": recall.interval,
         "how": how,

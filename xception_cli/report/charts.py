@@ -215,7 +215,8 @@ def _draw_coverage(confidences: Array, hits: Array, effect: float) -> Chart:
     curve = list(zip(shares[chosen].tolist(), precisions[chosen].tolist(), strict=True))
     ends = [scaled_interval(part, round(share * len(hits)), effect) for share, part in curve]
     low, high = ([(p[0], end[at]) for p, end in zip(curve, ends, strict=True)] for at in (0, 1))
-    floor = max(0.0, min(0.9, float(precisions.min()) - 0.1))
+    # The interval of all answers, that of the accuracy, is in sight.
+    floor = max(0.0, min(0.9, float(precisions.min()) - 0.1, low[-1][1]))
     return Chart(
         "Precision over coverage",
         "share of images answered, most confident first",

@@ -6,7 +6,7 @@ from xception_cli.data.split import Split
 from xception_cli.evaluation.cross_validated import figures
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.intervals import texts
-from xception_cli.evaluation.uneven import uneven_line
+from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
 from xception_cli.numerals import count_of
 from xception_cli.records import KEPT_PROBE, RunResult
 from xception_cli.report.advice import SMALL, is_small
@@ -39,6 +39,8 @@ def headline_values(
         "kept": result.kept,
         "kept_probe": result.kept == KEPT_PROBE,
         "pretrained": pretrained,
+        "leaked": _leaked_line(report, split),
+        "unmeasured": unmeasured_line(report),
         "uneven": uneven_line(report),
         "trained": f"{', '.join(flows[:-1])} and {flows[-1]}" if len(flows) > 1 else flows[0],
         "frozen": ", ".join(flow.name for flow in network.flows if not flow.trained),
@@ -48,6 +50,16 @@ def headline_values(
         "compared": result.compared,
         "baselines": _baselines(report, result),
     }
+
+
+def _leaked_line(report: EvalReport, split: Split) -> str | None:
+    """Count the images that cannot show how well the model does on new ones; None without any."""
+    count = split.leaked(report.name)
+    if not count:
+        return None
+    are = "is" if count == 1 else "are"
+    where = f"{are} in train, too, as a copy, a near-copy or an image of the same group"
+    return f"{count_of(count, 'image')} of {report.name} {where}: the accuracy is too optimistic"
 
 
 def _second_opinion(report: EvalReport, result: RunResult, split: Split) -> dict[str, Any]:

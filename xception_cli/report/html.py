@@ -15,6 +15,9 @@ from xception_cli.console import safe, show
 from xception_cli.data.images import ImageError, read_listed
 
 SIDE = 192  # of a thumbnail, in pixels
+_RIGHT_TO_LEFT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"  # Hebrew, Arabic and their neighbours
+_NAME = re.compile(f"[{_RIGHT_TO_LEFT}](?:[{_RIGHT_TO_LEFT} ]*[{_RIGHT_TO_LEFT}])?")
+_ISOLATE, _END = "\u2068", "\u2069"
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def _printable(value: object) -> object:
     if isinstance(value, Markup):
         return value
     if isinstance(value, str):
-        return show(value)
+        return _isolate(show(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise TypeError(f"a page prints text and whole numbers, not {value}")
@@ -88,15 +91,36 @@ def _capital(text: str, names: Sequence[str] = ()) -> str:
 
 def _sentence(text: str) -> Markup:
     """Print a message of ours in full, with a full stop; it may contain names."""
-    return escape(f"{safe(text)}.")
+    return escape(f"{_isolate(safe(text))}.")
 
 
-def _pieces(text: str) -> list[list[str]]:
+def _isolate(text: str) -> str:
+    """Mark right-to-left names, or a browser would move the numbers next to them."""
+    return _NAME.sub(rf"{_ISOLATE}\g<0>{_END}", text)
+
+
+def _flowing(text: str) -> Markup:
+    """Print a caption in full; empty if it has paths, whose pieces are to stay whole.
+
+    The pieces of a right-to-left path would be shown in the wrong order.
+    """
+    flows = "/" not in text or _NAME.search(text)
+    return escape(_isolate(_line(text))) if flows else Markup()
+
+
+def _line(text: str) -> str:
+    """Make a text safe, on one line; unlike `show`, it is never cut."""
+    return safe(text).replace("\n", "\\x0a")
+
+
+def _pieces(text: str) -> list[list[Markup]]:
     """Split text into words, and these into pieces that end with a slash and stay whole.
 
-    Text is never cut: a command without its end, or a message without a name, would be wrong.
+    Text is never cut: a command without its end, or a message without a name, would be wrong. It
+    may be copied from the page, so nothing is added to it.
     """
-    return [re.findall("^'?/?[^/]*/?|[^/]+/?|/", word) for word in safe(text).split(" ")]
+    words = (re.findall("^'?/?[^/]*/?|[^/]+/?|/", word) for word in _line(text).split(" "))
+    return [[escape(piece) for piece in word] for word in words]
 
 
 def _count(number: int) -> str:
@@ -112,7 +136,13 @@ PAGES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-PAGES.filters |= {"capital": _capital, "count": _count, "pieces": _pieces, "sentence": _sentence}
+PAGES.filters |= {
+    "capital": _capital,
+    "count": _count,
+    "flowing": _flowing,
+    "pieces": _pieces,
+    "sentence": _sentence,
+}
 
 
 def photo(root: Path, name: str) -> Thumbnail | None:

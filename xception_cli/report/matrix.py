@@ -15,9 +15,8 @@ from xception_cli.console import show
 _CELL, _TITLE = 14, 12  # SVG units: least side of a cell, and height of the titles of the sides
 _LEAST = 84  # SVG units of a side: as long as its title
 _FEW = 8  # classes, whose names may be longer
-_LONGEST, _LONGEST_OF_FEW = 18, 28  # characters of a name
-_NAMED = 60  # most classes whose names are all written
-_NUMBERED = 100  # most classes whose cells show counts
+_LONGEST, _LONGEST_OF_FEW = 24, 28  # characters of a name
+_NAMED = 100  # most classes whose names and counts are all written
 _READABLE = 1.25  # pixels per unit at which names are readable
 STRONG = 0.91  # least opacity of a cell with a white number on light paper
 
@@ -108,7 +107,7 @@ def draw_matrix(
                 str(margin + cell * int(row)),
                 ("right strong" if depth >= STRONG else "right") if row == column else "wrong",
                 f"{depth:.2f}",
-                str(n) if n < 1000 and len(order) <= _NUMBERED else "",
+                str(n) if n < 1000 and named else "",
                 f"{show(names[true])}: {n:,} {what} ({n / totals[true]:.1%})",
             )
         )

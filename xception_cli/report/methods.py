@@ -52,11 +52,35 @@ def describe_methods(
     return " ".join(
         [
             *_network(config, info, trained, kept_epoch, result.views),
-            _inputs(config),
+            _inputs(config, views_of(config, result, tuned=kept_epoch > 0)),
             *_data(config, split, grouped=grouped),
             *_accuracy(report, result),
         ]
     )
+
+
+def views_of(config: TrainConfig, result: RunResult, *, tuned: bool) -> int | None:
+    """Return the views of each image that were trained on; None if unknown, or new in each epoch.
+
+    Args:
+        config: The settings of the run.
+        result: Its result.json.
+        tuned: Whether to return those of fine-tuning, or of the linear probe.
+    """
+    if not tuned:
+        return result.views
+    return None if config.unfreeze == "all" else config.views
+
+
+def has_random_views(config: TrainConfig, views: int | None) -> bool:
+    """Return whether some of these views are random crops: the first ones are not."""
+    return views is None or views > 1 + bool(_second_view(config))
+
+
+def _second_view(config: TrainConfig) -> str:
+    if config.augment == "rotate90":
+        return "a rotation by a multiple of 90 degrees"
+    return "mirroring" if config.flip else ""
 
 
 def _network(
@@ -88,8 +112,10 @@ def _network(
     return [first, tuned, f"The classifier of the final model is {probe}."]
 
 
-def _inputs(config: TrainConfig) -> str:
-    mirrored = ", and mirroring" if config.flip else ""
+def _inputs(config: TrainConfig, views: int | None) -> str:
+    augmented = "none" if views == 1 else _second_view(config)
+    if has_random_views(config, views):
+        augmented = f"{_AUGMENTATIONS[config.augment]}{', and mirroring' if config.flip else ''}"
     balanced = {
         "sampler": "images of rare classes were sampled more often",
         "loss": "classes were weighted in the loss",
@@ -100,10 +126,7 @@ def _inputs(config: TrainConfig) -> str:
         else "classes were not balanced"
     )
     side = config.image_size
-    return (
-        f"Input: {side} x {side} pixels. Augmentation: {_AUGMENTATIONS[config.augment]}{mirrored}; "
-        f"{balance}."
-    )
+    return f"Input: {side} x {side} pixels. Augmentation: {augmented}; {balance}."
 
 
 def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
@@ -123,20 +146,25 @@ def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
             held_out += f", test {config.test_fraction:g}"
         which = "Images" if config.from_ is None else "Images that an earlier run did not have"
         sentences.append(f"{which} were held out at random ({held_out}; seed {config.seed}).")
-    kept = "Images of one group and near-copies" if grouped else "Near-copies"
-    return [*sentences, f"{kept} were kept in one split."]
+    together = "Images of one group and near-copies" if grouped else "Near-copies"
+    if leaked := split.leaked("val") + split.leaked("test"):
+        held_out = f"{leaked:,} of the {counts['val'] + counts['test']:,} held-out images"
+        apart = f"{together} were not all kept in one split, which concerns {held_out}."
+        return [*sentences, apart]
+    return [*sentences, f"{together} were kept in one split."]
 
 
 def _accuracy(report: EvalReport, result: RunResult) -> list[str]:
     held_out: Mapping[str, Any] = {"val": "validation", "test": "test"}
     independent = f" ({report.groups:,} independent)" if report.groups < report.images else ""
+    measured = sum(row.n > 0 for row in report.per_class)
+    some = f" of {count_of(measured, 'class')}" if measured < len(report.per_class) else ""
+    images = count_of(report.images, f"{held_out[report.name]} image")
     corrected = ""
     if report.corrected is not None:
         corrected = f", corrected for selecting the best of {report.corrected.candidates} models"
-    first = (
-        f"Accuracy on {count_of(report.images, f'{held_out[report.name]} image')}{independent} was "
-        f"{report.expected.value:.1%} ({report.expected.interval}){corrected}."
-    )
+    share = f"{report.expected.value:.1%} ({report.expected.interval})"
+    first = f"Accuracy on {images}{independent}{some} was {share}{corrected}."
     macro = f"Macro recall was {report.macro_recall.value:.1%} ({report.macro_recall.interval})."
     if result.refit and report.name == "val":
         return [first, macro, "The head was then refitted to training and validation images."]

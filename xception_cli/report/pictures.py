@@ -201,8 +201,9 @@ def draw_inputs(
     augment: str,
     flip: bool,
     seed: int,
+    views: int,
 ) -> list[Card]:
-    """Show images as the network sees them: in evaluation, and in two random training views.
+    """Show images as the network sees them: in evaluation, and in random training views.
 
     Args:
         root: Folder that the paths are relative to; missing images are left out.
@@ -211,6 +212,7 @@ def draw_inputs(
         augment: Augmentation of training.
         flip: Whether training mirrors half of the images.
         seed: Seed of the random views.
+        views: Number of the random views.
     """
     random = preprocessing.training_transform(augment=augment, flip=flip)
     cards = []
@@ -219,10 +221,10 @@ def draw_inputs(
         if image is None:
             continue
         seed_everything(seed, "report", number)
-        views = [preprocessing.evaluation_transform()(image), random(image), random(image)]
+        seen = [preprocessing.evaluation_transform()(image), *(random(image) for _ in range(views))]
         thumbnails = tuple(
             embed(Image.fromarray(view.permute(1, 2, 0).numpy()), f"{show(path)} {how}")
-            for view, how in zip(views, _HOW, strict=True)
+            for view, how in zip(seen, _HOW[: views + 1], strict=True)
         )
         cards.append(Card(thumbnails, "", path))
     return cards

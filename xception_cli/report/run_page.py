@@ -37,6 +37,7 @@ from xception_cli.report.charts import Chart, draw_calibration, draw_curves
 from xception_cli.report.headline import headline_values
 from xception_cli.report.html import Card, render
 from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
+from xception_cli.report.methods import has_random_views, views_of
 from xception_cli.report.model_card import render_card
 from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues, without_settled
 from xception_cli.rundir import RunDir, RunInfo
@@ -45,6 +46,7 @@ from xception_cli.summary.count import NetworkSummary, summarize_run
 from xception_cli.summary.diagram import draw_diagram
 
 _MISTAKES, _UNSURE, _SEEN = 18, 12, 8  # cards per gallery
+_RANDOM = 2  # random views of each image
 _PAIRS = 5  # pairs of classes to name as most confused
 _CONFIDENT = 0.9  # predictions above this confidence are not shown as least confident
 
@@ -128,6 +130,7 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         confident=f"{_CONFIDENT:.0%}",
         issues=None if data.issues is None else draw_issues(data.issues, root),
         inputs=_inputs(data, bundle),
+        augmented=_augmented(data),
         recoloured=data.config.get("augment") != "none",
         diagram=Markup(draw_diagram(data.network)),  # contains no untrusted text
         repeat=f"xception train --config {quoted(run.config)}",
@@ -179,6 +182,8 @@ def _matrices(report: EvalReport) -> list[Matrix]:
     counts = np.array(report.confusion)
     names = [row.name for row in report.per_class]
     orders = {"by name": list(range(len(names))), "by similarity": confusion_order(counts)}
+    if orders["by similarity"] == orders["by name"]:
+        del orders["by similarity"]
     return [draw_matrix(counts, names, order, title) for title, order in orders.items()]
 
 
@@ -213,6 +218,12 @@ def _galleries(data: _Run, bundle: ModelBundle) -> tuple[list[Card], list[Card]]
     return cards[: len(mistakes)], cards[len(mistakes) :]
 
 
+def _augmented(data: _Run) -> bool:
+    """Return whether training saw random views, in fine-tuning or in the linear probe."""
+    config = TrainConfig(**data.config)
+    return has_random_views(config, views_of(config, data.result, tuned=data.result.epochs > 0))
+
+
 def _inputs(data: _Run, bundle: ModelBundle) -> list[Card]:
     paths, config = [image.path for image in data.split.of("train")], TrainConfig(**data.config)
     return draw_inputs(
@@ -222,6 +233,7 @@ def _inputs(data: _Run, bundle: ModelBundle) -> list[Card]:
         augment=config.augment,
         flip=config.flip,
         seed=config.seed,
+        views=_RANDOM if _augmented(data) else 0,
     )
 
 

@@ -65,7 +65,7 @@ class Forecast:
         seconds: By phase, in their order.
         cached: Share of the features that are in the cache already, 0 to 1.
         memory: Peak memory in bytes; None if unknown.
-        disk: Bytes that the run keeps on disk.
+        disk: Bytes on disk of features or decoded images, which the run removes at its end.
     """
 
     config: TrainConfig
@@ -218,7 +218,7 @@ def decoded_bytes(image_size: int, train_count: int, val_count: int) -> int:
 
 
 def disk_bytes(config: TrainConfig, train_count: int, val_count: int) -> int:
-    """Return the bytes that a training keeps on disk.
+    """Return the bytes that a training keeps on disk until it ends, without model and states.
 
     With frozen layers these are activations: of each view of train, and of val too if the head is
     finally fitted to it, else of one view. With all layers trained, they are decoded images, up to

@@ -25,7 +25,7 @@ from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import headline, uncorrected_line, write_evaluation
 from xception_cli.evaluation.selection import shown_folder
-from xception_cli.evaluation.uneven import uneven_line
+from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
 from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import ModelBundle, Outcome, load_model, save_model
 from xception_cli.model.features import compute_pooled
@@ -302,7 +302,7 @@ def _say_result(
         say(f"          the linear probe, val: accuracy {training.probe_scores.accuracy:.1%}")
     for report in reports.values():
         say(f"result    {headline(report)}", style="bold")
-        for line in (uncorrected_line(report), uneven_line(report)):
+        for line in (uncorrected_line(report), unmeasured_line(report), uneven_line(report)):
             if line:
                 say(f"          {line}")
         if (

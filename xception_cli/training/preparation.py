@@ -156,10 +156,11 @@ def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
         write_durably(run.fixes, Path(job.config.fixes).read_bytes())
     write_durably(run.config, to_toml(job.config).encode())
     write_json(run.info, run_info(job))
-    rows = forecast(draft, costs, time.monotonic() - began).rows()
+    expected = forecast(draft, costs, time.monotonic() - began)
+    rows = expected.rows()
     memory, disk = rows.pop("memory"), rows.pop("disk")
     say(f"expected  {in_all(rows.pop('in all'), rows)}")
-    say(f"          memory {memory}, disk {disk}")
+    say(f"          memory {memory}{f', temporary files {disk}' if expected.disk else ''}")
     return start_clock(job, costs, began)
 
 
