@@ -3,6 +3,7 @@
 import gc
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,6 +156,33 @@ def test_a_slot_is_not_taken_twice_before_it_is_returned():
     assert slots.take() == taken[0]
     slots.begin()
     assert sorted(slots.take() for _ in range(3)) == [0, 1, 2]
+
+
+def test_memory_that_a_gpu_cannot_lock_is_used_as_it_is(monkeypatch):
+    """CUDA keeps the error of a call that failed, and torch raises it after its next kernel."""
+    pending = []
+
+    class Runtime:
+        cudaError = SimpleNamespace(success=0)  # noqa: N815 - its name in CUDA
+
+        @staticmethod
+        def cudaHostRegister(*_: object) -> int:  # noqa: N802
+            pending.append("operation not supported")
+            return 1
+
+    def launch(*_: object, **__: object) -> None:
+        if pending:
+            raise torch.AcceleratorError(f"CUDA error: {pending.pop()}")
+
+    monkeypatch.setattr(torch.cuda, "cudart", Runtime)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(synchronize=launch))
+    monkeypatch.setattr(torch, "ones", launch)
+    slots = Slots(3, 2, 4, torch.device("cuda"))
+    slots.allocate()
+    for _ in range(2):  # tried once
+        slots.begin()
+    assert not pending
+    assert slots.pixels.fill_(1).all()
 
 
 def test_a_pass_ends_when_another_one_has_started():

@@ -12,7 +12,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -251,7 +251,10 @@ class Slots:
         cuda, address = torch.cuda.cudart(), self.pixels.data_ptr()
         if cuda.cudaHostRegister(address, self.pixels.numel(), 0) == cuda.cudaError.success:
             finalize(self, cuda.cudaHostUnregister, address)
-        self._is_locked = True  # also if it failed: copies are synchronous then
+        else:  # copies are synchronous then
+            with suppress(RuntimeError):  # the next kernel reports the failure as its own
+                torch.ones((), device=self._device)
+        self._is_locked = True
 
     def take(self) -> int:
         """Take a free slot; if there is none, wait until the device has copied the oldest."""
