@@ -99,7 +99,7 @@ class Runtime:
         """
         count = sum(len(part) for part in parts)
         first = parts[0]
-        if len(parts) == 1 and count >= rows:
+        if len(parts) == 1 and (count >= rows or self.device.type != "cuda"):
             return self.to_device(first)
         if self.device.type != "cuda":
             return torch.cat(list(parts)).to(self.device)

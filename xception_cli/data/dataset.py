@@ -166,8 +166,17 @@ class KeyedBatches(Sampler[list[Key]]):
 
     @property
     def rows(self) -> int:
-        """Number of keys of one process in most batches."""
-        return min(-(-self.batch_size // self.processes.count), self.count)
+        """Rows of one process that a GPU computes for each batch, however few its keys are.
+
+        In inference, all sets of images have the same: the kernels for them are prepared once.
+        """
+        full = -(-self.batch_size // self.processes.count)
+        return min(full, self.count) if self.shuffle else full
+
+    def sizes(self) -> list[int]:
+        """Return the number of keys of one process in each batch."""
+        rank, count = self.processes.rank, self.processes.count
+        return [len(range(begin + rank, end, count)) for begin, end in pairwise(self._bounds())]
 
     def _bounds(self) -> list[int]:
         """Return where each batch begins in the order, and where the last one ends."""
