@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -263,6 +264,19 @@ def test_the_images_of_a_batch_are_answered_together_and_as_soon_as_it_is_comput
     for one, other in zip(found, alone, strict=True):
         assert (one.path, one.error, one.unknown) == (other.path, other.error, other.unknown)
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+def test_workers_are_started_once_for_10_000_images(bundle, monkeypatch):
+    started = []
+
+    def refuse(_: object, __: Path, paths: list[str], **___: object) -> Iterator[str]:
+        started.append(len(paths))
+        yield from ["not an image"] * len(paths)
+
+    monkeypatch.setattr(inference, "classify", refuse)
+    images = (Path(f"{number}.jpg") for number in range(10_000))
+    assert sum(1 for _ in predict_images(bundle, images, workers=2)) == 10_000
+    assert started == [10_000]
 
 
 def test_answers_below_a_probability_are_rejected_and_auto_needs_thresholds(bundle, photos):

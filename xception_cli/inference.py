@@ -29,7 +29,8 @@ AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
 
 FoundT = TypeVar("FoundT", bound=Path | Image.Image)
 
-_PART = 4096  # images that are classified at a time, to keep a long list out of memory
+# Images that are classified at a time: a longer list stays out of memory, but starts workers again.
+_PART = 65_536
 
 
 @dataclass(frozen=True)
