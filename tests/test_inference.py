@@ -4,21 +4,30 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from images import COLOURS, SMALL, draw
+from images import COLOURS, SMALL, draw, put
 from networks import lively_network
 
+from xception_cli import inference
 from xception_cli.commands.inputs import find_images
 from xception_cli.data.images import read_image
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
 from xception_cli.files import from_csv
-from xception_cli.inference import Prediction, answer, classify, decide_unknown, predict_images
+from xception_cli.inference import (
+    Answer,
+    Prediction,
+    answer_all,
+    classify,
+    decide_unknown,
+    predict_images,
+)
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import build_seeded_network
@@ -233,6 +242,43 @@ def test_json_lines_have_the_exact_names_in_valid_utf8():
     ]
 
 
+def test_the_images_of_a_batch_are_answered_together_and_as_soon_as_it_is_computed(
+    bundle, photos, monkeypatch
+):
+    put(photos / "red" / "1.jpg", b"broken")
+    paths = find_images([str(photos)])
+    alone = [next(predict_images(bundle, [path], workers=0)) for path in paths]
+    asked = []
+
+    def record(*given: object) -> list[Answer]:
+        asked.append(len(given[1]))
+        return answer_all(*given)
+
+    monkeypatch.setattr(inference, "answer_all", record)
+    predictions = predict_images(bundle, paths, workers=0, batch_size=10)
+    found = [next(predictions) for _ in range(10)]
+    assert asked == [10]
+    found += predictions
+    assert asked == [10, 9, 4]
+    assert [p.error for p in found].count(None) == 23
+    for one, other in zip(found, alone, strict=True):
+        assert (one.path, one.error, one.unknown) == (other.path, other.error, other.unknown)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+def test_workers_are_started_once_for_10_000_images(bundle, monkeypatch):
+    started = []
+
+    def refuse(_: object, __: Path, paths: list[str], **___: object) -> Iterator[str]:
+        started.append(len(paths))
+        yield from ["not an image"] * len(paths)
+
+    monkeypatch.setattr(inference, "classify", refuse)
+    images = (Path(f"{number}.jpg") for number in range(10_000))
+    assert sum(1 for _ in predict_images(bundle, images, workers=2)) == 10_000
+    assert started == [10_000]
+
+
 def test_answers_below_a_probability_are_rejected_and_auto_needs_thresholds(bundle, photos):
     (sure,) = predict_images(bundle, [photos / "red" / "0.jpg"], workers=0)
     best = sure.probabilities[0]
@@ -258,7 +304,7 @@ def test_a_calibration_fitted_later_applies_to_outcomes_computed_before(bundle, 
     reference = remember(np.stack([outcomes[0].features]), np.zeros(1))
     rule = UnknownRule(Thresholds(0.9, None, 1e-4), reference)  # its reference is the first image
     later = replace(bundle, about=replace(bundle.about, temperature=5.0, unknown=rule))
-    found = [answer(later, outcome, later.thresholds) for outcome in outcomes]
+    found = answer_all(later, outcomes, later.thresholds)
     assert [one.refusal for one in found] == [None, UNLIKE, UNLIKE]
     paths = [photos / name for name in names]
     predictions = list(predict_images(later, paths, unknown=later.thresholds, workers=0))
@@ -267,7 +313,8 @@ def test_a_calibration_fitted_later_applies_to_outcomes_computed_before(bundle, 
     assert [(p.unknown, p.unlike) for p in noted] == [(None, False), (None, True), (None, True)]
     expected = probabilities_of(predictions, bundle.classes)
     assert [one.probabilities.tolist() for one in found] == expected
-    assert answer(bundle, outcomes[0], None).probabilities.tolist() != expected[0]  # the control
+    (other,) = answer_all(bundle, outcomes[:1], None)
+    assert other.probabilities.tolist() != expected[0]  # the control
 
 
 def test_the_csv_has_the_reason_of_unknown_if_requested():

@@ -1,6 +1,7 @@
 """Device and precision, decided once; and random numbers that are functions of their key."""
 
 import contextlib
+import os
 import platform
 import random
 
@@ -117,6 +118,16 @@ def test_torch_is_deterministic_only_on_request(monkeypatch):
             assert made.deterministic == torch.are_deterministic_algorithms_enabled() == wanted
     finally:
         torch.use_deterministic_algorithms(mode=False)
+
+
+def test_a_deterministic_training_may_follow_another_one_on_a_gpu(monkeypatch):
+    """Torch reads the variable once per process, at the first matrix product on a GPU."""
+    for given, used in ((None, ":4096:8"), (":16:8", ":16:8")):
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+        if given is not None:
+            monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", given)
+        decide_runtime(device="cpu", deterministic=False)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == used
 
 
 @pytest.mark.parametrize("name", ["c++", "g++", "clang++"])

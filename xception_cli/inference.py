@@ -29,7 +29,8 @@ AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
 
 FoundT = TypeVar("FoundT", bound=Path | Image.Image)
 
-_PART = 4096  # images that are classified at a time, to keep a long list out of memory
+# Images that are classified at a time: a longer list stays out of memory, but starts workers again.
+_PART = 65_536
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,6 @@ def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None
     return float(meant)
 
 
-def answer(bundle: Classifier, outcome: Outcome, unknown: Thresholds | float | None) -> Answer:
-    """Turn one outcome into an answer; see `answer_all`."""
-    return answer_all(bundle, [outcome], unknown)[0]
-
-
 def answer_all(
     bundle: Classifier, outcomes: Sequence[Outcome], unknown: Thresholds | float | None
 ) -> list[Answer]:
@@ -179,20 +175,26 @@ def predict_images(
     Raises:
         MachineError: An image-loading process died.
     """
-    for image, outcome in classify_images(bundle, images, workers=workers, batch_size=batch_size):
-        path = image if isinstance(image, Path) else None
-        if isinstance(outcome, str):
-            yield Prediction(path, (), (), outcome)
-            continue
-        probabilities, refusal, unlike = answer(bundle, outcome, unknown)
-        best = np.argsort(-probabilities, kind="stable")[:top]
-        yield Prediction(
-            path,
-            tuple(bundle.classes[label] for label in best),
-            tuple(probabilities[best].tolist()),
-            unknown=refusal,
-            unlike=unlike,
-        )
+    size = 1 if bundle.side is None else batch_size or bundle.runtime.inference_batch
+    classified = classify_images(bundle, images, workers=workers, batch_size=batch_size)
+    # A batch at a time: for one image, threads of BLAS and the workers would wait for each other.
+    while batch := list(islice(classified, size)):
+        outcomes = [outcome for _, outcome in batch if not isinstance(outcome, str)]
+        answers = iter(answer_all(bundle, outcomes, unknown) if outcomes else ())
+        for image, outcome in batch:
+            path = image if isinstance(image, Path) else None
+            if isinstance(outcome, str):
+                yield Prediction(path, (), (), outcome)
+                continue
+            probabilities, refusal, unlike = next(answers)
+            best = np.argsort(-probabilities, kind="stable")[:top]
+            yield Prediction(
+                path,
+                tuple(bundle.classes[label] for label in best),
+                tuple(probabilities[best].tolist()),
+                unknown=refusal,
+                unlike=unlike,
+            )
 
 
 def classify(
@@ -226,9 +228,7 @@ def classify(
     Raises:
         MachineError: An image-loading process died.
     """
-    batch_size = batch_size or bundle.runtime.inference_batch
-    if bundle.side is None:
-        batch_size = 1
+    batch_size = 1 if bundle.side is None else batch_size or bundle.runtime.inference_batch
     # One worker would decode them all, and starting it costs more than decoding here.
     workers = workers if len(paths) > max(1, min(PART, batch_size)) else 0
     dataset = ImageDataset(

@@ -99,7 +99,7 @@ class Runtime:
         """
         count = sum(len(part) for part in parts)
         first = parts[0]
-        if len(parts) == 1 and count >= rows:
+        if len(parts) == 1 and (count >= rows or self.device.type != "cuda"):
             return self.to_device(first)
         if self.device.type != "cuda":
             return torch.cat(list(parts)).to(self.device)
@@ -190,8 +190,8 @@ def decide_runtime(
     if compiled:
         check_compiler(chosen)
     _keep_freed_memory()
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Always: torch reads it at the first matrix product, and a later training may be deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if deterministic != torch.are_deterministic_algorithms_enabled():  # by an earlier training
         torch.use_deterministic_algorithms(mode=deterministic)
     if chosen.type == "cuda":

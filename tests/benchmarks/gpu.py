@@ -376,7 +376,7 @@ def main() -> None:
     parser.add_argument("--train-batch", type=int, default=64)
     parser.add_argument("--train-batches", type=int, nargs="+", default=[64, 32, 128])
     parser.add_argument(
-        "--parts", nargs="+", default=["from_files", "inference", "training", "compiled"]
+        "--parts", nargs="+", default=["from_files", "training", "compiled", "inference"]
     )
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--json", type=Path)

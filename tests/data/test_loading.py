@@ -174,6 +174,12 @@ def test_a_set_smaller_than_a_batch_is_one_whole_batch():
     assert sorted(batch) == [(0, 0), (0, 1), (0, 2)]
 
 
+def test_inference_on_a_gpu_computes_the_same_rows_for_a_small_set_as_for_a_large_one():
+    for count in (5, 200):
+        assert KeyedBatches(count, 128, shuffle=False).rows == 128
+    assert KeyedBatches(5, 64, shuffle=True).rows == 5
+
+
 def test_without_shuffling_the_order_is_the_folders_in_every_epoch():
     batches = KeyedBatches(5, 2, seed=3, shuffle=False)
     batches.epoch = 7
@@ -305,20 +311,21 @@ def test_a_bug_in_a_worker_is_not_a_machine_error(photos, workers):
 
 
 def test_the_death_of_an_idle_worker_is_noticed_with_the_next_batch(photos):
-    dataset = dataset_of(photos, augmented=False)
     inputs = ImageInputs(
-        dataset,
-        KeyedBatches(len(dataset), len(dataset), shuffle=False),
+        dataset_of(photos, augmented=False, count=24),
+        KeyedBatches(24, 8, shuffle=False),
         preprocessing=PREPROCESSING,
         runtime=Runtime(torch.device("cpu"), "fp32"),
         workers=2,
     )
-    inputs.begin(0)
-    process = inputs.loader._iterator._workers[1]  # the only part belongs to the other worker
+    reading = iter(inputs)
+    next(reading)
+    next(reading)
+    process = inputs.loader._iterator._workers[1]  # the last part belongs to the other worker
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     with pytest.raises(MachineError, match=f"worker {process.pid} ended with -9"):
-        next(iter(inputs))
+        next(reading)
 
 
 def test_the_inputs_of_the_network_are_the_normalized_batches(photos):

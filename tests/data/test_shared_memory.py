@@ -3,6 +3,7 @@
 import gc
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,13 +134,26 @@ def test_an_epoch_begun_ahead_has_the_same_batches():
 
 
 def test_there_are_as_many_slots_as_can_be_in_use_and_they_are_allocated_late():
-    loader, _ = a_loader(batch_size=40, workers=1)
+    loader, _ = a_loader(Numbered(200), batch_size=40, workers=1)
     slots = loader.batch_sampler.slots
     assert len(slots.pixels) == 0
     reading = read_parts(loader)
     next(reading)
     assert len(slots.pixels) == 2 * 1 + 4 * 10 + 2
     assert len(slots._free) >= 2 * 10 - 2
+
+
+def test_a_short_pass_starts_no_more_workers_than_it_has_parts():
+    for count, workers, parts in ((41, 16, 12), (41, 3, 12), (5, 16, 2), (4, 0, 1)):
+        loader, batches = a_loader(Numbered(count), workers=workers)
+        assert loader.num_workers == min(workers, parts)
+        if workers:
+            slots = loader.batch_sampler.slots
+            assert (slots._shape[0] if slots else 0) == min(parts, 2 * workers + 4 * 3 + 2)
+    loader, batches = a_loader(Numbered(9), batch_size=5, workers=16)  # as many slots as parts
+    for batches.epoch in range(3):
+        found = [batch.pixels[:, 0, 0, 0].tolist() for batch in read_batches(loader)]
+        assert found == [[50 * epoch + index for epoch, index in keys] for keys in batches]
 
 
 def test_a_slot_is_not_taken_twice_before_it_is_returned():
@@ -155,6 +169,33 @@ def test_a_slot_is_not_taken_twice_before_it_is_returned():
     assert slots.take() == taken[0]
     slots.begin()
     assert sorted(slots.take() for _ in range(3)) == [0, 1, 2]
+
+
+def test_memory_that_a_gpu_cannot_lock_is_used_as_it_is(monkeypatch):
+    """CUDA keeps the error of a call that failed, and torch raises it after its next kernel."""
+    pending = []
+
+    class Runtime:
+        cudaError = SimpleNamespace(success=0)  # noqa: N815 - its name in CUDA
+
+        @staticmethod
+        def cudaHostRegister(*_: object) -> int:  # noqa: N802
+            pending.append("operation not supported")
+            return 1
+
+    def launch(*_: object, **__: object) -> None:
+        if pending:
+            raise torch.AcceleratorError(f"CUDA error: {pending.pop()}")
+
+    monkeypatch.setattr(torch.cuda, "cudart", Runtime)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(synchronize=launch))
+    monkeypatch.setattr(torch, "ones", launch)
+    slots = Slots(3, 2, 4, torch.device("cuda"))
+    slots.allocate()
+    for _ in range(2):  # tried once
+        slots.begin()
+    assert not pending
+    assert slots.pixels.fill_(1).all()
 
 
 def test_a_pass_ends_when_another_one_has_started():

@@ -1,7 +1,7 @@
 """Explanations: Grad-CAM computed from gradients, at the right place, size and orientation."""
 
-from io import BytesIO
 import shlex
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np

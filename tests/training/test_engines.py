@@ -1,5 +1,6 @@
 """The training step, the evaluator and their handlers."""
 
+import gc
 import json
 import math
 from copy import deepcopy
@@ -23,7 +24,12 @@ from xception_cli.model.network import FEATURES, Segment
 from xception_cli.records import Scores
 from xception_cli.runtime import Runtime
 from xception_cli.training import handlers
-from xception_cli.training.engines import StepOutput, create_evaluator, create_trainer
+from xception_cli.training.engines import (
+    StepOutput,
+    capture,
+    create_evaluator,
+    create_trainer,
+)
 from xception_cli.training.learner import History, pair, update_ema, validate
 from xception_cli.training.saving import StateSaving
 
@@ -233,6 +239,20 @@ def test_no_result_is_read_in_a_training_step_on_an_asynchronous_device(
     )
     trainer.run([a_batch()] * 3, max_epochs=1)
     assert bool(steps[0]) != asynchronous
+
+
+def test_no_garbage_is_collected_while_graphs_are_captured(trained, monkeypatch):
+    enabled = []
+
+    def graphed(module: torch.nn.Module, _: object) -> None:
+        enabled.append(gc.isenabled())
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
+    values = a_batch().values
+    compute = capture(trained, values, CPU)
+    assert enabled == [False]
+    assert gc.isenabled()
+    assert compute(values).equal(trained(values))
 
 
 def test_clipping_bounds_the_gradient_and_0_disables_it(trained):

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 from xception_cli.config import TrainConfig
 from xception_cli.errors import UsageError
+from xception_cli.model.network import Segment
+from xception_cli.runtime import Runtime
 from xception_cli.training import estimate, preparation
 from xception_cli.training.costs import Costs, Images, expected_seconds
 from xception_cli.training.estimate import forecast, measure_costs, measure_draft
@@ -68,6 +70,26 @@ def test_measuring_uses_no_random_number_and_changes_no_weight(job, unfreeze):
     assert max(astuple(costs)[:4]) < 30  # seconds for an image
     assert costs.memory > 100e6  # torch alone uses that much
     assert not Path("runs").exists()
+
+
+def test_on_a_gpu_only_the_batch_sizes_of_training_are_measured(settings, monkeypatch):
+    """For each batch size, cuDNN prepares its kernels, which takes seconds."""
+
+    class Asynchronous(Runtime):
+        is_asynchronous = True
+
+    job = drafted(settings, val_fraction=0.5).job
+    job = replace(job, runtime=Asynchronous(CPU.device, "fp32"))
+    assert len(job.split.of("train")) < job.runtime.inference_batch
+    seen, step = set(), Segment.step
+
+    def record(segment: Segment, name: str, values: torch.Tensor) -> torch.Tensor:
+        seen.add(len(values))
+        return step(segment, name, values)
+
+    monkeypatch.setattr(Segment, "step", record)
+    measure_costs(job, "exit")
+    assert seen == {job.config.batch_size, job.runtime.inference_batch}
 
 
 def test_the_comparison_detects_a_used_random_number_and_a_changed_weight(job):

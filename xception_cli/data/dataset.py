@@ -12,7 +12,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -166,8 +166,17 @@ class KeyedBatches(Sampler[list[Key]]):
 
     @property
     def rows(self) -> int:
-        """Number of keys of one process in most batches."""
-        return min(-(-self.batch_size // self.processes.count), self.count)
+        """Rows of one process that a GPU computes for each batch, however few its keys are.
+
+        In inference, all sets of images have the same: the kernels for them are prepared once.
+        """
+        full = -(-self.batch_size // self.processes.count)
+        return min(full, self.count) if self.shuffle else full
+
+    def sizes(self) -> list[int]:
+        """Return the number of keys of one process in each batch."""
+        rank, count = self.processes.rank, self.processes.count
+        return [len(range(begin + rank, end, count)) for begin, end in pairwise(self._bounds())]
 
     def _bounds(self) -> list[int]:
         """Return where each batch begins in the order, and where the last one ends."""
@@ -251,7 +260,10 @@ class Slots:
         cuda, address = torch.cuda.cudart(), self.pixels.data_ptr()
         if cuda.cudaHostRegister(address, self.pixels.numel(), 0) == cuda.cudaError.success:
             finalize(self, cuda.cudaHostUnregister, address)
-        self._is_locked = True  # also if it failed: copies are synchronous then
+        else:  # copies are synchronous then
+            with suppress(RuntimeError):  # the next kernel reports the failure as its own
+                torch.ones((), device=self._device)
+        self._is_locked = True
 
     def take(self) -> int:
         """Take a free slot; if there is none, wait until the device has copied the oldest."""

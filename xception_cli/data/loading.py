@@ -159,22 +159,26 @@ def create_loader(
     Args:
         dataset: The images.
         batches: The keys of each batch.
-        workers: Number of image-loading processes; 0 decodes in this one.
+        workers: Number of image-loading processes, at most one for each part; 0 decodes in this
+            one.
         side: Side of all decoded images, in pixels; None if they differ.
         device: Target of the batches.
     """
+    rows = PART
+    if side is not None:
+        rows = max(1, min(PART, _PART_BYTES // (3 * side**2)))
+    parts = [-(-size // rows) for size in batches.sizes()]  # of each batch
+    workers = min(workers, sum(parts))  # starting one takes as long as decoding a part
+    slots = None
     if workers and can_share():
         try:
             turns.lock = multiprocessing.get_context("fork").Lock()  # the workers inherit it
         except OSError as error:
             raise start_error(error) from None
-    rows, slots = PART, None
-    if side is not None:
-        rows = max(1, min(PART, _PART_BYTES // (3 * side**2)))
-        if workers and can_share():
+        if side is not None:
             # For the parts held by workers, the batch being assembled, and those in use.
-            parts = -(-batches.rows // rows)
-            slots = Slots(_AHEAD * workers + 4 * parts + 2, rows, side, device)
+            count = _AHEAD * workers + 4 * max(parts) + 2
+            slots = Slots(min(count, sum(parts)), rows, side, device)
     return DataLoader(
         _PartReader(dataset, slots),
         batch_sampler=cast("Any", _Parts(batches, rows, slots)),

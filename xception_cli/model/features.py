@@ -71,7 +71,7 @@ def compute_pooled(
         pooled[batches.chosen] = 0  # some are loaded, too, and the sum below would count them twice
         for batch in inputs if batches.chosen else ():
             with inputs.runtime.autocast():
-                found = pool_layers(run_layers(network, _fill(batch.values, batches)))
+                found = pool_layers(run_layers(network, fill_rows(batch.values, batches.rows)))
             indices = batch.indices.numpy()
             pooled[indices] = found[: len(indices)].cpu().numpy()
             _keep(kept, {None: pooled}, indices)
@@ -162,7 +162,7 @@ def compute_store(
             for number, batch in enumerate(images if missing else (), start=1):
                 indices = batch.indices.numpy()
                 with runtime.autocast():
-                    activations = prefix(_fill(batch.values, batches))
+                    activations = prefix(fill_rows(batch.values, batches.rows))
                     found = pool_layers(run_layers(rest, activations))
                 parts[None][indices] = found[: len(indices)].cpu().numpy()
                 parts[last][indices] = _to_bits(activations[: len(indices)])
@@ -221,10 +221,6 @@ def _keep(kept: KeptView | None, parts: Mapping[str | None, Array], indices: Arr
         if kept is not None and np.isfinite(parts[None][index]).all():
             for step, rows in parts.items():
                 kept.keep(index, rows[index], step)
-
-
-def _fill(values: torch.Tensor, batches: KeyedBatches) -> torch.Tensor:
-    return fill_rows(values, -(-batches.batch_size // batches.processes.count))
 
 
 def _read_note(note: Path, arrays: Sequence[Array], count: int) -> tuple[int, list[int]]:

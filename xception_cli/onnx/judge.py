@@ -16,7 +16,7 @@ from xception_cli.console import screen
 from xception_cli.data.images import decode, read_bytes
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
-from xception_cli.inference import answer
+from xception_cli.inference import answer_all
 from xception_cli.model.bundle import Classifier, ModelBundle
 from xception_cli.numerals import count_of
 from xception_cli.runtime import Runtime
@@ -152,7 +152,8 @@ def _ask(classifier: Classifier, image: Image.Image) -> tuple[NDArray[Any], floa
     """Return the probabilities, and the distance for `unknown`, 0 if not calibrated."""
     (outcome,) = classifier.outcomes(classifier.transform()(image)[None])
     distance = 0.0 if classifier.thresholds is None else classifier.distances([outcome])[0]
-    return answer(classifier, outcome, None).probabilities, distance
+    (answer,) = answer_all(classifier, [outcome], None)
+    return answer.probabilities, distance
 
 
 LEAST_AGREEMENT = 0.9  # a file that classifies more than a tenth differently is another model

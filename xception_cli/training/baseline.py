@@ -51,6 +51,8 @@ class Training:
         plain: The probe on the last layer alone.
         probe_scores: Validation scores of the probe.
         pooled: Features of the frozen network by split, `(views, images, POOLED)`.
+        views: The images that they were computed from, with the workers that decode them; empty if
+            layers were frozen.
         mirror: Whether the model classifies the mirror image too.
     """
 
@@ -60,6 +62,7 @@ class Training:
     plain: Probe | None = None
     probe_scores: Scores | None = None
     pooled: Mapping[str, Array] = field(default_factory=dict)
+    views: Mapping[str, Sequence[ImageInputs]] = field(default_factory=dict)
     mirror: bool = False
 
     def skipped(self, ceiling: float) -> str | None:
@@ -96,21 +99,23 @@ def compute_baseline(job: Job, history: History) -> Training:
     prefix, _ = cut(network, job.config.unfreeze)
     is_new = history.best_epoch == 0
     pooled: dict[str, Array] = {}
+    views: dict[str, list[ImageInputs]] = {}
     train_inputs: FeatureInputs | ImageInputs | None = None
     val_inputs: FeatureInputs | ImageInputs | None = None
     fits: dict[int, tuple[Probe, Probe]] = {}
 
     def fit(train: Array) -> tuple[Probe, Probe]:  # once for each number of views that it uses
-        views = len(limit_views(train))
-        if views not in fits:
-            fits[views] = _fit_probes(job, train)
-        return fits[views]
+        used = len(limit_views(train))
+        if used not in fits:
+            fits[used] = _fit_probes(job, train)
+        return fits[used]
 
     with job.phase("features"):
         if prefix is None or job.config.unfreeze == "head":
             backbone = Segment(network, "conv1", "conv4").eval()
             for split in ("train", "val"):
-                pooled[split] = pool_views(job, backbone, split, job.kept_views(split))
+                views[split] = job.views(split)
+                pooled[split] = pool_views(backbone, split, views[split], job.kept_views(split))
         else:
             train_inputs, val_inputs, pooled = _store_features(job, network, prefix, fit)
     if prefix is None:
@@ -125,20 +130,22 @@ def compute_baseline(job: Job, history: History) -> Training:
     if is_new:
         job.save_model(job.network.state_dict(), {"trained": PROBE, "epoch": 0})
     kept = pooled if job.leads else {}  # the leader alone fits heads in the end
-    return Training(train_inputs, val_inputs, probe, plain, scores, kept, mirror)
+    return Training(train_inputs, val_inputs, probe, plain, scores, kept, views, mirror)
 
 
-def pool_views(job: Job, backbone: Segment, split: str, kept: Sequence[KeptView | None]) -> Array:
+def pool_views(
+    backbone: Segment, split: str, views: Sequence[ImageInputs], kept: Sequence[KeptView | None]
+) -> Array:
     """Compute the pooled features of a split from its images, `(views, images, POOLED)`.
 
     Args:
-        job: The run.
         backbone: From `conv1` to `conv4`, in eval mode.
         split: Its name.
+        views: From `Job.views`.
         kept: The views in the cache; None for a network that no other run has.
     """
     pooled = []
-    for view, (inputs, known) in enumerate(zip(job.views(split), kept, strict=True)):
+    for view, (inputs, known) in enumerate(zip(views, kept, strict=True)):
         inputs.batches.epoch = view
         what = f"computing features ({split}, view {view + 1} of {len(kept)})"
         pooled.append(compute_pooled(backbone, inputs, what, known))

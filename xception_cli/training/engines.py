@@ -1,5 +1,6 @@
 """create_trainer and create_evaluator: one step each, no handlers; in one process or several."""
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -273,7 +274,13 @@ def capture(
             return plain(values)
 
     trained.forward = forward  # type: ignore[assignment, method-assign]
-    torch.cuda.make_graphed_callables(trained, (example,))
+    was_enabled = gc.isenabled()
+    gc.disable()  # what an earlier training left may call CUDA when freed, which ends a capture
+    try:
+        torch.cuda.make_graphed_callables(trained, (example,))
+    finally:
+        if was_enabled:
+            gc.enable()
     replay = trained.forward
     del trained.forward  # back to the class's own
 

@@ -41,7 +41,6 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
     batch = min(job.config.batch_size, len(job.split.of("train")))
     # The batch sizes that training will use: for each, cuDNN prepares its kernels once.
     passed = runtime.inference_batch if runtime.is_asynchronous else batch
-    passed = min(passed, len(job.split.of("train")))
     shape = (max(batch, passed), 3, size, size)
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator())
     values = job.preprocessing.normalize(runtime.to_device(pixels))
@@ -59,7 +58,8 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
         return activations
 
     with torch.inference_mode(), runtime.autocast():
-        compute(values[:1])  # warm-up
+        if not runtime.is_asynchronous:  # else `_seconds` warms up, at the size of the batch
+            compute(values[:1])
         features, activations = _seconds(runtime, lambda: compute(values[:passed]))
         features, activations = features / passed, activations[:batch]
     step = validation = 0.0

@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional
 
 from xception_cli.console import say
-from xception_cli.data.loading import ImageInputs
 from xception_cli.evaluation.candidates import (
     FINAL,
     paired_gain,
@@ -77,21 +76,23 @@ def settle(job: Job, training: Training, history: History) -> Settled | None:
         return _select(job, training, bundle, history.best_epoch)
 
 
-def _pool(
-    job: Job, network: nn.Module, name: str, inputs: FeatureInputs | ImageInputs, views: slice
-) -> Array:
+def _pool(job: Job, training: Training, network: nn.Module, name: str, views: slice) -> Array:
     """Compute the fine-tuned network's features of a split, `(views, images, POOLED)`.
 
     Args:
         job: The run.
+        training: Its inputs.
         network: Folded.
         name: Of the split.
-        inputs: Its images, as inputs of training.
         views: Which views; with all layers trained, there are only those that an answer averages.
     """
+    inputs = training.train if name == "train" else training.val
     if not isinstance(inputs, FeatureInputs):
-        unknown = [None] * job.view_counts[name]
-        return pool_views(job, Segment(network, "conv1", "conv4").eval(), name, unknown)
+        images = training.views[name]
+        if images[0].runtime != job.runtime:  # several processes shared them
+            images = job.views(name)
+        backbone = Segment(network, "conv1", "conv4").eval()
+        return pool_views(backbone, name, images, [None] * len(images))
     rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
     what, order = f"features of the fine-tuned network ({name})", job.in_order(name)
     seen = [
@@ -127,8 +128,8 @@ def _select(job: Job, training: Training, bundle: ModelBundle, epoch: int) -> Se
         raise ValueError("nothing was fine-tuned")
     labels, units, mirror = job.labels("val"), job.units("val"), job.preprocessing.mirror
     folded = for_inference(bundle.network, job.runtime)
-    train = _pool(job, folded, "train", training.train, slice(None))
-    val = _pool(job, folded, "val", training.val, slice(1 + mirror))
+    train = _pool(job, training, folded, "train", slice(None))
+    val = _pool(job, training, folded, "val", slice(1 + mirror))
     fit_heads(job, training, bundle.network, train, job.labels("train").numpy())
     logits = classify_kept(bundle.network, val, job.runtime, mirror=mirror)
     predicted = logits.argmax(dim=1).numpy()
@@ -156,7 +157,7 @@ def _select(job: Job, training: Training, bundle: ModelBundle, epoch: int) -> Se
     save_model(job.run.model, bundle.network.state_dict(), about)
     stored = training.val.store.views if isinstance(training.val, FeatureInputs) else 0
     if job.config.refit and len(val) < stored:  # the heads are fitted to all of them
-        others = _pool(job, folded, "val", training.val, slice(len(val), None))
+        others = _pool(job, training, folded, "val", slice(len(val), None))
         val = np.concatenate([val, others])
     return Settled(epoch, train, val)
 
