@@ -1,7 +1,6 @@
 """Decoding of image files: the only decoder, for training, evaluation and prediction."""
 
 import logging
-import mmap
 import os
 import stat
 import time
@@ -32,13 +31,12 @@ from xception_cli.data.pixels import (
 from xception_cli.data.pixels import MAX_PIXELS as MAX_PIXELS
 from xception_cli.data.pixels import ImageError as ImageError
 from xception_cli.data.tiff import describe_tiff
-from xception_cli.errors import MachineError, XceptionError
+from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out_of_memory
 from xception_cli.files import TRIES, is_transient
 
 # Increased when the pixels of any file change: caches of decoded images depend on it.
 DECODER = 5
 MAX_BYTES = 500_000_000  # a file that is read whole
-_MORE_MEMORY = "close other programs, or allow this one more memory; then run the command again"
 MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
@@ -156,20 +154,15 @@ def _decoding(size: Callable[[], tuple[int, int]]) -> Iterator[None]:
             width, height = size()
             raise MachineError(
                 f"there is too little memory to decode an image of {width} x {height} pixels",
-                hint=_MORE_MEMORY,
+                hint=MORE_MEMORY,
             ) from error
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({show(error)})"
         raise ImageError(reason) from error
 
 
 def _is_short_of_memory(error: Exception, width: int, height: int) -> bool:
-    if isinstance(error, MemoryError) or "memory" in str(error).lower():
-        return True
-    try:
-        mmap.mmap(-1, max(1, BYTES_PER_PIXEL * width * height)).close()  # reserved, not filled
-    except OSError:
-        return True
-    return False
+    needed = BYTES_PER_PIXEL * width * height
+    return "memory" in str(error).lower() or is_out_of_memory(error, needed)
 
 
 def _load(
@@ -203,7 +196,7 @@ def naming(path: Path) -> Iterator[None]:
         raise MachineError(f"{show(path)}: {error.message}", hint=error.hint) from error
     except MemoryError as error:
         raise MachineError(
-            f"{show(path)}: there is too little memory to read it", hint=_MORE_MEMORY
+            f"{show(path)}: there is too little memory to read it", hint=MORE_MEMORY
         ) from error
 
 
