@@ -30,7 +30,7 @@ from xception_cli.data.pixels import (
 )
 from xception_cli.data.pixels import MAX_PIXELS as MAX_PIXELS
 from xception_cli.data.pixels import ImageError as ImageError
-from xception_cli.data.tiff import describe_tiff
+from xception_cli.data.tiff import describe_tiff, describe_undecoded
 from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out_of_memory
 from xception_cli.files import TRIES, is_transient
 
@@ -136,6 +136,10 @@ def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
                 yield image
         except UnidentifiedImageError as error:
             raise ImageError(describe_tiff(content) or what_else(content)) from error
+        except (OSError, ValueError) as error:
+            if problem := describe_undecoded(content):
+                raise ImageError(problem) from error
+            raise
 
 
 @contextmanager
@@ -156,8 +160,14 @@ def _decoding(size: Callable[[], tuple[int, int]]) -> Iterator[None]:
                 f"there is too little memory to decode an image of {width} x {height} pixels",
                 hint=MORE_MEMORY,
             ) from error
-        reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({show(error)})"
-        raise ImageError(reason) from error
+        raise ImageError(_reason(str(error))) from error
+
+
+def _reason(error: str) -> str:
+    """Return what an error of Pillow's means."""
+    if "truncated" in error.lower():
+        return "truncated"
+    return f"damaged ({'it cannot be decoded' if 'decoder error' in error else show(error)})"
 
 
 def _is_short_of_memory(error: Exception, width: int, height: int) -> bool:
