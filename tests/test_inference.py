@@ -175,7 +175,21 @@ def test_other_files_next_to_the_images_are_counted_once_and_reported(photos, ca
         assert note.endswith("; to read 2 HEIC: pip install 'xception-cli[heif]'\n")
     with pytest.raises(UsageError) as caught:
         find_images([f"{photos}/*.heic"])
+    assert caught.value.message == (
+        f"no image matches {str(photos / '*.heic')!r} "
+        "(1 file ignored: 1 .heic; to read 1 HEIC: pip install 'xception-cli[heif]')"
+    )
     assert caught.value.hint.endswith("; for HEIC: pip install 'xception-cli[heif]'")
+
+
+def test_heic_photos_without_a_suffix_are_counted_as_such(photos, capsys, without_heif):
+    for name in ("IMG_1", "IMG_2.jpg_1"):
+        (photos / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (photos / "notes").write_bytes(b"hello")
+    for given in (str(photos), f"{photos}/*"):
+        find_images([given])
+        note = capsys.readouterr().err
+        assert note.startswith("note      3 files ignored: 2 .heic, 1 no suffix; to read 2 HEIC: ")
 
 
 def test_a_file_that_has_a_patterns_name_wins_over_the_pattern(photos):
@@ -200,7 +214,8 @@ def test_an_argument_that_matches_no_image_is_named(pattern, tmp_path):
     with pytest.raises(UsageError) as caught:
         find_images([pattern])
     assert caught.value.exit_code == 2
-    assert caught.value.message == f"no image matches {pattern!r}"
+    ignored = " (1 file ignored: 1 .txt)" if pattern == "only_text/*" else ""
+    assert caught.value.message == f"no image matches {pattern!r}{ignored}"
 
 
 def write_predictions(predictions, path: Path, *, with_unknown: bool = False) -> None:

@@ -18,6 +18,7 @@ from xception_cli.commands.help import Command, Group
 from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show, stop
 from xception_cli.errors import (
+    MORE_MEMORY,
     DivergedError,
     MachineError,
     StoppedError,
@@ -172,7 +173,7 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
         named = f": {show(error.filename)}" if error.filename is not None else ""
         fail(f"{why(error)}{named}", "run the same command with --debug to see where")
         sys.exit(MachineError.exit_code)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
         if debug:
@@ -180,7 +181,7 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
         less = "a smaller --batch-size, --accumulate 2, --unfreeze exit or --workers 0"
         fail(
             f"out of memory{f': {show(error)}' if str(error) else ''}",
-            f"close other programs, or try {less if 'train' in given else '--workers 0'}",
+            f"close other programs, or try {less}" if "train" in given else MORE_MEMORY,
         )
         sys.exit(MachineError.exit_code)
     except (_Signalled, KeyboardInterrupt) as error:

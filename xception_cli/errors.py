@@ -13,7 +13,18 @@ XceptionError            what happened, with the value received; and a hint: wha
 0 is success, 1 is a bug of ours (with a traceback), 141 a closed output pipe.
 """
 
+import mmap
 import signal
+
+MORE_MEMORY = "close other programs, or allow this one more memory; then run the command again"
+# Of the system, torch on a CPU, oneDNN, onnxruntime, and the loader of shared libraries.
+_NO_MEMORY = (
+    "allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "could not create a primitive",
+    "failed to map segment",
+)
 
 
 class XceptionError(Exception):
@@ -94,9 +105,24 @@ def signal_name(number: int) -> str:
     return f"{name} (Ctrl-C)" if number == signal.SIGINT else name
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether Python, numpy or torch raised an error because memory ran out."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+def is_out_of_memory(error: BaseException | None, needed: int = 0) -> bool:
+    """Return whether an error, or one that was being handled, was raised because memory ran out.
+
+    Whatever reads a file asks this before it calls the file damaged.
+
+    Args:
+        error: Of Python or a library.
+        needed: Bytes that were needed, if the library does not say why it failed: whether so many
+            can be reserved now.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+            return True
+        if any(text in str(error).lower() for text in _NO_MEMORY):
+            return True
+        error = error.__context__
+    try:
+        mmap.mmap(-1, max(1, needed)).close()  # reserved, not filled
+    except OSError:
         return True
-    texts = ("can't allocate memory", "not enough memory", "std::bad_alloc")  # torch on a CPU
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return False

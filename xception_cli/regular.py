@@ -64,7 +64,6 @@ def read_regular(path: Path, most: int, *, follow: bool = True) -> bytes:
         OSError: See `open_regular`; or the file is larger.
     """
     with os.fdopen(open_regular(path, follow=follow), "rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"it is over {most:,} bytes")
-    return content
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it is over {most:,} bytes")
+        return file.read()  # with a size, Python would reserve as much memory

@@ -151,6 +151,30 @@ REFUSED = {
         tiff(np.zeros((4, 4), np.float16), 16, 1, {339: 3}),
         "TIFF of 16-bit floats is not supported; save it as grey or RGB with 8 or 16 bits",
     ),
+    "tiff compressed as webp": (
+        tiff(np.zeros((4, 4), np.uint8), 8, 1, {259: 50001}),
+        "TIFF compression 50001 is not supported; save it with LZW or deflate",
+    ),
+    "tiff of two planes": (
+        tiff(np.zeros((8, 4), np.uint8), 8, 1, {257: 4, 277: 2, 278: 4, 284: 2, 338: 2}),
+        "TIFF of 2 planes is not supported; save it as grey or RGB with 8 or 16 bits",
+    ),
+    "a tiff of half a header": (
+        tiff(np.zeros((4, 4), np.uint32), 32, 1)[:110],
+        "damaged (TIFF whose header cannot be read)",
+    ),
+    "a tiff of damaged lzw": (
+        encoded(noise(), "TIFF", compression="tiff_lzw").replace(b"\x80", b"\xff"),
+        "damaged (it cannot be decoded)",
+    ),
+    "jpeg of 12 bits": (
+        encoded(noise(), "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"),
+        "JPEG with 12 bits per channel is not supported; save it as PNG, or as JPEG with 8 bits",
+    ),
+    "jpeg-ls": (
+        bytes.fromhex("ffd8 fff7 000b 08 0004 0004 01 011100"),
+        "JPEG-LS is not supported; save it as PNG, or as JPEG with 8 bits",
+    ),
     "a png of nothing": (b"\x89PNG\r\n\x1a\n", "damaged (PNG whose header cannot be read)"),
     "float tiff": (
         encoded(Image.fromarray(np.full((4, 4), 0.5, np.float32)), "TIFF"),
@@ -163,6 +187,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
 @pytest.mark.parametrize(("content", "expected"), REFUSED.values(), ids=REFUSED)
 def test_a_file_that_is_not_an_image_is_refused_with_the_reason(content, expected):
     found = reason(content)

@@ -1,9 +1,12 @@
-"""Faults of a machine during training: signals, jumping clocks, images that change."""
+"""Faults of a machine: signals, jumping clocks, images that change, too little memory."""
 
 import os
 import re
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +103,59 @@ def test_images_that_vanish_or_change_before_a_resume_are_named_and_nothing_is_l
     shutil.copy("kept/red/0.jpg", photos / "red" / "0.jpg")
     assert call("train", "--resume", "run") == 0
     assert run.model.read_bytes() == before
+
+
+_READ_WITH_LITTLE_MEMORY = """
+import io, re, resource
+from pathlib import Path
+import onnx, torch
+from xception_cli.model.torch_files import load_torch
+from xception_cli.onnx.file import classifier_from
+
+buffer = io.BytesIO()
+torch.save({"a": [torch.zeros(1000, 1000) for _ in range(30)]}, buffer)
+state = buffer.getvalue()
+exported = onnx.ModelProto(doc_string="x" * 120_000_000).SerializeToString()
+del buffer
+taken = int(re.search("VmSize:[^0-9]*([0-9]+)", Path("/proc/self/status").read_text())[1]) * 1024
+for megabytes in 1000, 180, 60:
+    limit = taken + megabytes * 1_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (limit, -1))
+    for read, content in (load_torch, state), (classifier_from, exported):
+        try:
+            read(content, Path("file"))
+        except Exception as error:
+            print(megabytes, type(error).__name__)
+        else:
+            print(megabytes, "read")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_a_file_is_not_called_damaged_where_memory_is_too_small_to_read_it() -> None:
+    """Otherwise a resumed training would go back to an older state."""
+    arguments = [sys.executable, "-c", _READ_WITH_LITTLE_MEMORY]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "1000 read",
+        "1000 ArtifactError",  # for its content: it is not an export
+        "180 MemoryError",  # torch's allocator
+        "180 MemoryError",
+        "60 MemoryError",  # Python's reader of archives
+        "60 MemoryError",
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_memory_that_is_too_small_to_load_torch_is_an_error_in_one_sentence() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "xception_cli", "env"],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (430_000_000,) * 2),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 5, done
+    assert done.stderr.startswith("error: out of memory")
+    assert "Traceback" not in done.stderr

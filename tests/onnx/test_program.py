@@ -58,7 +58,7 @@ HEADER = ["path", *(f"{what}_{i}" for i in (1, 2, 3) for what in ("class", "prob
 @pytest.mark.parametrize("cropped", [True, False])
 def test_the_printed_program_is_short_and_equals_predict(bundle, cropped):
     program = export(bundle, cropped=cropped)
-    assert len(program.read_text().splitlines()) <= 70
+    assert len(program.read_text().splitlines()) <= 72
     profiles = (None, rgb_profile("ProPhoto"), b"garbage")
     for seed, size in enumerate([(113, 82), (300, 200), (79, 80)]):
         photo(seed, *size).save(f"{seed}.png", icc_profile=profiles[seed])
@@ -138,13 +138,30 @@ def test_the_printed_program_decodes_every_kind_of_image_as_predict_does():
         image.save(f"{number} with a profile.png", icc_profile=profile)
     Path("pillow scales it.pgm").write_bytes(b"P5 40 30 4095\n" + twelve.astype(">u2").tobytes())
     colour.convert("CMYK").save("cmyk.jpg")
+    for name, white in ("white", 0), ("black", 1):  # which zero is
+        deep = Image.fromarray(twelve)
+        deep.save(f"{name}.tif", tiffinfo={262: white})
     colour.quantize(8).save("palette.png", transparency=0)
     clear.convert("LA").save("grey and alpha.png", icc_profile=profile)
     files = [path for path in sorted(Path().iterdir()) if path.is_file()]
-    assert len(files) == 12
+    assert len(files) == 14
+    assert not np.array_equal(*(names["read"](f"{name}.tif") for name in ("white", "black")))
     for path in files:
         decoded = decode(path.read_bytes(), grey_bits=12)
         assert np.array_equal(names["read"](path), decoded), path
+
+
+def test_the_printed_program_reads_phone_photos_of_200_megapixels_without_a_warning(bundle):
+    made = replace(bundle.preprocessing, max_pixels=40_000)
+    program = Path("classify.py")
+    export(bundle)
+    program.write_text(inference_snippet(Path("food.onnx"), made, cropped=False))
+    photo(0, 380, 300).save("phone.jpg")  # 2.9 times as many
+    photo(0, 380, 380).save("larger.jpg")
+    code, rows, errors = classify(program, "phone.jpg")
+    assert (code, len(rows), errors) == (0, 2, "")
+    _, _, errors = classify(program, "larger.jpg")
+    assert "DecompressionBombWarning" in errors  # the control
 
 
 def test_a_terminal_gets_no_program_but_the_files_to_send(monkeypatch, capsys):

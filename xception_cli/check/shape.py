@@ -71,16 +71,27 @@ def _alike(classes: Iterable[str]) -> list[Problem]:
     same: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         same[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
+    hardly = [
+        names
+        for names in same.values()
+        if len({unicodedata.normalize("NFC", name) for name in names}) > 1
+    ]
+    end = "on macOS and Windows they may be one folder"
+    if len(hardly) > NAMED + 1:
+        every = [name for names in hardly for name in names]
+        sentence = (
+            f"{count_of(len(every), 'class')} have names that hardly differ from another's "
+            f"({enumerated([' and '.join(names) for names in hardly])}); {end}"
+        )
+        return [Problem("alike", "warning", sentence, classes=tuple(every))]
     return [
         Problem(
             "alike",
             "warning",
-            f"{enumerated(names)} are {len(names)} classes, but their names hardly differ; on "
-            "macOS and Windows they may be one folder",
+            f"{enumerated(names)} are {len(names)} classes, but their names hardly differ; {end}",
             classes=_all(names),
         )
-        for names in same.values()
-        if len({unicodedata.normalize("NFC", name) for name in names}) > 1
+        for names in hardly
     ]
 
 

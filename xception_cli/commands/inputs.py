@@ -10,7 +10,7 @@ from pathlib import Path
 from xception_cli.console import quoted, say, show
 from xception_cli.data.folder import describe_ignored, images_below
 from xception_cli.data.formats import INSTALL_HEIF, suffixes
-from xception_cli.data.listing import is_image, suffix_of
+from xception_cli.data.listing import ignored_as, is_image
 from xception_cli.data.lists import PathList, open_list
 from xception_cli.data.source import check_data, refuse_packed
 from xception_cli.data.table import is_table, read_rows
@@ -100,20 +100,23 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     ignored: Counter[str] = Counter()
     for given in inputs:
+        here: Counter[str] = Counter()
         if given and not os.path.lexists(given) and glob.has_magic(given):
-            images = _matching(given, ignored)
+            images = _matching(given, here)
         elif given and not os.path.isdir(given):  # noqa: PTH112 - Path's raises on odd names
             images = [Path(given)]
         else:
-            images = images_below(Path(given), ignored) if given else []
+            images = images_below(Path(given), here) if given else []
         if not images:
             heif = "" if ".heic" in suffixes() else f"; for HEIC: {INSTALL_HEIF}"
+            what = describe_ignored(here)
             raise UsageError(
-                f"no image matches {show(repr(given))}",
+                f"no image matches {show(repr(given))}{f' ({what})' if what else ''}",
                 hint="give image files, folders or patterns; images end in "
                 f"{', '.join(sorted(suffixes()))}{heif}",
             )
         found += images
+        ignored.update(here)
     if ignored:
         say(f"note      {describe_ignored(ignored)}")
     return found
@@ -132,5 +135,5 @@ def _matching(pattern: str, ignored: Counter[str]) -> list[Path]:
         elif is_image(match):
             images[path] = None
         elif not is_counted:
-            ignored[suffix_of(match)] += 1
+            ignored[ignored_as(match)] += 1
     return sorted(images)

@@ -35,6 +35,9 @@ _BRANDS = {
     **dict.fromkeys((b"mif1", b"msf1"), HEIF),
 }
 START = 32  # bytes needed by `format_of`
+# Markers of JPEG at the start of a frame; C4, C8 and CC are others.
+_FRAMES = frozenset(bytes([marker]) for marker in {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_JPEG_LS = b"\xf7"
 
 
 @lru_cache(maxsize=1)
@@ -110,6 +113,21 @@ def what_else(content: bytes) -> str:
     found = format_of(content[:START])
     if found == HEIF and not reads_heif():
         return f"HEIC needs pillow-heif: {INSTALL_HEIF}"
+    if found == "JPEG" and (kind := _kind_of_jpeg(content)):
+        return f"{kind} is not supported; save it as PNG, or as JPEG with 8 bits"
     if found is not None:
         return f"damaged ({found} whose header cannot be read)"
     return f"not an image of a supported format ({', '.join(readable_formats())})"
+
+
+def _kind_of_jpeg(content: bytes) -> str:
+    """Return the kind of a JPEG that is not of 8 bits, as in medicine; else empty."""
+    at = 2
+    while content[at : at + 1] == b"\xff":
+        marker, bits = content[at + 1 : at + 2], content[at + 4 : at + 5]
+        if marker == _JPEG_LS:
+            return "JPEG-LS"
+        if marker in _FRAMES:
+            return f"JPEG with {bits[0]} bits per channel" if bits and bits != b"\x08" else ""
+        at += 2 + int.from_bytes(content[at + 2 : at + 4])
+    return ""

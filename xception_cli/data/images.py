@@ -1,7 +1,6 @@
 """Decoding of image files: the only decoder, for training, evaluation and prediction."""
 
 import logging
-import mmap
 import os
 import stat
 import time
@@ -31,14 +30,13 @@ from xception_cli.data.pixels import (
 )
 from xception_cli.data.pixels import MAX_PIXELS as MAX_PIXELS
 from xception_cli.data.pixels import ImageError as ImageError
-from xception_cli.data.tiff import describe_tiff
-from xception_cli.errors import MachineError, XceptionError
+from xception_cli.data.tiff import describe_tiff, describe_undecoded
+from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out_of_memory
 from xception_cli.files import TRIES, is_transient
 
 # Increased when the pixels of any file change: caches of decoded images depend on it.
 DECODER = 5
 MAX_BYTES = 500_000_000  # a file that is read whole
-_MORE_MEMORY = "close other programs, or allow this one more memory; then run the command again"
 MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
@@ -138,6 +136,10 @@ def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
                 yield image
         except UnidentifiedImageError as error:
             raise ImageError(describe_tiff(content) or what_else(content)) from error
+        except (OSError, ValueError) as error:
+            if problem := describe_undecoded(content):
+                raise ImageError(problem) from error
+            raise
 
 
 @contextmanager
@@ -156,20 +158,21 @@ def _decoding(size: Callable[[], tuple[int, int]]) -> Iterator[None]:
             width, height = size()
             raise MachineError(
                 f"there is too little memory to decode an image of {width} x {height} pixels",
-                hint=_MORE_MEMORY,
+                hint=MORE_MEMORY,
             ) from error
-        reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({show(error)})"
-        raise ImageError(reason) from error
+        raise ImageError(_reason(str(error))) from error
+
+
+def _reason(error: str) -> str:
+    """Return what an error of Pillow's means."""
+    if "truncated" in error.lower():
+        return "truncated"
+    return f"damaged ({'it cannot be decoded' if 'decoder error' in error else show(error)})"
 
 
 def _is_short_of_memory(error: Exception, width: int, height: int) -> bool:
-    if isinstance(error, MemoryError) or "memory" in str(error).lower():
-        return True
-    try:
-        mmap.mmap(-1, max(1, BYTES_PER_PIXEL * width * height)).close()  # reserved, not filled
-    except OSError:
-        return True
-    return False
+    needed = BYTES_PER_PIXEL * width * height
+    return "memory" in str(error).lower() or is_out_of_memory(error, needed)
 
 
 def _load(
@@ -203,7 +206,7 @@ def naming(path: Path) -> Iterator[None]:
         raise MachineError(f"{show(path)}: {error.message}", hint=error.hint) from error
     except MemoryError as error:
         raise MachineError(
-            f"{show(path)}: there is too little memory to read it", hint=_MORE_MEMORY
+            f"{show(path)}: there is too little memory to read it", hint=MORE_MEMORY
         ) from error
 
 

@@ -7,7 +7,15 @@ from functools import cached_property
 from pathlib import Path
 
 from xception_cli.console import show
-from xception_cli.data.formats import START, is_certain_image, is_undecided, suffixes
+from xception_cli.data.formats import (
+    HEIF,
+    START,
+    format_of,
+    is_certain_image,
+    is_undecided,
+    readable_formats,
+    suffixes,
+)
 from xception_cli.errors import DataError
 from xception_cli.regular import open_regular
 
@@ -27,7 +35,7 @@ class Folder:
         path: Its path.
         folders: Sub-folders by name, without hidden and foreign ones.
         images: Names of the image files directly inside, sorted; see `is_image`.
-        ignored: A suffix, `no suffix` or `hidden` for each other entry.
+        ignored: `hidden`, or what `ignored_as` returns, for each other entry.
         by_content: Suffix, or `no suffix`, of each image recognised by content.
     """
 
@@ -81,7 +89,7 @@ class Folder:
                 images.append(entry.name)
                 by_content.append(suffix_of(entry.name))
             else:
-                ignored.append(suffix_of(entry.name))
+                ignored.append(ignored_as(entry.path))
         return folders, images, ignored, by_content
 
 
@@ -106,11 +114,27 @@ def is_image(path: str) -> bool:
     """Return whether a file is an image: by its suffix or, if that is undecided, by its content."""
     if has_image_suffix(path) or not is_undecided(suffix_of(path)):
         return has_image_suffix(path)
+    return is_certain_image(_start_of(path))
+
+
+def ignored_as(path: str) -> str:
+    """Return what a file that is no image here is counted as.
+
+    It is its suffix or `no suffix`; and `.heic` for a photo that only pillow-heif can read, if its
+    content decides.
+    """
+    suffix = suffix_of(path)
+    if HEIF in readable_formats() or not is_undecided(suffix):
+        return suffix
+    return ".heic" if format_of(_start_of(path)) == HEIF else suffix
+
+
+def _start_of(path: str) -> bytes:
     try:
         with os.fdopen(open_regular(Path(path), follow=True), "rb") as file:
-            return is_certain_image(file.read(START))
+            return file.read(START)
     except OSError:  # a pipe, or a file without read permission
-        return False
+        return b""
 
 
 def suffix_of(name: str) -> str:

@@ -17,7 +17,7 @@ from xception_cli.data.formats import FORMATS, HEIF, START, format_of, readable_
 from xception_cli.errors import DataError
 
 MAX_PIXELS: int = TrainConfig.max_pixels  # Pillow's own limit for a warning; here it is an error
-_REDUCED = 3  # times that number are allowed in a JPEG that is decoded at a reduced size
+REDUCED = 3  # times that number are allowed in a JPEG that is decoded at a reduced size
 BYTES_PER_PIXEL = 12  # of memory for decoding: the file's own pixels, and two copies in RGB
 _STRIP = 4_000_000  # pixels converted at a time: a conversion needs several copies
 _LARGE = 16_000_000  # pixels over which only one image is decoded at a time
@@ -51,7 +51,7 @@ def open_image(content: bytes) -> ImageFile.ImageFile:
         UnidentifiedImageError: It has none of them.
     """
     # A photo of 200 megapixels may be decoded at an eighth: `reduce` enforces the limit.
-    most = _REDUCED * turns.max_pixels
+    most = REDUCED * turns.max_pixels
     if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = most
     if format_of(content[:START]) != HEIF or HEIF not in readable_formats():
@@ -80,7 +80,7 @@ def reduce(image: Image.Image, least_side: int | None) -> int:
     """
     (width, height), most = image.size, turns.max_pixels
     kept = _coefficients(image) // BYTES_PER_PIXEL
-    if isinstance(image, ImageFile.ImageFile) and width * height <= _REDUCED * most:
+    if isinstance(image, ImageFile.ImageFile) and width * height <= REDUCED * most:
         side, scale = least_side, 1
         while least_side is None and width * height // scale**2 + kept > most and scale < 8:
             scale *= 2

@@ -10,7 +10,7 @@ from typing import IO, Any
 import torch
 
 from xception_cli.console import show
-from xception_cli.errors import ArtifactError
+from xception_cli.errors import ArtifactError, is_out_of_memory
 
 CONVERT = (
     "if you trust it, load it in a sandbox, save its state dict with safetensors, and use that file"
@@ -32,14 +32,14 @@ def load_torch(content: bytes, what: str) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):  # about files that are refused later
             return torch.load(file, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise  # the machine's fault, not the file's
     except pickle.UnpicklingError as error:
         raise ArtifactError(
             f"{what} is not a plain state dict: it is damaged, or holds more than tensors",
             hint=CONVERT,
         ) from error
     except Exception as error:  # a forged file can fail anywhere in torch's reader
+        if is_out_of_memory(error, len(content)):  # the machine's fault, not the file's
+            raise MemoryError from error
         raise ArtifactError(
             f"{what} is not a file that torch can read safely: {show(error)}", hint=CONVERT
         ) from error
@@ -69,6 +69,8 @@ def _copy_archive(content: bytes, what: str) -> IO[bytes]:
                     copy.writestr(member.filename, archive.read(member))
     # Python's reader raises these on damage, encryption and unknown versions.
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error, len(content)):
+            raise MemoryError from error
         raise ArtifactError(f"{what} is a damaged archive: {show(error)}", hint=CONVERT) from error
     copied.seek(0)
     return copied

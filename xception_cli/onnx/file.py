@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from xception_cli.console import show
 from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing, Transform, to_pixels
-from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.errors import ArtifactError, UsageError, is_out_of_memory
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, Outcome, format_of
 from xception_cli.model.seal import DIGEST, note_unsealed
@@ -164,7 +164,9 @@ class OnnxClassifier:
         return found
 
 
-def _cannot_run(path: Path, error: Exception) -> ArtifactError:
+def _cannot_run(path: Path, error: Exception) -> ArtifactError | MemoryError:
+    if is_out_of_memory(error):
+        return MemoryError()
     return ArtifactError(f"{show(path)} cannot be run: {show(error)}", hint=_HINT)
 
 
@@ -223,6 +225,8 @@ def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
     try:
         model.ParseFromString(content)
     except DecodeError as error:
+        if is_out_of_memory(error, len(content)):  # protobuf does not say so
+            raise MemoryError from error
         raise ArtifactError(f"{show(path)} is not a valid ONNX file") from error
     if _has_broken_text(model):
         raise ArtifactError(f"{show(path)} is not a valid ONNX file: it has text that is not UTF-8")

@@ -8,6 +8,7 @@ from textwrap import fill
 
 from xception_cli.console import emit, quoted, say, show
 from xception_cli.data.formats import SUFFIXES_OF
+from xception_cli.data.pixels import REDUCED
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.files import write_durably
 from xception_cli.onnx import ONNX, OPENVINO
@@ -25,6 +26,7 @@ names = sys.argv[1:] or sys.exit(f"no images: python {{sys.argv[0]}} FOLDER > an
 model = os.path.join(os.path.dirname(sys.argv[0]), {name!r})  # next to this program
 model = model if os.path.exists(model) else {path!r}
 {opening}srgb = ImageCms.createProfile("sRGB")
+Image.MAX_IMAGE_PIXELS = {largest}  # of a JPEG, see read
 suffixes = '''{suffixes}'''.split()
 
 def images_of(name):
@@ -37,11 +39,16 @@ def images_of(name):
     return [path for found in sorted(glob.glob(name)) for path in images_of(found)]  # *.jpg
 
 def read(path):
-    image = ImageOps.exif_transpose(Image.open(path))
+    image = Image.open(path)
+    is_inverted = getattr(image, "tag_v2", {{}}).get(262) == 0  # a TIFF whose zero is white
+    if image.width * image.height > {most}:  # a JPEG is decoded at half its size
+        image.draft(None, (image.width // 2, image.height // 2))
+    image = ImageOps.exif_transpose(image)
     profile = io.BytesIO(image.info.get("icc_profile", b""))
     if image.mode.startswith("I"):  # grey of 16 bits
         grey = numpy.asarray(image).astype(int) >> {shift}
-        image = Image.fromarray(grey.clip(0, 255).astype("uint8"))
+        grey = grey.clip(0, 255).astype("uint8")
+        image = Image.fromarray(255 - grey if is_inverted else grey)
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     kept = {{"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}}
     image = image.convert(kept.get(image.mode, "RGB"))
@@ -131,6 +138,8 @@ def inference_snippet(
         path=str(path),
         suffixes=_SUFFIXES,
         cropping=cropping,
+        most=preprocessing.max_pixels,
+        largest=REDUCED * preprocessing.max_pixels,
         shift=shift,
     )
 
