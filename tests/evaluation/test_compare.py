@@ -124,6 +124,24 @@ def test_runs_that_cannot_be_compared_are_refused_with_a_hint():
     assert caught.value.hint == "xception eval runs/other --data DIR regenerates it"
 
 
+@pytest.mark.parametrize("rows", ["without the last", "none", "the last twice", "another class"])
+def test_predictions_that_lost_or_changed_a_row_are_not_compared(rows):
+    one, other = make_run("one", FIRST), make_run("other", SECOND)
+    predictions = other.evaluation("val") / "predictions.csv"
+    lines = predictions.read_text().splitlines(keepends=True)
+    assert lines[-2].startswith("other/d7.jpg,d7,d7,b,b,1,")
+    predictions.write_text(
+        {
+            "without the last": "".join(lines[:-2]),
+            "none": lines[0],
+            "the last twice": "".join([*lines, lines[-2]]),
+            "another class": "".join([*lines[:-2], lines[-2].replace(",b,b,", ",a,b,")]),
+        }[rows]
+    )
+    with pytest.raises(ArtifactError, match=r"predictions\.csv and metrics\.json count different"):
+        compare_runs(one, other, "val")
+
+
 def test_runs_of_different_classes_are_compared_on_the_classes_in_common(capsys):
     one = make_run("one", FIRST)
     other = make_run("other", SECOND | {"d8": 2}, classes=("a", "b", "kiwi"))

@@ -140,7 +140,8 @@ def how_to_repeat(run: RunDir, name: str) -> str:
 def read_scored(run: RunDir, name: str) -> Scored:
     """Read the scored images of a run's evaluation.
 
-    In a file of an earlier version, identical images form a unit.
+    The confusion matrix in metrics.json shows whether rows were lost or changed. In a file of an
+    earlier version, identical images form a unit.
 
     Args:
         run: The run.
@@ -159,6 +160,7 @@ def read_scored(run: RunDir, name: str) -> Scored:
         most = metrics["images"] + MOST_ROWS  # rows of images that could not be scored come on top
         photos: list[Photo] = []
         unknown: list[str | None] = []
+        counts = np.zeros((len(classes), len(classes)), np.int64)
         numbers = array("f")  # with a thousand classes, a row as text takes 15 times the memory
         for row in from_csv(folder / PREDICTIONS, new, old, most=most):
             columns = PREDICTIONS_HEADER if len(row) == len(new) else _OLD_HEADER
@@ -166,7 +168,9 @@ def read_scored(run: RunDir, name: str) -> Scored:
             if not known["error"]:
                 photos.append(_photo(known, index[known["true"]]))
                 unknown.append(known["unknown"] or None)
+                counts[index[known["true"]], index[known["predicted"]]] += 1
                 numbers.extend(map(float, row[len(columns) :]))
+        _check_counts(counts, metrics["confusion"])
         rows = np.asarray(numbers).reshape(len(photos), len(classes))
         return Scored(classes, tuple(photos), _checked(rows), tuple(unknown))
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
@@ -178,6 +182,11 @@ def read_scored(run: RunDir, name: str) -> Scored:
 
 def _photo(row: dict[str, str], label: int) -> Photo:
     return Photo(row["path"], label, digest=row["digest"], unit=row.get("unit", row["digest"]))
+
+
+def _check_counts(found: NDArray[np.int64], recorded: list[list[int]]) -> None:
+    if not np.array_equal(found, recorded):
+        raise ValueError(f"{PREDICTIONS} and {METRICS} count different answers")
 
 
 def _checked(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
