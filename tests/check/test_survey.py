@@ -159,6 +159,11 @@ def test_a_workbook_is_not_read_as_fixes_and_the_error_explains_how_to_save_it(p
          "did you mean green?"),
         ("red/0.jpg,,,exclude,\nred/0.jpg,,,relabel,blue\n",
          "line 3: red/0.jpg has a different action in an earlier row"),
+        ("red/0.jpg,Exclude\n", "line 2: 'Exclude' is in the column problem, not in action"),
+        ("red/0.jpg,blurred,relabel\n",
+         "line 2: 'relabel' is in the column detail, not in action"),
+        ("red/0.jpg,blurred,,,exclude\n",
+         "line 2: 'exclude' is in the column label, not in action"),
     ],
 )  # fmt: skip
 def test_an_invalid_row_is_refused_with_its_line(photos, rows, expected):
@@ -175,6 +180,20 @@ def test_an_invalid_row_is_refused_with_its_line(photos, rows, expected):
 def test_a_file_that_is_not_a_table_of_issues_is_refused(photos, text, expected):
     with pytest.raises(UsageError, match=expected):
         survey_with(photos, text)
+
+
+def test_fixes_without_an_action_change_nothing_which_a_note_reports(photos, capsys):
+    assert survey_with(photos, HEADER + "red/0.jpg,blurred,,,\n").fixes == {}
+    note = "note      no row of issues.csv has an action: it changes nothing\n"
+    assert note in capsys.readouterr().err
+    assert survey_with(photos, HEADER + "red/0.jpg,blurred,,exclude,\n").fixes
+    assert "has an action" not in capsys.readouterr().err
+
+
+def test_an_action_may_be_the_name_of_a_class(photos):
+    (photos / "red").rename(photos / "exclude")
+    fixes = survey_with(photos, HEADER + "blue/0.jpg,,,,exclude\nblue/1.jpg,,,relabel,exclude\n")
+    assert {path: fix.label for path, fix in fixes.fixes.items()} == {"blue/1.jpg": "exclude"}
 
 
 def test_fixes_end_up_in_the_split_with_their_reason_and_no_file_is_touched(

@@ -356,7 +356,7 @@ def test_a_path_listed_twice_with_the_same_split_is_accepted(tmp_path):
     [("c0/0.jpg,validation", "split is 'validation', expected train, val, test, out"),
      ("c0/0.jpg,Train", "split is 'Train', expected train, val, test, out"),
      ("c0/0.jpg,", "split is '', expected train, val, test, out"),
-     ("c0/0.jpg", "split is None, expected train, val, test, out"),
+     ("c0/0.jpg", "split is '', expected train, val, test, out"),
      (",train", "the path is missing")],
 )  # fmt: skip
 def test_a_row_without_a_known_split_or_a_path_is_refused_with_its_line(tmp_path, row, fault):

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 
 from xception_cli.console import listing, say, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
+from xception_cli.data.rows import named_image, read_edited
 from xception_cli.errors import UsageError
-from xception_cli.files import read_users_table, utf8, why
+from xception_cli.files import utf8
 from xception_cli.numerals import count_of
 from xception_cli.suggestions import did_you_mean
 
@@ -19,7 +19,10 @@ ACTIONS = ("exclude", "relabel")
 ISSUES_HEADER = ("path", "problem", "detail", "action", "label")
 
 _LISTED = 10  # faults reported at once
-_HINT = "xception check DIR --output FOLDER writes issues.csv; save it as CSV, UTF-8"
+_HINT = (
+    f"xception check DIR --output FOLDER writes issues.csv, with {', '.join(ISSUES_HEADER)}; save "
+    "it as CSV, UTF-8"
+)
 
 
 @dataclass(frozen=True)
@@ -61,22 +64,25 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
     fixes: dict[str, Fix] = {}
     faults, undecided = [], 0
     for number, row in _read_rows(path):
-        action = row.get("action", "").strip().lower()
-        if not action:
-            undecided += row.get("label", "") not in {"", known.get(row["path"])}
-            continue
-        fix = Fix(
-            action, row.get("problem", ""), row.get("label", "") if action == "relabel" else ""
-        )
-        fault = _fault(row["path"], fix, fixes.get(row["path"]), known, classes)
+        action, label = row["action"].strip().lower(), row["label"]
+        image = named_image(row["path"], known)
+        if action:
+            label = label if label in classes else label.strip()
+            fix = Fix(action, row["problem"], label if action == "relabel" else "")
+            fault = _fault(image, fix, fixes.get(image), known, classes)
+            fixes[image] = fix
+        else:
+            undecided += label not in {"", known.get(image)}
+            fault = _misplaced(row, classes)
         if fault:
             faults.append(f"line {number}: {fault}")
-        fixes[row["path"]] = fix
     if faults:
         raise UsageError(
             listing(f"{show(path)} has rows that cannot be applied:", faults, _LISTED),
             hint="correct these rows, or empty the cell `action` to ignore a row",
         )
+    if not fixes:
+        say(f"note      no row of {show(path)} has an action: it changes nothing")
     if undecided:
         ignored = f"ignored {count_of(undecided, 'row')} with a label but no action"
         how = "to change a label, write relabel in the column action"
@@ -85,10 +91,7 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
 
 
 def read_issues(path: Path) -> list[dict[str, str]]:
-    """Read all rows of issues.csv, as dictionaries by column.
-
-    Spreadsheets may have saved it with a byte order mark, with `;` or tabs, with
-    further columns or in another order.
+    """Read all rows of issues.csv, as dictionaries by column; see `read_edited`.
 
     Args:
         path: The file; needs the columns `path` and `action`.
@@ -100,25 +103,15 @@ def read_issues(path: Path) -> list[dict[str, str]]:
 
 
 def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Read the rows with the numbers of their lines."""
-    try:
-        header, lines = read_users_table(path, lambda columns: {"path", "action"} <= set(columns))
-        rows = [(number, row) for number, row in lines if any(cell.strip() for cell in row)]
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the fixes {show(path)}: {why(error)}", hint=_HINT) from error
-    if not header:
-        raise UsageError(f"cannot read the fixes {show(path)}: it is empty", hint=_HINT)
-    missing = [name for name in ("path", "action") if name not in header]
-    if missing:
-        raise UsageError(
-            f"{show(path)} has no column {' or '.join(missing)}, but: {show(', '.join(header))}",
-            hint=f"the columns of issues.csv are {', '.join(ISSUES_HEADER)}",
-        )
-    # Missing cells at the end of a row are empty.
-    return [
-        (number, dict(zip_longest(header, row[: len(header)], fillvalue="")))
-        for number, row in rows
-    ]
+    return read_edited(path, "the fixes", ISSUES_HEADER, ("path", "action"), _HINT)
+
+
+def _misplaced(row: Mapping[str, str], classes: set[str]) -> str | None:
+    """Return the fault of a row without an action that has one in another column."""
+    for column in ("problem", "detail", "label"):
+        if row[column].strip().lower() in ACTIONS and row[column] not in classes:
+            return f"{show(repr(row[column]))} is in the column {column}, not in action"
+    return None
 
 
 def _fault(
