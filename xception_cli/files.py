@@ -211,7 +211,7 @@ def why(error: OSError | ValueError | RecursionError) -> str:
 # after each of these, and after a line break.
 _CELL_START = r"(?:\A|(?<=[;\t\r\n]))"
 _FORMULA = r"""(?="*[=+\-@\t\r\n\0'\uff1d\uff0b\uff0d\uff20])"""
-_UNMARKED, _MARKED = re.compile(_CELL_START + _FORMULA), re.compile(f"{_CELL_START}'{_FORMULA}")
+UNMARKED, _MARKED = re.compile(_CELL_START + _FORMULA), re.compile(f"{_CELL_START}'{_FORMULA}")
 _EXCELS = re.compile("sep=.?")
 
 
@@ -220,7 +220,7 @@ def _to_cell(value: object) -> str:
         return f"{value:.6g}"
     if not isinstance(value, str):
         return "" if value is None else str(value)
-    return _UNMARKED.sub("'", utf8(value))
+    return UNMARKED.sub("'", utf8(value))
 
 
 def from_cell(cell: str) -> str:
