@@ -10,7 +10,7 @@ WORDS = {
     **dict.fromkeys(("pred", "predict", "prediction", "predictions", "inference"), "unlabelled"),
     **dict.fromkeys(("unlabeled", "unlabelled", "holdout", "heldout"), "unlabelled"),
 }
-_PHOTOS = {"photo", "photos", "pic", "pics", "picture", "pictures"}  # may be a class, too
+_PHOTOS = {"photo", "photos", "pic", "pics", "pictures"}  # may be a class, too
 FILLERS = {"seg", "single", "set", "image", "images", "img", "imgs", "data", "dataset", "split"}
 _PARTS = {"fold", "part", "partition", "batch", "subset", "chunk", "shard", "session"}
 _DATE = re.compile(  # 2026-06-12, 20260612_143000, 2026-W24, 12.6.26; with other words, too
@@ -29,7 +29,7 @@ def split_of(name: str) -> str | None:
     """
     fillers = FILLERS | _PHOTOS
     words = [word for word in words_of(name) if word not in fillers and not word.isdecimal()]
-    return WORDS.get(re.sub("(set|images|photos|pictures|data)$", "", "".join(words)))
+    return WORDS.get(re.sub("(set|images|photos|data)$", "", "".join(words)))
 
 
 def is_part(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from xception_cli.console import listing, quoted, say, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.misplaced import folder_below, likely_root
-from xception_cli.data.names import split_of
+from xception_cli.data.names import WORDS, split_of, words_of
 from xception_cli.data.photo import Photo
 from xception_cli.data.rows import TOO_LONG, column_name, slashed, spellings, too_long
 from xception_cli.errors import DataError, UsageError
@@ -38,6 +38,8 @@ NAMES_OF = {
     "group": ("group", "groups", "group_id", "unit", "patient_id", "subject_id"),
 }
 COLUMNS = "path and label; split (train, val, test) and group are optional"
+_FLAGS = [{"true", "false"}, {"yes", "no"}, {"0", "1"}]  # values of a column such as `is_valid`
+_MOST_SPLITS = 6  # values of a column that holds the split; others may be paths with `train`
 _LISTED = 10  # rows, or columns, named in a message
 
 
@@ -165,6 +167,8 @@ def _read_lines(
     for kind in ("split", "group"):  # an empty column is ignored
         if kind in found and not any(cells[found[kind]].strip() for _, cells in lines):
             del found[kind]
+    if labelled and "split" not in found:
+        _refuse_unnamed_split(table, names, lines, {*found.values()})
     _report_columns(table, names, found)
     return found, lines
 
@@ -191,6 +195,34 @@ def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) ->
         hint=f"the first line names the columns: {COLUMNS}; other names of "
         f"{kind}: {', '.join(NAMES_OF[kind][1:])}",
     )
+
+
+def _refuse_unnamed_split(
+    table: Path, names: Sequence[str], lines: Sequence[tuple[int, list[str]]], used: Container[int]
+) -> None:
+    """Refuse a column that holds the split under another name: ignored, it would be drawn anew.
+
+    Raises:
+        DataError: The cells of a column are Training and PublicTest, or it is a flag `is_valid`.
+    """
+    for at, name in enumerate(names):
+        values = {cells[at].strip() for _, cells in lines} - {""}
+        if at in used or len(values) > _MOST_SPLITS:
+            continue
+        named = {
+            tuple(WORDS[word] for word in words_of(value) if word in WORDS) for value in values
+        }
+        is_split = len(named) > 1 and ("train",) in named and all(len(one) == 1 for one in named)
+        prefix, _, word = column_name(name).partition("is_")
+        is_flag = not prefix and word in WORDS and {v.lower() for v in values} in _FLAGS
+        if is_split or is_flag:
+            raise DataError(
+                f"{show(table)}: the column {show(name)} ({show(', '.join(sorted(values)))}) looks "
+                "like the split, but is not called split",
+                hint="write train, val and test into a column called split"
+                if is_flag
+                else "rename it to split; or delete it, and validation images are sampled",
+            )
 
 
 def _report_columns(table: Path, names: Sequence[str], found: dict[str, int]) -> None:
