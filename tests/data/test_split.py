@@ -156,7 +156,9 @@ def test_a_small_class_that_would_be_all_val_keeps_its_highest_hash_in_train():
 def test_a_folder_without_an_image_to_spare_for_val_is_refused():
     with pytest.raises(DataError, match=r"\(val is empty\)") as caught:
         split_rows([("a", "a/1.jpg", "x", None), ("b", "b/1.jpg", "y", None)])
-    assert caught.value.hint == "add images: at least one class needs two different ones"
+    assert caught.value.hint == (
+        "add images: at least one class needs two different ones that are not of one group"
+    )
 
 
 def test_given_splits_are_kept():
@@ -344,6 +346,12 @@ def test_a_path_listed_twice_with_two_splits_is_refused_with_both_lines(
     assert caught.value.message.startswith(f"{tmp_path}/mine.csv lists c")
     assert caught.value.message.endswith(f".jpg twice: as {first}, as {second}")
     assert caught.value.hint == "delete one of the two lines"
+
+
+def test_a_split_file_without_val_is_named_in_the_hint(tmp_path):
+    with pytest.raises(DataError, match=r"\(val is empty\)") as caught:
+        follow(tmp_path / "mine.csv", f"path,split\n{ROWS}".replace("val", "train"))
+    assert caught.value.hint == f"{tmp_path}/mine.csv gives the split: add images to val"
 
 
 def test_a_path_listed_twice_with_the_same_split_is_accepted(tmp_path):

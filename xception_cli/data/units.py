@@ -105,7 +105,11 @@ def _groups(
 ) -> tuple[dict[int, str], list[str]]:
     """Return the name of each image's group, if it has one, and a warning about the others."""
     if group_by is None:
-        return {i: images[i].group for i in used if images[i].group}, []
+        groups = {i: images[i].group for i in used if images[i].group}
+        left = len(used) - len(groups)
+        has = "has" if left == 1 else "have"
+        sentence = f"{count_of(left, 'image')} {has} no group in the table and will not be grouped"
+        return groups, [sentence] * bool(groups and left)
     pattern = re.compile(group_by)
     groups = {}
     for i in used:
