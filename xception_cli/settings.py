@@ -21,9 +21,10 @@ from xception_cli.config import (
     Unfreeze,
     flag,
 )
-from xception_cli.console import listing, quoted, show
+from xception_cli.console import listing, quoted, say, show
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.files import why
+from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 from xception_cli.suggestions import did_you_mean
 from xception_cli.synonyms import OPTIONS
@@ -34,6 +35,7 @@ StrPath = str | os.PathLike[str]
 _NAMES = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
 # A resume compares the images and classes themselves: the folder may have moved.
 _CHECKED_BY_CONTENT = {"data", "classes"}
+_HEADER = "# xception train --config THIS_FILE repeats the run."
 _LISTS = "xception train --help lists the settings"
 _LISTED = 10  # changed settings named in an error
 
@@ -121,7 +123,10 @@ def resolve(
         UsageError: See `read_toml` and `TrainConfig`.
         ArtifactError: The earlier run is damaged.
     """
-    from_file = read_toml(config_file) if config_file is not None else {}
+    from_file = {}
+    if config_file is not None:
+        from_file = read_toml(config_file)
+        _note_missing(config_file, from_file)
     given = {name: value for name, value in flags.items() if value is not None}
     origin = f"--effort {effort}" if effort or config_file is None else config_file.name
     origins = dict.fromkeys(from_file, origin)
@@ -206,6 +211,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{show(path)} is not valid TOML: {reason}") from error
     check_names(settings, show(path))
     return settings
+
+
+def _note_missing(path: Path, found: Mapping[str, object]) -> None:
+    """Print a note on settings that config.toml of a run has lost, as it is written whole."""
+    text = read_text(path)
+    lost = [n for n in _NAMES if n not in found and f"# {n} is not set" not in text]
+    if lost and (text.startswith(_HEADER) or not text.strip()):
+        names = f"{', '.join(lost[:3])}, ..." if len(lost) > 3 else ", ".join(lost)
+        say(
+            f"note      {show(path)} lacks {count_of(len(lost), 'setting')} ({names}): their "
+            "defaults are used"
+        )
 
 
 def read_settings(run: RunDir) -> dict[str, Any]:
@@ -296,7 +313,7 @@ def check_names(settings: Mapping[str, object], where: str) -> None:
 
 def to_toml(config: TrainConfig) -> str:
     """Write a config as TOML; `None` is written as a comment, since TOML has no null."""
-    lines = ["# xception train --config THIS_FILE repeats the run."]
+    lines = [_HEADER]
     for name, value in dataclasses.asdict(config).items():
         lines.append(f"# {name} is not set" if value is None else f"{name} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"
