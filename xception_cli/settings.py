@@ -37,6 +37,7 @@ _NAMES = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
 _CHECKED_BY_CONTENT = {"data", "classes"}
 _HEADER = "# xception train --config THIS_FILE repeats the run."
 _LISTS = "xception train --help lists the settings"
+_MISSING = "missing"  # the value of a setting that config.toml lacks
 _LISTED = 10  # changed settings named in an error
 
 
@@ -260,17 +261,17 @@ def read_config(run: RunDir) -> TrainConfig:
         raise _unusable(run.config, error) from error
     recorded = run.read_info().settings or {}  # nothing in runs of earlier versions
     changes = [
-        f"{name}: was {show(recorded[name])}, is {show(found.get(name, 'missing'))}"
+        f"{name}: was {show(recorded[name])}, is {show(found.get(name, _MISSING))}"
         for name, setting in _NAMES.items()
         if name in recorded and _was_edited(setting, recorded[name], found, config)
     ]
     if changes:
         sentence = f"{show(run.config)} has changed since the run began:"
-        raise ArtifactError(
-            listing(sentence, changes, _LISTED),
-            hint="restore these values, or start a new run with the others: "
-            f"xception train --config {quoted(run.config)}",
-        )
+        others = f"start a new run with the others: xception train --config {quoted(run.config)}"
+        hint = f"restore these values, or {others}"
+        if any(change.endswith(_MISSING) for change in changes):  # others would be defaults
+            hint = f"restore these values; {show(run.info)} has them under settings"
+        raise ArtifactError(listing(sentence, changes, _LISTED), hint=hint)
     return config
 
 
