@@ -397,9 +397,13 @@ def test_an_edited_setting_is_named_and_one_that_a_resume_may_change_is_accepted
 def test_a_run_of_an_earlier_version_has_only_its_config(tmp_path):
     run = RunDir(tmp_path)
     write_info(run)
-    run.config.write_text("lr = 0.5\n")
+    run.config.write_text("lr = 0.5\nlog_every = 10\n")
     assert read_config(run).lr == 0.5
-    assert read_settings(run) == {"lr": 0.5}
+    assert read_settings(run) == {"lr": 0.5, "log_every": 10}
+    run.config.write_text("lr = 0.5\n")
+    for read in (read_config, read_settings):
+        with pytest.raises(ArtifactError, match=r"cannot use .*: it has lost its end, log_every"):
+            read(run)
 
 
 def test_a_config_of_a_run_that_is_not_toml_is_damaged(configured):

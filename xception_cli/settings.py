@@ -35,6 +35,7 @@ StrPath = str | os.PathLike[str]
 _NAMES = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
 # A resume compares the images and classes themselves: the folder may have moved.
 _CHECKED_BY_CONTENT = {"data", "classes"}
+_LAST = next(reversed(_NAMES))  # of every version
 _HEADER = "# xception train --config THIS_FILE repeats the run."
 _LISTS = "xception train --help lists the settings"
 _MISSING = "missing"  # the value of a setting that config.toml lacks
@@ -237,13 +238,21 @@ def read_settings(run: RunDir) -> dict[str, Any]:
     recorded = run.read_info().settings
     try:
         if recorded is None:
-            settings = read_toml(run.config)
+            settings = _read_whole(run.config)
         else:
             settings = {name: value for name, value in recorded.items() if name in _NAMES}
         TrainConfig(**settings)
     except UsageError as error:
         raise _unusable(run.config if recorded is None else run.info, error) from error
     return settings
+
+
+def _read_whole(path: Path) -> dict[str, Any]:
+    """Read config.toml of an earlier version, which no record of its settings can verify."""
+    found = read_toml(path)
+    if _LAST not in found:
+        raise UsageError(f"it has lost its end, {_LAST}")
+    return found
 
 
 def read_config(run: RunDir) -> TrainConfig:
@@ -255,11 +264,11 @@ def read_config(run: RunDir) -> TrainConfig:
         ArtifactError: The file is damaged, or other settings were edited; the message lists them.
     """
     try:
-        found = read_toml(run.config)
+        recorded = run.read_info().settings or {}  # nothing in runs of earlier versions
+        found = read_toml(run.config) if recorded else _read_whole(run.config)
         config = TrainConfig(**found)
     except UsageError as error:
         raise _unusable(run.config, error) from error
-    recorded = run.read_info().settings or {}  # nothing in runs of earlier versions
     changes = [
         f"{name}: was {show(recorded[name])}, is {show(found.get(name, _MISSING))}"
         for name, setting in _NAMES.items()

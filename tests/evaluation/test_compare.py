@@ -214,7 +214,7 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
         run.path.mkdir(parents=True)
         write_info(run, started=f"2026-01-{day}T10:00:00Z", images={"train": 9})
         changed = "lr = 1e-3" if name == "late" else "seed = 1"
-        run.config.write_text(f'unfreeze = "exit"\nepochs = 12\n{changed}\n')
+        run.config.write_text(f'unfreeze = "exit"\nepochs = 12\n{changed}\nlog_every = 10\n')
         if name != "going":
             figures = {"kept": "the linear probe", "epochs": 1, "evaluation": {"val": 0.875}}
             write_json(run.result, figures | {"seconds": {"probe": 60.0, "features": 30.0}})
@@ -255,7 +255,7 @@ def test_the_next_command_after_a_list_compares_runs_with_the_same_classes(capsy
         run = RunDir(Path("runs") / name)
         run.path.mkdir(parents=True)
         write_info(run, started=f"2026-01-0{day}T10:00:00Z", classes=classes)
-        run.config.write_text('unfreeze = "exit"')
+        run.config.write_text('unfreeze = "exit"\nlog_every = 10')
         write_json(run.result, {"kept": "the linear probe", "epochs": 1, "seconds": {}})
 
     def suggested() -> str:
