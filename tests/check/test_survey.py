@@ -222,6 +222,24 @@ def test_fixes_end_up_in_the_split_with_their_reason_and_no_file_is_touched(
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")} == before
 
 
+def test_findings_of_a_run_that_were_broken_by_an_edit_are_kept_and_do_not_stop_it(
+    photos, random_weights, monkeypatch, capsys
+):
+    settings = quick_settings(photos, random_weights) | {"unfreeze": "head"}
+    with monkeypatch.context() as patch:
+        patch.setattr("xception_cli.training.run.compute_baseline", lambda *_, **__: crash())
+        with pytest.raises(Crash):
+            train_run(settings)
+    broken = HEADER + '"red/0.jpg,blurred,,exclude,\n'
+    Path("run/issues.csv").write_text(broken)
+    assert train_run({}, resume=True).run.is_finished
+    assert Path("run/issues.csv").read_text() == broken
+    assert (
+        "warning   cannot read the findings run/issues.csv: not a CSV file: line 2 has a quote "
+        '(") in the wrong place; suspect labels are not added\n' in capsys.readouterr().err
+    )
+
+
 def test_every_broken_file_is_listed_before_torch_is_loaded(photos):
     spoil(photos, 3)
     script = (

@@ -63,7 +63,7 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
     classes = {utf8(name) for name in folder.classes}
     fixes: dict[str, Fix] = {}
     faults, undecided = [], 0
-    for number, row in _read_rows(path):
+    for number, row in _read_rows(path, "the fixes"):
         action, label = row["action"].strip().lower(), row["label"]
         image = named_image(row["path"], known)
         if action:
@@ -99,11 +99,11 @@ def read_issues(path: Path) -> list[dict[str, str]]:
     Raises:
         UsageError: It cannot be read.
     """
-    return [row for _, row in _read_rows(path)]
+    return [row for _, row in _read_rows(path, "the findings")]
 
 
-def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    return read_edited(path, "the fixes", ISSUES_HEADER, ("path", "action"), _HINT)
+def _read_rows(path: Path, what: str) -> list[tuple[int, dict[str, str]]]:
+    return read_edited(path, what, ISSUES_HEADER, ("path", "action"), _HINT)
 
 
 def _misplaced(row: Mapping[str, str], classes: set[str]) -> str | None:
