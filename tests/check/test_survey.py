@@ -240,6 +240,16 @@ def test_findings_of_a_run_that_were_broken_by_an_edit_are_kept_and_do_not_stop_
     )
 
 
+def test_a_split_file_and_a_pattern_that_do_not_fit_are_refused_before_the_scan(photos, capsys):
+    Path("mine.csv").write_text("path,split\nred/0.jpg,train\n")
+    with pytest.raises(DataError, match=r"mine\.csv does not match the images"):
+        survey_data(str(photos), split_file="mine.csv")
+    with pytest.raises(UsageError, match="no path matches --group-by"):
+        survey_data(str(photos), group_by="(lilac)")
+    assert capsys.readouterr().err == ""
+    assert survey_data(str(photos), group_by="(red)").looks  # the control
+
+
 def test_every_broken_file_is_listed_before_torch_is_loaded(photos):
     spoil(photos, 3)
     script = (

@@ -282,6 +282,8 @@ def train(
                 root=given.root,
                 classes=given.classes,
                 fixes=given.fixes,
+                split_file=given.split_file,
+                group_by=given.group_by,
                 skip_bad=given.skip_bad,
                 max_pixels=given.max_pixels,
             )

@@ -99,6 +99,8 @@ def draft_job(
             root=config.root,
             classes=config.classes,
             fixes=config.fixes,
+            split_file=config.split_file,
+            group_by=config.group_by,
             skip_bad=config.skip_bad,
             max_pixels=config.max_pixels,
         )
