@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from xception_cli.console import show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError
-from xception_cli.files import why, write_durably
+from xception_cli.files import file_digest, why, write_durably
 from xception_cli.records import BudgetRecord, EpochMetrics, RunResult
 from xception_cli.regular import read_regular
 from xception_cli.texts import LARGEST_TEXT, read_lines
@@ -52,6 +52,7 @@ class RunInfo:
         timed: The record of a time budget.
         settings: All resolved settings; config.toml is compared with them.
         split_checks: Checksums of the rows of split.csv, see `data.recorded`.
+        fixes_digest: SHA-256 of fixes.csv, if there is one.
         grey_bits: Of 16-bit images, see `data.transforms.Preprocessing`; 16 if absent.
     """
 
@@ -75,6 +76,7 @@ class RunInfo:
     timed: Annotated[dict[str, Any], BudgetRecord] | None = None
     settings: dict[str, Any] | None = None
     split_checks: str | None = None
+    fixes_digest: str | None = None
     grey_bits: Literal[10, 12, 14, 16] = 16
 
 
@@ -215,6 +217,19 @@ class RunDir:
             ArtifactError: It is missing or damaged.
         """
         return read_typed(RunResult, self.result)
+
+    def check_fixes(self) -> None:
+        """Check that fixes.csv is as it was; runs of earlier versions have no digest of it.
+
+        Raises:
+            ArtifactError: It has changed, or run.json is damaged.
+        """
+        recorded = self.read_info().fixes_digest
+        if recorded and self.fixes.is_file() and file_digest(self.fixes) != recorded:
+            raise ArtifactError(
+                f"{show(self.fixes)} has changed since the run began",
+                hint="restore the file from a copy; or give the fixes with --fixes FILE",
+            )
 
     def read_metrics(self) -> list[EpochMetrics]:
         """Read metrics.jsonl, a row for each epoch; a run without fine-tuning has none.

@@ -135,6 +135,8 @@ def resolve(
     origins |= {name: flag(name) for name in given}
     earlier = (from_file | given).get("from_")
     begun = {} if earlier is None else _settings_to_begin_with(Path(earlier))
+    if earlier is not None and "fixes" not in from_file | given:
+        RunDir(Path(earlier)).check_fixes()
     if effort is not None:
         begun = {name: value for name, value in begun.items() if name not in EFFORT}
     origins = dict.fromkeys(begun, f"as in {earlier}") | origins

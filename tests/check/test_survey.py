@@ -14,7 +14,8 @@ from xception_cli.check.survey import survey_data
 from xception_cli.data.fixes import ISSUES_HEADER, Fix, read_fixes
 from xception_cli.data.folder import read_folder
 from xception_cli.data.split import make_split, read_split
-from xception_cli.errors import DataError, UsageError
+from xception_cli.errors import ArtifactError, DataError, UsageError
+from xception_cli.settings import resolve
 
 
 def spoil(root: Path, count: int) -> list[str]:
@@ -217,6 +218,11 @@ def test_fixes_end_up_in_the_split_with_their_reason_and_no_file_is_touched(
     assert read_split(Path("run/split.csv"), ["blue", "green", "red"]) == split
     assert Path("run/fixes.csv").read_text() == HEADER + rows  # a run that begins with it, too
     train_run({"from_": "run", "data": str(photos)}, "next")
+    Path("run/fixes.csv").write_text(HEADER + rows.splitlines()[0])  # a fix is lost
+    with pytest.raises(ArtifactError, match=r"run/fixes\.csv has changed since") as caught:
+        train_run({"from_": "run", "data": str(photos)}, "third")
+    assert caught.value.hint.endswith("--fixes FILE")
+    assert resolve({"from_": "run", "fixes": "run/fixes.csv"}, None).config.fixes
     again = {i.path: i for i in read_split(Path("next/split.csv"), ["blue", "green", "red"]).images}
     assert (again["red/0.jpg"].split, again["red/1.jpg"].label) == ("out", 0)
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")} == before
