@@ -142,6 +142,22 @@ def test_predictions_that_lost_or_changed_a_row_are_not_compared(rows):
         compare_runs(one, other, "val")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (",b,b,", ",x,b,", "has an unknown class x"),
+        (",0.8", ',"0,8"', "has a probability that is not a number"),
+    ],
+)
+def test_a_damaged_cell_of_the_predictions_is_named(old, new, fault):
+    one, other = make_run("one", FIRST), make_run("other", SECOND)
+    predictions = other.evaluation("val") / "predictions.csv"
+    assert old in predictions.read_text()
+    predictions.write_text(predictions.read_text().replace(old, new))
+    with pytest.raises(ArtifactError, match=rf"runs/other/eval/val: predictions\.csv {fault}"):
+        compare_runs(one, other, "val")
+
+
 def test_runs_of_different_classes_are_compared_on_the_classes_in_common(capsys):
     one = make_run("one", FIRST)
     other = make_run("other", SECOND | {"d8": 2}, classes=("a", "b", "kiwi"))

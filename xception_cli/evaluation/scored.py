@@ -1,7 +1,7 @@
 """Scored: the images of an evaluation and the model's answers; and their file, predictions.csv."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -160,16 +160,17 @@ def read_scored(run: RunDir, name: str) -> Scored:
         most = metrics["images"] + MOST_ROWS  # rows of images that could not be scored come on top
         photos: list[Photo] = []
         unknown: list[str | None] = []
-        counts = np.zeros((len(classes), len(classes)), np.int64)
+        counts = np.zeros((len(classes), len(classes)), np.int32)
         numbers = array("f")  # with a thousand classes, a row as text takes 15 times the memory
         for row in from_csv(folder / PREDICTIONS, new, old, most=most):
             columns = PREDICTIONS_HEADER if len(row) == len(new) else _OLD_HEADER
             known = dict(zip(columns, row, strict=False))
             if not known["error"]:
-                photos.append(_photo(known, index[known["true"]]))
+                label, guess = (_label(index, known[name]) for name in ("true", "predicted"))
+                photos.append(_photo(known, label))
                 unknown.append(known["unknown"] or None)
-                counts[index[known["true"]], index[known["predicted"]]] += 1
-                numbers.extend(map(float, row[len(columns) :]))
+                counts[label, guess] += 1
+                numbers.extend(_numbers(row[len(columns) :]))
         _check_counts(counts, metrics["confusion"])
         rows = np.asarray(numbers).reshape(len(photos), len(classes))
         return Scored(classes, tuple(photos), _checked(rows), tuple(unknown))
@@ -184,8 +185,22 @@ def _photo(row: dict[str, str], label: int) -> Photo:
     return Photo(row["path"], label, digest=row["digest"], unit=row.get("unit", row["digest"]))
 
 
-def _check_counts(found: NDArray[np.int64], recorded: list[list[int]]) -> None:
-    if not np.array_equal(found, recorded):
+def _label(index: Mapping[str, int], name: str) -> int:
+    if name not in index:
+        raise ValueError(f"{PREDICTIONS} has an unknown class {name}")
+    return index[name]
+
+
+def _numbers(cells: Iterable[str]) -> list[float]:
+    try:
+        return list(map(float, cells))
+    except ValueError:  # 0,93: saved where numbers have a decimal comma
+        raise ValueError(f"{PREDICTIONS} has a probability that is not a number") from None
+
+
+def _check_counts(found: NDArray[np.int32], recorded: list[list[int]]) -> None:
+    rows = zip(found, recorded, strict=True)  # by rows, as there may be thousands of classes
+    if not all(np.array_equal(row, counts) for row, counts in rows):
         raise ValueError(f"{PREDICTIONS} and {METRICS} count different answers")
 
 
