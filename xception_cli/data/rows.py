@@ -83,7 +83,7 @@ def too_long(rows: Sequence[tuple[int, list[str]]], columns: int) -> list[str]:
 def named_image(text: str, known: Container[str]) -> str:
     """Return the known path that a cell names, also in another spelling; else the cell itself."""
     paths = (os.path.normpath(written) for written in spellings(text))
-    return next((path for path in (text, *paths) if path in known), text)
+    return text if text in known else next((path for path in paths if path in known), text)
 
 
 def spellings(text: str) -> Iterator[str]:
