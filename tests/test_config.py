@@ -315,6 +315,23 @@ def test_flags_override_the_file_which_overrides_defaults_and_each_has_its_origi
     )
 
 
+def test_settings_that_a_config_of_a_run_has_lost_are_noted(tmp_path, capsys):
+    path = tmp_path / "config.toml"
+    whole = to_toml(TrainConfig(epochs=3, log_every=7))
+    for text, note in (
+        (whole, ""),
+        ("epochs = 3", ""),  # written by hand
+        ("\n".join(whole.splitlines()[:-3]), "3 settings (compile, save_every_minutes, "
+         "log_every)"),
+        ("\n".join(whole.splitlines()[:-2]), "2 settings (save_every_minutes, log_every)"),
+        ("", f"{len(SETTINGS)} settings (data, classes, root, ...)"),
+    ):  # fmt: skip
+        path.write_text(text)
+        resolve({}, path)
+        said = f"note      {path} lacks {note}: their defaults are used\n" if note else ""
+        assert capsys.readouterr().err == said
+
+
 def test_without_a_file_and_flags_everything_is_default():
     assert resolve({"epochs": None}, None) == ResolvedConfig(TrainConfig(), {})
 

@@ -263,6 +263,22 @@ def test_lines_above_the_columns_are_skipped_and_counted(tmp_path):
     assert (columns, list(rows)) == (["a", "b"], [(6, ["1", "2"])])
 
 
+@pytest.mark.parametrize("separator", [",", ";"], ids=["comma", "semicolon"])
+@pytest.mark.parametrize("row", ['"2,x', '"2"x,y'], ids=["never closed", "text after it"])
+def test_a_wrong_quote_is_refused_with_its_line_and_swallows_no_row(tmp_path, separator, row):
+    def write(row):
+        text = f'"a","b"\n1,2\n{row}\n3,"4 5"\n6,7\n'
+        (tmp_path / "a.csv").write_text(text.replace(",", separator))
+
+    write(row)
+    with pytest.raises(
+        ArtifactError, match=r'not a CSV file: line 3 has a quote \("\) in the wrong'
+    ):
+        list(from_csv(tmp_path / "a.csv", ["a", "b"]))
+    write('2,"x"')
+    assert list(from_csv(tmp_path / "a.csv", ["a", "b"]))[1:3] == [["2", "x"], ["3", "4 5"]]
+
+
 def test_a_row_of_another_length_and_text_in_an_old_encoding_are_named(tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n1,2\n3\n")
     with pytest.raises(ArtifactError, match="line 3 has 1 cell, expected 2"):

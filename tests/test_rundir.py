@@ -383,7 +383,9 @@ def test_a_config_that_lost_any_of_its_lines_is_refused_and_names_them(configure
         if lost:
             with pytest.raises(ArtifactError, match=f"{lost[0]}: was .*, is missing") as caught:
                 read_config(configured)
-            assert "xception train --config" in caught.value.hint
+            assert caught.value.hint == (
+                f"restore these values; {configured.info} has them under settings"
+            )
             refused += 1
     assert refused > 40
 
@@ -394,17 +396,24 @@ def test_an_edited_setting_is_named_and_one_that_a_resume_may_change_is_accepted
     configured.config.write_text(other)
     assert (read_config(configured).epochs, read_config(configured).data) == (20, "now")
     configured.config.write_text(text.replace("lr = 0.0002", "lr = 0.0003"))
-    with pytest.raises(ArtifactError, match=r"has changed .*\n  lr: was 0\.0002, is 0\.0003$"):
+    with pytest.raises(
+        ArtifactError, match=r"has changed .*\n  lr: was 0\.0002, is 0\.0003$"
+    ) as caught:
         read_config(configured)
+    assert caught.value.hint.endswith(f"xception train --config {configured.config}")
     assert read_settings(configured)["lr"] == 0.0002  # what the run was started with
 
 
 def test_a_run_of_an_earlier_version_has_only_its_config(tmp_path):
     run = RunDir(tmp_path)
     write_info(run)
-    run.config.write_text("lr = 0.5\n")
+    run.config.write_text("lr = 0.5\nlog_every = 10\n")
     assert read_config(run).lr == 0.5
-    assert read_settings(run) == {"lr": 0.5}
+    assert read_settings(run) == {"lr": 0.5, "log_every": 10}
+    run.config.write_text("lr = 0.5\n")
+    for read in (read_config, read_settings):
+        with pytest.raises(ArtifactError, match=r"cannot use .*: it has lost its end, log_every"):
+            read(run)
 
 
 def test_a_config_of_a_run_that_is_not_toml_is_damaged(configured):

@@ -211,7 +211,7 @@ def why(error: OSError | ValueError | RecursionError) -> str:
 # after each of these, and after a line break.
 _CELL_START = r"(?:\A|(?<=[;\t\r\n]))"
 _FORMULA = r"""(?="*[=+\-@\t\r\n\0'\uff1d\uff0b\uff0d\uff20])"""
-_UNMARKED, _MARKED = re.compile(_CELL_START + _FORMULA), re.compile(f"{_CELL_START}'{_FORMULA}")
+UNMARKED, _MARKED = re.compile(_CELL_START + _FORMULA), re.compile(f"{_CELL_START}'{_FORMULA}")
 _EXCELS = re.compile("sep=.?")
 
 
@@ -220,7 +220,7 @@ def _to_cell(value: object) -> str:
         return f"{value:.6g}"
     if not isinstance(value, str):
         return "" if value is None else str(value)
-    return _UNMARKED.sub("'", utf8(value))
+    return UNMARKED.sub("'", utf8(value))
 
 
 def from_cell(cell: str) -> str:
@@ -273,21 +273,30 @@ def read_table(path: Path, fits: Callable[[list[str]], bool], encoding: str | No
         OSError: It cannot be read; the same.
     """
     widest: Table = [], iter(())
+    refused = None
     for separator in ",;\t":
         rows = _split_cells(path, separator, encoding)
-        _, header = next(rows, (1, []))
+        try:
+            _, header = next(rows, (1, []))
+        except ValueError as error:  # with another separator, quotes may be in the wrong places
+            refused = error
+            continue
         table = header, (row for row in rows if row[1])
         if fits(header):
             return table
         if len(header) > len(widest[0]):
             widest = table
+    if refused is not None and not widest[0]:
+        raise refused
     return widest
 
 
 def _split_cells(
     path: Path, separator: str, encoding: str | None
 ) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(read_lines(path, encoding=encoding), delimiter=separator)
+    # Strict: a quote that is never closed would swallow all other rows without an error.
+    reader = csv.reader(read_lines(path, encoding=encoding), delimiter=separator, strict=True)
+    end = 0
     try:
         is_above = True  # the columns: empty lines, and the one that tells Excel the separator
         for row in reader:
@@ -295,8 +304,10 @@ def _split_cells(
             is_above = is_above and (not any(cells) or _EXCELS.fullmatch(cells[0]) is not None)
             if not is_above:
                 yield reader.line_num, cells
+            end = reader.line_num
     except csv.Error as error:
-        raise ValueError(f"not a CSV file: {error}") from error
+        fault = f'line {end + 1:,} has a quote (") in the wrong place'
+        raise ValueError(f"not a CSV file: {fault}") from error
 
 
 def from_csv(

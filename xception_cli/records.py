@@ -1,7 +1,7 @@
-"""Records: result.json, rows of metrics.jsonl, and nested entries of run.json."""
+"""Records: run.json, result.json, rows of metrics.jsonl."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 KEPT_PROBE = "the linear probe"  # `RunResult.kept`, if fine-tuning did not beat it
 
@@ -134,3 +134,55 @@ class RunResult:
     views: int | None = None
     compared: list[str] = field(default_factory=list)
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """The content of run.json: how a run was started. Entries with a default are newer.
+
+    Attributes:
+        started: Start time in UTC, ISO 8601, so that later is greater.
+        process: Id of the process that writes the run, or wrote it last.
+        command: The command line.
+        versions: Versions of the packages that compute.
+        git_commit: Commit of the user's own repository, if there is one.
+        device: Device of the training.
+        precision: Precision of the network's arithmetic.
+        threads: Number of torch threads.
+        processes: Number of processes of the training.
+        data: The data folder or table, an absolute path.
+        root: Folder that the paths of split.csv are relative to, if `data` is a table.
+        data_fingerprint: SHA-256 over the images.
+        classes: Names, in the order of the outputs.
+        images: Their number by split.
+        weights: `source` and `digest` of the initial weights.
+        packed_weights: Whether convolutions of the frozen part had packed weights, see `folding`.
+        timed: The record of a time budget.
+        settings: All resolved settings; config.toml is compared with them.
+        split_checks: Checksums of the rows of split.csv, see `data.recorded`.
+        fixes_digest: SHA-256 of fixes.csv, if there is one.
+        grey_bits: Of 16-bit images, see `data.transforms.Preprocessing`; 16 if absent.
+    """
+
+    started: str
+    process: int
+    command: str
+    versions: dict[str, str]
+    git_commit: str | None
+    device: str
+    precision: str
+    threads: int
+    data_fingerprint: str
+    classes: list[str]
+    images: dict[str, int]
+    weights: dict[str, str | None]
+    data: str | None = None
+    root: str | None = None
+    processes: int = 1
+    tf32: bool = False
+    packed_weights: bool = False
+    timed: Annotated[dict[str, Any], BudgetRecord] | None = None
+    settings: dict[str, Any] | None = None
+    split_checks: str | None = None
+    fixes_digest: str | None = None
+    grey_bits: Literal[10, 12, 14, 16] = 16

@@ -1,19 +1,19 @@
-"""RunDir: a run folder, its files by name, its lock; run.json as a value."""
+"""RunDir: a run folder, its files by name, its lock."""
 
 import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from xception_cli.console import show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError
-from xception_cli.files import why, write_durably
-from xception_cli.records import BudgetRecord, EpochMetrics, RunResult
+from xception_cli.files import file_digest, why, write_durably
+from xception_cli.records import EpochMetrics, RunInfo, RunResult
 from xception_cli.regular import read_regular
 from xception_cli.texts import LARGEST_TEXT, read_lines
 
@@ -26,56 +26,6 @@ LOCK = ".lock"
 _NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}  # errors of file systems without locks
 _HINT = "restore the file from a copy, or start a new run"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunInfo:
-    """The content of run.json: how a run was started. Entries with a default are newer.
-
-    Attributes:
-        started: Start time in UTC, ISO 8601, so that later is greater.
-        process: Id of the process that writes the run, or wrote it last.
-        command: The command line.
-        versions: Versions of the packages that compute.
-        git_commit: Commit of the user's own repository, if there is one.
-        device: Device of the training.
-        precision: Precision of the network's arithmetic.
-        threads: Number of torch threads.
-        processes: Number of processes of the training.
-        data: The data folder or table, an absolute path.
-        root: Folder that the paths of split.csv are relative to, if `data` is a table.
-        data_fingerprint: SHA-256 over the images.
-        classes: Names, in the order of the outputs.
-        images: Their number by split.
-        weights: `source` and `digest` of the initial weights.
-        packed_weights: Whether convolutions of the frozen part had packed weights, see `folding`.
-        timed: The record of a time budget.
-        settings: All resolved settings; config.toml is compared with them.
-        split_checks: Checksums of the rows of split.csv, see `data.recorded`.
-        grey_bits: Of 16-bit images, see `data.transforms.Preprocessing`; 16 if absent.
-    """
-
-    started: str
-    process: int
-    command: str
-    versions: dict[str, str]
-    git_commit: str | None
-    device: str
-    precision: str
-    threads: int
-    data_fingerprint: str
-    classes: list[str]
-    images: dict[str, int]
-    weights: dict[str, str | None]
-    data: str | None = None
-    root: str | None = None
-    processes: int = 1
-    tf32: bool = False
-    packed_weights: bool = False
-    timed: Annotated[dict[str, Any], BudgetRecord] | None = None
-    settings: dict[str, Any] | None = None
-    split_checks: str | None = None
-    grey_bits: Literal[10, 12, 14, 16] = 16
 
 
 @dataclass(frozen=True)
@@ -193,8 +143,10 @@ class RunDir:
     @property
     def is_training(self) -> bool:
         """Whether a training is writing this run now."""
+        if not (self.path / LOCK).is_file():
+            return False
         try:
-            with self.lock() if (self.path / LOCK).is_file() else nullcontext():
+            with self.lock():
                 return False
         except RunBusyError:
             return True
@@ -226,6 +178,19 @@ class RunDir:
             ArtifactError: It is missing or damaged.
         """
         return read_typed(RunResult, self.result)
+
+    def check_fixes(self) -> None:
+        """Check that fixes.csv is as it was; runs of earlier versions have no digest of it.
+
+        Raises:
+            ArtifactError: It has changed, or run.json is damaged.
+        """
+        recorded = self.read_info().fixes_digest
+        if recorded and self.fixes.is_file() and file_digest(self.fixes) != recorded:
+            raise ArtifactError(
+                f"{show(self.fixes)} has changed since the run began",
+                hint="restore the file from a copy; or give the fixes with --fixes FILE",
+            )
 
     def read_metrics(self) -> list[EpochMetrics]:
         """Read metrics.jsonl, a row for each epoch; a run without fine-tuning has none.

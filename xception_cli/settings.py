@@ -21,9 +21,10 @@ from xception_cli.config import (
     Unfreeze,
     flag,
 )
-from xception_cli.console import listing, quoted, show
+from xception_cli.console import listing, quoted, say, show
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.files import why
+from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 from xception_cli.suggestions import did_you_mean
 from xception_cli.synonyms import OPTIONS
@@ -34,7 +35,10 @@ StrPath = str | os.PathLike[str]
 _NAMES = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
 # A resume compares the images and classes themselves: the folder may have moved.
 _CHECKED_BY_CONTENT = {"data", "classes"}
+_LAST = next(reversed(_NAMES))  # of every version
+_HEADER = "# xception train --config THIS_FILE repeats the run."
 _LISTS = "xception train --help lists the settings"
+_MISSING = "missing"  # the value of a setting that config.toml lacks
 _LISTED = 10  # changed settings named in an error
 _DOTS = 1000  # in a line of a TOML file
 
@@ -122,13 +126,18 @@ def resolve(
         UsageError: See `read_toml` and `TrainConfig`.
         ArtifactError: The earlier run is damaged.
     """
-    from_file = read_toml(config_file) if config_file is not None else {}
+    from_file = {}
+    if config_file is not None:
+        from_file = read_toml(config_file)
+        _note_missing(config_file, from_file)
     given = {name: value for name, value in flags.items() if value is not None}
     origin = f"--effort {effort}" if effort or config_file is None else config_file.name
     origins = dict.fromkeys(from_file, origin)
     origins |= {name: flag(name) for name in given}
     earlier = (from_file | given).get("from_")
     begun = {} if earlier is None else _settings_to_begin_with(Path(earlier))
+    if earlier is not None and "fixes" not in from_file | given:
+        RunDir(Path(earlier)).check_fixes()
     if effort is not None:
         begun = {name: value for name, value in begun.items() if name not in EFFORT}
     origins = dict.fromkeys(begun, f"as in {earlier}") | origins
@@ -212,6 +221,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     return settings
 
 
+def _note_missing(path: Path, found: Mapping[str, object]) -> None:
+    """Print a note on settings that config.toml of a run has lost, as it is written whole."""
+    text = read_text(path)
+    lost = [n for n in _NAMES if n not in found and f"# {n} is not set" not in text]
+    if lost and (text.startswith(_HEADER) or not text.strip()):
+        names = f"{', '.join(lost[:3])}, ..." if len(lost) > 3 else ", ".join(lost)
+        say(
+            f"note      {show(path)} lacks {count_of(len(lost), 'setting')} ({names}): their "
+            "defaults are used"
+        )
+
+
 def read_settings(run: RunDir) -> dict[str, Any]:
     """Read the settings of a run from run.json: config.toml may have been edited since.
 
@@ -223,13 +244,21 @@ def read_settings(run: RunDir) -> dict[str, Any]:
     recorded = run.read_info().settings
     try:
         if recorded is None:
-            settings = read_toml(run.config)
+            settings = _read_whole(run.config)
         else:
             settings = {name: value for name, value in recorded.items() if name in _NAMES}
         TrainConfig(**settings)
     except UsageError as error:
         raise _unusable(run.config if recorded is None else run.info, error) from error
     return settings
+
+
+def _read_whole(path: Path) -> dict[str, Any]:
+    """Read config.toml of an earlier version, which no record of its settings can verify."""
+    found = read_toml(path)
+    if _LAST not in found:
+        raise UsageError(f"it has lost its end, {_LAST}")
+    return found
 
 
 def read_config(run: RunDir) -> TrainConfig:
@@ -241,23 +270,23 @@ def read_config(run: RunDir) -> TrainConfig:
         ArtifactError: The file is damaged, or other settings were edited; the message lists them.
     """
     try:
-        found = read_toml(run.config)
+        recorded = run.read_info().settings or {}  # nothing in runs of earlier versions
+        found = read_toml(run.config) if recorded else _read_whole(run.config)
         config = TrainConfig(**found)
     except UsageError as error:
         raise _unusable(run.config, error) from error
-    recorded = run.read_info().settings or {}  # nothing in runs of earlier versions
     changes = [
-        f"{name}: was {show(recorded[name])}, is {show(found.get(name, 'missing'))}"
+        f"{name}: was {show(recorded[name])}, is {show(found.get(name, _MISSING))}"
         for name, setting in _NAMES.items()
         if name in recorded and _was_edited(setting, recorded[name], found, config)
     ]
     if changes:
         sentence = f"{show(run.config)} has changed since the run began:"
-        raise ArtifactError(
-            listing(sentence, changes, _LISTED),
-            hint="restore these values, or start a new run with the others: "
-            f"xception train --config {quoted(run.config)}",
-        )
+        others = f"start a new run with the others: xception train --config {quoted(run.config)}"
+        hint = f"restore these values, or {others}"
+        if any(change.endswith(_MISSING) for change in changes):  # others would be defaults
+            hint = f"restore these values; {show(run.info)} has them under settings"
+        raise ArtifactError(listing(sentence, changes, _LISTED), hint=hint)
     return config
 
 
@@ -300,7 +329,7 @@ def check_names(settings: Mapping[str, object], where: str) -> None:
 
 def to_toml(config: TrainConfig) -> str:
     """Write a config as TOML; `None` is written as a comment, since TOML has no null."""
-    lines = ["# xception train --config THIS_FILE repeats the run."]
+    lines = [_HEADER]
     for name, value in dataclasses.asdict(config).items():
         lines.append(f"# {name} is not set" if value is None else f"{name} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
 """`eval --data`: near-copies of training images are not new images."""
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -128,6 +129,25 @@ def test_new_images_are_grouped_by_the_pattern_of_the_run_if_it_matches(
     units = read_scored(run, "new").units
     assert len(set(units)) == groups
     assert (set(units) == {"day0", "day1"}) is (groups == 2)
+
+
+def test_new_images_of_a_group_of_training_are_reported(run, drawn):
+    run, split = run
+    config = TrainConfig(data=str(DATA), group_by="(day.)-")
+    run.config.write_text(to_toml(config), encoding="utf-8")
+    new_images(drawn, split, 3)
+    for number, path in enumerate(sorted(NEW.rglob("*.jpg"))):
+        path.rename(path.with_name(f"day{number % 2}-{path.name}"))
+    assert evaluate(run).note is None  # the control: no image of the run is of day0 or day1
+    first, *others = split.of("train")
+    images = (replace(first, unit="day1"), *others, *split.of("val"))
+    write_split(replace(split, images=images), run.split)
+    report = evaluate(run)
+    assert report.note == (
+        "3 of 6 images are of groups that the model was trained on, such as day1: expect less on "
+        "other groups"
+    )
+    assert report.images == 6  # a group of that name may be another one
 
 
 def test_a_folder_with_near_copies_only_cannot_be_evaluated(run):

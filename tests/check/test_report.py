@@ -133,7 +133,11 @@ def test_the_next_command_is_printed(tmp_path, capsys):
 
     clean(tmp_path / "a b")
     assert following() == "next: xception train 'a b' --classes 2"
+    grouped = ("--group-by", r"(\d+)\.jpg", "--max-pixels", "1000000")
+    again = r" --group-by '(\d+)\.jpg' --max-pixels 1000000"
+    assert following(*grouped) == f"next: xception train 'a b' --classes 2{again}"
     put(tmp_path / "a b" / "cat" / "empty.jpg", b"")
+    assert following(*grouped) == f"next: xception check 'a b'{again} --output 'a b-check'"
     assert following() == "next: xception check 'a b' --output 'a b-check'"
     assert following("--output", "1 b") == (
         "next: xception train 'a b' --classes 2 --fixes '1 b/issues.csv'"

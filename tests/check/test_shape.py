@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,12 @@ def fabricated(folder: DataFolder) -> tuple[Look, ...]:
 
 def shape_of(root: Path) -> list[tuple[str, str, str]]:
     folder = read_folder(root)
-    return [(p.name, p.severity, p.summary) for p in check_shape(folder, fabricated(folder))]
+    return [(p.name, p.severity, p.summary) for p in checked(folder, fabricated(folder))]
+
+
+def checked(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
+    """Check a folder without groups or near-copies."""
+    return check_shape(folder, looks, [look.digest for look in looks])
 
 
 def many(counts: dict[str, int]) -> list[str]:
@@ -75,13 +80,23 @@ def test_classes_whose_images_are_all_broken_or_all_the_same_stop(tmp_path):
     folder = read_folder(make(tmp_path, *many({"cat": 10, "dog": 10})))
     looks = fabricated(folder)
     broken = [Look("x", "truncated")] * 10
-    (problem,) = check_shape(folder, (*looks[:10], *broken))
+    (problem,) = checked(folder, (*looks[:10], *broken))
     assert problem == Problem("folder", "stops", "no usable training image for dog")
-    (problem,) = check_shape(folder, (*looks[:1] * 10, *looks[10:11] * 10))
+    (problem,) = checked(folder, (*looks[:1] * 10, *looks[10:11] * 10))
     assert problem == Problem(
-        "folder", "stops", "no image is left for validation: each class has only one"
+        "folder", "stops", "no image is left for validation: each class is one image or group"
     )
-    assert check_shape(folder, (*looks[:1] * 10, *looks[10:])) == []
+    assert checked(folder, (*looks[:1] * 10, *looks[10:])) == []
+
+
+def test_classes_that_are_one_group_each_stop(tmp_path):
+    folder = read_folder(make(tmp_path, *many({"cat": 10, "dog": 10})))
+    looks = fabricated(folder)
+    (problem,) = check_shape(folder, looks, ["cats"] * 10 + ["dogs"] * 10)
+    assert (problem.severity, problem.summary) == (
+        "stops", "no image is left for validation: each class is one image or group"
+    )  # fmt: skip
+    assert check_shape(folder, looks, ["cats"] * 9 + ["a cat"] + ["dogs"] * 10) == []
 
 
 def test_a_class_of_one_image_cannot_be_validated(tmp_path):

@@ -14,7 +14,8 @@ from xception_cli.check.survey import survey_data
 from xception_cli.data.fixes import ISSUES_HEADER, Fix, read_fixes
 from xception_cli.data.folder import read_folder
 from xception_cli.data.split import make_split, read_split
-from xception_cli.errors import DataError, UsageError
+from xception_cli.errors import ArtifactError, DataError, UsageError
+from xception_cli.settings import resolve
 
 
 def spoil(root: Path, count: int) -> list[str]:
@@ -163,6 +164,11 @@ def test_a_workbook_is_not_read_as_fixes_and_the_error_explains_how_to_save_it(p
         ("red/0.jpg,,,relabel,green\nred/0.jpg,,,,\nred/0.jpg,,,relabel,blue\n",
          "line 4: red/0.jpg has the action relabel to blue, but relabel to green in line 2: empty "
          "one of the two"),
+        ("red/0.jpg,Exclude\n", "line 2: 'Exclude' is in the column problem, not in action"),
+        ("red/0.jpg,blurred,relabel\n",
+         "line 2: 'relabel' is in the column detail, not in action"),
+        ("red/0.jpg,blurred,,,exclude\n",
+         "line 2: 'exclude' is in the column label, not in action"),
     ],
 )  # fmt: skip
 def test_an_invalid_row_is_refused_with_its_line(photos, rows, expected):
@@ -186,6 +192,20 @@ def test_a_file_that_is_not_a_table_of_issues_is_refused(photos, text, expected)
         survey_with(photos, text)
 
 
+def test_fixes_without_an_action_change_nothing_which_a_note_reports(photos, capsys):
+    assert survey_with(photos, HEADER + "red/0.jpg,blurred,,,\n").fixes == {}
+    note = "note      no row of issues.csv has an action: it changes nothing\n"
+    assert note in capsys.readouterr().err
+    assert survey_with(photos, HEADER + "red/0.jpg,blurred,,exclude,\n").fixes
+    assert "has an action" not in capsys.readouterr().err
+
+
+def test_an_action_may_be_the_name_of_a_class(photos):
+    (photos / "red").rename(photos / "exclude")
+    fixes = survey_with(photos, HEADER + "blue/0.jpg,,,,exclude\nblue/1.jpg,,,relabel,exclude\n")
+    assert {path: fix.label for path, fix in fixes.fixes.items()} == {"blue/1.jpg": "exclude"}
+
+
 def test_fixes_end_up_in_the_split_with_their_reason_and_no_file_is_touched(
     photos, random_weights, monkeypatch
 ):
@@ -207,9 +227,42 @@ def test_fixes_end_up_in_the_split_with_their_reason_and_no_file_is_touched(
     assert read_split(Path("run/split.csv"), ["blue", "green", "red"]) == split
     assert Path("run/fixes.csv").read_text() == HEADER + rows  # a run that begins with it, too
     train_run({"from_": "run", "data": str(photos)}, "next")
+    Path("run/fixes.csv").write_text(HEADER + rows.splitlines()[0])  # a fix is lost
+    with pytest.raises(ArtifactError, match=r"run/fixes\.csv has changed since") as caught:
+        train_run({"from_": "run", "data": str(photos)}, "third")
+    assert caught.value.hint.endswith("--fixes FILE")
+    assert resolve({"from_": "run", "fixes": "run/fixes.csv"}, None).config.fixes
     again = {i.path: i for i in read_split(Path("next/split.csv"), ["blue", "green", "red"]).images}
     assert (again["red/0.jpg"].split, again["red/1.jpg"].label) == ("out", 0)
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")} == before
+
+
+def test_findings_of_a_run_that_were_broken_by_an_edit_are_kept_and_do_not_stop_it(
+    photos, random_weights, monkeypatch, capsys
+):
+    settings = quick_settings(photos, random_weights) | {"unfreeze": "head"}
+    with monkeypatch.context() as patch:
+        patch.setattr("xception_cli.training.run.compute_baseline", lambda *_, **__: crash())
+        with pytest.raises(Crash):
+            train_run(settings)
+    broken = HEADER + '"red/0.jpg,blurred,,exclude,\n'
+    Path("run/issues.csv").write_text(broken)
+    assert train_run({}, resume=True).run.is_finished
+    assert Path("run/issues.csv").read_text() == broken
+    assert (
+        "warning   cannot read the findings run/issues.csv: not a CSV file: line 2 has a quote "
+        '(") in the wrong place; suspect labels are not added\n' in capsys.readouterr().err
+    )
+
+
+def test_a_split_file_and_a_pattern_that_do_not_fit_are_refused_before_the_scan(photos, capsys):
+    Path("mine.csv").write_text("path,split\nred/0.jpg,train\n")
+    with pytest.raises(DataError, match=r"mine\.csv does not match the images"):
+        survey_data(str(photos), split_file="mine.csv")
+    with pytest.raises(UsageError, match="no path matches --group-by"):
+        survey_data(str(photos), group_by="(lilac)")
+    assert capsys.readouterr().err == ""
+    assert survey_data(str(photos), group_by="(red)").looks  # the control
 
 
 def test_every_broken_file_is_listed_before_torch_is_loaded(photos):

@@ -357,11 +357,41 @@ def test_names_with_a_word_of_splits_are_classes_if_no_other_split_has_the_same(
     assert len(trainable(tmp_path).classes) == 3
 
 
-@pytest.mark.parametrize("name", ["test", "Validation", "unlabeled"])
+@pytest.mark.parametrize(
+    "name", ["test", "Validation", "unlabeled", "test photos", "Test_Pics", "held-out", "hold_out"]
+)
 def test_images_of_a_split_without_classes_are_not_a_class(tmp_path, name):
     refused = error(make(two_classes(tmp_path), f"{name}/1.jpg"))
     assert refused.message.startswith(f"{name} next to cat, dog, but without class folders: ")
     assert trainable(make(tmp_path / "v", "valid/1.jpg", "invalid/1.jpg")).counts() == [1, 1]
+
+
+def test_pictures_of_two_kinds_with_the_same_dates_inside_are_classes(tmp_path):
+    found = trainable(grid(tmp_path, "photos drawings", "2026-06-12 2026-06-13"))
+    assert found.classes == ("drawings", "photos")
+
+
+@pytest.mark.parametrize(
+    ("folders", "other", "advice"),
+    [("test", "trainval", "rename trainval to train; "),
+     ("Training", "holdout", "move holdout out of {root}, or rename it to val or test; "),
+     ("train test", "test_old", "move test_old out of {root}, or rename it to val; "),
+     ("train val test", "backup", "move backup out of {root}; "),
+     ("test", "fold1 fold2", "make {root}/train and move fold1, fold2 into it; ")],
+)  # fmt: skip
+def test_a_folder_with_the_classes_of_a_split_may_be_the_missing_split(
+    tmp_path, folders, other, advice
+):
+    refused = error(grid(tmp_path, f"{folders} {other}"))
+    assert refused.hint.startswith("if these are splits, " + advice.format(root=tmp_path))
+
+
+def test_an_empty_val_folder_is_refused_with_what_to_do(tmp_path):
+    for name in ("cat", "dog"):
+        (grid(tmp_path, "train") / "val" / name).mkdir(parents=True)
+    assert error(tmp_path).message == f"no images in the val split of {tmp_path}"
+    (tmp_path / "val").rename(tmp_path / "test")  # val is then sampled
+    assert counts(trainable(tmp_path)) == {"train": [1, 1], "test": [0, 0]}
 
 
 # --- splits inside the class folders -----------------------------------------------------------

@@ -71,3 +71,13 @@ def test_a_run_of_an_earlier_version_is_not_verified(split: Split) -> None:
     write_info(RUN, classes=list(CLASSES))
     edit(",train,", ",val,")
     assert len(read_recorded(RUN, CLASSES).of("val")) == len(split.of("val")) + 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(",val,", ",vbl,"), ("path,label", "pbth,label"), (",c0,", "xc0,")]
+)
+def test_a_damaged_file_is_refused_with_what_to_do(split: Split, old: str, new: str) -> None:
+    edit(old, new)
+    with pytest.raises(ArtifactError) as caught:
+        read_recorded(RUN, CLASSES)
+    assert caught.value.hint == "restore the file from a copy, or start a new run"

@@ -156,7 +156,9 @@ def test_a_small_class_that_would_be_all_val_keeps_its_highest_hash_in_train():
 def test_a_folder_without_an_image_to_spare_for_val_is_refused():
     with pytest.raises(DataError, match=r"\(val is empty\)") as caught:
         split_rows([("a", "a/1.jpg", "x", None), ("b", "b/1.jpg", "y", None)])
-    assert caught.value.hint == "add images: at least one class needs two different ones"
+    assert caught.value.hint == (
+        "add images: at least one class needs two different ones that are not of one group"
+    )
 
 
 def test_given_splits_are_kept():
@@ -353,6 +355,12 @@ def test_a_path_listed_twice_with_two_splits_is_refused_with_both_lines(
     assert caught.value.hint == "delete one of the two lines"
 
 
+def test_a_split_file_without_val_is_named_in_the_hint(tmp_path):
+    with pytest.raises(DataError, match=r"\(val is empty\)") as caught:
+        follow(tmp_path / "mine.csv", f"path,split\n{ROWS}".replace("val", "train"))
+    assert caught.value.hint == f"{tmp_path}/mine.csv gives the split: add images to val"
+
+
 def test_a_path_listed_twice_with_the_same_split_is_accepted(tmp_path):
     made = follow(tmp_path / "mine.csv", f"path,split\n{ROWS}{ROWS}")
     assert by_path(made) == by_path(follow(tmp_path / "once.csv", f"path,split\n{ROWS}"))
@@ -363,7 +371,7 @@ def test_a_path_listed_twice_with_the_same_split_is_accepted(tmp_path):
     [("c0/0.jpg,validation", "split is 'validation', expected train, val, test, out"),
      ("c0/0.jpg,Train", "split is 'Train', expected train, val, test, out"),
      ("c0/0.jpg,", "split is '', expected train, val, test, out"),
-     ("c0/0.jpg", "split is None, expected train, val, test, out"),
+     ("c0/0.jpg", "split is '', expected train, val, test, out"),
      (",train", "the path is missing")],
 )  # fmt: skip
 def test_a_row_without_a_known_split_or_a_path_is_refused_with_its_line(tmp_path, row, fault):

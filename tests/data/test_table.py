@@ -56,6 +56,35 @@ def test_a_table_in_any_order_lists_what_its_folder_lists(photos, capsys, header
     assert capsys.readouterr().err == f"table     {table}: {said}\n"
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "shown"),
+    [("Data set", "train train valid test", "Data set (test, train, valid)"),
+     ("Usage", "Training Training PublicTest Training", "Usage (PublicTest, Training)"),
+     ("is_valid", "False False True False", "is_valid (False, True)")],
+)  # fmt: skip
+def test_a_column_that_holds_the_split_under_another_name_is_not_ignored(
+    tmp_path, column, values, shown
+):
+    make(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    rows = [f"{n}.jpg,{n in 'ab'},{value}" for n, value in zip("abcd", values.split(), strict=True)]
+    error = refused(write(tmp_path / "t.csv", f"path,label,{column}", *rows))
+    assert error.message.endswith(
+        f"t.csv: the column {shown} looks like the split, but is not called split"
+    )
+    assert "split" in error.hint
+    named = write(tmp_path / "t.csv", f"path,label,{column},split", *[f"{r},train" for r in rows])
+    assert read_data(named).given_splits == ("train",)
+
+
+def test_a_column_with_other_values_than_splits_is_ignored(tmp_path):
+    make(tmp_path, *(f"{name}/{n}.jpg" for name in ("train", "test") for n in range(4)))
+    rows = [
+        f"{s}/{n}.jpg,{n % 2},{s}-{n}.png,test,{n}" for s in ("train", "test") for n in range(4)
+    ]
+    table = write(tmp_path / "t.csv", "path,label,original,is_source,phase", *rows)
+    assert (len(read_data(table).images), read_data(table).given_splits) == (8, ())
+
+
 def test_a_table_saved_by_a_european_excel_lists_the_classes_with_their_umlauts(tmp_path, capsys):
     make(tmp_path, "a.jpg", "Käfer/b.jpg")
     table = tmp_path / "t.csv"

@@ -74,6 +74,15 @@ def test_the_patterns_of_the_docs_group_images_by_sub_folder():
         assert warning == "1 image does not match --group-by and will not be grouped"
 
 
+def test_images_without_a_group_in_a_table_that_has_groups_are_counted():
+    groups = ("a", "a", "", "b")
+    images = [Photo(f"{n}.jpg", 0, digest=str(n), group=group) for n, group in enumerate(groups)]
+    units, warnings = find_units(images, [], None)
+    assert [unit.members for unit in units] == [(0, 1), (2,), (3,)]
+    assert warnings == ["1 image has no group in the table and will not be grouped"]
+    assert find_units(images[:2], [], None)[1] == find_units(images[2:3], [], None)[1] == []
+
+
 def test_no_other_module_of_the_package_splits_images_into_folds():
     splitters = re.compile(r"\b\w*(KFold|ShuffleSplit|train_test_split|LeaveOneOut)\w*\b|\bcv=\d")
     package = Path(xception_cli.__file__).parent

@@ -144,6 +144,24 @@ def test_a_damaged_cell_of_the_predictions_is_named(column, written, reason):
     assert caught.value.message == f"cannot use the evaluation runs/one/eval/val: {reason}"
 
 
+@pytest.mark.parametrize("rows", ["without the last", "none", "the last twice", "another class"])
+def test_predictions_that_lost_or_changed_a_row_are_not_compared(rows):
+    one, other = make_run("one", FIRST), make_run("other", SECOND)
+    predictions = other.evaluation("val") / "predictions.csv"
+    lines = predictions.read_text().splitlines(keepends=True)
+    assert lines[-2].startswith("other/d7.jpg,d7,d7,b,b,1,")
+    predictions.write_text(
+        {
+            "without the last": "".join(lines[:-2]),
+            "none": lines[0],
+            "the last twice": "".join([*lines, lines[-2]]),
+            "another class": "".join([*lines[:-2], lines[-2].replace(",b,b,", ",a,b,")]),
+        }[rows]
+    )
+    with pytest.raises(ArtifactError, match=r"predictions\.csv and metrics\.json count different"):
+        compare_runs(one, other, "val")
+
+
 def test_runs_of_different_classes_are_compared_on_the_classes_in_common(capsys):
     one = make_run("one", FIRST)
     other = make_run("other", SECOND | {"d8": 2}, classes=("a", "b", "kiwi"))
@@ -216,7 +234,7 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
         run.path.mkdir(parents=True)
         write_info(run, started=f"2026-01-{day}T10:00:00Z", images={"train": 9})
         changed = "lr = 1e-3" if name == "late" else "seed = 1"
-        run.config.write_text(f'unfreeze = "exit"\nepochs = 12\n{changed}\n')
+        run.config.write_text(f'unfreeze = "exit"\nepochs = 12\n{changed}\nlog_every = 10\n')
         if name != "going":
             figures = {"kept": "the linear probe", "epochs": 1, "evaluation": {"val": 0.875}}
             write_json(run.result, figures | {"seconds": {"probe": 60.0, "features": 30.0}})
@@ -257,7 +275,7 @@ def test_the_next_command_after_a_list_compares_runs_with_the_same_classes(capsy
         run = RunDir(Path("runs") / name)
         run.path.mkdir(parents=True)
         write_info(run, started=f"2026-01-0{day}T10:00:00Z", classes=classes)
-        run.config.write_text('unfreeze = "exit"')
+        run.config.write_text('unfreeze = "exit"\nlog_every = 10')
         write_json(run.result, {"kept": "the linear probe", "epochs": 1, "seconds": {}})
 
     def suggested() -> str:

@@ -92,6 +92,18 @@ def test_the_program_classifies_folders_and_reports_what_it_cannot_read(bundle):
     ]
 
 
+def test_no_spreadsheet_finds_a_formula_in_what_the_program_prints(bundle):
+    about = replace(bundle.about, classes=("=1+1", "a;-2", "plain"))
+    program = export(replace(bundle, about=about))
+    names = ["=1.png", "x;=2.png", "y.png"]
+    for seed, name in enumerate(names):
+        photo(seed).save(name)
+    code, rows, _ = classify(program, *names)
+    assert (code, [row[0] for row in rows]) == (0, ["path", "'=1.png", "x;'=2.png", "y.png"])
+    for row in rows[1:]:
+        assert sorted(row[1::2]) == ["'=1+1", "a;'-2", "plain"]
+
+
 def test_the_program_expands_patterns_and_reports_one_that_matches_nothing(bundle):
     program = export(bundle)
     for seed, path in enumerate(("a.jpg", "b.jpg", "photos/c.jpg", "photos/[d].jpg")):

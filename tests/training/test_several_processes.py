@@ -23,7 +23,7 @@ from xception_cli.errors import MachineError, UsageError
 from xception_cli.model.bundle import load_model
 from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import Runtime, decide_runtime
-from xception_cli.training.engines import check_processes
+from xception_cli.training.distributed import check_processes
 from xception_cli.training.finish import _turn
 
 # Dropout is random in each process.

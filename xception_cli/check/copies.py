@@ -71,7 +71,21 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
         selection,
         images=kept,
         copies=copies,
-        note=join_notes(selection.note, note, chosen if choosers else None),
+        note=join_notes(
+            selection.note, note, chosen if choosers else None, _known_groups(kept, split)
+        ),
+    )
+
+
+def _known_groups(images: Sequence[Photo], split: Split) -> str | None:
+    """Return a note on new images of a patient or video that the model was trained on."""
+    trained = {image.unit for image in split.of("train")}
+    known = [image.unit for image in images if image.unit in trained]
+    if not known:
+        return None
+    return (
+        f"{len(known):,} of {count_of(len(images), 'image')} are of groups that the model was "
+        f"trained on, such as {show(known[0])}: expect less on other groups"
     )
 
 

@@ -64,8 +64,9 @@ def report_on(survey: Survey, group_by: str | None = None) -> CheckReport:
     """
     folder, looks = survey.folder, survey.looks
     photos, _ = assign_units(survey.photos(), survey.groups, group_by)
+    units = [photo.unit for photo in photos]
     problems = [
-        *check_shape(folder, looks),
+        *check_shape(folder, looks, units),
         *find_broken(folder, looks),
         *find_duplicates(folder, looks, survey.groups),
         *(
@@ -73,7 +74,7 @@ def report_on(survey: Survey, group_by: str | None = None) -> CheckReport:
             if group_by or any(i.group for i in photos)
             else series_problem(folder, looks, survey.groups)
         ),
-        *find_shortcuts(folder, looks, [photo.unit for photo in photos]),
+        *find_shortcuts(folder, looks, units),
         *find_odd(folder, looks),
     ]
     report = CheckReport(

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from functools import partial
 from itertools import islice
@@ -219,7 +219,7 @@ def _look_together(paths: Iterator[Path], grey_bits: int | None) -> Iterator[See
     ahead: deque[Future[list[Seen]]] = deque()
     try:
         while chunk := list(islice(paths, _CHUNK)):
-            with _main_program_not_imported():
+            with _main_program_not_imported(), _signals_deferred():
                 ahead.append(pool.submit(_look_at_each, chunk, grey_bits))
             if len(ahead) > 2 * processes:
                 yield from ahead.popleft().result()
@@ -259,6 +259,28 @@ def _main_program_not_imported() -> Iterator[None]:
     finally:
         for name, value in hidden.items():
             setattr(main, name, value)
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Start processes whole: a signal would leave a half started one, which fails with a traceback.
+
+    Their executor, too, waits only for processes that it knows to have started.
+    """
+    received: list[int] = []
+    before: dict[int, Any] = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows lacks some
+        number = getattr(signal, name, None)
+        if number and callable(signal.getsignal(number)):
+            with suppress(ValueError):  # not in the main thread
+                before[number] = signal.signal(number, lambda n, _: received.append(n))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in received[:1]:
+            signal.raise_signal(number)
 
 
 def _look_at_each(paths: list[Path], grey_bits: int | None) -> list[Seen]:

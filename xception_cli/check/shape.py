@@ -29,15 +29,16 @@ FEW = 10  # images below which the metrics of a class are not reliable
 _VERY_UNEVEN = 10
 
 
-def check_shape(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
+def check_shape(folder: DataFolder, looks: Sequence[Look], units: Sequence[str]) -> list[Problem]:
     """Check a data folder as a whole.
 
     Args:
         folder: The data folder.
         looks: One for each of its images.
+        units: The unit of each image.
     """
     return [
-        *_stopping(folder, looks),
+        *_stopping(folder, looks, units),
         *_alike(folder.classes),
         *_sub_folders(folder),
         *_given_splits(folder),
@@ -46,22 +47,22 @@ def check_shape(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
     ]
 
 
-def _stopping(folder: DataFolder, looks: Sequence[Look]) -> list[Problem]:
+def _stopping(folder: DataFolder, looks: Sequence[Look], units: Sequence[str]) -> list[Problem]:
     """Find what training refuses."""
     try:
         check_trainable(folder)
     except DataError as error:
         return [Problem("folder", "stops", error.message)]
     usable: dict[str, set[str]] = defaultdict(set)
-    for image, look in zip(folder.images, looks, strict=True):
+    for image, look, unit in zip(folder.images, looks, units, strict=True):
         if image.split in {None, "train"} and look.original:
-            usable[folder.classes[image.label]].add(look.digest)
+            usable[folder.classes[image.label]].add(unit)
     problems = []
     if unusable := [name for name in folder.classes if not usable[name]]:
         sentence = f"no usable training image for {enumerated(unusable)}"
         problems.append(Problem("folder", "stops", sentence, classes=_all(unusable)))
     elif "val" not in folder.given_splits and max(map(len, usable.values())) < 2:
-        sentence = "no image is left for validation: each class has only one"
+        sentence = "no image is left for validation: each class is one image or group"
         problems.append(Problem("folder", "stops", sentence))
     return problems
 

@@ -47,16 +47,16 @@ class Steps:
         return self.suggested + self.undecided > 0
 
 
-def next_steps(report: CheckReport, issues: Path | None = None, root: Path | None = None) -> Steps:
+def next_steps(report: CheckReport, issues: Path | None = None, again: str = "") -> Steps:
     """Choose what to do after a data check.
 
     Args:
         report: The data check.
         issues: Where its issues.csv was written; None if it was not.
-        root: What was given for the paths of a table.
+        again: Options that were given and that the next command needs, each after a space.
     """
-    data = quoted(report.data) + (f" --root {quoted(root)}" if root is not None else "")
-    train = f"xception train {data} --classes {len(report.classes)}"
+    data = quoted(report.data) + again
+    train = f"xception train {quoted(report.data)} --classes {len(report.classes)}{again}"
     if any(problem.name == ORIENTATION for problem in report.problems):
         train += f" {ROTATE}"
     stops = report.of("stops")
@@ -77,9 +77,9 @@ def next_steps(report: CheckReport, issues: Path | None = None, root: Path | Non
     )
 
 
-def next_command(report: CheckReport, issues: Path | None = None, root: Path | None = None) -> str:
+def next_command(report: CheckReport, issues: Path | None = None, again: str = "") -> str:
     """Return the next command to type; the arguments are those of `next_steps`."""
-    steps = next_steps(report, issues, root)
+    steps = next_steps(report, issues, again)
     if steps.install:
         return steps.install
     if issues is None and (report.of("stops") or report.of("warning")):

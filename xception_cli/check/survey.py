@@ -79,6 +79,8 @@ def survey_data(
     root: str | None = None,
     classes: int | None = None,
     fixes: str | None = None,
+    split_file: str | None = None,
+    group_by: str | None = None,
     skip_bad: bool = False,
     max_pixels: int = TrainConfig.max_pixels,
 ) -> Survey:
@@ -91,12 +93,14 @@ def survey_data(
         root: Folder that the paths in a table are relative to; None for the table's own.
         classes: Expected number of classes.
         fixes: An edited issues.csv; the images that it excludes may be broken.
+        split_file: A split.csv; whether it lists these images is checked before the scan.
+        group_by: See `find_units`; whether it matches any path is checked, too.
         skip_bad: Accept images that cannot be decoded.
         max_pixels: Largest image to decode, from now on.
 
     Raises:
-        UsageError: There is no such folder, it has another number of classes than expected, or the
-            fixes cannot be applied.
+        UsageError: There is no such folder, it has another number of classes than expected, the
+            fixes cannot be applied, the split file cannot be read, or no path matches.
         DataError: The folder cannot be used for training, or images cannot be decoded.
         MachineError: A helper process of the scan was killed.
     """
@@ -105,6 +109,14 @@ def survey_data(
         raise DataError(problem, hint="or train on the others with --skip-bad")
     check_trainable(folder, classes)
     wanted = {} if fixes is None else read_fixes(Path(fixes), folder)
+    if split_file is not None:
+        from xception_cli.data.sides import follow_file
+
+        follow_file(list(folder.images), folder, Path(split_file))
+    if group_by is not None:
+        from xception_cli.data.units import name_groups
+
+        name_groups(folder.images, range(len(folder.images)), group_by)
     counted = f"{count_of(len(folder.classes), 'class')}, {count_of(len(folder.images), 'image')}"
     say(f"data      {show(folder.place)}: {counted}")
     say(f"classes   {enumerated(folder.classes, _SHOWN)}")

@@ -126,14 +126,16 @@ def check(
 
     allow_pixels(max_pixels)
     report = run_check(folder, deep=deep, curve=curve, weights=weights, group_by=group_by)
+    options = {"--root": root, "--group-by": group_by, "--max-pixels": max_pixels}
+    again = "".join(f" {name} {quoted(v)}" for name, v in options.items() if v is not None)
     if output is not None:
-        write_check(report, output, root)
+        write_check(report, output, again)
         say(f"page      {show(output / PAGE)}: open it in a browser")
         decides = next_steps(report).decides
         edit = ": review the column action, then train with it" if decides else ""
         say(f"issues    {show(output / ISSUES)}{edit}")
     emit(json.dumps(report.to_dict()) if as_json else report_text(report))
-    say(f"next: {next_command(report, None if output is None else output / ISSUES, root)}")
+    say(f"next: {next_command(report, None if output is None else output / ISSUES, again)}")
     if code := report.exit_code(strict=strict):
         raise typer.Exit(code)
 

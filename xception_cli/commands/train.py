@@ -282,13 +282,15 @@ def train(
                 root=given.root,
                 classes=given.classes,
                 fixes=given.fixes,
+                split_file=given.split_file,
+                group_by=given.group_by,
                 skip_bad=given.skip_bad,
                 max_pixels=given.max_pixels,
             )
 
     if plan:
         efforts = EFFORTS if effort and settings.config.budget is None else (effort,)
-        others = {name: _resolve(flags, config, name) for name in efforts}
+        others = {n: settings if n == effort else _resolve(flags, config, n) for n in efforts}
         spent = time.monotonic() - began  # imports, and the scan
         print_plans(others, effort, survey=survey, output=output, spent=spent, as_json=as_json)
         return

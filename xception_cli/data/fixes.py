@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 
 from xception_cli.console import listing, say, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
+from xception_cli.data.rows import named_image, read_edited
 from xception_cli.errors import UsageError
-from xception_cli.files import read_users_table, utf8, why
+from xception_cli.files import utf8
 from xception_cli.numerals import count_of
 from xception_cli.suggestions import did_you_mean
 
@@ -19,7 +19,10 @@ ACTIONS = ("exclude", "relabel")
 ISSUES_HEADER = ("path", "problem", "detail", "action", "label")
 
 _LISTED = 10  # faults reported at once
-_HINT = "xception check DIR --output FOLDER writes issues.csv; save it as CSV, UTF-8"
+_HINT = (
+    f"xception check DIR --output FOLDER writes issues.csv, with {', '.join(ISSUES_HEADER)}; save "
+    "it as CSV, UTF-8"
+)
 
 
 @dataclass(frozen=True)
@@ -66,30 +69,33 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
     fixes: dict[str, Fix] = {}
     lines: dict[str, int] = {}
     faults, undecided = [], 0
-    for number, row in _read_rows(path):
-        action = row.get("action", "").strip().lower()
-        if not action:
-            undecided += row.get("label", "") not in {"", known.get(row["path"])}
-            continue
-        fix = Fix(
-            action, row.get("problem", ""), row.get("label", "") if action == "relabel" else ""
-        )
-        fault = _fault(row["path"], fix, known, classes)
-        earlier = fixes.get(row["path"], fix)
-        if not fault and (earlier.action, earlier.label) != (fix.action, fix.label):
-            fault = (
-                f"{show(row['path'])} has the action {fix.wanted}, but {earlier.wanted} in line "
-                f"{lines[row['path']]}: empty one of the two"
-            )
+    for number, row in _read_rows(path, "the fixes"):
+        action, label = row["action"].strip().lower(), row["label"]
+        image = named_image(row["path"], known)
+        if action:
+            label = label if label in classes else label.strip()
+            fix = Fix(action, row["problem"], label if action == "relabel" else "")
+            fault = _fault(image, fix, known, classes)
+            earlier = fixes.get(image, fix)
+            if not fault and (earlier.action, earlier.label) != (fix.action, fix.label):
+                fault = (
+                    f"{show(image)} has the action {fix.wanted}, but {earlier.wanted} in line "
+                    f"{lines[image]}: empty one of the two"
+                )
+            if not fault:
+                fixes[image], lines[image] = fix, number
+        else:
+            undecided += label not in {"", known.get(image)}
+            fault = _misplaced(row, classes)
         if fault:
             faults.append(f"line {number}: {fault}")
-        else:
-            fixes[row["path"]], lines[row["path"]] = fix, number
     if faults:
         raise UsageError(
             listing(f"{show(path)} has rows that cannot be applied:", faults, _LISTED),
             hint="correct these rows, or empty the cell `action` to ignore a row",
         )
+    if not fixes:
+        say(f"note      no row of {show(path)} has an action: it changes nothing")
     if undecided:
         ignored = f"ignored {count_of(undecided, 'row')} with a label but no action"
         how = "to change a label, write relabel in the column action"
@@ -98,10 +104,7 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
 
 
 def read_issues(path: Path) -> list[dict[str, str]]:
-    """Read all rows of issues.csv, as dictionaries by column.
-
-    Spreadsheets may have saved it with a byte order mark, with `;` or tabs, with
-    further columns or in another order.
+    """Read all rows of issues.csv, as dictionaries by column; see `read_edited`.
 
     Args:
         path: The file; needs the columns `path` and `action`.
@@ -109,29 +112,19 @@ def read_issues(path: Path) -> list[dict[str, str]]:
     Raises:
         UsageError: It cannot be read.
     """
-    return [row for _, row in _read_rows(path)]
+    return [row for _, row in _read_rows(path, "the findings")]
 
 
-def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Read the rows with the numbers of their lines."""
-    try:
-        header, lines = read_users_table(path, lambda columns: {"path", "action"} <= set(columns))
-        rows = [(number, row) for number, row in lines if any(cell.strip() for cell in row)]
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the fixes {show(path)}: {why(error)}", hint=_HINT) from error
-    if not header:
-        raise UsageError(f"cannot read the fixes {show(path)}: it is empty", hint=_HINT)
-    missing = [name for name in ("path", "action") if name not in header]
-    if missing:
-        raise UsageError(
-            f"{show(path)} has no column {' or '.join(missing)}, but: {show(', '.join(header))}",
-            hint=f"the columns of issues.csv are {', '.join(ISSUES_HEADER)}",
-        )
-    # Missing cells at the end of a row are empty.
-    return [
-        (number, dict(zip_longest(header, row[: len(header)], fillvalue="")))
-        for number, row in rows
-    ]
+def _read_rows(path: Path, what: str) -> list[tuple[int, dict[str, str]]]:
+    return read_edited(path, what, ISSUES_HEADER, ("path", "action"), _HINT)
+
+
+def _misplaced(row: Mapping[str, str], classes: set[str]) -> str | None:
+    """Return the fault of a row without an action that has one in another column."""
+    for column in ("problem", "detail", "label"):
+        if row[column].strip().lower() in ACTIONS and row[column] not in classes:
+            return f"{show(repr(row[column]))} is in the column {column}, not in action"
+    return None
 
 
 def _fault(path: str, fix: Fix, known: Mapping[str, str], classes: set[str]) -> str | None:

@@ -223,8 +223,8 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
 
     Raises:
         UsageError: The number of classes differs; lists the names found.
-        DataError: There are fewer than two classes, an empty class, names that look the same, or
-            classes of val or test that train lacks.
+        DataError: There are fewer than two classes, an empty class, an empty val, names that look
+            the same, or classes of val or test that train lacks.
     """
     _check_spelling(folder)
     names = enumerated(folder.classes, 20)
@@ -256,6 +256,11 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
         raise DataError(
             f"no images{where} for: {enumerated(empty)}",
             hint=_how_to_fill(folder),
+        )
+    if "val" in folder.given_splits and not any(folder.counts("val")):
+        raise DataError(
+            f"no images in the val split of {show(folder.root)}",
+            hint="add images, or remove its folders: some of train are then held out instead",
         )
 
 

@@ -6,7 +6,7 @@ folders are refused: a model of Training against Testing trains well and is usel
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -105,7 +105,8 @@ def _splits_of_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
     if others:
         shares = [_share(_names(folders), _names(others)) for folders in inside.values()]
         if "train" in inside or min(shares) < _NEARLY_ALL:
-            raise _beside(root, list(splits), others, has_train="train" in inside)
+            is_split = all(_share(_names(f.folders), names) >= _ALIKE for f in others)
+            raise _beside(root, splits, others, is_split=is_split and len(others) == 1)
         inside["train"] = others
     dates = {date for folders in inside.values() for date in _shared_dates(folders)}
     classes = [(split, f.name, f) for split in SPLITS for f in inside.get(split, ())]
@@ -141,16 +142,21 @@ def _chain(folder: Folder, enters: Callable[[Folder], bool]) -> list[Folder]:
 
 
 def _beside(
-    root: Folder, splits: Sequence[Folder], others: Sequence[Folder], *, has_train: bool
+    root: Folder, splits: Mapping[Folder, str], others: Sequence[Folder], *, is_split: bool
 ) -> DataError:
     names, rest = _list(splits), _list(others)
+    left = [split for split in SPLITS if split not in splits.values()]
     advice = f"move {rest} out of {quoted(root.path)}"
-    if not has_train:
+    if "train" not in left:
+        advice += f", or rename it to {' or '.join(left)}" if is_split and left else ""
+    elif is_split:
+        advice = f"rename {rest} to train"
+    else:
         advice = f"make {quoted(root.path / 'train')} and move {rest} into it"
     return DataError(
         f"{names} next to {rest}: are these splits or classes?",
         hint=f"if these are splits, {advice}; if they are classes, rename {names}, for example to "
-        f"class_{splits[0].name}",
+        f"class_{next(iter(splits)).name}",
     )
 
 

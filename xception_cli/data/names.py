@@ -5,10 +5,12 @@ import unicodedata
 
 WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("pred", "predict", "prediction", "unlabeled", "unlabelled"), "unlabelled"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "tests", "testing"), "test"),
+    **dict.fromkeys(("pred", "predict", "prediction", "predictions", "inference"), "unlabelled"),
+    **dict.fromkeys(("unlabeled", "unlabelled", "holdout", "heldout"), "unlabelled"),
 }
+_PHOTOS = {"photo", "photos", "pic", "pics", "pictures"}  # may be a class, too
 FILLERS = {"seg", "single", "set", "image", "images", "img", "imgs", "data", "dataset", "split"}
 _PARTS = {"fold", "part", "partition", "batch", "subset", "chunk", "shard", "session"}
 _DATE = re.compile(  # 2026-06-12, 20260612_143000, 2026-W24, 12.6.26; with other words, too
@@ -22,11 +24,12 @@ _NUMBER = re.compile(  # 001; 100CANON, a camera's folder; a time: 14h30, 14.30
 def split_of(name: str) -> str | None:
     """Return the split that a folder name means.
 
-    `Training`, `seg_train`, `train_images`, `trainset` and `train2017` are train. `seg_pred` and
-    similar names are `unlabelled`.
+    `Training`, `seg_train`, `train_images`, `trainset` and `train2017` are train. `seg_pred`,
+    `held-out` and similar names are `unlabelled`.
     """
-    words = [word for word in words_of(name) if word not in FILLERS and not word.isdecimal()]
-    return WORDS.get(re.sub("(set|images|data)$", "", words[0])) if len(words) == 1 else None
+    fillers = FILLERS | _PHOTOS
+    words = [word for word in words_of(name) if word not in fillers and not word.isdecimal()]
+    return WORDS.get(re.sub("(set|images|photos|data)$", "", "".join(words)))
 
 
 def is_part(name: str) -> bool:

@@ -37,7 +37,12 @@ def read_recorded(run: RunDir, classes: Sequence[str]) -> Split:
     Raises:
         ArtifactError: The file is damaged or was edited; names the rows.
     """
-    split, recorded = read_split(run.split, classes), run.read_info().split_checks
+    try:
+        split = read_split(run.split, classes)
+    except ArtifactError as error:
+        error.hint = error.hint or "restore the file from a copy, or start a new run"
+        raise
+    recorded = run.read_info().split_checks
     if recorded is None or row_checks(split) == recorded:
         return split
     before = [recorded[at : at + _DIGITS] for at in range(0, len(recorded), _DIGITS)]

@@ -1,6 +1,7 @@
 """Sides: the split that an image had before, in a split file or in an earlier run."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,14 @@ from xception_cli.console import enumerated, listing, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo
+from xception_cli.data.rows import named_image, read_edited
 from xception_cli.data.units import Unit
 from xception_cli.errors import DataError, UsageError
-from xception_cli.files import read_users_table, utf8, why
+from xception_cli.files import utf8
 
 RECORDED = (*SPLITS, "out")  # values of `split` in split.csv
 _LISTED = 10  # files listed in a message
+_HINT = "a split file has the columns path and split, as the split.csv of a run"
 
 
 def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Photo]:
@@ -23,13 +26,13 @@ def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Pho
         UsageError: The file cannot be read.
         DataError: It does not match the images; lists them.
     """
-    recorded = _read_assignment(path)
+    recorded = _read_assignment(path, {utf8(image.path) for image in images})
     faults, followed = [], []
     for image in images:
         row = recorded.pop(utf8(image.path), None)
         if row is None:
             faults.append(f"not in it: {show(image.path)}")
-        elif row.get("digest") and image.digest and row["digest"] != image.digest:
+        elif row["digest"] and image.digest and row["digest"] != image.digest:
             faults.append(f"changed since: {show(image.path)}")
         elif image.split != "out":
             image = replace(image, split=row["split"], reason=f"as in {path.name}")
@@ -47,23 +50,16 @@ def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Pho
     return followed
 
 
-def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        columns, lines = read_users_table(path, lambda columns: {"path", "split"} <= set(columns))
-        table = list(lines)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the split file {show(path)}: {why(error)}") from error
+def _read_assignment(path: Path, known: AbstractSet[str]) -> dict[str, dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
-    for number, cells in table:
-        if not any(cells):
-            continue
-        row = dict(zip(columns, cells, strict=False))
-        name, split = row.get("path"), row.get("split")
+    columns = ("path", "split", "digest")
+    for number, row in read_edited(path, "the split file", columns, columns[:2], _HINT):
+        name, split = named_image(row["path"], known), row["split"].strip()
         if not name or split not in RECORDED:
             expected = f"split is {show(repr(split))}, expected {', '.join(RECORDED)}"
             raise UsageError(
                 f"{show(path)}, line {number}: {expected if name else 'the path is missing'}",
-                hint="a split file has the columns path and split, as the split.csv of a run",
+                hint=_HINT,
             )
         if name in rows and rows[name]["split"] != split:
             raise UsageError(
@@ -71,7 +67,7 @@ def _read_assignment(path: Path) -> dict[str, dict[str, str]]:
                 f"{rows[name]['line']}, as {split} in line {number}",
                 hint="delete one of the two lines",
             )
-        rows[name] = row | {"line": str(number)}
+        rows[name] = {"split": split, "digest": row["digest"].strip(), "line": str(number)}
     return rows
 
 

@@ -119,7 +119,10 @@ def make_split(
     elif test_fraction and "test" not in folder.given_splits:
         warnings.append("test_fraction is not used: the split is given, without a test")
     made = Split(folder.classes, tuple(note_relabelled(images, folder)))
-    return replace(made, warnings=(*warnings, *_check(made)))
+    needs = "add images: at least one class needs two different ones that are not of one group"
+    if split_file is not None or "val" in folder.given_splits:
+        needs = f"{show(split_file or folder.place)} gives the split: add images to val"
+    return replace(made, warnings=(*warnings, *_check(made, needs)))
 
 
 def _start(
@@ -240,7 +243,8 @@ def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> l
     return [warning]
 
 
-def _check(split: Split) -> list[str]:
+def _check(split: Split, needs: str) -> list[str]:
+    """Check that there is an image to train each class, and one in val; `needs` is the hint."""
     train, val = split.counts("train"), split.counts("val")
     no_train = [show(n) for n, count in zip(split.classes, train, strict=True) if not count]
     if no_train:
@@ -248,7 +252,7 @@ def _check(split: Split) -> list[str]:
     if not any(val):
         raise DataError(
             "no image is left for validation (val is empty)",
-            hint="add images: at least one class needs two different ones",
+            hint=needs,
         )
     no_val = [n for n, count in zip(split.classes, val, strict=True) if not count]
     warnings = []

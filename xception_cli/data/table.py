@@ -1,10 +1,8 @@
 """Table: the images of a data set in the rows of a file, with classes, splits and groups."""
 
 import os
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +11,11 @@ from xception_cli.console import listing, quoted, say, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.misplaced import folder_below, likely_root
-from xception_cli.data.names import split_of
+from xception_cli.data.names import WORDS, split_of, words_of
 from xception_cli.data.photo import Photo
+from xception_cli.data.rows import TOO_LONG, column_name, slashed, spellings, too_long
 from xception_cli.errors import DataError, UsageError
-from xception_cli.files import from_utf8, read_users_table, why
+from xception_cli.files import read_users_table, why
 from xception_cli.notation import is_url
 from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET
@@ -39,6 +38,8 @@ NAMES_OF = {
     "group": ("group", "groups", "group_id", "unit", "patient_id", "subject_id"),
 }
 COLUMNS = "path and label; split (train, val, test) and group are optional"
+_FLAGS = [{"true", "false"}, {"yes", "no"}, {"0", "1"}]  # values of a column such as `is_valid`
+_MOST_SPLITS = 6  # values of a column that holds the split; others may be paths with `train`
 _LISTED = 10  # rows, or columns, named in a message
 
 
@@ -157,28 +158,24 @@ def _read_lines(
             found[kind] = at[0]
         elif at or kind in required:
             raise _unclear(table, names, kind, at)
-    if longer := [
-        f"line {n}: {count_of(len(c), 'cell')}" for n, c in lines if any(c[len(names) :])
-    ]:
+    if longer := too_long(lines, len(names)):
         raise DataError(
             listing(f"{show(table)} has {count_of(len(names), 'column')}, but:", longer, _LISTED),
-            hint='a cell that contains the separator needs quotes: "a,b"',
+            hint=TOO_LONG,
         )
     lines = [(line, [*cells, *[""] * (len(names) - len(cells))]) for line, cells in lines]
     for kind in ("split", "group"):  # an empty column is ignored
         if kind in found and not any(cells[found[kind]].strip() for _, cells in lines):
             del found[kind]
+    if labelled and "split" not in found:
+        _refuse_unnamed_split(table, names, lines, {*found.values()})
     _report_columns(table, names, found)
     return found, lines
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s-]+", "_", name.strip().lower())
-
-
 def _candidates(names: Sequence[str], kind: str) -> list[int]:
     """Return the indices of the possible columns; only that with our own name, if there is one."""
-    plain = [_plain(name) for name in names]
+    plain = [column_name(name) for name in names]
     own = [at for at, name in enumerate(plain) if name == kind]
     return own or [at for at, name in enumerate(plain) if name in NAMES_OF[kind]]
 
@@ -200,9 +197,37 @@ def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) ->
     )
 
 
+def _refuse_unnamed_split(
+    table: Path, names: Sequence[str], lines: Sequence[tuple[int, list[str]]], used: Container[int]
+) -> None:
+    """Refuse a column that holds the split under another name: ignored, it would be drawn anew.
+
+    Raises:
+        DataError: The cells of a column are Training and PublicTest, or it is a flag `is_valid`.
+    """
+    for at, name in enumerate(names):
+        values = {cells[at].strip() for _, cells in lines} - {""}
+        if at in used or len(values) > _MOST_SPLITS:
+            continue
+        named = {
+            tuple(WORDS[word] for word in words_of(value) if word in WORDS) for value in values
+        }
+        is_split = len(named) > 1 and ("train",) in named and all(len(one) == 1 for one in named)
+        prefix, _, word = column_name(name).partition("is_")
+        is_flag = not prefix and word in WORDS and {v.lower() for v in values} in _FLAGS
+        if is_split or is_flag:
+            raise DataError(
+                f"{show(table)}: the column {show(name)} ({show(', '.join(sorted(values)))}) looks "
+                "like the split, but is not called split",
+                hint="write train, val and test into a column called split"
+                if is_flag
+                else "rename it to split; or delete it, and validation images are sampled",
+            )
+
+
 def _report_columns(table: Path, names: Sequence[str], found: dict[str, int]) -> None:
     used = ", ".join(
-        kind if _plain(names[at]) == kind else f"{kind} from {show(names[at])}"
+        kind if column_name(names[at]) == kind else f"{kind} from {show(names[at])}"
         for kind, at in found.items()
     )
     say(f"table     {show(table)}: {used}")
@@ -237,30 +262,12 @@ def _find(text: str, base: str) -> tuple[str, tuple[str, str] | None]:
         return "", ("without a path", "the path is empty")
     if is_url(text.strip()):
         return text, ("with a URL", f"{show(text.strip())} is a URL: download the image first")
-    for written in _spellings(text):
+    for written in spellings(text):
         path = os.path.normpath(os.path.join(base, written))  # noqa: PTH118 - a tenth of Path's time
         if os.path.isfile(path):  # noqa: PTH113
             return path, None
     what = "is a folder" if os.path.isdir(path) else "does not exist"  # noqa: PTH112
     return text, ("whose image is missing", f"{show(text)} {what}")
-
-
-def _spellings(text: str) -> Iterator[str]:
-    yield text
-    if text != text.strip():
-        yield text.strip()
-    if "\\" in text:
-        yield from_utf8(text)
-        yield _slashed(text)
-    for form in ("NFC", "NFD"):  # a Mac may have written the names, or unpacked the images
-        for written in dict.fromkeys((text, _slashed(text))):
-            if (other := unicodedata.normalize(form, written)) != written:
-                yield other
-
-
-def _slashed(text: str) -> str:
-    """Return a path that Windows wrote as other systems write it."""
-    return text.strip().replace("\\", "/")
 
 
 def _unusable(
@@ -275,8 +282,8 @@ def _unusable(
     lines = [f"line {fault.line}: {fault.detail}" for fault in faults]
     hint = "correct or delete these rows"
     if kinds["whose image is missing"]:
-        slashed = [_slashed(text) for text in texts]
-        relative = [path for path in slashed if path and not os.path.isabs(path)]  # noqa: PTH117
+        paths = [slashed(text) for text in texts]
+        relative = [path for path in paths if path and not os.path.isabs(path)]  # noqa: PTH117
         where = likely_root(table, relative)
         known = quoted(where) if where is not None and where != root else "DIR"
         found = None

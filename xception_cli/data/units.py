@@ -77,7 +77,7 @@ def find_units(
 ) -> tuple[list[Unit], list[str]]:
     """Join images to units, except those that are left out; see `assign_units`."""
     used = [i for i, image in enumerate(images) if image.split != "out"]
-    groups, warnings = _groups(images, used, group_by)
+    groups, warnings = name_groups(images, used, group_by)
     together = DisjointSet(used)
     first: dict[str, int] = {}
     for i in used:
@@ -100,12 +100,22 @@ def find_units(
     return sorted(units, key=lambda unit: unit.members), warnings
 
 
-def _groups(
+def name_groups(
     images: Sequence[Photo], used: Sequence[int], group_by: str | None
 ) -> tuple[dict[int, str], list[str]]:
-    """Return the name of each image's group, if it has one, and a warning about the others."""
+    """Return the name of each image's group, if it has one, and warnings about the others.
+
+    Args:
+        images: The images.
+        used: Indices of those that are not left out.
+        group_by: See `assign_units`, as for what is raised.
+    """
     if group_by is None:
-        return {i: images[i].group for i in used if images[i].group}, []
+        groups = {i: images[i].group for i in used if images[i].group}
+        left = len(used) - len(groups)
+        has = "has" if left == 1 else "have"
+        sentence = f"{count_of(left, 'image')} {has} no group in the table and will not be grouped"
+        return groups, [sentence] * bool(groups and left)
     pattern = re.compile(group_by)
     groups = {}
     for i in used:

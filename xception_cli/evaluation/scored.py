@@ -140,7 +140,8 @@ def how_to_repeat(run: RunDir, name: str) -> str:
 def read_scored(run: RunDir, name: str) -> Scored:
     """Read the scored images of a run's evaluation.
 
-    In a file of an earlier version, identical images form a unit.
+    The confusion matrix in metrics.json shows whether rows were lost or changed. In a file of an
+    earlier version, identical images form a unit.
 
     Args:
         run: The run.
@@ -159,14 +160,18 @@ def read_scored(run: RunDir, name: str) -> Scored:
         most = metrics["images"] + MOST_ROWS  # rows of images that could not be scored come on top
         photos: list[Photo] = []
         unknown: list[str | None] = []
+        counts = np.zeros((len(classes), len(classes)), np.int32)
         numbers = array("f")  # with a thousand classes, a row as text takes 15 times the memory
         for row in from_csv(folder / PREDICTIONS, new, old, most=most):
             columns = PREDICTIONS_HEADER if len(row) == len(new) else _OLD_HEADER
             known = dict(zip(columns, row, strict=False))
             if not known["error"]:
-                photos.append(_photo(known, _label(index, known["true"])))
+                label, guess = (_label(index, known[name]) for name in ("true", "predicted"))
+                photos.append(_photo(known, label))
                 unknown.append(known["unknown"] or None)
+                counts[label, guess] += 1
                 numbers.extend(map(_number, row[len(columns) :]))
+        _check_counts(counts, metrics["confusion"])
         rows = np.asarray(numbers).reshape(len(photos), len(classes))
         return Scored(classes, tuple(photos), _checked(rows), tuple(unknown))
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
@@ -191,6 +196,12 @@ def _number(cell: str) -> float:
         return float(cell)
     except ValueError:
         raise ValueError(f"{PREDICTIONS} has {show(repr(cell))} instead of a probability") from None
+
+
+def _check_counts(found: NDArray[np.int32], recorded: list[list[int]]) -> None:
+    rows = zip(found, recorded, strict=True)  # by rows, as there may be thousands of classes
+    if not all(np.array_equal(row, counts) for row, counts in rows):
+        raise ValueError(f"{PREDICTIONS} and {METRICS} count different answers")
 
 
 def _checked(numbers: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from xception_cli.console import emit, quoted, say, show
 from xception_cli.data.formats import SUFFIXES_OF
 from xception_cli.data.pixels import REDUCED
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.files import write_durably
+from xception_cli.files import UNMARKED, write_durably
 from xception_cli.onnx import ONNX, OPENVINO
 
 _PROGRAM = """\
@@ -18,7 +18,7 @@ _PROGRAM = """\
 # It needs: pip install {package} pillow numpy
 # Reads images as xception predict does, except a PNG that has a gamma but no profile, and a 16-bit
 # TIFF whose header states another range.
-import csv, glob, io, json, os, sys
+import csv, glob, io, json, os, re, sys
 import numpy, {package}
 from PIL import Image, ImageCms, ImageOps
 
@@ -64,10 +64,14 @@ def read(path):
 {cropping}\
     return image
 
+formula = re.compile({formula!r})
+def write(row):  # with a quote where a spreadsheet would begin a formula
+    table.writerow([formula.sub("'", cell) for cell in row])
+
 sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
 table = csv.writer(sys.stdout)
 ranks = range(1, min(5, len(classes)) + 1)
-table.writerow(["path", *(f"{{what}}_{{i}}" for i in ranks for what in ("class", "probability"))])
+write(["path", *(f"{{what}}_{{i}}" for i in ranks for what in ("class", "probability"))])
 failed = False
 for path in [path for name in names for path in images_of(name) or [name]]:
     try:
@@ -78,7 +82,7 @@ for path in [path for name in names for path in images_of(name) or [name]]:
         failed = True
         continue
     best = found[0].argsort()[::-1][:5]
-    table.writerow([path, *(cell for i in best for cell in (classes[i], f"{{found[0][i]:.4f}}"))])
+    write([path, *(cell for i in best for cell in (classes[i], f"{{found[0][i]:.4f}}"))])
 sys.exit(failed)
 """
 
@@ -141,6 +145,7 @@ def inference_snippet(
         most=preprocessing.max_pixels,
         largest=REDUCED * preprocessing.max_pixels,
         shift=shift,
+        formula=UNMARKED.pattern,
     )
 
 

@@ -26,13 +26,13 @@ PAGE = "check.html"
 _CARDS = {"stops": 48, "warning": 24, "note": 12}  # cards shown of one problem
 
 
-def write_check(report: CheckReport, output: Path, root: Path | None = None) -> None:
+def write_check(report: CheckReport, output: Path, again: str = "") -> None:
     """Write issues.csv and check.html.
 
     Args:
         report: The data check.
         output: A folder; created if necessary.
-        root: The folder that was given for the paths of a table.
+        again: See `check.steps.next_steps`.
 
     Raises:
         MachineError: It cannot be written.
@@ -41,7 +41,7 @@ def write_check(report: CheckReport, output: Path, root: Path | None = None) -> 
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(f"cannot make the folder {show(output)}: {error.strerror}") from error
-    write_durably(output / PAGE, page_html(report, output / ISSUES, root).encode())
+    write_durably(output / PAGE, page_html(report, output / ISSUES, again).encode())
     # Last: a folder with this file is refused, because it may have been edited.
     write_durably(output / ISSUES, issues_csv(report))
 
@@ -75,13 +75,13 @@ def _issues(problems: Iterable[Problem]) -> Iterator[Sequence[str]]:
             yield finding.path, problem.name, finding.detail, finding.action, finding.label
 
 
-def page_html(report: CheckReport, issues: Path, root: Path | None = None) -> str:
+def page_html(report: CheckReport, issues: Path, again: str = "") -> str:
     """Render the page: one file that has no scripts and loads nothing.
 
     Args:
         report: The data check.
         issues: Its issues.csv, in the folder of the page.
-        root: The folder that was given for the paths of a table.
+        again: See `check.steps.next_steps`.
     """
     shown = {problem: _shown(problem) for problem in report.problems}
     total = sum(1 + len(f.others[:2]) for findings in shown.values() for f in findings)
@@ -110,7 +110,7 @@ def page_html(report: CheckReport, issues: Path, root: Path | None = None) -> st
         "check.html.j2",
         title=f"Data check: {show(report.data)}",
         verdict=verdict(report),
-        steps=next_steps(report, issues, root),
+        steps=next_steps(report, issues, again),
         size=f"{count_of(report.images, 'image')}, {classes}",
         splits=["images" if split == "all" else split for split in report.counts],
         most=max([1, *(n for counts in report.counts.values() for n in counts)]),

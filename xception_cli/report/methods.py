@@ -9,8 +9,7 @@ from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.model.layers import LAYERS
 from xception_cli.model.weights import PINNED_DIGEST
 from xception_cli.numerals import count_of
-from xception_cli.records import RunResult
-from xception_cli.rundir import RunInfo
+from xception_cli.records import RunInfo, RunResult
 
 REFERENCE = (
     "Chollet, F. (2017). Xception: Deep Learning with Depthwise Separable Convolutions. CVPR. "

@@ -14,11 +14,11 @@ from xception_cli.data.units import have_groups
 from xception_cli.files import file_digest
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.weights import PINNED_DIGEST, licence_of
-from xception_cli.records import RunResult
+from xception_cli.records import RunInfo, RunResult
 from xception_cli.report.advice import FEW_MEASURED, unusable_classes
 from xception_cli.report.html import PAGES
 from xception_cli.report.methods import REFERENCE, describe_methods
-from xception_cli.rundir import RunDir, RunInfo
+from xception_cli.rundir import RunDir
 
 _ROWS = 20  # classes in the table
 # What has a meaning in Markdown, or in GitHub's: marks, tables, HTML, formulas, links.

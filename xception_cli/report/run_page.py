@@ -31,7 +31,7 @@ from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.numerals import count_of, duration
-from xception_cli.records import RunResult
+from xception_cli.records import RunInfo, RunResult
 from xception_cli.report.advice import next_steps
 from xception_cli.report.charts import Chart, draw_calibration, draw_curves
 from xception_cli.report.headline import headline_values
@@ -40,7 +40,7 @@ from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
 from xception_cli.report.methods import has_random_views, views_of
 from xception_cli.report.model_card import render_card
 from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues, without_settled
-from xception_cli.rundir import RunDir, RunInfo
+from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
 from xception_cli.summary.count import NetworkSummary, summarize_run
 from xception_cli.summary.diagram import draw_diagram

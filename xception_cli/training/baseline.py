@@ -17,6 +17,7 @@ from xception_cli.check.labels import judge_labels
 from xception_cli.check.report import SUSPECT
 from xception_cli.console import quoted, say, show
 from xception_cli.data.loading import ImageInputs, Inputs
+from xception_cli.errors import UsageError
 from xception_cli.evaluation.candidates import paired_gain, start_candidates
 from xception_cli.evaluation.cross_validated import cross_validation, describe_cross_validation
 from xception_cli.model.cached_outcomes import PROBE
@@ -287,7 +288,11 @@ def _report_suspects(job: Job, probe: Probe, val: Array) -> None:
         [image.path for image in images],
         job.split.classes,
     )
-    add_issues(job.run.issues, SUSPECT, problems)
+    try:
+        add_issues(job.run.issues, SUSPECT, problems)
+    except UsageError as error:  # edited since the run began: keep it, and train
+        say(f"warning   {error.message}; suspect labels are not added")
+        return
     for problem in problems:
         say(f"labels    {problem.summary}")
         for first in problem.findings[:1]:

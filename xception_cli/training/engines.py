@@ -1,8 +1,7 @@
-"""create_trainer and create_evaluator: one step each, no handlers; in one process or several."""
+"""create_trainer and create_evaluator: one step each, no handlers."""
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,98 +9,14 @@ from ignite.engine import Engine
 from ignite.metrics import Accuracy, Loss, Metric, Recall, TopKCategoricalAccuracy
 from torch import nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from xception_cli.console import show
 from xception_cli.data.loading import Inputs
-from xception_cli.errors import DivergedError, UsageError
+from xception_cli.errors import DivergedError
 from xception_cli.model.network import Segment, train_mode
-from xception_cli.numerals import count_of
 from xception_cli.runtime import Runtime
-
-
-def check_processes(
-    runtime: Runtime,
-    *,
-    weights: str,
-    unfreeze: str,
-    accumulate: int,
-    budget: str | None,
-    sizes: Mapping[str, int],
-) -> None:
-    """Check that several processes can train together with these settings.
-
-    Args:
-        runtime: Of the leader.
-        weights: The setting, decided, like the next three.
-        unfreeze: What is trained.
-        accumulate: Pieces of a batch.
-        budget: Of time.
-        sizes: Number of images in a batch and in each split, by name: the processes share them.
-
-    Raises:
-        UsageError: They cannot.
-    """
-    processes = runtime.processes
-    if processes.count == 1:
-        return
-    hint = "leave torchrun out"
-    if budget is not None:
-        raise UsageError(
-            f"--budget needs one process with one clock, and there are {processes.count}", hint=hint
-        )
-    if weights == "none" and runtime.device.type == "cpu":
-        raise UsageError(
-            "--weights none trains batch norm, whose statistics CPUs cannot share between "
-            f"{processes.count} processes",
-            hint=hint,
-        )
-    if weights == "none" and accumulate > 1:
-        raise UsageError(
-            "--weights none trains batch norm, whose statistics cannot be shared between "
-            f"{processes.count} processes with --accumulate {accumulate}",
-            hint="--accumulate 1, and a smaller --batch-size if memory is short",
-        )
-    if unfreeze in {"exit", "middle"} and processes.local_count < processes.count:
-        raise UsageError(
-            f"--unfreeze {unfreeze} keeps activations in a file, which processes of several "
-            "machines cannot share",
-            hint="--unfreeze all or head, or all processes on one machine",
-        )
-    for name, size in sizes.items():
-        if size < processes.count:
-            raise UsageError(
-                f"{name} has {count_of(size, 'image')}, too few for {processes.count} processes",
-                hint=hint,
-            )
-
-
-def distribute(trained: Segment, runtime: Runtime, *, batch_norm: bool) -> nn.Module:
-    """Return the network with gradients averaged over all processes; unchanged for a single one.
-
-    Args:
-        trained: The same in each process; it holds the gradients.
-        runtime: Where to compute.
-        batch_norm: Whether batch norm uses the statistics of the whole batch.
-    """
-    if not runtime.processes.are_joined:
-        return trained
-    on_gpu = runtime.device.type == "cuda"
-    if batch_norm and on_gpu:
-        nn.SyncBatchNorm.convert_sync_batchnorm(trained, runtime.processes.nccl)
-    return DistributedDataParallel(
-        trained,
-        device_ids=[runtime.device] if on_gpu else None,
-        process_group=runtime.processes.nccl,
-    )
-
-
-def gradients_exchanged(network: object, *, now: bool) -> AbstractContextManager[None]:
-    """Return the context of a backward pass; only the last of several exchanges gradients."""
-    if isinstance(network, DistributedDataParallel) and not now:
-        return network.no_sync()
-    return nullcontext()
+from xception_cli.training.distributed import distribute, gradients_exchanged
 
 
 class Answers(NamedTuple):

@@ -34,7 +34,7 @@ from xception_cli.training.announce import describe_draft, describe_runtime, in_
 from xception_cli.training.budget import Budget
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.costs import Costs
-from xception_cli.training.engines import check_processes
+from xception_cli.training.distributed import check_processes
 from xception_cli.training.estimate import forecast, measure_draft, start_clock
 from xception_cli.training.job import Draft, Job
 from xception_cli.training.plan import make_plan
@@ -99,6 +99,8 @@ def draft_job(
             root=config.root,
             classes=config.classes,
             fixes=config.fixes,
+            split_file=config.split_file,
+            group_by=config.group_by,
             skip_bad=config.skip_bad,
             max_pixels=config.max_pixels,
         )

@@ -14,6 +14,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import show
 from xception_cli.data.recorded import row_checks
 from xception_cli.data.split import Split
+from xception_cli.files import file_digest
 from xception_cli.model.folding import packs_weights
 from xception_cli.runtime import versions
 from xception_cli.training.job import Job, weights_info
@@ -40,6 +41,7 @@ def run_info(job: Job) -> dict[str, Any]:
         "weights": weights_info(job.pretrained),
         **({} if job.folder.table is None else {"root": str(job.root.absolute())}),
         **({} if (bits := job.preprocessing.grey_bits) == 16 else {"grey_bits": bits}),
+        **({} if job.config.fixes is None else {"fixes_digest": file_digest(job.run.fixes)}),
         **recorded(job.config, job.split),
     }
 
