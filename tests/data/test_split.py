@@ -191,13 +191,16 @@ def test_a_train_folder_alone_is_split_like_class_folders():
     assert by_path(split_rows(rows, test=0.2)) == by_path(split_rows(plain, test=0.2))
 
 
-def test_a_test_fraction_with_a_given_val_is_warned_about():
-    rows = given("train", 30) + given("val", 20)
+@pytest.mark.parametrize(
+    ("split", "what"), [("val", "the split is given"), ("test", "the test split is given")]
+)
+def test_a_test_fraction_that_is_not_used_is_warned_about(split, what):
+    rows = given("train", 100) + given(split, 20)
     made = split_rows(rows, test=0.2)
-    assert by_path(made) == {row[1]: row[3] for row in rows}
-    assert made.warnings == (
-        "test_fraction is not used: the split is given, without a test",
-    )  # fmt: skip
+    expected = {path for _, path, _, part in rows if part == split}
+    assert {image.path for image in made.of(split)} == expected
+    assert len(made.of("test")) == (20 if split == "test" else 0)
+    assert made.warnings == (f"test_fraction is not used: {what}",)
 
 
 def test_a_class_without_a_given_val_image_is_warned_about():

@@ -109,15 +109,16 @@ def make_split(
     if split_file is not None or folder.given_splits:
         warnings += _leaks(images, units, strict=strict)
     if split_file is None and "val" not in folder.given_splits:
-        if "test" in folder.given_splits:
+        if test_fraction and "test" in folder.given_splits:
+            warnings.append("test_fraction is not used: the test split is given")
             test_fraction = 0.0
         drawable = _drawable(images, units)
         _draw(images, keep_sides(images, drawable, earlier), seed, val_fraction, test_fraction)
         drawn = [images[i] for unit in drawable for i in unit.members]  # no given test
         warnings += _far_off(drawn, val_fraction)
         warnings += _uneven(drawn, folder.classes, val_fraction)
-    elif test_fraction and "test" not in folder.given_splits:
-        warnings.append("test_fraction is not used: the split is given, without a test")
+    elif test_fraction:
+        warnings.append("test_fraction is not used: the split is given")
     made = Split(folder.classes, tuple(note_relabelled(images, folder)))
     needs = "add images: at least one class needs two different ones that are not of one group"
     if split_file is not None or "val" in folder.given_splits:
