@@ -47,10 +47,10 @@ def _small_parts(monkeypatch):
     monkeypatch.setattr(loading, "PART", 4)
 
 
-def a_loader(dataset=None, *, batch_size=10, shuffle=True, workers=2, side=SMALL):
+def a_loader(dataset=None, *, batch_size=10, shuffle=True, workers=2, passes=100, side=SMALL):
     dataset = dataset or Numbered()
     batches = KeyedBatches(len(dataset), batch_size, seed=1, shuffle=shuffle)
-    return create_loader(dataset, batches, workers=workers, side=side), batches
+    return create_loader(dataset, batches, workers=workers, passes=passes, side=side), batches
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -143,7 +143,16 @@ def test_there_are_as_many_slots_as_can_be_in_use_and_they_are_allocated_late():
     assert len(slots._free) >= 2 * 10 - 2
 
 
-def test_a_short_pass_starts_no_more_workers_than_it_has_parts():
+@pytest.mark.parametrize(
+    ("count", "passes", "expected"),
+    [(1, 1, 1), (16, 1, 1), (17, 1, 2), (200, 1, 4), (200, 12, 13), (800, 1, 8), (800, 12, 16)],
+)
+def test_workers_that_take_longer_to_start_than_they_save_are_not_started(count, passes, expected):
+    loader, _ = a_loader(Numbered(count), workers=16, passes=passes)
+    assert loader.num_workers == expected
+
+
+def test_there_are_no_more_workers_than_parts():
     for count, workers, parts in ((41, 16, 12), (41, 3, 12), (5, 16, 2), (4, 0, 1)):
         loader, batches = a_loader(Numbered(count), workers=workers)
         assert loader.num_workers == min(workers, parts)

@@ -1,6 +1,7 @@
 """Loading: decoded images as inputs of the network, and the workers that decode them."""
 
 import gc
+import math
 import multiprocessing
 import signal
 import threading
@@ -44,6 +45,7 @@ class ImageInputs:
         preprocessing: The pixel preprocessing.
         runtime: Where to compute.
         workers: Number of image-loading processes.
+        passes: How often the images are read.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ImageInputs:
         preprocessing: Preprocessing,
         runtime: Runtime,
         workers: int,
+        passes: int = 1,
     ) -> None:
         self.dataset = dataset
         self.batches = batches
@@ -63,6 +66,7 @@ class ImageInputs:
             dataset,
             batches,
             workers=workers,
+            passes=passes,
             side=preprocessing.image_size,
             device=runtime.device,
         )
@@ -111,6 +115,7 @@ class ImageInputs:
 PART = 16  # images per task of a worker, so that several workers share the first batch
 _PART_BYTES = 5_000_000  # limit on a part, reached by images over 299 pixels
 _AHEAD = 2  # parts assigned to each worker
+_START = 16  # images that are decoded in the time that it takes to start a worker
 _CPU = torch.device("cpu")
 
 
@@ -151,6 +156,7 @@ def create_loader(
     batches: KeyedBatches,
     *,
     workers: int,
+    passes: int = 1,
     side: int | None = None,
     device: torch.device = _CPU,
 ) -> "DataLoader[Any]":
@@ -159,16 +165,20 @@ def create_loader(
     Args:
         dataset: The images.
         batches: The keys of each batch.
-        workers: Number of image-loading processes, at most one for each part; 0 decodes in this
-            one.
+        workers: Number of image-loading processes; fewer if there is little to read. 0 decodes in
+            this one.
+        passes: How often the batches are read.
         side: Side of all decoded images, in pixels; None if they differ.
         device: Target of the batches.
     """
     rows = PART
     if side is not None:
         rows = max(1, min(PART, _PART_BYTES // (3 * side**2)))
-    parts = [-(-size // rows) for size in batches.sizes()]  # of each batch
-    workers = min(workers, sum(parts))  # starting one takes as long as decoding a part
+    sizes = batches.sizes()
+    parts = [-(-size // rows) for size in sizes]  # of each batch
+    # Workers start one after another, so w of them take w starts and 1/w of the decoding.
+    fastest = math.ceil(math.sqrt(sum(sizes) * passes / _START))
+    workers = min(workers, sum(parts), fastest)
     slots = None
     if workers and can_share():
         try:

@@ -158,6 +158,7 @@ class Job:
             preprocessing=self.preprocessing,
             runtime=self.runtime,
             workers=self.workers,
+            passes=config.epochs if epochs else 1,
         )
 
     @property
