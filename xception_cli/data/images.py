@@ -62,6 +62,8 @@ def read_bytes(path: Path) -> bytes:
         raise ImageError("broken link" if dangling else "file not found") from error
     except OSError as error:
         raise ImageError((error.strerror or "cannot be read").lower()) from error
+    except ValueError as error:  # a letter that the encoding of file names lacks, or a zero
+        raise ImageError("its name cannot be a file name here") from error
     if not content:
         raise ImageError("empty file")
     return content
