@@ -208,7 +208,7 @@ def test_a_zero_byte_file_is_refused_as_empty(tmp_path):
 @pytest.mark.parametrize("name", ["a\0b.jpg", "\ud800.jpg"])
 def test_a_name_that_no_file_can_have_is_refused(name):
     """In an ASCII locale, these are all names with other letters."""
-    with pytest.raises(ImageError, match="^its name cannot be a file name here$"):
+    with pytest.raises(ImageError, match=r"^its name cannot be a file name here$"):
         read_image(Path(name))
 
 
