@@ -1,13 +1,15 @@
 """Colour profiles: every viewer shows the same scene, whatever space it is stored in."""
 
 import struct
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from images import encoded, put
+from images import encoded, photo, put
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from profiles import (
+    SPACES,
     cmyk_profile,
     encode,
     grey_profile,
@@ -98,6 +100,45 @@ def test_grey_of_another_gamma_is_converted_to_srgb(mode):
     expected = encode(pixels(encode(light, 1.0))[16::32, 16::32] / 255, None).astype(int)
     assert np.abs(centres(found)[..., 0] - expected).max() <= 8
     assert np.abs(centres(found)[..., 0] - centres(Image.fromarray(stored))).max() > 50
+
+
+def with_primaries(stored: Image.Image, numbers: Iterable[float], gamma: float) -> bytes:
+    chunks = PngInfo()
+    chunks.add(b"gAMA", struct.pack(">I", round(100_000 / gamma)))
+    chunks.add(b"cHRM", b"".join(struct.pack(">I", round(100_000 * n)) for n in numbers))
+    return encoded(stored, "PNG", pnginfo=chunks)
+
+
+@pytest.mark.parametrize("space", ["Display P3", "Adobe RGB", "ProPhoto"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_a_png_without_a_profile_has_the_primaries_that_it_states(space, mode):
+    light = np.array([[0.6, 0.05, 0.02], [0.05, 0.5, 0.1], [0.8, 0.5, 0.3], [0.2, 0.2, 0.2]])
+    truth = encode(light, None).astype(int)
+    primaries, white, gamma = SPACES[space]
+    stored = Image.fromarray(stored_in(space, light)[None])
+    stored = stored.quantize(8, dither=0) if mode == "P" else stored.convert(mode)
+    numbers = (*white, *(number for primary in primaries for number in primary))
+    found, original = examine(with_primaries(stored, numbers, gamma or 2.2))
+    assert original.profile == "primaries and gamma of the PNG"
+    assert np.abs(np.asarray(found)[0] - truth).max() <= 5
+    assert np.abs(np.asarray(decode(encoded(stored, "PNG")))[0] - truth).max() > 15  # the control
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06),  # of sRGB
+        (0.0,) * 8,
+        (9999.0,) * 8,
+        (0.3127, 0.329, 0.64, 0.33, 0.64, 0.33, 0.64, 0.33),
+        (0.3127, 0.329, 1e-5, 1e-5, 2e-5, 1e-5, 1e-5, 2e-5),
+    ],
+)
+def test_usual_or_impossible_primaries_of_a_png_change_nothing(numbers):
+    stored = photo(0, 40, 30)
+    found, original = examine(with_primaries(stored, numbers, 2.2))
+    assert original.profile == ""
+    assert np.array_equal(found, stored)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "LA"])
