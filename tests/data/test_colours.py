@@ -119,7 +119,7 @@ def test_a_png_without_a_profile_has_the_primaries_that_it_states(space, mode):
     stored = stored.quantize(8, dither=0) if mode == "P" else stored.convert(mode)
     numbers = (*white, *(number for primary in primaries for number in primary))
     found, original = examine(with_primaries(stored, numbers, gamma or 2.2))
-    assert original.profile == "primaries and gamma of the PNG"
+    assert original.profile == "primaries stated in numbers"
     assert np.abs(np.asarray(found)[0] - truth).max() <= 5
     assert np.abs(np.asarray(decode(encoded(stored, "PNG")))[0] - truth).max() > 15  # the control
 
@@ -168,15 +168,37 @@ def test_a_png_without_a_profile_has_the_gamma_that_it_states(mode):
         assert (same.tobytes(), unchanged.profile) == (plain.tobytes(), "")
 
 
-def test_wide_colours_of_a_heic_without_a_profile_are_noted():
+def test_wide_colours_of_an_avif_without_a_profile_are_converted():
+    image = Image.fromarray(pixels(stored_in("Display P3", scene())))
+    plain = encoded(image, "AVIF", quality=100, subsampling="4:4:4")
+    assert b"colrnclx\0\1\0\r" in plain
+    truth = centres(Image.fromarray(pixels(encode(scene(), None)))).astype(int)
+    found, original = examine(plain.replace(b"colrnclx\0\1", b"colrnclx\0\x0c"))
+    assert original.profile == "primaries stated in numbers"
+    assert np.percentile(np.abs(centres(found) - truth), 95) <= 8
+    assert np.percentile(np.abs(centres(decode(plain)) - truth), 95) > 15  # the control
+    _, original = examine(plain.replace(b"colrnclx\0\1\0\r", b"colrnclx\0\x09\0\x10"))
+    assert original.profile_problem.startswith("is stated as numbers only (primaries 9, curve 16")
+
+
+def test_wide_colours_of_a_heic_without_a_profile_are_converted_and_hdr_is_noted():
     pytest.importorskip("pillow_heif").register_heif_opener()
     image = Image.fromarray(pixels(stored_in("Display P3", scene())))
-    plain, wide = (
-        encoded(image, "HEIF", save_nclx_profile=True, color_primaries=primaries)
-        for primaries in (1, 12)
+    plain, wide, hdr = (
+        encoded(image, "HEIF", quality=100, save_nclx_profile=True, **numbers)
+        for numbers in (
+            {"color_primaries": 1},
+            {"color_primaries": 12},
+            {"color_primaries": 9, "transfer_characteristics": 16},
+        )
     )
+    truth = centres(Image.fromarray(pixels(encode(scene(), None)))).astype(int)
+    found, original = examine(wide)
+    assert original.profile == "primaries stated in numbers"
+    assert np.percentile(np.abs(centres(found) - truth), 95) <= 8
     assert examine(plain)[1].profile_problem == ""
-    assert examine(wide)[1].profile_problem.startswith("is stated as numbers only (primaries 12,")
+    assert np.percentile(np.abs(centres(decode(plain)) - truth), 95) > 15  # the control
+    assert examine(hdr)[1].profile_problem.startswith("is stated as numbers only (primaries 9,")
 
 
 def test_printing_inks_become_what_their_profile_says():

@@ -26,6 +26,11 @@ _FLAT = 1e-3  # determinant of primaries on a line
 _MOST_XYZ = 4.0  # of a primary; white is 1
 # Numbers of ITU-T H.273 (nclx); other primaries include those of P3 and BT.2020.
 _USUAL_PRIMARIES = (1, 2, 5, 6, 7)  # of HD and SD television, which are nearly sRGB's; 2 is unknown
+_D65 = (0.3127, 0.329)
+_WIDE_PRIMARIES = {  # white, red, green and blue: BT.2020, Display P3
+    9: (*_D65, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
+    12: (*_D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+}
 _HDR = (16, 18)  # PQ and HLG
 _LEVELS = 16  # of each channel, in the colours that are compared for `_SAME`
 _SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
@@ -79,10 +84,12 @@ def colours_of(image: Image.Image) -> Colours:
 
 
 def _of_numbers(nclx: Mapping[str, Any]) -> Colours:
-    """Return the conversion for a HEIC without a profile; wide or HDR colours are not converted."""
+    """Return the conversion for a HEIC or AVIF without a profile; HDR colours are not converted."""
     primaries, transfer = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
     if primaries in _USUAL_PRIMARIES and transfer not in _HDR:
         return Colours()
+    if primaries in _WIDE_PRIMARIES and transfer not in _HDR:
+        return _of_primaries(_WIDE_PRIMARIES[primaries], 1 / 2.2)
     return Colours(problem=f"is stated as numbers only (primaries {primaries}, curve {transfer})")
 
 
@@ -103,7 +110,7 @@ def _of_gamma(gamma: float) -> Colours:
 
 @lru_cache(maxsize=8)
 def _of_primaries(chromaticity: tuple[float, ...], gamma: float) -> Colours:
-    """Return the conversion for a PNG's cHRM and gAMA chunks, from a profile that means the same.
+    """Return the conversion for primaries stated in numbers, from a profile that means the same.
 
     Args:
         chromaticity: x and y of white, red, green and blue.
@@ -132,7 +139,7 @@ def _of_primaries(chromaticity: tuple[float, ...], gamma: float) -> Colours:
     content = {name: b"XYZ \0\0\0\0" + _fixed(*values) for name, values in tags.items()}
     content |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
     found = _read(_profile(content), "RGB")
-    return found if found.are_srgb else replace(found, profile="primaries and gamma of the PNG")
+    return found if found.are_srgb else replace(found, profile="primaries stated in numbers")
 
 
 def _fixed(*values: float) -> bytes:
