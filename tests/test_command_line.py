@@ -470,3 +470,22 @@ def test_a_plan_with_an_effort_compares_all_three(
     assert found["effort"] == "quick"
     assert [plan["effort"] for plan in found["plans"]] == list(EFFORTS)
     assert [plan["settings"]["unfreeze"] for plan in found["plans"][:2]] == ["head"] * 2
+
+
+def test_a_name_that_the_locale_cannot_encode_is_an_error_that_names_the_locale(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def encode(*_: object, **__: object) -> None:
+        "Müsli".encode("ascii")  # as Python does for a folder of that class
+
+    monkeypatch.setattr("xception_cli.cli.app", encode)
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    assert call("predict") == 5
+    assert capsys.readouterr().err == (
+        "error: the file name Müsli has letters that this locale's encoding, ascii, lacks\n"
+        "hint: unset PYTHONUTF8 and set LC_ALL=C.UTF-8; then run the command again\n"
+    )
+    monkeypatch.undo()
+    monkeypatch.setattr("xception_cli.cli.app", encode)
+    with pytest.raises(UnicodeEncodeError):  # the control: any other is a bug
+        main(["predict"])

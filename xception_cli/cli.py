@@ -184,6 +184,17 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
             f"close other programs, or try {less}" if "train" in given else MORE_MEMORY,
         )
         sys.exit(MachineError.exit_code)
+    except UnicodeEncodeError as error:
+        if error.encoding != sys.getfilesystemencoding() or error.encoding == "utf-8":
+            raise
+        if debug:
+            traceback.print_exc()
+        fail(
+            f"the file name {show(error.object)} has letters that this locale's encoding, "
+            f"{error.encoding}, lacks",
+            "unset PYTHONUTF8 and set LC_ALL=C.UTF-8; then run the command again",
+        )
+        sys.exit(MachineError.exit_code)
     except (_Signalled, KeyboardInterrupt) as error:
         number = error.number if isinstance(error, _Signalled) else signal.SIGINT
         stop(f"stopped by {signal_name(number)}", None)

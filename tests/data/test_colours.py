@@ -1,13 +1,15 @@
 """Colour profiles: every viewer shows the same scene, whatever space it is stored in."""
 
 import struct
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from images import encoded, put
+from images import encoded, photo, put
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from profiles import (
+    SPACES,
     cmyk_profile,
     encode,
     grey_profile,
@@ -100,6 +102,45 @@ def test_grey_of_another_gamma_is_converted_to_srgb(mode):
     assert np.abs(centres(found)[..., 0] - centres(Image.fromarray(stored))).max() > 50
 
 
+def with_primaries(stored: Image.Image, numbers: Iterable[float], gamma: float) -> bytes:
+    chunks = PngInfo()
+    chunks.add(b"gAMA", struct.pack(">I", round(100_000 / gamma)))
+    chunks.add(b"cHRM", b"".join(struct.pack(">I", round(100_000 * n)) for n in numbers))
+    return encoded(stored, "PNG", pnginfo=chunks)
+
+
+@pytest.mark.parametrize("space", ["Display P3", "Adobe RGB", "ProPhoto"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_a_png_without_a_profile_has_the_primaries_that_it_states(space, mode):
+    light = np.array([[0.6, 0.05, 0.02], [0.05, 0.5, 0.1], [0.8, 0.5, 0.3], [0.2, 0.2, 0.2]])
+    truth = encode(light, None).astype(int)
+    primaries, white, gamma = SPACES[space]
+    stored = Image.fromarray(stored_in(space, light)[None])
+    stored = stored.quantize(8, dither=0) if mode == "P" else stored.convert(mode)
+    numbers = (*white, *(number for primary in primaries for number in primary))
+    found, original = examine(with_primaries(stored, numbers, gamma or 2.2))
+    assert original.profile == "primaries stated in numbers"
+    assert np.abs(np.asarray(found)[0] - truth).max() <= 5
+    assert np.abs(np.asarray(decode(encoded(stored, "PNG")))[0] - truth).max() > 15  # the control
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06),  # of sRGB
+        (0.0,) * 8,
+        (9999.0,) * 8,
+        (0.3127, 0.329, 0.64, 0.33, 0.64, 0.33, 0.64, 0.33),
+        (0.3127, 0.329, 1e-5, 1e-5, 2e-5, 1e-5, 1e-5, 2e-5),
+    ],
+)
+def test_usual_or_impossible_primaries_of_a_png_change_nothing(numbers):
+    stored = photo(0, 40, 30)
+    found, original = examine(with_primaries(stored, numbers, 2.2))
+    assert original.profile == ""
+    assert np.array_equal(found, stored)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "LA"])
 def test_a_png_without_a_profile_has_the_gamma_that_it_states(mode):
     light = np.linspace(0, 1, 48).reshape(6, 8)
@@ -127,15 +168,37 @@ def test_a_png_without_a_profile_has_the_gamma_that_it_states(mode):
         assert (same.tobytes(), unchanged.profile) == (plain.tobytes(), "")
 
 
-def test_wide_colours_of_a_heic_without_a_profile_are_noted():
+def test_wide_colours_of_an_avif_without_a_profile_are_converted():
+    image = Image.fromarray(pixels(stored_in("Display P3", scene())))
+    plain = encoded(image, "AVIF", quality=100, subsampling="4:4:4")
+    assert b"colrnclx\0\1\0\r" in plain
+    truth = centres(Image.fromarray(pixels(encode(scene(), None)))).astype(int)
+    found, original = examine(plain.replace(b"colrnclx\0\1", b"colrnclx\0\x0c"))
+    assert original.profile == "primaries stated in numbers"
+    assert np.percentile(np.abs(centres(found) - truth), 95) <= 8
+    assert np.percentile(np.abs(centres(decode(plain)) - truth), 95) > 15  # the control
+    _, original = examine(plain.replace(b"colrnclx\0\1\0\r", b"colrnclx\0\x09\0\x10"))
+    assert original.profile_problem.startswith("is stated as numbers only (primaries 9, curve 16")
+
+
+def test_wide_colours_of_a_heic_without_a_profile_are_converted_and_hdr_is_noted():
     pytest.importorskip("pillow_heif").register_heif_opener()
     image = Image.fromarray(pixels(stored_in("Display P3", scene())))
-    plain, wide = (
-        encoded(image, "HEIF", save_nclx_profile=True, color_primaries=primaries)
-        for primaries in (1, 12)
+    plain, wide, hdr = (
+        encoded(image, "HEIF", quality=100, save_nclx_profile=True, **numbers)
+        for numbers in (
+            {"color_primaries": 1},
+            {"color_primaries": 12},
+            {"color_primaries": 9, "transfer_characteristics": 16},
+        )
     )
+    truth = centres(Image.fromarray(pixels(encode(scene(), None)))).astype(int)
+    found, original = examine(wide)
+    assert original.profile == "primaries stated in numbers"
+    assert np.percentile(np.abs(centres(found) - truth), 95) <= 8
     assert examine(plain)[1].profile_problem == ""
-    assert examine(wide)[1].profile_problem.startswith("is stated as numbers only (primaries 12,")
+    assert np.percentile(np.abs(centres(decode(plain)) - truth), 95) > 15  # the control
+    assert examine(hdr)[1].profile_problem.startswith("is stated as numbers only (primaries 9,")
 
 
 def test_printing_inks_become_what_their_profile_says():

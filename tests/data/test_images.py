@@ -205,6 +205,13 @@ def test_a_zero_byte_file_is_refused_as_empty(tmp_path):
         read_image(tmp_path / "a.jpg")
 
 
+@pytest.mark.parametrize("name", ["a\0b.jpg", "\ud800.jpg"])
+def test_a_name_that_no_file_can_have_is_refused(name):
+    """In an ASCII locale, these are all names with other letters."""
+    with pytest.raises(ImageError, match=r"^its name cannot be a file name here$"):
+        read_image(Path(name))
+
+
 def test_a_truncated_image_is_refused_even_if_another_library_allows_truncation(monkeypatch):
     cut = encoded(noise(), "JPEG")[:-200]
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)

@@ -1,9 +1,9 @@
-"""Colours: conversion from an embedded ICC profile, or a PNG's gamma, to sRGB, as viewers do."""
+"""Colours: from an ICC profile, or a PNG's primaries and gamma, to sRGB, as viewers do."""
 
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
@@ -14,9 +14,23 @@ from PIL import Image, ImageCms
 _MOST = 4_000_000  # bytes of a profile; printer profiles have up to 3 million
 _TAGS = 100  # of a profile; lcms has the same limit
 _SAME = 2  # of 255: a profile that changes no colour by more is treated as sRGB
+_D50 = np.array([0.9642, 1.0, 0.8249])  # the white of profiles
+_BRADFORD = np.array(  # of their adaptation to it
+    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+)
 _GAMMAS = (0.3, 1.0)  # 1 / 3.3 to linear light: others are mistakes, such as 2.2 for 1 / 2.2
+_SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # of a profile's type 3
+# x and y of white, red, green and blue, and the difference that no one sees.
+_SRGB, _NEAR = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06), 0.005
+_FLAT = 1e-3  # determinant of primaries on a line
+_MOST_XYZ = 4.0  # of a primary; white is 1
 # Numbers of ITU-T H.273 (nclx); other primaries include those of P3 and BT.2020.
 _USUAL_PRIMARIES = (1, 2, 5, 6, 7)  # of HD and SD television, which are nearly sRGB's; 2 is unknown
+_D65 = (0.3127, 0.329)
+_WIDE_PRIMARIES = {  # white, red, green and blue: BT.2020, Display P3
+    9: (*_D65, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
+    12: (*_D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+}
 _HDR = (16, 18)  # PQ and HLG
 _LEVELS = 16  # of each channel, in the colours that are compared for `_SAME`
 _SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
@@ -55,11 +69,14 @@ class Colours:
 
 
 def colours_of(image: Image.Image) -> Colours:
-    """Return the conversion for an image, from its profile or from a PNG's gamma."""
+    """Return the conversion for an image, from its profile, or from what a PNG states."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
         gamma = image.info.get("gamma") if image.format == "PNG" else None
         if gamma is not None and "srgb" not in image.info:
+            primaries = tuple(image.info.get("chromaticity", ()))
+            if image.mode in {"RGB", "RGBA", "P"} and len(primaries) == 8:
+                return _of_primaries(primaries, float(gamma))
             return _of_gamma(float(gamma))
         return _of_numbers(image.info.get("nclx_profile") or {})
     is_grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")
@@ -67,10 +84,12 @@ def colours_of(image: Image.Image) -> Colours:
 
 
 def _of_numbers(nclx: Mapping[str, Any]) -> Colours:
-    """Return the conversion for a HEIC without a profile; wide or HDR colours are not converted."""
+    """Return the conversion for a HEIC or AVIF without a profile; HDR colours are not converted."""
     primaries, transfer = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
     if primaries in _USUAL_PRIMARIES and transfer not in _HDR:
         return Colours()
+    if primaries in _WIDE_PRIMARIES and transfer not in _HDR:
+        return _of_primaries(_WIDE_PRIMARIES[primaries], 1 / 2.2)
     return Colours(problem=f"is stated as numbers only (primaries {primaries}, curve {transfer})")
 
 
@@ -87,6 +106,61 @@ def _of_gamma(gamma: float) -> Colours:
     if abs(curve - np.arange(256)).max() <= _SAME:
         return Colours()
     return Colours(f"gamma {1 / gamma:.3g}", curve=tuple(curve.tolist()))
+
+
+@lru_cache(maxsize=8)
+def _of_primaries(chromaticity: tuple[float, ...], gamma: float) -> Colours:
+    """Return the conversion for primaries stated in numbers, from a profile that means the same.
+
+    Args:
+        chromaticity: x and y of white, red, green and blue.
+        gamma: See `_of_gamma`.
+    """
+    usual = _of_gamma(gamma)
+    is_usual = abs(np.subtract(chromaticity, _SRGB)).max() < _NEAR
+    if is_usual or not _GAMMAS[0] <= gamma <= _GAMMAS[1] or min(chromaticity[1::2]) <= 0:
+        return usual
+    white, *primaries = (
+        np.array([x / y, 1.0, (1 - x - y) / y])
+        for x, y in zip(chromaticity[::2], chromaticity[1::2], strict=True)
+    )
+    columns = np.stack(primaries, axis=1)
+    if abs(np.linalg.det(columns)) < _FLAT:
+        return usual
+    to_d50 = np.diag(_BRADFORD @ _D50 / (_BRADFORD @ white))
+    columns = columns * np.linalg.solve(columns, white)
+    columns = np.linalg.inv(_BRADFORD) @ to_d50 @ _BRADFORD @ columns
+    if not (abs(columns) < _MOST_XYZ).all():  # a mistake
+        return usual
+    # By convention, 1 / 2.2 means the curve of sRGB.
+    numbers = _fixed(1 / gamma) if usual.curve else _fixed(*_SRGB_CURVE)
+    curve = b"para\0\0\0\0" + (b"\0\0" if usual.curve else b"\0\3") + b"\0\0" + numbers
+    tags = {b"wtpt": _D50, **dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns.T, strict=True))}
+    content = {name: b"XYZ \0\0\0\0" + _fixed(*values) for name, values in tags.items()}
+    content |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    found = _read(_profile(content), "RGB")
+    return found if found.are_srgb else replace(found, profile="primaries stated in numbers")
+
+
+def _fixed(*values: float) -> bytes:
+    return b"".join(struct.pack(">i", round(65536 * value)) for value in values)
+
+
+def _profile(content: Mapping[bytes, bytes]) -> bytes:
+    """Write the ICC profile of a screen.
+
+    Args:
+        content: Its tags, each of a multiple of four bytes.
+    """
+    table, data, start = b"", b"", 132 + 12 * len(content)
+    for name, tag in content.items():
+        table += struct.pack(">4sII", name, start + len(data), len(tag))
+        data += tag
+    head = struct.pack(
+        ">I4xI4s4s4s12x4s", start + len(data), 0x04300000, b"mntr", b"RGB ", b"XYZ ", b"acsp"
+    )
+    head = (head.ljust(68, b"\0") + _fixed(*_D50)).ljust(128, b"\0")
+    return head + struct.pack(">I", len(content)) + table + data
 
 
 @lru_cache(maxsize=8)  # images of one camera share a profile

@@ -7,6 +7,7 @@ from PIL import ImageFile, TiffImagePlugin
 
 _GREY_LEVELS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies their values by
 _BITS, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _SAMPLE_FORMAT = 258, 262, 266, 284, 339
+_HEADER = 4096  # bytes of an AVIF in which its properties are
 _SEPARATE = 2  # one plane for each channel
 # Grey TIFFs by byte order and photometric interpretation; of the others, Pillow knows the twins.
 for _order, _white_is_zero, _bits, _mode, _raw_mode in (
@@ -20,12 +21,19 @@ for _order, _white_is_zero, _bits, _mode, _raw_mode in (
     )
 
 
-def correct(image: ImageFile.ImageFile) -> None:
-    """Correct an image that was just opened, before its pixels are decoded."""
+def correct(image: ImageFile.ImageFile, content: bytes) -> None:
+    """Correct an image that was just opened, before its pixels are decoded.
+
+    Args:
+        image: The image.
+        content: The bytes of its file.
+    """
     if image.format == "PNG":
         _scale_transparency(image)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         _read_planes(image)
+    elif image.format == "AVIF":
+        _read_colours(image, content)
 
 
 def _scale_transparency(image: ImageFile.ImageFile) -> None:
@@ -36,6 +44,16 @@ def _scale_transparency(image: ImageFile.ImageFile) -> None:
         image.info["transparency"] = transparent * _GREY_LEVELS[raw_mode]
     elif isinstance(transparent, tuple) and raw_mode == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _read_colours(image: ImageFile.ImageFile, content: bytes) -> None:
+    """Read the numbers of an AVIF's colour space as pillow-heif reads those of a HEIC."""
+    _, found, numbers = content[:_HEADER].partition(b"colrnclx")
+    if found and len(numbers) >= 4:
+        image.info["nclx_profile"] = {
+            "color_primaries": int.from_bytes(numbers[:2]),
+            "transfer_characteristics": int.from_bytes(numbers[2:4]),
+        }
 
 
 def _read_planes(image: TiffImagePlugin.TiffImageFile) -> None:

@@ -35,7 +35,7 @@ from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out
 from xception_cli.files import TRIES, is_transient
 
 # Increased when the pixels of any file change: caches of decoded images depend on it.
-DECODER = 5
+DECODER = 6
 MAX_BYTES = 500_000_000  # a file that is read whole
 MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
@@ -62,6 +62,8 @@ def read_bytes(path: Path) -> bytes:
         raise ImageError("broken link" if dangling else "file not found") from error
     except OSError as error:
         raise ImageError((error.strerror or "cannot be read").lower()) from error
+    except ValueError as error:  # a letter that the encoding of file names lacks, or a zero
+        raise ImageError("its name cannot be a file name here") from error
     if not content:
         raise ImageError("empty file")
     return content
@@ -83,7 +85,7 @@ def decode(
 ) -> Image.Image:
     """Decode an image to upright RGB, as an image viewer shows it.
 
-    EXIF orientation is applied; an embedded colour profile, or without one a PNG's gamma, is
+    EXIF orientation is applied; an embedded colour profile, or without one what a PNG states, is
     converted to sRGB; alpha is composited over white; grey with more bits is scaled to 8; an
     animation gives its first frame.
 

@@ -56,7 +56,7 @@ def open_image(content: bytes) -> ImageFile.ImageFile:
         Image.MAX_IMAGE_PIXELS = most
     if format_of(content[:START]) != HEIF or HEIF not in readable_formats():
         image = Image.open(BytesIO(content), formats=FORMATS)
-        correct(image)
+        correct(image, content)
         return image
     import pillow_heif  # takes 50 ms, and is rarely needed
 
