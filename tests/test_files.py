@@ -341,12 +341,19 @@ def test_a_csv_file_is_read_row_by_row_up_to_the_expected_number_of_rows(tmp_pat
         list(read_lines(path, 32))
 
 
-def test_text_that_is_not_utf8_is_named_by_its_byte_wherever_it_is(tmp_path):
+@pytest.mark.parametrize(
+    ("read", "rows"),
+    [
+        (read_text, 30_000),
+        (lambda path: list(read_lines(path)), 300_000),  # more than is read at a time
+    ],
+    ids=["text", "lines"],
+)
+def test_text_that_is_not_utf8_is_named_by_its_byte_wherever_it_is(tmp_path, read, rows):
     path = tmp_path / "a.csv"
-    start = b"a,b\n" + b"1,2\n" * 300_000  # more than is read at a time
+    start = b"a,b\n" + b"1,2\n" * rows
     for end in (b"\xff,2\n", b"1,\xc3"):
         path.write_bytes(start + end)
         at = len(start) + end.index(max(end))
-        for read in (read_text, lambda path: list(read_lines(path))):
-            with pytest.raises(ValueError, match=f"byte {at:,} is not UTF-8; save the file as"):
-                read(path)
+        with pytest.raises(ValueError, match=f"byte {at:,} is not UTF-8; save the file as"):
+            read(path)

@@ -61,8 +61,9 @@ def test_no_duration_depends_on_a_clock_that_can_jump() -> None:
         for path in package.rglob("*.py")
         if wall.search(path.read_text())
     }
-    # time stamps of train.log, the start of a run, and the last use of features
-    assert found == {"console.py", "training/provenance.py", "model/feature_cache.py"}
+    # time stamps of train.log, the start of a run, and the last use of features and of scans
+    caches = {"model/feature_cache.py", "check/store.py"}
+    assert found == {"console.py", "training/provenance.py"} | caches
 
 
 def test_workers_that_cannot_be_started_are_an_error_with_a_hint(
@@ -72,9 +73,9 @@ def test_workers_that_cannot_be_started_are_an_error_with_a_hint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
-    dataset = ImageDataset(Path(), [], [], str)
+    dataset = ImageDataset(Path(), ["0.jpg"], [0], str)
     with pytest.raises(MachineError, match="cannot be started: No space left on dev") as caught:
-        create_loader(dataset, KeyedBatches(0, 4, shuffle=False), workers=1)
+        create_loader(dataset, KeyedBatches(1, 4, shuffle=False), workers=1)
     assert "--workers 0" in str(caught.value.hint)
 
 
