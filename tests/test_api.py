@@ -326,7 +326,7 @@ def test_python_trains_and_evaluates_like_the_command_and_prints_nothing(setting
     assert json.loads(capfd.readouterr().out) == json.loads(json.dumps(report.to_dict()))
     assert outcome("python") == outcome("command")
     assert names_in(Path("python")) == names_in(Path("command"))
-    said_why = {"note": "measured before the head was fitted to these images, too"}
+    said_why = {"note": "measured with the head before its refit, which includes these images"}
     assert result.reports["val"].to_dict() | said_why == report.to_dict()
     assert result.run.read_info().command.startswith("python ")  # the program, not our command
     assert (features.shape, model.classes) == ((24, 2048), tuple(COLOURS))

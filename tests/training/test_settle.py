@@ -202,7 +202,7 @@ def test_eval_on_val_reports_the_measurement_before_the_refit(
     before = evaluation(run)
     assert call("eval", "run", "--split", "val", "--json") == 0
     said = capsys.readouterr()
-    assert "measured before the head was fitted to these images, too" in said.err
+    assert "measured with the head before its refit, which includes these images" in said.err
     assert (
         json.loads(said.out)["accuracy"]
         == read_json(run.evaluation("val") / "metrics.json")["accuracy"]
@@ -350,7 +350,7 @@ def test_a_run_that_ends_before_its_result_is_recorded_as_fitted_to_val(
 ) -> None:
     copy_run(killed, tmp_path)
     assert call("eval", "run", "--split", "val") == 0
-    assert "measured before the head was fitted to these images" in capsys.readouterr().err
+    assert "measured with the head before its refit" in capsys.readouterr().err
     shutil.rmtree("run/eval/val")
     assert call("eval", "run", "--split", "val") == 4
     assert "the model has been fitted to val since" in capsys.readouterr().err

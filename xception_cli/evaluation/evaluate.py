@@ -167,7 +167,7 @@ def _measured_before(run: RunDir) -> EvalReport:
         report = read_report(run, "val")
     except ArtifactError as error:  # its hint is no help here: val cannot be measured again
         raise ArtifactError(error.message, hint="give new images with --data DIR") from error
-    note = "measured before the head was fitted to these images, too"
+    note = "measured with the head before its refit, which includes these images"
     return replace(report, note=join_notes(report.note, note))
 
 
