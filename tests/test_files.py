@@ -279,6 +279,16 @@ def test_a_wrong_quote_is_refused_with_its_line_and_swallows_no_row(tmp_path, se
     assert list(from_csv(tmp_path / "a.csv", ["a", "b"]))[1:3] == [["2", "x"], ["3", "4 5"]]
 
 
+@pytest.mark.parametrize("cell", ["x" * 200_000, '"x' + "\nb,1" * 50_000])
+def test_a_cell_that_is_too_long_is_not_called_only_a_quote_in_the_wrong_place(tmp_path, cell):
+    path = tmp_path / "t.csv"
+    path.write_text(f"path,note\na,\nb,{cell}\n")
+    _, rows = read_table(path, {"path", "note"}.issubset)
+    assert next(rows) == (2, ["a", ""])
+    with pytest.raises(ValueError, match=r"line 3 has a cell over 131,072 characters, or an un"):
+        next(rows)
+
+
 def test_a_row_of_another_length_and_text_in_an_old_encoding_are_named(tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n1,2\n3\n")
     with pytest.raises(ArtifactError, match="line 3 has 1 cell, expected 2"):

@@ -11,7 +11,9 @@ from images import COLOURS, SMALL, draw_photos
 from networks import lively_network
 from runs import call, stop_after
 
+from xception_cli import inference
 from xception_cli.data.transforms import Preprocessing
+from xception_cli.inference import Prediction
 from xception_cli.model.about import About
 from xception_cli.model.bundle import save_model
 
@@ -49,6 +51,22 @@ def test_the_order_is_that_of_the_margins_of_predict(model, capsys) -> None:
     )
     assert len(set(margins.values())) == 24
     assert rows[-1]["error"].startswith("not an image")
+
+
+def test_images_that_differ_after_the_sixth_digit_are_ranked_by_their_margins(
+    model, monkeypatch
+) -> None:
+    def predict(_bundle, images, **_options):
+        for at, image in enumerate(images):
+            yield Prediction(image, ("a", "b"), (0.450123449 - 1e-8 * at, 0.450122551), None)
+
+    monkeypatch.setattr(inference, "predict_images", predict)
+    assert call("rank", "new", "--model", model) == 0
+    with Path("rank.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    margins = [float(row["margin"]) for row in rows]
+    assert 0 < margins[0] < margins[-1] == pytest.approx(8.98e-7)
+    assert [row["path"] for row in rows] == sorted((r["path"] for r in rows), reverse=True)
 
 
 def test_an_existing_file_is_not_replaced(model, capsys) -> None:

@@ -17,14 +17,15 @@ import mmap
 import signal
 
 MORE_MEMORY = "close other programs, or allow this one more memory; then run the command again"
-# Of the system, torch on a CPU, oneDNN, onnxruntime, and the loader of shared libraries.
+# Of the system, torch on a CPU, oneDNN, and onnxruntime.
 _NO_MEMORY = (
     "allocate memory",
     "not enough memory",
     "bad_alloc",
     "could not create a primitive",
-    "failed to map segment",
 )
+# Of the loader of shared libraries, also on a disk that is mounted noexec.
+_NOT_MAPPED, _LIBRARY = "failed to map segment", 2_000_000_000  # bytes of torch's largest
 
 
 class XceptionError(Exception):
@@ -118,8 +119,11 @@ def is_out_of_memory(error: BaseException | None, needed: int = 0) -> bool:
     while error is not None:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
             return True
-        if any(text in str(error).lower() for text in _NO_MEMORY):
+        message = str(error).lower()
+        if any(text in message for text in _NO_MEMORY):
             return True
+        if _NOT_MAPPED in message:
+            needed = max(needed, _LIBRARY)
         error = error.__context__
     try:
         mmap.mmap(-1, max(1, needed)).close()  # reserved, not filled

@@ -306,8 +306,10 @@ def _split_cells(
                 yield reader.line_num, cells
             end = reader.line_num
     except csv.Error as error:
-        fault = f'line {end + 1:,} has a quote (") in the wrong place'
-        raise ValueError(f"not a CSV file: {fault}") from error
+        fault = 'a quote (") in the wrong place'
+        if "limit" in str(error):
+            fault = f'a cell over {csv.field_size_limit():,} characters, or an unclosed quote (")'
+        raise ValueError(f"not a CSV file: line {end + 1:,} has {fault}") from error
 
 
 def from_csv(

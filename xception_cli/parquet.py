@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
                 ]
             # A text that is stored once for many rows stays one text in memory.
             with ParquetFile(opened, read_dictionary=flat) as file:
-                _check_unpacked(file.metadata, flat, os.fstat(opened.fileno()).st_size)
+                _check_unpacked(file.metadata, {*flat}, os.fstat(opened.fileno()).st_size)
                 columns = [_texts(column) for column in file.read(columns=flat).columns]
     except (ArrowException, OSError) as error:
         raise ValueError("it is not a Parquet file, or it is damaged") from error
@@ -69,7 +70,7 @@ def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return flat, [(number, list(row)) for number, row in enumerate(rows, start=1)]
 
 
-def _check_unpacked(metadata: Any, names: Sequence[str], size: int) -> None:
+def _check_unpacked(metadata: Any, names: AbstractSet[str], size: int) -> None:
     """Refuse a file whose columns need far more memory than its size implies."""
     parts = (metadata.row_group(at) for at in range(metadata.num_row_groups))
     chunks = (part.column(at) for part in parts for at in range(part.num_columns))

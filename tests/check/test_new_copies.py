@@ -150,6 +150,19 @@ def test_new_images_of_a_group_of_training_are_reported(run, drawn):
     assert report.images == 6  # a group of that name may be another one
 
 
+def test_a_near_copy_of_a_known_image_is_not_called_a_group_whose_name_is_a_digest(run):
+    run, split = run
+    image = min(split.of("train"), key=lambda image: image.digest)  # names the unit of both
+    folder = NEW / split.classes[image.label]
+    folder.mkdir(parents=True)
+    shutil.copy(DATA / image.path, folder / "known.jpg")
+    Image.open(DATA / image.path).save(folder / "copy.jpg", quality=85)
+    DATA.rename("elsewhere")  # so that copies are not set aside
+    report = evaluate(run)
+    assert set(read_scored(run, "new").units) == {image.digest}
+    assert "groups" not in (report.note or "")
+
+
 def test_a_folder_with_near_copies_only_cannot_be_evaluated(run):
     run, split = run
     image = split.of("train")[0]

@@ -17,7 +17,7 @@ import xception_cli
 from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.loading import create_loader
 from xception_cli.data.pixels import orientation
-from xception_cli.errors import MachineError, StoppedError
+from xception_cli.errors import MachineError, StoppedError, is_out_of_memory
 from xception_cli.rundir import RunDir
 from xception_cli.training.saving import StopSignals
 
@@ -160,3 +160,9 @@ def test_memory_that_is_too_small_to_load_torch_is_an_error_in_one_sentence() ->
     assert done.returncode == 5, done
     assert done.stderr.startswith("error: out of memory")
     assert "Traceback" not in done.stderr
+
+
+def test_a_library_on_a_disk_without_execution_is_not_called_too_little_memory() -> None:
+    """Where the disk is mounted noexec, the loader's message is the same."""
+    error = ImportError("libtorch_cpu.so: failed to map segment from shared object")
+    assert not is_out_of_memory(error)

@@ -163,6 +163,16 @@ def test_the_printed_program_decodes_every_kind_of_image_as_predict_does():
         assert np.array_equal(names["read"](path), decoded), path
 
 
+def test_the_printed_program_states_which_colours_it_does_not_convert():
+    """AVIF in Display P3, stated in numbers, is converted by `decode` only."""
+    program = inference_snippet(Path("food.onnx"), Preprocessing.for_size(SMALL), cropped=False)
+    content = encoded(Image.new("RGB", (64, 48), (200, 30, 40)), "AVIF")
+    start, mark, numbers = content.partition(b"colrnclx")
+    content = start + mark + (12).to_bytes(2) + numbers[2:]
+    assert decode(content).getpixel((9, 9)) == pytest.approx((218, 0, 27), abs=4)
+    assert "except a PNG or AVIF whose colours are stated in numbers" in program
+
+
 def test_the_printed_program_reads_phone_photos_of_200_megapixels_without_a_warning(bundle):
     made = replace(bundle.preprocessing, max_pixels=40_000)
     program = Path("classify.py")

@@ -1,6 +1,8 @@
 """The selection of the model, and the final fit to all images."""
 
+import gc
 import json
+import multiprocessing
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from xception_cli.model.probe import Probe, fit_head
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.runtime import decide_runtime
 from xception_cli.training import baseline, finish, settle
+from xception_cli.training import run as run_module
 
 HEADS = ("last_linear", "layers_head")
 
@@ -68,6 +71,23 @@ def test_workers_that_read_images_for_the_probe_read_them_for_the_selection_too(
     train_run(settings | {"unfreeze": "all", "epochs": 1, "workers": 1})
     # Of train and val, once for features and once for epochs, whose images are cached.
     assert sorted(started) == [False, False, True, True]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_workers_that_read_images_for_the_probe_end_where_nothing_else_is_trained(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive, judge = [], run_module.judge_val
+
+    def record(*given: Any) -> Any:
+        gc.collect()
+        alive.extend(multiprocessing.active_children())
+        return judge(*given)
+
+    monkeypatch.setattr(run_module, "judge_val", record)
+    before = multiprocessing.active_children()
+    train_run(settings | {"unfreeze": "head", "workers": 1})
+    assert set(alive) <= set(before)
 
 
 def test_the_probe_is_kept_with_the_pretrained_network(

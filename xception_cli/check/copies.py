@@ -15,7 +15,7 @@ from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import Split
-from xception_cli.data.units import assign_units
+from xception_cli.data.units import assign_units, is_group
 from xception_cli.errors import DataError, UsageError, XceptionError
 from xception_cli.evaluation.eval_report import join_notes
 from xception_cli.evaluation.selection import Selection, fitted_split, recorded_places
@@ -79,12 +79,13 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
 
 def _known_groups(images: Sequence[Photo], split: Split) -> str | None:
     """Return a note on new images of a patient or video that the model was trained on."""
-    trained = {image.unit for image in split.of("train")}
+    trained = {image.unit for image in split.of("train") if is_group(image.unit)}
     known = [image.unit for image in images if image.unit in trained]
     if not known:
         return None
+    are = "is" if len(known) == 1 else "are"
     return (
-        f"{len(known):,} of {count_of(len(images), 'image')} are of groups that the model was "
+        f"{len(known):,} of {count_of(len(images), 'image')} {are} of groups that the model was "
         f"trained on, such as {show(known[0])}: expect less on other groups"
     )
 

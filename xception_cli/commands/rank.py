@@ -1,6 +1,6 @@
 """rank: which unlabelled images to label next."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -92,7 +92,8 @@ def rank(
         left = list(islice(images, len(rows.found), None))
         made = predict_images(bundle, left, top=2, workers=count)
         for image, prediction in zip(left, made, strict=True):
-            rows.add(image, prediction.to_dict())
+            # Not `to_dict`, which rounds the probabilities that decide the order.
+            rows.add(image, (prediction.classes, prediction.probabilities, prediction.error))
             bar.advance(1)
         every = [_read(*pair) for pair in zip(images, rows.found, strict=True)]
         # Stable: images of equal margin keep their order.
@@ -113,10 +114,11 @@ def rank(
     )
 
 
-def _read(image: Path, row: Mapping[str, Any]) -> "Prediction":
+def _read(image: Path, row: Sequence[Any]) -> "Prediction":
     from xception_cli.inference import Prediction
 
-    return Prediction(image, tuple(row["classes"]), tuple(row["probabilities"]), row["error"])
+    classes, probabilities, error = row
+    return Prediction(image, tuple(classes), tuple(probabilities), error)
 
 
 def _row(prediction: "Prediction") -> list[object]:

@@ -141,10 +141,13 @@ def name_groups(
 
 
 def have_groups(units: Sequence[str] | Array) -> bool:
-    """Return whether some units are groups that the data names; of copies, a digest is the name."""
-    return any(
-        _DIGEST.fullmatch(str(name)) is None for name in np.unique(np.asarray(units)).tolist()
-    )
+    """Return whether some units are groups that the data names."""
+    return any(is_group(str(name)) for name in np.unique(np.asarray(units)).tolist())
+
+
+def is_group(unit: str) -> bool:
+    """Return whether a unit is a group that the data names, not an image or its near-copies."""
+    return _DIGEST.fullmatch(unit) is None
 
 
 def number_units(units: Sequence[str] | Array) -> NDArray[np.int64]:

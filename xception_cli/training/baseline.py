@@ -131,6 +131,7 @@ def compute_baseline(job: Job, history: History) -> Training:
     if is_new:
         job.save_model(job.network.state_dict(), {"trained": PROBE, "epoch": 0})
     kept = pooled if job.leads else {}  # the leader alone fits heads in the end
+    views = views if prefix is None else {}  # else their workers have no more to read
     return Training(train_inputs, val_inputs, probe, plain, scores, kept, views, mirror)
 
 
