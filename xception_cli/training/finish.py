@@ -42,8 +42,8 @@ from xception_cli.rundir import RunDir, remove_tree, write_json
 from xception_cli.training.announce import in_all
 from xception_cli.training.baseline import Training
 from xception_cli.training.costs import val_is_known
+from xception_cli.training.history import History
 from xception_cli.training.job import Job
-from xception_cli.training.learner import History
 from xception_cli.training.result import TrainResult
 from xception_cli.training.settle import Settled, classify_kept, refit
 

@@ -25,14 +25,9 @@ from xception_cli.regular import open_regular
 from xception_cli.runtime import seed_everything
 from xception_cli.training.budget import Budget
 from xception_cli.training.engines import StepOutput
-from xception_cli.training.learner import (
-    History,
-    learning_rate_factor,
-    pair,
-    stepped_factor,
-    update_ema,
-    validate,
-)
+from xception_cli.training.history import History
+from xception_cli.training.learner import pair, update_ema, validate
+from xception_cli.training.schedule import learning_rate_factor, stepped_factor
 
 
 def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
