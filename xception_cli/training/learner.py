@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from xception_cli.console import show
 from xception_cli.data.loading import ImageInputs
-from xception_cli.errors import ArtifactError, DivergedError, is_out_of_memory
+from xception_cli.errors import SMALLER_STEPS, ArtifactError, DivergedError, is_out_of_memory
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.layers import without_layers_head
 from xception_cli.model.network import Segment, cut, parameter_groups
@@ -47,7 +47,7 @@ def validate(
     if not math.isfinite(metrics["loss"]):
         raise DivergedError(
             f"the loss on val is {metrics['loss']}",
-            hint="a smaller --lr and --head-lr; the best model so far is kept",
+            hint=SMALLER_STEPS,
         )
     recall = [
         float(value) if n else None
