@@ -212,9 +212,9 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     done = f": {_epochs_done(run)} of {count_of(config.epochs, 'epoch')} done"
     say(f"resuming  {show(run.path)}{done if config.unfreeze != 'head' else ''}")
     describe_runtime(runtime)
-    folder = read_data(Path(config.data), None if config.root is None else Path(config.root))
+    info, root = run.read_info(), None if config.root is None else Path(config.root)
+    folder = read_data(Path(config.data), root, info.classes)  # names that are refused today
     check_trainable(folder, config.classes)
-    info = run.read_info()
     before, now = info.processes, runtime.processes.count
     if before != now:
         raise UsageError(
