@@ -19,7 +19,8 @@ from xception_cli.config import TrainConfig
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
 from xception_cli.runs import choose_run_path, find_run, make_run
-from xception_cli.settings import read_config, read_settings, to_toml
+from xception_cli.settings import read_config, read_settings
+from xception_cli.toml_files import to_toml
 
 
 def start_run(name: str, started: str, *, finished: bool = True) -> RunDir:

@@ -13,8 +13,9 @@ from xception_cli.onnx import require_onnx
 from xception_cli.processes import started_by_torchrun
 from xception_cli.recipes import find_config
 from xception_cli.runs import choose_run_path, find_run
-from xception_cli.settings import Settings, StrPath, check_names, resolve
+from xception_cli.settings import Settings, StrPath, resolve
 from xception_cli.suggestions import expect_choice
+from xception_cli.toml_files import check_names
 
 if TYPE_CHECKING:
     import numpy as np

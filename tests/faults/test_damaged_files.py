@@ -36,7 +36,8 @@ from xception_cli.report.check_page import add_issues
 from xception_cli.rundir import RunDir
 from xception_cli.runs import list_runs
 from xception_cli.runtime import Runtime
-from xception_cli.settings import read_config, read_settings, read_toml
+from xception_cli.settings import read_config, read_settings
+from xception_cli.toml_files import read_toml
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.history import History
 from xception_cli.training.result import read_result

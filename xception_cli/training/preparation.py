@@ -29,7 +29,8 @@ from xception_cli.report.check_page import issues_csv
 from xception_cli.rundir import RunDir, write_json
 from xception_cli.runs import choose_run_path
 from xception_cli.runtime import Runtime
-from xception_cli.settings import ResolvedConfig, read_config, resolve_resumed, to_toml
+from xception_cli.settings import ResolvedConfig, read_config, resolve_resumed
+from xception_cli.toml_files import to_toml
 from xception_cli.training.announce import describe_draft, describe_runtime, in_all, say_reasons
 from xception_cli.training.budget import Budget
 from xception_cli.training.checkpoint import StateStore
