@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -20,7 +20,7 @@ from xception_cli.config import (
     Unfreeze,
     flag,
 )
-from xception_cli.console import listing, quoted, show
+from xception_cli.console import listing, quoted, say, show
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.rundir import RunDir
 from xception_cli.toml_files import note_missing, read_toml
@@ -30,6 +30,7 @@ StrPath = str | os.PathLike[str]
 _NAMES = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
 # A resume compares the images and classes themselves: the folder may have moved.
 _CHECKED_BY_CONTENT = {"data", "classes"}
+_RESUMABLE = {name for name, setting in _NAMES.items() if setting.metadata["resumable"]}
 _LAST = next(reversed(_NAMES))  # of every version
 _MISSING = "missing"  # the value of a setting that config.toml lacks
 _LISTED = 10  # changed settings named in an error
@@ -151,6 +152,7 @@ def _settings_to_begin_with(path: Path) -> dict[str, Any]:
     if not run.info.is_file():
         raise UsageError(f"{show(path)} is not a run folder", hint="xception runs lists runs")
     defaults, settings = vars(TrainConfig()), read_settings(run)
+    _note_edits(run, settings)
     if run.fixes.is_file():
         settings["fixes"] = str(run.fixes)  # the file that it was given may be gone
     return {
@@ -158,6 +160,19 @@ def _settings_to_begin_with(path: Path) -> dict[str, Any]:
         for name, value in settings.items()
         if value != defaults[name] != "auto" and name not in {"classes", "split_file", "from_"}
     }
+
+
+def _note_edits(run: RunDir, settings: Mapping[str, Any]) -> None:
+    """Print a note if config.toml was edited since the run began: its edits have no effect."""
+    try:
+        found = read_toml(run.config)
+        changes = _edits(settings, found, TrainConfig(**found), _CHECKED_BY_CONTENT)
+    except UsageError as error:
+        changes = [error.message]
+    if changes:
+        sentence = f"note      {show(run.config)} has changed since the run began:"
+        say(listing(sentence, changes, _LISTED))
+        say(f"          --from takes the settings that the run began with, from {show(run.info)}")
 
 
 def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig:
@@ -226,11 +241,7 @@ def read_config(run: RunDir) -> TrainConfig:
         config = TrainConfig(**found)
     except UsageError as error:
         raise _unusable(run.config, error) from error
-    changes = [
-        f"{name}: was {show(recorded[name])}, is {show(found.get(name, _MISSING))}"
-        for name, setting in _NAMES.items()
-        if name in recorded and _was_edited(setting, recorded[name], found, config)
-    ]
+    changes = _edits(recorded, found, config, _CHECKED_BY_CONTENT | _RESUMABLE)
     if changes:
         sentence = f"{show(run.config)} has changed since the run began:"
         others = f"start a new run with the others: xception train --config {quoted(run.config)}"
@@ -241,16 +252,29 @@ def read_config(run: RunDir) -> TrainConfig:
     return config
 
 
-def _was_edited(
-    setting: "dataclasses.Field[Any]",
-    before: Any,
+def _edits(
+    recorded: Mapping[str, Any],
     found: Mapping[str, Any],
     config: TrainConfig,
-) -> bool:
-    if setting.name not in found and before is not None:
-        return True  # the file may be truncated
-    may_differ = setting.metadata["resumable"] or setting.name in _CHECKED_BY_CONTENT
-    return not may_differ and bool(getattr(config, setting.name) != before)
+    may_differ: Collection[str],
+) -> list[str]:
+    """Describe the settings of a config.toml that differ from those in run.json.
+
+    Args:
+        recorded: The settings in run.json.
+        found: Those in the file; one that is missing may be truncated.
+        config: The same, with defaults.
+        may_differ: Names of settings that may have another value.
+    """
+    return [
+        f"{name}: was {show(recorded[name])}, is {show(found.get(name, _MISSING))}"
+        for name in _NAMES
+        if name in recorded
+        and (
+            (name not in found and recorded[name] is not None)
+            or (name not in may_differ and getattr(config, name) != recorded[name])
+        )
+    ]
 
 
 def _unusable(path: Path, error: UsageError) -> ArtifactError:
