@@ -17,6 +17,7 @@ import mmap
 import signal
 
 MORE_MEMORY = "close other programs, or allow this one more memory; then run the command again"
+SMALLER_STEPS = "a smaller --lr and --head-lr; the best model so far is kept"
 # Of the system, torch on a CPU, oneDNN, and onnxruntime.
 _NO_MEMORY = (
     "allocate memory",

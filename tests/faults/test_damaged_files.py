@@ -38,7 +38,7 @@ from xception_cli.runs import list_runs
 from xception_cli.runtime import Runtime
 from xception_cli.settings import read_config, read_settings, read_toml
 from xception_cli.training.checkpoint import StateStore
-from xception_cli.training.learner import History
+from xception_cli.training.history import History
 from xception_cli.training.result import read_result
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from xception_cli.model import features
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.settings import read_toml
 from xception_cli.training import baseline, finish, handlers
-from xception_cli.training.learner import learning_rate_factor
+from xception_cli.training.schedule import learning_rate_factor
 
 PEAK = 2e-4  # the default of `lr`
 EPOCH = 3  # iterations

@@ -33,8 +33,9 @@ from xception_cli.report.check_page import add_issues
 from xception_cli.rundir import remove_tree
 from xception_cli.training.costs import FIRST_VIEWS, has_mirrored
 from xception_cli.training.engines import create_evaluator
+from xception_cli.training.history import History
 from xception_cli.training.job import Job
-from xception_cli.training.learner import History, validate
+from xception_cli.training.learner import validate
 
 Array = np.ndarray[Any, Any]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xception_cli.check.run import report_on
-from xception_cli.check.survey import Survey, survey_data
+from xception_cli.check.survey import Survey, survey_for
 from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen, show
 from xception_cli.data.folder import DataFolder, check_trainable
@@ -94,16 +94,7 @@ def draft_job(
         XceptionError: See `errors.py`.
     """
     if survey is None:
-        survey = survey_data(
-            config.data,
-            root=config.root,
-            classes=config.classes,
-            fixes=config.fixes,
-            split_file=config.split_file,
-            group_by=config.group_by,
-            skip_bad=config.skip_bad,
-            max_pixels=config.max_pixels,
-        )
+        survey = survey_for(config)
     folder = survey.folder
     run = RunDir(choose_run_path(folder.place, output))
     before = Split((), ()) if config.from_ is None else _read_split(RunDir(Path(config.from_)))

@@ -32,8 +32,8 @@ from xception_cli.model.network import FIRST_TRAINED, Segment, build_network
 from xception_cli.model.probe import fit_head, limit_views
 from xception_cli.runtime import Runtime
 from xception_cli.training.baseline import Array, Training, pool_views
+from xception_cli.training.history import History
 from xception_cli.training.job import Job
-from xception_cli.training.learner import History
 
 
 @dataclass(frozen=True)
