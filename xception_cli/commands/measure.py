@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xception_cli import api
+from xception_cli.classifiers import check_classifier
 from xception_cli.commands.complete import choices, run_folders
 from xception_cli.commands.options import (
     IMAGES,
@@ -21,7 +22,6 @@ from xception_cli.commands.options import (
     Tta,
     Workers,
     allow_pixels,
-    check_classifier,
     one_run,
 )
 from xception_cli.console import emit, fail, quoted, say, show

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from xception_cli.api import decide_workers, open_classifier
+from xception_cli.classifiers import check_classifier, decide_workers, open_classifier
 from xception_cli.commands.complete import choices, run_folders
 from xception_cli.commands.options import (
     MODEL,
@@ -27,7 +27,6 @@ from xception_cli.commands.options import (
     Tta,
     Workers,
     allow_pixels,
-    check_classifier,
     choose_model,
     require_all_read,
     separate_run,
