@@ -144,22 +144,22 @@ def resolve(
 
 
 def _settings_to_begin_with(path: Path) -> dict[str, Any]:
-    """Return the settings of an earlier run that differ from the defaults and can be reused.
-
-    `auto` is decided again for the new images.
-    """
+    """Return the settings of an earlier run that were chosen by its user and can be reused."""
     run = RunDir(path)
     if not run.info.is_file():
         raise UsageError(f"{show(path)} is not a run folder", hint="xception runs lists runs")
-    defaults, settings = vars(TrainConfig()), read_settings(run)
+    settings = read_settings(run)
     _note_edits(run, settings)
     if run.fixes.is_file():
         settings["fixes"] = str(run.fixes)  # the file that it was given may be gone
-    return {
-        name: value
-        for name, value in settings.items()
-        if value != defaults[name] != "auto" and name not in {"classes", "split_file", "from_"}
-    }
+    own = {"classes", "split_file", "from_"}
+    return {name: value for name, value in chosen_settings(settings).items() if name not in own}
+
+
+def chosen_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not the default; where that is `auto`, the program chose."""
+    defaults = vars(TrainConfig())
+    return {name: value for name, value in settings.items() if value != defaults[name] != "auto"}
 
 
 def _note_edits(run: RunDir, settings: Mapping[str, Any]) -> None:

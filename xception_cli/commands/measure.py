@@ -271,11 +271,11 @@ def list_runs(
     as_json: JsonLines = False,
 ) -> None:
     """List runs with their key figures, the latest first."""
-    from xception_cli import runs
+    from xception_cli import run_figures
 
-    found = runs.list_runs(folder)
+    found = run_figures.list_runs(folder)
     for part in (
-        [json.dumps(run.to_dict()) for run in found] if as_json else [runs.runs_table(found)]
+        [json.dumps(run.to_dict()) for run in found] if as_json else [run_figures.runs_table(found)]
     ):
         emit(part)
     finished, unfinished = (
