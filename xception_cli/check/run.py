@@ -7,7 +7,8 @@ from xception_cli.check.duplicates import find_duplicates
 from xception_cli.check.pictures import find_broken, find_odd
 from xception_cli.check.report import SEVERITIES, CheckReport, Problem
 from xception_cli.check.series import series_problem
-from xception_cli.check.shape import check_shape, find_shortcuts
+from xception_cli.check.shape import check_shape
+from xception_cli.check.shortcuts import find_shortcuts
 from xception_cli.check.survey import Survey, survey_folder
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.units import assign_units
