@@ -4,10 +4,11 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import PIL
 
@@ -61,7 +62,14 @@ class Look:
 
 
 Seen = tuple[Look, Fingerprint | None]
-_File = tuple[int, str, tuple[int, int] | None]  # its number, path and stamp
+
+
+class _File(NamedTuple):
+    """A file to scan: the index of its image, its path, and its size and modification time."""
+
+    index: int
+    path: str
+    stamp: tuple[int, int] | None
 
 
 def scan_folder(
@@ -85,28 +93,36 @@ def scan_folder(
         MachineError: A helper process was killed. Earlier results are kept.
     """
     known = store.rows()
-    root = os.fspath(folder.root)
     looks: dict[int, Look] = {}
     unseen: list[_File] = []
     for index, image in enumerate(folder.images):
-        stamp = _stamp(os.path.join(root, image.path))  # noqa: PTH118 - a tenth of Path's time
+        file = _file(folder, index)
         row = known.pop(image.path, None)
-        look = _from_row(row) if row is not None and stamp == (row.size, row.changed) else None
+        look = _from_row(row) if row is not None and file.stamp == (row.size, row.changed) else None
         if look is None:
-            unseen.append((index, image.path, stamp))
+            unseen.append(file)
         else:
             looks[index] = look
     if known and folder.table is None:  # another table may list the other files
         store.forget(known)
-    _scan(folder.root, unseen, look_at_all, looks, store)
+    _scan(folder.root, unseen, None, looks, store)
     wanted = bits_of(looks.values()) if grey_bits is None else grey_bits
     rescaled = [
-        (index, folder.images[index].path, _stamp(os.path.join(root, folder.images[index].path)))  # noqa: PTH118
+        _file(folder, index)
         for index, look in sorted(looks.items())
         if look.original and look.original.highest is not None and look.original.grey_bits != wanted
     ]
-    _scan(folder.root, rescaled, partial(look_at_all, grey_bits=wanted), looks, store)
+    _scan(folder.root, rescaled, wanted, looks, store)
     return tuple(looks[index] for index in range(len(folder.images)))
+
+
+def _file(folder: DataFolder, index: int) -> _File:
+    path = folder.images[index].path
+    try:
+        status = os.stat(os.path.join(folder.root, path))  # noqa: PTH116, PTH118 - a tenth of Path's time
+    except OSError:
+        return _File(index, path, None)
+    return _File(index, path, (status.st_size, status.st_mtime_ns))
 
 
 def bits_of(looks: Iterable[Look]) -> int:
@@ -115,28 +131,33 @@ def bits_of(looks: Iterable[Look]) -> int:
     Args:
         looks: The scans of all images: a data set has one scale.
     """
-    found = [look.original.highest for look in looks if look.original]
-    highest = [value for value in found if value is not None]
+    highest = largest_values(looks)
     return fewest_bits(max(highest)) if highest else 16
+
+
+def largest_values(looks: Iterable[Look]) -> list[int]:
+    """Return the largest value of each 16-bit image whose header does not state its bits."""
+    found = [look.original.highest for look in looks if look.original]
+    return [value for value in found if value is not None]
 
 
 def _scan(
     root: Path,
     files: list[_File],
-    look: Callable[[Iterable[Path]], Iterator[Seen]],
+    grey_bits: int | None,
     looks: dict[int, Look],
     store: Store,
 ) -> None:
     if not files:
         return
     with screen.bar("scanning images", len(files)) as bar:
-        found = look(root / path for _, path, _ in files)
-        for (index, path, stamp), (look_, seen) in zip(files, found, strict=True):
-            looks[index] = look_
+        found = look_at_all((root / file.path for file in files), grey_bits=grey_bits)
+        for (index, path, stamp), (look, seen) in zip(files, found, strict=True):
+            looks[index] = look
             # A file that cannot be used is scanned again next time: the machine may be the cause.
             # So is a file that changes meanwhile: the stamp was taken before the scan.
-            if look_.problem is None and stamp is not None:
-                store.keep(path, _to_row(look_, stamp), seen.grey if seen else None)
+            if look.problem is None and stamp is not None:
+                store.keep(path, _to_row(look, stamp), seen.grey if seen else None)
             bar.advance(1)
     store.save()
 
@@ -193,14 +214,6 @@ def look_at_all(
 
 def _look_at_each(paths: list[Path], grey_bits: int | None) -> list[Seen]:
     return [look_at(path, grey_bits) for path in paths]
-
-
-def _stamp(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - as above
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def _to_row(look: Look, stamp: tuple[int, int]) -> Row:
