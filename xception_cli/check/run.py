@@ -66,15 +66,12 @@ def report_on(survey: Survey, group_by: str | None = None) -> CheckReport:
     folder, looks = survey.folder, survey.looks
     photos, _ = assign_units(survey.photos(), survey.groups, group_by)
     units = [photo.unit for photo in photos]
+    is_grouped = group_by is not None or any(photo.group for photo in photos)
     problems = [
         *check_shape(folder, looks, units),
         *find_broken(folder, looks),
         *find_duplicates(folder, looks, survey.groups),
-        *(
-            []
-            if group_by or any(i.group for i in photos)
-            else series_problem(folder, looks, survey.groups)
-        ),
+        *([] if is_grouped else series_problem(folder, looks, survey.groups)),
         *find_shortcuts(folder, looks, units),
         *find_odd(folder, looks),
     ]
