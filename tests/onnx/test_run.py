@@ -33,9 +33,9 @@ from xception_cli.model.unknown import NEIGHBOURS, Reference, Thresholds, Unknow
 from xception_cli.onnx import graph
 from xception_cli.onnx.file import INPUT, classifier_from
 from xception_cli.onnx.graph import build_onnx
-from xception_cli.onnx.judge import JudgeImage, compare, require_parity
+from xception_cli.onnx.images import JudgeImage, judge_images
+from xception_cli.onnx.judge import compare, require_parity
 from xception_cli.onnx.openvino import in_openvino
-from xception_cli.onnx.run import judge_images
 from xception_cli.onnx.writer import GraphWriter
 from xception_cli.rundir import RunDir
 
