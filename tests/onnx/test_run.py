@@ -31,7 +31,8 @@ from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import STEPS
 from xception_cli.model.unknown import NEIGHBOURS, Reference, Thresholds, UnknownRule
 from xception_cli.onnx import graph
-from xception_cli.onnx.file import INPUT, classifier_from
+from xception_cli.onnx.classifier import INPUT
+from xception_cli.onnx.file import classifier_from
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.onnx.images import JudgeImage, judge_images
 from xception_cli.onnx.judge import compare, require_parity

@@ -20,11 +20,14 @@ from xception_cli.model.folding import fold_batch_norm
 from xception_cli.model.layers import LAYERS, layers_head
 from xception_cli.model.network import STEPS
 from xception_cli.model.unknown import NEIGHBOURS, Reference
-from xception_cli.onnx.file import DISTANCE, INPUT, IR_VERSION, OPSET, OUTPUT, to_metadata
+from xception_cli.onnx.classifier import DISTANCE, INPUT, OUTPUT
+from xception_cli.onnx.file import to_metadata
 from xception_cli.onnx.resize import add_cropping
 from xception_cli.onnx.writer import GraphWriter
 from xception_cli.summary.count import FLOWS
 
+_OPSET = 18  # the first whose ReduceMean takes axes as an input (2022)
+_IR_VERSION = 9  # of the same year, for older runtimes
 RANGE = 255.0  # of a uint8 pixel, which `Preprocessing.normalize` divides by
 
 
@@ -90,8 +93,8 @@ def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -
     )
     model = helper.make_model(
         graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
         producer_name="xception",
     )
     helper.set_model_props(model, to_metadata(bundle, cropped=cropped))

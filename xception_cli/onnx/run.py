@@ -19,7 +19,8 @@ from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import load_model
 from xception_cli.model.unshared import without_features
 from xception_cli.onnx import ONNX, OPENVINO, REPORT, check_export_output, read_reports
-from xception_cli.onnx.file import CROPPED, WHOLE, OnnxClassifier, classifier_from, seal_onnx
+from xception_cli.onnx.classifier import OnnxClassifier
+from xception_cli.onnx.file import CROPPED, WHOLE, classifier_from, seal_onnx
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.onnx.images import LEAST, JudgeImage, judge_images, own_images
 from xception_cli.onnx.judge import (
