@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from xception_cli.model.convolutions import PackedConvolution
 from xception_cli.runtime import Runtime
 
 
@@ -82,49 +83,6 @@ def _fold_pair(parent: nn.Module, convolution: str, norm: str) -> None:
         *(after.eps, after.weight, after.bias),
     )
     setattr(parent, norm, nn.Identity())
-
-
-class PackedConvolution(nn.Module):
-    """A convolution with its weights in the order in which the CPU's kernel reads them.
-
-    An `nn.Conv2d` reorders its weights in each call, which takes a fifth of the time for one image,
-    and its ReLU is another pass over the result. The numbers are the same.
-
-    Args:
-        convolution: With weights in the dtype to compute in.
-    """
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight = convolution.weight.detach()
-        self.bias = None if convolution.bias is None else convolution.bias.detach()
-        # In the order of the two operators.
-        self._steps = [convolution.padding, convolution.stride, convolution.dilation]
-        self._groups = convolution.groups
-        # A batch size, and the weights in the order for it: a kernel that expects another order
-        # reorders them again. One attribute, since threads may share a network.
-        self._packed = (0, self.weight)
-
-    def forward(self, activations: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """Run it in inference, without autocast.
-
-        Args:
-            activations: `(batch, channels, height, width)`, always of the same height and width.
-            relu: Whether a ReLU follows.
-        """
-        count, weight = self._packed
-        if count != len(activations):
-            shape = list(activations.shape)
-            weight = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, *self._steps, self._groups, shape
-            )
-            self._packed = (len(activations), weight)
-        found: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            activations.to(self.weight.dtype),
-            *(weight, self.bias, *self._steps, self._groups),
-            *("relu" if relu else "none", [], ""),
-        )
-        return found
 
 
 def packs_weights(runtime: Runtime) -> bool:
