@@ -221,6 +221,12 @@ def step_of(name: str) -> str:
     return "head" if step == "last_linear" else step
 
 
+def flow_of(step: str) -> str:
+    """Return the flow that a step is in, a key of `FLOWS`."""
+    at = STEPS.index(step)
+    return [flow for flow, first in FLOWS.items() if STEPS.index(first) <= at][-1]
+
+
 # Modules as they run
 
 
@@ -290,10 +296,10 @@ def trace(
 
 
 def _layer(call: Call) -> Layer:
-    module, at = call.module, STEPS.index(step_of(call.name))
+    module = call.module
     return Layer(
         name=call.name,
-        flow=[flow for flow, first in FLOWS.items() if STEPS.index(first) <= at][-1],
+        flow=flow_of(step_of(call.name)),
         kind=_KINDS[type(module)],
         kernel=_side(getattr(module, "kernel_size", 1)),
         stride=_side(getattr(module, "stride", 1)),
