@@ -3,6 +3,7 @@
 import functools
 import platform
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
@@ -70,14 +71,9 @@ def fold_batch_norm(network: nn.Module, dtype: torch.dtype | None = None) -> nn.
 
 
 def _fold_pair(parent: nn.Module, convolution: str, norm: str) -> None:
-    owner, name = parent, convolution
-    if hasattr(parent.get_submodule(convolution), "pointwise"):  # a separable convolution's last
-        owner, name = parent.get_submodule(convolution), "pointwise"
-    before, after = owner.get_submodule(name), parent.get_submodule(norm)
-    if not isinstance(before, nn.Conv2d) or not isinstance(after, nn.BatchNorm2d):
-        raise TypeError(f"{name} and {norm} are not a convolution and its batch norm")
-    if after.running_mean is None or after.running_var is None:
-        raise TypeError(f"{norm} has no running statistics")
+    before: Any = parent.get_submodule(convolution)
+    before = getattr(before, "pointwise", before)  # the last part of a separable convolution
+    after: Any = parent.get_submodule(norm)
     before.weight, before.bias = fuse_conv_bn_weights(
         *(before.weight, before.bias, after.running_mean, after.running_var),
         *(after.eps, after.weight, after.bias),
