@@ -154,6 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # cp1252, for example, lacks letters
         sys.stdout.reconfigure(errors="backslashreplace")
+    # A notebook sets its own for `!xception train`, which this environment may lack: without it,
+    # matplotlib cannot even be imported. Nothing here opens a window.
+    os.environ["MPLBACKEND"] = "agg"
     with suppress(MachineError):  # HOME is not set
         # Keep matplotlib's list of fonts and torch's compiled code in our cache. Torch's default is
         # a folder in /tmp, which another user could create first.
