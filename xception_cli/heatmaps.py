@@ -57,7 +57,7 @@ class HeatMaps:
             UsageError: Another file is there.
             MachineError: The disk is full or read-only.
         """
-        from xception_cli.report.pictures import explain_image
+        from xception_cli.report.activation_maps import explain_image
 
         if prediction.path is None:
             return

@@ -17,7 +17,8 @@ from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
 from xception_cli.data.images import inspect_all, read_image
 from xception_cli.data.photo import Photo
-from xception_cli.data.split import Split, make_split, write_split
+from xception_cli.data.recorded import write_split
+from xception_cli.data.split import Split, make_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.candidates import add_candidate

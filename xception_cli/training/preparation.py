@@ -14,10 +14,10 @@ from xception_cli.console import say, screen, show
 from xception_cli.data.folder import DataFolder, check_trainable
 from xception_cli.data.images import inspect_all
 from xception_cli.data.pixels import turns
-from xception_cli.data.recorded import read_recorded
+from xception_cli.data.recorded import match_split, read_recorded, write_split
 from xception_cli.data.sides import describe_changes
 from xception_cli.data.source import read_data
-from xception_cli.data.split import Split, make_split, match_split, write_split
+from xception_cli.data.split import Split, make_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.files import write_durably

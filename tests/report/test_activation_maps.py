@@ -19,7 +19,7 @@ from xception_cli.heatmaps import HeatMaps, name_explanations
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.predictions import PredictionFile
-from xception_cli.report.pictures import (
+from xception_cli.report.activation_maps import (
     draw_heat,
     explain_image,
     heat_maps,
