@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from xception_cli.console import new_table, show
+from xception_cli.csv_files import to_csv
 from xception_cli.errors import MachineError
 from xception_cli.evaluation.calibration import Array, coverage_curve, reliability
 from xception_cli.evaluation.eval_report import ClassMetrics, Contaminated, EvalReport
@@ -26,7 +27,7 @@ from xception_cli.evaluation.intervals import (
     texts,
 )
 from xception_cli.evaluation.scored import Scored, predictions_csv
-from xception_cli.files import to_csv, utf8, write_durably
+from xception_cli.files import utf8, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, PREDICTIONS, write_json
 

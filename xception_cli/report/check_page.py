@@ -14,9 +14,10 @@ from xception_cli.check.report import (
 )
 from xception_cli.check.steps import next_steps
 from xception_cli.console import screen, show
+from xception_cli.csv_files import to_csv
 from xception_cli.data.fixes import ISSUES_HEADER, read_issues
 from xception_cli.errors import MachineError
-from xception_cli.files import to_csv, write_durably
+from xception_cli.files import write_durably
 from xception_cli.numerals import count_of
 from xception_cli.report.html import Card, Thumbnail, photo, render
 from xception_cli.rundir import ISSUES
