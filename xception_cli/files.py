@@ -60,6 +60,18 @@ def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) ->
         return
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        MachineError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"cannot make the folder {show(path)}: {error.strerror}") from error
+
+
 def partial_path(path: Path, mark: str) -> Path:
     """Return the name of the file that is written before it becomes `path`, cut to a valid length.
 

@@ -16,7 +16,6 @@ from rich.table import Table
 
 from xception_cli.console import new_table, show
 from xception_cli.csv_files import to_csv
-from xception_cli.errors import MachineError
 from xception_cli.evaluation.calibration import Array, coverage_curve, reliability
 from xception_cli.evaluation.eval_report import ClassMetrics, Contaminated, EvalReport
 from xception_cli.evaluation.intervals import (
@@ -27,7 +26,7 @@ from xception_cli.evaluation.intervals import (
     texts,
 )
 from xception_cli.evaluation.scored import Scored, predictions_csv
-from xception_cli.files import utf8, write_durably
+from xception_cli.files import make_folder, utf8, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, PREDICTIONS, write_json
 
@@ -154,10 +153,7 @@ def write_evaluation(folder: Path, report: EvalReport, scored: Scored) -> None:
     Raises:
         MachineError: The disk is full or read-only.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"cannot make the folder {show(folder)}: {error.strerror}") from error
+    make_folder(folder)
     write_durably(folder / "per_class.csv", _per_class_csv(report.per_class))
     write_durably(folder / "confusion.csv", _confusion_csv(report))
     write_durably(folder / PREDICTIONS, partial(predictions_csv, scored))

@@ -60,7 +60,11 @@ from xception_cli.training.saving import (
     stopped_error,
 )
 from xception_cli.training.settle import settle
-from xception_cli.training.tensorboard import attach_tensorboard, require_tensorboard
+from xception_cli.training.tensorboard import (
+    attach_tensorboard,
+    begin_tensorboard,
+    require_tensorboard,
+)
 
 
 def run_training(
@@ -112,7 +116,7 @@ def run_training(
                 job = start_job(draft, costs, run, began)
             job = share_job(job, runtime)
             if tensorboard:
-                _begin_tensorboard(job.run.tensorboard)
+                begin_tensorboard(job.run.tensorboard)
             job.seconds["preparation"] = time.monotonic() - began
             stop.hint = f"xception train --resume {quoted(job.run.path)}"
             try:
@@ -322,15 +326,6 @@ def _runtime(config: TrainConfig, processes: Processes) -> Runtime:
         compiled=config.compile,
         processes=processes,
     )
-
-
-def _begin_tensorboard(folder: Path) -> None:
-    """Make the folder of the log; a resumed run that has one continues to log."""
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"cannot make {show(folder)}: {error.strerror}") from error
-    say(f"live view tensorboard --logdir {quoted(folder)}")
 
 
 @contextmanager
