@@ -51,15 +51,13 @@ from xception_cli.training.saving import (
     BETWEEN_STATES,
     StateSaving,
     StateWriter,
-    StopSignals,
-    asked_to_stop,
     attach_pending_state,
     attach_state_saving,
     resume_trainer,
     saved_on_failure,
-    stopped_error,
 )
 from xception_cli.training.settle import settle
+from xception_cli.training.stopping import StopSignals, asked_to_stop, stopped_error
 from xception_cli.training.tensorboard import (
     attach_tensorboard,
     begin_tensorboard,
