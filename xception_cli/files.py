@@ -200,6 +200,12 @@ def from_utf8(text: str) -> str:
     return _BYTE.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
 
 
+def why_and_where(error: OSError) -> str:
+    """Return why a call of the system failed, and for which file."""
+    named = "" if error.filename is None else f": {show(error.filename)}"
+    return f"{why(error)}{named}"
+
+
 def why(error: OSError | ValueError | RecursionError) -> str:
     """Return why a file cannot be read, without Python's error numbers and words."""
     if isinstance(error, RecursionError):
