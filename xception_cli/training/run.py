@@ -141,16 +141,16 @@ def _train(job: Job, stop: StopSignals) -> TrainResult | None:
             _fine_tune(job, train, val, history, states, saved, stop)
 
     settled = settle(job.alone(), baseline, history) if job.leads else None
-    judged = judge_val(job, settled)
+    on_val = judge_val(job, settled)
     measured = None
-    if job.leads and judged is not None:
-        measured = measure(job.alone(), baseline, history, settled, judged)
-    judged = judge_together(job, "test")
+    if job.leads and on_val is not None:
+        measured = measure(job.alone(), baseline, history, settled, on_val)
+    on_test = judge_together(job, "test")
     processes.separate()
-    if measured is None or judged is None:
+    if measured is None or on_test is None:
         return None
     states.keep(1)
-    return finish(job.alone(), baseline, history, measured, judged)
+    return finish(job.alone(), baseline, history, measured, on_test)
 
 
 def _fine_tune(
