@@ -27,7 +27,7 @@ from xception_cli.model.network import Segment
 from xception_cli.model.probe import Probe, fit_head
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.runtime import decide_runtime
-from xception_cli.training import baseline, finish, settle
+from xception_cli.training import baseline, finish, judge, settle
 from xception_cli.training import run as run_module
 
 HEADS = ("last_linear", "layers_head")
@@ -124,9 +124,9 @@ def test_in_bf16_val_measured_by_features_agrees_with_the_answers_of_the_model_f
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    judge = finish.judge_together
+    together = judge.judge_together
     monkeypatch.setattr(
-        finish, "judge_together", lambda job, split: asked.append(split) or judge(job, split)
+        judge, "judge_together", lambda job, split: asked.append(split) or together(job, split)
     )
     run = train_run(settings | {"refit": False, "precision": "bf16", "tta": "mirror"}).run
     assert "val" not in asked

@@ -2,8 +2,8 @@
 
 A run is prepared, new or resumed (`preparation.py`). The outputs of the frozen layers are computed
 once, and the linear probe is fitted to them (`baseline.py`). The other layers are fine-tuned, here.
-One of the two models is selected (`settle.py`), then calibrated, evaluated and reported
-(`finish.py`).
+One of the two models is selected (`settle.py`), and its answers on val and test are computed
+(`judge.py`); with them it is calibrated, evaluated and reported (`finish.py`).
 
 Under torchrun each process runs this file with the same arguments. The leader decides and writes;
 `processes.once` calls a function in the leader and returns its result in every process.
@@ -35,9 +35,10 @@ from xception_cli.training.baseline import compute_baseline
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.costs import Forecast
 from xception_cli.training.estimate import forecast
-from xception_cli.training.finish import finish, judge_together, judge_val, measure
+from xception_cli.training.finish import finish, measure
 from xception_cli.training.history import History
 from xception_cli.training.job import Job
+from xception_cli.training.judge import judge_together, judge_val
 from xception_cli.training.learner import BestModel, Learner, create_engines, create_learner
 from xception_cli.training.preparation import (
     decide_job,
