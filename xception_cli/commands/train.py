@@ -132,11 +132,11 @@ def train(
         survey = _check_new_run(settings.config, output, tensorboard=tensorboard)
 
     if plan:
-        efforts = EFFORTS if effort and settings.config.budget is None else (effort,)
-        with screen.silence():  # notes on the settings are printed already
-            others = {n: settings if n == effort else _resolve(given, config, n) for n in efforts}
+        plans = {effort: settings}
+        if effort is not None and settings.config.budget is None:
+            plans = _every_effort(given)
         spent = time.monotonic() - began  # imports, and the scan
-        print_plans(others, effort, survey=survey, output=output, spent=spent, as_json=as_json)
+        print_plans(plans, effort, survey=survey, output=output, spent=spent, as_json=as_json)
         return
 
     from xception_cli.training.run import run_training
@@ -233,6 +233,11 @@ def _resolve(given: dict[str, Any], config: str | None, effort: str | None) -> R
             hint=f"leave one out; xception configs show {show(effort)} prints its settings",
         )
     return resolve(given, find_effort(effort), effort=effort)
+
+
+def _every_effort(given: dict[str, Any]) -> dict[str | None, ResolvedConfig]:
+    with screen.silence():  # notes on the settings are printed already
+        return {name: _resolve(given, None, name) for name in EFFORTS}
 
 
 def _then(earlier: str | None, run: RunDir) -> str:

@@ -36,7 +36,8 @@ from xception_cli.data.images import (
 from xception_cli.data.transforms import Transform
 from xception_cli.errors import DataError
 from xception_cli.processes import ALONE, Processes
-from xception_cli.runtime import Runtime, drawing_from, key
+from xception_cli.runtime import Runtime
+from xception_cli.seeds import drawing_from, key
 
 Key = tuple[int, int]  # (epoch, index)
 
