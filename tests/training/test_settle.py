@@ -14,7 +14,7 @@ from images import draw_photos
 from runs import Crash, call, copy_run, crash, quick_settings, train_once, train_run
 from safetensors.torch import load_file
 
-from xception_cli.data import loading
+from xception_cli.data import inputs, loading
 from xception_cli.evaluation.candidates import FINAL, read_candidates
 from xception_cli.evaluation.evaluate import compute_outcomes
 from xception_cli.evaluation.scored import read_scored
@@ -60,14 +60,15 @@ def test_workers_that_read_images_for_the_probe_read_them_for_the_selection_too(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Starting a worker takes long in a process that uses a GPU."""
-    started, start = [], loading._start
+    started, start = [], loading.start_pass
 
     def record(loader: Any) -> Any:
         if not loader.batch_sampler.has_workers:
             started.append(loader.dataset.dataset.cache is not None)
         return start(loader)
 
-    monkeypatch.setattr(loading, "_start", record)
+    for module in (loading, inputs):
+        monkeypatch.setattr(module, "start_pass", record)
     train_run(settings | {"unfreeze": "all", "epochs": 1, "workers": 1})
     # Of train and val, once for features and once for epochs, whose images are cached.
     assert sorted(started) == [False, False, True, True]

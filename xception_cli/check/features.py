@@ -5,9 +5,10 @@ from numpy.typing import NDArray
 
 from xception_cli.check.survey import Survey
 from xception_cli.console import say
-from xception_cli.data.dataset import ImageDataset, KeyedBatches, default_workers
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.dataset import ImageDataset, KeyedBatches
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.data.transforms import Preprocessing
+from xception_cli.data.workers import default_workers
 from xception_cli.model.feature_cache import kept_view, open_feature_cache
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference

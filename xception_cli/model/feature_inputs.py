@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from xception_cli.data.dataset import Key, KeyedBatches
-from xception_cli.data.loading import Inputs
+from xception_cli.data.inputs import Inputs
 from xception_cli.runtime import Runtime, key
 
 Array = np.ndarray[Any, Any]

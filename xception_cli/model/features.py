@@ -22,7 +22,7 @@ import torch
 from xception_cli.console import say, screen, show
 from xception_cli.data.dataset import KeyedBatches
 from xception_cli.data.images import DECODER
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError
 from xception_cli.files import write_durably
