@@ -27,7 +27,7 @@ from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
 from xception_cli.sample import draw_sample
-from xception_cli.settings import to_toml
+from xception_cli.toml_files import to_toml
 
 DATA, NEW = Path("food"), Path("new")
 

@@ -33,7 +33,7 @@ from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
-from xception_cli.settings import to_toml
+from xception_cli.toml_files import to_toml
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 CLASSES = tuple(COLOURS)

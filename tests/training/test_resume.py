@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from images import draw_photos
 from runs import Crash, copy_run, crash, outcome, quick_settings, train_run
 
+from xception_cli.data import names
 from xception_cli.errors import DataError, RunBusyError, StoppedError
 from xception_cli.rundir import RunDir
 from xception_cli.training import handlers
@@ -117,13 +118,30 @@ def test_an_image_that_vanishes_in_training_stops_the_run_with_its_state_saved(
     assert train_run({}, resume=True).run.is_finished
 
 
+def test_a_run_with_a_class_of_a_name_that_is_refused_today_can_be_resumed(
+    settings: dict[str, Any],
+    photos: Path,
+    at_iteration: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (photos / "red").rename(photos / "holdout")
+    at_iteration(2, crash)
+    with monkeypatch.context() as patch:
+        patch.delitem(names.WORDS, "holdout")  # as in a version that accepts it
+        with pytest.raises(Crash):
+            train_run(settings)
+    with pytest.raises(DataError, match="is it a split or a class"):
+        train_run(settings, "new")  # the control
+    assert train_run({}, resume=True).run.is_finished
+
+
 @pytest.mark.slow
 def test_a_crash_while_computing_features_loses_only_the_current_block(
     settings: dict[str, Any], unbroken: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xception_cli.model import features
+    from xception_cli.model import feature_store
 
-    write, notes = features.write_durably, []
+    write, notes = feature_store.write_durably, []
 
     def write_twice(path: Path, content: bytes) -> None:
         if len(notes) == 1:
@@ -132,7 +150,7 @@ def test_a_crash_while_computing_features_loses_only_the_current_block(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(features, "write_durably", write_twice)
+        patch.setattr(feature_store, "write_durably", write_twice)
         with pytest.raises(Crash):
             train_run(settings)
     assert [json.loads(note)["images"] for note in notes] == [13]  # the first view of train
