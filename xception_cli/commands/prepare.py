@@ -118,9 +118,9 @@ def check(
     if output is not None:
         check_findings(data, output)
 
-    from xception_cli.check.report import report_text
     from xception_cli.check.run import run_check
     from xception_cli.check.steps import next_command, next_steps
+    from xception_cli.check.text import report_text
     from xception_cli.report.check_page import PAGE, write_check
     from xception_cli.rundir import ISSUES
 
