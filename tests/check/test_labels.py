@@ -18,7 +18,7 @@ from xception_cli.check.labels import find_suspects, judge_labels, suspects_prob
 from xception_cli.check.report import SUSPECT
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.probe import fit_probe
-from xception_cli.sample import draw_sample
+from xception_cli.sample.run import draw_sample
 
 
 def swapped(count: int = 400):

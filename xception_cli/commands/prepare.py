@@ -39,7 +39,7 @@ def sample(
     ] = 40,
 ) -> None:
     """Draw a small data set of foods, to try the other commands on."""
-    from xception_cli.sample import draw_sample
+    from xception_cli.sample.run import draw_sample
 
     count = draw_sample(folder, classes=classes, images=images)
     say(f"drawn     {count_of(count, 'image')} of {classes} foods in {show(folder)}")
