@@ -30,7 +30,7 @@ from xception_cli.data.images import read_image
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
-from xception_cli.sample import draw_sample
+from xception_cli.sample.run import draw_sample
 from xception_cli.settings import Settings, StrPath
 
 PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")

@@ -32,6 +32,7 @@ from xception_cli.data.images import (
     inspect_all,
     read_bytes,
     read_image,
+    to_image,
 )
 from xception_cli.data.transforms import Preprocessing
 
@@ -548,6 +549,14 @@ def test_all_eight_orientations_give_the_same_upright_image(kind, orientation):
     found = np.asarray(decode(content)).astype(int)
     assert found.shape == (32, 64, 3)
     assert np.abs(found - quadrants()).max() <= (3 if kind == "JPEG" else 0)
+
+
+def test_a_decoded_image_is_not_turned_again_when_it_is_given_as_an_image():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = decode(encoded(Image.fromarray(quadrants()), "JPEG", exif=exif))
+    assert to_image(decoded) == decoded
+    assert decoded.rotate(-90, expand=True) != decoded  # the control
 
 
 def orientation(kind: int, count: int, value: bytes) -> bytes:

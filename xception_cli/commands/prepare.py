@@ -40,7 +40,7 @@ def sample(
     ] = 40,
 ) -> None:
     """Draw a small data set of foods, to try the other commands on."""
-    from xception_cli.sample import draw_sample
+    from xception_cli.sample.run import draw_sample
 
     count = draw_sample(folder, classes=classes, images=images)
     say(f"drawn     {count_of(count, 'image')} of {classes} foods in {show(folder)}")
@@ -119,9 +119,9 @@ def check(
     if output is not None:
         _check_findings(data, output)
 
-    from xception_cli.check.report import report_text
     from xception_cli.check.run import run_check
     from xception_cli.check.steps import next_command, next_steps
+    from xception_cli.check.text import report_text
     from xception_cli.report.check_page import PAGE, write_check
 
     allow_pixels(max_pixels)

@@ -16,7 +16,7 @@ import torch
 from xception_cli.check.labels import judge_labels
 from xception_cli.check.report import SUSPECT
 from xception_cli.console import quoted, say, show
-from xception_cli.data.loading import ImageInputs, Inputs
+from xception_cli.data.inputs import ImageInputs, Inputs
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.candidates import paired_gain, start_candidates
 from xception_cli.evaluation.cross_validated import cross_validation, describe_cross_validation

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xception_cli.check.deep import classes_to_add
+from xception_cli.check.curve import classes_to_add
 from xception_cli.check.report import ClassGain
 from xception_cli.console import quoted, say, show
 from xception_cli.data.photo import Photo

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from xception_cli.console import Bar, say, show
 from xception_cli.data.dataset import KeyedBatches
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.errors import SMALLER_STEPS, ArtifactError, DivergedError, MachineError
 from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.model.feature_inputs import FeatureInputs

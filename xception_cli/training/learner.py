@@ -10,7 +10,7 @@ from ignite.engine import Engine
 from torch.optim.swa_utils import AveragedModel
 
 from xception_cli.console import show
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.errors import SMALLER_STEPS, ArtifactError, DivergedError, is_out_of_memory
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.layers import without_layers_head

@@ -21,7 +21,7 @@ from ignite.engine import Engine
 from xception_cli.check.survey import Survey
 from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, say, screen, show
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.errors import MachineError, XceptionError
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.numerals import count_of
