@@ -351,7 +351,7 @@ def _state_reader(folder: Path) -> Callable[[random.Random], object]:
     from xception_cli.model.seal import check_entries, seal_entries
     from xception_cli.rundir import read_json, write_json
     from xception_cli.training.checkpoint import StateStore
-    from xception_cli.training.learner import History
+    from xception_cli.training.history import History
 
     states = StateStore(folder / "checkpoints")
     layer = torch.nn.Linear(5, 3)

@@ -18,12 +18,13 @@ from documented import check_documented
 from runs import call
 
 from xception_cli.cli import app, main
+from xception_cli.commands.flags import PANELS
 from xception_cli.commands.help import render_help
-from xception_cli.commands.train import _PANELS
 from xception_cli.data.table import SUFFIXES
 from xception_cli.errors import UsageError
 from xception_cli.recipes import EFFORTS, find_effort, list_recipes
-from xception_cli.settings import EFFORT, read_toml, resolve
+from xception_cli.settings import EFFORT, resolve
+from xception_cli.toml_files import read_toml
 
 ROOT = Path(__file__).parent.parent
 
@@ -322,7 +323,7 @@ def test_the_help_of_train_is_by_subject_with_what_is_used_every_day_first(
     assert call("train", "--help") == 0
     shown = capsys.readouterr().out
     titles = re.findall(r"^(\w[\w ]+):$", shown, re.MULTILINE)
-    assert titles == [*_PANELS, "General"]
+    assert titles == [*PANELS, "General"]
     assert re.findall(r"^  (?:-o, )?(\S+) ", shown, re.MULTILINE)[:2] == ["DIR", "--classes"]
     assert "  --[no-]flip  " in shown
     assert "(71 to 2,048; default 299)" in " ".join(shown.split())

@@ -64,7 +64,7 @@ def test_the_final_file_is_the_same_after_any_number_of_stops(tmp_path, suffix, 
     rows = predictions(40)
     whole = tmp_path / f"whole{suffix}"
     file = write(rows, whole)
-    assert (file.done, file.failed) == (40, 8)
+    assert (file.done, file.tally.failed) == (40, 8)
     output = tmp_path / f"out{suffix}"
     for stop_after in (0, 1, 4, 4, 29, 40):
         with pytest.raises(Stop):
@@ -83,7 +83,7 @@ def test_the_final_file_is_the_same_after_any_number_of_stops(tmp_path, suffix, 
     with pytest.raises(Stop):
         write(rows, output, 17)
     file = write(rows, output)
-    assert (file.done, file.failed) == (40, 8)
+    assert (file.done, file.tally.failed) == (40, 8)
     assert output.read_bytes() == whole.read_bytes()
     assert partials(tmp_path) == []
 
@@ -403,7 +403,7 @@ def test_a_resumed_file_knows_the_first_image_that_could_not_be_read(tmp_path, s
         with pytest.raises(Stop):
             write(rows, output, count)
     file = write(rows, output)
-    assert (file.failed, file.tally.first_failure) == (2, "two\nlines3.jpg: truncated\nfile")
+    assert (file.tally.failed, file.tally.first_failure) == (2, "two\nlines3.jpg: truncated\nfile")
 
 
 def test_an_output_that_cannot_be_written_is_reported_before_the_model_is_loaded(tmp_path, capsys):

@@ -13,7 +13,17 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli import __version__
-from xception_cli.commands import embed, machine, measure, predict, prepare, rank, serve, train
+from xception_cli.commands import (
+    embed,
+    export,
+    machine,
+    measure,
+    predict,
+    prepare,
+    rank,
+    serve,
+    train,
+)
 from xception_cli.commands.help import Command, Group
 from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show, stop
@@ -66,7 +76,7 @@ _add(app, prepare.check, "check", _TRAIN, "check ./food --output findings")
 _add(app, train.train, "train", _TRAIN, "train ./food --classes 12")
 _add(app, measure.evaluate, "eval", _TRAIN, "eval runs/food --data ./others")
 _add(app, predict.predict, "predict", _USE, "predict runs/food photo.jpg --explain heatmaps")
-_add(app, predict.export, "export", _USE, "export runs/food --output food.onnx")
+_add(app, export.export, "export", _USE, "export runs/food --output food.onnx")
 _add(app, rank.rank, "rank", _USE, "rank runs/food ./unlabelled --output rank.csv")
 _add(app, serve.serve, "serve", _USE, "serve runs/food")
 _add(app, embed.embed, "embed", _USE, "embed runs/food ./food --output features.npz")
@@ -157,48 +167,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(given: Sequence[str], *, debug: bool) -> None:
     try:
         app(_expand_bare_resume(given), prog_name="xception")
-    except XceptionError as error:
-        if debug:
-            traceback.print_exc()
-        if not is_leader() and isinstance(error, (StoppedError, DivergedError, UsageError)):
-            end_at_once()  # every process has this error; the leader reports it, and fails
-        if isinstance(error, StoppedError):
-            stop(error.message, error.hint)
-        else:
-            fail(error.message, error.hint)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if debug:
-            raise
-        named = f": {show(error.filename)}" if error.filename is not None else ""
-        fail(f"{why(error)}{named}", "run the same command with --debug to see where")
-        sys.exit(MachineError.exit_code)
-    except (MemoryError, RuntimeError, ImportError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if debug:
-            traceback.print_exc()
-        less = "a smaller --batch-size, --accumulate 2, --unfreeze exit or --workers 0"
-        fail(
-            f"out of memory{f': {show(error)}' if str(error) else ''}",
-            f"close other programs, or try {less}" if "train" in given else MORE_MEMORY,
-        )
-        sys.exit(MachineError.exit_code)
-    except UnicodeEncodeError as error:
-        if error.encoding != sys.getfilesystemencoding() or error.encoding == "utf-8":
-            raise
-        if debug:
-            traceback.print_exc()
-        fail(
-            f"the file name {show(error.object)} has letters that this locale's encoding, "
-            f"{error.encoding}, lacks",
-            "unset PYTHONUTF8 and set LC_ALL=C.UTF-8; then run the command again",
-        )
-        sys.exit(MachineError.exit_code)
     except (_Signalled, KeyboardInterrupt) as error:
         number = error.number if isinstance(error, _Signalled) else signal.SIGINT
         stop(f"stopped by {signal_name(number)}", None)
         sys.exit(128 + number)
+    except Exception as error:
+        known = error if isinstance(error, XceptionError) else _of_machine(error, given)
+        if known is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        if not is_leader() and isinstance(known, (StoppedError, DivergedError, UsageError)):
+            end_at_once()  # every process has this error; the leader reports it, and fails
+        (stop if isinstance(known, StoppedError) else fail)(known.message, known.hint)
+        sys.exit(known.exit_code)
+
+
+def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
+    """Return what the machine lacks, by an error of Python or a library; None for a bug of ours."""
+    if isinstance(error, OSError):
+        named = f": {show(error.filename)}" if error.filename is not None else ""
+        hint = "run the same command with --debug to see where"
+        return MachineError(f"{why(error)}{named}", hint=hint)
+    if isinstance(error, (MemoryError, RuntimeError, ImportError)) and is_out_of_memory(error):
+        less = "a smaller --batch-size, --accumulate 2, --unfreeze exit or --workers 0"
+        hint = f"close other programs, or try {less}" if "train" in given else MORE_MEMORY
+        return MachineError(f"out of memory{f': {show(error)}' if str(error) else ''}", hint=hint)
+    if isinstance(error, UnicodeEncodeError) and (
+        error.encoding == sys.getfilesystemencoding() != "utf-8"
+    ):
+        return MachineError(
+            f"the file name {show(error.object)} has letters that this locale's encoding, "
+            f"{error.encoding}, lacks",
+            hint="unset PYTHONUTF8 and set LC_ALL=C.UTF-8; then run the command again",
+        )
+    return None
 
 
 class _Signalled(BaseException):

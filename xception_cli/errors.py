@@ -18,6 +18,7 @@ import re
 import signal
 
 MORE_MEMORY = "close other programs, or allow this one more memory; then run the command again"
+SMALLER_STEPS = "a smaller --lr and --head-lr; the best model so far is kept"
 # Of the system, torch on a CPU, oneDNN, and onnxruntime. oneDNN's primitive descriptor is another
 # matter: it lacks the operation.
 _NO_MEMORY = re.compile(

@@ -7,14 +7,15 @@ file.
 import glob
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from xception_cli import __version__
-from xception_cli.console import say, show
+from xception_cli.console import say, screen, show
 from xception_cli.data.lists import PathList
 from xception_cli.errors import DataError, MachineError, RunBusyError
 from xception_cli.files import partial_path, with_sum
@@ -50,8 +51,78 @@ def other_partials(path: Path, partial: Path) -> list[Path]:
     return others
 
 
+class PartialFile:
+    """An open partial file, whose rows are in the order of the images.
+
+    Attributes:
+        path: Its path.
+        done: Number of images with a row.
+    """
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self.path = path
+        self.done = 0
+        self._file = os.fdopen(descriptor, "r+b", buffering=0)
+
+    def read(self) -> IO[bytes]:
+        """Open the content for reading, from the start."""
+        return os.fdopen(os.dup(self._file.fileno()), "rb")
+
+    def cut(self, size: int, done: int) -> None:
+        """Keep the first bytes, with the rows of `done` images; others are appended to them.
+
+        Raises:
+            MachineError: The disk is full.
+        """
+        self.done = done
+        with self._errors():
+            self._file.truncate(size)
+            self._file.seek(size)
+
+    def append(self, content: bytes, images: int = 1) -> None:
+        """Append the rows of the next images.
+
+        Raises:
+            MachineError: The disk is full; earlier rows are kept.
+        """
+        view = memoryview(content)
+        with self._errors():
+            while view:
+                view = view[self._file.write(view) or 0 :]
+        self.done += images
+
+    def close(self) -> None:
+        """Write the file to the disk and close it."""
+        with suppress(OSError):
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+    def rename(self, path: Path) -> None:
+        """Write the file to the disk, close it and rename it.
+
+        Raises:
+            MachineError: The disk is full.
+        """
+        with self._errors():
+            os.fsync(self._file.fileno())
+            if os.name == "nt":  # an open file cannot be renamed there
+                self._file.close()
+            self.path.replace(path)
+        self._file.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise MachineError(
+                f"cannot write {show(self.path)}: {error.strerror}",
+                hint=f"free disk space; the same command resumes after image {self.done:,}",
+            ) from error
+
+
 @contextmanager
-def open_partial(partial: Path) -> Iterator[int]:
+def open_partial(partial: Path) -> Iterator[PartialFile]:
     """Open a partial file, new or left by the same command, and lock it.
 
     Raises:
@@ -68,7 +139,7 @@ def open_partial(partial: Path) -> Iterator[int]:
             f"cannot write {show(partial)}: {error.strerror}", hint="choose another --output"
         ) from error
     with _lock(descriptor, partial):
-        yield descriptor
+        yield PartialFile(descriptor, partial)
 
 
 def _lock(descriptor: int, partial: Path) -> AbstractContextManager[object]:
@@ -76,9 +147,7 @@ def _lock(descriptor: int, partial: Path) -> AbstractContextManager[object]:
     try:
         try:
             import fcntl
-        except (
-            ImportError
-        ):  # Windows, where a lock on the file itself would stop us from reading it
+        except ImportError:  # Windows, where a lock on the file itself would prevent reading it
             from filelock import FileLock
 
             return FileLock(f"{partial}.lock", fallback_to_soft=False).acquire(blocking=False)
@@ -93,23 +162,6 @@ def _lock(descriptor: int, partial: Path) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-@contextmanager
-def disk_errors(partial: Path, done: Callable[[], int]) -> Iterator[None]:
-    """Raise an error of the disk as a `MachineError`.
-
-    Args:
-        partial: The file that is written.
-        done: Returns the number of images with a row.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise MachineError(
-            f"cannot write {show(partial)}: {error.strerror}",
-            hint=f"free disk space; the same command resumes after image {done():,}",
-        ) from error
-
-
 class Rows:
     """Results of images, in order, of an output that is written when all are known.
 
@@ -119,42 +171,43 @@ class Rows:
         found: The results so far, plain data: those of a stopped command, and those added since.
     """
 
-    def __init__(self, descriptor: int, path: Path, images: Iterable[Path]) -> None:
+    def __init__(self, file: PartialFile, images: Sequence[Path] | PathList) -> None:
         self.found: list[Any] = []
-        self._path = path
-        self._file = os.fdopen(descriptor, "r+b", buffering=0)
-        at = 0
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            for image, line in zip(images, file, strict=False):
+        self._file, self._images = file, images
+        size = 0
+        with file.read() as lines:
+            for image, line in zip(images, lines, strict=False):
                 content, _, _ = line.rpartition(b" ")
                 if line != _line(content, image):  # cut by a kill, or damaged
                     break
                 self.found.append(json.loads(content))
-                at += len(line)
-        with self._errors():
-            self._file.truncate(at)
-            self._file.seek(at)
+                size += len(line)
+        file.cut(size, len(self.found))
 
-    def add(self, image: Path, result: Any) -> None:
-        """Add the result of the next image.
+    def left(self) -> Iterator[Path]:
+        """Return the images without a result."""
+        return islice(self._images, len(self.found), None)
+
+    def fill(self, doing: str, results: Iterable[Any]) -> None:
+        """Add the results of the images that are left, and show the progress.
+
+        Args:
+            doing: What the command does, for the progress.
+            results: Plain data; computed one by one.
 
         Raises:
             MachineError: The disk is full; earlier results are kept.
         """
-        view = memoryview(_line(json.dumps(result).encode(), image))
-        with self._errors():
-            while view:
-                view = view[self._file.write(view) or 0 :]
+        with screen.bar(doing, len(self._images)) as bar:
+            bar.restart(doing, len(self.found))
+            for image, result in zip(self.left(), results, strict=True):
+                self.add(image, result)
+                bar.advance(1)
+
+    def add(self, image: Path, result: Any) -> None:
+        """Add the result of the next image; see `fill`."""
+        self._file.append(_line(json.dumps(result).encode(), image))
         self.found.append(result)
-
-    def _errors(self) -> AbstractContextManager[None]:
-        return disk_errors(self._path, lambda: len(self.found))
-
-    def close(self) -> None:
-        """Write the file to the disk and close it."""
-        with suppress(OSError):
-            os.fsync(self._file.fileno())
-        self._file.close()
 
 
 def _line(content: bytes, image: Path) -> bytes:
@@ -181,22 +234,23 @@ def open_rows(
     """
     partial = partial_of(path, images, (__version__, *options))
     other_partials(path, partial)
-    with open_partial(partial) as descriptor:
-        rows = Rows(descriptor, partial, images)
+    with open_partial(partial) as file:
+        rows = Rows(file, images)
         whole = count_of(len(images), "image")
         if rows.found:
             say(f"resuming  after {len(rows.found):,} of {whole} ({show(partial)})")
+        is_kept = False
         try:
             yield rows
         except BaseException as error:
-            rows.close()
-            if rows.found and not isinstance(error, DataError):  # which it would only meet again
+            # The same command would only meet an error in the data again.
+            is_kept = bool(rows.found) and not isinstance(error, DataError)
+            raise
+        finally:
+            file.close()
+            if is_kept:
                 done = f"{len(rows.found):,} of {whole}"
                 say(f"kept      {show(partial)}: {done}; the same command resumes there")
             else:
                 with suppress(OSError):
                     partial.unlink()
-            raise
-        rows.close()
-        with suppress(OSError):
-            partial.unlink()

@@ -10,7 +10,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from xception_cli.data.lists import PathList
 from xception_cli.errors import UsageError
 from xception_cli.files import check_new_file, to_csv, utf8
 from xception_cli.numerals import count_of
-from xception_cli.partial import disk_errors, open_partial, other_partials, partial_of
+from xception_cli.partial import PartialFile, open_partial, other_partials, partial_of
 
 if TYPE_CHECKING:  # no torch: an unwritable file is reported before it loads
     from xception_cli.inference import Prediction
@@ -124,30 +124,17 @@ class PredictionFile:
     """
 
     def __init__(
-        self,
-        descriptor: int,
-        path: Path,
-        images: Sequence[Path] | PathList,
-        tally: Tally,
-        *,
-        as_csv: bool,
+        self, file: PartialFile, images: Sequence[Path] | PathList, tally: Tally, *, as_csv: bool
     ) -> None:
-        self.path = path
+        self.path = file.path
         self.tally = tally
-        self._file = os.fdopen(descriptor, "r+b", buffering=0)
-        self._images = images
-        self._as_csv = as_csv
-        self._columns: Columns | None = None
+        self._file, self._images, self._as_csv = file, images, as_csv
+        self._columns: Columns | None = None  # until `begin`
 
     @property
     def done(self) -> int:
         """Number of rows."""
         return self.tally.done
-
-    @property
-    def failed(self) -> int:
-        """Number of rows of images that could not be read."""
-        return self.tally.failed
 
     def begin(self, count: int, classes: Sequence[str] = (), *, with_unknown: bool) -> None:
         """Read the existing rows, and truncate the file after the last complete one.
@@ -160,22 +147,20 @@ class PredictionFile:
         Raises:
             MachineError: The disk is full.
         """
-        columns = Columns(
+        self._columns = columns = Columns(
             count, classes, with_unknown=with_unknown, with_label=bool(self.tally.labels)
         )
-        self._columns, at = columns, 0
-        with os.fdopen(os.dup(self._file.fileno()), "rb") as file:
+        size = 0
+        with self._file.read() as file:
             rows = read_csv(file, columns) if self._as_csv else read_lines(file)
             for image, (end, path, answer, error) in zip(self._images, rows, strict=False):
                 if path != utf8(str(image)):
                     break
-                at = end
+                size = end
                 self.tally.add(answer, failure=f"{path}: {error}")
-        with self._errors():
-            self._file.truncate(at)
-            self._file.seek(at)
-        if at == 0 and self._as_csv:
-            self._write(to_csv(columns.header, []))
+        self._file.cut(size, self.done)
+        if size == 0 and self._as_csv:
+            self._file.append(to_csv(columns.header, []), images=0)
 
     def add(self, prediction: "Prediction") -> None:
         """Append the row of the next image.
@@ -187,18 +172,9 @@ class PredictionFile:
             content = to_csv(self._columns.row(prediction), [])  # a row by itself
         else:
             content = f"{json.dumps(prediction.to_dict(), allow_nan=False)}\n".encode()
-        self._write(content)
+        self._file.append(content)
         failure = f"{utf8(str(prediction.path))}: {prediction.error}"
         self.tally.add(prediction.answer, unlike=prediction.unlike, failure=failure)
-
-    def _write(self, content: bytes) -> None:
-        with self._errors():
-            view = memoryview(content)
-            while view:
-                view = view[self._file.write(view) or 0 :]
-
-    def _errors(self) -> AbstractContextManager[None]:
-        return disk_errors(self.path, lambda: self.done)
 
     def finish(self, path: Path) -> None:
         """Rename the complete file to its final path.
@@ -212,19 +188,13 @@ class PredictionFile:
                 f"{show(path)} was created by another program in the meantime",
                 hint=f"the predictions are in {show(self.path)}",
             )
-        with self._errors():
-            os.fsync(self._file.fileno())
-            if os.name == "nt":  # an open file cannot be renamed there
-                self._file.close()
-            self.path.replace(path)
-        self._file.close()
+        self._file.rename(path)
 
     def stop(self, path: Path) -> None:
         """Close the file; if it has rows, keep them as the output so far."""
         has_begun, has_rows = self._columns is not None, self.done > 0
         with suppress(OSError):
-            has_rows = has_rows or (not has_begun and os.fstat(self._file.fileno()).st_size > 0)
-            os.fsync(self._file.fileno())
+            has_rows = has_rows or (not has_begun and self.path.stat().st_size > 0)
         self._file.close()
         if has_rows:
             try:
@@ -271,8 +241,8 @@ def open_predictions(
         )
     check_new_file(path, SUFFIXES, "write predictions to")
     as_csv = path.suffix.lower() == ".csv"
-    with open_partial(partial) as descriptor:
-        file = PredictionFile(descriptor, partial, images, tally, as_csv=as_csv)
+    with open_partial(partial) as opened:
+        file = PredictionFile(opened, images, tally, as_csv=as_csv)
         try:
             yield file
             file.finish(path)

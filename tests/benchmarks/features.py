@@ -82,8 +82,8 @@ def ours(options: Namespace, unfreeze: str, views: int) -> Step:
     import product
 
     from xception_cli.training.baseline import compute_baseline
+    from xception_cli.training.history import History
     from xception_cli.training.job import Job
-    from xception_cli.training.learner import History
 
     run = f"{unfreeze}-{views}-{options.round}"
     job = product.create_job(options, folder(options), run, unfreeze=unfreeze, views=views)

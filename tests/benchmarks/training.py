@@ -69,7 +69,7 @@ def ours(options: Namespace, unfreeze: str) -> Step:
     import product
 
     from xception_cli.training.baseline import compute_baseline
-    from xception_cli.training.learner import History
+    from xception_cli.training.history import History
 
     job = product.create_job(
         options,

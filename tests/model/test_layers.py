@@ -31,7 +31,7 @@ from xception_cli.model.layers import (
 )
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut
 from xception_cli.onnx.graph import build_onnx
-from xception_cli.report.pictures import class_maps, heat_maps
+from xception_cli.report.activation_maps import class_maps, heat_maps
 
 CLASSES = ("a", "b", "c")
 

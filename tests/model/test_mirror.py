@@ -16,7 +16,7 @@ from xception_cli.model.augmented import with_tta
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.layers import add_layers_head
 from xception_cli.onnx.graph import build_onnx
-from xception_cli.report.pictures import class_maps
+from xception_cli.report.activation_maps import class_maps
 
 CLASSES = ("a", "b", "c")
 

@@ -13,7 +13,7 @@ from runs import Clock
 from xception_cli.rundir import RunDir, read_json, write_json
 from xception_cli.training import handlers
 from xception_cli.training.budget import Budget, new_record
-from xception_cli.training.learner import learning_rate_factor
+from xception_cli.training.schedule import learning_rate_factor
 
 START = {"after": "start", "views": 4, "epochs": 12, "why": "the plan"}
 

@@ -30,7 +30,8 @@ from xception_cli.training.engines import (
     create_evaluator,
     create_trainer,
 )
-from xception_cli.training.learner import History, pair, update_ema, validate
+from xception_cli.training.history import History
+from xception_cli.training.learner import pair, update_ema, validate
 from xception_cli.training.saving import StateSaving
 
 FP16 = Runtime(torch.device("cpu"), "fp16")

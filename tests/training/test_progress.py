@@ -6,7 +6,7 @@ from ignite.engine import Engine, Events
 
 from xception_cli.console import Bar
 from xception_cli.training.handlers import attach_progress
-from xception_cli.training.learner import History
+from xception_cli.training.history import History
 
 
 class Recorded(Bar):

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from xception_cli.training.learner import learning_rate_factor, stepped_factor
+from xception_cli.training.schedule import learning_rate_factor, stepped_factor
 
 
 def factors(total: int, warmup: float) -> list[float]:

@@ -17,9 +17,9 @@ from xception_cli.evaluation.candidates import FINAL, read_candidates
 from xception_cli.files import file_digest
 from xception_cli.model import feature_store, features
 from xception_cli.rundir import RunDir, read_json
-from xception_cli.settings import read_toml
+from xception_cli.toml_files import read_toml
 from xception_cli.training import baseline, finish, handlers
-from xception_cli.training.learner import learning_rate_factor
+from xception_cli.training.schedule import learning_rate_factor
 
 PEAK = 2e-4  # the default of `lr`
 EPOCH = 3  # iterations

@@ -132,6 +132,20 @@ def survey_data(
     return survey
 
 
+def survey_for(config: TrainConfig) -> Survey:
+    """Scan the data of a training, see `survey_data`."""
+    return survey_data(
+        config.data,
+        root=config.root,
+        classes=config.classes,
+        fixes=config.fixes,
+        split_file=config.split_file,
+        group_by=config.group_by,
+        skip_bad=config.skip_bad,
+        max_pixels=config.max_pixels,
+    )
+
+
 def _refuse_bad(survey: Survey, fixes: str | None) -> None:
     excluded = {path for path, fix in survey.fixes.items() if fix.action == "exclude"}
     bad = [

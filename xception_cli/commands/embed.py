@@ -4,13 +4,13 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from io import BytesIO
-from itertools import islice
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xception_cli.api import decide_workers, open_classifier
+from xception_cli.classifiers import check_classifier, decide_workers, open_classifier
 from xception_cli.commands.complete import run_folders
 from xception_cli.commands.options import (
     OUTPUT,
@@ -22,12 +22,11 @@ from xception_cli.commands.options import (
     RunFolder,
     Workers,
     allow_pixels,
-    check_classifier,
     choose_model,
     require_all_read,
     separate_run,
 )
-from xception_cli.console import quoted, say, screen, show
+from xception_cli.console import quoted, say, show
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import check_new_file, file_digest, utf8, write_durably
 from xception_cli.numerals import count_of
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xception_cli.model.bundle import ModelBundle
+    from xception_cli.model.bundle import ModelBundle, Outcome
 
 
 def embed(
@@ -105,7 +104,6 @@ def embed(
 
     import numpy as np
 
-    from xception_cli.data.images import inspect
     from xception_cli.inference import classify_images
     from xception_cli.model.bundle import ModelBundle
     from xception_cli.partial import open_rows
@@ -119,19 +117,9 @@ def embed(
         )
     kept = _kept_images(RunDir(chosen.parent), bundle) if neighbours else []
     count = decide_workers(workers, bundle.runtime)
-    with (
-        open_rows(output, images, (file_digest(chosen), device, max_pixels)) as rows,
-        screen.bar("computing features", len(images)) as bar,
-    ):
-        bar.restart("computing features", len(rows.found))
-        left = list(islice(images, len(rows.found), None))
-        for path, outcome in classify_images(bundle, left, workers=count):
-            bar.advance(1)
-            if isinstance(outcome, str) or outcome.features is None:
-                rows.add(path, {"error": outcome})
-            else:
-                digest = inspect(path, decoded=False).digest
-                rows.add(path, {"features": _to_text(outcome.features), "digest": digest})
+    with open_rows(output, images, (file_digest(chosen), device, max_pixels)) as rows:
+        outcomes = classify_images(bundle, rows.left(), workers=count)
+        rows.fill("computing features", starmap(_to_row, outcomes))
         found = _collect(images, rows.found)
         if neighbours and bundle.about.unknown is not None:
             reference = bundle.about.unknown.reference
@@ -150,6 +138,15 @@ def embed(
     if output.suffix.lower() == PARQUET:
         code = f"import pandas; print(pandas.read_parquet({name}))"
     say(f"next: python -c {quoted(code)}")
+
+
+def _to_row(path: Path, outcome: "Outcome | str") -> dict[str, Any]:
+    from xception_cli.data.images import inspect
+
+    if isinstance(outcome, str) or outcome.features is None:
+        return {"error": outcome}
+    digest = inspect(path, decoded=False).digest
+    return {"features": _to_text(outcome.features), "digest": digest}
 
 
 def _collect(

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xception_cli import api
+from xception_cli.classifiers import check_classifier
 from xception_cli.commands.complete import choices, run_folders
 from xception_cli.commands.options import (
     IMAGES,
@@ -21,7 +22,6 @@ from xception_cli.commands.options import (
     Tta,
     Workers,
     allow_pixels,
-    check_classifier,
     one_run,
 )
 from xception_cli.console import emit, fail, quoted, say, show
@@ -29,6 +29,10 @@ from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, RunDir
 from xception_cli.runs import RUNS, find_run
+
+if TYPE_CHECKING:
+    from xception_cli.evaluation.compare import Comparison
+    from xception_cli.evaluation.eval_report import EvalReport
 
 
 def evaluate(
@@ -112,6 +116,19 @@ def evaluate(
         workers=workers,
         verbose=True,
     )
+    _print_report(report, as_json=as_json)
+    say(f"files     {show(chosen.evaluation(report.name))}")
+    if report.failures:
+        for failure in report.failures[:20]:
+            say(f"          {show(failure.path)}: {show(failure.reason)}")
+        failed = count_of(len(report.failures), "image")
+        fail(f"{failed} could not be read; predictions.csv lists them", None)
+        raise typer.Exit(3)
+    page = f"open {quoted(chosen.report)}, or: " if data is None and chosen.is_finished else ""
+    say(f"next: {page}xception predict {quoted(chosen.path)} IMAGE.jpg")
+
+
+def _print_report(report: "EvalReport", *, as_json: bool) -> None:
     from xception_cli.evaluation.files import (
         answered_line,
         confused_line,
@@ -146,15 +163,6 @@ def evaluate(
         say(f"note      {report.note}")
     if report.left_out:
         say(f"          left_out in {METRICS} lists the images")
-    say(f"files     {show(chosen.evaluation(report.name))}")
-    if report.failures:
-        for failure in report.failures[:20]:
-            say(f"          {show(failure.path)}: {show(failure.reason)}")
-        failed = count_of(len(report.failures), "image")
-        fail(f"{failed} could not be read; predictions.csv lists them", None)
-        raise typer.Exit(3)
-    page = f"open {quoted(chosen.report)}, or: " if data is None and chosen.is_finished else ""
-    say(f"next: {page}xception predict {quoted(chosen.path)} IMAGE.jpg")
 
 
 def compare(
@@ -192,38 +200,41 @@ def compare(
         choose_evaluation,
         compare_runs,
         correct_comparisons,
-        different_splits,
     )
-    from xception_cli.evaluation.compared import (
-        class_note,
-        comparison_tables,
-        selection_note,
-        verdict,
-    )
+    from xception_cli.evaluation.compared import selection_note
 
     name = choose_evaluation([first, *others], on)
     comparisons = correct_comparisons([compare_runs(first, other, name) for other in others])
     for other, comparison in zip(others, comparisons, strict=True):
-        parts: list[Any] = [json.dumps(comparison.to_dict())]
-        if not as_json:
-            parts = [part for table in comparison_tables(comparison) for part in (table, "")][:-1]
-        for part in parts:
-            emit(part)
-        if comparison.unmatched:
-            unmatched = count_of(comparison.unmatched, "image")
-            say(f"note      {unmatched} of {name} scored by one run only")
-            if name in {"val", "test"}:
-                reason, train, evaluation = different_splits(first, other)
-                say(f"          {reason}; to compare them on the same images, train on one split:")
-                say(f"          {train}")
-                say("          or evaluate both on other images:")
-                say(f"          {evaluation}")
-        if note := class_note(comparison):
-            say(f"note      {note}")
-        say(f"result    {show(other.path)}: {verdict(comparison)}", style="bold")
+        _print_comparison(first, other, comparison, as_json=as_json)
     if note := selection_note(comparisons[0]):
         say(f"note      {note}")
     say(f"next: xception eval {quoted(others[-1].path)} --data DIR")
+
+
+def _print_comparison(
+    first: RunDir, other: RunDir, comparison: "Comparison", *, as_json: bool
+) -> None:
+    from xception_cli.evaluation.compare import different_splits
+    from xception_cli.evaluation.compared import class_note, comparison_tables, verdict
+
+    parts: list[Any] = [json.dumps(comparison.to_dict())]
+    if not as_json:
+        parts = [part for table in comparison_tables(comparison) for part in (table, "")][:-1]
+    for part in parts:
+        emit(part)
+    if comparison.unmatched:
+        unmatched = count_of(comparison.unmatched, "image")
+        say(f"note      {unmatched} of {comparison.name} scored by one run only")
+        if comparison.name in {"val", "test"}:
+            reason, train, evaluation = different_splits(first, other)
+            say(f"          {reason}; to compare them on the same images, train on one split:")
+            say(f"          {train}")
+            say("          or evaluate both on other images:")
+            say(f"          {evaluation}")
+    if note := class_note(comparison):
+        say(f"note      {note}")
+    say(f"result    {show(other.path)}: {verdict(comparison)}", style="bold")
 
 
 def report(
@@ -260,11 +271,11 @@ def list_runs(
     as_json: JsonLines = False,
 ) -> None:
     """List runs with their key figures, the latest first."""
-    from xception_cli import runs
+    from xception_cli import run_figures
 
-    found = runs.list_runs(folder)
+    found = run_figures.list_runs(folder)
     for part in (
-        [json.dumps(run.to_dict()) for run in found] if as_json else [runs.runs_table(found)]
+        [json.dumps(run.to_dict()) for run in found] if as_json else [run_figures.runs_table(found)]
     ):
         emit(part)
     finished, unfinished = (

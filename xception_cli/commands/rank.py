@@ -1,14 +1,13 @@
 """rank: which unlabelled images to label next."""
 
 from collections.abc import Sequence
-from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xception_cli.api import decide_workers, open_classifier
+from xception_cli.classifiers import check_classifier, decide_workers, open_classifier
 from xception_cli.commands.complete import run_folders
 from xception_cli.commands.options import (
     OUTPUT,
@@ -20,12 +19,11 @@ from xception_cli.commands.options import (
     RunFolder,
     Workers,
     allow_pixels,
-    check_classifier,
     choose_model,
     require_all_read,
     separate_run,
 )
-from xception_cli.console import quoted, say, screen, show
+from xception_cli.console import quoted, say, show
 from xception_cli.files import check_new_file, file_digest, to_csv, write_durably
 from xception_cli.numerals import count_of
 
@@ -84,17 +82,10 @@ def rank(
     allow_pixels(max_pixels)
     bundle = open_classifier(chosen, device=device)
     count = decide_workers(workers, bundle.runtime)
-    with (
-        open_rows(output, images, (file_digest(chosen), device, max_pixels)) as rows,
-        screen.bar("predicting", len(images)) as bar,
-    ):
-        bar.restart("predicting", len(rows.found))
-        left = list(islice(images, len(rows.found), None))
-        made = predict_images(bundle, left, top=2, workers=count)
-        for image, prediction in zip(left, made, strict=True):
-            # Not `to_dict`, which rounds the probabilities that decide the order.
-            rows.add(image, (prediction.classes, prediction.probabilities, prediction.error))
-            bar.advance(1)
+    with open_rows(output, images, (file_digest(chosen), device, max_pixels)) as rows:
+        made = predict_images(bundle, rows.left(), top=2, workers=count)
+        # Not `to_dict`, which rounds the probabilities that decide the order.
+        rows.fill("predicting", ((p.classes, p.probabilities, p.error) for p in made))
         every = [_read(*pair) for pair in zip(images, rows.found, strict=True)]
         # Stable: images of equal margin keep their order.
         ranked = sorted((one for one in every if one.error is None), key=attrgetter("margin"))

@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -67,19 +67,33 @@ def render(template: str, **values: object) -> str:
     return PAGES.get_template(template).render(values)
 
 
-def _printable(value: object) -> object:
-    """Make a printed value a short, literal text; `Markup` is printed unchanged.
+def create_environment(literal: Callable[[str], str], *, autoescape: bool) -> Environment:
+    """Create the environment of templates, which print short, literal texts and whole numbers.
 
-    Raises:
-        TypeError: It is neither text nor an integer: templates do not format numbers.
+    Args:
+        literal: Shortens an untrusted text, and escapes what has a meaning in this kind of page;
+            `Markup` is printed unchanged.
+        autoescape: Whether printed texts are also escaped as HTML.
     """
-    if isinstance(value, Markup):
-        return value
-    if isinstance(value, str):
-        return _isolate(show(value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise TypeError(f"a page prints text and whole numbers, not {value}")
+
+    def printable(value: object) -> object:
+        if isinstance(value, Markup):
+            return value
+        if isinstance(value, str):
+            return literal(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        raise TypeError(f"a page prints text and whole numbers, not {value}")
+
+    return Environment(
+        loader=PackageLoader("xception_cli.report"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        finalize=printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def _capital(text: str, names: Sequence[str] = ()) -> str:
@@ -127,15 +141,7 @@ def _count(number: int) -> str:
     return f"{number:,}"
 
 
-PAGES = Environment(
-    loader=PackageLoader("xception_cli.report"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    finalize=_printable,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+PAGES = create_environment(lambda text: _isolate(show(text)), autoescape=True)
 PAGES.filters |= {
     "capital": _capital,
     "count": _count,

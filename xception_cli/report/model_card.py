@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from xception_cli.config import TrainConfig
@@ -16,7 +15,7 @@ from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.weights import PINNED_DIGEST, licence_of
 from xception_cli.records import RunInfo, RunResult
 from xception_cli.report.advice import FEW_MEASURED, unusable_classes
-from xception_cli.report.html import PAGES
+from xception_cli.report.html import PAGES, create_environment
 from xception_cli.report.methods import REFERENCE, describe_methods
 from xception_cli.rundir import RunDir
 
@@ -110,28 +109,6 @@ def _literal(text: str) -> Markup:
     return Markup(_SPECIAL.sub(r"\\\g<0>", safe(text)))
 
 
-def _printable(value: object) -> object:
-    """Make a printed value literal text; `Markup` is printed unchanged.
-
-    Raises:
-        TypeError: It is neither text nor an integer: templates do not format numbers.
-    """
-    if isinstance(value, Markup):
-        return value
-    if isinstance(value, str):
-        return _literal(show(value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise TypeError(f"a card prints text and whole numbers, not {value}")
-
-
-CARDS = Environment(
-    loader=PackageLoader("xception_cli.report"),
-    autoescape=False,  # Markdown, which `_printable` escapes
-    undefined=StrictUndefined,
-    finalize=_printable,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+# Not escaped as HTML: this is Markdown.
+CARDS = create_environment(lambda text: _literal(show(text)), autoescape=False)
 CARDS.filters |= PAGES.filters | {"code": lambda text: Markup(safe(text)), "literal": _literal}

@@ -13,8 +13,8 @@ from xception_cli.data.images import ImageError, decode
 from xception_cli.inference import Prediction, predict_images
 from xception_cli.model.bundle import Classifier, ModelBundle
 from xception_cli.numerals import count_of
+from xception_cli.report.activation_maps import draw_heat, heat_maps
 from xception_cli.report.html import embed, render
-from xception_cli.report.pictures import draw_heat, heat_maps
 from xception_cli.rundir import RunDir
 from xception_cli.serve.server import MOST_BYTES
 

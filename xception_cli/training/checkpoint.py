@@ -17,7 +17,7 @@ import torch
 
 from xception_cli.console import say, show
 from xception_cli.entries import read_entries
-from xception_cli.errors import ArtifactError, DivergedError, MachineError
+from xception_cli.errors import SMALLER_STEPS, ArtifactError, DivergedError, MachineError
 from xception_cli.files import write_durably
 from xception_cli.model.seal import check_entries, seal_entries
 from xception_cli.model.tensors import LARGEST_FILE
@@ -72,7 +72,7 @@ class StateStore:
         if bad:
             raise DivergedError(
                 f"{bad} is not finite at iteration {iteration:,}; nothing was saved",
-                hint="a smaller --lr and --head-lr; the best model so far is kept",
+                hint=SMALLER_STEPS,
             )
         buffer = io.BytesIO()  # first into memory: torch hides the errno of a full disk
         torch.save({"schema": SCHEMA, **state}, buffer)

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from xception_cli.console import show
 from xception_cli.data.loading import Inputs
-from xception_cli.errors import DivergedError
+from xception_cli.errors import SMALLER_STEPS, DivergedError
 from xception_cli.model.network import Segment, train_mode
 from xception_cli.runtime import Runtime
 from xception_cli.training.distributed import distribute, gradients_exchanged
@@ -115,7 +115,7 @@ def create_trainer(
     def step(engine: Engine, batch: Inputs) -> StepOutput:
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=runtime.device)
-        whole = processes.total(weight(batch.labels)) / processes.count
+        whole = processes.total(_weight(batch.labels, class_weights)) / processes.count
         # Padding stays, so that all batches have one shape; unless the batch is split, or batch
         # norm would count it.
         padded = accumulate == 1 and not batch_norm
@@ -127,7 +127,7 @@ def create_trainer(
                     logits = network(values)[: len(labels)]
                 loss = functional.cross_entropy(
                     logits.float(), labels, class_weights, label_smoothing=label_smoothing
-                ) * (weight(labels) / whole)
+                ) * (_weight(labels, class_weights) / whole)
                 if processes.count == 1:  # else the gradient is checked in all at once
                     guard(engine, loss.detach(), "loss", batch.indices)
                 scaler.scale(loss).backward()
@@ -142,22 +142,23 @@ def create_trainer(
         scaler.update()
         return StepOutput(total, finite, len(batch.indices) * processes.count)
 
-    def weight(labels: torch.Tensor) -> torch.Tensor:
-        """Return the total weight of these images in the loss."""
-        if class_weights is None:
-            return torch.full((), float(len(labels)), device=labels.device)
-        return class_weights[labels].sum()
-
     def guard(engine: Engine, value: torch.Tensor, what: str, indices: torch.Tensor) -> None:
         if not runtime.is_asynchronous and not value.isfinite():
             batch = ", ".join(show(files[index]) for index in indices.tolist()) if files else "-"
             raise DivergedError(
                 f"the {what} is {value.item()} at iteration {engine.state.iteration:,}, learning "
                 f"rate {learning_rate(optimizer):.2g}; the batch: {batch}",
-                hint="a smaller --lr and --head-lr; the best model so far is kept",
+                hint=SMALLER_STEPS,
             )
 
     return Engine(step)
+
+
+def _weight(labels: torch.Tensor, class_weights: torch.Tensor | None) -> torch.Tensor:
+    """Return the total weight of these images in the loss."""
+    if class_weights is None:
+        return torch.full((), float(len(labels)), device=labels.device)
+    return class_weights[labels].sum()
 
 
 def capture(

@@ -42,8 +42,8 @@ from xception_cli.rundir import RunDir, remove_tree, write_json
 from xception_cli.training.announce import in_all
 from xception_cli.training.baseline import Training
 from xception_cli.training.costs import val_is_known
+from xception_cli.training.history import History
 from xception_cli.training.job import Job
-from xception_cli.training.learner import History
 from xception_cli.training.result import TrainResult
 from xception_cli.training.settle import Settled, classify_kept, refit
 
@@ -171,20 +171,11 @@ def finish(
         DataError: An image can no longer be read.
         MachineError: The disk is full.
     """
-    kept = f"fine-tuned, epoch {measured.epoch}" if measured.epoch else KEPT_PROBE
     reports = {"val": measured.report}
-    if images := job.split.of("test"):
-        _all_read(job, "test", images, judged.outcomes)
-        report, scored = report_outcomes(
-            measured.bundle,
-            images,
-            judged.outcomes,
-            name="test",
-            data=shown_folder(job.folder.place),
-        )
-        write_evaluation(job.run.evaluation("test"), report, scored)
-        reports["test"] = report
+    if job.split.of("test"):
+        reports["test"] = _evaluate_on_test(job, measured.bundle, judged)
     compared = _compare_with_earlier(job)
+    kept = f"fine-tuned, epoch {measured.epoch}" if measured.epoch else KEPT_PROBE
     _say_result(job, training, history, measured, kept, reports)
     for number, sentence in enumerate(compared):
         say(f"{'' if number else 'earlier':10}{sentence}")
@@ -216,6 +207,14 @@ def finish(
         del written["compared"]
     write_json(job.run.result, written)
     return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
+
+
+def _evaluate_on_test(job: Job, bundle: ModelBundle, judged: Judged) -> EvalReport:
+    images, data = job.split.of("test"), shown_folder(job.folder.place)
+    _all_read(job, "test", images, judged.outcomes)
+    report, scored = report_outcomes(bundle, images, judged.outcomes, name="test", data=data)
+    write_evaluation(job.run.evaluation("test"), report, scored)
+    return report
 
 
 def _compare_with_earlier(job: Job) -> list[str]:

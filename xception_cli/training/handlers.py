@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from xception_cli.console import Bar, say, show
 from xception_cli.data.dataset import KeyedBatches
 from xception_cli.data.loading import ImageInputs
-from xception_cli.errors import ArtifactError, DivergedError, MachineError
+from xception_cli.errors import SMALLER_STEPS, ArtifactError, DivergedError, MachineError
 from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.network import Segment
@@ -25,14 +25,9 @@ from xception_cli.regular import open_regular
 from xception_cli.runtime import seed_everything
 from xception_cli.training.budget import Budget
 from xception_cli.training.engines import StepOutput
-from xception_cli.training.learner import (
-    History,
-    learning_rate_factor,
-    pair,
-    stepped_factor,
-    update_ema,
-    validate,
-)
+from xception_cli.training.history import History
+from xception_cli.training.learner import pair, update_ema, validate
+from xception_cli.training.schedule import learning_rate_factor, stepped_factor
 
 
 def attach_reseeding(trainer: Engine, batches: KeyedBatches, seed: int) -> None:
@@ -129,7 +124,7 @@ def attach_finite_check(
             raise DivergedError(
                 f"the loss or a gradient is not finite between iterations {first} and {last} "
                 f"(learning rate {rate():.2g})",
-                hint="a smaller --lr and --head-lr; the best model so far is kept",
+                hint=SMALLER_STEPS,
             )
 
 

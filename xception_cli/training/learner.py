@@ -1,8 +1,8 @@
-"""Learner: what changes while a network trains; and History: which model is the best so far."""
+"""Learner: what changes while a network trains; and the engines that change and validate it."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -11,16 +11,19 @@ from torch.optim.swa_utils import AveragedModel
 
 from xception_cli.console import show
 from xception_cli.data.loading import ImageInputs
-from xception_cli.entries import read_entries
-from xception_cli.errors import ArtifactError, DivergedError, is_out_of_memory
+from xception_cli.errors import SMALLER_STEPS, ArtifactError, DivergedError, is_out_of_memory
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.layers import without_layers_head
 from xception_cli.model.network import Segment, cut, parameter_groups
 from xception_cli.records import Scores
-from xception_cli.training.engines import create_optimizer, learning_rate
+from xception_cli.training.engines import (
+    create_evaluator,
+    create_optimizer,
+    create_trainer,
+    learning_rate,
+)
+from xception_cli.training.history import DAMAGED
 from xception_cli.training.job import Job
-
-_HINT = "start a new run; the model file of this one may still be usable"
 
 
 def validate(
@@ -44,7 +47,7 @@ def validate(
     if not math.isfinite(metrics["loss"]):
         raise DivergedError(
             f"the loss on val is {metrics['loss']}",
-            hint="a smaller --lr and --head-lr; the best model so far is kept",
+            hint=SMALLER_STEPS,
         )
     recall = [
         float(value) if n else None
@@ -59,125 +62,6 @@ def validate(
         top_k=top_k,
         top_k_accuracy=float(metrics["top_k_accuracy"]) if top_k > 1 else None,
     )
-
-
-@dataclass
-class History:
-    """What training remembers between epochs; saved with the state.
-
-    Attributes:
-        best_epoch: Epoch of the best fine-tuned model; 0 if there is none yet.
-        best_score: Its monitored metric.
-        best_loss: Its val loss, which breaks ties.
-        epochs_without_better: Epochs since then.
-        stopped_early: Patience ran out.
-        metrics_bytes: Length of metrics.jsonl.
-    """
-
-    best_epoch: int = 0
-    best_score: float = float("-inf")
-    best_loss: float = float("inf")
-    epochs_without_better: int = 0
-    stopped_early: bool = False
-    metrics_bytes: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON data, with None for infinity, which JSON lacks."""
-        return {
-            name: None if isinstance(value, float) and math.isinf(value) else value
-            for name, value in asdict(self).items()
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "History":
-        """Rebuild a history from the result of `to_dict`.
-
-        Raises:
-            ArtifactError: It is damaged.
-        """
-        finite = {n: v for n, v in data.items() if v not in (None, -math.inf, math.inf)}
-        try:
-            return read_entries(cls, finite)
-        except ValueError as error:
-            raise ArtifactError(f"the training state is damaged: {error}", hint=_HINT) from error
-
-    @classmethod
-    def of_state(cls, saved: Mapping[str, Any] | None, epochs: int | None) -> "History":
-        """Return the history of a saved state, or of a new run.
-
-        Args:
-            saved: The state; None in a new run.
-            epochs: Planned number of epochs; None if a time budget decides it. If it is larger than
-                before, patience starts again.
-        """
-        if saved is None:
-            return cls()
-        history = cls.from_dict(saved["history"])
-        if epochs is not None and epochs > saved["max_epochs"]:
-            history.stopped_early, history.epochs_without_better = False, 0
-        return history
-
-    def offer(self, epoch: int, scores: Scores, monitor: str) -> bool:
-        """Keep a model if it is the best so far; a tie goes to the lower val loss.
-
-        Args:
-            epoch: Of the model.
-            scores: On val.
-            monitor: The setting: with `last`, each epoch replaces the one before.
-        """
-        if monitor == "last":
-            self.best_epoch, self.best_score, self.best_loss = epoch, -scores.loss, scores.loss
-            return True
-        score = getattr(scores, monitor)
-        # A nan score compares as False. A nan loss would only decide a tie, but a model of nan
-        # weights still has an accuracy: that of always predicting the first class.
-        if not math.isnan(scores.loss) and (
-            (score, -scores.loss) > (self.best_score, -self.best_loss)
-        ):
-            self.best_epoch, self.best_score, self.best_loss = epoch, score, scores.loss
-            self.epochs_without_better = 0
-            return True
-        self.epochs_without_better += 1
-        return False
-
-
-STEP_DECAY, STEP_EPOCHS = 0.94, 2  # the paper's, section 4.3
-
-
-def learning_rate_factor(iteration: int, total: int, warmup: float) -> float:
-    """Return the fraction of the peak learning rate at an iteration: linear warmup, then a cosine.
-
-    The first iteration after warmup has the peak rate; 0 would be reached after the last one.
-
-    The cosine is Loshchilov and Hutter's (SGDR, 2017) without restarts.
-
-    Args:
-        iteration: From 1 to `total`.
-        total: Iterations of the whole training.
-        warmup: Fraction of them in which the rate rises.
-    """
-    rising = round(total * warmup)
-    if iteration <= rising:
-        return iteration / (rising + 1)
-    progress = (iteration - rising - 1) / max(1, total - rising)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def stepped_factor(iteration: int, total: int, warmup: float, epoch_length: int) -> float:
-    """Return the fraction of the peak learning rate at an iteration: linear warmup, then steps.
-
-    The steps are the Xception paper's: down by 6% every 2 epochs, counted from the start.
-
-    Args:
-        iteration: From 1 to `total`.
-        total: Iterations of the whole training.
-        warmup: Fraction of them in which the rate rises.
-        epoch_length: Iterations of an epoch.
-    """
-    rising = round(total * warmup)
-    if iteration <= rising:
-        return iteration / (rising + 1)
-    return float(STEP_DECAY ** ((iteration - 1) // (STEP_EPOCHS * epoch_length)))
 
 
 class Paired(NamedTuple):
@@ -258,7 +142,7 @@ class Learner:
             if is_out_of_memory(error):
                 raise
             raise ArtifactError(
-                f"the training state is not of this training: {show(error)}", hint=_HINT
+                f"the training state is not of this training: {show(error)}", hint=DAMAGED
             ) from error
 
     def learning_rate(self) -> float:
@@ -323,3 +207,36 @@ def create_learner(job: Job) -> Learner:
     fp16 = job.runtime.precision == "fp16"
     scaler = torch.amp.GradScaler(job.runtime.device.type, enabled=fp16)
     return Learner(trained, optimizer, scaler, AveragedModel(trained, use_buffers=True))
+
+
+def create_engines(
+    job: Job, learner: Learner, train: FeatureInputs | ImageInputs
+) -> tuple[Engine, Engine]:
+    """Make the engines that train a learner and validate its moving average, without handlers.
+
+    Args:
+        job: Its config decides how.
+        learner: What is trained.
+        train: Training batches.
+    """
+    config, runtime = job.config, job.runtime
+    trainer = create_trainer(
+        learner.trained,
+        learner.optimizer,
+        learner.scaler,
+        runtime=runtime,
+        label_smoothing=config.label_smoothing,
+        accumulate=config.accumulate,
+        clip=config.clip,
+        batch_norm=job.pretrained is None,
+        class_weights=job.loss_weights,
+        # A batch to capture CUDA graphs with.
+        example=train.example(min(config.batch_size, train.batches.count))
+        if runtime.device.type == "cuda" and not config.compile
+        else None,
+        files=[image.path for image in job.split.of("train")],  # named in an error
+    )
+    # Random weights keep the head of the best epoch; others are given a new one, see `settle`.
+    mirror = job.pretrained is None and job.preprocessing.mirror
+    average = learner.ema.module
+    return trainer, create_evaluator(average, runtime=runtime, top_k=job.top_k, mirror=mirror)

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ignite.engine import Engine
+
 from xception_cli.check.survey import Survey
 from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, say, screen, show
@@ -32,11 +34,11 @@ from xception_cli.training import handlers
 from xception_cli.training.baseline import compute_baseline
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.costs import Forecast
-from xception_cli.training.engines import create_evaluator, create_trainer
 from xception_cli.training.estimate import forecast
 from xception_cli.training.finish import finish, judge_together, judge_val, measure
+from xception_cli.training.history import History
 from xception_cli.training.job import Job
-from xception_cli.training.learner import BestModel, History, create_learner
+from xception_cli.training.learner import BestModel, Learner, create_engines, create_learner
 from xception_cli.training.preparation import (
     decide_job,
     reopen_job,
@@ -169,88 +171,23 @@ def _fine_tune(
         saved: The state to resume from; None starts at the first epoch.
         stop: Signals that stop the run after the current batch.
     """
-    config, runtime, processes = job.config, job.runtime, job.runtime.processes
+    processes = job.runtime.processes
     learner = create_learner(job)
-    rate = learner.learning_rate  # a function
-    trainer = create_trainer(
-        learner.trained,
-        learner.optimizer,
-        learner.scaler,
-        runtime=runtime,
-        label_smoothing=config.label_smoothing,
-        accumulate=config.accumulate,
-        clip=config.clip,
-        batch_norm=job.pretrained is None,
-        class_weights=job.loss_weights,
-        # A batch to capture CUDA graphs with.
-        example=train.example(min(config.batch_size, train.batches.count))
-        if runtime.device.type == "cuda" and not config.compile
-        else None,
-        files=[image.path for image in job.split.of("train")],  # named in an error
-    )
-    # Random weights keep the head of the best epoch; others are given a new one, see `settle`.
-    mirror = job.pretrained is None and job.preprocessing.mirror
-    evaluator = create_evaluator(
-        learner.ema.module, runtime=runtime, top_k=job.top_k, mirror=mirror
-    )
-    train_loss = handlers.attach_train_loss(trainer, runtime.device)
+    trainer, evaluator = create_engines(job, learner, train)
+    train_loss = handlers.attach_train_loss(trainer, job.runtime.device)
     best = BestModel(job, learner.ema)
     saving = StateSaving(
         StateWriter(states, trainer, learner, train_loss, best, processes).write,
         history,
-        every=60 * config.save_every_minutes,
+        every=60 * job.config.save_every_minutes,
         # A run with a time budget saves after every epoch: its last one may be the result.
         least=BETWEEN_STATES if job.budget is None else 0.0,
         processes=processes,
     )
-    # Iterations between reads of the loss: on a GPU, reading a value synchronizes.
-    every = 1 if runtime.device.type == "cpu" else config.log_every
     with ExitStack() as held:
-        epochs = held.enter_context(screen.bar("fine-tuning", config.epochs, "epochs"))
-        images = held.enter_context(screen.bar("epoch", train.batches.count))
-
-        # Ignite calls the handlers of an event in the order in which they are attached.
-        # Around each iteration:
-        handlers.attach_reseeding(trainer, train.batches, config.seed)
-        handlers.attach_schedule(
-            trainer, learner.optimizer, schedule=config.schedule, warmup=config.warmup
+        _attach_handlers(
+            job, learner, trainer, evaluator, train, val, history, best, saving, stop, held
         )
-        handlers.attach_ema(trainer, learner.ema, learner.trained, config.ema)
-        handlers.attach_finite_check(
-            trainer, every=every, device=runtime.device, rate=rate, processes=processes
-        )
-        # When an epoch is completed:
-        attach_pending_state(trainer, saving)  # first: what follows may fail
-        handlers.attach_prefetch(trainer, train, val)
-        handlers.attach_validation(
-            trainer, evaluator, val, support=job.split.counts("val"), top_k=job.top_k
-        )
-        handlers.attach_best_model(trainer, history, monitor=config.monitor, hold=best.hold)
-        if config.monitor != "last":
-            handlers.attach_early_stopping(trainer, history, config.patience)
-        if job.budget is not None:
-            handlers.attach_budget(trainer, job.budget, wanted=job.epochs)
-        if job.leads:
-            if config.monitor != "last":
-                handlers.attach_candidates(trainer, evaluator, job.run.candidates)
-            handlers.attach_metrics_log(trainer, history, job.run.metrics, rate)
-            if job.run.tensorboard.is_dir():
-                log = attach_tensorboard(trainer, job.run.tensorboard, rate)
-                held.enter_context(log)
-        # Both:
-        attach_state_saving(trainer, evaluator, stop, saving, epoch_length=len(train))
-        handlers.attach_progress(
-            trainer,
-            history,
-            epochs,
-            images,
-            batch_size=config.batch_size,
-            every=every,
-            rate=rate,
-            monitor=config.monitor,
-            smoothed=config.label_smoothing > 0,
-        )
-
         stop.graceful = True  # a signal no longer raises; the handlers save and stop
         if saved is not None and job.epochs > 0:  # 0: the budget ran out in the first epoch
             learner.restore(saved)
@@ -264,6 +201,69 @@ def _fine_tune(
         stop.graceful = False
         if asked_to_stop(stop, processes):  # a signal that came after the last handler
             raise stopped_error(stop, trainer)
+
+
+def _attach_handlers(
+    job: Job,
+    learner: Learner,
+    trainer: Engine,
+    evaluator: Engine,
+    train: FeatureInputs | ImageInputs,
+    val: FeatureInputs | ImageInputs,
+    history: History,
+    best: BestModel,
+    saving: StateSaving,
+    stop: StopSignals,
+    held: ExitStack,
+) -> None:
+    """Attach all that happens in fine-tuning in addition to the steps; `held` closes its displays.
+
+    Ignite calls the handlers of an event in the order in which they are attached.
+    """
+    config, runtime = job.config, job.runtime
+    rate = learner.learning_rate  # a function
+    # Iterations between reads of the loss: on a GPU, reading a value synchronizes.
+    every = 1 if runtime.device.type == "cpu" else config.log_every
+
+    # Around each iteration:
+    handlers.attach_reseeding(trainer, train.batches, config.seed)
+    handlers.attach_schedule(
+        trainer, learner.optimizer, schedule=config.schedule, warmup=config.warmup
+    )
+    handlers.attach_ema(trainer, learner.ema, learner.trained, config.ema)
+    handlers.attach_finite_check(
+        trainer, every=every, device=runtime.device, rate=rate, processes=runtime.processes
+    )
+    # When an epoch is completed:
+    attach_pending_state(trainer, saving)  # first: what follows may fail
+    handlers.attach_prefetch(trainer, train, val)
+    handlers.attach_validation(
+        trainer, evaluator, val, support=job.split.counts("val"), top_k=job.top_k
+    )
+    handlers.attach_best_model(trainer, history, monitor=config.monitor, hold=best.hold)
+    if config.monitor != "last":
+        handlers.attach_early_stopping(trainer, history, config.patience)
+    if job.budget is not None:
+        handlers.attach_budget(trainer, job.budget, wanted=job.epochs)
+    if job.leads:
+        if config.monitor != "last":
+            handlers.attach_candidates(trainer, evaluator, job.run.candidates)
+        handlers.attach_metrics_log(trainer, history, job.run.metrics, rate)
+        if job.run.tensorboard.is_dir():
+            held.enter_context(attach_tensorboard(trainer, job.run.tensorboard, rate))
+    # Both:
+    attach_state_saving(trainer, evaluator, stop, saving, epoch_length=len(train))
+    handlers.attach_progress(
+        trainer,
+        history,
+        held.enter_context(screen.bar("fine-tuning", config.epochs, "epochs")),
+        held.enter_context(screen.bar("epoch", train.batches.count)),
+        batch_size=config.batch_size,
+        every=every,
+        rate=rate,
+        monitor=config.monitor,
+        smoothed=config.label_smoothing > 0,
+    )
 
 
 def plan_training(

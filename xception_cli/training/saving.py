@@ -23,7 +23,8 @@ from xception_cli.errors import (
 )
 from xception_cli.processes import ALONE, Processes, is_left_to_nohup
 from xception_cli.training.checkpoint import StateStore
-from xception_cli.training.learner import BestModel, History, Learner
+from xception_cli.training.history import History
+from xception_cli.training.learner import BestModel, Learner
 
 _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 

@@ -32,8 +32,8 @@ from xception_cli.model.network import FIRST_TRAINED, Segment, build_network
 from xception_cli.model.probe import fit_head, limit_views
 from xception_cli.runtime import Runtime
 from xception_cli.training.baseline import Array, Training, pool_views
+from xception_cli.training.history import History
 from xception_cli.training.job import Job
-from xception_cli.training.learner import History
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,7 @@ def _pool(job: Job, training: Training, network: nn.Module, name: str, views: sl
     """
     inputs = training.train if name == "train" else training.val
     if not isinstance(inputs, FeatureInputs):
-        images = training.views[name]
-        if images[0].runtime != job.runtime:  # several processes shared them
-            images = job.views(name)
+        images = job.views(name)
         backbone = Segment(network, "conv1", "conv4").eval()
         return pool_views(backbone, name, images, [None] * len(images))
     rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
