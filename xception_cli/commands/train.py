@@ -14,6 +14,7 @@ from xception_cli.commands.plan import print_plans
 from xception_cli.config import TrainConfig
 from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import UsageError
+from xception_cli.imports import importing
 from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
 from xception_cli.recipes import EFFORTS, find_config, find_effort
 from xception_cli.rundir import RunDir
@@ -139,7 +140,8 @@ def train(
         print_plans(plans, effort, survey=survey, output=output, spent=spent, as_json=as_json)
         return
 
-    from xception_cli.training.run import run_training
+    with importing():
+        from xception_cli.training.run import run_training
 
     result = run_training(
         settings,
@@ -159,7 +161,8 @@ def train(
 
 def _follow() -> None:
     """Train as one of torchrun's other processes, with what the leader shares."""
-    from xception_cli.training.run import run_training
+    with importing():
+        from xception_cli.training.run import run_training
 
     run_training(resolve({}, None))
     end_at_once()

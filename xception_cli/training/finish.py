@@ -205,11 +205,11 @@ def _calibrate(
 def _train_features(job: Job, settled: Settled | None, bundle: ModelBundle) -> Array:
     """Return the kept model's last-layer features of train, `(images, 2048)`."""
     if settled is not None:
-        return last_layer(settled.train[0])  # type: ignore[no-any-return]
+        return last_layer(settled.train[0])
     network = for_inference(bundle.network, job.runtime)
     backbone = Segment(network, "conv1", "conv4").eval()
     what = "features of the kept model"
-    return last_layer(compute_pooled(backbone, job.image_inputs("train"), what))  # type: ignore[no-any-return]
+    return last_layer(compute_pooled(backbone, job.image_inputs("train"), what))
 
 
 def _gains(job: Job, baseline: Baseline) -> list[ClassGain]:
