@@ -35,7 +35,7 @@ from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out
 from xception_cli.files import TRIES, is_transient
 
 # Increased when the pixels of any file change: caches of decoded images depend on it.
-DECODER = 6
+DECODER = 7
 MAX_BYTES = 500_000_000  # a file that is read whole
 MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
