@@ -199,7 +199,7 @@ def test_the_example_of_an_export_computes_what_the_model_does(
         check=False, capture_output=True, text=True, cwd=changed,
         env=os.environ | {"PYTHONPATH": str(changed)},
     )  # fmt: skip
-    assert "Contracts: 11 kept, 0 broken." in done.stdout, done.stdout + done.stderr
+    assert re.search(r"Contracts: \d+ kept, 0 broken\.", done.stdout), done.stdout + done.stderr
 
 
 if __name__ == "__main__":
