@@ -35,7 +35,7 @@ from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out
 from xception_cli.files import TRIES, is_transient
 
 # Increased when the pixels of any file change: caches of decoded images depend on it.
-DECODER = 6
+DECODER = 7
 MAX_BYTES = 500_000_000  # a file that is read whole
 MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
@@ -85,7 +85,7 @@ def decode(
 ) -> Image.Image:
     """Decode an image to upright RGB, as an image viewer shows it.
 
-    EXIF orientation is applied; an embedded colour profile, or without one what a PNG states, is
+    EXIF orientation is applied; an embedded colour profile, or without one what the file states, is
     converted to sRGB; alpha is composited over white; grey with more bits is scaled to 8; an
     animation gives its first frame.
 
