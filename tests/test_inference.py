@@ -16,10 +16,10 @@ from networks import lively_network
 
 from xception_cli import inference
 from xception_cli.commands.inputs import find_images
+from xception_cli.csv_files import from_csv
 from xception_cli.data.images import read_image
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
-from xception_cli.files import from_csv
 from xception_cli.inference import (
     Answer,
     Prediction,

@@ -20,7 +20,8 @@ from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.data.workers import default_workers
 from xception_cli.errors import DataError, MachineError
-from xception_cli.runtime import Runtime, drawing_from
+from xception_cli.runtime import Runtime
+from xception_cli.seeds import drawing_from
 
 # torch's advice on a machine with a single core
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")

@@ -72,27 +72,29 @@ class Colours:
 
 def colours_of(image: Image.Image) -> Colours:
     """Return the conversion for an image, from its profile, or from what its file states."""
-    profile = image.info.get("icc_profile")
+    profile, nclx = image.info.get("icc_profile"), image.info.get("nclx_profile") or {}
+    if image.format == "PNG" and nclx:  # they come before a profile, by the standard
+        stated = _of_numbers(nclx)
+        if not stated.problem:
+            return stated
     if isinstance(profile, bytes) and profile:
         is_grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")
         return _read(profile, "L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
-    if image.format == "PNG":
+    if image.format == "PNG" and "gamma" in image.info and "srgb" not in image.info:
         return _of_png(image)
     if image.format in {"JPEG", "MPO"} and image.mode == "RGB" and _states_adobe_rgb(image):
         found = _of_primaries(_ADOBE_RGB, _ADOBE_GAMMA, is_power=True)
         return replace(found, profile="Adobe RGB, stated in EXIF")
-    return _of_numbers(image.info.get("nclx_profile") or {})
+    return _of_numbers(nclx)
 
 
 def _of_png(image: Image.Image) -> Colours:
-    """Return the conversion for a PNG without a profile."""
-    gamma = image.info.get("gamma")
-    if gamma is None or "srgb" in image.info:
-        return Colours()
+    """Return the conversion for a PNG that states its gamma, and perhaps its primaries."""
+    gamma = float(image.info["gamma"])
     primaries = tuple(image.info.get("chromaticity", ()))
     if image.mode in {"RGB", "RGBA", "P"} and len(primaries) == 8:
-        return _of_primaries(primaries, float(gamma))
-    return _of_gamma(float(gamma))
+        return _of_primaries(primaries, gamma)
+    return _of_gamma(gamma)
 
 
 def _states_adobe_rgb(image: Image.Image) -> bool:
@@ -108,7 +110,7 @@ def _states_adobe_rgb(image: Image.Image) -> bool:
 
 
 def _of_numbers(nclx: Mapping[str, Any]) -> Colours:
-    """Return the conversion for a HEIC or AVIF without a profile; HDR colours are not converted."""
+    """Return the conversion for colours stated as numbers; HDR colours are not converted."""
     primaries, transfer = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
     if primaries in _USUAL_PRIMARIES and transfer not in _HDR:
         return Colours()

@@ -22,7 +22,7 @@ from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Transform
 from xception_cli.errors import DataError
 from xception_cli.processes import ALONE, Processes
-from xception_cli.runtime import drawing_from, key
+from xception_cli.seeds import drawing_from, key
 
 Key = tuple[int, int]  # (epoch, index)
 

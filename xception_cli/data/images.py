@@ -132,7 +132,7 @@ def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
         except UnidentifiedImageError as error:
             raise ImageError(describe_tiff(content) or what_else(content)) from error
         except (OSError, ValueError) as error:
-            if problem := describe_undecoded(content):
+            if problem := describe_undecoded(content, str(error)):
                 raise ImageError(problem) from error
             raise
 

@@ -202,6 +202,8 @@ def is_transparent(image: Image.Image) -> bool:
 
 def _to_rgb(image: Image.Image, values: Values) -> Image.Image:
     colours = colours_of(image)
+    if image.mode == "La":  # Pillow converts grey times alpha to nothing else
+        image = image.convert("LA")
     if image.has_transparency_data and not is_transparent(image):
         image = image.convert("RGB")
     width, height = image.size

@@ -14,8 +14,8 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from rich.table import Table
 
-from xception_cli.console import new_table, show
-from xception_cli.errors import MachineError
+from xception_cli.console import new_table, say, show
+from xception_cli.csv_files import to_csv
 from xception_cli.evaluation.calibration import Array, coverage_curve, reliability
 from xception_cli.evaluation.eval_report import ClassMetrics, Contaminated, EvalReport
 from xception_cli.evaluation.intervals import (
@@ -26,7 +26,8 @@ from xception_cli.evaluation.intervals import (
     texts,
 )
 from xception_cli.evaluation.scored import Scored, predictions_csv
-from xception_cli.files import to_csv, utf8, write_durably
+from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
+from xception_cli.files import make_folder, utf8, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, PREDICTIONS, write_json
 
@@ -69,6 +70,19 @@ def uncorrected_line(report: EvalReport) -> str | None:
         return None
     models = f"the best of {report.corrected.candidates} models"
     return f"uncorrected: {accuracy} ({_counted(report, report)}), {models}"
+
+
+def say_result(report: EvalReport) -> None:
+    """Print the accuracy, and below it what it hides."""
+    say(f"result    {headline(report)}", style="bold")
+    for line in (
+        uncorrected_line(report),
+        unmeasured_line(report),
+        uneven_line(report),
+        contaminated_line(report),
+    ):
+        if line:
+            say(f"          {line}")
 
 
 def contaminated_line(report: EvalReport) -> str | None:
@@ -153,10 +167,7 @@ def write_evaluation(folder: Path, report: EvalReport, scored: Scored) -> None:
     Raises:
         MachineError: The disk is full or read-only.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"cannot make the folder {show(folder)}: {error.strerror}") from error
+    make_folder(folder)
     write_durably(folder / "per_class.csv", _per_class_csv(report.per_class))
     write_durably(folder / "confusion.csv", _confusion_csv(report))
     write_durably(folder / PREDICTIONS, partial(predictions_csv, scored))

@@ -22,7 +22,7 @@ from xception_cli.model.network import Segment
 from xception_cli.processes import ALONE, Processes
 from xception_cli.records import Scores
 from xception_cli.regular import open_regular
-from xception_cli.runtime import seed_everything
+from xception_cli.seeds import seed_everything
 from xception_cli.training.budget import Budget
 from xception_cli.training.engines import StepOutput
 from xception_cli.training.history import History

@@ -268,12 +268,12 @@ def share_job(job: Job | None, runtime: Runtime) -> Job:
         XceptionError: See `errors.py`.
     """
 
-    def tell() -> tuple[TrainConfig, RunDir, DataFolder, Split, Preprocessing]:
+    def decided() -> tuple[TrainConfig, RunDir, DataFolder, Split, Preprocessing]:
         if job is None:
             raise TypeError("the leader has no job")
         return job.config, job.run, job.folder, job.split, job.preprocessing
 
-    config, run, folder, split, preprocessing = runtime.processes.once(tell)
+    config, run, folder, split, preprocessing = runtime.processes.once(decided)
     if job is not None:
         return job
     if runtime.precision != config.precision:
