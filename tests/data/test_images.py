@@ -18,22 +18,18 @@ from images import draw, encoded, exif
 from PIL import EpsImagePlugin, Image, ImageDraw, ImageFile, UnidentifiedImageError
 
 from xception_cli.data import images
-from xception_cli.data.formats import readable_formats
+from xception_cli.data.formats import FORMATS, readable_formats
 from xception_cli.data.images import (
-    FORMATS,
     MAX_BYTES,
-    MAX_PIXELS,
     ImageError,
-    Inspection,
-    content_digest,
     decode,
     examine,
-    inspect,
-    inspect_all,
     read_bytes,
     read_image,
     to_image,
 )
+from xception_cli.data.inspection import Inspection, content_digest, inspect, inspect_all
+from xception_cli.data.pixels import MAX_PIXELS
 from xception_cli.data.transforms import Preprocessing
 
 NOT_AN_IMAGE = f"not an image of a supported format ({', '.join(readable_formats())})"

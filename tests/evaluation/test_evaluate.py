@@ -15,7 +15,8 @@ from runs import write_info
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
-from xception_cli.data.images import inspect_all, read_image
+from xception_cli.data.images import read_image
+from xception_cli.data.inspection import inspect_all
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import write_split
 from xception_cli.data.split import Split, make_split

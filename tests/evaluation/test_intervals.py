@@ -11,7 +11,7 @@ from sklearn.metrics import (
 )
 from units import alone
 
-from xception_cli.data.images import content_digest
+from xception_cli.data.inspection import content_digest
 from xception_cli.data.photo import Photo
 from xception_cli.data.units import assign_units, have_groups
 from xception_cli.evaluation import resampling

@@ -22,7 +22,7 @@ from runs import call, copy_run
 from xception_cli.config import TrainConfig
 from xception_cli.data.fixes import read_fixes
 from xception_cli.data.folder import read_folder
-from xception_cli.data.images import inspect_all
+from xception_cli.data.inspection import inspect_all
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import make_split
 from xception_cli.errors import XceptionError

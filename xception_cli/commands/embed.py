@@ -141,7 +141,7 @@ def embed(
 
 
 def _to_row(path: Path, outcome: "Outcome | str") -> dict[str, Any]:
-    from xception_cli.data.images import inspect
+    from xception_cli.data.inspection import inspect
 
     if isinstance(outcome, str) or outcome.features is None:
         return {"error": outcome}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xception_cli.console import enumerated, say, show
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.images import inspect, inspect_all
+from xception_cli.data.inspection import inspect, inspect_all
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.source import read_data
