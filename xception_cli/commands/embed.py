@@ -4,7 +4,6 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from io import BytesIO
-from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,9 +117,10 @@ def embed(
         )
     kept = _kept_images(RunDir(chosen.parent), bundle) if neighbours else []
     count = decide_workers(workers, bundle.runtime)
-    with open_rows(output, images, (file_digest(chosen), device, max_pixels)) as rows:
-        outcomes = classify_images(bundle, rows.left(), workers=count)
-        rows.fill("computing features", starmap(_to_row, outcomes))
+    options = (file_digest(chosen), device, max_pixels)
+    with open_rows(output, images, options, "computing features") as rows:
+        for path, outcome in classify_images(bundle, rows.left(), workers=count):
+            rows.add(path, _to_row(path, outcome))
         found = _collect(images, rows.found)
         if neighbours and bundle.about.unknown is not None:
             reference = bundle.about.unknown.reference
