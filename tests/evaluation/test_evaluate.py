@@ -21,9 +21,9 @@ from xception_cli.data.split import Split, make_split, write_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.candidates import add_candidate
+from xception_cli.evaluation.described import contaminated_line
 from xception_cli.evaluation.eval_report import TRAINED_ON, Contaminated, EvalReport, LeftOut
 from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
-from xception_cli.evaluation.files import contaminated_line
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER
 from xception_cli.evaluation.selection import _name, map_classes

@@ -25,17 +25,16 @@ from units import alone
 
 from xception_cli.data.photo import Photo
 from xception_cli.evaluation import metrics
-from xception_cli.evaluation.calibration import calibration_error
-from xception_cli.evaluation.eval_report import ClassMetrics, Corrected, EvalFailure, EvalReport
-from xception_cli.evaluation.files import (
+from xception_cli.evaluation.confidence import calibration_error
+from xception_cli.evaluation.described import (
     confused_line,
-    draw_confusion,
     headline,
     report_table,
     scores_table,
     uncorrected_line,
-    write_evaluation,
 )
+from xception_cli.evaluation.eval_report import ClassMetrics, Corrected, EvalFailure, EvalReport
+from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.intervals import (
     Estimate,
     macro_interval,
@@ -43,6 +42,7 @@ from xception_cli.evaluation.intervals import (
     wilson_interval,
 )
 from xception_cli.evaluation.metrics import measure
+from xception_cli.evaluation.plots import draw_confusion
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER, Scored
 from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
 from xception_cli.files import to_csv

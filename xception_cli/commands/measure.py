@@ -129,7 +129,7 @@ def evaluate(
 
 
 def _print_report(report: "EvalReport", *, as_json: bool) -> None:
-    from xception_cli.evaluation.files import (
+    from xception_cli.evaluation.described import (
         answered_line,
         confused_line,
         contaminated_line,
@@ -196,11 +196,7 @@ def compare(
         )
     first, *others = [find_run(run) for run in runs]
 
-    from xception_cli.evaluation.compare import (
-        choose_evaluation,
-        compare_runs,
-        correct_comparisons,
-    )
+    from xception_cli.evaluation.compare import choose_evaluation, compare_runs, correct_comparisons
     from xception_cli.evaluation.compared import selection_note
 
     name = choose_evaluation([first, *others], on)
@@ -255,7 +251,7 @@ def report(
     chosen = find_run(run)
     result = chosen.read_result()
 
-    from xception_cli.evaluation.selection import find_images
+    from xception_cli.evaluation.places import find_images
     from xception_cli.model.bundle import load_model
     from xception_cli.report.run_page import write_report
     from xception_cli.runtime import decide_runtime

@@ -152,7 +152,8 @@ def predict(
             file = held.enter_context(open_predictions(output, images, options, tally))
 
         with importing():
-            from xception_cli.inference import decide_unknown, predict_images
+            from xception_cli.answers import decide_unknown
+            from xception_cli.inference import predict_images
             from xception_cli.model.unknown import Thresholds
 
         allow_pixels(max_pixels)

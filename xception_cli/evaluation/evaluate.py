@@ -8,23 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
+from xception_cli.answers import answer_all
 from xception_cli.console import say, screen, show
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_recorded
 from xception_cli.errors import ArtifactError, DataError
-from xception_cli.evaluation.candidates import VAL_NOTE, correct_report
+from xception_cli.evaluation.correction import correct_report
 from xception_cli.evaluation.eval_report import (
     NEAR_COPY,
     TRAINED_ON,
     EvalFailure,
     EvalReport,
     LeftOut,
-    join_notes,
-    left_out_note,
     read_report,
 )
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import contaminate, measure
+from xception_cli.evaluation.notes import VAL_NOTE, join_notes, left_out_note
 from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.evaluation.selection import (
     SPLITS,
@@ -33,7 +33,7 @@ from xception_cli.evaluation.selection import (
     keep_listed,
     select_images,
 )
-from xception_cli.inference import answer_all, classify
+from xception_cli.inference import classify
 from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import Classifier, ModelBundle, Outcome
 from xception_cli.model.cached_outcomes import open_outcomes

@@ -46,6 +46,10 @@ class Estimate:
         """The interval of a proportion, for a sentence: `95% CI 84.6-96.1%`."""
         return f"95% CI {texts(self, percent=True)[1]}"
 
+    def in_percent(self, *counts: str) -> str:
+        """Format a proportion: `92.1% (95% CI 84.6-96.1%, 82 of 89 images)`."""
+        return f"{self.value:.1%} ({', '.join([self.interval, *counts])})"
+
 
 def texts(estimate: Estimate | None, *, percent: bool) -> tuple[str, str]:
     """Format an estimate and its interval: `92.1%`, `84.6-96.1%`, or `0.921`, `0.846-0.961`.

@@ -16,7 +16,7 @@ from sklearn.metrics import (
 )
 
 from xception_cli.data.units import have_groups, number_units
-from xception_cli.evaluation.calibration import calibration_error
+from xception_cli.evaluation.confidence import calibration_error
 from xception_cli.evaluation.eval_report import (
     ClassMetrics,
     Confusion,

@@ -18,8 +18,8 @@ from xception_cli.data.fixes import read_issues
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import Split
 from xception_cli.errors import UsageError
+from xception_cli.evaluation.described import scores
 from xception_cli.evaluation.eval_report import EvalReport, read_report
-from xception_cli.evaluation.files import scores
 from xception_cli.evaluation.intervals import (
     Estimate,
     count_units,
@@ -208,9 +208,8 @@ def _classes(report: EvalReport) -> list[dict[str, Any]]:
 
 def _galleries(data: _Run, bundle: ModelBundle) -> tuple[list[Card], list[Card]]:
     """Show the most confident mistakes, and the least confident correct predictions."""
-    scored, guesses = data.scored, data.scored.guesses
-    best = scored.probabilities.max(axis=1)
-    wrong, right = (np.flatnonzero((guesses == scored.labels) == value) for value in (False, True))
+    scored, best = data.scored, data.scored.confidences
+    wrong, right = np.flatnonzero(~scored.hits), np.flatnonzero(scored.hits)
     mistakes = wrong[np.argsort(-best[wrong], kind="stable")][:_MISTAKES]
     right = right[best[right] < _CONFIDENT]
     unsure = right[np.argsort(best[right], kind="stable")][:_UNSURE]
@@ -254,7 +253,7 @@ def _calibration(data: _Run) -> dict[str, Any]:
     before = ["the temperature"] * applied
     before += ["the confidence threshold"] * bool(guarantee and guarantee["found"])
     return {
-        "calibration": draw_calibration(scored.probabilities, scored.labels, scored.units),
+        "calibration": draw_calibration(scored.confidences, scored.hits, scored.units),
         "temperature": f"{fitted:.3g}" if found else "",
         "applied": applied,
         "tested": found.get("error_after", 0.0) is not None,
@@ -274,7 +273,7 @@ def _confident_correct(scored: Scored, *, grouped: bool) -> str:
     hits, units = scored.hits[sure], scored.units[sure]
     share = Estimate(float(hits.mean()), *proportion_interval(hits, units))
     counted = evidence(int(hits.sum()), len(hits), count_units(units), grouped=grouped)
-    return f"{share.value:.1%} ({share.interval}, {counted})"
+    return share.in_percent(counted)
 
 
 def _images(split: Split) -> dict[str, Any]:
