@@ -23,7 +23,8 @@ from xception_cli.commands.help import render_help
 from xception_cli.data.table import SUFFIXES
 from xception_cli.errors import UsageError
 from xception_cli.recipes import EFFORTS, find_effort, list_recipes
-from xception_cli.settings import EFFORT, read_toml, resolve
+from xception_cli.settings import EFFORT, resolve
+from xception_cli.toml_files import read_toml
 
 ROOT = Path(__file__).parent.parent
 

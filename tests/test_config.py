@@ -12,13 +12,8 @@ from xception_cli.config import TrainConfig, flag, setting_type
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
 from xception_cli.notation import parse_duration
-from xception_cli.settings import (
-    ResolvedConfig,
-    read_toml,
-    resolve,
-    resolve_resumed,
-    to_toml,
-)
+from xception_cli.settings import ResolvedConfig, resolve, resolve_resumed
+from xception_cli.toml_files import read_toml, to_toml
 
 SETTINGS = dataclasses.fields(TrainConfig)
 NUMBERS = [s for s in SETTINGS if setting_type(s) in {int, float}]

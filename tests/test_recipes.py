@@ -15,7 +15,8 @@ from runs import call
 from xception_cli import __version__
 from xception_cli.errors import UsageError
 from xception_cli.recipes import copy_recipe, find_config, list_recipes, title
-from xception_cli.settings import read_toml, resolve
+from xception_cli.settings import resolve
+from xception_cli.toml_files import read_toml
 
 ROOT = Path(__file__).parent.parent
 RECIPES = list_recipes()

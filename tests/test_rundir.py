@@ -19,7 +19,8 @@ from xception_cli.config import TrainConfig
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
 from xception_cli.runs import choose_run_path, find_run, make_run
-from xception_cli.settings import read_config, read_settings, to_toml
+from xception_cli.settings import read_config, read_settings, resolve
+from xception_cli.toml_files import to_toml
 
 
 def start_run(name: str, started: str, *, finished: bool = True) -> RunDir:
@@ -402,6 +403,24 @@ def test_an_edited_setting_is_named_and_one_that_a_resume_may_change_is_accepted
         read_config(configured)
     assert caught.value.hint.endswith(f"xception train --config {configured.config}")
     assert read_settings(configured)["lr"] == 0.0002  # what the run was started with
+
+
+def test_a_training_from_a_run_whose_config_was_edited_says_that_the_edit_has_no_effect(
+    configured, capsys
+):
+    resolve({"from_": str(configured.path)}, None)
+    assert capsys.readouterr().err == ""  # the control
+    text = configured.config.read_text()
+    configured.config.write_text(text.replace("lr = 0.0002", "lr = 0.0003"))
+    assert resolve({"from_": str(configured.path)}, None).config.lr == 0.0002
+    assert capsys.readouterr().err == (
+        f"note      {configured.config} has changed since the run began:\n"
+        "  lr: was 0.0002, is 0.0003\n"
+        f"          --from takes the settings that the run began with, from {configured.info}\n"
+    )
+    configured.config.write_text("lr = [")
+    assert resolve({"from_": str(configured.path)}, None).config.lr == 0.0002
+    assert "is not valid TOML" in capsys.readouterr().err
 
 
 def test_a_run_of_an_earlier_version_has_only_its_config(tmp_path):

@@ -9,10 +9,10 @@ from runs import call
 
 from xception_cli.cli import app
 from xception_cli.errors import UsageError
-from xception_cli.settings import check_names
 from xception_cli.suggestions import nearest
 from xception_cli.synonyms import OPTIONS as SYNONYMS
 from xception_cli.synonyms import VALUES
+from xception_cli.toml_files import check_names
 
 # A mistyped option or one of another tool, and what is suggested; "" for nothing.
 OPTIONS = {

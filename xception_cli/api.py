@@ -7,14 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, cast, overload
 
+from xception_cli.classifiers import decide_workers, open_classifier
 from xception_cli.console import screen, show
 from xception_cli.errors import MachineError, UsageError, is_out_of_memory
-from xception_cli.onnx import require_onnx
 from xception_cli.processes import started_by_torchrun
 from xception_cli.recipes import find_config
 from xception_cli.runs import choose_run_path, find_run
-from xception_cli.settings import Settings, StrPath, check_names, resolve
+from xception_cli.settings import Settings, StrPath, resolve
 from xception_cli.suggestions import expect_choice
+from xception_cli.toml_files import check_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from xception_cli.evaluation.eval_report import EvalReport
     from xception_cli.inference import AnyImage, Prediction
     from xception_cli.model.bundle import Classifier
-    from xception_cli.runtime import Runtime
     from xception_cli.training.result import TrainResult
 
 
@@ -308,44 +308,3 @@ def check_selection(data: Path | None, split: str | None, root: Path | None = No
     check_data(data, root)
     if not is_table(data) and not os.path.isdir(data):  # noqa: PTH112 - Path's raises on odd names
         raise UsageError(f"the data folder {show(data)} does not exist", hint="check the path")
-
-
-def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Classifier":
-    """Open `model.safetensors` of a run, or an `.onnx` file of `xception export`.
-
-    Args:
-        path: The file.
-        device: See `load`.
-        tta: See `load`.
-
-    Raises:
-        XceptionError: See `load`.
-    """
-    from xception_cli.runtime import decide_runtime
-
-    is_exported = path.suffix.lower() == ".onnx"
-    runtime = decide_runtime(device="cpu" if is_exported and device == "auto" else device)
-    if not is_exported:
-        from xception_cli.model.augmented import with_tta
-        from xception_cli.model.bundle import load_model
-
-        return with_tta(load_model(path, runtime), tta)
-    if tta is not None:
-        what = "the test-time augmentation of an ONNX file is fixed"
-        raise UsageError(what, hint="leave --tta out, or give the run")
-    if runtime.device.type != "cpu":
-        what = f"an ONNX file runs on the CPU here, not on {runtime.device}"
-        raise UsageError(what, hint="--device cpu")
-    require_onnx()
-    from xception_cli.onnx.file import load_onnx
-
-    return load_onnx(path)
-
-
-def decide_workers(workers: int | None, runtime: "Runtime") -> int:
-    """Return the number of image-loading processes: as given, or by machine."""
-    from xception_cli.data.dataset import default_workers
-
-    if workers is not None and workers < 0:
-        raise UsageError(f"workers is {workers}, expected at least 0")
-    return default_workers(runtime) if workers is None else workers

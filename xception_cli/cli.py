@@ -13,7 +13,17 @@ from typing import Annotated, Any
 import typer
 
 from xception_cli import __version__
-from xception_cli.commands import embed, machine, measure, predict, prepare, rank, serve, train
+from xception_cli.commands import (
+    embed,
+    export,
+    machine,
+    measure,
+    predict,
+    prepare,
+    rank,
+    serve,
+    train,
+)
 from xception_cli.commands.help import Command, Group
 from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show, stop
@@ -66,7 +76,7 @@ _add(app, prepare.check, "check", _TRAIN, "check ./food --output findings")
 _add(app, train.train, "train", _TRAIN, "train ./food --classes 12")
 _add(app, measure.evaluate, "eval", _TRAIN, "eval runs/food --data ./others")
 _add(app, predict.predict, "predict", _USE, "predict runs/food photo.jpg --explain heatmaps")
-_add(app, predict.export, "export", _USE, "export runs/food --output food.onnx")
+_add(app, export.export, "export", _USE, "export runs/food --output food.onnx")
 _add(app, rank.rank, "rank", _USE, "rank runs/food ./unlabelled --output rank.csv")
 _add(app, serve.serve, "serve", _USE, "serve runs/food")
 _add(app, embed.embed, "embed", _USE, "embed runs/food ./food --output features.npz")

@@ -24,7 +24,8 @@ class HeatMaps:
         model: The model file.
 
     Raises:
-        UsageError: It is an exported file.
+        UsageError: The model is an exported file; or the folder has other files, or is no folder.
+            The same command may have written some heat maps before it was stopped.
     """
 
     def __init__(self, path: Path, images: Sequence[Path], model: Path) -> None:
@@ -35,22 +36,12 @@ class HeatMaps:
             )
         self.path = path
         self._targets = [path / name for name in name_explanations(images)]
-
-    def check(self) -> None:
-        """Check that the folder has no other files, before anything is predicted.
-
-        The same command may have written some heat maps before it was stopped.
-
-        Raises:
-            UsageError: It has, or is not a folder.
-        """
         names = {target.name for target in self._targets}
-        if self.path.exists() and (
-            not self.path.is_dir()
-            or any(path.name not in names for path in self.path.glob("[!.]*"))
+        if path.exists() and (
+            not path.is_dir() or any(other.name not in names for other in path.glob("[!.]*"))
         ):
             raise UsageError(
-                f"{show(self.path)} already exists and is not empty",
+                f"{show(path)} already exists and is not empty",
                 hint="choose another --explain",
             )
 

@@ -1,20 +1,12 @@
-"""Runs: choosing the folder of a new run, finding a run, listing runs."""
+"""Runs: choosing the folder of a new run, and finding a run."""
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from rich.table import Table
-
-from xception_cli.config import TrainConfig
-from xception_cli.console import new_table, quoted, show
+from xception_cli.console import quoted, show
 from xception_cli.errors import ArtifactError, MachineError, UsageError
-from xception_cli.numerals import duration
 from xception_cli.rundir import INFO, LOCK, RunDir
-from xception_cli.settings import read_settings
 
 RUNS = Path("runs")
 
@@ -134,7 +126,7 @@ def _latest(*, finished: bool) -> RunDir:
     if every:
         newest = max(every, key=_started)
         refuse_links(newest)
-        name, state = show(newest.path), _state(newest)
+        name, state = show(newest.path), state_of(newest)
         resume = f"xception train --resume {quoted(newest.path)}"
         raise UsageError(
             f"there is no finished run in {show(RUNS.absolute())}: {name} is {state}",
@@ -221,124 +213,8 @@ def _started(run: RunDir) -> str:
         return ""
 
 
-@dataclass(frozen=True)
-class RunFigures:
-    """Key figures of a run; None if unknown.
-
-    Attributes:
-        run: Its folder.
-        started: Start time, in UTC.
-        state: `finished`, `running`, `unfinished` or `damaged`.
-        classes: Number of classes.
-        images: Number of training images.
-        unfreeze: Layers that were trained.
-        kept: The model that was kept.
-        val: Accuracy on val, corrected for having selected the model; uncorrected in runs of
-            earlier versions.
-        test: Accuracy on test.
-        seconds: Duration.
-        settings: Settings that were not the default, by name, except the data.
-    """
-
-    run: str
-    started: str
-    state: str
-    classes: int | None = None
-    images: int | None = None
-    unfreeze: str | None = None
-    kept: str | None = None
-    val: float | None = None
-    test: float | None = None
-    seconds: float | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data that JSON can hold."""
-        return asdict(self)
-
-
-def list_runs(folder: Path) -> list[RunFigures]:
-    """Read the key figures of every run in a folder, the latest first.
-
-    Args:
-        folder: A folder with run folders.
-
-    Raises:
-        UsageError: There is no run in it.
-    """
-    runs = [_figures(run) for run in runs_in(folder)]
-    if not runs:
-        hint = "xception train DIR makes one; xception runs DIR lists another folder"
-        raise UsageError(f"there is no run in {show(folder)}", hint=hint)
-    return sorted(runs, key=lambda run: run.started, reverse=True)
-
-
-def _figures(run: RunDir) -> RunFigures:
-    try:
-        refuse_links(run)
-        info = run.read_info()
-        result = run.read_result() if run.is_finished else None
-        accuracy = result.evaluation if result else {}
-        return RunFigures(
-            run=str(run.path),
-            started=info.started,
-            state=_state(run),
-            classes=len(info.classes),
-            images=info.images["train"],
-            unfreeze=str(read_settings(run)["unfreeze"]),
-            kept=result.kept if result else None,
-            val=accuracy.get("val"),
-            test=accuracy.get("test"),
-            seconds=sum(result.seconds.values()) if result else None,
-            settings=_special(read_settings(run)),
-        )
-    except (ArtifactError, UsageError, KeyError, TypeError, AttributeError, ValueError):
-        return RunFigures(str(run.path), "", "damaged")  # it must not hide the others
-
-
-def _state(run: RunDir) -> str:
+def state_of(run: RunDir) -> str:
+    """Return `finished`, `running` or `unfinished`."""
     if run.is_finished:
         return "finished"
     return "running" if run.is_training else "unfinished"
-
-
-def _special(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that tell a run from others on the same data; `auto` was decided."""
-    defaults = vars(TrainConfig())
-    return {
-        name: value
-        for name, value in settings.items()
-        if value != defaults[name] != "auto" and name not in {"data", "root", "classes"}
-    }
-
-
-def _described(settings: Mapping[str, Any]) -> str:
-    """Describe settings in a few words; of a path, its last two parts."""
-    shown = {
-        name: str(Path(*Path(value).parts[-2:])) if isinstance(value, str) else value
-        for name, value in settings.items()
-    }
-    return ", ".join(show(f"{name.strip('_')}={value}") for name, value in shown.items())
-
-
-def runs_table(runs: Sequence[RunFigures]) -> Table:
-    """Create the table of runs, with the settings that tell them apart."""
-    tests = [">test accuracy"] * any(run.test is not None for run in runs)
-    table = new_table("run", "started", ">val accuracy", *tests, ">time", "kept", "settings")
-    parts = {run.unfreeze for run in runs if run.unfreeze is not None}
-    for run in runs:
-        part = {"unfreeze": run.unfreeze} if run.unfreeze and len(parts) > 1 else {}
-        table.add_row(
-            show(run.run),
-            show(run.started[:10]),
-            _percent(run.val),
-            *[_percent(run.test)] * len(tests),
-            "" if run.seconds is None else duration(run.seconds),
-            show(run.kept) if run.kept else run.state,
-            _described({**part, **run.settings}),
-        )
-    return table
-
-
-def _percent(part: float | None) -> str:
-    return "" if part is None else f"{100 * part:.1f}%"

@@ -2,8 +2,7 @@
 
 import dataclasses
 import os
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -23,24 +22,18 @@ from xception_cli.config import (
 )
 from xception_cli.console import listing, quoted, say, show
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.files import why
-from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
-from xception_cli.suggestions import did_you_mean
-from xception_cli.synonyms import OPTIONS
-from xception_cli.texts import read_text
+from xception_cli.toml_files import note_missing, read_toml
 
 StrPath = str | os.PathLike[str]
 
 _NAMES = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
 # A resume compares the images and classes themselves: the folder may have moved.
 _CHECKED_BY_CONTENT = {"data", "classes"}
+_RESUMABLE = {name for name, setting in _NAMES.items() if setting.metadata["resumable"]}
 _LAST = next(reversed(_NAMES))  # of every version
-_HEADER = "# xception train --config THIS_FILE repeats the run."
-_LISTS = "xception train --help lists the settings"
 _MISSING = "missing"  # the value of a setting that config.toml lacks
 _LISTED = 10  # changed settings named in an error
-_DOTS = 1000  # in a line of a TOML file
 
 
 class Settings(TypedDict, total=False):
@@ -129,7 +122,7 @@ def resolve(
     from_file = {}
     if config_file is not None:
         from_file = read_toml(config_file)
-        _note_missing(config_file, from_file)
+        note_missing(config_file, from_file)
     given = {name: value for name, value in flags.items() if value is not None}
     origin = f"--effort {effort}" if effort or config_file is None else config_file.name
     origins = dict.fromkeys(from_file, origin)
@@ -151,21 +144,35 @@ def resolve(
 
 
 def _settings_to_begin_with(path: Path) -> dict[str, Any]:
-    """Return the settings of an earlier run that differ from the defaults and can be reused.
-
-    `auto` is decided again for the new images.
-    """
+    """Return the settings of an earlier run that were chosen by its user and can be reused."""
     run = RunDir(path)
     if not run.info.is_file():
         raise UsageError(f"{show(path)} is not a run folder", hint="xception runs lists runs")
-    defaults, settings = vars(TrainConfig()), read_settings(run)
+    settings = read_settings(run)
+    _note_edits(run, settings)
     if run.fixes.is_file():
         settings["fixes"] = str(run.fixes)  # the file that it was given may be gone
-    return {
-        name: value
-        for name, value in settings.items()
-        if value != defaults[name] != "auto" and name not in {"classes", "split_file", "from_"}
-    }
+    own = {"classes", "split_file", "from_"}
+    return {name: value for name, value in chosen_settings(settings).items() if name not in own}
+
+
+def chosen_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not the default; where that is `auto`, the program chose."""
+    defaults = vars(TrainConfig())
+    return {name: value for name, value in settings.items() if value != defaults[name] != "auto"}
+
+
+def _note_edits(run: RunDir, settings: Mapping[str, Any]) -> None:
+    """Print a note if config.toml was edited since the run began: its edits have no effect."""
+    try:
+        found = read_toml(run.config)
+        changes = _edits(settings, found, TrainConfig(**found), _CHECKED_BY_CONTENT)
+    except UsageError as error:
+        changes = [error.message]
+    if changes:
+        sentence = f"note      {show(run.config)} has changed since the run began:"
+        say(listing(sentence, changes, _LISTED))
+        say(f"          --from takes the settings that the run began with, from {show(run.info)}")
 
 
 def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig:
@@ -190,47 +197,6 @@ def resolve_resumed(saved: TrainConfig, flags: Mapping[str, Any]) -> TrainConfig
             hint="leave these flags out, or start a new run without --resume",
         )
     return merged
-
-
-# TOML files
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read settings from a TOML file.
-
-    Raises:
-        UsageError: The file is missing or not TOML, or names an unknown setting.
-    """
-    try:
-        text = read_text(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the config {show(path)}: {why(error)}") from error
-    # Python's parser takes memory by the square of a key's parts: 10 GB for a key of 100 kB.
-    if any(line.count(".") > _DOTS and line.lstrip()[0] != "#" for line in text.split("\n")):
-        raise UsageError(f"{show(path)} is not a file of settings: a line has over {_DOTS:,} dots")
-    try:
-        settings = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = "a number has too many digits"
-        if isinstance(error, RecursionError):
-            reason = "too many brackets"
-        elif isinstance(error, tomllib.TOMLDecodeError):
-            reason = show(error)
-        raise UsageError(f"{show(path)} is not valid TOML: {reason}") from error
-    check_names(settings, show(path))
-    return settings
-
-
-def _note_missing(path: Path, found: Mapping[str, object]) -> None:
-    """Print a note on settings that config.toml of a run has lost, as it is written whole."""
-    text = read_text(path)
-    lost = [n for n in _NAMES if n not in found and f"# {n} is not set" not in text]
-    if lost and (text.startswith(_HEADER) or not text.strip()):
-        names = f"{', '.join(lost[:3])}, ..." if len(lost) > 3 else ", ".join(lost)
-        say(
-            f"note      {show(path)} lacks {count_of(len(lost), 'setting')} ({names}): their "
-            "defaults are used"
-        )
 
 
 def read_settings(run: RunDir) -> dict[str, Any]:
@@ -275,11 +241,7 @@ def read_config(run: RunDir) -> TrainConfig:
         config = TrainConfig(**found)
     except UsageError as error:
         raise _unusable(run.config, error) from error
-    changes = [
-        f"{name}: was {show(recorded[name])}, is {show(found.get(name, _MISSING))}"
-        for name, setting in _NAMES.items()
-        if name in recorded and _was_edited(setting, recorded[name], found, config)
-    ]
+    changes = _edits(recorded, found, config, _CHECKED_BY_CONTENT | _RESUMABLE)
     if changes:
         sentence = f"{show(run.config)} has changed since the run began:"
         others = f"start a new run with the others: xception train --config {quoted(run.config)}"
@@ -290,16 +252,29 @@ def read_config(run: RunDir) -> TrainConfig:
     return config
 
 
-def _was_edited(
-    setting: "dataclasses.Field[Any]",
-    before: Any,
+def _edits(
+    recorded: Mapping[str, Any],
     found: Mapping[str, Any],
     config: TrainConfig,
-) -> bool:
-    if setting.name not in found and before is not None:
-        return True  # the file may be truncated
-    may_differ = setting.metadata["resumable"] or setting.name in _CHECKED_BY_CONTENT
-    return not may_differ and bool(getattr(config, setting.name) != before)
+    may_differ: Collection[str],
+) -> list[str]:
+    """Describe the settings of a config.toml that differ from those in run.json.
+
+    Args:
+        recorded: The settings in run.json.
+        found: Those in the file; one that is missing may be truncated.
+        config: The same, with defaults.
+        may_differ: Names of settings that may have another value.
+    """
+    return [
+        f"{name}: was {show(recorded[name])}, is {show(found.get(name, _MISSING))}"
+        for name in _NAMES
+        if name in recorded
+        and (
+            (name not in found and recorded[name] is not None)
+            or (name not in may_differ and getattr(config, name) != recorded[name])
+        )
+    ]
 
 
 def _unusable(path: Path, error: UsageError) -> ArtifactError:
@@ -307,41 +282,3 @@ def _unusable(path: Path, error: UsageError) -> ArtifactError:
         f"cannot use {show(path)}: {error.message}",
         hint="restore the file from a copy, or start a new run",
     )
-
-
-def check_names(settings: Mapping[str, object], where: str) -> None:
-    """Check that each setting is one of `TrainConfig`.
-
-    Args:
-        settings: Values by name.
-        where: Where they come from, for the message.
-
-    Raises:
-        UsageError: A setting is unknown; the hint suggests a similar one.
-    """
-    for name in settings:
-        if name not in _NAMES:
-            raise UsageError(
-                f"{where} has an unknown setting {show(name)}",
-                hint=did_you_mean(name, _NAMES, _LISTS, also=OPTIONS),
-            )
-
-
-def to_toml(config: TrainConfig) -> str:
-    """Write a config as TOML; `None` is written as a comment, since TOML has no null."""
-    lines = [_HEADER]
-    for name, value in dataclasses.asdict(config).items():
-        lines.append(f"# {name} is not set" if value is None else f"{name} = {_toml_value(value)}")
-    return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = "".join(
-            f"\\u{ord(c):04x}" if ord(c) < 0x20 or ord(c) == 0x7F else c
-            for c in value.replace("\\", "\\\\").replace('"', '\\"')
-        )
-        return f'"{escaped}"'
-    return repr(value)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xception_cli.data.split import read_split
+from xception_cli.data.recorded import read_split
 from xception_cli.model import unknown
 from xception_cli.model.bundle import load_model
 from xception_cli.rundir import RunDir

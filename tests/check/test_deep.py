@@ -12,7 +12,7 @@ from runs import call, quick_settings, train_run
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.fixes import ISSUES_HEADER
-from xception_cli.data.split import read_split
+from xception_cli.data.recorded import read_split
 from xception_cli.files import from_csv
 from xception_cli.model import features
 from xception_cli.model.layers import POOLED

@@ -542,7 +542,7 @@ def test_a_killed_process_is_a_machine_error_and_results_are_kept(tmp_path, monk
     for number, path in enumerate(files):
         put(tmp_path / "photos" / ("cat", "dog")[number % 2] / path.name, path.read_bytes())
 
-    def look_and_kill(paths: Iterator[Path]) -> Iterator[object]:
+    def look_and_kill(paths: Iterator[Path], **_: object) -> Iterator[object]:
         for number, seen in enumerate(look_at_all(paths, alone=0)):
             yield seen
             if number == 20:

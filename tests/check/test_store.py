@@ -148,6 +148,25 @@ def test_a_store_that_is_damaged_again_and_again_is_kept_in_memory(tmp_path, cap
     assert capsys.readouterr().err == "note      scan results are not kept: disk I/O error\n"
 
 
+def test_a_damaged_row_in_a_cache_that_cannot_be_changed_is_made_again_in_memory(
+    cache, tmp_path, capsys, monkeypatch
+):
+    """As in a cache of another user: the copy of it in memory is damaged, too."""
+    put(tmp_path / "data" / "cat" / "small.png", photo(0).resize((100, 75)))
+    assert call("check", "data") == 0
+    right = capsys.readouterr().out
+    database = sqlite3.connect(cache)
+    with database:
+        database.execute("UPDATE pictures SET grey = zeroblob(1028)")
+        database.execute("DELETE FROM facts WHERE name = 'near pairs'")
+    database.close()
+    monkeypatch.setattr("xception_cli.check.store._remove", lambda _: None)
+    assert call("check", "data") == 0
+    shown = capsys.readouterr()
+    assert shown.out == right
+    assert "note      scan results are not kept: a row is damaged\n" in shown.err
+
+
 def test_nothing_is_locked_while_files_are_scanned(cache, tmp_path):
     """One process is in the middle of its scan while another writes and ends."""
     with open_store(tmp_path / "data", VERSION) as first:

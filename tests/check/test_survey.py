@@ -13,7 +13,8 @@ from runs import Crash, crash, quick_settings, train_run
 from xception_cli.check.survey import survey_data
 from xception_cli.data.fixes import ISSUES_HEADER, Fix, read_fixes
 from xception_cli.data.folder import read_folder
-from xception_cli.data.split import make_split, read_split
+from xception_cli.data.recorded import read_split
+from xception_cli.data.split import make_split
 from xception_cli.errors import ArtifactError, DataError, UsageError
 from xception_cli.settings import resolve
 

@@ -22,6 +22,7 @@ from xception_cli.data.folder import (
 from xception_cli.data.images import read_image
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
+from xception_cli.regular import open_regular
 
 PLAIN = [("cat/1.jpg", "cat", None), ("dog/1.jpg", "dog", None)]
 
@@ -156,6 +157,20 @@ def test_a_file_of_undecided_suffix_is_recognised_by_its_content(tmp_path):
         "5 files read as images by content: 2 no suffix, 1 .fcgi, 1 .jpg~, 1 .php",
     ]
     read_image(tmp_path / "cat" / "photo")
+
+
+def test_a_file_of_undecided_suffix_is_opened_once(tmp_path, monkeypatch, without_heif):
+    two_classes(tmp_path, "cat/notes", "cat/x.cgi")
+    put(tmp_path / "cat" / "photo", encoded(Image.new("RGB", (8, 8))))
+    opened = []
+
+    def opening(path: Path, *, follow: bool) -> int:
+        opened.append(path.name)
+        return open_regular(path, follow=follow)
+
+    monkeypatch.setattr("xception_cli.data.listing.open_regular", opening)
+    assert read_folder(tmp_path).notes()
+    assert sorted(opened) == ["notes", "photo", "x.cgi"]
 
 
 def test_ignored_files_inside_split_folders_are_counted_once(tmp_path):

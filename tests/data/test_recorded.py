@@ -6,8 +6,8 @@ import pytest
 from runs import write_info
 from splits import fabricate, many
 
-from xception_cli.data.recorded import read_recorded, row_checks
-from xception_cli.data.split import Split, make_split, write_split
+from xception_cli.data.recorded import read_recorded, row_checks, write_split
+from xception_cli.data.split import Split, make_split
 from xception_cli.errors import ArtifactError
 from xception_cli.rundir import RunDir
 

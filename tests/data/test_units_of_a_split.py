@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from splits import Row, by_path, fabricate, given, many
 
-from xception_cli.data.split import Split, make_split, write_split
+from xception_cli.data.recorded import write_split
+from xception_cli.data.split import Split, make_split
 from xception_cli.errors import DataError, UsageError
 
 

@@ -26,8 +26,8 @@ from xception_cli.evaluation.compared import compare_with_earlier, verdict
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import measure
 from xception_cli.evaluation.scored import Scored
+from xception_cli.run_figures import list_runs
 from xception_cli.rundir import RunDir, write_json
-from xception_cli.runs import list_runs
 
 CLASSES = ("a", "b", "[red]=c")
 NO_UNITS: dict[str, str] = {}

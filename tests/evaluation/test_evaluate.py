@@ -17,7 +17,8 @@ from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
 from xception_cli.data.images import inspect_all, read_image
 from xception_cli.data.photo import Photo
-from xception_cli.data.split import Split, make_split, write_split
+from xception_cli.data.recorded import write_split
+from xception_cli.data.split import Split, make_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.candidates import add_candidate
@@ -32,7 +33,7 @@ from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
-from xception_cli.settings import to_toml
+from xception_cli.toml_files import to_toml
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 CLASSES = tuple(COLOURS)

@@ -34,10 +34,11 @@ from xception_cli.evaluation.places import recorded_places
 from xception_cli.evaluation.scored import read_scored
 from xception_cli.model.bundle import load_model
 from xception_cli.report.check_page import add_issues
+from xception_cli.run_figures import list_runs
 from xception_cli.rundir import RunDir
-from xception_cli.runs import list_runs
 from xception_cli.runtime import Runtime
-from xception_cli.settings import read_config, read_settings, read_toml
+from xception_cli.settings import read_config, read_settings
+from xception_cli.toml_files import read_toml
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.history import History
 from xception_cli.training.result import read_result

@@ -10,7 +10,7 @@ from images import COLOURS, draw
 from runs import quick_settings, train_run
 
 from xception_cli.data.photo import Photo
-from xception_cli.data.split import read_split
+from xception_cli.data.recorded import read_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.evaluation.evaluate import compute_outcomes
 from xception_cli.model.bundle import load_model

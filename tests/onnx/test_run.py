@@ -22,7 +22,7 @@ from onnx import helper
 from PIL import Image
 from runs import call, quick_settings, train_run
 
-from xception_cli.data.split import read_split
+from xception_cli.data.recorded import read_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, MachineError
 from xception_cli.inference import predict_images

@@ -86,13 +86,13 @@ def test_a_rotated_photo_is_explained_upright_and_in_its_size(bundle, tmp_path):
 def test_heat_maps_are_not_written_among_other_files():
     photos, model = Path("photos"), Path("model.safetensors")
     photos.mkdir()
-    HeatMaps(photos, [Path("a.png")], model).check()
+    HeatMaps(photos, [Path("a.png")], model)
     (photos / ".DS_Store").touch()
     (photos / "a.jpg").touch()  # may be the heat map of a stopped command: compared later
-    HeatMaps(photos, [Path("a.png")], model).check()
+    HeatMaps(photos, [Path("a.png")], model)
     (photos / "b.jpg").touch()
     with pytest.raises(UsageError, match="photos already exists and is not empty"):
-        HeatMaps(photos, [Path("a.png")], model).check()
+        HeatMaps(photos, [Path("a.png")], model)
 
 
 def test_each_explanation_has_a_unique_name_that_every_file_system_accepts():

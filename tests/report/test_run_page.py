@@ -17,7 +17,7 @@ from xception_cli.check.report import CONFLICTING, LEAK, SUSPECT
 from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, show
 from xception_cli.data.photo import Photo
-from xception_cli.data.split import read_split
+from xception_cli.data.recorded import read_split
 from xception_cli.data.units import have_groups
 from xception_cli.evaluation.eval_report import read_report
 from xception_cli.evaluation.scored import Scored

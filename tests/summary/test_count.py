@@ -22,7 +22,6 @@ from xception_cli.config import TrainConfig
 from xception_cli.model.layers import POOLED, add_layers_head
 from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment, build_network, cut
 from xception_cli.rundir import RunDir
-from xception_cli.settings import to_toml
 from xception_cli.summary.count import (
     FLOWS,
     NetworkSummary,
@@ -34,6 +33,7 @@ from xception_cli.summary.count import (
 from xception_cli.summary.diagram import draw_diagram
 from xception_cli.summary.explanation import compare, explain, group
 from xception_cli.summary.table import LayerTable, fold_steps, millions, total_table
+from xception_cli.toml_files import to_toml
 
 
 @pytest.fixture(scope="module")

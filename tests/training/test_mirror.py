@@ -12,7 +12,7 @@ from runs import Crash, call, copy_run, crash, train_once, train_run
 from torch.nn import functional
 
 from xception_cli.config import TrainConfig
-from xception_cli.data.split import read_split
+from xception_cli.data.recorded import read_split
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.candidates import read_candidates
 from xception_cli.evaluation.evaluate import compute_outcomes

@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from images import draw_photos
 from runs import Crash, copy_run, crash, outcome, quick_settings, train_run
 
+from xception_cli.data import names
 from xception_cli.errors import DataError, RunBusyError, StoppedError
 from xception_cli.rundir import RunDir
 from xception_cli.training import handlers
@@ -114,6 +115,23 @@ def test_an_image_that_vanishes_in_training_stops_the_run_with_its_state_saved(
     (state,) = Path("run/checkpoints").glob("*.json")
     assert 2 <= int(state.stem.removeprefix("state-")) <= 6
     aside.rename(photos / "red")
+    assert train_run({}, resume=True).run.is_finished
+
+
+def test_a_run_with_a_class_of_a_name_that_is_refused_today_can_be_resumed(
+    settings: dict[str, Any],
+    photos: Path,
+    at_iteration: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (photos / "red").rename(photos / "holdout")
+    at_iteration(2, crash)
+    with monkeypatch.context() as patch:
+        patch.delitem(names.WORDS, "holdout")  # as in a version that accepts it
+        with pytest.raises(Crash):
+            train_run(settings)
+    with pytest.raises(DataError, match="is it a split or a class"):
+        train_run(settings, "new")  # the control
     assert train_run({}, resume=True).run.is_finished
 
 

@@ -22,7 +22,8 @@ from xception_cli.model.bundle import load_model
 from xception_cli.model.network import FIRST_TRAINED, STEPS, Segment
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.runtime import decide_runtime
-from xception_cli.settings import read_toml, resolve
+from xception_cli.settings import resolve
+from xception_cli.toml_files import read_toml
 from xception_cli.training import baseline
 from xception_cli.training.run import run_training
 

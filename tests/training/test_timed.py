@@ -17,7 +17,7 @@ from xception_cli.evaluation.candidates import FINAL, read_candidates
 from xception_cli.files import file_digest
 from xception_cli.model import features
 from xception_cli.rundir import RunDir, read_json
-from xception_cli.settings import read_toml
+from xception_cli.toml_files import read_toml
 from xception_cli.training import baseline, finish, handlers
 from xception_cli.training.schedule import learning_rate_factor
 

@@ -1,13 +1,17 @@
 """The views of an image, computed once; the first ones are always the same."""
 
+from multiprocessing import active_children
 from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Engine, Events
 from networks import CPU
+from runs import train_run
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.images import read_image
+from xception_cli.training import handlers
 from xception_cli.training.preparation import draft_job
 
 
@@ -50,6 +54,20 @@ def test_validation_reads_the_evaluation_crop_in_every_epoch(settings):
     for _ in range(2):  # decoded, then from the cache
         assert torch.equal(torch.cat([batch.values for batch in each]), expected)
     assert len(list(job.run.decoded.iterdir())) == len(expected)
+
+
+def test_no_worker_waits_through_fine_tuning_for_the_views_to_be_read_again(settings, monkeypatch):
+    attach, counts = handlers.attach_ema, []
+
+    def attach_and_count(trainer: Engine, *args: Any) -> None:
+        attach(trainer, *args)
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda: counts.append(len(active_children()))
+        )
+
+    monkeypatch.setattr(handlers, "attach_ema", attach_and_count)
+    train_run(settings | {"unfreeze": "all", "workers": 1, "epochs": 1})
+    assert set(counts) == {2}  # one reads train, the other val
 
 
 def test_random_views_are_those_without_rotations_but_rotated(settings):

@@ -8,8 +8,9 @@ import numpy as np
 
 from xception_cli.check.duplicates import find_groups, near_images
 from xception_cli.check.near import Images, near_copies
-from xception_cli.check.scan import VERSION, Look, scan_folder
+from xception_cli.check.scan import VERSION, scan_folder
 from xception_cli.check.store import Store, use_store
+from xception_cli.check.survey import Survey
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.photo import Photo
@@ -135,7 +136,7 @@ def _compare(
     images = tuple(replace(i, label=label_of.get(i.path, -1)) for i in folder.images)
     folder = replace(folder, images=images)
 
-    def scan(store: Store) -> tuple[Sequence[Look], Sequence[Sequence[int]], list[set[str]]]:
+    def scan(store: Store) -> tuple[Survey, list[set[str]]]:
         looks = scan_folder(folder, store, grey_bits=grey_bits)
         which = [
             at
@@ -145,22 +146,17 @@ def _compare(
         own = near_images(folder, looks, store, which)
         copies = [near_copies(own, other) if which else np.zeros(0, bool) for other in recorded]
         paths = [{images[which[at]].path for at in np.flatnonzero(found)} for found in copies]
-        return looks, find_groups(folder, looks, store), paths or [set(), set()]
+        survey = Survey(folder, looks, find_groups(folder, looks, store))
+        return survey, paths or [set(), set()]
 
-    looks, groups, paths = use_store(folder.root, VERSION, scan)
-    known = [
-        replace(image, digest=look.digest, unit=look.digest, problem=look.problem)
-        for image, look in zip(images, looks, strict=True)
-    ]
-    unit_of = {photo.path: photo.unit for photo in _with_units(known, groups, group_by)}
+    survey, paths = use_store(folder.root, VERSION, scan)
+    unit_of = {photo.path: photo.unit for photo in _with_units(survey, group_by)}
     named = [replace(photo, unit=unit_of.get(photo.path, photo.unit)) for photo in photos]
     return named, [[photo.path in found for photo in named] for found in paths]
 
 
-def _with_units(
-    photos: Sequence[Photo], groups: Sequence[Sequence[int]], group_by: str | None
-) -> list[Photo]:
+def _with_units(survey: Survey, group_by: str | None) -> list[Photo]:
     try:
-        return assign_units(photos, groups, group_by)[0]
+        return assign_units(survey.photos(), survey.groups, group_by)[0]
     except UsageError:  # the run's pattern does not fit this folder's names
-        return assign_units(photos, groups, None)[0]
+        return assign_units(survey.photos(), survey.groups)[0]

@@ -7,7 +7,7 @@ from statistics import median
 
 from xception_cli.check.measures import Measures
 from xception_cli.check.report import BROKEN, DEEP, UNREADABLE, Finding, Problem
-from xception_cli.check.scan import Look, bits_of
+from xception_cli.check.scan import Look, bits_of, largest_values
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.formats import SUFFIXES_OF
 from xception_cli.data.images import Original
@@ -120,8 +120,7 @@ def _deep(picture: _Image) -> str:
 
 def _scale(looks: Sequence[Look]) -> str:
     """Describe the one scale of the 16-bit images whose header states none; empty without any."""
-    found = [look.original.highest for look in looks if look.original]
-    highest = [value for value in found if value is not None]
+    highest = largest_values(looks)
     if not highest:
         return ""
     return (

@@ -7,7 +7,8 @@ from xception_cli.check.duplicates import find_duplicates
 from xception_cli.check.pictures import find_broken, find_odd
 from xception_cli.check.report import SEVERITIES, CheckReport, Problem
 from xception_cli.check.series import series_problem
-from xception_cli.check.shape import check_shape, find_shortcuts
+from xception_cli.check.shape import check_shape
+from xception_cli.check.shortcuts import find_shortcuts
 from xception_cli.check.survey import Survey, survey_folder
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.units import assign_units
@@ -65,15 +66,12 @@ def report_on(survey: Survey, group_by: str | None = None) -> CheckReport:
     folder, looks = survey.folder, survey.looks
     photos, _ = assign_units(survey.photos(), survey.groups, group_by)
     units = [photo.unit for photo in photos]
+    is_grouped = group_by is not None or any(photo.group for photo in photos)
     problems = [
         *check_shape(folder, looks, units),
         *find_broken(folder, looks),
         *find_duplicates(folder, looks, survey.groups),
-        *(
-            []
-            if group_by or any(i.group for i in photos)
-            else series_problem(folder, looks, survey.groups)
-        ),
+        *([] if is_grouped else series_problem(folder, looks, survey.groups)),
         *find_shortcuts(folder, looks, units),
         *find_odd(folder, looks),
     ]

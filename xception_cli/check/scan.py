@@ -3,25 +3,17 @@
 import json
 import multiprocessing
 import os
-import signal
-import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from functools import partial
-from itertools import islice
-from multiprocessing import connection, resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import PIL
 
 from xception_cli.check.measures import SHARP_SIDE, Fingerprint, Measures, fingerprint, measure
+from xception_cli.check.pool import map_in_processes
 from xception_cli.check.store import Row, Store
 from xception_cli.console import screen
 from xception_cli.data.folder import DataFolder
@@ -37,13 +29,10 @@ from xception_cli.data.images import (
     turn,
 )
 from xception_cli.data.pixels import fewest_bits, turns
-from xception_cli.errors import MachineError
 
 VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # results of another version are dropped
 
 _ALONE = 1.0  # seconds of scanning after which helper processes are started
-_PROCESSES = 16  # at most
-_CHUNK = 16  # files that a helper gets at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +62,14 @@ class Look:
 
 
 Seen = tuple[Look, Fingerprint | None]
-_File = tuple[int, str, tuple[int, int] | None]  # its number, path and stamp
+
+
+class _File(NamedTuple):
+    """A file to scan: the index of its image, its path, and its size and modification time."""
+
+    index: int
+    path: str
+    stamp: tuple[int, int] | None
 
 
 def scan_folder(
@@ -97,28 +93,36 @@ def scan_folder(
         MachineError: A helper process was killed. Earlier results are kept.
     """
     known = store.rows()
-    root = os.fspath(folder.root)
     looks: dict[int, Look] = {}
     unseen: list[_File] = []
     for index, image in enumerate(folder.images):
-        stamp = _stamp(os.path.join(root, image.path))  # noqa: PTH118 - a tenth of Path's time
+        file = _file(folder, index)
         row = known.pop(image.path, None)
-        look = _from_row(row) if row is not None and stamp == (row.size, row.changed) else None
+        look = _from_row(row) if row is not None and file.stamp == (row.size, row.changed) else None
         if look is None:
-            unseen.append((index, image.path, stamp))
+            unseen.append(file)
         else:
             looks[index] = look
     if known and folder.table is None:  # another table may list the other files
         store.forget(known)
-    _scan(folder.root, unseen, look_at_all, looks, store)
+    _scan(folder.root, unseen, None, looks, store)
     wanted = bits_of(looks.values()) if grey_bits is None else grey_bits
     rescaled = [
-        (index, folder.images[index].path, _stamp(os.path.join(root, folder.images[index].path)))  # noqa: PTH118
+        _file(folder, index)
         for index, look in sorted(looks.items())
         if look.original and look.original.highest is not None and look.original.grey_bits != wanted
     ]
-    _scan(folder.root, rescaled, partial(look_at_all, grey_bits=wanted), looks, store)
+    _scan(folder.root, rescaled, wanted, looks, store)
     return tuple(looks[index] for index in range(len(folder.images)))
+
+
+def _file(folder: DataFolder, index: int) -> _File:
+    path = folder.images[index].path
+    try:
+        status = os.stat(os.path.join(folder.root, path))  # noqa: PTH116, PTH118 - a tenth of Path's time
+    except OSError:
+        return _File(index, path, None)
+    return _File(index, path, (status.st_size, status.st_mtime_ns))
 
 
 def bits_of(looks: Iterable[Look]) -> int:
@@ -127,28 +131,33 @@ def bits_of(looks: Iterable[Look]) -> int:
     Args:
         looks: The scans of all images: a data set has one scale.
     """
-    found = [look.original.highest for look in looks if look.original]
-    highest = [value for value in found if value is not None]
+    highest = largest_values(looks)
     return fewest_bits(max(highest)) if highest else 16
+
+
+def largest_values(looks: Iterable[Look]) -> list[int]:
+    """Return the largest value of each 16-bit image whose header does not state its bits."""
+    found = [look.original.highest for look in looks if look.original]
+    return [value for value in found if value is not None]
 
 
 def _scan(
     root: Path,
     files: list[_File],
-    look: Callable[[Iterable[Path]], Iterator[Seen]],
+    grey_bits: int | None,
     looks: dict[int, Look],
     store: Store,
 ) -> None:
     if not files:
         return
     with screen.bar("scanning images", len(files)) as bar:
-        found = look(root / path for _, path, _ in files)
-        for (index, path, stamp), (look_, seen) in zip(files, found, strict=True):
-            looks[index] = look_
+        found = look_at_all((root / file.path for file in files), grey_bits=grey_bits)
+        for (index, path, stamp), (look, seen) in zip(files, found, strict=True):
+            looks[index] = look
             # A file that cannot be used is scanned again next time: the machine may be the cause.
             # So is a file that changes meanwhile: the stamp was taken before the scan.
-            if look_.problem is None and stamp is not None:
-                store.keep(path, _to_row(look_, stamp), seen.grey if seen else None)
+            if look.problem is None and stamp is not None:
+                store.keep(path, _to_row(look, stamp), seen.grey if seen else None)
             bar.advance(1)
     store.save()
 
@@ -200,124 +209,11 @@ def look_at_all(
     if multiprocessing.current_process().daemon:  # a pool's process cannot start others
         yield from (look_at(path, grey_bits) for path in left)
     else:
-        yield from _look_together(left, grey_bits)
-
-
-def _look_together(paths: Iterator[Path], grey_bits: int | None) -> Iterator[Seen]:
-    """Scan the files in chunks, with only a few chunks in progress at a time."""
-    processes = min(_PROCESSES, os.cpu_count() or 1)
-    # Forking this process would copy its threads' locks.
-    way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(way)
-    _start_tracker()
-    pool = ProcessPoolExecutor(
-        processes,
-        context,
-        initializer=_start_helper,
-        initargs=(context.Lock(), turns.max_pixels),
-    )
-    ahead: deque[Future[list[Seen]]] = deque()
-    try:
-        while chunk := list(islice(paths, _CHUNK)):
-            with _main_program_not_imported(), _signals_deferred():
-                ahead.append(pool.submit(_look_at_each, chunk, grey_bits))
-            if len(ahead) > 2 * processes:
-                yield from ahead.popleft().result()
-        while ahead:
-            yield from ahead.popleft().result()
-    except BrokenProcessPool as error:
-        raise MachineError(
-            "a process that scans images was killed; the system may be out of memory",
-            hint="run the same command again to resume",
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_tracker() -> None:
-    """Start Python's tracker of semaphores so that no hangup ends it, like SIGINT and SIGTERM.
-
-    Otherwise (3.11) it is started again when the helpers end, and prints tracebacks.
-    """
-    if hasattr(signal, "pthread_sigmask"):  # Windows has no tracker
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # is inherited
-        try:
-            resource_tracker.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _main_program_not_imported() -> Iterator[None]:
-    """Start processes without importing the user's main program, which would run it again."""
-    main = sys.modules["__main__"]
-    hidden = {n: vars(main)[n] for n in ("__file__", "__spec__") if n in vars(main)}
-    for name in hidden:
-        setattr(main, name, None)
-    try:
-        yield
-    finally:
-        for name, value in hidden.items():
-            setattr(main, name, value)
-
-
-@contextmanager
-def _signals_deferred() -> Iterator[None]:
-    """Start processes whole: a signal would leave a half started one, which fails with a traceback.
-
-    Their executor, too, waits only for processes that it knows to have started.
-    """
-    received: list[int] = []
-    before: dict[int, Any] = {}
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows lacks some
-        number = getattr(signal, name, None)
-        if number and callable(signal.getsignal(number)):
-            with suppress(ValueError):  # not in the main thread
-                before[number] = signal.signal(number, lambda n, _: received.append(n))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in received[:1]:
-            signal.raise_signal(number)
+        yield from map_in_processes(partial(_look_at_each, grey_bits=grey_bits), left)
 
 
 def _look_at_each(paths: list[Path], grey_bits: int | None) -> list[Seen]:
     return [look_at(path, grey_bits) for path in paths]
-
-
-def _start_helper(lock: Any, max_pixels: int) -> None:
-    """Initialise a helper process.
-
-    Args:
-        lock: Lock for large images, see `Turns`.
-        max_pixels: Largest image, see `Turns`.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches helpers too; the parent ends them
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    turns.lock, turns.max_pixels = lock, max_pixels
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    """End when the parent process has ended, for any reason.
-
-    If the parent is killed, a helper would otherwise wait for work forever: it holds open the pipe
-    that the fork server watches.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-
-def _stamp(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - as above
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def _to_row(look: Look, stamp: tuple[int, int]) -> Row:

@@ -140,12 +140,20 @@ class Store:
             self._database.executemany("REPLACE INTO pictures VALUES (?, ?)", pictures)
         self._unsaved.clear()
 
+    def take_over(self, other: "Store") -> None:
+        """Replace all rows by those of another store."""
+        other._database.backup(self._database)
+
+    def close(self) -> None:
+        """Close the connection; what is not saved is lost."""
+        self._database.close()
+
 
 def use_store(root: Path, version: str, use: Callable[[Store], T]) -> T:
     """Call a function with the store of a data folder, and return its result.
 
     If the file turns out to be damaged, it is recreated; if it can no longer be written, the store
-    continues in memory, with a note. In both cases the function is called again: a new scan finds
+    continues in memory, with a note. In each case the function is called again: a new scan finds
     whatever the store lacks.
 
     Args:
@@ -179,22 +187,22 @@ def open_store(root: Path, version: str) -> Iterator[Store]:
     Raises:
         sqlite3.Error: The disk is full, or damage was found later.
     """
-    with _closing(*_open(root, version)) as store:
+    with _closing(_open(root, version)) as store:
         yield store
 
 
 @contextlib.contextmanager
-def _closing(database: sqlite3.Connection, store: Store) -> Iterator[Store]:
+def _closing(store: Store) -> Iterator[Store]:
     try:
         yield store
         store.save()
     finally:
         with contextlib.suppress(sqlite3.Error):
             store.save()  # an interrupted scan resumes from here
-        database.close()
+        store.close()
 
 
-def _open(root: Path, version: str) -> tuple[sqlite3.Connection, Store]:
+def _open(root: Path, version: str) -> Store:
     try:
         path = store_path(root)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,23 +221,27 @@ def _open(root: Path, version: str) -> tuple[sqlite3.Connection, Store]:
         return _open_in_memory(version, error)
 
 
-def _open_in_memory(version: str, reason: Exception) -> tuple[sqlite3.Connection, Store]:
+def _open_in_memory(version: str, reason: Exception) -> Store:
     say(f"note      scan results are not kept: {show(reason)}")
     return _connect(":memory:", version)
 
 
 def _use_in_memory(root: Path, version: str, use: Callable[[Store], T], reason: sqlite3.Error) -> T:
-    database, store = _open_in_memory(version, reason)
-    with _closing(database, store):
-        with (
-            contextlib.suppress(sqlite3.Error, MachineError),
-            contextlib.closing(_connect(store_path(root), version)[0]) as file,
-        ):
-            file.backup(database)  # not to scan again what was kept before
-        return use(store)
+    """Call a function with what the file holds; if that is damaged, with an empty store."""
+    try:
+        with _closing(_open_in_memory(version, reason)) as store:
+            with (
+                contextlib.suppress(sqlite3.Error, MachineError),
+                contextlib.closing(_connect(store_path(root), version)) as file,
+            ):
+                store.take_over(file)  # not to scan again what was kept before
+            return use(store)
+    except sqlite3.Error:
+        with _closing(_connect(":memory:", version)) as store:
+            return use(store)
 
 
-def _renew(path: Path, version: str) -> tuple[sqlite3.Connection, Store]:
+def _renew(path: Path, version: str) -> Store:
     """Recreate a damaged file, unless another process has just done so."""
     from filelock import FileLock  # takes 30 ms and is rarely needed
 
@@ -267,13 +279,13 @@ def _is_damage(error: sqlite3.Error) -> bool:
     return code & 0xFF not in _NOT_DAMAGE  # the primary code of an extended one
 
 
-def _connect(path: Path | str, version: str) -> tuple[sqlite3.Connection, Store]:
+def _connect(path: Path | str, version: str) -> Store:
     # IMMEDIATE: a transaction that begins by reading would not wait for another process.
     database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level="IMMEDIATE")
     try:
         database.text_factory = lambda text: text.decode("utf-8", "replace")
         _check_pages(database)
-        return database, Store(database, version)
+        return Store(database, version)
     except BaseException:
         database.close()
         raise

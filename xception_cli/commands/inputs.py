@@ -10,7 +10,7 @@ from pathlib import Path
 from xception_cli.console import quoted, say, show
 from xception_cli.data.folder import describe_ignored, images_below
 from xception_cli.data.formats import INSTALL_HEIF, suffixes
-from xception_cli.data.listing import ignored_as, is_image
+from xception_cli.data.listing import ignored_as
 from xception_cli.data.lists import PathList, open_list
 from xception_cli.data.source import check_data, refuse_packed
 from xception_cli.data.table import is_table, read_rows
@@ -132,8 +132,8 @@ def _matching(pattern: str, ignored: Counter[str]) -> list[Path]:
         if path.is_dir():
             folders.add(path)
             images |= dict.fromkeys(images_below(path, None if is_counted else ignored))
-        elif is_image(match):
+        elif (kind := ignored_as(match)) is None:
             images[path] = None
         elif not is_counted:
-            ignored[ignored_as(match)] += 1
+            ignored[kind] += 1
     return sorted(images)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xception_cli import api
+from xception_cli.classifiers import check_classifier
 from xception_cli.commands.complete import choices, run_folders
 from xception_cli.commands.options import (
     IMAGES,
@@ -21,7 +22,6 @@ from xception_cli.commands.options import (
     Tta,
     Workers,
     allow_pixels,
-    check_classifier,
     one_run,
 )
 from xception_cli.console import emit, fail, quoted, say, show
@@ -267,11 +267,11 @@ def list_runs(
     as_json: JsonLines = False,
 ) -> None:
     """List runs with their key figures, the latest first."""
-    from xception_cli import runs
+    from xception_cli import run_figures
 
-    found = runs.list_runs(folder)
+    found = run_figures.list_runs(folder)
     for part in (
-        [json.dumps(run.to_dict()) for run in found] if as_json else [runs.runs_table(found)]
+        [json.dumps(run.to_dict()) for run in found] if as_json else [run_figures.runs_table(found)]
     ):
         emit(part)
     finished, unfinished = (

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -13,10 +13,8 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import fail, listing, say, show
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
-from xception_cli.onnx import require_onnx
 from xception_cli.rundir import ISSUES, RunDir
 from xception_cli.runs import find_run
-from xception_cli.suggestions import expect_choice
 
 # Panels of the help
 IMAGES, MODEL, OUTPUT, MACHINE = "Images", "Model", "Output", "Machine"
@@ -200,29 +198,6 @@ def choose_model(run: Path | None, model: Path | None) -> Path:
     if run is None:
         say(f"run       {show(found.path)} (the latest)")
     return found.model
-
-
-def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None:
-    """Check what `api.open_classifier` checks, as far as possible without torch.
-
-    Args:
-        path: The model file.
-        device: The value of `--device`.
-        tta: The value of `--tta`.
-
-    Raises:
-        UsageError: One of them is invalid.
-        MachineError: onnxruntime is missing.
-    """
-    TrainConfig(device=cast("Any", device))  # raises an error if there is no such device
-    if tta is not None:
-        expect_choice("tta", tta, ("mirror", "none"))
-    is_exported = path.suffix.lower() == ".onnx"
-    if not path.is_file():
-        command = "xception export" if is_exported else "xception train"
-        raise UsageError(f"there is no model file {show(path)}", hint=f"{command} makes one")
-    if is_exported:
-        require_onnx()
 
 
 def check_findings(data: Path, output: Path) -> None:

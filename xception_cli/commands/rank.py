@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xception_cli.api import decide_workers, open_classifier
+from xception_cli.classifiers import check_classifier, decide_workers, open_classifier
 from xception_cli.commands.complete import run_folders
 from xception_cli.commands.options import (
     OUTPUT,
@@ -19,7 +19,6 @@ from xception_cli.commands.options import (
     RunFolder,
     Workers,
     allow_pixels,
-    check_classifier,
     choose_model,
     require_all_read,
     separate_run,

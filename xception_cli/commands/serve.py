@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from xception_cli.api import open_classifier
+from xception_cli.classifiers import check_classifier, open_classifier
 from xception_cli.commands.options import (
     MACHINE,
     Device,
@@ -13,7 +13,6 @@ from xception_cli.commands.options import (
     ModelFile,
     Run,
     allow_pixels,
-    check_classifier,
     choose_model,
     one_run,
 )

@@ -12,7 +12,7 @@ from xception_cli.commands import complete
 from xception_cli.commands.flags import read_flag, settings_as_options
 from xception_cli.commands.plan import print_plans
 from xception_cli.config import TrainConfig
-from xception_cli.console import emit, quoted, say, show
+from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
 from xception_cli.recipes import EFFORTS, find_config, find_effort
@@ -133,7 +133,8 @@ def train(
 
     if plan:
         efforts = EFFORTS if effort and settings.config.budget is None else (effort,)
-        others = {n: settings if n == effort else _resolve(given, config, n) for n in efforts}
+        with screen.silence():  # notes on the settings are printed already
+            others = {n: settings if n == effort else _resolve(given, config, n) for n in efforts}
         spent = time.monotonic() - began  # imports, and the scan
         print_plans(others, effort, survey=survey, output=output, spent=spent, as_json=as_json)
         return

@@ -77,7 +77,7 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
             fix = Fix(action, row["problem"], label if action == "relabel" else "")
             fault = _fault(image, fix, known, classes)
             earlier = fixes.get(image, fix)
-            if not fault and (earlier.action, earlier.label) != (fix.action, fix.label):
+            if not fault and earlier.wanted != fix.wanted:
                 fault = (
                     f"{show(image)} has the action {fix.wanted}, but {earlier.wanted} in line "
                     f"{lines[image]}: empty one of the two"

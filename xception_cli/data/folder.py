@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def _heif(ignored: Mapping[str, int]) -> int:
     return sum(ignored.get(suffix, 0) for suffix in SUFFIXES_OF[HEIF] - suffixes())
 
 
-def read_folder(root: Path) -> DataFolder:
+def read_folder(root: Path, classes: Sequence[str] = ()) -> DataFolder:
     """List the classes and images of a folder.
 
     Hidden and foreign folders and files of other kinds are counted, never turned into classes.
@@ -101,6 +101,7 @@ def read_folder(root: Path) -> DataFolder:
     Args:
         root: Holds class folders, or split folders with class folders inside; see the module
             `layout` for what is accepted and refused.
+        classes: See `recognise`.
 
     Raises:
         UsageError: The folder is missing.
@@ -108,7 +109,7 @@ def read_folder(root: Path) -> DataFolder:
     """
     _check_exists(root)
     folder = Folder(root)
-    layout = recognise(folder)
+    layout = recognise(folder, classes)
     classes = tuple(sorted({name for _, name, _ in layout.classes}))
     if not classes:
         _raise_flat(folder)

@@ -70,13 +70,12 @@ def is_undecided(suffix: str) -> bool:
     return suffix not in _OTHERS and not any(suffix in known for known in SUFFIXES_OF.values())
 
 
-def is_certain_image(start: bytes) -> bool:
+def is_certain(found: str | None) -> bool:
     """Return whether a file of undecided suffix is an image that can be decoded here.
 
     Args:
-        start: Its first `START` bytes.
+        found: Its format by content, see `format_of`.
     """
-    found = format_of(start)
     return found in _CERTAIN and found in readable_formats()
 
 

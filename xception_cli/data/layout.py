@@ -53,11 +53,12 @@ class Layout:
         return tuple(split for split in SPLITS if split in found)
 
 
-def recognise(root: Folder) -> Layout:
+def recognise(root: Folder, classes: Sequence[str] = ()) -> Layout:
     """Determine which folders are splits and which are classes.
 
     Args:
         root: The data folder.
+        classes: Names that are known to be classes, whatever else they could mean.
 
     Raises:
         DataError: A folder cannot be read, or its folders could be both splits and classes.
@@ -66,6 +67,8 @@ def recognise(root: Folder) -> Layout:
     found = _splits_of_classes(root, top) or _splits_in_classes(root, top)
     if found is not None:
         return found
+    if {folder.name for folder in top} <= {*classes}:
+        return Layout([(None, folder.name, folder) for folder in top], [root])
     kinds = {split_of(folder.name) for folder in top}
     if len(top) > 1 and None not in kinds and ("train" in kinds or len(kinds) > 1):
         raise DataError(f"{_list(top)} look like splits, but hold no class folders", hint=EXPECTED)

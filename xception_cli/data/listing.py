@@ -11,9 +11,8 @@ from xception_cli.data.formats import (
     HEIF,
     START,
     format_of,
-    is_certain_image,
+    is_certain,
     is_undecided,
-    readable_formats,
     suffixes,
 )
 from xception_cli.errors import DataError
@@ -34,7 +33,7 @@ class Folder:
     Attributes:
         path: Its path.
         folders: Sub-folders by name, without hidden and foreign ones.
-        images: Names of the image files directly inside, sorted; see `is_image`.
+        images: Names of the image files directly inside, sorted.
         ignored: `hidden`, or what `ignored_as` returns, for each other entry.
         by_content: Suffix, or `no suffix`, of each image recognised by content.
     """
@@ -83,13 +82,13 @@ class Folder:
                 ignored.append("hidden")
             elif _is_folder(entry):
                 folders.append(Folder(self.path / entry.name))
-            elif has_image_suffix(entry.name):
+            elif suffix_of(entry.name) in suffixes():
                 images.append(entry.name)
-            elif is_image(entry.path):
+            elif (kind := ignored_as(entry.path)) is None:
                 images.append(entry.name)
                 by_content.append(suffix_of(entry.name))
             else:
-                ignored.append(ignored_as(entry.path))
+                ignored.append(kind)
         return folders, images, ignored, by_content
 
 
@@ -105,28 +104,21 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def has_image_suffix(name: str) -> bool:
-    """Return whether a file name has an image suffix."""
-    return suffix_of(name) in suffixes()
+def ignored_as(path: str) -> str | None:
+    """Return what a file that is no image here is counted as; None for an image.
 
-
-def is_image(path: str) -> bool:
-    """Return whether a file is an image: by its suffix or, if that is undecided, by its content."""
-    if has_image_suffix(path) or not is_undecided(suffix_of(path)):
-        return has_image_suffix(path)
-    return is_certain_image(_start_of(path))
-
-
-def ignored_as(path: str) -> str:
-    """Return what a file that is no image here is counted as.
-
-    It is its suffix or `no suffix`; and `.heic` for a photo that only pillow-heif can read, if its
-    content decides.
+    Its suffix decides or, if that is undecided, its content. It is counted as its suffix or as
+    `no suffix`; and as `.heic` if its content is a photo that only pillow-heif can read.
     """
     suffix = suffix_of(path)
-    if HEIF in readable_formats() or not is_undecided(suffix):
+    if suffix in suffixes():
+        return None
+    if not is_undecided(suffix):
         return suffix
-    return ".heic" if format_of(_start_of(path)) == HEIF else suffix
+    found = format_of(_start_of(path))
+    if is_certain(found):
+        return None
+    return ".heic" if found == HEIF else suffix
 
 
 def _start_of(path: str) -> bytes:

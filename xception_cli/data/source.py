@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from xception_cli.console import quoted, show
@@ -23,19 +24,20 @@ _UNPACK = {
 _WORKBOOKS = {".xlsx", ".xls", ".xlsm", ".xlsb"}
 
 
-def read_data(data: Path, root: Path | None = None) -> DataFolder:
+def read_data(data: Path, root: Path | None = None, classes: Sequence[str] = ()) -> DataFolder:
     """List the classes and images of a folder or of a table.
 
     Args:
         data: The folder or the table; see `read_folder` and `read_rows`.
         root: The folder that the paths of a table are relative to; None for the table's own.
+        classes: Of a folder whose classes are known, as recorded in a run; see `recognise`.
 
     Raises:
         UsageError: There is no such folder or table.
         DataError: It cannot be used; the message lists the problems.
     """
     check_data(data, root)
-    return list_table(data, root) if is_table(data) else read_folder(data)
+    return list_table(data, root) if is_table(data) else read_folder(data, classes)
 
 
 def check_data(data: Path, root: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Split: which image is in which split, and why; and its file, split.csv."""
+"""Split: which image is in which split, and why."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,20 +7,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from xception_cli.console import enumerated, listing, show
-from xception_cli.data.fixes import (
-    NO_FIXES,
-    Fix,
-    class_after,
-    note_relabelled,
-    was_relabelled,
-)
+from xception_cli.data.fixes import NO_FIXES, Fix, class_after, note_relabelled
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.images import Inspection, leads_out
+from xception_cli.data.images import Inspection
 from xception_cli.data.photo import Photo, count_labels
-from xception_cli.data.sides import RECORDED, follow_file, keep_sides
+from xception_cli.data.sides import follow_file, keep_sides
 from xception_cli.data.units import Unit, find_units, with_units
-from xception_cli.errors import ArtifactError, DataError
-from xception_cli.files import from_csv, to_csv, utf8, write_durably
+from xception_cli.errors import DataError
+from xception_cli.files import utf8
 from xception_cli.numerals import count_of
 from xception_cli.runtime import key
 
@@ -137,8 +131,10 @@ def _start(
             split, reason = "out", f"{EXCLUDED}: {fix.problem}" if fix.problem else EXCLUDED
         elif found.problem:
             split, reason = "out", found.problem
-        known = replace(file, label=label, split=split, digest=found.digest, reason=reason)
-        images.append(replace(known, unit=found.digest))
+        digest = found.digest
+        images.append(
+            replace(file, label=label, split=split, reason=reason, digest=digest, unit=digest)
+        )
     return images
 
 
@@ -263,86 +259,3 @@ def _check(split: Split, needs: str) -> list[str]:
     if out := len(split.of("out")):
         warnings.append(f"{count_of(out, 'image')} left out, see split.csv")
     return warnings
-
-
-# split.csv
-
-_OLD_HEADER = ("path", "label", "split", "reason", "digest")  # written by earlier versions
-_HEADER = (*_OLD_HEADER, "unit")
-
-
-def write_split(split: Split, path: Path) -> None:
-    """Write split.csv.
-
-    Raises:
-        MachineError: The disk is full or read-only.
-    """
-    rows = (
-        (i.path, split.classes[i.label], i.split, i.reason, i.digest, i.unit) for i in split.images
-    )
-    write_durably(path, to_csv(_HEADER, rows))
-
-
-def read_split(path: Path, classes: Sequence[str]) -> Split:
-    r"""Read split.csv; paths that are not UTF-8 are kept as written (`\xNN`).
-
-    In a file of an earlier version, each image is a unit together with identical ones.
-
-    Raises:
-        ArtifactError: The file is damaged, or names an unknown class or split.
-    """
-    index = {utf8(name): label for label, name in enumerate(classes)}
-    images = []
-    for file, label, split, reason, digest, *unit in from_csv(path, _HEADER, _OLD_HEADER):
-        if label not in index:
-            raise ArtifactError(f"{show(path)} has an unknown class {show(label)}")
-        if split not in RECORDED:
-            raise ArtifactError(f"{show(path)} has an unknown split {show(repr(split))}")
-        if leads_out(file):  # a run may be untrusted
-            raise ArtifactError(f"{show(path)} names a file outside of the data: {show(file)}")
-        images.append(Photo(file, index[label], split, digest, unit[0] if unit else digest, reason))
-    return Split(tuple(classes), tuple(images))
-
-
-def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspection]) -> Split:
-    """Return a run's split with the folder's real paths, if the data has not changed.
-
-    Args:
-        saved: From split.csv.
-        folder: The data folder now.
-        inspections: Inspections of its images; only digests are needed.
-
-    Raises:
-        ArtifactError: Images or classes were added, removed or changed; lists them.
-    """
-    before = {utf8(image.path): image for image in saved.images}
-    after = {
-        utf8(file.path): (found.digest, folder.classes[file.label])
-        for file, found in zip(folder.images, inspections, strict=True)
-    }
-    changes = [f"removed: {show(path)}" for path in sorted(before.keys() - after.keys())]
-    changes += [f"added: {show(path)}" for path in sorted(after.keys() - before.keys())]
-    common = sorted(before.keys() & after.keys())
-    changes += [
-        f"changed: {show(path)}"
-        for path in common
-        if not _is_unchanged(before[path], saved.classes, *after[path])
-    ]
-    if changes:
-        most = _LISTED if len(changes) <= _LISTED else _LISTED - 1  # lines in total
-        raise ArtifactError(
-            listing(f"{show(folder.place)} has changed since the run was started:", changes, most),
-            hint="restore the images, or start a new run without --resume",
-        )
-    real = {utf8(file.path): file.path for file in folder.images}
-    return replace(saved, images=tuple(replace(i, path=real[utf8(i.path)]) for i in saved.images))
-
-
-def _is_unchanged(image: Photo, classes: Sequence[str], digest: str, name: str) -> bool:
-    """Return whether an image still has its content, and the class that its folder or table gave.
-
-    The class in split.csv may be another one, from `--fixes`; of an image that is left out, it does
-    not matter.
-    """
-    has_class = image.split == "out" or classes[image.label] == name
-    return image.digest == digest and (has_class or was_relabelled(image, name))

@@ -54,8 +54,6 @@ class Training:
         plain: The probe on the last layer alone.
         probe_scores: Validation scores of the probe.
         pooled: Features of the frozen network by split, `(views, images, POOLED)`.
-        views: The images that they were computed from, with the workers that decode them; empty if
-            layers were frozen.
         mirror: Whether the model classifies the mirror image too.
     """
 
@@ -65,7 +63,6 @@ class Training:
     plain: Probe | None = None
     probe_scores: Scores | None = None
     pooled: Mapping[str, Array] = field(default_factory=dict)
-    views: Mapping[str, Sequence[ImageInputs]] = field(default_factory=dict)
     mirror: bool = False
 
     def skipped(self, ceiling: float) -> str | None:
@@ -102,7 +99,6 @@ def compute_baseline(job: Job, history: History) -> Training:
     prefix, _ = cut(network, job.config.unfreeze)
     is_new = history.best_epoch == 0
     pooled: dict[str, Array] = {}
-    views: dict[str, list[ImageInputs]] = {}
     train_inputs: FeatureInputs | ImageInputs | None = None
     val_inputs: FeatureInputs | ImageInputs | None = None
     fits: dict[int, tuple[Probe, Probe]] = {}
@@ -117,8 +113,8 @@ def compute_baseline(job: Job, history: History) -> Training:
         if prefix is None or job.config.unfreeze == "head":
             backbone = Segment(network, "conv1", "conv4").eval()
             for split in ("train", "val"):
-                views[split] = job.views(split)
-                pooled[split] = pool_views(backbone, split, views[split], job.kept_views(split))
+                kept = job.kept_views(split)
+                pooled[split] = pool_views(backbone, split, job.views(split), kept)
         else:
             train_inputs, val_inputs, pooled = _store_features(job, network, prefix, fit)
     if prefix is None:
@@ -132,9 +128,8 @@ def compute_baseline(job: Job, history: History) -> Training:
         scores = _judge_probes(job, probe, plain, pooled["val"])
     if is_new:
         job.save_model(job.network.state_dict(), {"trained": PROBE, "epoch": 0})
-    kept = pooled if job.leads else {}  # the leader alone fits heads in the end
-    views = views if prefix is None else {}  # else their workers have no more to read
-    return Training(train_inputs, val_inputs, probe, plain, scores, kept, views, mirror)
+    pooled = pooled if job.leads else {}  # the leader alone fits heads in the end
+    return Training(train_inputs, val_inputs, probe, plain, scores, pooled, mirror)
 
 
 def pool_views(

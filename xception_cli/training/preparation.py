@@ -14,10 +14,10 @@ from xception_cli.console import say, screen, show
 from xception_cli.data.folder import DataFolder, check_trainable
 from xception_cli.data.images import inspect_all
 from xception_cli.data.pixels import turns
-from xception_cli.data.recorded import read_recorded
+from xception_cli.data.recorded import match_split, read_recorded, write_split
 from xception_cli.data.sides import describe_changes
 from xception_cli.data.source import read_data
-from xception_cli.data.split import Split, make_split, match_split, write_split
+from xception_cli.data.split import Split, make_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.files import write_durably
@@ -29,7 +29,8 @@ from xception_cli.report.check_page import issues_csv
 from xception_cli.rundir import RunDir, write_json
 from xception_cli.runs import choose_run_path
 from xception_cli.runtime import Runtime
-from xception_cli.settings import ResolvedConfig, read_config, resolve_resumed, to_toml
+from xception_cli.settings import ResolvedConfig, read_config, resolve_resumed
+from xception_cli.toml_files import to_toml
 from xception_cli.training.announce import describe_draft, describe_runtime, in_all, say_reasons
 from xception_cli.training.budget import Budget
 from xception_cli.training.checkpoint import StateStore
@@ -212,9 +213,9 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     done = f": {_epochs_done(run)} of {count_of(config.epochs, 'epoch')} done"
     say(f"resuming  {show(run.path)}{done if config.unfreeze != 'head' else ''}")
     describe_runtime(runtime)
-    folder = read_data(Path(config.data), None if config.root is None else Path(config.root))
+    info, root = run.read_info(), None if config.root is None else Path(config.root)
+    folder = read_data(Path(config.data), root, info.classes)  # names that are refused today
     check_trainable(folder, config.classes)
-    info = run.read_info()
     before, now = info.processes, runtime.processes.count
     if before != now:
         raise UsageError(

@@ -83,9 +83,7 @@ def _pool(job: Job, training: Training, network: nn.Module, name: str, views: sl
     """
     inputs = training.train if name == "train" else training.val
     if not isinstance(inputs, FeatureInputs):
-        images = training.views[name]
-        if images[0].runtime != job.runtime:  # several processes shared them
-            images = job.views(name)
+        images = job.views(name)
         backbone = Segment(network, "conv1", "conv4").eval()
         return pool_views(backbone, name, images, [None] * len(images))
     rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
