@@ -196,7 +196,8 @@ def compare(
         )
     first, *others = [find_run(run) for run in runs]
 
-    from xception_cli.evaluation.compare import choose_evaluation, compare_runs, correct_comparisons
+    from xception_cli.evaluation.comparable import choose_evaluation
+    from xception_cli.evaluation.compare import compare_runs, correct_comparisons
     from xception_cli.evaluation.compared import selection_note
 
     name = choose_evaluation([first, *others], on)
@@ -211,7 +212,7 @@ def compare(
 def _print_comparison(
     first: RunDir, other: RunDir, comparison: "Comparison", *, as_json: bool
 ) -> None:
-    from xception_cli.evaluation.compare import different_splits
+    from xception_cli.evaluation.comparable import different_splits
     from xception_cli.evaluation.compared import class_note, comparison_tables, verdict
 
     parts: list[Any] = [json.dumps(comparison.to_dict())]

@@ -1,10 +1,9 @@
 """Two runs compared on the same images: where they differ, and whether it could be chance."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +11,12 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.stats import norm
 
-from xception_cli.console import quoted, show, typed
+from xception_cli.console import show
 from xception_cli.data.units import number_units
-from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.evaluation.eval_report import read_report
+from xception_cli.errors import UsageError
+from xception_cli.evaluation.comparable import different_splits, read_comparable
 from xception_cli.evaluation.intervals import (
+    Estimate,
     Interval,
     count_units,
     design_effect,
@@ -25,7 +25,6 @@ from xception_cli.evaluation.intervals import (
 from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.evaluation.selection import SPLITS
 from xception_cli.rundir import RunDir
-from xception_cli.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -116,68 +115,17 @@ class Comparison:
     only_first: tuple[str, ...] = ()
     only_second: tuple[str, ...] = ()
 
+    @property
+    def accuracies(self) -> tuple[Estimate, Estimate]:
+        """The accuracy of the first and of the second run."""
+        return (
+            Estimate(self.first_correct / self.images, *self.first_interval),
+            Estimate(self.second_correct / self.images, *self.second_interval),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data."""
         return asdict(self)
-
-
-def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
-    """Return the evaluation that all runs have: the one named, else test, else val.
-
-    Raises:
-        UsageError: A run has no such evaluation.
-    """
-    for candidate in [name] if name else ["test", "val"]:
-        lacking = [run for run in runs if not run.evaluation(candidate).is_dir()]
-        if not lacking:
-            return candidate
-    wanted = f"--split {candidate}"
-    if candidate not in SPLITS:
-        wanted = f"--data {_evaluated_folder(runs, candidate)}"
-    raise UsageError(
-        f"{show(lacking[0].path)} has no evaluation called {show(candidate)}",
-        hint=f"xception eval {quoted(lacking[0].path)} {wanted}",
-    )
-
-
-def _evaluated_folder(runs: Iterable[RunDir], name: str) -> str:
-    """Return the folder of an evaluation that one of the runs has, as typed; else `DIR`."""
-    for run in runs:
-        if run.evaluation(name).is_dir():
-            data = read_report(run, name).data
-            # Of an absolute path only the name is recorded.
-            return quoted(data) if Path(data).exists() else f"DIR, with the folder {show(data)}"
-    return "DIR"
-
-
-def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
-    """Explain why the val or test of two runs have different images, and how to compare the runs.
-
-    Returns:
-        The reason; the command that trains on the split of the first run; and the commands that
-        evaluate both on other images.
-    """
-    before, after = _settings(first), _settings(second)
-    reason = "these runs have different splits"
-    if before.get("seed") != after.get("seed"):
-        reason += " (--seed draws the split)"
-    data, seed = after.get("data"), after.get("seed")
-    where = "DIR" if data is None else quoted(typed(Path(data)))
-    one, other = quoted(first.path), quoted(second.path)
-    train = f"xception train {where} --split-file {quoted(first.split)}"
-    evaluate = " && ".join(f"xception eval {run} --data DIR" for run in (one, other))
-    return (
-        reason,
-        train if seed is None else f"{train} --seed {seed}",
-        f"{evaluate} && xception compare {one} {other} --on NAME",
-    )
-
-
-def _settings(run: RunDir) -> dict[str, Any]:
-    try:
-        return read_settings(run)
-    except ArtifactError:  # comparing does not need them
-        return {}
 
 
 def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
@@ -194,7 +142,8 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
         UsageError: They have no class, or no scored image, in common.
         ArtifactError: A file of an evaluation is damaged, or from an earlier version.
     """
-    one, other = read_scored(first, name), read_scored(second, name)
+    one = read_scored(first, name)
+    other = read_comparable(second, name, one)
     common = [name for name in other.classes if name in one.classes]
     if not common:
         raise UsageError(
