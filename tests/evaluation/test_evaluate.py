@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -313,8 +314,11 @@ def test_folders_of_one_name_keep_an_evaluation_each(model_file, photos, capsys)
     names = [evaluate(run, data=Path(site, "new")).name for site in "cba"]
     assert names == ["new-3", "new-2", "new"]
     assert paths_of(run, "new-2") == [f"red/{name}.jpg" for name in (1, 2, "later")]
-    (run.evaluation("new") / "metrics.json").unlink()  # damaged: it is written again
-    assert evaluate(run, data=Path("a/new")).name == "new"
+    path = run.evaluation("new") / "predictions.csv"
+    path.write_text(re.sub(r"[^,\n]+\n", "edited\n", path.read_text("utf-8")), "utf-8")
+    assert evaluate(run, data=Path("c/new")).name == "new-3"
+    path.unlink()  # damaged: it is written again
+    assert evaluate(run, data=Path("c/new")).name == "new"
 
 
 def test_a_folder_mounted_at_the_root_is_not_named_like_a_split_either():

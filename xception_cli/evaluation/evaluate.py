@@ -25,7 +25,7 @@ from xception_cli.evaluation.eval_report import (
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.notes import VAL_NOTE, join_notes, left_out_note
-from xception_cli.evaluation.scored import Scored, read_scored
+from xception_cli.evaluation.scored import Scored, read_digests
 from xception_cli.evaluation.selection import (
     SPLITS,
     Selection,
@@ -146,7 +146,7 @@ def _choose_name(run: RunDir, name: str, images: Sequence[Photo]) -> str:
 def _has_others(run: RunDir, name: str, digests: AbstractSet[str]) -> bool:
     """Return whether most images of an evaluation are not these, as those of another folder."""
     try:
-        found = {photo.digest for photo in read_scored(run, name).photos}
+        found = read_digests(run, name)
     except ArtifactError:  # there is none, or a damaged one, which is replaced
         return False
     return 2 * len(found & digests) < len(found)
