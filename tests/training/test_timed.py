@@ -15,7 +15,7 @@ from runs import Clock, call, quick_settings, train_run
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.candidates import FINAL, read_candidates
 from xception_cli.files import file_digest
-from xception_cli.model import features
+from xception_cli.model import feature_store, features
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.toml_files import read_toml
 from xception_cli.training import baseline, finish, handlers
@@ -300,13 +300,13 @@ def test_a_finished_run_cannot_be_extended_past_its_time(
 
 def slow_features(patch: pytest.MonkeyPatch, clock: Clock, seconds: float) -> None:
     """Make each block of images take this long."""
-    write = features.write_durably
+    write = feature_store.write_durably
 
     def write_slowly(path: Path, content: bytes) -> None:
         write(path, content)
         clock.advance(seconds)
 
-    patch.setattr(features, "write_durably", write_slowly)
+    patch.setattr(feature_store, "write_durably", write_slowly)
 
 
 ONE = {"after": "view 1", "views": 1, "epochs": 4, "why": "there is no time for more views"}
@@ -349,7 +349,7 @@ def test_views_that_do_not_fit_are_left_out_and_a_resume_computes_none_of_them(
     images = read_json(run.info)["images"]
     assert train / images["train"] == val / images["val"] == 2 * 5 * 5 * 728 * 2
     with monkeypatch.context() as patch:
-        patch.setattr(features, "_to_bits", lambda _: pytest.fail("computed again"))
+        patch.setattr(features, "to_bits", lambda _: pytest.fail("computed again"))
         train_run({}, resume=True)
     assert decisions(run) == [START, ONE]
     assert [row["epoch"] for row in rows(run)] == [1, 2, 3, 4]

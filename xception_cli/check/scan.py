@@ -65,9 +65,9 @@ Seen = tuple[Look, Fingerprint | None]
 
 
 class _File(NamedTuple):
-    """A file to scan: the index of its image, its path, and its size and modification time."""
+    """A file to scan: the number of its image, its path, and its size and modification time."""
 
-    index: int
+    number: int
     path: str
     stamp: tuple[int, int] | None
 

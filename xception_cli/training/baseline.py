@@ -23,7 +23,8 @@ from xception_cli.evaluation.correction import paired_gain
 from xception_cli.evaluation.cross_validated import cross_validation, describe_cross_validation
 from xception_cli.model.cached_outcomes import PROBE
 from xception_cli.model.feature_cache import KeptView
-from xception_cli.model.feature_inputs import FeatureInputs, FeatureStore
+from xception_cli.model.feature_inputs import FeatureInputs
+from xception_cli.model.feature_store import FeatureStore
 from xception_cli.model.features import compute_pooled, compute_store
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
