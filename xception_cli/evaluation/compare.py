@@ -1,6 +1,7 @@
 """Two runs compared on the same images: where they differ, and whether it could be chance."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
@@ -194,23 +195,14 @@ def _compare(
     before: _Answers,
     after: _Answers,
 ) -> Comparison:
-    changed = []
     common = [key for key in after if key in before]
-    units = _joined_units([before[key].unit for key in common], [after[key].unit for key in common])
-    right = {label: [0, 0, 0] for label in classes}  # images, first right, second right
-    for key in common:
-        true, old, (path, new, _) = key[1], before[key].predicted, after[key]
-        for place, counts in enumerate((True, old == true, new == true)):
-            right[true][place] += counts
-        if old != new:
-            change = "gained" if new == true else "lost" if old == true else "other"
-            changed.append(ImageChange(path, true, old, new, change))
-    gained, lost = (sum(i.change == change for i in changed) for change in ("gained", "lost"))
     hits = [
         np.array([answers[key].predicted == key[1] for key in common])
         for answers in (before, after)
     ]
+    units = _joined_units([before[key].unit for key in common], [after[key].unit for key in common])
     signs = hits[1].astype(np.int64) - hits[0]
+    gained, lost = (int((signs == change).sum()) for change in (1, -1))
     effect = max(design_effect(signs == change, units) for change in (1, -1))
     low, high = _difference_interval(gained / effect, lost / effect, len(common) / effect)
     p_value = sign_flip(np.bincount(units, signs).astype(np.int64))
@@ -221,9 +213,9 @@ def _compare(
         images=len(common),
         groups=count_units(units),
         unmatched=len(before) + len(after) - 2 * len(common),
-        first_correct=sum(counts[1] for counts in right.values()),
+        first_correct=int(hits[0].sum()),
         first_interval=proportion_interval(hits[0], units),
-        second_correct=sum(counts[2] for counts in right.values()),
+        second_correct=int(hits[1].sum()),
         second_interval=proportion_interval(hits[1], units),
         gained=gained,
         lost=lost,
@@ -232,9 +224,31 @@ def _compare(
         difference_high=high,
         p_value=p_value,
         p_corrected=p_value,
-        classes=tuple(ClassChange(label, *counts) for label, counts in right.items()),
-        changed=tuple(changed),
+        classes=tuple(_class_changes(classes, common, before, after)),
+        changed=tuple(_image_changes(common, before, after)),
     )
+
+
+def _class_changes(
+    classes: Sequence[str], common: Sequence[tuple[str, str]], before: _Answers, after: _Answers
+) -> Iterator[ClassChange]:
+    images = Counter(true for _, true in common)
+    first, second = (
+        Counter(key[1] for key in common if answers[key].predicted == key[1])
+        for answers in (before, after)
+    )
+    for name in classes:
+        yield ClassChange(name, images[name], first[name], second[name])
+
+
+def _image_changes(
+    common: Iterable[tuple[str, str]], before: _Answers, after: _Answers
+) -> Iterator[ImageChange]:
+    for key in common:
+        true, old, (path, new, _) = key[1], before[key].predicted, after[key]
+        if old != new:
+            change = "gained" if new == true else "lost" if old == true else "other"
+            yield ImageChange(path, true, old, new, change)
 
 
 def _joined_units(first: Sequence[str], second: Sequence[str]) -> NDArray[np.int64]:
