@@ -24,7 +24,7 @@ from xception_cli.evaluation.eval_report import (
 )
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import contaminate, measure
-from xception_cli.evaluation.notes import VAL_NOTE, join_notes, left_out_note
+from xception_cli.evaluation.notes import FITTED_NOTE, VAL_NOTE, join_notes, left_out_note
 from xception_cli.evaluation.scored import Scored, read_digests
 from xception_cli.evaluation.selection import (
     SPLITS,
@@ -104,15 +104,14 @@ def run_evaluation(
         chosen = keep_listed(chosen, only)
     left_out = [LeftOut(photo.path, TRAINED_ON) for photo in chosen.trained_on]
     left_out += [LeftOut(photo.path, NEAR_COPY) for photo in chosen.copies]
-    note = join_notes(left_out_note(left_out, len(chosen.images)), chosen.note)
     # The correction is for the answers of the run's own model on all of val.
     is_corrected = has_selected and is_whole
-    if has_selected and not is_corrected:
-        note = join_notes(note, VAL_NOTE)
-    if fitted:
-        note = join_notes(
-            note, "the model was also fitted to these images: expect less on new ones"
-        )
+    note = join_notes(
+        left_out_note(left_out, len(chosen.images)),
+        chosen.note,
+        VAL_NOTE if has_selected and not is_corrected else None,
+        FITTED_NOTE if fitted else None,
+    )
     name = chosen.name if variant is None else f"{chosen.name}-{variant}"
     report, scored = evaluate_images(
         bundle,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from xception_cli.evaluation.eval_report import TRAINED_ON, LeftOut
 from xception_cli.numerals import count_of
 
+FITTED_NOTE = "the model was also fitted to these images: expect less on new ones"
 VAL_NOTE = "validation also selected this model: expect a little less on new images"
 
 
