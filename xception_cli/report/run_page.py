@@ -80,63 +80,9 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         ArtifactError: A file of the run is missing or damaged.
         MachineError: The disk is full or read-only.
     """
-    name = "test" if run.evaluation("test").is_dir() else "val"
-    split = read_recorded(run, bundle.classes)
-    data = _Run(
-        run=run,
-        info=run.read_info(),
-        config=read_settings(run),
-        result=result,
-        report=read_report(run, name),
-        split=split,
-        scored=read_scored(run, name),
-        issues=_read_issues(run, split),
-        network=summarize_run(run),
-        root=root,
-    )
-    mistakes, unsure = _galleries(data, bundle)
-    values = {
-        "report": data.report,
-        **headline_values(
-            report=data.report,
-            result=result,
-            split=data.split,
-            network=data.network,
-            pretrained=data.info.weights["digest"] is not None,
-        ),
-        "classes": _classes(data.report),
-        "scores": scores(data.report),
-        **_calibration(data),
-        **_images(data.split),
-    }
-    page = render(
-        "run.html.j2",
-        title=f"Run {show(run.path.name)}",
-        **values,
-        steps=next_steps(
-            run=run,
-            place=_place(data),
-            report=data.report,
-            result=result,
-            split=data.split,
-            issues=data.issues or [],
-        ),
-        kept_epoch=_kept_epoch(result),
-        curves=_curves(data),
-        matrices=_matrices(data.report),
-        pairs=data.report.confused[:_PAIRS],
-        mistakes=mistakes,
-        unsure=unsure,
-        confident=f"{_CONFIDENT:.0%}",
-        issues=None if data.issues is None else draw_issues(data.issues, root),
-        inputs=_inputs(data, bundle),
-        augmented=_augmented(data),
-        recoloured=data.config.get("augment") != "none",
-        diagram=Markup(draw_diagram(data.network)),  # contains no untrusted text
-        repeat=f"xception train --config {quoted(run.config)}",
-        facts=_facts(data),
-    )
-    write_durably(run.report, page.encode())
+    data = _read_run(run, bundle, root, result)
+    values = _shared_values(data)
+    write_durably(run.report, _render_page(data, bundle, values).encode())
     card = render_card(
         values,
         run=run,
@@ -148,6 +94,72 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         kept_epoch=_kept_epoch(result),
     )
     write_durably(run.card, card.encode())
+
+
+def _read_run(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult) -> _Run:
+    name = "test" if run.evaluation("test").is_dir() else "val"
+    split = read_recorded(run, bundle.classes)
+    return _Run(
+        run=run,
+        info=run.read_info(),
+        config=read_settings(run),
+        result=result,
+        report=read_report(run, name),
+        split=split,
+        scored=read_scored(run, name),
+        issues=_read_issues(run, split),
+        network=summarize_run(run),
+        root=root,
+    )
+
+
+def _shared_values(data: _Run) -> dict[str, Any]:
+    """Prepare the values of both the page and the model card."""
+    return {
+        "report": data.report,
+        **headline_values(
+            report=data.report,
+            result=data.result,
+            split=data.split,
+            network=data.network,
+            pretrained=data.info.weights["digest"] is not None,
+        ),
+        "classes": _classes(data.report),
+        "scores": scores(data.report),
+        **_calibration(data),
+        **_images(data.split),
+    }
+
+
+def _render_page(data: _Run, bundle: ModelBundle, values: Mapping[str, Any]) -> str:
+    mistakes, unsure = _galleries(data, bundle)
+    return render(
+        "run.html.j2",
+        title=f"Run {show(data.run.path.name)}",
+        **values,
+        steps=next_steps(
+            run=data.run,
+            place=_place(data),
+            report=data.report,
+            result=data.result,
+            split=data.split,
+            issues=data.issues or [],
+        ),
+        kept_epoch=_kept_epoch(data.result),
+        curves=_curves(data),
+        matrices=_matrices(data.report),
+        pairs=data.report.confused[:_PAIRS],
+        mistakes=mistakes,
+        unsure=unsure,
+        confident=f"{_CONFIDENT:.0%}",
+        issues=None if data.issues is None else draw_issues(data.issues, data.root),
+        inputs=_inputs(data, bundle),
+        augmented=_augmented(data),
+        recoloured=data.config.get("augment") != "none",
+        diagram=Markup(draw_diagram(data.network)),  # contains no untrusted text
+        repeat=f"xception train --config {quoted(data.run.config)}",
+        facts=_facts(data),
+    )
 
 
 def _read_issues(run: RunDir, split: Split) -> Sequence[Mapping[str, str]] | None:
