@@ -64,10 +64,19 @@ def coverage_curve(confidences: Array, right: Array) -> tuple[Array, Array, Arra
         right: `(images,)`, whether it is correct.
     """
     order = np.argsort(-confidences, kind="stable")
-    sorted_ = confidences[order]
-    ends = np.append(np.flatnonzero(np.diff(sorted_)), len(sorted_) - 1)  # of equal confidences
+    falling = confidences[order]
+    ends = last_of_equal(falling)
     answered = ends + 1
-    return sorted_[ends], answered / len(sorted_), right[order].cumsum()[ends] / answered
+    return falling[ends], answered / len(falling), right[order].cumsum()[ends] / answered
+
+
+def last_of_equal(ordered: Array) -> Array:
+    """Return the index of the last one of each group of equal numbers.
+
+    Args:
+        ordered: `(n,)`, in ascending or descending order.
+    """
+    return np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
 
 
 def coverage_intervals(

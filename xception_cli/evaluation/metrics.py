@@ -16,7 +16,7 @@ from sklearn.metrics import (
 )
 
 from xception_cli.data.units import have_groups, number_units
-from xception_cli.evaluation.confidence import calibration_error
+from xception_cli.evaluation.confidence import calibration_error, last_of_equal
 from xception_cli.evaluation.eval_report import (
     ClassMetrics,
     Confusion,
@@ -204,8 +204,7 @@ def _average_precision(
 
 def _rank(of_class: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
     order = np.argsort(-scores)
-    falling = scores[order]
-    ends = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # of equal scores
+    ends = last_of_equal(scores[order])
     hits = np.cumsum(of_class[order])[ends]
     recall = np.append((hits / hits[-1])[::-1], 0.0)
     # Summed from the lowest threshold up, in scikit-learn's order.

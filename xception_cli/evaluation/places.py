@@ -45,7 +45,7 @@ def find_images(run: RunDir, classes: Sequence[str], data: Path | None) -> Path:
     """
     if data is None and not run.report.is_file():
         return recorded_places(run)[0]  # a page with gaps is better than none
-    root = _find_place(recorded_places(run)) if data is None else data
+    root = find_place(recorded_places(run)) if data is None else data
     if is_table(root):
         root = read_data(root).root
     images = [i for i in read_recorded(run, classes).images if i.split != "out"]
@@ -62,7 +62,12 @@ def find_images(run: RunDir, classes: Sequence[str], data: Path | None) -> Path:
     return root
 
 
-def _find_place(places: Sequence[Path]) -> Path:
+def find_place(places: Sequence[Path]) -> Path:
+    """Return the first of the recorded paths that is a folder.
+
+    Raises:
+        UsageError: None of them is.
+    """
     for place in places:
         if place.is_dir():
             return place

@@ -17,7 +17,7 @@ from xception_cli.data.split import Split
 from xception_cli.data.table import is_table
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.notes import join_notes
-from xception_cli.evaluation.places import _find_place, recorded_places
+from xception_cli.evaluation.places import find_place, recorded_places
 from xception_cli.files import from_utf8, utf8
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
@@ -82,7 +82,7 @@ def select_images(
         raise UsageError(f"there is no split {show(split)} to evaluate", hint="--split val or test")
     recorded, places = read_recorded(run, classes), recorded_places(run)
     if data is None:
-        return _select_own(recorded, _find_place(places), places[-1], choose_own(recorded, split))
+        return _select_own(recorded, find_place(places), places[-1], choose_own(recorded, split))
     own = {place.resolve() for place in [*places, Path(run.read_info().data or places[0])]}
     if split and data.resolve() in own:
         place = places[0] if is_table(data) else data
@@ -150,7 +150,7 @@ def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:
         ArtifactError: A file of the run is damaged.
     """
     places = recorded_places(run)
-    return _select_own(read_recorded(run, classes), _find_place(places), places[-1], split)
+    return _select_own(read_recorded(run, classes), find_place(places), places[-1], split)
 
 
 def choose_own(recorded: Split, split: str | None) -> str:
