@@ -88,7 +88,6 @@ def predict_images(
     top: int = 5,
     unknown: Thresholds | float | None = None,
     workers: int,
-    batch_size: int | None = None,
 ) -> Iterator[Prediction]:
     """Classify images batch by batch; memory does not grow with their number.
 
@@ -98,7 +97,6 @@ def predict_images(
         top: Number of classes in each prediction, at most all of them.
         unknown: When to answer `unknown`, see `decide_unknown`.
         workers: Image-loading processes; results do not depend on it.
-        batch_size: Images per pass through the network; None: the device's default.
 
     Yields:
         One prediction per image, in order; an image that cannot be decoded has an `error`.
@@ -106,10 +104,9 @@ def predict_images(
     Raises:
         MachineError: An image-loading process died.
     """
-    size = 1 if bundle.side is None else batch_size or bundle.runtime.inference_batch
-    classified = classify_images(bundle, images, workers=workers, batch_size=batch_size)
+    classified = classify_images(bundle, images, workers=workers)
     # A batch at a time: for one image, threads of BLAS and the workers would wait for each other.
-    while batch := list(islice(classified, size)):
+    while batch := list(islice(classified, _batch_size(bundle))):
         outcomes = [outcome for _, outcome in batch if not isinstance(outcome, str)]
         answers = iter(answer_all(bundle, outcomes, unknown) if outcomes else ())
         for image, outcome in batch:
@@ -128,13 +125,17 @@ def predict_images(
             )
 
 
+def _batch_size(bundle: Classifier) -> int:
+    """Return the images per pass through the network; those of any size pass one by one."""
+    return 1 if bundle.side is None else bundle.runtime.inference_batch
+
+
 def classify(
     bundle: Classifier,
     root: Path,
     paths: Sequence[str],
     *,
     workers: int,
-    batch_size: int | None = None,
     in_memory: Mapping[int, Image.Image] | None = None,
     is_part: bool = False,
     digests: Sequence[str] | None = None,
@@ -146,7 +147,6 @@ def classify(
         root: Folder that the paths are relative to.
         paths: Image files.
         workers: Image-loading processes.
-        batch_size: Images per pass through the network; None: the device's default.
         in_memory: Images in memory, by index; their paths are not read.
         is_part: Whether they follow other images, in batches of the same size.
         digests: Digests of the images' contents, if outcomes are cached by them: a file must still
@@ -159,7 +159,7 @@ def classify(
     Raises:
         MachineError: An image-loading process died.
     """
-    batch_size = 1 if bundle.side is None else batch_size or bundle.runtime.inference_batch
+    batch_size = _batch_size(bundle)
     # One worker would decode them all, and starting it costs more than decoding here.
     workers = workers if len(paths) > max(1, min(PART, batch_size)) else 0
     dataset = ImageDataset(
@@ -199,7 +199,6 @@ def classify_images(
     images: Iterable[FoundT],
     *,
     workers: int,
-    batch_size: int | None = None,
 ) -> Iterator[tuple[FoundT, Outcome | str]]:
     """Stream image files and images in memory through a model, in parts.
 
@@ -218,7 +217,6 @@ def classify_images(
             ["" if at in in_memory else str(image) for at, image in enumerate(part)],
             # An image may have its file open, and workers would share the file's position.
             workers=0 if in_memory else workers,
-            batch_size=batch_size,
             in_memory=in_memory,
             is_part=is_part,
         )

@@ -117,13 +117,12 @@ def test_the_report_is_computed_from_the_models_probabilities(bundle, photos):
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (2, 2)])
-def test_workers_and_batch_size_change_no_number(bundle, photos, workers, batch_size):
+def test_workers_and_batch_size_change_no_number(bundle, photos, monkeypatch, workers, batch_size):
     images = images_of(photos, 4)
     (photos / images[2].path).write_bytes(b"no image")
     first, first_scored = evaluate_images(bundle, photos, images, name="x", workers=0)
-    again, scored = evaluate_images(
-        bundle, photos, images, name="x", workers=workers, batch_size=batch_size
-    )
+    monkeypatch.setattr(Runtime, "inference_batch", batch_size)
+    again, scored = evaluate_images(bundle, photos, images, name="x", workers=workers)
     assert scored.photos == first_scored.photos
     assert [f.path for f in again.failures] == [f.path for f in first.failures] == [images[2].path]
     expected = first_scored.probabilities

@@ -177,7 +177,6 @@ def evaluate_images(
     *,
     name: str,
     workers: int,
-    batch_size: int | None = None,
     note: str | None = None,
     data: str = "",
     trained_on: Sequence[Photo] = (),
@@ -190,7 +189,6 @@ def evaluate_images(
         images: The images, with their labels.
         name: Name of the split or folder.
         workers: Processes that decode; results do not depend on it.
-        batch_size: Images per pass through the network; None for the device's default.
         note: Caveats for the reader.
         data: The folder, as it is printed.
         trained_on: Further images, for the accuracy including them.
@@ -204,7 +202,7 @@ def evaluate_images(
         MachineError: A process that decodes died.
     """
     every = [*images, *trained_on]
-    outcomes = compute_outcomes(bundle, root, every, workers=workers, batch_size=batch_size)
+    outcomes = compute_outcomes(bundle, root, every, workers=workers)
     judged, known = outcomes[: len(images)], outcomes[len(images) :]
     report, scored = report_outcomes(bundle, images, judged, name=name, note=note, data=data)
     trained = _score(bundle, trained_on, known).sound()
@@ -219,7 +217,6 @@ def compute_outcomes(
     images: Sequence[Photo],
     *,
     workers: int,
-    batch_size: int | None = None,
 ) -> list[Outcome | str]:
     """Run images through a model; see `evaluate_images`.
 
@@ -230,7 +227,7 @@ def compute_outcomes(
         MachineError: A process that decodes died.
     """
     kept = None
-    if isinstance(bundle, ModelBundle) and batch_size is None:
+    if isinstance(bundle, ModelBundle):
         kept = open_outcomes(bundle, [image.digest for image in images])
     known: dict[int, Outcome | str] = {} if kept is None else {**kept.load()}
     known |= {at: image.problem for at, image in enumerate(images) if image.problem is not None}
@@ -240,7 +237,6 @@ def compute_outcomes(
         root,
         [image.path for image in left],
         workers=workers,
-        batch_size=batch_size,
         is_part=True,
         digests=None if kept is None else [image.digest for image in left],
     )
