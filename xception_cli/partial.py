@@ -65,7 +65,7 @@ class PartialFile:
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
 
     def read(self) -> IO[bytes]:
-        """Open the content for reading, from the start."""
+        """Open what a stopped command has written, before anything is appended."""
         return os.fdopen(os.dup(self._file.fileno()), "rb")
 
     def cut(self, size: int, done: int) -> None:

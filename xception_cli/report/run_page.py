@@ -28,12 +28,12 @@ from xception_cli.evaluation.intervals import (
     texts,
 )
 from xception_cli.evaluation.scored import Scored, read_scored
-from xception_cli.files import file_digest, write_durably
+from xception_cli.files import write_durably
 from xception_cli.model.bundle import ModelBundle
-from xception_cli.numerals import count_of, duration
 from xception_cli.records import RunInfo, RunResult
 from xception_cli.report.advice import next_steps
 from xception_cli.report.charts import Chart, draw_calibration, draw_curves
+from xception_cli.report.facts import list_facts
 from xception_cli.report.headline import headline_values
 from xception_cli.report.html import Card, render
 from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
@@ -158,7 +158,7 @@ def _render_page(data: _Run, bundle: ModelBundle, values: Mapping[str, Any]) -> 
         recoloured=data.config.get("augment") != "none",
         diagram=Markup(draw_diagram(data.network)),  # contains no untrusted text
         repeat=f"xception train --config {quoted(data.run.config)}",
-        facts=_facts(data),
+        facts=list_facts(data.run, data.info, data.config, data.result),
     )
 
 
@@ -300,40 +300,4 @@ def _images(split: Split) -> dict[str, Any]:
             for name, *row in zip(split.classes, *counts.values(), strict=True)
         ],
         "left_out": len(split.of("out")),
-    }
-
-
-def _facts(data: _Run) -> dict[str, dict[str, str]]:
-    """List the provenance of a run: command, hashes, versions and settings."""
-    info, weights = data.info, data.info.weights
-    facts = {
-        "command": info.command,
-        "started": f"{info.started[:16].replace('T', ' ')} UTC",
-        "time": ", ".join(f"{name} {duration(s)}" for name, s in data.result.seconds.items()),
-        "device": f"{info.device}, {info.precision}, {count_of(info.threads, 'thread')}",
-        "weights": weights["source"],
-        "weights, SHA-256": weights["digest"],
-        "data, SHA-256": info.data_fingerprint,
-        "model, SHA-256": file_digest(data.run.model),
-        "git commit": info.git_commit,
-    }
-    # The absolute paths that settings become are private; `command` has what was typed.
-    settings = {
-        name: Path(value).name if Path(str(value)).is_absolute() else value
-        for name, value in data.config.items()
-        if name != "data"
-    }
-    return {
-        "The run": _written(facts),
-        "Versions": _written(info.versions),
-        "Settings": _written(settings),
-    }
-
-
-def _written(values: Mapping[str, object]) -> dict[str, str]:
-    """Format values as in config.toml, but without quotes."""
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in values.items()
-        if value is not None
     }
