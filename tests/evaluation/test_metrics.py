@@ -383,6 +383,14 @@ def test_the_most_confused_pairs_come_first():
     assert confused_line(perfect) is None
 
 
+def test_thousands_of_images_are_counted_with_separators():
+    labels = np.array([0] * 8000 + [1] * 2000)
+    guesses = np.array([0] * 8000 + [0] * 1500 + [1] * 500)
+    report = measure(*with_units(labels, np.eye(2)[guesses]), ["a", "b"], name="x")
+    assert confused_line(report) == "b predicted as a (1,500)"
+    assert uneven_line(report).endswith("; lowest recall: b (500 of 2,000)")
+
+
 def test_the_table_over_all_classes_has_every_number_with_its_interval():
     report = measure(*with_units(*drawn(12, 89)), names(12), name="val")
     output = StringIO()

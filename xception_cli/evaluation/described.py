@@ -100,7 +100,7 @@ def answered_line(report: EvalReport) -> str | None:
 def confused_line(report: EvalReport) -> str | None:
     """Name the classes that are confused most often; None if none are."""
     pairs = [
-        f"{show(pair.true)} predicted as {show(pair.predicted)} ({pair.n})"
+        f"{show(pair.true)} predicted as {show(pair.predicted)} ({pair.n:,})"
         for pair in report.confused[:_CONFUSED]
     ]
     return ", ".join(pairs) or None

@@ -39,5 +39,5 @@ def uneven_line(report: EvalReport) -> str | None:
     line = f"classes are {where}: macro recall {report.macro_recall.in_percent()}"
     known = [(row.recall.value, row) for row in report.per_class if row.recall is not None]
     weak = sorted((pair for pair in known if pair[0] < _WEAK), key=lambda pair: pair[0])
-    named = [f"{row.name} ({round(recall * row.n)} of {row.n})" for recall, row in weak]
+    named = [f"{row.name} ({round(recall * row.n):,} of {row.n:,})" for recall, row in weak]
     return f"{line}; lowest recall: {enumerated(named)}" if named else line
