@@ -25,9 +25,10 @@ from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.evaluation.described import contaminated_line
 from xception_cli.evaluation.eval_report import TRAINED_ON, Contaminated, EvalReport, LeftOut
-from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
+from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER
+from xception_cli.evaluation.scoring import evaluate_images
 from xception_cli.evaluation.selection import _name, map_classes
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, load_model, save_model

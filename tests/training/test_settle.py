@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from xception_cli.answers import answer_all
 from xception_cli.data import loading
 from xception_cli.evaluation.candidates import FINAL, read_candidates
-from xception_cli.evaluation.evaluate import compute_outcomes
 from xception_cli.evaluation.scored import read_scored
+from xception_cli.evaluation.scoring import compute_outcomes
 from xception_cli.files import file_digest
 from xception_cli.model.bundle import load_model
 from xception_cli.model.features import compute_pooled, compute_store

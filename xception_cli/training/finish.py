@@ -24,8 +24,8 @@ from xception_cli.evaluation.correction import correct_report
 from xception_cli.evaluation.cross_validated import cross_validation
 from xception_cli.evaluation.described import headline, uncorrected_line
 from xception_cli.evaluation.eval_report import EvalReport
-from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
 from xception_cli.evaluation.files import write_evaluation
+from xception_cli.evaluation.scoring import compute_outcomes, report_outcomes
 from xception_cli.evaluation.selection import shown_folder
 from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
 from xception_cli.model.about import REFIT
