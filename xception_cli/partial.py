@@ -68,8 +68,13 @@ class PartialFile:
         """Open what a stopped command has written, before anything is appended."""
         return os.fdopen(os.dup(self._file.fileno()), "rb")
 
-    def cut(self, size: int, done: int) -> None:
-        """Keep the first bytes, with the rows of `done` images; others are appended to them.
+    def resume(self, size: int, done: int, images: int) -> None:
+        """Keep the first bytes, to which further rows are appended, and remove the others.
+
+        Args:
+            size: Number of bytes.
+            done: Number of images with a row in them.
+            images: Number of all images.
 
         Raises:
             MachineError: The disk is full.
@@ -78,6 +83,9 @@ class PartialFile:
         with self._errors():
             self._file.truncate(size)
             self._file.seek(size)
+        if done:
+            whole = count_of(images, "image")
+            say(f"resuming  after {done:,} of {whole} ({show(self.path)})")
 
     def append(self, content: bytes, images: int = 1) -> None:
         """Append the rows of the next images.
@@ -196,7 +204,7 @@ class Rows:
         self._bar.advance(1)
 
 
-def _read_results(file: PartialFile, images: Iterable[Path]) -> list[Any]:
+def _read_results(file: PartialFile, images: Sequence[Path] | PathList) -> list[Any]:
     """Read the results that a stopped command has left, a line of JSON with a checksum each."""
     found, size = [], 0
     with file.read() as lines:
@@ -206,7 +214,7 @@ def _read_results(file: PartialFile, images: Iterable[Path]) -> list[Any]:
                 break
             found.append(json.loads(content))
             size += len(line)
-    file.cut(size, len(found))
+    file.resume(size, len(found), len(images))
     return found
 
 
@@ -237,9 +245,6 @@ def open_rows(
     other_partials(path, partial)
     with open_partial(partial) as file:
         found = _read_results(file, images)
-        whole = count_of(len(images), "image")
-        if found:
-            say(f"resuming  after {len(found):,} of {whole} ({show(partial)})")
         is_kept = False
         try:
             with screen.bar(doing, len(images)) as bar:
@@ -252,7 +257,7 @@ def open_rows(
         finally:
             file.close()
             if is_kept:
-                done = f"{len(found):,} of {whole}"
+                done = f"{len(found):,} of {count_of(len(images), 'image')}"
                 say(f"kept      {show(partial)}: {done}; the same command resumes there")
             else:
                 with suppress(OSError):

@@ -221,9 +221,6 @@ def _say_if_never_unsure(bundle: "Classifier") -> None:
 @contextmanager
 def _progress(file: "PredictionFile", images: int) -> Iterator[Bar]:
     """Show the progress of a file, from where an earlier command stopped."""
-    if file.done:
-        whole = count_of(images, "image")
-        say(f"resuming  after {file.done:,} of {whole} ({show(file.path)})")
     with screen.bar("predicting", images) as bar:
         bar.restart("predicting", file.done)
         yield bar
