@@ -63,7 +63,7 @@ def test_no_module_is_too_long() -> None:
         path.relative_to(ROOT / "xception_cli").as_posix(): len(path.read_text().splitlines())
         for path in ROOT.glob("xception_cli/**/*.py")
     }
-    assert lengths.pop("sample.py") > 350  # draws twelve foods; the control
+    assert max(lengths.values()) > 300  # the control
     assert {name: length for name, length in lengths.items() if length > 350} == {}
 
 

@@ -17,10 +17,10 @@ from networks import lively_network
 from xception_cli import inference
 from xception_cli.answers import Answer, answer_all, decide_unknown
 from xception_cli.commands.inputs import find_images
+from xception_cli.csv_files import from_csv
 from xception_cli.data.images import read_image
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
-from xception_cli.files import from_csv
 from xception_cli.inference import Prediction, classify, predict_images
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, save_model

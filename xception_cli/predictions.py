@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from xception_cli.columns import Columns, read_csv, read_lines
 from xception_cli.console import say, show
+from xception_cli.csv_files import to_csv
 from xception_cli.data.lists import PathList
 from xception_cli.errors import UsageError
-from xception_cli.files import check_new_file, to_csv, utf8
+from xception_cli.files import check_new_file, utf8
 from xception_cli.numerals import count_of
 from xception_cli.partial import PartialFile, open_partial, other_partials, partial_of
 

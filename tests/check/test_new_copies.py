@@ -26,7 +26,7 @@ from xception_cli.model.bundle import load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
-from xception_cli.sample import draw_sample
+from xception_cli.sample.run import draw_sample
 from xception_cli.toml_files import to_toml
 
 DATA, NEW = Path("food"), Path("new")

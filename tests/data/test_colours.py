@@ -124,6 +124,29 @@ def test_a_png_without_a_profile_has_the_primaries_that_it_states(space, mode):
     assert np.abs(np.asarray(decode(encoded(stored, "PNG")))[0] - truth).max() > 15  # the control
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_the_colour_space_that_a_png_states_by_number_comes_before_its_profile(mode):
+    stored = Image.fromarray(pixels(stored_in("Display P3", scene())))
+    stored = stored.quantize(64, dither=0) if mode == "P" else stored.convert(mode)
+
+    def stating(*numbers: int, **options: bytes) -> bytes:
+        chunks = PngInfo()
+        chunks.add(b"cICP", bytes((*numbers, 0, 1)))
+        return encoded(stored, "PNG", pnginfo=chunks, **options)
+
+    for options in ({}, {"icc_profile": rgb_profile("ProPhoto")}):
+        found, original = examine(stating(12, 13, **options))
+        assert original.profile == "primaries stated in numbers"
+        assert np.abs(centres(found) - TRUTH).max() <= 6
+        usual, original = examine(stating(1, 13, **options))  # sRGB
+        assert original.profile == ""
+        assert np.abs(centres(usual) - TRUTH).max() > 20  # the control
+    _, original = examine(stating(9, 16))
+    assert original.profile_problem.startswith("is stated as numbers only (primaries 9, curve 16")
+    _, original = examine(stating(9, 16, icc_profile=rgb_profile("Display P3")))  # what is known
+    assert (original.profile_problem, bool(original.profile)) == ("", True)
+
+
 @pytest.mark.parametrize(
     "numbers",
     [

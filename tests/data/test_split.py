@@ -16,7 +16,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import match_split, read_split, write_split
 from xception_cli.data.split import Split, make_split
 from xception_cli.errors import ArtifactError, DataError, UsageError
-from xception_cli.runtime import key
+from xception_cli.seeds import key
 
 
 def split_rows(rows: list[Row], *, seed=0, val=0.2, test=0.0) -> Split:

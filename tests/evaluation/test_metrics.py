@@ -23,6 +23,7 @@ from sklearn.metrics import (
 from sklearn.metrics import log_loss as sklearn_log_loss
 from units import alone
 
+from xception_cli.csv_files import to_csv
 from xception_cli.data.photo import Photo
 from xception_cli.evaluation import metrics
 from xception_cli.evaluation.confidence import calibration_error
@@ -45,7 +46,6 @@ from xception_cli.evaluation.metrics import measure
 from xception_cli.evaluation.plots import draw_confusion
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER, Scored
 from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
-from xception_cli.files import to_csv
 
 INTERVALS = {
     "top_k_accuracy", "macro_recall", "macro_f1", "weighted_f1", "cohen_kappa", "matthews",

@@ -132,13 +132,10 @@ def _print_report(report: "EvalReport", *, as_json: bool) -> None:
     from xception_cli.evaluation.described import (
         answered_line,
         confused_line,
-        contaminated_line,
-        headline,
         report_table,
+        say_result,
         scores_table,
-        uncorrected_line,
     )
-    from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
 
     for part in (
         [json.dumps(report.to_dict())]
@@ -146,15 +143,7 @@ def _print_report(report: "EvalReport", *, as_json: bool) -> None:
         else [report_table(report), "", scores_table(report)]
     ):
         emit(part)
-    say(f"result    {headline(report)}", style="bold")
-    for line in (
-        uncorrected_line(report),
-        unmeasured_line(report),
-        uneven_line(report),
-        contaminated_line(report),
-    ):
-        if line:
-            say(f"          {line}")
+    say_result(report)
     if confused := confused_line(report):
         say(f"confused  {confused}")
     if answered := answered_line(report):

@@ -24,7 +24,8 @@ from xception_cli.commands.options import (
     separate_run,
 )
 from xception_cli.console import quoted, say, show
-from xception_cli.files import check_new_file, file_digest, to_csv, write_durably
+from xception_cli.csv_files import to_csv
+from xception_cli.files import check_new_file, file_digest, write_durably
 from xception_cli.numerals import count_of
 
 if TYPE_CHECKING:

@@ -70,7 +70,11 @@ class Colours:
 
 def colours_of(image: Image.Image) -> Colours:
     """Return the conversion for an image, from its profile, or from what a PNG states."""
-    profile = image.info.get("icc_profile")
+    profile, nclx = image.info.get("icc_profile"), image.info.get("nclx_profile") or {}
+    if image.format == "PNG" and nclx:  # they come before a profile, by the standard
+        stated = _of_numbers(nclx)
+        if not stated.problem:
+            return stated
     if not isinstance(profile, bytes) or not profile:
         gamma = image.info.get("gamma") if image.format == "PNG" else None
         if gamma is not None and "srgb" not in image.info:
@@ -78,13 +82,13 @@ def colours_of(image: Image.Image) -> Colours:
             if image.mode in {"RGB", "RGBA", "P"} and len(primaries) == 8:
                 return _of_primaries(primaries, float(gamma))
             return _of_gamma(float(gamma))
-        return _of_numbers(image.info.get("nclx_profile") or {})
+        return _of_numbers(nclx)
     is_grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")
     return _read(profile, "L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
 
 
 def _of_numbers(nclx: Mapping[str, Any]) -> Colours:
-    """Return the conversion for a HEIC or AVIF without a profile; HDR colours are not converted."""
+    """Return the conversion for colours stated as numbers; HDR colours are not converted."""
     primaries, transfer = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
     if primaries in _USUAL_PRIMARIES and transfer not in _HDR:
         return Colours()

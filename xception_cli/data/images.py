@@ -35,7 +35,7 @@ from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out
 from xception_cli.files import TRIES, is_transient
 
 # Increased when the pixels of any file change: caches of decoded images depend on it.
-DECODER = 6
+DECODER = 7
 MAX_BYTES = 500_000_000  # a file that is read whole
 MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
@@ -139,7 +139,7 @@ def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
         except UnidentifiedImageError as error:
             raise ImageError(describe_tiff(content) or what_else(content)) from error
         except (OSError, ValueError) as error:
-            if problem := describe_undecoded(content):
+            if problem := describe_undecoded(content, str(error)):
                 raise ImageError(problem) from error
             raise
 

@@ -16,7 +16,7 @@ from xception_cli.data.units import Unit, find_units, with_units
 from xception_cli.errors import DataError
 from xception_cli.files import utf8
 from xception_cli.numerals import count_of
-from xception_cli.runtime import key
+from xception_cli.seeds import key
 
 EXCLUDED = "excluded"  # begins the reason of an image that --fixes leaves out
 _LISTED = 10  # pairs or files listed in a message

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xception_cli.console import listing, quoted, say, show
+from xception_cli.csv_files import read_users_table
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.misplaced import folder_below, likely_root
@@ -15,7 +16,7 @@ from xception_cli.data.names import WORDS, split_of, words_of
 from xception_cli.data.photo import Photo
 from xception_cli.data.rows import TOO_LONG, column_name, slashed, spellings, too_long
 from xception_cli.errors import DataError, UsageError
-from xception_cli.files import read_users_table, why
+from xception_cli.files import why
 from xception_cli.notation import is_url
 from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET

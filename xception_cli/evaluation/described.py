@@ -2,9 +2,10 @@
 
 from rich.table import Table
 
-from xception_cli.console import new_table, show
+from xception_cli.console import new_table, say, show
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.intervals import evidence, texts
+from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
 from xception_cli.numerals import count_of
 
 # Metrics over all classes, with their names on the screen.
@@ -39,6 +40,19 @@ def uncorrected_line(report: EvalReport) -> str | None:
         return None
     models = f"the best of {report.corrected.candidates} models"
     return f"uncorrected: {accuracy} ({report.evidence}), {models}"
+
+
+def say_result(report: EvalReport) -> None:
+    """Print the accuracy, and below it what it hides."""
+    say(f"result    {headline(report)}", style="bold")
+    for line in (
+        uncorrected_line(report),
+        unmeasured_line(report),
+        uneven_line(report),
+        contaminated_line(report),
+    ):
+        if line:
+            say(f"          {line}")
 
 
 def contaminated_line(report: EvalReport) -> str | None:

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from xception_cli.console import show
-from xception_cli.errors import MachineError
+from xception_cli.csv_files import to_csv
 from xception_cli.evaluation.confidence import coverage_intervals
 from xception_cli.evaluation.eval_report import ClassMetrics, EvalReport
 from xception_cli.evaluation.intervals import Array, design_effect
 from xception_cli.evaluation.plots import draw_calibration, draw_confusion
 from xception_cli.evaluation.scored import Scored, predictions_csv
-from xception_cli.files import to_csv, utf8, write_durably
+from xception_cli.files import make_folder, utf8, write_durably
 from xception_cli.rundir import METRICS, PREDICTIONS, write_json
 
 
@@ -29,10 +28,7 @@ def write_evaluation(folder: Path, report: EvalReport, scored: Scored) -> None:
     Raises:
         MachineError: The disk is full or read-only.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"cannot make the folder {show(folder)}: {error.strerror}") from error
+    make_folder(folder)
     write_durably(folder / "per_class.csv", _per_class_csv(report.per_class))
     write_durably(folder / "confusion.csv", _confusion_csv(report))
     write_durably(folder / PREDICTIONS, partial(predictions_csv, scored))

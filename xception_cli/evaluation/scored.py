@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xception_cli.console import quoted, show
+from xception_cli.csv_files import MOST_ROWS, from_csv, to_csv
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError
-from xception_cli.files import MOST_ROWS, from_csv, to_csv, utf8, why
+from xception_cli.files import utf8, why
 from xception_cli.rundir import METRICS, PREDICTIONS, RunDir, read_json
 from xception_cli.texts import LARGEST_TEXT, read_lines
 

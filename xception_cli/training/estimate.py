@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from xception_cli.data.loading import Inputs
+from xception_cli.data.inputs import Inputs
 from xception_cli.errors import DivergedError
 from xception_cli.model.folding import for_inference
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut
