@@ -24,7 +24,7 @@ from xception_cli.commands import (
     serve,
     train,
 )
-from xception_cli.commands.help import Command, Group
+from xception_cli.commands.command import Command, Group
 from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show, stop
 from xception_cli.errors import (
@@ -110,7 +110,7 @@ def _silence(wanted: bool) -> None:
     screen.quiet |= wanted
 
 
-# Every command has --quiet and --debug (`commands.help`). `_silence` and `main` handle them; no
+# Every command has --quiet and --debug (`commands.command`). `_silence` and `main` handle them; no
 # command gets their value.
 @app.callback()
 def _options(
