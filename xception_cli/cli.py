@@ -186,8 +186,8 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
 def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
     """Return what the machine lacks, by an error of Python or a library; None for a bug of ours."""
     if isinstance(error, OSError):
-        hint = "run the same command with --debug to see where"
-        return MachineError(why_and_where(error), hint=hint)
+        again = None if "--debug" in given else "run the same command with --debug to see where"
+        return MachineError(why_and_where(error), hint=again)
     if isinstance(error, (MemoryError, RuntimeError, ImportError)) and is_out_of_memory(error):
         less = "a smaller --batch-size, --accumulate 2, --unfreeze exit or --workers 0"
         hint = f"close other programs, or try {less}" if "train" in given else MORE_MEMORY
