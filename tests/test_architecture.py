@@ -131,7 +131,7 @@ _MEASURE = """
 import json
 import numpy as np
 from xception_cli.evaluation.eval_report import EvalReport
-from xception_cli.evaluation.files import scores
+from xception_cli.evaluation.described import scores
 from xception_cli.evaluation.metrics import measure
 
 probabilities = np.array([[0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])

@@ -13,7 +13,7 @@ from runs import write_info
 from xception_cli.check.copies import set_copies_aside
 from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
-from xception_cli.data.images import inspect_all
+from xception_cli.data.inspection import inspect_all
 from xception_cli.data.recorded import write_split
 from xception_cli.data.split import Split, make_split
 from xception_cli.data.transforms import Preprocessing

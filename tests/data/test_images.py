@@ -18,22 +18,18 @@ from images import draw, encoded, exif
 from PIL import EpsImagePlugin, Image, ImageDraw, ImageFile, UnidentifiedImageError
 
 from xception_cli.data import images
-from xception_cli.data.formats import readable_formats
+from xception_cli.data.formats import FORMATS, readable_formats
 from xception_cli.data.images import (
-    FORMATS,
     MAX_BYTES,
-    MAX_PIXELS,
     ImageError,
-    Inspection,
-    content_digest,
     decode,
     examine,
-    inspect,
-    inspect_all,
     read_bytes,
     read_image,
     to_image,
 )
+from xception_cli.data.inspection import Inspection, content_digest, inspect, inspect_all
+from xception_cli.data.pixels import MAX_PIXELS
 from xception_cli.data.transforms import Preprocessing
 
 NOT_AN_IMAGE = f"not an image of a supported format ({', '.join(readable_formats())})"
@@ -603,7 +599,7 @@ def test_unusual_images_print_no_warning(tmp_path):
     for name, content in odd.items():
         (tmp_path / name).write_bytes(content)
     script = (
-        "import sys; from pathlib import Path; from xception_cli.data.images import inspect\n"
+        "import sys; from pathlib import Path; from xception_cli.data.inspection import inspect\n"
         "for name in sys.argv[1:]: print(inspect(Path(name)).problem)\n"
         "import warnings; warnings.warn('the control')"
     )

@@ -16,15 +16,9 @@ from torch.utils.data import Dataset, Sampler
 
 from xception_cli.console import show
 from xception_cli.data.image_cache import ImageCache
-from xception_cli.data.images import (
-    ImageError,
-    content_digest,
-    decode,
-    naming,
-    read_bytes,
-    to_image,
-    turn,
-)
+from xception_cli.data.images import ImageError, decode, naming, read_bytes, to_image
+from xception_cli.data.inspection import content_digest
+from xception_cli.data.pixels import turns
 from xception_cli.data.transforms import Transform
 from xception_cli.errors import DataError
 from xception_cli.processes import ALONE, Processes
@@ -103,7 +97,7 @@ class ImageDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
             known = "" if self.digests is None else self.digests[index]
             if known and content_digest(content) != known:
                 raise ImageError("its content has changed")
-            held.enter_context(turn(content, least_side=self.least_side))
+            held.enter_context(turns.take(content, least_side=self.least_side))
             return decode(content, least_side=self.least_side, grey_bits=self.grey_bits)
 
     def require_all(self, failures: Sequence[tuple[int, str]]) -> None:

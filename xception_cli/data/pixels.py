@@ -256,7 +256,7 @@ class Turns:
         self.max_pixels = max(self.max_pixels, max_pixels)
 
     @contextmanager
-    def take(self, content: bytes, least_side: int | None) -> Iterator[None]:
+    def take(self, content: bytes, *, least_side: int | None = None) -> Iterator[None]:
         """Wait until no other large image is decoded, if this one is large.
 
         Args:

@@ -9,7 +9,8 @@ from xception_cli.console import listing, quoted, show
 from xception_cli.csv_files import from_csv, to_csv
 from xception_cli.data.fixes import was_relabelled
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.images import Inspection, leads_out
+from xception_cli.data.images import leads_out
+from xception_cli.data.inspection import Inspection
 from xception_cli.data.photo import Photo
 from xception_cli.data.sides import RECORDED
 from xception_cli.data.split import Split

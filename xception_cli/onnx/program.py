@@ -17,7 +17,7 @@ from xception_cli.onnx import ONNX, OPENVINO
 _PROGRAM = """\
 # Classifies images, and all images below folders: python THIS_FILE FOLDER > answers.csv
 # It needs: pip install {package} pillow numpy
-# Reads images as xception predict does, except a PNG or AVIF whose colours are stated in numbers
+# Reads images as xception predict does, except one whose colours are stated in numbers or EXIF
 # instead of a profile, and a 16-bit TIFF whose header states another range.
 import csv, glob, io, json, os, re, sys
 import numpy, {package}
