@@ -29,7 +29,7 @@ from xception_cli.data.images import (
     to_image,
 )
 from xception_cli.data.inspection import Inspection, content_digest, inspect, inspect_all
-from xception_cli.data.pixels import MAX_PIXELS
+from xception_cli.data.opening import MAX_PIXELS
 from xception_cli.data.transforms import Preprocessing
 
 NOT_AN_IMAGE = f"not an image of a supported format ({', '.join(readable_formats())})"

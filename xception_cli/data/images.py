@@ -12,17 +12,10 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from xception_cli.console import show
 from xception_cli.data.formats import what_else
+from xception_cli.data.opening import BYTES_PER_PIXEL, open_image, reduce, turns
+from xception_cli.data.opening import ImageError as ImageError
 from xception_cli.data.original import Original, Stored, original_of
-from xception_cli.data.pixels import (
-    BYTES_PER_PIXEL,
-    Values,
-    open_image,
-    reduce,
-    to_upright_rgb,
-    turns,
-    values_of,
-)
-from xception_cli.data.pixels import ImageError as ImageError
+from xception_cli.data.pixels import Values, to_upright_rgb, values_of
 from xception_cli.data.tiff import describe_tiff, describe_undecoded
 from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out_of_memory
 from xception_cli.files import TRIES, is_transient
