@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from xception_cli.console import show
+from xception_cli.data.corrections import drop_text
 from xception_cli.data.formats import what_else
 from xception_cli.data.opening import BYTES_PER_PIXEL, open_image, reduce, turns
 from xception_cli.data.opening import ImageError as ImageError
@@ -168,6 +169,7 @@ def _load(
 ) -> tuple[Image.Image, Values]:
     reduce(image, least_side)
     image.load()
+    drop_text(image)
     values = values_of(image, grey_bits)
     return to_upright_rgb(image, values), values
 
