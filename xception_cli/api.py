@@ -110,7 +110,8 @@ class Model:
             UsageError: An argument is invalid.
             MachineError: An image-loading process died.
         """
-        from xception_cli.inference import decide_unknown, predict_images, to_images
+        from xception_cli.answers import decide_unknown
+        from xception_cli.inference import predict_images, to_images
 
         if top < 1:
             raise UsageError(f"top is {top}, expected at least 1")

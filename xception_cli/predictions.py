@@ -159,7 +159,7 @@ class PredictionFile:
                     break
                 size = end
                 self.tally.add(answer, failure=f"{path}: {error}")
-        self._file.cut(size, self.done)
+        self._file.resume(size, self.done, len(self._images))
         if size == 0 and self._as_csv:
             self._file.append(to_csv(columns.header, []), images=0)
 

@@ -164,6 +164,22 @@ def test_a_disk_error_is_reported_and_not_kept(tmp_path, monkeypatch):
     assert problems(tmp_path) == {}
 
 
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE, errno.ENFILE])
+def test_an_image_is_not_called_bad_where_the_system_is_out_of_memory_or_files(
+    tmp_path, monkeypatch, number
+):
+    two_classes(tmp_path)
+
+    def failing(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        with pytest.raises(MachineError, match=rf"/\d.jpg: {os.strerror(number).lower()}$"):
+            problems(tmp_path)
+    assert problems(tmp_path) == {}
+
+
 def test_corrupt_bytes_inside_a_jpeg_are_not_detected_by_decoding(tmp_path):
     content = bytearray(encoded(photo(3, 640, 480), quality=95))
     middle = len(content) // 2

@@ -615,7 +615,7 @@ def test_unusual_images_print_no_warning(tmp_path):
     for name, content in odd.items():
         (tmp_path / name).write_bytes(content)
     script = (
-        "import sys; from pathlib import Path; from xception_cli.data.images import inspect\n"
+        "import sys; from pathlib import Path; from xception_cli.data.inspection import inspect\n"
         "for name in sys.argv[1:]: print(inspect(Path(name)).problem)\n"
         "import warnings; warnings.warn('the control')"
     )

@@ -14,11 +14,11 @@ from images import draw_photos
 from runs import Crash, call, copy_run, crash, quick_settings, train_once, train_run
 from safetensors.torch import load_file
 
+from xception_cli.answers import answer_all
 from xception_cli.evaluation.candidates import FINAL, read_candidates
-from xception_cli.evaluation.evaluate import compute_outcomes
 from xception_cli.evaluation.scored import read_scored
+from xception_cli.evaluation.scoring import compute_outcomes
 from xception_cli.files import file_digest
-from xception_cli.inference import answer_all
 from xception_cli.model.bundle import load_model
 from xception_cli.model.features import compute_pooled, compute_store
 from xception_cli.model.folding import fold_batch_norm

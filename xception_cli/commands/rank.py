@@ -83,10 +83,12 @@ def rank(
     allow_pixels(max_pixels)
     bundle = open_classifier(chosen, device=device)
     count = decide_workers(workers, bundle.runtime)
-    with open_rows(output, images, (file_digest(chosen), device, max_pixels)) as rows:
+    options = (file_digest(chosen), device, max_pixels)
+    with open_rows(output, images, options, "predicting") as rows:
         made = predict_images(bundle, rows.left(), top=2, workers=count)
-        # Not `to_dict`, which rounds the probabilities that decide the order.
-        rows.fill("predicting", ((p.classes, p.probabilities, p.error) for p in made))
+        for image, prediction in zip(rows.left(), made, strict=True):
+            # Not `to_dict`, which rounds the probabilities that decide the order.
+            rows.add(image, (prediction.classes, prediction.probabilities, prediction.error))
         every = [_read(*pair) for pair in zip(images, rows.found, strict=True)]
         # Stable: images of equal margin keep their order.
         ranked = sorted((one for one in every if one.error is None), key=attrgetter("margin"))

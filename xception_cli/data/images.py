@@ -1,5 +1,6 @@
 """Decoding of image files: the only decoder, for training, evaluation and prediction."""
 
+import errno
 import logging
 import stat
 import time
@@ -24,6 +25,9 @@ from xception_cli.files import TRIES, is_transient
 # Increased when the pixels of any file change: caches of decoded images depend on it.
 DECODER = 7
 MAX_BYTES = 500_000_000  # a file that is read whole
+_OPEN_FILES = "close other programs, or allow more open files: ulimit -n 4096"
+# Errors that any file would have now: the image may be valid.
+_SHORT = {errno.ENOMEM: MORE_MEMORY, errno.EMFILE: _OPEN_FILES, errno.ENFILE: _OPEN_FILES}
 MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
@@ -36,6 +40,7 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         ImageError: It is missing, not a regular file, not readable, too large, or empty.
+        MachineError: There is too little memory, or too many files are open.
     """
     try:
         status = path.stat()
@@ -48,7 +53,10 @@ def read_bytes(path: Path) -> bytes:
         dangling = path.is_symlink()
         raise ImageError("broken link" if dangling else "file not found") from error
     except OSError as error:
-        raise ImageError((error.strerror or "cannot be read").lower()) from error
+        reason = (error.strerror or "cannot be read").lower()
+        if error.errno in _SHORT:
+            raise MachineError(reason, hint=_SHORT[error.errno]) from error
+        raise ImageError(reason) from error
     except ValueError as error:  # a letter that the encoding of file names lacks, or a zero
         raise ImageError("its name cannot be a file name here") from error
     if not content:

@@ -16,6 +16,7 @@ from xception_cli.check.steps import next_steps
 from xception_cli.console import screen, show
 from xception_cli.csv_files import to_csv
 from xception_cli.data.fixes import ISSUES_HEADER, read_issues
+from xception_cli.evaluation.intervals import Estimate, texts
 from xception_cli.files import make_folder, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.report.html import Card, Thumbnail, photo, render
@@ -132,7 +133,7 @@ def _curve(curve: Curve) -> dict[str, Any]:
                 "share": f"{100 * point.fraction:g}%",
                 "images": point.images,
                 "accuracy": f"{point.accuracy:.1%}",
-                "interval": f"{100 * point.low:.1f}-{100 * point.high:.1f}%",
+                "interval": texts(Estimate(point.accuracy, point.low, point.high), percent=True)[1],
             }
             for point in curve.points
         ],

@@ -18,7 +18,8 @@ from xception_cli.check.report import SUSPECT
 from xception_cli.console import quoted, say, show
 from xception_cli.data.inputs import ImageInputs, Inputs
 from xception_cli.errors import UsageError
-from xception_cli.evaluation.candidates import paired_gain, start_candidates
+from xception_cli.evaluation.candidates import start_candidates
+from xception_cli.evaluation.correction import paired_gain
 from xception_cli.evaluation.cross_validated import cross_validation, describe_cross_validation
 from xception_cli.model.cached_outcomes import PROBE
 from xception_cli.model.feature_cache import KeptView

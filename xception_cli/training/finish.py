@@ -18,12 +18,14 @@ from xception_cli.evaluation.calibration import (
     calibration_line,
     unknown_line,
 )
-from xception_cli.evaluation.candidates import correct_report, read_candidates
+from xception_cli.evaluation.candidates import read_candidates
 from xception_cli.evaluation.compared import compare_with_earlier
+from xception_cli.evaluation.correction import correct_report
 from xception_cli.evaluation.cross_validated import cross_validation
+from xception_cli.evaluation.described import say_result
 from xception_cli.evaluation.eval_report import EvalReport
-from xception_cli.evaluation.evaluate import report_outcomes
-from xception_cli.evaluation.files import say_result, write_evaluation
+from xception_cli.evaluation.files import write_evaluation
+from xception_cli.evaluation.scoring import report_outcomes
 from xception_cli.evaluation.selection import shown_folder
 from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import ModelBundle, Outcome, save_model

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xception_cli.evaluation.evaluate import compute_outcomes
+from xception_cli.evaluation.scoring import compute_outcomes
 from xception_cli.model.bundle import ModelBundle, Outcome, load_model
 from xception_cli.model.layers import last_layer
 from xception_cli.training.costs import val_is_known

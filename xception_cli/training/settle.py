@@ -14,13 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from xception_cli.console import say
-from xception_cli.evaluation.candidates import (
-    FINAL,
-    paired_gain,
-    read_candidates,
-    select_candidate,
-    write_candidates,
-)
+from xception_cli.evaluation.candidates import FINAL, read_candidates, write_candidates
+from xception_cli.evaluation.correction import paired_gain, select_candidate
 from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.cached_outcomes import PROBE
