@@ -14,7 +14,7 @@ from PIL import Image
 from runs import call
 
 from xception_cli.check.scan import look_at
-from xception_cli.data.pixels import turns
+from xception_cli.data.opening import turns
 
 _CHECK = [sys.executable, "-m", "xception_cli", "check", "data"]
 
@@ -108,7 +108,7 @@ def test_a_jpeg_waits_for_its_turn_if_decoding_it_needs_much_memory(
 
 
 def test_waiting_for_a_turn_of_a_killed_process_has_a_limit(monkeypatch):
-    monkeypatch.setattr("xception_cli.data.pixels._PATIENCE", 0.2)
+    monkeypatch.setattr("xception_cli.data.opening._PATIENCE", 0.2)
     monkeypatch.setattr(turns, "lock", threading.Lock())
     turns.lock.acquire()
     with turns.take(encoded(Image.new("1", (4100, 4100)), "PNG")):

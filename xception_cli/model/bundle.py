@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import nn
 
 from xception_cli.console import show
-from xception_cli.data.pixels import turns
+from xception_cli.data.opening import turns
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
 from xception_cli.files import write_durably

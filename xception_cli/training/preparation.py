@@ -13,7 +13,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.inspection import inspect_all
-from xception_cli.data.pixels import turns
+from xception_cli.data.opening import turns
 from xception_cli.data.recorded import match_split, read_recorded, write_split
 from xception_cli.data.sides import describe_changes
 from xception_cli.data.source import read_data
