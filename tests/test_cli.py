@@ -84,6 +84,30 @@ def test_the_garbage_collector_pauses_only_during_imports() -> None:
     gc.unfreeze()
 
 
+_STOP_AT_TORCH = """
+import gc, sys
+from importlib.abc import MetaPathFinder
+from xception_cli.cli import main
+
+class StopAtTorch(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            sys.exit("it collects" if gc.isenabled() else "it does not collect")
+
+sys.meta_path.insert(0, StopAtTorch())
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--plan"]])
+def test_a_training_imports_torch_without_the_garbage_collector(
+    photos: Path, options: list[str]
+) -> None:
+    arguments = [sys.executable, "-c", _STOP_AT_TORCH, "train", str(photos), *options]
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "it does not collect"
+
+
 _EMPTY = """
 import typer
 app = typer.Typer()

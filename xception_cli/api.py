@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack, cast, overload
 from xception_cli.classifiers import decide_workers, open_classifier
 from xception_cli.console import screen, show
 from xception_cli.errors import MachineError, UsageError, is_out_of_memory
+from xception_cli.files import why_and_where
 from xception_cli.processes import started_by_torchrun
 from xception_cli.recipes import find_config
 from xception_cli.runs import choose_run_path, find_run
@@ -33,7 +34,7 @@ def _foreseen() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MachineError(show(error)) from error
+        raise MachineError(why_and_where(error)) from error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -109,7 +110,8 @@ class Model:
             UsageError: An argument is invalid.
             MachineError: An image-loading process died.
         """
-        from xception_cli.inference import decide_unknown, predict_images, to_images
+        from xception_cli.answers import decide_unknown
+        from xception_cli.inference import predict_images, to_images
 
         if top < 1:
             raise UsageError(f"top is {top}, expected at least 1")

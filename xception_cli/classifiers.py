@@ -73,7 +73,7 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
 
 def decide_workers(workers: int | None, runtime: "Runtime") -> int:
     """Return the number of image-loading processes: as given, or by machine."""
-    from xception_cli.data.dataset import default_workers
+    from xception_cli.data.workers import default_workers
 
     if workers is not None and workers < 0:
         raise UsageError(f"workers is {workers}, expected at least 0")

@@ -37,7 +37,7 @@ from xception_cli.errors import (
     is_out_of_memory,
     signal_name,
 )
-from xception_cli.files import cache_folder, why
+from xception_cli.files import cache_folder, why_and_where
 from xception_cli.processes import end_at_once, is_leader, is_left_to_nohup, started_by_torchrun
 from xception_cli.streams import open_closed_streams
 
@@ -186,9 +186,8 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
 def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
     """Return what the machine lacks, by an error of Python or a library; None for a bug of ours."""
     if isinstance(error, OSError):
-        named = f": {show(error.filename)}" if error.filename is not None else ""
         hint = "run the same command with --debug to see where"
-        return MachineError(f"{why(error)}{named}", hint=hint)
+        return MachineError(why_and_where(error), hint=hint)
     if isinstance(error, (MemoryError, RuntimeError, ImportError)) and is_out_of_memory(error):
         less = "a smaller --batch-size, --accumulate 2, --unfreeze exit or --workers 0"
         hint = f"close other programs, or try {less}" if "train" in given else MORE_MEMORY

@@ -14,16 +14,15 @@ XceptionError            what happened, with the value received; and a hint: wha
 """
 
 import mmap
+import re
 import signal
 
 MORE_MEMORY = "close other programs, or allow this one more memory; then run the command again"
 SMALLER_STEPS = "a smaller --lr and --head-lr; the best model so far is kept"
-# Of the system, torch on a CPU, oneDNN, and onnxruntime.
-_NO_MEMORY = (
-    "allocate memory",
-    "not enough memory",
-    "bad_alloc",
-    "could not create a primitive",
+# Of the system, torch on a CPU, oneDNN, and onnxruntime. oneDNN's primitive descriptor is another
+# matter: it lacks the operation.
+_NO_MEMORY = re.compile(
+    "allocate memory|not enough memory|bad_alloc|could not create a primitive(?! descriptor)"
 )
 # Of the loader of shared libraries, also on a disk that is mounted noexec.
 _NOT_MAPPED, _LIBRARY = "failed to map segment", 2_000_000_000  # bytes of torch's largest
@@ -121,7 +120,7 @@ def is_out_of_memory(error: BaseException | None, needed: int = 0) -> bool:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
             return True
         message = str(error).lower()
-        if any(text in message for text in _NO_MEMORY):
+        if _NO_MEMORY.search(message):
             return True
         if _NOT_MAPPED in message:
             needed = max(needed, _LIBRARY)

@@ -16,9 +16,10 @@ from xception_cli.evaluation.selection import select_images
 from xception_cli.model.bundle import load_model
 from xception_cli.onnx.file import classifier_from
 from xception_cli.onnx.graph import build_onnx
-from xception_cli.onnx.judge import Agreement, JudgeImage, measure_agreement
+from xception_cli.onnx.images import JudgeImage, own_images
+from xception_cli.onnx.judge import Agreement, measure_agreement
 from xception_cli.onnx.quantize import quantize_onnx
-from xception_cli.onnx.run import CALIBRATION, calibration_pixels, own_images
+from xception_cli.onnx.run import CALIBRATION, calibration_pixels
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
 

@@ -14,7 +14,6 @@ from PIL import Image
 from runs import call
 
 from xception_cli.check.scan import look_at
-from xception_cli.data.images import turn
 from xception_cli.data.pixels import turns
 
 _CHECK = [sys.executable, "-m", "xception_cli", "check", "data"]
@@ -78,7 +77,7 @@ def test_large_images_are_decoded_one_after_another_and_small_ones_at_once(side,
 
     def take() -> None:
         nonlocal now, most
-        with turn(content):
+        with turns.take(content):
             with lock:
                 now += 1
                 most = max(most, now)
@@ -104,7 +103,7 @@ def test_a_jpeg_waits_for_its_turn_if_decoding_it_needs_much_memory(
     lock = threading.Lock()
     monkeypatch.setattr(turns, "lock", lock)
     content = encoded(Image.new("RGB", (6000, 6000)), "JPEG", **options)
-    with turn(content, least_side=least_side):
+    with turns.take(content, least_side=least_side):
         assert lock.locked() == waits
 
 
@@ -112,7 +111,7 @@ def test_waiting_for_a_turn_of_a_killed_process_has_a_limit(monkeypatch):
     monkeypatch.setattr("xception_cli.data.pixels._PATIENCE", 0.2)
     monkeypatch.setattr(turns, "lock", threading.Lock())
     turns.lock.acquire()
-    with turn(encoded(Image.new("1", (4100, 4100)), "PNG")):
+    with turns.take(encoded(Image.new("1", (4100, 4100)), "PNG")):
         pass
     assert turns.lock.locked()  # the lock still belongs to the other process
 

@@ -26,8 +26,8 @@ from xception_cli.check.pictures import find_broken, find_odd
 from xception_cli.check.scan import VERSION, Look, look_at, look_at_all, scan_folder
 from xception_cli.check.store import open_store, store_path
 from xception_cli.data.folder import DataFolder, read_folder
-from xception_cli.data.formats import SUFFIXES_OF, readable_formats, suffixes, what_else
-from xception_cli.data.images import FORMATS, Inspection, content_digest, inspect
+from xception_cli.data.formats import FORMATS, SUFFIXES_OF, readable_formats, suffixes, what_else
+from xception_cli.data.inspection import Inspection, content_digest, inspect
 from xception_cli.errors import MachineError
 from xception_cli.model.weights import cache_path
 

@@ -89,6 +89,25 @@ def test_srgb_changes_no_pixel_and_needs_no_transform():
     assert _read(rgb_profile("sRGB"), "RGB").transform is None
 
 
+def test_a_camera_states_adobe_rgb_in_exif_without_a_profile():
+    stored = Image.fromarray(pixels(stored_in("Adobe RGB", scene())))
+
+    def photographed(space: int, index: str) -> tuple[np.ndarray, str]:
+        exif = Image.Exif()
+        exif.get_ifd(0x8769).update({0xA001: space, 0xA005: {1: index}})
+        jpeg = encoded(stored, "JPEG", quality=100, subsampling=0, exif=exif)
+        picture, original = examine(jpeg)
+        return centres(picture), original.profile
+
+    found, profile = photographed(0xFFFF, "R03")
+    assert np.abs(found - TRUTH).max() <= 8
+    assert profile == "Adobe RGB, stated in EXIF"
+    for space, index in ((1, "R98"), (1, "R03"), (0xFFFF, "R98"), (0xFFFF, "")):
+        found, profile = photographed(space, index)
+        assert np.abs(found - centres(stored)).max() <= 4
+        assert profile == ""
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
 def test_grey_of_another_gamma_is_converted_to_srgb(mode):
     light = np.linspace(0, 1, 48).reshape(6, 8)

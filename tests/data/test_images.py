@@ -18,21 +18,18 @@ from images import draw, encoded, exif
 from PIL import EpsImagePlugin, Image, ImageDraw, ImageFile, UnidentifiedImageError
 
 from xception_cli.data import images
-from xception_cli.data.formats import readable_formats
+from xception_cli.data.formats import FORMATS, readable_formats
 from xception_cli.data.images import (
-    FORMATS,
     MAX_BYTES,
-    MAX_PIXELS,
     ImageError,
-    Inspection,
-    content_digest,
     decode,
     examine,
-    inspect,
-    inspect_all,
     read_bytes,
     read_image,
+    to_image,
 )
+from xception_cli.data.inspection import Inspection, content_digest, inspect, inspect_all
+from xception_cli.data.pixels import MAX_PIXELS
 from xception_cli.data.transforms import Preprocessing
 
 NOT_AN_IMAGE = f"not an image of a supported format ({', '.join(readable_formats())})"
@@ -158,6 +155,10 @@ REFUSED = {
     "tiff of two planes": (
         tiff(np.zeros((8, 4), np.uint8), 8, 1, {257: 4, 277: 2, 278: 4, 284: 2, 338: 2}),
         "TIFF of 2 planes is not supported; save it as grey or RGB with 8 or 16 bits",
+    ),
+    "tiff of cmyk in planes of 16 bits": (
+        tiff(np.zeros((16, 4), np.uint16), 16, 1, {257: 4, 262: 5, 277: 4, 278: 4, 284: 2}),
+        "TIFF of 4 planes is not supported; save it as grey or RGB with 8 or 16 bits",
     ),
     "a tiff of half a header": (
         tiff(np.zeros((4, 4), np.uint32), 32, 1)[:110],
@@ -466,6 +467,11 @@ def test_every_mode_becomes_rgb_as_seen_on_white(image, kind, options, expected)
     assert pixel(encoded(image, kind, **options)) == expected
 
 
+def test_grey_that_is_stored_times_its_alpha_is_shown_on_white():
+    content = tiff(np.array([[[40, 128]]], np.uint8), 8, 2, {338: 1})
+    assert pixel(content) == pytest.approx((40 + 127,) * 3, abs=1)
+
+
 def test_a_transparent_colour_is_scaled_like_the_pixels():
     def shown(depth: int, colour: int, rows: bytes, transparent: bytes) -> list[tuple[int, ...]]:
         content = png(2, 1, depth, colour, b"\0" + rows, transparent)
@@ -480,14 +486,15 @@ def test_a_transparent_colour_is_scaled_like_the_pixels():
     assert shown(16, 2, two, two[:6]) == [white, (64, 1, 0)]
 
 
+@pytest.mark.parametrize("counted", [True, False], ids=["bits of each", "bits of all"])
 @pytest.mark.parametrize("order", "<>")
-def test_the_planes_of_a_tiff_are_read_with_all_their_bits(order):
+def test_the_planes_of_a_tiff_are_read_with_all_their_bits(order, counted):
     # With single values for tags, all planes are one strip; each needs its own.
     values = np.array([40000, 100, 65535], f"{order}u2")[:, None, None].repeat(6, 1).repeat(4, 2)
     content = tiff(values.reshape(18, 4), 16, 1, {257: 6, 262: 2, 277: 3, 278: 6, 284: 2}, order)
     strip = struct.pack(f"{order}3I", 8, 8 + 48, 8 + 96), struct.pack(f"{order}3I", 48, 48, 48)
     for tag, kind, part in (
-        (258, 3, struct.pack(f"{order}3H", 16, 16, 16)),
+        *[(258, 3, struct.pack(f"{order}3H", 16, 16, 16))] * counted,
         *zip((273, 279), (4, 4), strip, strict=True),
     ):
         at = content.index(struct.pack(f"{order}HH", tag, 4), 8 + values.nbytes)
@@ -550,6 +557,14 @@ def test_all_eight_orientations_give_the_same_upright_image(kind, orientation):
     assert np.abs(found - quadrants()).max() <= (3 if kind == "JPEG" else 0)
 
 
+def test_a_decoded_image_is_not_turned_again_when_it_is_given_as_an_image():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = decode(encoded(Image.fromarray(quadrants()), "JPEG", exif=exif))
+    assert to_image(decoded) == decoded
+    assert decoded.rotate(-90, expand=True) != decoded  # the control
+
+
 def orientation(kind: int, count: int, value: bytes) -> bytes:
     """An EXIF block with one entry."""
     entry = struct.pack(">HHHI4s", 1, 0x0112, kind, count, value)
@@ -584,7 +599,7 @@ def test_unusual_images_print_no_warning(tmp_path):
     for name, content in odd.items():
         (tmp_path / name).write_bytes(content)
     script = (
-        "import sys; from pathlib import Path; from xception_cli.data.images import inspect\n"
+        "import sys; from pathlib import Path; from xception_cli.data.inspection import inspect\n"
         "for name in sys.argv[1:]: print(inspect(Path(name)).problem)\n"
         "import warnings; warnings.warn('the control')"
     )

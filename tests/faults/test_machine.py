@@ -19,7 +19,7 @@ from xception_cli.data.loading import create_loader
 from xception_cli.data.pixels import orientation
 from xception_cli.errors import MachineError, StoppedError, is_out_of_memory
 from xception_cli.rundir import RunDir
-from xception_cli.training.saving import StopSignals
+from xception_cli.training.stopping import StopSignals
 
 
 class Interrupting(Image.Image):
@@ -166,3 +166,11 @@ def test_a_library_on_a_disk_without_execution_is_not_called_too_little_memory()
     """Where the disk is mounted noexec, the loader's message is the same."""
     error = ImportError("libtorch_cpu.so: failed to map segment from shared object")
     assert not is_out_of_memory(error)
+
+
+def test_an_operation_that_onednn_lacks_is_not_called_too_little_memory() -> None:
+    """It is a bug to report, and closing other programs does not help."""
+    failed = "could not create a primitive"
+    assert is_out_of_memory(RuntimeError(failed))
+    unsupported = f"{failed} descriptor for the convolution forward propagation primitive."
+    assert not is_out_of_memory(RuntimeError(unsupported))

@@ -8,15 +8,8 @@ from networks import lively_network, noise
 from torch import nn
 from torch.nn import functional
 
-from xception_cli.model.network import (
-    STEPS,
-    Depthwise,
-    Segment,
-    _multiply,
-    convolve,
-    pass_block,
-    train_mode,
-)
+from xception_cli.model.convolutions import Depthwise, _multiply, convolve, pass_block
+from xception_cli.model.network import STEPS, Segment, train_mode
 
 
 @pytest.fixture(scope="module")

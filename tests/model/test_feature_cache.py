@@ -18,11 +18,11 @@ from networks import CPU
 from runs import Crash, call, files_no_larger_than, outcome, quick_settings, train_run
 
 from xception_cli.data.dataset import ImageDataset, KeyedBatches
-from xception_cli.data.images import inspect
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.inputs import ImageInputs
+from xception_cli.data.inspection import inspect
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
-from xception_cli.model import features
+from xception_cli.model import feature_store, features
 from xception_cli.model.feature_cache import (
     LIMIT,
     FeatureCache,
@@ -93,11 +93,11 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Record the number of images in each batch that the network computes."""
     batches: list[int] = []
 
-    def observed(activations: torch.Tensor, to_bits=features._to_bits):
+    def observed(activations: torch.Tensor, to_bits=features.to_bits):
         batches.append(len(activations))
         return to_bits(activations)
 
-    monkeypatch.setattr(features, "_to_bits", observed)
+    monkeypatch.setattr(features, "to_bits", observed)
     return batches
 
 
@@ -315,7 +315,7 @@ def test_a_second_training_computes_no_features_and_gives_the_same_bytes(
     train_run(settings | {"seed": 1}, "warm")
     assert computed == []
     assert outcome("warm") == outcome("cold") != outcome("first")
-    write_note, notes = features.write_durably, []
+    write_note, notes = feature_store.write_durably, []
 
     def crash_at_the_second(path: Path, content: bytes) -> None:
         notes.append(path)
@@ -324,7 +324,7 @@ def test_a_second_training_computes_no_features_and_gives_the_same_bytes(
         write_note(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(features, "write_durably", crash_at_the_second)
+        patch.setattr(feature_store, "write_durably", crash_at_the_second)
         with pytest.raises(Crash):
             train_run(settings | {"seed": 1}, "resumed")
     assert call("cache", "clear", "features") == 0

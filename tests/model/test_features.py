@@ -16,11 +16,12 @@ from torch import nn
 from xception_cli.config import TrainConfig
 from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.images import DECODER
-from xception_cli.data.loading import ImageInputs, Inputs
+from xception_cli.data.inputs import ImageInputs, Inputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
-from xception_cli.model import features
-from xception_cli.model.feature_inputs import FeatureInputs, FeatureStore
+from xception_cli.model import feature_store, features
+from xception_cli.model.feature_inputs import FeatureInputs
+from xception_cli.model.feature_store import FeatureStore
 from xception_cli.model.features import compute_pooled, compute_store
 from xception_cli.model.layers import POOLED
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut
@@ -138,8 +139,8 @@ def test_pooled_features_equal_those_of_the_whole_backbone_exactly(network, root
 def test_an_interrupted_computation_resumes_after_the_last_committed_block(
     network, root, whole, monkeypatch, interrupted_at
 ):
-    folder, write, notes = Path("features"), features.write_durably, []
-    monkeypatch.setattr(features, "_BETWEEN_COMMITS", 0.0)  # after each batch
+    folder, write, notes = Path("features"), feature_store.write_durably, []
+    monkeypatch.setattr(feature_store, "_BETWEEN_COMMITS", 0.0)  # after each batch
 
     def interrupt(path: Path, content: bytes) -> None:
         notes.append(content)
@@ -148,7 +149,7 @@ def test_an_interrupted_computation_resumes_after_the_last_committed_block(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(features, "write_durably", interrupt)
+        patch.setattr(feature_store, "write_durably", interrupt)
         with pytest.raises(KeyboardInterrupt):
             compute(folder, network, root)
     assert contents(folder)["train.bin"] != contents(whole[0])["train.bin"]
@@ -156,8 +157,8 @@ def test_an_interrupted_computation_resumes_after_the_last_committed_block(
     prefix = cut(network, "exit")[0]
     monkeypatch.setattr(
         features,
-        "_to_bits",
-        lambda activations, to_bits=features._to_bits: (
+        "to_bits",
+        lambda activations, to_bits=features.to_bits: (
             computed.append(len(activations)),
             to_bits(activations),
         )[1],
@@ -171,7 +172,7 @@ def test_an_interrupted_computation_resumes_after_the_last_committed_block(
 
 
 def test_a_finished_store_is_not_computed_again(network, root, whole, monkeypatch):
-    monkeypatch.setattr(features, "_to_bits", lambda _: pytest.fail("computed again"))
+    monkeypatch.setattr(features, "to_bits", lambda _: pytest.fail("computed again"))
     before = contents(whole[0])
     store, pooled = compute(whole[0], network, root)
     assert (pooled == whole[2]).all()
@@ -206,7 +207,7 @@ def test_the_views_of_an_image_differ_so_that_equal_bytes_are_significant(whole)
 def test_a_disk_that_is_too_small_is_reported_before_anything_is_computed(
     network, root, monkeypatch
 ):
-    monkeypatch.setattr(features, "_to_bits", lambda _: pytest.fail("computed"))
+    monkeypatch.setattr(features, "to_bits", lambda _: pytest.fail("computed"))
     message = r"cannot store .* GB of features in features/train\.bin"
     with files_no_larger_than(100_000), pytest.raises(MachineError, match=message):
         compute(Path("features"), network, root)
@@ -233,9 +234,9 @@ def test_a_row_has_the_shape_of_the_activations(network, size):
         prefix, _ = cut(network, unfreeze)
         with torch.no_grad():
             _, channels, height, width = prefix(torch.zeros(1, 3, size, size)).shape
-        assert features.row_shape(size, prefix.steps[-1]) == (height, width, channels)
+        assert feature_store.row_shape(size, prefix.steps[-1]) == (height, width, channels)
         row = height * width * channels * 2
-        assert features.activation_bytes(size, unfreeze) == row + POOLED * 4
+        assert feature_store.activation_bytes(size, unfreeze) == row + POOLED * 4
 
 
 # Deciding on another view
@@ -284,7 +285,7 @@ def test_the_decision_gets_the_number_of_images_computed_by_this_process(network
 def test_a_file_for_more_views_is_used_unchanged(network, root, whole, monkeypatch, views):
     compute(Path("features"), network, root, views=3, another=lambda pooled, _: len(pooled) < 2)
     before = contents(Path("features"))
-    monkeypatch.setattr(features, "_to_bits", lambda _: pytest.fail("computed again"))
+    monkeypatch.setattr(features, "to_bits", lambda _: pytest.fail("computed again"))
     store, pooled = compute(Path("features"), network, root, views=views)
     assert (store.views, len(store.rows)) == (views, views * COUNT)
     assert store.rows.tobytes() == whole[1].rows[: views * COUNT].tobytes()

@@ -8,7 +8,8 @@ from networks import CPU, lively_network, noise
 from torch import nn
 
 from xception_cli.model import folding
-from xception_cli.model.folding import PackedConvolution, fold_batch_norm, for_inference
+from xception_cli.model.convolutions import PackedConvolution
+from xception_cli.model.folding import fold_batch_norm, for_inference
 from xception_cli.model.layers import pool_layers, run_layers
 from xception_cli.model.network import Segment
 

@@ -26,9 +26,10 @@ from torch.nn import functional
 
 from xception_cli.errors import ArtifactError, MachineError, UsageError, WeightsError
 from xception_cli.model import published, weights
+from xception_cli.model.keras_files import from_keras_applications, from_keras_v3
 from xception_cli.model.network import build_network
 from xception_cli.model.published import Source
-from xception_cli.model.tensors import from_keras_applications, from_keras_v3, to_backbone
+from xception_cli.model.tensors import to_backbone
 from xception_cli.model.weights import (
     PretrainedWeights,
     check_tensors,

@@ -19,7 +19,8 @@ from xception_cli.errors import ArtifactError, MachineError
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.onnx import quantize
-from xception_cli.onnx.file import INPUT, classifier_from
+from xception_cli.onnx.classifier import INPUT
+from xception_cli.onnx.file import classifier_from
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.onnx.judge import Agreement, require_agreement
 from xception_cli.onnx.quantize import quantize_onnx, rounded

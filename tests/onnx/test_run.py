@@ -31,11 +31,12 @@ from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import STEPS
 from xception_cli.model.unknown import NEIGHBOURS, Reference, Thresholds, UnknownRule
 from xception_cli.onnx import graph
-from xception_cli.onnx.file import INPUT, classifier_from
+from xception_cli.onnx.classifier import INPUT
+from xception_cli.onnx.file import classifier_from
 from xception_cli.onnx.graph import build_onnx
-from xception_cli.onnx.judge import JudgeImage, compare, require_parity
+from xception_cli.onnx.images import JudgeImage, judge_images
+from xception_cli.onnx.judge import compare, require_parity
 from xception_cli.onnx.openvino import in_openvino
-from xception_cli.onnx.run import judge_images
 from xception_cli.onnx.writer import GraphWriter
 from xception_cli.rundir import RunDir
 
@@ -218,8 +219,9 @@ def test_openvino_matches_and_would_not_with_the_resize_of_onnx(bundle, content,
 
 
 @pytest.mark.parametrize("cropped", [True, False])
-def test_the_gate_refuses_a_file_whose_normalisation_was_left_out(bundle, cropped):
-    wrong = build_onnx(bundle, cropped=cropped, normalized=False).SerializeToString()
+def test_the_gate_refuses_a_file_whose_normalisation_was_left_out(bundle, cropped, monkeypatch):
+    monkeypatch.setattr(graph, "add_normalization", lambda writer, preprocessing, pixels: pixels)
+    wrong = build_onnx(bundle, cropped=cropped).SerializeToString()
     parity = compare(bundle, classifier_from(wrong, HERE), judged(*SIZES))
     with pytest.raises(ArtifactError, match="does not match PyTorch and was not written"):
         require_parity("onnxruntime", parity)

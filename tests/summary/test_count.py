@@ -28,11 +28,11 @@ from xception_cli.summary.count import (
     step_of,
     summarize_network,
     summarize_run,
-    trace,
 )
 from xception_cli.summary.diagram import draw_diagram
 from xception_cli.summary.explanation import compare, explain, group
 from xception_cli.summary.table import LayerTable, fold_steps, millions, total_table
+from xception_cli.summary.trace import trace
 from xception_cli.toml_files import to_toml
 
 

@@ -15,7 +15,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.data.recorded import read_split
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.candidates import read_candidates
-from xception_cli.evaluation.evaluate import compute_outcomes
+from xception_cli.evaluation.scoring import compute_outcomes
 from xception_cli.files import file_digest
 from xception_cli.model.augmented import with_tta
 from xception_cli.model.bundle import load_model

@@ -139,9 +139,9 @@ def test_a_run_with_a_class_of_a_name_that_is_refused_today_can_be_resumed(
 def test_a_crash_while_computing_features_loses_only_the_current_block(
     settings: dict[str, Any], unbroken: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xception_cli.model import features
+    from xception_cli.model import feature_store
 
-    write, notes = features.write_durably, []
+    write, notes = feature_store.write_durably, []
 
     def write_twice(path: Path, content: bytes) -> None:
         if len(notes) == 1:
@@ -150,7 +150,7 @@ def test_a_crash_while_computing_features_loses_only_the_current_block(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(features, "write_durably", write_twice)
+        patch.setattr(feature_store, "write_durably", write_twice)
         with pytest.raises(Crash):
             train_run(settings)
     assert [json.loads(note)["images"] for note in notes] == [13]  # the first view of train

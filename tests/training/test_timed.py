@@ -15,10 +15,10 @@ from runs import Clock, call, quick_settings, train_run
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.candidates import FINAL, read_candidates
 from xception_cli.files import file_digest
-from xception_cli.model import features
+from xception_cli.model import feature_store, features
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.toml_files import read_toml
-from xception_cli.training import baseline, finish, handlers
+from xception_cli.training import baseline, handlers, judge
 from xception_cli.training.schedule import learning_rate_factor
 
 PEAK = 2e-4  # the default of `lr`
@@ -169,7 +169,7 @@ def test_when_the_time_is_up_inside_an_epoch_a_model_is_selected_and_a_resume_on
 ) -> None:
     at_each_iteration(monkeypatch, lambda i: clock.advance(4000 if i == iteration else 1))
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "compute_outcomes", crash)
+        patch.setattr(judge, "compute_outcomes", crash)
         with pytest.raises(Crash):
             train_run(settings)
     run = RunDir(Path("run"))
@@ -300,13 +300,13 @@ def test_a_finished_run_cannot_be_extended_past_its_time(
 
 def slow_features(patch: pytest.MonkeyPatch, clock: Clock, seconds: float) -> None:
     """Make each block of images take this long."""
-    write = features.write_durably
+    write = feature_store.write_durably
 
     def write_slowly(path: Path, content: bytes) -> None:
         write(path, content)
         clock.advance(seconds)
 
-    patch.setattr(features, "write_durably", write_slowly)
+    patch.setattr(feature_store, "write_durably", write_slowly)
 
 
 ONE = {"after": "view 1", "views": 1, "epochs": 4, "why": "there is no time for more views"}
@@ -349,7 +349,7 @@ def test_views_that_do_not_fit_are_left_out_and_a_resume_computes_none_of_them(
     images = read_json(run.info)["images"]
     assert train / images["train"] == val / images["val"] == 2 * 5 * 5 * 728 * 2
     with monkeypatch.context() as patch:
-        patch.setattr(features, "_to_bits", lambda _: pytest.fail("computed again"))
+        patch.setattr(features, "to_bits", lambda _: pytest.fail("computed again"))
         train_run({}, resume=True)
     assert decisions(run) == [START, ONE]
     assert [row["epoch"] for row in rows(run)] == [1, 2, 3, 4]

@@ -6,7 +6,8 @@ from typing import Any
 from PIL import ImageFile, TiffImagePlugin
 
 _GREY_LEVELS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies their values by
-_BITS, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _SAMPLE_FORMAT = 258, 262, 266, 284, 339
+_BITS, _PHOTOMETRIC, _FILL_ORDER, _CHANNELS = 258, 262, 266, 277
+_PLANAR, _SAMPLE_FORMAT = 284, 339
 _HEADER = 4096  # bytes of an AVIF in which its properties are
 _CICP = b"\0\0\0\4cICP"  # the length and name of a PNG's chunk of such numbers
 _SEPARATE = 2  # one plane for each channel
@@ -66,20 +67,21 @@ def _read_numbers(image: ImageFile.ImageFile, numbers: bytes, size: int) -> None
 def _read_planes(image: TiffImagePlugin.TiffImageFile) -> None:
     """Read the separate planes of an uncompressed TIFF as what they are.
 
-    Pillow takes one letter of `RGB;16L` or `1;I` for each: 8 bits of 16, or black for white.
+    Pillow takes one letter of `RGB;16L` or `1;I` for each: 8 bits of 16, or black for white. It
+    refuses the raw modes of 16-bit CMYK, which it lacks.
     """
     tags, order = image.tag_v2, image.tag_v2.prefix
     bits = tuple(tags.get(_BITS, (1,)))
     if tags.get(_PLANAR) != _SEPARATE or any(tile.codec_name != "raw" for tile in image.tile):
         return
-    if len(bits) == 1:
+    if tags.get(_CHANNELS, 1) == 1:
         kind = tuple(tags.get(_SAMPLE_FORMAT, (1,)))
         key = order, tags.get(_PHOTOMETRIC, 0), kind, tags.get(_FILL_ORDER, 1), bits, ()
         _, whole = TiffImagePlugin.OPEN_INFO.get(key, ("", ""))
         raw_modes = {whole[:1]: whole}
     else:
         end = ";16B" if order == b"MM" else ";16L"
-        raw_modes = {band: f"{band}{end}" for band in "RGBA"} if bits[0] == 16 else {}
+        raw_modes = {band: f"{band}{end}" for band in "RGBACMYK"} if bits[0] == 16 else {}
     image.tile = [_with_raw_mode(tile, raw_modes) for tile in image.tile]
 
 

@@ -2,24 +2,18 @@
 
 import errno
 import logging
-import os
 import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from hashlib import blake2b
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from xception_cli.console import screen, show
-from xception_cli.data.formats import FORMATS as FORMATS
+from xception_cli.console import show
 from xception_cli.data.formats import what_else
-from xception_cli.data.original import Original as Original
-from xception_cli.data.original import Stored, original_of
+from xception_cli.data.original import Original, Stored, original_of
 from xception_cli.data.pixels import (
     BYTES_PER_PIXEL,
     Values,
@@ -29,7 +23,6 @@ from xception_cli.data.pixels import (
     turns,
     values_of,
 )
-from xception_cli.data.pixels import MAX_PIXELS as MAX_PIXELS
 from xception_cli.data.pixels import ImageError as ImageError
 from xception_cli.data.tiff import describe_tiff, describe_undecoded
 from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out_of_memory
@@ -93,7 +86,7 @@ def decode(
 ) -> Image.Image:
     """Decode an image to upright RGB, as an image viewer shows it.
 
-    EXIF orientation is applied; an embedded colour profile, or without one what a PNG states, is
+    EXIF orientation is applied; an embedded colour profile, or without one what the file states, is
     converted to sRGB; alpha is composited over white; grey with more bits is scaled to 8; an
     animation gives its first frame.
 
@@ -147,7 +140,7 @@ def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
         except UnidentifiedImageError as error:
             raise ImageError(describe_tiff(content) or what_else(content)) from error
         except (OSError, ValueError) as error:
-            if problem := describe_undecoded(content):
+            if problem := describe_undecoded(content, str(error)):
                 raise ImageError(problem) from error
             raise
 
@@ -220,11 +213,6 @@ def naming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def turn(content: bytes, *, least_side: int | None = None) -> AbstractContextManager[None]:
-    """Wait until no other large image is decoded, if this one is large; see `Turns`."""
-    return turns.take(content, least_side)
-
-
 def read_listed(
     root: Path, name: str, *, least_side: int | None = None, grey_bits: int | None = 16
 ) -> Image.Image:
@@ -269,61 +257,6 @@ def to_image(image: Image.Image, *, grey_bits: int = 16) -> Image.Image:
 def _check_shape(width: int, height: int) -> None:
     if min(width, height) == 0 or max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"{width} x {height} is longer than {MAX_ASPECT} to 1")
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """The result of inspecting a file.
-
-    Attributes:
-        digest: BLAKE2b of the content, 32 hexadecimal digits; empty if it could not be read.
-        problem: Why it is not a valid image; None if it is.
-    """
-
-    digest: str
-    problem: str | None = None
-
-
-def content_digest(content: bytes) -> str:
-    """Return the BLAKE2b digest of an image file's bytes, 32 hexadecimal digits."""
-    return blake2b(content, digest_size=16).hexdigest()
-
-
-def inspect(path: Path, *, decoded: bool = True) -> Inspection:
-    """Hash a file, and check that it fully decodes.
-
-    Args:
-        path: The file.
-        decoded: False hashes only.
-    """
-    digest = ""
-    try:
-        with naming(path):
-            content = read_bytes(path)
-            digest = content_digest(content)
-            if decoded:
-                with turn(content, least_side=1):
-                    decode(content, least_side=1)  # every byte is read at the smallest scale too
-    except ImageError as error:
-        return Inspection(digest, error.message)
-    return Inspection(digest)
-
-
-def inspect_all(paths: list[Path], *, decoded: bool = True) -> list[Inspection]:
-    """Inspect files in order, without stopping at a problem.
-
-    Threads suffice: Pillow and hashlib release the GIL.
-    """
-    what = "checking images" if decoded else "hashing images"
-    with (
-        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
-        screen.bar(what, len(paths)) as bar,
-    ):
-        found = []
-        for inspection in pool.map(lambda path: inspect(path, decoded=decoded), paths):
-            found.append(inspection)
-            bar.advance(1)
-    return found
 
 
 # Their names in version 0.1, which scripts of users import.

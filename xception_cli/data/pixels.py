@@ -104,7 +104,7 @@ def _coefficients(image: Image.Image) -> int:
 
 
 def to_upright_rgb(image: Image.Image, values: "Values") -> Image.Image:
-    """Apply the EXIF orientation of an image, and convert it to RGB.
+    """Apply the EXIF orientation of an image, and convert it to RGB, without its metadata.
 
     Args:
         image: The decoded image.
@@ -112,7 +112,7 @@ def to_upright_rgb(image: Image.Image, values: "Values") -> Image.Image:
     """
     method = _ORIENTATIONS.get(orientation(image))
     picture = _to_rgb(image, values)
-    picture.info.pop("icc_profile", None)  # else a reader would convert the colours again
+    picture.info.clear()  # else a reader would turn it, or convert its colours, again
     return picture if method is None else picture.transpose(method)
 
 
@@ -202,6 +202,8 @@ def is_transparent(image: Image.Image) -> bool:
 
 def _to_rgb(image: Image.Image, values: Values) -> Image.Image:
     colours = colours_of(image)
+    if image.mode == "La":  # Pillow converts grey times alpha to nothing else
+        image = image.convert("LA")
     if image.has_transparency_data and not is_transparent(image):
         image = image.convert("RGB")
     width, height = image.size
@@ -254,7 +256,7 @@ class Turns:
         self.max_pixels = max(self.max_pixels, max_pixels)
 
     @contextmanager
-    def take(self, content: bytes, least_side: int | None) -> Iterator[None]:
+    def take(self, content: bytes, *, least_side: int | None = None) -> Iterator[None]:
         """Wait until no other large image is decoded, if this one is large.
 
         Args:

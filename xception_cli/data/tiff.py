@@ -47,11 +47,12 @@ def describe_tiff(content: bytes) -> str:
     return f"TIFF of {what} is not supported; save it as grey or RGB with 8 or 16 bits"
 
 
-def describe_undecoded(content: bytes) -> str:
+def describe_undecoded(content: bytes, error: str) -> str:
     """Describe the kind of a TIFF file that Pillow opens, but cannot decode although it is sound.
 
     Args:
         content: The bytes of the file.
+        error: Pillow's.
 
     Returns:
         A sentence; empty if the file is not a TIFF, or of another kind.
@@ -64,8 +65,9 @@ def describe_undecoded(content: bytes) -> str:
         return ""
     if tags.get(_COMPRESSION) == _WEBP:
         return _unsupported(_WEBP)
-    if tags.get(_PLANAR) == _SEPARATE and tags.get(_CHANNELS) == 2:  # grey and alpha
-        return "TIFF of 2 planes is not supported; save it as grey or RGB with 8 or 16 bits"
+    planes = tags.get(_CHANNELS, 1)
+    if tags.get(_PLANAR) == _SEPARATE and (planes == 2 or "raw mode" in error):
+        return f"TIFF of {planes} planes is not supported; save it as grey or RGB with 8 or 16 bits"
     return ""
 
 

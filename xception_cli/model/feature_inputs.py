@@ -2,48 +2,14 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 
 from xception_cli.data.dataset import Key, KeyedBatches
-from xception_cli.data.loading import Inputs
-from xception_cli.runtime import Runtime, key
-
-Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class FeatureStore:
-    """Activations of the frozen prefix, in one memory-mapped file.
-
-    The rows are ordered by view, then by image, in bf16 and channels-last order. The system's page
-    cache keeps them in memory.
-
-    Attributes:
-        rows: `(views * images, height, width, channels)`, bf16 seen as uint16.
-        count: Number of images.
-        views: Views of each image.
-    """
-
-    rows: Array
-    count: int
-    views: int
-
-    def read(self, indices: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
-        """Return activations as the other layers take them, bf16.
-
-        Args:
-            indices: `(batch,)`, images.
-            view: `(batch,)`, which view of each.
-
-        Returns:
-            `(batch, channels, height, width)`, in channels-last memory.
-        """
-        rows = self.rows[(view * self.count + indices).numpy()]
-        return torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16).permute(0, 3, 1, 2)
+from xception_cli.data.inputs import Inputs
+from xception_cli.model.feature_store import FeatureStore
+from xception_cli.runtime import Runtime
+from xception_cli.seeds import key
 
 
 class FeatureInputs:

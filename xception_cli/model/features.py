@@ -5,44 +5,24 @@ chosen by its size (in fp32 on a CPU, the last bits differ). So features that we
 pass can be used in another.
 """
 
-import functools
 import itertools
-import json
-import math
-import os
-import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
 
-from xception_cli.console import say, screen, show
+from xception_cli.console import screen
 from xception_cli.data.dataset import KeyedBatches
-from xception_cli.data.images import DECODER
-from xception_cli.data.loading import ImageInputs
-from xception_cli.entries import read_entries
-from xception_cli.errors import ArtifactError, MachineError
-from xception_cli.files import write_durably
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.model.feature_cache import KeptView
-from xception_cli.model.feature_inputs import FeatureInputs, FeatureStore
+from xception_cli.model.feature_inputs import FeatureInputs
+from xception_cli.model.feature_store import FeatureStore, StoreWriter, row_shape, to_bits
 from xception_cli.model.layers import POOLED, fill_rows, pool_layers, run_layers
-from xception_cli.model.network import STEPS, Segment, build_network, last_frozen
-from xception_cli.model.seal import check_entries, seal_entries
-from xception_cli.regular import NEW, open_regular
-from xception_cli.rundir import read_json
-
-# Seconds between commits, which wait for the disk twice. A kill loses about this much work.
-_BETWEEN_COMMITS = 5.0
+from xception_cli.model.network import Segment
 
 Array = np.ndarray[Any, Any]
-
-
-class _Note(TypedDict):
-    images: int
-    sums: list[int]
 
 
 @torch.inference_mode()
@@ -93,10 +73,6 @@ def compute_store(
 ) -> tuple[FeatureStore, Array]:
     """Compute, or resume computing, the prefix's activations and the pooled features of all views.
 
-    A durable note commits the rows every few seconds, so that a killed run resumes there; its
-    checksums show whether the rows are intact. With several processes, each writes its part of a
-    batch into the same file.
-
     Args:
         folder: Folder of the store.
         name: Name of the store in it, `train` or `val`.
@@ -115,67 +91,51 @@ def compute_store(
         DataError: An image has disappeared.
     """
     views, count = len(inputs), inputs[0].batches.count
-    runtime, last = inputs[0].runtime, prefix.steps[-1]
-    shape = row_shape(inputs[0].preprocessing.image_size, last)
-    note = folder / f"{name}-{DECODER}.json"  # rows of another decoder are not used
-    processes = runtime.processes
-    if not processes.leads:  # the leader creates the files
-        processes.wait()
-    rows = _open_map(folder / f"{name}.bin", note, np.uint16, (count * views, *shape))
-    pooled = _open_map(folder / f"{name}.pooled", note, np.float32, (count * views, POOLED))
-    if processes.leads:
-        processes.wait()
-    done, sums = processes.once(lambda: _read_note(note, (rows, pooled), count))
+    shape = row_shape(inputs[0].preprocessing.image_size, prefix.steps[-1])
+    processes = inputs[0].runtime.processes
+    writer = StoreWriter(folder, name, shape, views=views, count=count, processes=processes)
     computed = 0
-
-    summed, committed = done, time.monotonic()
-
-    def is_due() -> bool:  # in any process
-        return processes.largest(time.monotonic() - committed >= _BETWEEN_COMMITS) > 0
-
-    def commit(first: int, done: int) -> None:
-        nonlocal summed, committed
-        rows.flush()
-        pooled.flush()
-        processes.wait()
-        if processes.leads:
-            _add_sum(sums, (rows, pooled), first, summed, done)
-            content = seal_entries({"images": done, "sums": sums})
-            write_durably(note, json.dumps(content).encode())
-        summed, committed = done, time.monotonic()
-
-    def so_far(views: int) -> Array:
-        return np.array(pooled[: views * count]).reshape(views, count, POOLED)
-
     with screen.bar(f"computing features ({name})", count * views) as bar:
-        bar.advance(min(done, count * views))
-        for view in range(done // count, views):
-            if view > 0 and not another(so_far(view), computed):
+        bar.advance(min(writer.done, count * views))
+        for view in range(writer.done // count, views):
+            if view > 0 and not another(writer.pooled_of(view), computed):
                 views = view
                 break
-            images, batches = inputs[view], inputs[view].batches
-            first, cached = view * count, kept[view] if kept else None
-            parts: dict[str | None, Array] = {None: pooled[first:], last: rows[first:]}
-            batches.epoch = view
-            begin = max(0, done - first)
-            batches.chosen = missing = _load_kept(cached, parts, batches, bar.advance, begin)
-            for number, batch in enumerate(images if missing else (), start=1):
-                indices = batch.indices.numpy()
-                with runtime.autocast():
-                    activations = prefix(fill_rows(batch.values, batches.rows))
-                    found = pool_layers(run_layers(rest, activations))
-                parts[None][indices] = found[: len(indices)].cpu().numpy()
-                parts[last][indices] = _to_bits(activations[: len(indices)])
-                _keep(cached, parts, indices)
-                computed += len(indices) * processes.count
-                # Commit all before the first image that is still missing.
-                left = missing[number * batches.batch_size :]
-                if left and is_due():
-                    commit(first, first + left[0])
-                bar.advance(len(indices) * processes.count)
-            done = first + count
-            commit(first, done)
-    return FeatureStore(rows[: views * count], count, views), so_far(views)
+            cached = kept[view] if kept else None
+            computed += _fill_view(writer, view, prefix, rest, inputs[view], cached, bar.advance)
+    return writer.store_of(views), writer.pooled_of(views)
+
+
+def _fill_view(
+    writer: StoreWriter,
+    view: int,
+    prefix: Segment,
+    rest: Segment,
+    images: ImageInputs,
+    kept: KeptView | None,
+    advance: Callable[[int], None],
+) -> int:
+    """Load or compute the rows of a view that are not committed; return the number computed."""
+    batches, runtime, last = images.batches, images.runtime, prefix.steps[-1]
+    first = view * batches.count
+    parts: dict[str | None, Array] = {None: writer.pooled[first:], last: writer.rows[first:]}
+    batches.epoch = view
+    begin = max(0, writer.done - first)
+    batches.chosen = missing = _load_kept(kept, parts, batches, advance, begin)
+    for number, batch in enumerate(images if missing else (), start=1):
+        indices = batch.indices.numpy()
+        with runtime.autocast():
+            activations = prefix(fill_rows(batch.values, batches.rows))
+            found = pool_layers(run_layers(rest, activations))
+        parts[None][indices] = found[: len(indices)].cpu().numpy()
+        parts[last][indices] = to_bits(activations[: len(indices)])
+        _keep(kept, parts, indices)
+        # Commit all before the first image that is still missing.
+        if left := missing[number * batches.batch_size :]:
+            writer.commit_if_due(first + left[0])
+        advance(len(indices) * runtime.processes.count)
+    writer.commit(first + batches.count)
+    return len(missing)
 
 
 def _load_kept(
@@ -221,97 +181,3 @@ def _keep(kept: KeptView | None, parts: Mapping[str | None, Array], indices: Arr
         if kept is not None and np.isfinite(parts[None][index]).all():
             for step, rows in parts.items():
                 kept.keep(index, rows[index], step)
-
-
-def _read_note(note: Path, arrays: Sequence[Array], count: int) -> tuple[int, list[int]]:
-    """Return the number of intact rows, and their checksums by view."""
-    if not note.is_file():
-        return 0, []
-    is_sound = True
-    try:
-        found = read_entries(_Note, check_entries(read_json(note), note))
-        done, sums = found["images"], found["sums"]
-    except (ArtifactError, ValueError):
-        done, sums, is_sound = 0, [], False
-    if done < 0 or -(-done // count) != len(sums):
-        done, sums, is_sound = 0, [], False
-    for view in range(min(len(sums), len(arrays[0]) // count)):
-        begin = view * count
-        if _sum_rows(arrays, begin, min(done, begin + count)) != sums[view]:
-            done, sums, is_sound = begin, sums[:view], False
-            break
-    if not is_sound:
-        say(f"note      {show(note)} or its features are damaged: they are computed again")
-    return done, sums
-
-
-def _add_sum(sums: list[int], arrays: Sequence[Array], begin: int, before: int, done: int) -> None:
-    """Add rows to the checksum of their view, which begins at `begin`."""
-    so_far = sums.pop() if before > begin else 0
-    sums.append(_sum_rows(arrays, before, done, so_far))
-
-
-def _sum_rows(arrays: Sequence[Array], begin: int, end: int, so_far: int = 0) -> int:
-    """Continue the CRC-32 of rows; at 4 GB/s, this takes 0.2% of the time to compute them."""
-    for at in range(begin, end):
-        for array in arrays:
-            so_far = zlib.crc32(array[at], so_far)
-    return so_far
-
-
-def _to_bits(activations: torch.Tensor) -> Array:
-    kept = activations.permute(0, 2, 3, 1).to(torch.bfloat16).contiguous().cpu()
-    return kept.view(torch.int16).numpy().view(np.uint16)
-
-
-@functools.cache
-def row_shape(image_size: int, last: str) -> tuple[int, int, int]:
-    """Return height, width and channels of the activations after a step.
-
-    Args:
-        image_size: Side of the input, in pixels.
-        last: The step, one of `network.STEPS`.
-    """
-    with torch.device("meta"):  # shapes only, nothing is computed
-        prefix = Segment(build_network(2), STEPS[0], last).eval()
-        _, channels, height, width = prefix(torch.empty(1, 3, image_size, image_size)).shape
-    return (height, width, channels)
-
-
-def activation_bytes(image_size: int, unfreeze: str) -> int:
-    """Return the bytes that one view of one image takes in the store.
-
-    Args:
-        image_size: Side of the input, in pixels.
-        unfreeze: `middle` or `exit`.
-    """
-    return math.prod(row_shape(image_size, last_frozen(unfreeze))) * 2 + POOLED * 4
-
-
-def _open_map(path: Path, note: Path, dtype: type, shape: tuple[int, ...]) -> "np.memmap[Any, Any]":
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    try:
-        path.parent.mkdir(exist_ok=True)
-        # A larger file is from before the run was limited to fewer views: its first rows are valid.
-        if not path.is_file() or path.stat().st_size < size:
-            note.unlink(missing_ok=True)  # its rows are not in the new file
-            path.unlink(missing_ok=True)
-            with os.fdopen(open_regular(path, NEW), "wb") as file:
-                # Allocated, not sparse: a full disk is an error here, but a crash (SIGBUS) later.
-                _reserve(file.fileno(), size)
-        with os.fdopen(open_regular(path, os.O_RDWR), "r+b") as file:
-            return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise MachineError(
-            f"cannot store {size / 1e9:.1f} GB of features in {show(path)}: {error.strerror}",
-            hint="fewer --views, --unfreeze head, an --output on a larger disk, or "
-            "xception cache clear",
-        ) from error
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-    else:  # macOS, Windows
-        os.truncate(descriptor, size)

@@ -3,12 +3,14 @@
 import functools
 import platform
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from xception_cli.model.convolutions import PackedConvolution
 from xception_cli.runtime import Runtime
 
 
@@ -69,62 +71,14 @@ def fold_batch_norm(network: nn.Module, dtype: torch.dtype | None = None) -> nn.
 
 
 def _fold_pair(parent: nn.Module, convolution: str, norm: str) -> None:
-    owner, name = parent, convolution
-    if hasattr(parent.get_submodule(convolution), "pointwise"):  # a separable convolution's last
-        owner, name = parent.get_submodule(convolution), "pointwise"
-    before, after = owner.get_submodule(name), parent.get_submodule(norm)
-    if not isinstance(before, nn.Conv2d) or not isinstance(after, nn.BatchNorm2d):
-        raise TypeError(f"{name} and {norm} are not a convolution and its batch norm")
-    if after.running_mean is None or after.running_var is None:
-        raise TypeError(f"{norm} has no running statistics")
+    before: Any = parent.get_submodule(convolution)
+    before = getattr(before, "pointwise", before)  # the last part of a separable convolution
+    after: Any = parent.get_submodule(norm)
     before.weight, before.bias = fuse_conv_bn_weights(
         *(before.weight, before.bias, after.running_mean, after.running_var),
         *(after.eps, after.weight, after.bias),
     )
     setattr(parent, norm, nn.Identity())
-
-
-class PackedConvolution(nn.Module):
-    """A convolution with its weights in the order in which the CPU's kernel reads them.
-
-    An `nn.Conv2d` reorders its weights in each call, which takes a fifth of the time for one image,
-    and its ReLU is another pass over the result. The numbers are the same.
-
-    Args:
-        convolution: With weights in the dtype to compute in.
-    """
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight = convolution.weight.detach()
-        self.bias = None if convolution.bias is None else convolution.bias.detach()
-        # In the order of the two operators.
-        self._steps = [convolution.padding, convolution.stride, convolution.dilation]
-        self._groups = convolution.groups
-        # A batch size, and the weights in the order for it: a kernel that expects another order
-        # reorders them again. One attribute, since threads may share a network.
-        self._packed = (0, self.weight)
-
-    def forward(self, activations: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """Run it in inference, without autocast.
-
-        Args:
-            activations: `(batch, channels, height, width)`, always of the same height and width.
-            relu: Whether a ReLU follows.
-        """
-        count, weight = self._packed
-        if count != len(activations):
-            shape = list(activations.shape)
-            weight = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, *self._steps, self._groups, shape
-            )
-            self._packed = (len(activations), weight)
-        found: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            activations.to(self.weight.dtype),
-            *(weight, self.bias, *self._steps, self._groups),
-            *("relu" if relu else "none", [], ""),
-        )
-        return found
 
 
 def packs_weights(runtime: Runtime) -> bool:

@@ -19,12 +19,7 @@ import torch
 from xception_cli.console import is_interactive, screen, show
 from xception_cli.errors import WeightsError
 from xception_cli.files import why
-from xception_cli.model.tensors import (
-    LARGEST_FILE,
-    from_keras_applications,
-    from_keras_v3,
-    to_backbone,
-)
+from xception_cli.model.tensors import LARGEST_FILE, to_backbone
 from xception_cli.model.torch_files import load_torch
 from xception_cli.numerals import count_of
 
@@ -59,10 +54,12 @@ class Source:
         }
 
 
-# The sources
+# The sources. h5py is imported only where a download is converted.
 
 
 def _from_keras_applications() -> dict[str, torch.Tensor]:
+    from xception_cli.model.keras_files import from_keras_applications
+
     content = _download(_KERAS_URL)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != _KERAS_MD5:
         raise WeightsError("the download is not the published file (its MD5 differs)")
@@ -70,6 +67,8 @@ def _from_keras_applications() -> dict[str, torch.Tensor]:
 
 
 def _from_wheel() -> dict[str, torch.Tensor]:
+    from xception_cli.model.keras_files import from_keras_v3
+
     return from_keras_v3(read_wheel())
 
 

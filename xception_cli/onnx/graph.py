@@ -20,11 +20,14 @@ from xception_cli.model.folding import fold_batch_norm
 from xception_cli.model.layers import LAYERS, layers_head
 from xception_cli.model.network import STEPS
 from xception_cli.model.unknown import NEIGHBOURS, Reference
-from xception_cli.onnx.file import DISTANCE, INPUT, IR_VERSION, OPSET, OUTPUT, to_metadata
+from xception_cli.onnx.classifier import DISTANCE, INPUT, OUTPUT
+from xception_cli.onnx.file import to_metadata
 from xception_cli.onnx.resize import add_cropping
 from xception_cli.onnx.writer import GraphWriter
-from xception_cli.summary.count import FLOWS
+from xception_cli.summary.count import flow_of
 
+_OPSET = 18  # the first whose ReduceMean takes axes as an input (2022)
+_IR_VERSION = 9  # of the same year, for older runtimes
 RANGE = 255.0  # of a uint8 pixel, which `Preprocessing.normalize` divides by
 
 
@@ -50,7 +53,7 @@ def add_normalization(writer: GraphWriter, preprocessing: Preprocessing, pixels:
     return pixels
 
 
-def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -> onnx.ModelProto:
+def build_onnx(bundle: ModelBundle, *, cropped: bool) -> onnx.ModelProto:
     """Build a model as an ONNX graph, from pixels to probabilities and the distance for `unknown`.
 
     The input `image` is uint8 RGB, `(batch, height, width, 3)`, as Pillow and numpy hold an image.
@@ -58,18 +61,20 @@ def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -
     Args:
         bundle: The model.
         cropped: Leave out resizing and cropping; the input is `image_size` square.
-        normalized: False leaves out the normalisation, a mistake that tests must detect.
 
     Returns:
         A model with the weights inside, in float32.
     """
     writer = GraphWriter()
-    pixels = _add_pixels(writer, bundle.preprocessing, cropped=cropped, normalized=normalized)
-    network = fold_batch_norm(bundle.network).cpu()
-    if bundle.preprocessing.mirror:
-        logits, features = add_mirrored_network(writer, network, pixels)
+    if cropped:
+        pixels = writer.node("Transpose", [INPUT], "pixels/channels_first", perm=[0, 3, 1, 2])
+        pixels = writer.node("Cast", [pixels], "pixels/float", to=onnx.TensorProto.FLOAT)
     else:
-        logits, features = add_network(writer, network, pixels)
+        pixels = add_cropping(writer, bundle.preprocessing, INPUT)
+    pixels = add_normalization(writer, bundle.preprocessing, pixels)
+    network = fold_batch_norm(bundle.network).cpu()
+    add_logits = _add_mirrored_network if bundle.preprocessing.mirror else _add_network
+    logits, features = add_logits(writer, network, pixels)
     if bundle.about.temperature != 1:
         divisor = writer.constant("head/temperature/value", np.float32(bundle.about.temperature))
         logits = writer.node("Div", [logits, divisor], "head/temperature")
@@ -90,26 +95,15 @@ def build_onnx(bundle: ModelBundle, *, cropped: bool, normalized: bool = True) -
     )
     model = helper.make_model(
         graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
         producer_name="xception",
     )
     helper.set_model_props(model, to_metadata(bundle, cropped=cropped))
     return model
 
 
-def _add_pixels(
-    writer: GraphWriter, preprocessing: Preprocessing, *, cropped: bool, normalized: bool
-) -> str:
-    if cropped:
-        pixels = writer.node("Transpose", [INPUT], "pixels/channels_first", perm=[0, 3, 1, 2])
-        pixels = writer.node("Cast", [pixels], "pixels/float", to=onnx.TensorProto.FLOAT)
-    else:
-        pixels = add_cropping(writer, preprocessing, INPUT)
-    return add_normalization(writer, preprocessing, pixels) if normalized else pixels
-
-
-def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[str, str]:
+def _add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[str, str]:
     """Add the nodes of a network with folded batch norm.
 
     Args:
@@ -123,7 +117,7 @@ def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[s
     current, head = pixels, layers_head(network)
     pooled: dict[str, str] = {}
     for step in STEPS[:-1]:
-        name = f"{_flow(step)}/{step}"
+        name = f"{flow_of(step).replace(' ', '_')}/{step}"
         part = network.get_submodule(step)
         if step.startswith("conv"):
             current = writer.node("Relu", [_add_layer(writer, part, current, name)], f"{name}/relu")
@@ -145,8 +139,8 @@ def add_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[s
     return _add_linear(writer, head, joined, "head/layers_head"), features
 
 
-def add_mirrored_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[str, str]:
-    """Add a network that also classifies the mirror image; see `add_network`.
+def _add_mirrored_network(writer: GraphWriter, network: nn.Module, pixels: str) -> tuple[str, str]:
+    """Add a network that also classifies the mirror image; see `_add_network`.
 
     Both go through the same nodes, as a batch of twice the size.
 
@@ -158,7 +152,7 @@ def add_mirrored_network(writer: GraphWriter, network: nn.Module, pixels: str) -
     axis = integers("mirror/axis", 3)
     mirrored = node("Slice", [pixels, last, before_first, axis, last], "mirror/image")
     both = node("Concat", [pixels, mirrored], "mirror/both", axis=0)
-    logits, features = add_network(writer, network, both)
+    logits, features = _add_network(writer, network, both)
     count = node("Shape", [pixels], "mirror/batch", start=0, end=1)
     start, end = integers("mirror/start", 0), integers("mirror/end", 2**31)
     batch = integers("mirror/axis_of_batch", 0)
@@ -189,16 +183,9 @@ def _add_distance(writer: GraphWriter, reference: Reference, features: str) -> N
     writer.node("Sub", [one, likeness], "unknown/distance", output=DISTANCE)
 
 
-def _flow(step: str) -> str:
-    """Return the name of a step's flow, such as `entry_flow`."""
-    begun = [flow for flow, first in FLOWS.items() if STEPS.index(first) <= STEPS.index(step)]
-    return begun[-1].replace(" ", "_")
-
-
-def _add_block(writer: GraphWriter, block: nn.Module, start: str, name: str) -> str:
+def _add_block(writer: GraphWriter, block: Any, start: str, name: str) -> str:
     current, separables = start, 0
-    layers = block.get_submodule("rep")
-    for layer in layers if isinstance(layers, nn.Sequential) else ():  # children() skips repeats
+    for layer in block.rep:  # not its children(): it contains one ReLU twice
         if isinstance(layer, nn.Identity):
             continue  # a folded batch norm
         if isinstance(layer, nn.ReLU):
@@ -210,22 +197,19 @@ def _add_block(writer: GraphWriter, block: nn.Module, start: str, name: str) -> 
             current = _add_layer(writer, layer, current, f"{name}/sepconv{separables}")
     skip = start
     if block.skip is not None:
-        skip = _add_layer(writer, block.get_submodule("skip"), start, f"{name}/skip")
+        skip = _add_layer(writer, block.skip, start, f"{name}/skip")
     return writer.node("Add", [current, skip], f"{name}/add")
 
 
-def _add_layer(writer: GraphWriter, layer: nn.Module, start: str, name: str) -> str:
+def _add_layer(writer: GraphWriter, layer: Any, start: str, name: str) -> str:
     """Add a convolution, or the two of a separable convolution."""
     if isinstance(layer, nn.Conv2d):
         return _add_convolution(writer, layer, start, name)
-    depthwise, pointwise = layer.get_submodule("conv1"), layer.get_submodule("pointwise")
-    current = _add_convolution(writer, depthwise, start, f"{name}/depthwise")
-    return _add_convolution(writer, pointwise, current, f"{name}/pointwise")
+    current = _add_convolution(writer, layer.conv1, start, f"{name}/depthwise")
+    return _add_convolution(writer, layer.pointwise, current, f"{name}/pointwise")
 
 
-def _add_convolution(writer: GraphWriter, layer: nn.Module, start: str, name: str) -> str:
-    if not isinstance(layer, nn.Conv2d):
-        raise TypeError(f"{name} is not a convolution")
+def _add_convolution(writer: GraphWriter, layer: nn.Conv2d, start: str, name: str) -> str:
     inputs = [start, writer.constant(f"{name}/weight", _array(layer.weight))]
     if layer.bias is not None:
         inputs.append(writer.constant(f"{name}/bias", _array(layer.bias)))

@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -12,35 +11,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from xception_cli.answers import answer_all
 from xception_cli.console import screen
-from xception_cli.data.images import decode, read_bytes
+from xception_cli.data.images import decode
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
-from xception_cli.inference import answer_all
 from xception_cli.model.bundle import Classifier, ModelBundle
 from xception_cli.numerals import count_of
+from xception_cli.onnx.images import JudgeImage
 from xception_cli.runtime import Runtime
-
-
-@dataclass(frozen=True)
-class JudgeImage:
-    """An image to compare two models on.
-
-    Attributes:
-        kind: `train`, `val`, `drawn` or `large`.
-        source: The bytes of its file, or its path, because many may not fit into memory.
-        label: Index of its class, if known.
-    """
-
-    kind: str
-    source: bytes | Path
-    label: int | None = None
-
-    @property
-    def content(self) -> bytes:
-        """The bytes of its file."""
-        return read_bytes(self.source) if isinstance(self.source, Path) else self.source
-
 
 # Largest difference of a probability. Another top class counts only if the two best differ by more.
 LIMIT_CROPPED = 1e-3

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xception_cli.console import show
 from xception_cli.errors import MachineError
 from xception_cli.model.seal import DIGEST
-from xception_cli.onnx.file import OnnxClassifier
+from xception_cli.onnx.classifier import OnnxClassifier
 
 Array = NDArray[Any]
 

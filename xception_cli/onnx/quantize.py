@@ -26,7 +26,7 @@ from onnxruntime.quantization import (
 
 from xception_cli.console import show
 from xception_cli.errors import MachineError
-from xception_cli.onnx.file import INPUT
+from xception_cli.onnx.classifier import INPUT
 
 INT8 = "int8"
 

@@ -1,6 +1,6 @@
 """NetworkSummary: the network layer by layer, counted: shapes, parameters, multiplications."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from xception_cli.model.network import FIRST_TRAINED, STEPS, build_network
 from xception_cli.model.reference import SeparableConv2d
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
+from xception_cli.summary.trace import Call, trace
 
 IMAGENET_CLASSES = 1000
 
@@ -221,79 +222,17 @@ def step_of(name: str) -> str:
     return "head" if step == "last_linear" else step
 
 
-# Modules as they run
-
-
-@dataclass(frozen=True)
-class Call:
-    """One module in a forward pass.
-
-    Attributes:
-        name: Name in the state dict.
-        module: The module.
-        output: Shape of its output, without the batch: `(channels, height, width)`.
-    """
-
-    name: str
-    module: nn.Module
-    output: tuple[int, ...]
-
-    @property
-    def parameters(self) -> int:
-        """Number of trainable parameters."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
-
-    @property
-    def multiplications(self) -> int:
-        """Multiplications of a convolution or a linear layer for one image; 0 for anything else.
-
-        Half of PyTorch's FLOP count, which includes each addition. Both count the multiplications
-        with padding zeros.
-        """
-        match self.module:
-            case nn.Conv2d(weight=weight):
-                # Each position of an output channel uses each weight of its kernel once.
-                return weight.numel() * self.output[-2] * self.output[-1]
-            case nn.Linear(weight=weight):
-                return weight.numel()
-        return 0
-
-
-def trace(
-    network: nn.Module, shape: Sequence[int], kinds: tuple[type[nn.Module], ...]
-) -> list[Call]:
-    """Run a network on one image and return the modules that ran, in the order they ended.
-
-    Args:
-        network: A network on the meta device, where only shapes are computed.
-        shape: Shape of the image, `(channels, height, width)`.
-        kinds: Types of modules to record; one inside another comes before it.
-    """
-    calls: list[Call] = []
-
-    def recorder(name: str) -> Callable[..., None]:
-        def record(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            calls.append(Call(name, module, tuple(output.shape[1:])))
-
-        return record
-
-    hooks = [
-        module.register_forward_hook(recorder(name))
-        for name, module in network.named_modules()
-        if isinstance(module, kinds)
-    ]
-    with torch.no_grad():
-        network(torch.empty((1, *shape), device="meta"))
-    for hook in hooks:
-        hook.remove()
-    return calls
+def flow_of(step: str) -> str:
+    """Return the flow that a step is in, a key of `FLOWS`."""
+    at = STEPS.index(step)
+    return [flow for flow, first in FLOWS.items() if STEPS.index(first) <= at][-1]
 
 
 def _layer(call: Call) -> Layer:
-    module, at = call.module, STEPS.index(step_of(call.name))
+    module = call.module
     return Layer(
         name=call.name,
-        flow=[flow for flow, first in FLOWS.items() if STEPS.index(first) <= at][-1],
+        flow=flow_of(step_of(call.name)),
         kind=_KINDS[type(module)],
         kernel=_side(getattr(module, "kernel_size", 1)),
         stride=_side(getattr(module, "stride", 1)),

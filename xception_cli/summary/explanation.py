@@ -9,7 +9,8 @@ from rich.table import Table
 from torch import nn
 
 from xception_cli.console import new_table
-from xception_cli.summary.count import Separable, summarize_network, trace
+from xception_cli.summary.count import Separable, summarize_network
+from xception_cli.summary.trace import trace
 
 # The convolution
 

@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from xception_cli.check.deep import LARGEST_SAMPLE
+from xception_cli.check.curve import LARGEST_SAMPLE
 from xception_cli.config import TrainConfig
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.model.features import activation_bytes
+from xception_cli.model.feature_store import activation_bytes
 from xception_cli.model.layers import POOLED
 from xception_cli.model.probe import LARGEST_SEARCH, MOST_ROWS
 from xception_cli.numerals import about

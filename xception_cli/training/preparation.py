@@ -11,13 +11,14 @@ from xception_cli.check.run import report_on
 from xception_cli.check.survey import Survey, survey_for
 from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen, show
-from xception_cli.data.folder import DataFolder, check_trainable
-from xception_cli.data.images import inspect_all
+from xception_cli.data.folder import DataFolder
+from xception_cli.data.inspection import inspect_all
 from xception_cli.data.pixels import turns
 from xception_cli.data.recorded import match_split, read_recorded, write_split
 from xception_cli.data.sides import describe_changes
 from xception_cli.data.source import read_data
 from xception_cli.data.split import Split, make_split
+from xception_cli.data.trainable import check_trainable
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.files import write_durably
@@ -267,12 +268,12 @@ def share_job(job: Job | None, runtime: Runtime) -> Job:
         XceptionError: See `errors.py`.
     """
 
-    def tell() -> tuple[TrainConfig, RunDir, DataFolder, Split, Preprocessing]:
+    def decided() -> tuple[TrainConfig, RunDir, DataFolder, Split, Preprocessing]:
         if job is None:
             raise TypeError("the leader has no job")
         return job.config, job.run, job.folder, job.split, job.preprocessing
 
-    config, run, folder, split, preprocessing = runtime.processes.once(tell)
+    config, run, folder, split, preprocessing = runtime.processes.once(decided)
     if job is not None:
         return job
     if runtime.precision != config.precision:
