@@ -257,7 +257,7 @@ KINDS = [*IMAGES, "safetensors", "state", "ONNX"]
 
 def _image_reader(kind: str) -> Callable[[random.Random], object]:
     from xception_cli.data.images import decode, examine
-    from xception_cli.data.pixels import turns
+    from xception_cli.data.opening import turns
 
     sound = IMAGES[kind]()
 

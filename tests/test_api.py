@@ -372,6 +372,14 @@ def test_a_program_without_a_main_guard_runs_once(photos, random_weights):
     assert [path.name for path in Path("runs").iterdir()] == ["photos"]
 
 
+def test_a_note_on_the_settings_is_printed_only_if_it_is_verbose(capsys):
+    Path("c.toml").write_text("")  # a config.toml that has lost its settings
+    for verbose in (False, True):
+        with pytest.raises(xc.UsageError, match="the data folder nowhere does not exist"):
+            xc.train("nowhere", config="c.toml", verbose=verbose)
+        assert ("c.toml lacks" in capsys.readouterr().err) == verbose
+
+
 def test_errors_of_the_command_are_exceptions_of_ours():
     with pytest.raises(xc.MachineError, match=r"^File name too long: aaa"):
         xc.evaluate("a" * 300)

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from xception_cli.errors import UsageError
+from xception_cli.model.about import NO_FEATURES
 from xception_cli.model.bundle import Array, Classifier, Outcome
 from xception_cli.model.unknown import UNSURE, Thresholds
-from xception_cli.model.unshared import NO_FEATURES, lacks_features
 from xception_cli.notation import parse_unknown
 
 
@@ -41,7 +41,7 @@ def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None
     if meant == "off":
         return None
     if meant == "auto":
-        if bundle.thresholds is None and lacks_features(bundle.about):
+        if bundle.thresholds is None and bundle.about.lacks_features:
             raise UsageError(
                 NO_FEATURES,
                 hint="--unknown 0.8 answers unknown below this probability",

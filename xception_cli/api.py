@@ -209,17 +209,18 @@ def train(
     given = {"data": data, **settings}
     flags = {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in given.items()}
     run = None if resume is None else find_run(Path(resume), finished=False)
-    resolved = resolve(flags, None if config is None else find_config(os.fspath(config)))
-    if run is None and not resolved.config.data:
-        raise UsageError("data is missing: the folder with your images")
-    from xception_cli.training.result import read_result
-    from xception_cli.training.run import run_training
-
     place = None if output is None else Path(output)
-    if run is None:  # before the images are read
-        choose_run_path(Path(resolved.config.data), place)
     screen.log_to(None)  # earlier messages belong to no run
     with _printing(verbose):
+        resolved = resolve(flags, None if config is None else find_config(os.fspath(config)))
+        if run is None and not resolved.config.data:
+            raise UsageError("data is missing: the folder with your images")
+        if run is None:  # before torch is loaded
+            choose_run_path(Path(resolved.config.data), place)
+
+        from xception_cli.training.result import read_result
+        from xception_cli.training.run import run_training
+
         result = run_training(
             resolved, output=place, resume=run, flags=flags, tensorboard=tensorboard
         )

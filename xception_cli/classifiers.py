@@ -55,10 +55,9 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
     is_exported = path.suffix.lower() == ".onnx"
     runtime = decide_runtime(device="cpu" if is_exported and device == "auto" else device)
     if not is_exported:
-        from xception_cli.model.augmented import with_tta
         from xception_cli.model.bundle import load_model
 
-        return with_tta(load_model(path, runtime), tta)
+        return load_model(path, runtime).with_tta(tta)
     if tta is not None:
         what = "the test-time augmentation of an ONNX file is fixed"
         raise UsageError(what, hint="leave --tta out, or give the run")

@@ -24,7 +24,7 @@ from xception_cli.commands import (
     serve,
     train,
 )
-from xception_cli.commands.help import Command, Group
+from xception_cli.commands.command import Command, Group
 from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show, stop
 from xception_cli.errors import (
@@ -110,7 +110,7 @@ def _silence(wanted: bool) -> None:
     screen.quiet |= wanted
 
 
-# Every command has --quiet and --debug (`commands.help`). `_silence` and `main` handle them; no
+# Every command has --quiet and --debug (`commands.command`). `_silence` and `main` handle them; no
 # command gets their value.
 @app.callback()
 def _options(
@@ -186,8 +186,8 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
 def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
     """Return what the machine lacks, by an error of Python or a library; None for a bug of ours."""
     if isinstance(error, OSError):
-        hint = "run the same command with --debug to see where"
-        return MachineError(why_and_where(error), hint=hint)
+        again = None if "--debug" in given else "run the same command with --debug to see where"
+        return MachineError(why_and_where(error), hint=again)
     if isinstance(error, (MemoryError, RuntimeError, ImportError)) and is_out_of_memory(error):
         less = "a smaller --batch-size, --accumulate 2, --unfreeze exit or --workers 0"
         hint = f"close other programs, or try {less}" if "train" in given else MORE_MEMORY

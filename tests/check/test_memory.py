@@ -19,7 +19,7 @@ from xception_cli import errors
 from xception_cli.check.scan import look_at
 from xception_cli.data.formats import claimed_size
 from xception_cli.data.images import decode
-from xception_cli.data.pixels import BYTES_PER_PIXEL, ImageError, turns
+from xception_cli.data.opening import BYTES_PER_PIXEL, ImageError, turns
 from xception_cli.errors import MachineError
 
 _CHECK = [sys.executable, "-m", "xception_cli", "check", "data"]
@@ -145,7 +145,7 @@ def test_a_jpeg_waits_for_its_turn_if_decoding_it_needs_much_memory(
 
 
 def test_waiting_for_a_turn_of_a_killed_process_has_a_limit(monkeypatch):
-    monkeypatch.setattr("xception_cli.data.pixels._PATIENCE", 0.2)
+    monkeypatch.setattr("xception_cli.data.opening._PATIENCE", 0.2)
     monkeypatch.setattr(turns, "lock", threading.Lock())
     turns.lock.acquire()
     with turns.take(encoded(Image.new("1", (4100, 4100)), "PNG")):

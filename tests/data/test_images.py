@@ -16,6 +16,7 @@ import pytest
 from folders import as_ordinary_user, open_folder
 from images import draw, encoded, exif
 from PIL import EpsImagePlugin, Image, ImageDraw, ImageFile, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from xception_cli.data import images
 from xception_cli.data.formats import FORMATS, readable_formats
@@ -29,7 +30,7 @@ from xception_cli.data.images import (
     to_image,
 )
 from xception_cli.data.inspection import Inspection, content_digest, inspect, inspect_all
-from xception_cli.data.pixels import MAX_PIXELS
+from xception_cli.data.opening import MAX_PIXELS
 from xception_cli.data.transforms import Preprocessing
 
 NOT_AN_IMAGE = f"not an image of a supported format ({', '.join(readable_formats())})"
@@ -555,6 +556,21 @@ def test_all_eight_orientations_give_the_same_upright_image(kind, orientation):
     found = np.asarray(decode(content)).astype(int)
     assert found.shape == (32, 64, 3)
     assert np.abs(found - quadrants()).max() <= (3 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("gamma", "1"), ("gamma", "sRGB"), ("bbox", "1,2,3,4"), ("transparency", "none"),
+     ("interlace", "no"), ("nclx_profile", "x"), ("icc_profile", "x"), ("srgb", "x")],
+)  # fmt: skip
+def test_a_text_in_a_png_is_not_what_the_png_states(name, text, mode, is_last):
+    chunks = PngInfo()
+    chunks.add(b"tEXt", f"{name}\0{text}".encode("latin-1"), after_idat=is_last)
+    image = noise().convert(mode)
+    found, original = examine(encoded(image, "PNG", pnginfo=chunks))
+    assert (found, original) == examine(encoded(image, "PNG"))
 
 
 def test_a_decoded_image_is_not_turned_again_when_it_is_given_as_an_image():

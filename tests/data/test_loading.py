@@ -16,7 +16,7 @@ from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.images import read_image
 from xception_cli.data.inputs import ImageInputs
 from xception_cli.data.loading import Batch, create_loader, read_parts
-from xception_cli.data.pixels import turns
+from xception_cli.data.opening import turns
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.data.workers import default_workers
 from xception_cli.errors import DataError, MachineError

@@ -19,8 +19,9 @@ from xception_cli.console import screen
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import DECODER, ImageError, examine, naming, read_bytes
 from xception_cli.data.inspection import Inspection, content_digest
+from xception_cli.data.opening import turns
 from xception_cli.data.original import Original
-from xception_cli.data.pixels import fewest_bits, turns
+from xception_cli.data.pixels import fewest_bits
 
 VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # results of another version are dropped
 

@@ -124,7 +124,7 @@ def survey_data(
     for note in folder.notes():
         say(f"          {note}")
 
-    from xception_cli.data.pixels import turns
+    from xception_cli.data.opening import turns
 
     turns.max_pixels = max_pixels
     survey = replace(survey_folder(folder), fixes=wanted)

@@ -171,7 +171,7 @@ def allow_pixels(given: int | None) -> None:
     Args:
         given: The value of `--max-pixels`.
     """
-    from xception_cli.data.pixels import turns
+    from xception_cli.data.opening import turns
 
     turns.max_pixels = given or TrainConfig.max_pixels
 

@@ -18,7 +18,7 @@ from xception_cli.console import show
 from xception_cli.data.image_cache import ImageCache
 from xception_cli.data.images import ImageError, decode, naming, read_bytes, to_image
 from xception_cli.data.inspection import content_digest
-from xception_cli.data.pixels import turns
+from xception_cli.data.opening import turns
 from xception_cli.data.transforms import Transform
 from xception_cli.errors import DataError
 from xception_cli.processes import ALONE, Processes

@@ -139,14 +139,17 @@ def _fault(path: str, fix: Fix, known: Mapping[str, str], classes: set[str]) -> 
     if path not in known:
         return f"there is no image {show(path)} in the data folder"
     if fix.action not in ACTIONS:
-        hint = did_you_mean(fix.action, ACTIONS)
-        guess = f"; {hint}" if hint else ""
+        guess = _guess(fix.action, ACTIONS)
         return f"action is {show(repr(fix.action))}, expected exclude or relabel{guess}"
     if fix.action == "relabel" and fix.label not in classes:
-        hint = did_you_mean(fix.label, sorted(classes))
-        guess = f"; {hint}" if hint else ""
+        guess = _guess(fix.label, sorted(classes))
         return f"label is {show(repr(fix.label))}, which is no class of the folder{guess}"
     return None
+
+
+def _guess(written: str, known: Sequence[str]) -> str:
+    hint = did_you_mean(written, known)
+    return f"; {hint}" if hint else ""
 
 
 def class_after(

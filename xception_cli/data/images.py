@@ -12,18 +12,12 @@ from pathlib import Path, PurePath
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from xception_cli.console import show
+from xception_cli.data.corrections import drop_text
 from xception_cli.data.formats import claimed_size, what_else
+from xception_cli.data.opening import BYTES_PER_PIXEL, open_image, reduce, turns
+from xception_cli.data.opening import ImageError as ImageError
 from xception_cli.data.original import Original, Stored, original_of
-from xception_cli.data.pixels import (
-    BYTES_PER_PIXEL,
-    Values,
-    open_image,
-    reduce,
-    to_upright_rgb,
-    turns,
-    values_of,
-)
-from xception_cli.data.pixels import ImageError as ImageError
+from xception_cli.data.pixels import Values, to_upright_rgb, values_of
 from xception_cli.data.tiff import describe_tiff, describe_undecoded
 from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out_of_memory
 from xception_cli.files import TRIES, is_transient
@@ -189,6 +183,7 @@ def _load(
 ) -> tuple[Image.Image, Values]:
     reduce(image, least_side)
     image.load()
+    drop_text(image)
     values = values_of(image, grey_bits)
     return to_upright_rgb(image, values), values
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xception_cli.console import screen
 from xception_cli.data.images import ImageError, decode, naming, read_bytes
-from xception_cli.data.pixels import turns
+from xception_cli.data.opening import turns
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xception_cli.data.dataset import ImageDataset, Key, KeyedBatches
-from xception_cli.data.pixels import turns
+from xception_cli.data.opening import turns
 from xception_cli.data.slots import Slots, can_share
 from xception_cli.data.workers import start_error, start_worker, worker_errors
 from xception_cli.errors import MachineError

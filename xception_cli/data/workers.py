@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from xception_cli.console import show
-from xception_cli.data.pixels import turns
+from xception_cli.data.opening import turns
 from xception_cli.errors import MachineError
 from xception_cli.runtime import Runtime
 

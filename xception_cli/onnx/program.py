@@ -9,7 +9,7 @@ from textwrap import fill
 from xception_cli.console import emit, quoted, say, show
 from xception_cli.csv_files import UNMARKED
 from xception_cli.data.formats import SUFFIXES_OF
-from xception_cli.data.pixels import REDUCED
+from xception_cli.data.opening import REDUCED
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.files import write_durably
 from xception_cli.onnx import ONNX, OPENVINO

@@ -27,14 +27,13 @@ from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.scoring import report_outcomes
 from xception_cli.evaluation.selection import shown_folder
-from xception_cli.model.about import REFIT
+from xception_cli.model.about import NO_FEATURES, REFIT
 from xception_cli.model.bundle import ModelBundle, Outcome, save_model
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer, scale_layers
 from xception_cli.model.network import Segment
 from xception_cli.model.probe import limit_views
-from xception_cli.model.unshared import NO_FEATURES, without_features
 from xception_cli.numerals import count_of, duration
 from xception_cli.records import KEPT_PROBE, RunResult
 from xception_cli.report.advice import is_small
@@ -199,7 +198,7 @@ def _calibrate(
     )
     about = replace(bundle.about, temperature=calibration.temperature, unknown=calibration.unknown)
     if not job.config.share_features:
-        about = without_features(about)
+        about = about.without_features()
     save_model(job.run.model, bundle.network.state_dict(), about)
     return replace(bundle, about=about), calibration
 
