@@ -149,7 +149,7 @@ class TrainConfig:
     optimizer: Optimizer = _setting(
         "adamw", "Optimizer: AdamW, or SGD with momentum 0.9 as in the paper."
     )
-    lr: float = _setting(2e-4, "Peak learning rate of the backbone.", at_least=0.0)
+    lr: float = _setting(8e-4, "Peak learning rate of the backbone.", at_least=0.0)
     head_lr: float = _setting(1e-3, "Peak learning rate of the head.", at_least=0.0)
     layer_decay: float = _setting(
         0.8,
