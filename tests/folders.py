@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from xception_cli.data.folder import (
-    DataFolder,
-    check_trainable,
-    read_folder,
-)
+from xception_cli.data.folder import DataFolder, read_folder
+from xception_cli.data.trainable import check_trainable
 from xception_cli.errors import DataError, UsageError
 
 

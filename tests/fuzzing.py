@@ -256,13 +256,14 @@ KINDS = [*IMAGES, "safetensors", "state", "ONNX"]
 
 
 def _image_reader(kind: str) -> Callable[[random.Random], object]:
-    from xception_cli.data.images import decode, examine, turn
+    from xception_cli.data.images import decode, examine
+    from xception_cli.data.opening import turns
 
     sound = IMAGES[kind]()
 
     def read(draw: random.Random) -> None:
         content = damage_image(draw.choice(sound), draw, sound)
-        with turn(content):
+        with turns.take(content):
             if draw.random() < 0.5:
                 examine(content)
             else:

@@ -4,7 +4,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.images import Inspection
+from xception_cli.data.inspection import Inspection
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import (
     Split,

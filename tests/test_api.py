@@ -30,7 +30,7 @@ from xception_cli.data.images import read_image
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
-from xception_cli.sample import draw_sample
+from xception_cli.sample.run import draw_sample
 from xception_cli.settings import Settings, StrPath
 
 PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
@@ -372,8 +372,16 @@ def test_a_program_without_a_main_guard_runs_once(photos, random_weights):
     assert [path.name for path in Path("runs").iterdir()] == ["photos"]
 
 
+def test_a_note_on_the_settings_is_printed_only_if_it_is_verbose(capsys):
+    Path("c.toml").write_text("")  # a config.toml that has lost its settings
+    for verbose in (False, True):
+        with pytest.raises(xc.UsageError, match="the data folder nowhere does not exist"):
+            xc.train("nowhere", config="c.toml", verbose=verbose)
+        assert ("c.toml lacks" in capsys.readouterr().err) == verbose
+
+
 def test_errors_of_the_command_are_exceptions_of_ours():
-    with pytest.raises(xc.MachineError, match="File name too long"):
+    with pytest.raises(xc.MachineError, match=r"^File name too long: aaa"):
         xc.evaluate("a" * 300)
 
 

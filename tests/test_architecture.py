@@ -63,7 +63,7 @@ def test_no_module_is_too_long() -> None:
         path.relative_to(ROOT / "xception_cli").as_posix(): len(path.read_text().splitlines())
         for path in ROOT.glob("xception_cli/**/*.py")
     }
-    assert lengths.pop("sample.py") > 350  # draws twelve foods; the control
+    assert max(lengths.values()) > 300  # the control
     assert {name: length for name, length in lengths.items() if length > 350} == {}
 
 
@@ -82,6 +82,14 @@ def changed(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     (diff,) = re.findall(r"```diff\n(.+?)```", section, re.DOTALL)
     subprocess.run(["git", "apply", "-"], input=diff, text=True, check=True, cwd=copy)
     return copy
+
+
+def test_every_worked_example_applies_to_the_code() -> None:
+    """Some are only used by slow tests."""
+    for diff in re.findall(r"```diff\n(.+?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+        subprocess.run(
+            ["git", "apply", "--check", "-"], input=diff, text=True, check=True, cwd=ROOT
+        )
 
 
 def run_in(code: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -131,7 +139,7 @@ _MEASURE = """
 import json
 import numpy as np
 from xception_cli.evaluation.eval_report import EvalReport
-from xception_cli.evaluation.files import scores
+from xception_cli.evaluation.described import scores
 from xception_cli.evaluation.metrics import measure
 
 probabilities = np.array([[0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
@@ -199,7 +207,7 @@ def test_the_example_of_an_export_computes_what_the_model_does(
         check=False, capture_output=True, text=True, cwd=changed,
         env=os.environ | {"PYTHONPATH": str(changed)},
     )  # fmt: skip
-    assert "Contracts: 11 kept, 0 broken." in done.stdout, done.stdout + done.stderr
+    assert re.search(r"Contracts: \d+ kept, 0 broken\.", done.stdout), done.stdout + done.stderr
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ def test_errors_that_need_no_torch_are_reported_before_it_or_numpy_is_loaded(pho
         ["embed", "gone.jpg", "--model", "m.safetensors", "--output", "x.npz"],
         ["train", "nowhere"], ["train", "nowhere", "--plan", "--budget", "10m"],
         ["train", "photos", "--classes", "9"], ["train", "photos", "--output", "photos"],
+        ["train", "photos", "--weights", "none", "--unfreeze", "exit"],
         ["check", "nowhere"], ["check", "photos", "--output", "photo.jpg"],
         ["compare", "a", "b"], ["report", "nowhere"], ["eval", "nowhere"],
         ["eval", "run", "--data", "nowhere"], ["eval", "run", "--model", "gone.onnx"],
@@ -95,6 +96,30 @@ def test_the_garbage_collector_pauses_only_during_imports() -> None:
     assert gc.isenabled()
     assert gc.get_freeze_count() > frozen
     gc.unfreeze()
+
+
+_STOP_AT_TORCH = """
+import gc, sys
+from importlib.abc import MetaPathFinder
+from xception_cli.cli import main
+
+class StopAtTorch(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            sys.exit("it collects" if gc.isenabled() else "it does not collect")
+
+sys.meta_path.insert(0, StopAtTorch())
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--plan"]])
+def test_a_training_imports_torch_without_the_garbage_collector(
+    photos: Path, options: list[str]
+) -> None:
+    arguments = [sys.executable, "-c", _STOP_AT_TORCH, "train", str(photos), *options]
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "it does not collect"
 
 
 _EMPTY = """

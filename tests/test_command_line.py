@@ -237,7 +237,7 @@ def test_words_that_look_like_mistakes_are_none(capsys: pytest.CaptureFixture[st
     assert Path("-odd").is_dir()
 
 
-def test_a_file_that_is_missing_is_named_without_pythons_number(
+def test_a_file_that_is_missing_is_named_without_pythons_number_and_with_debug_after_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -249,6 +249,10 @@ def test_a_file_that_is_missing_is_named_without_pythons_number(
         "error: No such file or directory: nowhere\n"
         "hint: run the same command with --debug to see where\n"
     )
+    assert call("--debug", "env") == 5
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):\n")
+    assert shown.endswith("\nerror: No such file or directory: nowhere\n")
 
 
 def _signalled_while_imported(number: signal.Signals) -> "subprocess.CompletedProcess[str]":

@@ -20,7 +20,7 @@ from runs import call
 
 from xception_cli.cli import _expand_bare_resume, app
 from xception_cli.errors import UsageError
-from xception_cli.sample import draw_sample
+from xception_cli.sample.run import draw_sample
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,7 +8,8 @@ from images import COLOURS, SMALL, draw_photos
 from networks import CPU, lively_network
 from runs import call, stop_after
 
-from xception_cli.data.images import content_digest, decode
+from xception_cli.data.images import decode
+from xception_cli.data.inspection import content_digest
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, save_model

@@ -12,18 +12,9 @@ from pathlib import Path
 import pytest
 from folders import as_ordinary_user, names_in, open_folder
 
+from xception_cli.csv_files import from_csv, read_table, read_users_table, to_csv
 from xception_cli.errors import ArtifactError, MachineError
-from xception_cli.files import (
-    cache_folder,
-    errno_name,
-    file_digest,
-    from_csv,
-    read_table,
-    read_users_table,
-    to_csv,
-    utf8,
-    write_durably,
-)
+from xception_cli.files import cache_folder, errno_name, file_digest, utf8, write_durably
 from xception_cli.texts import read_lines, read_text
 
 

@@ -8,9 +8,10 @@ import pytest
 from images import draw_photos
 from runs import call, files_no_larger_than
 
+from xception_cli.csv_files import from_csv
 from xception_cli.data.images import ImageError, leads_out, read_listed
 from xception_cli.errors import MachineError
-from xception_cli.files import from_csv, write_durably
+from xception_cli.files import write_durably
 from xception_cli.regular import NEW, open_regular, read_regular
 from xception_cli.rundir import RunDir
 

@@ -15,19 +15,13 @@ from images import COLOURS, SMALL, draw, put
 from networks import lively_network
 
 from xception_cli import inference
+from xception_cli.answers import Answer, answer_all, decide_unknown
 from xception_cli.commands.inputs import find_images
+from xception_cli.csv_files import from_csv
 from xception_cli.data.images import read_image
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
-from xception_cli.files import from_csv
-from xception_cli.inference import (
-    Answer,
-    Prediction,
-    answer_all,
-    classify,
-    decide_unknown,
-    predict_images,
-)
+from xception_cli.inference import Prediction, classify, predict_images
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, save_model
 from xception_cli.model.network import build_seeded_network
@@ -82,17 +76,19 @@ def test_a_large_jpeg_is_decoded_at_a_reduced_size_like_in_training(bundle, tmp_
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (0, 4), (2, 3)])
-def test_workers_and_batch_size_change_no_number(bundle, photos, workers, batch_size):
+def test_workers_and_batch_size_change_no_number(bundle, photos, monkeypatch, workers, batch_size):
     paths = find_images([str(photos)])[::-4]
     paths[3] = photos / "missing.jpg"
     reference = list(predict_images(bundle, paths, workers=0))
-    predictions = list(predict_images(bundle, paths, workers=workers, batch_size=batch_size))
+    monkeypatch.setattr(Runtime, "inference_batch", batch_size)
+    predictions = list(predict_images(bundle, paths, workers=workers))
     assert [(p.path, p.error) for p in predictions] == [(p.path, p.error) for p in reference]
     for found, expected in zip(predictions, reference, strict=True):
         assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
 
 
-def test_files_that_are_not_images_give_error_rows_in_order(bundle, photos):
+def test_files_that_are_not_images_give_error_rows_in_order(bundle, photos, monkeypatch):
+    monkeypatch.setattr(Runtime, "inference_batch", 2)
     good = photos / "blue" / "0.jpg"
     cut = photos / "cut.jpg"
     cut.write_bytes(good.read_bytes()[:500])
@@ -102,7 +98,7 @@ def test_files_that_are_not_images_give_error_rows_in_order(bundle, photos):
     (photos / "link.jpg").symlink_to("nowhere")
     names = ["cut.jpg", "empty.jpg", "blue/0.jpg", "page.jpg", "fifo.jpg", "link.jpg", "gone.jpg"]
     found = find_images([str(photos / name) for name in names])
-    predictions = list(predict_images(bundle, found, workers=0, batch_size=2))
+    predictions = list(predict_images(bundle, found, workers=0))
     assert [(p.path.relative_to(photos).as_posix(), p.error) for p in predictions] == [
         ("cut.jpg", "truncated"),
         ("empty.jpg", "empty file"),
@@ -123,9 +119,10 @@ def test_top_returns_the_best_classes_and_at_most_all(bundle, photos):
     assert (two.classes, two.probabilities) == (every.classes[:2], every.probabilities[:2])
 
 
-def test_predictions_are_streamed_and_later_images_are_not_read_early(bundle, photos):
+def test_predictions_are_streamed_and_later_images_are_not_read_early(bundle, photos, monkeypatch):
+    monkeypatch.setattr(Runtime, "inference_batch", 2)
     paths = find_images([str(photos)])[:6]
-    predictions = predict_images(bundle, paths, workers=0, batch_size=2)
+    predictions = predict_images(bundle, paths, workers=0)
     next(predictions)
     paths[-1].unlink()
     assert [p.error for p in predictions] == [None] * 4 + ["file not found"]
@@ -270,7 +267,8 @@ def test_the_images_of_a_batch_are_answered_together_and_as_soon_as_it_is_comput
         return answer_all(*given)
 
     monkeypatch.setattr(inference, "answer_all", record)
-    predictions = predict_images(bundle, paths, workers=0, batch_size=10)
+    monkeypatch.setattr(Runtime, "inference_batch", 10)
+    predictions = predict_images(bundle, paths, workers=0)
     found = [next(predictions) for _ in range(10)]
     assert asked == [10]
     found += predictions
@@ -376,11 +374,12 @@ def test_neither_predict_nor_its_neighbours_load_what_only_training_and_reports_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-def test_a_file_whose_name_is_not_utf8_is_predicted(bundle, photos):
+def test_a_file_whose_name_is_not_utf8_is_predicted(bundle, photos, monkeypatch):
+    monkeypatch.setattr(Runtime, "inference_batch", 4)
     strange = photos / "blue" / "\udcff.jpg"
     (photos / "blue" / "0.jpg").rename(strange)
     paths = find_images([str(photos / "blue")])
     assert strange in paths
-    predictions = list(predict_images(bundle, paths, workers=2, batch_size=4))
+    predictions = list(predict_images(bundle, paths, workers=2))
     assert [p.error for p in predictions] == [None] * 8
     assert json.dumps([p.to_dict() for p in predictions], ensure_ascii=False).encode()

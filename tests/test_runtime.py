@@ -16,15 +16,8 @@ from xception_cli.environment import read_environment
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.numerals import count_of
 from xception_cli.processes import Processes
-from xception_cli.runtime import (
-    Runtime,
-    check_compiler,
-    decide_runtime,
-    drawing_from,
-    key,
-    seed_everything,
-    versions,
-)
+from xception_cli.runtime import Runtime, check_compiler, decide_runtime, versions
+from xception_cli.seeds import drawing_from, key, seed_everything
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 without_mps = pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has MPS")

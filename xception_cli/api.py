@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack, cast, overload
 from xception_cli.classifiers import decide_workers, open_classifier
 from xception_cli.console import screen, show
 from xception_cli.errors import MachineError, UsageError, is_out_of_memory
+from xception_cli.files import why_and_where
 from xception_cli.processes import started_by_torchrun
 from xception_cli.recipes import find_config
 from xception_cli.runs import choose_run_path, find_run
@@ -33,7 +34,7 @@ def _foreseen() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MachineError(show(error)) from error
+        raise MachineError(why_and_where(error)) from error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -109,7 +110,8 @@ class Model:
             UsageError: An argument is invalid.
             MachineError: An image-loading process died.
         """
-        from xception_cli.inference import decide_unknown, predict_images, to_images
+        from xception_cli.answers import decide_unknown
+        from xception_cli.inference import predict_images, to_images
 
         if top < 1:
             raise UsageError(f"top is {top}, expected at least 1")
@@ -207,17 +209,18 @@ def train(
     given = {"data": data, **settings}
     flags = {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in given.items()}
     run = None if resume is None else find_run(Path(resume), finished=False)
-    resolved = resolve(flags, None if config is None else find_config(os.fspath(config)))
-    if run is None and not resolved.config.data:
-        raise UsageError("data is missing: the folder with your images")
-    from xception_cli.training.result import read_result
-    from xception_cli.training.run import run_training
-
     place = None if output is None else Path(output)
-    if run is None:  # before the images are read
-        choose_run_path(Path(resolved.config.data), place)
     screen.log_to(None)  # earlier messages belong to no run
     with _printing(verbose):
+        resolved = resolve(flags, None if config is None else find_config(os.fspath(config)))
+        if run is None and not resolved.config.data:
+            raise UsageError("data is missing: the folder with your images")
+        if run is None:  # before torch is loaded
+            choose_run_path(Path(resolved.config.data), place)
+
+        from xception_cli.training.result import read_result
+        from xception_cli.training.run import run_training
+
         result = run_training(
             resolved, output=place, resume=run, flags=flags, tensorboard=tensorboard
         )

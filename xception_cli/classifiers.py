@@ -55,10 +55,9 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
     is_exported = path.suffix.lower() == ".onnx"
     runtime = decide_runtime(device="cpu" if is_exported and device == "auto" else device)
     if not is_exported:
-        from xception_cli.model.augmented import with_tta
         from xception_cli.model.bundle import load_model
 
-        return with_tta(load_model(path, runtime), tta)
+        return load_model(path, runtime).with_tta(tta)
     if tta is not None:
         what = "the test-time augmentation of an ONNX file is fixed"
         raise UsageError(what, hint="leave --tta out, or give the run")
@@ -73,7 +72,7 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
 
 def decide_workers(workers: int | None, runtime: "Runtime") -> int:
     """Return the number of image-loading processes: as given, or by machine."""
-    from xception_cli.data.dataset import default_workers
+    from xception_cli.data.workers import default_workers
 
     if workers is not None and workers < 0:
         raise UsageError(f"workers is {workers}, expected at least 0")

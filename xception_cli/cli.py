@@ -24,7 +24,7 @@ from xception_cli.commands import (
     serve,
     train,
 )
-from xception_cli.commands.help import Command, Group
+from xception_cli.commands.command import Command, Group
 from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show, stop
 from xception_cli.errors import (
@@ -37,7 +37,7 @@ from xception_cli.errors import (
     is_out_of_memory,
     signal_name,
 )
-from xception_cli.files import cache_folder, why
+from xception_cli.files import cache_folder, why_and_where
 from xception_cli.processes import end_at_once, is_leader, is_left_to_nohup, started_by_torchrun
 from xception_cli.streams import open_closed_streams
 
@@ -110,7 +110,7 @@ def _silence(wanted: bool) -> None:
     screen.quiet |= wanted
 
 
-# Every command has --quiet and --debug (`commands.help`). `_silence` and `main` handle them; no
+# Every command has --quiet and --debug (`commands.command`). `_silence` and `main` handle them; no
 # command gets their value.
 @app.callback()
 def _options(
@@ -189,9 +189,8 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
 def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
     """Return what the machine lacks, by an error of Python or a library; None for a bug of ours."""
     if isinstance(error, OSError):
-        named = f": {show(error.filename)}" if error.filename is not None else ""
-        hint = "run the same command with --debug to see where"
-        return MachineError(f"{why(error)}{named}", hint=hint)
+        again = None if "--debug" in given else "run the same command with --debug to see where"
+        return MachineError(why_and_where(error), hint=again)
     if isinstance(error, (MemoryError, RuntimeError, ImportError)) and is_out_of_memory(error):
         less = "a smaller --batch-size, --accumulate 2, --unfreeze exit or --workers 0"
         hint = f"close other programs, or try {less}" if "train" in given else MORE_MEMORY

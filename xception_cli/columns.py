@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
-from xception_cli.files import from_cell, to_csv, utf8
+from xception_cli.csv_files import from_cell, to_csv
+from xception_cli.files import utf8
 
 if TYPE_CHECKING:  # no torch
     from xception_cli.inference import Prediction

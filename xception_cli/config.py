@@ -1,18 +1,14 @@
 """TrainConfig: the name, default, help and range of every setting, defined only here."""
 
 import dataclasses
-import math
 import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from xception_cli.console import show
-from xception_cli.entries import LARGEST
 from xception_cli.errors import UsageError
 from xception_cli.notation import check_pattern, parse_duration
-from xception_cli.numerals import span
-from xception_cli.suggestions import expect_choice
+from xception_cli.values import checked
 
 Unfreeze = Literal["auto", "head", "exit", "middle", "all"]
 Monitor = Literal["auto", "last", "accuracy", "macro_recall"]
@@ -153,7 +149,7 @@ class TrainConfig:
     optimizer: Optimizer = _setting(
         "adamw", "Optimizer: AdamW, or SGD with momentum 0.9 as in the paper."
     )
-    lr: float = _setting(2e-4, "Peak learning rate of the backbone.", at_least=0.0)
+    lr: float = _setting(8e-4, "Peak learning rate of the backbone.", at_least=0.0)
     head_lr: float = _setting(1e-3, "Peak learning rate of the head.", at_least=0.0)
     layer_decay: float = _setting(
         0.8,
@@ -274,8 +270,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
-            value = _coerce(setting, getattr(self, setting.name))
-            object.__setattr__(self, setting.name, value)
+            value = getattr(self, setting.name)
+            if value is not None or setting.default is not None:
+                low, high = setting.metadata["at_least"], setting.metadata["at_most"]
+                value = checked(setting.name, value, setting_type(setting), low, high)
+                object.__setattr__(self, setting.name, value)
         if self.val_fraction + self.test_fraction > 0.95:
             raise UsageError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave "
@@ -300,6 +299,22 @@ class TrainConfig:
         return dataclasses.replace(self, **changes)
 
 
+def check_frozen(config: TrainConfig) -> None:
+    """Refuse a training that would freeze random weights.
+
+    Not a check of `TrainConfig` itself: an effort may freeze layers that other efforts train.
+
+    Raises:
+        UsageError: It would.
+    """
+    if config.weights == "none" and config.unfreeze not in {"auto", "all"}:
+        raise UsageError(
+            f"--weights none starts from random numbers, and --unfreeze {config.unfreeze} would "
+            "freeze some of them",
+            hint="--unfreeze all, or pretrained --weights",
+        )
+
+
 def setting_type(setting: "dataclasses.Field[Any]") -> Any:
     """Return a setting's type without `None`: bool, int, float, str or a Literal."""
     hint = typing.get_type_hints(TrainConfig)[setting.name]
@@ -311,40 +326,3 @@ def setting_type(setting: "dataclasses.Field[Any]") -> Any:
 def flag(name: str) -> str:
     """Return a setting's flag: `batch_size` gives `--batch-size`, and `from_` gives `--from`."""
     return f"--{name.strip('_').replace('_', '-')}"
-
-
-_PLAIN = (bool, int, float, str)
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-
-
-def _coerce(setting: "dataclasses.Field[Any]", value: Any) -> Any:
-    kind = setting_type(setting)
-    if value is None and setting.default is None:
-        return None
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise UsageError(f"{setting.name} is too large: a number of {value.bit_length()} bits")
-    shown = show(repr(value)) if isinstance(value, _PLAIN) else f"a {type(value).__name__}"
-    choices = typing.get_args(kind)
-    if choices:
-        expect_choice(setting.name, value, choices)
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise UsageError(f"{setting.name} is {shown}, expected {_KINDS[kind]}")
-    if kind is str and "\0" in value:
-        raise UsageError(f"{setting.name} is {shown}: a name cannot contain a zero byte")
-    if kind is str and any("\ud800" <= char <= "\udfff" for char in value):
-        raise UsageError(
-            f"{setting.name} is {show(value)}, which is not UTF-8: config.toml cannot store it",
-            hint="rename it, or make a link to it under another name",
-        )
-    low, high = setting.metadata["at_least"], setting.metadata["at_most"]
-    if kind in {int, float}:
-        # `not >=` rather than `<`, so that nan is refused too
-        if (low is not None and not value >= low) or (high is not None and not value <= high):
-            expected = span(low, high) if high is None else f"from {span(low, high)}"
-            raise UsageError(f"{setting.name} is {value:,}, expected {expected}")
-        if value == math.inf:
-            raise UsageError(f"{setting.name} is {value}, expected a finite number")
-    return value

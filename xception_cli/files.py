@@ -1,26 +1,21 @@
-"""Files: durable writes, the cache folder, digests, and CSV without spreadsheet formulas."""
+"""Files: durable writes, the cache folder, digests, and names that are not UTF-8."""
 
 import contextlib
-import csv
 import errno
 import hashlib
-import io
 import json
 import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from xception_cli.console import say, show
-from xception_cli.errors import ArtifactError, MachineError, UsageError
-from xception_cli.numerals import count_of
+from xception_cli.console import show
+from xception_cli.errors import MachineError, UsageError
 from xception_cli.regular import NEW, open_regular
-from xception_cli.texts import guess_encoding, read_lines
 
 TRIES = 3  # of a call that may fail temporarily
-MOST_ROWS = 10_000_000  # of a CSV file of a run, which may be untrusted, if no number is expected
 
 LONGEST_NAME = 255  # bytes of a file name, on every common file system
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
@@ -63,6 +58,18 @@ def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) ->
                 else "free some space or choose another --output; what was saved before is intact",
             ) from error
         return
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        MachineError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"cannot make the folder {show(path)}: {error.strerror}") from error
 
 
 def partial_path(path: Path, mark: str) -> Path:
@@ -193,6 +200,12 @@ def from_utf8(text: str) -> str:
     return _BYTE.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
 
 
+def why_and_where(error: OSError) -> str:
+    """Return why a call of the system failed, and for which file."""
+    named = "" if error.filename is None else f": {show(error.filename)}"
+    return f"{why(error)}{named}"
+
+
 def why(error: OSError | ValueError | RecursionError) -> str:
     """Return why a file cannot be read, without Python's error numbers and words."""
     if isinstance(error, RecursionError):
@@ -204,145 +217,3 @@ def why(error: OSError | ValueError | RecursionError) -> str:
     if "Exceeds the limit" in str(error):  # of `sys.set_int_max_str_digits`
         return "a number has too many digits"
     return show(getattr(error, "strerror", None) or error)
-
-
-# Spreadsheets treat text that starts with `=` and the like as a formula (OWASP, CSV injection),
-# also after a quote. One that separates by `;` or tabs ignores our quotes, so that a cell starts
-# after each of these, and after a line break.
-_CELL_START = r"(?:\A|(?<=[;\t\r\n]))"
-_FORMULA = r"""(?="*[=+\-@\t\r\n\0'\uff1d\uff0b\uff0d\uff20])"""
-UNMARKED, _MARKED = re.compile(_CELL_START + _FORMULA), re.compile(f"{_CELL_START}'{_FORMULA}")
-_EXCELS = re.compile("sep=.?")
-
-
-def _to_cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if not isinstance(value, str):
-        return "" if value is None else str(value)
-    return UNMARKED.sub("'", utf8(value))
-
-
-def from_cell(cell: str) -> str:
-    """Return the text that `to_csv` wrote as this cell."""
-    return _MARKED.sub("", cell) if "'" in cell else cell
-
-
-def to_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> bytes:
-    r"""Return the bytes of a CSV file: UTF-8, `\n` lines, floats with 6 significant digits.
-
-    Text that a spreadsheet would take as a formula gets a leading `'`, which `from_csv`
-    removes.
-    """
-    buffer = io.StringIO(newline="")
-    # Python 3.11's writer quotes a lone `\r` only if it is part of its own line end.
-    writer = csv.writer(buffer, lineterminator="\r\n")
-    for row in (header, *rows):
-        writer.writerow([_to_cell(value) for value in row])
-        buffer.seek(buffer.tell() - 2)
-        buffer.truncate()
-        buffer.write("\n")
-    return buffer.getvalue().encode()
-
-
-Table = tuple[list[str], Iterator[tuple[int, list[str]]]]
-
-
-def read_users_table(path: Path, fits: Callable[[list[str]], bool]) -> Table:
-    """Read a CSV file as `read_table` does, also in Windows-1252, with a note."""
-    if encoding := guess_encoding(path):
-        windows = 'Windows-1252, the encoding of Excel\'s "CSV"'
-        say(f"note      {show(path)} is not UTF-8: read as {windows}")
-    return read_table(path, fits, encoding)
-
-
-def read_table(path: Path, fits: Callable[[list[str]], bool], encoding: str | None = None) -> Table:
-    """Read a CSV file of any size that a spreadsheet may have saved with `;` or tabs.
-
-    Args:
-        path: The file.
-        fits: Whether these are the expected columns; finds the separator.
-        encoding: See `read_lines`.
-
-    Returns:
-        The columns, or if none fit, those of the separator that gives the most; and each row with
-        the number of its line, read one by one. Rows may have any number of cells.
-
-    Raises:
-        ValueError: It is not a CSV file; perhaps only while rows are read.
-        OSError: It cannot be read; the same.
-    """
-    widest: Table = [], iter(())
-    refused = None
-    for separator in ",;\t":
-        rows = _split_cells(path, separator, encoding)
-        try:
-            _, header = next(rows, (1, []))
-        except ValueError as error:  # with another separator, quotes may be in the wrong places
-            refused = error
-            continue
-        table = header, (row for row in rows if row[1])
-        if fits(header):
-            return table
-        if len(header) > len(widest[0]):
-            widest = table
-    if refused is not None and not widest[0]:
-        raise refused
-    return widest
-
-
-def _split_cells(
-    path: Path, separator: str, encoding: str | None
-) -> Iterator[tuple[int, list[str]]]:
-    # Strict: a quote that is never closed would swallow all other rows without an error.
-    reader = csv.reader(read_lines(path, encoding=encoding), delimiter=separator, strict=True)
-    end = 0
-    try:
-        is_above = True  # the columns: empty lines, and the one that tells Excel the separator
-        for row in reader:
-            cells = [from_cell(cell) for cell in row]
-            is_above = is_above and (not any(cells) or _EXCELS.fullmatch(cells[0]) is not None)
-            if not is_above:
-                yield reader.line_num, cells
-            end = reader.line_num
-    except csv.Error as error:
-        fault = 'a quote (") in the wrong place'
-        if "limit" in str(error):
-            fault = f'a cell over {csv.field_size_limit():,} characters, or an unclosed quote (")'
-        raise ValueError(f"not a CSV file: line {end + 1:,} has {fault}") from error
-
-
-def from_csv(
-    path: Path, header: Sequence[str], *older: Sequence[str], most: int = MOST_ROWS
-) -> Iterator[list[str]]:
-    """Read the rows of a CSV file that `to_csv` wrote, one by one.
-
-    Args:
-        path: The file.
-        header: Its columns.
-        older: Columns written by earlier versions, each of a different length.
-        most: Expected number of rows, at most.
-
-    Raises:
-        ArtifactError: The file is missing, is not a CSV file, or has other columns or more rows.
-    """
-    known = [[utf8(name) for name in columns] for columns in (header, *older)]
-    try:
-        found, rows = read_table(path, known.__contains__)
-        if found not in known:
-            raise ArtifactError(
-                f"{show(path)} has the columns {show(','.join(found))}, expected {','.join(header)}"
-            )
-        for count, (number, row) in enumerate(rows, start=1):
-            if len(row) != len(found):
-                raise ArtifactError(
-                    f"{show(path)} is damaged: line {number} has {count_of(len(row), 'cell')}, "
-                    f"expected {len(found)}"
-                )
-            if count > most:
-                raise ArtifactError(
-                    f"{show(path)} has over {count_of(most, 'row')}, more than expected"
-                )
-            yield row
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"cannot read {show(path)}: {why(error)}") from error

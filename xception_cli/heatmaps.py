@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xception_cli.console import show
-from xception_cli.errors import MachineError, UsageError
-from xception_cli.files import LONGEST_NAME, cut_name, write_durably
+from xception_cli.errors import UsageError
+from xception_cli.files import LONGEST_NAME, cut_name, make_folder, write_durably
 
 if TYPE_CHECKING:  # no torch: a folder that cannot be used is reported before it loads
     from xception_cli.inference import Prediction
@@ -70,12 +70,7 @@ class HeatMaps:
                 f"{show(target)} already exists, and is not this heat map",
                 hint="choose another --explain",
             )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MachineError(
-                f"cannot make the folder {show(self.path)}: {error.strerror}"
-            ) from error
+        make_folder(self.path)
         write_durably(target, content)
 
 

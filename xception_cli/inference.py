@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from xception_cli.answers import answer_all
 from xception_cli.console import show
 from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.loading import PART, create_loader, read_parts
@@ -20,9 +21,7 @@ from xception_cli.files import utf8
 from xception_cli.model.bundle import Array, Classifier, ModelBundle, Outcome
 from xception_cli.model.layers import fill_rows
 from xception_cli.model.network import FEATURES
-from xception_cli.model.unknown import UNSURE, Thresholds
-from xception_cli.model.unshared import NO_FEATURES, lacks_features
-from xception_cli.notation import parse_unknown
+from xception_cli.model.unknown import Thresholds
 from xception_cli.settings import StrPath
 
 AnyImage: TypeAlias = StrPath | Image.Image | NDArray[np.uint8]
@@ -82,74 +81,6 @@ class Prediction:
         return data if self.label is None else data | {"label": utf8(self.label)}
 
 
-class Answer(NamedTuple):
-    """A model's answer for one image.
-
-    Attributes:
-        probabilities: `(classes,)`, calibrated.
-        refusal: Why the answer is `unknown`, else None.
-        unlike: See `Prediction`.
-    """
-
-    probabilities: Array
-    refusal: str | None
-    unlike: bool
-
-
-def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None:
-    """Return when to answer `unknown`: by the model's own thresholds, or below a probability.
-
-    Args:
-        bundle: The model.
-        wanted: `off`, `auto` or a probability.
-
-    Raises:
-        UsageError: `wanted` is something else, or the model has no thresholds.
-    """
-    meant = parse_unknown(wanted)
-    if meant == "off":
-        return None
-    if meant == "auto":
-        if bundle.thresholds is None and lacks_features(bundle.about):
-            raise UsageError(
-                NO_FEATURES,
-                hint="--unknown 0.8 answers unknown below this probability",
-            )
-        if bundle.thresholds is None:
-            raise UsageError(
-                "this model has no thresholds for `unknown`: its training did not finish",
-                hint="--unknown 0.8 answers unknown below this probability",
-            )
-        return bundle.thresholds
-    return float(meant)
-
-
-def answer_all(
-    bundle: Classifier, outcomes: Sequence[Outcome], unknown: Thresholds | float | None
-) -> list[Answer]:
-    """Turn outcomes into answers: calibrated probabilities, and refusals.
-
-    Args:
-        bundle: The model. Its calibration may be newer than the outcomes: training fits it to the
-            outcomes of the validation images.
-        outcomes: Outcomes of the same weights; they are copied in memory.
-        unknown: See `decide_unknown`.
-    """
-    logits = torch.from_numpy(np.stack([outcome.logits for outcome in outcomes]))
-    probabilities: Array = bundle.calibrated(logits).numpy()
-    confidences = probabilities.max(axis=1).tolist()
-    distances, own = [0.0] * len(outcomes), bundle.thresholds
-    if own is not None:
-        distances = bundle.distances(outcomes)
-    refusals: Iterable[str | None]
-    if isinstance(unknown, Thresholds):
-        refusals = map(unknown.judge, confidences, distances)
-    else:
-        refusals = (UNSURE if best < (unknown or 0.0) else None for best in confidences)
-    unlike = (own is not None and own.is_far(distance) for distance in distances)
-    return [Answer(*parts) for parts in zip(probabilities, refusals, unlike, strict=True)]
-
-
 def predict_images(
     bundle: Classifier,
     images: Iterable[Path | Image.Image],
@@ -157,7 +88,6 @@ def predict_images(
     top: int = 5,
     unknown: Thresholds | float | None = None,
     workers: int,
-    batch_size: int | None = None,
 ) -> Iterator[Prediction]:
     """Classify images batch by batch; memory does not grow with their number.
 
@@ -167,7 +97,6 @@ def predict_images(
         top: Number of classes in each prediction, at most all of them.
         unknown: When to answer `unknown`, see `decide_unknown`.
         workers: Image-loading processes; results do not depend on it.
-        batch_size: Images per pass through the network; None: the device's default.
 
     Yields:
         One prediction per image, in order; an image that cannot be decoded has an `error`.
@@ -175,10 +104,9 @@ def predict_images(
     Raises:
         MachineError: An image-loading process died.
     """
-    size = 1 if bundle.side is None else batch_size or bundle.runtime.inference_batch
-    classified = classify_images(bundle, images, workers=workers, batch_size=batch_size)
+    classified = classify_images(bundle, images, workers=workers)
     # A batch at a time: for one image, threads of BLAS and the workers would wait for each other.
-    while batch := list(islice(classified, size)):
+    while batch := list(islice(classified, _batch_size(bundle))):
         outcomes = [outcome for _, outcome in batch if not isinstance(outcome, str)]
         answers = iter(answer_all(bundle, outcomes, unknown) if outcomes else ())
         for image, outcome in batch:
@@ -197,13 +125,17 @@ def predict_images(
             )
 
 
+def _batch_size(bundle: Classifier) -> int:
+    """Return the images per pass through the network; those of any size pass one by one."""
+    return 1 if bundle.side is None else bundle.runtime.inference_batch
+
+
 def classify(
     bundle: Classifier,
     root: Path,
     paths: Sequence[str],
     *,
     workers: int,
-    batch_size: int | None = None,
     in_memory: Mapping[int, Image.Image] | None = None,
     is_part: bool = False,
     digests: Sequence[str] | None = None,
@@ -215,7 +147,6 @@ def classify(
         root: Folder that the paths are relative to.
         paths: Image files.
         workers: Image-loading processes.
-        batch_size: Images per pass through the network; None: the device's default.
         in_memory: Images in memory, by index; their paths are not read.
         is_part: Whether they follow other images, in batches of the same size.
         digests: Digests of the images' contents, if outcomes are cached by them: a file must still
@@ -228,7 +159,7 @@ def classify(
     Raises:
         MachineError: An image-loading process died.
     """
-    batch_size = 1 if bundle.side is None else batch_size or bundle.runtime.inference_batch
+    batch_size = _batch_size(bundle)
     # One worker would decode them all, and starting it costs more than decoding here.
     workers = workers if len(paths) > max(1, min(PART, batch_size)) else 0
     dataset = ImageDataset(
@@ -268,7 +199,6 @@ def classify_images(
     images: Iterable[FoundT],
     *,
     workers: int,
-    batch_size: int | None = None,
 ) -> Iterator[tuple[FoundT, Outcome | str]]:
     """Stream image files and images in memory through a model, in parts.
 
@@ -287,7 +217,6 @@ def classify_images(
             ["" if at in in_memory else str(image) for at, image in enumerate(part)],
             # An image may have its file open, and workers would share the file's position.
             workers=0 if in_memory else workers,
-            batch_size=batch_size,
             in_memory=in_memory,
             is_part=is_part,
         )

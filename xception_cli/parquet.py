@@ -38,7 +38,7 @@ def require_parquet() -> None:
 
 
 def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Read a table as `files.read_table` does: its columns, and each row with its number, from 1.
+    """Read a table as `read_table` of CSV does: columns, and each row with its number, from 1.
 
     Nested and binary columns, such as images, are left out.
 

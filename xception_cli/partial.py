@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from xception_cli import __version__
-from xception_cli.console import say, screen, show
+from xception_cli.console import Bar, say, screen, show
 from xception_cli.data.lists import PathList
 from xception_cli.errors import DataError, MachineError, RunBusyError
 from xception_cli.files import partial_path, with_sum
@@ -65,11 +65,16 @@ class PartialFile:
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
 
     def read(self) -> IO[bytes]:
-        """Open the content for reading, from the start."""
+        """Open what a stopped command has written, before anything is appended."""
         return os.fdopen(os.dup(self._file.fileno()), "rb")
 
-    def cut(self, size: int, done: int) -> None:
-        """Keep the first bytes, with the rows of `done` images; others are appended to them.
+    def resume(self, size: int, done: int, images: int) -> None:
+        """Keep the first bytes, to which further rows are appended, and remove the others.
+
+        Args:
+            size: Number of bytes.
+            done: Number of images with a row in them.
+            images: Number of all images.
 
         Raises:
             MachineError: The disk is full.
@@ -78,6 +83,9 @@ class PartialFile:
         with self._errors():
             self._file.truncate(size)
             self._file.seek(size)
+        if done:
+            whole = count_of(images, "image")
+            say(f"resuming  after {done:,} of {whole} ({show(self.path)})")
 
     def append(self, content: bytes, images: int = 1) -> None:
         """Append the rows of the next images.
@@ -165,49 +173,49 @@ def _lock(descriptor: int, partial: Path) -> AbstractContextManager[object]:
 class Rows:
     """Results of images, in order, of an output that is written when all are known.
 
-    Each is a line of JSON with a checksum.
+    Args:
+        file: Its partial file.
+        images: The images.
+        found: See below.
+        bar: Shows the progress.
 
     Attributes:
         found: The results so far, plain data: those of a stopped command, and those added since.
     """
 
-    def __init__(self, file: PartialFile, images: Sequence[Path] | PathList) -> None:
-        self.found: list[Any] = []
-        self._file, self._images = file, images
-        size = 0
-        with file.read() as lines:
-            for image, line in zip(images, lines, strict=False):
-                content, _, _ = line.rpartition(b" ")
-                if line != _line(content, image):  # cut by a kill, or damaged
-                    break
-                self.found.append(json.loads(content))
-                size += len(line)
-        file.cut(size, len(self.found))
+    def __init__(
+        self, file: PartialFile, images: Sequence[Path] | PathList, found: list[Any], bar: Bar
+    ) -> None:
+        self.found = found
+        self._file, self._images, self._bar = file, images, bar
 
     def left(self) -> Iterator[Path]:
         """Return the images without a result."""
         return islice(self._images, len(self.found), None)
 
-    def fill(self, doing: str, results: Iterable[Any]) -> None:
-        """Add the results of the images that are left, and show the progress.
-
-        Args:
-            doing: What the command does, for the progress.
-            results: Plain data; computed one by one.
+    def add(self, image: Path, result: Any) -> None:
+        """Add the result of the next image.
 
         Raises:
             MachineError: The disk is full; earlier results are kept.
         """
-        with screen.bar(doing, len(self._images)) as bar:
-            bar.restart(doing, len(self.found))
-            for image, result in zip(self.left(), results, strict=True):
-                self.add(image, result)
-                bar.advance(1)
-
-    def add(self, image: Path, result: Any) -> None:
-        """Add the result of the next image; see `fill`."""
         self._file.append(_line(json.dumps(result).encode(), image))
         self.found.append(result)
+        self._bar.advance(1)
+
+
+def _read_results(file: PartialFile, images: Sequence[Path] | PathList) -> list[Any]:
+    """Read the results that a stopped command has left, a line of JSON with a checksum each."""
+    found, size = [], 0
+    with file.read() as lines:
+        for image, line in zip(images, lines, strict=False):
+            content, _, _ = line.rpartition(b" ")
+            if line != _line(content, image):  # cut by a kill, or damaged
+                break
+            found.append(json.loads(content))
+            size += len(line)
+    file.resume(size, len(found), len(images))
+    return found
 
 
 def _line(content: bytes, image: Path) -> bytes:
@@ -216,9 +224,9 @@ def _line(content: bytes, image: Path) -> bytes:
 
 @contextmanager
 def open_rows(
-    path: Path, images: Sequence[Path] | PathList, options: Iterable[object]
+    path: Path, images: Sequence[Path] | PathList, options: Iterable[object], doing: str
 ) -> Iterator[Rows]:
-    """Open the results of a command that writes its output at the end.
+    """Open the results of a command that writes its output at the end, and show its progress.
 
     They are removed at the end of the block, which writes the output; if it is stopped, they are
     kept, and the same command resumes there.
@@ -227,6 +235,7 @@ def open_rows(
         path: The output.
         images: Its images, in order.
         options: See `partial_of`.
+        doing: What the command does, for the progress.
 
     Raises:
         MachineError: The folder cannot be written, or its disk is full.
@@ -235,21 +244,20 @@ def open_rows(
     partial = partial_of(path, images, (__version__, *options))
     other_partials(path, partial)
     with open_partial(partial) as file:
-        rows = Rows(file, images)
-        whole = count_of(len(images), "image")
-        if rows.found:
-            say(f"resuming  after {len(rows.found):,} of {whole} ({show(partial)})")
+        found = _read_results(file, images)
         is_kept = False
         try:
-            yield rows
+            with screen.bar(doing, len(images)) as bar:
+                bar.restart(doing, len(found))
+                yield Rows(file, images, found, bar)
         except BaseException as error:
             # The same command would only meet an error in the data again.
-            is_kept = bool(rows.found) and not isinstance(error, DataError)
+            is_kept = bool(found) and not isinstance(error, DataError)
             raise
         finally:
             file.close()
             if is_kept:
-                done = f"{len(rows.found):,} of {whole}"
+                done = f"{len(found):,} of {count_of(len(images), 'image')}"
                 say(f"kept      {show(partial)}: {done}; the same command resumes there")
             else:
                 with suppress(OSError):

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from xception_cli.columns import Columns, read_csv, read_lines
 from xception_cli.console import say, show
+from xception_cli.csv_files import to_csv
 from xception_cli.data.lists import PathList
 from xception_cli.errors import UsageError
-from xception_cli.files import check_new_file, to_csv, utf8
+from xception_cli.files import check_new_file, utf8
 from xception_cli.numerals import count_of
 from xception_cli.partial import PartialFile, open_partial, other_partials, partial_of
 
@@ -158,7 +159,7 @@ class PredictionFile:
                     break
                 size = end
                 self.tally.add(answer, failure=f"{path}: {error}")
-        self._file.cut(size, self.done)
+        self._file.resume(size, self.done, len(self._images))
         if size == 0 and self._as_csv:
             self._file.append(to_csv(columns.header, []), images=0)
 

@@ -4,17 +4,14 @@ import ctypes
 import importlib.util
 import os
 import platform
-import random
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from importlib import metadata
 from typing import Any
 
-import numpy as np
 import torch
 from torch import distributed
 
@@ -293,33 +290,3 @@ def versions() -> dict[str, str]:
     with suppress(metadata.PackageNotFoundError):  # an extra
         found["pillow-heif"] = metadata.version("pillow-heif")
     return found
-
-
-def key(*parts: Any) -> int:
-    """Return a 63-bit seed that is a pure function of `parts`, the same on every machine."""
-    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
-
-
-def seed_everything(*parts: Any) -> None:
-    """Seed torch (CUDA too), Python and numpy with `key(*parts)`."""
-    seed = key(*parts)
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-
-
-@contextmanager
-def drawing_from(*parts: Any) -> Iterator[None]:
-    """Seed the random generators with `key(*parts)`, and restore their states at the end."""
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: it would also seed CUDA, which this fork_rng does not restore.
-        torch.default_generator.manual_seed(key(*parts))
-        random.seed(key(*parts))
-        np.random.seed(key(*parts) % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)

@@ -10,11 +10,8 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from xception_cli.evaluation.calibration import (
-    best_guesses,
-    calibration_error,
-    fit_temperature,
-)
+from xception_cli.evaluation.calibration import fit_temperature
+from xception_cli.evaluation.confidence import best_guesses, calibration_error
 from xception_cli.evaluation.scored import read_scored
 from xception_cli.rundir import RunDir, read_json
 

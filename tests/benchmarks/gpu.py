@@ -31,7 +31,8 @@ from harness import _about, describe, print_table
 from torch.nn import functional
 
 from xception_cli.console import screen
-from xception_cli.data.loading import Inputs, read_parts
+from xception_cli.data.inputs import Inputs
+from xception_cli.data.loading import read_parts
 from xception_cli.inference import classify
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.network import Segment, cut

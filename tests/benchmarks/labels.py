@@ -29,7 +29,7 @@ from xception_cli.check.survey import survey_folder
 from xception_cli.data.folder import read_folder
 from xception_cli.data.units import assign_units
 from xception_cli.model.probe import fit_probe
-from xception_cli.sample import draw_sample
+from xception_cli.sample.run import draw_sample
 
 SAMPLE = (12, 200)  # classes and images of the sample that drawn sets are cut from
 

@@ -80,7 +80,7 @@ def plain(loop: Tutorial, photos: Path) -> Step:
 def ours_in_process(options: Namespace, kind: str) -> Step:
     import product
 
-    from xception_cli.data.dataset import default_workers
+    from xception_cli.data.workers import default_workers
     from xception_cli.inference import predict_images
 
     bundle = product.create_bundle(options)

@@ -36,8 +36,8 @@ def prepare(size: str, options: Namespace) -> Step:
 
     from xception_cli.data.photo import Photo
     from xception_cli.data.transforms import Preprocessing
-    from xception_cli.evaluation.evaluate import report_outcomes
     from xception_cli.evaluation.files import write_evaluation
+    from xception_cli.evaluation.scoring import report_outcomes
     from xception_cli.model.about import About
     from xception_cli.model.bundle import ModelBundle, Outcome
     from xception_cli.model.network import FEATURES

@@ -11,9 +11,9 @@ from images import COLOURS, draw
 from runs import call, quick_settings, train_run
 
 from xception_cli.config import TrainConfig
+from xception_cli.csv_files import from_csv
 from xception_cli.data.fixes import ISSUES_HEADER
 from xception_cli.data.recorded import read_split
-from xception_cli.files import from_csv
 from xception_cli.model import features
 from xception_cli.model.layers import POOLED
 from xception_cli.runtime import decide_runtime

@@ -185,6 +185,7 @@ SAME = {
     "cropped below": lambda p: cropped(p, 0, 0, 0, 0.08),
     "brighter": lambda p: ImageEnhance.Brightness(p).enhance(1.1),
     "a little softer": lambda p: p.filter(ImageFilter.GaussianBlur(1)),
+    "black and white": lambda p: decoded(encoded(p.convert("L"))),
     "all of it": lambda p: decoded(
         encoded(cropped(p, 0.03, 0.01, 0.02, 0.05).resize((90, 70)), quality=60)
     ),
@@ -308,6 +309,20 @@ def test_images_are_recognised_in_another_set_of_images():
         "mirrored",
         "of a class that only this set has",
     ]
+
+
+@pytest.mark.parametrize("way", [None, Image.Transpose.FLIP_LEFT_RIGHT])
+def test_a_black_and_white_copy_is_recognised_in_another_set_and_so_is_its_original(way):
+    colour = [photo(seed, 320, 240) for seed in range(4)]
+    grey = [(p if way is None else p.transpose(way)).convert("L") for p in colour[:2]]
+    others = [photo(100, 320, 240).convert("L"), photo(200, 320, 240)]
+    known = images_of([*colour, photo(300, 320, 240).convert("L")])
+    found = near_copies(images_of([*others, *grey]), known).tolist()
+    assert found == [False, False, True, True]
+    found = near_copies(known, images_of([*others, *grey])).tolist()
+    assert found == [True, True, False, False, False]
+    in_another_class = near_copies(images_of([*others, *grey], 1), known).tolist()
+    assert in_another_class == [False, False, way is None, way is None]
 
 
 def test_many_copies_in_one_set_do_not_hide_copies_in_the_other():

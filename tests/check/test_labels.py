@@ -13,12 +13,12 @@ from units import alone
 from xception_cli.check import deep as deep_module
 from xception_cli.check import features as features_module
 from xception_cli.check import labels as labels_module
-from xception_cli.check.deep import classes_to_add, learning_curve
+from xception_cli.check.curve import classes_to_add, learning_curve
 from xception_cli.check.labels import find_suspects, judge_labels, suspects_problem
 from xception_cli.check.report import SUSPECT
 from xception_cli.evaluation.intervals import wilson_interval
 from xception_cli.model.probe import fit_probe
-from xception_cli.sample import draw_sample
+from xception_cli.sample.run import draw_sample
 
 
 def swapped(count: int = 400):

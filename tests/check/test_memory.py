@@ -1,5 +1,7 @@
 """Memory in the scan: a lack of it does not mean damage; large images are decoded in turn."""
 
+import errno
+import io
 import os
 import resource
 import subprocess
@@ -9,13 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
-from images import encoded, photo, put, two_classes
+from images import encoded, exif, photo, put, two_classes
 from PIL import Image
 from runs import call
 
+from xception_cli import errors
 from xception_cli.check.scan import look_at
-from xception_cli.data.images import turn
-from xception_cli.data.pixels import turns
+from xception_cli.data.formats import claimed_size
+from xception_cli.data.images import decode
+from xception_cli.data.opening import BYTES_PER_PIXEL, ImageError, turns
+from xception_cli.errors import MachineError
 
 _CHECK = [sys.executable, "-m", "xception_cli", "check", "data"]
 
@@ -26,7 +31,13 @@ def _limited(bytes_: int) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["PNG", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("TIFF", "GIF", "BMP"))],
+    [
+        "PNG",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("TIFF", "GIF", "BMP", "WEBP", "AVIF")
+        ),
+    ],
 )
 def test_an_image_is_not_reported_as_damaged_when_memory_is_too_small(tmp_path, kind):
     two_classes(tmp_path / "data")
@@ -47,6 +58,31 @@ def test_an_image_is_not_reported_as_damaged_when_memory_is_too_small(tmp_path, 
     assert f"{path.relative_to(tmp_path)}: there is too little memory to " in little.stderr
     assert "Traceback" not in little.stderr
     assert look_at(path)[0].problem is None  # the control: with enough memory
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("WEBP", {}), ("WEBP", {"lossless": True}), ("WEBP", {"exif": exif(6)}), ("AVIF", {})],
+)
+def test_an_image_that_is_decoded_when_it_is_opened_is_not_damaged_for_lack_of_memory(
+    kind, options, monkeypatch
+):
+    content = encoded(photo(1, 90, 70), kind, **options)
+    assert claimed_size(content) == (90, 70)
+    cut = content[: len(content) // 2]
+    with pytest.raises(ImageError):
+        decode(cut)
+    needed = BYTES_PER_PIXEL * 90 * 70
+    monkeypatch.setattr(errors.mmap, "mmap", lambda _, size: _reserve(size, most=needed - 1))
+    with pytest.raises(MachineError, match="too little memory to decode an image of 90 x 70"):
+        decode(cut)  # too little memory and damage cannot be told apart
+    decode(content)
+
+
+def _reserve(size: int, most: int) -> io.BytesIO:
+    if size > most:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+    return io.BytesIO()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +114,7 @@ def test_large_images_are_decoded_one_after_another_and_small_ones_at_once(side,
 
     def take() -> None:
         nonlocal now, most
-        with turn(content):
+        with turns.take(content):
             with lock:
                 now += 1
                 most = max(most, now)
@@ -104,15 +140,15 @@ def test_a_jpeg_waits_for_its_turn_if_decoding_it_needs_much_memory(
     lock = threading.Lock()
     monkeypatch.setattr(turns, "lock", lock)
     content = encoded(Image.new("RGB", (6000, 6000)), "JPEG", **options)
-    with turn(content, least_side=least_side):
+    with turns.take(content, least_side=least_side):
         assert lock.locked() == waits
 
 
 def test_waiting_for_a_turn_of_a_killed_process_has_a_limit(monkeypatch):
-    monkeypatch.setattr("xception_cli.data.pixels._PATIENCE", 0.2)
+    monkeypatch.setattr("xception_cli.data.opening._PATIENCE", 0.2)
     monkeypatch.setattr(turns, "lock", threading.Lock())
     turns.lock.acquire()
-    with turn(encoded(Image.new("1", (4100, 4100)), "PNG")):
+    with turns.take(encoded(Image.new("1", (4100, 4100)), "PNG")):
         pass
     assert turns.lock.locked()  # the lock still belongs to the other process
 

@@ -13,7 +13,7 @@ from runs import write_info
 from xception_cli.check.copies import set_copies_aside
 from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
-from xception_cli.data.images import inspect_all
+from xception_cli.data.inspection import inspect_all
 from xception_cli.data.recorded import write_split
 from xception_cli.data.split import Split, make_split
 from xception_cli.data.transforms import Preprocessing
@@ -26,7 +26,7 @@ from xception_cli.model.bundle import load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir
 from xception_cli.runtime import Runtime
-from xception_cli.sample import draw_sample
+from xception_cli.sample.run import draw_sample
 from xception_cli.toml_files import to_toml
 
 DATA, NEW = Path("food"), Path("new")

@@ -17,11 +17,12 @@ from pages import Page, faults_of
 from PIL import Image
 from runs import call, files_no_larger_than
 
-from xception_cli.check.report import CheckReport, Finding, Problem, report_text
+from xception_cli.check.report import CheckReport, Finding, Problem
 from xception_cli.check.run import run_check
+from xception_cli.check.text import report_text
+from xception_cli.csv_files import from_csv
 from xception_cli.data.fixes import ISSUES_HEADER
 from xception_cli.data.folder import read_folder
-from xception_cli.files import from_csv
 from xception_cli.numerals import count_of
 from xception_cli.report.check_page import issues_csv, page_html
 

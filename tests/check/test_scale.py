@@ -16,7 +16,7 @@ from xception_cli.check.scan import VERSION, Look, scan_folder
 from xception_cli.check.store import open_store
 from xception_cli.data.folder import read_folder
 from xception_cli.data.images import decode
-from xception_cli.data.pixels import MAX_PIXELS, turns
+from xception_cli.data.opening import MAX_PIXELS, turns
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.inference import predict_images
 from xception_cli.model.bundle import load_model

@@ -26,8 +26,8 @@ from xception_cli.check.pictures import find_broken, find_odd
 from xception_cli.check.scan import VERSION, Look, look_at, look_at_all, scan_folder
 from xception_cli.check.store import open_store, store_path
 from xception_cli.data.folder import DataFolder, read_folder
-from xception_cli.data.formats import SUFFIXES_OF, readable_formats, suffixes, what_else
-from xception_cli.data.images import FORMATS, Inspection, content_digest, inspect
+from xception_cli.data.formats import FORMATS, SUFFIXES_OF, readable_formats, suffixes, what_else
+from xception_cli.data.inspection import Inspection, content_digest, inspect
 from xception_cli.errors import MachineError
 from xception_cli.model.weights import cache_path
 
@@ -161,6 +161,22 @@ def test_a_disk_error_is_reported_and_not_kept(tmp_path, monkeypatch):
         assert problems(tmp_path) == {
             "unreadable": [("cat/1.jpg", "input/output error"), ("dog/1.jpg", "input/output error")]
         }
+    assert problems(tmp_path) == {}
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE, errno.ENFILE])
+def test_an_image_is_not_called_bad_where_the_system_is_out_of_memory_or_files(
+    tmp_path, monkeypatch, number
+):
+    two_classes(tmp_path)
+
+    def failing(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        with pytest.raises(MachineError, match=rf"/\d.jpg: {os.strerror(number).lower()}$"):
+            problems(tmp_path)
     assert problems(tmp_path) == {}
 
 

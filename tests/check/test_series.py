@@ -17,7 +17,7 @@ from xception_cli.check.scan import VERSION, scan_folder
 from xception_cli.check.series import Series, find_series, series_problem, straddling
 from xception_cli.check.store import open_store
 from xception_cli.data.folder import DataFolder, read_folder
-from xception_cli.data.images import Inspection
+from xception_cli.data.inspection import Inspection
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import make_split
 

@@ -12,8 +12,9 @@ from xception_cli.check.report import Problem
 from xception_cli.check.scan import Look
 from xception_cli.check.shape import check_shape
 from xception_cli.check.survey import survey_data
-from xception_cli.data.folder import DataFolder, check_trainable, read_folder
-from xception_cli.data.images import Original
+from xception_cli.data.folder import DataFolder, read_folder
+from xception_cli.data.original import Original
+from xception_cli.data.trainable import check_trainable
 from xception_cli.errors import DataError
 
 

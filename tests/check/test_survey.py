@@ -77,7 +77,7 @@ def survey_with(photos: Path, fixes: str, **changes: object):
 
 def test_a_row_that_ends_early_is_refused(photos):
     Path("issues.csv").write_text("problem,action,path\nblurred,exclude\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="line 2: there is no image"):
+    with pytest.raises(UsageError, match="line 2: the path is missing, with the action exclude"):
         survey_data(str(photos), fixes="issues.csv")
 
 
@@ -170,6 +170,9 @@ def test_a_workbook_is_not_read_as_fixes_and_the_error_explains_how_to_save_it(p
          "line 2: 'relabel' is in the column detail, not in action"),
         ("red/0.jpg,blurred,,,exclude\n",
          "line 2: 'exclude' is in the column label, not in action"),
+        ("red/0.jpg;;;exclude;\n",
+         "line 2: 'red/0.jpg;;;exclude;' is one cell: the first line has another separator"),
+        (",,,exclude,\n", "line 2: the path is missing, with the action exclude"),
     ],
 )  # fmt: skip
 def test_an_invalid_row_is_refused_with_its_line(photos, rows, expected):

@@ -89,6 +89,25 @@ def test_srgb_changes_no_pixel_and_needs_no_transform():
     assert _read(rgb_profile("sRGB"), "RGB").transform is None
 
 
+def test_a_camera_states_adobe_rgb_in_exif_without_a_profile():
+    stored = Image.fromarray(pixels(stored_in("Adobe RGB", scene())))
+
+    def photographed(space: int, index: str) -> tuple[np.ndarray, str]:
+        exif = Image.Exif()
+        exif.get_ifd(0x8769).update({0xA001: space, 0xA005: {1: index}})
+        jpeg = encoded(stored, "JPEG", quality=100, subsampling=0, exif=exif)
+        picture, original = examine(jpeg)
+        return centres(picture), original.profile
+
+    found, profile = photographed(0xFFFF, "R03")
+    assert np.abs(found - TRUTH).max() <= 8
+    assert profile == "Adobe RGB, stated in EXIF"
+    for space, index in ((1, "R98"), (1, "R03"), (0xFFFF, "R98"), (0xFFFF, "")):
+        found, profile = photographed(space, index)
+        assert np.abs(found - centres(stored)).max() <= 4
+        assert profile == ""
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
 def test_grey_of_another_gamma_is_converted_to_srgb(mode):
     light = np.linspace(0, 1, 48).reshape(6, 8)
@@ -122,6 +141,29 @@ def test_a_png_without_a_profile_has_the_primaries_that_it_states(space, mode):
     assert original.profile == "primaries stated in numbers"
     assert np.abs(np.asarray(found)[0] - truth).max() <= 5
     assert np.abs(np.asarray(decode(encoded(stored, "PNG")))[0] - truth).max() > 15  # the control
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_the_colour_space_that_a_png_states_by_number_comes_before_its_profile(mode):
+    stored = Image.fromarray(pixels(stored_in("Display P3", scene())))
+    stored = stored.quantize(64, dither=0) if mode == "P" else stored.convert(mode)
+
+    def stating(*numbers: int, **options: bytes) -> bytes:
+        chunks = PngInfo()
+        chunks.add(b"cICP", bytes((*numbers, 0, 1)))
+        return encoded(stored, "PNG", pnginfo=chunks, **options)
+
+    for options in ({}, {"icc_profile": rgb_profile("ProPhoto")}):
+        found, original = examine(stating(12, 13, **options))
+        assert original.profile == "primaries stated in numbers"
+        assert np.abs(centres(found) - TRUTH).max() <= 6
+        usual, original = examine(stating(1, 13, **options))  # sRGB
+        assert original.profile == ""
+        assert np.abs(centres(usual) - TRUTH).max() > 20  # the control
+    _, original = examine(stating(9, 16))
+    assert original.profile_problem.startswith("is stated as numbers only (primaries 9, curve 16")
+    _, original = examine(stating(9, 16, icc_profile=rgb_profile("Display P3")))  # what is known
+    assert (original.profile_problem, bool(original.profile)) == ("", True)
 
 
 @pytest.mark.parametrize(

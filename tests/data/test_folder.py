@@ -13,14 +13,10 @@ from folders import as_ordinary_user, listing, make, open_folder, refusal, two_c
 from images import encoded, put
 from PIL import Image
 
-from xception_cli.data.folder import (
-    DataFolder,
-    check_trainable,
-    images_below,
-    read_folder,
-)
+from xception_cli.data.folder import DataFolder, images_below, read_folder
 from xception_cli.data.images import read_image
 from xception_cli.data.photo import Photo
+from xception_cli.data.trainable import check_trainable
 from xception_cli.errors import DataError
 from xception_cli.regular import open_regular
 

@@ -16,23 +16,21 @@ import pytest
 from folders import as_ordinary_user, open_folder
 from images import draw, encoded, exif
 from PIL import EpsImagePlugin, Image, ImageDraw, ImageFile, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from xception_cli.data import images
-from xception_cli.data.formats import readable_formats
+from xception_cli.data.formats import FORMATS, readable_formats
 from xception_cli.data.images import (
-    FORMATS,
     MAX_BYTES,
-    MAX_PIXELS,
     ImageError,
-    Inspection,
-    content_digest,
     decode,
     examine,
-    inspect,
-    inspect_all,
     read_bytes,
     read_image,
+    to_image,
 )
+from xception_cli.data.inspection import Inspection, content_digest, inspect, inspect_all
+from xception_cli.data.opening import MAX_PIXELS
 from xception_cli.data.transforms import Preprocessing
 
 NOT_AN_IMAGE = f"not an image of a supported format ({', '.join(readable_formats())})"
@@ -560,6 +558,29 @@ def test_all_eight_orientations_give_the_same_upright_image(kind, orientation):
     assert np.abs(found - quadrants()).max() <= (3 if kind == "JPEG" else 0)
 
 
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("gamma", "1"), ("gamma", "sRGB"), ("bbox", "1,2,3,4"), ("transparency", "none"),
+     ("interlace", "no"), ("nclx_profile", "x"), ("icc_profile", "x"), ("srgb", "x")],
+)  # fmt: skip
+def test_a_text_in_a_png_is_not_what_the_png_states(name, text, mode, is_last):
+    chunks = PngInfo()
+    chunks.add(b"tEXt", f"{name}\0{text}".encode("latin-1"), after_idat=is_last)
+    image = noise().convert(mode)
+    found, original = examine(encoded(image, "PNG", pnginfo=chunks))
+    assert (found, original) == examine(encoded(image, "PNG"))
+
+
+def test_a_decoded_image_is_not_turned_again_when_it_is_given_as_an_image():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = decode(encoded(Image.fromarray(quadrants()), "JPEG", exif=exif))
+    assert to_image(decoded) == decoded
+    assert decoded.rotate(-90, expand=True) != decoded  # the control
+
+
 def orientation(kind: int, count: int, value: bytes) -> bytes:
     """An EXIF block with one entry."""
     entry = struct.pack(">HHHI4s", 1, 0x0112, kind, count, value)
@@ -594,7 +615,7 @@ def test_unusual_images_print_no_warning(tmp_path):
     for name, content in odd.items():
         (tmp_path / name).write_bytes(content)
     script = (
-        "import sys; from pathlib import Path; from xception_cli.data.images import inspect\n"
+        "import sys; from pathlib import Path; from xception_cli.data.inspection import inspect\n"
         "for name in sys.argv[1:]: print(inspect(Path(name)).problem)\n"
         "import warnings; warnings.warn('the control')"
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from folders import listing, make, refusal, two_classes
 
-from xception_cli.data.folder import DataFolder, check_trainable, read_folder
+from xception_cli.data.folder import DataFolder, read_folder
+from xception_cli.data.trainable import check_trainable
 from xception_cli.errors import DataError
 
 

@@ -12,13 +12,16 @@ import torch
 from images import SMALL, draw
 from loaders import read_batches
 
-from xception_cli.data.dataset import ImageDataset, KeyedBatches, default_workers
+from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.images import read_image
-from xception_cli.data.loading import Batch, ImageInputs, create_loader, read_parts
-from xception_cli.data.pixels import turns
+from xception_cli.data.inputs import ImageInputs
+from xception_cli.data.loading import Batch, create_loader, read_parts
+from xception_cli.data.opening import turns
 from xception_cli.data.transforms import Preprocessing
+from xception_cli.data.workers import default_workers
 from xception_cli.errors import DataError, MachineError
-from xception_cli.runtime import Runtime, drawing_from
+from xception_cli.runtime import Runtime
+from xception_cli.seeds import drawing_from
 
 # torch's advice on a machine with a single core
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")

@@ -12,8 +12,10 @@ from images import SMALL, draw
 from loaders import read_batches
 
 from xception_cli.data import loading
-from xception_cli.data.dataset import ImageDataset, KeyedBatches, Slots, can_share
-from xception_cli.data.loading import ImageInputs, create_loader, read_parts
+from xception_cli.data.dataset import ImageDataset, KeyedBatches
+from xception_cli.data.inputs import ImageInputs
+from xception_cli.data.loading import create_loader, read_parts
+from xception_cli.data.slots import Slots, can_share
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
 from xception_cli.runtime import Runtime
@@ -230,7 +232,7 @@ def test_a_dead_worker_is_also_a_machine_error_when_the_next_epoch_begins(monkey
     def fail(_: object) -> None:
         raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
 
-    monkeypatch.setattr(loading, "_start", fail)
+    monkeypatch.setattr("xception_cli.data.inputs.start_pass", fail)
     with pytest.raises(MachineError, match="a process that decodes images died: "):
         inputs.begin(1)
 

@@ -10,7 +10,7 @@ from runs import call
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
-from xception_cli.data.images import inspect_all
+from xception_cli.data.inspection import inspect_all
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.sides import describe_changes
 from xception_cli.data.split import Split, make_split

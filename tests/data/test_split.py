@@ -11,12 +11,12 @@ from splits import Row, by_path, digest, fabricate, given, many
 
 from xception_cli.data.fixes import Fix
 from xception_cli.data.folder import DataFolder, read_folder
-from xception_cli.data.images import Inspection, inspect_all
+from xception_cli.data.inspection import Inspection, inspect_all
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import match_split, read_split, write_split
 from xception_cli.data.split import Split, make_split
 from xception_cli.errors import ArtifactError, DataError, UsageError
-from xception_cli.runtime import key
+from xception_cli.seeds import key
 
 
 def split_rows(rows: list[Row], *, seed=0, val=0.2, test=0.0) -> Split:

@@ -14,9 +14,10 @@ from runs import call, train_run
 
 from xception_cli.check.survey import survey_folder
 from xception_cli.data.folder import read_folder
+from xception_cli.data.header import NAMES_OF
 from xception_cli.data.source import read_data
 from xception_cli.data.split import make_split
-from xception_cli.data.table import NAMES_OF, read_rows
+from xception_cli.data.table import read_rows
 from xception_cli.errors import DataError, MachineError, UsageError
 from xception_cli.parquet import require_parquet
 

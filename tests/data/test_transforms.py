@@ -13,7 +13,7 @@ from PIL import Image
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
-from xception_cli.runtime import drawing_from
+from xception_cli.seeds import drawing_from
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -10,26 +10,21 @@ from sklearn.neighbors import NearestNeighbors
 from units import alone
 
 from xception_cli.evaluation.calibration import (
-    best_guesses,
     calibrate,
-    calibration_error,
     calibration_line,
-    confidence_threshold,
-    coverage_curve,
-    distance_threshold,
     fit_temperature,
-    reliability,
     unknown_line,
 )
-from xception_cli.evaluation.files import coverage_csv, draw_calibration
-from xception_cli.model.unknown import (
-    NEIGHBOURS,
-    UNLIKE,
-    UNSURE,
-    Reference,
-    UnknownRule,
-    remember,
+from xception_cli.evaluation.confidence import (
+    best_guesses,
+    calibration_error,
+    coverage_curve,
+    reliability,
 )
+from xception_cli.evaluation.files import coverage_csv
+from xception_cli.evaluation.plots import draw_calibration
+from xception_cli.evaluation.thresholds import confidence_threshold, distance_threshold
+from xception_cli.model.unknown import NEIGHBOURS, UNLIKE, UNSURE, Reference, UnknownRule, remember
 
 
 def drawn(images: int, *, seed: int = 0, sharpness: float = 3.0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,14 +9,12 @@ from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.candidates import (
     FINAL,
     Candidates,
-    correct_for_selection,
     no_candidates,
-    paired_gain,
     read_candidates,
-    select_candidate,
     start_candidates,
     write_candidates,
 )
+from xception_cli.evaluation.correction import correct_for_selection, paired_gain, select_candidate
 from xception_cli.evaluation.intervals import wilson_interval
 
 

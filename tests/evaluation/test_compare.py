@@ -15,9 +15,9 @@ from units import alone
 
 from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.evaluation.comparable import choose_evaluation
 from xception_cli.evaluation.compare import (
     _difference_interval,
-    choose_evaluation,
     compare_runs,
     correct_comparisons,
     sign_flip,
@@ -184,6 +184,27 @@ def test_runs_of_different_classes_are_compared_on_the_classes_in_common(capsys)
     assert compare_with_earlier(RunDir(Path("somewhere/gone")), other) == [
         "not compared with gone: gone has no evaluation called val"
     ]
+
+
+def test_folders_of_the_same_name_are_compared_whatever_the_order_of_their_evaluation(capsys):
+    others = {"d10": 1, "d11": 2}
+    for name, images in (("food", others), ("food-2", FIRST)):
+        make_run("one", images, on=name)
+    for name, images in (("food", SECOND), ("food-2", others), ("food-market", FIRST)):
+        make_run("other", images, on=name)
+    make_run("third", SECOND, on="food")
+    for on, images, namesake in (("food", 2, "food-2"), ("food-2", 6, "food")):
+        assert call("compare", "runs/one", "runs/other", "--on", on, "--json") == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["images"] == images
+        note = f"note      {namesake} of runs/other is compared: it has the images of {on}\n"
+        assert note in captured.err
+    assert call("compare", "runs/one", "runs/third", "--on", "food-2", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 6
+    assert call("compare", "runs/one", "runs/third", "--on", "food", "--json") == 2
+    assert "have no image of food in common" in capsys.readouterr().err
+    assert call("compare", "runs/third", "runs/one", "--on", "food-2") == 2
+    assert "runs/third has no evaluation called food-2" in capsys.readouterr().err
 
 
 def test_the_test_split_is_compared_where_all_runs_have_it():

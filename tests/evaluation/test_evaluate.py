@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -15,18 +16,20 @@ from runs import write_info
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
-from xception_cli.data.images import inspect_all, read_image
+from xception_cli.data.images import read_image
+from xception_cli.data.inspection import inspect_all
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import write_split
 from xception_cli.data.split import Split, make_split
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.candidates import add_candidate
+from xception_cli.evaluation.described import contaminated_line
 from xception_cli.evaluation.eval_report import TRAINED_ON, Contaminated, EvalReport, LeftOut
-from xception_cli.evaluation.evaluate import evaluate_images, run_evaluation
-from xception_cli.evaluation.files import contaminated_line
+from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER
+from xception_cli.evaluation.scoring import evaluate_images
 from xception_cli.evaluation.selection import _name, map_classes
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
@@ -116,13 +119,12 @@ def test_the_report_is_computed_from_the_models_probabilities(bundle, photos):
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (2, 2)])
-def test_workers_and_batch_size_change_no_number(bundle, photos, workers, batch_size):
+def test_workers_and_batch_size_change_no_number(bundle, photos, monkeypatch, workers, batch_size):
     images = images_of(photos, 4)
     (photos / images[2].path).write_bytes(b"no image")
     first, first_scored = evaluate_images(bundle, photos, images, name="x", workers=0)
-    again, scored = evaluate_images(
-        bundle, photos, images, name="x", workers=workers, batch_size=batch_size
-    )
+    monkeypatch.setattr(Runtime, "inference_batch", batch_size)
+    again, scored = evaluate_images(bundle, photos, images, name="x", workers=workers)
     assert scored.photos == first_scored.photos
     assert [f.path for f in again.failures] == [f.path for f in first.failures] == [images[2].path]
     expected = first_scored.probabilities
@@ -313,8 +315,11 @@ def test_folders_of_one_name_keep_an_evaluation_each(model_file, photos, capsys)
     names = [evaluate(run, data=Path(site, "new")).name for site in "cba"]
     assert names == ["new-3", "new-2", "new"]
     assert paths_of(run, "new-2") == [f"red/{name}.jpg" for name in (1, 2, "later")]
-    (run.evaluation("new") / "metrics.json").unlink()  # damaged: it is written again
-    assert evaluate(run, data=Path("a/new")).name == "new"
+    path = run.evaluation("new") / "predictions.csv"
+    path.write_text(re.sub(r"[^,\n]+\n", "edited\n", path.read_text("utf-8")), "utf-8")
+    assert evaluate(run, data=Path("c/new")).name == "new-3"
+    path.unlink()  # damaged: it is written again
+    assert evaluate(run, data=Path("c/new")).name == "new"
 
 
 def test_a_folder_mounted_at_the_root_is_not_named_like_a_split_either():

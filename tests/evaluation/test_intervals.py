@@ -11,11 +11,11 @@ from sklearn.metrics import (
 )
 from units import alone
 
-from xception_cli.data.images import content_digest
+from xception_cli.data.inspection import content_digest
 from xception_cli.data.photo import Photo
 from xception_cli.data.units import assign_units, have_groups
 from xception_cli.evaluation import resampling
-from xception_cli.evaluation.calibration import calibration_error
+from xception_cli.evaluation.confidence import calibration_error
 from xception_cli.evaluation.intervals import (
     design_effect,
     evidence,

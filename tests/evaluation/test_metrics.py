@@ -23,19 +23,19 @@ from sklearn.metrics import (
 from sklearn.metrics import log_loss as sklearn_log_loss
 from units import alone
 
+from xception_cli.csv_files import to_csv
 from xception_cli.data.photo import Photo
 from xception_cli.evaluation import metrics
-from xception_cli.evaluation.calibration import calibration_error
-from xception_cli.evaluation.eval_report import ClassMetrics, Corrected, EvalFailure, EvalReport
-from xception_cli.evaluation.files import (
+from xception_cli.evaluation.confidence import calibration_error
+from xception_cli.evaluation.described import (
     confused_line,
-    draw_confusion,
     headline,
     report_table,
     scores_table,
     uncorrected_line,
-    write_evaluation,
 )
+from xception_cli.evaluation.eval_report import ClassMetrics, Corrected, EvalFailure, EvalReport
+from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.intervals import (
     Estimate,
     macro_interval,
@@ -43,9 +43,9 @@ from xception_cli.evaluation.intervals import (
     wilson_interval,
 )
 from xception_cli.evaluation.metrics import measure
+from xception_cli.evaluation.plots import draw_confusion
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER, Scored
 from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
-from xception_cli.files import to_csv
 
 INTERVALS = {
     "top_k_accuracy", "macro_recall", "macro_f1", "weighted_f1", "cohen_kappa", "matthews",
@@ -381,6 +381,14 @@ def test_the_most_confused_pairs_come_first():
     )
     perfect = measure(*with_units(labels, np.eye(3)[labels]), names(3), name="x")
     assert confused_line(perfect) is None
+
+
+def test_thousands_of_images_are_counted_with_separators():
+    labels = np.array([0] * 8000 + [1] * 2000)
+    guesses = np.array([0] * 8000 + [0] * 1500 + [1] * 500)
+    report = measure(*with_units(labels, np.eye(2)[guesses]), ["a", "b"], name="x")
+    assert confused_line(report) == "b predicted as a (1,500)"
+    assert uneven_line(report).endswith("; lowest recall: b (500 of 2,000)")
 
 
 def test_the_table_over_all_classes_has_every_number_with_its_interval():

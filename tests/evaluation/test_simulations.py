@@ -5,10 +5,12 @@ import pytest
 from scipy.stats import norm
 from units import alone
 
-from xception_cli.evaluation.calibration import confidence_threshold, coverage_curve
-from xception_cli.evaluation.candidates import Candidates, correct_for_selection
+from xception_cli.evaluation.candidates import Candidates
+from xception_cli.evaluation.confidence import coverage_curve
+from xception_cli.evaluation.correction import correct_for_selection
 from xception_cli.evaluation.intervals import macro_interval, proportion_interval
 from xception_cli.evaluation.resampling import percentile_interval, tally
+from xception_cli.evaluation.thresholds import confidence_threshold
 
 pytestmark = pytest.mark.slow
 

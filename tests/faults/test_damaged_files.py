@@ -22,15 +22,16 @@ from runs import call, copy_run
 from xception_cli.config import TrainConfig
 from xception_cli.data.fixes import read_fixes
 from xception_cli.data.folder import read_folder
-from xception_cli.data.images import inspect_all
+from xception_cli.data.inspection import inspect_all
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import make_split
 from xception_cli.errors import XceptionError
-from xception_cli.evaluation.candidates import correct_report, read_candidates
+from xception_cli.evaluation.candidates import read_candidates
+from xception_cli.evaluation.correction import correct_report
+from xception_cli.evaluation.described import headline, report_table, scores_table
 from xception_cli.evaluation.eval_report import read_report
-from xception_cli.evaluation.files import headline, report_table, scores_table
+from xception_cli.evaluation.places import recorded_places
 from xception_cli.evaluation.scored import read_scored
-from xception_cli.evaluation.selection import recorded_places
 from xception_cli.model.bundle import load_model
 from xception_cli.report.check_page import add_issues
 from xception_cli.run_figures import list_runs

@@ -9,7 +9,7 @@ import os
 import pytest
 from fuzzing import IMAGES, KINDS, fuzz
 
-from xception_cli.data.images import FORMATS
+from xception_cli.data.formats import FORMATS
 
 pytestmark = pytest.mark.slow
 

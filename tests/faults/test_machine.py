@@ -19,7 +19,7 @@ from xception_cli.data.loading import create_loader
 from xception_cli.data.pixels import orientation
 from xception_cli.errors import MachineError, StoppedError, is_out_of_memory
 from xception_cli.rundir import RunDir
-from xception_cli.training.saving import StopSignals
+from xception_cli.training.stopping import StopSignals
 
 
 class Interrupting(Image.Image):

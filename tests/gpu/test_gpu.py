@@ -21,7 +21,7 @@ from runs import Crash, call, crash, outcome, quick_settings, train_run
 from safetensors.torch import save_file
 
 from xception_cli.data.dataset import ImageDataset, KeyedBatches
-from xception_cli.data.loading import ImageInputs, Inputs
+from xception_cli.data.inputs import ImageInputs, Inputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, load_model

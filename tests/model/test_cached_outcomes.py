@@ -12,7 +12,7 @@ from runs import quick_settings, train_run
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_split
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.evaluation.evaluate import compute_outcomes
+from xception_cli.evaluation.scoring import compute_outcomes
 from xception_cli.model.bundle import load_model
 from xception_cli.model.cached_outcomes import open_outcomes
 from xception_cli.model.feature_cache import LIMIT

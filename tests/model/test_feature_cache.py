@@ -18,8 +18,8 @@ from networks import CPU
 from runs import Crash, call, files_no_larger_than, outcome, quick_settings, train_run
 
 from xception_cli.data.dataset import ImageDataset, KeyedBatches
-from xception_cli.data.images import inspect
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.inputs import ImageInputs
+from xception_cli.data.inspection import inspect
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.model import feature_store, features

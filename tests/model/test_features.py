@@ -16,7 +16,7 @@ from torch import nn
 from xception_cli.config import TrainConfig
 from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.images import DECODER
-from xception_cli.data.loading import ImageInputs, Inputs
+from xception_cli.data.inputs import ImageInputs, Inputs
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError
 from xception_cli.model import feature_store, features

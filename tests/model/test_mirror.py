@@ -12,7 +12,6 @@ from networks import CPU, PREPROCESSING, lively_network
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.model.about import About
-from xception_cli.model.augmented import with_tta
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.layers import add_layers_head
 from xception_cli.onnx.graph import build_onnx
@@ -34,7 +33,7 @@ def once() -> ModelBundle:
 
 @pytest.fixture
 def both(once: ModelBundle) -> ModelBundle:
-    return with_tta(once, "mirror")
+    return once.with_tta("mirror")
 
 
 @pytest.fixture
@@ -95,9 +94,9 @@ def test_the_contributions_of_the_positions_add_up_to_the_logit(both, pixels):
 
 
 def test_averaging_can_be_disabled_and_an_unknown_value_is_refused(once, both, pixels):
-    assert with_tta(both, None) is both
-    off = with_tta(both, "none")
+    assert both.with_tta(None) is both
+    off = both.with_tta("none")
     assert off.about == replace(both.about, preprocessing=once.preprocessing)
     torch.testing.assert_close(off.outputs(pixels)[0], once.outputs(pixels)[0])
     with pytest.raises(UsageError, match="tta is 'yes', expected mirror or none"):
-        with_tta(both, "yes")
+        both.with_tta("yes")

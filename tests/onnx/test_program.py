@@ -170,7 +170,7 @@ def test_the_printed_program_states_which_colours_it_does_not_convert():
     start, mark, numbers = content.partition(b"colrnclx")
     content = start + mark + (12).to_bytes(2) + numbers[2:]
     assert decode(content).getpixel((9, 9)) == pytest.approx((218, 0, 27), abs=4)
-    assert "except a PNG or AVIF whose colours are stated in numbers" in program
+    assert "except one whose colours are stated in numbers or EXIF" in program
 
 
 def test_the_printed_program_reads_phone_photos_of_200_megapixels_without_a_warning(bundle):

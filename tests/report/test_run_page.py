@@ -729,9 +729,8 @@ def test_the_curves_show_every_figure_and_are_the_same_only_for_the_same_rows():
 
 
 def test_the_reliability_diagram_of_calibrated_probabilities_is_its_diagonal():
-    probabilities = np.array([[0.75, 0.25]] * 40)
-    labels = np.array([0, 0, 0, 1] * 10)
-    reliability, coverage = draw_calibration(probabilities, labels, np.arange(40))
+    right = np.array([True, True, True, False] * 10)
+    reliability, coverage = draw_calibration(np.full(40, 0.75), right, np.arange(40))
     (dot,) = reliability.dots
     assert (dot.x, dot.y) == (0.75, 0.75)
     assert dot.figures == "confidence 75%: accuracy 75% (95% CI 60-86%, 40 images)"

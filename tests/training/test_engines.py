@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from xception_cli.data.dataset import KeyedBatches
-from xception_cli.data.loading import Inputs
+from xception_cli.data.inputs import Inputs
 from xception_cli.errors import DivergedError, MachineError
 from xception_cli.model.network import FEATURES, Segment
 from xception_cli.records import Scores

@@ -15,9 +15,8 @@ from xception_cli.config import TrainConfig
 from xception_cli.data.recorded import read_split
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.candidates import read_candidates
-from xception_cli.evaluation.evaluate import compute_outcomes
+from xception_cli.evaluation.scoring import compute_outcomes
 from xception_cli.files import file_digest
-from xception_cli.model.augmented import with_tta
 from xception_cli.model.bundle import load_model
 from xception_cli.model.probe import fit_probe
 from xception_cli.rundir import RunDir, read_json
@@ -104,7 +103,7 @@ def losses_of(run: RunDir, photos: Path, tta: str) -> tuple[np.ndarray, np.ndarr
     images = read_split(run.split, ("blue", "green", "red")).of("val")
     labels = torch.tensor([image.label for image in images])
     *_, losses = read_candidates(run.candidates, len(images)).losses
-    loaded = with_tta(load_model(run.model, decide_runtime(device="cpu")), tta)
+    loaded = load_model(run.model, decide_runtime(device="cpu")).with_tta(tta)
     said = compute_outcomes(loaded, photos, images, workers=0)
     logits = torch.from_numpy(np.stack([outcome.logits for outcome in said]))
     return losses, functional.cross_entropy(logits, labels, reduction="none").numpy()

@@ -177,7 +177,7 @@ def test_the_comparison_detects_a_resume_that_starts_the_epoch_again(
 ) -> None:
     copy_run(crashed, tmp_path)
     monkeypatch.setattr(
-        "xception_cli.data.loading.KeyedBatches.start",
+        "xception_cli.data.dataset.KeyedBatches.start",
         property(lambda _: 0, lambda *_: None),
         raising=False,
     )

@@ -14,12 +14,11 @@ from images import draw_photos
 from runs import Crash, call, copy_run, crash, quick_settings, train_once, train_run
 from safetensors.torch import load_file
 
-from xception_cli.data import loading
+from xception_cli.answers import answer_all
 from xception_cli.evaluation.candidates import FINAL, read_candidates
-from xception_cli.evaluation.evaluate import compute_outcomes
 from xception_cli.evaluation.scored import read_scored
+from xception_cli.evaluation.scoring import compute_outcomes
 from xception_cli.files import file_digest
-from xception_cli.inference import answer_all
 from xception_cli.model.bundle import load_model
 from xception_cli.model.features import compute_pooled, compute_store
 from xception_cli.model.folding import fold_batch_norm
@@ -28,7 +27,7 @@ from xception_cli.model.network import Segment
 from xception_cli.model.probe import Probe, fit_head
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.runtime import decide_runtime
-from xception_cli.training import baseline, finish, settle
+from xception_cli.training import baseline, finish, judge, settle
 from xception_cli.training import run as run_module
 
 HEADS = ("last_linear", "layers_head")
@@ -56,24 +55,6 @@ def evaluation(run: RunDir) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
-def test_workers_that_read_images_for_the_probe_read_them_for_the_selection_too(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Starting a worker takes long in a process that uses a GPU."""
-    started, start = [], loading._start
-
-    def record(loader: Any) -> Any:
-        if not loader.batch_sampler.has_workers:
-            started.append(loader.dataset.dataset.cache is not None)
-        return start(loader)
-
-    monkeypatch.setattr(loading, "_start", record)
-    train_run(settings | {"unfreeze": "all", "epochs": 1, "workers": 1})
-    # Of train and val, once for features and once for epochs, whose images are cached.
-    assert sorted(started) == [False, False, True, True]
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_that_read_images_for_the_probe_end_where_nothing_else_is_trained(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,9 +124,9 @@ def test_in_bf16_val_measured_by_features_agrees_with_the_answers_of_the_model_f
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    judge = finish.judge_together
+    together = judge.judge_together
     monkeypatch.setattr(
-        finish, "judge_together", lambda job, split: asked.append(split) or judge(job, split)
+        judge, "judge_together", lambda job, split: asked.append(split) or together(job, split)
     )
     run = train_run(settings | {"refit": False, "precision": "bf16", "tta": "mirror"}).run
     assert "val" not in asked

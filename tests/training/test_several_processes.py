@@ -24,7 +24,7 @@ from xception_cli.model.bundle import load_model
 from xception_cli.processes import ALONE, Processes
 from xception_cli.runtime import Runtime, decide_runtime
 from xception_cli.training.distributed import check_processes
-from xception_cli.training.finish import _turn
+from xception_cli.training.judge import _turn
 
 # Dropout is random in each process.
 CHANGES = {"dropout": 0.0, "batch_size": 6, "balance": "loss", "views": 1}

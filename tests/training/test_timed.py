@@ -12,16 +12,17 @@ from ignite.engine import Engine, Events
 from images import draw_photos
 from runs import Clock, call, quick_settings, train_run
 
+from xception_cli.config import TrainConfig
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.candidates import FINAL, read_candidates
 from xception_cli.files import file_digest
 from xception_cli.model import feature_store, features
 from xception_cli.rundir import RunDir, read_json
 from xception_cli.toml_files import read_toml
-from xception_cli.training import baseline, finish, handlers
+from xception_cli.training import baseline, handlers, judge
 from xception_cli.training.schedule import learning_rate_factor
 
-PEAK = 2e-4  # the default of `lr`
+PEAK = TrainConfig().lr
 EPOCH = 3  # iterations
 TIMED = {"budget": "1h", "epochs": 4, "patience": 0, "save_every_minutes": 0.0}
 
@@ -169,7 +170,7 @@ def test_when_the_time_is_up_inside_an_epoch_a_model_is_selected_and_a_resume_on
 ) -> None:
     at_each_iteration(monkeypatch, lambda i: clock.advance(4000 if i == iteration else 1))
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "compute_outcomes", crash)
+        patch.setattr(judge, "compute_outcomes", crash)
         with pytest.raises(Crash):
             train_run(settings)
     run = RunDir(Path("run"))

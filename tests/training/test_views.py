@@ -56,6 +56,7 @@ def test_validation_reads_the_evaluation_crop_in_every_epoch(settings):
     assert len(list(job.run.decoded.iterdir())) == len(expected)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_no_worker_waits_through_fine_tuning_for_the_views_to_be_read_again(settings, monkeypatch):
     attach, counts = handlers.attach_ema, []
 

@@ -18,8 +18,9 @@ from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import Split
 from xception_cli.data.units import assign_units, is_group
 from xception_cli.errors import DataError, UsageError, XceptionError
-from xception_cli.evaluation.eval_report import join_notes
-from xception_cli.evaluation.selection import Selection, fitted_split, recorded_places
+from xception_cli.evaluation.notes import join_notes
+from xception_cli.evaluation.places import recorded_places
+from xception_cli.evaluation.selection import Selection, fitted_split
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings

@@ -5,9 +5,10 @@ from numpy.typing import NDArray
 
 from xception_cli.check.survey import Survey
 from xception_cli.console import say
-from xception_cli.data.dataset import ImageDataset, KeyedBatches, default_workers
-from xception_cli.data.loading import ImageInputs
-from xception_cli.data.transforms import Preprocessing
+from xception_cli.data.dataset import ImageDataset, KeyedBatches
+from xception_cli.data.inputs import ImageInputs
+from xception_cli.data.transforms import Preprocessing, Transform
+from xception_cli.data.workers import default_workers
 from xception_cli.model.feature_cache import kept_view, open_feature_cache
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
@@ -43,11 +44,8 @@ def compute_features(survey: Survey, seen: list[int], weights: str) -> tuple[Fea
     folded = for_inference(runtime.place(network).eval(), runtime)
     backbone = Segment(folded, "conv1", "conv4").eval()
     digests = [survey.looks[i].digest for i in seen]
-    found: list[Features] = []
-    for view, transform in {
-        "centre": preprocessing.evaluation_transform(),
-        "rotated": preprocessing.rotated_transform(),
-    }.items():
+
+    def features_of(view: str, transform: Transform) -> Features:
         dataset = ImageDataset(
             survey.folder.root,
             [survey.folder.images[i].path for i in seen],
@@ -72,8 +70,10 @@ def compute_features(survey: Survey, seen: list[int], weights: str) -> tuple[Fea
             view=view,
             digests=digests,
         )
-        if not found:
-            say(f"device    {runtime.describe()}")
         pooled = compute_pooled(backbone, inputs, f"computing features ({view})", kept)
-        found.append(last_layer(pooled))
-    return found[0], found[1]
+        features: Features = last_layer(pooled)
+        return features
+
+    say(f"device    {runtime.describe()}")
+    upright = features_of("centre", preprocessing.evaluation_transform())
+    return upright, features_of("rotated", preprocessing.rotated_transform())

@@ -1,4 +1,4 @@
-"""Near-copies: images that were re-encoded, resized, slightly cropped, mirrored or rotated.
+"""Near-copies: re-encoded, resized, slightly cropped, mirrored, rotated, or black and white.
 
 Three steps, because comparing all pairs or holding all pixels is not feasible for 200,000 images.
 
@@ -22,7 +22,8 @@ coins, leaves and foods when 5% is cropped from each side, and none of them mirr
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ from xception_cli.console import Bar, screen
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-PAIRS_VERSION = 2  # version of the search; cached pairs of another version are dropped
+PAIRS_VERSION = 3  # version of the search; cached pairs of another version are dropped
 
 _CANDIDATE = 0.85  # correlation of coarse colours
 _MOST = 8  # candidates of each image upright, and as many of it rotated or mirrored
@@ -47,6 +48,8 @@ _CROP = 0.3  # the largest change of scale, and of place in half sides
 _SLACK = 0.04  # by which a crop may seem to extend beyond the image
 _BLOCK = 16_000_000  # correlations at a time: 64 MB
 _PAIRS = 512  # pairs aligned at a time
+_GREY = 4  # largest difference of the channels in a black and white image
+_BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)
 _UPRIGHT = (0,)
 _TURNED = (1, 2, 3, 4, 5, 6, 7)  # quarter turns; from 4 on mirrored, too
 
@@ -72,7 +75,8 @@ def near_pairs(images: Images) -> list[tuple[int, int]]:
     Returns:
         Pairs of indices, the smaller first, in ascending order.
     """
-    return sorted({(first, second) for first, second, _ in _pairs(images, images).tolist()})
+    found = _pairs(images, images)[:, :2]
+    return sorted({(min(pair), max(pair)) for pair in found.tolist()})
 
 
 def near_copies(images: Images, others: Images) -> NDArray[np.bool_]:
@@ -92,8 +96,9 @@ def near_copies(images: Images, others: Images) -> NDArray[np.bool_]:
 
 def _pairs(images: Images, others: Images) -> Indices:
     """Find rows of (index, index of the other, orientation of the first) that are copies."""
-    with screen.bar("searching for copies", 2 * len(images.colours)) as bar:
-        candidates = _candidates(images, others, bar)
+    searches = _searches(images, others)
+    with screen.bar("searching for copies", sum(2 * len(s.images.labels) for s in searches)) as bar:
+        candidates = np.concatenate([_candidates(search, bar) for search in searches])
     found = [candidates[:0]]
     with screen.bar("comparing copies", len(candidates), "pairs") as bar:
         for start in range(0, len(candidates), _PAIRS):
@@ -112,17 +117,62 @@ def _pixels(images: Images, indices: Indices) -> Floats:
     return images.thumbnails(wanted)[at].astype(np.float32)
 
 
-def _candidates(images: Images, others: Images, bar: Bar) -> Indices:
-    """Pair each image with those of the most similar coarse colours, see `_pairs`."""
-    hashes, other_hashes = _hashes(images.colours), _hashes(others.colours)
+class _Search(NamedTuple):
+    """What is compared with what, each by its colours.
+
+    Attributes:
+        images: The images, with what represents their colours.
+        others: The possible originals, the same.
+        here: `(images,)`, indices of the images in the whole set.
+        there: The same of the originals.
+        once: Whether both are the same set, of which each pair is needed once.
+    """
+
+    images: Images
+    others: Images
+    here: Indices
+    there: Indices
+    once: bool
+
+
+def _searches(images: Images, others: Images) -> list[_Search]:
+    """Search by colour; and by brightness for black and white copies of colour images."""
     once = images is others
+    grey, other_grey = _are_grey(images.colours), _are_grey(others.colours)
+    sides = [(grey, ~other_grey)] if once else [(grey, ~other_grey), (~grey, other_grey)]
+    every, every_other = np.arange(len(images.labels)), np.arange(len(others.labels))
+    searches = [_Search(images, others, every, every_other, once)]
+    for one, two in sides:
+        here, there = np.flatnonzero(one), np.flatnonzero(two)
+        if len(here) and len(there):
+            pair = _in_grey(images, here), _in_grey(others, there)
+            searches.append(_Search(*pair, here, there, once=False))
+    return searches
+
+
+def _are_grey(colours: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    cells = colours.reshape(len(colours), CELLS**2, len(_BRIGHTNESS))
+    return np.asarray(np.ptp(cells, axis=2).max(axis=1, initial=0) <= _GREY)
+
+
+def _in_grey(images: Images, indices: Indices) -> Images:
+    cells = images.colours[indices].reshape(len(indices), CELLS**2, len(_BRIGHTNESS))
+    brightness = np.rint(cells @ _BRIGHTNESS).astype(np.uint8)
+    return replace(images, colours=brightness, labels=images.labels[indices])
+
+
+def _candidates(search: _Search, bar: Bar) -> Indices:
+    """Pair each image with those of the most similar coarse colours, see `_pairs`."""
+    images, others, here, there, once = search
+    hashes, other_hashes = _hashes(images.colours), _hashes(others.colours)
     found = [_alike(hashes, other_hashes, _UPRIGHT, bar, once=once)]
     for label in np.unique(images.labels):
-        here = np.flatnonzero(images.labels == label)
-        there = np.flatnonzero(others.labels == label)
-        rows = _alike(hashes[here], other_hashes[there], _TURNED, bar, once=once)
-        found.append(np.stack([here[rows[:, 0]], there[rows[:, 1]], rows[:, 2]], axis=1))
-    return np.concatenate(found)
+        own = np.flatnonzero(images.labels == label)
+        same = np.flatnonzero(others.labels == label)
+        rows = _alike(hashes[own], other_hashes[same], _TURNED, bar, once=once)
+        found.append(np.stack([own[rows[:, 0]], same[rows[:, 1]], rows[:, 2]], axis=1))
+    rows = np.concatenate(found)
+    return np.stack([here[rows[:, 0]], there[rows[:, 1]], rows[:, 2]], axis=1)
 
 
 def _hashes(colours: NDArray[np.uint8]) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xception_cli.check.report import ORIENTATION, ROTATE, Problem
-from xception_cli.evaluation.candidates import paired_gain
+from xception_cli.evaluation.correction import paired_gain
 from xception_cli.model.probe import cross_validate
 
 Array = NDArray[Any]

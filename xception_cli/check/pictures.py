@@ -10,7 +10,7 @@ from xception_cli.check.report import BROKEN, DEEP, UNREADABLE, Finding, Problem
 from xception_cli.check.scan import Look, bits_of, largest_values
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.formats import SUFFIXES_OF
-from xception_cli.data.images import Original
+from xception_cli.data.original import Original
 from xception_cli.numerals import count_of
 
 _TINY = 32  # pixels of the shorter side

@@ -14,7 +14,7 @@ from itertools import islice
 from multiprocessing import connection, resource_tracker
 from typing import Any, TypeVar
 
-from xception_cli.data.pixels import turns
+from xception_cli.data.opening import turns
 from xception_cli.errors import MachineError
 
 _PROCESSES = 16  # at most

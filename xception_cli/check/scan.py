@@ -17,18 +17,11 @@ from xception_cli.check.pool import map_in_processes
 from xception_cli.check.store import Row, Store
 from xception_cli.console import screen
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.images import (
-    DECODER,
-    ImageError,
-    Inspection,
-    Original,
-    content_digest,
-    examine,
-    naming,
-    read_bytes,
-    turn,
-)
-from xception_cli.data.pixels import fewest_bits, turns
+from xception_cli.data.images import DECODER, ImageError, examine, naming, read_bytes
+from xception_cli.data.inspection import Inspection, content_digest
+from xception_cli.data.opening import turns
+from xception_cli.data.original import Original
+from xception_cli.data.pixels import fewest_bits
 
 VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # results of another version are dropped
 
@@ -177,7 +170,7 @@ def look_at(path: Path, grey_bits: int | None = None) -> Seen:
         with naming(path):
             content = read_bytes(path)
             digest, size = content_digest(content), len(content)
-            with turn(content, least_side=SHARP_SIDE):
+            with turns.take(content, least_side=SHARP_SIDE):
                 picture, original = examine(content, least_side=SHARP_SIDE, grey_bits=grey_bits)
                 seen = fingerprint(picture)
                 return Look(digest, None, size, original, measure(picture), seen.cells), seen

@@ -9,8 +9,9 @@ from pathlib import PurePath
 from xception_cli.check.report import MISSING, UNREAD, Problem
 from xception_cli.check.scan import Look
 from xception_cli.console import NAMED, enumerated, quoted, show
-from xception_cli.data.folder import DataFolder, check_trainable, unread_problem
+from xception_cli.data.folder import DataFolder
 from xception_cli.data.names import is_date
+from xception_cli.data.trainable import check_trainable, unread_problem
 from xception_cli.errors import DataError
 from xception_cli.evaluation.uneven import is_uneven
 from xception_cli.numerals import count_of

@@ -15,7 +15,7 @@ from xception_cli.check.report import Problem
 from xception_cli.check.scan import Look
 from xception_cli.console import enumerated
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.images import Original
+from xception_cli.data.original import Original
 from xception_cli.data.photo import Photo
 from xception_cli.data.units import Fold, unit_folds
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from xception_cli.config import TrainConfig
 from xception_cli.console import enumerated, listing, say, show
 from xception_cli.data.fixes import Fix, read_fixes
-from xception_cli.data.folder import DataFolder, check_trainable, unread_problem
+from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
 from xception_cli.data.source import read_data
+from xception_cli.data.trainable import check_trainable, unread_problem
 from xception_cli.errors import DataError
 from xception_cli.files import utf8
 from xception_cli.numerals import count_of
@@ -123,7 +124,7 @@ def survey_data(
     for note in folder.notes():
         say(f"          {note}")
 
-    from xception_cli.data.pixels import turns
+    from xception_cli.data.opening import turns
 
     turns.max_pixels = max_pixels
     survey = replace(survey_folder(folder), fixes=wanted)

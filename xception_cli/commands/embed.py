@@ -4,7 +4,6 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from io import BytesIO
-from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xception_cli.model.bundle import ModelBundle, Outcome
+    from xception_cli.model.unknown import Reference
 
 _LISTED = 20  # images named that could not be read, as many as `xception eval` lists
 
@@ -104,8 +104,6 @@ def embed(
 
     images = read_inputs(paths, listed, root).images
 
-    import numpy as np
-
     from xception_cli.inference import classify_images
     from xception_cli.model.bundle import ModelBundle
     from xception_cli.partial import open_rows
@@ -117,33 +115,29 @@ def embed(
             f"{show(chosen)} is an exported file, which returns no features",
             hint="use the run, or --model with the model.safetensors that was exported",
         )
-    kept = _kept_images(RunDir(chosen.parent), bundle) if neighbours else []
+    kept = _kept_images(RunDir(chosen.parent), bundle) if neighbours else None
     count = decide_workers(workers, bundle.runtime)
-    with open_rows(output, images, (file_digest(chosen), device, max_pixels)) as rows:
-        outcomes = classify_images(bundle, rows.left(), workers=count)
-        rows.fill("computing features", starmap(_to_row, outcomes))
+    options = (file_digest(chosen), device, max_pixels)
+    with open_rows(output, images, options, "computing features") as rows:
+        for path, outcome in classify_images(bundle, rows.left(), workers=count):
+            rows.add(path, _to_row(path, outcome))
         found = _collect(images, rows.found)
-        if neighbours and bundle.about.unknown is not None:
-            reference = bundle.about.unknown.reference
+        if kept is not None:
+            names, reference = kept
             nearest, cosines = reference.nearest(found["features"], neighbours)
-            found["nearest_kept_train_paths"] = np.array(kept)[nearest]
-            found["feature_cosines"] = cosines
-            among = count_of(len(kept), "training image")
+            found |= {"nearest_kept_train_paths": names[nearest], "feature_cosines": cosines}
+            among = count_of(len(names), "training image")
             say(f"nearest   among the {among} whose features the model keeps")
         as_table = output.suffix.lower() == PARQUET
         write_durably(output, _to_parquet(found) if as_table else _npz(found))
     number = len(found["paths"])
     say(f"written   {show(output)}: features of {count_of(number, 'image')}")
     require_all_read(len(images) - number, len(images))
-    name = json.dumps(str(output))  # in double quotes: the shell takes the single ones
-    code = f'import numpy; print(numpy.load({name})["features"].shape)'
-    if output.suffix.lower() == PARQUET:
-        code = f"import pandas; print(pandas.read_parquet({name}))"
-    say(f"next: python -c {quoted(code)}")
+    say(f"next: python -c {quoted(_reading(output))}")
 
 
 def _to_row(path: Path, outcome: "Outcome | str") -> dict[str, Any]:
-    from xception_cli.data.images import inspect
+    from xception_cli.data.inspection import inspect
 
     if isinstance(outcome, str) or outcome.features is None:
         return {"error": outcome}
@@ -190,8 +184,8 @@ def _from_text(text: str) -> "NDArray[np.float32]":
     return np.frombuffer(b64decode(text), "<f4")
 
 
-def _kept_images(run: RunDir, bundle: "ModelBundle") -> list[str]:
-    """Return the paths of the training images whose features a run's model keeps, in order.
+def _kept_images(run: RunDir, bundle: "ModelBundle") -> "tuple[NDArray[np.str_], Reference]":
+    """Return the paths of the training images whose features a run's model keeps, and these.
 
     Raises:
         UsageError: It keeps none, or those of another run.
@@ -214,7 +208,7 @@ def _kept_images(run: RunDir, bundle: "ModelBundle") -> list[str]:
             f"the model of {show(run.path)} was not trained on the images in its split.csv",
             hint="give the run that the model is from with --run RUN",
         )
-    return [utf8(images[at].path) for at in kept]
+    return np.array([utf8(images[at].path) for at in kept]), rule.reference
 
 
 def _npz(found: "dict[str, NDArray[Any]]") -> bytes:
@@ -232,3 +226,11 @@ def _to_parquet(found: "dict[str, NDArray[Any]]") -> bytes:
         columns[f"nearest_kept_train_path_{at + 1}"] = found["nearest_kept_train_paths"][:, at]
         columns[f"feature_cosine_{at + 1}"] = found["feature_cosines"][:, at]
     return to_parquet(columns | {"features": found["features"]})
+
+
+def _reading(output: Path) -> str:
+    """Return Python code that reads the file."""
+    name = json.dumps(str(output))  # in double quotes: the shell takes the single ones
+    if output.suffix.lower() == PARQUET:
+        return f"import pandas; print(pandas.read_parquet({name}))"
+    return f'import numpy; print(numpy.load({name})["features"].shape)'

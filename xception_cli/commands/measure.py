@@ -129,16 +129,13 @@ def evaluate(
 
 
 def _print_report(report: "EvalReport", *, as_json: bool) -> None:
-    from xception_cli.evaluation.files import (
+    from xception_cli.evaluation.described import (
         answered_line,
         confused_line,
-        contaminated_line,
-        headline,
         report_table,
+        say_result,
         scores_table,
-        uncorrected_line,
     )
-    from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
 
     for part in (
         [json.dumps(report.to_dict())]
@@ -146,15 +143,7 @@ def _print_report(report: "EvalReport", *, as_json: bool) -> None:
         else [report_table(report), "", scores_table(report)]
     ):
         emit(part)
-    say(f"result    {headline(report)}", style="bold")
-    for line in (
-        uncorrected_line(report),
-        unmeasured_line(report),
-        uneven_line(report),
-        contaminated_line(report),
-    ):
-        if line:
-            say(f"          {line}")
+    say_result(report)
     if confused := confused_line(report):
         say(f"confused  {confused}")
     if answered := answered_line(report):
@@ -196,11 +185,8 @@ def compare(
         )
     first, *others = [find_run(run) for run in runs]
 
-    from xception_cli.evaluation.compare import (
-        choose_evaluation,
-        compare_runs,
-        correct_comparisons,
-    )
+    from xception_cli.evaluation.comparable import choose_evaluation
+    from xception_cli.evaluation.compare import compare_runs, correct_comparisons
     from xception_cli.evaluation.compared import selection_note
 
     name = choose_evaluation([first, *others], on)
@@ -215,7 +201,7 @@ def compare(
 def _print_comparison(
     first: RunDir, other: RunDir, comparison: "Comparison", *, as_json: bool
 ) -> None:
-    from xception_cli.evaluation.compare import different_splits
+    from xception_cli.evaluation.comparable import different_splits
     from xception_cli.evaluation.compared import class_note, comparison_tables, verdict
 
     parts: list[Any] = [json.dumps(comparison.to_dict())]
@@ -255,7 +241,7 @@ def report(
     chosen = find_run(run)
     result = chosen.read_result()
 
-    from xception_cli.evaluation.selection import find_images
+    from xception_cli.evaluation.places import find_images
     from xception_cli.model.bundle import load_model
     from xception_cli.report.run_page import write_report
     from xception_cli.runtime import decide_runtime

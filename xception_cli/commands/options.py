@@ -1,6 +1,5 @@
 """Options shared by several commands, and the checks of their values."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import fail, listing, say, show
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
-from xception_cli.rundir import ISSUES, RunDir
+from xception_cli.rundir import RunDir
 from xception_cli.runs import find_run
 
 # Panels of the help
@@ -172,7 +171,7 @@ def allow_pixels(given: int | None) -> None:
     Args:
         given: The value of `--max-pixels`.
     """
-    from xception_cli.data.pixels import turns
+    from xception_cli.data.opening import turns
 
     turns.max_pixels = given or TrainConfig.max_pixels
 
@@ -198,31 +197,6 @@ def choose_model(run: Path | None, model: Path | None) -> Path:
     if run is None:
         say(f"run       {show(found.path)} (the latest)")
     return found.model
-
-
-def check_findings(data: Path, output: Path) -> None:
-    """Check that the files of a data check can be written to a folder, before it starts.
-
-    Args:
-        data: The data folder or table.
-        output: The folder.
-
-    Raises:
-        UsageError: It is no folder, is inside the data folder, or has an edited issues.csv.
-    """
-    inside, root = (Path(os.path.realpath(path)) for path in (output, data))
-    if inside.is_relative_to(root):
-        raise UsageError(
-            f"--output {show(output)} is inside the data folder, where nothing is ever written",
-            hint="choose a folder next to it",
-        )
-    if os.path.lexists(output) and not output.is_dir():
-        raise UsageError(f"{show(output)} is not a folder", hint="choose another --output")
-    if os.path.lexists(output / ISSUES):
-        raise UsageError(
-            f"{show(output / ISSUES)} already exists, and may have been edited",
-            hint="choose another --output, or remove it",
-        )
 
 
 def require_all_read(

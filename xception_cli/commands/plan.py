@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from xception_cli.console import emit, new_table, say, screen
 from xception_cli.errors import UsageError
+from xception_cli.imports import importing
 from xception_cli.settings import ResolvedConfig
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def print_plans(
     Raises:
         XceptionError: The requested training is not possible.
     """
-    from xception_cli.training.run import plan_training
+    with importing():
+        from xception_cli.training.run import plan_training
 
     def plan(name: str | None) -> "Forecast":
         began = time.monotonic() - spent

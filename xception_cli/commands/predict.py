@@ -145,7 +145,8 @@ def predict(
             file = held.enter_context(open_predictions(output, images, options, tally))
 
         with importing():
-            from xception_cli.inference import decide_unknown, predict_images
+            from xception_cli.answers import decide_unknown
+            from xception_cli.inference import predict_images
 
         allow_pixels(max_pixels)
         bundle = open_classifier(chosen, device=device, tta=tta)
@@ -220,9 +221,6 @@ def _say_if_never_unsure(bundle: "Classifier") -> None:
 @contextmanager
 def _progress(file: "PredictionFile", images: int) -> Iterator[Bar]:
     """Show the progress of a file, from where an earlier command stopped."""
-    if file.done:
-        whole = count_of(images, "image")
-        say(f"resuming  after {file.done:,} of {whole} ({show(file.path)})")
     with screen.bar("predicting", images) as bar:
         bar.restart("predicting", file.done)
         yield bar

@@ -1,6 +1,7 @@
 """sample, check and summary: commands to use before training."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,6 @@ from xception_cli.commands.options import (
     MaxPixelsOfData,
     TableRoot,
     allow_pixels,
-    check_findings,
     one_run,
 )
 from xception_cli.config import TrainConfig
@@ -25,6 +25,7 @@ from xception_cli.errors import UsageError
 from xception_cli.files import check_new_file, write_durably
 from xception_cli.notation import check_pattern
 from xception_cli.numerals import count_of
+from xception_cli.rundir import ISSUES
 
 CHECKS = "Further checks"
 
@@ -39,7 +40,7 @@ def sample(
     ] = 40,
 ) -> None:
     """Draw a small data set of foods, to try the other commands on."""
-    from xception_cli.sample import draw_sample
+    from xception_cli.sample.run import draw_sample
 
     count = draw_sample(folder, classes=classes, images=images)
     say(f"drawn     {count_of(count, 'image')} of {classes} foods in {show(folder)}")
@@ -116,13 +117,12 @@ def check(
     # Before anything heavy is loaded.
     folder = read_data(data, root)
     if output is not None:
-        check_findings(data, output)
+        _check_findings(data, output)
 
-    from xception_cli.check.report import report_text
     from xception_cli.check.run import run_check
     from xception_cli.check.steps import next_command, next_steps
+    from xception_cli.check.text import report_text
     from xception_cli.report.check_page import PAGE, write_check
-    from xception_cli.rundir import ISSUES
 
     allow_pixels(max_pixels)
     report = run_check(folder, deep=deep, curve=curve, weights=weights, group_by=group_by)
@@ -138,6 +138,31 @@ def check(
     say(f"next: {next_command(report, None if output is None else output / ISSUES, again)}")
     if code := report.exit_code(strict=strict):
         raise typer.Exit(code)
+
+
+def _check_findings(data: Path, output: Path) -> None:
+    """Check that the files of a data check can be written to a folder, before it starts.
+
+    Args:
+        data: The data folder or table.
+        output: The folder.
+
+    Raises:
+        UsageError: It is no folder, is inside the data folder, or has an edited issues.csv.
+    """
+    inside, root = (Path(os.path.realpath(path)) for path in (output, data))
+    if inside.is_relative_to(root):
+        raise UsageError(
+            f"--output {show(output)} is inside the data folder, where nothing is ever written",
+            hint="choose a folder next to it",
+        )
+    if os.path.lexists(output) and not output.is_dir():
+        raise UsageError(f"{show(output)} is not a folder", hint="choose another --output")
+    if os.path.lexists(output / ISSUES):
+        raise UsageError(
+            f"{show(output / ISSUES)} already exists, and may have been edited",
+            hint="choose another --output, or remove it",
+        )
 
 
 # The network

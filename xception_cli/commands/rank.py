@@ -24,7 +24,8 @@ from xception_cli.commands.options import (
     separate_run,
 )
 from xception_cli.console import quoted, say, show
-from xception_cli.files import check_new_file, file_digest, to_csv, write_durably
+from xception_cli.csv_files import to_csv
+from xception_cli.files import check_new_file, file_digest, write_durably
 from xception_cli.numerals import count_of
 
 if TYPE_CHECKING:
@@ -82,10 +83,12 @@ def rank(
     allow_pixels(max_pixels)
     bundle = open_classifier(chosen, device=device)
     count = decide_workers(workers, bundle.runtime)
-    with open_rows(output, images, (file_digest(chosen), device, max_pixels)) as rows:
+    options = (file_digest(chosen), device, max_pixels)
+    with open_rows(output, images, options, "predicting") as rows:
         made = predict_images(bundle, rows.left(), top=2, workers=count)
-        # Not `to_dict`, which rounds the probabilities that decide the order.
-        rows.fill("predicting", ((p.classes, p.probabilities, p.error) for p in made))
+        for image, prediction in zip(rows.left(), made, strict=True):
+            # Not `to_dict`, which rounds the probabilities that decide the order.
+            rows.add(image, (prediction.classes, prediction.probabilities, prediction.error))
         every = [_read(*pair) for pair in zip(images, rows.found, strict=True)]
         # Stable: images of equal margin keep their order.
         ranked = sorted((one for one in every if one.error is None), key=attrgetter("margin"))

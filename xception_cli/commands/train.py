@@ -11,9 +11,10 @@ import typer
 from xception_cli.commands import complete
 from xception_cli.commands.flags import read_flag, settings_as_options
 from xception_cli.commands.plan import print_plans
-from xception_cli.config import TrainConfig
+from xception_cli.config import TrainConfig, check_frozen
 from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import UsageError
+from xception_cli.imports import importing
 from xception_cli.processes import end_at_once, is_leader, started_by_torchrun
 from xception_cli.recipes import EFFORTS, find_config, find_effort
 from xception_cli.rundir import RunDir
@@ -132,14 +133,15 @@ def train(
         survey = _check_new_run(settings.config, output, tensorboard=tensorboard)
 
     if plan:
-        efforts = EFFORTS if effort and settings.config.budget is None else (effort,)
-        with screen.silence():  # notes on the settings are printed already
-            others = {n: settings if n == effort else _resolve(given, config, n) for n in efforts}
+        plans = {effort: settings}
+        if effort is not None and settings.config.budget is None:
+            plans = _every_effort(given)
         spent = time.monotonic() - began  # imports, and the scan
-        print_plans(others, effort, survey=survey, output=output, spent=spent, as_json=as_json)
+        print_plans(plans, effort, survey=survey, output=output, spent=spent, as_json=as_json)
         return
 
-    from xception_cli.training.run import run_training
+    with importing():
+        from xception_cli.training.run import run_training
 
     result = run_training(
         settings,
@@ -159,7 +161,8 @@ def train(
 
 def _follow() -> None:
     """Train as one of torchrun's other processes, with what the leader shares."""
-    from xception_cli.training.run import run_training
+    with importing():
+        from xception_cli.training.run import run_training
 
     run_training(resolve({}, None))
     end_at_once()
@@ -189,6 +192,7 @@ def _check_new_run(
             "the folder with your images is missing",
             hint="xception train DIR; xception sample DIR draws one to try",
         )
+    check_frozen(config)
     # An unwritable place is reported before the images are read.
     choose_run_path(Path(config.data), output)
     if output is None and (unfinished := find_unfinished(Path(config.data))):
@@ -233,6 +237,11 @@ def _resolve(given: dict[str, Any], config: str | None, effort: str | None) -> R
             hint=f"leave one out; xception configs show {show(effort)} prints its settings",
         )
     return resolve(given, find_effort(effort), effort=effort)
+
+
+def _every_effort(given: dict[str, Any]) -> dict[str | None, ResolvedConfig]:
+    with screen.silence():  # notes on the settings are printed already
+        return {name: _resolve(given, None, name) for name in EFFORTS}
 
 
 def _then(earlier: str | None, run: RunDir) -> str:

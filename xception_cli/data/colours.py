@@ -1,4 +1,4 @@
-"""Colours: from an ICC profile, or a PNG's primaries and gamma, to sRGB, as viewers do."""
+"""Colours: from an ICC profile, or from what a file states instead, to sRGB, as viewers do."""
 
 import math
 import struct
@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 _MOST = 4_000_000  # bytes of a profile; printer profiles have up to 3 million
 _TAGS = 100  # of a profile; lcms has the same limit
@@ -32,6 +32,8 @@ _WIDE_PRIMARIES = {  # white, red, green and blue: BT.2020, Display P3
     12: (*_D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
 }
 _HDR = (16, 18)  # PQ and HLG
+_ADOBE_RGB, _ADOBE_GAMMA = (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06), 256 / 563
+_UNCALIBRATED = 0xFFFF  # EXIF for: not sRGB
 _LEVELS = 16  # of each channel, in the colours that are compared for `_SAME`
 _SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
 _DEVICES = (b"scnr", b"mntr", b"prtr", b"spac")  # no device links, no named colours
@@ -69,22 +71,46 @@ class Colours:
 
 
 def colours_of(image: Image.Image) -> Colours:
-    """Return the conversion for an image, from its profile, or from what a PNG states."""
-    profile = image.info.get("icc_profile")
-    if not isinstance(profile, bytes) or not profile:
-        gamma = image.info.get("gamma") if image.format == "PNG" else None
-        if gamma is not None and "srgb" not in image.info:
-            primaries = tuple(image.info.get("chromaticity", ()))
-            if image.mode in {"RGB", "RGBA", "P"} and len(primaries) == 8:
-                return _of_primaries(primaries, float(gamma))
-            return _of_gamma(float(gamma))
-        return _of_numbers(image.info.get("nclx_profile") or {})
-    is_grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")
-    return _read(profile, "L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
+    """Return the conversion for an image, from its profile, or from what its file states."""
+    profile, nclx = image.info.get("icc_profile"), image.info.get("nclx_profile") or {}
+    if image.format == "PNG" and nclx:  # they come before a profile, by the standard
+        stated = _of_numbers(nclx)
+        if not stated.problem:
+            return stated
+    if isinstance(profile, bytes) and profile:
+        is_grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")
+        return _read(profile, "L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
+    if image.format == "PNG" and "gamma" in image.info and "srgb" not in image.info:
+        return _of_png(image)
+    if image.format in {"JPEG", "MPO"} and image.mode == "RGB" and _states_adobe_rgb(image):
+        found = _of_primaries(_ADOBE_RGB, _ADOBE_GAMMA, is_power=True)
+        return replace(found, profile="Adobe RGB, stated in EXIF")
+    return _of_numbers(nclx)
+
+
+def _of_png(image: Image.Image) -> Colours:
+    """Return the conversion for a PNG that states its gamma, and perhaps its primaries."""
+    gamma = float(image.info["gamma"])
+    primaries = tuple(image.info.get("chromaticity", ()))
+    if image.mode in {"RGB", "RGBA", "P"} and len(primaries) == 8:
+        return _of_primaries(primaries, gamma)
+    return _of_gamma(gamma)
+
+
+def _states_adobe_rgb(image: Image.Image) -> bool:
+    """Return whether the EXIF block states Adobe RGB as cameras do (DCF 2.0), by the word R03."""
+    try:
+        exif = image.getexif()
+        space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
+        if space != _UNCALIBRATED:
+            return False
+        return exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03"
+    except Exception:  # the EXIF block is damaged
+        return False
 
 
 def _of_numbers(nclx: Mapping[str, Any]) -> Colours:
-    """Return the conversion for a HEIC or AVIF without a profile; HDR colours are not converted."""
+    """Return the conversion for colours stated as numbers; HDR colours are not converted."""
     primaries, transfer = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
     if primaries in _USUAL_PRIMARIES and transfer not in _HDR:
         return Colours()
@@ -109,12 +135,15 @@ def _of_gamma(gamma: float) -> Colours:
 
 
 @lru_cache(maxsize=8)
-def _of_primaries(chromaticity: tuple[float, ...], gamma: float) -> Colours:
+def _of_primaries(
+    chromaticity: tuple[float, ...], gamma: float, *, is_power: bool = False
+) -> Colours:
     """Return the conversion for primaries stated in numbers, from a profile that means the same.
 
     Args:
         chromaticity: x and y of white, red, green and blue.
         gamma: See `_of_gamma`.
+        is_power: Whether 1 / 2.2 means this power, and not the curve of sRGB.
     """
     usual = _of_gamma(gamma)
     is_usual = abs(np.subtract(chromaticity, _SRGB)).max() < _NEAR
@@ -132,9 +161,9 @@ def _of_primaries(chromaticity: tuple[float, ...], gamma: float) -> Colours:
     columns = np.linalg.inv(_BRADFORD) @ to_d50 @ _BRADFORD @ columns
     if not (abs(columns) < _MOST_XYZ).all():  # a mistake
         return usual
-    # By convention, 1 / 2.2 means the curve of sRGB.
-    numbers = _fixed(1 / gamma) if usual.curve else _fixed(*_SRGB_CURVE)
-    curve = b"para\0\0\0\0" + (b"\0\0" if usual.curve else b"\0\3") + b"\0\0" + numbers
+    is_power = is_power or bool(usual.curve)  # by convention, 1 / 2.2 means the curve of sRGB
+    numbers = _fixed(1 / gamma) if is_power else _fixed(*_SRGB_CURVE)
+    curve = b"para\0\0\0\0" + (b"\0\0" if is_power else b"\0\3") + b"\0\0" + numbers
     tags = {b"wtpt": _D50, **dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns.T, strict=True))}
     content = {name: b"XYZ \0\0\0\0" + _fixed(*values) for name, values in tags.items()}
     content |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)

@@ -3,13 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from xception_cli.data.formats import AVIF_HEADER
 
 _GREY_LEVELS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies their values by
 _BITS, _PHOTOMETRIC, _FILL_ORDER, _CHANNELS = 258, 262, 266, 277
 _PLANAR, _SAMPLE_FORMAT = 284, 339
-_HEADER = 4096  # bytes of an AVIF in which its properties are
+_CICP = b"\0\0\0\4cICP"  # the length and name of a PNG's chunk of such numbers
 _SEPARATE = 2  # one plane for each channel
+_INTERLACE = 28  # where a PNG states it
+# What a PNG states elsewhere; Pillow replaces it by a text of this name.
+_STATED = (
+    *("bbox", "chromaticity", "gamma", "icc_profile", "interlace", "nclx_profile", "srgb"),
+    "transparency",
+)
 # Grey TIFFs by byte order and photometric interpretation; of the others, Pillow knows the twins.
 for _order, _white_is_zero, _bits, _mode, _raw_mode in (
     (b"MM", 0, 16, "I;16B", "I;16B"),
@@ -30,11 +38,27 @@ def correct(image: ImageFile.ImageFile, content: bytes) -> None:
         content: The bytes of its file.
     """
     if image.format == "PNG":
+        if isinstance(image.info.get("bbox"), str):
+            image.tile = [tile._replace(extents=(0, 0, *image.size)) for tile in image.tile]
+        drop_text(image)
+        if content[_INTERLACE] == 1:
+            image.info["interlace"] = 1
         _scale_transparency(image)
+        _read_numbers(image, content[: content.find(b"IDAT")].partition(_CICP)[2], 1)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         _read_planes(image)
     elif image.format == "AVIF":
-        _read_colours(image, content)
+        _read_numbers(image, content[:AVIF_HEADER].partition(b"colrnclx")[2], 2)
+
+
+def drop_text(image: Image.Image) -> None:
+    """Remove texts of a PNG under the name of what it states elsewhere, such as `gamma`.
+
+    Call it again after the pixels are decoded: texts may follow them.
+    """
+    for name in _STATED:
+        if isinstance(image.info.get(name), str):
+            del image.info[name]
 
 
 def _scale_transparency(image: ImageFile.ImageFile) -> None:
@@ -47,13 +71,18 @@ def _scale_transparency(image: ImageFile.ImageFile) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
-def _read_colours(image: ImageFile.ImageFile, content: bytes) -> None:
-    """Read the numbers of an AVIF's colour space as pillow-heif reads those of a HEIC."""
-    _, found, numbers = content[:_HEADER].partition(b"colrnclx")
-    if found and len(numbers) >= 4:
+def _read_numbers(image: ImageFile.ImageFile, numbers: bytes, size: int) -> None:
+    """Read the numbers of a colour space as pillow-heif reads those of a HEIC.
+
+    Args:
+        image: The image.
+        numbers: The bytes from the first number on; empty if there are none.
+        size: Bytes of each.
+    """
+    if len(numbers) >= 2 * size:
         image.info["nclx_profile"] = {
-            "color_primaries": int.from_bytes(numbers[:2]),
-            "transfer_characteristics": int.from_bytes(numbers[2:4]),
+            "color_primaries": int.from_bytes(numbers[:size]),
+            "transfer_characteristics": int.from_bytes(numbers[size : 2 * size]),
         }
 
 

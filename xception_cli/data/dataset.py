@@ -2,21 +2,13 @@
 
 A key is `(epoch, index)`. Everything random about an image is a function of `(seed, epoch, index)`,
 or of the epoch and its content, so that neither the number of workers nor a resume changes it.
-Decoded images are passed in shared memory.
 """
 
-import math
-import mmap
-import multiprocessing
-import os
-import sys
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from weakref import finalize
 
 import torch
 from PIL import Image
@@ -24,19 +16,13 @@ from torch.utils.data import Dataset, Sampler
 
 from xception_cli.console import show
 from xception_cli.data.image_cache import ImageCache
-from xception_cli.data.images import (
-    ImageError,
-    content_digest,
-    decode,
-    naming,
-    read_bytes,
-    to_image,
-    turn,
-)
+from xception_cli.data.images import ImageError, decode, naming, read_bytes, to_image
+from xception_cli.data.inspection import content_digest
+from xception_cli.data.opening import turns
 from xception_cli.data.transforms import Transform
 from xception_cli.errors import DataError
 from xception_cli.processes import ALONE, Processes
-from xception_cli.runtime import Runtime, drawing_from, key
+from xception_cli.seeds import drawing_from, key
 
 Key = tuple[int, int]  # (epoch, index)
 
@@ -111,7 +97,7 @@ class ImageDataset(Dataset[tuple[int, int, torch.Tensor | str]]):
             known = "" if self.digests is None else self.digests[index]
             if known and content_digest(content) != known:
                 raise ImageError("its content has changed")
-            held.enter_context(turn(content, least_side=self.least_side))
+            held.enter_context(turns.take(content, least_side=self.least_side))
             return decode(content, least_side=self.least_side, grey_bits=self.grey_bits)
 
     def require_all(self, failures: Sequence[tuple[int, str]]) -> None:
@@ -205,88 +191,3 @@ class KeyedBatches(Sampler[list[Key]]):
         rank, count = self.processes.rank, self.processes.count
         for begin, end in list(pairwise(bounds))[self.start :]:
             yield [(epoch, index) for index in order[begin + rank : end : count]]
-
-
-def default_workers(runtime: Runtime) -> int:
-    """Return the number of image-loading processes: enough for a GPU, few if the CPU trains."""
-    wanted = 16 if runtime.device.type == "cuda" else 2
-    return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
-
-
-# Decoded images in shared memory
-
-
-class Slots:
-    """Slots for parts of batches, in memory shared with forked processes.
-
-    Torch passes each tensor of a worker through a socket, a thread and a copy, all in the training
-    process. A slot is taken when its part is assigned to a worker, and returned when the batch has
-    been used.
-
-    Args:
-        count: Number of slots.
-        rows: Images per part.
-        side: Side of an image, in pixels.
-        device: Target of the batches; for CUDA, memory is page-locked and copies are asynchronous.
-    """
-
-    def __init__(self, count: int, rows: int, side: int, device: torch.device) -> None:
-        self.pixels = torch.empty(0, dtype=torch.uint8)
-        self._shape = (count, rows, 3, side, side)
-        self._device = device
-        self._is_locked = False
-        self._free: deque[int] = deque()
-        self._copied: deque[tuple[int, torch.cuda.Event]] = deque()
-
-    def allocate(self) -> None:
-        """Allocate the memory, before the processes that share it are forked."""
-        memory = mmap.mmap(-1, math.prod(self._shape))  # anonymous, so not limited by /dev/shm
-        places = torch.frombuffer(memory, dtype=torch.uint8)
-        self.pixels = places.view(self._shape)
-
-    def begin(self) -> None:
-        """Begin a pass, with all slots free."""
-        if self._device.type == "cuda":
-            self._lock_pages()
-            # The device may still copy the last batch of the previous pass.
-            torch.cuda.current_stream(self._device).synchronize()
-        self._copied.clear()
-        self._free = deque(range(len(self.pixels)))
-
-    def _lock_pages(self) -> None:
-        """Page-lock the memory for asynchronous copies; call it after workers are forked."""
-        if self._is_locked:
-            return
-        cuda, address = torch.cuda.cudart(), self.pixels.data_ptr()
-        if cuda.cudaHostRegister(address, self.pixels.numel(), 0) == cuda.cudaError.success:
-            finalize(self, cuda.cudaHostUnregister, address)
-        else:  # copies are synchronous then
-            with suppress(RuntimeError):  # the next kernel reports the failure as its own
-                torch.ones((), device=self._device)
-        self._is_locked = True
-
-    def take(self) -> int:
-        """Take a free slot; if there is none, wait until the device has copied the oldest."""
-        if not self._free:
-            if not self._copied:
-                raise LookupError("no slot is free: read the loader with read_parts")
-            slot, event = self._copied.popleft()
-            event.synchronize()
-            self._free.append(slot)
-        return self._free.pop()  # the most recent one: its memory is in use already
-
-    def give_back(self, slots: list[int]) -> None:
-        """Return the slots of a batch; they are free once the device has copied them."""
-        if self._device.type != "cuda":
-            self._free.extend(slots)
-            return
-        event = torch.cuda.Event()
-        event.record()
-        self._copied.extend((slot, event) for slot in slots)
-        while self._copied and self._copied[0][1].query():
-            self._free.append(self._copied.popleft()[0])
-
-
-def can_share() -> bool:
-    """Return whether loader processes can be forked, and so inherit shared memory."""
-    return sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()

@@ -1,5 +1,6 @@
 """Fixes: a person's decisions about single images, in the rows of an edited issues.csv."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ ACTIONS = ("exclude", "relabel")
 ISSUES_HEADER = ("path", "problem", "detail", "action", "label")
 
 _LISTED = 10  # faults reported at once
+_SEPARATOR = re.compile(r"[,;|\t]")
 _HINT = (
     f"xception check DIR --output FOLDER writes issues.csv, with {', '.join(ISSUES_HEADER)}; save "
     "it as CSV, UTF-8"
@@ -86,7 +88,7 @@ def read_fixes(path: Path, folder: DataFolder) -> dict[str, Fix]:
                 fixes[image], lines[image] = fix, number
         else:
             undecided += label not in {"", known.get(image)}
-            fault = _misplaced(row, classes)
+            fault = _misplaced(row, known, classes)
         if fault:
             faults.append(f"line {number}: {fault}")
     if faults:
@@ -119,8 +121,11 @@ def _read_rows(path: Path, what: str) -> list[tuple[int, dict[str, str]]]:
     return read_edited(path, what, ISSUES_HEADER, ("path", "action"), _HINT)
 
 
-def _misplaced(row: Mapping[str, str], classes: set[str]) -> str | None:
+def _misplaced(row: Mapping[str, str], known: Mapping[str, str], classes: set[str]) -> str | None:
     """Return the fault of a row without an action that has one in another column."""
+    cells = {cell.strip().lower() for cell in _SEPARATOR.split(row["path"])}
+    if cells.intersection(ACTIONS) and row["path"] not in known:
+        return f"{show(repr(row['path']))} is one cell: the first line has another separator"
     for column in ("problem", "detail", "label"):
         if row[column].strip().lower() in ACTIONS and row[column] not in classes:
             return f"{show(repr(row[column]))} is in the column {column}, not in action"
@@ -129,17 +134,22 @@ def _misplaced(row: Mapping[str, str], classes: set[str]) -> str | None:
 
 def _fault(path: str, fix: Fix, known: Mapping[str, str], classes: set[str]) -> str | None:
     """Return what is wrong with a row; None if nothing is."""
+    if not path.strip():
+        return f"the path is missing, with the action {fix.wanted}"
     if path not in known:
         return f"there is no image {show(path)} in the data folder"
     if fix.action not in ACTIONS:
-        hint = did_you_mean(fix.action, ACTIONS)
-        guess = f"; {hint}" if hint else ""
+        guess = _guess(fix.action, ACTIONS)
         return f"action is {show(repr(fix.action))}, expected exclude or relabel{guess}"
     if fix.action == "relabel" and fix.label not in classes:
-        hint = did_you_mean(fix.label, sorted(classes))
-        guess = f"; {hint}" if hint else ""
+        guess = _guess(fix.label, sorted(classes))
         return f"label is {show(repr(fix.label))}, which is no class of the folder{guess}"
     return None
+
+
+def _guess(written: str, known: Sequence[str]) -> str:
+    hint = did_you_mean(written, known)
+    return f"; {hint}" if hint else ""
 
 
 def class_after(

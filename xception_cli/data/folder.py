@@ -1,22 +1,18 @@
 """DataFolder: the classes and image files of a data folder; no image is opened."""
 
 import os
-import unicodedata
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xception_cli.console import enumerated, quoted, show
+from xception_cli.console import show
 from xception_cli.data.formats import HEIF, INSTALL_HEIF, SUFFIXES_OF, suffixes
 from xception_cli.data.layout import EXPECTED, recognise
 from xception_cli.data.listing import Folder, suffix_of, unreadable
-from xception_cli.data.names import plain
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
 from xception_cli.numerals import count_of
-
-_FEW = 0.05  # share of photos that may be ignored because no decoder is installed
 
 
 @dataclass(frozen=True)
@@ -188,133 +184,7 @@ def images_below(folder: Path, ignored: Counter[str] | None = None) -> list[Path
     return [Path(path) for path in sorted(_images(start, left, {start.identity}))]
 
 
-def unread_problem(folder: DataFolder) -> str:
-    """Return which photos cannot be read, if they are too many to ignore; else empty.
-
-    A few ignored photos are worth a note; without a class, or without one photo in 20, it is not
-    the intended data set.
-    """
-    unread = sum(folder.unread.values())
-    train = "train" if folder.given_splits else None
-    missing = [
-        name
-        for name, count in zip(folder.classes, folder.counts(train), strict=True)
-        if not count and folder.unread.get(name)
-    ]
-    if not missing and unread <= _FEW * (unread + len(folder.images)):
-        return ""
-    every = count_of(unread + len(folder.images), "image")
-    share = f"{unread:,} of {every} in {show(folder.root)} are HEIC"
-    without = f", among them all of {enumerated(missing)}" if missing else ""
-    return f"{share}{without}; reading them requires pillow-heif: {INSTALL_HEIF}"
-
-
 def _raise_flat(root: Folder) -> None:
     flat = len(root.images)
     found = f"{count_of(flat, 'image')} but no class folders" if flat else "no class folders"
     raise DataError(f"found {found} in {show(root.path)}", hint=EXPECTED)
-
-
-def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> None:
-    """Check that a classifier can be trained on this folder.
-
-    Args:
-        folder: The data folder.
-        expected_classes: The number of classes the user asserts.
-
-    Raises:
-        UsageError: The number of classes differs; lists the names found.
-        DataError: There are fewer than two classes, an empty class, an empty val, names that look
-            the same, or classes of val or test that train lacks.
-    """
-    _check_spelling(folder)
-    names = enumerated(folder.classes, 20)
-    found = len(folder.classes)
-    if expected_classes is not None and found != expected_classes:
-        difference = abs(expected_classes - found)
-        more_or_less = "missing" if found < expected_classes else "too many"
-        raise UsageError(
-            f"expected {expected_classes:,} classes, found {found:,} ({difference:,} "
-            f"{more_or_less}) in {show(folder.place)}: {names}",
-            hint=_deeper(folder) or f"--classes {found}, or leave it out",
-        )
-    if found < 2:
-        raise DataError(
-            f"found only one class in {show(folder.place)}: {names}; need at least 2",
-            hint=_deeper(folder) or _expected(folder),
-        )
-    _check_unicode(folder)
-    if folder.given_splits and "train" not in folder.given_splits:
-        raise DataError(
-            f"{show(folder.place)} has {' and '.join(folder.given_splits)}, but no train"
-            + (" folder with class folders" if folder.table is None else " in its column split"),
-            hint=_expected(folder),
-        )
-    train = "train" if folder.given_splits else None
-    empty = [name for name, n in zip(folder.classes, folder.counts(train), strict=True) if not n]
-    if empty:
-        where = " in train" if train else ""
-        raise DataError(
-            f"no images{where} for: {enumerated(empty)}",
-            hint=_how_to_fill(folder),
-        )
-    if "val" in folder.given_splits and not any(folder.counts("val")):
-        raise DataError(
-            f"no images in the val split of {show(folder.root)}",
-            hint="add images, or remove its folders: some of train are then held out instead",
-        )
-
-
-def _how_to_fill(folder: DataFolder) -> str:
-    if folder.unread:
-        return f"to read HEIC photos: {INSTALL_HEIF}"
-    return "add images, or remove the folder" if folder.table is None else "add rows"
-
-
-def _expected(folder: DataFolder) -> str:
-    return EXPECTED if folder.table is None else "each row names the image's class in column label"
-
-
-def _check_unicode(folder: DataFolder) -> None:
-    same = Counter(unicodedata.normalize("NFC", name) for name in folder.classes)
-    for name, count in same.items():
-        if count > 1:
-            raise DataError(
-                f"{count} class{' folders' if folder.table is None else 'es'} look the same "
-                f"({show(name)}): their names are the same letters in two Unicode forms",
-                hint="merge them into one folder" if folder.table is None else "use one spelling",
-            )
-
-
-def _check_spelling(folder: DataFolder) -> None:
-    """Refuse Cat in train and cat in val, which would be two classes."""
-    trained = {image.label for image in folder.images if image.split == "train"}
-    spelled = {plain(folder.classes[label]): folder.classes[label] for label in trained}
-    for image in folder.images:
-        name = folder.classes[image.label]
-        right = spelled.get(plain(name), name)
-        if image.split and image.label not in trained and right != name:
-            hint = "give it one name in all splits"
-            if folder.table is None:
-                wrong = next(path for path in Path(image.path).parents if path.name == name)
-                hint += f": mv {quoted(folder.root / wrong)} "
-                hint += quoted(folder.root / wrong.with_name(right))
-            raise DataError(
-                f"one class has two names in {show(folder.place)}: {show(ascii(right))} in train, "
-                f"{show(ascii(name))} in {image.split}",
-                hint=hint,
-            )
-
-
-def _deeper(folder: DataFolder) -> str | None:
-    """Return what to type if the only class folder holds the real ones."""
-    if len(folder.classes) != 1 or folder.table is not None:
-        return None
-    holding = {Path(image.path).parent for image in folder.images if image.split in {None, "train"}}
-    common = Path(os.path.commonpath(holding or {Path()}))
-    if common in holding or common == Path():
-        return None
-    inside = quoted(folder.root / common)
-    if set(folder.given_splits) <= {"train"}:
-        return f"if its sub-folders are the classes: --data {inside}"
-    return f"if its sub-folders are the classes, move them up, out of {inside}"

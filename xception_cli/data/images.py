@@ -1,42 +1,33 @@
 """Decoding of image files: the only decoder, for training, evaluation and prediction."""
 
+import errno
 import logging
-import os
 import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from hashlib import blake2b
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from xception_cli.console import screen, show
-from xception_cli.data.formats import FORMATS as FORMATS
-from xception_cli.data.formats import what_else
-from xception_cli.data.original import Original as Original
-from xception_cli.data.original import Stored, original_of
-from xception_cli.data.pixels import (
-    BYTES_PER_PIXEL,
-    Values,
-    open_image,
-    reduce,
-    to_upright_rgb,
-    turns,
-    values_of,
-)
-from xception_cli.data.pixels import MAX_PIXELS as MAX_PIXELS
-from xception_cli.data.pixels import ImageError as ImageError
+from xception_cli.console import show
+from xception_cli.data.corrections import drop_text
+from xception_cli.data.formats import claimed_size, what_else
+from xception_cli.data.opening import BYTES_PER_PIXEL, open_image, reduce, turns
+from xception_cli.data.opening import ImageError as ImageError
+from xception_cli.data.original import Original, Stored, original_of
+from xception_cli.data.pixels import Values, to_upright_rgb, values_of
 from xception_cli.data.tiff import describe_tiff, describe_undecoded
 from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out_of_memory
 from xception_cli.files import TRIES, is_transient
 
 # Increased when the pixels of any file change: caches of decoded images depend on it.
-DECODER = 6
+DECODER = 7
 MAX_BYTES = 500_000_000  # a file that is read whole
+_OPEN_FILES = "close other programs, or allow more open files: ulimit -n 4096"
+# Errors that any file would have now: the image may be valid.
+_SHORT = {errno.ENOMEM: MORE_MEMORY, errno.EMFILE: _OPEN_FILES, errno.ENFILE: _OPEN_FILES}
 MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
@@ -49,6 +40,7 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         ImageError: It is missing, not a regular file, not readable, too large, or empty.
+        MachineError: There is too little memory, or too many files are open.
     """
     try:
         status = path.stat()
@@ -61,7 +53,10 @@ def read_bytes(path: Path) -> bytes:
         dangling = path.is_symlink()
         raise ImageError("broken link" if dangling else "file not found") from error
     except OSError as error:
-        raise ImageError((error.strerror or "cannot be read").lower()) from error
+        reason = (error.strerror or "cannot be read").lower()
+        if error.errno in _SHORT:
+            raise MachineError(reason, hint=_SHORT[error.errno]) from error
+        raise ImageError(reason) from error
     except ValueError as error:  # a letter that the encoding of file names lacks, or a zero
         raise ImageError("its name cannot be a file name here") from error
     if not content:
@@ -85,7 +80,7 @@ def decode(
 ) -> Image.Image:
     """Decode an image to upright RGB, as an image viewer shows it.
 
-    EXIF orientation is applied; an embedded colour profile, or without one what a PNG states, is
+    EXIF orientation is applied; an embedded colour profile, or without one what the file states, is
     converted to sRGB; alpha is composited over white; grey with more bits is scaled to 8; an
     animation gives its first frame.
 
@@ -131,14 +126,20 @@ def examine(
 def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image; any error while it is decoded becomes an `ImageError`."""
     image: ImageFile.ImageFile | None = None
-    with _decoding(lambda: image.size if image else (0, 0)):  # `reduce` changes it
+
+    def size() -> tuple[int, int]:
+        return image.size if image else claimed_size(content)  # `reduce` changes it
+
+    with _decoding(size):
         try:
             with open_image(content) as image:
                 _check_shape(*image.size)
                 yield image
-        except UnidentifiedImageError as error:
-            raise ImageError(describe_tiff(content) or what_else(content)) from error
         except (OSError, ValueError) as error:
+            if _is_short_of_memory(error, *size()):
+                raise
+            if isinstance(error, UnidentifiedImageError):
+                raise ImageError(describe_tiff(content) or what_else(content)) from error
             if problem := describe_undecoded(content, str(error)):
                 raise ImageError(problem) from error
             raise
@@ -173,7 +174,7 @@ def _reason(error: str) -> str:
 
 
 def _is_short_of_memory(error: Exception, width: int, height: int) -> bool:
-    needed = BYTES_PER_PIXEL * width * height
+    needed = BYTES_PER_PIXEL * min(width * height, turns.max_pixels)
     return "memory" in str(error).lower() or is_out_of_memory(error, needed)
 
 
@@ -182,6 +183,7 @@ def _load(
 ) -> tuple[Image.Image, Values]:
     reduce(image, least_side)
     image.load()
+    drop_text(image)
     values = values_of(image, grey_bits)
     return to_upright_rgb(image, values), values
 
@@ -210,11 +212,6 @@ def naming(path: Path) -> Iterator[None]:
         raise MachineError(
             f"{show(path)}: there is too little memory to read it", hint=MORE_MEMORY
         ) from error
-
-
-def turn(content: bytes, *, least_side: int | None = None) -> AbstractContextManager[None]:
-    """Wait until no other large image is decoded, if this one is large; see `Turns`."""
-    return turns.take(content, least_side)
 
 
 def read_listed(
@@ -261,61 +258,6 @@ def to_image(image: Image.Image, *, grey_bits: int = 16) -> Image.Image:
 def _check_shape(width: int, height: int) -> None:
     if min(width, height) == 0 or max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"{width} x {height} is longer than {MAX_ASPECT} to 1")
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """The result of inspecting a file.
-
-    Attributes:
-        digest: BLAKE2b of the content, 32 hexadecimal digits; empty if it could not be read.
-        problem: Why it is not a valid image; None if it is.
-    """
-
-    digest: str
-    problem: str | None = None
-
-
-def content_digest(content: bytes) -> str:
-    """Return the BLAKE2b digest of an image file's bytes, 32 hexadecimal digits."""
-    return blake2b(content, digest_size=16).hexdigest()
-
-
-def inspect(path: Path, *, decoded: bool = True) -> Inspection:
-    """Hash a file, and check that it fully decodes.
-
-    Args:
-        path: The file.
-        decoded: False hashes only.
-    """
-    digest = ""
-    try:
-        with naming(path):
-            content = read_bytes(path)
-            digest = content_digest(content)
-            if decoded:
-                with turn(content, least_side=1):
-                    decode(content, least_side=1)  # every byte is read at the smallest scale too
-    except ImageError as error:
-        return Inspection(digest, error.message)
-    return Inspection(digest)
-
-
-def inspect_all(paths: list[Path], *, decoded: bool = True) -> list[Inspection]:
-    """Inspect files in order, without stopping at a problem.
-
-    Threads suffice: Pillow and hashlib release the GIL.
-    """
-    what = "checking images" if decoded else "hashing images"
-    with (
-        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
-        screen.bar(what, len(paths)) as bar,
-    ):
-        found = []
-        for inspection in pool.map(lambda path: inspect(path, decoded=decoded), paths):
-            found.append(inspection)
-            bar.advance(1)
-    return found
 
 
 # Their names in version 0.1, which scripts of users import.

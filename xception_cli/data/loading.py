@@ -1,4 +1,4 @@
-"""Loading: decoded images as inputs of the network, and the workers that decode them."""
+"""Loading: batches of decoded images, in the parts that workers decode."""
 
 import gc
 import math
@@ -13,105 +13,12 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from xception_cli.data.dataset import ImageDataset, Key, KeyedBatches, Slots, can_share
-from xception_cli.data.pixels import turns
-from xception_cli.data.transforms import Preprocessing
-from xception_cli.data.workers import check_workers, start_error, start_worker, worker_errors
+from xception_cli.data.dataset import ImageDataset, Key, KeyedBatches
+from xception_cli.data.opening import turns
+from xception_cli.data.slots import Slots, can_share
+from xception_cli.data.workers import start_error, start_worker, worker_errors
 from xception_cli.errors import MachineError
-from xception_cli.runtime import Runtime
 
-
-class Inputs(NamedTuple):
-    """Inputs of a network, and their labels.
-
-    Attributes:
-        values: `(batch or more, channels, height, width)`, float, on the device. Rows after the
-            last label are padding, see `Runtime.join_parts`.
-        labels: `(batch,)`, int64, on the device.
-        indices: `(batch,)`, int64, on the CPU: indices of the images.
-    """
-
-    values: torch.Tensor
-    labels: torch.Tensor
-    indices: torch.Tensor
-
-
-class ImageInputs:
-    """Decoded images as inputs of the whole network, in batches; each pass decodes them again.
-
-    Args:
-        dataset: The images.
-        batches: The keys of each batch.
-        preprocessing: The pixel preprocessing.
-        runtime: Where to compute.
-        workers: Number of image-loading processes.
-        passes: How often the images are read.
-    """
-
-    def __init__(
-        self,
-        dataset: ImageDataset,
-        batches: KeyedBatches,
-        *,
-        preprocessing: Preprocessing,
-        runtime: Runtime,
-        workers: int,
-        passes: int = 1,
-    ) -> None:
-        self.dataset = dataset
-        self.batches = batches
-        self.preprocessing = preprocessing
-        self.runtime = runtime
-        self.loader = create_loader(
-            dataset,
-            batches,
-            workers=workers,
-            passes=passes,
-            side=preprocessing.image_size,
-            device=runtime.device,
-        )
-        self._begun: tuple[int, Iterator[_Decoded | MachineError]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Inputs]:
-        """Yield batches.
-
-        Raises:
-            DataError: An image vanished or changed.
-            MachineError: A worker process died, even if its work was done.
-        """
-        begun, self._begun = self._begun, None
-        ahead = begun is not None and (begun[0], 0) == (self.batches.epoch, self.batches.start)
-        for parts in read_parts(self.loader, begun[1] if begun and ahead else None):
-            check_workers(self.loader)
-            for part in parts:
-                self.dataset.require_all(part.failures)
-            pixels = self.runtime.join_parts([part.pixels for part in parts], self.batches.rows)
-            values = self.preprocessing.normalize(pixels)
-            yield Inputs(
-                values.contiguous(memory_format=self.runtime.memory_format),
-                self.runtime.to_device(torch.cat([part.labels for part in parts])),
-                torch.cat([part.indices for part in parts]),
-            )
-
-    def begin(self, epoch: int) -> None:
-        """Let the workers start on an epoch's first batches before they are needed."""
-        if self.loader.num_workers:
-            self.batches.epoch, self.batches.start = epoch, 0
-            with worker_errors():
-                self._begun = epoch, _start(self.loader)
-
-    def example(self, count: int) -> torch.Tensor:
-        """Return values of the shape of a batch of `count`."""
-        size = self.preprocessing.image_size
-        return torch.zeros((count, 3, size, size), device=self.runtime.device).contiguous(
-            memory_format=self.runtime.memory_format
-        )
-
-
-# Batches in parts, and the workers that decode them
 PART = 16  # images per task of a worker, so that several workers share the first batch
 _PART_BYTES = 5_000_000  # limit on a part, reached by images over 299 pixels
 _AHEAD = 2  # parts assigned to each worker
@@ -120,7 +27,7 @@ _CPU = torch.device("cpu")
 
 
 class Batch(NamedTuple):
-    """Decoded images.
+    """_Decoded images.
 
     Attributes:
         pixels: `(batch, 3, height, width)`, uint8.
@@ -149,6 +56,9 @@ class _Decoded(NamedTuple):
     labels: list[int]
     indices: list[int]
     failures: list[tuple[int, str]]
+
+
+Pass = Iterator[_Decoded | MachineError]  # over the parts of a loader
 
 
 def create_loader(
@@ -197,15 +107,13 @@ def create_loader(
         prefetch_factor=_AHEAD if workers else None,
         multiprocessing_context="fork" if slots else None,
         persistent_workers=workers > 0,
-        worker_init_fn=partial(_start_worker, turns.max_pixels),
+        worker_init_fn=partial(start_worker, turns.max_pixels),
         # Otherwise each pass would take one number from the global generator.
         generator=torch.Generator().manual_seed(0),
     )
 
 
-def read_parts(
-    loader: "DataLoader[Any]", begun: "Iterator[_Decoded | MachineError] | None" = None
-) -> Iterator[list[Batch]]:
+def read_parts(loader: "DataLoader[Any]", begun: Pass | None = None) -> Iterator[list[Batch]]:
     """Iterate over a loader, batch by batch: the parts of each batch.
 
     Their pixels are valid until the next batch is requested; then the memory is reused.
@@ -221,7 +129,7 @@ def read_parts(
     with worker_errors():
         parts: list[Batch] = []
         slots: list[int] = []
-        for decoded in _start(loader) if begun is None else begun:
+        for decoded in start_pass(loader) if begun is None else begun:
             if isinstance(decoded, MachineError):
                 raise decoded
             number = sampler.number
@@ -238,7 +146,7 @@ def read_parts(
                 parts, slots = [], []
 
 
-def _start(loader: "DataLoader[Any]") -> "Iterator[_Decoded | MachineError]":
+def start_pass(loader: "DataLoader[Any]") -> Pass:
     """Begin a pass, without the SIGCHLD handler that torch (2.14) installs for its workers.
 
     The handler raises in whatever line runs when a worker dies, even while a state is saved.
@@ -339,11 +247,6 @@ class _PartReader(Dataset[Any]):
             return _Decoded(part.slot, labels, indices, failures)
         stacked = torch.stack(decoded) if decoded else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
         return _Decoded(stacked, labels, indices, failures)
-
-
-def _start_worker(max_pixels: int, number: int) -> None:
-    turns.max_pixels = max_pixels  # a spawned worker does not inherit it
-    start_worker(number)
 
 
 def _as_it_is(decoded: "_Decoded | MachineError") -> "_Decoded | MachineError":

@@ -6,14 +6,16 @@ from pathlib import Path
 from zlib import crc32
 
 from xception_cli.console import listing, quoted, show
+from xception_cli.csv_files import from_csv, to_csv
 from xception_cli.data.fixes import was_relabelled
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.images import Inspection, leads_out
+from xception_cli.data.images import leads_out
+from xception_cli.data.inspection import Inspection
 from xception_cli.data.photo import Photo
 from xception_cli.data.sides import RECORDED
 from xception_cli.data.split import Split
 from xception_cli.errors import ArtifactError
-from xception_cli.files import from_csv, to_csv, utf8, write_durably
+from xception_cli.files import utf8, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 

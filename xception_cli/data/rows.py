@@ -7,8 +7,9 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from xception_cli.console import listing, show
+from xception_cli.csv_files import read_users_table
 from xception_cli.errors import UsageError
-from xception_cli.files import from_utf8, read_users_table, why
+from xception_cli.files import from_utf8, why
 from xception_cli.numerals import count_of
 
 TOO_LONG = 'a cell that contains the separator needs quotes: "a,b"'

@@ -9,14 +9,14 @@ from pathlib import Path
 from xception_cli.console import enumerated, listing, show
 from xception_cli.data.fixes import NO_FIXES, Fix, class_after, note_relabelled
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.images import Inspection
+from xception_cli.data.inspection import Inspection
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.data.sides import follow_file, keep_sides
 from xception_cli.data.units import Unit, find_units, with_units
 from xception_cli.errors import DataError
 from xception_cli.files import utf8
 from xception_cli.numerals import count_of
-from xception_cli.runtime import key
+from xception_cli.seeds import key
 
 EXCLUDED = "excluded"  # begins the reason of an image that --fixes leaves out
 _LISTED = 10  # pairs or files listed in a message

@@ -2,20 +2,28 @@
 
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from xception_cli.console import listing, quoted, say, show
+from xception_cli.csv_files import read_users_table
 from xception_cli.data.folder import DataFolder
+from xception_cli.data.header import (
+    COLUMNS,
+    find_columns,
+    has_columns,
+    refuse_unnamed_split,
+    report_columns,
+)
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.misplaced import folder_below, likely_root
-from xception_cli.data.names import WORDS, split_of, words_of
+from xception_cli.data.names import split_of
 from xception_cli.data.photo import Photo
-from xception_cli.data.rows import TOO_LONG, column_name, slashed, spellings, too_long
+from xception_cli.data.rows import TOO_LONG, slashed, spellings, too_long
 from xception_cli.errors import DataError, UsageError
-from xception_cli.files import read_users_table, why
+from xception_cli.files import why
 from xception_cli.notation import is_url
 from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET
@@ -24,23 +32,7 @@ from xception_cli.rundir import INFO
 
 SUFFIXES = (".csv", ".tsv", PARQUET)
 
-# Names of each column: our own name first, which has precedence. docs/data.md lists them.
-NAMES_OF = {
-    "path": (
-        *("path", "filename", "file", "file_name", "filepath", "file_path", "image", "image_path"),
-        *("image_file", "image_name", "img", "img_path"),
-    ),
-    "label": (
-        *("label", "labels", "class", "class_name", "classname", "class_label", "category"),
-        *("category_name", "target", "label_name"),
-    ),
-    "split": ("split", "set", "subset", "partition"),
-    "group": ("group", "groups", "group_id", "unit", "patient_id", "subject_id"),
-}
-COLUMNS = "path and label; split (train, val, test) and group are optional"
-_FLAGS = [{"true", "false"}, {"yes", "no"}, {"0", "1"}]  # values of a column such as `is_valid`
-_MOST_SPLITS = 6  # values of a column that holds the split; others may be paths with `train`
-_LISTED = 10  # rows, or columns, named in a message
+_LISTED = 10  # rows named in a message
 
 
 class Row(NamedTuple):
@@ -143,7 +135,7 @@ def _read_lines(
     required = ("path", "label") if labelled else ("path",)
 
     def fits(names: list[str]) -> bool:
-        return all(_candidates(names, kind) for kind in required)
+        return has_columns(names, required)
 
     try:
         is_parquet = table.suffix.lower() == PARQUET
@@ -151,13 +143,7 @@ def _read_lines(
         lines = [(line, cells) for line, cells in every if any(cell.strip() for cell in cells)]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the table {show(table)}: {why(error)}") from error
-    found: dict[str, int] = {}
-    for kind in NAMES_OF:
-        at = _candidates(names, kind)
-        if len(at) == 1:
-            found[kind] = at[0]
-        elif at or kind in required:
-            raise _unclear(table, names, kind, at)
+    found = find_columns(table, names, required)
     if longer := too_long(lines, len(names)):
         raise DataError(
             listing(f"{show(table)} has {count_of(len(names), 'column')}, but:", longer, _LISTED),
@@ -168,69 +154,9 @@ def _read_lines(
         if kind in found and not any(cells[found[kind]].strip() for _, cells in lines):
             del found[kind]
     if labelled and "split" not in found:
-        _refuse_unnamed_split(table, names, lines, {*found.values()})
-    _report_columns(table, names, found)
+        refuse_unnamed_split(table, names, lines, {*found.values()})
+    report_columns(table, names, found)
     return found, lines
-
-
-def _candidates(names: Sequence[str], kind: str) -> list[int]:
-    """Return the indices of the possible columns; only that with our own name, if there is one."""
-    plain = [column_name(name) for name in names]
-    own = [at for at, name in enumerate(plain) if name == kind]
-    return own or [at for at, name in enumerate(plain) if name in NAMES_OF[kind]]
-
-
-def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) -> DataError:
-    """Return the error for a column that is missing or could be one of several."""
-    listed = ", ".join(show(name) for name in names[:_LISTED]) or "none"
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-    if at:
-        several = " and ".join(show(names[i]) for i in at)
-        return DataError(
-            f"{show(table)}: {several} could each be the column {kind} (found: {listed}{more})",
-            hint=f"rename the right one to {kind}",
-        )
-    return DataError(
-        f"{show(table)} has no column {kind} (found: {listed}{more})",
-        hint=f"the first line names the columns: {COLUMNS}; other names of "
-        f"{kind}: {', '.join(NAMES_OF[kind][1:])}",
-    )
-
-
-def _refuse_unnamed_split(
-    table: Path, names: Sequence[str], lines: Sequence[tuple[int, list[str]]], used: Container[int]
-) -> None:
-    """Refuse a column that holds the split under another name: ignored, it would be drawn anew.
-
-    Raises:
-        DataError: The cells of a column are Training and PublicTest, or it is a flag `is_valid`.
-    """
-    for at, name in enumerate(names):
-        values = {cells[at].strip() for _, cells in lines} - {""}
-        if at in used or len(values) > _MOST_SPLITS:
-            continue
-        named = {
-            tuple(WORDS[word] for word in words_of(value) if word in WORDS) for value in values
-        }
-        is_split = len(named) > 1 and ("train",) in named and all(len(one) == 1 for one in named)
-        prefix, _, word = column_name(name).partition("is_")
-        is_flag = not prefix and word in WORDS and {v.lower() for v in values} in _FLAGS
-        if is_split or is_flag:
-            raise DataError(
-                f"{show(table)}: the column {show(name)} ({show(', '.join(sorted(values)))}) looks "
-                "like the split, but is not called split",
-                hint="write train, val and test into a column called split"
-                if is_flag
-                else "rename it to split; or delete it, and validation images are sampled",
-            )
-
-
-def _report_columns(table: Path, names: Sequence[str], found: dict[str, int]) -> None:
-    used = ", ".join(
-        kind if column_name(names[at]) == kind else f"{kind} from {show(names[at])}"
-        for kind, at in found.items()
-    )
-    say(f"table     {show(table)}: {used}")
 
 
 def _resolve(

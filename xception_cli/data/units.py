@@ -20,7 +20,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
 
-_DIGEST = re.compile("[0-9a-f]{32}")  # see `images.content_digest`
+_DIGEST = re.compile("[0-9a-f]{32}")  # see `inspection.content_digest`
 
 Array = NDArray[Any]
 Fold = tuple[Array, Array]  # indices of the images to fit, and of those left out

@@ -1,5 +1,6 @@
-"""Workers: the processes that decode images, how they start, and how their death is noticed."""
+"""Workers: the processes that decode images: how many, how they start, how a death is noticed."""
 
+import os
 import signal
 import sys
 import traceback
@@ -11,11 +12,24 @@ import torch
 from torch.utils.data import DataLoader
 
 from xception_cli.console import show
+from xception_cli.data.opening import turns
 from xception_cli.errors import MachineError
+from xception_cli.runtime import Runtime
 
 
-def start_worker(_: int) -> None:
-    """Initialise a worker, in its process."""
+def default_workers(runtime: Runtime) -> int:
+    """Return the number of image-loading processes: enough for a GPU, few if the CPU trains."""
+    wanted = 16 if runtime.device.type == "cuda" else 2
+    return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
+
+
+def start_worker(max_pixels: int, _: int) -> None:
+    """Initialise a worker, in its process.
+
+    Args:
+        max_pixels: Largest image, see `Turns`; a spawned worker does not inherit it.
+    """
+    turns.max_pixels = max_pixels
     # Ctrl-C reaches the whole process group; the parent must finish its batch.
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):  # Windows lacks some
         if hasattr(signal, name):

@@ -1,37 +1,24 @@
-"""The answers of each candidate model on val, and the correction for selecting one of them.
+"""Candidates: the models that validation could select, with their answers on val; and their file.
 
 With pretrained weights there are two: the linear probe, and the network at the end of fine-tuning.
-The latter replaces the probe only if its log loss is lower by more than the standard error.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Collection
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from scipy.sparse import csr_array
 
 from xception_cli.console import show
-from xception_cli.data.units import number_units
 from xception_cli.errors import ArtifactError
-from xception_cli.evaluation.eval_report import Corrected, EvalReport, join_notes
-from xception_cli.evaluation.intervals import Estimate, proportion_interval
-from xception_cli.evaluation.resampling import RESAMPLES, unit_weights
-from xception_cli.evaluation.scored import Scored
+from xception_cli.evaluation.intervals import Array
 from xception_cli.files import write_durably
 from xception_cli.model.seal import check_seal, seal
-from xception_cli.rundir import RunDir
-from xception_cli.settings import read_settings
 
-Array = NDArray[Any]
-
-VAL_NOTE = "validation also selected this model: expect a little less on new images"
 FINAL = 2**31 - 1  # the final fine-tuned network; sorts after every epoch
 _HINT = "restore the file, or start a new run"
 
@@ -51,6 +38,11 @@ class Candidates:
     epochs: Array
     predicted: Array
     losses: Array
+
+    @property
+    def have_epochs(self) -> bool:
+        """Whether a metric selected the epoch of the network, from those listed."""
+        return len(self.epochs) > 2 and bool(self.epochs[-1] == FINAL)
 
     def are_complete(self, monitor: str) -> bool:
         """Return whether none is missing; runs of an earlier version lack some.
@@ -163,186 +155,3 @@ def add_candidate(path: Path, epoch: int, predicted: Any, losses: Any) -> None:
     found = read_candidates(path, len(predicted))
     found = found.with_epoch(epoch, np.asarray(predicted), np.asarray(losses))
     write_candidates(found, path)
-
-
-def correct_report(run: RunDir, report: EvalReport, scored: Scored) -> EvalReport:
-    """Correct a report on the run's val for having selected the run's model.
-
-    Args:
-        run: The run.
-        report: On its val.
-        scored: The images of the report.
-
-    Returns:
-        The corrected report; one with a note if the run's version recorded no candidates.
-
-    Raises:
-        ArtifactError: The run's file of candidates is damaged.
-    """
-    every = read_candidates(run.candidates, len(scored.photos))
-    monitor = read_settings(run).get("monitor", "accuracy")
-    if not every.are_complete(monitor):
-        return replace(report, note=join_notes(report.note, VAL_NOTE))
-    kept = [at for at, photo in enumerate(scored.photos) if photo.problem is None]
-    some = replace(every, predicted=every.predicted[:, kept], losses=every.losses[:, kept])
-    sound = scored.sound()
-    found = correct_for_selection(some, sound.labels, sound.units, monitor=monitor)
-    note = VAL_NOTE if found is None and len(every.epochs) > 1 else None  # a single unit
-    return replace(report, corrected=found, note=join_notes(report.note, note))
-
-
-def correct_for_selection(
-    candidates: Candidates, labels: Array, units: Array, *, monitor: str
-) -> Corrected | None:
-    """Correct the accuracy of the best candidate for having been selected on the same images.
-
-    The bootstrap bias correction of Tsamardinos, Greasidou and Borboudakis (2018), over units: in
-    each resample the best candidate is selected again, and evaluated on the units that the resample
-    lacks. The mean is the corrected accuracy. Its interval is Wilson's for the actual number of
-    images: the middle 95% of the resamples, each evaluated on a third of the images, would be far
-    too wide (tests/evaluation/test_simulations.py).
-
-    Args:
-        candidates: One or more.
-        labels: `(images,)`, true classes.
-        units: `(images,)`.
-        monitor: What selected the epoch: `accuracy` or `macro_recall`, with ties broken by the
-            lower loss; or `last`.
-
-    Returns:
-        None if there was no choice, or if no resample lacks a unit.
-    """
-    count = len(candidates.epochs)
-    if count < 2:
-        return None
-    hits = _hits(candidates, labels, monitor)
-    select = _selector(candidates, labels, units, monitor)
-    totals, measured = 0.0, 0
-    for weights in unit_weights(units, RESAMPLES):
-        best = select(weights)
-        left_out = weights == 0
-        images = left_out.sum(axis=1)
-        right = (left_out * hits[:, best].T).sum(axis=1)
-        known = images > 0
-        totals += float((right[known] / images[known]).sum())
-        measured += int(known.sum())
-    if not measured:
-        return None
-    chosen = int(select(np.ones((1, len(labels))))[0])
-    share = min(totals / measured, float(hits[:, chosen].mean()))  # selection only inflates it
-    ends = proportion_interval(hits[:, chosen], units, share=share)
-    return Corrected(count, Estimate(share, *ends))
-
-
-def _hits(candidates: Candidates, labels: Array, monitor: str) -> Array:
-    """Return whether each candidate is correct on each image, `(images, candidates)`, float.
-
-    The final head is known for the selected epoch alone. For the other epochs, it is assumed to
-    change the result on each image by as much.
-    """
-    hits: Array = (candidates.predicted == labels).T.astype(np.float64)
-    if monitor == "last" or candidates.epochs[-1] != FINAL or len(candidates.epochs) == 2:
-        return hits
-    best = 1 + int(_best_epoch(candidates, labels, monitor)(np.ones((1, len(labels))))[0])
-    hits[:, 1:-1] += hits[:, -1:] - hits[:, best : best + 1]
-    return hits
-
-
-def select_candidate(candidates: Candidates, labels: Array, units: Array, *, monitor: str) -> int:
-    """Return the index of the candidate that is kept.
-
-    Args:
-        candidates: See `correct_for_selection`, like the next two.
-        labels: `(images,)`.
-        units: `(images,)`.
-        monitor: With `last`, the first of two is kept unless the log loss of the second is lower by
-            more than its standard error.
-    """
-    return int(_selector(candidates, labels, units, monitor)(np.ones((1, len(labels))))[0])
-
-
-def _selector(
-    candidates: Candidates, labels: Array, units: Array, monitor: str
-) -> Callable[[Array], Array]:
-    """Return a function that selects a candidate in each resample of `(resamples, images)`."""
-    if monitor == "last":
-        losses = candidates.losses.T.astype(np.float64)
-        return partial(_select_last, losses=losses, error=paired_gain(losses.T, units)[1])
-    if candidates.epochs[-1] != FINAL or len(candidates.epochs) == 2:
-        return _by_metric(candidates, labels, monitor)
-    epoch = _best_epoch(candidates, labels, monitor)
-    final = _by_metric(candidates.only([0, FINAL]), labels, monitor)
-    return lambda weights: np.where(final(weights) == 1, 1 + epoch(weights), 0)
-
-
-def _best_epoch(candidates: Candidates, labels: Array, monitor: str) -> Callable[[Array], Array]:
-    """Return a function that selects an epoch, counted from 0, in each resample."""
-    return _by_metric(candidates.only(candidates.epochs[1:-1]), labels, monitor)
-
-
-def _by_metric(candidates: Candidates, labels: Array, monitor: str) -> Callable[[Array], Array]:
-    return partial(
-        _select,
-        hits=(candidates.predicted == labels).T.astype(np.float64),
-        losses=candidates.losses.T.astype(np.float64),
-        labels=labels if monitor == "macro_recall" else None,
-    )
-
-
-def paired_gain(losses: Array, units: Array) -> tuple[float, float]:
-    """Return by how much the second of two models has a lower loss, and the standard error.
-
-    Args:
-        losses: Of both models on each image, `(2, images)`.
-        units: `(images,)`; units are independent, images are not.
-
-    Returns:
-        The mean difference; and its standard error, infinite for a single unit.
-    """
-    gains = (losses[0] - losses[1]).astype(np.float64)
-    sums = np.bincount(number_units(units), gains - gains.mean())
-    if len(sums) < 2:
-        return float(gains.mean()), float("inf")
-    error = np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(gains)
-    return float(gains.mean()), float(error)
-
-
-def _select_last(weights: Array, losses: Array, error: float) -> Array:
-    """Return 1 in each resample where the second candidate is selected, else 0.
-
-    Args:
-        weights: `(resamples, images)`.
-        losses: `(images, 2)`.
-        error: Standard error of the difference.
-    """
-    gains = (weights @ (losses[:, 0] - losses[:, 1])) / weights.sum(axis=1)
-    chosen: Array = (gains > error).astype(np.int64)
-    return chosen
-
-
-def _select(weights: Array, hits: Array, losses: Array, labels: Array | None) -> Array:
-    """Return the best candidate in each resample, by a metric and then by the lower loss.
-
-    Args:
-        weights: `(resamples, images)`.
-        hits: `(images, candidates)`.
-        losses: `(images, candidates)`.
-        labels: `(images,)`, if macro recall selects; None if accuracy does.
-    """
-    if labels is None:
-        scores = weights @ hits
-    else:
-        _, numbers = np.unique(labels, return_inverse=True)
-        images = _by_class(weights, np.ones(len(labels)), numbers)
-        present = images > 0
-        parts = (_by_class(weights, row, numbers) / np.maximum(images, 1) for row in hits.T)
-        scores = np.stack([part.sum(axis=1) / present.sum(axis=1) for part in parts], axis=1)
-    best = scores >= scores.max(axis=1, keepdims=True) - 1e-9
-    chosen: Array = np.where(best, weights @ losses, np.inf).argmin(axis=1)
-    return chosen
-
-
-def _by_class(weights: Array, values: Array, numbers: Array) -> Array:
-    """Sum the weighted values of each class, `(resamples, classes)`."""
-    places = (np.arange(len(numbers)), numbers)
-    return np.asarray(weights @ csr_array((values, places)))

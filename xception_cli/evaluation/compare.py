@@ -1,10 +1,10 @@
 """Two runs compared on the same images: where they differ, and whether it could be chance."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.stats import norm
 
-from xception_cli.console import quoted, show, typed
+from xception_cli.console import show
 from xception_cli.data.units import number_units
-from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.evaluation.eval_report import read_report
+from xception_cli.errors import UsageError
+from xception_cli.evaluation.comparable import different_splits, read_comparable
 from xception_cli.evaluation.intervals import (
+    Estimate,
     Interval,
     count_units,
     design_effect,
@@ -25,7 +26,6 @@ from xception_cli.evaluation.intervals import (
 from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.evaluation.selection import SPLITS
 from xception_cli.rundir import RunDir
-from xception_cli.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -116,68 +116,17 @@ class Comparison:
     only_first: tuple[str, ...] = ()
     only_second: tuple[str, ...] = ()
 
+    @property
+    def accuracies(self) -> tuple[Estimate, Estimate]:
+        """The accuracy of the first and of the second run."""
+        return (
+            Estimate(self.first_correct / self.images, *self.first_interval),
+            Estimate(self.second_correct / self.images, *self.second_interval),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data."""
         return asdict(self)
-
-
-def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
-    """Return the evaluation that all runs have: the one named, else test, else val.
-
-    Raises:
-        UsageError: A run has no such evaluation.
-    """
-    for candidate in [name] if name else ["test", "val"]:
-        lacking = [run for run in runs if not run.evaluation(candidate).is_dir()]
-        if not lacking:
-            return candidate
-    wanted = f"--split {candidate}"
-    if candidate not in SPLITS:
-        wanted = f"--data {_evaluated_folder(runs, candidate)}"
-    raise UsageError(
-        f"{show(lacking[0].path)} has no evaluation called {show(candidate)}",
-        hint=f"xception eval {quoted(lacking[0].path)} {wanted}",
-    )
-
-
-def _evaluated_folder(runs: Iterable[RunDir], name: str) -> str:
-    """Return the folder of an evaluation that one of the runs has, as typed; else `DIR`."""
-    for run in runs:
-        if run.evaluation(name).is_dir():
-            data = read_report(run, name).data
-            # Of an absolute path only the name is recorded.
-            return quoted(data) if Path(data).exists() else f"DIR, with the folder {show(data)}"
-    return "DIR"
-
-
-def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
-    """Explain why the val or test of two runs have different images, and how to compare the runs.
-
-    Returns:
-        The reason; the command that trains on the split of the first run; and the commands that
-        evaluate both on other images.
-    """
-    before, after = _settings(first), _settings(second)
-    reason = "these runs have different splits"
-    if before.get("seed") != after.get("seed"):
-        reason += " (--seed draws the split)"
-    data, seed = after.get("data"), after.get("seed")
-    where = "DIR" if data is None else quoted(typed(Path(data)))
-    one, other = quoted(first.path), quoted(second.path)
-    train = f"xception train {where} --split-file {quoted(first.split)}"
-    evaluate = " && ".join(f"xception eval {run} --data DIR" for run in (one, other))
-    return (
-        reason,
-        train if seed is None else f"{train} --seed {seed}",
-        f"{evaluate} && xception compare {one} {other} --on NAME",
-    )
-
-
-def _settings(run: RunDir) -> dict[str, Any]:
-    try:
-        return read_settings(run)
-    except ArtifactError:  # comparing does not need them
-        return {}
 
 
 def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
@@ -194,7 +143,8 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
         UsageError: They have no class, or no scored image, in common.
         ArtifactError: A file of an evaluation is damaged, or from an earlier version.
     """
-    one, other = read_scored(first, name), read_scored(second, name)
+    one = read_scored(first, name)
+    other = read_comparable(second, name, one)
     common = [name for name in other.classes if name in one.classes]
     if not common:
         raise UsageError(
@@ -245,23 +195,14 @@ def _compare(
     before: _Answers,
     after: _Answers,
 ) -> Comparison:
-    changed = []
     common = [key for key in after if key in before]
-    units = _joined_units([before[key].unit for key in common], [after[key].unit for key in common])
-    right = {label: [0, 0, 0] for label in classes}  # images, first right, second right
-    for key in common:
-        true, old, (path, new, _) = key[1], before[key].predicted, after[key]
-        for place, counts in enumerate((True, old == true, new == true)):
-            right[true][place] += counts
-        if old != new:
-            change = "gained" if new == true else "lost" if old == true else "other"
-            changed.append(ImageChange(path, true, old, new, change))
-    gained, lost = (sum(i.change == change for i in changed) for change in ("gained", "lost"))
     hits = [
         np.array([answers[key].predicted == key[1] for key in common])
         for answers in (before, after)
     ]
+    units = _joined_units([before[key].unit for key in common], [after[key].unit for key in common])
     signs = hits[1].astype(np.int64) - hits[0]
+    gained, lost = (int((signs == change).sum()) for change in (1, -1))
     effect = max(design_effect(signs == change, units) for change in (1, -1))
     low, high = _difference_interval(gained / effect, lost / effect, len(common) / effect)
     p_value = sign_flip(np.bincount(units, signs).astype(np.int64))
@@ -272,9 +213,9 @@ def _compare(
         images=len(common),
         groups=count_units(units),
         unmatched=len(before) + len(after) - 2 * len(common),
-        first_correct=sum(counts[1] for counts in right.values()),
+        first_correct=int(hits[0].sum()),
         first_interval=proportion_interval(hits[0], units),
-        second_correct=sum(counts[2] for counts in right.values()),
+        second_correct=int(hits[1].sum()),
         second_interval=proportion_interval(hits[1], units),
         gained=gained,
         lost=lost,
@@ -283,9 +224,31 @@ def _compare(
         difference_high=high,
         p_value=p_value,
         p_corrected=p_value,
-        classes=tuple(ClassChange(label, *counts) for label, counts in right.items()),
-        changed=tuple(changed),
+        classes=tuple(_class_changes(classes, common, before, after)),
+        changed=tuple(_image_changes(common, before, after)),
     )
+
+
+def _class_changes(
+    classes: Sequence[str], common: Sequence[tuple[str, str]], before: _Answers, after: _Answers
+) -> Iterator[ClassChange]:
+    images = Counter(true for _, true in common)
+    first, second = (
+        Counter(key[1] for key in common if answers[key].predicted == key[1])
+        for answers in (before, after)
+    )
+    for name in classes:
+        yield ClassChange(name, images[name], first[name], second[name])
+
+
+def _image_changes(
+    common: Iterable[tuple[str, str]], before: _Answers, after: _Answers
+) -> Iterator[ImageChange]:
+    for key in common:
+        true, old, (path, new, _) = key[1], before[key].predicted, after[key]
+        if old != new:
+            change = "gained" if new == true else "lost" if old == true else "other"
+            yield ImageChange(path, true, old, new, change)
 
 
 def _joined_units(first: Sequence[str], second: Sequence[str]) -> NDArray[np.int64]:

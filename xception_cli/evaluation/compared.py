@@ -6,7 +6,9 @@ from rich.table import Table
 
 from xception_cli.console import enumerated, new_table, show
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.evaluation.compare import Comparison, choose_evaluation, compare_runs
+from xception_cli.evaluation.comparable import choose_evaluation
+from xception_cli.evaluation.compare import Comparison, compare_runs
+from xception_cli.evaluation.intervals import texts
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 
@@ -32,18 +34,13 @@ def compare_with_earlier(earlier: RunDir, run: RunDir) -> list[str]:
         return [f"not compared with {show(first)}: {reason}"]
     common = count_of(len(found.classes), "class")
     of_classes = f", of the {common} in common" if class_note(found) else ""
+    before, after = (accuracy.in_percent() for accuracy in found.accuracies)
     sentences = [
         f"compared with {show(found.first)} on the {count_of(found.images, f'{name} image')} that "
-        f"both held out{of_classes}: accuracy {_accuracy(found, 0)}, now {_accuracy(found, 1)}",
+        f"both held out{of_classes}: accuracy {before}, now {after}",
         verdict(found),
     ]
     return sentences + [note for note in (class_note(found), selection_note(found)) if note]
-
-
-def _accuracy(found: Comparison, which: int) -> str:
-    correct = (found.first_correct, found.second_correct)[which]
-    low, high = (found.first_interval, found.second_interval)[which]
-    return f"{correct / found.images:.1%} (95% CI {100 * low:.1f}-{100 * high:.1f}%)"
 
 
 def class_note(comparison: Comparison) -> str:
@@ -71,13 +68,13 @@ def selection_note(comparison: Comparison) -> str:
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """Make the tables of the runs, of the changed classes, and of the changed images."""
     runs = new_table("run", ">correct", ">accuracy", ">95% CI")
-    for run, correct, (low, high) in (
-        (comparison.first, comparison.first_correct, comparison.first_interval),
-        (comparison.second, comparison.second_correct, comparison.second_interval),
-    ):
-        accuracy = f"{correct / comparison.images:.1%}"
-        ends = f"{100 * low:.1f}-{100 * high:.1f}%"
-        runs.add_row(show(run), f"{correct:,} of {comparison.images:,}", accuracy, ends)
+    rows = (
+        (comparison.first, comparison.first_correct),
+        (comparison.second, comparison.second_correct),
+    )
+    for (run, correct), accuracy in zip(rows, comparison.accuracies, strict=True):
+        counted = f"{correct:,} of {comparison.images:,}"
+        runs.add_row(show(run), counted, *texts(accuracy, percent=True))
     tables = [runs]
     different = [row for row in comparison.classes if row.first != row.second]
     if different:

@@ -4,12 +4,7 @@ from collections.abc import Sequence
 
 from xception_cli.console import enumerated
 from xception_cli.data.units import have_groups
-from xception_cli.evaluation.intervals import (
-    Estimate,
-    count_units,
-    evidence,
-    proportion_interval,
-)
+from xception_cli.evaluation.intervals import Estimate, count_units, evidence, proportion_interval
 from xception_cli.model.probe import Probe
 from xception_cli.records import CrossValidation
 
@@ -54,4 +49,4 @@ def figures(found: CrossValidation) -> str:
         return ""
     accuracy = Estimate(found.accuracy, found.low, found.high)
     counted = evidence(found.correct, found.images, found.groups, grouped=found.grouped)
-    return f"{accuracy.value:.1%} ({accuracy.interval}, {counted})"
+    return accuracy.in_percent(counted)

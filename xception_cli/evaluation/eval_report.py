@@ -1,13 +1,13 @@
 """EvalReport: the results of an evaluation, as values and as metrics.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from xception_cli.console import show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError
-from xception_cli.evaluation.intervals import Estimate
+from xception_cli.evaluation.intervals import Estimate, evidence
 from xception_cli.evaluation.scored import how_to_repeat, read_metrics
 from xception_cli.files import utf8
 from xception_cli.numerals import count_of
@@ -107,20 +107,6 @@ class LeftOut:
 
     path: str
     reason: str
-
-
-def left_out_note(left_out: Sequence[LeftOut], images: int) -> str | None:
-    """Count the images that do not count, by reason; None if there are none.
-
-    Args:
-        left_out: These images.
-        images: Number of the others.
-    """
-    count, known = len(left_out), sum(found.reason == TRAINED_ON for found in left_out)
-    parts = (known, "the model was trained on"), (count - known, "near-copies of training images")
-    reasons = ", ".join(f"{number:,} {reason}" for number, reason in parts if number)
-    of = f"{count:,} of {count_of(count + images, 'image')}"
-    return f"{of} left out: {reasons}" if left_out else None
 
 
 @dataclass(frozen=True)
@@ -224,9 +210,13 @@ class EvalReport:
     grouped: bool = True
 
     def __repr__(self) -> str:
-        images = f"{self.images:,} image{'s' * (self.images > 1)}"
-        share = f"{self.expected.value:.1%} ({self.expected.interval})"
-        return f"<EvalReport {show(self.name)}: accuracy {share}, {images}>"
+        images = count_of(self.images, "image")
+        return f"<EvalReport {show(self.name)}: accuracy {self.expected.in_percent()}, {images}>"
+
+    @property
+    def evidence(self) -> str:
+        """The counts of the accuracy, see `intervals.evidence`."""
+        return evidence(self.correct, self.images, self.groups, grouped=self.grouped)
 
     @property
     def expected(self) -> Estimate:
@@ -343,8 +333,3 @@ def _with_accuracy(part: Contaminated | Corrected | None) -> dict[str, Any] | No
 def _whole(data: Mapping[str, Any]) -> dict[str, Any]:
     counts = {name: value for name, value in data.items() if not name.startswith("accuracy")}
     return counts | {"accuracy": asdict(_read(data, "accuracy"))}
-
-
-def join_notes(*notes: str | None) -> str | None:
-    """Join notes; None if there are none."""
-    return "; ".join(note for note in notes if note) or None

@@ -6,26 +6,22 @@ from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 
-import numpy as np
-
-from xception_cli.console import say, screen, show
+from xception_cli.console import say, show
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_recorded
-from xception_cli.errors import ArtifactError, DataError
-from xception_cli.evaluation.candidates import VAL_NOTE, correct_report
+from xception_cli.errors import ArtifactError
+from xception_cli.evaluation.correction import correct_report
 from xception_cli.evaluation.eval_report import (
     NEAR_COPY,
     TRAINED_ON,
-    EvalFailure,
     EvalReport,
     LeftOut,
-    join_notes,
-    left_out_note,
     read_report,
 )
 from xception_cli.evaluation.files import write_evaluation
-from xception_cli.evaluation.metrics import contaminate, measure
-from xception_cli.evaluation.scored import Scored, read_scored
+from xception_cli.evaluation.notes import FITTED_NOTE, VAL_NOTE, join_notes, left_out_note
+from xception_cli.evaluation.scored import read_digests
+from xception_cli.evaluation.scoring import evaluate_images
 from xception_cli.evaluation.selection import (
     SPLITS,
     Selection,
@@ -33,15 +29,9 @@ from xception_cli.evaluation.selection import (
     keep_listed,
     select_images,
 )
-from xception_cli.inference import answer_all, classify
 from xception_cli.model.about import REFIT
-from xception_cli.model.bundle import Classifier, ModelBundle, Outcome
-from xception_cli.model.cached_outcomes import open_outcomes
-from xception_cli.numerals import count_of
+from xception_cli.model.bundle import Classifier
 from xception_cli.rundir import METRICS, RunDir
-
-_SHOWN = 5  # failures listed in an error; the files list them all
-_AT_ONCE = 1024  # images that are scored at once
 
 
 def run_evaluation(
@@ -104,15 +94,14 @@ def run_evaluation(
         chosen = keep_listed(chosen, only)
     left_out = [LeftOut(photo.path, TRAINED_ON) for photo in chosen.trained_on]
     left_out += [LeftOut(photo.path, NEAR_COPY) for photo in chosen.copies]
-    note = join_notes(left_out_note(left_out, len(chosen.images)), chosen.note)
     # The correction is for the answers of the run's own model on all of val.
     is_corrected = has_selected and is_whole
-    if has_selected and not is_corrected:
-        note = join_notes(note, VAL_NOTE)
-    if fitted:
-        note = join_notes(
-            note, "the model was also fitted to these images: expect less on new ones"
-        )
+    note = join_notes(
+        left_out_note(left_out, len(chosen.images)),
+        chosen.note,
+        VAL_NOTE if has_selected and not is_corrected else None,
+        FITTED_NOTE if fitted else None,
+    )
     name = chosen.name if variant is None else f"{chosen.name}-{variant}"
     report, scored = evaluate_images(
         bundle,
@@ -146,7 +135,7 @@ def _choose_name(run: RunDir, name: str, images: Sequence[Photo]) -> str:
 def _has_others(run: RunDir, name: str, digests: AbstractSet[str]) -> bool:
     """Return whether most images of an evaluation are not these, as those of another folder."""
     try:
-        found = {photo.digest for photo in read_scored(run, name).photos}
+        found = read_digests(run, name)
     except ArtifactError:  # there is none, or a damaged one, which is replaced
         return False
     return 2 * len(found & digests) < len(found)
@@ -169,141 +158,3 @@ def _measured_before(run: RunDir) -> EvalReport:
         raise ArtifactError(error.message, hint="give new images with --data DIR") from error
     note = "measured with the head before its refit, which includes these images"
     return replace(report, note=join_notes(report.note, note))
-
-
-def evaluate_images(
-    bundle: Classifier,
-    root: Path,
-    images: Sequence[Photo],
-    *,
-    name: str,
-    workers: int,
-    batch_size: int | None = None,
-    note: str | None = None,
-    data: str = "",
-    trained_on: Sequence[Photo] = (),
-) -> tuple[EvalReport, Scored]:
-    """Measure a model on images.
-
-    Args:
-        bundle: The model.
-        root: Folder that paths are relative to.
-        images: The images, with their labels.
-        name: Name of the split or folder.
-        workers: Processes that decode; results do not depend on it.
-        batch_size: Images per pass through the network; None for the device's default.
-        note: Caveats for the reader.
-        data: The folder, as it is printed.
-        trained_on: Further images, for the accuracy including them.
-
-    Returns:
-        The results, and each image with its answer, in order; an image that cannot be decoded is a
-        failure and does not count.
-
-    Raises:
-        DataError: No image could be scored.
-        MachineError: A process that decodes died.
-    """
-    every = [*images, *trained_on]
-    outcomes = compute_outcomes(bundle, root, every, workers=workers, batch_size=batch_size)
-    judged, known = outcomes[: len(images)], outcomes[len(images) :]
-    report, scored = report_outcomes(bundle, images, judged, name=name, note=note, data=data)
-    trained = _score(bundle, trained_on, known).sound()
-    if trained.photos:
-        report = contaminate(report, scored.sound(), trained)
-    return report, scored
-
-
-def compute_outcomes(
-    bundle: Classifier,
-    root: Path,
-    images: Sequence[Photo],
-    *,
-    workers: int,
-    batch_size: int | None = None,
-) -> list[Outcome | str]:
-    """Run images through a model; see `evaluate_images`.
-
-    Returns:
-        For each image, in order: its outcome, or why there is none.
-
-    Raises:
-        MachineError: A process that decodes died.
-    """
-    kept = None
-    if isinstance(bundle, ModelBundle) and batch_size is None:
-        kept = open_outcomes(bundle, [image.digest for image in images])
-    known: dict[int, Outcome | str] = {} if kept is None else {**kept.load()}
-    known |= {at: image.problem for at, image in enumerate(images) if image.problem is not None}
-    left = [image for at, image in enumerate(images) if at not in known]
-    computed = classify(
-        bundle,
-        root,
-        [image.path for image in left],
-        workers=workers,
-        batch_size=batch_size,
-        is_part=True,
-        digests=None if kept is None else [image.digest for image in left],
-    )
-    outcomes: list[Outcome | str] = []
-    with screen.bar("evaluating", len(images)) as bar:
-        for at in range(len(images)):
-            outcome = known[at] if at in known else next(computed)
-            if isinstance(outcome, Outcome) and kept is not None:
-                kept.keep(at, outcome)
-            outcomes.append(outcome if isinstance(outcome, str) else replace(outcome, pooled=None))
-            bar.advance(1)
-    return outcomes
-
-
-def report_outcomes(
-    bundle: Classifier,
-    images: Sequence[Photo],
-    outcomes: Sequence[Outcome | str],
-    *,
-    name: str,
-    note: str | None = None,
-    data: str = "",
-) -> tuple[EvalReport, Scored]:
-    """Measure a model by its outcomes on images; see `evaluate_images`.
-
-    Its temperature may have changed since the outcomes were computed.
-    """
-    scored = _score(bundle, images, outcomes)
-    failures = [EvalFailure(photo.path, photo.problem or "") for photo in scored.failures]
-    if len(failures) == len(images):
-        shown = [f"\n  {show(f.path)}: {show(f.reason)}" for f in failures[:_SHOWN]]
-        raise DataError(
-            f"none of {count_of(len(images), 'image')} could be evaluated{''.join(shown)}"
-        )
-    sound = scored.sound()
-    answered = np.array([reason is None for reason in sound.unknown])
-    report = measure(
-        sound.labels,
-        sound.probabilities,
-        sound.units,
-        bundle.classes,
-        name=name,
-        data=data,
-        answered=answered if bundle.thresholds is not None else None,
-        failures=failures,
-        note=note,
-    )
-    return report, scored
-
-
-def _score(
-    bundle: Classifier, images: Sequence[Photo], outcomes: Sequence[Outcome | str]
-) -> Scored:
-    unknown: list[str | None] = [None] * len(images)
-    probabilities = np.full((len(images), len(bundle.classes)), np.nan, np.float32)
-    scored = [(at, found) for at, found in enumerate(outcomes) if isinstance(found, Outcome)]
-    for begin in range(0, len(scored), _AT_ONCE):
-        places, found = zip(*scored[begin : begin + _AT_ONCE], strict=True)
-        for at, answer in zip(places, answer_all(bundle, found, bundle.thresholds), strict=True):
-            probabilities[at], unknown[at] = answer[:2]
-    photos = tuple(
-        replace(photo, problem=found) if isinstance(found, str) else photo
-        for photo, found in zip(images, outcomes, strict=True)
-    )
-    return Scored(tuple(bundle.classes), photos, probabilities, tuple(unknown))

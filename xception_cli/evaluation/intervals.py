@@ -46,6 +46,10 @@ class Estimate:
         """The interval of a proportion, for a sentence: `95% CI 84.6-96.1%`."""
         return f"95% CI {texts(self, percent=True)[1]}"
 
+    def in_percent(self, *counts: str) -> str:
+        """Format a proportion: `92.1% (95% CI 84.6-96.1%, 82 of 89 images)`."""
+        return f"{self.value:.1%} ({', '.join([self.interval, *counts])})"
+
 
 def texts(estimate: Estimate | None, *, percent: bool) -> tuple[str, str]:
     """Format an estimate and its interval: `92.1%`, `84.6-96.1%`, or `0.921`, `0.846-0.961`.
@@ -203,11 +207,28 @@ def scaled_interval(
         effect: See `design_effect`; 1 gives `wilson_interval`.
         z: Half width in standard deviations; None for the normal one.
     """
-    successes = share * images
-    if effect == 1 and z is None and abs(successes - round(successes)) < 1e-6:
-        return wilson_interval(round(successes), images)
-    low, high = _scaled(share, images / effect, _TWO_SIDED if z is None else z)
+    low, high = scaled_intervals(share, images, effect, z=z)
     return float(low), float(high)
+
+
+def scaled_intervals(
+    shares: Any, images: Any, effect: float, *, z: float | None = None
+) -> tuple[Array, Array]:
+    """Return the lower and upper ends of `scaled_interval` for many proportions, `(n,)` each.
+
+    Args:
+        shares: `(n,)`.
+        images: `(n,)`, number of images of each.
+        effect: The common design effect.
+        z: See `scaled_interval`.
+    """
+    low, high = _scaled(shares, images / effect, _TWO_SIDED if z is None else z)
+    if effect != 1 or z is not None:
+        return low, high
+    counts = np.round(shares * images)
+    are_counts = np.abs(shares * images - counts) < 1e-6
+    exact_low, exact_high = _wilson(counts, images)
+    return np.where(are_counts, exact_low, low), np.where(are_counts, exact_high, high)
 
 
 def _scaled(share: Any, effective: Any, z: float) -> tuple[Any, Any]:
@@ -215,19 +236,3 @@ def _scaled(share: Any, effective: Any, z: float) -> tuple[Any, Any]:
     spread = share * (1 - share) / effective + z**2 / (4 * effective**2)
     half = z / (1 + z**2 / effective) * np.sqrt(spread)
     return np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)
-
-
-def scaled_intervals(shares: Array, images: Array, effect: float) -> tuple[Array, Array]:
-    """Return the lower and upper ends of `scaled_interval` for many proportions, `(n,)` each.
-
-    Args:
-        shares: `(n,)`.
-        images: `(n,)`, number of images of each.
-        effect: The common design effect.
-    """
-    successes = shares * images
-    counts = np.round(successes)
-    are_counts = (effect == 1) & (np.abs(successes - counts) < 1e-6)
-    pairs = zip(_wilson(counts, images), _scaled(shares, images / effect, _TWO_SIDED), strict=True)
-    low, high = (np.where(are_counts, exact, scaled) for exact, scaled in pairs)
-    return low, high

@@ -16,7 +16,7 @@ from sklearn.metrics import (
 )
 
 from xception_cli.data.units import have_groups, number_units
-from xception_cli.evaluation.calibration import calibration_error
+from xception_cli.evaluation.confidence import calibration_error, last_of_equal
 from xception_cli.evaluation.eval_report import (
     ClassMetrics,
     Confusion,
@@ -101,7 +101,7 @@ def measure(
     by_class = can_resample and smallest >= FEWEST_OF_CLASS
 
     def resampled(value: float | None, draws: NDArray[np.float64], possible: bool) -> Any:
-        ends = percentile_interval(draws) if possible and len(draws) else None
+        ends = percentile_interval(draws) if possible else None
         return None if value is None else Estimate(value, *(ends or ()))
 
     recalls = _mean([row.recall for row in per_class])
@@ -129,18 +129,28 @@ def measure(
             average, ranked[:, np.unique(labels)].mean(axis=1), by_class
         ),
         calibration_error=Estimate(calibration_error(answers.confidences, correct)),
-        answered=None if answered is None else int(answered.sum()),
-        answered_correct=None if answered is None else int((answered & correct).sum()),
-        coverage=None if answered is None else _share(answered, numbers),
-        answer_precision=None
-        if answered is None or not answered.any()
-        else _share(correct[answered], numbers[answered]),
+        **_answered(answered, correct, numbers),
         per_class=per_class,
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         confused=_confused(confusion, classes),
         failures=tuple(failures),
         note=note,
     )
+
+
+def _answered(
+    answered: NDArray[np.bool_] | None, correct: NDArray[np.bool_], units: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Measure the answers that `--unknown auto` would give, see `EvalReport`."""
+    if answered is None:
+        return dict.fromkeys(("answered", "answered_correct", "coverage", "answer_precision"))
+    right = correct[answered]
+    return {
+        "answered": len(right),
+        "answered_correct": int(right.sum()),
+        "coverage": _share(answered, units),
+        "answer_precision": _share(right, units[answered]) if len(right) else None,
+    }
 
 
 class _Answers(NamedTuple):
@@ -194,8 +204,7 @@ def _average_precision(
 
 def _rank(of_class: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
     order = np.argsort(-scores)
-    falling = scores[order]
-    ends = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # of equal scores
+    ends = last_of_equal(scores[order])
     hits = np.cumsum(of_class[order])[ends]
     recall = np.append((hits / hits[-1])[::-1], 0.0)
     # Summed from the lowest threshold up, in scikit-learn's order.

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from xception_cli.data.units import number_units
+from xception_cli.evaluation.confidence import last_of_equal
 from xception_cli.evaluation.intervals import Array, Interval
 
 RESAMPLES = 1000
@@ -144,7 +145,7 @@ def average_precision_draws(
 def _average_precision(weights: Array, of_class: Array, scores: Array) -> Array:
     """Compute `(resamples,)` as scikit-learn does: precision over the steps of recall."""
     order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of equal scores
+    ends = last_of_equal(scores[order])
     taken = weights[:, order]
     found = (taken * of_class[order]).cumsum(axis=1)[:, ends]
     precision = _divide(found, taken.cumsum(axis=1)[:, ends])

@@ -1,5 +1,6 @@
 """Scored: the images of an evaluation and the model's answers; and their file, predictions.csv."""
 
+import re
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xception_cli.console import quoted, show
+from xception_cli.csv_files import MOST_ROWS, from_csv, to_csv
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError
-from xception_cli.files import MOST_ROWS, from_csv, to_csv, utf8
+from xception_cli.files import utf8, why
 from xception_cli.rundir import METRICS, PREDICTIONS, RunDir, read_json
-from xception_cli.texts import LARGEST_TEXT
+from xception_cli.texts import LARGEST_TEXT, read_lines
 
 # Columns of predictions.csv before the probabilities, which are `p:` and the class.
 PREDICTIONS_HEADER = ("path", "digest", "unit", "true", "predicted", "correct", "unknown", "error")
+_DIGEST = re.compile(",([0-9a-f]{32}),")  # see `images.content_digest`
 _CELL = 20  # bytes of a number of the confusion matrix in metrics.json, at most
 _OLD_HEADER = tuple(name for name in PREDICTIONS_HEADER if name != "unit")  # of earlier versions
 
@@ -179,6 +182,23 @@ def read_scored(run: RunDir, name: str) -> Scored:
             f"cannot use the evaluation {show(folder)}: {show(error)}",
             hint=how_to_repeat(run, name),
         ) from error
+
+
+def read_digests(run: RunDir, name: str) -> set[str]:
+    """Find the digests of an evaluation's images, without reading their probabilities.
+
+    Args:
+        run: The run.
+        name: Of the evaluation, such as `val`.
+
+    Raises:
+        ArtifactError: Its predictions.csv is missing, or is no text.
+    """
+    path = run.evaluation(name) / PREDICTIONS
+    try:
+        return {found[1] for line in read_lines(path) if (found := _DIGEST.search(line))}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"cannot read {show(path)}: {why(error)}") from error
 
 
 def _photo(row: dict[str, str], label: int) -> Photo:

@@ -9,20 +9,19 @@ from pathlib import Path
 
 from xception_cli.console import enumerated, say, show
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.images import inspect, inspect_all
+from xception_cli.data.inspection import inspect_all
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.source import read_data
 from xception_cli.data.split import Split
 from xception_cli.data.table import is_table
 from xception_cli.errors import DataError, UsageError
-from xception_cli.evaluation.eval_report import join_notes
+from xception_cli.evaluation.notes import join_notes
+from xception_cli.evaluation.places import find_place, recorded_places
 from xception_cli.files import from_utf8, utf8
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
-from xception_cli.settings import read_settings
 
-_LOOKED_FOR = 50  # images of a run that are searched for in a folder
 SPLITS = ("test", "val")  # that a model can be evaluated on, the better one first
 
 
@@ -83,7 +82,7 @@ def select_images(
         raise UsageError(f"there is no split {show(split)} to evaluate", hint="--split val or test")
     recorded, places = read_recorded(run, classes), recorded_places(run)
     if data is None:
-        return _select_own(recorded, _find_place(places), places[-1], choose_own(recorded, split))
+        return _select_own(recorded, find_place(places), places[-1], choose_own(recorded, split))
     own = {place.resolve() for place in [*places, Path(run.read_info().data or places[0])]}
     if split and data.resolve() in own:
         place = places[0] if is_table(data) else data
@@ -151,64 +150,7 @@ def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:
         ArtifactError: A file of the run is damaged.
     """
     places = recorded_places(run)
-    return _select_own(read_recorded(run, classes), _find_place(places), places[-1], split)
-
-
-def recorded_places(run: RunDir) -> list[Path]:
-    """Return the paths of the run's data folder: absolute, then as given.
-
-    Raises:
-        UsageError: The run does not record them.
-    """
-    info = run.read_info()  # if it has the settings, its path is the right one
-    given = None if info.settings else read_settings(run).get("data")
-    found = [Path(place) for place in (info.root or info.data, given) if place]
-    if not found:
-        raise UsageError(
-            f"{show(run.path)} does not record where its data is", hint="give --data DIR"
-        )
-    return found
-
-
-def find_images(run: RunDir, classes: Sequence[str], data: Path | None) -> Path:
-    """Return the folder that holds a run's images, for a report that shows them.
-
-    Args:
-        run: The run.
-        classes: Of its model.
-        data: Their current folder; None for the recorded one.
-
-    Raises:
-        UsageError: None of them is there, so the report would lose its images.
-        ArtifactError: A file of the run is damaged.
-    """
-    if data is None and not run.report.is_file():
-        return recorded_places(run)[0]  # a page with gaps is better than none
-    root = _find_place(recorded_places(run)) if data is None else data
-    if is_table(root):
-        root = read_data(root).root
-    images = [i for i in read_recorded(run, classes).images if i.split != "out"]
-    spread = images[:: max(1, len(images) // _LOOKED_FOR)][:_LOOKED_FOR]
-    found = sum(inspect(root / i.path, decoded=False).digest == i.digest for i in spread)
-    if not found:
-        raise UsageError(
-            f"{show(root)} holds none of the run's images, for example {show(spread[0].path)}; "
-            "the report is unchanged",
-            hint="give their current folder with --data DIR",
-        )
-    if found < len(spread):
-        say(f"note      {show(root)} lacks some of the run's images: they leave gaps")
-    return root
-
-
-def _find_place(places: Sequence[Path]) -> Path:
-    for place in places:
-        if place.is_dir():
-            return place
-    raise UsageError(
-        f"the data folder of the run, {show(places[0])}, no longer exists",
-        hint="give its current path with --data DIR",
-    )
+    return _select_own(read_recorded(run, classes), find_place(places), places[-1], split)
 
 
 def choose_own(recorded: Split, split: str | None) -> str:

@@ -35,10 +35,9 @@ def uneven_line(report: EvalReport) -> str | None:
     """Describe a result by class; None if the measured classes are not uneven."""
     if not is_uneven(row.n for row in report.per_class):
         return None
-    macro = report.macro_recall
     where = f"uneven in {show(report.name)}"  # by chance, or in all images
-    line = f"classes are {where}: macro recall {macro.value:.1%} ({macro.interval})"
+    line = f"classes are {where}: macro recall {report.macro_recall.in_percent()}"
     known = [(row.recall.value, row) for row in report.per_class if row.recall is not None]
     weak = sorted((pair for pair in known if pair[0] < _WEAK), key=lambda pair: pair[0])
-    named = [f"{row.name} ({round(recall * row.n)} of {row.n})" for recall, row in weak]
+    named = [f"{row.name} ({round(recall * row.n):,} of {row.n:,})" for recall, row in weak]
     return f"{line}; lowest recall: {enumerated(named)}" if named else line

@@ -1,7 +1,7 @@
 """The content of a model file without the weights: classes, pixels, provenance, thresholds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,11 @@ from xception_cli.rundir import RunDir
 
 SCHEMA, LAYERED = 1, 2  # versions of the format: without and with a head on several layers
 REFIT = "refit_images"  # in the provenance: the number of images that the head was refitted to
+NO_FEATURES = (
+    "the model has no features of training images (--no-share-features), without which --unknown "
+    "auto cannot recognize images unlike them"
+)
+_SHARED = "share_features"  # in the provenance: False if the features were removed
 _LONGEST_NAME = 255
 
 
@@ -34,6 +39,15 @@ class About:
     temperature: float = 1.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
     unknown: UnknownRule | None = None
+
+    @property
+    def lacks_features(self) -> bool:
+        """Whether the features of training images were removed."""
+        return self.provenance.get(_SHARED) is False
+
+    def without_features(self) -> "About":
+        """Remove the features of training images, which `unknown` needs, for a file to share."""
+        return replace(self, unknown=None, provenance={**self.provenance, _SHARED: False})
 
     def to_dict(self, schema: int = SCHEMA) -> dict[str, Any]:
         """Return plain data, with the version of the format."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import nn
 
 from xception_cli.console import show
-from xception_cli.data.pixels import turns
+from xception_cli.data.opening import turns
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
 from xception_cli.files import write_durably
@@ -34,6 +34,7 @@ from xception_cli.model.seal import note_unsealed, seal
 from xception_cli.model.tensors import check_tensors, read_safetensors
 from xception_cli.model.unknown import Thresholds
 from xception_cli.runtime import Runtime
+from xception_cli.suggestions import expect_choice
 
 _METADATA_KEY = "xception"
 Array = NDArray[np.float32]
@@ -139,6 +140,21 @@ class ModelBundle:
     def side(self) -> int:
         """Side of its inputs, in pixels."""
         return self.preprocessing.image_size
+
+    def with_tta(self, tta: str | None) -> "ModelBundle":
+        """Return the model with the given test-time augmentation.
+
+        Args:
+            tta: `mirror` or `none`; None: as decided in training.
+
+        Raises:
+            UsageError: `tta` is something else.
+        """
+        if tta is None:
+            return self
+        expect_choice("tta", tta, ("mirror", "none"))
+        preprocessing = replace(self.preprocessing, mirror=tta == "mirror")
+        return replace(self, about=replace(self.about, preprocessing=preprocessing))
 
     def transform(self) -> Transform:
         """Return the evaluation transform, whose result `outputs` takes."""

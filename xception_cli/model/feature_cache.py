@@ -255,5 +255,6 @@ def _arithmetic(runtime: Runtime) -> tuple[object, ...]:
 def _code_digest() -> str:
     """Return the SHA-256 of our code that decodes, transforms and computes."""
     package = Path(__file__).parents[1]
-    files = [package / "runtime.py", *package.glob("data/*.py"), *package.glob("model/*.py")]
+    files = [package / "runtime.py", package / "seeds.py"]
+    files += [*package.glob("data/*.py"), *package.glob("model/*.py")]
     return sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()

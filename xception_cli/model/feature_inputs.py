@@ -6,9 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from xception_cli.data.dataset import Key, KeyedBatches
-from xception_cli.data.loading import Inputs
+from xception_cli.data.inputs import Inputs
 from xception_cli.model.feature_store import FeatureStore
-from xception_cli.runtime import Runtime, key
+from xception_cli.runtime import Runtime
+from xception_cli.seeds import key
 
 
 class FeatureInputs:

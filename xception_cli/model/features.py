@@ -15,7 +15,7 @@ import torch
 
 from xception_cli.console import screen
 from xception_cli.data.dataset import KeyedBatches
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.model.feature_cache import KeptView
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.feature_store import FeatureStore, StoreWriter, row_shape, to_bits

@@ -6,7 +6,7 @@ averaged over its positions and scaled to length 1 (the idea of Head2Toe, Evci e
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ POOLED = sum(LAYERS.values())
 LAYERS_HEAD = "layers_head"  # name of the submodule
 
 Array = NDArray[Any]
+Features = TypeVar("Features", torch.Tensor, NDArray[Any])
 
 
 class LayersHead(nn.Linear):
@@ -157,9 +158,10 @@ def layer_weights(network: nn.Module) -> dict[str, torch.Tensor]:
     return dict(zip(LAYERS, head.weight.split(list(LAYERS.values()), dim=1), strict=True))
 
 
-def last_layer(pooled: Any) -> Any:
+def last_layer(pooled: Features) -> Features:
     """Return the part that `last_linear` sees: `(..., POOLED)` to `(..., 2048)`."""
-    return pooled[..., POOLED - FEATURES :]
+    part: Features = pooled[..., POOLED - FEATURES :]
+    return part
 
 
 def scale_layers(pooled: Array) -> Array:

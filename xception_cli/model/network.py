@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from xception_cli.model.convolutions import convolve, pass_block
 from xception_cli.model.reference import xception
-from xception_cli.runtime import seed_everything
+from xception_cli.seeds import seed_everything
 
 FEATURES = 2048  # channels of the last layer, which `last_linear` sees
 

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from onnx import numpy_helper
 
 from xception_cli.console import show
-from xception_cli.data.pixels import turns
+from xception_cli.data.opening import turns
 from xception_cli.errors import ArtifactError, UsageError, is_out_of_memory
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, format_of

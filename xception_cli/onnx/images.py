@@ -15,7 +15,7 @@ from xception_cli.data.images import decode, read_bytes
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.selection import select_own
 from xception_cli.rundir import RunDir
-from xception_cli.sample import draw_sample
+from xception_cli.sample.run import draw_sample
 
 LEAST = 64  # least number of images that an export is compared on
 LARGE = 4  # number of these that are also enlarged to the size of a camera's

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from xception_cli.answers import answer_all
 from xception_cli.console import screen
 from xception_cli.data.images import decode
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
-from xception_cli.inference import answer_all
 from xception_cli.model.bundle import Classifier, ModelBundle
 from xception_cli.numerals import count_of
 from xception_cli.onnx.images import JudgeImage

@@ -7,16 +7,17 @@ from pathlib import Path
 from textwrap import fill
 
 from xception_cli.console import emit, quoted, say, show
+from xception_cli.csv_files import UNMARKED
 from xception_cli.data.formats import SUFFIXES_OF
-from xception_cli.data.pixels import REDUCED
+from xception_cli.data.opening import REDUCED
 from xception_cli.data.transforms import Preprocessing
-from xception_cli.files import UNMARKED, write_durably
+from xception_cli.files import write_durably
 from xception_cli.onnx import ONNX, OPENVINO
 
 _PROGRAM = """\
 # Classifies images, and all images below folders: python THIS_FILE FOLDER > answers.csv
 # It needs: pip install {package} pillow numpy
-# Reads images as xception predict does, except a PNG or AVIF whose colours are stated in numbers
+# Reads images as xception predict does, except one whose colours are stated in numbers or EXIF
 # instead of a profile, and a 16-bit TIFF whose header states another range.
 import csv, glob, io, json, os, re, sys
 import numpy, {package}

@@ -17,7 +17,6 @@ from xception_cli.data.images import decode
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import load_model
-from xception_cli.model.unshared import without_features
 from xception_cli.onnx import ONNX, OPENVINO, REPORT, check_export_output, read_reports
 from xception_cli.onnx.classifier import OnnxClassifier
 from xception_cli.onnx.file import CROPPED, WHOLE, classifier_from, seal_onnx
@@ -82,7 +81,7 @@ def export_run(
     check_export_output(output, form)
     bundle = load_model(run.model, Runtime(torch.device("cpu"), "fp32"))
     if not share_features:
-        bundle = replace(bundle, about=without_features(bundle.about))
+        bundle = replace(bundle, about=bundle.about.without_features())
     model = build_onnx(bundle, cropped=cropped)
     content = seal_onnx(model)
     exported = classifier_from(content, output)

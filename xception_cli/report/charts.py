@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from xception_cli.evaluation.calibration import Array, best_guesses, coverage_curve, reliability
-from xception_cli.evaluation.intervals import design_effect, scaled_interval
+from xception_cli.evaluation.confidence import coverage_intervals, reliability
+from xception_cli.evaluation.intervals import Array, design_effect, scaled_interval
 from xception_cli.numerals import count_of
 
 _DOTTED, _DRAWN = 40, 200  # most points drawn as dots; most points of a curve
@@ -178,15 +178,14 @@ def _curves(
     return Chart(title, "epoch", across, axis, lines, dots, keys)
 
 
-def draw_calibration(probabilities: Array, labels: Array, units: Array) -> list[Chart]:
+def draw_calibration(confidences: Array, right: Array, units: Array) -> list[Chart]:
     """Draw the reliability diagram, and precision against coverage.
 
     Args:
-        probabilities: `(images, classes)`, calibrated.
-        labels: `(images,)`, class indices.
+        confidences: `(images,)`, calibrated probability of the most probable class.
+        right: `(images,)`, whether it is correct.
         units: `(images,)`, the unit of each image.
     """
-    confidences, right = best_guesses(probabilities, labels)
     drawn = (confidences, right, design_effect(right, units))
     return [_draw_reliability(*drawn), _draw_coverage(*drawn)]
 
@@ -210,13 +209,14 @@ def _draw_reliability(confidences: Array, hits: Array, effect: float) -> Chart:
 
 
 def _draw_coverage(confidences: Array, hits: Array, effect: float) -> Chart:
-    _, shares, precisions = coverage_curve(confidences, hits)
+    _, shares, precisions, lows, highs = coverage_intervals(confidences, hits, effect)
     chosen = np.unique(np.linspace(0, len(shares) - 1, _DRAWN).round().astype(int))
-    curve = list(zip(shares[chosen].tolist(), precisions[chosen].tolist(), strict=True))
-    ends = [scaled_interval(part, round(share * len(hits)), effect) for share, part in curve]
-    low, high = ([(p[0], end[at]) for p, end in zip(curve, ends, strict=True)] for at in (0, 1))
+    curve, low, high = (
+        list(zip(shares[chosen].tolist(), heights[chosen].tolist(), strict=True))
+        for heights in (precisions, lows, highs)
+    )
     # The interval of all answers, that of the accuracy, is in sight.
-    floor = max(0.0, min(0.9, float(precisions.min()) - 0.1, low[-1][1]))
+    floor = max(0.0, min(0.9, float(precisions.min()) - 0.1, float(lows[-1])))
     return Chart(
         "Precision over coverage",
         "share of images answered, most confident first",

@@ -14,9 +14,10 @@ from xception_cli.check.report import (
 )
 from xception_cli.check.steps import next_steps
 from xception_cli.console import screen, show
+from xception_cli.csv_files import to_csv
 from xception_cli.data.fixes import ISSUES_HEADER, read_issues
-from xception_cli.errors import MachineError
-from xception_cli.files import to_csv, write_durably
+from xception_cli.evaluation.intervals import Estimate, texts
+from xception_cli.files import make_folder, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.report.html import Card, Thumbnail, photo, render
 from xception_cli.rundir import ISSUES
@@ -37,10 +38,7 @@ def write_check(report: CheckReport, output: Path, again: str = "") -> None:
     Raises:
         MachineError: It cannot be written.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"cannot make the folder {show(output)}: {error.strerror}") from error
+    make_folder(output)
     write_durably(output / PAGE, page_html(report, output / ISSUES, again).encode())
     # Last: a folder with this file is refused, because it may have been edited.
     write_durably(output / ISSUES, issues_csv(report))
@@ -135,7 +133,7 @@ def _curve(curve: Curve) -> dict[str, Any]:
                 "share": f"{100 * point.fraction:g}%",
                 "images": point.images,
                 "accuracy": f"{point.accuracy:.1%}",
-                "interval": f"{100 * point.low:.1f}-{100 * point.high:.1f}%",
+                "interval": texts(Estimate(point.accuracy, point.low, point.high), percent=True)[1],
             }
             for point in curve.points
         ],

@@ -1,7 +1,7 @@
 """The content and layout of the confusion matrix; templates/charts.html.j2 makes SVG of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,25 +92,6 @@ def draw_matrix(
     # A letter takes at most about 5.4 units at the font size of the page.
     margin = _TITLE + (10 + math.ceil(5.6 * max(map(len, short))) if named else 4)
     size = margin + side + 4
-    totals = np.maximum(confusion.sum(axis=1), 1)
-    ordered = confusion[np.ix_(order, order)]
-    cells = []
-    for row, column in np.argwhere(ordered):
-        true, predicted, n = order[row], order[column], int(ordered[row, column])
-        what = (
-            "classified correctly" if row == column else f"classified as {show(names[predicted])}"
-        )
-        depth = opacity(n / totals[true])
-        cells.append(
-            Cell(
-                str(margin + cell * int(column)),
-                str(margin + cell * int(row)),
-                ("right strong" if depth >= STRONG else "right") if row == column else "wrong",
-                f"{depth:.2f}",
-                str(n) if n < 1000 and named else "",
-                f"{show(names[true])}: {n:,} {what} ({n / totals[true]:.1%})",
-            )
-        )
     return Matrix(
         order=title,
         names=tuple(
@@ -118,7 +99,7 @@ def draw_matrix(
         )
         if named
         else (),
-        cells=tuple(cells),
+        cells=tuple(_cells(confusion, names, order, cell, margin, numbered=named)),
         margin=margin,
         side=side,
         size=size,
@@ -126,6 +107,35 @@ def draw_matrix(
         least=round(_READABLE * size) if named else 0,
         cell=cell,
     )
+
+
+def _cells(
+    confusion: NDArray[np.int64],
+    names: Sequence[str],
+    order: Sequence[int],
+    side: int,
+    margin: int,
+    *,
+    numbered: bool,
+) -> Iterator[Cell]:
+    totals = np.maximum(confusion.sum(axis=1), 1)
+    ordered = confusion[np.ix_(order, order)]
+    for row, column in np.argwhere(ordered):
+        true, predicted, n = order[row], order[column], int(ordered[row, column])
+        what = f"classified as {show(names[predicted])}"
+        style = "wrong"
+        depth = opacity(n / totals[true])
+        if row == column:
+            what = "classified correctly"
+            style = "right strong" if depth >= STRONG else "right"
+        yield Cell(
+            x=str(margin + side * int(column)),
+            y=str(margin + side * int(row)),
+            style=style,
+            opacity=f"{depth:.2f}",
+            number=str(n) if n < 1000 and numbered else "",
+            figures=f"{show(names[true])}: {n:,} {what} ({n / totals[true]:.1%})",
+        )
 
 
 def opacity(part: float) -> float:

@@ -162,9 +162,10 @@ def _accuracy(report: EvalReport, result: RunResult) -> list[str]:
     corrected = ""
     if report.corrected is not None:
         corrected = f", corrected for selecting the best of {report.corrected.candidates} models"
-    share = f"{report.expected.value:.1%} ({report.expected.interval})"
-    first = f"Accuracy on {images}{independent}{some} was {share}{corrected}."
-    macro = f"Macro recall was {report.macro_recall.value:.1%} ({report.macro_recall.interval})."
+    first = (
+        f"Accuracy on {images}{independent}{some} was {report.expected.in_percent()}{corrected}."
+    )
+    macro = f"Macro recall was {report.macro_recall.in_percent()}."
     if result.refit and report.name == "val":
         return [first, macro, "The head was then refitted to training and validation images."]
     return [first, macro]

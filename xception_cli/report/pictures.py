@@ -18,7 +18,7 @@ from xception_cli.files import utf8
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.report.activation_maps import draw_heat, heat_maps
 from xception_cli.report.html import Card, Thumbnail, embed, photo
-from xception_cli.runtime import seed_everything
+from xception_cli.seeds import seed_everything
 
 _LABELS, _PAIRS = 12, 8  # cards of a kind
 _HOW = ("as in evaluation", "as in training", "as in training, another random view")

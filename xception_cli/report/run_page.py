@@ -18,8 +18,8 @@ from xception_cli.data.fixes import read_issues
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import Split
 from xception_cli.errors import UsageError
+from xception_cli.evaluation.described import scores
 from xception_cli.evaluation.eval_report import EvalReport, read_report
-from xception_cli.evaluation.files import scores
 from xception_cli.evaluation.intervals import (
     Estimate,
     count_units,
@@ -28,12 +28,12 @@ from xception_cli.evaluation.intervals import (
     texts,
 )
 from xception_cli.evaluation.scored import Scored, read_scored
-from xception_cli.files import file_digest, write_durably
+from xception_cli.files import write_durably
 from xception_cli.model.bundle import ModelBundle
-from xception_cli.numerals import count_of, duration
 from xception_cli.records import RunInfo, RunResult
 from xception_cli.report.advice import next_steps
 from xception_cli.report.charts import Chart, draw_calibration, draw_curves
+from xception_cli.report.facts import list_facts
 from xception_cli.report.headline import headline_values
 from xception_cli.report.html import Card, render
 from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
@@ -80,63 +80,9 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         ArtifactError: A file of the run is missing or damaged.
         MachineError: The disk is full or read-only.
     """
-    name = "test" if run.evaluation("test").is_dir() else "val"
-    split = read_recorded(run, bundle.classes)
-    data = _Run(
-        run=run,
-        info=run.read_info(),
-        config=read_settings(run),
-        result=result,
-        report=read_report(run, name),
-        split=split,
-        scored=read_scored(run, name),
-        issues=_read_issues(run, split),
-        network=summarize_run(run),
-        root=root,
-    )
-    mistakes, unsure = _galleries(data, bundle)
-    values = {
-        "report": data.report,
-        **headline_values(
-            report=data.report,
-            result=result,
-            split=data.split,
-            network=data.network,
-            pretrained=data.info.weights["digest"] is not None,
-        ),
-        "classes": _classes(data.report),
-        "scores": scores(data.report),
-        **_calibration(data),
-        **_images(data.split),
-    }
-    page = render(
-        "run.html.j2",
-        title=f"Run {show(run.path.name)}",
-        **values,
-        steps=next_steps(
-            run=run,
-            place=_place(data),
-            report=data.report,
-            result=result,
-            split=data.split,
-            issues=data.issues or [],
-        ),
-        kept_epoch=_kept_epoch(result),
-        curves=_curves(data),
-        matrices=_matrices(data.report),
-        pairs=data.report.confused[:_PAIRS],
-        mistakes=mistakes,
-        unsure=unsure,
-        confident=f"{_CONFIDENT:.0%}",
-        issues=None if data.issues is None else draw_issues(data.issues, root),
-        inputs=_inputs(data, bundle),
-        augmented=_augmented(data),
-        recoloured=data.config.get("augment") != "none",
-        diagram=Markup(draw_diagram(data.network)),  # contains no untrusted text
-        repeat=f"xception train --config {quoted(run.config)}",
-        facts=_facts(data),
-    )
-    write_durably(run.report, page.encode())
+    data = _read_run(run, bundle, root, result)
+    values = _shared_values(data)
+    write_durably(run.report, _render_page(data, bundle, values).encode())
     card = render_card(
         values,
         run=run,
@@ -148,6 +94,72 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         kept_epoch=_kept_epoch(result),
     )
     write_durably(run.card, card.encode())
+
+
+def _read_run(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult) -> _Run:
+    name = "test" if run.evaluation("test").is_dir() else "val"
+    split = read_recorded(run, bundle.classes)
+    return _Run(
+        run=run,
+        info=run.read_info(),
+        config=read_settings(run),
+        result=result,
+        report=read_report(run, name),
+        split=split,
+        scored=read_scored(run, name),
+        issues=_read_issues(run, split),
+        network=summarize_run(run),
+        root=root,
+    )
+
+
+def _shared_values(data: _Run) -> dict[str, Any]:
+    """Prepare the values of both the page and the model card."""
+    return {
+        "report": data.report,
+        **headline_values(
+            report=data.report,
+            result=data.result,
+            split=data.split,
+            network=data.network,
+            pretrained=data.info.weights["digest"] is not None,
+        ),
+        "classes": _classes(data.report),
+        "scores": scores(data.report),
+        **_calibration(data),
+        **_images(data.split),
+    }
+
+
+def _render_page(data: _Run, bundle: ModelBundle, values: Mapping[str, Any]) -> str:
+    mistakes, unsure = _galleries(data, bundle)
+    return render(
+        "run.html.j2",
+        title=f"Run {show(data.run.path.name)}",
+        **values,
+        steps=next_steps(
+            run=data.run,
+            place=_place(data),
+            report=data.report,
+            result=data.result,
+            split=data.split,
+            issues=data.issues or [],
+        ),
+        kept_epoch=_kept_epoch(data.result),
+        curves=_curves(data),
+        matrices=_matrices(data.report),
+        pairs=data.report.confused[:_PAIRS],
+        mistakes=mistakes,
+        unsure=unsure,
+        confident=f"{_CONFIDENT:.0%}",
+        issues=None if data.issues is None else draw_issues(data.issues, data.root),
+        inputs=_inputs(data, bundle),
+        augmented=_augmented(data),
+        recoloured=data.config.get("augment") != "none",
+        diagram=Markup(draw_diagram(data.network)),  # contains no untrusted text
+        repeat=f"xception train --config {quoted(data.run.config)}",
+        facts=list_facts(data.run, data.info, data.config, data.result),
+    )
 
 
 def _read_issues(run: RunDir, split: Split) -> Sequence[Mapping[str, str]] | None:
@@ -208,9 +220,8 @@ def _classes(report: EvalReport) -> list[dict[str, Any]]:
 
 def _galleries(data: _Run, bundle: ModelBundle) -> tuple[list[Card], list[Card]]:
     """Show the most confident mistakes, and the least confident correct predictions."""
-    scored, guesses = data.scored, data.scored.guesses
-    best = scored.probabilities.max(axis=1)
-    wrong, right = (np.flatnonzero((guesses == scored.labels) == value) for value in (False, True))
+    scored, best = data.scored, data.scored.confidences
+    wrong, right = np.flatnonzero(~scored.hits), np.flatnonzero(scored.hits)
     mistakes = wrong[np.argsort(-best[wrong], kind="stable")][:_MISTAKES]
     right = right[best[right] < _CONFIDENT]
     unsure = right[np.argsort(best[right], kind="stable")][:_UNSURE]
@@ -254,7 +265,7 @@ def _calibration(data: _Run) -> dict[str, Any]:
     before = ["the temperature"] * applied
     before += ["the confidence threshold"] * bool(guarantee and guarantee["found"])
     return {
-        "calibration": draw_calibration(scored.probabilities, scored.labels, scored.units),
+        "calibration": draw_calibration(scored.confidences, scored.hits, scored.units),
         "temperature": f"{fitted:.3g}" if found else "",
         "applied": applied,
         "tested": found.get("error_after", 0.0) is not None,
@@ -274,7 +285,7 @@ def _confident_correct(scored: Scored, *, grouped: bool) -> str:
     hits, units = scored.hits[sure], scored.units[sure]
     share = Estimate(float(hits.mean()), *proportion_interval(hits, units))
     counted = evidence(int(hits.sum()), len(hits), count_units(units), grouped=grouped)
-    return f"{share.value:.1%} ({share.interval}, {counted})"
+    return share.in_percent(counted)
 
 
 def _images(split: Split) -> dict[str, Any]:
@@ -289,40 +300,4 @@ def _images(split: Split) -> dict[str, Any]:
             for name, *row in zip(split.classes, *counts.values(), strict=True)
         ],
         "left_out": len(split.of("out")),
-    }
-
-
-def _facts(data: _Run) -> dict[str, dict[str, str]]:
-    """List the provenance of a run: command, hashes, versions and settings."""
-    info, weights = data.info, data.info.weights
-    facts = {
-        "command": info.command,
-        "started": f"{info.started[:16].replace('T', ' ')} UTC",
-        "time": ", ".join(f"{name} {duration(s)}" for name, s in data.result.seconds.items()),
-        "device": f"{info.device}, {info.precision}, {count_of(info.threads, 'thread')}",
-        "weights": weights["source"],
-        "weights, SHA-256": weights["digest"],
-        "data, SHA-256": info.data_fingerprint,
-        "model, SHA-256": file_digest(data.run.model),
-        "git commit": info.git_commit,
-    }
-    # The absolute paths that settings become are private; `command` has what was typed.
-    settings = {
-        name: Path(value).name if Path(str(value)).is_absolute() else value
-        for name, value in data.config.items()
-        if name != "data"
-    }
-    return {
-        "The run": _written(facts),
-        "Versions": _written(info.versions),
-        "Settings": _written(settings),
-    }
-
-
-def _written(values: Mapping[str, object]) -> dict[str, str]:
-    """Format values as in config.toml, but without quotes."""
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in values.items()
-        if value is not None
     }

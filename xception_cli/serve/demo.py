@@ -76,7 +76,6 @@ class Demo:
             picture = decode(content, least_side=self.bundle.least_side, grey_bits=bits)
         except ImageError as error:
             return Prediction(None, (), (), error.message).to_dict()
-        picture.info.clear()  # it is already upright
         prediction = self._predict(picture)
         photo = picture.copy()
         photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

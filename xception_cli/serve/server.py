@@ -104,8 +104,9 @@ class Server(ThreadingTCPServer):  # HTTPServer would look up the name of the ad
     @property
     def hosts(self) -> frozenset[str]:
         """The valid values of the header `Host`."""
-        names = (ADDRESS, "localhost")
-        return frozenset([f"{n}:{self.port}" for n in names] + [*names] * (self.port == 80))
+        names = {ADDRESS, "localhost"}
+        hosts = {f"{name}:{self.port}" for name in names}
+        return frozenset(hosts | names if self.port == 80 else hosts)  # which may be left out
 
     def show(self, page: str, answer: Answer) -> None:
         """Serve a page and its requests until a signal arrives.

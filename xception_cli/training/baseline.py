@@ -16,9 +16,10 @@ import torch
 from xception_cli.check.labels import judge_labels
 from xception_cli.check.report import SUSPECT
 from xception_cli.console import quoted, say, show
-from xception_cli.data.loading import ImageInputs, Inputs
+from xception_cli.data.inputs import ImageInputs, Inputs
 from xception_cli.errors import UsageError
-from xception_cli.evaluation.candidates import paired_gain, start_candidates
+from xception_cli.evaluation.candidates import start_candidates
+from xception_cli.evaluation.correction import paired_gain
 from xception_cli.evaluation.cross_validated import cross_validation, describe_cross_validation
 from xception_cli.model.cached_outcomes import PROBE
 from xception_cli.model.feature_cache import KeptView
@@ -44,8 +45,8 @@ _LEAST_GAIN = 0.005  # in log loss: predicting the mirror image too takes twice 
 
 
 @dataclass(frozen=True)
-class Training:
-    """The inputs of fine-tuning, and the baseline that it starts from.
+class Baseline:
+    """The linear probe, and the inputs of the fine-tuning that starts from it.
 
     Attributes:
         train: Training inputs; None if only the head is fitted.
@@ -85,7 +86,7 @@ def _is_above(probe: Probe, ceiling: float) -> bool:
     return probe.folds > 0 and probe.macro_recall > ceiling
 
 
-def compute_baseline(job: Job, history: History) -> Training:
+def compute_baseline(job: Job, history: History) -> Baseline:
     """Compute the frozen layers' outputs, fit the linear probe, and put its head on the network.
 
     Args:
@@ -93,7 +94,7 @@ def compute_baseline(job: Job, history: History) -> Training:
         history: Of a resumed run, or empty.
     """
     if job.pretrained is None:  # features of random weights are useless
-        return Training(*_every_epoch(job), mirror=job.config.tta == "mirror")
+        return Baseline(*_every_epoch(job), mirror=job.config.tta == "mirror")
     # A copy with batch norm folded in: frozen layers only run inference from here on.
     network = for_inference(job.network, job.runtime)
     prefix, _ = cut(network, job.config.unfreeze)
@@ -129,7 +130,7 @@ def compute_baseline(job: Job, history: History) -> Training:
     if is_new:
         job.save_model(job.network.state_dict(), {"trained": PROBE, "epoch": 0})
     pooled = pooled if job.leads else {}  # the leader alone fits heads in the end
-    return Training(train_inputs, val_inputs, probe, plain, scores, pooled, mirror)
+    return Baseline(train_inputs, val_inputs, probe, plain, scores, pooled, mirror)
 
 
 def pool_views(

@@ -94,7 +94,7 @@ def new_record(
     Args:
         budget: Seconds.
         spent: Seconds spent already.
-        expected: Seconds of each phase, from `plan.expected_seconds`.
+        expected: Seconds of each phase, from `expected_seconds`.
         views: Of each training image.
         epochs: Of training.
     """

@@ -28,7 +28,7 @@ from xception_cli.rundir import read_json, write_json
 SCHEMA = 2
 _LARGEST = 5 * LARGEST_FILE  # weights, their average, AdamW's two moments, and some spare
 _KEEP = 2
-_HINT = "start a new run; the model file of this one may still be usable"
+NEW_RUN = "start a new run; the model file of this one may still be usable"  # a hint
 _NAME = re.compile(r"state-(\d{8})\.pt")
 
 
@@ -168,7 +168,7 @@ class StateStore:
         if committed:
             raise ArtifactError(
                 f"no training state in {show(self.folder)} is intact",
-                hint=_HINT,
+                hint=NEW_RUN,
             )
         return None
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from xception_cli.check.deep import LARGEST_SAMPLE
+from xception_cli.check.curve import LARGEST_SAMPLE
 from xception_cli.config import TrainConfig
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.model.feature_store import activation_bytes

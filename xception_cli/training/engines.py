@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from xception_cli.console import show
-from xception_cli.data.loading import Inputs
+from xception_cli.data.inputs import Inputs
 from xception_cli.errors import SMALLER_STEPS, DivergedError
 from xception_cli.model.network import Segment, train_mode
 from xception_cli.runtime import Runtime

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from xception_cli.data.loading import Inputs
+from xception_cli.data.inputs import Inputs
 from xception_cli.errors import DivergedError
 from xception_cli.model.folding import for_inference
 from xception_cli.model.network import FIRST_TRAINED, Segment, cut
@@ -36,15 +36,11 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
         unfreeze: What would be trained.
     """
     job = job.alone()
-    runtime, size = job.runtime, job.preprocessing.image_size
-    network = deepcopy(job.network)
+    runtime, network = job.runtime, deepcopy(job.network)
     batch = min(job.config.batch_size, len(job.split.of("train")))
     # The batch sizes that training will use: for each, cuDNN prepares its kernels once.
     passed = runtime.inference_batch if runtime.is_asynchronous else batch
-    shape = (max(batch, passed), 3, size, size)
-    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator())
-    values = job.preprocessing.normalize(runtime.to_device(pixels))
-    values = values.contiguous(memory_format=runtime.memory_format)
+    values = _random_values(job, max(batch, passed))
     if runtime.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     folded = for_inference(network, runtime)
@@ -78,6 +74,15 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
         gc.collect()
         torch.cuda.empty_cache()
     return costs
+
+
+def _random_values(job: Job, count: int) -> torch.Tensor:
+    """Return a batch of noise as the network sees images."""
+    runtime, size = job.runtime, job.preprocessing.image_size
+    shape = (count, 3, size, size)
+    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator())
+    values = job.preprocessing.normalize(runtime.to_device(pixels))
+    return values.contiguous(memory_format=runtime.memory_format)
 
 
 def _seconds(runtime: Runtime, work: Callable[[], T]) -> tuple[float, T]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xception_cli.check.deep import classes_to_add
+from xception_cli.check.curve import classes_to_add
 from xception_cli.check.report import ClassGain
 from xception_cli.console import quoted, say, show
 from xception_cli.data.photo import Photo
@@ -18,92 +18,36 @@ from xception_cli.evaluation.calibration import (
     calibration_line,
     unknown_line,
 )
-from xception_cli.evaluation.candidates import correct_report, read_candidates
+from xception_cli.evaluation.candidates import read_candidates
 from xception_cli.evaluation.compared import compare_with_earlier
+from xception_cli.evaluation.correction import correct_report
 from xception_cli.evaluation.cross_validated import cross_validation
+from xception_cli.evaluation.described import say_result
 from xception_cli.evaluation.eval_report import EvalReport
-from xception_cli.evaluation.evaluate import compute_outcomes, report_outcomes
-from xception_cli.evaluation.files import headline, uncorrected_line, write_evaluation
+from xception_cli.evaluation.files import write_evaluation
+from xception_cli.evaluation.scoring import report_outcomes
 from xception_cli.evaluation.selection import shown_folder
-from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
-from xception_cli.model.about import REFIT
-from xception_cli.model.bundle import ModelBundle, Outcome, load_model, save_model
+from xception_cli.model.about import NO_FEATURES, REFIT
+from xception_cli.model.bundle import ModelBundle, Outcome, save_model
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer, scale_layers
 from xception_cli.model.network import Segment
 from xception_cli.model.probe import limit_views
-from xception_cli.model.unshared import NO_FEATURES, without_features
 from xception_cli.numerals import count_of, duration
 from xception_cli.records import KEPT_PROBE, RunResult
 from xception_cli.report.advice import is_small
 from xception_cli.report.run_page import write_report
 from xception_cli.rundir import RunDir, remove_tree, write_json
 from xception_cli.training.announce import in_all
-from xception_cli.training.baseline import Training
-from xception_cli.training.costs import val_is_known
+from xception_cli.training.baseline import Baseline
 from xception_cli.training.history import History
 from xception_cli.training.job import Job
+from xception_cli.training.judge import Judged
 from xception_cli.training.result import TrainResult
-from xception_cli.training.settle import Settled, classify_kept, refit
+from xception_cli.training.settle import Settled, refit
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The kept model, and its outcomes on the images of a split."""
-
-    bundle: ModelBundle
-    outcomes: Sequence[Outcome | str]
-
-
-def judge_together(job: Job, split: str) -> Judged | None:
-    """Run the kept model, from its file, on the images of a split; None in idle processes.
-
-    Processes of one machine share the images, and the leader gets all outcomes. Other machines have
-    no model file, so with several machines the leader works alone.
-    """
-    processes = job.runtime.processes
-    processes.wait()  # until the leader has written the file
-    shared = processes.local_count == processes.count
-    if not shared and not job.leads:
-        return None
-    rank, count = (processes.rank, processes.count) if shared else (0, 1)
-    bundle, images = load_model(job.run.model, job.runtime.alone()), job.split.of(split)
-    with job.phase("evaluation"):
-        own = compute_outcomes(bundle, job.root, images[rank::count], workers=job.workers)
-        parts = processes.gather(own) if shared else [own]
-    return Judged(bundle, [_turn(parts, number) for number in range(len(images) * bool(parts))])
-
-
-def judge_val(job: Job, settled: Settled | None) -> Judged | None:
-    """Return the kept model's outcomes on val, from features if they are known.
-
-    Args:
-        job: The run, in each process.
-        settled: The kept model, in the leader; None for random weights.
-
-    Returns:
-        The outcomes; None in idle processes.
-    """
-    mirror = job.preprocessing.mirror
-    is_known = settled is not None and (
-        settled.epoch == 0 or val_is_known(job.config, job.runtime.precision)
-    )
-    if not job.runtime.processes.once(lambda: is_known):
-        return judge_together(job, "val")
-    if settled is None:  # this process does not lead
-        return None
-    with job.phase("evaluation"):
-        bundle = load_model(job.run.model, job.runtime.alone())
-        logits = classify_kept(bundle.network, settled.val, bundle.runtime, mirror=mirror)
-        rows = zip(logits.numpy(), last_layer(settled.val[0]), strict=True)
-        return Judged(bundle, [Outcome(*row) for row in rows])
-
-
-def _turn(parts: Sequence[Sequence[Outcome | str]], number: int) -> Outcome | str:
-    return parts[number % len(parts)][number // len(parts)]
 
 
 @dataclass(frozen=True)
@@ -124,13 +68,13 @@ class Measured:
 
 
 def measure(
-    job: Job, training: Training, history: History, settled: Settled | None, judged: Judged
+    job: Job, baseline: Baseline, history: History, settled: Settled | None, judged: Judged
 ) -> Measured:
     """Calibrate the selected model on val and evaluate it; then refit its heads to all images.
 
     Args:
         job: The run.
-        training: Its inputs and baseline.
+        baseline: The probe, and the inputs of fine-tuning.
         history: Of fine-tuning.
         settled: The selected model; None for random weights.
         judged: From `judge_together`, of val.
@@ -151,18 +95,18 @@ def measure(
     if settled is None:
         return Measured(bundle, history.best_epoch, report, calibration)
     if job.config.refit:
-        bundle = refit(job, training, settled, bundle)
+        bundle = refit(job, baseline, settled, bundle)
     return Measured(bundle, settled.epoch, report, calibration)
 
 
 def finish(
-    job: Job, training: Training, history: History, measured: Measured, judged: Judged
+    job: Job, baseline: Baseline, history: History, measured: Measured, judged: Judged
 ) -> TrainResult:
     """Evaluate the model that ships on test, and end the run.
 
     Args:
         job: The run.
-        training: Its inputs and baseline.
+        baseline: The probe, and the inputs of fine-tuning.
         history: Of fine-tuning.
         measured: From `measure`.
         judged: From `judge_together`, of test.
@@ -176,7 +120,7 @@ def finish(
         reports["test"] = _evaluate_on_test(job, measured.bundle, judged)
     compared = _compare_with_earlier(job)
     kept = f"fine-tuned, epoch {measured.epoch}" if measured.epoch else KEPT_PROBE
-    _say_result(job, training, history, measured, kept, reports)
+    _say_result(job, baseline, history, measured, kept, reports)
     for number, sentence in enumerate(compared):
         say(f"{'' if number else 'earlier':10}{sentence}")
     remove_tree(job.run.features)
@@ -185,14 +129,14 @@ def finish(
         kept=kept,
         epochs=job.epochs,
         stopped_early=history.stopped_early,
-        probe=training.probe_scores,
-        cross_validation=cross_validation(training.probe, job.split.classes),
+        probe=baseline.probe_scores,
+        cross_validation=cross_validation(baseline.probe, job.split.classes),
         evaluation={name: report.expected.value for name, report in reports.items()},
         calibration=measured.calibration.to_dict(),
-        gains=[asdict(gain) for gain in _gains(job, training)],
-        skipped=training.skipped(job.config.ceiling),
+        gains=[asdict(gain) for gain in _gains(job, baseline)],
+        skipped=baseline.skipped(job.config.ceiling),
         refit=REFIT in measured.bundle.about.provenance,
-        views=len(limit_views(training.pooled["train"])) if training.probe is not None else None,
+        views=len(limit_views(baseline.pooled["train"])) if baseline.probe is not None else None,
         compared=compared,
         seconds={name: round(value, 1) for name, value in job.seconds.items()},
     )
@@ -206,7 +150,7 @@ def finish(
     if not compared:  # without --from, the file has no such entry
         del written["compared"]
     write_json(job.run.result, written)
-    return TrainResult(job.run, kept, training.probe_scores, reports, job.seconds)
+    return TrainResult(job.run, kept, baseline.probe_scores, reports, job.seconds)
 
 
 def _evaluate_on_test(job: Job, bundle: ModelBundle, judged: Judged) -> EvalReport:
@@ -254,7 +198,7 @@ def _calibrate(
     )
     about = replace(bundle.about, temperature=calibration.temperature, unknown=calibration.unknown)
     if not job.config.share_features:
-        about = without_features(about)
+        about = about.without_features()
     save_model(job.run.model, bundle.network.state_dict(), about)
     return replace(bundle, about=about), calibration
 
@@ -262,31 +206,31 @@ def _calibrate(
 def _train_features(job: Job, settled: Settled | None, bundle: ModelBundle) -> Array:
     """Return the kept model's last-layer features of train, `(images, 2048)`."""
     if settled is not None:
-        return last_layer(settled.train[0])  # type: ignore[no-any-return]
+        return last_layer(settled.train[0])
     network = for_inference(bundle.network, job.runtime)
     backbone = Segment(network, "conv1", "conv4").eval()
     what = "features of the kept model"
-    return last_layer(compute_pooled(backbone, job.image_inputs("train"), what))  # type: ignore[no-any-return]
+    return last_layer(compute_pooled(backbone, job.image_inputs("train"), what))
 
 
-def _gains(job: Job, training: Training) -> list[ClassGain]:
+def _gains(job: Job, baseline: Baseline) -> list[ClassGain]:
     """Return the classes that more images are likely to help, judged by the linear probe."""
-    if training.probe is None or not training.probe.folds:
+    if baseline.probe is None or not baseline.probe.folds:
         return []
     with job.phase("calibration"):
         return classes_to_add(
-            scale_layers(training.pooled["train"][0]),
+            scale_layers(baseline.pooled["train"][0]),
             job.labels("train").numpy(),
             job.units("train"),
             job.split.classes,
-            strength=training.probe.strength,
+            strength=baseline.probe.strength,
             seed=job.config.seed,
         )
 
 
 def _say_result(
     job: Job,
-    training: Training,
+    baseline: Baseline,
     history: History,
     measured: Measured,
     kept: str,
@@ -297,17 +241,14 @@ def _say_result(
     if history.best_epoch > 0 and measured.epoch == 0:
         kept = f"{kept}: fine-tuning did not beat it on val"
     say(f"kept      {kept}", style="bold")
-    if training.probe_scores is not None and measured.epoch > 0:
-        say(f"          the linear probe, val: accuracy {training.probe_scores.accuracy:.1%}")
+    if baseline.probe_scores is not None and measured.epoch > 0:
+        say(f"          the linear probe, val: accuracy {baseline.probe_scores.accuracy:.1%}")
     for report in reports.values():
-        say(f"result    {headline(report)}", style="bold")
-        for line in (uncorrected_line(report), unmeasured_line(report), uneven_line(report)):
-            if line:
-                say(f"          {line}")
+        say_result(report)
         if (
             report.name == "val"
-            and training.probe
-            and training.probe.folds
+            and baseline.probe
+            and baseline.probe.folds
             and is_small(report, job.split)
         ):
             say("          small validation set: see also the probe's cross-validation above")

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from xception_cli.console import Bar, say, show
 from xception_cli.data.dataset import KeyedBatches
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.errors import SMALLER_STEPS, ArtifactError, DivergedError, MachineError
 from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.model.feature_inputs import FeatureInputs
@@ -22,7 +22,7 @@ from xception_cli.model.network import Segment
 from xception_cli.processes import ALONE, Processes
 from xception_cli.records import Scores
 from xception_cli.regular import open_regular
-from xception_cli.runtime import seed_everything
+from xception_cli.seeds import seed_everything
 from xception_cli.training.budget import Budget
 from xception_cli.training.engines import StepOutput
 from xception_cli.training.history import History

@@ -8,8 +8,7 @@ from typing import Any
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError
 from xception_cli.records import Scores
-
-DAMAGED = "start a new run; the model file of this one may still be usable"  # a hint
+from xception_cli.training.checkpoint import NEW_RUN
 
 
 @dataclass
@@ -50,7 +49,7 @@ class History:
         try:
             return read_entries(cls, finite)
         except ValueError as error:
-            raise ArtifactError(f"the training state is damaged: {error}", hint=DAMAGED) from error
+            raise ArtifactError(f"the training state is damaged: {error}", hint=NEW_RUN) from error
 
     @classmethod
     def of_state(cls, saved: Mapping[str, Any] | None, epochs: int | None) -> "History":

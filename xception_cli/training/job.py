@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from xception_cli.check.report import CheckReport
 from xception_cli.config import TrainConfig
 from xception_cli.console import show
-from xception_cli.data.dataset import ImageDataset, KeyedBatches, default_workers
+from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.image_cache import ImageCache, cached_fraction
 from xception_cli.data.images import DECODER
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing, to_pixels
+from xception_cli.data.workers import default_workers
 from xception_cli.evaluation.metrics import TOP
 from xception_cli.model.about import About
 from xception_cli.model.bundle import save_model

@@ -10,19 +10,19 @@ from ignite.engine import Engine
 from torch.optim.swa_utils import AveragedModel
 
 from xception_cli.console import show
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.errors import SMALLER_STEPS, ArtifactError, DivergedError, is_out_of_memory
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.layers import without_layers_head
 from xception_cli.model.network import Segment, cut, parameter_groups
 from xception_cli.records import Scores
+from xception_cli.training.checkpoint import NEW_RUN
 from xception_cli.training.engines import (
     create_evaluator,
     create_optimizer,
     create_trainer,
     learning_rate,
 )
-from xception_cli.training.history import DAMAGED
 from xception_cli.training.job import Job
 
 
@@ -142,7 +142,7 @@ class Learner:
             if is_out_of_memory(error):
                 raise
             raise ArtifactError(
-                f"the training state is not of this training: {show(error)}", hint=DAMAGED
+                f"the training state is not of this training: {show(error)}", hint=NEW_RUN
             ) from error
 
     def learning_rate(self) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from xception_cli.config import TrainConfig, Unfreeze
+from xception_cli.config import Balance, Monitor, TrainConfig, Unfreeze, check_frozen
 from xception_cli.errors import UsageError
 from xception_cli.notation import parse_duration
 from xception_cli.numerals import count_of, duration
@@ -52,53 +52,28 @@ def make_plan(
     Raises:
         UsageError: The settings contradict each other, or need more disk than allowed.
     """
-    reasons = []
-    unfreeze, monitor, balance = config.unfreeze, config.monitor, config.balance
-    if config.weights == "none":
-        if unfreeze not in {"auto", "all"}:
-            raise UsageError(
-                f"--weights none starts from random numbers, and --unfreeze {unfreeze} would "
-                "freeze some of them",
-                hint="--unfreeze all, or pretrained --weights",
-            )
-        unfreeze = "all"
-        reasons.append("training everything from random weights, as --weights none asks")
-    elif unfreeze == "auto":
-        unfreeze, why = _decide_unfreeze(runtime, class_counts)
-        reasons.append(why)
-    passes = sum(class_counts) * config.epochs
-    if (
-        runtime.device.type == "cuda"
-        and unfreeze == "all"
-        and not config.compile
-        and passes >= COMPILE_PAYS
-    ):
-        reasons.append(
-            f"--compile would be faster: {count_of(passes, 'image')} in all epochs are enough"
-        )
-    if balance == "auto":
-        balance = "sampler" if max(class_counts) > IMBALANCED * min(class_counts) else "none"
-        if balance == "sampler":
-            reasons.append("drawing images of rare classes more often (--balance sampler)")
-    if monitor == "auto" and config.weights != "none":
-        monitor = "last"
-    elif monitor == "auto":
-        ratio = max(class_counts) / min(class_counts)
-        monitor = "macro_recall" if ratio > IMBALANCED else "accuracy"
-        reasons.append(
-            f"selecting the model by {monitor.replace('_', ' ')} on val: the largest class has "
-            f"{ratio:.1f} times the images of the smallest"
-        )
+    unfreeze, of_unfreeze = _decide_unfreeze(config, runtime, class_counts)
+    balance, of_balance = _decide_balance(config, class_counts)
+    monitor, of_monitor = _decide_monitor(config, class_counts)
     decided = config.replace(
         unfreeze=unfreeze, monitor=monitor, balance=balance, precision=runtime.precision
     )
-    fitted, reason = _fit_disk(decided, config, sum(class_counts), val_count)
+    compiling = _suggest_compiling(decided, runtime, sum(class_counts) * config.epochs)
+    fitted, of_disk = _fit_disk(decided, config, sum(class_counts), val_count)
     if fitted.unfreeze != decided.unfreeze:
-        reasons = _without(reasons, "--unfreeze")
-    return Plan(fitted, (*reasons, reason) if reason else tuple(reasons))
+        of_unfreeze = None  # it was decided again, for the reason `of_disk`
+    reasons = (of_unfreeze, compiling, of_balance, of_monitor, of_disk)
+    return Plan(fitted, tuple(filter(None, reasons)))
 
 
-def _decide_unfreeze(runtime: Runtime, class_counts: Sequence[int]) -> tuple[Unfreeze, str]:
+def _decide_unfreeze(
+    config: TrainConfig, runtime: Runtime, class_counts: Sequence[int]
+) -> tuple[Unfreeze, str | None]:
+    check_frozen(config)
+    if config.weights == "none":
+        return "all", "training everything from random weights, as --weights none asks"
+    if config.unfreeze != "auto":
+        return config.unfreeze, None
     if runtime.device.type != "cpu":
         return "all", "training the whole network (--unfreeze all): there is a GPU"
     mean = sum(class_counts) / len(class_counts)
@@ -108,6 +83,34 @@ def _decide_unfreeze(runtime: Runtime, class_counts: Sequence[int]) -> tuple[Unf
             f"images per class on average ({mean:.1f}), val cannot show that fine-tuning is better"
         )
     return "exit", "training the exit flow (--unfreeze exit): on a CPU the rest is computed once"
+
+
+def _suggest_compiling(decided: TrainConfig, runtime: Runtime, passes: int) -> str | None:
+    is_worth_it = decided.unfreeze == "all" and passes >= COMPILE_PAYS
+    if runtime.device.type != "cuda" or decided.compile or not is_worth_it:
+        return None
+    return f"--compile would be faster: {count_of(passes, 'image')} in all epochs are enough"
+
+
+def _decide_balance(config: TrainConfig, class_counts: Sequence[int]) -> tuple[Balance, str | None]:
+    if config.balance != "auto":
+        return config.balance, None
+    if max(class_counts) <= IMBALANCED * min(class_counts):
+        return "none", None
+    return "sampler", "drawing images of rare classes more often (--balance sampler)"
+
+
+def _decide_monitor(config: TrainConfig, class_counts: Sequence[int]) -> tuple[Monitor, str | None]:
+    if config.monitor != "auto":
+        return config.monitor, None
+    if config.weights != "none":
+        return "last", None
+    ratio = max(class_counts) / min(class_counts)
+    monitor: Monitor = "macro_recall" if ratio > IMBALANCED else "accuracy"
+    return monitor, (
+        f"selecting the model by {monitor.replace('_', ' ')} on val: the largest class has "
+        f"{ratio:.1f} times the images of the smallest"
+    )
 
 
 def class_weights(class_counts: Sequence[int]) -> list[float]:
@@ -239,7 +242,8 @@ def fit_budget(
         reason = f"--budget {text}: {describe_rung(rung)}, about {duration(needed)} in all"
         if rung == rungs[0]:
             reason += "; a longer budget changes nothing"
-        return Plan(config, (*_without(plan.reasons, "--unfreeze"), reason))
+        others = (other for other in plan.reasons if "--unfreeze" not in other)
+        return Plan(config, (*others, reason))
     least = needed / MARGIN
     raise UsageError(
         f"a budget of {text} is too short: {describe_rung(rungs[-1])} takes about "
@@ -257,7 +261,3 @@ def describe_rung(rung: Rung) -> str:
     if rung.unfreeze == "all":
         views = ""
     return f"training {part[rung.unfreeze]}{views} for {count_of(rung.epochs, 'epoch')}"
-
-
-def _without(reasons: Sequence[str], what: str) -> list[str]:
-    return [reason for reason in reasons if what not in reason]

@@ -11,13 +11,14 @@ from xception_cli.check.run import report_on
 from xception_cli.check.survey import Survey, survey_for
 from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen, show
-from xception_cli.data.folder import DataFolder, check_trainable
-from xception_cli.data.images import inspect_all
-from xception_cli.data.pixels import turns
+from xception_cli.data.folder import DataFolder
+from xception_cli.data.inspection import inspect_all
+from xception_cli.data.opening import turns
 from xception_cli.data.recorded import match_split, read_recorded, write_split
 from xception_cli.data.sides import describe_changes
 from xception_cli.data.source import read_data
 from xception_cli.data.split import Split, make_split
+from xception_cli.data.trainable import check_trainable
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.files import write_durably
@@ -117,7 +118,7 @@ def draft_job(
     if config.from_ is not None:
         changes = describe_changes(split.images, split.classes, before.images, before.classes)
         reasons = (f"beginning with {show(config.from_)}: {changes}", *reasons)
-    pretrained = None if config.weights == "none" else load_pretrained(config.weights)
+    pretrained = _pretrained(config)
     _check_processes(plan.config, runtime, split)
     config = plan.config.replace(data=str(folder.place.absolute()), **_absolute(vars(config)))
     preprocessing = _preprocessing(config, survey.grey_bits)
@@ -226,7 +227,7 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     saved = read_recorded(run, info.classes)
     split = match_split(saved, folder, inspect_all(paths, decoded=False))
     _check_processes(config, runtime, split)
-    pretrained = None if config.weights == "none" else load_pretrained(config.weights)
+    pretrained = _pretrained(config)
     if pretrained is not None and pretrained.digest != info.weights["digest"]:
         raise ArtifactError(
             f"{show(config.weights)} is not the file that the run was started with: its digest is "
@@ -267,12 +268,12 @@ def share_job(job: Job | None, runtime: Runtime) -> Job:
         XceptionError: See `errors.py`.
     """
 
-    def tell() -> tuple[TrainConfig, RunDir, DataFolder, Split, Preprocessing]:
+    def decided() -> tuple[TrainConfig, RunDir, DataFolder, Split, Preprocessing]:
         if job is None:
             raise TypeError("the leader has no job")
         return job.config, job.run, job.folder, job.split, job.preprocessing
 
-    config, run, folder, split, preprocessing = runtime.processes.once(tell)
+    config, run, folder, split, preprocessing = runtime.processes.once(decided)
     if job is not None:
         return job
     if runtime.precision != config.precision:
@@ -281,7 +282,7 @@ def share_job(job: Job | None, runtime: Runtime) -> Job:
             f"{config.precision}",
             hint="--precision fp32, or machines of one kind",
         )
-    pretrained = None if config.weights == "none" else load_pretrained(config.weights)
+    pretrained = _pretrained(config)
     return _job(config, run, runtime, folder, split, pretrained, preprocessing)
 
 
@@ -295,6 +296,10 @@ def _absolute(settings: Mapping[str, Any]) -> dict[str, str]:
         for name, value in files.items()
         if value is not None
     }
+
+
+def _pretrained(config: TrainConfig) -> PretrainedWeights | None:
+    return None if config.weights == "none" else load_pretrained(config.weights)
 
 
 def _job(

@@ -2,8 +2,8 @@
 
 A run is prepared, new or resumed (`preparation.py`). The outputs of the frozen layers are computed
 once, and the linear probe is fitted to them (`baseline.py`). The other layers are fine-tuned, here.
-One of the two models is selected (`settle.py`), then calibrated, evaluated and reported
-(`finish.py`).
+One of the two models is selected (`settle.py`), and its answers on val and test are computed
+(`judge.py`); with them it is calibrated, evaluated and reported (`finish.py`).
 
 Under torchrun each process runs this file with the same arguments. The leader decides and writes;
 `processes.once` calls a function in the leader and returns its result in every process.
@@ -21,7 +21,7 @@ from ignite.engine import Engine
 from xception_cli.check.survey import Survey
 from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, say, screen, show
-from xception_cli.data.loading import ImageInputs
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.errors import MachineError, XceptionError
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.numerals import count_of
@@ -35,9 +35,10 @@ from xception_cli.training.baseline import compute_baseline
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.costs import Forecast
 from xception_cli.training.estimate import forecast
-from xception_cli.training.finish import finish, judge_together, judge_val, measure
+from xception_cli.training.finish import finish, measure
 from xception_cli.training.history import History
 from xception_cli.training.job import Job
+from xception_cli.training.judge import judge_together, judge_val
 from xception_cli.training.learner import BestModel, Learner, create_engines, create_learner
 from xception_cli.training.preparation import (
     decide_job,
@@ -51,16 +52,18 @@ from xception_cli.training.saving import (
     BETWEEN_STATES,
     StateSaving,
     StateWriter,
-    StopSignals,
-    asked_to_stop,
     attach_pending_state,
     attach_state_saving,
     resume_trainer,
     saved_on_failure,
-    stopped_error,
 )
 from xception_cli.training.settle import settle
-from xception_cli.training.tensorboard import attach_tensorboard, require_tensorboard
+from xception_cli.training.stopping import StopSignals, asked_to_stop, stopped_error
+from xception_cli.training.tensorboard import (
+    attach_tensorboard,
+    begin_tensorboard,
+    require_tensorboard,
+)
 
 
 def run_training(
@@ -112,7 +115,7 @@ def run_training(
                 job = start_job(draft, costs, run, began)
             job = share_job(job, runtime)
             if tensorboard:
-                _begin_tensorboard(job.run.tensorboard)
+                begin_tensorboard(job.run.tensorboard)
             job.seconds["preparation"] = time.monotonic() - began
             stop.hint = f"xception train --resume {quoted(job.run.path)}"
             try:
@@ -139,16 +142,16 @@ def _train(job: Job, stop: StopSignals) -> TrainResult | None:
             _fine_tune(job, train, val, history, states, saved, stop)
 
     settled = settle(job.alone(), baseline, history) if job.leads else None
-    judged = judge_val(job, settled)
+    on_val = judge_val(job, settled)
     measured = None
-    if job.leads and judged is not None:
-        measured = measure(job.alone(), baseline, history, settled, judged)
-    judged = judge_together(job, "test")
+    if job.leads and on_val is not None:
+        measured = measure(job.alone(), baseline, history, settled, on_val)
+    on_test = judge_together(job, "test")
     processes.separate()
-    if measured is None or judged is None:
+    if measured is None or on_test is None:
         return None
     states.keep(1)
-    return finish(job.alone(), baseline, history, measured, judged)
+    return finish(job.alone(), baseline, history, measured, on_test)
 
 
 def _fine_tune(
@@ -322,15 +325,6 @@ def _runtime(config: TrainConfig, processes: Processes) -> Runtime:
         compiled=config.compile,
         processes=processes,
     )
-
-
-def _begin_tensorboard(folder: Path) -> None:
-    """Make the folder of the log; a resumed run that has one continues to log."""
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"cannot make {show(folder)}: {error.strerror}") from error
-    say(f"live view tensorboard --logdir {quoted(folder)}")
 
 
 @contextmanager

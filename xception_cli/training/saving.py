@@ -1,100 +1,22 @@
-"""When the training state is saved, and how a run stops with it and resumes from it."""
+"""When the training state is saved, what is in it, and how training resumes from it."""
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from types import FrameType, TracebackType
 from typing import Any
 
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
 
 from xception_cli.console import say
-from xception_cli.errors import (
-    DataError,
-    DivergedError,
-    MachineError,
-    StoppedError,
-    signal_name,
-)
-from xception_cli.processes import ALONE, Processes, is_left_to_nohup
+from xception_cli.errors import DataError, DivergedError, MachineError
+from xception_cli.processes import ALONE, Processes
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.history import History
 from xception_cli.training.learner import BestModel, Learner
-
-_STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
-
-
-class _StopNow(BaseException):
-    """Raised to end the run at once; no library's `except Exception` can catch it."""
-
-
-class StopSignals:
-    """Handles stop signals during a run, and restores the earlier handlers after it.
-
-    Outside of training (`graceful` is False) a signal ends the run at once, with `StoppedError`. In
-    training the first one sets `requested`, and the loop saves and stops after its batch; another
-    SIGINT stops at once. SIGUSR1 sets `save_requested`: save now and continue.
-
-    Attributes:
-        graceful: Whether the training loop checks `requested`.
-        requested: The number of the signal that asked to stop.
-        save_requested: Whether to save the state after this batch.
-        hint: The command that continues, for the error.
-    """
-
-    def __init__(self, hint: str) -> None:
-        self.graceful = False
-        self.requested: int | None = None
-        self.save_requested = False
-        self.hint = hint
-        self._process = os.getpid()
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        for name in (*_STOPPING, "SIGUSR1"):
-            number = getattr(signal, name, None)  # Windows lacks some
-            if number is None or is_left_to_nohup(number):
-                continue
-            action = self._save if name == "SIGUSR1" else self._stop
-            try:
-                self._previous[number] = signal.signal(number, action)
-            except ValueError:  # not in the main thread: the caller's handlers stay
-                break
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        if isinstance(error, _StopNow):
-            saved = "what was saved before is intact"
-            raise self.error(self.requested or signal.SIGINT, saved) from None
-
-    def _stop(self, number: int, _: FrameType | None) -> None:
-        if os.getpid() != self._process:
-            os._exit(128 + number)  # a worker that has just been forked
-        if self.graceful and (self.requested is None or number != signal.SIGINT):
-            if self.requested is None:
-                self.requested = number
-                again = " (Ctrl-C again to stop at once)" if number == signal.SIGINT else ""
-                say(f"stopping  after this batch, saving…{again}")
-            return
-        # Python ignores an exception in a finalizer: then `requested` stops the training loop.
-        self.requested = number
-        raise _StopNow
-
-    def _save(self, _: int, __: FrameType | None) -> None:
-        self.save_requested = True
-
-    def error(self, number: int, saved: str) -> StoppedError:
-        """Make the error that ends the run: which signal, and what was saved."""
-        return StoppedError(number, f"stopped by {signal_name(number)}; {saved}", hint=self.hint)
+from xception_cli.training.stopping import StopSignals, asked_to_stop, stopped_error
 
 
 def train_loss_state(metric: Average) -> Mapping[str, Any]:
@@ -291,20 +213,6 @@ def attach_state_saving(
         stop.save_requested = False
         if stopping:
             raise stopped_error(stop, engine)
-
-
-def asked_to_stop(stop: StopSignals, processes: Processes) -> bool:
-    """Return whether a signal asked to stop, in this process or in another one."""
-    number = processes.largest(stop.requested or 0)
-    if number:  # else a signal that just reached this process alone counts next time
-        stop.requested = number
-    return number != 0
-
-
-def stopped_error(stop: StopSignals, trainer: Engine) -> StoppedError:
-    """Return the error of a run that a signal stopped after its state was saved."""
-    where = f"iteration {trainer.state.iteration:,} (epoch {trainer.state.epoch})"
-    return stop.error(stop.requested or 0, f"the state is saved at {where}")
 
 
 @contextmanager

@@ -14,13 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from xception_cli.console import say
-from xception_cli.evaluation.candidates import (
-    FINAL,
-    paired_gain,
-    read_candidates,
-    select_candidate,
-    write_candidates,
-)
+from xception_cli.evaluation.candidates import FINAL, read_candidates, write_candidates
+from xception_cli.evaluation.correction import paired_gain, select_candidate
 from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.cached_outcomes import PROBE
@@ -31,7 +26,7 @@ from xception_cli.model.layers import classify_views, fill_heads, last_layer, sc
 from xception_cli.model.network import FIRST_TRAINED, Segment, build_network
 from xception_cli.model.probe import fit_head, limit_views
 from xception_cli.runtime import Runtime
-from xception_cli.training.baseline import Array, Training, pool_views
+from xception_cli.training.baseline import Array, Baseline, pool_views
 from xception_cli.training.history import History
 from xception_cli.training.job import Job
 
@@ -51,7 +46,7 @@ class Settled:
     val: Array
 
 
-def settle(job: Job, training: Training, history: History) -> Settled | None:
+def settle(job: Job, baseline: Baseline, history: History) -> Settled | None:
     """Select the model and write its file; the answers of the other one are in `Candidates`.
 
     A run that is killed after this selects the same model again when it is resumed, from what is in
@@ -59,34 +54,34 @@ def settle(job: Job, training: Training, history: History) -> Settled | None:
 
     Args:
         job: Of the leader, alone.
-        training: Its inputs and baseline.
+        baseline: The probe, and the inputs of fine-tuning.
         history: Of fine-tuning.
 
     Returns:
         The model; None for random weights, whose best epoch is kept unchanged.
     """
-    if training.probe is None:
+    if baseline.probe is None:
         return None
-    if history.best_epoch == 0 or training.train is None:
-        return Settled(0, training.pooled["train"], training.pooled["val"])
+    if history.best_epoch == 0 or baseline.train is None:
+        return Settled(0, baseline.pooled["train"], baseline.pooled["val"])
     bundle = load_model(job.run.model, job.runtime)
     if bundle.about.provenance.get("trained") == PROBE:  # it was selected before the run was killed
-        return _keep_probe(job, training)
+        return _keep_probe(job, baseline)
     with job.phase("selection"):
-        return _select(job, training, bundle, history.best_epoch)
+        return _select(job, baseline, bundle, history.best_epoch)
 
 
-def _pool(job: Job, training: Training, network: nn.Module, name: str, views: slice) -> Array:
+def _pool(job: Job, baseline: Baseline, network: nn.Module, name: str, views: slice) -> Array:
     """Compute the fine-tuned network's features of a split, `(views, images, POOLED)`.
 
     Args:
         job: The run.
-        training: Its inputs.
+        baseline: Has the inputs of fine-tuning.
         network: Folded.
         name: Of the split.
         views: Which views; with all layers trained, there are only those that an answer averages.
     """
-    inputs = training.train if name == "train" else training.val
+    inputs = baseline.train if name == "train" else baseline.val
     if not isinstance(inputs, FeatureInputs):
         images = job.views(name)
         backbone = Segment(network, "conv1", "conv4").eval()
@@ -120,15 +115,15 @@ def classify_kept(
     return torch.cat([classify_views(network, batch, mirror=mirror).cpu() for batch in moved])
 
 
-def _select(job: Job, training: Training, bundle: ModelBundle, epoch: int) -> Settled:
+def _select(job: Job, baseline: Baseline, bundle: ModelBundle, epoch: int) -> Settled:
     """Compare the fine-tuned network, with heads for its own features, with the probe."""
-    if training.train is None or training.val is None:
+    if baseline.train is None or baseline.val is None:
         raise ValueError("nothing was fine-tuned")
     labels, units, mirror = job.labels("val"), job.units("val"), job.preprocessing.mirror
     folded = for_inference(bundle.network, job.runtime)
-    train = _pool(job, training, folded, "train", slice(None))
-    val = _pool(job, training, folded, "val", slice(1 + mirror))
-    fit_heads(job, training, bundle.network, train, job.labels("train").numpy())
+    train = _pool(job, baseline, folded, "train", slice(None))
+    val = _pool(job, baseline, folded, "val", slice(1 + mirror))
+    fit_heads(job, baseline, bundle.network, train, job.labels("train").numpy())
     logits = classify_kept(bundle.network, val, job.runtime, mirror=mirror)
     predicted = logits.argmax(dim=1).numpy()
     losses = functional.cross_entropy(logits, labels, reduction="none").numpy()
@@ -149,42 +144,42 @@ def _select(job: Job, training: Training, bundle: ModelBundle, epoch: int) -> Se
         f"{losses.mean():.3f}; difference {-gain:+.3f}, standard error {error:.3f}"
     )
     if select_candidate(both, labels.numpy(), units, monitor=job.config.monitor) == 0:
-        return _keep_probe(job, training)
+        return _keep_probe(job, baseline)
     provenance = {**bundle.about.provenance, "val_accuracy": accuracy}
     about = replace(bundle.about, provenance=provenance)
     save_model(job.run.model, bundle.network.state_dict(), about)
-    stored = training.val.store.views if isinstance(training.val, FeatureInputs) else 0
+    stored = baseline.val.store.views if isinstance(baseline.val, FeatureInputs) else 0
     if job.config.refit and len(val) < stored:  # the heads are fitted to all of them
-        others = _pool(job, training, folded, "val", slice(len(val), None))
+        others = _pool(job, baseline, folded, "val", slice(len(val), None))
         val = np.concatenate([val, others])
     return Settled(epoch, train, val)
 
 
-def _keep_probe(job: Job, training: Training) -> Settled:
+def _keep_probe(job: Job, baseline: Baseline) -> Settled:
     """Write the model of the linear probe, whatever the file holds now."""
-    if training.probe is None or training.plain is None or job.pretrained is None:
+    if baseline.probe is None or baseline.plain is None or job.pretrained is None:
         raise ValueError("there is no probe to keep")
     network = build_network(len(job.split.classes))
     network.load_state_dict({**network.state_dict(), **job.pretrained.backbone})
-    heads = [(probe.weight, probe.bias) for probe in (training.plain, training.probe)]
+    heads = [(probe.weight, probe.bias) for probe in (baseline.plain, baseline.probe)]
     fill_heads(network, heads[0], heads[1])
     job.save_model(network.state_dict(), {"trained": PROBE, "epoch": 0})
-    return Settled(0, training.pooled["train"], training.pooled["val"])
+    return Settled(0, baseline.pooled["train"], baseline.pooled["val"])
 
 
 def fit_heads(
-    job: Job, training: Training, network: nn.Module, pooled: Array, labels: Array
+    job: Job, baseline: Baseline, network: nn.Module, pooled: Array, labels: Array
 ) -> None:
     """Fit both heads of a network to its features, with the probes' regularization strengths.
 
     Args:
         job: The run.
-        training: Has the probes, whose strengths were cross-validated.
+        baseline: Has the probes, whose strengths were cross-validated.
         network: Receives the heads.
         pooled: `(views, images, POOLED)`.
         labels: `(images,)`.
     """
-    if training.probe is None or training.plain is None:
+    if baseline.probe is None or baseline.plain is None:
         raise ValueError("there is no probe whose strength was cross-validated")
     fit = partial(
         fit_head,
@@ -192,12 +187,12 @@ def fit_heads(
         class_count=len(job.split.classes),
         class_weights=None if job.class_weights is None else job.class_weights.numpy(),
     )
-    last = fit(last_layer(pooled[0]), strength=training.plain.strength)
-    layered = fit(scale_layers(limit_views(pooled)), strength=training.probe.strength)
+    last = fit(last_layer(pooled[0]), strength=baseline.plain.strength)
+    layered = fit(scale_layers(limit_views(pooled)), strength=baseline.probe.strength)
     fill_heads(network, last, layered)
 
 
-def refit(job: Job, training: Training, settled: Settled, bundle: ModelBundle) -> ModelBundle:
+def refit(job: Job, baseline: Baseline, settled: Settled, bundle: ModelBundle) -> ModelBundle:
     """Fit the heads of the selected model to train and val together, and write its file.
 
     The network below the heads is unchanged, and so are its features: thresholds on the distance
@@ -205,7 +200,7 @@ def refit(job: Job, training: Training, settled: Settled, bundle: ModelBundle) -
 
     Args:
         job: The run.
-        training: See `fit_heads`.
+        baseline: See `fit_heads`.
         settled: From `settle`.
         bundle: The calibrated model.
     """
@@ -213,7 +208,7 @@ def refit(job: Job, training: Training, settled: Settled, bundle: ModelBundle) -
     pooled = np.concatenate([settled.train[:views], settled.val[:views]], axis=1)
     labels = torch.cat([job.labels("train"), job.labels("val")]).numpy()
     with job.phase("refit"):
-        fit_heads(job, training, bundle.network, pooled, labels)
+        fit_heads(job, baseline, bundle.network, pooled, labels)
         job.runtime.place(bundle.network)
     provenance = {**bundle.about.provenance, REFIT: len(labels)}
     about = replace(bundle.about, provenance=provenance)

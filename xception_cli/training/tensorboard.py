@@ -9,9 +9,9 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 from ignite.handlers.tensorboard_logger import TensorboardLogger
 
-from xception_cli.console import say, show
+from xception_cli.console import quoted, say, show
 from xception_cli.errors import MachineError
-from xception_cli.files import why
+from xception_cli.files import make_folder, why
 from xception_cli.regular import open_regular
 from xception_cli.training.handlers import epoch_row
 
@@ -30,6 +30,16 @@ def require_tensorboard() -> None:
             "--tensorboard needs a package that is not installed: tensorboardX",
             hint="pip install 'xception-cli[tensorboard]'",
         )
+
+
+def begin_tensorboard(folder: Path) -> None:
+    """Make the folder of the log; a resumed run that has one continues to log.
+
+    Raises:
+        MachineError: It cannot be made.
+    """
+    make_folder(folder)
+    say(f"live view tensorboard --logdir {quoted(folder)}")
 
 
 class _EventFile:

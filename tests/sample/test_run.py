@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from runs import files_no_larger_than
 
-from xception_cli import sample
 from xception_cli.errors import MachineError, UsageError
-from xception_cli.sample import FOODS, draw_sample
+from xception_cli.sample import run
+from xception_cli.sample.foods import FOODS
+from xception_cli.sample.run import draw_sample
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -105,14 +106,14 @@ def test_a_sample_that_cannot_be_finished_leaves_nothing_and_can_be_drawn_again(
     folder = tmp_path / "food"
     draw_sample(tmp_path / "other", classes=2, images=3)
     sizes = [path.stat().st_size for path in (tmp_path / "other").glob("*/*.jpg")]
-    draw, missing = sample._draw, ["bagel"] * stopped
+    draw, missing = run._draw, ["bagel"] * stopped
 
     def draw_or_stop(name: str, number: int) -> bytes:
         if name in missing:
             raise KeyboardInterrupt
         return draw(name, number)
 
-    monkeypatch.setattr(sample, "_draw", draw_or_stop)
+    monkeypatch.setattr(run, "_draw", draw_or_stop)
     with (
         files_no_larger_than(max(sizes) - (not stopped)),
         pytest.raises(KeyboardInterrupt if stopped else MachineError),

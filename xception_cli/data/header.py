@@ -1,0 +1,114 @@
+"""Header: which columns of a table hold the paths, labels, splits and groups of images."""
+
+from collections.abc import Collection, Container, Sequence
+from pathlib import Path
+
+from xception_cli.console import say, show
+from xception_cli.data.names import WORDS, words_of
+from xception_cli.data.rows import column_name
+from xception_cli.errors import DataError
+
+# Names of each column: our own name first, which has precedence. docs/data.md lists them.
+NAMES_OF = {
+    "path": (
+        *("path", "filename", "file", "file_name", "filepath", "file_path", "image", "image_path"),
+        *("image_file", "image_name", "img", "img_path"),
+    ),
+    "label": (
+        *("label", "labels", "class", "class_name", "classname", "class_label", "category"),
+        *("category_name", "target", "label_name"),
+    ),
+    "split": ("split", "set", "subset", "partition"),
+    "group": ("group", "groups", "group_id", "unit", "patient_id", "subject_id"),
+}
+COLUMNS = "path and label; split (train, val, test) and group are optional"
+_FLAGS = [{"true", "false"}, {"yes", "no"}, {"0", "1"}]  # values of a column such as `is_valid`
+_MOST_SPLITS = 6  # values of a column that holds the split; others may be paths with `train`
+_LISTED = 10  # columns named in a message
+
+
+def has_columns(names: Sequence[str], required: Collection[str]) -> bool:
+    """Return whether a line could name these columns of a table."""
+    return all(_candidates(names, kind) for kind in required)
+
+
+def find_columns(table: Path, names: Sequence[str], required: Collection[str]) -> dict[str, int]:
+    """Return the index of each column that is there, in the order of `NAMES_OF`.
+
+    Args:
+        table: The table, for messages.
+        names: The names of its columns.
+        required: The columns that it must have.
+
+    Raises:
+        DataError: One of them is missing, or a column could be one of several.
+    """
+    found: dict[str, int] = {}
+    for kind in NAMES_OF:
+        at = _candidates(names, kind)
+        if len(at) == 1:
+            found[kind] = at[0]
+        elif at or kind in required:
+            raise _unclear(table, names, kind, at)
+    return found
+
+
+def _candidates(names: Sequence[str], kind: str) -> list[int]:
+    """Return the indices of the possible columns; only that with our own name, if there is one."""
+    plain = [column_name(name) for name in names]
+    own = [at for at, name in enumerate(plain) if name == kind]
+    return own or [at for at, name in enumerate(plain) if name in NAMES_OF[kind]]
+
+
+def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) -> DataError:
+    """Return the error for a column that is missing or could be one of several."""
+    listed = ", ".join(show(name) for name in names[:_LISTED]) or "none"
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    if at:
+        several = " and ".join(show(names[i]) for i in at)
+        return DataError(
+            f"{show(table)}: {several} could each be the column {kind} (found: {listed}{more})",
+            hint=f"rename the right one to {kind}",
+        )
+    return DataError(
+        f"{show(table)} has no column {kind} (found: {listed}{more})",
+        hint=f"the first line names the columns: {COLUMNS}; other names of "
+        f"{kind}: {', '.join(NAMES_OF[kind][1:])}",
+    )
+
+
+def refuse_unnamed_split(
+    table: Path, names: Sequence[str], lines: Sequence[tuple[int, list[str]]], used: Container[int]
+) -> None:
+    """Refuse a column that holds the split under another name: ignored, it would be drawn anew.
+
+    Raises:
+        DataError: The cells of a column are Training and PublicTest, or it is a flag `is_valid`.
+    """
+    for at, name in enumerate(names):
+        values = {cells[at].strip() for _, cells in lines} - {""}
+        if at in used or len(values) > _MOST_SPLITS:
+            continue
+        named = {
+            tuple(WORDS[word] for word in words_of(value) if word in WORDS) for value in values
+        }
+        is_split = len(named) > 1 and ("train",) in named and all(len(one) == 1 for one in named)
+        prefix, _, word = column_name(name).partition("is_")
+        is_flag = not prefix and word in WORDS and {v.lower() for v in values} in _FLAGS
+        if is_split or is_flag:
+            raise DataError(
+                f"{show(table)}: the column {show(name)} ({show(', '.join(sorted(values)))}) looks "
+                "like the split, but is not called split",
+                hint="write train, val and test into a column called split"
+                if is_flag
+                else "rename it to split; or delete it, and validation images are sampled",
+            )
+
+
+def report_columns(table: Path, names: Sequence[str], found: dict[str, int]) -> None:
+    """Print which columns are used, under which names."""
+    used = ", ".join(
+        kind if column_name(names[at]) == kind else f"{kind} from {show(names[at])}"
+        for kind, at in found.items()
+    )
+    say(f"table     {show(table)}: {used}")

@@ -1,0 +1,106 @@
+"""Comparable: the evaluation that two runs are compared on, and how to get one."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from xception_cli.console import quoted, say, show, typed
+from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.evaluation.eval_report import read_report
+from xception_cli.evaluation.scored import Scored, read_scored
+from xception_cli.evaluation.selection import SPLITS
+from xception_cli.rundir import RunDir
+from xception_cli.settings import read_settings
+
+
+def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
+    """Return the evaluation to compare runs on: the one named, else test, else val.
+
+    In the runs after the first, its number may be another, see `read_comparable`.
+
+    Raises:
+        UsageError: A run has no such evaluation.
+    """
+    first, *others = runs
+    for candidate in [name] if name else SPLITS:
+        lacking = [first] * (not first.evaluation(candidate).is_dir())
+        lacking += [run for run in others if not _namesakes(run, candidate)]
+        if not lacking:
+            return candidate
+    wanted = f"--split {candidate}"
+    if candidate not in SPLITS:
+        wanted = f"--data {_evaluated_folder(runs, candidate)}"
+    raise UsageError(
+        f"{show(lacking[0].path)} has no evaluation called {show(candidate)}",
+        hint=f"xception eval {quoted(lacking[0].path)} {wanted}",
+    )
+
+
+def read_comparable(run: RunDir, name: str, other: Scored) -> Scored:
+    """Read a run's evaluation that has images of another run's evaluation of that name.
+
+    Folders of the same name are `food`, `food-2` and so on, in the order of their evaluation.
+
+    Raises:
+        ArtifactError: A file of an evaluation is missing or damaged.
+    """
+    digests = {photo.digest for photo in other.photos}
+    for namesake in _namesakes(run, name) or [name]:
+        scored = read_scored(run, namesake)
+        if not digests.isdisjoint(photo.digest for photo in scored.photos):
+            if namesake != name:
+                which = f"{show(namesake)} of {show(run.path)}"
+                say(f"note      {which} is compared: it has the images of {show(name)}")
+            break
+    return scored
+
+
+def _namesakes(run: RunDir, name: str) -> list[str]:
+    """Return the evaluations of a run that may be of one folder, that of the given name first."""
+    if name in SPLITS:
+        return [name] * run.evaluation(name).is_dir()
+    alike = re.compile(rf"{re.escape(re.sub(r'-[0-9]+$', '', name))}(-[0-9]+)?")
+    folders = run.evaluation(name).parent.glob("*")
+    found = [path.name for path in folders if alike.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda namesake: (namesake != name, namesake))
+
+
+def _evaluated_folder(runs: Iterable[RunDir], name: str) -> str:
+    """Return the folder of an evaluation that one of the runs has, as typed; else `DIR`."""
+    for run in runs:
+        if run.evaluation(name).is_dir():
+            data = read_report(run, name).data
+            # Of an absolute path only the name is recorded.
+            return quoted(data) if Path(data).exists() else f"DIR, with the folder {show(data)}"
+    return "DIR"
+
+
+def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
+    """Explain why the val or test of two runs have different images, and how to compare the runs.
+
+    Returns:
+        The reason; the command that trains on the split of the first run; and the commands that
+        evaluate both on other images.
+    """
+    before, after = _settings(first), _settings(second)
+    reason = "these runs have different splits"
+    if before.get("seed") != after.get("seed"):
+        reason += " (--seed draws the split)"
+    data, seed = after.get("data"), after.get("seed")
+    where = "DIR" if data is None else quoted(typed(Path(data)))
+    one, other = quoted(first.path), quoted(second.path)
+    train = f"xception train {where} --split-file {quoted(first.split)}"
+    evaluate = " && ".join(f"xception eval {run} --data DIR" for run in (one, other))
+    return (
+        reason,
+        train if seed is None else f"{train} --seed {seed}",
+        f"{evaluate} && xception compare {one} {other} --on NAME",
+    )
+
+
+def _settings(run: RunDir) -> dict[str, Any]:
+    try:
+        return read_settings(run)
+    except ArtifactError:  # comparing does not need them
+        return {}

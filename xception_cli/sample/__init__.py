@@ -1,0 +1,1 @@
+"""The sample data set: twelve foods, rendered and not photographed."""
