@@ -188,6 +188,8 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
 
 def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
     """Return what the machine lacks, by an error of Python or a library; None for a bug of ours."""
+    if isinstance(error, FileNotFoundError) and not _has_current_folder():
+        return MachineError("the current folder no longer exists", hint="cd to another folder")
     if isinstance(error, OSError):
         again = None if "--debug" in given else "run the same command with --debug to see where"
         return MachineError(why_and_where(error), hint=again)
@@ -204,6 +206,13 @@ def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
             hint="unset PYTHONUTF8 and set LC_ALL=C.UTF-8; then run the command again",
         )
     return None
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(os.getcwd())  # noqa: PTH109 - no path is needed
+    except FileNotFoundError:
+        return False
 
 
 class _Signalled(BaseException):
