@@ -299,6 +299,22 @@ class TrainConfig:
         return dataclasses.replace(self, **changes)
 
 
+def check_frozen(config: TrainConfig) -> None:
+    """Refuse a training that would freeze random weights.
+
+    Not a check of `TrainConfig` itself: an effort may freeze layers that other efforts train.
+
+    Raises:
+        UsageError: It would.
+    """
+    if config.weights == "none" and config.unfreeze not in {"auto", "all"}:
+        raise UsageError(
+            f"--weights none starts from random numbers, and --unfreeze {config.unfreeze} would "
+            "freeze some of them",
+            hint="--unfreeze all, or pretrained --weights",
+        )
+
+
 def setting_type(setting: "dataclasses.Field[Any]") -> Any:
     """Return a setting's type without `None`: bool, int, float, str or a Literal."""
     hint = typing.get_type_hints(TrainConfig)[setting.name]

@@ -1,5 +1,7 @@
 """Memory in the scan: a lack of it does not mean damage; large images are decoded in turn."""
 
+import errno
+import io
 import os
 import resource
 import subprocess
@@ -9,12 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
-from images import encoded, photo, put, two_classes
+from images import encoded, exif, photo, put, two_classes
 from PIL import Image
 from runs import call
 
+from xception_cli import errors
 from xception_cli.check.scan import look_at
-from xception_cli.data.opening import turns
+from xception_cli.data.formats import claimed_size
+from xception_cli.data.images import decode
+from xception_cli.data.opening import BYTES_PER_PIXEL, ImageError, turns
+from xception_cli.errors import MachineError
 
 _CHECK = [sys.executable, "-m", "xception_cli", "check", "data"]
 
@@ -25,7 +31,13 @@ def _limited(bytes_: int) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["PNG", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("TIFF", "GIF", "BMP"))],
+    [
+        "PNG",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("TIFF", "GIF", "BMP", "WEBP", "AVIF")
+        ),
+    ],
 )
 def test_an_image_is_not_reported_as_damaged_when_memory_is_too_small(tmp_path, kind):
     two_classes(tmp_path / "data")
@@ -46,6 +58,31 @@ def test_an_image_is_not_reported_as_damaged_when_memory_is_too_small(tmp_path, 
     assert f"{path.relative_to(tmp_path)}: there is too little memory to " in little.stderr
     assert "Traceback" not in little.stderr
     assert look_at(path)[0].problem is None  # the control: with enough memory
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("WEBP", {}), ("WEBP", {"lossless": True}), ("WEBP", {"exif": exif(6)}), ("AVIF", {})],
+)
+def test_an_image_that_is_decoded_when_it_is_opened_is_not_damaged_for_lack_of_memory(
+    kind, options, monkeypatch
+):
+    content = encoded(photo(1, 90, 70), kind, **options)
+    assert claimed_size(content) == (90, 70)
+    cut = content[: len(content) // 2]
+    with pytest.raises(ImageError):
+        decode(cut)
+    needed = BYTES_PER_PIXEL * 90 * 70
+    monkeypatch.setattr(errors.mmap, "mmap", lambda _, size: _reserve(size, most=needed - 1))
+    with pytest.raises(MachineError, match="too little memory to decode an image of 90 x 70"):
+        decode(cut)  # too little memory and damage cannot be told apart
+    decode(content)
+
+
+def _reserve(size: int, most: int) -> io.BytesIO:
+    if size > most:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+    return io.BytesIO()
 
 
 @pytest.mark.parametrize(

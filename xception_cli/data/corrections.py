@@ -5,10 +5,11 @@ from typing import Any
 
 from PIL import Image, ImageFile, TiffImagePlugin
 
+from xception_cli.data.formats import AVIF_HEADER
+
 _GREY_LEVELS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies their values by
 _BITS, _PHOTOMETRIC, _FILL_ORDER, _CHANNELS = 258, 262, 266, 277
 _PLANAR, _SAMPLE_FORMAT = 284, 339
-_HEADER = 4096  # bytes of an AVIF in which its properties are
 _CICP = b"\0\0\0\4cICP"  # the length and name of a PNG's chunk of such numbers
 _SEPARATE = 2  # one plane for each channel
 _INTERLACE = 28  # where a PNG states it
@@ -47,7 +48,7 @@ def correct(image: ImageFile.ImageFile, content: bytes) -> None:
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         _read_planes(image)
     elif image.format == "AVIF":
-        _read_numbers(image, content[:_HEADER].partition(b"colrnclx")[2], 2)
+        _read_numbers(image, content[:AVIF_HEADER].partition(b"colrnclx")[2], 2)
 
 
 def drop_text(image: Image.Image) -> None:

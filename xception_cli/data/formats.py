@@ -35,6 +35,7 @@ _BRANDS = {
     **dict.fromkeys((b"mif1", b"msf1"), HEIF),
 }
 START = 32  # bytes needed by `format_of`
+AVIF_HEADER = 4096  # bytes of an AVIF in which its properties are
 # Markers of JPEG at the start of a frame; C4, C8 and CC are others.
 _FRAMES = frozenset(bytes([marker]) for marker in {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _JPEG_LS = b"\xf7"
@@ -100,6 +101,29 @@ def format_of(start: bytes) -> str | None:
         also = {start[at : at + 4] for at in range(16, START, 4)}
         return "AVIF" if b"avif" in also else _BRANDS.get(start[8:12])
     return None
+
+
+def claimed_size(content: bytes) -> tuple[int, int]:
+    """Return the width and height in the header of a WebP or AVIF; of other files, zeros.
+
+    These are decoded when they are opened: their size is needed to judge why that failed.
+    """
+    found, kind = format_of(content[:START]), content[12:16]
+    if found == "AVIF":
+        boxes = content[:AVIF_HEADER].split(b"ispe\0\0\0\0")[1:]
+        return max(((int.from_bytes(b[:4]), int.from_bytes(b[4:8])) for b in boxes), default=(0, 0))
+    if found == "WEBP" and kind == b"VP8X":
+        return _little(content[24:27]) + 1, _little(content[27:30]) + 1
+    if found == "WEBP" and kind == b"VP8L":
+        sides = _little(content[21:25])
+        return (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
+    if found == "WEBP":
+        return _little(content[26:28]) & 0x3FFF, _little(content[28:30]) & 0x3FFF
+    return 0, 0
+
+
+def _little(content: bytes) -> int:
+    return int.from_bytes(content, "little")
 
 
 def what_else(content: bytes) -> str:

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from xception_cli.console import show
 from xception_cli.data.corrections import drop_text
-from xception_cli.data.formats import what_else
+from xception_cli.data.formats import claimed_size, what_else
 from xception_cli.data.opening import BYTES_PER_PIXEL, open_image, reduce, turns
 from xception_cli.data.opening import ImageError as ImageError
 from xception_cli.data.original import Original, Stored, original_of
@@ -126,14 +126,20 @@ def examine(
 def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image; any error while it is decoded becomes an `ImageError`."""
     image: ImageFile.ImageFile | None = None
-    with _decoding(lambda: image.size if image else (0, 0)):  # `reduce` changes it
+
+    def size() -> tuple[int, int]:
+        return image.size if image else claimed_size(content)  # `reduce` changes it
+
+    with _decoding(size):
         try:
             with open_image(content) as image:
                 _check_shape(*image.size)
                 yield image
-        except UnidentifiedImageError as error:
-            raise ImageError(describe_tiff(content) or what_else(content)) from error
         except (OSError, ValueError) as error:
+            if _is_short_of_memory(error, *size()):
+                raise
+            if isinstance(error, UnidentifiedImageError):
+                raise ImageError(describe_tiff(content) or what_else(content)) from error
             if problem := describe_undecoded(content, str(error)):
                 raise ImageError(problem) from error
             raise
@@ -168,7 +174,7 @@ def _reason(error: str) -> str:
 
 
 def _is_short_of_memory(error: Exception, width: int, height: int) -> bool:
-    needed = BYTES_PER_PIXEL * width * height
+    needed = BYTES_PER_PIXEL * min(width * height, turns.max_pixels)
     return "memory" in str(error).lower() or is_out_of_memory(error, needed)
 
 
