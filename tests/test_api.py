@@ -243,14 +243,14 @@ def test_an_invalid_argument_is_refused(model, images, options, message):
         ("empty", xc.UsageError, "empty is not a run folder (it has no run.json)"),
         ("no.safetensors", xc.UsageError, "there is no model file no.safetensors"),
         ("no.onnx", xc.UsageError, "there is no file no.onnx"),
-        ("notes.txt", xc.ArtifactError, "notes.txt has a header of"),
+        ("notes.txt", xc.ArtifactError, "notes.txt is not a safetensors file"),
         ("notes.onnx", xc.ArtifactError, "notes.onnx is not a valid ONNX file"),
     ],
 )
 def test_a_path_that_is_not_a_model_is_refused(path, kind, message):
     Path("empty").mkdir()
     for name in ("notes.txt", "notes.onnx"):
-        Path(name).write_text("no model")
+        Path(name).write_text("this is no model")
     with pytest.raises(xc.XceptionError) as caught:
         xc.load(path)
     assert type(caught.value) is kind

@@ -84,6 +84,14 @@ def changed(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return copy
 
 
+def test_every_worked_example_applies_to_the_code() -> None:
+    """Some are only used by slow tests."""
+    for diff in re.findall(r"```diff\n(.+?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+        subprocess.run(
+            ["git", "apply", "--check", "-"], input=diff, text=True, check=True, cwd=ROOT
+        )
+
+
 def run_in(code: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python on a copy of the code."""
     done = subprocess.run(

@@ -54,6 +54,7 @@ def test_errors_that_need_no_torch_are_reported_before_it_or_numpy_is_loaded(pho
         ["embed", "gone.jpg", "--model", "m.safetensors", "--output", "x.npz"],
         ["train", "nowhere"], ["train", "nowhere", "--plan", "--budget", "10m"],
         ["train", "photos", "--classes", "9"], ["train", "photos", "--output", "photos"],
+        ["train", "photos", "--weights", "none", "--unfreeze", "exit"],
         ["check", "nowhere"], ["check", "photos", "--output", "photo.jpg"],
         ["compare", "a", "b"], ["report", "nowhere"], ["eval", "nowhere"],
         ["eval", "run", "--data", "nowhere"], ["eval", "run", "--model", "gone.onnx"],

@@ -62,6 +62,20 @@ def test_a_stopped_command_is_resumed_to_the_same_features(tmp_path, monkeypatch
     np.testing.assert_allclose(found["features"], whole["features"], rtol=0.02, atol=0.02)
 
 
+def test_of_many_images_that_cannot_be_read_twenty_are_named(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(23):
+        Path(f"broken{number:02}.jpg").write_text("no image")
+    draw_photos(Path("new"))
+    about = About(tuple(COLOURS), Preprocessing.for_size(SMALL))
+    save_model(Path("m.safetensors"), lively_network().state_dict(), about)
+    assert call("embed", ".", "--model", "m.safetensors", "--output", "x.npz") == 3
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
+    assert len(said) == 21
+    assert "broken19.jpg" in said[19]
+    assert said[20] == "left out  and 3 more"
+
+
 def test_images_none_of_which_can_be_read_leave_nothing(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     Path("new").mkdir()

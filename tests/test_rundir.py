@@ -396,13 +396,13 @@ def test_an_edited_setting_is_named_and_one_that_a_resume_may_change_is_accepted
     other = text.replace("epochs = 12", "epochs = 20").replace("photos", "now")
     configured.config.write_text(other)
     assert (read_config(configured).epochs, read_config(configured).data) == (20, "now")
-    configured.config.write_text(text.replace("lr = 0.0002", "lr = 0.0003"))
+    configured.config.write_text(text.replace("lr = 0.0008", "lr = 0.0003"))
     with pytest.raises(
-        ArtifactError, match=r"has changed .*\n  lr: was 0\.0002, is 0\.0003$"
+        ArtifactError, match=r"has changed .*\n  lr: was 0\.0008, is 0\.0003$"
     ) as caught:
         read_config(configured)
     assert caught.value.hint.endswith(f"xception train --config {configured.config}")
-    assert read_settings(configured)["lr"] == 0.0002  # what the run was started with
+    assert read_settings(configured)["lr"] == 0.0008  # what the run was started with
 
 
 def test_a_training_from_a_run_whose_config_was_edited_says_that_the_edit_has_no_effect(
@@ -411,15 +411,15 @@ def test_a_training_from_a_run_whose_config_was_edited_says_that_the_edit_has_no
     resolve({"from_": str(configured.path)}, None)
     assert capsys.readouterr().err == ""  # the control
     text = configured.config.read_text()
-    configured.config.write_text(text.replace("lr = 0.0002", "lr = 0.0003"))
-    assert resolve({"from_": str(configured.path)}, None).config.lr == 0.0002
+    configured.config.write_text(text.replace("lr = 0.0008", "lr = 0.0003"))
+    assert resolve({"from_": str(configured.path)}, None).config.lr == 0.0008
     assert capsys.readouterr().err == (
         f"note      {configured.config} has changed since the run began:\n"
-        "  lr: was 0.0002, is 0.0003\n"
+        "  lr: was 0.0008, is 0.0003\n"
         f"          --from takes the settings that the run began with, from {configured.info}\n"
     )
     configured.config.write_text("lr = [")
-    assert resolve({"from_": str(configured.path)}, None).config.lr == 0.0002
+    assert resolve({"from_": str(configured.path)}, None).config.lr == 0.0008
     assert "is not valid TOML" in capsys.readouterr().err
 
 

@@ -149,7 +149,7 @@ class TrainConfig:
     optimizer: Optimizer = _setting(
         "adamw", "Optimizer: AdamW, or SGD with momentum 0.9 as in the paper."
     )
-    lr: float = _setting(2e-4, "Peak learning rate of the backbone.", at_least=0.0)
+    lr: float = _setting(8e-4, "Peak learning rate of the backbone.", at_least=0.0)
     head_lr: float = _setting(1e-3, "Peak learning rate of the head.", at_least=0.0)
     layer_decay: float = _setting(
         0.8,
@@ -297,6 +297,22 @@ class TrainConfig:
     def replace(self, **changes: Any) -> "TrainConfig":
         """Return a copy with some settings changed and checked."""
         return dataclasses.replace(self, **changes)
+
+
+def check_frozen(config: TrainConfig) -> None:
+    """Refuse a training that would freeze random weights.
+
+    Not a check of `TrainConfig` itself: an effort may freeze layers that other efforts train.
+
+    Raises:
+        UsageError: It would.
+    """
+    if config.weights == "none" and config.unfreeze not in {"auto", "all"}:
+        raise UsageError(
+            f"--weights none starts from random numbers, and --unfreeze {config.unfreeze} would "
+            "freeze some of them",
+            hint="--unfreeze all, or pretrained --weights",
+        )
 
 
 def setting_type(setting: "dataclasses.Field[Any]") -> Any:

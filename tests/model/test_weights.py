@@ -436,15 +436,22 @@ def test_a_pickle_that_runs_code_is_refused_without_running_it(force, thin, monk
     assert Path("marker").exists()
 
 
+def _archive_of_numpy() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, weights=np.zeros(9))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 91\n", "Git LFS"),
         (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", "web page"),
-        (b"", "torch can read safely"),
+        (b"", "torch can read safely$"),
+        (_archive_of_numpy(), "torch can read safely$"),
         (b"PK\x03\x04" + bytes(100), "is a damaged archive"),
     ],
-    ids=["Git LFS pointer", "HTML", "empty", "broken zip"],
+    ids=["Git LFS pointer", "HTML", "empty", "NumPy", "broken zip"],
 )
 def test_a_file_of_another_kind_is_identified(content, reason):
     Path("weights.pth").write_bytes(content)
@@ -465,6 +472,14 @@ def test_a_safetensors_file_with_a_huge_header_is_refused_unread():
     Path("huge.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(ArtifactError, match="header of"):
         read_safetensors(Path("huge.safetensors"))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_torch_wrote_is_no_safetensors_file(zipped):
+    torch.save({"a": torch.zeros(9)}, "model.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ArtifactError, match=r"model.pth is not a safetensors file") as caught:
+        read_safetensors(Path("model.pth"))
+    assert "xception train --weights FILE" in caught.value.hint
 
 
 def test_a_damaged_safetensors_file_is_refused():

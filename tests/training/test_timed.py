@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 from images import draw_photos
 from runs import Clock, call, quick_settings, train_run
 
+from xception_cli.config import TrainConfig
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.candidates import FINAL, read_candidates
 from xception_cli.files import file_digest
@@ -21,7 +22,7 @@ from xception_cli.toml_files import read_toml
 from xception_cli.training import baseline, handlers, judge
 from xception_cli.training.schedule import learning_rate_factor
 
-PEAK = 2e-4  # the default of `lr`
+PEAK = TrainConfig().lr
 EPOCH = 3  # iterations
 TIMED = {"budget": "1h", "epochs": 4, "patience": 0, "save_every_minutes": 0.0}
 

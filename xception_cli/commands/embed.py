@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from xception_cli.model.bundle import ModelBundle, Outcome
     from xception_cli.model.unknown import Reference
 
+_LISTED = 20  # images named that could not be read, as many as `xception eval` lists
+
 
 def embed(
     output: Annotated[
@@ -149,14 +151,18 @@ def _collect(
     """Return the arrays of the images that could be read; report the others."""
     import numpy as np
 
-    names, digests, texts = [], [], []
+    names, digests, texts, left_out = [], [], [], 0
     for path, row in zip(images, rows, strict=True):
         if "error" in row:
-            say(f"left out  {show(path)}: {show(row['error'])}")
+            left_out += 1
+            if left_out <= _LISTED:
+                say(f"left out  {show(path)}: {show(row['error'])}")
             continue
         names.append(utf8(str(path)))
         digests.append(row["digest"])
         texts.append(row["features"])
+    if left_out > _LISTED:
+        say(f"left out  and {left_out - _LISTED:,} more")
     if not texts:
         raise DataError(
             "none of the images could be read",

@@ -11,7 +11,7 @@ import typer
 from xception_cli.commands import complete
 from xception_cli.commands.flags import read_flag, settings_as_options
 from xception_cli.commands.plan import print_plans
-from xception_cli.config import TrainConfig
+from xception_cli.config import TrainConfig, check_frozen
 from xception_cli.console import emit, quoted, say, screen, show
 from xception_cli.errors import UsageError
 from xception_cli.imports import importing
@@ -192,6 +192,7 @@ def _check_new_run(
             "the folder with your images is missing",
             hint="xception train DIR; xception sample DIR draws one to try",
         )
+    check_frozen(config)
     # An unwritable place is reported before the images are read.
     choose_run_path(Path(config.data), output)
     if output is None and (unfinished := find_unfinished(Path(config.data))):

@@ -20,6 +20,10 @@ LARGEST_FILE = 1_000_000_000  # bytes; Xception has 92 million
 _LARGEST_HEADER = 3_000_000
 _PER_BYTE = 2  # bytes of the file that allow one more
 _AGAIN = "download or copy the file again"
+_WHICH = (
+    "a model is the model.safetensors of a run; weights that torch wrote (.pt, .pth) go to "
+    "xception train --weights FILE"
+)
 _FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 # Tensors of a head, by any of its names.
 HEAD = {
@@ -68,8 +72,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
     check_file(path)
     try:
         with path.open("rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-        if header > _LARGEST_HEADER + path.stat().st_size // _PER_BYTE:
+            header, json = int.from_bytes(file.read(8), "little"), file.read(1)
+        if json not in {b"{", b""}:
+            raise ArtifactError(f"{show(path)} is not a safetensors file", hint=_WHICH)
+        if json and header > _LARGEST_HEADER + path.stat().st_size // _PER_BYTE:
             raise ArtifactError(
                 f"{show(path)} has a header of {header:,} bytes, too large for a model"
             )

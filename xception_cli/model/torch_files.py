@@ -41,7 +41,7 @@ def load_torch(content: bytes, what: str) -> Any:
         if is_out_of_memory(error, len(content)):  # the machine's fault, not the file's
             raise MemoryError from error
         raise ArtifactError(
-            f"{what} is not a file that torch can read safely: {show(error)}", hint=CONVERT
+            f"{what} is not a file that torch can read safely", hint=CONVERT
         ) from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from xception_cli.config import Balance, Monitor, TrainConfig, Unfreeze
+from xception_cli.config import Balance, Monitor, TrainConfig, Unfreeze, check_frozen
 from xception_cli.errors import UsageError
 from xception_cli.notation import parse_duration
 from xception_cli.numerals import count_of, duration
@@ -69,13 +69,8 @@ def make_plan(
 def _decide_unfreeze(
     config: TrainConfig, runtime: Runtime, class_counts: Sequence[int]
 ) -> tuple[Unfreeze, str | None]:
+    check_frozen(config)
     if config.weights == "none":
-        if config.unfreeze not in {"auto", "all"}:
-            raise UsageError(
-                f"--weights none starts from random numbers, and --unfreeze {config.unfreeze} "
-                "would freeze some of them",
-                hint="--unfreeze all, or pretrained --weights",
-            )
         return "all", "training everything from random weights, as --weights none asks"
     if config.unfreeze != "auto":
         return config.unfreeze, None
