@@ -37,6 +37,30 @@ def test_help_loads_neither_torch_nor_numpy() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_the_matplotlib_backend_of_a_notebook_does_not_stop_a_command() -> None:
+    # `!xception train` inherits it, perhaps into an environment that lacks its package.
+    code = (
+        "from xception_cli.cli import main\n"
+        "try:\n    main(['--version'])\n"
+        "finally:\n    from xception_cli.evaluation import files"
+    )
+    environment = os.environ | {"MPLBACKEND": "a backend of a notebook"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the current folder")
+def test_a_command_in_a_folder_that_was_removed_reports_that(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    os.chdir("gone")
+    (tmp_path / "gone").rmdir()
+    assert call("eval") == 5
+    said = capsys.readouterr().err
+    assert said == "error: the current folder no longer exists\nhint: cd to another folder\n"
+
+
 def test_errors_that_need_no_torch_are_reported_before_it_or_numpy_is_loaded(photos: Path) -> None:
     Path("photo.jpg").touch()
     Path("m.safetensors").touch()

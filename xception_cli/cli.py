@@ -154,6 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # cp1252, for example, lacks letters
         sys.stdout.reconfigure(errors="backslashreplace")
+    # A notebook sets its own for `!xception train`, which this environment may lack: without it,
+    # matplotlib cannot even be imported. Nothing here opens a window.
+    os.environ["MPLBACKEND"] = "agg"
     with suppress(MachineError):  # HOME is not set
         # Keep matplotlib's list of fonts and torch's compiled code in our cache. Torch's default is
         # a folder in /tmp, which another user could create first.
@@ -185,6 +188,8 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
 
 def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
     """Return what the machine lacks, by an error of Python or a library; None for a bug of ours."""
+    if isinstance(error, FileNotFoundError) and not _has_current_folder():
+        return MachineError("the current folder no longer exists", hint="cd to another folder")
     if isinstance(error, OSError):
         again = None if "--debug" in given else "run the same command with --debug to see where"
         return MachineError(why_and_where(error), hint=again)
@@ -201,6 +206,13 @@ def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
             hint="unset PYTHONUTF8 and set LC_ALL=C.UTF-8; then run the command again",
         )
     return None
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(os.getcwd())  # noqa: PTH109 - no path is needed
+    except FileNotFoundError:
+        return False
 
 
 class _Signalled(BaseException):

@@ -459,8 +459,7 @@ def test_the_scan_works_without_a_cache_folder_and_prints_a_note(tmp_path, monke
     monkeypatch.delenv("HOME")
     assert looks_of(tmp_path / "data") == first
     assert capsys.readouterr().err == (
-        f"note      scan results are not kept: [Errno 20] Not a directory: "
-        f"'{tmp_path}/file/scans'\n"
+        f"note      scan results are not kept: Not a directory: {tmp_path}/file/scans\n"
         "note      scan results are not kept: HOME is not set\n"
     )
 

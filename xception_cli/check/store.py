@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from xception_cli.console import say, show
 from xception_cli.errors import MachineError
-from xception_cli.files import cache_folder, with_sum, without_sum
+from xception_cli.files import cache_folder, why_and_where, with_sum, without_sum
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
@@ -222,7 +222,8 @@ def _open(root: Path, version: str) -> Store:
 
 
 def _open_in_memory(version: str, reason: Exception) -> Store:
-    say(f"note      scan results are not kept: {show(reason)}")
+    known = why_and_where(reason) if isinstance(reason, OSError) else show(reason)
+    say(f"note      scan results are not kept: {known}")
     return _connect(":memory:", version)
 
 

@@ -24,8 +24,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from xception_cli.console import show
 from xception_cli.errors import MachineError
+from xception_cli.files import why
 from xception_cli.onnx.classifier import INPUT
 
 INT8 = "int8"
@@ -90,7 +90,7 @@ def quantize_onnx(model: onnx.ModelProto, images: Iterable[Array]) -> onnx.Model
         quantized = _quantize(_correct_biases(model, seen), names, seen)
     except OSError as error:
         raise MachineError(
-            f"cannot quantise: temporary files cannot be written: {show(error)}",
+            f"cannot quantise: temporary files cannot be written: {why(error)}",
             hint="they take 0.3 GB; set TMPDIR to another folder",
         ) from error
     quantized.producer_name = model.producer_name
