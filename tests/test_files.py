@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from folders import as_ordinary_user, names_in, open_folder
 
+from xception_cli import files
 from xception_cli.csv_files import from_csv, read_table, read_users_table, to_csv
 from xception_cli.errors import ArtifactError, MachineError
 from xception_cli.files import cache_folder, errno_name, file_digest, utf8, write_durably
@@ -358,3 +359,9 @@ def test_text_that_is_not_utf8_is_named_by_its_byte_wherever_it_is(tmp_path, rea
         at = len(start) + end.index(max(end))
         with pytest.raises(ValueError, match=f"byte {at:,} is not UTF-8; save the file as"):
             read(path)
+
+
+def test_csv_functions_can_still_be_imported_from_where_version_0_2_had_them():
+    assert (files.to_csv, files.from_csv) == (to_csv, from_csv)
+    with pytest.raises(AttributeError, match=r"'xception_cli\.files' has no attribute 'from_tsv'"):
+        files.from_tsv  # noqa: B018

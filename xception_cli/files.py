@@ -9,7 +9,9 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from xception_cli.console import show
 from xception_cli.errors import MachineError, UsageError
@@ -217,3 +219,14 @@ def why(error: OSError | ValueError | RecursionError) -> str:
     if "Exceeds the limit" in str(error):  # of `sys.set_int_max_str_digits`
         return "a number has too many digits"
     return show(getattr(error, "strerror", None) or error)
+
+
+def __getattr__(name: str) -> Any:
+    """Return what moved to `csv_files`, a layer above, after version 0.2: scripts import it here.
+
+    Args:
+        name: The name.
+    """
+    if name in {"to_csv", "from_csv"}:
+        return getattr(import_module("xception_cli.csv_files"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

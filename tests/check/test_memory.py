@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 from images import encoded, exif, photo, put, two_classes
-from PIL import Image
+from PIL import Image, ImageCms
+from profiles import rgb_profile
 from runs import call
 
 from xception_cli import errors
 from xception_cli.check.scan import look_at
 from xception_cli.data.formats import claimed_size
-from xception_cli.data.images import decode
+from xception_cli.data.images import decode, examine
 from xception_cli.data.opening import BYTES_PER_PIXEL, ImageError, turns
 from xception_cli.errors import MachineError
 
@@ -77,6 +78,20 @@ def test_an_image_that_is_decoded_when_it_is_opened_is_not_damaged_for_lack_of_m
     with pytest.raises(MachineError, match="too little memory to decode an image of 90 x 70"):
         decode(cut)  # too little memory and damage cannot be told apart
     decode(content)
+
+
+def test_a_colour_profile_is_not_damaged_for_lack_of_memory(monkeypatch):
+    content = encoded(photo(1, 90, 70), "PNG", icc_profile=rgb_profile("Adobe RGB"))
+
+    def failing(*_: object) -> None:
+        raise ImageCms.PyCMSError("cannot build transform")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageCms, "buildTransform", failing)
+        patch.setattr(errors.mmap, "mmap", lambda _, size: _reserve(size, most=1_000_000))
+        with pytest.raises(MachineError, match="too little memory"):
+            examine(content)
+    assert examine(content)[1].profile_problem == ""
 
 
 def _reserve(size: int, most: int) -> io.BytesIO:

@@ -82,7 +82,7 @@ def test_a_row_that_ends_early_is_refused(photos):
 
 
 def test_rows_without_an_action_are_ignored(photos):
-    survey = survey_with(photos, HEADER + "red/0.jpg,blurred,soft,,\n")
+    survey = survey_with(photos, HEADER + "red/0.jpg,blurred,soft,,\nexclude,small class,,,\n")
     assert survey.fixes == {}
 
 

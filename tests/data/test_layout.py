@@ -418,6 +418,14 @@ def test_splits_inside_a_wrapper_in_each_class_are_accepted(tmp_path):
     assert (found.classes, counts(found)) == (("cat", "dog"), {"train": [1, 1], "val": [1, 1]})
 
 
+def test_splits_inside_each_class_may_have_their_images_in_a_folder_of_images(tmp_path):
+    found = trainable(grid(tmp_path, "cat dog", "train/images val/images"))
+    assert (found.classes, counts(found)) == (("cat", "dog"), {"train": [1, 1], "val": [1, 1]})
+    # A folder of another name may be a class: cat is a data folder then.
+    refused = error(grid(tmp_path / "pets", "cat dog", "train/tabby val/tabby")).message
+    assert "splits with class folders: cat is not a class" in refused
+
+
 def test_a_class_may_lack_a_split_inside_but_train_is_required(tmp_path):
     make(tmp_path, "cat/train/1.jpg", "cat/val/1.jpg", "dog/train/1.jpg")
     assert counts(trainable(tmp_path)) == {"train": [1, 1], "val": [1, 0]}

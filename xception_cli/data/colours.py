@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
+from xception_cli.errors import is_out_of_memory
+
 _MOST = 4_000_000  # bytes of a profile; printer profiles have up to 3 million
 _TAGS = 100  # of a profile; lcms has the same limit
 _SAME = 2  # of 255: a profile that changes no colour by more is treated as sRGB
@@ -203,7 +205,9 @@ def _read(profile: bytes, channels: str) -> Colours:
         opened = ImageCms.ImageCmsProfile(BytesIO(profile))
         transform = ImageCms.buildTransform(opened, _srgb(), mode, "RGB")
         name = ImageCms.getProfileDescription(opened).strip()[:60]
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+        if is_out_of_memory(error, _MOST):
+            raise MemoryError from error
         return Colours(problem="is damaged")
     found = Colours(name or "without a name", "", mode, transform)
     return Colours() if mode != "CMYK" and _changes_nothing(found) else found

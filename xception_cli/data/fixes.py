@@ -123,8 +123,8 @@ def _read_rows(path: Path, what: str) -> list[tuple[int, dict[str, str]]]:
 
 def _misplaced(row: Mapping[str, str], known: Mapping[str, str], classes: set[str]) -> str | None:
     """Return the fault of a row without an action that has one in another column."""
-    cells = {cell.strip().lower() for cell in _SEPARATOR.split(row["path"])}
-    if cells.intersection(ACTIONS) and row["path"] not in known:
+    _, *others = _SEPARATOR.split(row["path"].lower())
+    if {cell.strip() for cell in others}.intersection(ACTIONS) and row["path"] not in known:
         return f"{show(repr(row['path']))} is one cell: the first line has another separator"
     for column in ("problem", "detail", "label"):
         if row[column].strip().lower() in ACTIONS and row[column] not in classes:

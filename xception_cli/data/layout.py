@@ -187,12 +187,13 @@ def _splits_in_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
 def _is_divided(folder: Folder) -> bool:
     """Return whether a class folder holds one folder of images per split, and nothing else."""
     kinds = {split_of(part.name) for part in folder.folders}
+    ends = [_split_chain(part)[-1] for part in folder.folders]  # cat/train, cat/train/images
     return (
         bool(kinds)
         and kinds <= {*SPLITS}
         and len(kinds) == len(folder.folders)
         and not folder.images
-        and all(part.images or not part.folders for part in folder.folders)
+        and all(end.images or not end.folders for end in ends)
     )
 
 
