@@ -6,6 +6,7 @@ from dataclasses import replace
 from io import BytesIO, StringIO
 from math import log, sqrt
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -462,6 +463,8 @@ def test_the_plot_of_the_confusion_matrix_is_the_same_only_for_the_same_report(c
     other = measure(*with_units(*drawn(count, 4 * count, seed=2)), names(count), name="val")
     picture = draw_confusion(report)
     assert picture == draw_confusion(report)
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 30}):  # as in a matplotlibrc
+        assert picture == draw_confusion(report)
     assert picture != draw_confusion(other)
     with Image.open(BytesIO(picture)) as image:
         assert min(image.size) > 300

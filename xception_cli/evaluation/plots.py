@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -24,6 +24,8 @@ _LONGEST_LABEL, _LONGEST_OF_FEW = 24, 40  # characters
 _LEGEND = "blue correct, orange confused; darker: a larger share of the true class"
 
 
+# A matplotlibrc in the current folder would change the images, or need LaTeX for them.
+@rc_context(rcParamsDefault)
 def draw_confusion(report: EvalReport) -> bytes:
     """Draw the confusion matrix as a PNG; equal reports give equal bytes.
 
@@ -123,6 +125,7 @@ def _drawable(text: str) -> str:
 _BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "0.6"
 
 
+@rc_context(rcParamsDefault)
 def draw_calibration(confidences: Array, right: Array, units: Array) -> bytes:
     """Draw both diagrams as one PNG; equal numbers give equal bytes. See `coverage_csv`."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
