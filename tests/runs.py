@@ -1,7 +1,6 @@
 """Trainings of a few seconds, the command line in this process, and ways to interrupt them."""
 
 import fcntl
-import os
 import resource
 import shutil
 import signal
@@ -127,7 +126,7 @@ def stop_after(patch: pytest.MonkeyPatch, count: int) -> None:
 
     def add_or_stop(rows: Rows, *result: Any) -> None:
         if len(rows.found) == count:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         add(rows, *result)
 
     patch.setattr(Rows, "add", add_or_stop)

@@ -290,7 +290,7 @@ def test_an_interrupted_command_was_stopped_which_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        "xception_cli.environment.read_environment", lambda: os.kill(os.getpid(), signal.SIGINT)
+        "xception_cli.environment.read_environment", lambda: signal.raise_signal(signal.SIGINT)
     )
     assert call("env", "--quiet") == 130
     assert capsys.readouterr().err == "stopped by SIGINT (Ctrl-C)\n"
