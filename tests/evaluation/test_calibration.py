@@ -167,6 +167,21 @@ def test_the_rule_rejects_uncertain_or_unlike_images_and_reaches_its_precision_o
     )
 
 
+def test_the_line_of_a_temperature_of_1_gives_the_reason():
+    calibration = replace(rule_of(target=0.8)[0], temperature=1.0, error_before=0.04)
+
+    def line(fitted: float, after: float) -> str:
+        return calibration_line(replace(calibration, fitted=fitted, error_after=after))
+
+    assert line(0.967, 0.05) == (
+        "temperature 1, because 0.967 would make it worse: ECE 0.040 -> 0.050 (cross-validated)"
+    )
+    assert line(0.967, 0.03) == (
+        "temperature 1, because 0.967 would not lower the log loss (cross-validated); ECE 0.040"
+    )
+    assert line(0.9998, 0.05) == "temperature 1, as fitted; ECE 0.040"
+
+
 def test_a_precision_that_val_cannot_prove_leaves_only_the_distance_threshold():
     calibration, val = rule_of(target=0.8)
     rule = calibration.unknown

@@ -101,11 +101,14 @@ def calibration_line(calibration: Calibration) -> str:
     errors = f"ECE {before:.3f} -> {after:.3f} (cross-validated)"
     if calibration.temperature == calibration.fitted:
         return f"temperature {calibration.temperature:.3g}, {errors}"
+    fitted = f"{calibration.fitted:.3g}"
+    if fitted == "1":
+        return f"temperature 1, as fitted; ECE {before:.3f}"
     if after > before:
-        return f"temperature 1, because {calibration.fitted:.3g} would make it worse: {errors}"
+        return f"temperature 1, because {fitted} would make it worse: {errors}"
     return (
-        f"temperature 1, because {calibration.fitted:.3g} would not lower the log loss "
-        f"(cross-validated); ECE {before:.3f}"
+        f"temperature 1, because {fitted} would not lower the log loss (cross-validated); "
+        f"ECE {before:.3f}"
     )
 
 
