@@ -19,7 +19,7 @@ class Answer(NamedTuple):
     Attributes:
         probabilities: `(classes,)`, calibrated.
         refusal: Why the answer is `unknown`, else None.
-        unlike: See `Prediction`.
+        unlike: See `inference.Prediction`.
     """
 
     probabilities: Array

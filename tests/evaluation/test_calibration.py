@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -233,6 +234,8 @@ def test_coverage_plot_and_table_are_equal_only_for_equal_numbers():
     units = alone(labels)
     image = draw_calibration(confidences, right, units)
     assert image == draw_calibration(confidences, right, units)
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 30}):  # as in a matplotlibrc
+        assert image == draw_calibration(confidences, right, units)
     assert image != draw_calibration(confidences[::-1], right, units)
     assert image != draw_calibration(confidences, right, np.arange(60) // 3)
     two = coverage_csv(np.array([0.9, 0.6]), np.array([True, False]), alone([0, 1])).decode()

@@ -207,6 +207,18 @@ def test_folders_of_the_same_name_are_compared_whatever_the_order_of_their_evalu
     assert "runs/third has no evaluation called food-2" in capsys.readouterr().err
 
 
+def test_a_folder_whose_name_differs_in_its_number_must_have_most_of_the_images(capsys):
+    make_run("one", FIRST, on="2026-01")
+    make_run("other", {"d0": 1, "d1": 1, "d2": 2, "d10": 1}, on="2026-02")
+    assert call("compare", "runs/one", "runs/other", "--on", "2026-01") == 2
+    errors = capsys.readouterr().err
+    assert "runs/other has no evaluation called 2026-01" in errors
+    assert "is compared" not in errors
+    make_run("other", {"d0": 1}, on="2026-01")  # under the name itself, one image is enough
+    assert call("compare", "runs/one", "runs/other", "--on", "2026-01", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 1
+
+
 def test_the_test_split_is_compared_where_all_runs_have_it():
     one, other = make_run("one", FIRST), make_run("other", SECOND)
     assert choose_evaluation([one, other], None) == "val"

@@ -167,8 +167,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Evaluation to compare: the name of a folder in eval/ of the runs. Default: test "
-            "if there is one, else val.",
+            help="Evaluation to compare: the name of a folder in eval/ of the first run. Default: "
+            "test if there is one, else val.",
             rich_help_panel=IMAGES,
         ),
     ] = None,

@@ -28,32 +28,49 @@ def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
         lacking += [run for run in others if not _namesakes(run, candidate)]
         if not lacking:
             return candidate
-    wanted = f"--split {candidate}"
-    if candidate not in SPLITS:
-        wanted = f"--data {_evaluated_folder(runs, candidate)}"
-    raise UsageError(
-        f"{show(lacking[0].path)} has no evaluation called {show(candidate)}",
-        hint=f"xception eval {quoted(lacking[0].path)} {wanted}",
+    raise _lacks(lacking[0], runs, candidate)
+
+
+def _lacks(run: RunDir, runs: Iterable[RunDir], name: str) -> UsageError:
+    wanted = f"--split {name}" if name in SPLITS else f"--data {_evaluated_folder(runs, name)}"
+    return UsageError(
+        f"{show(run.path)} has no evaluation called {show(name)}",
+        hint=f"xception eval {quoted(run.path)} {wanted}",
     )
 
 
-def read_comparable(run: RunDir, name: str, other: Scored) -> Scored:
-    """Read a run's evaluation that has images of another run's evaluation of that name.
+def read_comparable(run: RunDir, name: str, first: RunDir, scored: Scored) -> Scored:
+    """Read a run's evaluation of the images that the first run evaluated under a name.
 
-    Folders of the same name are `food`, `food-2` and so on, in the order of their evaluation.
+    Folders of the same name are `food`, `food-2` and so on, in the order of their evaluation; but
+    `2026-01` and `2026-02` may be of any folders. So under another name, it must have most images.
+
+    Args:
+        run: The run.
+        name: Of the evaluation of the first run.
+        first: The first run.
+        scored: Its evaluation.
 
     Raises:
+        UsageError: The run has no evaluation of that name, or of most of these images.
         ArtifactError: A file of an evaluation is missing or damaged.
     """
-    digests = {photo.digest for photo in other.photos}
+    digests = {photo.digest for photo in scored.photos}
+    own: Scored | None = None
     for namesake in _namesakes(run, name) or [name]:
-        scored = read_scored(run, namesake)
-        if not digests.isdisjoint(photo.digest for photo in scored.photos):
-            if namesake != name:
-                which = f"{show(namesake)} of {show(run.path)}"
-                say(f"note      {which} is compared: it has the images of {show(name)}")
-            break
-    return scored
+        found = read_scored(run, namesake)
+        common = digests.intersection(photo.digest for photo in found.photos)
+        if namesake == name:
+            own = found
+            if common:
+                return found
+        elif 2 * len(common) >= len(digests):
+            which = f"{show(namesake)} of {show(run.path)}"
+            say(f"note      {which} is compared: it has the images of {show(name)}")
+            return found
+    if own is None:
+        raise _lacks(run, [first], name)
+    return own
 
 
 def _namesakes(run: RunDir, name: str) -> list[str]:

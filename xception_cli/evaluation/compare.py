@@ -137,14 +137,14 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
     Args:
         first: The run to compare with.
         second: The run to compare.
-        name: The evaluation, a folder of `eval/` in both.
+        name: The evaluation, a folder of `eval/` in the first; see `read_comparable`.
 
     Raises:
-        UsageError: They have no class, or no scored image, in common.
+        UsageError: They have no such evaluation, no class or no scored image in common.
         ArtifactError: A file of an evaluation is damaged, or from an earlier version.
     """
     one = read_scored(first, name)
-    other = read_comparable(second, name, one)
+    other = read_comparable(second, name, first, one)
     common = [name for name in other.classes if name in one.classes]
     if not common:
         raise UsageError(
