@@ -77,7 +77,7 @@ def measure(
         baseline: The probe, and the inputs of fine-tuning.
         history: Of fine-tuning.
         settled: The selected model; None for random weights.
-        judged: From `judge_together`, of val.
+        judged: From `judge_val`.
 
     Raises:
         DataError: An image can no longer be read.
