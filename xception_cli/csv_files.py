@@ -105,7 +105,7 @@ def _split_cells(
     reader = csv.reader(read_lines(path, encoding=encoding), delimiter=separator, strict=True)
     end = 0
     try:
-        is_above = True  # the columns: empty lines, and the one that tells Excel the separator
+        is_above = True  # the columns: empty lines, and the one that sets the separator for Excel
         for row in reader:
             cells = [from_cell(cell) for cell in row]
             is_above = is_above and (not any(cells) or _EXCELS.fullmatch(cells[0]) is not None)

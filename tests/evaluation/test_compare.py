@@ -215,7 +215,7 @@ def test_a_folder_whose_name_differs_in_its_number_must_have_most_of_the_images(
     assert "runs/other has no evaluation called 2026-01" in errors
     assert "is compared" not in errors
     make_run("other", {"d0": 1}, on="2026-01")  # under the name itself, one image is enough
-    assert call("compare", "runs/one", "runs/other", "--on", "2026-01", "--json") == 0
+    assert call("compare", "runs/one", "runs/other", "--on", "2026-01/", "--json") == 0
     assert json.loads(capsys.readouterr().out)["images"] == 1
 
 
@@ -250,7 +250,7 @@ def test_the_command_prints_tables_or_json_and_whether_it_could_be_chance(capsys
         write_info(RunDir(Path("runs") / name), settings={"data": "photos", "seed": seed})
     assert call("compare", "runs/one", "runs/other") == 0
     shown = capsys.readouterr().err
-    assert "different splits (--seed draws the split); to compare" in shown
+    assert "different splits (--seed determines the split); to compare" in shown
     assert "xception train photos --split-file runs/one/split.csv --seed 1\n" in shown
     assert call("compare", "runs/one", "runs/other", "--json") == 0
     found = compare_runs(RunDir(Path("runs/one")), RunDir(Path("runs/other")), "val")

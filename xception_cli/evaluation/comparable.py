@@ -23,7 +23,7 @@ def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
         UsageError: A run has no such evaluation.
     """
     first, *others = runs
-    for candidate in [name] if name else SPLITS:
+    for candidate in [name.rstrip("/")] if name else SPLITS:
         lacking = [first] * (not first.evaluation(candidate).is_dir())
         lacking += [run for run in others if not _namesakes(run, candidate)]
         if not lacking:
@@ -103,7 +103,7 @@ def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
     before, after = _settings(first), _settings(second)
     reason = "these runs have different splits"
     if before.get("seed") != after.get("seed"):
-        reason += " (--seed draws the split)"
+        reason += " (--seed determines the split)"
     data, seed = after.get("data"), after.get("seed")
     where = "DIR" if data is None else quoted(typed(Path(data)))
     one, other = quoted(first.path), quoted(second.path)

@@ -140,18 +140,18 @@ LEAST_AGREEMENT = 0.9  # a file that classifies more than a tenth differently is
 
 @dataclass(frozen=True)
 class Agreement:
-    """The comparison of a quantised file with the float file, on the same images.
+    """The comparison of a quantized file with the float file, on the same images.
 
     Attributes:
-        calibrated_on: Number of images used for quantising, by origin: `train`, `drawn`.
+        calibrated_on: Number of images used for quantizing, by origin: `train`, `drawn`.
         images: Number of images compared.
         kinds: Number of images by origin: `val`, `drawn`.
         agreeing: Number of images with the same top class.
         labelled: Number of images with a known class.
         correct_float: Number of these classified correctly by the float file.
-        correct_int8: Number of these classified correctly by the quantised file.
+        correct_int8: Number of these classified correctly by the quantized file.
         milliseconds_float: Median time per image of the float file, in onnxruntime on this machine.
-        milliseconds_int8: Median time per image of the quantised file.
+        milliseconds_int8: Median time per image of the quantized file.
     """
 
     calibrated_on: dict[str, int]
@@ -228,9 +228,9 @@ def measure_agreement(
 
     Args:
         exported: The float file.
-        quantized: The quantised file made from it.
+        quantized: The quantized file made from it.
         images: Images, with their labels if known.
-        calibrated_on: Images used for quantising.
+        calibrated_on: Images used for quantizing.
     """
     equal, labelled = 0, 0
     correct: list[int] = [0, 0]
@@ -262,7 +262,7 @@ def measure_agreement(
 
 
 def require_agreement(agreement: Agreement) -> None:
-    """Refuse a quantised file that is another model.
+    """Refuse a quantized file that is another model.
 
     Raises:
         ArtifactError: It agrees too rarely.

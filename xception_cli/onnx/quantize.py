@@ -90,13 +90,13 @@ def quantize_onnx(model: onnx.ModelProto, images: Iterable[Array]) -> onnx.Model
         quantized = _quantize(_correct_biases(model, seen), names, seen)
     except OSError as error:
         raise MachineError(
-            f"cannot quantise: temporary files cannot be written: {why(error)}",
+            f"cannot quantize: temporary files cannot be written: {why(error)}",
             hint="they take 0.3 GB; set TMPDIR to another folder",
         ) from error
     quantized.producer_name = model.producer_name
     del quantized.graph.value_info[:]
     _rename(quantized.graph)
-    about = {entry.key: entry.value for entry in model.metadata_props}  # without the quantiser's
+    about = {entry.key: entry.value for entry in model.metadata_props}  # without the quantizer's
     helper.set_model_props(quantized, about | {"quantized": json.dumps(INT8)})
     return quantized
 
@@ -197,7 +197,7 @@ def rounded(weight: Array) -> Array:
 
 
 def _rename(graph: onnx.GraphProto) -> None:
-    """Rename the quantiser's tensors and nodes in our style."""
+    """Rename the quantizer's tensors and nodes in our style."""
     for node in graph.node:
         node.name = _readable(node.name)
         node.input[:] = [_readable(name) for name in node.input]
