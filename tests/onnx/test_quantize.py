@@ -183,7 +183,7 @@ def test_quantising_leaves_no_temporary_file_and_logs_nothing(traces):
 
 def test_without_room_for_temporary_files_nothing_is_quantised(model, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    with pytest.raises(MachineError, match="cannot quantise: temporary files") as caught:
+    with pytest.raises(MachineError, match="cannot quantize: temporary files") as caught:
         quantize_onnx(model, pictures(1, seed=1))
     assert "TMPDIR" in caught.value.hint
 
