@@ -27,7 +27,7 @@ _CPU = torch.device("cpu")
 
 
 class Batch(NamedTuple):
-    """_Decoded images.
+    """Decoded images.
 
     Attributes:
         pixels: `(batch, 3, height, width)`, uint8.

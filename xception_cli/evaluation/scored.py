@@ -21,7 +21,7 @@ from xception_cli.texts import LARGEST_TEXT, read_lines
 
 # Columns of predictions.csv before the probabilities, which are `p:` and the class.
 PREDICTIONS_HEADER = ("path", "digest", "unit", "true", "predicted", "correct", "unknown", "error")
-_DIGEST = re.compile(",([0-9a-f]{32}),")  # see `images.content_digest`
+_DIGEST = re.compile(",([0-9a-f]{32}),")  # see `inspection.content_digest`
 _CELL = 20  # bytes of a number of the confusion matrix in metrics.json, at most
 _OLD_HEADER = tuple(name for name in PREDICTIONS_HEADER if name != "unit")  # of earlier versions
 
