@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xception_cli.console import show
 from xception_cli.errors import MachineError, UsageError
@@ -221,12 +221,14 @@ def why(error: OSError | ValueError | RecursionError) -> str:
     return show(getattr(error, "strerror", None) or error)
 
 
-def __getattr__(name: str) -> Any:
-    """Return what moved to `csv_files`, a layer above, after version 0.2: scripts import it here.
+if not TYPE_CHECKING:  # else a type checker would accept any name
 
-    Args:
-        name: The name.
-    """
-    if name in {"to_csv", "from_csv"}:
-        return getattr(import_module("xception_cli.csv_files"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Return what moved to `csv_files`, a layer above, after 0.2: scripts import it here.
+
+        Args:
+            name: The name.
+        """
+        if name in {"to_csv", "from_csv"}:
+            return getattr(import_module("xception_cli.csv_files"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,24 @@ def test_a_damaged_row_in_a_cache_that_cannot_be_changed_is_made_again_in_memory
     shown = capsys.readouterr()
     assert shown.out == right
     assert "note      scan results are not kept: a row is damaged\n" in shown.err
+
+
+def test_what_a_failed_use_of_a_cache_holds_is_released_before_the_next(tmp_path):
+    """As the helper processes of a scan."""
+    held, left = [], []
+
+    class Helper:
+        pass
+
+    def use(store: Store) -> None:
+        left.append(sum(helper() is not None for helper in held))
+        helper = Helper()
+        held.append(weakref.ref(helper))
+        if len(held) < 4:
+            raise sqlite3.DatabaseError("a row is damaged")
+
+    use_store(tmp_path, VERSION, use)
+    assert left == [0, 0, 0, 0]
 
 
 def test_nothing_is_locked_while_files_are_scanned(cache, tmp_path):

@@ -166,6 +166,18 @@ def test_the_colour_space_that_a_png_states_by_number_comes_before_its_profile(m
     assert (original.profile_problem, bool(original.profile)) == ("", True)
 
 
+@pytest.mark.parametrize("numbers", [(2, 2), (2, 13), (1, 2)])
+def test_the_profile_of_a_png_is_used_where_its_numbers_state_nothing(numbers):
+    stored = Image.fromarray(pixels(stored_in("Display P3", scene())))
+    chunks = PngInfo()
+    chunks.add(b"cICP", bytes((*numbers, 0, 1)))
+    profile = rgb_profile("Display P3")
+    found = decode(encoded(stored, "PNG", pnginfo=chunks, icc_profile=profile))
+    assert found == decode(encoded(stored, "PNG", icc_profile=profile))
+    unknown = decode(encoded(stored, "PNG", pnginfo=chunks))
+    assert np.abs(centres(unknown) - TRUTH).max() > 20  # the control
+
+
 @pytest.mark.parametrize(
     "numbers",
     [

@@ -421,6 +421,9 @@ def test_splits_inside_a_wrapper_in_each_class_are_accepted(tmp_path):
 def test_splits_inside_each_class_may_have_their_images_in_a_folder_of_images(tmp_path):
     found = trainable(grid(tmp_path, "cat dog", "train/images val/images"))
     assert (found.classes, counts(found)) == (("cat", "dog"), {"train": [1, 1], "val": [1, 1]})
+    make(tmp_path, "bird/1.jpg")
+    refused = error(tmp_path).message
+    assert refused.endswith("look like splits, but bird cannot be split in this way")
     # A folder of another name may be a class: cat is a data folder then.
     refused = error(grid(tmp_path / "pets", "cat dog", "train/tabby val/tabby")).message
     assert "splits with class folders: cat is not a class" in refused

@@ -1,7 +1,6 @@
 """look_deeper: the checks that use features of the pretrained network."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xception_cli.check.curve import learning_curve
 from xception_cli.check.features import compute_features
@@ -13,7 +12,6 @@ from xception_cli.data.units import assign_units
 from xception_cli.errors import DataError
 from xception_cli.model.probe import fit_probe, units_of_classes
 
-Hits = NDArray[np.bool_]
 _SEED = 0
 
 

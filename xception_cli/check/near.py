@@ -3,7 +3,8 @@
 Three steps, because comparing all pairs or holding all pixels is not feasible for 200,000 images.
 
 1. Candidates: the mean colours of 4 x 4 cells are a coarse perceptual hash. Images whose cells
-   correlate in any orientation are found with matrix products, block by block.
+   correlate in any orientation are found with matrix products, block by block. Black and white
+   images are compared with colour images by the brightness of the cells.
 2. Proof: the two thumbnails are aligned (scale and shift of each axis, by inverse compositional
    Lucas-Kanade, Baker and Matthews 2004), and after removing their smooth part they must correlate.
    One must contain the other, as an image contains its crop; two photos of a burst do not.

@@ -229,17 +229,15 @@ def _open_in_memory(version: str, reason: Exception) -> Store:
 
 def _use_in_memory(root: Path, version: str, use: Callable[[Store], T], reason: sqlite3.Error) -> T:
     """Call a function with what the file holds; if that is damaged, with an empty store."""
-    try:
-        with _closing(_open_in_memory(version, reason)) as store:
-            with (
-                contextlib.suppress(sqlite3.Error, MachineError),
-                contextlib.closing(_connect(store_path(root), version)) as file,
-            ):
-                store.take_over(file)  # not to scan again what was kept before
-            return use(store)
-    except sqlite3.Error:
-        with _closing(_connect(":memory:", version)) as store:
-            return use(store)
+    with contextlib.suppress(sqlite3.Error), _closing(_open_in_memory(version, reason)) as store:
+        with (
+            contextlib.suppress(sqlite3.Error, MachineError),
+            contextlib.closing(_connect(store_path(root), version)) as file,
+        ):
+            store.take_over(file)  # not to scan again what was kept before
+        return use(store)
+    with _closing(_connect(":memory:", version)) as store:
+        return use(store)
 
 
 def _renew(path: Path, version: str) -> Store:

@@ -27,7 +27,8 @@ _SRGB, _NEAR = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06), 0.005
 _FLAT = 1e-3  # determinant of primaries on a line
 _MOST_XYZ = 4.0  # of a primary; white is 1
 # Numbers of ITU-T H.273 (nclx); other primaries include those of P3 and BT.2020.
-_USUAL_PRIMARIES = (1, 2, 5, 6, 7)  # of HD and SD television, which are nearly sRGB's; 2 is unknown
+_UNKNOWN = 2  # as primaries, or as a curve
+_USUAL_PRIMARIES = (1, _UNKNOWN, 5, 6, 7)  # of HD and SD television, which are nearly sRGB's
 _D65 = (0.3127, 0.329)
 _WIDE_PRIMARIES = {  # white, red, green and blue: BT.2020, Display P3
     9: (*_D65, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
@@ -75,9 +76,9 @@ class Colours:
 def colours_of(image: Image.Image) -> Colours:
     """Return the conversion for an image, from its profile, or from what its file states."""
     profile, nclx = image.info.get("icc_profile"), image.info.get("nclx_profile") or {}
-    if image.format == "PNG" and nclx:  # they come before a profile, by the standard
+    if image.format == "PNG" and nclx and _UNKNOWN not in nclx.values():
         stated = _of_numbers(nclx)
-        if not stated.problem:
+        if not stated.problem:  # by the standard, numbers come before a profile
             return stated
     if isinstance(profile, bytes) and profile:
         is_grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")

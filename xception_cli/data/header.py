@@ -80,7 +80,7 @@ def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) ->
 def refuse_unnamed_split(
     table: Path, names: Sequence[str], lines: Sequence[tuple[int, list[str]]], used: Container[int]
 ) -> None:
-    """Refuse a column that holds the split under another name: ignored, it would be drawn anew.
+    """Refuse a column that holds the split under another name, instead of sampling a new split.
 
     Raises:
         DataError: The cells of a column are Training and PublicTest, or it is a flag `is_valid`.

@@ -187,14 +187,19 @@ def _splits_in_classes(root: Folder, top: Sequence[Folder]) -> Layout | None:
 def _is_divided(folder: Folder) -> bool:
     """Return whether a class folder holds one folder of images per split, and nothing else."""
     kinds = {split_of(part.name) for part in folder.folders}
-    ends = [_split_chain(part)[-1] for part in folder.folders]  # cat/train, cat/train/images
     return (
         bool(kinds)
         and kinds <= {*SPLITS}
         and len(kinds) == len(folder.folders)
         and not folder.images
-        and all(end.images or not end.folders for end in ends)
+        and not any(map(_may_hold_classes, folder.folders))
     )
+
+
+def _may_hold_classes(split: Folder) -> bool:
+    """Return whether a split has folders and no images, neither directly nor in train/images."""
+    end = _split_chain(split)[-1]
+    return bool(end.folders) and not end.images
 
 
 def _half_divided(parts: dict[Folder, list[Folder]], odd: Sequence[Folder]) -> DataError:
@@ -205,7 +210,7 @@ def _half_divided(parts: dict[Folder, list[Folder]], odd: Sequence[Folder]) -> D
     rename = f"if they are not splits, give each a name of its own, such as {quoted(own)}"
     what = f"{_list(parts)} {'hold' if len(parts) > 1 else 'holds'} {enumerated(names)}"
     for folder, held in parts.items():
-        if any(part.folders and not part.images for part in held):
+        if any(map(_may_hold_classes, held)):
             return DataError(
                 f"{what}, splits with class folders: {show(folder.name)} is not a class but a "
                 "data folder",
