@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import typer
 from documented import check_documented
-from runs import call
+from runs import call, receive
 
 from xception_cli.cli import app, main
 from xception_cli.commands.flags import PANELS
@@ -289,9 +289,7 @@ def test_a_request_to_save_ends_no_command_that_has_nothing_to_save() -> None:
 def test_an_interrupted_command_was_stopped_which_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "xception_cli.environment.read_environment", lambda: signal.raise_signal(signal.SIGINT)
-    )
+    monkeypatch.setattr("xception_cli.environment.read_environment", lambda: receive(signal.SIGINT))
     assert call("env", "--quiet") == 130
     assert capsys.readouterr().err == "stopped by SIGINT (Ctrl-C)\n"
 
