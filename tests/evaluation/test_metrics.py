@@ -41,6 +41,7 @@ from xception_cli.evaluation.intervals import (
     Estimate,
     macro_interval,
     proportion_interval,
+    texts,
     wilson_interval,
 )
 from xception_cli.evaluation.metrics import measure
@@ -392,6 +393,27 @@ def test_thousands_of_images_are_counted_with_separators():
     assert uneven_line(report).endswith("; lowest recall: b (500 of 2,000)")
 
 
+def test_one_mistake_among_thousands_is_not_rounded_to_100_percent():
+    labels = np.arange(2500) % 2
+    report, opposite = (
+        measure(*with_units(labels, np.eye(2)[guesses]), ["a", "b"], name="x")
+        for guesses in (np.append(labels[:-1], 0), np.append(1 - labels[:-1], 1))
+    )
+    assert headline(report) == "x: accuracy 99.9% (95% CI 99.8-100.0%, 2,499 of 2,500 images)"
+    assert headline(opposite) == "x: accuracy 0.1% (95% CI 0.0-0.2%, 1 of 2,500 images)"
+    every, none = (
+        texts(Estimate(*ends), percent=True) for ends in ((1.0, 0.9996, 1.0), (0.0, 0.0, 0.0004))
+    )
+    assert every == ("100.0%", "99.9-100.0%")  # what is certain is neither
+    assert none == ("0.0%", "0.0-0.1%")
+
+
+def test_an_interval_that_begins_below_0_has_a_word_between_its_ends():
+    assert texts(Estimate(0.06, -0.046, 0.161), percent=False) == ("0.060", "-0.046 to 0.161")
+    assert texts(Estimate(-0.06, -0.161, -0.0004), percent=False) == ("-0.060", "-0.161 to 0.000")
+    assert texts(Estimate(0.06, 0.046, 0.161), percent=False) == ("0.060", "0.046-0.161")
+
+
 def test_the_table_over_all_classes_has_every_number_with_its_interval():
     report = measure(*with_units(*drawn(12, 89)), names(12), name="val")
     output = StringIO()
@@ -425,9 +447,10 @@ def test_the_uncorrected_accuracy_is_printed_only_if_it_differs_from_the_correct
     less = replace(report, corrected=Corrected(2, Estimate(0.98, 0.84, 1.0)))
     assert headline(less) == "val: accuracy 98.0% (95% CI 84.0-100.0%), corrected for selection"
     assert uncorrected_line(less) == "uncorrected: 100.0% (24 of 24 images), the best of 2 models"
-    same = replace(report, corrected=Corrected(2, Estimate(0.9996, 0.8615, 1.0)))
+    same = replace(report, accuracy=Estimate(23 / 24, 0.798, 0.993), correct=23)
+    same = replace(same, corrected=Corrected(2, Estimate(0.958, 0.7976, 0.9926)))
     assert headline(same) == (
-        "val: accuracy 100.0% (95% CI 86.2-100.0%, 24 of 24 images), corrected for selection"
+        "val: accuracy 95.8% (95% CI 79.8-99.3%, 23 of 24 images), corrected for selection"
     )
     assert uncorrected_line(same) is None
 

@@ -15,7 +15,7 @@ from xception_cli.console import show
 from xception_cli.evaluation.confidence import coverage_intervals, reliability
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.intervals import Array, design_effect, scaled_interval
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 
 _NUMBERED = 20  # classes up to which the cells of the image show their counts
 _LABELLED = 120  # class names that fit along an axis
@@ -43,7 +43,7 @@ def draw_confusion(report: EvalReport) -> bytes:
     _name_axes(axes, [row.name for row in report.per_class], side)
     accuracy = report.accuracy.in_percent(report.evidence)
     if report.corrected is not None:
-        accuracy = f"{report.accuracy.value:.1%}, not corrected for selection"
+        accuracy = f"{percentage(report.accuracy.value)}, not corrected for selection"
     lines = [
         f"{show(report.name)}: {report.correct:,} of {count_of(report.images, 'image')} correct",
         f"accuracy {accuracy}",

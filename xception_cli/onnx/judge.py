@@ -17,7 +17,7 @@ from xception_cli.data.images import decode
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.model.bundle import Classifier, ModelBundle
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 from xception_cli.onnx.images import JudgeImage
 from xception_cli.runtime import Runtime
 
@@ -289,4 +289,4 @@ def _proportion(part: int, of: int) -> Estimate:
 
 def _describe(part: int, of: int) -> str:
     found = _proportion(part, of)
-    return f"{found.value:.1%} ({found.interval}, {part} of {of})"
+    return f"{percentage(found.value)} ({found.interval}, {part} of {of})"

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from xception_cli.evaluation.confidence import coverage_intervals, reliability
 from xception_cli.evaluation.intervals import Array, design_effect, scaled_interval
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 
 _DOTTED, _DRAWN = 40, 200  # most points drawn as dots; most points of a curve
 _TICKS, _EPOCHS = 5, 8  # most steps between numbers on an axis
@@ -61,7 +61,7 @@ def number_axis(low: float, high: float, *, in_percent: bool = False, whole: boo
     ticks = [round(step * at, 12 - math.floor(math.log10(step))) for at in range(first, last + 1)]
     if in_percent:
         ticks = [tick for tick in ticks if 0 <= tick <= 1]
-        return Axis(tuple(ticks), lambda tick: f"{round(100 * tick, 10):g}%", "{:.1%}".format)
+        return Axis(tuple(ticks), lambda tick: f"{round(100 * tick, 10):g}%", percentage)
     return Axis(tuple(ticks), lambda tick: _label(tick, step, ticks[-1]))
 
 
