@@ -23,6 +23,7 @@ from xception_cli.evaluation.confidence import (
     reliability,
 )
 from xception_cli.evaluation.files import coverage_csv
+from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.evaluation.plots import draw_calibration
 from xception_cli.evaluation.thresholds import (
     confidence_threshold,
@@ -263,3 +264,13 @@ def test_coverage_plot_and_table_are_equal_only_for_equal_numbers():
         "0.9,0.5,1,0.206549,1",
     ]
     assert draw_calibration(np.array([0.9]), np.array([False]), alone([1]))  # one image
+
+
+@pytest.mark.parametrize("size", [1, 3, 20])
+def test_if_every_image_is_answered_the_interval_of_the_precision_is_that_of_the_accuracy(size):
+    logits, labels = drawn(60)
+    confidences, right = best_guesses(softmax(logits, axis=1), labels)
+    units = np.arange(60) // size
+    last = coverage_csv(confidences, right, units).decode().splitlines()[-1]
+    ends = proportion_interval(right, units)
+    assert last.split(",")[1:] == ["1", *(f"{number:.6g}" for number in (right.mean(), *ends))]

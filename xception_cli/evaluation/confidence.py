@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xception_cli.evaluation.intervals import Array, scaled_intervals
+from xception_cli.evaluation.intervals import Array, Spread, scaled_intervals
 
 BINS = 15  # Guo et al. 2017
 
@@ -80,16 +80,16 @@ def last_of_equal(ordered: Array) -> Array:
 
 
 def coverage_intervals(
-    confidences: Array, right: Array, effect: float
+    confidences: Array, right: Array, spread: Spread
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Return `coverage_curve`, and the lower and upper ends of the 95% interval of each precision.
 
     Args:
         confidences: See `coverage_curve`.
         right: See `coverage_curve`.
-        effect: See `intervals.design_effect`.
+        spread: See `intervals.spread`.
     """
     thresholds, coverage, precision = coverage_curve(confidences, right)
     answered = np.round(coverage * len(right))
-    low, high = scaled_intervals(precision, answered, effect)
+    low, high = scaled_intervals(precision, answered, *spread)
     return thresholds, coverage, precision, low, high

@@ -17,6 +17,7 @@ from xception_cli.numerals import count_of, percentage
 
 Array = NDArray[Any]
 Interval = tuple[float, float]
+Spread = tuple[float, float | None]  # see `spread`
 NOT_MEASURED = "n/a"
 
 _TWO_SIDED = float(ndtri(0.975))  # standard deviations of a normal 95% interval
@@ -164,11 +165,27 @@ def proportion_interval(
         units: `(images,)`.
         share: The proportion that the interval is for; None for that of the hits.
     """
-    images, groups = len(hits), count_units(units)
     share = float(hits.mean()) if share is None else share
-    # Few units determine their own variance only roughly: Student's t instead of the normal.
-    z = None if groups == images else float(stdtrit(max(1.0, effective_units(units) - 1), 0.975))
-    return scaled_interval(share, images, design_effect(hits, units), z=z)
+    return scaled_interval(share, len(hits), *spread(hits, units))
+
+
+def spread(hits: Array, units: Sequence[str] | Array) -> Spread:
+    """Return how widely a proportion of images in units varies, for `scaled_interval`.
+
+    Args:
+        hits: `(images,)`, whether each counts; at least one image.
+        units: `(images,)`.
+
+    Returns:
+        The design effect, and the half width of an interval in standard deviations; None if each
+        image is a unit. Few units determine their own variance only roughly: then it is that of
+        Student's t.
+    """
+    return design_effect(hits, units), None if count_units(units) == len(hits) else _t(units)
+
+
+def _t(units: Sequence[str] | Array) -> float:
+    return float(stdtrit(max(1.0, effective_units(units) - 1), 0.975))
 
 
 def macro_interval(hits: Array, labels: Array, units: Sequence[str] | Array) -> Interval:
@@ -193,15 +210,13 @@ def macro_interval(hits: Array, labels: Array, units: Sequence[str] | Array) -> 
     together = float((np.bincount(numbers, residuals) ** 2).sum())
     effect = max(design_effect(hits, units), together / alone if alone > 0 else 1.0)
     grouped = int(numbers.max()) + 1 < len(hits)
-    z = float(stdtrit(max(1.0, effective_units(units) - 1), 0.975)) if grouped else _TWO_SIDED
+    z = _t(units) if grouped else _TWO_SIDED
     mean = float(shares.mean())
     low, high = _scaled((right / images).mean(), mean * (1 - mean) / (variance * effect), z)
     return float(low), float(high)
 
 
-def scaled_interval(
-    share: float, images: int, effect: float, *, z: float | None = None
-) -> Interval:
+def scaled_interval(share: float, images: int, effect: float, z: float | None = None) -> Interval:
     """Return the 95% Wilson interval of a proportion with a known design effect.
 
     Args:
@@ -210,12 +225,12 @@ def scaled_interval(
         effect: See `design_effect`; 1 gives `wilson_interval`.
         z: Half width in standard deviations; None for the normal one.
     """
-    low, high = scaled_intervals(share, images, effect, z=z)
+    low, high = scaled_intervals(share, images, effect, z)
     return float(low), float(high)
 
 
 def scaled_intervals(
-    shares: Any, images: Any, effect: float, *, z: float | None = None
+    shares: Any, images: Any, effect: float, z: float | None = None
 ) -> tuple[Array, Array]:
     """Return the lower and upper ends of `scaled_interval` for many proportions, `(n,)` each.
 
