@@ -366,6 +366,16 @@ def test_means_over_classes_have_no_bootstrap_interval_if_a_class_has_three_imag
         assert report.weighted_f1.ends
 
 
+@pytest.mark.parametrize(("images", "size"), [(9, 1), (10, 1), (18, 2), (20, 2)])
+def test_fewer_than_ten_units_have_no_bootstrap_interval_in_groups_or_not(images: int, size: int):
+    labels, guesses = np.arange(images) % 2, np.arange(images) % 3 % 2
+    units = np.array([f"group {number}" for number in np.arange(images) // size])
+    report = measure(labels, np.eye(2)[guesses] * 0.6 + 0.2, units, ["a", "b"], name="x")
+    found = [getattr(report, name) for name in ("weighted_f1", "cohen_kappa", "log_loss")]
+    assert [estimate.ends is not None for estimate in found] == [images // size >= 10] * 3
+    assert report.accuracy.ends is not None  # it needs no resampling
+
+
 def test_the_most_confused_pairs_come_first():
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
     guessed = np.array([1, 1, 0, 0, 2, 1, 2, 2, 0])
