@@ -210,9 +210,9 @@ def _check_new_run(
         from xception_cli.runtime import decide_runtime
 
         decide_runtime(device=config.device, precision=config.precision, compiled=config.compile)
-    from xception_cli.check.survey import survey_for
+    from xception_cli.check.survey import survey_data
 
-    return survey_for(config)
+    return survey_data(config)
 
 
 def _take_folder(folder: str, given: dict[str, Any]) -> None:

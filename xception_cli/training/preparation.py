@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xception_cli.check.run import report_on
-from xception_cli.check.survey import Survey, survey_for
+from xception_cli.check.survey import Survey, survey_data
 from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen, show
 from xception_cli.data.folder import DataFolder
@@ -96,7 +96,7 @@ def draft_job(
         XceptionError: See `errors.py`.
     """
     if survey is None:
-        survey = survey_for(config)
+        survey = survey_data(config)
     folder = survey.folder
     run = RunDir(choose_run_path(folder.place, output))
     before = Split((), ()) if config.from_ is None else _read_split(RunDir(Path(config.from_)))
