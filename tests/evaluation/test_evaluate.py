@@ -103,7 +103,7 @@ def images_of(photos: Path, step: int) -> list[Photo]:
 
 def test_the_report_is_computed_from_the_models_probabilities(bundle, photos):
     images = images_of(photos, 2)
-    report, scored = evaluate_images(bundle, photos, images, name="val", workers=0, note="a note")
+    report, scored = evaluate_images(bundle, photos, images, name="val", workers=0)
     transform = bundle.preprocessing.evaluation_transform()
     pictures = [transform(read_image(photos / image.path)) for image in images]
     expected = bundle.probabilities(torch.stack(pictures)).numpy()
@@ -115,7 +115,7 @@ def test_the_report_is_computed_from_the_models_probabilities(bundle, photos):
     assert report.correct == (expected.argmax(axis=1) == labels).sum()
     right = np.log(expected[np.arange(12), labels])
     assert report.log_loss.value == pytest.approx(-right.mean(), abs=1e-4)
-    assert (report.name, report.note, report.images, report.failures) == ("val", "a note", 12, ())
+    assert (report.name, report.images, report.failures) == ("val", 12, ())
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (2, 2)])
