@@ -160,11 +160,11 @@ def _draw_reliability(axes: Axes, confidences: Array, right: Array, effect: floa
 
 
 def _draw_coverage(axes: Axes, confidences: Array, right: Array, effect: float) -> None:
-    _, coverage, precision, low, high = coverage_intervals(confidences, right, effect)
-    axes.fill_between(coverage, low, high, color=_ORANGE, alpha=0.15, linewidth=0)
-    axes.plot(coverage, precision, color=_ORANGE, linewidth=1.8)
+    curve = coverage_intervals(confidences, right, effect)
+    axes.fill_between(curve.coverage, curve.low, curve.high, color=_ORANGE, alpha=0.15, linewidth=0)
+    axes.plot(curve.coverage, curve.precision, color=_ORANGE, linewidth=1.8)
     # The interval of all answers, that of the accuracy, is in sight.
-    floor = max(0.0, min(0.9, float(precision.min()) - 0.1, float(low[-1])))
+    floor = max(0.0, min(0.9, float(curve.precision.min()) - 0.1, float(curve.low[-1])))
     axes.set(xlim=(0, 1.02), ylim=(floor, 1 + 0.03 * (1 - floor)))
     axes.set_xlabel("share of images answered, most confident first")
     axes.set_ylabel("precision of the answers")
