@@ -96,7 +96,7 @@ def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
     step = -(-len(names) // _LABELLED)
     ticks = list(range(0, len(names), step))
     longest = _LONGEST_OF_FEW if len(names) <= _FEW else _LONGEST_LABEL
-    labels = [_drawable(_cut(show(names[tick]), longest)) for tick in ticks]
+    labels = [_drawable(show(names[tick], longest)) for tick in ticks]
     size = min(10.0, 0.75 * 72 * side / len(ticks))
     axes.set_xticks(ticks, labels, rotation=90, fontsize=size, parse_math=False)
     axes.set_yticks(ticks, labels, fontsize=size, parse_math=False)
@@ -110,10 +110,6 @@ def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
     axes.set_yticks(between, minor=True)
     axes.grid(which="minor", color="0.85", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
-
-
-def _cut(name: str, longest: int) -> str:
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def _drawable(text: str) -> str:
