@@ -313,17 +313,23 @@ def test_every_format_that_is_read_has_its_suffixes():
 # --- what training needs -------------------------------------------------------------------------
 
 
-def test_a_look_agrees_with_the_inspection_of_training(tmp_path):
+def test_a_look_finds_the_digest_of_an_inspection_and_the_problem_of_full_decoding(tmp_path):
     two_classes(tmp_path)
     put(tmp_path / "cat" / "cut.jpg", encoded(photo(1))[:900])
     put(tmp_path / "cat" / "empty.jpg", b"")
+    content = encoded(photo(2))
+    put(tmp_path / "cat" / "almost.jpg", content[:-1])
+    put(tmp_path / "cat" / "whole.jpg", content)
     found = looks_of(tmp_path)
-    assert {path: look.inspection for path, look in found.items()} == {
-        path: inspect(tmp_path / path) for path in found
+    assert {path: look.digest for path, look in found.items()} == {
+        path: inspect(tmp_path / path).digest for path in found
     }
-    assert found["cat/0.jpg"].inspection == Inspection(
-        content_digest((tmp_path / "cat" / "0.jpg").read_bytes())
-    )
+    assert {path: look.problem for path, look in found.items() if look.problem} == {
+        "cat/almost.jpg": "truncated",
+        "cat/cut.jpg": "truncated",
+        "cat/empty.jpg": "empty file",
+    }
+    assert found["cat/whole.jpg"].inspection == Inspection(content_digest(content))
 
 
 # --- kept between runs ---------------------------------------------------------------------------

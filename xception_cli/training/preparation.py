@@ -213,7 +213,7 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
         )
     paths = [folder.root / image.path for image in folder.images]
     saved = read_recorded(run, info.classes)
-    split = match_split(saved, folder, inspect_all(paths, decoded=False))
+    split = match_split(saved, folder, inspect_all(paths))
     check_processes(config, runtime, split)
     pretrained = _pretrained(config)
     if pretrained is not None and pretrained.digest != info.weights["digest"]:
