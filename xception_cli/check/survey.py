@@ -64,14 +64,14 @@ def survey_folder(folder: DataFolder) -> Survey:
         MachineError: A helper process of the scan was killed.
     """
     from xception_cli.check.duplicates import find_groups
-    from xception_cli.check.scan import VERSION, scan_folder
+    from xception_cli.check.scan import scan_folder
     from xception_cli.check.store import Store, use_store
 
     def scan(store: Store) -> Survey:
         looks = scan_folder(folder, store)
         return Survey(folder, looks, find_groups(folder, looks, store))
 
-    return use_store(folder.root, VERSION, scan)
+    return use_store(folder.root, scan)
 
 
 def survey_data(config: TrainConfig) -> Survey:
