@@ -294,6 +294,14 @@ def test_an_interrupted_command_was_stopped_which_is_no_error(
     assert capsys.readouterr().err == "stopped by SIGINT (Ctrl-C)\n"
 
 
+def test_a_command_that_is_interrupted_while_it_reports_an_error_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("xception_cli.cli.fail", lambda *_: receive(signal.SIGINT))
+    assert call("predict", "absent.jpg", "--quiet") == 130
+    assert capsys.readouterr().err == "stopped by SIGINT (Ctrl-C)\n"
+
+
 # Help
 
 
