@@ -238,11 +238,12 @@ def test_results_before_a_signal_are_kept(tmp_path):
         assert set(store.rows()) == {"cat/0.jpg"}
 
 
-def test_a_store_of_another_version_is_emptied(tmp_path):
+def test_a_store_of_another_version_is_emptied(monkeypatch):
     database = sqlite3.connect(":memory:")
-    store = Store(database, "1")
+    store = Store(database)
     store.keep("a", Row(1, 2, "[]", b""), None)
     store.save()
-    assert Store(database, "1").rows() != {}
-    assert Store(database, "2").rows() == {}
+    assert Store(database).rows() != {}
+    monkeypatch.setattr("xception_cli.check.store.VERSION", "2")
+    assert Store(database).rows() == {}
     database.close()
