@@ -19,7 +19,7 @@ from xception_cli.evaluation.calibration import (
     unknown_line,
 )
 from xception_cli.evaluation.candidates import read_candidates
-from xception_cli.evaluation.compared import compare_with_earlier
+from xception_cli.evaluation.comparison_text import compare_with_earlier
 from xception_cli.evaluation.correction import correct_report
 from xception_cli.evaluation.cross_validated import cross_validation
 from xception_cli.evaluation.described import say_result
