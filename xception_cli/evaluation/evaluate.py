@@ -15,7 +15,7 @@ from xception_cli.evaluation.eval_report import (
     NEAR_COPY,
     TRAINED_ON,
     EvalReport,
-    LeftOut,
+    Uncounted,
     read_report,
 )
 from xception_cli.evaluation.files import write_evaluation
@@ -92,8 +92,8 @@ def run_evaluation(
     has_selected = chosen.name == "val" and not fitted  # the model, from its candidates
     if only is not None:
         chosen = keep_listed(chosen, only)
-    left_out = [LeftOut(photo.path, TRAINED_ON) for photo in chosen.trained_on]
-    left_out += [LeftOut(photo.path, NEAR_COPY) for photo in chosen.copies]
+    left_out = [Uncounted(photo.path, TRAINED_ON) for photo in chosen.trained_on]
+    left_out += [Uncounted(photo.path, NEAR_COPY) for photo in chosen.copies]
     # The correction is for the answers of the run's own model on all of val.
     is_corrected = has_selected and is_whole
     name = chosen.name if variant is None else f"{chosen.name}-{variant}"

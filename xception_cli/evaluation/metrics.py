@@ -21,8 +21,8 @@ from xception_cli.evaluation.eval_report import (
     ClassMetrics,
     Confusion,
     Contaminated,
-    EvalFailure,
     EvalReport,
+    Uncounted,
 )
 from xception_cli.evaluation.intervals import (
     Estimate,
@@ -72,7 +72,7 @@ def measure(
     name: str,
     data: str = "",
     answered: NDArray[np.bool_] | None = None,
-    failures: Sequence[EvalFailure] = (),
+    failures: Sequence[Uncounted] = (),
 ) -> EvalReport:
     """Evaluate probabilities against labels.
 

@@ -10,7 +10,7 @@ from xception_cli.answers import answer_all
 from xception_cli.console import screen, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
-from xception_cli.evaluation.eval_report import EvalFailure, EvalReport
+from xception_cli.evaluation.eval_report import EvalReport, Uncounted
 from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
 from xception_cli.inference import classify
@@ -114,7 +114,7 @@ def report_outcomes(
     Its temperature may have changed since the outcomes were computed.
     """
     scored = _score(bundle, images, outcomes)
-    failures = [EvalFailure(photo.path, photo.problem or "") for photo in scored.failures]
+    failures = [Uncounted(photo.path, photo.problem or "") for photo in scored.failures]
     if len(failures) == len(images):
         shown = [f"\n  {show(f.path)}: {show(f.reason)}" for f in failures[:_SHOWN]]
         raise DataError(
