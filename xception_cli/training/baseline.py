@@ -238,8 +238,7 @@ def _averages_mirror(job: Job, probe: Probe, *, views: int) -> bool:
 
 def _judge_probes(job: Job, probe: Probe, plain: Probe, val: Array) -> Scores:
     """Put the heads of the probes on the network, and measure them on val."""
-    heads = [(fitted.weight, fitted.bias) for fitted in (plain, probe)]
-    fill_heads(job.network, heads[0], heads[1])
+    fill_heads(job.network, plain.head, probe.head)
     features = job.runtime.to_device(torch.from_numpy(val))
     with torch.inference_mode():
         logits = classify_views(job.network, features, mirror=job.preprocessing.mirror)

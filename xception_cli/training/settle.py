@@ -164,8 +164,7 @@ def _keep_probe(job: Job, baseline: Baseline) -> Settled:
         raise ValueError("there is no probe to keep")
     network = build_network(len(job.split.classes))
     network.load_state_dict({**network.state_dict(), **job.pretrained.backbone})
-    heads = [(probe.weight, probe.bias) for probe in (baseline.plain, baseline.probe)]
-    fill_heads(network, heads[0], heads[1])
+    fill_heads(network, baseline.plain.head, baseline.probe.head)
     job.save_model(network.state_dict(), {"trained": PROBE, "epoch": 0})
     return Settled(0, baseline.pooled["train"], baseline.pooled["val"])
 
