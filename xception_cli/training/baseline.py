@@ -28,7 +28,7 @@ from xception_cli.model.feature_store import FeatureStore
 from xception_cli.model.features import compute_pooled, compute_store
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
-from xception_cli.model.network import FIRST_TRAINED, Segment, cut
+from xception_cli.model.network import FIRST_TRAINED, Segment, backbone_of, cut
 from xception_cli.model.probe import Probe, fit_probe, limit_views
 from xception_cli.records import Scores
 from xception_cli.report.check_page import add_issues
@@ -116,7 +116,7 @@ def compute_baseline(job: Job, history: History) -> Baseline:
 
     with job.phase("features"):
         if prefix is None or job.config.unfreeze == "head":
-            backbone = Segment(network, "conv1", "conv4").eval()
+            backbone = backbone_of(network)
             for split in ("train", "val"):
                 kept = job.kept_views(split)
                 pooled[split] = pool_views(backbone, split, job.views(split), kept)
@@ -184,7 +184,7 @@ def _store_features(
         fit: Fits the probes to features of train, in the leader.
     """
     config, images = job.config, job.images
-    rest = Segment(network, FIRST_TRAINED[config.unfreeze], "conv4").eval()
+    rest = backbone_of(network, FIRST_TRAINED[config.unfreeze])
     began = time.monotonic()
 
     def another_of_train(pooled: Array, computed: int) -> bool:

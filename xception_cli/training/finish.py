@@ -32,7 +32,7 @@ from xception_cli.model.bundle import ModelBundle, Outcome, save_model
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer, scale_layers
-from xception_cli.model.network import Segment
+from xception_cli.model.network import backbone_of
 from xception_cli.model.probe import limit_views
 from xception_cli.numerals import count_of, duration
 from xception_cli.records import KEPT_PROBE, RunResult
@@ -208,7 +208,7 @@ def _train_features(job: Job, settled: Settled | None, bundle: ModelBundle) -> A
     if settled is not None:
         return last_layer(settled.train[0])
     network = for_inference(bundle.network, job.runtime)
-    backbone = Segment(network, "conv1", "conv4").eval()
+    backbone = backbone_of(network)
     what = "features of the kept model"
     return last_layer(compute_pooled(backbone, job.image_inputs("train"), what))
 

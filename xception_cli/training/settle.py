@@ -24,7 +24,7 @@ from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
-from xception_cli.model.network import FIRST_TRAINED, Segment, build_network
+from xception_cli.model.network import FIRST_TRAINED, backbone_of, build_network
 from xception_cli.model.probe import fit_head, limit_views
 from xception_cli.runtime import Runtime
 from xception_cli.training.baseline import Array, Baseline, TuningInputs, pool_views
@@ -87,9 +87,9 @@ def _pool(
     """
     if not isinstance(inputs, FeatureInputs):
         images = job.views(name)
-        backbone = Segment(network, "conv1", "conv4").eval()
+        backbone = backbone_of(network)
         return pool_views(backbone, name, images, [None] * len(images))
-    rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
+    rest = backbone_of(network, FIRST_TRAINED[job.config.unfreeze])
     what, order = f"features of the fine-tuned network ({name})", job.in_order(name)
     seen = [
         FeatureInputs(inputs.store, inputs.labels, order, job.runtime, view)
