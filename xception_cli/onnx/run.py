@@ -17,7 +17,7 @@ from xception_cli.data.images import decode
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import load_model
-from xception_cli.onnx import ONNX, OPENVINO, REPORT, check_export_output, read_reports
+from xception_cli.onnx import OPENVINO, REPORT, check_export_output, read_reports
 from xception_cli.onnx.classifier import OnnxClassifier
 from xception_cli.onnx.file import CROPPED, WHOLE, classifier_from, seal_onnx
 from xception_cli.onnx.graph import build_onnx
@@ -58,9 +58,9 @@ def export_run(
     output: Path,
     *,
     cropped: bool,
-    form: str = ONNX,
-    quantized: bool = False,
-    share_features: bool = True,
+    form: str,
+    quantized: bool,
+    share_features: bool,
 ) -> ExportResult:
     """Export a run's model, compare it with PyTorch, and write it and a report.
 

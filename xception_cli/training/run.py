@@ -267,11 +267,7 @@ def _handlers_attached(
 
 
 def plan_training(
-    settings: ResolvedConfig,
-    *,
-    survey: Survey | None = None,
-    output: Path | None = None,
-    began: float | None = None,
+    settings: ResolvedConfig, *, survey: Survey | None, output: Path | None, began: float
 ) -> Forecast:
     """Report what a training run would do and how long it would take; write nothing.
 
@@ -279,7 +275,7 @@ def plan_training(
         settings: From `settings.resolve`.
         survey: See `run_training`.
         output: The run folder that would be created.
-        began: See `run_training`.
+        began: When the command began, by `time.monotonic`.
 
     Returns:
         Its time by phase, memory and disk; the decisions are also printed.
@@ -287,7 +283,6 @@ def plan_training(
     Raises:
         XceptionError: As `run_training` would.
     """
-    began = time.monotonic() if began is None else began
     runtime = _runtime(settings.config, ALONE)
     draft, costs = decide_job(settings, survey, runtime, output, began)
     return forecast(draft, costs, time.monotonic() - began)

@@ -45,7 +45,7 @@ class StateWriter:
     learner: Learner
     train_loss: Average
     best: BestModel
-    processes: Processes = ALONE
+    processes: Processes
 
     def write(self, phase: str, history: Mapping[str, Any], *, tensors: bool = True) -> None:
         """Write a state.
