@@ -35,8 +35,7 @@ def judge_together(job: Job, split: str) -> Judged | None:
     with job.phase("evaluation"):
         own = compute_outcomes(bundle, job.root, images[rank::count], workers=job.workers)
         parts = processes.gather(own) if shared else [own]
-    turns = [divmod(number, count) for number in range(len(images))] if parts else []
-    return Judged(bundle, [parts[process][place] for place, process in turns])
+    return Judged(bundle, [_turn(parts, number) for number in range(len(images) * bool(parts))])
 
 
 def judge_val(job: Job, settled: Settled | None) -> Judged | None:
@@ -62,3 +61,7 @@ def judge_val(job: Job, settled: Settled | None) -> Judged | None:
         logits = classify_kept(bundle.network, settled.val, bundle.runtime, mirror=mirror)
         rows = zip(logits.numpy(), last_layer(settled.val[0]), strict=True)
         return Judged(bundle, [Outcome(*row) for row in rows])
+
+
+def _turn(parts: Sequence[Sequence[Outcome | str]], number: int) -> Outcome | str:
+    return parts[number % len(parts)][number // len(parts)]
