@@ -223,10 +223,10 @@ def _obtain() -> PretrainedWeights:
 
 
 def _load_file(path: Path) -> PretrainedWeights:
-    check_file(path)
     if path.suffix == ".safetensors":
         state: Any = read_safetensors(path)[0]
     else:
+        check_file(path)
         state = load_torch(path.read_bytes(), show(path))
     backbone = check_tensors(to_backbone(state, show(path)), _backbone_shapes(), show(path))
     # Its name alone: the model file and the pages record it, and the rest of the path is private.

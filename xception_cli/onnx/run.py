@@ -16,7 +16,7 @@ from xception_cli.data.images import decode
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import load_model
-from xception_cli.onnx import OPENVINO, REPORT, check_export_output, read_reports
+from xception_cli.onnx import OPENVINO, REPORT, read_reports
 from xception_cli.onnx.classifier import CPU, OnnxClassifier
 from xception_cli.onnx.file import CROPPED, WHOLE, classifier_from, seal_onnx
 from xception_cli.onnx.graph import build_onnx
@@ -64,19 +64,19 @@ def export_run(
 
     Args:
         run: The run.
-        output: A new .onnx file; for `openvino` an .xml file, whose weights go to a .bin file.
+        output: From `check_export_output`: a new .onnx file; for `openvino` an .xml file, whose
+            weights go to a .bin file.
         cropped: Whether the file takes images that are already resized and cropped.
         form: `onnx` or `openvino`.
         quantized: Whether to quantize the network to int8 (`onnx` only) and measure the effect.
         share_features: Whether to keep the features of training images, if the model has them.
 
     Raises:
-        UsageError: See `check_export_output`; or the run has no model.
+        UsageError: The run has no model.
         ArtifactError: The model is damaged, the export does not match PyTorch, or the quantized
             file does not match the float one.
         MachineError: The disk is full or read-only.
     """
-    check_export_output(output, form)
     bundle = load_model(run.model, CPU)
     if not share_features:
         bundle = replace(bundle, about=bundle.about.without_features())
