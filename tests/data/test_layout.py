@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from folders import listing, make, refusal, two_classes
 
-from xception_cli.data.folder import DataFolder, read_folder
+from xception_cli.data.folder import DataFolder, describe_ignored, read_folder
 from xception_cli.data.trainable import check_trainable
 from xception_cli.errors import DataError
 
@@ -79,7 +79,7 @@ def test_a_test_folder_without_classes_is_unlabelled_and_ignored(tmp_path, folde
     found = trainable(make(tmp_path, f"{folder}/1.jpg", f"{folder}/2.jpg", f"{folder}/x.csv"))
     assert (found.classes, counts(found)) == (("cat", "dog"), {"train": [1, 1]})
     assert found.ignored == {"unlabelled": 2, ".csv": 1}
-    assert found.describe_ignored() == "3 files ignored: 2 unlabelled, 1 .csv"
+    assert describe_ignored(found.ignored) == "3 files ignored: 2 unlabelled, 1 .csv"
 
 
 def test_a_train_folder_without_classes_cannot_be_trained_on_but_val_can_be_evaluated(tmp_path):

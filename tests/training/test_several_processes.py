@@ -311,29 +311,17 @@ def test_settings_that_several_processes_do_not_support_are_refused(
     settings: dict[str, Any], processes: Processes, message: str
 ) -> None:
     config = TrainConfig(data="x", **settings)
-    check(config, CPU)
+    check_processes(config, CPU, SPLIT)
     with pytest.raises(UsageError, match=message):
-        check(config, Runtime(CPU.device, "fp32", processes=processes))
-
-
-def check(config: TrainConfig, runtime: Runtime) -> None:
-    sizes = {name: len(SPLIT.of(name)) for name in ("train", "val")}
-    check_processes(
-        runtime,
-        weights=config.weights,
-        unfreeze=config.unfreeze,
-        accumulate=config.accumulate,
-        budget=config.budget,
-        sizes={"--batch-size": config.batch_size, **sizes},
-    )
+        check_processes(config, Runtime(CPU.device, "fp32", processes=processes), SPLIT)
 
 
 def test_batch_norm_of_a_batch_in_pieces_is_refused_on_gpus_too() -> None:
     two = Runtime(torch.device("cuda"), "bf16", processes=Processes(0, 2, 0, 2))
     config = TrainConfig(data="x", weights="none", unfreeze="all")
-    check(config, two)
+    check_processes(config, two, SPLIT)
     with pytest.raises(UsageError, match="processes with --accumulate 2"):
-        check(config.replace(accumulate=2), two)
+        check_processes(config.replace(accumulate=2), two, SPLIT)
 
 
 def test_every_process_needs_its_own_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:

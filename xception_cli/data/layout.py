@@ -53,7 +53,7 @@ class Layout:
         return tuple(split for split in SPLITS if split in found)
 
 
-def recognise(root: Folder, classes: Sequence[str] = ()) -> Layout:
+def recognise(root: Folder, classes: Sequence[str]) -> Layout:
     """Determine which folders are splits and which are classes.
 
     Args:
