@@ -130,6 +130,8 @@ def _options(
         typer.Option("--debug", expose_value=False, help="Also print the traceback of an error."),
     ] = False,
 ) -> None:
+    if not _has_current_folder():  # torch cannot even be loaded there
+        raise MachineError("the current folder no longer exists", hint="cd to another folder")
     if started_by_torchrun() and context.invoked_subcommand != "train":
         raise UsageError(
             f"torchrun is for training; it cannot start {context.invoked_subcommand}",
@@ -189,8 +191,6 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
 
 def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
     """Return what the machine lacks, by an error of Python or a library; None for a bug of ours."""
-    if isinstance(error, FileNotFoundError) and not _has_current_folder():
-        return MachineError("the current folder no longer exists", hint="cd to another folder")
     if isinstance(error, OSError):
         again = None if "--debug" in given else "run the same command with --debug to see where"
         return MachineError(why_and_where(error), hint=again)
