@@ -145,7 +145,7 @@ def _correlation(hits: Array, numbers: Array, sizes: Array) -> float:
     return float(np.clip((between - within) / total, 0, 1)) if total > 0 else 0.5
 
 
-def effective_units(units: Sequence[str] | Array) -> float:
+def _effective_units(units: Sequence[str] | Array) -> float:
     """Return the equivalent number of units of equal size (Kish 1965)."""
     sizes = np.bincount(number_units(units)).astype(float)
     return float(sizes.sum() ** 2 / (sizes**2).sum())
@@ -164,7 +164,7 @@ def proportion_interval(
     images, groups = len(hits), count_units(units)
     share = float(hits.mean()) if share is None else share
     # Few units determine their own variance only roughly: Student's t instead of the normal.
-    z = None if groups == images else float(stdtrit(max(1.0, effective_units(units) - 1), 0.975))
+    z = None if groups == images else float(stdtrit(max(1.0, _effective_units(units) - 1), 0.975))
     return scaled_interval(share, images, design_effect(hits, units), z=z)
 
 
@@ -190,7 +190,7 @@ def macro_interval(hits: Array, labels: Array, units: Sequence[str] | Array) -> 
     together = float((np.bincount(numbers, residuals) ** 2).sum())
     effect = max(design_effect(hits, units), together / alone if alone > 0 else 1.0)
     grouped = int(numbers.max()) + 1 < len(hits)
-    z = float(stdtrit(max(1.0, effective_units(units) - 1), 0.975)) if grouped else _TWO_SIDED
+    z = float(stdtrit(max(1.0, _effective_units(units) - 1), 0.975)) if grouped else _TWO_SIDED
     mean = float(shares.mean())
     low, high = _scaled((right / images).mean(), mean * (1 - mean) / (variance * effect), z)
     return float(low), float(high)
