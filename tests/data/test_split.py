@@ -306,17 +306,17 @@ def test_the_fingerprint_covers_paths_classes_and_contents_but_not_the_split():
     assert len(set(prints.values())) == 5
 
 
-def test_a_split_file_with_an_unknown_class_is_refused(tmp_path):
+def test_a_split_file_with_an_unknown_class_is_refused_with_the_row(tmp_path):
     write_split(hostile_split(), tmp_path / "split.csv")
-    with pytest.raises(ArtifactError, match=r"split\.csv has an unknown class caf"):
+    with pytest.raises(ArtifactError, match=r"split\.csv, row \d+: .* has an unknown class caf"):
         read_split(tmp_path / "split.csv", [name for name in CLASSES if name != "caf\udce9"])
 
 
-def test_a_split_file_with_an_unknown_split_is_refused(tmp_path):
+def test_a_split_file_with_an_unknown_split_is_refused_with_the_row(tmp_path):
     write_split(hostile_split(), tmp_path / "split.csv")
     text = (tmp_path / "split.csv").read_text(encoding="utf-8")
     (tmp_path / "split.csv").write_text(text.replace(",train,", ",tpain,", 1), encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"split\.csv has an unknown split 'tpain'"):
+    with pytest.raises(ArtifactError, match=r"split\.csv, row \d+: .* has an unknown split 'tpain'"):
         read_split(tmp_path / "split.csv", CLASSES)
 
 
