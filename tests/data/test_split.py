@@ -316,7 +316,7 @@ def test_a_split_file_with_an_unknown_split_is_refused_with_the_row(tmp_path):
     write_split(hostile_split(), tmp_path / "split.csv")
     text = (tmp_path / "split.csv").read_text(encoding="utf-8")
     (tmp_path / "split.csv").write_text(text.replace(",train,", ",tpain,", 1), encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"split\.csv, row \d+: .* has an unknown split 'tpain'"):
+    with pytest.raises(ArtifactError, match=r"split\.csv, row \d+: .* an unknown split 'tpain'"):
         read_split(tmp_path / "split.csv", CLASSES)
 
 
