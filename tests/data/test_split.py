@@ -255,6 +255,13 @@ def test_a_class_whose_images_are_all_bad_is_refused():
         split_rows(rows)
 
 
+def test_hundreds_of_classes_without_a_usable_image_are_counted():
+    bad = [(f"c{i:03}", f"c{i:03}/1.jpg", "!", None) for i in range(300)]
+    named = "c000, c001, c002, c003, c004, and 295 more"
+    with pytest.raises(DataError, match=f"^no usable training image for: {named}$"):
+        split_rows([*many(40, 2), *bad])
+
+
 # --- split.csv ---------------------------------------------------------------------------------
 
 NAMES = [
