@@ -12,12 +12,13 @@ from itertools import combinations
 from pathlib import Path
 
 from xception_cli.console import enumerated, quoted, show
+from xception_cli.data.formats import TABLES
 from xception_cli.data.listing import Folder
 from xception_cli.data.names import FILLERS, WORDS, is_date, is_part, plain, split_of, words_of
 from xception_cli.errors import DataError
 
 SPLITS = ("train", "val", "test")
-EXPECTED = (
+_EXPECTED = (
     "make one folder per class, with its images inside:\n"
     "  food/apple/1.jpg\n"
     "  food/pear/1.jpg\n"
@@ -53,6 +54,13 @@ class Layout:
         return tuple(split for split in SPLITS if split in found)
 
 
+def expected(root: Path) -> str:
+    """Return the hint for a folder without class folders; it names the tables inside."""
+    tables = [quoted(path) for path in sorted(root.iterdir()) if path.suffix.lower() in TABLES]
+    instead = f"give a table instead, if it has the labels: {enumerated(tables, 3)}; or "
+    return f"{instead if tables else ''}{_EXPECTED}"
+
+
 def recognise(root: Folder, classes: Sequence[str] = ()) -> Layout:
     """Determine which folders are splits and which are classes.
 
@@ -71,7 +79,8 @@ def recognise(root: Folder, classes: Sequence[str] = ()) -> Layout:
         return Layout([(None, folder.name, folder) for folder in top], [root])
     kinds = {split_of(folder.name) for folder in top}
     if len(top) > 1 and None not in kinds and ("train" in kinds or len(kinds) > 1):
-        raise DataError(f"{_list(top)} look like splits, but hold no class folders", hint=EXPECTED)
+        no_classes = f"{_list(top)} look like splits, but hold no class folders"
+        raise DataError(no_classes, hint=expected(root.path))
     dates = _shared_dates(top)
     _refuse_split_in_name(top)
     _refuse_split_of_no_class(root, top)
