@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import typer
 from documented import check_documented
-from runs import call, receive
+from runs import call
 
 from xception_cli.cli import app, main
 from xception_cli.commands.flags import PANELS
@@ -289,8 +289,18 @@ def test_a_request_to_save_ends_no_command_that_has_nothing_to_save() -> None:
 def test_an_interrupted_command_was_stopped_which_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("xception_cli.environment.read_environment", lambda: receive(signal.SIGINT))
+    monkeypatch.setattr(
+        "xception_cli.environment.read_environment", lambda: signal.raise_signal(signal.SIGINT)
+    )
     assert call("env", "--quiet") == 130
+    assert capsys.readouterr().err == "stopped by SIGINT (Ctrl-C)\n"
+
+
+def test_a_command_that_is_interrupted_while_it_reports_an_error_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("xception_cli.cli.fail", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert call("predict", "absent.jpg", "--quiet") == 130
     assert capsys.readouterr().err == "stopped by SIGINT (Ctrl-C)\n"
 
 

@@ -300,7 +300,7 @@ def evaluate(
         )
 
 
-def check_selection(data: Path | None, split: str | None, root: Path | None = None) -> None:
+def check_selection(data: Path | None, split: str | None, root: Path | None) -> None:
     """Refuse a folder, table or split that does not exist, before torch is loaded."""
     if split is not None:
         expect_choice("split", split, ("val", "test"))

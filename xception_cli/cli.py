@@ -166,16 +166,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torch"))
     screen.quiet = not is_leader()
     with _signals_raised():
-        _run(given, debug="--debug" in given)
+        try:
+            _run(given, debug="--debug" in given)
+        except (_Signalled, KeyboardInterrupt) as error:  # also while an error is reported
+            signalled = error if isinstance(error, _Signalled) else _Signalled(signal.SIGINT)
+            stop(f"stopped by {signal_name(signalled.number)}", None)
+            sys.exit(signalled.exit_code)
 
 
 def _run(given: Sequence[str], *, debug: bool) -> None:
     try:
         app(_expand_bare_resume(given), prog_name="xception")
-    except (_Signalled, KeyboardInterrupt) as error:
-        number = error.number if isinstance(error, _Signalled) else signal.SIGINT
-        stop(f"stopped by {signal_name(number)}", None)
-        sys.exit(128 + number)
     except Exception as error:
         known = error if isinstance(error, XceptionError) else _of_machine(error, given)
         if known is None:
@@ -221,6 +222,7 @@ class _Signalled(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+        self.exit_code = 128 + number
 
 
 @contextmanager

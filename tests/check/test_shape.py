@@ -12,6 +12,7 @@ from xception_cli.check.report import Problem
 from xception_cli.check.scan import Look
 from xception_cli.check.shape import check_shape
 from xception_cli.check.survey import survey_data
+from xception_cli.config import TrainConfig
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.original import Original
 from xception_cli.data.trainable import check_trainable
@@ -224,7 +225,7 @@ def test_many_heic_photos_and_a_class_of_them_would_stop_training(tmp_path, with
     ):
         assert ("HEIC", "stops", summary) in shape_of(folder)
         with pytest.raises(DataError) as refusal:
-            survey_data(str(folder))
+            survey_data(TrainConfig(data=str(folder)))
         assert refusal.value.message == summary
 
 

@@ -35,7 +35,7 @@ from xception_cli.evaluation.described import (
     scores_table,
     uncorrected_line,
 )
-from xception_cli.evaluation.eval_report import ClassMetrics, Corrected, EvalFailure, EvalReport
+from xception_cli.evaluation.eval_report import ClassMetrics, Corrected, EvalReport, Uncounted
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.intervals import (
     Estimate,
@@ -448,7 +448,7 @@ def test_the_table_fits_80_columns_and_shows_hostile_names_literally():
 
 def test_names_that_are_not_utf8_are_escaped_in_files():
     labels, probabilities = drawn(2, 4)
-    failure = EvalFailure("b\udcff/1.jpg", "truncated")
+    failure = Uncounted("b\udcff/1.jpg", "truncated")
     report = measure(
         labels, probabilities, alone(labels), ["a", "b\udcff"], name="x", failures=[failure]
     )

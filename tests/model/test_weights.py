@@ -184,7 +184,7 @@ def test_without_a_home_the_cache_folder_can_be_set(monkeypatch):
 def test_every_source_has_its_pin_and_its_licence(capsys):
     assert call("weights", "list", "--json") == 0
     check_documented("weights list", json.loads(capsys.readouterr().out))
-    rows = weights.list_sources()
+    rows = weights.SOURCES
     assert [row.name for row in rows] == ["Keras Applications", "package index", "timm on GitHub"]
     assert all(row.origin and row.pinned and row.licence for row in rows)
 

@@ -56,7 +56,7 @@ def with_more(report: CheckReport, problems: Iterable[Problem]) -> CheckReport:
     return replace(report, problems=tuple(ordered))
 
 
-def report_on(survey: Survey, group_by: str | None = None) -> CheckReport:
+def report_on(survey: Survey, group_by: str | None) -> CheckReport:
     """Report the problems of a scanned folder.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from xception_cli.check.report import MISSING, UNREAD, Problem
 from xception_cli.check.scan import Look
 from xception_cli.console import NAMED, enumerated, quoted, show
-from xception_cli.data.folder import DataFolder
+from xception_cli.data.folder import DataFolder, describe_ignored
 from xception_cli.data.names import is_date
 from xception_cli.data.trainable import check_trainable, unread_problem
 from xception_cli.errors import DataError
@@ -171,7 +171,7 @@ def _ignored(folder: DataFolder) -> list[Problem]:
     unread = unread_problem(folder)
     return [
         *([Problem(UNREAD, "stops", unread)] if unread else []),
-        *([Problem("ignored", "note", folder.describe_ignored())] if folder.ignored else []),
+        *([Problem("ignored", "note", describe_ignored(folder.ignored))] if folder.ignored else []),
     ]
 
 

@@ -81,7 +81,7 @@ def next_steps(report: CheckReport, issues: Path | None = None, again: str = "")
     )
 
 
-def next_command(report: CheckReport, issues: Path | None = None, again: str = "") -> str:
+def next_command(report: CheckReport, issues: Path | None, again: str) -> str:
     """Return the next command to type; the arguments are those of `next_steps`."""
     steps = next_steps(report, issues, again)
     if steps.install:

@@ -141,7 +141,7 @@ def _to_row(path: Path, outcome: "Outcome | str") -> dict[str, Any]:
 
     if isinstance(outcome, str) or outcome.features is None:
         return {"error": outcome}
-    digest = inspect(path, decoded=False).digest
+    digest = inspect(path).digest
     return {"features": _to_text(outcome.features), "digest": digest}
 
 

@@ -31,7 +31,7 @@ from xception_cli.rundir import METRICS, RunDir
 from xception_cli.runs import RUNS, find_run
 
 if TYPE_CHECKING:
-    from xception_cli.evaluation.compare import Comparison
+    from xception_cli.evaluation.comparison import Comparison
     from xception_cli.evaluation.eval_report import EvalReport
 
 
@@ -185,9 +185,9 @@ def compare(
         )
     first, *others = [find_run(run) for run in runs]
 
-    from xception_cli.evaluation.comparable import choose_evaluation
-    from xception_cli.evaluation.compare import compare_runs, correct_comparisons
-    from xception_cli.evaluation.compared import selection_note
+    from xception_cli.evaluation.common_evaluation import choose_evaluation
+    from xception_cli.evaluation.comparison import compare_runs, correct_comparisons
+    from xception_cli.evaluation.comparison_text import selection_note
 
     name = choose_evaluation([first, *others], on)
     comparisons = correct_comparisons([compare_runs(first, other, name) for other in others])
@@ -201,8 +201,8 @@ def compare(
 def _print_comparison(
     first: RunDir, other: RunDir, comparison: "Comparison", *, as_json: bool
 ) -> None:
-    from xception_cli.evaluation.comparable import different_splits
-    from xception_cli.evaluation.compared import class_note, comparison_tables, verdict
+    from xception_cli.evaluation.common_evaluation import different_splits
+    from xception_cli.evaluation.comparison_text import class_note, comparison_tables, verdict
 
     parts: list[Any] = [json.dumps(comparison.to_dict())]
     if not as_json:

@@ -12,19 +12,11 @@ from itertools import combinations
 from pathlib import Path
 
 from xception_cli.console import enumerated, quoted, show
-from xception_cli.data.formats import TABLES
-from xception_cli.data.listing import Folder
+from xception_cli.data.listing import Folder, expected
 from xception_cli.data.names import FILLERS, WORDS, is_date, is_part, plain, split_of, words_of
 from xception_cli.errors import DataError
 
 SPLITS = ("train", "val", "test")
-_EXPECTED = (
-    "make one folder per class, with its images inside:\n"
-    "  food/apple/1.jpg\n"
-    "  food/pear/1.jpg\n"
-    "or the same inside food/train and food/val; xception sample DIR creates an example"
-)
-
 _ALIKE = 0.5  # least intersection over union of names of two folders with the same classes
 _NEARLY_ALL = 0.8  # the same if one is a split of the other: it may lack one class in five
 _STRAY = 0.1  # images per image in sub-folders, below which a folder is not a class
@@ -54,14 +46,7 @@ class Layout:
         return tuple(split for split in SPLITS if split in found)
 
 
-def expected(root: Path) -> str:
-    """Return the hint for a folder without class folders; it names the tables inside."""
-    tables = [quoted(path) for path in sorted(root.iterdir()) if path.suffix.lower() in TABLES]
-    instead = f"give a table instead, if it has the labels: {enumerated(tables, 3)}; or "
-    return f"{instead if tables else ''}{_EXPECTED}"
-
-
-def recognise(root: Folder, classes: Sequence[str] = ()) -> Layout:
+def recognise(root: Folder, classes: Sequence[str]) -> Layout:
     """Determine which folders are splits and which are classes.
 
     Args:
@@ -295,25 +280,28 @@ def _is_wrapper(folder: Folder) -> bool:
 
 
 def _refuse_split_in_name(folders: Sequence[Folder]) -> None:
-    """Refuse would-be classes train_cat and test_cat.
+    """Refuse would-be classes train_cat and test_cat; or cat, cat_test, dog and dog_test.
 
     Raises:
-        DataError: Two names differ only in the split.
+        DataError: Two names differ only in the split, or two pairs if one of each has no split.
     """
     named: dict[tuple[str, ...], dict[str, Folder]] = defaultdict(dict)
     for folder in folders:
         words = words_of(folder.name)
-        splits = [WORDS[word] for word in words if word in WORDS]
+        splits = [WORDS[word] for word in words if word in WORDS] or [""]
         if len(splits) == 1:
             rest = tuple(word for word in words if word not in WORDS)
             named[rest].setdefault(splits[0], folder)
-    for rest, by_split in named.items():
-        if rest and "train" in by_split and len(by_split) > 1:
-            train = by_split["train"].path
+    pairs = {rest: by for rest, by in named.items() if rest and by.keys() - {"", "train"}}
+    whole = [rest for rest, by in pairs.items() if "" in by and by.keys() & {"val", "test"}]
+    for rest, by_split in pairs.items():
+        if "train" in by_split or (rest in whole and len(whole) > 1):
+            split = next(split for split in SPLITS if split in by_split)
+            moved = by_split[split].path
             raise DataError(
                 f"{_list(by_split.values())} look like splits of one class",
                 hint="make one folder per split, with its classes inside: move "
-                f"{quoted(train)} to {quoted(train.parent / 'train' / '_'.join(rest))}",
+                f"{quoted(moved)} to {quoted(moved.parent / split / '_'.join(rest))}",
             )
 
 
@@ -321,10 +309,12 @@ def _refuse_split_of_no_class(root: Folder, folders: Sequence[Folder]) -> None:
     """Refuse the would-be class `test` next to cat and dog: its images may be of any class.
 
     Raises:
-        DataError: A folder is named like val, test or unlabelled images, and two others are not. A
+        DataError: A folder is named like a split or unlabelled images, and two others are not. A
             `train` may be a vehicle, and `valid` the opposite of `invalid`.
     """
-    apart = [folder for folder in folders if split_of(folder.name) not in {None, "train"}]
+    apart = [
+        folder for folder in folders if split_of(folder.name) and plain(folder.name) != "train"
+    ]
     others = [folder for folder in folders if folder not in apart]
     if apart and len(others) > 1:
         raise DataError(

@@ -42,7 +42,7 @@ def read_data(data: Path, root: Path | None = None, classes: Sequence[str] = ())
     return list_table(data, root) if is_table(data) else read_folder(data, classes)
 
 
-def check_data(data: Path, root: Path | None = None) -> None:
+def check_data(data: Path, root: Path | None) -> None:
     """Check that a path is a folder or a table, without reading it.
 
     Raises:

@@ -73,7 +73,7 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLES and not os.path.isdir(path)  # noqa: PTH112 - odd names
 
 
-def list_table(table: Path, root: Path | None = None) -> DataFolder:
+def list_table(table: Path, root: Path | None) -> DataFolder:
     """List the classes and images of a table; see `read_rows`."""
     place, rows = read_rows(table, root)
     classes = tuple(sorted({row.label for row in rows}))

@@ -8,7 +8,7 @@ from pathlib import Path
 from xception_cli.console import enumerated, quoted, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.formats import INSTALL_HEIF
-from xception_cli.data.layout import expected
+from xception_cli.data.listing import expected
 from xception_cli.data.names import plain
 from xception_cli.errors import DataError, UsageError
 from xception_cli.numerals import count_of

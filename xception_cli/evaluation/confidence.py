@@ -1,6 +1,7 @@
 """Confidence: how well it matches the accuracy, and the precision and coverage of a threshold."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -79,10 +80,18 @@ def last_of_equal(ordered: Array) -> Array:
     return np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
 
 
-def coverage_intervals(
-    confidences: Array, right: Array, effect: float
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Return `coverage_curve`, and the lower and upper ends of the 95% interval of each precision.
+class Coverage(NamedTuple):
+    """A `coverage_curve` with the 95% interval of each precision, `(thresholds,)` each."""
+
+    thresholds: Array
+    coverage: Array
+    precision: Array
+    low: Array
+    high: Array
+
+
+def coverage_intervals(confidences: Array, right: Array, effect: float) -> Coverage:
+    """Return `coverage_curve`, with the intervals of the precision.
 
     Args:
         confidences: See `coverage_curve`.
@@ -91,5 +100,5 @@ def coverage_intervals(
     """
     thresholds, coverage, precision = coverage_curve(confidences, right)
     answered = np.round(coverage * len(right))
-    low, high = scaled_intervals(precision, answered, effect)
-    return thresholds, coverage, precision, low, high
+    ends = scaled_intervals(precision, answered, effect)
+    return Coverage(thresholds, coverage, precision, *ends)

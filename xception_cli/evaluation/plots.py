@@ -96,7 +96,7 @@ def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
     step = -(-len(names) // _LABELLED)
     ticks = list(range(0, len(names), step))
     longest = _LONGEST_OF_FEW if len(names) <= _FEW else _LONGEST_LABEL
-    labels = [_drawable(_cut(show(names[tick]), longest)) for tick in ticks]
+    labels = [_drawable(show(names[tick], longest)) for tick in ticks]
     size = min(10.0, 0.75 * 72 * side / len(ticks))
     axes.set_xticks(ticks, labels, rotation=90, fontsize=size, parse_math=False)
     axes.set_yticks(ticks, labels, fontsize=size, parse_math=False)
@@ -110,10 +110,6 @@ def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
     axes.set_yticks(between, minor=True)
     axes.grid(which="minor", color="0.85", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
-
-
-def _cut(name: str, longest: int) -> str:
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def _drawable(text: str) -> str:
@@ -160,11 +156,11 @@ def _draw_reliability(axes: Axes, confidences: Array, right: Array, effect: floa
 
 
 def _draw_coverage(axes: Axes, confidences: Array, right: Array, effect: float) -> None:
-    _, coverage, precision, low, high = coverage_intervals(confidences, right, effect)
-    axes.fill_between(coverage, low, high, color=_ORANGE, alpha=0.15, linewidth=0)
-    axes.plot(coverage, precision, color=_ORANGE, linewidth=1.8)
+    curve = coverage_intervals(confidences, right, effect)
+    axes.fill_between(curve.coverage, curve.low, curve.high, color=_ORANGE, alpha=0.15, linewidth=0)
+    axes.plot(curve.coverage, curve.precision, color=_ORANGE, linewidth=1.8)
     # The interval of all answers, that of the accuracy, is in sight.
-    floor = max(0.0, min(0.9, float(precision.min()) - 0.1, float(low[-1])))
+    floor = max(0.0, min(0.9, float(curve.precision.min()) - 0.1, float(curve.low[-1])))
     axes.set(xlim=(0, 1.02), ylim=(floor, 1 + 0.03 * (1 - floor)))
     axes.set_xlabel("share of images answered, most confident first")
     axes.set_ylabel("precision of the answers")

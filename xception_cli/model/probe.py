@@ -61,6 +61,11 @@ class Probe:
     folds: int
 
     @property
+    def head(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias, as `fit_head` returns them."""
+        return self.weight, self.bias
+
+    @property
     def tested(self) -> Array:
         """Whether each image was held out once, `(n,)`."""
         tested: Array = ~np.isnan(self.held_out[:, 0])

@@ -209,14 +209,15 @@ def _draw_reliability(confidences: Array, hits: Array, effect: float) -> Chart:
 
 
 def _draw_coverage(confidences: Array, hits: Array, effect: float) -> Chart:
-    _, shares, precisions, lows, highs = coverage_intervals(confidences, hits, effect)
-    chosen = np.unique(np.linspace(0, len(shares) - 1, _DRAWN).round().astype(int))
+    found = coverage_intervals(confidences, hits, effect)
+    chosen = np.unique(np.linspace(0, len(found.coverage) - 1, _DRAWN).round().astype(int))
+    shares = found.coverage[chosen].tolist()
     curve, low, high = (
-        list(zip(shares[chosen].tolist(), heights[chosen].tolist(), strict=True))
-        for heights in (precisions, lows, highs)
+        list(zip(shares, heights[chosen].tolist(), strict=True))
+        for heights in (found.precision, found.low, found.high)
     )
     # The interval of all answers, that of the accuracy, is in sight.
-    floor = max(0.0, min(0.9, float(precisions.min()) - 0.1, float(lows[-1])))
+    floor = max(0.0, min(0.9, float(found.precision.min()) - 0.1, float(found.low[-1])))
     return Chart(
         "Precision over coverage",
         "share of images answered, most confident first",

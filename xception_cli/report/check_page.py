@@ -27,7 +27,7 @@ PAGE = "check.html"
 _CARDS = {"stops": 48, "warning": 24, "note": 12}  # cards shown of one problem
 
 
-def write_check(report: CheckReport, output: Path, again: str = "") -> None:
+def write_check(report: CheckReport, output: Path, again: str) -> None:
     """Write issues.csv and check.html.
 
     Args:

@@ -86,7 +86,7 @@ def draw_matrix(
         title: Name of this order.
     """
     longest = _LONGEST_OF_FEW if len(order) <= _FEW else _LONGEST
-    short = [_cut(name, longest) for name in names]
+    short = [show(name, longest) for name in names]
     cell = max(_CELL, math.ceil(_LEAST / len(order)))
     side, named = cell * len(order), len(order) <= _NAMED
     # A letter takes at most about 5.4 units at the font size of the page.
@@ -141,8 +141,3 @@ def _cells(
 def opacity(part: float) -> float:
     """Return the opacity of a cell; the square root makes small shares visible."""
     return 0.2 + 0.8 * math.sqrt(part)
-
-
-def _cut(name: str, longest: int) -> str:
-    shown = show(name)
-    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
