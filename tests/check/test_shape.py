@@ -67,6 +67,16 @@ def test_what_training_refuses_stops_in_its_own_words(tmp_path, names):
     assert stops == [refusal.value.message]
 
 
+def test_what_stops_training_has_the_hint_of_training(tmp_path):
+    folder = read_folder(make(tmp_path, "images/1.jpg", "images/2.jpg", "labels.csv"))
+    (problem,) = checked(folder, fabricated(folder))[:1]
+    with pytest.raises(DataError) as refusal:
+        check_trainable(folder)
+    assert problem.hint == refusal.value.hint
+    named = f"give a table instead, if it has the labels: {tmp_path / 'labels.csv'}; or make one "
+    assert problem.hint.startswith(named)
+
+
 def test_classes_whose_images_are_all_broken_or_all_the_same_stop(tmp_path):
     folder = read_folder(make(tmp_path, *many({"cat": 10, "dog": 10})))
     looks = fabricated(folder)

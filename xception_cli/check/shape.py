@@ -43,7 +43,7 @@ def _stopping(folder: DataFolder, looks: Sequence[Look], units: Sequence[str]) -
     try:
         check_trainable(folder)
     except DataError as error:
-        return [Problem("folder", "stops", error.message)]
+        return [Problem("folder", "stops", error.message, hint=error.hint or "")]
     usable: dict[str, set[str]] = defaultdict(set)
     for image, look, unit in zip(folder.images, looks, units, strict=True):
         if image.split in {None, "train"} and look.original:

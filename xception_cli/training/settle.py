@@ -26,6 +26,7 @@ from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
 from xception_cli.model.network import FIRST_TRAINED, backbone_of, build_network
 from xception_cli.model.probe import fit_head, limit_views
+from xception_cli.numerals import percentage
 from xception_cli.runtime import Runtime
 from xception_cli.training.baseline import Array, Baseline, TuningInputs, pool_views
 from xception_cli.training.history import History
@@ -140,7 +141,7 @@ def _select(
     accuracy = float((predicted == labels.numpy()).mean())
     say(
         f"head      fitted anew to the fine-tuned features{', mirror image averaged' * mirror}: "
-        f"val log loss {losses.mean():.3f}, accuracy {accuracy:.1%}"
+        f"val log loss {losses.mean():.3f}, accuracy {percentage(accuracy)}"
     )
     say(
         f"selection val log loss: linear probe {both.losses[0].mean():.3f}, fine-tuned "
