@@ -18,6 +18,7 @@ from xception_cli.data.header import (
     refuse_one_hot,
     refuse_unnamed_split,
     report_columns,
+    warn_of_unnamed_split,
 )
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.misplaced import (
@@ -163,6 +164,7 @@ def _read_lines(
             del found[kind]
     if labelled and "split" not in found:
         refuse_unnamed_split(table, names, lines, {*found.values()})
+        warn_of_unnamed_split(table, (cells[found["path"]] for _, cells in lines))
     report_columns(table, names, found)
     return found, lines
 
