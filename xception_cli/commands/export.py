@@ -9,6 +9,7 @@ from xception_cli.commands.complete import choices
 from xception_cli.commands.options import OUTPUT, HiddenRun, Run, one_run
 from xception_cli.console import say, show
 from xception_cli.errors import UsageError
+from xception_cli.imports import importing
 from xception_cli.onnx import check_export_output, require_onnx, require_openvino
 from xception_cli.runs import find_run
 from xception_cli.suggestions import expect_choice
@@ -83,8 +84,9 @@ def export(
     if form == "openvino":
         require_openvino()
 
-    from xception_cli.onnx.program import hand_over
-    from xception_cli.onnx.run import export_run
+    with importing():
+        from xception_cli.onnx.program import hand_over
+        from xception_cli.onnx.run import export_run
 
     if run is None:
         say(f"run       {show(chosen.path)} (the latest)")
