@@ -255,6 +255,13 @@ def test_a_class_whose_images_are_all_bad_is_refused():
         split_rows(rows)
 
 
+def test_hundreds_of_classes_without_a_usable_image_are_counted():
+    bad = [(f"c{i:03}", f"c{i:03}/1.jpg", "!", None) for i in range(300)]
+    named = "c000, c001, c002, c003, c004, and 295 more"
+    with pytest.raises(DataError, match=f"^no usable training image for: {named}$"):
+        split_rows([*many(40, 2), *bad])
+
+
 # --- split.csv ---------------------------------------------------------------------------------
 
 NAMES = [
@@ -306,17 +313,17 @@ def test_the_fingerprint_covers_paths_classes_and_contents_but_not_the_split():
     assert len(set(prints.values())) == 5
 
 
-def test_a_split_file_with_an_unknown_class_is_refused(tmp_path):
+def test_a_split_file_with_an_unknown_class_is_refused_with_the_row(tmp_path):
     write_split(hostile_split(), tmp_path / "split.csv")
-    with pytest.raises(ArtifactError, match=r"split\.csv has an unknown class caf"):
+    with pytest.raises(ArtifactError, match=r"split\.csv, row \d+: .* has an unknown class caf"):
         read_split(tmp_path / "split.csv", [name for name in CLASSES if name != "caf\udce9"])
 
 
-def test_a_split_file_with_an_unknown_split_is_refused(tmp_path):
+def test_a_split_file_with_an_unknown_split_is_refused_with_the_row(tmp_path):
     write_split(hostile_split(), tmp_path / "split.csv")
     text = (tmp_path / "split.csv").read_text(encoding="utf-8")
     (tmp_path / "split.csv").write_text(text.replace(",train,", ",tpain,", 1), encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"split\.csv has an unknown split 'tpain'"):
+    with pytest.raises(ArtifactError, match=r"split\.csv, row \d+: .* an unknown split 'tpain'"):
         read_split(tmp_path / "split.csv", CLASSES)
 
 

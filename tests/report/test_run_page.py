@@ -294,6 +294,14 @@ def test_the_methods_name_the_views_that_the_probe_was_fitted_to(run: RunDir):
         assert words in written
 
 
+def test_the_methods_claim_no_test_fraction_if_it_gave_no_images(run: RunDir):
+    facts = read_facts(run, run.read_info().classes, run.path, run.read_result())
+    assert not facts.split.of("test")
+    changed = replace(facts, settings={"val_fraction": 0.3, "test_fraction": 0.1})
+    written = describe_methods(changed, trained="exit flow", grouped=False)
+    assert " held out at random (validation 0.3; seed " in written
+
+
 @pytest.mark.parametrize(
     ("settings", "views", "kept_epoch", "augmentation"),
     [

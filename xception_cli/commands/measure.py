@@ -22,6 +22,7 @@ from xception_cli.commands.options import (
     Tta,
     Workers,
     allow_pixels,
+    choose_run,
     one_run,
 )
 from xception_cli.console import emit, fail, quoted, say, show
@@ -99,10 +100,8 @@ def evaluate(
         from xception_cli.data.lists import open_list
 
         only = open_list(listed)
-    chosen = find_run(run)
+    chosen = choose_run(run)
     check_classifier(chosen.model if model is None else model, device=device, tta=tta)
-    if run is None:
-        say(f"run       {show(chosen.path)} (the latest)")
     allow_pixels(max_pixels)
     with importing():
         import xception_cli.evaluation.evaluate  # noqa: F401 - which api.evaluate imports

@@ -203,10 +203,19 @@ def choose_model(run: Path | None, model: Path | None) -> Path:
         )
     if model is not None:
         return model
+    return choose_run(run).model
+
+
+def choose_run(run: Path | None) -> RunDir:
+    """Return the given run; or the latest finished one, and print which that is.
+
+    Raises:
+        UsageError: There is no such run.
+    """
     found = find_run(run)
     if run is None:
         say(f"run       {show(found.path)} (the latest)")
-    return found.model
+    return found
 
 
 def require_all_read(

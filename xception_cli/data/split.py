@@ -110,6 +110,9 @@ def make_split(
         _draw(images, keep_sides(images, drawable, earlier), seed, val_fraction, test_fraction)
         drawn = [images[i] for unit in drawable for i in unit.members]  # no given test
         warnings += _far_off(drawn, val_fraction)
+        if test_fraction and not any(image.split == "test" for image in drawn):
+            none = f"test_fraction {test_fraction:g} gave none of {count_of(len(drawable), 'unit')}"
+            warnings.append(f"test has no images: by chance, {none}")
         warnings += _uneven(drawn, folder.classes, val_fraction)
     elif test_fraction:
         warnings.append("test_fraction is not used: the split is given")
@@ -243,9 +246,9 @@ def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> l
 def _check(split: Split, needs: str) -> list[str]:
     """Check that there is an image to train each class, and one in val; `needs` is the hint."""
     train, val = split.counts("train"), split.counts("val")
-    no_train = [show(n) for n, count in zip(split.classes, train, strict=True) if not count]
+    no_train = [n for n, count in zip(split.classes, train, strict=True) if not count]
     if no_train:
-        raise DataError(f"no usable training image for: {', '.join(no_train)}", hint="add images")
+        raise DataError(f"no usable training image for: {enumerated(no_train)}", hint="add images")
     if not any(val):
         raise DataError(
             "no image is left for validation (val is empty)",

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xception_cli.evaluation.intervals import Array, scaled_intervals
+from xception_cli.evaluation.intervals import Array, Spread, scaled_intervals
 
 BINS = 15  # Guo et al. 2017
 
@@ -90,15 +90,15 @@ class Coverage(NamedTuple):
     high: Array
 
 
-def coverage_intervals(confidences: Array, right: Array, effect: float) -> Coverage:
+def coverage_intervals(confidences: Array, right: Array, spread: Spread) -> Coverage:
     """Return `coverage_curve`, with the intervals of the precision.
 
     Args:
         confidences: See `coverage_curve`.
         right: See `coverage_curve`.
-        effect: See `intervals.design_effect`.
+        spread: See `intervals.spread`.
     """
     thresholds, coverage, precision = coverage_curve(confidences, right)
     answered = np.round(coverage * len(right))
-    ends = scaled_intervals(precision, answered, effect)
+    ends = scaled_intervals(precision, answered, *spread)
     return Coverage(thresholds, coverage, precision, *ends)

@@ -94,7 +94,7 @@ def measure(
     confusion = confusion_matrix(labels, guessed, labels=np.arange(len(classes)))
     ranking = _average_precision(labels, probabilities, answers.sums)
     per_class = _per_class(labels, guessed, ranking, numbers, classes, tallies, ranked)
-    can_resample = count_units(numbers) >= min(FEWEST_UNITS, len(labels))
+    can_resample = count_units(numbers) >= FEWEST_UNITS
     smallest = min(count_units(numbers[labels == label]) for label in np.unique(labels))
     by_class = can_resample and smallest >= FEWEST_OF_CLASS
 

@@ -16,7 +16,7 @@ from xception_cli.data.images import decode
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.model.bundle import Classifier, ModelBundle
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 from xception_cli.onnx.classifier import CPU
 from xception_cli.onnx.images import JudgeImage
 
@@ -287,4 +287,4 @@ def _proportion(part: int, of: int) -> Estimate:
 
 def _describe(part: int, of: int) -> str:
     found = _proportion(part, of)
-    return f"{found.value:.1%} ({found.interval}, {part} of {of})"
+    return f"{percentage(found.value)} ({found.interval}, {part} of {of})"

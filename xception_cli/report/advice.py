@@ -16,7 +16,7 @@ from xception_cli.check.shape import FEW
 from xception_cli.console import NAMED, enumerated, quoted, show
 from xception_cli.data.split import Split
 from xception_cli.evaluation.eval_report import EvalReport
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 from xception_cli.records import RunResult
 from xception_cli.report.facts import Facts
 
@@ -91,7 +91,7 @@ def _weakest_class(
     return {
         "name": row.name,
         "like": f", like {count_of(tied, 'other class')}" if tied else "",
-        "recall": f"{recall.value:.1%}",
+        "recall": percentage(recall.value),
         "interval": recall.interval,
         "how": how,
     }

@@ -7,7 +7,7 @@ from xception_cli.evaluation.cross_validated import figures
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.intervals import texts
 from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 from xception_cli.records import KEPT_PROBE, RunResult
 from xception_cli.report.advice import SMALL, is_small
 from xception_cli.report.facts import Facts
@@ -72,6 +72,6 @@ def _baselines(report: EvalReport, result: RunResult) -> list[dict[str, Any]]:
         shares["probe"] = (probe.accuracy, "")
     shares["largest"] = (max(row.n for row in report.per_class) / report.images, "")
     return [
-        {"what": what, "share": share, "accuracy": f"{share:.1%}", "interval": interval}
+        {"what": what, "share": share, "accuracy": percentage(share), "interval": interval}
         for what, (share, interval) in shares.items()
     ]

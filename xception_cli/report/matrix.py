@@ -11,6 +11,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from xception_cli.console import show
+from xception_cli.numerals import percentage
 
 _CELL, _TITLE = 14, 12  # SVG units: least side of a cell, and height of the titles of the sides
 _LEAST = 84  # SVG units of a side: as long as its title
@@ -134,7 +135,7 @@ def _cells(
             style=style,
             opacity=f"{depth:.2f}",
             number=str(n) if n < 1000 and numbered else "",
-            figures=f"{show(names[true])}: {n:,} {what} ({n / totals[true]:.1%})",
+            figures=f"{show(names[true])}: {n:,} {what} ({percentage(n / totals[true])})",
         )
 
 

@@ -128,7 +128,8 @@ def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
         sentences.append("The split was given with the images.")
     else:
         held_out = f"validation {config.val_fraction:g}"
-        if config.test_fraction and not any(i.reason.startswith("given") for i in split.of("test")):
+        test = split.of("test")
+        if config.test_fraction and test and not any(i.reason.startswith("given") for i in test):
             held_out += f", test {config.test_fraction:g}"
         which = "Images" if config.from_ is None else "Images that an earlier run did not have"
         sentences.append(f"{which} were held out at random ({held_out}; seed {config.seed}).")

@@ -30,6 +30,7 @@ from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
 from xception_cli.model.network import FIRST_TRAINED, Segment, backbone_of, cut
 from xception_cli.model.probe import Probe, fit_probe, limit_views
+from xception_cli.numerals import percentage
 from xception_cli.records import Scores
 from xception_cli.report.check_page import add_issues
 from xception_cli.rundir import remove_tree
@@ -83,7 +84,7 @@ class Baseline:
             return None
         return (
             "fine-tuning skipped: the linear probe's cross-validated macro recall is "
-            f"{self.probe.macro_recall:.1%}, above --ceiling {ceiling:g}"
+            f"{percentage(self.probe.macro_recall)}, above --ceiling {ceiling:g}"
         )
 
 
@@ -246,7 +247,7 @@ def _judge_probes(job: Job, probe: Probe, plain: Probe, val: Array) -> Scores:
     labels = job.labels("val")
     batch = Inputs(logits, job.runtime.to_device(labels), torch.arange(len(labels)))
     scores = validate(evaluator, [batch], job.split.counts("val"), job.top_k)
-    say(f"probe     val: accuracy {scores.accuracy:.1%}")
+    say(f"probe     val: accuracy {percentage(scores.accuracy)}")
     found = cross_validation(probe, job.split.classes)
     if found.folds:
         say(f"          train, {describe_cross_validation(found)}")

@@ -33,7 +33,7 @@ from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer, scale_layers
 from xception_cli.model.network import backbone_of
 from xception_cli.model.probe import limit_views
-from xception_cli.numerals import count_of, duration
+from xception_cli.numerals import count_of, duration, percentage
 from xception_cli.records import KEPT_PROBE, RunResult
 from xception_cli.report.advice import is_small
 from xception_cli.report.run_page import write_report
@@ -237,7 +237,8 @@ def _say_result(
         kept = f"{kept}: fine-tuning did not beat it on val"
     say(f"kept      {kept}", style="bold")
     if baseline.probe_scores is not None and measured.epoch > 0:
-        say(f"          the linear probe, val: accuracy {baseline.probe_scores.accuracy:.1%}")
+        accuracy = percentage(baseline.probe_scores.accuracy)
+        say(f"          the linear probe, val: accuracy {accuracy}")
     for report in reports.values():
         say_result(report)
         if (
