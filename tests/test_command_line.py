@@ -20,7 +20,7 @@ from runs import call
 from xception_cli.cli import app, main
 from xception_cli.commands.flags import PANELS
 from xception_cli.commands.help import render_help
-from xception_cli.data.table import SUFFIXES
+from xception_cli.data.formats import TABLES
 from xception_cli.errors import UsageError
 from xception_cli.recipes import EFFORTS, find_effort, list_recipes
 from xception_cli.settings import EFFORT, resolve
@@ -43,6 +43,7 @@ LISTS = "xception train --help lists the options"
 MISTAKES = {
     "trian": ("xception has no command trian", "did you mean xception train?"),
     "evaluate": ("xception has no command evaluate", "did you mean xception eval?"),
+    "resume": ("xception has no command resume", "did you mean xception train --resume?"),
     "version": ("xception has no command version", "did you mean xception --version?"),
     "weights fetsh": (
         "xception weights has no command fetsh",
@@ -326,7 +327,7 @@ def test_every_help_fits_the_terminal_and_has_an_example_that_can_be_typed(
         assert summary.endswith(".")
         assert summary in " ".join(shown.split())
         tables = [one.help for one in command.params if "TABLE" in (one.metavar or "")]
-        assert all(suffix in text for text in tables for suffix in SUFFIXES), words
+        assert all(suffix in text for text in tables for suffix in TABLES), words
 
 
 def test_the_help_of_train_is_by_subject_with_what_is_used_every_day_first(

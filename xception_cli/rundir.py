@@ -111,7 +111,7 @@ class RunDir:
         Raises:
             ArtifactError: It is missing or damaged.
         """
-        info = read_typed(RunInfo, self.info)
+        info = _read_typed(RunInfo, self.info)
         if info.timed is not None and not info.timed["decisions"]:
             raise ArtifactError(
                 f"{show(self.info)} is damaged: timed.decisions is empty", hint=_HINT
@@ -124,7 +124,7 @@ class RunDir:
         Raises:
             ArtifactError: It is missing or damaged.
         """
-        return read_typed(RunResult, self.result)
+        return _read_typed(RunResult, self.result)
 
     def check_fixes(self) -> None:
         """Check that fixes.csv is as it was; runs of earlier versions have no digest of it.
@@ -227,7 +227,7 @@ def read_json(path: Path, most: int = LARGEST_TEXT) -> dict[str, Any]:
     return content
 
 
-def read_typed(cls: type[T], path: Path) -> T:
+def _read_typed(cls: type[T], path: Path) -> T:
     """Read a JSON object as a dataclass; unknown entries are ignored.
 
     Raises:

@@ -130,15 +130,15 @@ REFUSED = {
     ),
     "tiff of signed integers": (
         encoded(Image.fromarray(np.full((4, 4), -7, np.int32)), "TIFF"),
-        "TIFF of signed 32-bit integers: unknown range",
+        "TIFF of signed 32-bit integers: unknown range; scale it to 8 or 16 bits",
     ),
     "tiff of 32 bits": (
         tiff(np.full((4, 4), 7, np.uint32), 32, 1),
-        "TIFF of 32-bit integers: unknown range",
+        "TIFF of 32-bit integers: unknown range; scale it to 8 or 16 bits",
     ),
     "tiff of signed 16 bits": (
         tiff(np.full((4, 4), 7, np.int16), 16, 1, {339: 2}),
-        "TIFF of signed 16-bit integers: unknown range",
+        "TIFF of signed 16-bit integers: unknown range; scale it to 8 or 16 bits",
     ),
     "tiff of five channels": (
         tiff(np.zeros((4, 4, 5), np.uint8), 8, 5),
@@ -161,6 +161,10 @@ REFUSED = {
         tiff(np.zeros((16, 4), np.uint16), 16, 1, {257: 4, 262: 5, 277: 4, 278: 4, 284: 2}),
         "TIFF of 4 planes is not supported; save it as grey or RGB with 8 or 16 bits",
     ),
+    "tiff of lab in planes": (
+        tiff(np.zeros((12, 4), np.uint8), 8, 1, {257: 4, 262: 8, 277: 3, 278: 4, 284: 2}),
+        "TIFF of 3 planes is not supported; save it as grey or RGB with 8 or 16 bits",
+    ),
     "a tiff of half a header": (
         tiff(np.zeros((4, 4), np.uint32), 32, 1)[:110],
         "damaged (TIFF whose header cannot be read)",
@@ -180,7 +184,7 @@ REFUSED = {
     "a png of nothing": (b"\x89PNG\r\n\x1a\n", "damaged (PNG whose header cannot be read)"),
     "float tiff": (
         encoded(Image.fromarray(np.full((4, 4), 0.5, np.float32)), "TIFF"),
-        "float image: unknown range",
+        "float image: unknown range; scale it to 8 or 16 bits",
     ),
     "182 megapixels in the header": (png(13500, 13500, 8, 2, b""), f"over {MAX_PIXELS:,} pixels"),
     "100 megapixels in the header": (png(10000, 10000, 8, 2, b""), f"over {MAX_PIXELS:,} pixels"),

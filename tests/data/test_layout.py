@@ -365,6 +365,15 @@ def test_classes_next_to_their_names_with_a_split_are_refused(tmp_path, name, sp
     assert counts(trainable(tmp_path)) == {"train": [1, 1], split: [1, 1]}
 
 
+def test_splits_and_classes_in_one_word_are_refused_if_there_are_two(tmp_path):
+    make(tmp_path, *(f"{name}/1.jpg" for name in ("trainer", "tester", "Traincat", "valley")))
+    assert len(trainable(tmp_path).classes) == 4
+    make(tmp_path, *(f"{name}/1.jpg" for name in ("traindog", "testcat", "testdog", "valdog")))
+    refused = error(tmp_path)
+    assert refused.message == "Traincat, testcat look like splits of one class"
+    assert refused.hint.endswith(f" to {tmp_path}/train/cat")
+
+
 def test_names_with_a_word_of_splits_are_classes_if_no_other_split_has_the_same(tmp_path):
     names = ["bullet_train", "steam_train", "steam", "toy", "toy_train", "crash", "crash_test"]
     make(tmp_path, *(f"{name}/1.jpg" for name in names))
@@ -382,6 +391,7 @@ def test_names_with_a_word_of_splits_are_classes_if_no_other_split_has_the_same(
         "held-out",
         "Training",
         "trainset",
+        "Testbilder",
     ],
 )
 def test_images_of_a_split_without_classes_are_not_a_class(tmp_path, name):

@@ -255,6 +255,13 @@ def test_a_class_whose_images_are_all_bad_is_refused():
         split_rows(rows)
 
 
+def test_hundreds_of_classes_without_a_usable_image_are_counted():
+    bad = [(f"c{i:03}", f"c{i:03}/1.jpg", "!", None) for i in range(300)]
+    named = "c000, c001, c002, c003, c004, and 295 more"
+    with pytest.raises(DataError, match=f"^no usable training image for: {named}$"):
+        split_rows([*many(40, 2), *bad])
+
+
 # --- split.csv ---------------------------------------------------------------------------------
 
 NAMES = [
@@ -306,17 +313,17 @@ def test_the_fingerprint_covers_paths_classes_and_contents_but_not_the_split():
     assert len(set(prints.values())) == 5
 
 
-def test_a_split_file_with_an_unknown_class_is_refused(tmp_path):
+def test_a_split_file_with_an_unknown_class_is_refused_with_the_row(tmp_path):
     write_split(hostile_split(), tmp_path / "split.csv")
-    with pytest.raises(ArtifactError, match=r"split\.csv has an unknown class caf"):
+    with pytest.raises(ArtifactError, match=r"split\.csv, row \d+: .* has an unknown class caf"):
         read_split(tmp_path / "split.csv", [name for name in CLASSES if name != "caf\udce9"])
 
 
-def test_a_split_file_with_an_unknown_split_is_refused(tmp_path):
+def test_a_split_file_with_an_unknown_split_is_refused_with_the_row(tmp_path):
     write_split(hostile_split(), tmp_path / "split.csv")
     text = (tmp_path / "split.csv").read_text(encoding="utf-8")
     (tmp_path / "split.csv").write_text(text.replace(",train,", ",tpain,", 1), encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"split\.csv has an unknown split 'tpain'"):
+    with pytest.raises(ArtifactError, match=r"split\.csv, row \d+: .* an unknown split 'tpain'"):
         read_split(tmp_path / "split.csv", CLASSES)
 
 
@@ -364,10 +371,17 @@ def test_a_path_listed_twice_with_the_same_split_is_accepted(tmp_path):
     assert by_path(made) == by_path(follow(tmp_path / "once.csv", f"path,split\n{ROWS}"))
 
 
+def test_the_splits_of_a_split_file_can_be_written_as_in_a_table(tmp_path):
+    made = follow(tmp_path / "once.csv", f"path,split\n{ROWS.replace('0.jpg,train', '0.jpg,out')}")
+    rows = ROWS.replace("0.jpg,train", "0.jpg,Out").replace("train", "Training")
+    again = follow(tmp_path / "once.csv", f"path,split\n{rows.replace('val', 'Validation')}")
+    assert by_path(made) == by_path(again)
+
+
 @pytest.mark.parametrize(
     ("row", "fault"),
-    [("c0/0.jpg,validation", "split is 'validation', expected train, val, test, out"),
-     ("c0/0.jpg,Train", "split is 'Train', expected train, val, test, out"),
+    [("c0/0.jpg,vbl", "split is 'vbl', expected train, val, test, out"),
+     ("c0/0.jpg,held-out", "split is 'held-out', expected train, val, test, out"),
      ("c0/0.jpg,", "split is '', expected train, val, test, out"),
      ("c0/0.jpg", "split is '', expected train, val, test, out"),
      (",train", "the path is missing")],

@@ -77,6 +77,20 @@ def test_a_column_that_holds_the_split_under_another_name_is_not_ignored(
     assert read_data(named).given_splits == ("train",)
 
 
+@pytest.mark.parametrize("inside", ["{}/cat", "data/{}", "./images\\{}\\x"])
+def test_images_in_folders_of_splits_without_a_column_split_are_a_warning(tmp_path, capsys, inside):
+    folders = [inside.format(name) for name in ("Training", "Testing", "cat")]
+    for number, folder in enumerate(folders):
+        make(tmp_path, f"{folder}/{number}.jpg".replace("\\", "/"))
+    rows = [f"{folder}/{n}.jpg,{n}" for n, folder in enumerate(folders)]
+    warning = "t.csv has no column split, and images in Testing, Training: all are treated as one"
+    read_data(write(tmp_path / "t.csv", "path,label", *rows[:2]))
+    assert warning in capsys.readouterr().err.replace("\n", " ")
+    read_data(write(tmp_path / "t.csv", "path,label", *rows))  # cat: so Training may be a class
+    read_data(write(tmp_path / "t.csv", "path,label,split", *(f"{row},train" for row in rows[:2])))
+    assert "no column split" not in capsys.readouterr().err
+
+
 def test_a_column_with_other_values_than_splits_is_ignored(tmp_path):
     make(tmp_path, *(f"{name}/{n}.jpg" for name in ("train", "test") for n in range(4)))
     rows = [

@@ -21,6 +21,8 @@ def report_text(report: CheckReport) -> Text:
     _add(text, "data", _folder(report))
     for problem in report.problems:
         _add(text, problem.severity, safe(problem.summary))
+        for line in problem.hint.splitlines():
+            _add(text, "", safe(line))
         for line in _examples(problem):
             text.append(f"{line}\n", "dim")
     if report.curve is not None:

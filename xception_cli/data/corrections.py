@@ -12,6 +12,7 @@ _BITS, _PHOTOMETRIC, _FILL_ORDER, _CHANNELS = 258, 262, 266, 277
 _PLANAR, _SAMPLE_FORMAT = 284, 339
 _CICP = b"\0\0\0\4cICP"  # the length and name of a PNG's chunk of such numbers
 _SEPARATE = 2  # one plane for each channel
+_LAB = 8  # photometric interpretation
 _INTERLACE = 28  # where a PNG states it
 # What a PNG states elsewhere; Pillow replaces it by a text of this name.
 _STATED = (
@@ -90,9 +91,13 @@ def _read_planes(image: TiffImagePlugin.TiffImageFile) -> None:
     """Read the separate planes of an uncompressed TIFF as what they are.
 
     Pillow takes one letter of `RGB;16L` or `1;I` for each: 8 bits of 16, or black for white. It
-    refuses the raw modes of 16-bit CMYK, which it lacks.
+    refuses the raw modes of 16-bit CMYK, which it lacks; so is Lab, whose a and b it reads without
+    their sign.
     """
     tags, order = image.tag_v2, image.tag_v2.prefix
+    if tags.get(_PLANAR) == _SEPARATE and tags.get(_PHOTOMETRIC) == _LAB:
+        raw_modes = dict.fromkeys(("L", "A", "B", "LAB"), "a plane of Lab")
+        image.tile = [_with_raw_mode(tile, raw_modes) for tile in image.tile]
     bits = tuple(tags.get(_BITS, (1,)))
     if tags.get(_PLANAR) != _SEPARATE or any(tile.codec_name != "raw" for tile in image.tile):
         return

@@ -1,13 +1,13 @@
 """Header: which columns of a table hold the paths, labels, splits and groups of images."""
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from pathlib import Path, PurePath
 from string import ascii_uppercase
 
 from xception_cli.console import enumerated, say, show
 from xception_cli.data.formats import suffixes
-from xception_cli.data.names import WORDS, words_of
-from xception_cli.data.rows import column_name
+from xception_cli.data.names import WORDS, split_of, words_of
+from xception_cli.data.rows import column_name, slashed
 from xception_cli.errors import DataError
 
 # Names of each column: our own name first, which has precedence. docs/data.md lists them.
@@ -145,6 +145,19 @@ def refuse_unnamed_split(
                 if is_flag
                 else "rename it to split; or delete it, and validation images are sampled",
             )
+
+
+def warn_of_unnamed_split(table: Path, paths: Iterable[str]) -> None:
+    """Warn of a table without a split whose images are in folders called Training and Testing."""
+    folders = {slashed(path).rpartition("/")[0] for path in paths}
+    named = {next(filter(split_of, reversed(folder.split("/"))), "") for folder in folders}
+    splits = {split_of(name) for name in named}
+    if "train" in splits and len(splits) > 1 and None not in splits:
+        places = enumerated(sorted(named))
+        say(
+            f"warning   {show(table)} has no column split, and images in {places}: all are treated "
+            "as one set; a column split (train, val, test) keeps them apart"
+        )
 
 
 def report_columns(table: Path, names: Sequence[str], found: dict[str, int]) -> None:

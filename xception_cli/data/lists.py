@@ -11,8 +11,7 @@ from typing import IO
 from weakref import finalize
 
 from xception_cli.console import quoted, say, show
-from xception_cli.data.formats import suffixes
-from xception_cli.data.table import SUFFIXES as TABLES
+from xception_cli.data.formats import TABLES, suffixes
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.files import why
 from xception_cli.notation import is_url

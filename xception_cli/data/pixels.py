@@ -25,6 +25,7 @@ _BITS, _PHOTOMETRIC, _HIGHEST, _SAMPLE_FORMAT = 258, 262, 281, 339
 _SIGNED = 2
 _STATED_BITS = {1023: 10, 4095: 12, 16383: 14, 65535: 16}  # by the highest value
 SCALES = (10, 12, 14, 16)  # bits that cameras store in 16
+_UNKNOWN_RANGE = ": unknown range; scale it to 8 or 16 bits"
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,11 @@ def values_of(image: Image.Image, grey_bits: int | None) -> Values:
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     bits, kind, highest = ((*tags.get(tag, ()), 0)[0] for tag in (_BITS, _SAMPLE_FORMAT, _HIGHEST))
     if kind == _SIGNED:
-        raise ImageError(f"TIFF of signed {bits}-bit integers: unknown range")
+        raise ImageError(f"TIFF of signed {bits}-bit integers{_UNKNOWN_RANGE}")
     if image.mode == "F":
-        raise ImageError("float image: unknown range")
+        raise ImageError(f"float image{_UNKNOWN_RANGE}")
     if image.mode == "I" and image.format != "PPM":  # Pillow scales those to 16 bits
-        raise ImageError(f"{image.format or 'image'} of 32-bit integers: unknown range")
+        raise ImageError(f"{image.format or 'image'} of 32-bit integers{_UNKNOWN_RANGE}")
     is_inverted = tags.get(_PHOTOMETRIC) == 0
     if bits in range(9, 16):
         return Values(bits, is_inverted)

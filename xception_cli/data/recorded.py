@@ -47,11 +47,13 @@ def read_split(path: Path, classes: Sequence[str]) -> Split:
     """
     index = {utf8(name): label for label, name in enumerate(classes)}
     images = []
-    for file, label, split, reason, digest, *unit in from_csv(path, _HEADER, _OLD_HEADER):
+    rows = from_csv(path, _HEADER, _OLD_HEADER)
+    for number, (file, label, split, reason, digest, *unit) in enumerate(rows, start=1):
+        named = f"{show(path)}, row {number}: {show(file)}"
         if label not in index:
-            raise ArtifactError(f"{show(path)} has an unknown class {show(label)}")
+            raise ArtifactError(f"{named} has an unknown class {show(label)}")
         if split not in RECORDED:
-            raise ArtifactError(f"{show(path)} has an unknown split {show(repr(split))}")
+            raise ArtifactError(f"{named} has an unknown split {show(repr(split))}")
         if leads_out(file):  # a run may be untrusted
             raise ArtifactError(f"{show(path)} names a file outside of the data: {show(file)}")
         images.append(Photo(file, index[label], split, digest, unit[0] if unit else digest, reason))

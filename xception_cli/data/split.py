@@ -246,9 +246,9 @@ def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> l
 def _check(split: Split, needs: str) -> list[str]:
     """Check that there is an image to train each class, and one in val; `needs` is the hint."""
     train, val = split.counts("train"), split.counts("val")
-    no_train = [show(n) for n, count in zip(split.classes, train, strict=True) if not count]
+    no_train = [n for n, count in zip(split.classes, train, strict=True) if not count]
     if no_train:
-        raise DataError(f"no usable training image for: {', '.join(no_train)}", hint="add images")
+        raise DataError(f"no usable training image for: {enumerated(no_train)}", hint="add images")
     if not any(val):
         raise DataError(
             "no image is left for validation (val is empty)",

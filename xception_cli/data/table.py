@@ -10,6 +10,7 @@ from typing import NamedTuple
 from xception_cli.console import listing, quoted, say, show
 from xception_cli.csv_files import read_users_table
 from xception_cli.data.folder import DataFolder
+from xception_cli.data.formats import TABLES
 from xception_cli.data.header import (
     COLUMNS,
     find_columns,
@@ -17,6 +18,7 @@ from xception_cli.data.header import (
     refuse_one_hot,
     refuse_unnamed_split,
     report_columns,
+    warn_of_unnamed_split,
 )
 from xception_cli.data.layout import SPLITS
 from xception_cli.data.misplaced import (
@@ -36,8 +38,6 @@ from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET
 from xception_cli.parquet import read_parquet
 from xception_cli.rundir import INFO
-
-SUFFIXES = (".csv", ".tsv", PARQUET)
 
 _LISTED = 10  # rows named in a message
 
@@ -71,7 +71,7 @@ class _Fault:
 
 def is_table(path: Path) -> bool:
     """Return whether a path names a table, and not a folder or an image."""
-    return path.suffix.lower() in SUFFIXES and not os.path.isdir(path)  # noqa: PTH112 - odd names
+    return path.suffix.lower() in TABLES and not os.path.isdir(path)  # noqa: PTH112 - odd names
 
 
 def list_table(table: Path, root: Path | None) -> DataFolder:
@@ -164,6 +164,7 @@ def _read_lines(
             del found[kind]
     if labelled and "split" not in found:
         refuse_unnamed_split(table, names, lines, {*found.values()})
+        warn_of_unnamed_split(table, (cells[found["path"]] for _, cells in lines))
     report_columns(table, names, found)
     return found, lines
 

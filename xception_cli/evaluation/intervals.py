@@ -149,10 +149,17 @@ def _correlation(hits: Array, numbers: Array, sizes: Array) -> float:
     return float(np.clip((between - within) / total, 0, 1)) if total > 0 else 0.5
 
 
-def effective_units(units: Sequence[str] | Array) -> float:
-    """Return the equivalent number of units of equal size (Kish 1965)."""
+def _half_width(units: Sequence[str] | Array) -> float | None:
+    """Return the half width of an interval in standard deviations; None for the normal one.
+
+    Few units determine their own variance only roughly: Student's t, for the equivalent number of
+    units of equal size (Kish 1965).
+    """
     sizes = np.bincount(number_units(units)).astype(float)
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
+    if (sizes == 1).all():
+        return None
+    effective = sizes.sum() ** 2 / (sizes**2).sum()
+    return float(stdtrit(max(1.0, effective - 1), 0.975))
 
 
 def proportion_interval(
@@ -177,15 +184,10 @@ def spread(hits: Array, units: Sequence[str] | Array) -> Spread:
         units: `(images,)`.
 
     Returns:
-        The design effect, and the half width of an interval in standard deviations; None if each
-        image is a unit. Few units determine their own variance only roughly: then it is that of
-        Student's t.
+        The design effect, and the half width of an interval in standard deviations; None for the
+        normal one.
     """
-    return design_effect(hits, units), None if count_units(units) == len(hits) else _t(units)
-
-
-def _t(units: Sequence[str] | Array) -> float:
-    return float(stdtrit(max(1.0, effective_units(units) - 1), 0.975))
+    return design_effect(hits, units), _half_width(units)
 
 
 def macro_interval(hits: Array, labels: Array, units: Sequence[str] | Array) -> Interval:
@@ -209,8 +211,7 @@ def macro_interval(hits: Array, labels: Array, units: Sequence[str] | Array) -> 
     alone, numbers = float((residuals**2).sum()), number_units(units)
     together = float((np.bincount(numbers, residuals) ** 2).sum())
     effect = max(design_effect(hits, units), together / alone if alone > 0 else 1.0)
-    grouped = int(numbers.max()) + 1 < len(hits)
-    z = _t(units) if grouped else _TWO_SIDED
+    z = _half_width(units) or _TWO_SIDED
     mean = float(shares.mean())
     low, high = _scaled((right / images).mean(), mean * (1 - mean) / (variance * effect), z)
     return float(low), float(high)

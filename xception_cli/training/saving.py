@@ -19,7 +19,7 @@ from xception_cli.training.learner import BestModel, Learner
 from xception_cli.training.stopping import StopSignals, asked_to_stop, stopped_error
 
 
-def train_loss_state(metric: Average) -> Mapping[str, Any]:
+def _train_loss_state(metric: Average) -> Mapping[str, Any]:
     """Return the state of `attach_train_loss`'s metric; all processes must call this together."""
     # On the CPU: a GPU's tensor, sent to another process, would open that GPU there.
     held = copy(metric)
@@ -58,7 +58,7 @@ class StateWriter:
         at = self.trainer.state
         notes = {"phase": phase, "history": history, "max_epochs": at.max_epochs}
         if tensors:
-            state = self.learner.state() | {"train_loss": train_loss_state(self.train_loss)}
+            state = self.learner.state() | {"train_loss": _train_loss_state(self.train_loss)}
         if self.processes.leads:
             self.best.write()
             if tensors:

@@ -127,7 +127,7 @@ def _select(
     folded = for_inference(bundle.network, job.runtime)
     train = _pool(job, "train", inputs.train, folded, slice(None))
     val = _pool(job, "val", inputs.val, folded, slice(1 + mirror))
-    fit_heads(job, baseline, bundle.network, train, job.labels("train").numpy())
+    _fit_heads(job, baseline, bundle.network, train, job.labels("train").numpy())
     logits = classify_kept(bundle.network, val, job.runtime, mirror=mirror)
     predicted = logits.argmax(dim=1).numpy()
     losses = functional.cross_entropy(logits, labels, reduction="none").numpy()
@@ -170,7 +170,7 @@ def _keep_probe(job: Job, baseline: Baseline) -> Settled:
     return Settled(0, baseline.pooled["train"], baseline.pooled["val"])
 
 
-def fit_heads(
+def _fit_heads(
     job: Job, baseline: Baseline, network: nn.Module, pooled: Array, labels: Array
 ) -> None:
     """Fit both heads of a network to its features, with the probes' regularization strengths.
@@ -203,7 +203,7 @@ def refit(job: Job, baseline: Baseline, settled: Settled, bundle: ModelBundle) -
 
     Args:
         job: The run.
-        baseline: See `fit_heads`.
+        baseline: See `_fit_heads`.
         settled: From `settle`.
         bundle: The calibrated model.
     """
@@ -211,7 +211,7 @@ def refit(job: Job, baseline: Baseline, settled: Settled, bundle: ModelBundle) -
     pooled = np.concatenate([settled.train[:views], settled.val[:views]], axis=1)
     labels = torch.cat([job.labels("train"), job.labels("val")]).numpy()
     with job.phase("refit"):
-        fit_heads(job, baseline, bundle.network, pooled, labels)
+        _fit_heads(job, baseline, bundle.network, pooled, labels)
         job.runtime.place(bundle.network)
     provenance = {**bundle.about.provenance, REFIT: len(labels)}
     about = replace(bundle.about, provenance=provenance)
