@@ -130,11 +130,18 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("options", [[], ["--plan"]])
-def test_a_training_imports_torch_without_the_garbage_collector(
-    photos: Path, options: list[str]
-) -> None:
-    arguments = [sys.executable, "-c", _STOP_AT_TORCH, "train", str(photos), *options]
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train photos", "train photos --plan", "eval run", "export run -o x.onnx",
+        "predict run photos", "rank run photos -o x.csv", "embed run photos -o x.npz", "serve run",
+    ],
+)  # fmt: skip
+def test_a_command_imports_torch_without_the_garbage_collector(photos: Path, command: str) -> None:
+    Path("run").mkdir()
+    Path("run/run.json").touch()
+    Path("run/model.safetensors").touch()
+    arguments = [sys.executable, "-c", _STOP_AT_TORCH, *command.split()]
     done = subprocess.run(arguments, check=False, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == "it does not collect"
 

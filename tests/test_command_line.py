@@ -43,6 +43,7 @@ LISTS = "xception train --help lists the options"
 MISTAKES = {
     "trian": ("xception has no command trian", "did you mean xception train?"),
     "evaluate": ("xception has no command evaluate", "did you mean xception eval?"),
+    "resume": ("xception has no command resume", "did you mean xception train --resume?"),
     "version": ("xception has no command version", "did you mean xception --version?"),
     "weights fetsh": (
         "xception weights has no command fetsh",

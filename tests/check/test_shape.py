@@ -15,6 +15,7 @@ from xception_cli.check.survey import survey_data
 from xception_cli.config import TrainConfig
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.original import Original
+from xception_cli.data.source import read_data
 from xception_cli.data.trainable import check_trainable
 from xception_cli.errors import DataError
 
@@ -128,10 +129,21 @@ def test_nearly_equal_names_are_a_warning(tmp_path):
     make(tmp_path, *many(counts))
     if len(list(tmp_path.iterdir())) < len(counts):
         pytest.skip("this file system takes two of the names for one")
-    end = "their names hardly differ; on macOS and Windows they may be one folder"
-    assert shape_of(tmp_path) == [
-        ("alike", "warning", f"Cat, cat are 2 classes, but {end}"),
-        ("alike", "warning", f"STRASSE, Straße are 2 classes, but {end}"),
+    sentence = (
+        "4 classes have names that hardly differ from another's (Cat and cat, STRASSE and Straße); "
+        "on macOS and Windows they may be one folder"
+    )
+    assert shape_of(tmp_path) == [("alike", "warning", sentence)]
+
+
+def test_nearly_equal_labels_of_a_table_are_a_warning_to_give_them_one_spelling(tmp_path):
+    make(tmp_path, *many({"in": 20}))
+    rows = [f"in/{at}.jpg,{'Cat' if at % 2 else 'cat'}\n" for at in range(20)]
+    (tmp_path / "labels.csv").write_text("".join(["path,label\n", *rows]))
+    folder = read_data(tmp_path / "labels.csv")
+    assert [problem.summary for problem in checked(folder, fabricated(folder))] == [
+        "Cat, cat are 2 classes, but their names hardly differ; if they are one class, give it one "
+        "spelling in the table"
     ]
 
 

@@ -371,10 +371,17 @@ def test_a_path_listed_twice_with_the_same_split_is_accepted(tmp_path):
     assert by_path(made) == by_path(follow(tmp_path / "once.csv", f"path,split\n{ROWS}"))
 
 
+def test_the_splits_of_a_split_file_can_be_written_as_in_a_table(tmp_path):
+    made = follow(tmp_path / "once.csv", f"path,split\n{ROWS.replace('0.jpg,train', '0.jpg,out')}")
+    rows = ROWS.replace("0.jpg,train", "0.jpg,Out").replace("train", "Training")
+    again = follow(tmp_path / "once.csv", f"path,split\n{rows.replace('val', 'Validation')}")
+    assert by_path(made) == by_path(again)
+
+
 @pytest.mark.parametrize(
     ("row", "fault"),
-    [("c0/0.jpg,validation", "split is 'validation', expected train, val, test, out"),
-     ("c0/0.jpg,Train", "split is 'Train', expected train, val, test, out"),
+    [("c0/0.jpg,vbl", "split is 'vbl', expected train, val, test, out"),
+     ("c0/0.jpg,held-out", "split is 'held-out', expected train, val, test, out"),
      ("c0/0.jpg,", "split is '', expected train, val, test, out"),
      ("c0/0.jpg", "split is '', expected train, val, test, out"),
      (",train", "the path is missing")],

@@ -1,7 +1,6 @@
 """Exact resume: after any interruption anywhere, resuming gives the same bytes."""
 
 import json
-import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -267,7 +266,7 @@ def test_two_trainings_cannot_write_one_run(probed: RunDir) -> None:
     probed.result.unlink()
     with probed.lock(), pytest.raises(RunBusyError) as caught:
         train_run({}, resume=True)
-    assert f"process {os.getpid()}" in caught.value.message
+    assert f"process {probed.read_info().process}" in caught.value.message
     assert caught.value.exit_code == 8
 
 

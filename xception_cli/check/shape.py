@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
 from xception_cli.check.report import MISSING, UNREAD, Problem
@@ -30,7 +30,7 @@ def check_shape(folder: DataFolder, looks: Sequence[Look], units: Sequence[str])
     """
     return [
         *_stopping(folder, looks, units),
-        *_alike(folder.classes),
+        *_alike(folder),
         *_sub_folders(folder),
         *_given_splits(folder),
         *_sizes(folder),
@@ -58,33 +58,32 @@ def _stopping(folder: DataFolder, looks: Sequence[Look], units: Sequence[str]) -
     return problems
 
 
-def _alike(classes: Iterable[str]) -> list[Problem]:
+def _alike(folder: DataFolder) -> list[Problem]:
     """Find names that differ only in case or in characters that look alike."""
     same: dict[str, list[str]] = defaultdict(list)
-    for name in classes:
+    for name in folder.classes:
         same[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
     hardly = [
         names
         for names in same.values()
         if len({unicodedata.normalize("NFC", name) for name in names}) > 1
     ]
-    end = "on macOS and Windows they may be one folder"
-    if len(hardly) > NAMED + 1:
-        every = [name for names in hardly for name in names]
+    if not hardly:
+        return []
+    every = [name for names in hardly for name in names]
+    if len(hardly) == 1:
+        sentence = f"{enumerated(every)} are {len(every)} classes, but their names hardly differ"
+    else:
         sentence = (
             f"{count_of(len(every), 'class')} have names that hardly differ from another's "
-            f"({enumerated([' and '.join(names) for names in hardly])}); {end}"
+            f"({enumerated([' and '.join(names) for names in hardly])})"
         )
-        return [Problem("alike", "warning", sentence, classes=tuple(every))]
-    return [
-        Problem(
-            "alike",
-            "warning",
-            f"{enumerated(names)} are {len(names)} classes, but their names hardly differ; {end}",
-            classes=_all(names),
-        )
-        for names in hardly
-    ]
+    sentence += (
+        "; on macOS and Windows they may be one folder"
+        if folder.table is None
+        else "; if they are one class, give it one spelling in the table"
+    )
+    return [Problem("alike", "warning", sentence, classes=_all(every))]
 
 
 def _sub_folders(folder: DataFolder) -> list[Problem]:

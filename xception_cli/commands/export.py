@@ -9,6 +9,7 @@ from xception_cli.commands.complete import choices
 from xception_cli.commands.options import OUTPUT, HiddenRun, Run, choose_run, one_run
 from xception_cli.console import say, show
 from xception_cli.errors import UsageError
+from xception_cli.imports import importing
 from xception_cli.onnx import check_export_output, require_onnx, require_openvino
 from xception_cli.suggestions import expect_choice
 
@@ -82,8 +83,9 @@ def export(
     if form == "openvino":
         require_openvino()
 
-    from xception_cli.onnx.program import hand_over
-    from xception_cli.onnx.run import export_run
+    with importing():
+        from xception_cli.onnx.program import hand_over
+        from xception_cli.onnx.run import export_run
 
     result = export_run(
         chosen,

@@ -27,6 +27,7 @@ from xception_cli.commands.options import (
 )
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
+from xception_cli.imports import importing
 from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, RunDir
 from xception_cli.runs import RUNS, find_run
@@ -102,6 +103,8 @@ def evaluate(
     chosen = choose_run(run)
     check_classifier(chosen.model if model is None else model, device=device, tta=tta)
     allow_pixels(max_pixels)
+    with importing():
+        import xception_cli.evaluation.evaluate  # noqa: F401 - which api.evaluate imports
     report = api.evaluate(
         chosen.path,
         data,
@@ -240,10 +243,11 @@ def report(
     chosen = find_run(run)
     result = chosen.read_result()
 
-    from xception_cli.evaluation.places import find_images
-    from xception_cli.model.bundle import load_model
-    from xception_cli.report.run_page import write_report
-    from xception_cli.runtime import decide_runtime
+    with importing():
+        from xception_cli.evaluation.places import find_images
+        from xception_cli.model.bundle import load_model
+        from xception_cli.report.run_page import write_report
+        from xception_cli.runtime import decide_runtime
 
     bundle = load_model(chosen.model, decide_runtime(device=device))
     write_report(chosen, bundle, find_images(chosen, bundle.classes, data), result)

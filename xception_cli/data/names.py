@@ -12,7 +12,7 @@ WORDS = {
 }
 _PHOTOS = {"photo", "photos", "pic", "pics", "pictures"}  # may be a class, too
 FILLERS = {"seg", "single", "set", "image", "images", "img", "imgs", "data", "dataset", "split"}
-_THINGS = re.compile("(set|images?|imgs?|photos?|pics?|pictures|data|s?bilder|s?daten)$")
+_THINGS = re.compile(f"(set|images?|imgs?|{'|'.join(sorted(_PHOTOS))}|data|s?bilder|s?daten)$")
 _GLUED = re.compile("(training|train|validation|valid|val|testing|test)([^\\W\\d_].*)")
 _PARTS = {"fold", "part", "partition", "batch", "subset", "chunk", "shard", "session"}
 _DATE = re.compile(  # 2026-06-12, 20260612_143000, 2026-W24, 12.6.26; with other words, too

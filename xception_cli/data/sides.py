@@ -8,6 +8,7 @@ from pathlib import Path
 from xception_cli.console import enumerated, listing, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.layout import SPLITS
+from xception_cli.data.names import split_of
 from xception_cli.data.photo import Photo
 from xception_cli.data.rows import named_image, read_edited
 from xception_cli.data.units import Unit
@@ -44,8 +45,8 @@ def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Pho
         sentence = f"{show(path)} does not match the images in {show(folder.place)}:"
         raise DataError(
             listing(sentence, faults, _LISTED),
-            hint="add or correct its rows (split is train, val, test or out), or leave out "
-            "--split-file",
+            hint="add or correct its rows (split is train, val, test or out; paths are relative to "
+            f"{show(folder.root)}), or leave out --split-file",
         )
     return followed
 
@@ -54,9 +55,10 @@ def _read_assignment(path: Path, known: AbstractSet[str]) -> dict[str, dict[str,
     rows: dict[str, dict[str, str]] = {}
     columns = ("path", "split", "digest")
     for number, row in read_edited(path, "the split file", columns, columns[:2], _HINT):
-        name, split = named_image(row["path"], known), row["split"].strip()
+        name, written = named_image(row["path"], known), row["split"].strip()
+        split = "out" if written.lower() == "out" else split_of(written)  # as in a table
         if not name or split not in RECORDED:
-            expected = f"split is {show(repr(split))}, expected {', '.join(RECORDED)}"
+            expected = f"split is {show(repr(written))}, expected {', '.join(RECORDED)}"
             raise UsageError(
                 f"{show(path)}, line {number}: {expected if name else 'the path is missing'}",
                 hint=_HINT,
