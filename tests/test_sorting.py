@@ -64,8 +64,9 @@ def test_names_of_classes_from_a_hostile_model_stay_in_the_folder(tmp_path):
     assert found == ["-..-up", "Unknown-2", "a-b", "a-b-2", "class", "two lines", "x" * 245]
     shutil.rmtree(tmp_path / "out" / "a-b")
     (tmp_path / "out" / "a-b").symlink_to(tmp_path)
-    with pytest.raises(MachineError, match="it is a link"):
+    with pytest.raises(MachineError, match="it is a link") as caught:
         SortedFolder(tmp_path / "out", classes).add(tmp_path / "1.jpg", "a/b")
+    assert caught.value.hint.startswith("choose another --sort-into")
 
 
 def test_folders_of_classes_have_names_that_windows_allows(tmp_path):
