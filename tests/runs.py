@@ -120,24 +120,13 @@ def crash() -> None:
     raise Crash
 
 
-def receive(number: int) -> None:
-    """Do what this process does when it receives a signal: call the handler.
-
-    A signal that is really sent can end a worker of the tests, which is not a command; the tests
-    that send one do it to a process of their own.
-    """
-    handler = signal.getsignal(number)
-    assert callable(handler)
-    handler(number, None)
-
-
 def stop_after(patch: pytest.MonkeyPatch, count: int) -> None:
     """Send SIGINT to `embed` or `rank` when it has the results of so many images."""
     add = Rows.add
 
     def add_or_stop(rows: Rows, *result: Any) -> None:
         if len(rows.found) == count:
-            receive(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         add(rows, *result)
 
     patch.setattr(Rows, "add", add_or_stop)

@@ -9,6 +9,7 @@ import sys
 import typing
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,11 @@ KINDS = "expected a path, a PIL.Image or a uint8 array (height, width, 3)"
             f"an image is a uint8 array of shape (2, 9, 9, 3), {KINDS}",
         ),
         ("a.jpg", {"top": 0}, "top is 0, expected at least 1"),
+        ("a.jpg", {"top": 1.5}, "top is 1.5, expected a whole number"),
+        ("a.jpg", {"top": "3"}, "top is '3', expected a whole number"),
+        ("a.jpg", {"top": None}, "top is None, expected a whole number"),
         ("a.jpg", {"workers": -1}, "workers is -1, expected at least 0"),
+        ("a.jpg", {"workers": "2"}, "workers is '2', expected a whole number"),
         ("a.jpg", {"unknown": 1.5}, "unknown is '1.5', expected off, auto or 0 to 1"),
         (
             "a.jpg",
@@ -255,6 +260,33 @@ def test_a_path_that_is_not_a_model_is_refused(path, kind, message):
         xc.load(path)
     assert type(caught.value) is kind
     assert caught.value.message.startswith(message)
+
+
+@pytest.mark.parametrize("given", [None, 5, b"x", ["x"]])
+@pytest.mark.parametrize(
+    "name", ["path", "run", "data", "root", "model", "only", "output", "from_"]
+)
+def test_what_is_not_a_path_is_refused_with_the_name_of_the_argument(photos, given, name):
+    if name == "path":
+        call = partial(xc.load, given)
+    elif name == "run":
+        call = partial(xc.evaluate, given)
+    elif name in {"output", "from_"}:
+        call = partial(xc.train, photos, **{name: given})
+    else:
+        call = partial(xc.evaluate, "run", **{name: [given] if name == "only" else given})
+    if given is None and name not in {"path", "run", "only"}:
+        return  # the default
+    shown = given if given in (None, 5) else f"a {type(given).__name__}"
+    with pytest.raises(xc.UsageError, match=rf"^{name} is {shown}, expected a path$") as caught:
+        call()
+    assert caught.value.hint == 'a path is a str or a pathlib.Path, such as "runs/food"'
+
+
+@pytest.mark.parametrize("only", ["photo.jpg", Path("photo.jpg"), 5])
+def test_images_to_evaluate_that_are_no_list_are_refused(only):
+    with pytest.raises(xc.UsageError, match="only is not a list of paths"):
+        xc.evaluate("run", only=only)
 
 
 # --- embed ---------------------------------------------------------------------------------------
@@ -394,6 +426,8 @@ def test_errors_of_the_command_are_exceptions_of_ours():
         ({"data": "x", "image_size": 70}, "image_size is 70, expected from 71 to 2,048", None),
         ({"data": "x", "config": "quik"}, "there is no config quik", "did you mean quick?"),
         ({"resume": "nowhere"}, "nowhere is not a run folder", "give a folder"),
+        ({"data": "x", "config": 5}, "config is 5, expected a path", "a path is a str"),
+        ({"resume": True}, "resume is True, expected a path", "a path is a str"),
         ({"resume": "x", "output": "y"}, "resume cannot be combined with output or config", None),
         ({"resume": "x", "config": "quick"}, "resume cannot be combined with output", None),
     ],

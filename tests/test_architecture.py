@@ -132,7 +132,7 @@ def test_the_example_of_a_handler_is_called_after_each_epoch(changed: Path) -> N
         note not in run_in(changed, "-c", _TRAIN, "0.5", "0.6", "0.4", "0.8").stderr
     )  # the control
     story = (changed / "xception_cli" / "training" / "run.py").read_text(encoding="utf-8")
-    assert "\n    handlers.attach_overfitting_note(trainer)\n" in story
+    assert "\n        handlers.attach_overfitting_note(trainer)\n" in story
 
 
 _MEASURE = """

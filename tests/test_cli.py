@@ -51,12 +51,18 @@ def test_the_matplotlib_backend_of_a_notebook_does_not_stop_a_command() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps the current folder")
-def test_a_command_in_a_folder_that_was_removed_reports_that(tmp_path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(
+    "command",
+    ["eval", "train {}/photos --weights none", "runs", "predict {}/1.jpg", "env", "sample food"],
+)
+def test_a_command_in_a_folder_that_was_removed_reports_that(
+    tmp_path, monkeypatch, capsys, command
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gone").mkdir()
     os.chdir("gone")
     (tmp_path / "gone").rmdir()
-    assert call("eval") == 5
+    assert call(*command.format(tmp_path).split()) == 5
     said = capsys.readouterr().err
     assert said == "error: the current folder no longer exists\nhint: cd to another folder\n"
 
@@ -124,11 +130,18 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("options", [[], ["--plan"]])
-def test_a_training_imports_torch_without_the_garbage_collector(
-    photos: Path, options: list[str]
-) -> None:
-    arguments = [sys.executable, "-c", _STOP_AT_TORCH, "train", str(photos), *options]
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train photos", "train photos --plan", "eval run", "export run -o x.onnx",
+        "predict run photos", "rank run photos -o x.csv", "embed run photos -o x.npz", "serve run",
+    ],
+)  # fmt: skip
+def test_a_command_imports_torch_without_the_garbage_collector(photos: Path, command: str) -> None:
+    Path("run").mkdir()
+    Path("run/run.json").touch()
+    Path("run/model.safetensors").touch()
+    arguments = [sys.executable, "-c", _STOP_AT_TORCH, *command.split()]
     done = subprocess.run(arguments, check=False, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == "it does not collect"
 

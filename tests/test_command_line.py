@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import typer
 from documented import check_documented
-from runs import call, receive
+from runs import call
 
 from xception_cli.cli import app, main
 from xception_cli.commands.flags import PANELS
 from xception_cli.commands.help import render_help
-from xception_cli.data.table import SUFFIXES
+from xception_cli.data.formats import TABLES
 from xception_cli.errors import UsageError
 from xception_cli.recipes import EFFORTS, find_effort, list_recipes
 from xception_cli.settings import EFFORT, resolve
@@ -43,6 +43,7 @@ LISTS = "xception train --help lists the options"
 MISTAKES = {
     "trian": ("xception has no command trian", "did you mean xception train?"),
     "evaluate": ("xception has no command evaluate", "did you mean xception eval?"),
+    "resume": ("xception has no command resume", "did you mean xception train --resume?"),
     "version": ("xception has no command version", "did you mean xception --version?"),
     "weights fetsh": (
         "xception weights has no command fetsh",
@@ -289,8 +290,18 @@ def test_a_request_to_save_ends_no_command_that_has_nothing_to_save() -> None:
 def test_an_interrupted_command_was_stopped_which_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("xception_cli.environment.read_environment", lambda: receive(signal.SIGINT))
+    monkeypatch.setattr(
+        "xception_cli.environment.read_environment", lambda: signal.raise_signal(signal.SIGINT)
+    )
     assert call("env", "--quiet") == 130
+    assert capsys.readouterr().err == "stopped by SIGINT (Ctrl-C)\n"
+
+
+def test_a_command_that_is_interrupted_while_it_reports_an_error_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("xception_cli.cli.fail", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert call("predict", "absent.jpg", "--quiet") == 130
     assert capsys.readouterr().err == "stopped by SIGINT (Ctrl-C)\n"
 
 
@@ -316,7 +327,7 @@ def test_every_help_fits_the_terminal_and_has_an_example_that_can_be_typed(
         assert summary.endswith(".")
         assert summary in " ".join(shown.split())
         tables = [one.help for one in command.params if "TABLE" in (one.metavar or "")]
-        assert all(suffix in text for text in tables for suffix in SUFFIXES), words
+        assert all(suffix in text for text in tables for suffix in TABLES), words
 
 
 def test_the_help_of_train_is_by_subject_with_what_is_used_every_day_first(

@@ -6,6 +6,7 @@ import os
 import tomllib
 import typing
 
+import numpy as np
 import pytest
 
 from xception_cli.config import TrainConfig, flag, setting_type
@@ -107,6 +108,16 @@ def test_a_mistyped_choice_is_refused_with_the_nearest_and_the_list(setting):
 def test_an_integer_given_for_a_float_becomes_one():
     lr = TrainConfig(lr=1).lr
     assert (lr, type(lr)) == (1.0, float)
+
+
+def test_numbers_of_numpy_become_numbers_of_python():
+    config = TrainConfig(lr=np.float32(0.5), epochs=np.int64(3), workers=np.uint8(2))
+    assert (config.lr, config.epochs, config.workers) == (0.5, 3, 2)
+    assert [type(n) for n in (config.lr, config.epochs, config.workers)] == [float, int, int]
+    with pytest.raises(UsageError, match=r"epochs is 1\.5, expected a whole number"):
+        TrainConfig(epochs=np.float64(1.5))
+    with pytest.raises(UsageError, match="epochs is a bool"):
+        TrainConfig(epochs=np.bool_(True))
 
 
 def test_val_and_test_must_leave_images_for_training():

@@ -278,6 +278,20 @@ def test_a_file_created_in_the_meantime_is_not_replaced(tmp_path):
     assert len(partials(tmp_path)) == 1
 
 
+def test_rows_are_kept_where_the_file_is_closed_before_it_cannot_be_renamed(tmp_path, monkeypatch):
+    rows = predictions(2)
+
+    def refuse(path: Path, target: Path) -> None:
+        raise PermissionError(13, "Access is denied")  # a virus scanner has opened it
+
+    with monkeypatch.context() as windows:
+        windows.setattr("xception_cli.partial.os.name", "nt")
+        windows.setattr(type(tmp_path), "replace", refuse)
+        with pytest.raises(MachineError, match=r"cannot write .*: Access is denied"):
+            write(rows, tmp_path / "out.csv")
+    assert write(rows, tmp_path / "out.csv").done == 2
+
+
 @pytest.mark.slow  # three starts of torch, and heat maps
 def test_a_command_that_is_interrupted_is_continued_to_the_same_file(tmp_path):
     model = tmp_path / "m.safetensors"

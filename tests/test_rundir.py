@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from folders import as_ordinary_user, open_folder
-from runs import write_info
+from runs import call, write_info
 
 from xception_cli.config import TrainConfig
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
@@ -462,6 +462,20 @@ def test_a_run_is_found_by_its_path_and_other_folders_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "gone"):
         with pytest.raises(UsageError, match=r"is not a run folder \(it has no run\.json\)"):
             find_run(path)
+
+
+def test_a_mistyped_run_is_refused_with_the_run_next_to_it(capsys):
+    start_run("food", "2024-01-01T00:00:00Z", finished=True)
+    with pytest.raises(UsageError) as caught:
+        find_run(Path("runs/fod"))
+    assert caught.value.hint == "did you mean runs/food?"
+    for command in ("predict", "rank --output x.csv", "embed --output x.npz"):
+        name, *options = command.split()
+        assert call(name, "runs/fod", "photos", *options) == 2
+        assert "runs/fod is not a run folder" in capsys.readouterr().err  # not the latest run
+    for image in ("runs/1.jpg", "fod"):  # the control
+        call("predict", image, "photos")
+        assert "is not a run folder" not in capsys.readouterr().err
 
 
 # --- JSON --------------------------------------------------------------------------------------

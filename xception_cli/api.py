@@ -17,6 +17,7 @@ from xception_cli.runs import choose_run_path, find_run
 from xception_cli.settings import Settings, StrPath, resolve
 from xception_cli.suggestions import expect_choice
 from xception_cli.toml_files import check_names
+from xception_cli.values import checked, checked_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,8 +114,7 @@ class Model:
         from xception_cli.answers import decide_unknown
         from xception_cli.inference import predict_images, to_images
 
-        if top < 1:
-            raise UsageError(f"top is {top}, expected at least 1")
+        top = checked("top", top, int, 1, None)
         found, is_one = to_images(images)
         rule = decide_unknown(self._classifier, str(unknown))
         workers = decide_workers(workers, self._classifier.runtime)
@@ -166,7 +166,7 @@ def load(path: StrPath, *, device: str = "auto", tta: str | None = None) -> Mode
         ArtifactError: The file is damaged, or not a model of xception.
         MachineError: The device or the `onnx` extra is missing.
     """
-    path = Path(path)
+    path = checked_path("path", path)
     is_named_as_file = path.suffix.lower() in {".safetensors", ".onnx"} and not path.is_dir()
     file = path if path.is_file() or is_named_as_file else find_run(path).model
     return Model(open_classifier(file, device=device, tta=tta))
@@ -208,11 +208,12 @@ def train(
     check_names(settings, "train()")
     given = {"data": data, **settings}
     flags = {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in given.items()}
-    run = None if resume is None else find_run(Path(resume), finished=False)
-    place = None if output is None else Path(output)
+    run = None if resume is None else find_run(checked_path("resume", resume), finished=False)
+    place = None if output is None else checked_path("output", output)
+    recipe = None if config is None else os.fspath(checked_path("config", config))
     screen.log_to(None)  # earlier messages belong to no run
     with _printing(verbose):
-        resolved = resolve(flags, None if config is None else find_config(os.fspath(config)))
+        resolved = resolve(flags, None if recipe is None else find_config(recipe))
         if run is None and not resolved.config.data:
             raise UsageError("data is missing: the folder with your images")
         if run is None:  # before torch is loaded
@@ -268,16 +269,19 @@ def evaluate(
         DataError: No image can be scored, or the folder has other classes.
         ArtifactError: A file is damaged.
     """
-    folder = None if data is None else Path(data)
-    base = None if root is None else Path(root)
+    folder = None if data is None else checked_path("data", data)
+    base = None if root is None else checked_path("root", root)
+    file = None if model is None else checked_path("model", model)
+    if isinstance(only, str | os.PathLike) or not isinstance(only, Iterable | None):
+        raise UsageError("only is not a list of paths", hint="only=[path] for a single image")
+    listed = None if only is None else [checked_path("only", path) for path in only]
     check_selection(folder, split, base)
-    chosen = find_run(Path(run))
+    chosen = find_run(checked_path("run", run))
 
     from xception_cli.check.copies import set_copies_aside
     from xception_cli.evaluation.evaluate import run_evaluation
     from xception_cli.evaluation.selection import folder_name
 
-    file = None if model is None else Path(model)
     variants = [folder_name(file)] if file else []
     variants += [f"tta-{tta}"] if tta else []
     with _printing(verbose):
@@ -287,7 +291,7 @@ def evaluate(
             classifier,
             data=folder,
             root=base,
-            only=None if only is None else map(Path, only),
+            only=listed,
             split=split,
             ignore_extra_classes=ignore_extra_classes,
             workers=decide_workers(workers, classifier.runtime),
@@ -296,7 +300,7 @@ def evaluate(
         )
 
 
-def check_selection(data: Path | None, split: str | None, root: Path | None = None) -> None:
+def check_selection(data: Path | None, split: str | None, root: Path | None) -> None:
     """Refuse a folder, table or split that does not exist, before torch is loaded."""
     if split is not None:
         expect_choice("split", split, ("val", "test"))

@@ -8,6 +8,7 @@ from xception_cli.console import show
 from xception_cli.errors import UsageError
 from xception_cli.onnx import require_onnx
 from xception_cli.suggestions import expect_choice
+from xception_cli.values import checked
 
 if TYPE_CHECKING:
     from xception_cli.model.bundle import Classifier
@@ -74,6 +75,6 @@ def decide_workers(workers: int | None, runtime: "Runtime") -> int:
     """Return the number of image-loading processes: as given, or by machine."""
     from xception_cli.data.workers import default_workers
 
-    if workers is not None and workers < 0:
-        raise UsageError(f"workers is {workers}, expected at least 0")
-    return default_workers(runtime) if workers is None else workers
+    if workers is None:
+        return default_workers(runtime)
+    return int(checked("workers", workers, int, 0, None))

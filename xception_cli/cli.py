@@ -130,6 +130,8 @@ def _options(
         typer.Option("--debug", expose_value=False, help="Also print the traceback of an error."),
     ] = False,
 ) -> None:
+    if not _has_current_folder():  # torch cannot even be loaded there
+        raise MachineError("the current folder no longer exists", hint="cd to another folder")
     if started_by_torchrun() and context.invoked_subcommand != "train":
         raise UsageError(
             f"torchrun is for training; it cannot start {context.invoked_subcommand}",
@@ -164,16 +166,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torch"))
     screen.quiet = not is_leader()
     with _signals_raised():
-        _run(given, debug="--debug" in given)
+        try:
+            _run(given, debug="--debug" in given)
+        except (_Signalled, KeyboardInterrupt) as error:  # also while an error is reported
+            signalled = error if isinstance(error, _Signalled) else _Signalled(signal.SIGINT)
+            stop(f"stopped by {signal_name(signalled.number)}", None)
+            sys.exit(signalled.exit_code)
 
 
 def _run(given: Sequence[str], *, debug: bool) -> None:
     try:
         app(_expand_bare_resume(given), prog_name="xception")
-    except (_Signalled, KeyboardInterrupt) as error:
-        number = error.number if isinstance(error, _Signalled) else signal.SIGINT
-        stop(f"stopped by {signal_name(number)}", None)
-        sys.exit(128 + number)
     except Exception as error:
         known = error if isinstance(error, XceptionError) else _of_machine(error, given)
         if known is None:
@@ -188,8 +191,6 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
 
 def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
     """Return what the machine lacks, by an error of Python or a library; None for a bug of ours."""
-    if isinstance(error, FileNotFoundError) and not _has_current_folder():
-        return MachineError("the current folder no longer exists", hint="cd to another folder")
     if isinstance(error, OSError):
         again = None if "--debug" in given else "run the same command with --debug to see where"
         return MachineError(why_and_where(error), hint=again)
@@ -221,6 +222,7 @@ class _Signalled(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+        self.exit_code = 128 + number
 
 
 @contextmanager

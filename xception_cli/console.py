@@ -37,7 +37,7 @@ from xception_cli.terminal import hang, lay_out
 # Ignite logs "Engine run is terminating due to exception" (0.5.5) before our own message.
 logging.getLogger("ignite").setLevel(logging.CRITICAL)
 
-_CUT = 200  # longest untrusted string, in characters
+_LONGEST = 201  # characters of an untrusted string, with the ellipsis
 _UNSAFE = {"Cc", "Cf", "Zl", "Zp", "Co", "Cn", "Cs"}  # Unicode categories
 
 
@@ -59,10 +59,10 @@ def safe(text: object) -> str:
     return "".join(parts)
 
 
-def show(text: object) -> str:
+def show(text: object, longest: int = _LONGEST) -> str:
     """Make an untrusted string (a file name, a class name) safe and short, on one line."""
     shown = safe(text).replace("\n", "\\x0a")
-    return shown if len(shown) <= _CUT else f"{shown[:_CUT]}…"
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
 def quoted(path: object) -> str:

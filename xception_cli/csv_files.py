@@ -136,6 +136,8 @@ def from_csv(
     known = [[utf8(name) for name in columns] for columns in (header, *older)]
     try:
         found, rows = read_table(path, known.__contains__)
+        if not found:
+            raise ArtifactError(f"{show(path)} is empty")
         if found not in known:
             raise ArtifactError(
                 f"{show(path)} has the columns {show(','.join(found))}, expected {','.join(header)}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from xception_cli.console import show
 from xception_cli.errors import MachineError, UsageError
-from xception_cli.regular import NEW, open_regular
+from xception_cli.regular import NEW, open_regular, write_all
 
 TRIES = 3  # of a call that may fail temporarily
 
@@ -96,9 +96,7 @@ def _write_and_sync(path: Path, content: bytes | Callable[[], Iterable[bytes]]) 
     descriptor = open_regular(path, NEW)
     try:
         for part in [content] if isinstance(content, bytes) else content():
-            view = memoryview(part)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            write_all(descriptor, part)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

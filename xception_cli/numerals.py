@@ -17,6 +17,12 @@ def count_of(number: int, thing: str) -> str:
     return f"{number:,} {thing}"
 
 
+def percentage(share: float) -> str:
+    """Format a share: `92.1%`. Only everything is `100.0%`, and only nothing is `0.0%`."""
+    rounded = min(max(share, 0.001), 0.999) if 0 < share < 1 else share
+    return f"{rounded:.1%}"
+
+
 def duration(seconds: float) -> str:
     """Format a duration: `45 s`, `3 min 10 s`, `2 h 5 min`."""
     whole = round(seconds)

@@ -20,7 +20,7 @@ from xception_cli.data.lists import PathList
 from xception_cli.errors import DataError, MachineError, RunBusyError
 from xception_cli.files import partial_path, with_sum
 from xception_cli.numerals import count_of
-from xception_cli.regular import open_regular
+from xception_cli.regular import open_regular, write_all
 
 
 def partial_of(path: Path, images: Iterable[Path], options: Iterable[object]) -> Path:
@@ -93,14 +93,14 @@ class PartialFile:
         Raises:
             MachineError: The disk is full; earlier rows are kept.
         """
-        view = memoryview(content)
         with self._errors():
-            while view:
-                view = view[self._file.write(view) or 0 :]
+            write_all(self._file.fileno(), content)
         self.done += images
 
     def close(self) -> None:
-        """Write the file to the disk and close it."""
+        """Write the file to the disk and close it, unless it is closed."""
+        if self._file.closed:  # by a `rename` that failed
+            return
         with suppress(OSError):
             os.fsync(self._file.fileno())
         self._file.close()

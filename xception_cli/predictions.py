@@ -20,7 +20,7 @@ from xception_cli.csv_files import to_csv
 from xception_cli.data.lists import PathList
 from xception_cli.errors import UsageError
 from xception_cli.files import check_new_file, utf8
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 from xception_cli.partial import PartialFile, open_partial, other_partials, partial_of
 
 if TYPE_CHECKING:  # no torch: an unwritable file is reported before it loads
@@ -72,7 +72,7 @@ class Tally:
         if self.labels and named:
             answered = self.done - self.failed
             images = count_of(answered, "image")
-            share = f"{self.agreed / answered:.1%} ({self.agreed:,} of {images})"
+            share = f"{percentage(self.agreed / answered)} ({self.agreed:,} of {images})"
             lines.append(f"labels    predicted as in the table: {share}")
         return lines
 

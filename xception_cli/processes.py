@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -176,11 +176,31 @@ def joined_processes() -> Iterator[Processes]:
             local_count=int(os.environ["LOCAL_WORLD_SIZE"]),
             waiting=distributed.new_group(backend="gloo", timeout=_LONG_PATIENCE),
         )
-    except RuntimeError as error:
-        gloo = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting")
-        if not isinstance(error, distributed.DistError) and not any(s in str(error) for s in gloo):
+    except BaseException as error:
+        lost = _lost_connection(error)
+        if lost is None:
             raise
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's; the reason is said first
         raise MachineError(
-            f"another process of this training has ended or hangs: {show(error)}",
+            f"another process of this training has ended or hangs: {show(lost)}",
             hint="torchrun's output names it; fix the cause, then continue with --resume",
-        ) from error
+        ) from lost
+
+
+def _lost_connection(error: BaseException) -> BaseException | None:
+    """Return the error of a connection to a process that has ended or hangs; None for others.
+
+    When one process has ended, torchrun sends SIGTERM to the others, and that may arrive while the
+    lost connection is being handled.
+    """
+    from torch import distributed
+
+    lost: BaseException | None = error
+    if getattr(error, "exit_code", None) == 128 + signal.SIGTERM:
+        while lost is not None and not isinstance(lost, RuntimeError):
+            lost = lost.__context__
+    gloo = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting")
+    if isinstance(lost, distributed.DistError):
+        return lost
+    return lost if isinstance(lost, RuntimeError) and any(s in str(lost) for s in gloo) else None

@@ -52,6 +52,17 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) 
     return descriptor
 
 
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all bytes of a content; the system may write fewer than it is given.
+
+    Raises:
+        OSError: The system refuses.
+    """
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def read_regular(path: Path, most: int, *, follow: bool = True) -> bytes:
     """Read a whole regular file.
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from xception_cli.console import new_table, show
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.numerals import duration
+from xception_cli.numerals import duration, percentage
 from xception_cli.rundir import RunDir
 from xception_cli.runs import refuse_links, runs_in, state_of
 from xception_cli.settings import chosen_settings, read_settings
@@ -125,4 +125,4 @@ def runs_table(runs: Sequence[RunFigures]) -> Table:
 
 
 def _percent(part: float | None) -> str:
-    return "" if part is None else f"{100 * part:.1f}%"
+    return "" if part is None else percentage(part)

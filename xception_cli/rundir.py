@@ -28,97 +28,44 @@ _HINT = "restore the file from a copy, or start a new run"
 T = TypeVar("T")
 
 
+class _Inside:
+    """A file or a folder of a run, by its name; not read or checked."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: "RunDir", _: type) -> Path:
+        return run.path / self._name
+
+
 @dataclass(frozen=True)
 class RunDir:
     """A run folder. Creating the object does not access the disk."""
 
     path: Path
 
+    config = _Inside("config.toml")  # all resolved settings
+    info = _Inside(INFO)  # command, versions, device, weights, data fingerprint
+    split = _Inside("split.csv")  # the split of each image, and why
+    issues = _Inside(ISSUES)  # problems found by the data check, to be edited for `--fixes`
+    fixes = _Inside("fixes.csv")  # a copy of what `--fixes` named, for runs that begin with this
+    metrics = _Inside("metrics.jsonl")  # one JSON object per epoch
+    candidates = _Inside("candidates.safetensors")  # each candidate model's predictions on val
+    log = _Inside("train.log")  # a copy of stderr
+    model = _Inside("model.safetensors")  # the best model so far, self-contained
+    report = _Inside("report.html")  # one self-contained page
+    card = _Inside("MODEL_CARD.md")  # the model on one page, to pass on with its file
+    result = _Inside("result.json")  # written last: it marks a finished run
+    checkpoints = _Inside("checkpoints")  # training state for resume
+    features = _Inside("features")  # activations of the frozen part, while the run needs them
+    decoded = _Inside("decoded")  # decoded images, while the run trains
+    tensorboard = _Inside("tensorboard")  # only with `--tensorboard`
+
     @classmethod
     def of_model(cls, model: Path) -> "RunDir | None":
         """Return the run in whose folder a model file lies; None for a file elsewhere."""
         run = cls(model.parent)
         return run if model.name == run.model.name and run.info.is_file() else None
-
-    @property
-    def config(self) -> Path:
-        """All resolved settings."""
-        return self.path / "config.toml"
-
-    @property
-    def info(self) -> Path:
-        """Command, versions, device, weights, data fingerprint."""
-        return self.path / INFO
-
-    @property
-    def split(self) -> Path:
-        """The split of each image, and why."""
-        return self.path / "split.csv"
-
-    @property
-    def issues(self) -> Path:
-        """The problems found by the data check, to be edited and passed to `--fixes`."""
-        return self.path / ISSUES
-
-    @property
-    def fixes(self) -> Path:
-        """A copy of the file that `--fixes` named, for runs that begin with this one."""
-        return self.path / "fixes.csv"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object per epoch."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def candidates(self) -> Path:
-        """The predictions of each candidate model on val."""
-        return self.path / "candidates.safetensors"
-
-    @property
-    def log(self) -> Path:
-        """A copy of stderr."""
-        return self.path / "train.log"
-
-    @property
-    def model(self) -> Path:
-        """The best model so far, self-contained."""
-        return self.path / "model.safetensors"
-
-    @property
-    def report(self) -> Path:
-        """The report: one self-contained page."""
-        return self.path / "report.html"
-
-    @property
-    def card(self) -> Path:
-        """The model on one page, to pass on with its file."""
-        return self.path / "MODEL_CARD.md"
-
-    @property
-    def result(self) -> Path:
-        """Written last: it marks a finished run."""
-        return self.path / "result.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Training state for resume."""
-        return self.path / "checkpoints"
-
-    @property
-    def features(self) -> Path:
-        """Activations of the frozen part; exists only while the run needs it."""
-        return self.path / "features"
-
-    @property
-    def decoded(self) -> Path:
-        """Decoded images; exists only while the run trains."""
-        return self.path / "decoded"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Log for TensorBoard; exists only with `--tensorboard`."""
-        return self.path / "tensorboard"
 
     def evaluation(self, name: str) -> Path:
         """Return the folder of one evaluation's files."""
@@ -164,7 +111,7 @@ class RunDir:
         Raises:
             ArtifactError: It is missing or damaged.
         """
-        info = read_typed(RunInfo, self.info)
+        info = _read_typed(RunInfo, self.info)
         if info.timed is not None and not info.timed["decisions"]:
             raise ArtifactError(
                 f"{show(self.info)} is damaged: timed.decisions is empty", hint=_HINT
@@ -177,7 +124,7 @@ class RunDir:
         Raises:
             ArtifactError: It is missing or damaged.
         """
-        return read_typed(RunResult, self.result)
+        return _read_typed(RunResult, self.result)
 
     def check_fixes(self) -> None:
         """Check that fixes.csv is as it was; runs of earlier versions have no digest of it.
@@ -280,7 +227,7 @@ def read_json(path: Path, most: int = LARGEST_TEXT) -> dict[str, Any]:
     return content
 
 
-def read_typed(cls: type[T], path: Path) -> T:
+def _read_typed(cls: type[T], path: Path) -> T:
     """Read a JSON object as a dataclass; unknown entries are ignored.
 
     Raises:

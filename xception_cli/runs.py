@@ -2,11 +2,13 @@
 
 import glob
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from xception_cli.console import quoted, show
 from xception_cli.errors import ArtifactError, MachineError, UsageError
 from xception_cli.rundir import INFO, LOCK, RunDir
+from xception_cli.suggestions import nearest
 
 RUNS = Path("runs")
 
@@ -108,9 +110,12 @@ def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
                 hint=f"start it again: xception train DIR --output {quoted(path)}",
             )
         if not run.info.is_file():
+            near = nearest(path.name, [other.path.name for other in runs_next_to(path)])
             raise UsageError(
                 f"{show(path)} is not a run folder (it has no run.json)",
-                hint="give a folder that xception train created, such as runs/food",
+                hint=f"did you mean {quoted(path.with_name(near))}?"
+                if near
+                else "give a folder that xception train created, such as runs/food",
             )
     else:
         run = _latest(finished=finished)
@@ -199,6 +204,13 @@ def _is_of(run: RunDir, data: Path) -> bool:
         return run.read_info().data == str(data.absolute())
     except ArtifactError:
         return False
+
+
+def runs_next_to(path: Path) -> list[RunDir]:
+    """List the runs in the folder of a path that may be that of another run, mistyped."""
+    with suppress(OSError, ValueError):
+        return runs_in(path.parent) if path.name else []
+    return []
 
 
 def runs_in(folder: Path) -> list[RunDir]:

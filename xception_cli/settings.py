@@ -24,6 +24,7 @@ from xception_cli.console import listing, quoted, say, show
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.rundir import RunDir
 from xception_cli.toml_files import note_missing, read_toml
+from xception_cli.values import checked_path
 
 StrPath = str | os.PathLike[str]
 
@@ -128,7 +129,7 @@ def resolve(
     origins = dict.fromkeys(from_file, origin)
     origins |= {name: flag(name) for name in given}
     earlier = (from_file | given).get("from_")
-    begun = {} if earlier is None else _settings_to_begin_with(Path(earlier))
+    begun = {} if earlier is None else _settings_to_begin_with(checked_path("from_", earlier))
     if earlier is not None and "fixes" not in from_file | given:
         RunDir(Path(earlier)).check_fixes()
     if effort is not None:

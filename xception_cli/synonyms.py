@@ -79,7 +79,8 @@ OPTIONS = _by_synonym(
 COMMANDS = {
     "xception": _by_synonym(
         {
-            "train": "fit fine-tune finetune resume",
+            "train": "fit fine-tune finetune",
+            "train --resume": "resume",
             "eval": "evaluate test val validate score",
             "predict": "classify infer inference",
             "runs": "list ls",

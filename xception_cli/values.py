@@ -1,7 +1,10 @@
 """Values: the value of a setting, checked against its type and range, in words for its user."""
 
 import math
+import os
 import typing
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from xception_cli.console import show
@@ -10,12 +13,12 @@ from xception_cli.errors import UsageError
 from xception_cli.numerals import span
 from xception_cli.suggestions import expect_choice
 
-_PLAIN = (bool, int, float, str)
+_PLAIN = (bool, int, float, str, type(None))
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def checked(name: str, value: Any, kind: Any, low: float | None, high: float | None) -> Any:
-    """Return the value of a setting; a whole number that may be a float becomes one.
+    """Return the value of a setting; numbers of NumPy become Python's, whole ones floats if needed.
 
     Args:
         name: Of the setting.
@@ -27,6 +30,11 @@ def checked(name: str, value: Any, kind: Any, low: float | None, high: float | N
     Raises:
         UsageError: It has another type, or is out of range.
     """
+    if kind in {int, float} and not isinstance(value, bool):
+        if isinstance(value, Integral):
+            value = int(value)
+        elif isinstance(value, Real):
+            value = float(value)
     if isinstance(value, int) and abs(value) > LARGEST:
         raise UsageError(f"{name} is too large: a number of {value.bit_length()} bits")
     choices = typing.get_args(kind)
@@ -36,13 +44,34 @@ def checked(name: str, value: Any, kind: Any, low: float | None, high: float | N
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
-        shown = show(repr(value)) if isinstance(value, _PLAIN) else f"a {type(value).__name__}"
-        raise UsageError(f"{name} is {shown}, expected {_KINDS[kind]}")
+        raise UsageError(f"{name} is {_shown(value)}, expected {_KINDS[kind]}")
     if kind is str:
         _check_text(name, value)
     if kind in {int, float}:
         _check_range(name, value, low, high)
     return value
+
+
+def checked_path(name: str, value: object) -> Path:
+    """Return the path that an argument in Python names.
+
+    Args:
+        name: Of the argument.
+        value: As it was given.
+
+    Raises:
+        UsageError: It is not a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(
+            f"{name} is {_shown(value)}, expected a path",
+            hint='a path is a str or a pathlib.Path, such as "runs/food"',
+        )
+    return Path(value)
+
+
+def _shown(value: object) -> str:
+    return show(repr(value)) if isinstance(value, _PLAIN) else f"a {type(value).__name__}"
 
 
 def _check_text(name: str, value: str) -> None:

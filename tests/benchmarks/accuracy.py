@@ -188,7 +188,8 @@ def report(results: list[Result], options: Namespace) -> dict[str, Any]:
             row[f"reaches {baseline.case.baseline}'s best"] = _sooner(times)
             found.append({"case": result.case.name, "to": baseline.case.baseline, "seconds": times})
         rows.append(row)
-    print_table(rows)
+    if baselines:
+        print_table(rows)
     return {"reaches": found}
 
 
@@ -212,4 +213,12 @@ def _sooner(times: list[tuple[float | None, float]]) -> str:
 
 
 if __name__ == "__main__":
-    run(__doc__, cases, arguments=arguments, setup=setup, warm_up=False, report=report)
+    run(
+        __doc__,
+        cases,
+        arguments=arguments,
+        setup=setup,
+        warm_up=False,
+        report=report,
+        with_baselines=False,
+    )

@@ -84,6 +84,7 @@ def run(
     warm_up: bool = True,
     unit: str = "image",
     report: Report | None = None,
+    with_baselines: bool = True,
 ) -> None:
     """Run the command line of a benchmark.
 
@@ -95,6 +96,7 @@ def run(
         warm_up: Run each step once before it is measured.
         unit: Name of an item.
         report: Prints the results and returns additional entries for the JSON.
+        with_baselines: Whether `--only` also runs the baselines of the cases that it selects.
     """
     options = _parse(doc, arguments)
     made = cases(options)
@@ -108,7 +110,7 @@ def run(
         if setup is not None:
             about |= _start("setup", scratch, 0)
         print(f"{about['title']}\n{describe(about)}")
-        results = _measure(made, options, scratch)
+        results = _measure(made, options, scratch, with_baselines=with_baselines)
         about["load_after"] = os.getloadavg()[0]
         extra = (report or _ratio_report(unit))(results, options)
         if options.json:
@@ -126,7 +128,7 @@ def _parse(doc: str, arguments: Callable[[ArgumentParser], None] | None) -> Name
         "--only",
         default="",
         metavar="TEXT",
-        help="cases whose name holds this, and their baselines",
+        help="cases whose name holds this, and the baselines that a ratio needs",
     )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--image-size", type=int, default=299, help="(default: %(default)s)")
@@ -185,10 +187,12 @@ def _peak_mb() -> float:
 # The parent process
 
 
-def _measure(cases: list[Case], options: Namespace, scratch: Path) -> list[Result]:
+def _measure(
+    cases: list[Case], options: Namespace, scratch: Path, *, with_baselines: bool
+) -> list[Result]:
     results = []
     wanted = [case for case in cases if options.only in f"{case.group}: {case.name}"]
-    groups = {case.group for case in wanted}
+    groups = {case.group for case in wanted} if with_baselines else set()
     for case in cases:
         if case not in wanted and not (case.baseline and case.group in groups):
             continue

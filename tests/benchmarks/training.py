@@ -79,7 +79,7 @@ def ours(options: Namespace, unfreeze: str) -> Step:
         views=1,
         batch_size=options.batch_size,
     )
-    inputs = compute_baseline(job, History()).train
+    inputs = compute_baseline(job, History()).inputs.train
     trainer = product.create_training(job)
 
     def step() -> int:

@@ -15,14 +15,14 @@ from xception_cli.check.duplicates import find_duplicates, find_groups
 from xception_cli.check.measures import SIDE, fingerprint
 from xception_cli.check.near import Images, near_copies, near_pairs
 from xception_cli.check.report import Problem
-from xception_cli.check.scan import VERSION, scan_folder
+from xception_cli.check.scan import scan_folder
 from xception_cli.check.store import open_store
 from xception_cli.data.folder import read_folder
 
 
 def found_in(root: Path) -> dict[str, Problem]:
     folder = read_folder(root)
-    with open_store(root, VERSION) as store:
+    with open_store(root) as store:
         looks = scan_folder(folder, store)
         groups = find_groups(folder, looks, store)
     return {problem.name: problem for problem in find_duplicates(folder, looks, groups)}
@@ -444,7 +444,7 @@ def test_an_image_missing_in_the_cache_matches_no_other(tmp_path):
     two_classes(tmp_path)
     put(tmp_path / "cat" / "small.png", photo(0).resize((100, 75)))
     folder = read_folder(tmp_path)
-    with open_store(tmp_path, VERSION) as store:
+    with open_store(tmp_path) as store:
         looks = scan_folder(folder, store)
         store._database.execute("DELETE FROM pictures")
         assert find_groups(folder, looks, store) == []

@@ -102,6 +102,17 @@ result    1 problem would stop training, and 2 warnings
 """
 
 
+def test_the_lines_of_a_hint_are_below_the_problem() -> None:
+    problem = Problem("folder", "stops", "only one class", hint="make folders:\n  a/1.jpg\nor so")
+    report = CheckReport("data", Path("data"), ("a",), {"all": (1,)}, (problem,))
+    assert report_text(report).plain.splitlines()[1:5] == [
+        "stops     only one class",
+        "          make folders:",
+        "            a/1.jpg",
+        "          or so",
+    ]
+
+
 def test_the_report_fits_a_terminal_of_80_columns_unless_a_path_is_longer():
     words = "a word " * 60
     long = "x" * 100 + ".jpg"
@@ -203,6 +214,11 @@ def test_a_folder_of_one_class_and_an_empty_folder_are_checked_too(tmp_path, cap
     assert out == (
         "data      data: 1 image, 1 class, 1 in each class\n"
         "stops     found only one class in data: cat; need at least 2\n"
+        "          make one folder per class, with its images inside:\n"
+        "            food/apple/1.jpg\n"
+        "            food/pear/1.jpg\n"
+        "          or the same inside food/train and food/val; xception sample DIR\n"
+        "          creates an example\n"
         "stops     1 file cannot be decoded: 1 empty file\n"
         "          cat/empty.jpg: empty file\n"
         "warning   fewer than 10 images of cat (1): too few to trust; none is left for\n"
@@ -391,7 +407,10 @@ def test_the_page_leads_to_action_and_suggests_nothing_for_conflicting_labels(tm
     assert f"nothing to decide. xception train '{root}' --classes 2 Images by class" in sound.text
     (root / "cow").mkdir()
     page = Page(page_html(run_check(read_folder(root)), ISSUES))
-    assert f"cow. Check again. xception check '{root}' stops " in page.text
+    assert (
+        f"cow; add images, or remove the folder. Check again. xception check '{root}' stops "
+        in page.text
+    )
     assert "xception train" not in page.text
 
 

@@ -12,7 +12,7 @@ from runs import train_run
 
 from xception_cli.check.pictures import find_odd
 from xception_cli.check.report import DEEP
-from xception_cli.check.scan import VERSION, Look, scan_folder
+from xception_cli.check.scan import Look, scan_folder
 from xception_cli.check.store import open_store
 from xception_cli.data.folder import read_folder
 from xception_cli.data.images import decode
@@ -44,7 +44,7 @@ def draw_deep(root: Path, count: int = 12) -> Path:
 
 def scan(root: Path, grey_bits: int | None = None) -> dict[str, Look]:
     folder = read_folder(root)
-    with open_store(root, VERSION) as store:
+    with open_store(root) as store:
         looks = scan_folder(folder, store, grey_bits=grey_bits)
     return {image.path: look for image, look in zip(folder.images, looks, strict=True)}
 

@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 
 from xception_cli.check import scan, store
 from xception_cli.check.pictures import find_broken, find_odd
-from xception_cli.check.scan import VERSION, Look, look_at, look_at_all, scan_folder
+from xception_cli.check.scan import Look, look_at, look_at_all, scan_folder
 from xception_cli.check.store import open_store, store_path
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.formats import FORMATS, SUFFIXES_OF, readable_formats, suffixes, what_else
@@ -34,7 +34,7 @@ from xception_cli.model.weights import cache_path
 
 def looks_of(root: Path) -> dict[str, Look]:
     folder = read_folder(root)
-    with open_store(root, VERSION) as opened:
+    with open_store(root) as opened:
         found = scan_folder(folder, opened)
     return {image.path: look for image, look in zip(folder.images, found, strict=True)}
 
@@ -56,7 +56,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def problems(root: Path) -> dict[str, list[tuple[str, str]]]:
     """The problems of broken or unusual files, with files and details."""
     folder = read_folder(root)
-    with open_store(root, VERSION) as opened:
+    with open_store(root) as opened:
         found = scan_folder(folder, opened)
     return {
         problem.name: [(finding.path, finding.detail) for finding in problem.findings]
@@ -120,7 +120,7 @@ def test_the_sentence_counts_the_reasons_and_suggests_to_exclude(tmp_path):
         )
     put(tmp_path / "cat" / "cut.jpg", encoded(photo(0))[:-2])
     folder = read_folder(tmp_path)
-    with open_store(tmp_path, VERSION) as opened:
+    with open_store(tmp_path) as opened:
         (problem,) = find_broken(folder, scan_folder(folder, opened))
     assert problem.severity == "stops"
     assert problem.summary == (
@@ -132,7 +132,7 @@ def test_the_sentence_counts_the_reasons_and_suggests_to_exclude(tmp_path):
 def test_a_file_that_vanishes_between_listing_and_scan_is_reported(tmp_path):
     folder = read_folder(two_classes(tmp_path))
     (tmp_path / "cat" / "1.jpg").unlink()
-    with open_store(tmp_path, VERSION) as opened:
+    with open_store(tmp_path) as opened:
         found = scan_folder(folder, opened)
     assert [look.problem for look in found] == [None, "file not found", None, None, None, None]
 
@@ -313,17 +313,23 @@ def test_every_format_that_is_read_has_its_suffixes():
 # --- what training needs -------------------------------------------------------------------------
 
 
-def test_a_look_agrees_with_the_inspection_of_training(tmp_path):
+def test_a_look_finds_the_digest_of_an_inspection_and_the_problem_of_full_decoding(tmp_path):
     two_classes(tmp_path)
     put(tmp_path / "cat" / "cut.jpg", encoded(photo(1))[:900])
     put(tmp_path / "cat" / "empty.jpg", b"")
+    content = encoded(photo(2))
+    put(tmp_path / "cat" / "almost.jpg", content[:-1])
+    put(tmp_path / "cat" / "whole.jpg", content)
     found = looks_of(tmp_path)
-    assert {path: look.inspection for path, look in found.items()} == {
-        path: inspect(tmp_path / path) for path in found
+    assert {path: look.digest for path, look in found.items()} == {
+        path: inspect(tmp_path / path).digest for path in found
     }
-    assert found["cat/0.jpg"].inspection == Inspection(
-        content_digest((tmp_path / "cat" / "0.jpg").read_bytes())
-    )
+    assert {path: look.problem for path, look in found.items() if look.problem} == {
+        "cat/almost.jpg": "truncated",
+        "cat/cut.jpg": "truncated",
+        "cat/empty.jpg": "empty file",
+    }
+    assert found["cat/whole.jpg"].inspection == Inspection(content_digest(content))
 
 
 # --- kept between runs ---------------------------------------------------------------------------
@@ -350,7 +356,7 @@ def test_changed_and_new_files_are_scanned_and_removed_ones_are_forgotten(tmp_pa
     found = looks_of(tmp_path)
     assert sorted(looked) == ["0.jpg", "1.jpg", "new.jpg"]
     assert found["cat/0.jpg"].digest == inspect(tmp_path / "cat" / "0.jpg").digest
-    with open_store(tmp_path, VERSION) as opened:
+    with open_store(tmp_path) as opened:
         assert sorted(opened.rows()) == sorted(found)
 
 
@@ -384,11 +390,12 @@ def test_a_file_of_the_same_size_and_time_counts_as_unchanged(tmp_path, looked):
     assert looks_of(tmp_path)["cat/x.bmp"] != before
 
 
-def test_another_version_scans_again(tmp_path, looked):
+def test_another_version_scans_again(tmp_path, looked, monkeypatch):
     folder = read_folder(two_classes(tmp_path))
     for version, count in (("1", 6), ("1", 0), ("2", 6)):
+        monkeypatch.setattr(store, "VERSION", version)
         looked.clear()
-        with open_store(tmp_path, version) as opened:
+        with open_store(tmp_path) as opened:
             scan_folder(folder, opened)
         assert len(looked) == count
 
@@ -568,7 +575,7 @@ def test_a_killed_process_is_a_machine_error_and_results_are_kept(tmp_path, monk
         patch.setattr(scan, "look_at_all", look_and_kill)
         with pytest.raises(MachineError, match=r"^a process that scans images was killed"):
             looks_of(tmp_path / "photos")
-    with open_store(tmp_path / "photos", VERSION) as opened:
+    with open_store(tmp_path / "photos") as opened:
         assert len(opened.rows()) >= 20
 
 
@@ -581,7 +588,7 @@ def test_a_second_scan_of_a_thousand_files_takes_little_time(tmp_path, monkeypat
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        with open_store(tmp_path, VERSION) as opened:
+        with open_store(tmp_path) as opened:
             scan_folder(folder, opened)
         seconds.append(time.perf_counter() - started)
     assert seconds[1] < seconds[0] / 3  # a ratio within one run

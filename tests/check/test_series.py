@@ -13,7 +13,7 @@ from PIL import Image
 
 from xception_cli.check.duplicates import find_groups
 from xception_cli.check.report import Problem
-from xception_cli.check.scan import VERSION, scan_folder
+from xception_cli.check.scan import scan_folder
 from xception_cli.check.series import Series, find_series, series_problem, straddling
 from xception_cli.check.store import open_store
 from xception_cli.data.folder import DataFolder, read_folder
@@ -293,7 +293,7 @@ def test_the_pattern_has_no_characters_special_to_a_shell(names):
 
 def problems_in(root: Path) -> list[Problem]:
     folder = read_folder(root)
-    with open_store(root, VERSION) as store:
+    with open_store(root) as store:
         looks = scan_folder(folder, store)
         return series_problem(folder, looks, find_groups(folder, looks, store))
 

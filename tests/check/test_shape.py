@@ -12,8 +12,10 @@ from xception_cli.check.report import Problem
 from xception_cli.check.scan import Look
 from xception_cli.check.shape import check_shape
 from xception_cli.check.survey import survey_data
+from xception_cli.config import TrainConfig
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.original import Original
+from xception_cli.data.source import read_data
 from xception_cli.data.trainable import check_trainable
 from xception_cli.errors import DataError
 
@@ -64,6 +66,16 @@ def test_what_training_refuses_stops_in_its_own_words(tmp_path, names):
         check_trainable(read_folder(tmp_path))
     stops = [summary for _, severity, summary in shape_of(tmp_path) if severity == "stops"]
     assert stops == [refusal.value.message]
+
+
+def test_what_stops_training_has_the_hint_of_training(tmp_path):
+    folder = read_folder(make(tmp_path, "images/1.jpg", "images/2.jpg", "labels.csv"))
+    (problem,) = checked(folder, fabricated(folder))[:1]
+    with pytest.raises(DataError) as refusal:
+        check_trainable(folder)
+    assert problem.hint == refusal.value.hint
+    named = f"give a table instead, if it has the labels: {tmp_path / 'labels.csv'}; or make one "
+    assert problem.hint.startswith(named)
 
 
 def test_classes_whose_images_are_all_broken_or_all_the_same_stop(tmp_path):
@@ -117,10 +129,21 @@ def test_nearly_equal_names_are_a_warning(tmp_path):
     make(tmp_path, *many(counts))
     if len(list(tmp_path.iterdir())) < len(counts):
         pytest.skip("this file system takes two of the names for one")
-    end = "their names hardly differ; on macOS and Windows they may be one folder"
-    assert shape_of(tmp_path) == [
-        ("alike", "warning", f"Cat, cat are 2 classes, but {end}"),
-        ("alike", "warning", f"STRASSE, Straße are 2 classes, but {end}"),
+    sentence = (
+        "4 classes have names that hardly differ from another's (Cat and cat, STRASSE and Straße); "
+        "on macOS and Windows they may be one folder"
+    )
+    assert shape_of(tmp_path) == [("alike", "warning", sentence)]
+
+
+def test_nearly_equal_labels_of_a_table_are_a_warning_to_give_them_one_spelling(tmp_path):
+    make(tmp_path, *many({"in": 20}))
+    rows = [f"in/{at}.jpg,{'Cat' if at % 2 else 'cat'}\n" for at in range(20)]
+    (tmp_path / "labels.csv").write_text("".join(["path,label\n", *rows]))
+    folder = read_data(tmp_path / "labels.csv")
+    assert [problem.summary for problem in checked(folder, fabricated(folder))] == [
+        "Cat, cat are 2 classes, but their names hardly differ; if they are one class, give it one "
+        "spelling in the table"
     ]
 
 
@@ -214,7 +237,7 @@ def test_many_heic_photos_and_a_class_of_them_would_stop_training(tmp_path, with
     ):
         assert ("HEIC", "stops", summary) in shape_of(folder)
         with pytest.raises(DataError) as refusal:
-            survey_data(str(folder))
+            survey_data(TrainConfig(data=str(folder)))
         assert refusal.value.message == summary
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from units import alone
 
 from xception_cli.check import shortcuts
-from xception_cli.check.scan import VERSION, scan_folder
+from xception_cli.check.scan import scan_folder
 from xception_cli.check.shortcuts import find_shortcuts
 from xception_cli.check.store import open_store
 from xception_cli.data.folder import DataFolder, read_folder
@@ -32,7 +32,7 @@ def sentences(
             name, content = write(label, number)
             put(root / f"class{label}" / name, content)
     folder = read_folder(root)
-    with open_store(root, VERSION) as store:
+    with open_store(root) as store:
         units = [unit(image) for image in folder.images]
         problems = find_shortcuts(folder, scan_folder(folder, store), units)
     assert {(p.name, p.severity, p.findings) for p in problems} <= {("shortcut", "warning", ())}

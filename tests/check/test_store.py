@@ -13,7 +13,6 @@ import pytest
 from images import photo, put, two_classes
 from runs import call
 
-from xception_cli.check.scan import VERSION
 from xception_cli.check.store import Row, Store, open_store, store_path, use_store
 
 
@@ -89,7 +88,7 @@ def test_a_row_under_another_name_is_ignored(cache, tmp_path):
         (first, cells), (second, _) = database.execute("SELECT path, cells FROM looks LIMIT 2")
         database.execute("UPDATE looks SET cells = ? WHERE path = ?", (cells, second))
     database.close()
-    with open_store(tmp_path / "data", VERSION) as store:
+    with open_store(tmp_path / "data") as store:
         known = store.rows()
     assert os.fsdecode(first) in known
     assert os.fsdecode(second) not in known
@@ -109,7 +108,7 @@ def test_a_damaged_thumbnail_is_made_again_from_its_image(cache, tmp_path, capsy
     shown = capsys.readouterr()
     assert shown.out.partition("near-cop") == right
     assert shown.err.count("note") == 0
-    with open_store(tmp_path / "data", VERSION) as store:
+    with open_store(tmp_path / "data") as store:
         assert len(store.rows()) == 13
         assert all(store.greys(["cat/0.jpg", "cat/small.png"]))
 
@@ -126,11 +125,11 @@ def test_a_disk_that_fills_up_costs_neither_the_check_nor_what_was_scanned(cache
             store.keep(f"new/{number}.jpg", Row(1, 2, "[]", b""), bytes(1024))
         return "done"
 
-    assert use_store(tmp_path / "data", VERSION, use) == "done"
+    assert use_store(tmp_path / "data", use) == "done"
     assert rows == [12, 12]
     shown = capsys.readouterr().err
     assert "note      scan results are not kept: database or disk is full\n" in shown
-    with open_store(tmp_path / "data", VERSION) as store:
+    with open_store(tmp_path / "data") as store:
         assert len(store.rows()) == 12
 
 
@@ -144,7 +143,7 @@ def test_a_store_that_is_damaged_again_and_again_is_kept_in_memory(tmp_path, cap
             raise sqlite3.DatabaseError("disk I/O error")
         return 1
 
-    assert use_store(tmp_path, VERSION, use) == 1
+    assert use_store(tmp_path, use) == 1
     assert places == [str(store_path(tmp_path).resolve())] * 2 + [""]
     assert capsys.readouterr().err == "note      scan results are not kept: disk I/O error\n"
 
@@ -182,22 +181,22 @@ def test_what_a_failed_use_of_a_cache_holds_is_released_before_the_next(tmp_path
         if len(held) < 4:
             raise sqlite3.DatabaseError("a row is damaged")
 
-    use_store(tmp_path, VERSION, use)
+    use_store(tmp_path, use)
     assert left == [0, 0, 0, 0]
 
 
 def test_nothing_is_locked_while_files_are_scanned(cache, tmp_path):
     """One process is in the middle of its scan while another writes and ends."""
-    with open_store(tmp_path / "data", VERSION) as first:
+    with open_store(tmp_path / "data") as first:
         first.keep("cat/new.jpg", Row(1, 2, "[]", b""), b"grey")  # not saved yet
-        with open_store(tmp_path / "data", VERSION) as second:
+        with open_store(tmp_path / "data") as second:
             second.keep("cat/other.jpg", Row(1, 2, "[]", b""), b"grey")
             began = time.monotonic()
             second.save()
             second.remember("a fact", "b")
             assert time.monotonic() - began < 5
         assert first.recall("a fact") == "b"
-    with open_store(tmp_path / "data", VERSION) as third:
+    with open_store(tmp_path / "data") as third:
         assert {"cat/new.jpg", "cat/other.jpg"} <= set(third.rows())
 
 
@@ -229,21 +228,22 @@ def test_results_before_a_signal_are_kept(tmp_path):
     two_classes(tmp_path)
 
     def stop_in_the_middle() -> None:
-        with open_store(tmp_path, VERSION) as store:
+        with open_store(tmp_path) as store:
             store.keep("cat/0.jpg", Row(1, 2, "[]", b""), None)
             raise Stopped
 
     with pytest.raises(Stopped):
         stop_in_the_middle()
-    with open_store(tmp_path, VERSION) as store:
+    with open_store(tmp_path) as store:
         assert set(store.rows()) == {"cat/0.jpg"}
 
 
-def test_a_store_of_another_version_is_emptied(tmp_path):
+def test_a_store_of_another_version_is_emptied(monkeypatch):
     database = sqlite3.connect(":memory:")
-    store = Store(database, "1")
+    store = Store(database)
     store.keep("a", Row(1, 2, "[]", b""), None)
     store.save()
-    assert Store(database, "1").rows() != {}
-    assert Store(database, "2").rows() == {}
+    assert Store(database).rows() != {}
+    monkeypatch.setattr("xception_cli.check.store.VERSION", "2")
+    assert Store(database).rows() == {}
     database.close()

@@ -11,6 +11,7 @@ from images import draw
 from runs import Crash, crash, quick_settings, train_run
 
 from xception_cli.check.survey import survey_data
+from xception_cli.config import TrainConfig
 from xception_cli.data.fixes import ISSUES_HEADER, Fix, read_fixes
 from xception_cli.data.folder import read_folder
 from xception_cli.data.recorded import read_split
@@ -36,7 +37,7 @@ def test_every_bad_image_is_listed_at_once_and_a_long_list_is_cut(photos, count)
     if count > 20:
         lines[20:] = [f"and {count - 20} more"]
     with pytest.raises(DataError) as caught:
-        survey_data(str(photos))
+        survey_data(TrainConfig(data=str(photos)))
     assert caught.value.message.splitlines() == [
         f"{count} of {24 + count} images in {photos} cannot be used:",
         *(f"  {line}" for line in lines),
@@ -50,7 +51,7 @@ def test_every_bad_image_is_listed_at_once_and_a_long_list_is_cut(photos, count)
 def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):
     names = spoil(photos, 4)
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")}
-    survey = survey_data(str(photos), skip_bad=True)
+    survey = survey_data(TrainConfig(data=str(photos), skip_bad=True))
     inspections = [look.inspection for look in survey.looks]
     made = make_split(survey.folder, inspections, seed=0, val_fraction=0.3, test_fraction=0)
     assert [(i.path, i.reason) for i in made.of("out")] == [
@@ -61,7 +62,7 @@ def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):
 
 
 def test_a_good_folder_passes(photos):
-    survey = survey_data(str(photos))
+    survey = survey_data(TrainConfig(data=str(photos)))
     assert [look.problem for look in survey.looks] == [None] * 24
 
 
@@ -72,13 +73,13 @@ HEADER = "path,problem,detail,action,label\n"
 
 def survey_with(photos: Path, fixes: str, **changes: object):
     Path("issues.csv").write_text(fixes, encoding="utf-8")
-    return survey_data(str(photos), fixes="issues.csv", **changes)
+    return survey_data(TrainConfig(data=str(photos), fixes="issues.csv", **changes))
 
 
 def test_a_row_that_ends_early_is_refused(photos):
     Path("issues.csv").write_text("problem,action,path\nblurred,exclude\n", encoding="utf-8")
     with pytest.raises(UsageError, match="line 2: the path is missing, with the action exclude"):
-        survey_data(str(photos), fixes="issues.csv")
+        survey_data(TrainConfig(data=str(photos), fixes="issues.csv"))
 
 
 def test_rows_without_an_action_are_ignored(photos):
@@ -140,13 +141,15 @@ def test_fixes_saved_by_a_european_excel_are_read(photos):
     (photos / "red" / "0.jpg").rename(photos / "red" / "Käfer.jpg")
     rows = "path;action;label\r\nred/Käfer.jpg;relabel;blue\r\n"
     Path("issues.csv").write_bytes(rows.encode("cp1252"))
-    assert set(survey_data(str(photos), fixes="issues.csv").fixes) == {"red/Käfer.jpg"}
+    assert set(survey_data(TrainConfig(data=str(photos), fixes="issues.csv")).fixes) == {
+        "red/Käfer.jpg"
+    }
 
 
 def test_a_workbook_is_not_read_as_fixes_and_the_error_explains_how_to_save_it(photos, capsys):
     Path("issues.xlsx").write_bytes(b"PK\x03\x04\x14\x00\x08\x08\x08\x00\xe9")
     with pytest.raises(UsageError, match=r"not UTF-8; .*in Excel: File > Save as > CSV UTF-8"):
-        survey_data(str(photos), fixes="issues.xlsx")
+        survey_data(TrainConfig(data=str(photos), fixes="issues.xlsx"))
     assert "Windows-1252" not in capsys.readouterr().err
 
 
@@ -262,11 +265,11 @@ def test_findings_of_a_run_that_were_broken_by_an_edit_are_kept_and_do_not_stop_
 def test_a_split_file_and_a_pattern_that_do_not_fit_are_refused_before_the_scan(photos, capsys):
     Path("mine.csv").write_text("path,split\nred/0.jpg,train\n")
     with pytest.raises(DataError, match=r"mine\.csv does not match the images"):
-        survey_data(str(photos), split_file="mine.csv")
+        survey_data(TrainConfig(data=str(photos), split_file="mine.csv"))
     with pytest.raises(UsageError, match="no path matches --group-by"):
-        survey_data(str(photos), group_by="(lilac)")
+        survey_data(TrainConfig(data=str(photos), group_by="(lilac)"))
     assert capsys.readouterr().err == ""
-    assert survey_data(str(photos), group_by="(red)").looks  # the control
+    assert survey_data(TrainConfig(data=str(photos), group_by="(red)")).looks  # the control
 
 
 def test_every_broken_file_is_listed_before_torch_is_loaded(photos):

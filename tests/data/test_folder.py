@@ -13,7 +13,7 @@ from folders import as_ordinary_user, listing, make, open_folder, refusal, two_c
 from images import encoded, put
 from PIL import Image
 
-from xception_cli.data.folder import DataFolder, images_below, read_folder
+from xception_cli.data.folder import DataFolder, describe_ignored, images_below, read_folder
 from xception_cli.data.images import read_image
 from xception_cli.data.photo import Photo
 from xception_cli.data.trainable import check_trainable
@@ -41,7 +41,7 @@ def test_class_folders_are_classes_in_code_point_order(tmp_path):
         ),
     )
     assert found.counts() == [1, 1, 2, 1]
-    assert found.describe_ignored() == ""
+    assert describe_ignored(found.ignored) == ""
     check_trainable(found, 4)
 
 
@@ -125,7 +125,7 @@ def test_hidden_and_foreign_folders_and_files_are_ignored_and_counted(tmp_path, 
     assert found.ignored == {
         ".md": 1, ".jpg": 1, "no suffix": 1, "hidden": 9, ".txt": 1, ".heic": 2, ".part": 1,
     }  # fmt: skip
-    assert found.describe_ignored() == (
+    assert describe_ignored(found.ignored) == (
         "16 files ignored: 9 hidden, 2 .heic, 1 no suffix, 1 .md, 1 .jpg"
         ", 2 of other kinds; to read 2 HEIC: pip install 'xception-cli[heif]'"
     )
@@ -178,7 +178,7 @@ def test_ignored_files_inside_split_folders_are_counted_once(tmp_path):
 
 def test_one_ignored_file_is_reported_in_the_singular(tmp_path):
     found = read_folder(two_classes(tmp_path, "cat/a\x1b.tx\x1bt"))
-    assert found.describe_ignored() == r"1 file ignored: 1 .tx\x1bt"
+    assert describe_ignored(found.ignored) == r"1 file ignored: 1 .tx\x1bt"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from folders import listing, make, refusal, two_classes
 
-from xception_cli.data.folder import DataFolder, read_folder
+from xception_cli.data.folder import DataFolder, describe_ignored, read_folder
 from xception_cli.data.trainable import check_trainable
 from xception_cli.errors import DataError
 
@@ -79,7 +79,7 @@ def test_a_test_folder_without_classes_is_unlabelled_and_ignored(tmp_path, folde
     found = trainable(make(tmp_path, f"{folder}/1.jpg", f"{folder}/2.jpg", f"{folder}/x.csv"))
     assert (found.classes, counts(found)) == (("cat", "dog"), {"train": [1, 1]})
     assert found.ignored == {"unlabelled": 2, ".csv": 1}
-    assert found.describe_ignored() == "3 files ignored: 2 unlabelled, 1 .csv"
+    assert describe_ignored(found.ignored) == "3 files ignored: 2 unlabelled, 1 .csv"
 
 
 def test_a_train_folder_without_classes_cannot_be_trained_on_but_val_can_be_evaluated(tmp_path):
@@ -353,18 +353,52 @@ def test_classes_with_the_split_in_their_names_are_refused(tmp_path, names):
     assert refused.hint.endswith(f" to {tmp_path}/train/cat")
 
 
+@pytest.mark.parametrize(("name", "split"), [("{}_test", "test"), ("Val{}", "val")])
+def test_classes_next_to_their_names_with_a_split_are_refused(tmp_path, name, split):
+    make(two_classes(tmp_path), *(f"{name.format(one)}/1.jpg" for one in ("Cat", "Dog")))
+    refused = error(tmp_path)
+    assert refused.message == f"{name.format('Cat')}, cat look like splits of one class"
+    (tmp_path / split).mkdir()
+    for one in ("Cat", "Dog"):  # as the hint says
+        assert one == "Dog" or refused.hint.endswith(f"to {tmp_path}/{split}/cat")
+        (tmp_path / name.format(one)).rename(tmp_path / split / one.lower())
+    assert counts(trainable(tmp_path)) == {"train": [1, 1], split: [1, 1]}
+
+
+def test_splits_and_classes_in_one_word_are_refused_if_there_are_two(tmp_path):
+    make(tmp_path, *(f"{name}/1.jpg" for name in ("trainer", "tester", "Traincat", "valley")))
+    assert len(trainable(tmp_path).classes) == 4
+    make(tmp_path, *(f"{name}/1.jpg" for name in ("traindog", "testcat", "testdog", "valdog")))
+    refused = error(tmp_path)
+    assert refused.message == "Traincat, testcat look like splits of one class"
+    assert refused.hint.endswith(f" to {tmp_path}/train/cat")
+
+
 def test_names_with_a_word_of_splits_are_classes_if_no_other_split_has_the_same(tmp_path):
-    make(tmp_path, "bullet_train/1.jpg", "steam_train/1.jpg", "crash_test/1.jpg")
-    assert len(trainable(tmp_path).classes) == 3
+    names = ["bullet_train", "steam_train", "steam", "toy", "toy_train", "crash", "crash_test"]
+    make(tmp_path, *(f"{name}/1.jpg" for name in names))
+    assert len(trainable(tmp_path).classes) == 7
 
 
 @pytest.mark.parametrize(
-    "name", ["test", "Validation", "unlabeled", "test photos", "Test_Pics", "held-out", "hold_out"]
+    "name",
+    [
+        "test",
+        "Validation",
+        "unlabeled",
+        "test photos",
+        "Test_Pics",
+        "held-out",
+        "Training",
+        "trainset",
+        "Testbilder",
+    ],
 )
 def test_images_of_a_split_without_classes_are_not_a_class(tmp_path, name):
     refused = error(make(two_classes(tmp_path), f"{name}/1.jpg"))
     assert refused.message.startswith(f"{name} next to cat, dog, but without class folders: ")
     assert trainable(make(tmp_path / "v", "valid/1.jpg", "invalid/1.jpg")).counts() == [1, 1]
+    assert trainable(make(two_classes(tmp_path / "t"), "train/1.jpg")).counts() == [1, 1, 1]
 
 
 def test_pictures_of_two_kinds_with_the_same_dates_inside_are_classes(tmp_path):

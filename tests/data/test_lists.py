@@ -64,3 +64,37 @@ def test_a_file_that_is_not_a_list_of_paths_is_refused(name, content, message):
     with pytest.raises(UsageError) as caught:
         open_list(name)
     assert caught.value.message == message
+
+
+class _Endless(io.RawIOBase):
+    """A source of the same bytes again and again."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        self.size += size
+        assert self.size < 100 << 20, "it reads forever"
+        return self.content * (size // len(self.content))
+
+
+@pytest.mark.parametrize("content", [b"\0", b"\n", b"x", b"\r\n"])
+def test_a_list_without_an_end_and_without_a_path_is_refused_soon(monkeypatch, content):
+    stdin = _Stdin(b"")
+    stdin.buffer = _Endless(content)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with pytest.raises(UsageError, match="the list on stdin has over 1,048,576 bytes without a"):
+        open_list("-")
+
+
+def test_a_list_of_paths_without_an_end_is_refused(monkeypatch):
+    monkeypatch.setattr("xception_cli.data.lists._MOST", 1 << 20)
+    stdin = _Stdin(b"")
+    stdin.buffer = _Endless(b"y\n")  # of the command `yes`
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with pytest.raises(UsageError, match="the list on stdin is over 1,048,576 bytes long"):
+        open_list("-")

@@ -15,6 +15,9 @@ from xception_cli.data.names import is_date, is_part, split_of
         ("unlabelled", "pred seg_pred single_prediction unlabeled unlabelled_images"),
         (None, "cat trains testament device valley set images data seg 2017 trainval train_cat"),
         (None, "train_test preset protest"),
+        ("test", "Testbilder test_bilder Testdaten testpics testimg Test-Pictures"),
+        ("train", "Trainingsbilder Trainingsdaten trainimages TrainBilder"),
+        (None, "Bilder Schaubilder Wetterdaten Kontestbilder Testbild"),
     ],
 )  # fmt: skip
 def test_a_split_is_recognised_by_its_name(split, names):

@@ -81,3 +81,9 @@ def test_a_damaged_file_is_refused_with_what_to_do(split: Split, old: str, new: 
     with pytest.raises(ArtifactError) as caught:
         read_recorded(RUN, CLASSES)
     assert caught.value.hint == "restore the file from a copy, or start a new run"
+
+
+def test_an_empty_file_is_called_that(split: Split) -> None:
+    RUN.split.write_text("")
+    with pytest.raises(ArtifactError, match=r"split\.csv is empty$"):
+        read_recorded(RUN, CLASSES)

@@ -77,6 +77,20 @@ def test_a_column_that_holds_the_split_under_another_name_is_not_ignored(
     assert read_data(named).given_splits == ("train",)
 
 
+@pytest.mark.parametrize("inside", ["{}/cat", "data/{}", "./images\\{}\\x"])
+def test_images_in_folders_of_splits_without_a_column_split_are_a_warning(tmp_path, capsys, inside):
+    folders = [inside.format(name) for name in ("Training", "Testing", "cat")]
+    for number, folder in enumerate(folders):
+        make(tmp_path, f"{folder}/{number}.jpg".replace("\\", "/"))
+    rows = [f"{folder}/{n}.jpg,{n}" for n, folder in enumerate(folders)]
+    warning = "t.csv has no column split, and images in Testing, Training: all are treated as one"
+    read_data(write(tmp_path / "t.csv", "path,label", *rows[:2]))
+    assert warning in capsys.readouterr().err.replace("\n", " ")
+    read_data(write(tmp_path / "t.csv", "path,label", *rows))  # cat: so Training may be a class
+    read_data(write(tmp_path / "t.csv", "path,label,split", *(f"{row},train" for row in rows[:2])))
+    assert "no column split" not in capsys.readouterr().err
+
+
 def test_a_column_with_other_values_than_splits_is_ignored(tmp_path):
     make(tmp_path, *(f"{name}/{n}.jpg" for name in ("train", "test") for n in range(4)))
     rows = [
@@ -153,7 +167,7 @@ def test_an_image_in_two_rows_counts_once_or_is_refused_with_both_lines(tmp_path
     ("header", "message"),
     [
         ("path,class,category", "class and category could each be the column label (found: path, "),
-        ("id,label", "has no column path (found: id, label)"),
+        ("number,label", "has no column path (found: number, label)"),
         ("path,path,label", "path and path could each be the column path"),
         ("a.jpg,cat", "has no column path (found: a.jpg, cat)"),
         ("", "has no column path (found: a.jpg, cat, 1)"),
@@ -173,6 +187,69 @@ def test_unknown_columns_are_listed_one_by_one_with_the_names_that_are_accepted(
     error = refused(write(tmp_path / "t.csv", separator.join(columns), "a.jpg,cat,1"))
     assert error.message.endswith("has no column path (found: Datei, Krankheit, Datum, Ort)")
     assert "; other names of path: filename, file, file_name, " in error.hint
+
+
+def test_a_table_without_a_line_of_names_is_refused_with_that_line(tmp_path):
+    error = refused(write(tmp_path / "t.csv", "a.jpg,cat", "b.jpg,dog"))
+    assert error.hint == "write path,label above its first line, which must name the columns"
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "formula"),
+    [
+        ("image,cat,dog", "{},{:.1f},{:.1f}", "; in Excel: =INDEX(B$1:C$1, MATCH(1, B2:C2, 0))"),
+        ("cat,image,dog", "{1},{0},{2}", ""),
+    ],
+    ids=["columns next to each other", "others between"],
+)
+def test_a_column_for_each_class_is_refused_with_the_formula_of_the_label(
+    tmp_path, header, row, formula
+):
+    rows = [row.format(f"{at}.jpg", at % 2, 1 - at % 2) for at in range(4)]
+    error = refused(write(tmp_path / "t.csv", header, *rows))
+    assert error.message.endswith("t.csv has no column label, but one for each class: cat, dog")
+    assert error.hint == f"add a column called label, with the class of each image{formula}"
+    both = refused(write(tmp_path / "t.csv", header, *rows, row.format("4.jpg", 1, 1)))
+    assert "has no column label (found: " in both.message  # two classes of an image: other flags
+
+
+def test_an_id_is_the_path_only_if_no_other_column_is(tmp_path, capsys):
+    make(tmp_path, "1.jpg", "b.jpg")
+    table = write(tmp_path / "t.csv", "id,choice,annotator", "1.jpg,cat,4", "b.jpg,dog,4")
+    assert listing(read_data(table)) == [("1.jpg", "cat", None), ("b.jpg", "dog", None)]
+    assert "path from id, label from choice" in capsys.readouterr().err
+    table = write(tmp_path / "u.csv", "id,file_name,choice,class", "7,1.jpg,x,cat", "8,b.jpg,x,dog")
+    assert listing(read_data(table)) == [("1.jpg", "cat", None), ("b.jpg", "dog", None)]
+
+
+def test_a_path_may_lack_its_suffix_if_one_image_has_that_name(tmp_path):
+    make(tmp_path, "in/1.JPG", "in/1.txt", "in/2.v1.png", "in/3.jpg", "in/3.png", "4.jpg", "4")
+    table = write(tmp_path / "t.csv", "path,label", "in/1,cat", "in/2.v1,dog", "4,dog")
+    assert [path for path, *_ in listing(read_data(table))] == ["in/1.JPG", "4", "in/2.v1.png"]
+    write(tmp_path / "t.csv", "path,label", "in/1,cat", "in/3,dog")
+    assert "line 3: in/3 could be 3.jpg or 3.png" in refused(table).message
+    write(tmp_path / "t.csv", "path,label", "1,cat", "2.v1,dog")
+    assert refused(table).hint.endswith(f"relative to with --root {tmp_path / 'in'}")
+    write(tmp_path / "t.csv", "path,label", "8,cat", "9,dog")
+    assert refused(table).hint == "give the complete file names, with their suffix: 12.jpg, not 12"
+
+
+def test_absolute_paths_of_another_computer_are_refused_with_what_to_remove(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/2.jpg", "deep/cat/3.jpg")
+    remove = "remove {} from each path, for example with Replace in a text editor"
+    theirs = "C:\\Users\\Ann\\photos\\"
+    rows = [f"{theirs}cat\\1.jpg,cat", f"{theirs}dog\\2.jpg,dog"]
+    assert refused(write(tmp_path / "t.csv", "path,label", *rows)).hint == remove.format(theirs)
+    table = write(tmp_path / "t.csv", "path,label", "/home/x/a/cat/3.jpg,cat", "/home/x/b/4.jpg,x")
+    assert refused(table).hint == (
+        f"{remove.format('/home/x/')}, and give the folder of the images with --root DIR"
+    )
+    table = write(tmp_path / "t.csv", "path,label", "/home/x/cat/3.jpg,cat")
+    assert refused(table).hint == (
+        f"{remove.format('/home/x/cat/')}, and give the folder of the images with --root DIR"
+    )
+    table = write(tmp_path / "t.csv", "path,label", "/x/3.jpg,cat", "D:/x/3.jpg,cat")
+    assert refused(table).hint.startswith("correct the paths")
 
 
 def test_the_docs_list_every_column_and_every_name_of_it():

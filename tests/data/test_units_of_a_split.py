@@ -125,6 +125,17 @@ def test_a_val_made_too_large_or_small_by_large_groups_is_reported():
     assert warning.endswith("of the images instead of 20%: images of one group stay together")
 
 
+def test_a_test_split_that_got_no_images_is_reported():
+    rows = [(f"c{i % 2}", f"c{i % 2}/g{i % 10}_{i}.jpg", str(i), None) for i in range(40)]
+    every = [
+        split_with(rows, group_by=r"g(\d)_", seed=seed, test_fraction=0.1) for seed in range(20)
+    ]
+    sentence = "test has no images: by chance, test_fraction 0.1 gave none of 10 units"
+    reported = [sentence in made.warnings for made in every]
+    assert reported == [not made.of("test") for made in every]
+    assert set(reported) == {True, False}
+
+
 # --- a split from a file -------------------------------------------------------------------------
 
 

@@ -23,8 +23,13 @@ from xception_cli.evaluation.confidence import (
     reliability,
 )
 from xception_cli.evaluation.files import coverage_csv
+from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.evaluation.plots import draw_calibration
-from xception_cli.evaluation.thresholds import confidence_threshold, distance_threshold
+from xception_cli.evaluation.thresholds import (
+    confidence_threshold,
+    distance_threshold,
+    images_needed,
+)
 from xception_cli.model.unknown import NEIGHBOURS, UNLIKE, UNSURE, Reference, UnknownRule, remember
 
 
@@ -193,8 +198,8 @@ def test_a_precision_that_val_cannot_prove_leaves_only_the_distance_threshold():
         "guarantees 80% precision (90% confidence)"
     )
     few = rule_of(target=0.99)[0]
-    assert few.needed == 230
-    assert unknown_line(few).endswith("takes at least 230 validation images, not 200")
+    assert few.needed == 241
+    assert unknown_line(few).endswith("takes at least 241 validation images, not 200")
     assert rule.thresholds.judge(0.01, *rule.distances(val[:1])) is None
     assert rule_of(target=1.0)[0].needed is None
 
@@ -204,7 +209,22 @@ def test_with_many_candidates_a_threshold_is_stricter_or_needs_more_images():
         rule_of(target=0.65, candidates=count)[0].unknown.thresholds.confidence for count in (1, 13)
     )
     assert many is None or many > alone_ > 0
-    assert rule_of(target=0.99, candidates=13)[0].needed == 485
+    assert rule_of(target=0.99, candidates=13)[0].needed == 509
+
+
+def test_as_many_images_as_are_needed_are_enough_although_some_are_unlike_the_training_images():
+    def judge(count: int) -> tuple[float | None, int | None]:
+        distances = np.arange(1.0, count + 1)
+        near = distances <= distance_threshold(distances)
+        right = np.ones(near.sum(), dtype=bool)
+        confidences = np.linspace(0.6, 0.9, len(right))
+        return (
+            confidence_threshold(confidences, right, 0.98, alone(right)),
+            images_needed(right, 0.98, alone(right)),
+        )
+
+    assert judge(19) == judge(114) == judge(117) == (None, 118)
+    assert judge(118) == (0.0, None)
 
 
 def test_a_threshold_close_to_1_is_not_rounded_past_a_confidence():
@@ -244,3 +264,13 @@ def test_coverage_plot_and_table_are_equal_only_for_equal_numbers():
         "0.9,0.5,1,0.206549,1",
     ]
     assert draw_calibration(np.array([0.9]), np.array([False]), alone([1]))  # one image
+
+
+@pytest.mark.parametrize("size", [1, 3, 20])
+def test_if_every_image_is_answered_the_interval_of_the_precision_is_that_of_the_accuracy(size):
+    logits, labels = drawn(60)
+    confidences, right = best_guesses(softmax(logits, axis=1), labels)
+    units = np.arange(60) // size
+    last = coverage_csv(confidences, right, units).decode().splitlines()[-1]
+    ends = proportion_interval(right, units)
+    assert last.split(",")[1:] == ["1", *(f"{number:.6g}" for number in (right.mean(), *ends))]

@@ -15,14 +15,14 @@ from units import alone
 
 from xception_cli.data.photo import Photo
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.evaluation.comparable import choose_evaluation
-from xception_cli.evaluation.compare import (
+from xception_cli.evaluation.common_evaluation import choose_evaluation
+from xception_cli.evaluation.comparison import (
     _difference_interval,
     compare_runs,
     correct_comparisons,
     sign_flip,
 )
-from xception_cli.evaluation.compared import compare_with_earlier, verdict
+from xception_cli.evaluation.comparison_text import compare_with_earlier, verdict
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import measure
 from xception_cli.evaluation.scored import Scored

@@ -25,7 +25,7 @@ from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.evaluation.described import contaminated_line
-from xception_cli.evaluation.eval_report import TRAINED_ON, Contaminated, EvalReport, LeftOut
+from xception_cli.evaluation.eval_report import TRAINED_ON, Contaminated, EvalReport, Uncounted
 from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER
@@ -103,7 +103,7 @@ def images_of(photos: Path, step: int) -> list[Photo]:
 
 def test_the_report_is_computed_from_the_models_probabilities(bundle, photos):
     images = images_of(photos, 2)
-    report, scored = evaluate_images(bundle, photos, images, name="val", workers=0, note="a note")
+    report, scored = evaluate_images(bundle, photos, images, name="val", workers=0)
     transform = bundle.preprocessing.evaluation_transform()
     pictures = [transform(read_image(photos / image.path)) for image in images]
     expected = bundle.probabilities(torch.stack(pictures)).numpy()
@@ -115,7 +115,7 @@ def test_the_report_is_computed_from_the_models_probabilities(bundle, photos):
     assert report.correct == (expected.argmax(axis=1) == labels).sum()
     right = np.log(expected[np.arange(12), labels])
     assert report.log_loss.value == pytest.approx(-right.mean(), abs=1e-4)
-    assert (report.name, report.note, report.images, report.failures) == ("val", "a note", 12, ())
+    assert (report.name, report.images, report.failures) == ("val", 12, ())
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (2, 2)])
@@ -241,7 +241,7 @@ def test_training_images_in_another_folder_are_left_out_by_content(model_file, p
     report = evaluate(run, data=other)
     assert paths_of(run, "other") == [f"{label}/new.jpg"]
     assert report.note == "1 of 2 images left out: 1 the model was trained on"
-    assert report.left_out == (LeftOut(f"{label}/renamed.jpg", TRAINED_ON),)
+    assert report.left_out == (Uncounted(f"{label}/renamed.jpg", TRAINED_ON),)
     assert [row.n for row in report.per_class] == [int(name == label) for name in CLASSES]
     assert (report.contaminated.trained_on, report.contaminated.images) == (1, 2)
     (other / label / "new.jpg").unlink()

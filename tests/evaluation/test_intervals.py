@@ -96,6 +96,25 @@ def test_the_calibration_error_has_no_interval_because_its_bootstrap_does_not_co
     assert covered[0.1] > 60  # far from 0, chance adds less
 
 
+def test_the_bootstrap_of_five_images_does_not_cover_the_true_log_loss():
+    generator = np.random.default_rng(1)
+
+    def losses(images: int) -> np.ndarray:
+        confidences = 0.1 + 0.9 * generator.beta(5, 0.8, images)  # of two classes, calibrated
+        right = generator.random(images) < confidences
+        return -np.log(np.where(right, confidences, 1 - confidences))
+
+    truth, covered = losses(1_000_000).mean(), {5: 0, 200: 0}
+    for images in covered:
+        same = np.zeros(images, dtype=int)
+        for _ in range(200):
+            draws = tally(same, same, losses(images), np.arange(images), 2).log_loss
+            low, high = percentile_interval(draws)
+            covered[images] += int(low <= truth <= high)
+    print(f"\nlog loss {truth:.3f}, covered {covered} of 200")
+    assert covered[5] < 150 < 180 < covered[200]
+
+
 def test_the_metrics_of_each_resample_equal_scikit_learns():
     labels, probabilities, guesses = drawn(60, 4)
     losses = np.random.default_rng(1).random(60)

@@ -35,12 +35,13 @@ from xception_cli.evaluation.described import (
     scores_table,
     uncorrected_line,
 )
-from xception_cli.evaluation.eval_report import ClassMetrics, Corrected, EvalFailure, EvalReport
+from xception_cli.evaluation.eval_report import ClassMetrics, Corrected, EvalReport, Uncounted
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.intervals import (
     Estimate,
     macro_interval,
     proportion_interval,
+    texts,
     wilson_interval,
 )
 from xception_cli.evaluation.metrics import measure
@@ -365,6 +366,16 @@ def test_means_over_classes_have_no_bootstrap_interval_if_a_class_has_three_imag
         assert report.weighted_f1.ends
 
 
+@pytest.mark.parametrize(("images", "size"), [(9, 1), (10, 1), (18, 2), (20, 2)])
+def test_fewer_than_ten_units_have_no_bootstrap_interval_in_groups_or_not(images: int, size: int):
+    labels, guesses = np.arange(images) % 2, np.arange(images) % 3 % 2
+    units = np.array([f"group {number}" for number in np.arange(images) // size])
+    report = measure(labels, np.eye(2)[guesses] * 0.6 + 0.2, units, ["a", "b"], name="x")
+    found = [getattr(report, name) for name in ("weighted_f1", "cohen_kappa", "log_loss")]
+    assert [estimate.ends is not None for estimate in found] == [images // size >= 10] * 3
+    assert report.accuracy.ends is not None  # it needs no resampling
+
+
 def test_the_most_confused_pairs_come_first():
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
     guessed = np.array([1, 1, 0, 0, 2, 1, 2, 2, 0])
@@ -390,6 +401,27 @@ def test_thousands_of_images_are_counted_with_separators():
     report = measure(*with_units(labels, np.eye(2)[guesses]), ["a", "b"], name="x")
     assert confused_line(report) == "b predicted as a (1,500)"
     assert uneven_line(report).endswith("; lowest recall: b (500 of 2,000)")
+
+
+def test_one_mistake_among_thousands_is_not_rounded_to_100_percent():
+    labels = np.arange(2500) % 2
+    report, opposite = (
+        measure(*with_units(labels, np.eye(2)[guesses]), ["a", "b"], name="x")
+        for guesses in (np.append(labels[:-1], 0), np.append(1 - labels[:-1], 1))
+    )
+    assert headline(report) == "x: accuracy 99.9% (95% CI 99.8-100.0%, 2,499 of 2,500 images)"
+    assert headline(opposite) == "x: accuracy 0.1% (95% CI 0.0-0.2%, 1 of 2,500 images)"
+    every, none = (
+        texts(Estimate(*ends), percent=True) for ends in ((1.0, 0.9996, 1.0), (0.0, 0.0, 0.0004))
+    )
+    assert every == ("100.0%", "99.9-100.0%")  # what is certain is neither
+    assert none == ("0.0%", "0.0-0.1%")
+
+
+def test_an_interval_that_begins_below_0_has_a_word_between_its_ends():
+    assert texts(Estimate(0.06, -0.046, 0.161), percent=False) == ("0.060", "-0.046 to 0.161")
+    assert texts(Estimate(-0.06, -0.161, -0.0004), percent=False) == ("-0.060", "-0.161 to 0.000")
+    assert texts(Estimate(0.06, 0.046, 0.161), percent=False) == ("0.060", "0.046-0.161")
 
 
 def test_the_table_over_all_classes_has_every_number_with_its_interval():
@@ -425,9 +457,10 @@ def test_the_uncorrected_accuracy_is_printed_only_if_it_differs_from_the_correct
     less = replace(report, corrected=Corrected(2, Estimate(0.98, 0.84, 1.0)))
     assert headline(less) == "val: accuracy 98.0% (95% CI 84.0-100.0%), corrected for selection"
     assert uncorrected_line(less) == "uncorrected: 100.0% (24 of 24 images), the best of 2 models"
-    same = replace(report, corrected=Corrected(2, Estimate(0.9996, 0.8615, 1.0)))
+    same = replace(report, accuracy=Estimate(23 / 24, 0.798, 0.993), correct=23)
+    same = replace(same, corrected=Corrected(2, Estimate(0.958, 0.7976, 0.9926)))
     assert headline(same) == (
-        "val: accuracy 100.0% (95% CI 86.2-100.0%, 24 of 24 images), corrected for selection"
+        "val: accuracy 95.8% (95% CI 79.8-99.3%, 23 of 24 images), corrected for selection"
     )
     assert uncorrected_line(same) is None
 
@@ -448,7 +481,7 @@ def test_the_table_fits_80_columns_and_shows_hostile_names_literally():
 
 def test_names_that_are_not_utf8_are_escaped_in_files():
     labels, probabilities = drawn(2, 4)
-    failure = EvalFailure("b\udcff/1.jpg", "truncated")
+    failure = Uncounted("b\udcff/1.jpg", "truncated")
     report = measure(
         labels, probabilities, alone(labels), ["a", "b\udcff"], name="x", failures=[failure]
     )

@@ -94,7 +94,7 @@ def read_the_evaluation(run: RunDir) -> None:
 
 def follow_the_split(run: RunDir) -> None:
     folder = read_folder(photos_of(run))
-    found = inspect_all([folder.root / image.path for image in folder.images], decoded=False)
+    found = inspect_all([folder.root / image.path for image in folder.images])
     make_split(folder, found, seed=0, val_fraction=0.2, test_fraction=0, split_file=run.split)
 
 

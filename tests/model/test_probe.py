@@ -9,11 +9,12 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from units import alone
 
+from xception_cli.data.units import unit_folds
 from xception_cli.evaluation.intervals import proportion_interval
 from xception_cli.model import probe as probes
 from xception_cli.model.logistic import fit, new_model
 from xception_cli.model.network import FEATURES, build_seeded_network
-from xception_cli.model.probe import cross_validate, fit_head, fit_probe
+from xception_cli.model.probe import count_fitted, cross_validate, fit_head, fit_probe
 
 
 def scaled(features: np.ndarray) -> np.ndarray:
@@ -251,6 +252,17 @@ def test_a_fraction_of_the_units_has_whole_units_and_is_part_of_larger_fractions
     assert len(half) == 12
     assert set(half) < set(probes._first_of_each(labels, units, every, 0.75))
     assert len(probes._first_of_each(labels, units, every, 0.01)) == 6
+
+
+@pytest.mark.parametrize("fraction", [0.12, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("sizes", [[5, 16, 1], [3, 2, 2], [40, 40, 40]])
+def test_the_images_that_a_probe_is_fitted_to_are_counted(sizes: list[int], fraction: float):
+    labels = np.repeat([0, 1, 2], sizes)
+    units, tested = alone(labels), np.repeat(np.array(sizes) > 1, sizes)
+    known, names = labels[tested], units[tested]
+    parts = unit_folds(names, folds=min(5, max(sizes)), seed=0, labels=known)
+    found = [len(probes._first_of_each(known, names, others, fraction)) for others, _ in parts]
+    assert count_fitted(labels, units, 3, fraction) == pytest.approx(np.mean(found), abs=0.6)
 
 
 # Several views of each image

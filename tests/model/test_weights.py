@@ -184,7 +184,7 @@ def test_without_a_home_the_cache_folder_can_be_set(monkeypatch):
 def test_every_source_has_its_pin_and_its_licence(capsys):
     assert call("weights", "list", "--json") == 0
     check_documented("weights list", json.loads(capsys.readouterr().out))
-    rows = weights.list_sources()
+    rows = weights.SOURCES
     assert [row.name for row in rows] == ["Keras Applications", "package index", "timm on GitHub"]
     assert all(row.origin and row.pinned and row.licence for row in rows)
 
@@ -482,10 +482,21 @@ def test_a_file_that_torch_wrote_is_no_safetensors_file(zipped):
     assert "xception train --weights FILE" in caught.value.hint
 
 
-def test_a_damaged_safetensors_file_is_refused():
-    Path("cut.safetensors").write_bytes(safetensors.torch.save({"a": torch.zeros(99)})[:-1])
-    with pytest.raises(ArtifactError, match="not a valid safetensors file"):
-        read_safetensors(Path("cut.safetensors"))
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [(lambda whole: whole[:-1], "its size is not that in its header"),
+     (lambda whole: whole + b" ", "its size is not that in its header"),
+     (lambda whole: whole[:20], "its size is not that in its header"),
+     (lambda whole: b"", "its size is not that in its header"),
+     (lambda whole: whole[:8] + b"{" * 20 + whole[28:], "its header is damaged")],
+)  # fmt: skip
+def test_a_damaged_safetensors_file_is_refused_in_our_words(damage, fault):
+    path = Path("cut.safetensors")
+    path.write_bytes(damage(safetensors.torch.save({"a": torch.zeros(99)})))
+    with pytest.raises(ArtifactError) as caught:
+        read_safetensors(path)
+    assert caught.value.message == f"{path} is not a valid safetensors file: {fault}"
+    assert caught.value.hint == "download or copy the file again"
 
 
 def test_a_file_larger_than_any_xception_is_refused_unread():

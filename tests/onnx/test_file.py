@@ -125,8 +125,11 @@ def test_weights_that_are_not_finite_are_refused():
 @pytest.mark.parametrize("length", [0, 100, -1])
 def test_a_truncated_file_is_refused(length):
     content = small_model().SerializeToString()[:length]
-    with pytest.raises(ArtifactError, match=r"not a valid ONNX file|xception export did not write"):
+    with pytest.raises(
+        ArtifactError, match=r"not a valid ONNX file|xception export did not write"
+    ) as caught:
         classifier_from(content, HERE)
+    assert length != -1 or "xception export RUN --output FILE" in str(caught.value.hint)
 
 
 def test_a_file_that_does_not_run_is_refused_in_a_sentence():

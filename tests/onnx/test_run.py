@@ -218,6 +218,32 @@ def test_openvino_matches_and_would_not_with_the_resize_of_onnx(bundle, content,
         require_parity("openvino", compare(bundle, in_openvino(exported, other), pictures))
 
 
+_TWO_SESSIONS = """
+import signal, sys
+from pathlib import Path
+from xception_cli.onnx.file import classifier_from
+from xception_cli.onnx.openvino import in_openvino
+
+path = Path(sys.argv[1])
+content = path.read_bytes()
+exported = classifier_from(content, path)
+first, second = in_openvino(exported, content), in_openvino(exported, content)
+first = None
+second = None
+signal.signal(signal.SIGINT, lambda *_: print("received"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO here")
+def test_after_openvino_has_run_two_files_a_signal_still_reaches_its_handler(content):
+    HERE.write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-c", _TWO_SESSIONS, HERE], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "received\n"), done.stderr
+
+
 @pytest.mark.parametrize("cropped", [True, False])
 def test_the_gate_refuses_a_file_whose_normalisation_was_left_out(bundle, cropped, monkeypatch):
     monkeypatch.setattr(graph, "add_normalization", lambda writer, preprocessing, pixels: pixels)

@@ -14,7 +14,6 @@ from pages import Page, faults_of
 from runs import call, quick_settings, train_run
 
 from xception_cli.check.report import CONFLICTING, LEAK, SUSPECT
-from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, show
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_split
@@ -22,6 +21,7 @@ from xception_cli.data.units import have_groups
 from xception_cli.evaluation.eval_report import read_report
 from xception_cli.evaluation.scored import Scored
 from xception_cli.files import file_digest
+from xception_cli.records import KEPT_PROBE
 from xception_cli.report import html, model_card
 from xception_cli.report.advice import is_small
 from xception_cli.report.charts import (
@@ -34,7 +34,7 @@ from xception_cli.report.html import PAGES
 from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
 from xception_cli.report.methods import describe_methods
 from xception_cli.report.pictures import draw_issues, without_settled
-from xception_cli.report.run_page import _confident_correct, _matrices
+from xception_cli.report.run_page import _confident_correct, _matrices, read_facts
 from xception_cli.rundir import RunDir, read_json, write_json
 
 HOSTILE = "a<script>alert(1)&\"'"
@@ -282,24 +282,24 @@ def test_copies_among_confident_predictions_are_no_groups():
 
 
 def test_the_methods_name_the_views_that_the_probe_was_fitted_to(run: RunDir):
-    info, result = run.read_info(), run.read_result()
-    assert result.views == 1  # as its settings ask
+    facts = read_facts(run, run.read_info().classes, run.path, run.read_result())
+    assert facts.result.views == 1  # as its settings ask
     for views, words in (
         (1, ", computed for 1 view of each training image."),
         (2, ", computed for 2 views of each training image."),
         (None, " layers."),
     ):
-        written = describe_methods(
-            config=TrainConfig(views=3, unfreeze="exit"),
-            info=info,
-            result=replace(result, views=views),
-            report=read_report(run, "val"),
-            split=read_split(run.split, info.classes),
-            trained="exit flow",
-            kept_epoch=0,
-            grouped=False,
-        )
+        changed = replace(facts, result=replace(facts.result, kept=KEPT_PROBE, views=views))
+        written = describe_methods(changed, trained="exit flow", grouped=False)
         assert words in written
+
+
+def test_the_methods_claim_no_test_fraction_if_it_gave_no_images(run: RunDir):
+    facts = read_facts(run, run.read_info().classes, run.path, run.read_result())
+    assert not facts.split.of("test")
+    changed = replace(facts, settings={"val_fraction": 0.3, "test_fraction": 0.1})
+    written = describe_methods(changed, trained="exit flow", grouped=False)
+    assert " held out at random (validation 0.3; seed " in written
 
 
 @pytest.mark.parametrize(
@@ -321,17 +321,11 @@ def test_the_methods_name_the_views_that_the_probe_was_fitted_to(run: RunDir):
 def test_the_methods_claim_only_augmentations_that_training_saw(
     run: RunDir, settings, views, kept_epoch, augmentation
 ):
-    info, result = run.read_info(), run.read_result()
-    written = describe_methods(
-        config=TrainConfig(**settings),
-        info=info,
-        result=replace(result, views=views),
-        report=read_report(run, "val"),
-        split=read_split(run.split, info.classes),
-        trained="exit flow",
-        kept_epoch=kept_epoch,
-        grouped=False,
-    )
+    facts = read_facts(run, run.read_info().classes, run.path, run.read_result())
+    kept = f"fine-tuned, epoch {kept_epoch}" if kept_epoch else KEPT_PROBE
+    result = replace(facts.result, kept=kept, views=views)
+    changed = replace(facts, settings=settings, result=result)
+    written = describe_methods(changed, trained="exit flow", grouped=False)
     assert f" Augmentation: {augmentation}; " in written
 
 

@@ -597,6 +597,16 @@ def test_the_best_model_has_the_better_score_or_else_the_lower_loss():
     assert (history.best_epoch, history.best_score, history.best_loss) == (9, 0.7, 5.0)
 
 
+def test_equal_macro_recalls_of_different_classes_are_a_tie():
+    one, other = (sum(count / 7 for count in right) / 3 for right in ([0, 0, 5], [0, 1, 4]))
+    assert 0 < abs(one - other) < 1e-15  # 5 of 21 images each, but not to the bit
+    history = History()
+    assert history.offer(1, scored(0.5, 1.0, min(one, other)), "macro_recall")
+    assert not history.offer(2, scored(0.5, 1.1, max(one, other)), "macro_recall")
+    assert history.epochs_without_better == 1
+    assert history.offer(3, scored(0.5, 0.9, min(one, other)), "macro_recall")
+
+
 def test_with_last_each_epoch_is_kept():
     history = History()
     assert history.best_epoch == 0  # none yet

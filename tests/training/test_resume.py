@@ -1,7 +1,6 @@
 """Exact resume: after any interruption anywhere, resuming gives the same bytes."""
 
 import json
-import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from ignite.engine import Engine, Events
 from images import draw_photos
-from runs import Crash, copy_run, crash, outcome, quick_settings, receive, train_run
+from runs import Crash, copy_run, crash, outcome, quick_settings, train_run
 
 from xception_cli.data import names
 from xception_cli.errors import DataError, RunBusyError, StoppedError
@@ -222,7 +221,7 @@ def test_a_signal_saves_and_stops_and_the_run_resumes_to_the_same_bytes(
     code: int,
 ) -> None:
     before = signal.getsignal(number)
-    at_iteration(2, lambda: [receive(number) for _ in range(times)])
+    at_iteration(2, lambda: [signal.raise_signal(number) for _ in range(times)])
     with pytest.raises(StoppedError, match=r"the state is saved at iteration 2 ") as caught:
         train_run(settings | {"save_every_minutes": 60.0})
     assert caught.value.exit_code == code
@@ -236,7 +235,7 @@ def test_a_signal_saves_and_stops_and_the_run_resumes_to_the_same_bytes(
 def test_a_signal_in_validation_leaves_the_validation_to_the_resumed_run(
     settings: dict[str, Any], unbroken: dict[str, str], at_iteration: Callable[..., None]
 ) -> None:
-    at_iteration(3, lambda: receive(signal.SIGTERM), validation=True)
+    at_iteration(3, lambda: signal.raise_signal(signal.SIGTERM), validation=True)
     with pytest.raises(StoppedError, match=r"iteration 3 \(epoch 1\)"):
         train_run(settings)
     assert not Path("run/metrics.jsonl").exists()
@@ -249,8 +248,8 @@ def test_a_second_interrupt_stops_at_once_with_the_last_state_intact(
     settings: dict[str, Any], unbroken: dict[str, str], at_iteration: Callable[..., None]
 ) -> None:
     def interrupt_twice() -> None:
-        receive(signal.SIGINT)
-        receive(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     at_iteration(3, interrupt_twice)
     with pytest.raises(StoppedError, match="what was saved before is intact") as caught:
@@ -266,5 +265,5 @@ def test_two_trainings_cannot_write_one_run(probed: RunDir) -> None:
     probed.result.unlink()
     with probed.lock(), pytest.raises(RunBusyError) as caught:
         train_run({}, resume=True)
-    assert f"process {os.getpid()}" in caught.value.message
+    assert f"process {probed.read_info().process}" in caught.value.message
     assert caught.value.exit_code == 8

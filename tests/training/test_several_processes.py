@@ -214,6 +214,47 @@ def test_when_one_process_is_killed_the_others_end_and_the_run_can_be_resumed(
     assert "resuming  after iteration 2 of" in resumed.stderr
 
 
+_LOST = """
+import os, signal, sys
+from contextlib import ExitStack
+from xception_cli.cli import _signals_raised
+from xception_cli.processes import joined_processes
+from xception_cli.training.stopping import StopSignals
+
+number, when = int(sys.argv[1]), sys.argv[2]
+with _signals_raised():
+    try:
+        with joined_processes(), ExitStack() as later, StopSignals("again"), ExitStack() as soon:
+            (soon if when == "soon" else later).callback(os.kill, os.getpid(), number)
+            raise RuntimeError("Connection closed by peer [127.0.0.1]")
+    except BaseException as error:
+        os.kill(os.getpid(), signal.SIGTERM if number == signal.SIGTERM else 0)
+        print(type(error).__name__, error, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["soon", "later"])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (
+            signal.SIGTERM,
+            "MachineError another process of this training has ended or hangs: Connection closed",
+        ),
+        (signal.SIGINT, {"soon": "StoppedError stopped by SIGINT", "later": "_Signalled 2"}),
+    ],
+)
+def test_the_reason_why_torchrun_ends_a_process_is_said_unless_the_user_ended_it(
+    number: int, said: str | dict[str, str], when: str, tmp_path: Path
+) -> None:
+    driver = tmp_path / "driver.py"
+    driver.write_text(_LOST)
+    expected = said if isinstance(said, str) else said[when]
+    assert torchrun(1, driver, int(number), when).stdout.startswith(expected)
+
+
 def batches(processes: Processes, size: int, *, shuffle: bool) -> list[list[int]]:
     made = KeyedBatches(29, size, seed=3, shuffle=shuffle, processes=processes)
     assert len(list(made)) == len(made)
@@ -270,29 +311,17 @@ def test_settings_that_several_processes_do_not_support_are_refused(
     settings: dict[str, Any], processes: Processes, message: str
 ) -> None:
     config = TrainConfig(data="x", **settings)
-    check(config, CPU)
+    check_processes(config, CPU, SPLIT)
     with pytest.raises(UsageError, match=message):
-        check(config, Runtime(CPU.device, "fp32", processes=processes))
-
-
-def check(config: TrainConfig, runtime: Runtime) -> None:
-    sizes = {name: len(SPLIT.of(name)) for name in ("train", "val")}
-    check_processes(
-        runtime,
-        weights=config.weights,
-        unfreeze=config.unfreeze,
-        accumulate=config.accumulate,
-        budget=config.budget,
-        sizes={"--batch-size": config.batch_size, **sizes},
-    )
+        check_processes(config, Runtime(CPU.device, "fp32", processes=processes), SPLIT)
 
 
 def test_batch_norm_of_a_batch_in_pieces_is_refused_on_gpus_too() -> None:
     two = Runtime(torch.device("cuda"), "bf16", processes=Processes(0, 2, 0, 2))
     config = TrainConfig(data="x", weights="none", unfreeze="all")
-    check(config, two)
+    check_processes(config, two, SPLIT)
     with pytest.raises(UsageError, match="processes with --accumulate 2"):
-        check(config.replace(accumulate=2), two)
+        check_processes(config.replace(accumulate=2), two, SPLIT)
 
 
 def test_every_process_needs_its_own_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from xception_cli.check.duplicates import find_groups, near_images
 from xception_cli.check.near import Images, near_copies
-from xception_cli.check.scan import VERSION, scan_folder
+from xception_cli.check.scan import scan_folder
 from xception_cli.check.store import Store, use_store
 from xception_cli.check.survey import Survey
 from xception_cli.console import show
@@ -119,7 +119,7 @@ def _recorded_images(
             found.append(Images(images.colours, pixels.__getitem__, labels))
         return found
 
-    return use_store(root, VERSION, scan), None
+    return use_store(root, scan), None
 
 
 def _compare(
@@ -149,7 +149,7 @@ def _compare(
         survey = Survey(folder, looks, find_groups(folder, looks, store))
         return survey, paths or [set(), set()]
 
-    survey, paths = use_store(folder.root, VERSION, scan)
+    survey, paths = use_store(folder.root, scan)
     unit_of = {photo.path: photo.unit for photo in _with_units(survey, group_by)}
     named = [replace(photo, unit=unit_of.get(photo.path, photo.unit)) for photo in photos]
     return named, [[photo.path in found for photo in named] for found in paths]

@@ -10,7 +10,7 @@ from xception_cli.check.report import ClassGain, Curve, Point
 from xception_cli.check.shape import FEW
 from xception_cli.data.units import number_units
 from xception_cli.evaluation.intervals import proportion_interval
-from xception_cli.model.probe import cross_validate
+from xception_cli.model.probe import count_fitted, cross_validate
 
 Hits = NDArray[np.bool_]
 
@@ -57,9 +57,9 @@ def learning_curve(
         tested = ~np.isnan(held_out[:, 0])  # the same for each fraction
         right.append((held_out.argmax(axis=1) == labels)[tested])
         if tested.any():
-            seen = round(0.8 * fraction * len(right[-1]))
+            fitted = count_fitted(labels, units, len(classes), fraction)
             ends = proportion_interval(right[-1], units[tested])
-            points.append(Point(fraction, seen, float(right[-1].mean()), *ends))
+            points.append(Point(fraction, fitted, float(right[-1].mean()), *ends))
     half, whole = right[-2:]
     gains = _gains(half, whole, labels[tested], units[tested], classes)
     known = {gain.name for gain in gains}

@@ -16,7 +16,7 @@ _SEED = 0
 
 
 def look_deeper(
-    survey: Survey, *, weights: str, with_curve: bool, group_by: str | None = None
+    survey: Survey, *, weights: str, with_curve: bool, group_by: str | None
 ) -> tuple[list[Problem], Curve | None]:
     """Fit linear probes to the pooled features of a folder's images, upright and rotated.
 

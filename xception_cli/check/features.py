@@ -13,7 +13,7 @@ from xception_cli.model.feature_cache import kept_view, open_feature_cache
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer
-from xception_cli.model.network import Segment, build_network
+from xception_cli.model.network import backbone_of, build_network
 from xception_cli.model.weights import load_pretrained
 from xception_cli.runtime import decide_runtime
 
@@ -42,7 +42,7 @@ def compute_features(survey: Survey, seen: list[int], weights: str) -> tuple[Fea
     runtime, network = decide_runtime(), build_network(2)
     network.load_state_dict({**network.state_dict(), **pretrained.backbone})
     folded = for_inference(runtime.place(network).eval(), runtime)
-    backbone = Segment(folded, "conv1", "conv4").eval()
+    backbone = backbone_of(folded)
     digests = [survey.looks[i].digest for i in seen]
 
     def features_of(view: str, transform: Transform) -> Features:

@@ -61,6 +61,7 @@ class Problem:
         summary: A sentence with the count.
         findings: The files, the worst first; empty if it concerns the folder as a whole.
         classes: All its classes, if they are too many for the summary.
+        hint: What to do about it, where that needs no look at a file.
     """
 
     name: str
@@ -68,15 +69,20 @@ class Problem:
     summary: str
     findings: tuple[Finding, ...] = ()
     classes: tuple[str, ...] = ()
+    hint: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
-        return {
-            "name": self.name,
-            "severity": self.severity,
-            "summary": utf8(self.summary),
-            "findings": [finding.to_dict() for finding in self.findings],
-        } | ({"classes": [utf8(name) for name in self.classes]} if self.classes else {})
+        return (
+            {
+                "name": self.name,
+                "severity": self.severity,
+                "summary": utf8(self.summary),
+                "findings": [finding.to_dict() for finding in self.findings],
+            }
+            | ({"classes": [utf8(name) for name in self.classes]} if self.classes else {})
+            | ({"hint": utf8(self.hint)} if self.hint else {})
+        )
 
 
 @dataclass(frozen=True)

@@ -46,17 +46,17 @@ def run_check(
     from xception_cli.check.deep import look_deeper  # torch, only if needed
 
     problems, measured = look_deeper(survey, weights=weights, with_curve=curve, group_by=group_by)
-    return with_more(replace(report, curve=measured), problems)
+    return _with_more(replace(report, curve=measured), problems)
 
 
-def with_more(report: CheckReport, problems: Iterable[Problem]) -> CheckReport:
+def _with_more(report: CheckReport, problems: Iterable[Problem]) -> CheckReport:
     """Return a report with additional problems, in order."""
     every = (*report.problems, *problems)
     ordered = sorted(every, key=lambda problem: SEVERITIES.index(problem.severity))
     return replace(report, problems=tuple(ordered))
 
 
-def report_on(survey: Survey, group_by: str | None = None) -> CheckReport:
+def report_on(survey: Survey, group_by: str | None) -> CheckReport:
     """Report the problems of a scanned folder.
 
     Args:
@@ -84,4 +84,4 @@ def report_on(survey: Survey, group_by: str | None = None) -> CheckReport:
         },
         problems=(),
     )
-    return with_more(report, problems)
+    return _with_more(report, problems)

@@ -10,20 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import PIL
-
 from xception_cli.check.measures import SHARP_SIDE, Fingerprint, Measures, fingerprint, measure
 from xception_cli.check.pool import map_in_processes
 from xception_cli.check.store import Row, Store
 from xception_cli.console import screen
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.images import DECODER, ImageError, examine, naming, read_bytes
+from xception_cli.data.images import ImageError, examine, naming, read_bytes
 from xception_cli.data.inspection import Inspection, content_digest
 from xception_cli.data.opening import turns
 from xception_cli.data.original import Original
 from xception_cli.data.pixels import fewest_bits
-
-VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # results of another version are dropped
 
 _ALONE = 1.0  # seconds of scanning after which helper processes are started
 

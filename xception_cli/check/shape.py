@@ -3,13 +3,13 @@
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
 from xception_cli.check.report import MISSING, UNREAD, Problem
 from xception_cli.check.scan import Look
 from xception_cli.console import NAMED, enumerated, quoted, show
-from xception_cli.data.folder import DataFolder
+from xception_cli.data.folder import DataFolder, describe_ignored
 from xception_cli.data.names import is_date
 from xception_cli.data.trainable import check_trainable, unread_problem
 from xception_cli.errors import DataError
@@ -30,7 +30,7 @@ def check_shape(folder: DataFolder, looks: Sequence[Look], units: Sequence[str])
     """
     return [
         *_stopping(folder, looks, units),
-        *_alike(folder.classes),
+        *_alike(folder),
         *_sub_folders(folder),
         *_given_splits(folder),
         *_sizes(folder),
@@ -43,7 +43,7 @@ def _stopping(folder: DataFolder, looks: Sequence[Look], units: Sequence[str]) -
     try:
         check_trainable(folder)
     except DataError as error:
-        return [Problem("folder", "stops", error.message)]
+        return [Problem("folder", "stops", error.message, hint=error.hint or "")]
     usable: dict[str, set[str]] = defaultdict(set)
     for image, look, unit in zip(folder.images, looks, units, strict=True):
         if image.split in {None, "train"} and look.original:
@@ -58,33 +58,32 @@ def _stopping(folder: DataFolder, looks: Sequence[Look], units: Sequence[str]) -
     return problems
 
 
-def _alike(classes: Iterable[str]) -> list[Problem]:
+def _alike(folder: DataFolder) -> list[Problem]:
     """Find names that differ only in case or in characters that look alike."""
     same: dict[str, list[str]] = defaultdict(list)
-    for name in classes:
+    for name in folder.classes:
         same[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
     hardly = [
         names
         for names in same.values()
         if len({unicodedata.normalize("NFC", name) for name in names}) > 1
     ]
-    end = "on macOS and Windows they may be one folder"
-    if len(hardly) > NAMED + 1:
-        every = [name for names in hardly for name in names]
+    if not hardly:
+        return []
+    every = [name for names in hardly for name in names]
+    if len(hardly) == 1:
+        sentence = f"{enumerated(every)} are {len(every)} classes, but their names hardly differ"
+    else:
         sentence = (
             f"{count_of(len(every), 'class')} have names that hardly differ from another's "
-            f"({enumerated([' and '.join(names) for names in hardly])}); {end}"
+            f"({enumerated([' and '.join(names) for names in hardly])})"
         )
-        return [Problem("alike", "warning", sentence, classes=tuple(every))]
-    return [
-        Problem(
-            "alike",
-            "warning",
-            f"{enumerated(names)} are {len(names)} classes, but their names hardly differ; {end}",
-            classes=_all(names),
-        )
-        for names in hardly
-    ]
+    sentence += (
+        "; on macOS and Windows they may be one folder"
+        if folder.table is None
+        else "; if they are one class, give it one spelling in the table"
+    )
+    return [Problem("alike", "warning", sentence, classes=_all(every))]
 
 
 def _sub_folders(folder: DataFolder) -> list[Problem]:
@@ -171,7 +170,7 @@ def _ignored(folder: DataFolder) -> list[Problem]:
     unread = unread_problem(folder)
     return [
         *([Problem(UNREAD, "stops", unread)] if unread else []),
-        *([Problem("ignored", "note", folder.describe_ignored())] if folder.ignored else []),
+        *([Problem("ignored", "note", describe_ignored(folder.ignored))] if folder.ignored else []),
     ]
 
 

@@ -69,7 +69,11 @@ def next_steps(report: CheckReport, issues: Path | None = None, again: str = "")
         train += " --skip-bad"
     return Steps(
         install=INSTALL_HEIF if any(problem.name == UNREAD for problem in stops) else "",
-        folder=tuple(p.summary for p in stops if p.name not in {UNREAD, *_EXCLUDABLE}),
+        folder=tuple(
+            f"{p.summary}; {p.hint}" if p.hint else p.summary
+            for p in stops
+            if p.name not in {UNREAD, *_EXCLUDABLE}
+        ),
         suggested=suggested,
         undecided=undecided,
         check=f"xception check {data}",
@@ -77,7 +81,7 @@ def next_steps(report: CheckReport, issues: Path | None = None, again: str = "")
     )
 
 
-def next_command(report: CheckReport, issues: Path | None = None, again: str = "") -> str:
+def next_command(report: CheckReport, issues: Path | None, again: str) -> str:
     """Return the next command to type; the arguments are those of `next_steps`."""
     steps = next_steps(report, issues, again)
     if steps.install:

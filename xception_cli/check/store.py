@@ -9,10 +9,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import PIL
+
 from xception_cli.console import say, show
+from xception_cli.data.images import DECODER
 from xception_cli.errors import MachineError
 from xception_cli.files import cache_folder, why_and_where, with_sum, without_sum
 
+VERSION = f"{DECODER}, Pillow {PIL.__version__}"  # results of another version are dropped
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS looks
@@ -64,18 +68,17 @@ class Store:
 
     Args:
         database: An open connection.
-        version: Version of the results; rows of another version are dropped.
     """
 
-    def __init__(self, database: sqlite3.Connection, version: str) -> None:
+    def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._unsaved: list[tuple[bytes, Row, bytes | None]] = []
         database.executescript(_TABLES)
-        if self.recall("version") != version:
+        if self.recall("version") != VERSION:
             with database:
                 for table in ("looks", "pictures", "facts"):
                     database.execute(f"DELETE FROM {table}")
-            self.remember("version", version)
+            self.remember("version", VERSION)
 
     def rows(self) -> dict[str, Row]:
         """Return the rows by path, without damaged ones."""
@@ -149,7 +152,7 @@ class Store:
         self._database.close()
 
 
-def use_store(root: Path, version: str, use: Callable[[Store], T]) -> T:
+def use_store(root: Path, use: Callable[[Store], T]) -> T:
     """Call a function with the store of a data folder, and return its result.
 
     If the file turns out to be damaged, it is recreated; if it can no longer be written, the store
@@ -158,12 +161,11 @@ def use_store(root: Path, version: str, use: Callable[[Store], T]) -> T:
 
     Args:
         root: The data folder.
-        version: Version of the results.
         use: The function.
     """
     for _ in range(2):
         try:
-            with open_store(root, version) as store:
+            with open_store(root) as store:
                 return use(store)
         except sqlite3.Error as error:
             reason = error.with_traceback(None)  # which would keep the helpers of the scan
@@ -171,23 +173,19 @@ def use_store(root: Path, version: str, use: Callable[[Store], T]) -> T:
             break
         with contextlib.suppress(OSError):
             _remove(store_path(root))
-    return _use_in_memory(root, version, use, reason)
+    return _use_in_memory(root, use, reason)
 
 
 @contextlib.contextmanager
-def open_store(root: Path, version: str) -> Iterator[Store]:
+def open_store(root: Path) -> Iterator[Store]:
     """Open the store of a data folder; in memory, with a note, where no file can be written.
 
     A damaged file is recreated, if opening it shows the damage.
 
-    Args:
-        root: The data folder.
-        version: Version of the results.
-
     Raises:
         sqlite3.Error: The disk is full, or damage was found later.
     """
-    with _closing(_open(root, version)) as store:
+    with _closing(_open(root)) as store:
         yield store
 
 
@@ -202,7 +200,7 @@ def _closing(store: Store) -> Iterator[Store]:
         store.close()
 
 
-def _open(root: Path, version: str) -> Store:
+def _open(root: Path) -> Store:
     try:
         path = store_path(root)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -212,44 +210,44 @@ def _open(root: Path, version: str) -> Store:
         else:
             _remove_unused(path.parent)
         try:
-            return _connect(path, version)
+            return _connect(path)
         except sqlite3.Error as error:
             if not _is_damage(error):
                 raise
-            return _renew(path, version)
+            return _renew(path)
     except (OSError, sqlite3.Error, MachineError) as error:
-        return _open_in_memory(version, error)
+        return _open_in_memory(error)
 
 
-def _open_in_memory(version: str, reason: Exception) -> Store:
+def _open_in_memory(reason: Exception) -> Store:
     known = why_and_where(reason) if isinstance(reason, OSError) else show(reason)
     say(f"note      scan results are not kept: {known}")
-    return _connect(":memory:", version)
+    return _connect(":memory:")
 
 
-def _use_in_memory(root: Path, version: str, use: Callable[[Store], T], reason: sqlite3.Error) -> T:
+def _use_in_memory(root: Path, use: Callable[[Store], T], reason: sqlite3.Error) -> T:
     """Call a function with what the file holds; if that is damaged, with an empty store."""
-    with contextlib.suppress(sqlite3.Error), _closing(_open_in_memory(version, reason)) as store:
+    with contextlib.suppress(sqlite3.Error), _closing(_open_in_memory(reason)) as store:
         with (
             contextlib.suppress(sqlite3.Error, MachineError),
-            contextlib.closing(_connect(store_path(root), version)) as file,
+            contextlib.closing(_connect(store_path(root))) as file,
         ):
             store.take_over(file)  # not to scan again what was kept before
         return use(store)
-    with _closing(_connect(":memory:", version)) as store:
+    with _closing(_connect(":memory:")) as store:
         return use(store)
 
 
-def _renew(path: Path, version: str) -> Store:
+def _renew(path: Path) -> Store:
     """Recreate a damaged file, unless another process has just done so."""
     from filelock import FileLock  # takes 30 ms and is rarely needed
 
     with FileLock(path.with_suffix(".lock"), mode=0o666, fallback_to_soft=False):
         try:
-            return _connect(path, version)
+            return _connect(path)
         except sqlite3.Error:
             _remove(path)
-            return _connect(path, version)
+            return _connect(path)
 
 
 def _remove_unused(folder: Path) -> None:
@@ -278,13 +276,13 @@ def _is_damage(error: sqlite3.Error) -> bool:
     return code & 0xFF not in _NOT_DAMAGE  # the primary code of an extended one
 
 
-def _connect(path: Path | str, version: str) -> Store:
+def _connect(path: Path | str) -> Store:
     # IMMEDIATE: a transaction that begins by reading would not wait for another process.
     database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level="IMMEDIATE")
     try:
         database.text_factory = lambda text: text.decode("utf-8", "replace")
         _check_pages(database)
-        return Store(database, version)
+        return Store(database)
     except BaseException:
         database.close()
         raise

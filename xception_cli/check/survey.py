@@ -64,40 +64,20 @@ def survey_folder(folder: DataFolder) -> Survey:
         MachineError: A helper process of the scan was killed.
     """
     from xception_cli.check.duplicates import find_groups
-    from xception_cli.check.scan import VERSION, scan_folder
+    from xception_cli.check.scan import scan_folder
     from xception_cli.check.store import Store, use_store
 
     def scan(store: Store) -> Survey:
         looks = scan_folder(folder, store)
         return Survey(folder, looks, find_groups(folder, looks, store))
 
-    return use_store(folder.root, VERSION, scan)
+    return use_store(folder.root, scan)
 
 
-def survey_data(
-    data: str,
-    *,
-    root: str | None = None,
-    classes: int | None = None,
-    fixes: str | None = None,
-    split_file: str | None = None,
-    group_by: str | None = None,
-    skip_bad: bool = False,
-    max_pixels: int = TrainConfig.max_pixels,
-) -> Survey:
-    """Scan the training data and check that it is usable, before anything slow starts.
+def survey_data(config: TrainConfig) -> Survey:
+    """Scan the data of a training and check that it is usable, before anything slow starts.
 
     Classes and counts are printed before the scan: they need no image to be opened.
-
-    Args:
-        data: The data folder or table.
-        root: Folder that the paths in a table are relative to; None for the table's own.
-        classes: Expected number of classes.
-        fixes: An edited issues.csv; the images that it excludes may be broken.
-        split_file: A split.csv; whether it lists these images is checked before the scan.
-        group_by: See `find_units`; whether it matches any path is checked, too.
-        skip_bad: Accept images that cannot be decoded.
-        max_pixels: Largest image to decode, from now on.
 
     Raises:
         UsageError: There is no such folder, it has another number of classes than expected, the
@@ -105,19 +85,20 @@ def survey_data(
         DataError: The folder cannot be used for training, or images cannot be decoded.
         MachineError: A helper process of the scan was killed.
     """
-    folder = read_data(Path(data), None if root is None else Path(root))
-    if not skip_bad and (problem := unread_problem(folder)):
+    root = None if config.root is None else Path(config.root)
+    folder = read_data(Path(config.data), root)
+    if not config.skip_bad and (problem := unread_problem(folder)):
         raise DataError(problem, hint="or train on the others with --skip-bad")
-    check_trainable(folder, classes)
-    wanted = {} if fixes is None else read_fixes(Path(fixes), folder)
-    if split_file is not None:
+    check_trainable(folder, config.classes)
+    wanted = {} if config.fixes is None else read_fixes(Path(config.fixes), folder)
+    if config.split_file is not None:
         from xception_cli.data.sides import follow_file
 
-        follow_file(list(folder.images), folder, Path(split_file))
-    if group_by is not None:
+        follow_file(list(folder.images), folder, Path(config.split_file))
+    if config.group_by is not None:
         from xception_cli.data.units import name_groups
 
-        name_groups(folder.images, range(len(folder.images)), group_by)
+        name_groups(folder.images, range(len(folder.images)), config.group_by)
     counted = f"{count_of(len(folder.classes), 'class')}, {count_of(len(folder.images), 'image')}"
     say(f"data      {show(folder.place)}: {counted}")
     say(f"classes   {enumerated(folder.classes, _SHOWN)}")
@@ -126,25 +107,11 @@ def survey_data(
 
     from xception_cli.data.opening import turns
 
-    turns.max_pixels = max_pixels
+    turns.max_pixels = config.max_pixels
     survey = replace(survey_folder(folder), fixes=wanted)
-    if not skip_bad:
-        _refuse_bad(survey, fixes)
+    if not config.skip_bad:
+        _refuse_bad(survey, config.fixes)
     return survey
-
-
-def survey_for(config: TrainConfig) -> Survey:
-    """Scan the data of a training, see `survey_data`."""
-    return survey_data(
-        config.data,
-        root=config.root,
-        classes=config.classes,
-        fixes=config.fixes,
-        split_file=config.split_file,
-        group_by=config.group_by,
-        skip_bad=config.skip_bad,
-        max_pixels=config.max_pixels,
-    )
 
 
 def _refuse_bad(survey: Survey, fixes: str | None) -> None:

@@ -6,6 +6,7 @@ from rich.text import Text
 
 from xception_cli.check.report import CheckReport, Curve, Problem, verdict, without_mirrored
 from xception_cli.console import enumerated, safe, show
+from xception_cli.evaluation.intervals import Estimate, texts
 from xception_cli.numerals import count_of
 from xception_cli.terminal import COLUMN, lay_out
 
@@ -20,6 +21,8 @@ def report_text(report: CheckReport) -> Text:
     _add(text, "data", _folder(report))
     for problem in report.problems:
         _add(text, problem.severity, safe(problem.summary))
+        for line in problem.hint.splitlines():
+            _add(text, "", safe(line))
         for line in _examples(problem):
             text.append(f"{line}\n", "dim")
     if report.curve is not None:
@@ -37,10 +40,8 @@ def _add_curve(text: Text, curve: Curve) -> None:
     """Write a row for each fraction of the images, and the classes that more images would help."""
     _add(text, "images", "accuracy of the linear probe on held-out images, by training-set size")
     for point in curve.points:
-        row = (
-            f"{point.fraction:5.0%} {point.images:7,}   {100 * point.accuracy:5.1f}%  "
-            f"({100 * point.low:.1f}-{100 * point.high:.1f}%)"
-        )
+        figures = texts(Estimate(point.accuracy, point.low, point.high), percent=True)
+        row = f"{point.fraction:5.0%} {point.images:7,}   {figures[0]:>6}  ({figures[1]})"
         text.append(f"{' ' * COLUMN}{row}\n")
     if curve.untested:
         untested = enumerated(curve.untested)

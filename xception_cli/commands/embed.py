@@ -28,6 +28,7 @@ from xception_cli.commands.options import (
 from xception_cli.console import quoted, say, show
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import check_new_file, file_digest, utf8, write_durably
+from xception_cli.imports import importing
 from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET
 from xception_cli.parquet import require_parquet, to_parquet
@@ -104,8 +105,9 @@ def embed(
 
     images = read_inputs(paths, listed, root).images
 
-    from xception_cli.inference import classify_images
-    from xception_cli.model.bundle import ModelBundle
+    with importing():
+        from xception_cli.inference import classify_images
+        from xception_cli.model.bundle import ModelBundle
     from xception_cli.partial import open_rows
 
     allow_pixels(max_pixels)
@@ -141,7 +143,7 @@ def _to_row(path: Path, outcome: "Outcome | str") -> dict[str, Any]:
 
     if isinstance(outcome, str) or outcome.features is None:
         return {"error": outcome}
-    digest = inspect(path, decoded=False).digest
+    digest = inspect(path).digest
     return {"features": _to_text(outcome.features), "digest": digest}
 
 

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from xception_cli.commands.complete import choices
-from xception_cli.commands.options import OUTPUT, HiddenRun, Run, one_run
+from xception_cli.commands.options import OUTPUT, HiddenRun, Run, choose_run, one_run
 from xception_cli.console import say, show
 from xception_cli.errors import UsageError
+from xception_cli.imports import importing
 from xception_cli.onnx import check_export_output, require_onnx, require_openvino
-from xception_cli.runs import find_run
 from xception_cli.suggestions import expect_choice
 
 
@@ -77,17 +77,16 @@ def export(
             "--quantize int8 is for --format onnx only",
             hint="leave --quantize out, or use --format onnx: OpenVINO runs that file, too",
         )
-    chosen = find_run(run)
+    chosen = choose_run(run)
     check_export_output(output, form)
     require_onnx()
     if form == "openvino":
         require_openvino()
 
-    from xception_cli.onnx.program import hand_over
-    from xception_cli.onnx.run import export_run
+    with importing():
+        from xception_cli.onnx.program import hand_over
+        from xception_cli.onnx.run import export_run
 
-    if run is None:
-        say(f"run       {show(chosen.path)} (the latest)")
     result = export_run(
         chosen,
         output,

@@ -18,15 +18,16 @@ from xception_cli.recipes import copy_recipe, find_recipe, list_recipes, title
 
 def weights_list(as_json: Json = False) -> None:
     """List the sources of the ImageNet weights, in the order in which they are tried."""
-    from xception_cli.model.weights import cache_path, list_sources
+    from xception_cli.model.published import SOURCES
+    from xception_cli.model.weights import cache_path
 
-    cache, sources = cache_path(), list_sources()
+    cache = cache_path()
     if as_json:
-        listed = [source.to_dict() for source in sources]
+        listed = [source.to_dict() for source in SOURCES]
         emit(json.dumps({"cache": utf8(str(cache)), "sources": listed}))
         return
     emit(f"1. the cache\n   where     {show(cache)}")
-    for number, source in enumerate(sources, start=2):
+    for number, source in enumerate(SOURCES, start=2):
         emit(
             f"{number}. {source.name}\n   where     {source.origin}\n"
             f"   accepted  {source.pinned}\n   licence   {source.licence}"

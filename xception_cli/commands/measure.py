@@ -22,16 +22,18 @@ from xception_cli.commands.options import (
     Tta,
     Workers,
     allow_pixels,
+    choose_run,
     one_run,
 )
 from xception_cli.console import emit, fail, quoted, say, show
 from xception_cli.errors import UsageError
+from xception_cli.imports import importing
 from xception_cli.numerals import count_of
 from xception_cli.rundir import METRICS, RunDir
 from xception_cli.runs import RUNS, find_run
 
 if TYPE_CHECKING:
-    from xception_cli.evaluation.compare import Comparison
+    from xception_cli.evaluation.comparison import Comparison
     from xception_cli.evaluation.eval_report import EvalReport
 
 
@@ -98,11 +100,11 @@ def evaluate(
         from xception_cli.data.lists import open_list
 
         only = open_list(listed)
-    chosen = find_run(run)
+    chosen = choose_run(run)
     check_classifier(chosen.model if model is None else model, device=device, tta=tta)
-    if run is None:
-        say(f"run       {show(chosen.path)} (the latest)")
     allow_pixels(max_pixels)
+    with importing():
+        import xception_cli.evaluation.evaluate  # noqa: F401 - which api.evaluate imports
     report = api.evaluate(
         chosen.path,
         data,
@@ -185,9 +187,9 @@ def compare(
         )
     first, *others = [find_run(run) for run in runs]
 
-    from xception_cli.evaluation.comparable import choose_evaluation
-    from xception_cli.evaluation.compare import compare_runs, correct_comparisons
-    from xception_cli.evaluation.compared import selection_note
+    from xception_cli.evaluation.common_evaluation import choose_evaluation
+    from xception_cli.evaluation.comparison import compare_runs, correct_comparisons
+    from xception_cli.evaluation.comparison_text import selection_note
 
     name = choose_evaluation([first, *others], on)
     comparisons = correct_comparisons([compare_runs(first, other, name) for other in others])
@@ -201,8 +203,8 @@ def compare(
 def _print_comparison(
     first: RunDir, other: RunDir, comparison: "Comparison", *, as_json: bool
 ) -> None:
-    from xception_cli.evaluation.comparable import different_splits
-    from xception_cli.evaluation.compared import class_note, comparison_tables, verdict
+    from xception_cli.evaluation.common_evaluation import different_splits
+    from xception_cli.evaluation.comparison_text import class_note, comparison_tables, verdict
 
     parts: list[Any] = [json.dumps(comparison.to_dict())]
     if not as_json:
@@ -241,10 +243,11 @@ def report(
     chosen = find_run(run)
     result = chosen.read_result()
 
-    from xception_cli.evaluation.places import find_images
-    from xception_cli.model.bundle import load_model
-    from xception_cli.report.run_page import write_report
-    from xception_cli.runtime import decide_runtime
+    with importing():
+        from xception_cli.evaluation.places import find_images
+        from xception_cli.model.bundle import load_model
+        from xception_cli.report.run_page import write_report
+        from xception_cli.runtime import decide_runtime
 
     bundle = load_model(chosen.model, decide_runtime(device=device))
     write_report(chosen, bundle, find_images(chosen, bundle.classes, data), result)

@@ -1,5 +1,6 @@
 """Options shared by several commands, and the checks of their values."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +11,11 @@ from xception_cli.commands.complete import choices, run_folders
 from xception_cli.config import Device as DeviceName
 from xception_cli.config import TrainConfig
 from xception_cli.console import fail, listing, say, show
+from xception_cli.data.formats import suffixes
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
-from xception_cli.runs import find_run
+from xception_cli.runs import find_run, runs_next_to
 
 # Panels of the help
 IMAGES, MODEL, OUTPUT, MACHINE = "Images", "Model", "Output", "Machine"
@@ -160,9 +162,17 @@ def separate_run(
     Returns:
         The images, and the run.
     """
-    if paths and run is None and model is None and RunDir(Path(paths[0])).info.is_file():
-        return list(paths[1:]), Path(paths[0])
+    if paths and run is None and model is None:
+        first = Path(paths[0])
+        if RunDir(first).info.is_file() or (len(paths) > 1 and _is_mistyped_run(first)):
+            return list(paths[1:]), first
     return list(paths), run
+
+
+def _is_mistyped_run(path: Path) -> bool:
+    """Return whether a path next to runs is neither there nor that of an image."""
+    is_image = path.suffix.lower() in suffixes()
+    return not is_image and not os.path.lexists(path) and bool(runs_next_to(path))
 
 
 def allow_pixels(given: int | None) -> None:
@@ -193,10 +203,19 @@ def choose_model(run: Path | None, model: Path | None) -> Path:
         )
     if model is not None:
         return model
+    return choose_run(run).model
+
+
+def choose_run(run: Path | None) -> RunDir:
+    """Return the given run; or the latest finished one, and print which that is.
+
+    Raises:
+        UsageError: There is no such run.
+    """
     found = find_run(run)
     if run is None:
         say(f"run       {show(found.path)} (the latest)")
-    return found.model
+    return found
 
 
 def require_all_read(

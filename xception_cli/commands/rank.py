@@ -26,6 +26,7 @@ from xception_cli.commands.options import (
 from xception_cli.console import quoted, say, show
 from xception_cli.csv_files import to_csv
 from xception_cli.files import check_new_file, file_digest, write_durably
+from xception_cli.imports import importing
 from xception_cli.numerals import count_of
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def rank(
 
     images = read_inputs(paths, listed, root).images
 
-    from xception_cli.inference import predict_images
+    with importing():
+        from xception_cli.inference import predict_images
     from xception_cli.partial import open_rows
 
     allow_pixels(max_pixels)

@@ -17,6 +17,7 @@ from xception_cli.commands.options import (
     one_run,
 )
 from xception_cli.console import emit, say
+from xception_cli.imports import importing
 
 
 def serve(
@@ -47,10 +48,10 @@ def serve(
 
     with Server(port) as server:  # a port in use is reported before torch is loaded
         allow_pixels(max_pixels)
+        with importing():
+            from xception_cli.serve.demo import Demo, name_of
+
         bundle = open_classifier(chosen, device=device)
-
-        from xception_cli.serve.demo import Demo, name_of
-
         demo = Demo(bundle, name_of(chosen))
         demo.warm_up()
         say(f"serving   {server.url} (Ctrl-C stops it)")

@@ -154,7 +154,9 @@ def train(
     )
     if result is not None:
         emit(str(result.run.path))
-        say(f"next: xception {_then(settings.config.from_, result.run)} {quoted(result.run.path)}")
+        earlier = settings.config.from_  # to compare the run with
+        then = "eval" if earlier is None else f"compare {quoted(earlier)}"
+        say(f"next: xception {then} {quoted(result.run.path)}")
     if started_by_torchrun():
         end_at_once()
 
@@ -210,9 +212,9 @@ def _check_new_run(
         from xception_cli.runtime import decide_runtime
 
         decide_runtime(device=config.device, precision=config.precision, compiled=config.compile)
-    from xception_cli.check.survey import survey_for
+    from xception_cli.check.survey import survey_data
 
-    return survey_for(config)
+    return survey_data(config)
 
 
 def _take_folder(folder: str, given: dict[str, Any]) -> None:
@@ -242,8 +244,3 @@ def _resolve(given: dict[str, Any], config: str | None, effort: str | None) -> R
 def _every_effort(given: dict[str, Any]) -> dict[str | None, ResolvedConfig]:
     with screen.silence():  # notes on the settings are printed already
         return {name: _resolve(given, None, name) for name in EFFORTS}
-
-
-def _then(earlier: str | None, run: RunDir) -> str:
-    """Return the next command for a run: compare it with the run it started from, if any."""
-    return "eval" if earlier is None else f"compare {quoted(earlier)}"

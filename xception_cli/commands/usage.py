@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,8 @@ def unknown_command(name: str, group: Any, context: Any) -> UsageError:
             f"{show(name)} is neither a command nor a file",
             hint=f"{path} --help lists the commands",
         )
-    near = nearest(name, group.commands, COMMANDS.get(path)) or same(name, _flags(group, context))
+    also = COMMANDS.get(path, {})
+    known = [*group.commands, *chain(*also.values())]  # `train --resume`, too
+    near = nearest(name, known, also) or same(name, _flags(group, context))
     hint = f"did you mean {path} {near}?" if near else f"{path} --help lists the commands"
     return UsageError(f"{path} has no command {show(name) or repr(name)}", hint=hint)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from xception_cli.console import show
 from xception_cli.data.formats import HEIF, INSTALL_HEIF, SUFFIXES_OF, suffixes
-from xception_cli.data.layout import EXPECTED, recognise
-from xception_cli.data.listing import Folder, suffix_of, unreadable
+from xception_cli.data.layout import recognise
+from xception_cli.data.listing import Folder, expected, suffix_of, unreadable
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
 from xception_cli.numerals import count_of
@@ -53,15 +53,11 @@ class DataFolder:
         images = [i for i in self.images if split is None or i.split == split]
         return count_labels(images, len(self.classes))
 
-    def describe_ignored(self) -> str:
-        """Summarize the ignored files, as the function of this name does."""
-        return describe_ignored(self.ignored)
-
     def notes(self) -> list[str]:
         """Return notes on ignored files and on images recognised by content alone."""
         total = sum(self.by_content.values())
         read = f"{count_of(total, 'file')} read as images by content: {_kinds(self.by_content)}"
-        return [*filter(None, [self.describe_ignored()]), *([read] if total else [])]
+        return [*filter(None, [describe_ignored(self.ignored)]), *([read] if total else [])]
 
 
 def describe_ignored(ignored: Mapping[str, int]) -> str:
@@ -187,4 +183,4 @@ def images_below(folder: Path, ignored: Counter[str] | None = None) -> list[Path
 def _raise_flat(root: Folder) -> None:
     flat = len(root.images)
     found = f"{count_of(flat, 'image')} but no class folders" if flat else "no class folders"
-    raise DataError(f"found {found} in {show(root.path)}", hint=EXPECTED)
+    raise DataError(f"found {found} in {show(root.path)}", hint=expected(root.path))

@@ -1,11 +1,14 @@
-"""Formats: which files are images, by suffix and first bytes. Opens no file, uses no Pillow."""
+"""Formats: which files are images, by suffix and first bytes; tables. Opens no file, no Pillow."""
 
 import codecs
 from functools import lru_cache
 from importlib.util import find_spec
 
+from xception_cli.parquet import SUFFIX as PARQUET
+
 # Other formats are never tried: EPS starts Ghostscript, PSD, FITS and ICNS had memory bugs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
+TABLES = (".csv", ".tsv", PARQUET)  # of images, with their classes
 HEIF = "HEIF"  # needs pillow-heif
 SUFFIXES_OF = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},

@@ -1,11 +1,13 @@
 """Header: which columns of a table hold the paths, labels, splits and groups of images."""
 
-from collections.abc import Collection, Container, Sequence
-from pathlib import Path
+from collections.abc import Collection, Container, Iterable, Sequence
+from pathlib import Path, PurePath
+from string import ascii_uppercase
 
-from xception_cli.console import say, show
-from xception_cli.data.names import WORDS, words_of
-from xception_cli.data.rows import column_name
+from xception_cli.console import enumerated, say, show
+from xception_cli.data.formats import suffixes
+from xception_cli.data.names import WORDS, split_of, words_of
+from xception_cli.data.rows import column_name, slashed
 from xception_cli.errors import DataError
 
 # Names of each column: our own name first, which has precedence. docs/data.md lists them.
@@ -21,6 +23,7 @@ NAMES_OF = {
     "split": ("split", "set", "subset", "partition"),
     "group": ("group", "groups", "group_id", "unit", "patient_id", "subject_id"),
 }
+_IF_NO_OTHER = {"path": ("image_id", "id"), "label": ("choice",)}  # Kaggle's, Label Studio's
 COLUMNS = "path and label; split (train, val, test) and group are optional"
 _FLAGS = [{"true", "false"}, {"yes", "no"}, {"0", "1"}]  # values of a column such as `is_valid`
 _MOST_SPLITS = 6  # values of a column that holds the split; others may be paths with `train`
@@ -54,10 +57,12 @@ def find_columns(table: Path, names: Sequence[str], required: Collection[str]) -
 
 
 def _candidates(names: Sequence[str], kind: str) -> list[int]:
-    """Return the indices of the possible columns; only that with our own name, if there is one."""
+    """Return the indices of the possible columns: of our own name, else others, in their order."""
     plain = [column_name(name) for name in names]
-    own = [at for at, name in enumerate(plain) if name == kind]
-    return own or [at for at, name in enumerate(plain) if name in NAMES_OF[kind]]
+    for names_of_kind in ((kind,), NAMES_OF[kind], _IF_NO_OTHER.get(kind, ())):
+        if found := [at for at, name in enumerate(plain) if name in names_of_kind]:
+            return found
+    return []
 
 
 def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) -> DataError:
@@ -70,11 +75,48 @@ def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) ->
             f"{show(table)}: {several} could each be the column {kind} (found: {listed}{more})",
             hint=f"rename the right one to {kind}",
         )
-    return DataError(
-        f"{show(table)} has no column {kind} (found: {listed}{more})",
-        hint=f"the first line names the columns: {COLUMNS}; other names of "
-        f"{kind}: {', '.join(NAMES_OF[kind][1:])}",
+    hint = "write path,label above its first line, which must name the columns"
+    if not any(PurePath(name).suffix.lower() in suffixes() for name in names):
+        content = {"path": "image files", "label": "classes"}[kind]
+        hint = (
+            f"in its first line, rename the column with the {content} to {kind}; the columns are "
+            f"{COLUMNS}; other names of {kind}: {', '.join(NAMES_OF[kind][1:])}"
+        )
+    return DataError(f"{show(table)} has no column {kind} (found: {listed}{more})", hint=hint)
+
+
+def refuse_one_hot(
+    table: Path, names: Sequence[str], lines: Sequence[tuple[int, list[str]]]
+) -> None:
+    """Refuse a table that has a column of zeros and ones for each class, instead of a label.
+
+    Raises:
+        DataError: It has; the hint is the formula that returns the class of a row.
+    """
+    if _candidates(names, "label"):
+        return
+    flags = [
+        at
+        for at in range(len(names))
+        if {"1"} <= {_digit(cells, at) for _, cells in lines} <= {"0", "1"}
+    ]
+    ones = [sum(_digit(cells, at) == "1" for at in flags) for _, cells in lines]
+    if len(flags) < 2 or {*ones} != {1}:
+        return
+    first, last = flags[0], flags[-1]
+    formula = ""
+    if last - first < len(flags) and last < len(ascii_uppercase):  # next to each other
+        one, end = ascii_uppercase[first], ascii_uppercase[last]
+        formula = f"; in Excel: =INDEX({one}$1:{end}$1, MATCH(1, {one}2:{end}2, 0))"
+    raise DataError(
+        f"{show(table)} has no column label, but one for each class: "
+        f"{enumerated([names[at] for at in flags])}",
+        hint=f"add a column called label, with the class of each image{formula}",
     )
+
+
+def _digit(cells: Sequence[str], at: int) -> str:
+    return cells[at].strip().removesuffix(".0") if at < len(cells) else ""
 
 
 def refuse_unnamed_split(
@@ -103,6 +145,19 @@ def refuse_unnamed_split(
                 if is_flag
                 else "rename it to split; or delete it, and validation images are sampled",
             )
+
+
+def warn_of_unnamed_split(table: Path, paths: Iterable[str]) -> None:
+    """Warn of a table without a split whose images are in folders called Training and Testing."""
+    folders = {slashed(path).rpartition("/")[0] for path in paths}
+    named = {next(filter(split_of, reversed(folder.split("/"))), "") for folder in folders}
+    splits = {split_of(name) for name in named}
+    if "train" in splits and len(splits) > 1 and None not in splits:
+        places = enumerated(sorted(named))
+        say(
+            f"warning   {show(table)} has no column split, and images in {places}: all are treated "
+            "as one set; a column split (train, val, test) keeps them apart"
+        )
 
 
 def report_columns(table: Path, names: Sequence[str], found: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Inspection: the digest of an image file, and whether it can be decoded."""
+"""Inspection: the digest of an image file, and whether it can be used."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -7,17 +7,16 @@ from hashlib import blake2b
 from pathlib import Path
 
 from xception_cli.console import screen
-from xception_cli.data.images import ImageError, decode, naming, read_bytes
-from xception_cli.data.opening import turns
+from xception_cli.data.images import ImageError, naming, read_bytes
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """The result of inspecting a file.
+    """What training needs to know about an image file.
 
     Attributes:
         digest: BLAKE2b of the content, 32 hexadecimal digits; empty if it could not be read.
-        problem: Why it is not a valid image; None if it is.
+        problem: Why it cannot be used; None if it can, or if it was only hashed.
     """
 
     digest: str
@@ -29,38 +28,26 @@ def content_digest(content: bytes) -> str:
     return blake2b(content, digest_size=16).hexdigest()
 
 
-def inspect(path: Path, *, decoded: bool = True) -> Inspection:
-    """Hash a file, and check that it fully decodes.
-
-    Args:
-        path: The file.
-        decoded: False hashes only.
-    """
-    digest = ""
+def inspect(path: Path) -> Inspection:
+    """Hash a file; only the scan decodes it, see `check.scan`."""
     try:
         with naming(path):
-            content = read_bytes(path)
-            digest = content_digest(content)
-            if decoded:
-                with turns.take(content, least_side=1):
-                    decode(content, least_side=1)  # every byte is read at the smallest scale too
+            return Inspection(content_digest(read_bytes(path)))
     except ImageError as error:
-        return Inspection(digest, error.message)
-    return Inspection(digest)
+        return Inspection("", error.message)
 
 
-def inspect_all(paths: list[Path], *, decoded: bool = True) -> list[Inspection]:
+def inspect_all(paths: list[Path]) -> list[Inspection]:
     """Inspect files in order, without stopping at a problem.
 
-    Threads suffice: Pillow and hashlib release the GIL.
+    Threads suffice: hashlib releases the GIL.
     """
-    what = "checking images" if decoded else "hashing images"
     with (
         ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
-        screen.bar(what, len(paths)) as bar,
+        screen.bar("hashing images", len(paths)) as bar,
     ):
         found = []
-        for inspection in pool.map(lambda path: inspect(path, decoded=decoded), paths):
+        for inspection in pool.map(inspect, paths):
             found.append(inspection)
             bar.advance(1)
     return found

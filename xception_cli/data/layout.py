@@ -12,18 +12,19 @@ from itertools import combinations
 from pathlib import Path
 
 from xception_cli.console import enumerated, quoted, show
-from xception_cli.data.listing import Folder
-from xception_cli.data.names import FILLERS, WORDS, is_date, is_part, plain, split_of, words_of
+from xception_cli.data.listing import Folder, expected
+from xception_cli.data.names import (
+    FILLERS,
+    is_date,
+    is_part,
+    plain,
+    split_of,
+    splits_in,
+    words_of,
+)
 from xception_cli.errors import DataError
 
 SPLITS = ("train", "val", "test")
-EXPECTED = (
-    "make one folder per class, with its images inside:\n"
-    "  food/apple/1.jpg\n"
-    "  food/pear/1.jpg\n"
-    "or the same inside food/train and food/val; xception sample DIR creates an example"
-)
-
 _ALIKE = 0.5  # least intersection over union of names of two folders with the same classes
 _NEARLY_ALL = 0.8  # the same if one is a split of the other: it may lack one class in five
 _STRAY = 0.1  # images per image in sub-folders, below which a folder is not a class
@@ -53,7 +54,7 @@ class Layout:
         return tuple(split for split in SPLITS if split in found)
 
 
-def recognise(root: Folder, classes: Sequence[str] = ()) -> Layout:
+def recognise(root: Folder, classes: Sequence[str]) -> Layout:
     """Determine which folders are splits and which are classes.
 
     Args:
@@ -71,7 +72,8 @@ def recognise(root: Folder, classes: Sequence[str] = ()) -> Layout:
         return Layout([(None, folder.name, folder) for folder in top], [root])
     kinds = {split_of(folder.name) for folder in top}
     if len(top) > 1 and None not in kinds and ("train" in kinds or len(kinds) > 1):
-        raise DataError(f"{_list(top)} look like splits, but hold no class folders", hint=EXPECTED)
+        no_classes = f"{_list(top)} look like splits, but hold no class folders"
+        raise DataError(no_classes, hint=expected(root.path))
     dates = _shared_dates(top)
     _refuse_split_in_name(top)
     _refuse_split_of_no_class(root, top)
@@ -286,25 +288,26 @@ def _is_wrapper(folder: Folder) -> bool:
 
 
 def _refuse_split_in_name(folders: Sequence[Folder]) -> None:
-    """Refuse would-be classes train_cat and test_cat.
+    """Refuse would-be classes train_cat and test_cat; or cat, cat_test, dog and dog_test.
 
     Raises:
-        DataError: Two names differ only in the split.
+        DataError: Two names differ only in the split; or two pairs, if one of each has no split, or
+            if the names are one word (`traincat`).
     """
     named: dict[tuple[str, ...], dict[str, Folder]] = defaultdict(dict)
     for folder in folders:
-        words = words_of(folder.name)
-        splits = [WORDS[word] for word in words if word in WORDS]
-        if len(splits) == 1:
-            rest = tuple(word for word in words if word not in WORDS)
-            named[rest].setdefault(splits[0], folder)
-    for rest, by_split in named.items():
-        if rest and "train" in by_split and len(by_split) > 1:
-            train = by_split["train"].path
+        for split, rest in splits_in(folder.name):
+            named[rest].setdefault(split, folder)
+    pairs = {r: by for r, by in named.items() if r and by.keys() - {"", "train"} and len(by) > 1}
+    whole = [rest for rest, by in pairs.items() if "" in {*by, rest[0]} and {*by} & {"val", "test"}]
+    for rest, by_split in pairs.items():
+        if ("train" in by_split and rest[0]) or (rest in whole and len(whole) > 1):
+            split = next(split for split in SPLITS if split in by_split)
+            moved = by_split[split].path
             raise DataError(
                 f"{_list(by_split.values())} look like splits of one class",
                 hint="make one folder per split, with its classes inside: move "
-                f"{quoted(train)} to {quoted(train.parent / 'train' / '_'.join(rest))}",
+                f"{quoted(moved)} to {quoted(moved.parent / split / '_'.join(filter(None, rest)))}",
             )
 
 
@@ -312,10 +315,12 @@ def _refuse_split_of_no_class(root: Folder, folders: Sequence[Folder]) -> None:
     """Refuse the would-be class `test` next to cat and dog: its images may be of any class.
 
     Raises:
-        DataError: A folder is named like val, test or unlabelled images, and two others are not. A
+        DataError: A folder is named like a split or unlabelled images, and two others are not. A
             `train` may be a vehicle, and `valid` the opposite of `invalid`.
     """
-    apart = [folder for folder in folders if split_of(folder.name) not in {None, "train"}]
+    apart = [
+        folder for folder in folders if split_of(folder.name) and plain(folder.name) != "train"
+    ]
     others = [folder for folder in folders if folder not in apart]
     if apart and len(others) > 1:
         raise DataError(

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from xception_cli.console import show
+from xception_cli.console import enumerated, quoted, show
 from xception_cli.data.formats import (
     HEIF,
     START,
+    TABLES,
     format_of,
     is_certain,
     is_undecided,
@@ -24,6 +25,14 @@ _FOREIGN = {  # created by file systems, devices, archivers and Python; in lower
     "network trash folder", "temporary items", "icon\r",
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
 }  # fmt: skip
+
+
+_EXPECTED = (
+    "make one folder per class, with its images inside:\n"
+    "  food/apple/1.jpg\n"
+    "  food/pear/1.jpg\n"
+    "or the same inside food/train and food/val; xception sample DIR creates an example"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,3 +141,10 @@ def _start_of(path: str) -> bytes:
 def suffix_of(name: str) -> str:
     """Return the suffix of a file name in lower case, or `no suffix`."""
     return Path(name).suffix.lower() or "no suffix"
+
+
+def expected(root: Path) -> str:
+    """Return the hint for a folder without class folders; it names the tables inside."""
+    tables = [quoted(path) for path in sorted(root.iterdir()) if path.suffix.lower() in TABLES]
+    instead = f"give a table instead, if it has the labels: {enumerated(tables, 3)}; or "
+    return f"{instead if tables else ''}{_EXPECTED}"

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,8 +11,7 @@ from typing import IO
 from weakref import finalize
 
 from xception_cli.console import quoted, say, show
-from xception_cli.data.formats import suffixes
-from xception_cli.data.table import SUFFIXES as TABLES
+from xception_cli.data.formats import TABLES, suffixes
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.files import why
 from xception_cli.notation import is_url
@@ -19,6 +19,9 @@ from xception_cli.notation import is_url
 STDIN = "-"
 _BLOCK = 1 << 16
 _LONGEST = 1 << 16  # bytes of a path; systems allow 4,096
+_MOST_WITHOUT_PATH = 1 << 20  # bytes: /dev/zero has no path, and no end
+_MOST = 1 << 30  # bytes of a list: ten million paths of 100 bytes
+_PATH_END = re.compile(rb"[^\0\r\n]\r?[\0\n]")
 
 
 class PathList:
@@ -97,7 +100,7 @@ def open_list(source: str, root: Path | None = None) -> PathList:
         root: Folder that its paths are relative to; None for the current one.
 
     Raises:
-        UsageError: It cannot be read, or see `PathList`.
+        UsageError: It cannot be read, or seems to have no end; or see `PathList`.
         MachineError: The disk of temporary files is full.
     """
     if Path(source).suffix.lower() in suffixes() | {*TABLES}:
@@ -116,18 +119,33 @@ def open_list(source: str, root: Path | None = None) -> PathList:
         if source == STDIN:
             if sys.stdin.isatty():
                 say("list      type one path per line; Ctrl-D ends the list")
-            _copy(sys.stdin.buffer, copy)
+            _copy(sys.stdin.buffer, copy, name)
         else:
             with Path(source).open("rb") as file:
-                _copy(file, copy)
-    except (OSError, ValueError) as error:
+                _copy(file, copy, name)
+    except BaseException as error:
         copy.close()
-        raise UsageError(f"cannot read the list {show(source)}: {why(error)}") from error
+        if isinstance(error, (OSError, ValueError)):
+            raise UsageError(f"cannot read the list {show(source)}: {why(error)}") from error
+        raise
     return PathList(copy, name, root)
 
 
-def _copy(source: IO[bytes], copy: IO[bytes]) -> None:
+def _copy(source: IO[bytes], copy: IO[bytes], name: str) -> None:
+    size = last_path = 0
     while block := source.read(_BLOCK):
+        size += len(block)
+        if _PATH_END.search(block):
+            last_path = size
+        elif size - last_path > _MOST_WITHOUT_PATH:
+            raise UsageError(
+                f"{show(name)} has over {_MOST_WITHOUT_PATH:,} bytes without a path",
+                hint="a list has one path per line",
+            )
+        if size > _MOST:
+            raise UsageError(
+                f"{show(name)} is over {_MOST:,} bytes long", hint="split the list into several"
+            )
         try:
             copy.write(block)
         except OSError as error:

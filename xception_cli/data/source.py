@@ -7,13 +7,14 @@ from pathlib import Path
 
 from xception_cli.console import quoted, show
 from xception_cli.data.folder import DataFolder, read_folder
+from xception_cli.data.formats import TABLES
 from xception_cli.data.header import COLUMNS
-from xception_cli.data.table import SUFFIXES, is_table, list_table
+from xception_cli.data.table import is_table, list_table
 from xception_cli.errors import UsageError
 from xception_cli.notation import is_url
 from xception_cli.texts import SAVE_IN_EXCEL
 
-_TABLES = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+_TABLES = f"{', '.join(TABLES[:-1])} or {TABLES[-1]}"
 _UNPACK = {
     ".zip": "unzip {file} -d {folder}",
     **dict.fromkeys(
@@ -41,7 +42,7 @@ def read_data(data: Path, root: Path | None = None, classes: Sequence[str] = ())
     return list_table(data, root) if is_table(data) else read_folder(data, classes)
 
 
-def check_data(data: Path, root: Path | None = None) -> None:
+def check_data(data: Path, root: Path | None) -> None:
     """Check that a path is a folder or a table, without reading it.
 
     Raises:

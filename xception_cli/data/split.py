@@ -111,6 +111,9 @@ def make_split(
         _draw(images, keep_sides(images, drawable, earlier), seed, val_fraction, test_fraction)
         drawn = [images[i] for unit in drawable for i in unit.members]  # no given test
         warnings += _far_off(drawn, val_fraction)
+        if test_fraction and not any(image.split == "test" for image in drawn):
+            none = f"test_fraction {test_fraction:g} gave none of {count_of(len(drawable), 'unit')}"
+            warnings.append(f"test has no images: by chance, {none}")
         warnings += _uneven(drawn, folder.classes, val_fraction)
     elif test_fraction:
         warnings.append("test_fraction is not used: the split is given")

@@ -10,15 +10,24 @@ from typing import NamedTuple
 from xception_cli.console import listing, quoted, say, show
 from xception_cli.csv_files import read_users_table
 from xception_cli.data.folder import DataFolder
+from xception_cli.data.formats import TABLES
 from xception_cli.data.header import (
     COLUMNS,
     find_columns,
     has_columns,
+    refuse_one_hot,
     refuse_unnamed_split,
     report_columns,
+    warn_of_unnamed_split,
 )
 from xception_cli.data.layout import SPLITS
-from xception_cli.data.misplaced import folder_below, likely_root
+from xception_cli.data.misplaced import (
+    Stems,
+    find_images,
+    folder_below,
+    foreign_folder,
+    likely_root,
+)
 from xception_cli.data.names import split_of
 from xception_cli.data.photo import Photo
 from xception_cli.data.rows import TOO_LONG, slashed, spellings, too_long
@@ -29,8 +38,6 @@ from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET
 from xception_cli.parquet import read_parquet
 from xception_cli.rundir import INFO
-
-SUFFIXES = (".csv", ".tsv", PARQUET)
 
 _LISTED = 10  # rows named in a message
 
@@ -64,10 +71,10 @@ class _Fault:
 
 def is_table(path: Path) -> bool:
     """Return whether a path names a table, and not a folder or an image."""
-    return path.suffix.lower() in SUFFIXES and not os.path.isdir(path)  # noqa: PTH112 - odd names
+    return path.suffix.lower() in TABLES and not os.path.isdir(path)  # noqa: PTH112 - odd names
 
 
-def list_table(table: Path, root: Path | None = None) -> DataFolder:
+def list_table(table: Path, root: Path | None) -> DataFolder:
     """List the classes and images of a table; see `read_rows`."""
     place, rows = read_rows(table, root)
     classes = tuple(sorted({row.label for row in rows}))
@@ -143,6 +150,8 @@ def _read_lines(
         lines = [(line, cells) for line, cells in every if any(cell.strip() for cell in cells)]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the table {show(table)}: {why(error)}") from error
+    if labelled:
+        refuse_one_hot(table, names, lines)
     found = find_columns(table, names, required)
     if longer := too_long(lines, len(names)):
         raise DataError(
@@ -155,6 +164,7 @@ def _read_lines(
             del found[kind]
     if labelled and "split" not in found:
         refuse_unnamed_split(table, names, lines, {*found.values()})
+        warn_of_unnamed_split(table, (cells[found["path"]] for _, cells in lines))
     report_columns(table, names, found)
     return found, lines
 
@@ -165,12 +175,13 @@ def _resolve(
     """Return the rows with absolute paths, and the faults of those that cannot be used."""
     rows: list[Row] = []
     faults: list[_Fault] = []
+    known: Stems = {}
     for line, cells in lines:
         cell = {kind: cells[at].strip() for kind, at in found.items()}
         if cell.get("split", "").lower() == "out":
             continue
         split = split_of(cell["split"]) if "split" in found else None
-        path, fault = _find(cells[found["path"]], base)
+        path, fault = _find(cells[found["path"]], base, known)
         if fault is None and labelled and not cell["label"]:
             fault = "without a class", "the class is empty"
         if fault is None and "split" in found and split not in SPLITS:
@@ -182,7 +193,7 @@ def _resolve(
     return rows, faults
 
 
-def _find(text: str, base: str) -> tuple[str, tuple[str, str] | None]:
+def _find(text: str, base: str, known: Stems) -> tuple[str, tuple[str, str] | None]:
     """Return the absolute path of an image, or the fault of its cell."""
     if not text.strip():
         return "", ("without a path", "the path is empty")
@@ -190,8 +201,12 @@ def _find(text: str, base: str) -> tuple[str, tuple[str, str] | None]:
         return text, ("with a URL", f"{show(text.strip())} is a URL: download the image first")
     for written in spellings(text):
         path = os.path.normpath(os.path.join(base, written))  # noqa: PTH118 - a tenth of Path's time
-        if os.path.isfile(path):  # noqa: PTH113
-            return path, None
+        found = find_images(path, known)
+        if len(found) == 1:
+            return found[0], None
+        if found:
+            names = " or ".join(show(os.path.basename(file)) for file in found)  # noqa: PTH119
+            return text, ("with several images", f"{show(text)} could be {names}")
     what = "is a folder" if os.path.isdir(path) else "does not exist"  # noqa: PTH112
     return text, ("whose image is missing", f"{show(text)} {what}")
 
@@ -209,6 +224,9 @@ def _unusable(
     hint = "correct or delete these rows"
     if kinds["whose image is missing"]:
         paths = [slashed(text) for text in texts]
+        if folder := foreign_folder(paths):
+            hint = _shortened(table, folder, texts)
+            return DataError(listing(sentence, lines, _LISTED), hint=hint)
         relative = [path for path in paths if path and not os.path.isabs(path)]  # noqa: PTH117
         where = likely_root(table, relative)
         known = quoted(where) if where is not None and where != root else "DIR"
@@ -219,9 +237,19 @@ def _unusable(
         example = f" ({show(found[0])} is in {show(found[1])}/)" if found else ""
         hint = f"correct the paths{example}, or give the folder that they are relative to with "
         hint += f"--root {known}"
-        if not any(Path(text).suffix for text in texts):
+        if known == "DIR" and not any(Path(text).suffix for text in texts):
             hint = "give the complete file names, with their suffix: 12.jpg, not 12"
     return DataError(listing(sentence, lines, _LISTED), hint=hint)
+
+
+def _shortened(table: Path, folder: str, paths: Sequence[str]) -> str:
+    """Return the hint for absolute paths in one folder, which is not here."""
+    where = likely_root(table, [slashed(path)[len(folder) :] for path in paths], table.parent)
+    written = paths[0].strip()[: len(folder)]
+    hint = f"remove {show(written)} from each path, for example with Replace in a text editor"
+    if where != table.parent:
+        hint += f", and give the folder of the images with --root {quoted(where or 'DIR')}"
+    return hint
 
 
 def _without_repeated(table: Path, rows: Sequence[Row]) -> list[Row]:

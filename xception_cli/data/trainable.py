@@ -8,7 +8,7 @@ from pathlib import Path
 from xception_cli.console import enumerated, quoted, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.formats import INSTALL_HEIF
-from xception_cli.data.layout import EXPECTED
+from xception_cli.data.listing import expected
 from xception_cli.data.names import plain
 from xception_cli.errors import DataError, UsageError
 from xception_cli.numerals import count_of
@@ -79,7 +79,9 @@ def _how_to_fill(folder: DataFolder) -> str:
 
 
 def _expected(folder: DataFolder) -> str:
-    return EXPECTED if folder.table is None else "each row names the image's class in column label"
+    if folder.table is None:
+        return expected(folder.root)
+    return "each row names the image's class in column label"
 
 
 def _check_unicode(folder: DataFolder) -> None:

@@ -117,7 +117,7 @@ class Preprocessing:
 
     def rotated_transform(self) -> Transform:
         """Return `evaluation_transform`, rotated by 90, 180 or 270 degrees: the pixels decide."""
-        return partial(_do, (self.evaluation_transform(), rotate_by_content))
+        return partial(_do, (self.evaluation_transform(), _rotate_by_content))
 
     @property
     def source_side(self) -> int:
@@ -156,7 +156,7 @@ class Preprocessing:
             steps.append(v2.RandomApply([v2.RandAugment(num_ops=2, magnitude=5)], p=0.5))
         steps.append(v2.PILToTensor())
         if augment == "rotate90":
-            steps.append(rotate90)
+            steps.append(_rotate90)
         return v2.Compose(steps)  # type: ignore[no-any-return]
 
 
@@ -188,12 +188,12 @@ def _resize(image: Image.Image, shorter: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def rotate90(pixels: torch.Tensor) -> torch.Tensor:
+def _rotate90(pixels: torch.Tensor) -> torch.Tensor:
     """Rotate `(3, side, side)` by 0, 90, 180 or 270 degrees at random, without interpolation."""
     return _rotate(pixels, int(torch.randint(4, ())))
 
 
-def rotate_by_content(pixels: torch.Tensor) -> torch.Tensor:
+def _rotate_by_content(pixels: torch.Tensor) -> torch.Tensor:
     """Rotate `(3, side, side)` by 90, 180 or 270 degrees, always the same for the same pixels.
 
     So results of rotated images can be cached by the content of the file.

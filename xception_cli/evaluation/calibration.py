@@ -18,6 +18,7 @@ from xception_cli.evaluation.thresholds import (
     images_needed,
 )
 from xception_cli.model.unknown import Thresholds, UnknownRule, remember
+from xception_cli.numerals import percentage
 
 _FOLDS = 5
 _COLDEST, _HOTTEST = 0.05, 20.0
@@ -123,8 +124,9 @@ def unknown_line(calibration: Calibration) -> str:
             why = f"a confidence threshold for {target} precision takes at least {count}"
         return f"--unknown auto refuses only images unlike the training images; {why}"
     return (
-        f"with --unknown auto, {calibration.coverage:.1%} of validation images get an answer; of "
-        f"such answers on new images, at least {target} are correct ({CONFIDENCE:.0%} confidence)"
+        f"with --unknown auto, {percentage(calibration.coverage)} of validation images get an "
+        f"answer; of such answers on new images, at least {target} are correct ({CONFIDENCE:.0%} "
+        "confidence)"
     )
 
 

@@ -1,10 +1,11 @@
 """Confidence: how well it matches the accuracy, and the precision and coverage of a threshold."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from xception_cli.evaluation.intervals import Array, scaled_intervals
+from xception_cli.evaluation.intervals import Array, Spread, scaled_intervals
 
 BINS = 15  # Guo et al. 2017
 
@@ -79,17 +80,25 @@ def last_of_equal(ordered: Array) -> Array:
     return np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
 
 
-def coverage_intervals(
-    confidences: Array, right: Array, effect: float
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Return `coverage_curve`, and the lower and upper ends of the 95% interval of each precision.
+class Coverage(NamedTuple):
+    """A `coverage_curve` with the 95% interval of each precision, `(thresholds,)` each."""
+
+    thresholds: Array
+    coverage: Array
+    precision: Array
+    low: Array
+    high: Array
+
+
+def coverage_intervals(confidences: Array, right: Array, spread: Spread) -> Coverage:
+    """Return `coverage_curve`, with the intervals of the precision.
 
     Args:
         confidences: See `coverage_curve`.
         right: See `coverage_curve`.
-        effect: See `intervals.design_effect`.
+        spread: See `intervals.spread`.
     """
     thresholds, coverage, precision = coverage_curve(confidences, right)
     answered = np.round(coverage * len(right))
-    low, high = scaled_intervals(precision, answered, effect)
-    return thresholds, coverage, precision, low, high
+    ends = scaled_intervals(precision, answered, *spread)
+    return Coverage(thresholds, coverage, precision, *ends)

@@ -6,7 +6,7 @@ from xception_cli.console import new_table, say, show
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.intervals import evidence, texts
 from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 
 # Metrics over all classes, with their names on the screen.
 _SCORES = {
@@ -35,8 +35,8 @@ def headline(report: EvalReport) -> str:
 
 def uncorrected_line(report: EvalReport) -> str | None:
     """Describe the accuracy without the correction for selection; None if it prints the same."""
-    accuracy = f"{report.accuracy.value:.1%}"
-    if report.corrected is None or accuracy == f"{report.expected.value:.1%}":
+    accuracy = percentage(report.accuracy.value)
+    if report.corrected is None or accuracy == percentage(report.expected.value):
         return None
     models = f"the best of {report.corrected.candidates} models"
     return f"uncorrected: {accuracy} ({report.evidence}), {models}"
@@ -106,7 +106,7 @@ def answered_line(report: EvalReport) -> str | None:
         return first
     second = f"{report.answered_correct:,} of these are correct"
     if report.name == "val":  # no interval: val chose the thresholds
-        share = f"{report.answer_precision.value:.1%}"
+        share = percentage(report.answer_precision.value)
         return f"{first}; {second}, {share}, on the images that calibrated it"
     return f"{first}; {second}, {report.answer_precision.in_percent()}"
 

@@ -80,33 +80,19 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class EvalFailure:
-    """An image that could not be scored.
+class Uncounted:
+    """An image that does not count: it could not be scored, or the model knows it.
 
     Attributes:
         path: Relative to the data folder.
-        reason: Why.
+        reason: Why; if the model knows it, `TRAINED_ON` or `NEAR_COPY`.
     """
 
     path: str
     reason: str
 
 
-# Why an image does not count
 TRAINED_ON, NEAR_COPY = "the model was trained on it", "near-copy of a training image"
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """An image that does not count.
-
-    Attributes:
-        path: Relative to the data folder.
-        reason: `TRAINED_ON` or `NEAR_COPY`.
-    """
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -202,8 +188,8 @@ class EvalReport:
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
     confused: tuple[Confusion, ...] = ()
-    failures: tuple[EvalFailure, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    failures: tuple[Uncounted, ...] = ()
+    left_out: tuple[Uncounted, ...] = ()
     note: str | None = None
     contaminated: Contaminated | None = None
     corrected: Corrected | None = None
@@ -282,8 +268,8 @@ class EvalReport:
             per_class=tuple(ClassMetrics.from_dict(row) for row in data["per_class"]),
             confusion=tuple(tuple(int(n) for n in row) for row in data["confusion"]),
             confused=tuple(read_entries(Confusion, pair) for pair in data["confused"]),
-            failures=tuple(read_entries(EvalFailure, failure) for failure in data["failures"]),
-            left_out=tuple(read_entries(LeftOut, found) for found in data.get("left_out", ())),
+            failures=tuple(read_entries(Uncounted, failure) for failure in data["failures"]),
+            left_out=tuple(read_entries(Uncounted, found) for found in data.get("left_out", ())),
             contaminated=added and read_entries(Contaminated, _whole(added)),
             corrected=found and read_entries(Corrected, _whole(found)),
         )

@@ -15,7 +15,7 @@ from xception_cli.evaluation.eval_report import (
     NEAR_COPY,
     TRAINED_ON,
     EvalReport,
-    LeftOut,
+    Uncounted,
     read_report,
 )
 from xception_cli.evaluation.files import write_evaluation
@@ -92,16 +92,10 @@ def run_evaluation(
     has_selected = chosen.name == "val" and not fitted  # the model, from its candidates
     if only is not None:
         chosen = keep_listed(chosen, only)
-    left_out = [LeftOut(photo.path, TRAINED_ON) for photo in chosen.trained_on]
-    left_out += [LeftOut(photo.path, NEAR_COPY) for photo in chosen.copies]
+    left_out = [Uncounted(photo.path, TRAINED_ON) for photo in chosen.trained_on]
+    left_out += [Uncounted(photo.path, NEAR_COPY) for photo in chosen.copies]
     # The correction is for the answers of the run's own model on all of val.
     is_corrected = has_selected and is_whole
-    note = join_notes(
-        left_out_note(left_out, len(chosen.images)),
-        chosen.note,
-        VAL_NOTE if has_selected and not is_corrected else None,
-        FITTED_NOTE if fitted else None,
-    )
     name = chosen.name if variant is None else f"{chosen.name}-{variant}"
     report, scored = evaluate_images(
         bundle,
@@ -109,11 +103,16 @@ def run_evaluation(
         chosen.images,
         name=_choose_name(run, name, chosen.images),
         workers=workers,
-        note=note,
         data=chosen.data,
         trained_on=[*chosen.trained_on, *chosen.copies],
     )
-    report = replace(report, left_out=tuple(left_out))
+    note = join_notes(
+        left_out_note(left_out, len(chosen.images)),
+        chosen.note,
+        VAL_NOTE if has_selected and not is_corrected else None,
+        FITTED_NOTE if fitted else None,
+    )
+    report = replace(report, left_out=tuple(left_out), note=note)
     if is_corrected:
         report = correct_report(run, report, scored)
     write_evaluation(run.evaluation(report.name), report, scored)

@@ -9,7 +9,7 @@ import numpy as np
 from xception_cli.csv_files import to_csv
 from xception_cli.evaluation.confidence import coverage_intervals
 from xception_cli.evaluation.eval_report import ClassMetrics, EvalReport
-from xception_cli.evaluation.intervals import Array, design_effect
+from xception_cli.evaluation.intervals import Array, spread
 from xception_cli.evaluation.plots import draw_calibration, draw_confusion
 from xception_cli.evaluation.scored import Scored, predictions_csv
 from xception_cli.files import make_folder, utf8, write_durably
@@ -62,5 +62,5 @@ def coverage_csv(confidences: Array, right: Array, units: Array) -> bytes:
         units: `(images,)`.
     """
     header = ("threshold", "coverage", "precision", "precision_low", "precision_high")
-    curve = coverage_intervals(confidences, right, design_effect(right, units))
+    curve = coverage_intervals(confidences, right, spread(right, units))
     return to_csv(header, np.stack(curve, axis=1).tolist())

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from xception_cli.data.units import number_units
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 
 Array = NDArray[Any]
 Interval = tuple[float, float]
+Spread = tuple[float, float | None]  # see `spread`
 NOT_MEASURED = "n/a"
 
 _TWO_SIDED = float(ndtri(0.975))  # standard deviations of a normal 95% interval
@@ -48,11 +49,13 @@ class Estimate:
 
     def in_percent(self, *counts: str) -> str:
         """Format a proportion: `92.1% (95% CI 84.6-96.1%, 82 of 89 images)`."""
-        return f"{self.value:.1%} ({', '.join([self.interval, *counts])})"
+        return f"{percentage(self.value)} ({', '.join([self.interval, *counts])})"
 
 
 def texts(estimate: Estimate | None, *, percent: bool) -> tuple[str, str]:
     """Format an estimate and its interval: `92.1%`, `84.6-96.1%`, or `0.921`, `0.846-0.961`.
+
+    If the interval begins below 0, it is `-0.046 to 0.161`.
 
     Args:
         estimate: None if it could not be measured.
@@ -60,12 +63,13 @@ def texts(estimate: Estimate | None, *, percent: bool) -> tuple[str, str]:
     """
     if estimate is None:
         return NOT_MEASURED, NOT_MEASURED
-    scale, digits, unit = (100, 1, "%") if percent else (1, 3, "")
-    value = f"{scale * estimate.value:.{digits}f}{unit}"
-    if estimate.low is None or estimate.high is None:
-        return value, NOT_MEASURED
-    low, high = scale * estimate.low, scale * estimate.high
-    return value, f"{low:.{digits}f}-{high:.{digits}f}{unit}"
+    value, low, high = estimate.value, estimate.low, estimate.high
+    text = percentage(value) if percent else f"{value:z.3f}"
+    if low is None or high is None:
+        return text, NOT_MEASURED
+    if percent:  # ends inside of 0 to 1 are not rounded past the value, see `percentage`
+        return text, f"{100 * min(low, 0.999):.1f}-{100 * max(high, 0.001):.1f}%"
+    return text, f"{low:z.3f}{' to ' if low < 0 else '-'}{high:z.3f}"
 
 
 def wilson_interval(successes: int, trials: int) -> Interval:
@@ -145,10 +149,17 @@ def _correlation(hits: Array, numbers: Array, sizes: Array) -> float:
     return float(np.clip((between - within) / total, 0, 1)) if total > 0 else 0.5
 
 
-def effective_units(units: Sequence[str] | Array) -> float:
-    """Return the equivalent number of units of equal size (Kish 1965)."""
+def _half_width(units: Sequence[str] | Array) -> float | None:
+    """Return the half width of an interval in standard deviations; None for the normal one.
+
+    Few units determine their own variance only roughly: Student's t, for the equivalent number of
+    units of equal size (Kish 1965).
+    """
     sizes = np.bincount(number_units(units)).astype(float)
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
+    if (sizes == 1).all():
+        return None
+    effective = sizes.sum() ** 2 / (sizes**2).sum()
+    return float(stdtrit(max(1.0, effective - 1), 0.975))
 
 
 def proportion_interval(
@@ -161,11 +172,22 @@ def proportion_interval(
         units: `(images,)`.
         share: The proportion that the interval is for; None for that of the hits.
     """
-    images, groups = len(hits), count_units(units)
     share = float(hits.mean()) if share is None else share
-    # Few units determine their own variance only roughly: Student's t instead of the normal.
-    z = None if groups == images else float(stdtrit(max(1.0, effective_units(units) - 1), 0.975))
-    return scaled_interval(share, images, design_effect(hits, units), z=z)
+    return scaled_interval(share, len(hits), *spread(hits, units))
+
+
+def spread(hits: Array, units: Sequence[str] | Array) -> Spread:
+    """Return how widely a proportion of images in units varies, for `scaled_interval`.
+
+    Args:
+        hits: `(images,)`, whether each counts; at least one image.
+        units: `(images,)`.
+
+    Returns:
+        The design effect, and the half width of an interval in standard deviations; None for the
+        normal one.
+    """
+    return design_effect(hits, units), _half_width(units)
 
 
 def macro_interval(hits: Array, labels: Array, units: Sequence[str] | Array) -> Interval:
@@ -189,16 +211,13 @@ def macro_interval(hits: Array, labels: Array, units: Sequence[str] | Array) -> 
     alone, numbers = float((residuals**2).sum()), number_units(units)
     together = float((np.bincount(numbers, residuals) ** 2).sum())
     effect = max(design_effect(hits, units), together / alone if alone > 0 else 1.0)
-    grouped = int(numbers.max()) + 1 < len(hits)
-    z = float(stdtrit(max(1.0, effective_units(units) - 1), 0.975)) if grouped else _TWO_SIDED
+    z = _half_width(units) or _TWO_SIDED
     mean = float(shares.mean())
     low, high = _scaled((right / images).mean(), mean * (1 - mean) / (variance * effect), z)
     return float(low), float(high)
 
 
-def scaled_interval(
-    share: float, images: int, effect: float, *, z: float | None = None
-) -> Interval:
+def scaled_interval(share: float, images: int, effect: float, z: float | None = None) -> Interval:
     """Return the 95% Wilson interval of a proportion with a known design effect.
 
     Args:
@@ -207,12 +226,12 @@ def scaled_interval(
         effect: See `design_effect`; 1 gives `wilson_interval`.
         z: Half width in standard deviations; None for the normal one.
     """
-    low, high = scaled_intervals(share, images, effect, z=z)
+    low, high = scaled_intervals(share, images, effect, z)
     return float(low), float(high)
 
 
 def scaled_intervals(
-    shares: Any, images: Any, effect: float, *, z: float | None = None
+    shares: Any, images: Any, effect: float, z: float | None = None
 ) -> tuple[Array, Array]:
     """Return the lower and upper ends of `scaled_interval` for many proportions, `(n,)` each.
 

@@ -21,8 +21,8 @@ from xception_cli.evaluation.eval_report import (
     ClassMetrics,
     Confusion,
     Contaminated,
-    EvalFailure,
     EvalReport,
+    Uncounted,
 )
 from xception_cli.evaluation.intervals import (
     Estimate,
@@ -72,8 +72,7 @@ def measure(
     name: str,
     data: str = "",
     answered: NDArray[np.bool_] | None = None,
-    failures: Sequence[EvalFailure] = (),
-    note: str | None = None,
+    failures: Sequence[Uncounted] = (),
 ) -> EvalReport:
     """Evaluate probabilities against labels.
 
@@ -86,7 +85,6 @@ def measure(
         data: The folder.
         answered: `(images,)`, whether `--unknown auto` would answer.
         failures: Images that could not be scored.
-        note: Caveats for the reader.
     """
     numbers, k = number_units(units), min(TOP, len(classes))
     answers = _read_answers(labels, probabilities)
@@ -96,7 +94,7 @@ def measure(
     confusion = confusion_matrix(labels, guessed, labels=np.arange(len(classes)))
     ranking = _average_precision(labels, probabilities, answers.sums)
     per_class = _per_class(labels, guessed, ranking, numbers, classes, tallies, ranked)
-    can_resample = count_units(numbers) >= min(FEWEST_UNITS, len(labels))
+    can_resample = count_units(numbers) >= FEWEST_UNITS
     smallest = min(count_units(numbers[labels == label]) for label in np.unique(labels))
     by_class = can_resample and smallest >= FEWEST_OF_CLASS
 
@@ -134,7 +132,6 @@ def measure(
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         confused=_confused(confusion, classes),
         failures=tuple(failures),
-        note=note,
     )
 
 

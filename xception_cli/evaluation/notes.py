@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from xception_cli.evaluation.eval_report import TRAINED_ON, LeftOut
+from xception_cli.evaluation.eval_report import TRAINED_ON, Uncounted
 from xception_cli.numerals import count_of
 
 FITTED_NOTE = "the model was also fitted to these images: expect less on new ones"
 VAL_NOTE = "validation also selected this model: expect a little less on new images"
 
 
-def left_out_note(left_out: Sequence[LeftOut], images: int) -> str | None:
+def left_out_note(left_out: Sequence[Uncounted], images: int) -> str | None:
     """Count the images that do not count, by reason; None if there are none.
 
     Args:

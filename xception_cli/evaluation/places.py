@@ -50,7 +50,7 @@ def find_images(run: RunDir, classes: Sequence[str], data: Path | None) -> Path:
         root = read_data(root).root
     images = [i for i in read_recorded(run, classes).images if i.split != "out"]
     spread = images[:: max(1, len(images) // _LOOKED_FOR)][:_LOOKED_FOR]
-    found = sum(inspect(root / i.path, decoded=False).digest == i.digest for i in spread)
+    found = sum(inspect(root / i.path).digest == i.digest for i in spread)
     if not found:
         raise UsageError(
             f"{show(root)} holds none of the run's images, for example {show(spread[0].path)}; "

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from xception_cli.console import show
 from xception_cli.evaluation.confidence import coverage_intervals, reliability
 from xception_cli.evaluation.eval_report import EvalReport
-from xception_cli.evaluation.intervals import Array, design_effect, scaled_interval
-from xception_cli.numerals import count_of
+from xception_cli.evaluation.intervals import Array, Spread, scaled_interval, spread
+from xception_cli.numerals import count_of, percentage
 
 _NUMBERED = 20  # classes up to which the cells of the image show their counts
 _LABELLED = 120  # class names that fit along an axis
@@ -43,7 +43,7 @@ def draw_confusion(report: EvalReport) -> bytes:
     _name_axes(axes, [row.name for row in report.per_class], side)
     accuracy = report.accuracy.in_percent(report.evidence)
     if report.corrected is not None:
-        accuracy = f"{report.accuracy.value:.1%}, not corrected for selection"
+        accuracy = f"{percentage(report.accuracy.value)}, not corrected for selection"
     lines = [
         f"{show(report.name)}: {report.correct:,} of {count_of(report.images, 'image')} correct",
         f"accuracy {accuracy}",
@@ -96,7 +96,7 @@ def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
     step = -(-len(names) // _LABELLED)
     ticks = list(range(0, len(names), step))
     longest = _LONGEST_OF_FEW if len(names) <= _FEW else _LONGEST_LABEL
-    labels = [_drawable(_cut(show(names[tick]), longest)) for tick in ticks]
+    labels = [_drawable(show(names[tick], longest)) for tick in ticks]
     size = min(10.0, 0.75 * 72 * side / len(ticks))
     axes.set_xticks(ticks, labels, rotation=90, fontsize=size, parse_math=False)
     axes.set_yticks(ticks, labels, fontsize=size, parse_math=False)
@@ -112,10 +112,6 @@ def _name_axes(axes: Axes, names: Sequence[str], side: float) -> None:
     axes.tick_params(which="minor", length=0)
 
 
-def _cut(name: str, longest: int) -> str:
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
-
-
 def _drawable(text: str) -> str:
     """Replace characters that the font lacks by boxes; matplotlib would warn of each one."""
     known = get_font(findfont(FontProperties())).get_charmap()
@@ -129,9 +125,9 @@ _BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "0.6"
 def draw_calibration(confidences: Array, right: Array, units: Array) -> bytes:
     """Draw both diagrams as one PNG; equal numbers give equal bytes. See `coverage_csv`."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    both, effect = figure.subplots(1, 2), design_effect(right, units)
-    _draw_reliability(both[0], confidences, right, effect)
-    _draw_coverage(both[1], confidences, right, effect)
+    both, width = figure.subplots(1, 2), spread(right, units)
+    _draw_reliability(both[0], confidences, right, width)
+    _draw_coverage(both[1], confidences, right, width)
     for axes in both:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color("0.7")
@@ -143,13 +139,13 @@ def draw_calibration(confidences: Array, right: Array, units: Array) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_reliability(axes: Axes, confidences: Array, right: Array, effect: float) -> None:
+def _draw_reliability(axes: Axes, confidences: Array, right: Array, width: Spread) -> None:
     bins = reliability(confidences, right)
     said = [entry.confidence for entry in bins]
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1)
     axes.annotate("perfectly calibrated", (0.03, 0.07), rotation=42, color="0.45", fontsize=8)
     for entry in bins:
-        low, high = scaled_interval(entry.accuracy, entry.images, effect)
+        low, high = scaled_interval(entry.accuracy, entry.images, *width)
         axes.plot([entry.confidence] * 2, [low, high], color=_BLUE, alpha=0.4, linewidth=2)
     sizes: Sequence[float] = [12 + 100 * entry.images / len(right) for entry in bins]
     axes.scatter(said, [entry.accuracy for entry in bins], s=sizes, color=_BLUE, zorder=3)
@@ -159,12 +155,12 @@ def _draw_reliability(axes: Axes, confidences: Array, right: Array, effect: floa
     axes.set_title("Reliability diagram", fontsize=11, loc="left")
 
 
-def _draw_coverage(axes: Axes, confidences: Array, right: Array, effect: float) -> None:
-    _, coverage, precision, low, high = coverage_intervals(confidences, right, effect)
-    axes.fill_between(coverage, low, high, color=_ORANGE, alpha=0.15, linewidth=0)
-    axes.plot(coverage, precision, color=_ORANGE, linewidth=1.8)
+def _draw_coverage(axes: Axes, confidences: Array, right: Array, width: Spread) -> None:
+    curve = coverage_intervals(confidences, right, width)
+    axes.fill_between(curve.coverage, curve.low, curve.high, color=_ORANGE, alpha=0.15, linewidth=0)
+    axes.plot(curve.coverage, curve.precision, color=_ORANGE, linewidth=1.8)
     # The interval of all answers, that of the accuracy, is in sight.
-    floor = max(0.0, min(0.9, float(precision.min()) - 0.1, float(low[-1])))
+    floor = max(0.0, min(0.9, float(curve.precision.min()) - 0.1, float(curve.low[-1])))
     axes.set(xlim=(0, 1.02), ylim=(floor, 1 + 0.03 * (1 - floor)))
     axes.set_xlabel("share of images answered, most confident first")
     axes.set_ylabel("precision of the answers")

@@ -10,7 +10,7 @@ from xception_cli.answers import answer_all
 from xception_cli.console import screen, show
 from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
-from xception_cli.evaluation.eval_report import EvalFailure, EvalReport
+from xception_cli.evaluation.eval_report import EvalReport, Uncounted
 from xception_cli.evaluation.metrics import contaminate, measure
 from xception_cli.evaluation.scored import Scored
 from xception_cli.inference import classify
@@ -29,7 +29,6 @@ def evaluate_images(
     *,
     name: str,
     workers: int,
-    note: str | None = None,
     data: str = "",
     trained_on: Sequence[Photo] = (),
 ) -> tuple[EvalReport, Scored]:
@@ -41,7 +40,6 @@ def evaluate_images(
         images: The images, with their labels.
         name: Name of the split or folder.
         workers: Processes that decode; results do not depend on it.
-        note: Caveats for the reader.
         data: The folder, as it is printed.
         trained_on: Further images, for the accuracy including them.
 
@@ -56,7 +54,7 @@ def evaluate_images(
     every = [*images, *trained_on]
     outcomes = compute_outcomes(bundle, root, every, workers=workers)
     judged, known = outcomes[: len(images)], outcomes[len(images) :]
-    report, scored = report_outcomes(bundle, images, judged, name=name, note=note, data=data)
+    report, scored = report_outcomes(bundle, images, judged, name=name, data=data)
     trained = _score(bundle, trained_on, known).sound()
     if trained.photos:
         report = contaminate(report, scored.sound(), trained)
@@ -109,7 +107,6 @@ def report_outcomes(
     outcomes: Sequence[Outcome | str],
     *,
     name: str,
-    note: str | None = None,
     data: str = "",
 ) -> tuple[EvalReport, Scored]:
     """Measure a model by its outcomes on images; see `evaluate_images`.
@@ -117,7 +114,7 @@ def report_outcomes(
     Its temperature may have changed since the outcomes were computed.
     """
     scored = _score(bundle, images, outcomes)
-    failures = [EvalFailure(photo.path, photo.problem or "") for photo in scored.failures]
+    failures = [Uncounted(photo.path, photo.problem or "") for photo in scored.failures]
     if len(failures) == len(images):
         shown = [f"\n  {show(f.path)}: {show(f.reason)}" for f in failures[:_SHOWN]]
         raise DataError(
@@ -134,7 +131,6 @@ def report_outcomes(
         data=data,
         answered=answered if bundle.thresholds is not None else None,
         failures=failures,
-        note=note,
     )
     return report, scored
 

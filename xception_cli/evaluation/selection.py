@@ -174,7 +174,7 @@ def _select_own(recorded: Split, root: Path, given: Path, split: str) -> Selecti
         image.path if os.path.lexists(root / image.path) else from_utf8(image.path)
         for image in wanted
     ]
-    found = inspect_all([root / path for path in paths], decoded=False)
+    found = inspect_all([root / path for path in paths])
     images = []
     for path, image, inspection in zip(paths, wanted, found, strict=True):
         problem = inspection.problem
@@ -194,7 +194,7 @@ def _select_new(
     images = map_classes(folder, recorded.classes, ignore_extra=ignore_extra)
     if not images:
         raise DataError(f"there is no image to evaluate in {show(folder.place)}")
-    found = inspect_all([folder.root / image.path for image in images], decoded=False)
+    found = inspect_all([folder.root / image.path for image in images])
     # The digest of an unreadable file is empty: it matches no image.
     trained_on = {image.digest for image in recorded.of("train")} - {""}
     chose = {image.digest for image in recorded.of("val")} - {""}

@@ -79,8 +79,11 @@ def images_needed(
 ) -> int | None:
     """Return the fewest images that a threshold requires, if none was found.
 
+    They include the images that `distance_threshold` refuses, the others must be enough.
+
     Args:
-        right: `(images,)`, whether answers are correct; for the rest see `confidence_threshold`.
+        right: `(images,)`, whether answers are correct, for the images that are near enough; for
+            the rest see `confidence_threshold`.
         target: Wanted precision.
         units: `(images,)`.
         candidates: Number of models that this one was selected from.
@@ -91,7 +94,10 @@ def images_needed(
     if not len(right) or not 0 < target < 1:
         return None
     fewest = _fewest(target, (1 - CONFIDENCE) / candidates) * design_effect(right, units)
-    return math.ceil(fewest) if fewest > len(right) else None
+    if fewest <= len(right):
+        return None
+    near = math.ceil(fewest)
+    return max(near, math.floor((near - 1) / _COVERAGE))  # the least n with ⌈0.95 (n + 1)⌉ near
 
 
 def distance_threshold(distances: Array) -> float:

@@ -29,7 +29,7 @@ from xception_cli.model.layers import (
     pool_layers,
     run_layers,
 )
-from xception_cli.model.network import Segment, build_network
+from xception_cli.model.network import Segment, backbone_of, build_network
 from xception_cli.model.seal import note_unsealed, seal
 from xception_cli.model.tensors import check_tensors, read_safetensors
 from xception_cli.model.unknown import Thresholds
@@ -205,7 +205,7 @@ class ModelBundle:
 
     @cached_property
     def _backbone(self) -> Segment:
-        return Segment(for_inference(self.network, self.runtime), "conv1", "conv4").eval()
+        return backbone_of(for_inference(self.network, self.runtime))
 
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """Compute class probabilities, calibrated by the temperature; see `outputs`."""

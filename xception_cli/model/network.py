@@ -106,6 +106,11 @@ class Segment(nn.Module):
         return logits
 
 
+def backbone_of(network: nn.Module, first: str = STEPS[0]) -> Segment:
+    """Return the steps from this one to the last before the head, in eval mode."""
+    return Segment(network, first, STEPS[-2]).eval()
+
+
 def pool(activations: torch.Tensor) -> torch.Tensor:
     """Average over the positions: `(batch, 2048, h, w)` to the `(batch, 2048)` features."""
     return activations.float().mean((2, 3))

@@ -61,6 +61,11 @@ class Probe:
     folds: int
 
     @property
+    def head(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias, as `fit_head` returns them."""
+        return self.weight, self.bias
+
+    @property
     def tested(self) -> Array:
         """Whether each image was held out once, `(n,)`."""
         tested: Array = ~np.isnan(self.held_out[:, 0])
@@ -305,6 +310,17 @@ def units_of_classes(labels: Array, units: Array, class_count: int) -> Array:
     """Count the units that each class has images in, `(classes,)`."""
     pairs = np.unique(np.stack([labels, number_units(units)], axis=1), axis=0)
     return np.bincount(pairs[:, 0], minlength=class_count)
+
+
+def count_fitted(labels: Array, units: Array, class_count: int, fraction: float) -> int:
+    """Return about how many images each probe of `cross_validate` is fitted to."""
+    counts = units_of_classes(labels, units, class_count)
+    images, tested = np.bincount(labels, minlength=class_count), counts > 1
+    folds = min(_FOLDS, int(counts.max()))
+    # Units of each class in the other folds, then as in `_first_of_each`
+    others = np.stack([counts - (counts + fold) // folds for fold in range(folds)])
+    fitted = np.ceil(fraction * others).mean(axis=0)
+    return round(float((images[tested] / counts[tested] * fitted[tested]).sum()))
 
 
 def _first_of_each(labels: Array, units: Array, chosen: Array, fraction: float) -> Array:

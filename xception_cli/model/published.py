@@ -200,7 +200,7 @@ _GITHUB_URL = (
 )
 _GITHUB_SHA256 = "43020ad28"  # its beginning, in the file's name
 
-SOURCES = (
+SOURCES = (  # in the order in which they are tried, after the cache
     Source(
         "Keras Applications",
         _KERAS_URL,

@@ -10,6 +10,7 @@ import torch
 
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.files import why
 from xception_cli.model.seal import check_seal
 from xception_cli.model.torch_files import CONVERT
 from xception_cli.numerals import count_of
@@ -24,6 +25,8 @@ _WHICH = (
     "a model is the model.safetensors of a run; weights that torch wrote (.pt, .pth) go to "
     "xception train --weights FILE"
 )
+# Of safetensors, for a file that was cut off or has more at its end.
+_CUT = ("not fully covered", "header too small", "invalid header length")
 _FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 # Tensors of a head, by any of its names.
 HEAD = {
@@ -84,10 +87,13 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
             metadata = opened.metadata() or {}
         with path.open("rb") as file:
             check_seal(file, path, hint=_AGAIN)
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
+        raise ArtifactError(f"cannot read {show(path)}: {why(error)}") from error
+    except safetensors.SafetensorError as error:
+        is_cut = any(words in str(error) for words in _CUT)
+        fault = "its size is not that in its header" if is_cut else "its header is damaged"
         raise ArtifactError(
-            f"{show(path)} is not a valid safetensors file: {show(error)}",
-            hint=_AGAIN,
+            f"{show(path)} is not a valid safetensors file: {fault}", hint=_AGAIN
         ) from error
     return tensors, metadata
 

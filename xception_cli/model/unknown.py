@@ -2,7 +2,7 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -165,11 +165,7 @@ class Thresholds:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data."""
-        return {
-            "target_precision": self.target_precision,
-            "confidence": self.confidence,
-            "distance": self.distance,
-        }
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Thresholds":

@@ -18,7 +18,7 @@ from xception_cli.console import say, show
 from xception_cli.errors import ArtifactError, MachineError, UsageError, WeightsError
 from xception_cli.files import cache_folder, write_durably
 from xception_cli.model.network import build_network
-from xception_cli.model.published import SOURCES, Source
+from xception_cli.model.published import SOURCES
 from xception_cli.model.tensors import (
     HEAD,
     check_file,
@@ -99,11 +99,6 @@ def verify() -> Path:
         )
     _read_cache(path)
     return path
-
-
-def list_sources() -> list[Source]:
-    """List the sources in the order in which they are tried, after the cache."""
-    return list(SOURCES)
 
 
 def licence_of(source: str | None, digest: str | None) -> str:
@@ -228,10 +223,10 @@ def _obtain() -> PretrainedWeights:
 
 
 def _load_file(path: Path) -> PretrainedWeights:
-    check_file(path)
     if path.suffix == ".safetensors":
         state: Any = read_safetensors(path)[0]
     else:
+        check_file(path)
         state = load_torch(path.read_bytes(), show(path))
     backbone = check_tensors(to_backbone(state, show(path)), _backbone_shapes(), show(path))
     # Its name alone: the model file and the pages record it, and the rest of the path is private.

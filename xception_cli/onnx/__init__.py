@@ -46,7 +46,7 @@ def require_openvino() -> None:
         )
 
 
-def check_export_output(output: Path, form: str = ONNX) -> None:
+def check_export_output(output: Path, form: str) -> None:
     """Check that an export can be written, before anything is computed.
 
     Args:

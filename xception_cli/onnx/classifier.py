@@ -1,7 +1,7 @@
 """OnnxClassifier: an exported file as a model that classifies images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from xception_cli.model.unknown import Thresholds
 from xception_cli.onnx.sizes import GraphSizes
 from xception_cli.runtime import Runtime
 
+CPU = Runtime(torch.device("cpu"), "fp32")  # what exported files are for, and compared in
 # The ports of the graph.
 INPUT, OUTPUT = "image", "probabilities"
 DISTANCE = "distance"  # to the nearest training images, if the model was calibrated
@@ -45,7 +46,7 @@ class OnnxClassifier:
     sizes: GraphSizes
     path: Path
     thresholds: Thresholds | None = None
-    runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu"), "fp32"))
+    runtime: Runtime = CPU
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from xception_cli.onnx.sizes import GraphSizes
 WHOLE, CROPPED = "whole", "cropped"  # images of any size, or of image_size
 
 _MAX_BYTES = 500_000_000  # Xception is 92 MB
+_AGAIN = "copy the file again, or write it again: xception export RUN --output FILE"
 # The operators of an export. All others are refused: no loops, no branches, nothing that expands
 # a little data to much, nothing that needs a plug-in.
 _OPERATORS = frozenset(
@@ -98,15 +99,17 @@ def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
     except DecodeError as error:
         if is_out_of_memory(error, len(content)):  # protobuf does not say so
             raise MemoryError from error
-        raise ArtifactError(f"{show(path)} is not a valid ONNX file") from error
+        raise ArtifactError(f"{show(path)} is not a valid ONNX file", hint=_AGAIN) from error
     if _has_broken_text(model):
-        raise ArtifactError(f"{show(path)} is not a valid ONNX file: it has text that is not UTF-8")
+        raise ArtifactError(
+            f"{show(path)} is not a valid ONNX file: it has text that is not UTF-8", hint=_AGAIN
+        )
     if DIGEST in (metadata := {entry.key: entry.value for entry in model.metadata_props}):
         before = content[:-_ENTRY_BYTES]
         if content != before + _digest_entry(before):
             raise ArtifactError(
                 f"{show(path)} is damaged: it is not what was written (its SHA-256 differs)",
-                hint="copy the file again, or write it again: xception export RUN --output FILE",
+                hint=_AGAIN,
             )
     note_unsealed(metadata, path)
     _refuse_foreign_parts(model, path)

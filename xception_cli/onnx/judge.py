@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,9 +16,9 @@ from xception_cli.data.images import decode
 from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.model.bundle import Classifier, ModelBundle
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
+from xception_cli.onnx.classifier import CPU
 from xception_cli.onnx.images import JudgeImage
-from xception_cli.runtime import Runtime
 
 # Largest difference of a probability. Another top class counts only if the two best differ by more.
 LIMIT_CROPPED = 1e-3
@@ -79,8 +78,7 @@ def compare(bundle: ModelBundle, exported: Classifier, images: Sequence[JudgeIma
         exported: The file.
         images: The images.
     """
-    runtime = Runtime(torch.device("cpu"), "fp32")
-    reference = replace(bundle, network=runtime.place(bundle.network), runtime=runtime)
+    reference = replace(bundle, network=CPU.place(bundle.network), runtime=CPU)
     bits = bundle.preprocessing.grey_bits
     limit = LIMIT_WHOLE if exported.side is None else LIMIT_CROPPED
     differences, smaller, equal, contradictions = [], [], 0, 0
@@ -289,4 +287,4 @@ def _proportion(part: int, of: int) -> Estimate:
 
 def _describe(part: int, of: int) -> str:
     found = _proportion(part, of)
-    return f"{found.value:.1%} ({found.interval}, {part} of {of})"
+    return f"{percentage(found.value)} ({found.interval}, {part} of {of})"

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,7 +46,7 @@ def in_openvino(exported: OnnxClassifier, content: bytes) -> OnnxClassifier | No
         content: Its bytes.
     """
     try:
-        core = _import().Core()
+        core = _core()
     except ImportError:
         return None
     return replace(exported, session=_Session(core, core.read_model(content)))
@@ -68,8 +69,7 @@ def convert(
     Raises:
         MachineError: The disk has no space for temporary files.
     """
-    openvino = _import()
-    core = openvino.Core()
+    core = _core()
     model = core.read_model(content)
     for entry in onnx.load_from_string(content).metadata_props:
         if entry.key != DIGEST:  # of the ONNX file
@@ -78,7 +78,7 @@ def convert(
     try:
         with TemporaryDirectory() as folder:
             graph = Path(folder, output.name)
-            openvino.save_model(model, graph, compress_to_fp16=False)
+            _import().save_model(model, graph, compress_to_fp16=False)
             files = {path: Path(folder, path.name).read_bytes() for path in (weights, output)}
             session = _Session(core, core.read_model(graph))
     except (OSError, RuntimeError) as error:
@@ -87,6 +87,17 @@ def convert(
             hint="free disk space in the temporary folder, or set TMPDIR to another one",
         ) from error
     return replace(exported, session=session), files
+
+
+@cache
+def _core() -> Any:
+    """Return the only core of this process.
+
+    OpenVINO (2026.4) gives the process a signal stack for as long as a core exists. When of two
+    cores the first ends first, the stack that is left is unmapped, and the next signal, such as
+    Ctrl-C, is a segmentation fault.
+    """
+    return _import().Core()
 
 
 def _import() -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 
 from xception_cli import __version__
@@ -17,8 +16,8 @@ from xception_cli.data.images import decode
 from xception_cli.files import file_digest, write_durably
 from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import load_model
-from xception_cli.onnx import ONNX, OPENVINO, REPORT, check_export_output, read_reports
-from xception_cli.onnx.classifier import OnnxClassifier
+from xception_cli.onnx import OPENVINO, REPORT, read_reports
+from xception_cli.onnx.classifier import CPU, OnnxClassifier
 from xception_cli.onnx.file import CROPPED, WHOLE, classifier_from, seal_onnx
 from xception_cli.onnx.graph import build_onnx
 from xception_cli.onnx.images import LEAST, JudgeImage, judge_images, own_images
@@ -34,7 +33,6 @@ from xception_cli.onnx.openvino import convert, in_openvino
 from xception_cli.onnx.program import inference_snippet
 from xception_cli.onnx.quantize import quantize_onnx
 from xception_cli.rundir import RunDir, write_json
-from xception_cli.runtime import Runtime
 
 CALIBRATION = 32  # training images that an int8 file is calibrated on
 MOST = 500  # most val images that an int8 file is compared on
@@ -58,28 +56,28 @@ def export_run(
     output: Path,
     *,
     cropped: bool,
-    form: str = ONNX,
-    quantized: bool = False,
-    share_features: bool = True,
+    form: str,
+    quantized: bool,
+    share_features: bool,
 ) -> ExportResult:
     """Export a run's model, compare it with PyTorch, and write it and a report.
 
     Args:
         run: The run.
-        output: A new .onnx file; for `openvino` an .xml file, whose weights go to a .bin file.
+        output: From `check_export_output`: a new .onnx file; for `openvino` an .xml file, whose
+            weights go to a .bin file.
         cropped: Whether the file takes images that are already resized and cropped.
         form: `onnx` or `openvino`.
         quantized: Whether to quantize the network to int8 (`onnx` only) and measure the effect.
         share_features: Whether to keep the features of training images, if the model has them.
 
     Raises:
-        UsageError: See `check_export_output`; or the run has no model.
+        UsageError: The run has no model.
         ArtifactError: The model is damaged, the export does not match PyTorch, or the quantized
             file does not match the float one.
         MachineError: The disk is full or read-only.
     """
-    check_export_output(output, form)
-    bundle = load_model(run.model, Runtime(torch.device("cpu"), "fp32"))
+    bundle = load_model(run.model, CPU)
     if not share_features:
         bundle = replace(bundle, about=bundle.about.without_features())
     model = build_onnx(bundle, cropped=cropped)

@@ -16,9 +16,9 @@ from xception_cli.check.shape import FEW
 from xception_cli.console import NAMED, enumerated, quoted, show
 from xception_cli.data.split import Split
 from xception_cli.evaluation.eval_report import EvalReport
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 from xception_cli.records import RunResult
-from xception_cli.rundir import RunDir
+from xception_cli.report.facts import Facts
 
 SMALL = 200  # units of an evaluation; with fewer, the probe's cross-validation is shown too
 FEW_MEASURED = 100  # independent images of an evaluation; with fewer, its interval is wide
@@ -28,25 +28,15 @@ _RECOGNISED = 0.97  # recall of a class that needs no more images
 _SHOWN = {*SUSPECTS, CONFLICTING, LEAK, DUPLICATE, NEAR, OLD_NEAR}
 
 
-def next_steps(
-    *,
-    run: RunDir,
-    place: str,
-    report: EvalReport,
-    result: RunResult,
-    split: Split,
-    issues: Sequence[Mapping[str, str]],
-) -> dict[str, Any]:
+def next_steps(facts: Facts, place: str) -> dict[str, Any]:
     """Prepare the next steps of a report; empty ones are not shown.
 
     Args:
-        run: The run.
+        facts: About the run.
         place: Its data, as typed in a command.
-        report: The evaluation.
-        result: The result of the run.
-        split: Its images.
-        issues: Rows of its issues.csv.
     """
+    run, report, result, split = facts.run, facts.report, facts.result, facts.split
+    issues = facts.issues or []
     pair = report.confused[0] if report.confused else None
     trained = dict(zip(split.classes, split.counts("train"), strict=True))
     weakest = _weakest_class(report, result, trained)
@@ -101,7 +91,7 @@ def _weakest_class(
     return {
         "name": row.name,
         "like": f", like {count_of(tied, 'other class')}" if tied else "",
-        "recall": f"{recall.value:.1%}",
+        "recall": percentage(recall.value),
         "interval": recall.interval,
         "how": how,
     }

@@ -13,8 +13,8 @@ import numpy as np
 from markupsafe import Markup
 
 from xception_cli.evaluation.confidence import coverage_intervals, reliability
-from xception_cli.evaluation.intervals import Array, design_effect, scaled_interval
-from xception_cli.numerals import count_of
+from xception_cli.evaluation.intervals import Array, Spread, scaled_interval, spread
+from xception_cli.numerals import count_of, percentage
 
 _DOTTED, _DRAWN = 40, 200  # most points drawn as dots; most points of a curve
 _TICKS, _EPOCHS = 5, 8  # most steps between numbers on an axis
@@ -61,7 +61,7 @@ def number_axis(low: float, high: float, *, in_percent: bool = False, whole: boo
     ticks = [round(step * at, 12 - math.floor(math.log10(step))) for at in range(first, last + 1)]
     if in_percent:
         ticks = [tick for tick in ticks if 0 <= tick <= 1]
-        return Axis(tuple(ticks), lambda tick: f"{round(100 * tick, 10):g}%", "{:.1%}".format)
+        return Axis(tuple(ticks), lambda tick: f"{round(100 * tick, 10):g}%", percentage)
     return Axis(tuple(ticks), lambda tick: _label(tick, step, ticks[-1]))
 
 
@@ -186,15 +186,15 @@ def draw_calibration(confidences: Array, right: Array, units: Array) -> list[Cha
         right: `(images,)`, whether it is correct.
         units: `(images,)`, the unit of each image.
     """
-    drawn = (confidences, right, design_effect(right, units))
+    drawn = (confidences, right, spread(right, units))
     return [_draw_reliability(*drawn), _draw_coverage(*drawn)]
 
 
-def _draw_reliability(confidences: Array, hits: Array, effect: float) -> Chart:
+def _draw_reliability(confidences: Array, hits: Array, width: Spread) -> Chart:
     lines, dots = [Line("mark", [(0, 0), (1, 1)])], []
     for entry in reliability(confidences, hits):
         said, right = entry.confidence, entry.accuracy
-        low, high = scaled_interval(right, entry.images, effect)
+        low, high = scaled_interval(right, entry.images, *width)
         figures = (
             f"confidence {said:.0%}: accuracy {right:.0%} "
             f"(95% CI {100 * low:.0f}-{100 * high:.0f}%, {count_of(entry.images, 'image')})"
@@ -208,15 +208,16 @@ def _draw_reliability(confidences: Array, hits: Array, effect: float) -> Chart:
     return Chart("Reliability diagram", along, shares, shares, lines, dots, keys)
 
 
-def _draw_coverage(confidences: Array, hits: Array, effect: float) -> Chart:
-    _, shares, precisions, lows, highs = coverage_intervals(confidences, hits, effect)
-    chosen = np.unique(np.linspace(0, len(shares) - 1, _DRAWN).round().astype(int))
+def _draw_coverage(confidences: Array, hits: Array, width: Spread) -> Chart:
+    found = coverage_intervals(confidences, hits, width)
+    chosen = np.unique(np.linspace(0, len(found.coverage) - 1, _DRAWN).round().astype(int))
+    shares = found.coverage[chosen].tolist()
     curve, low, high = (
-        list(zip(shares[chosen].tolist(), heights[chosen].tolist(), strict=True))
-        for heights in (precisions, lows, highs)
+        list(zip(shares, heights[chosen].tolist(), strict=True))
+        for heights in (found.precision, found.low, found.high)
     )
     # The interval of all answers, that of the accuracy, is in sight.
-    floor = max(0.0, min(0.9, float(precisions.min()) - 0.1, float(lows[-1])))
+    floor = max(0.0, min(0.9, float(found.precision.min()) - 0.1, float(found.low[-1])))
     return Chart(
         "Precision over coverage",
         "share of images answered, most confident first",

@@ -18,7 +18,7 @@ from xception_cli.csv_files import to_csv
 from xception_cli.data.fixes import ISSUES_HEADER, read_issues
 from xception_cli.evaluation.intervals import Estimate, texts
 from xception_cli.files import make_folder, write_durably
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 from xception_cli.report.html import Card, Thumbnail, photo, render
 from xception_cli.rundir import ISSUES
 
@@ -27,7 +27,7 @@ PAGE = "check.html"
 _CARDS = {"stops": 48, "warning": 24, "note": 12}  # cards shown of one problem
 
 
-def write_check(report: CheckReport, output: Path, again: str = "") -> None:
+def write_check(report: CheckReport, output: Path, again: str) -> None:
     """Write issues.csv and check.html.
 
     Args:
@@ -132,7 +132,7 @@ def _curve(curve: Curve) -> dict[str, Any]:
             {
                 "share": f"{100 * point.fraction:g}%",
                 "images": point.images,
-                "accuracy": f"{point.accuracy:.1%}",
+                "accuracy": percentage(point.accuracy),
                 "interval": texts(Estimate(point.accuracy, point.low, point.high), percent=True)[1],
             }
             for point in curve.points

@@ -7,39 +7,25 @@ from xception_cli.evaluation.cross_validated import figures
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.intervals import texts
 from xception_cli.evaluation.uneven import uneven_line, unmeasured_line
-from xception_cli.numerals import count_of
+from xception_cli.numerals import count_of, percentage
 from xception_cli.records import KEPT_PROBE, RunResult
 from xception_cli.report.advice import SMALL, is_small
-from xception_cli.summary.count import NetworkSummary
+from xception_cli.report.facts import Facts
 
 
-def headline_values(
-    *,
-    report: EvalReport,
-    result: RunResult,
-    split: Split,
-    network: NetworkSummary,
-    pretrained: bool,
-) -> dict[str, Any]:
-    """Prepare the first figures: expected accuracy, compared with simple baselines.
-
-    Args:
-        report: The evaluation.
-        result: The result of the run.
-        split: Its images.
-        network: Its network.
-        pretrained: Whether the initial weights were not random.
-    """
+def headline_values(facts: Facts) -> dict[str, Any]:
+    """Prepare the first figures: expected accuracy, compared with simple baselines."""
+    report, result, network = facts.report, facts.result, facts.network
     accuracy, interval = texts(report.expected, percent=True)
     flows = [flow.name for flow in network.flows if flow.trained]
     return {
         "accuracy": accuracy,
         "interval": interval,
-        **_second_opinion(report, result, split),
+        **_second_opinion(report, result, facts.split),
         "kept": result.kept,
         "kept_probe": result.kept == KEPT_PROBE,
-        "pretrained": pretrained,
-        "leaked": _leaked_line(report, split),
+        "pretrained": facts.info.weights["digest"] is not None,
+        "leaked": _leaked_line(report, facts.split),
         "unmeasured": unmeasured_line(report),
         "uneven": uneven_line(report),
         "trained": f"{', '.join(flows[:-1])} and {flows[-1]}" if len(flows) > 1 else flows[0],
@@ -86,6 +72,6 @@ def _baselines(report: EvalReport, result: RunResult) -> list[dict[str, Any]]:
         shares["probe"] = (probe.accuracy, "")
     shares["largest"] = (max(row.n for row in report.per_class) / report.images, "")
     return [
-        {"what": what, "share": share, "accuracy": f"{share:.1%}", "interval": interval}
+        {"what": what, "share": share, "accuracy": percentage(share), "interval": interval}
         for what, (share, interval) in shares.items()
     ]

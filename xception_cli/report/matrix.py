@@ -11,6 +11,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from xception_cli.console import show
+from xception_cli.numerals import percentage
 
 _CELL, _TITLE = 14, 12  # SVG units: least side of a cell, and height of the titles of the sides
 _LEAST = 84  # SVG units of a side: as long as its title
@@ -86,7 +87,7 @@ def draw_matrix(
         title: Name of this order.
     """
     longest = _LONGEST_OF_FEW if len(order) <= _FEW else _LONGEST
-    short = [_cut(name, longest) for name in names]
+    short = [show(name, longest) for name in names]
     cell = max(_CELL, math.ceil(_LEAST / len(order)))
     side, named = cell * len(order), len(order) <= _NAMED
     # A letter takes at most about 5.4 units at the font size of the page.
@@ -134,15 +135,10 @@ def _cells(
             style=style,
             opacity=f"{depth:.2f}",
             number=str(n) if n < 1000 and numbered else "",
-            figures=f"{show(names[true])}: {n:,} {what} ({n / totals[true]:.1%})",
+            figures=f"{show(names[true])}: {n:,} {what} ({percentage(n / totals[true])})",
         )
 
 
 def opacity(part: float) -> float:
     """Return the opacity of a cell; the square root makes small shares visible."""
     return 0.2 + 0.8 * math.sqrt(part)
-
-
-def _cut(name: str, longest: int) -> str:
-    shown = show(name)
-    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"

@@ -10,6 +10,7 @@ from xception_cli.model.layers import LAYERS
 from xception_cli.model.weights import PINNED_DIGEST
 from xception_cli.numerals import count_of
 from xception_cli.records import RunInfo, RunResult
+from xception_cli.report.facts import Facts
 
 REFERENCE = (
     "Chollet, F. (2017). Xception: Deep Learning with Depthwise Separable Convolutions. CVPR. "
@@ -25,35 +26,21 @@ _AUGMENTATIONS = {
 }
 
 
-def describe_methods(
-    *,
-    config: TrainConfig,
-    info: RunInfo,
-    result: RunResult,
-    report: EvalReport,
-    split: Split,
-    trained: str,
-    kept_epoch: int,
-    grouped: bool,
-) -> str:
+def describe_methods(facts: Facts, *, trained: str, grouped: bool) -> str:
     """Describe what was trained and how it was measured, in sentences.
 
     Args:
-        config: The settings of the run.
-        info: Its run.json.
-        result: Its result.json.
-        report: The evaluation that its report shows.
-        split: Its images.
+        facts: About the run.
         trained: The layers that fine-tuning trained, in words.
-        kept_epoch: The epoch of the kept model; 0 is the linear probe.
         grouped: Whether groups of images were given.
     """
+    config, result, kept_epoch = facts.config, facts.result, facts.kept_epoch
     return " ".join(
         [
-            *_network(config, info, trained, kept_epoch, result.views),
+            *_network(config, facts.info, trained, kept_epoch, result.views),
             _inputs(config, views_of(config, result, tuned=kept_epoch > 0)),
-            *_data(config, split, grouped=grouped),
-            *_accuracy(report, result),
+            *_data(config, facts.split, grouped=grouped),
+            *_accuracy(facts.report, result),
         ]
     )
 
@@ -141,7 +128,8 @@ def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
         sentences.append("The split was given with the images.")
     else:
         held_out = f"validation {config.val_fraction:g}"
-        if config.test_fraction and not any(i.reason.startswith("given") for i in split.of("test")):
+        test = split.of("test")
+        if config.test_fraction and test and not any(i.reason.startswith("given") for i in test):
             held_out += f", test {config.test_fraction:g}"
         which = "Images" if config.from_ is None else "Images that an earlier run did not have"
         sentences.append(f"{which} were held out at random ({held_out}; seed {config.seed}).")

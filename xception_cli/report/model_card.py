@@ -6,18 +6,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, safe, show
-from xception_cli.data.split import Split
 from xception_cli.data.units import have_groups
 from xception_cli.files import file_digest
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.model.weights import PINNED_DIGEST, licence_of
-from xception_cli.records import RunInfo, RunResult
+from xception_cli.records import RunInfo
 from xception_cli.report.advice import FEW_MEASURED, unusable_classes
+from xception_cli.report.facts import Facts
 from xception_cli.report.html import PAGES, create_environment
 from xception_cli.report.methods import REFERENCE, describe_methods
-from xception_cli.rundir import RunDir
 
 _ROWS = 20  # classes in the table
 # What has a meaning in Markdown, or in GitHub's: marks, tables, HTML, formulas, links.
@@ -26,47 +24,23 @@ _SPECIAL = re.compile(
 )
 
 
-def render_card(
-    values: Mapping[str, Any],
-    *,
-    run: RunDir,
-    info: RunInfo,
-    config: Mapping[str, Any],
-    bundle: ModelBundle,
-    split: Split,
-    result: RunResult,
-    kept_epoch: int,
-) -> str:
+def render_card(values: Mapping[str, Any], facts: Facts, bundle: ModelBundle) -> str:
     """Render the model card of a run.
 
     Args:
         values: The values of report.html.
-        run: The run.
-        info: Its run.json.
-        config: Its settings.
+        facts: About the run.
         bundle: Its model.
-        split: Its images.
-        result: Its result.json.
-        kept_epoch: The epoch of the kept model; 0 is the linear probe.
     """
-    report, about = values["report"], bundle.about
+    run, info, report, about = facts.run, facts.info, facts.report, bundle.about
     counts = {row["name"]: row["counts"] for row in values["counts"]}
     lowest = sorted(
         values["classes"], key=lambda row: 2 if row["recall"] is None else row["recall"].value
     )
     shown = values["classes"] if len(values["classes"]) <= _ROWS else lowest[:_ROWS]
-    units = [image.unit for image in split.images if image.split != "out"]
-    weights, grouped = info.weights, config.get("group_by") is not None or have_groups(units)
-    methods = describe_methods(
-        config=TrainConfig(**config),
-        info=info,
-        result=result,
-        report=report,
-        split=split,
-        trained=values["trained"],
-        kept_epoch=kept_epoch,
-        grouped=grouped,
-    )
+    units = [image.unit for image in facts.split.images if image.split != "out"]
+    weights, grouped = info.weights, facts.config.group_by is not None or have_groups(units)
+    methods = describe_methods(facts, trained=values["trained"], grouped=grouped)
     return CARDS.get_template("card.md.j2").render(
         values,
         name=run.path.name,

@@ -3,16 +3,13 @@
 This module prepares the numbers; the words are in templates/run.html.j2.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, show, typed
 from xception_cli.data.fixes import read_issues
 from xception_cli.data.recorded import read_recorded
@@ -30,10 +27,10 @@ from xception_cli.evaluation.intervals import (
 from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.files import write_durably
 from xception_cli.model.bundle import ModelBundle
-from xception_cli.records import RunInfo, RunResult
+from xception_cli.records import RunResult
 from xception_cli.report.advice import next_steps
 from xception_cli.report.charts import Chart, draw_calibration, draw_curves
-from xception_cli.report.facts import list_facts
+from xception_cli.report.facts import Facts, list_provenance
 from xception_cli.report.headline import headline_values
 from xception_cli.report.html import Card, render
 from xception_cli.report.matrix import Matrix, confusion_order, draw_matrix
@@ -42,29 +39,13 @@ from xception_cli.report.model_card import render_card
 from xception_cli.report.pictures import draw_cards, draw_inputs, draw_issues, without_settled
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
-from xception_cli.summary.count import NetworkSummary, summarize_run
+from xception_cli.summary.count import summarize_run
 from xception_cli.summary.diagram import draw_diagram
 
 _MISTAKES, _UNSURE, _SEEN = 18, 12, 8  # cards per gallery
 _RANDOM = 2  # random views of each image
 _PAIRS = 5  # pairs of classes to name as most confused
 _CONFIDENT = 0.9  # predictions above this confidence are not shown as least confident
-
-
-@dataclass(frozen=True)
-class _Run:
-    """The data of the page."""
-
-    run: RunDir
-    info: RunInfo
-    config: Mapping[str, Any]
-    result: RunResult
-    report: EvalReport
-    split: Split
-    scored: Scored
-    issues: Sequence[Mapping[str, str]] | None
-    network: NetworkSummary
-    root: Path
 
 
 def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult) -> None:
@@ -80,29 +61,20 @@ def write_report(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult
         ArtifactError: A file of the run is missing or damaged.
         MachineError: The disk is full or read-only.
     """
-    data = _read_run(run, bundle, root, result)
-    values = _shared_values(data)
-    write_durably(run.report, _render_page(data, bundle, values).encode())
-    card = render_card(
-        values,
-        run=run,
-        info=data.info,
-        config=data.config,
-        bundle=bundle,
-        split=data.split,
-        result=result,
-        kept_epoch=_kept_epoch(result),
-    )
-    write_durably(run.card, card.encode())
+    facts = read_facts(run, bundle.classes, root, result)
+    values = _shared_values(facts)
+    write_durably(run.report, _render_page(facts, bundle, values).encode())
+    write_durably(run.card, render_card(values, facts, bundle).encode())
 
 
-def _read_run(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult) -> _Run:
+def read_facts(run: RunDir, classes: Sequence[str], root: Path, result: RunResult) -> Facts:
+    """Read what the report of a run is written from; for the arguments, see `write_report`."""
     name = "test" if run.evaluation("test").is_dir() else "val"
-    split = read_recorded(run, bundle.classes)
-    return _Run(
+    split = read_recorded(run, classes)
+    return Facts(
         run=run,
         info=run.read_info(),
-        config=read_settings(run),
+        settings=read_settings(run),
         result=result,
         report=read_report(run, name),
         split=split,
@@ -113,52 +85,39 @@ def _read_run(run: RunDir, bundle: ModelBundle, root: Path, result: RunResult) -
     )
 
 
-def _shared_values(data: _Run) -> dict[str, Any]:
+def _shared_values(facts: Facts) -> dict[str, Any]:
     """Prepare the values of both the page and the model card."""
     return {
-        "report": data.report,
-        **headline_values(
-            report=data.report,
-            result=data.result,
-            split=data.split,
-            network=data.network,
-            pretrained=data.info.weights["digest"] is not None,
-        ),
-        "classes": _classes(data.report),
-        "scores": scores(data.report),
-        **_calibration(data),
-        **_images(data.split),
+        "report": facts.report,
+        **headline_values(facts),
+        "classes": _classes(facts.report),
+        "scores": scores(facts.report),
+        **_calibration(facts),
+        **_images(facts.split),
     }
 
 
-def _render_page(data: _Run, bundle: ModelBundle, values: Mapping[str, Any]) -> str:
-    mistakes, unsure = _galleries(data, bundle)
+def _render_page(facts: Facts, bundle: ModelBundle, values: Mapping[str, Any]) -> str:
+    mistakes, unsure = _galleries(facts, bundle)
     return render(
         "run.html.j2",
-        title=f"Run {show(data.run.path.name)}",
+        title=f"Run {show(facts.run.path.name)}",
         **values,
-        steps=next_steps(
-            run=data.run,
-            place=_place(data),
-            report=data.report,
-            result=data.result,
-            split=data.split,
-            issues=data.issues or [],
-        ),
-        kept_epoch=_kept_epoch(data.result),
-        curves=_curves(data),
-        matrices=_matrices(data.report),
-        pairs=data.report.confused[:_PAIRS],
+        steps=next_steps(facts, _place(facts)),
+        kept_epoch=facts.kept_epoch,
+        curves=_curves(facts),
+        matrices=_matrices(facts.report),
+        pairs=facts.report.confused[:_PAIRS],
         mistakes=mistakes,
         unsure=unsure,
         confident=f"{_CONFIDENT:.0%}",
-        issues=None if data.issues is None else draw_issues(data.issues, data.root),
-        inputs=_inputs(data, bundle),
-        augmented=_augmented(data),
-        recoloured=data.config.get("augment") != "none",
-        diagram=Markup(draw_diagram(data.network)),  # contains no untrusted text
-        repeat=f"xception train --config {quoted(data.run.config)}",
-        facts=list_facts(data.run, data.info, data.config, data.result),
+        issues=None if facts.issues is None else draw_issues(facts.issues, facts.root),
+        inputs=_inputs(facts, bundle),
+        augmented=_augmented(facts),
+        recoloured=facts.config.augment != "none",
+        diagram=Markup(draw_diagram(facts.network)),  # contains no untrusted text
+        repeat=f"xception train --config {quoted(facts.run.config)}",
+        facts=list_provenance(facts),
     )
 
 
@@ -170,24 +129,18 @@ def _read_issues(run: RunDir, split: Split) -> Sequence[Mapping[str, str]] | Non
         return None
 
 
-def _place(data: _Run) -> str:
+def _place(facts: Facts) -> str:
     """Return the data as it is typed in a command."""
-    is_table = data.info.root is not None
-    place = quoted(typed(Path(data.info.data or "") if is_table else data.root))
-    if root := data.config.get("root"):
+    is_table = facts.info.root is not None
+    place = quoted(typed(Path(facts.info.data or "") if is_table else facts.root))
+    if root := facts.config.root:
         place += f" --root {quoted(typed(Path(root)))}"
     return place
 
 
-def _kept_epoch(result: RunResult) -> int:
-    """Return the epoch of the kept model; 0 if it was not fine-tuned."""
-    epoch = re.search(r"epoch (\d{1,9})$", result.kept)
-    return int(epoch[1]) if epoch else 0
-
-
-def _curves(data: _Run) -> list[Chart]:
-    rows = data.run.read_metrics()
-    return draw_curves(rows, _kept_epoch(data.result)) if rows else []
+def _curves(facts: Facts) -> list[Chart]:
+    rows = facts.run.read_metrics()
+    return draw_curves(rows, facts.kept_epoch) if rows else []
 
 
 def _matrices(report: EvalReport) -> list[Matrix]:
@@ -218,41 +171,41 @@ def _classes(report: EvalReport) -> list[dict[str, Any]]:
     ]
 
 
-def _galleries(data: _Run, bundle: ModelBundle) -> tuple[list[Card], list[Card]]:
+def _galleries(facts: Facts, bundle: ModelBundle) -> tuple[list[Card], list[Card]]:
     """Show the most confident mistakes, and the least confident correct predictions."""
-    scored, best = data.scored, data.scored.confidences
+    scored, best = facts.scored, facts.scored.confidences
     wrong, right = np.flatnonzero(~scored.hits), np.flatnonzero(scored.hits)
     mistakes = wrong[np.argsort(-best[wrong], kind="stable")][:_MISTAKES]
     right = right[best[right] < _CONFIDENT]
     unsure = right[np.argsort(best[right], kind="stable")][:_UNSURE]
-    cards = draw_cards(scored, data.root, bundle, [*mistakes.tolist(), *unsure.tolist()])
+    cards = draw_cards(scored, facts.root, bundle, [*mistakes.tolist(), *unsure.tolist()])
     return cards[: len(mistakes)], cards[len(mistakes) :]
 
 
-def _augmented(data: _Run) -> bool:
+def _augmented(facts: Facts) -> bool:
     """Return whether training saw random views, in fine-tuning or in the linear probe."""
-    config = TrainConfig(**data.config)
-    return has_random_views(config, views_of(config, data.result, tuned=data.result.epochs > 0))
+    config = facts.config
+    return has_random_views(config, views_of(config, facts.result, tuned=facts.result.epochs > 0))
 
 
-def _inputs(data: _Run, bundle: ModelBundle) -> list[Card]:
-    paths, config = [image.path for image in data.split.of("train")], TrainConfig(**data.config)
+def _inputs(facts: Facts, bundle: ModelBundle) -> list[Card]:
+    paths, config = [image.path for image in facts.split.of("train")], facts.config
     return draw_inputs(
-        data.root,
+        facts.root,
         paths[:: max(1, len(paths) // _SEEN)][:_SEEN],
         bundle.preprocessing,
         augment=config.augment,
         flip=config.flip,
         seed=config.seed,
-        views=_RANDOM if _augmented(data) else 0,
+        views=_RANDOM if _augmented(facts) else 0,
     )
 
 
-def _calibration(data: _Run) -> dict[str, Any]:
-    scored, report = data.scored, data.report
-    found = data.result.calibration or {}
+def _calibration(facts: Facts) -> dict[str, Any]:
+    scored, report = facts.scored, facts.report
+    found = facts.result.calibration or {}
     guarantee = None
-    shared = data.config.get("share_features", True)
+    shared = facts.config.share_features
     if shared and "precision_confidence" in found:  # missing in runs of earlier versions
         guarantee = {
             "found": found["confidence"] is not None,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +28,9 @@ from xception_cli.model.feature_store import FeatureStore
 from xception_cli.model.features import compute_pooled, compute_store
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
-from xception_cli.model.network import FIRST_TRAINED, Segment, cut
+from xception_cli.model.network import FIRST_TRAINED, Segment, backbone_of, cut
 from xception_cli.model.probe import Probe, fit_probe, limit_views
+from xception_cli.numerals import percentage
 from xception_cli.records import Scores
 from xception_cli.report.check_page import add_issues
 from xception_cli.rundir import remove_tree
@@ -44,13 +45,19 @@ Array = np.ndarray[Any, Any]
 _LEAST_GAIN = 0.005  # in log loss: predicting the mirror image too takes twice the time
 
 
+class TuningInputs(NamedTuple):
+    """What fine-tuning reads: images, or stored activations of the frozen layers."""
+
+    train: FeatureInputs | ImageInputs
+    val: FeatureInputs | ImageInputs
+
+
 @dataclass(frozen=True)
 class Baseline:
     """The linear probe, and the inputs of the fine-tuning that starts from it.
 
     Attributes:
-        train: Training inputs; None if only the head is fitted.
-        val: Validation inputs.
+        inputs: Of fine-tuning; None if only the head is fitted.
         probe: The baseline, on all `LAYERS`; None for random weights, like the next two.
         plain: The probe on the last layer alone.
         probe_scores: Validation scores of the probe.
@@ -58,8 +65,7 @@ class Baseline:
         mirror: Whether the model classifies the mirror image too.
     """
 
-    train: FeatureInputs | ImageInputs | None
-    val: FeatureInputs | ImageInputs | None
+    inputs: TuningInputs | None
     probe: Probe | None = None
     plain: Probe | None = None
     probe_scores: Scores | None = None
@@ -72,13 +78,13 @@ class Baseline:
         Args:
             ceiling: Cross-validated macro recall of the probe, above which there is little to gain.
         """
-        if self.train is None or self.probe is None:
+        if self.inputs is None or self.probe is None:
             return None
         if not _is_above(self.probe, ceiling):
             return None
         return (
             "fine-tuning skipped: the linear probe's cross-validated macro recall is "
-            f"{self.probe.macro_recall:.1%}, above --ceiling {ceiling:g}"
+            f"{percentage(self.probe.macro_recall)}, above --ceiling {ceiling:g}"
         )
 
 
@@ -94,14 +100,13 @@ def compute_baseline(job: Job, history: History) -> Baseline:
         history: Of a resumed run, or empty.
     """
     if job.pretrained is None:  # features of random weights are useless
-        return Baseline(*_every_epoch(job), mirror=job.config.tta == "mirror")
+        return Baseline(TuningInputs(*_every_epoch(job)), mirror=job.config.tta == "mirror")
     # A copy with batch norm folded in: frozen layers only run inference from here on.
     network = for_inference(job.network, job.runtime)
     prefix, _ = cut(network, job.config.unfreeze)
     is_new = history.best_epoch == 0
     pooled: dict[str, Array] = {}
-    train_inputs: FeatureInputs | ImageInputs | None = None
-    val_inputs: FeatureInputs | ImageInputs | None = None
+    inputs: TuningInputs | None = None
     fits: dict[int, tuple[Probe, Probe]] = {}
 
     def fit(train: Array) -> tuple[Probe, Probe]:  # once for each number of views that it uses
@@ -112,16 +117,17 @@ def compute_baseline(job: Job, history: History) -> Baseline:
 
     with job.phase("features"):
         if prefix is None or job.config.unfreeze == "head":
-            backbone = Segment(network, "conv1", "conv4").eval()
+            backbone = backbone_of(network)
             for split in ("train", "val"):
                 kept = job.kept_views(split)
                 pooled[split] = pool_views(backbone, split, job.views(split), kept)
         else:
-            train_inputs, val_inputs, pooled = _store_features(job, network, prefix, fit)
+            inputs, pooled = _store_features(job, network, prefix, fit)
     if prefix is None:
-        train_inputs, val_inputs = _every_epoch(job)
+        train, val = _every_epoch(job)
+        inputs = TuningInputs(train, val)
         if is_new:  # its first epoch is the next one
-            train_inputs.begin(0)  # workers decode while the probe is fitted
+            train.begin(0)  # workers decode while the probe is fitted
     with job.phase("probe"):
         probe, plain = job.runtime.processes.once(lambda: fit(pooled["train"]))
         mirror = _averages_mirror(job, probe, views=len(pooled["train"]))
@@ -130,7 +136,7 @@ def compute_baseline(job: Job, history: History) -> Baseline:
     if is_new:
         job.save_model(job.network.state_dict(), {"trained": PROBE, "epoch": 0})
     pooled = pooled if job.leads else {}  # the leader alone fits heads in the end
-    return Baseline(train_inputs, val_inputs, probe, plain, scores, pooled, mirror)
+    return Baseline(inputs, probe, plain, scores, pooled, mirror)
 
 
 def pool_views(
@@ -166,7 +172,7 @@ def _store_features(
     network: torch.nn.Module,
     prefix: Segment,
     fit: Callable[[Array], tuple[Probe, Probe]],
-) -> tuple[FeatureInputs, FeatureInputs, dict[str, Array]]:
+) -> tuple[TuningInputs, dict[str, Array]]:
     """Store what fine-tuning reads, with no more views than it needs.
 
     If the probe on the first views is above the ceiling, fine-tuning is skipped, and so are the
@@ -179,7 +185,7 @@ def _store_features(
         fit: Fits the probes to features of train, in the leader.
     """
     config, images = job.config, job.images
-    rest = Segment(network, FIRST_TRAINED[config.unfreeze], "conv4").eval()
+    rest = backbone_of(network, FIRST_TRAINED[config.unfreeze])
     began = time.monotonic()
 
     def another_of_train(pooled: Array, computed: int) -> bool:
@@ -205,11 +211,11 @@ def _store_features(
     # Both first views at least: the model may classify the mirror image too.
     needed = max(len(pooled), FIRST_VIEWS)
     val, pooled_val = store("val", lambda computed, _: len(computed) < needed)
-    return (
+    inputs = TuningInputs(
         FeatureInputs(train, job.labels("train"), job.shuffled("train"), job.runtime),
         FeatureInputs(val, job.labels("val"), job.in_order("val"), job.runtime),
-        {"train": pooled, "val": pooled_val},
     )
+    return inputs, {"train": pooled, "val": pooled_val}
 
 
 def _averages_mirror(job: Job, probe: Probe, *, views: int) -> bool:
@@ -233,8 +239,7 @@ def _averages_mirror(job: Job, probe: Probe, *, views: int) -> bool:
 
 def _judge_probes(job: Job, probe: Probe, plain: Probe, val: Array) -> Scores:
     """Put the heads of the probes on the network, and measure them on val."""
-    heads = [(fitted.weight, fitted.bias) for fitted in (plain, probe)]
-    fill_heads(job.network, heads[0], heads[1])
+    fill_heads(job.network, plain.head, probe.head)
     features = job.runtime.to_device(torch.from_numpy(val))
     with torch.inference_mode():
         logits = classify_views(job.network, features, mirror=job.preprocessing.mirror)
@@ -242,7 +247,7 @@ def _judge_probes(job: Job, probe: Probe, plain: Probe, val: Array) -> Scores:
     labels = job.labels("val")
     batch = Inputs(logits, job.runtime.to_device(labels), torch.arange(len(labels)))
     scores = validate(evaluator, [batch], job.split.counts("val"), job.top_k)
-    say(f"probe     val: accuracy {scores.accuracy:.1%}")
+    say(f"probe     val: accuracy {percentage(scores.accuracy)}")
     found = cross_validation(probe, job.split.classes)
     if found.folds:
         say(f"          train, {describe_cross_validation(found)}")

@@ -149,7 +149,7 @@ def val_is_known(config: TrainConfig, precision: str) -> bool:
     return config.unfreeze in {"head", "all"} or precision == "bf16"
 
 
-def fit_seconds(config: TrainConfig, images: Images) -> float:
+def _fit_seconds(config: TrainConfig, images: Images) -> float:
     """Return the seconds to fit the linear probe; see `fit_probe`."""
     searched = min(images.train, LARGEST_SEARCH)
     sought = 25 * 0.8 * searched * min(searched, POOLED)
@@ -194,7 +194,7 @@ def expected_seconds(config: TrainConfig, costs: Costs, images: Images) -> dict[
     kept = config.unfreeze in {"exit", "middle"}
     phases = {
         "features": images.seen(config) * image,
-        "probe": PROBE_SECONDS + fit_seconds(config, images),
+        "probe": PROBE_SECONDS + _fit_seconds(config, images),
     }
     if config.unfreeze != "head":
         decode = 0.0 if kept else decoding

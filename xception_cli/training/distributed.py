@@ -1,35 +1,25 @@
 """Training in several processes: whether it is possible, and how gradients are averaged."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from xception_cli.config import TrainConfig
+from xception_cli.data.split import Split
 from xception_cli.errors import UsageError
 from xception_cli.model.network import Segment
 from xception_cli.numerals import count_of
 from xception_cli.runtime import Runtime
 
 
-def check_processes(
-    runtime: Runtime,
-    *,
-    weights: str,
-    unfreeze: str,
-    accumulate: int,
-    budget: str | None,
-    sizes: Mapping[str, int],
-) -> None:
-    """Check that several processes can train together with these settings.
+def check_processes(config: TrainConfig, runtime: Runtime, split: Split) -> None:
+    """Check that several processes can train together.
 
     Args:
+        config: The settings, decided.
         runtime: Of the leader.
-        weights: The setting, decided, like the next three.
-        unfreeze: What is trained.
-        accumulate: Pieces of a batch.
-        budget: Of time.
-        sizes: Number of images in a batch and in each split, by name: the processes share them.
+        split: The images; the processes share each batch.
 
     Raises:
         UsageError: They cannot.
@@ -38,29 +28,30 @@ def check_processes(
     if processes.count == 1:
         return
     hint = "leave torchrun out"
-    if budget is not None:
+    if config.budget is not None:
         raise UsageError(
             f"--budget needs one process with one clock, and there are {processes.count}", hint=hint
         )
-    if weights == "none" and runtime.device.type == "cpu":
+    if config.weights == "none" and runtime.device.type == "cpu":
         raise UsageError(
             "--weights none trains batch norm, whose statistics CPUs cannot share between "
             f"{processes.count} processes",
             hint=hint,
         )
-    if weights == "none" and accumulate > 1:
+    if config.weights == "none" and config.accumulate > 1:
         raise UsageError(
             "--weights none trains batch norm, whose statistics cannot be shared between "
-            f"{processes.count} processes with --accumulate {accumulate}",
+            f"{processes.count} processes with --accumulate {config.accumulate}",
             hint="--accumulate 1, and a smaller --batch-size if memory is short",
         )
-    if unfreeze in {"exit", "middle"} and processes.local_count < processes.count:
+    if config.unfreeze in {"exit", "middle"} and processes.local_count < processes.count:
         raise UsageError(
-            f"--unfreeze {unfreeze} keeps activations in a file, which processes of several "
+            f"--unfreeze {config.unfreeze} keeps activations in a file, which processes of several "
             "machines cannot share",
             hint="--unfreeze all or head, or all processes on one machine",
         )
-    for name, size in sizes.items():
+    sizes = {name: len(split.of(name)) for name in ("train", "val")}
+    for name, size in {"--batch-size": config.batch_size, **sizes}.items():
         if size < processes.count:
             raise UsageError(
                 f"{name} has {count_of(size, 'image')}, too few for {processes.count} processes",

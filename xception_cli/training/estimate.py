@@ -13,7 +13,7 @@ import torch
 from xception_cli.data.inputs import Inputs
 from xception_cli.errors import DivergedError
 from xception_cli.model.folding import for_inference
-from xception_cli.model.network import FIRST_TRAINED, Segment, cut
+from xception_cli.model.network import FIRST_TRAINED, backbone_of, cut
 from xception_cli.notation import parse_duration
 from xception_cli.runtime import Runtime
 from xception_cli.training.budget import Budget, new_record
@@ -45,7 +45,7 @@ def measure_costs(job: Job, unfreeze: str) -> Costs:
         torch.cuda.reset_peak_memory_stats()
     folded = for_inference(network, runtime)
     prefix, _ = cut(folded, unfreeze)
-    rest = None if unfreeze == "head" else Segment(folded, FIRST_TRAINED[unfreeze], "conv4").eval()
+    rest = None if unfreeze == "head" else backbone_of(folded, FIRST_TRAINED[unfreeze])
 
     def compute(pixels: torch.Tensor) -> torch.Tensor:
         activations: torch.Tensor = pixels if prefix is None else prefix(pixels)

@@ -10,7 +10,6 @@ import numpy as np
 from xception_cli.check.curve import classes_to_add
 from xception_cli.check.report import ClassGain
 from xception_cli.console import quoted, say, show
-from xception_cli.data.photo import Photo
 from xception_cli.errors import DataError
 from xception_cli.evaluation.calibration import (
     Calibration,
@@ -19,7 +18,7 @@ from xception_cli.evaluation.calibration import (
     unknown_line,
 )
 from xception_cli.evaluation.candidates import read_candidates
-from xception_cli.evaluation.compared import compare_with_earlier
+from xception_cli.evaluation.comparison_text import compare_with_earlier
 from xception_cli.evaluation.correction import correct_report
 from xception_cli.evaluation.cross_validated import cross_validation
 from xception_cli.evaluation.described import say_result
@@ -32,9 +31,9 @@ from xception_cli.model.bundle import ModelBundle, Outcome, save_model
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import last_layer, scale_layers
-from xception_cli.model.network import Segment
+from xception_cli.model.network import backbone_of
 from xception_cli.model.probe import limit_views
-from xception_cli.numerals import count_of, duration
+from xception_cli.numerals import count_of, duration, percentage
 from xception_cli.records import KEPT_PROBE, RunResult
 from xception_cli.report.advice import is_small
 from xception_cli.report.run_page import write_report
@@ -83,15 +82,10 @@ def measure(
         DataError: An image can no longer be read.
         MachineError: The disk is full.
     """
-    images = job.split.of("val")
-    said = _all_read(job, "val", images, judged.outcomes)
+    said = _all_read(job, "val", judged)
     with job.phase("calibration"):
         bundle, calibration = _calibrate(job, settled, judged.bundle, said)
-    report, scored = report_outcomes(
-        bundle, images, judged.outcomes, name="val", data=shown_folder(job.folder.place)
-    )
-    report = correct_report(job.run, report, scored)
-    write_evaluation(job.run.evaluation("val"), report, scored)
+    report = _evaluate(job, "val", bundle, said)
     if settled is None:
         return Measured(bundle, history.best_epoch, report, calibration)
     if job.config.refit:
@@ -117,7 +111,8 @@ def finish(
     """
     reports = {"val": measured.report}
     if job.split.of("test"):
-        reports["test"] = _evaluate_on_test(job, measured.bundle, judged)
+        said = _all_read(job, "test", judged)
+        reports["test"] = _evaluate(job, "test", measured.bundle, said)
     compared = _compare_with_earlier(job)
     kept = f"fine-tuned, epoch {measured.epoch}" if measured.epoch else KEPT_PROBE
     _say_result(job, baseline, history, measured, kept, reports)
@@ -153,11 +148,12 @@ def finish(
     return TrainResult(job.run, kept, baseline.probe_scores, reports, job.seconds)
 
 
-def _evaluate_on_test(job: Job, bundle: ModelBundle, judged: Judged) -> EvalReport:
-    images, data = job.split.of("test"), shown_folder(job.folder.place)
-    _all_read(job, "test", images, judged.outcomes)
-    report, scored = report_outcomes(bundle, images, judged.outcomes, name="test", data=data)
-    write_evaluation(job.run.evaluation("test"), report, scored)
+def _evaluate(job: Job, split: str, bundle: ModelBundle, outcomes: Sequence[Outcome]) -> EvalReport:
+    images, data = job.split.of(split), shown_folder(job.folder.place)
+    report, scored = report_outcomes(bundle, images, outcomes, name=split, data=data)
+    if split == "val":
+        report = correct_report(job.run, report, scored)
+    write_evaluation(job.run.evaluation(split), report, scored)
     return report
 
 
@@ -167,18 +163,17 @@ def _compare_with_earlier(job: Job) -> list[str]:
     return compare_with_earlier(RunDir(Path(job.config.from_)), job.run)
 
 
-def _all_read(
-    job: Job, name: str, images: Sequence[Photo], outcomes: Sequence[Outcome | str]
-) -> list[Outcome]:
-    said = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
-    failed = [pair for pair in zip(images, outcomes, strict=True) if isinstance(pair[1], str)]
+def _all_read(job: Job, split: str, judged: Judged) -> list[Outcome]:
+    """Return the outcomes of a split, all of whose images must have one."""
+    pairs = list(zip(job.split.of(split), judged.outcomes, strict=True))
+    failed = [pair for pair in pairs if isinstance(pair[1], str)]
     if failed:
         raise DataError(
-            f"{count_of(len(failed), f'{name} image')} can no longer be read, "
+            f"{count_of(len(failed), f'{split} image')} can no longer be read, "
             f"for example {show(failed[0][0].path)}: {failed[0][1]}",
             hint=f"restore them, then: xception train --resume {quoted(job.run.path)}",
         )
-    return said
+    return [outcome for _, outcome in pairs if isinstance(outcome, Outcome)]
 
 
 def _calibrate(
@@ -208,7 +203,7 @@ def _train_features(job: Job, settled: Settled | None, bundle: ModelBundle) -> A
     if settled is not None:
         return last_layer(settled.train[0])
     network = for_inference(bundle.network, job.runtime)
-    backbone = Segment(network, "conv1", "conv4").eval()
+    backbone = backbone_of(network)
     what = "features of the kept model"
     return last_layer(compute_pooled(backbone, job.image_inputs("train"), what))
 
@@ -242,7 +237,8 @@ def _say_result(
         kept = f"{kept}: fine-tuning did not beat it on val"
     say(f"kept      {kept}", style="bold")
     if baseline.probe_scores is not None and measured.epoch > 0:
-        say(f"          the linear probe, val: accuracy {baseline.probe_scores.accuracy:.1%}")
+        accuracy = percentage(baseline.probe_scores.accuracy)
+        say(f"          the linear probe, val: accuracy {accuracy}")
     for report in reports.values():
         say_result(report)
         if (

@@ -19,6 +19,7 @@ from xception_cli.errors import SMALLER_STEPS, ArtifactError, DivergedError, Mac
 from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.network import Segment
+from xception_cli.numerals import percentage
 from xception_cli.processes import ALONE, Processes
 from xception_cli.records import Scores
 from xception_cli.regular import open_regular
@@ -306,7 +307,7 @@ def attach_progress(
         say(
             f"{engine.state.epoch:5d} {rate():7.1e} "
             f"{float(engine.state.metrics['train_loss']):{len(loss) + 1}.4f} {scores.loss:9.4f} "
-            f"{scores.accuracy:9.1%} {scores.macro_recall:13.1%} {speed:9.1f}"
+            f"{percentage(scores.accuracy):>9} {percentage(scores.macro_recall):>13} {speed:9.1f}"
             f"{'  best' if is_best else ''}"
         )
         epochs.advance(1)

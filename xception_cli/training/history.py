@@ -78,7 +78,8 @@ class History:
         if monitor == "last":
             self.best_epoch, self.best_score, self.best_loss = epoch, -scores.loss, scores.loss
             return True
-        score = getattr(scores, monitor)
+        # Rounding must not decide a tie: recalls of 0, 0, 5/7 and of 0, 1/7, 4/7 differ in one bit.
+        score = round(getattr(scores, monitor), 9)
         # A nan score compares as False. A nan loss would only decide a tie, but a model of nan
         # weights still has an accuracy: that of always predicting the first class.
         if not math.isnan(scores.loss) and (

@@ -209,10 +209,15 @@ def create_learner(job: Job) -> Learner:
     return Learner(trained, optimizer, scaler, AveragedModel(trained, use_buffers=True))
 
 
-def create_engines(
-    job: Job, learner: Learner, train: FeatureInputs | ImageInputs
-) -> tuple[Engine, Engine]:
-    """Make the engines that train a learner and validate its moving average, without handlers.
+class Engines(NamedTuple):
+    """The engines of a training: one trains the learner, one validates its moving average."""
+
+    trainer: Engine
+    evaluator: Engine
+
+
+def create_engines(job: Job, learner: Learner, train: FeatureInputs | ImageInputs) -> Engines:
+    """Make the engines, without handlers.
 
     Args:
         job: Its config decides how.
@@ -239,4 +244,5 @@ def create_engines(
     # Random weights keep the head of the best epoch; others are given a new one, see `settle`.
     mirror = job.pretrained is None and job.preprocessing.mirror
     average = learner.ema.module
-    return trainer, create_evaluator(average, runtime=runtime, top_k=job.top_k, mirror=mirror)
+    evaluator = create_evaluator(average, runtime=runtime, top_k=job.top_k, mirror=mirror)
+    return Engines(trainer, evaluator)

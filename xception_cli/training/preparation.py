@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xception_cli.check.run import report_on
-from xception_cli.check.survey import Survey, survey_for
+from xception_cli.check.survey import Survey, survey_data
 from xception_cli.config import TrainConfig
 from xception_cli.console import say, screen, show
 from xception_cli.data.folder import DataFolder
@@ -96,7 +96,7 @@ def draft_job(
         XceptionError: See `errors.py`.
     """
     if survey is None:
-        survey = survey_for(config)
+        survey = survey_data(config)
     folder = survey.folder
     run = RunDir(choose_run_path(folder.place, output))
     before = Split((), ()) if config.from_ is None else _read_split(RunDir(Path(config.from_)))
@@ -119,7 +119,7 @@ def draft_job(
         changes = describe_changes(split.images, split.classes, before.images, before.classes)
         reasons = (f"beginning with {show(config.from_)}: {changes}", *reasons)
     pretrained = _pretrained(config)
-    _check_processes(plan.config, runtime, split)
+    check_processes(plan.config, runtime, split)
     config = plan.config.replace(data=str(folder.place.absolute()), **_absolute(vars(config)))
     preprocessing = _preprocessing(config, survey.grey_bits)
     job = _job(config, run, runtime, folder, split, pretrained, preprocessing)
@@ -157,18 +157,6 @@ def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
     say(f"expected  {in_all(rows.pop('in all'), rows)}")
     say(f"          memory {memory}{f', temporary files {disk}' if expected.disk else ''}")
     return start_clock(job, costs, began)
-
-
-def _check_processes(config: TrainConfig, runtime: Runtime, split: Split) -> None:
-    sizes = {name: len(split.of(name)) for name in ("train", "val") if split.of(name)}
-    check_processes(
-        runtime,
-        weights=config.weights,
-        unfreeze=config.unfreeze,
-        accumulate=config.accumulate,
-        budget=config.budget,
-        sizes={"--batch-size": config.batch_size, **sizes},
-    )
 
 
 def resumed_config(run: RunDir, flags: Mapping[str, Any]) -> TrainConfig:
@@ -225,8 +213,8 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
         )
     paths = [folder.root / image.path for image in folder.images]
     saved = read_recorded(run, info.classes)
-    split = match_split(saved, folder, inspect_all(paths, decoded=False))
-    _check_processes(config, runtime, split)
+    split = match_split(saved, folder, inspect_all(paths))
+    check_processes(config, runtime, split)
     pretrained = _pretrained(config)
     if pretrained is not None and pretrained.digest != info.weights["digest"]:
         raise ArtifactError(

@@ -16,14 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine
-
 from xception_cli.check.survey import Survey
 from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, say, screen, show
-from xception_cli.data.inputs import ImageInputs
 from xception_cli.errors import MachineError, XceptionError
-from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.numerals import count_of
 from xception_cli.processes import ALONE, Processes, joined_processes
 from xception_cli.rundir import RunDir
@@ -31,7 +27,7 @@ from xception_cli.runs import make_run
 from xception_cli.runtime import Runtime, decide_runtime
 from xception_cli.settings import ResolvedConfig
 from xception_cli.training import handlers
-from xception_cli.training.baseline import compute_baseline
+from xception_cli.training.baseline import TuningInputs, compute_baseline
 from xception_cli.training.checkpoint import StateStore
 from xception_cli.training.costs import Forecast
 from xception_cli.training.estimate import forecast
@@ -39,7 +35,13 @@ from xception_cli.training.finish import finish, measure
 from xception_cli.training.history import History
 from xception_cli.training.job import Job
 from xception_cli.training.judge import judge_together, judge_val
-from xception_cli.training.learner import BestModel, Learner, create_engines, create_learner
+from xception_cli.training.learner import (
+    BestModel,
+    Engines,
+    Learner,
+    create_engines,
+    create_learner,
+)
 from xception_cli.training.preparation import (
     decide_job,
     reopen_job,
@@ -134,12 +136,11 @@ def _train(job: Job, stop: StopSignals) -> TrainResult | None:
 
     baseline = compute_baseline(job, history)
     job = job.averaging_mirror(baseline.mirror)
-    train, val = baseline.train, baseline.val
     if reason := baseline.skipped(job.config.ceiling):
         say(f"plan      {reason}")
-    elif train is not None and val is not None:
+    elif baseline.inputs is not None:
         with job.phase("fine-tuning"):
-            _fine_tune(job, train, val, history, states, saved, stop)
+            _fine_tune(job, baseline.inputs, history, states, saved, stop)
 
     settled = settle(job.alone(), baseline, history) if job.leads else None
     on_val = judge_val(job, settled)
@@ -156,8 +157,7 @@ def _train(job: Job, stop: StopSignals) -> TrainResult | None:
 
 def _fine_tune(
     job: Job,
-    train: FeatureInputs | ImageInputs,
-    val: FeatureInputs | ImageInputs,
+    inputs: TuningInputs,
     history: History,
     states: StateStore,
     saved: Mapping[str, Any] | None,
@@ -167,16 +167,16 @@ def _fine_tune(
 
     Args:
         job: The run.
-        train: Training batches.
-        val: Validation batches.
+        inputs: From `compute_baseline`.
         history: Records which model is the best so far.
         states: The run's store of training states.
         saved: The state to resume from; None starts at the first epoch.
         stop: Signals that stop the run after the current batch.
     """
-    processes = job.runtime.processes
+    processes, train = job.runtime.processes, inputs.train
     learner = create_learner(job)
-    trainer, evaluator = create_engines(job, learner, train)
+    engines = create_engines(job, learner, train)
+    trainer = engines.trainer
     train_loss = handlers.attach_train_loss(trainer, job.runtime.device)
     best = BestModel(job, learner.ema)
     saving = StateSaving(
@@ -187,10 +187,7 @@ def _fine_tune(
         least=BETWEEN_STATES if job.budget is None else 0.0,
         processes=processes,
     )
-    with ExitStack() as held:
-        _attach_handlers(
-            job, learner, trainer, evaluator, train, val, history, best, saving, stop, held
-        )
+    with _handlers_attached(job, learner, engines, inputs, best, saving, stop):
         stop.graceful = True  # a signal no longer raises; the handlers save and stop
         if saved is not None and job.epochs > 0:  # 0: the budget ran out in the first epoch
             learner.restore(saved)
@@ -206,75 +203,71 @@ def _fine_tune(
             raise stopped_error(stop, trainer)
 
 
-def _attach_handlers(
+@contextmanager
+def _handlers_attached(
     job: Job,
     learner: Learner,
-    trainer: Engine,
-    evaluator: Engine,
-    train: FeatureInputs | ImageInputs,
-    val: FeatureInputs | ImageInputs,
-    history: History,
+    engines: Engines,
+    inputs: TuningInputs,
     best: BestModel,
     saving: StateSaving,
     stop: StopSignals,
-    held: ExitStack,
-) -> None:
-    """Attach all that happens in fine-tuning in addition to the steps; `held` closes its displays.
+) -> Iterator[None]:
+    """Attach all that happens in fine-tuning in addition to the steps; at the end, close displays.
 
     Ignite calls the handlers of an event in the order in which they are attached.
     """
+    (trainer, evaluator), (train, val), history = engines, inputs, saving.history
     config, runtime = job.config, job.runtime
     rate = learner.learning_rate  # a function
     # Iterations between reads of the loss: on a GPU, reading a value synchronizes.
     every = 1 if runtime.device.type == "cpu" else config.log_every
 
-    # Around each iteration:
-    handlers.attach_reseeding(trainer, train.batches, config.seed)
-    handlers.attach_schedule(
-        trainer, learner.optimizer, schedule=config.schedule, warmup=config.warmup
-    )
-    handlers.attach_ema(trainer, learner.ema, learner.trained, config.ema)
-    handlers.attach_finite_check(
-        trainer, every=every, device=runtime.device, rate=rate, processes=runtime.processes
-    )
-    # When an epoch is completed:
-    attach_pending_state(trainer, saving)  # first: what follows may fail
-    handlers.attach_prefetch(trainer, train, val)
-    handlers.attach_validation(
-        trainer, evaluator, val, support=job.split.counts("val"), top_k=job.top_k
-    )
-    handlers.attach_best_model(trainer, history, monitor=config.monitor, hold=best.hold)
-    if config.monitor != "last":
-        handlers.attach_early_stopping(trainer, history, config.patience)
-    if job.budget is not None:
-        handlers.attach_budget(trainer, job.budget, wanted=job.epochs)
-    if job.leads:
+    with ExitStack() as displays:
+        # Around each iteration:
+        handlers.attach_reseeding(trainer, train.batches, config.seed)
+        handlers.attach_schedule(
+            trainer, learner.optimizer, schedule=config.schedule, warmup=config.warmup
+        )
+        handlers.attach_ema(trainer, learner.ema, learner.trained, config.ema)
+        handlers.attach_finite_check(
+            trainer, every=every, device=runtime.device, rate=rate, processes=runtime.processes
+        )
+        # When an epoch is completed:
+        attach_pending_state(trainer, saving)  # first: what follows may fail
+        handlers.attach_prefetch(trainer, train, val)
+        handlers.attach_validation(
+            trainer, evaluator, val, support=job.split.counts("val"), top_k=job.top_k
+        )
+        handlers.attach_best_model(trainer, history, monitor=config.monitor, hold=best.hold)
         if config.monitor != "last":
-            handlers.attach_candidates(trainer, evaluator, job.run.candidates)
-        handlers.attach_metrics_log(trainer, history, job.run.metrics, rate)
-        if job.run.tensorboard.is_dir():
-            held.enter_context(attach_tensorboard(trainer, job.run.tensorboard, rate))
-    # Both:
-    attach_state_saving(trainer, evaluator, stop, saving, epoch_length=len(train))
-    handlers.attach_progress(
-        trainer,
-        history,
-        held.enter_context(screen.bar("fine-tuning", config.epochs, "epochs")),
-        held.enter_context(screen.bar("epoch", train.batches.count)),
-        batch_size=config.batch_size,
-        every=every,
-        rate=rate,
-        monitor=config.monitor,
-        smoothed=config.label_smoothing > 0,
-    )
+            handlers.attach_early_stopping(trainer, history, config.patience)
+        if job.budget is not None:
+            handlers.attach_budget(trainer, job.budget, wanted=job.epochs)
+        if job.leads:
+            if config.monitor != "last":
+                handlers.attach_candidates(trainer, evaluator, job.run.candidates)
+            handlers.attach_metrics_log(trainer, history, job.run.metrics, rate)
+            if job.run.tensorboard.is_dir():
+                displays.enter_context(attach_tensorboard(trainer, job.run.tensorboard, rate))
+        # Both:
+        attach_state_saving(trainer, evaluator, stop, saving, epoch_length=len(train))
+        handlers.attach_progress(
+            trainer,
+            history,
+            displays.enter_context(screen.bar("fine-tuning", config.epochs, "epochs")),
+            displays.enter_context(screen.bar("epoch", train.batches.count)),
+            batch_size=config.batch_size,
+            every=every,
+            rate=rate,
+            monitor=config.monitor,
+            smoothed=config.label_smoothing > 0,
+        )
+        yield
 
 
 def plan_training(
-    settings: ResolvedConfig,
-    *,
-    survey: Survey | None = None,
-    output: Path | None = None,
-    began: float | None = None,
+    settings: ResolvedConfig, *, survey: Survey | None, output: Path | None, began: float
 ) -> Forecast:
     """Report what a training run would do and how long it would take; write nothing.
 
@@ -282,7 +275,7 @@ def plan_training(
         settings: From `settings.resolve`.
         survey: See `run_training`.
         output: The run folder that would be created.
-        began: See `run_training`.
+        began: When the command began, by `time.monotonic`.
 
     Returns:
         Its time by phase, memory and disk; the decisions are also printed.
@@ -290,7 +283,6 @@ def plan_training(
     Raises:
         XceptionError: As `run_training` would.
     """
-    began = time.monotonic() if began is None else began
     runtime = _runtime(settings.config, ALONE)
     draft, costs = decide_job(settings, survey, runtime, output, began)
     return forecast(draft, costs, time.monotonic() - began)

@@ -19,7 +19,7 @@ from xception_cli.training.learner import BestModel, Learner
 from xception_cli.training.stopping import StopSignals, asked_to_stop, stopped_error
 
 
-def train_loss_state(metric: Average) -> Mapping[str, Any]:
+def _train_loss_state(metric: Average) -> Mapping[str, Any]:
     """Return the state of `attach_train_loss`'s metric; all processes must call this together."""
     # On the CPU: a GPU's tensor, sent to another process, would open that GPU there.
     held = copy(metric)
@@ -45,7 +45,7 @@ class StateWriter:
     learner: Learner
     train_loss: Average
     best: BestModel
-    processes: Processes = ALONE
+    processes: Processes
 
     def write(self, phase: str, history: Mapping[str, Any], *, tensors: bool = True) -> None:
         """Write a state.
@@ -58,7 +58,7 @@ class StateWriter:
         at = self.trainer.state
         notes = {"phase": phase, "history": history, "max_epochs": at.max_epochs}
         if tensors:
-            state = self.learner.state() | {"train_loss": train_loss_state(self.train_loss)}
+            state = self.learner.state() | {"train_loss": _train_loss_state(self.train_loss)}
         if self.processes.leads:
             self.best.write()
             if tensors:
@@ -111,6 +111,7 @@ class StateSaving:
         processes: All save together.
 
     Attributes:
+        history: See above, like `processes`.
         validating: Whether an epoch's training is done and its validation is not.
     """
 
@@ -126,7 +127,7 @@ class StateSaving:
         self.validating = False
         self.processes = processes
         self._write = write
-        self._history = history
+        self.history = history
         self._before = history.to_dict()  # before the current validation
         self._every, self._least = every, min(every, least)
         self._last = time.monotonic()
@@ -143,12 +144,12 @@ class StateSaving:
             if self.validating:
                 self._write("eval_pending", self._before)
             else:
-                self._write("train", self._history.to_dict())
+                self._write("train", self.history.to_dict())
             self._last, self._is_saved = time.monotonic(), self.validating
 
     def begin_validation(self) -> None:
         """Save the state before validation, so that a kill costs the validation, not the epoch."""
-        self.validating, self._before = True, self._history.to_dict()
+        self.validating, self._before = True, self.history.to_dict()
         if self.is_due():
             self.save()
 
@@ -156,7 +157,7 @@ class StateSaving:
         """Add the result of validation to the saved state; if `needed` and there is none, save."""
         self.validating = False
         if self._is_saved:
-            self._write("train", self._history.to_dict(), tensors=False)
+            self._write("train", self.history.to_dict(), tensors=False)
             self._is_saved = False
         elif needed:
             self.save()

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from xception_cli.console import say
+from xception_cli.data.inputs import ImageInputs
 from xception_cli.evaluation.candidates import FINAL, read_candidates, write_candidates
 from xception_cli.evaluation.correction import paired_gain, select_candidate
 from xception_cli.model.about import REFIT
@@ -23,10 +24,11 @@ from xception_cli.model.feature_inputs import FeatureInputs
 from xception_cli.model.features import compute_pooled
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import classify_views, fill_heads, last_layer, scale_layers
-from xception_cli.model.network import FIRST_TRAINED, Segment, build_network
+from xception_cli.model.network import FIRST_TRAINED, backbone_of, build_network
 from xception_cli.model.probe import fit_head, limit_views
+from xception_cli.numerals import percentage
 from xception_cli.runtime import Runtime
-from xception_cli.training.baseline import Array, Baseline, pool_views
+from xception_cli.training.baseline import Array, Baseline, TuningInputs, pool_views
 from xception_cli.training.history import History
 from xception_cli.training.job import Job
 
@@ -62,31 +64,33 @@ def settle(job: Job, baseline: Baseline, history: History) -> Settled | None:
     """
     if baseline.probe is None:
         return None
-    if history.best_epoch == 0 or baseline.train is None:
+    inputs = baseline.inputs
+    if history.best_epoch == 0 or inputs is None:
         return Settled(0, baseline.pooled["train"], baseline.pooled["val"])
     bundle = load_model(job.run.model, job.runtime)
     if bundle.about.provenance.get("trained") == PROBE:  # it was selected before the run was killed
         return _keep_probe(job, baseline)
     with job.phase("selection"):
-        return _select(job, baseline, bundle, history.best_epoch)
+        return _select(job, baseline, inputs, bundle, history.best_epoch)
 
 
-def _pool(job: Job, baseline: Baseline, network: nn.Module, name: str, views: slice) -> Array:
+def _pool(
+    job: Job, name: str, inputs: FeatureInputs | ImageInputs, network: nn.Module, views: slice
+) -> Array:
     """Compute the fine-tuned network's features of a split, `(views, images, POOLED)`.
 
     Args:
         job: The run.
-        baseline: Has the inputs of fine-tuning.
-        network: Folded.
         name: Of the split.
+        inputs: What fine-tuning read of it.
+        network: Folded.
         views: Which views; with all layers trained, there are only those that an answer averages.
     """
-    inputs = baseline.train if name == "train" else baseline.val
     if not isinstance(inputs, FeatureInputs):
         images = job.views(name)
-        backbone = Segment(network, "conv1", "conv4").eval()
+        backbone = backbone_of(network)
         return pool_views(backbone, name, images, [None] * len(images))
-    rest = Segment(network, FIRST_TRAINED[job.config.unfreeze], "conv4").eval()
+    rest = backbone_of(network, FIRST_TRAINED[job.config.unfreeze])
     what, order = f"features of the fine-tuned network ({name})", job.in_order(name)
     seen = [
         FeatureInputs(inputs.store, inputs.labels, order, job.runtime, view)
@@ -115,15 +119,15 @@ def classify_kept(
     return torch.cat([classify_views(network, batch, mirror=mirror).cpu() for batch in moved])
 
 
-def _select(job: Job, baseline: Baseline, bundle: ModelBundle, epoch: int) -> Settled:
+def _select(
+    job: Job, baseline: Baseline, inputs: TuningInputs, bundle: ModelBundle, epoch: int
+) -> Settled:
     """Compare the fine-tuned network, with heads for its own features, with the probe."""
-    if baseline.train is None or baseline.val is None:
-        raise ValueError("nothing was fine-tuned")
     labels, units, mirror = job.labels("val"), job.units("val"), job.preprocessing.mirror
     folded = for_inference(bundle.network, job.runtime)
-    train = _pool(job, baseline, folded, "train", slice(None))
-    val = _pool(job, baseline, folded, "val", slice(1 + mirror))
-    fit_heads(job, baseline, bundle.network, train, job.labels("train").numpy())
+    train = _pool(job, "train", inputs.train, folded, slice(None))
+    val = _pool(job, "val", inputs.val, folded, slice(1 + mirror))
+    _fit_heads(job, baseline, bundle.network, train, job.labels("train").numpy())
     logits = classify_kept(bundle.network, val, job.runtime, mirror=mirror)
     predicted = logits.argmax(dim=1).numpy()
     losses = functional.cross_entropy(logits, labels, reduction="none").numpy()
@@ -137,7 +141,7 @@ def _select(job: Job, baseline: Baseline, bundle: ModelBundle, epoch: int) -> Se
     accuracy = float((predicted == labels.numpy()).mean())
     say(
         f"head      fitted anew to the fine-tuned features{', mirror image averaged' * mirror}: "
-        f"val log loss {losses.mean():.3f}, accuracy {accuracy:.1%}"
+        f"val log loss {losses.mean():.3f}, accuracy {percentage(accuracy)}"
     )
     say(
         f"selection val log loss: linear probe {both.losses[0].mean():.3f}, fine-tuned "
@@ -148,9 +152,9 @@ def _select(job: Job, baseline: Baseline, bundle: ModelBundle, epoch: int) -> Se
     provenance = {**bundle.about.provenance, "val_accuracy": accuracy}
     about = replace(bundle.about, provenance=provenance)
     save_model(job.run.model, bundle.network.state_dict(), about)
-    stored = baseline.val.store.views if isinstance(baseline.val, FeatureInputs) else 0
+    stored = inputs.val.store.views if isinstance(inputs.val, FeatureInputs) else 0
     if job.config.refit and len(val) < stored:  # the heads are fitted to all of them
-        others = _pool(job, baseline, folded, "val", slice(len(val), None))
+        others = _pool(job, "val", inputs.val, folded, slice(len(val), None))
         val = np.concatenate([val, others])
     return Settled(epoch, train, val)
 
@@ -161,13 +165,12 @@ def _keep_probe(job: Job, baseline: Baseline) -> Settled:
         raise ValueError("there is no probe to keep")
     network = build_network(len(job.split.classes))
     network.load_state_dict({**network.state_dict(), **job.pretrained.backbone})
-    heads = [(probe.weight, probe.bias) for probe in (baseline.plain, baseline.probe)]
-    fill_heads(network, heads[0], heads[1])
+    fill_heads(network, baseline.plain.head, baseline.probe.head)
     job.save_model(network.state_dict(), {"trained": PROBE, "epoch": 0})
     return Settled(0, baseline.pooled["train"], baseline.pooled["val"])
 
 
-def fit_heads(
+def _fit_heads(
     job: Job, baseline: Baseline, network: nn.Module, pooled: Array, labels: Array
 ) -> None:
     """Fit both heads of a network to its features, with the probes' regularization strengths.
@@ -200,7 +203,7 @@ def refit(job: Job, baseline: Baseline, settled: Settled, bundle: ModelBundle) -
 
     Args:
         job: The run.
-        baseline: See `fit_heads`.
+        baseline: See `_fit_heads`.
         settled: From `settle`.
         bundle: The calibrated model.
     """
@@ -208,7 +211,7 @@ def refit(job: Job, baseline: Baseline, settled: Settled, bundle: ModelBundle) -
     pooled = np.concatenate([settled.train[:views], settled.val[:views]], axis=1)
     labels = torch.cat([job.labels("train"), job.labels("val")]).numpy()
     with job.phase("refit"):
-        fit_heads(job, baseline, bundle.network, pooled, labels)
+        _fit_heads(job, baseline, bundle.network, pooled, labels)
         job.runtime.place(bundle.network)
     provenance = {**bundle.about.provenance, REFIT: len(labels)}
     about = replace(bundle.about, provenance=provenance)

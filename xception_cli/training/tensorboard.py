@@ -12,7 +12,7 @@ from ignite.handlers.tensorboard_logger import TensorboardLogger
 from xception_cli.console import quoted, say, show
 from xception_cli.errors import MachineError
 from xception_cli.files import make_folder, why
-from xception_cli.regular import open_regular
+from xception_cli.regular import open_regular, write_all
 from xception_cli.training.handlers import epoch_row
 
 _PREFIX = "xception"
@@ -57,10 +57,9 @@ class _EventFile:
 
     def write(self, content: bytes) -> None:
         """Write all bytes."""
-        view = memoryview(content)
-        with self._errors():
-            while view and self._descriptor is not None:
-                view = view[os.write(self._descriptor, view) :]
+        if self._descriptor is not None:
+            with self._errors():
+                write_all(self._descriptor, content)
 
     def flush(self) -> None:
         """Nothing is buffered."""

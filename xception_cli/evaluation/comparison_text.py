@@ -6,8 +6,8 @@ from rich.table import Table
 
 from xception_cli.console import enumerated, new_table, show
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.evaluation.comparable import choose_evaluation
-from xception_cli.evaluation.compare import Comparison, compare_runs
+from xception_cli.evaluation.common_evaluation import choose_evaluation
+from xception_cli.evaluation.comparison import Comparison, compare_runs
 from xception_cli.evaluation.intervals import texts
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir

@@ -1,4 +1,4 @@
-"""Two runs compared on the same images: where they differ, and whether it could be chance."""
+"""Comparison: two runs on the same images, where they differ, and whether it could be chance."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from scipy.stats import norm
 from xception_cli.console import show
 from xception_cli.data.units import number_units
 from xception_cli.errors import UsageError
-from xception_cli.evaluation.comparable import different_splits, read_comparable
+from xception_cli.evaluation.common_evaluation import different_splits, read_comparable
 from xception_cli.evaluation.intervals import (
     Estimate,
     Interval,

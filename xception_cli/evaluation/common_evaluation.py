@@ -1,4 +1,4 @@
-"""Comparable: the evaluation that two runs are compared on, and how to get one."""
+"""The evaluation that runs have in common, to compare them on, and how to get one."""
 
 import re
 from collections.abc import Iterable, Sequence
