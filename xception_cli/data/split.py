@@ -20,7 +20,7 @@ from xception_cli.seeds import key
 
 EXCLUDED = "excluded"  # begins the reason of an image that --fixes leaves out
 _LISTED = 10  # pairs or files listed in a message
-_LOWEST = "lowest hash of its class"  # begins the reason of a class's only images in val
+_LOWEST = "lowest hash of its class"  # reason of the only image of a class in val
 
 
 @dataclass(frozen=True)
@@ -194,12 +194,10 @@ def _far_off(images: Sequence[Photo], val_fraction: float) -> list[str]:
     found = len(held) / max(1, len(used))
     if len(used) < 50 or val_fraction / 2 <= found <= 2 * val_fraction:
         return []
-    alone = sum(image.reason.startswith(_LOWEST) for image in held)
-    why = "it has an image of each class" if 2 * alone > len(held) else ""
-    return [
-        f"val has {found:.0%} of the images instead of {val_fraction:.0%}: "
-        f"{why or 'images of one group stay together'}"
-    ]
+    alone = sum(image.reason == _LOWEST for image in held)
+    by_classes = 2 * alone > len(held)
+    why = "it has an image of each class" if by_classes else "images of one group stay together"
+    return [f"val has {found:.0%} of the images instead of {val_fraction:.0%}: {why}"]
 
 
 def _uneven(images: Sequence[Photo], classes: Sequence[str], val_fraction: float) -> list[str]:
