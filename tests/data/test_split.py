@@ -255,6 +255,11 @@ def test_a_class_whose_images_are_all_bad_is_refused():
         split_rows(rows)
 
 
+def test_a_large_val_of_many_small_classes_is_not_blamed_on_groups():
+    val = "val has 50% of the images instead of 20%"
+    assert f"{val}: it has an image of each class" in split_rows(many(200, 100), val=0.2).warnings
+
+
 def test_hundreds_of_classes_without_a_usable_image_are_counted():
     bad = [(f"c{i:03}", f"c{i:03}/1.jpg", "!", None) for i in range(300)]
     named = "c000, c001, c002, c003, c004, and 295 more"

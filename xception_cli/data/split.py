@@ -20,6 +20,7 @@ from xception_cli.seeds import key
 
 EXCLUDED = "excluded"  # begins the reason of an image that --fixes leaves out
 _LISTED = 10  # pairs or files listed in a message
+_LOWEST = "lowest hash of its class"  # reason of the only image of a class in val
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _draw(
         order = sorted(of_class[label], key=lambda number: position[number])
         has_val = (label, "val") in kept or any(split_of[n] == "val" for n in order)
         if len(order) > 1 and not has_val:
-            split_of[order[0]], reason_of[order[0]] = "val", "lowest hash of its class"
+            split_of[order[0]], reason_of[order[0]] = "val", _LOWEST
         if (label, "train") not in kept and not any(split_of[n] == "train" for n in order):
             split_of[order[-1]], reason_of[order[-1]] = "train", "highest hash of its class"
     for unit, split, reason in zip(units, split_of, reason_of, strict=True):
@@ -187,15 +188,16 @@ def _draw(
 
 
 def _far_off(images: Sequence[Photo], val_fraction: float) -> list[str]:
-    """Warn if large units have made val much smaller or larger than requested."""
+    """Warn if large units or small classes have made val much smaller or larger than requested."""
     used = [image for image in images if image.split != "out"]
-    found = sum(image.split == "val" for image in used) / max(1, len(used))
+    held = [image for image in used if image.split == "val"]
+    found = len(held) / max(1, len(used))
     if len(used) < 50 or val_fraction / 2 <= found <= 2 * val_fraction:
         return []
-    return [
-        f"val has {found:.0%} of the images instead of {val_fraction:.0%}: images of one "
-        "group stay together"
-    ]
+    alone = sum(image.reason == _LOWEST for image in held)
+    by_classes = 2 * alone > len(held)
+    why = "it has an image of each class" if by_classes else "images of one group stay together"
+    return [f"val has {found:.0%} of the images instead of {val_fraction:.0%}: {why}"]
 
 
 def _uneven(images: Sequence[Photo], classes: Sequence[str], val_fraction: float) -> list[str]:
