@@ -221,9 +221,9 @@ def test_a_folder_of_one_class_and_an_empty_folder_are_checked_too(tmp_path, cap
         "          creates an example\n"
         "stops     1 file cannot be decoded: 1 empty file\n"
         "          cat/empty.jpg: empty file\n"
-        "warning   fewer than 10 images of cat (1): too few to trust; none is left for\n"
-        "          validation of cat\n"
-        "result    2 problems would stop training, and 1 warning\n"
+        "warning   fewer than 10 images of cat (1): too few to trust\n"
+        "warning   no image is left for validation of cat: nothing is measured there\n"
+        "result    2 problems would stop training, and 2 warnings\n"
     )
     (tmp_path / "none" / "cat").mkdir(parents=True)
     assert reported(Path("none"), capsys, "--output", "out")[0] == 3

@@ -104,8 +104,9 @@ def test_classes_that_are_one_group_each_stop(tmp_path):
 def test_a_class_of_one_image_cannot_be_validated(tmp_path):
     make(tmp_path, *many({"cat": 12, "cow": 1, "dog": 9}))
     assert shape_of(tmp_path) == [
-        ("few images", "warning", "fewer than 10 images of cow (1), dog (9): too few to trust; "
-         "none is left for validation of cow"),
+        ("few images", "warning", "fewer than 10 images of cow (1), dog (9): too few to trust"),
+        ("missing in split", "warning", "no image is left for validation of cow: nothing is "
+         "measured there"),
         ("uneven classes", "warning", "cat has 12 times the images of cow: compare the recall of "
          "each class, not accuracy"),
     ]  # fmt: skip
