@@ -69,12 +69,15 @@ def test_what_training_refuses_stops_in_its_own_words(tmp_path, names):
 
 
 def test_what_stops_training_has_the_hint_of_training(tmp_path):
-    folder = read_folder(make(tmp_path, "images/1.jpg", "images/2.jpg", "labels.csv"))
+    folder = read_folder(
+        make(tmp_path, "images/1.jpg", "labels.csv", "a.xlsx", "~$a.xlsx", "b.txt")
+    )
     (problem,) = checked(folder, fabricated(folder))[:1]
     with pytest.raises(DataError) as refusal:
         check_trainable(folder)
     assert problem.hint == refusal.value.hint
-    named = f"give a table instead, if it has the labels: {tmp_path / 'labels.csv'}; or make one "
+    tables = f"{tmp_path / 'a.xlsx'}, {tmp_path / 'labels.csv'}"
+    named = f"give a table instead, if it has the labels: {tables}; or make one "
     assert problem.hint.startswith(named)
 
 

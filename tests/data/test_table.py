@@ -308,6 +308,7 @@ def test_names_that_are_not_utf8_are_found_by_their_escaped_form(tmp_path):
         ("food.zip", "unzip food.zip -d food"),
         ("my food.tar.gz", "mkdir 'my food' && tar -xf 'my food.tar.gz' -C 'my food'"),
         ("t.xlsx", "in Excel, File > Save as > CSV UTF-8"),
+        ("t.ods", "in LibreOffice, File > Save as > Text CSV"),
         ("notes.txt", "give a folder of images, or a .csv, .tsv or .parquet file with the columns"),
         ("https://x.org/food.zip", "download the images first"),
         ("gone.csv", "check the path"),
