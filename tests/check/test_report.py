@@ -156,6 +156,8 @@ def test_the_next_command_is_printed(tmp_path, capsys):
     )
     (tmp_path / "a b" / "cow").mkdir()
     assert following("--output", "2") == "next: xception check 'a b'"
+    (tmp_path / "a b" / "cat" / "empty.jpg").unlink()
+    assert following() == "next: xception check 'a b'"  # a page would show no more
 
 
 def test_the_suggested_output_is_never_inside_the_data(tmp_path, capsys, monkeypatch):
