@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from images import draw_photos
 from PIL import Image
 from runs import call
 
@@ -160,6 +161,26 @@ def test_memory_that_is_too_small_to_load_torch_is_an_error_in_one_sentence() ->
     assert done.returncode == 5, done
     assert done.stderr.startswith("error: out of memory")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+@pytest.mark.parametrize("megabytes", [120, 260])
+@pytest.mark.parametrize("command", ["sample new", "check d", "train d"])
+def test_a_command_neither_hangs_nor_is_interrupted_by_openblas_for_lack_of_memory(
+    tmp_path: Path, megabytes: int, command: str
+) -> None:
+    draw_photos(tmp_path / "d")
+    done = subprocess.run(
+        [sys.executable, "-m", "xception_cli", *command.split()],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes * 1_000_000,) * 2),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 5, done
+    assert "error: out of memory" in done.stderr
 
 
 def test_a_library_on_a_disk_without_execution_is_not_called_too_little_memory() -> None:

@@ -79,11 +79,11 @@ def export(
         )
     chosen = choose_run(run)
     check_export_output(output, form)
-    require_onnx()
-    if form == "openvino":
-        require_openvino()
-
     with importing():
+        require_onnx()
+        if form == "openvino":
+            require_openvino()
+
         from xception_cli.onnx.program import hand_over
         from xception_cli.onnx.run import export_run
 

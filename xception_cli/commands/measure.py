@@ -187,9 +187,10 @@ def compare(
         )
     first, *others = [find_run(run) for run in runs]
 
-    from xception_cli.evaluation.common_evaluation import choose_evaluation
-    from xception_cli.evaluation.comparison import compare_runs, correct_comparisons
-    from xception_cli.evaluation.comparison_text import selection_note
+    with importing():
+        from xception_cli.evaluation.common_evaluation import choose_evaluation
+        from xception_cli.evaluation.comparison import compare_runs, correct_comparisons
+        from xception_cli.evaluation.comparison_text import selection_note
 
     name = choose_evaluation([first, *others], on)
     comparisons = correct_comparisons([compare_runs(first, other, name) for other in others])

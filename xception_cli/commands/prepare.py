@@ -23,6 +23,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import emit, quoted, say, show
 from xception_cli.errors import UsageError
 from xception_cli.files import check_new_file, write_durably
+from xception_cli.imports import importing
 from xception_cli.notation import check_pattern
 from xception_cli.numerals import count_of
 from xception_cli.rundir import ISSUES
@@ -40,7 +41,8 @@ def sample(
     ] = 40,
 ) -> None:
     """Draw a small data set of foods, to try the other commands on."""
-    from xception_cli.sample.run import draw_sample
+    with importing():
+        from xception_cli.sample.run import draw_sample
 
     count = draw_sample(folder, classes=classes, images=images)
     say(f"drawn     {count_of(count, 'image')} of {classes} foods in {show(folder)}")
@@ -119,10 +121,11 @@ def check(
     if output is not None:
         _check_findings(data, output)
 
-    from xception_cli.check.run import run_check
-    from xception_cli.check.steps import next_command, next_steps
-    from xception_cli.check.text import report_text
-    from xception_cli.report.check_page import PAGE, write_check
+    with importing():
+        from xception_cli.check.run import run_check
+        from xception_cli.check.steps import next_command, next_steps
+        from xception_cli.check.text import report_text
+        from xception_cli.report.check_page import PAGE, write_check
 
     allow_pixels(max_pixels)
     report = run_check(folder, deep=deep, curve=curve, weights=weights, group_by=group_by)

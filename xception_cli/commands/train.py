@@ -212,7 +212,8 @@ def _check_new_run(
         from xception_cli.runtime import decide_runtime
 
         decide_runtime(device=config.device, precision=config.precision, compiled=config.compile)
-    from xception_cli.check.survey import survey_data
+    with importing():
+        from xception_cli.check.survey import survey_data
 
     return survey_data(config)
 
