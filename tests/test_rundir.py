@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -547,6 +548,21 @@ def test_entries_of_later_versions_may_be_missing(tmp_path):
     write_json(run.result, {"kept": "the linear probe", "seconds": {}})
     with pytest.raises(ArtifactError, match="it lacks epochs"):
         run.read_result()
+
+
+@pytest.mark.parametrize("kept", [None, 0, 1])
+def test_a_finished_run_that_has_lost_rows_of_metrics_jsonl_is_refused(tmp_path, kept):
+    run = RunDir(tmp_path)
+    scores = {"lr": 0.1, "train_loss": 0.5, "val_loss": 0.5, "accuracy": 0.75}
+    rows = [f"{json.dumps({'epoch': epoch} | scores)}\n" for epoch in (1, 2)]
+    run.metrics.write_text("".join(rows))
+    write_json(run.result, {"kept": "the linear probe", "epochs": 2, "seconds": {}})
+    assert [row["epoch"] for row in run.read_metrics()] == [1, 2]
+    run.metrics.unlink() if kept is None else run.metrics.write_text("".join(rows[:kept]))
+    with pytest.raises(ArtifactError, match=r"metrics\.jsonl has [01] rows?, expected 2, one for"):
+        run.read_metrics()
+    run.result.unlink()
+    assert len(run.read_metrics()) == (kept or 0)
 
 
 def test_a_tree_is_removed_and_may_be_missing(tmp_path):

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 from folders import snapshot
+from images import COLOURS, SMALL, draw_photos
+from runs import call
 
+from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, UsageError
+from xception_cli.model.about import About
+from xception_cli.model.bundle import save_model
+from xception_cli.model.network import build_seeded_network
 from xception_cli.sorting import SortedFolder, check_sorted
 
 
@@ -18,6 +24,22 @@ def files(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def test_the_next_step_is_to_empty_the_folder_of_refused_images(tmp_path, capsys):
+    model = tmp_path / "m.safetensors"
+    about = About(tuple(COLOURS), Preprocessing.for_size(SMALL))
+    save_model(model, build_seeded_network(3, 0).state_dict(), about)
+    draw_photos(tmp_path / "photos")
+    command = ["predict", "photos", "--model", str(model), "--device", "cpu", "--workers", "0"]
+    assert call(*command, "--sort-into", "sorted") == 0
+    assert "next: correct the folders by hand, then: xception check sorted" in (
+        capsys.readouterr().err
+    )
+    assert call(*command, "--unknown", "1", "--sort-into", "refused") == 0
+    assert "by hand, move what is in refused/unknown to its class, then: xception check" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -64,8 +86,9 @@ def test_names_of_classes_from_a_hostile_model_stay_in_the_folder(tmp_path):
     assert found == ["-..-up", "Unknown-2", "a-b", "a-b-2", "class", "two lines", "x" * 245]
     shutil.rmtree(tmp_path / "out" / "a-b")
     (tmp_path / "out" / "a-b").symlink_to(tmp_path)
-    with pytest.raises(MachineError, match="it is a link"):
+    with pytest.raises(MachineError, match="it is a link") as caught:
         SortedFolder(tmp_path / "out", classes).add(tmp_path / "1.jpg", "a/b")
+    assert caught.value.hint.startswith("choose another --sort-into")
 
 
 def test_folders_of_classes_have_names_that_windows_allows(tmp_path):

@@ -212,8 +212,8 @@ def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
 def _has_current_folder() -> bool:
     try:
         return bool(os.getcwd())  # noqa: PTH109 - no path is needed
-    except FileNotFoundError:
-        return False
+    except OSError as error:  # others, such as a parent that cannot be read, do not matter
+        return not isinstance(error, FileNotFoundError)
 
 
 class _Signalled(BaseException):

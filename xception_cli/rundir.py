@@ -13,6 +13,7 @@ from xception_cli.console import show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError
 from xception_cli.files import file_digest, why, write_durably
+from xception_cli.numerals import count_of
 from xception_cli.records import EpochMetrics, RunInfo, RunResult
 from xception_cli.regular import read_regular
 from xception_cli.texts import LARGEST_TEXT, read_lines
@@ -143,19 +144,24 @@ class RunDir:
         """Read metrics.jsonl, a row for each epoch; a run without fine-tuning has none.
 
         Raises:
-            ArtifactError: It is damaged.
+            ArtifactError: It is damaged, or a finished run has lost rows.
         """
-        if not self.metrics.is_file():
-            return []
-        rows = []
+        rows: list[EpochMetrics] = []
         try:
-            for line in read_lines(self.metrics, follow=False):
+            for line in read_lines(self.metrics, follow=False) if self.metrics.is_file() else ():
                 rows.append((row := json.loads(line)) | read_entries(EpochMetrics, row))
         except (OSError, ValueError, RecursionError) as error:
             raise ArtifactError(
                 f"{show(self.metrics)} is damaged in line {len(rows) + 1}: {why(error)}",
                 hint=_HINT,
             ) from error
+        epochs = self.read_result().epochs if self.is_finished else 0
+        if len(rows) < epochs:
+            raise ArtifactError(
+                f"{show(self.metrics)} has {count_of(len(rows), 'row')}, expected {epochs}, one "
+                "for each epoch",
+                hint=_HINT,
+            )
         return rows
 
     def update_info(self, changes: Mapping[str, Any]) -> None:

@@ -57,7 +57,7 @@ class SortedFolder:
         except OSError as error:
             raise MachineError(
                 f"cannot put {show(image)} into {show(folder)}: {error.strerror}",
-                hint="free some space, or choose another --sort-into",
+                hint="choose another --sort-into; if its disk is full, free some space",
             ) from error
 
     def _place(self, source: Path, folder: Path, name: str) -> None:

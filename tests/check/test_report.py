@@ -156,6 +156,8 @@ def test_the_next_command_is_printed(tmp_path, capsys):
     )
     (tmp_path / "a b" / "cow").mkdir()
     assert following("--output", "2") == "next: xception check 'a b'"
+    (tmp_path / "a b" / "cat" / "empty.jpg").unlink()
+    assert following() == "next: xception check 'a b'"  # a page would show no more
 
 
 def test_the_suggested_output_is_never_inside_the_data(tmp_path, capsys, monkeypatch):
@@ -221,9 +223,9 @@ def test_a_folder_of_one_class_and_an_empty_folder_are_checked_too(tmp_path, cap
         "          creates an example\n"
         "stops     1 file cannot be decoded: 1 empty file\n"
         "          cat/empty.jpg: empty file\n"
-        "warning   fewer than 10 images of cat (1): too few to trust; none is left for\n"
-        "          validation of cat\n"
-        "result    2 problems would stop training, and 1 warning\n"
+        "warning   fewer than 10 images of cat (1): too few to trust\n"
+        "warning   no image is left for validation of cat: nothing is measured there\n"
+        "result    2 problems would stop training, and 2 warnings\n"
     )
     (tmp_path / "none" / "cat").mkdir(parents=True)
     assert reported(Path("none"), capsys, "--output", "out")[0] == 3

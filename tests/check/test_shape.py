@@ -69,12 +69,15 @@ def test_what_training_refuses_stops_in_its_own_words(tmp_path, names):
 
 
 def test_what_stops_training_has_the_hint_of_training(tmp_path):
-    folder = read_folder(make(tmp_path, "images/1.jpg", "images/2.jpg", "labels.csv"))
+    folder = read_folder(
+        make(tmp_path, "images/1.jpg", "labels.csv", "a.xlsx", "~$a.xlsx", "b.txt")
+    )
     (problem,) = checked(folder, fabricated(folder))[:1]
     with pytest.raises(DataError) as refusal:
         check_trainable(folder)
     assert problem.hint == refusal.value.hint
-    named = f"give a table instead, if it has the labels: {tmp_path / 'labels.csv'}; or make one "
+    tables = f"{tmp_path / 'a.xlsx'}, {tmp_path / 'labels.csv'}"
+    named = f"give a table instead, if it has the labels: {tables}; or make one "
     assert problem.hint.startswith(named)
 
 
@@ -104,8 +107,9 @@ def test_classes_that_are_one_group_each_stop(tmp_path):
 def test_a_class_of_one_image_cannot_be_validated(tmp_path):
     make(tmp_path, *many({"cat": 12, "cow": 1, "dog": 9}))
     assert shape_of(tmp_path) == [
-        ("few images", "warning", "fewer than 10 images of cow (1), dog (9): too few to trust; "
-         "none is left for validation of cow"),
+        ("few images", "warning", "fewer than 10 images of cow (1), dog (9): too few to trust"),
+        ("missing in split", "warning", "no image is left for validation of cow: nothing is "
+         "measured there"),
         ("uneven classes", "warning", "cat has 12 times the images of cow: compare the recall of "
          "each class, not accuracy"),
     ]  # fmt: skip

@@ -256,7 +256,7 @@ def test_folders_that_hold_the_same_names_are_not_classes(tmp_path, folders, ins
     common = ", ".join(inside.split())
     look = "are these splits or classes?" if look else "they look like splits, not classes"
     assert refused.message == f"{', '.join(top)} hold folders of the same names ({common}): {look}"
-    assert f"--data {tmp_path / top[0]};" in refused.hint
+    assert f"or give one of them: {tmp_path / top[0]};" in refused.hint
 
 
 def test_the_hint_for_folders_of_the_same_names_loses_neither_images_nor_their_groups(tmp_path):
@@ -518,7 +518,7 @@ def test_a_folder_around_the_class_folders_is_named_in_the_hint(tmp_path, name):
     refused = error(tmp_path)
     assert refused.message.startswith(f"found only one class in {tmp_path}: ")
     path = f"{tmp_path}/{name}"
-    assert refused.hint.endswith(f"--data {repr(path) if ' ' in path else path}")
+    assert refused.hint.endswith(f"that holds them: {repr(path) if ' ' in path else path}")
     trainable(tmp_path / name)
     assert refusal(tmp_path, 2).hint == refused.hint
 
@@ -528,7 +528,7 @@ def test_a_folder_around_splits_is_named_in_the_hint(tmp_path, splits):
     grid(tmp_path / "chest", splits)
     hint = error(tmp_path).hint
     assert hint is not None
-    trainable(Path(hint.rpartition("--data ")[2]))
+    trainable(Path(hint.rpartition(": ")[2]))
 
 
 def test_folds_with_splits_of_their_own_are_refused_with_one_of_them_in_the_hint(tmp_path):
@@ -537,7 +537,7 @@ def test_folds_with_splits_of_their_own_are_refused_with_one_of_them_in_the_hint
         "fold1, fold2 hold train, val, splits with class folders: fold1 is not a class but a data "
         "folder"
     )
-    assert refused.hint == f"--data {tmp_path}/fold1"
+    assert refused.hint == f"give it instead: {tmp_path}/fold1"
 
 
 def test_class_folders_nested_in_each_split_are_named_in_the_hint(tmp_path):

@@ -376,6 +376,14 @@ def test_images_grouped_by_either_run_are_one_unit():
     assert groups_of(NO_UNITS, NO_UNITS) == (60, pytest.approx(2 * 0.5**8))  # the control
 
 
+def test_no_difference_has_a_probability_of_0():
+    found = compare_runs(make_run("one", FIRST), make_run("two", SECOND), "val")
+    p_value = sign_flip(np.ones(1500, dtype=np.int64))  # 2 ** -1499
+    assert p_value == 0
+    surely = replace(found, p_value=p_value, p_corrected=p_value)
+    assert "; McNemar p < 1e-300: unlikely to be chance" in verdict(surely)
+
+
 def test_several_comparisons_are_corrected_by_their_number():
     run = make_run("one", FIRST)
     found = [compare_runs(run, make_run(name, SECOND), "val") for name in ("x", "y", "z")]

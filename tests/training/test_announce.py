@@ -34,6 +34,19 @@ def test_settings_of_their_own_and_images_in_two_classes_are_listed(
     assert "conflicting" not in capsys.readouterr().err
 
 
+def test_a_class_without_validation_images_is_one_warning(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("photos/lone").mkdir()
+    shutil.move("photos/red/0.jpg", "photos/lone/0.jpg")
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    assert call("train", *flags, "--plan") == 0
+    said = capsys.readouterr().err
+    assert [line for line in said.splitlines() if "lone" in line and "valid" in line] == [
+        "warning   no validation image for class lone"
+    ]
+
+
 def test_what_the_machine_lacks_is_refused_before_the_images_are_read(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

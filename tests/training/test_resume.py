@@ -13,9 +13,10 @@ from images import draw_photos
 from runs import Crash, copy_run, crash, outcome, quick_settings, train_run
 
 from xception_cli.data import names
-from xception_cli.errors import DataError, RunBusyError, StoppedError
+from xception_cli.errors import ArtifactError, DataError, RunBusyError, StoppedError
 from xception_cli.rundir import RunDir
 from xception_cli.training import handlers
+from xception_cli.training import run as training
 
 
 def act_at(
@@ -278,3 +279,19 @@ def test_two_trainings_cannot_write_one_run(probed: RunDir) -> None:
         train_run({}, resume=True)
     assert f"process {probed.read_info().process}" in caught.value.message
     assert caught.value.exit_code == 8
+
+
+def test_rows_of_metrics_jsonl_that_are_lost_are_reported_before_anything_is_computed(
+    settings: dict[str, Any], at_iteration: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_iteration(5, crash)
+    with pytest.raises(Crash):
+        train_run(settings)
+    whole = Path("run/metrics.jsonl").read_bytes()
+    Path("run/metrics.jsonl").write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "compute_baseline", lambda *_: pytest.fail("it was computed"))
+        with pytest.raises(ArtifactError, match="has lost rows since the training state was saved"):
+            train_run({}, resume=True)
+    Path("run/metrics.jsonl").write_bytes(whole)
+    assert train_run({}, resume=True).run.is_finished

@@ -149,10 +149,14 @@ def _sizes(folder: DataFolder) -> list[Problem]:
     if few:
         number = dict(zip(folder.classes, counts, strict=True))
         listed = enumerated([f"{name} ({number[name]})" for name in few])
-        alone = _classes(folder, split, lambda n: n == 1) if not folder.given_splits else []
-        unmeasured = f"; none is left for validation of {enumerated(alone)}" if alone else ""
-        sentence = f"fewer than {FEW} images{where} of {listed}: too few to trust{unmeasured}"
+        sentence = f"fewer than {FEW} images{where} of {listed}: too few to trust"
         problems.append(Problem("few images", "warning", sentence, classes=_all(few)))
+    alone = _classes(folder, split, lambda n: n == 1) if not folder.given_splits else []
+    if alone:
+        sentence = (
+            f"no image is left for validation of {enumerated(alone)}: nothing is measured there"
+        )
+        problems.append(Problem(MISSING, "warning", sentence, classes=_all(alone)))
     some = [count for count in counts if count]
     if is_uneven(some):
         largest, smallest = counts.index(max(some)), counts.index(min(some))

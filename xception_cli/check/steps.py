@@ -86,7 +86,8 @@ def next_command(report: CheckReport, issues: Path | None, again: str) -> str:
     steps = next_steps(report, issues, again)
     if steps.install:
         return steps.install
-    if issues is None and (report.of("stops") or report.of("warning")):
+    found = (*report.of("stops"), *report.of("warning"))
+    if issues is None and any(problem.findings or not problem.hint for problem in found):
         return f"{steps.check} --output {quoted(_beside(Path(report.data)))}"
     return steps.check if steps.folder else steps.train
 

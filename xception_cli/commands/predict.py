@@ -127,7 +127,7 @@ def predict(
     from xception_cli.commands.inputs import read_inputs
     from xception_cli.heatmaps import HeatMaps
     from xception_cli.predictions import Tally, open_predictions
-    from xception_cli.sorting import SortedFolder, check_sorted
+    from xception_cli.sorting import UNKNOWN, SortedFolder, check_sorted
 
     if output is not None:
         _check_output(output)
@@ -171,7 +171,9 @@ def predict(
         say(f"note      {note}")
     require_all_read(tally.failed, len(images), tally.first_failure, output)
     if sort_into is not None:
-        say(f"next: correct the folders by hand, then: xception check {quoted(sort_into)}")
+        refused = sort_into / UNKNOWN
+        rest = f", move what is in {quoted(refused)} to its class" if refused.is_dir() else ""
+        say(f"next: correct the folders by hand{rest}, then: xception check {quoted(sort_into)}")
     else:
         given_run = None if model is not None else chosen.parent
         say(f"next: xception predict {_next(inputs, given_run, model, output, explain)}")

@@ -9,6 +9,7 @@ from xception_cli.parquet import SUFFIX as PARQUET
 # Other formats are never tried: EPS starts Ghostscript, PSD, FITS and ICNS had memory bugs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 TABLES = (".csv", ".tsv", PARQUET)  # of images, with their classes
+WORKBOOKS = {".xlsx", ".xls", ".xlsm", ".xlsb", ".ods"}  # tables that have to be saved as CSV first
 HEIF = "HEIF"  # needs pillow-heif
 SUFFIXES_OF = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},

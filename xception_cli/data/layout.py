@@ -216,7 +216,7 @@ def _half_divided(parts: dict[Folder, list[Folder]], odd: Sequence[Folder]) -> D
             return DataError(
                 f"{what}, splits with class folders: {show(folder.name)} is not a class but a "
                 "data folder",
-                hint=f"--data {quoted(held[0].path.parent)}",
+                hint=f"give it instead: {quoted(held[0].path.parent)}",
             )
     if not odd:
         return DataError(
@@ -275,7 +275,7 @@ def _repeated(alike: Sequence[Folder], common: Sequence[Folder], *, are_parts: b
     look = "they look like splits, not classes" if are_parts else "are these splits or classes?"
     return DataError(
         f"{_list(alike)} hold folders of the same names ({_list(common)}): {look}",
-        hint="if they are splits, rename them to train, val and test, or train on one: --data "
+        hint="if they are splits, rename them to train, val and test, or give one of them: "
         f"{quoted(alike[0].path)}; if they are classes, give each sub-folder a name of its own, "
         f"such as {quoted(own)}, or list the images in a table",
     )

@@ -11,6 +11,7 @@ from xception_cli.data.formats import (
     HEIF,
     START,
     TABLES,
+    WORKBOOKS,
     format_of,
     is_certain,
     is_undecided,
@@ -145,6 +146,10 @@ def suffix_of(name: str) -> str:
 
 def expected(root: Path) -> str:
     """Return the hint for a folder without class folders; it names the tables inside."""
-    tables = [quoted(path) for path in sorted(root.iterdir()) if path.suffix.lower() in TABLES]
+    tables = [
+        quoted(path)
+        for path in sorted(root.iterdir())
+        if path.suffix.lower() in {*TABLES, *WORKBOOKS} and path.name[0] not in ".~"
+    ]
     instead = f"give a table instead, if it has the labels: {enumerated(tables, 3)}; or "
     return f"{instead if tables else ''}{_EXPECTED}"

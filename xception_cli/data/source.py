@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xception_cli.console import quoted, show
 from xception_cli.data.folder import DataFolder, read_folder
-from xception_cli.data.formats import TABLES
+from xception_cli.data.formats import TABLES, WORKBOOKS
 from xception_cli.data.header import COLUMNS
 from xception_cli.data.table import is_table, list_table
 from xception_cli.errors import UsageError
@@ -23,7 +23,6 @@ _UNPACK = {
     ),
     ".7z": "7z x {file} -o{folder}",
 }
-_WORKBOOKS = {".xlsx", ".xls", ".xlsm", ".xlsb"}
 
 
 def read_data(data: Path, root: Path | None = None, classes: Sequence[str] = ()) -> DataFolder:
@@ -85,8 +84,8 @@ def refuse_packed(data: Path) -> None:
                 f"{show(data)} is an archive: unpack it first",
                 hint=command.format(file=quoted(data), folder=quoted(folder)),
             )
-    if data.suffix.lower() in _WORKBOOKS:
-        raise UsageError(
-            f"{show(data)} is not a {_TABLES} file",
-            hint=f"in Excel, {SAVE_IN_EXCEL}",
-        )
+    if data.suffix.lower() in WORKBOOKS:
+        how = "in LibreOffice, File > Save as > Text CSV"
+        if data.suffix.lower() != ".ods":
+            how = f"in Excel, {SAVE_IN_EXCEL}"
+        raise UsageError(f"{show(data)} is not a {_TABLES} file", hint=how)

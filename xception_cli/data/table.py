@@ -222,9 +222,9 @@ def _unusable(
     )
     lines = [f"line {fault.line}: {fault.detail}" for fault in faults]
     hint = "correct or delete these rows"
-    if kinds["whose image is missing"]:
+    if missing := kinds["whose image is missing"]:
         paths = [slashed(text) for text in texts]
-        if folder := foreign_folder(paths):
+        if missing == len(texts) and (folder := foreign_folder(paths)):
             hint = _shortened(table, folder, texts)
             return DataError(listing(sentence, lines, _LISTED), hint=hint)
         relative = [path for path in paths if path and not os.path.isabs(path)]  # noqa: PTH117

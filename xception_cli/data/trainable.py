@@ -125,7 +125,7 @@ def _deeper(folder: DataFolder) -> str | None:
         return None
     inside = quoted(folder.root / common)
     if set(folder.given_splits) <= {"train"}:
-        return f"if its sub-folders are the classes: --data {inside}"
+        return f"if its sub-folders are the classes, give the folder that holds them: {inside}"
     return f"if its sub-folders are the classes, move them up, out of {inside}"
 
 

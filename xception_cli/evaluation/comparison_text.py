@@ -101,7 +101,9 @@ def verdict(comparison: Comparison) -> str:
     chance = "unlikely to be chance" if comparison.p_corrected < 0.05 else "could be chance"
     grouped = comparison.groups < comparison.images
     test = f"sign flips over {count_of(comparison.groups, 'unit')}," if grouped else "McNemar"
-    p = f"{test} p = {comparison.p_corrected:.2g}"
+    # The smallest probabilities are 0 in float64.
+    value = f"= {comparison.p_corrected:.2g}" if comparison.p_corrected else "< 1e-300"
+    p = f"{test} p {value}"
     if comparison.p_corrected != comparison.p_value:
         p += " (corrected for the number of comparisons)"
     return (

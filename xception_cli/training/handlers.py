@@ -229,6 +229,20 @@ def epoch_row(engine: Engine, rate: float) -> dict[str, Any]:
     return row
 
 
+def check_metrics_log(history: History, path: Path) -> None:
+    """Check that metrics.jsonl has all rows of the state that is resumed.
+
+    Raises:
+        ArtifactError: It has fewer.
+    """
+    size = path.stat().st_size if path.is_file() else 0
+    if size < history.metrics_bytes:
+        raise ArtifactError(
+            f"{show(path)} has lost rows since the training state was saved",
+            hint="restore the file, or start a new run",
+        )
+
+
 def attach_metrics_log(
     trainer: Engine, history: History, path: Path, rate: Callable[[], float]
 ) -> None:
@@ -237,12 +251,7 @@ def attach_metrics_log(
     @trainer.on(Events.EPOCH_COMPLETED)
     def _append(engine: Engine) -> None:
         line = f"{json.dumps(epoch_row(engine, rate()))}\n".encode()
-        if history.metrics_bytes and (
-            not path.is_file() or path.stat().st_size < history.metrics_bytes
-        ):
-            reason = "has lost rows since the training state was saved"
-            hint = "restore the file, or start a new run"
-            raise ArtifactError(f"{show(path)} {reason}", hint=hint)
+        check_metrics_log(history, path)
         try:
             with os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
                 file.truncate(history.metrics_bytes)  # rows after the state we resumed from

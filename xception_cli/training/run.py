@@ -140,6 +140,8 @@ def _train(job: Job, stop: StopSignals) -> TrainResult | None:
     states = StateStore(job.run.checkpoints)
     saved = processes.once(states.load)  # None in a new run
     history = History.of_state(saved, job.epochs if job.budget is None else None)
+    if job.leads:
+        handlers.check_metrics_log(history, job.run.metrics)
 
     baseline = compute_baseline(job, history)
     job = job.averaging_mirror(baseline.mirror)
