@@ -161,6 +161,14 @@ REFUSED = {
         tiff(np.zeros((16, 4), np.uint16), 16, 1, {257: 4, 262: 5, 277: 4, 278: 4, 284: 2}),
         "TIFF of 4 planes is not supported; save it as grey or RGB with 8 or 16 bits",
     ),
+    "tiff of reversed bits whose zero is white": (
+        tiff(np.zeros((4, 4), np.uint8), 8, 1, {262: 0, 266: 2}),
+        "TIFF of reversed bits (fill order 2) is not supported; save it with fill order 1",
+    ),
+    "tiff of 16 reversed bits whose zero is white": (
+        tiff(np.zeros((4, 4), np.uint16), 16, 1, {262: 0, 266: 2}),
+        "TIFF of reversed bits (fill order 2) is not supported; save it with fill order 1",
+    ),
     "tiff of lab in planes": (
         tiff(np.zeros((12, 4), np.uint8), 8, 1, {257: 4, 262: 8, 277: 3, 278: 4, 284: 2}),
         "TIFF of 3 planes is not supported; save it as grey or RGB with 8 or 16 bits",

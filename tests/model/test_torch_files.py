@@ -111,3 +111,15 @@ def test_no_code_is_run():
     with pytest.raises(ArtifactError, match="not a plain state dict"):
         load_torch(saved({"a": Evil()}), "file")
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_asks_for_a_buffer_of_any_size_is_refused(zipped):
+    class Zeros:
+        def __reduce__(self):
+            return bytearray, (2_000_000,)  # could be as many billions
+
+    content = saved({"a": Zeros()}, _use_new_zipfile_serialization=zipped)
+    assert len(content) < 2_000
+    with pytest.raises(ArtifactError, match="not a plain state dict"):
+        load_torch(content, "file")

@@ -262,6 +262,17 @@ def test_a_second_interrupt_stops_at_once_with_the_last_state_intact(
     assert outcome("run") == unbroken
 
 
+def test_a_resumed_run_that_is_stopped_while_it_is_reopened_names_the_command_again(
+    probed: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed.result.unlink()
+    stopped = "xception_cli.training.run.reopen_job"
+    monkeypatch.setattr(stopped, lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(StoppedError) as caught:
+        train_run({}, resume=True)
+    assert caught.value.hint == "xception train --resume run"
+
+
 def test_two_trainings_cannot_write_one_run(probed: RunDir) -> None:
     probed.result.unlink()
     with probed.lock(), pytest.raises(RunBusyError) as caught:

@@ -8,10 +8,12 @@ from PIL import TiffImagePlugin
 from xception_cli.data.formats import START, format_of
 
 _WIDTH, _BITS, _COMPRESSION, _COLOURS, _CHANNELS, _SAMPLE_FORMAT = 256, 258, 259, 262, 277, 339
-_PLANAR, _STRIPS, _TILES = 284, 273, 324
+_PLANAR, _STRIPS, _TILES, _FILL_ORDER = 284, 273, 324, 266
 _SEPARATE = 2  # one plane for each channel
+_REVERSED = 2  # fill order: the lowest bit of each byte is the first one
 _WEBP = 50001  # Pillow knows it, but its own libtiff (13) lacks it
 _KNOWN_COLOURS = {0, 1, 2, 3, 5, 6, 8}  # grey, RGB, palette, CMYK, YCbCr, Lab
+_REVERSED_BITS = "TIFF of reversed bits (fill order 2) is not supported; save it with fill order 1"
 _KINDS = {2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
 
 
@@ -42,6 +44,8 @@ def describe_tiff(content: bytes) -> str:
         return _unsupported(compression)
     if colours not in _KNOWN_COLOURS:
         return f"TIFF photometric interpretation {colours} is not supported; save it as grey or RGB"
+    if tags.get(_FILL_ORDER) == _REVERSED:
+        return _REVERSED_BITS
     each = f"{bits[0]}-bit {kind}"
     what = each if channels == 1 else f"{channels} channels of {each}"
     return f"TIFF of {what} is not supported; save it as grey or RGB with 8 or 16 bits"
@@ -65,6 +69,8 @@ def describe_undecoded(content: bytes, error: str) -> str:
         return ""
     if tags.get(_COMPRESSION) == _WEBP:
         return _unsupported(_WEBP)
+    if tags.get(_FILL_ORDER) == _REVERSED and "raw mode" in error:
+        return _REVERSED_BITS
     planes = tags.get(_CHANNELS, 1)
     if tags.get(_PLANAR) == _SEPARATE and (planes == 2 or "raw mode" in error):
         return f"TIFF of {planes} planes is not supported; save it as grey or RGB with 8 or 16 bits"

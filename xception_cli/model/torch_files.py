@@ -16,6 +16,7 @@ CONVERT = (
     "if you trust it, load it in a sandbox, save its state dict with safetensors, and use that file"
 )
 _ZIP_START = b"PK\x03\x04"  # as torch (2.14) recognizes its own archives
+_SIZED = b"\nbytearray\n"  # the one class that torch's reader fills with as many zeros as asked for
 
 
 def load_torch(content: bytes, what: str) -> Any:
@@ -29,14 +30,14 @@ def load_torch(content: bytes, what: str) -> Any:
         ArtifactError: It is damaged, or needs more than tensors and plain containers.
     """
     file = _copy_archive(content, what)
+    holds_more = f"{what} is not a plain state dict: it is damaged, or holds more than tensors"
+    if _SIZED in content:
+        raise ArtifactError(holds_more, hint=CONVERT)
     try:
         with warnings.catch_warnings(action="ignore"):  # about files that are refused later
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ArtifactError(
-            f"{what} is not a plain state dict: it is damaged, or holds more than tensors",
-            hint=CONVERT,
-        ) from error
+        raise ArtifactError(holds_more, hint=CONVERT) from error
     except Exception as error:  # a forged file can fail anywhere in torch's reader
         if is_out_of_memory(error, len(content)):  # the machine's fault, not the file's
             raise MemoryError from error

@@ -106,7 +106,7 @@ def run_training(
         if finished := processes.once(partial(_finished, resume, config)):
             return finished if processes.leads else None
         runtime = _runtime(config, processes)
-        with StopSignals(hint="nothing was written yet; run the same command again") as stop:
+        with StopSignals(_how_to_continue(resume)) as stop:
             job = None
             if resume is not None:
                 job = reopen_job(config, runtime, resume)
@@ -119,12 +119,19 @@ def run_training(
             if tensorboard:
                 begin_tensorboard(job.run.tensorboard)
             job.seconds["preparation"] = time.monotonic() - began
-            stop.hint = f"xception train --resume {quoted(job.run.path)}"
+            stop.hint = _how_to_continue(job.run)
             try:
                 return _train(job, stop)
             except MachineError as error:
                 error.hint = "; then: ".join(filter(None, (error.hint, stop.hint)))
                 raise
+
+
+def _how_to_continue(run: RunDir | None) -> str:
+    """Return the hint of a training that is stopped, of this run or before there is one."""
+    if run is None:
+        return "nothing was written yet; run the same command again"
+    return f"xception train --resume {quoted(run.path)}"
 
 
 def _train(job: Job, stop: StopSignals) -> TrainResult | None:
