@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from folders import as_ordinary_user, listing, make, open_folder, refusal, two_classes
+from folders import as_ordinary_user, listing, make, names_in, open_folder, refusal, two_classes
 from images import encoded, put
 from PIL import Image
 
@@ -299,6 +299,25 @@ def test_a_folder_without_training_data_is_refused(tmp_path, names, message):
     assert error.message == message.format(root=tmp_path)
     if "class" in message:
         assert "  food/apple/1.jpg\n  food/pear/1.jpg\n" in error.hint  # the layout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the command is one of a POSIX shell")
+def test_images_whose_names_begin_with_the_class_are_moved_by_the_command_of_the_hint(tmp_path):
+    root = make(
+        tmp_path / "my pets", *(f"{c}{n}.jpg" for c in ("cat.", "dog_", "c") for n in "123")
+    )
+    hint = refusal(root).hint
+    assert hint is not None
+    assert hint.startswith("if the names begin with the class (c, cat, dog), move the images: for ")
+    command = hint.partition("images: ")[2].partition("; or make one folder")[0]
+    subprocess.run(["bash", "-c", command], check=True)
+    assert read_folder(root).counts() == [3, 3, 3]
+    assert names_in(root) == ["c", "cat", "dog"]
+    cameras = [f"{name}_{n}.jpg" for name in ("IMG", "DSC") for n in range(3)]
+    for at, names in enumerate((cameras, ["a1.jpg", "b1.jpg"], ["1.jpg", "2.jpg", "3.jpg"])):
+        assert refusal(make(tmp_path / str(at), *names)).hint.startswith(
+            "make one folder per class"
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,22 @@
 """DataFolder: the classes and image files of a data folder; no image is opened."""
 
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xception_cli.console import show
+from xception_cli.console import quoted, show
 from xception_cli.data.formats import HEIF, INSTALL_HEIF, SUFFIXES_OF, suffixes
 from xception_cli.data.layout import recognise
 from xception_cli.data.listing import Folder, expected, suffix_of, unreadable
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
 from xception_cli.numerals import count_of
+
+_FEW, _MOST_BEGINNINGS = 3, 20  # images, and classes, by the beginnings of names
+_CAMERAS = {"", "IMG", "DSC", "DSCN", "DSCF", "PXL", "MVIMG", "image", "img", "photo", "Screenshot"}
 
 
 @dataclass(frozen=True)
@@ -183,4 +187,20 @@ def images_below(folder: Path, ignored: Counter[str] | None = None) -> list[Path
 def _raise_flat(root: Folder) -> None:
     flat = len(root.images)
     found = f"{count_of(flat, 'image')} but no class folders" if flat else "no class folders"
-    raise DataError(f"found {found} in {show(root.path)}", hint=expected(root.path))
+    raise DataError(
+        f"found {found} in {show(root.path)}", hint=_by_names(root) + expected(root.path)
+    )
+
+
+def _by_names(root: Folder) -> str:
+    """Return the hint for images whose names begin with a class: cat.1.jpg, dog.1.jpg."""
+    begins = [re.match("[A-Za-z]*(?=[^A-Za-z])", name) for name in root.images]
+    count = Counter(begin[0] for begin in begins if begin is not None)
+    is_likely = 1 < len(count) <= _MOST_BEGINNINGS and min(count.values()) >= _FEW
+    if not is_likely or count.keys() & _CAMERAS:
+        return ""
+    names, place = sorted(count), quoted(root.path)
+    return (
+        f"if the names begin with the class ({', '.join(names)}), move the images: for c in "
+        f"{' '.join(names)}; do mkdir {place}/$c && mv {place}/$c[!a-zA-Z]* {place}/$c/; done; or "
+    )
