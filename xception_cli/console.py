@@ -284,6 +284,8 @@ say = screen.say
 def emit(data: Any, *, wrap: bool = False) -> None:
     """Write data to stdout: a line of text, which a terminal may `wrap`, or a rich table.
 
+    A function makes the table for a number of columns.
+
     Raises:
         SystemExit, MachineError: See `writing_to_stdout`.
     """
@@ -295,7 +297,8 @@ def emit(data: Any, *, wrap: bool = False) -> None:
                 text = hang(text, _console(sys.stdout).width)
             sys.stdout.write(f"{text}\n")
         else:
-            _console(sys.stdout).print(data)
+            console = _console(sys.stdout)
+            console.print(data(console.width) if callable(data) else data)
 
 
 def new_table(*columns: str, title: str | None = None) -> Table:

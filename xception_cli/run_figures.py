@@ -1,12 +1,16 @@
 """RunFigures: the key figures of the runs in a folder, and their table."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
+from xception_cli.config import TrainConfig
 from xception_cli.console import new_table, show
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.numerals import duration, percentage
@@ -31,7 +35,8 @@ class RunFigures:
             earlier versions.
         test: Accuracy on test.
         seconds: Duration.
-        settings: Settings that were not the default, by name, except the data.
+        settings: Settings that were not the default, by name, except the data; of those whose
+            default is `auto`, the ones that differ between the runs on this data.
     """
 
     run: str
@@ -64,10 +69,18 @@ def list_runs(folder: Path) -> list[RunFigures]:
     if not runs:
         hint = "xception train DIR makes one; xception runs DIR lists another folder"
         raise UsageError(f"there is no run in {show(folder)}", hint=hint)
+    by_data = defaultdict(list)
+    for run in runs:
+        by_data[run.settings.get("data")].append(run.settings)
+    runs = [
+        replace(run, settings=_special(run.settings, by_data[run.settings.get("data")]))
+        for run in runs
+    ]
     return sorted(runs, key=lambda run: run.started, reverse=True)
 
 
 def _figures(run: RunDir) -> RunFigures:
+    """Read the figures of a run, with all of its settings."""
     try:
         refuse_links(run)
         info = run.read_info()
@@ -84,43 +97,81 @@ def _figures(run: RunDir) -> RunFigures:
             val=accuracy.get("val"),
             test=accuracy.get("test"),
             seconds=sum(result.seconds.values()) if result else None,
-            settings=_special(settings),
+            settings=settings,
         )
     except (ArtifactError, UsageError, KeyError, TypeError, AttributeError, ValueError):
         return RunFigures(str(run.path), "", "damaged")  # it must not hide the others
 
 
-def _special(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that tell a run from others on the same data."""
-    chosen = chosen_settings(settings).items()
-    return {name: value for name, value in chosen if name not in {"data", "root", "classes"}}
+def _special(
+    settings: Mapping[str, Any], on_same_data: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the settings that tell a run from others on the same data.
+
+    Where the default is `auto`, it is not recorded who chose: such a setting counts if runs differ.
+    """
+    chosen, defaults = chosen_settings(settings), vars(TrainConfig())
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in {"data", "root", "classes"}
+        and (
+            name in chosen
+            or (
+                defaults[name] == "auto"
+                and any(other.get(name, value) != value for other in on_same_data)
+            )
+        )
+    }
 
 
-def _described(settings: Mapping[str, Any]) -> str:
-    """Describe settings in a few words; of a path, its last two parts."""
+def _described(settings: Mapping[str, Any]) -> list[str]:
+    """Describe each setting in a few words; of a path, its last two parts."""
     shown = {
         name: str(Path(*Path(value).parts[-2:])) if isinstance(value, str) else value
         for name, value in settings.items()
     }
-    return ", ".join(show(f"{name.strip('_')}={value}") for name, value in shown.items())
+    return [show(f"{name.strip('_')}={value}") for name, value in shown.items()]
 
 
-def runs_table(runs: Sequence[RunFigures]) -> Table:
-    """Create the table of runs, with the settings that tell them apart."""
-    tests = [">test accuracy"] * any(run.test is not None for run in runs)
-    table = new_table("run", "started", ">val accuracy", *tests, ">time", "kept", "settings")
-    parts = {run.unfreeze for run in runs if run.unfreeze is not None}
+def runs_table(runs: Sequence[RunFigures], width: int) -> Table:
+    """Create the table of runs, with the settings that tell them apart.
+
+    Args:
+        runs: In their order.
+        width: Columns that there are. A table that is wider has no start times, and a setting in
+            each line.
+    """
+    table = _draw(runs, is_narrow=False)
+    unlimited = Console(width=1000)
+    is_narrow = Measurement.get(unlimited, unlimited.options, table).maximum > width
+    return _draw(runs, is_narrow=True) if is_narrow else table
+
+
+def _draw(runs: Sequence[RunFigures], *, is_narrow: bool) -> Table:
+    rows = []
     for run in runs:
-        part = {"unfreeze": run.unfreeze} if run.unfreeze and len(parts) > 1 else {}
-        table.add_row(
-            show(run.run),
-            show(run.started[:10]),
-            _percent(run.val),
-            *[_percent(run.test)] * len(tests),
-            "" if run.seconds is None else duration(run.seconds),
-            show(run.kept) if run.kept else run.state,
-            _described({**part, **run.settings}),
+        settings, kept = _described(run.settings), show(run.kept or run.state)
+        if is_narrow:
+            kept = kept.removeprefix("the ").replace(", ", ",\n")
+        rows.append(
+            {
+                "run": show(run.run),
+                "started": show(run.started[:10]),
+                ">val accuracy": _percent(run.val),
+                ">test accuracy": _percent(run.test),
+                ">time": "" if run.seconds is None else duration(run.seconds),
+                "kept": kept,
+                "settings": ("\n" if is_narrow else ", ").join(settings),
+            }
         )
+    left_out = {"started"} if is_narrow else set()
+    if all(run.test is None for run in runs):
+        left_out.add(">test accuracy")
+    names = [name for name in rows[0] if name not in left_out]
+    table = new_table(*[name.replace(" ", "\n") if is_narrow else name for name in names])
+    for row in rows:
+        table.add_row(*[row[name] for name in names])
     return table
 
 

@@ -3,12 +3,14 @@
 import json
 import shutil
 from dataclasses import replace
+from io import StringIO
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from documented import check_documented
+from rich.console import Console
 from runs import call, write_info
 from scipy.stats import binomtest
 from units import alone
@@ -26,7 +28,7 @@ from xception_cli.evaluation.comparison_text import compare_with_earlier, verdic
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.metrics import measure
 from xception_cli.evaluation.scored import Scored
-from xception_cli.run_figures import list_runs
+from xception_cli.run_figures import RunFigures, list_runs, runs_table
 from xception_cli.rundir import RunDir, write_json
 
 CLASSES = ("a", "b", "[red]=c")
@@ -301,6 +303,42 @@ def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):
         shutil.rmtree(Path("moved", name))
         assert call("runs", "moved") == 0
         assert capsys.readouterr().err.splitlines()[-1] == f"next: xception {left}"
+
+
+def test_a_decided_setting_is_listed_if_runs_on_the_same_data_differ_in_it():
+    for name, data, balance in (("a", "one", "none"), ("b", "one", "loss"), ("c", "two", "none")):
+        run = RunDir(Path("runs") / name)
+        run.path.mkdir(parents=True)
+        write_info(run, settings={"data": data, "balance": balance, "unfreeze": "exit"})
+    found = {Path(run.run).name: run.settings for run in list_runs(Path("runs"))}
+    assert found == {"a": {"balance": "none"}, "b": {"balance": "loss"}, "c": {}}
+
+
+def test_a_list_of_runs_fits_a_terminal_of_80_columns_and_breaks_no_word():
+    settings = {"test_fraction": 0.25, "image_size": 149, "balance": "sampler"}
+    figures = RunFigures("runs/food-2", "2026-01-03T10:00:00Z", "finished", settings=settings)
+    runs = [
+        replace(figures, kept="fine-tuned, epoch 12", val=1.0, test=0.985, seconds=693.0),
+        replace(figures, kept="the linear probe", val=0.8, seconds=47.0, settings={"seed": 2}),
+    ]
+
+    def drawn(width: int) -> str:
+        console = Console(width=width, file=StringIO())
+        console.print(runs_table(runs, width))
+        lines = console.file.getvalue().splitlines()
+        return "\n".join(line.rstrip() for line in lines)
+
+    assert drawn(80) == (
+        "                  val      test\n"
+        "run          accuracy  accuracy         time  kept          settings\n"
+        "runs/food-2    100.0%     98.5%  11 min 33 s  fine-tuned,   test_fraction=0.25\n"
+        "                                              epoch 12      image_size=149\n"
+        "                                                            balance=sampler\n"
+        "runs/food-2     80.0%                   47 s  linear probe  seed=2"
+    )
+    one, other = drawn(150).splitlines()[1:]
+    assert one.endswith("fine-tuned, epoch 12  test_fraction=0.25, image_size=149, balance=sampler")
+    assert other.startswith("runs/food-2  2026-01-03         80.0%")
 
 
 def test_the_next_command_after_a_list_compares_runs_with_the_same_classes(capsys):

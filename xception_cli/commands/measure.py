@@ -1,6 +1,7 @@
 """eval, compare, report and runs: how good a model is, and which is better."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -264,10 +265,11 @@ def list_runs(
     from xception_cli import run_figures
 
     found = run_figures.list_runs(folder)
-    for part in (
-        [json.dumps(run.to_dict()) for run in found] if as_json else [run_figures.runs_table(found)]
-    ):
-        emit(part)
+    if as_json:
+        for run in found:
+            emit(json.dumps(run.to_dict()))
+    else:
+        emit(partial(run_figures.runs_table, found))
     finished, unfinished = (
         [run.run for run in found if run.state == state] for state in ("finished", "unfinished")
     )
