@@ -135,6 +135,11 @@ class RunResult:
     compared: list[str] = field(default_factory=list)
     seconds: dict[str, float]
 
+    @property
+    def has_tuned(self) -> bool:
+        """Whether an epoch of fine-tuning was planned, and not skipped."""
+        return "fine-tuning" in self.seconds and self.epochs > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:

@@ -156,8 +156,8 @@ class RunDir:
                 hint=_HINT,
             ) from error
         result = self.read_result() if self.is_finished else None
-        if result is not None and "fine-tuning" in result.seconds:  # it was not skipped
-            least = min(1, result.epochs) if result.stopped_early else result.epochs
+        if result is not None and result.has_tuned:
+            least = 1 if result.stopped_early else result.epochs
             if len(rows) < least:
                 raise ArtifactError(
                     f"{show(self.metrics)} has {count_of(len(rows), 'row')}, expected at least "
