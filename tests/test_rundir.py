@@ -556,11 +556,21 @@ def test_a_finished_run_that_has_lost_rows_of_metrics_jsonl_is_refused(tmp_path,
     scores = {"lr": 0.1, "train_loss": 0.5, "val_loss": 0.5, "accuracy": 0.75}
     rows = [f"{json.dumps({'epoch': epoch} | scores)}\n" for epoch in (1, 2)]
     run.metrics.write_text("".join(rows))
-    write_json(run.result, {"kept": "the linear probe", "epochs": 2, "seconds": {}})
+    result = {"kept": "the linear probe", "epochs": 2, "seconds": {"fine-tuning": 0.1}}
+    write_json(run.result, result)
     assert [row["epoch"] for row in run.read_metrics()] == [1, 2]
     run.metrics.unlink() if kept is None else run.metrics.write_text("".join(rows[:kept]))
-    with pytest.raises(ArtifactError, match=r"metrics\.jsonl has [01] rows?, expected 2, one for"):
+    lost = r"metrics\.jsonl has [01] rows?, expected at least {}, one for"
+    with pytest.raises(ArtifactError, match=lost.format(2)):
         run.read_metrics()
+    write_json(run.result, result | {"stopped_early": True})
+    if kept:
+        assert len(run.read_metrics()) == 1
+    else:
+        with pytest.raises(ArtifactError, match=lost.format(1)):
+            run.read_metrics()
+    write_json(run.result, result | {"seconds": {"probe": 0.1}})  # fine-tuning was skipped
+    assert len(run.read_metrics()) == (kept or 0)
     run.result.unlink()
     assert len(run.read_metrics()) == (kept or 0)
 

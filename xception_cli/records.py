@@ -107,7 +107,7 @@ class RunResult:
 
     Attributes:
         kept: `the linear probe`, or `fine-tuned, epoch N`.
-        epochs: Number of epochs trained.
+        epochs: Planned number of epochs; a skip or early stopping is recorded separately.
         seconds: Seconds by phase.
         stopped_early: Whether early stopping ended the training.
         probe: Validation scores of the linear probe; None for random initial weights.
@@ -134,6 +134,11 @@ class RunResult:
     views: int | None = None
     compared: list[str] = field(default_factory=list)
     seconds: dict[str, float]
+
+    @property
+    def has_tuned(self) -> bool:
+        """Whether an epoch of fine-tuning was planned, and not skipped."""
+        return "fine-tuning" in self.seconds and self.epochs > 0
 
 
 @dataclass(frozen=True, kw_only=True)

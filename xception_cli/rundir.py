@@ -155,13 +155,15 @@ class RunDir:
                 f"{show(self.metrics)} is damaged in line {len(rows) + 1}: {why(error)}",
                 hint=_HINT,
             ) from error
-        epochs = self.read_result().epochs if self.is_finished else 0
-        if len(rows) < epochs:
-            raise ArtifactError(
-                f"{show(self.metrics)} has {count_of(len(rows), 'row')}, expected {epochs}, one "
-                "for each epoch",
-                hint=_HINT,
-            )
+        result = self.read_result() if self.is_finished else None
+        if result is not None and result.has_tuned:
+            least = 1 if result.stopped_early else result.epochs
+            if len(rows) < least:
+                raise ArtifactError(
+                    f"{show(self.metrics)} has {count_of(len(rows), 'row')}, expected at least "
+                    f"{least}, one for each epoch",
+                    hint=_HINT,
+                )
         return rows
 
     def update_info(self, changes: Mapping[str, Any]) -> None:

@@ -341,6 +341,12 @@ def test_the_page_shows_random_views_only_if_training_saw_them(run: RunDir, tmp_
         assert ("Training used no random augmentations" in Page(page).text) == (views == 1)
     assert "Training used no random augmentations" in text
     assert per_image[1] == 0 < per_image[3]
+    result = read_json(again.result)
+    del result["seconds"]["fine-tuning"]  # with 3 views in the settings, it was skipped
+    write_json(again.result, result)
+    assert call("report", str(again.path), "--device", "cpu") == 0
+    page = again.report.read_text(encoding="utf-8")
+    assert "Training used no random augmentations" in Page(page).text
 
 
 def test_the_page_and_the_card_admit_copies_of_training_images(run: RunDir, tmp_path: Path):

@@ -365,9 +365,9 @@ def test_a_run_that_stopped_early_can_be_extended(settings: dict[str, Any]) -> N
     # Learning rates near 0: no epoch is better than the first.
     settings |= {"patience": 1, "epochs": 4, "lr": 0.0, "head_lr": 0.0, "ema": 0.0, "views": 1}
     settings["monitor"] = "accuracy"  # with `last` there is no early stopping
-    run = train_run(settings).run
-    first = run.metrics.read_text()
-    assert len(first.splitlines()) < 4
+    result = train_run(settings)
+    run, first = result.run, result.run.metrics.read_text()
+    assert len(result.history) == len(first.splitlines()) < 4
     assert read_json(run.result)["stopped_early"]
     train_run({"epochs": 5}, resume=True)
     assert len(run.metrics.read_text().splitlines()) > len(first.splitlines())

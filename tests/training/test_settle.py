@@ -294,6 +294,7 @@ def test_fine_tuning_is_not_started_if_the_probe_is_at_its_ceiling(
     assert read_json(result.run.result)["skipped"] == reason
     assert "macro recall is 100.0%, above --ceiling 0.9." in result.run.report.read_text()
     assert not result.run.metrics.exists()
+    assert result.history == []
     assert "fine-tuning" not in result.seconds
     assert result.kept == "the linear probe"
     assert read_json(RunDir(tuned_once / "run").result)["skipped"] is None

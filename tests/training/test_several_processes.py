@@ -246,7 +246,7 @@ os._exit(0)
         (signal.SIGINT, {"soon": "StoppedError stopped by SIGINT", "later": "_Signalled 2"}),
     ],
 )
-def test_the_reason_why_torchrun_ends_a_process_is_said_unless_the_user_ended_it(
+def test_the_reason_why_torchrun_ends_a_process_is_reported_unless_the_user_ended_it(
     number: int, said: str | dict[str, str], when: str, tmp_path: Path
 ) -> None:
     driver = tmp_path / "driver.py"

@@ -79,7 +79,7 @@ def images_needed(
 ) -> int | None:
     """Return the fewest images that a threshold requires, if none was found.
 
-    They include the images that `distance_threshold` refuses, the others must be enough.
+    They include the images that `distance_threshold` refuses; the others must be enough.
 
     Args:
         right: `(images,)`, whether answers are correct, for the images that are near enough; for

@@ -185,7 +185,7 @@ def _galleries(facts: Facts, bundle: ModelBundle) -> tuple[list[Card], list[Card
 def _augmented(facts: Facts) -> bool:
     """Return whether training saw random views, in fine-tuning or in the linear probe."""
     config = facts.config
-    return has_random_views(config, views_of(config, facts.result, tuned=facts.result.epochs > 0))
+    return has_random_views(config, views_of(config, facts.result, tuned=facts.result.has_tuned))
 
 
 def _inputs(facts: Facts, bundle: ModelBundle) -> list[Card]:
