@@ -556,11 +556,15 @@ def test_a_finished_run_that_has_lost_rows_of_metrics_jsonl_is_refused(tmp_path,
     scores = {"lr": 0.1, "train_loss": 0.5, "val_loss": 0.5, "accuracy": 0.75}
     rows = [f"{json.dumps({'epoch': epoch} | scores)}\n" for epoch in (1, 2)]
     run.metrics.write_text("".join(rows))
-    write_json(run.result, {"kept": "the linear probe", "epochs": 2, "seconds": {}})
+    result = {"kept": "the linear probe", "epochs": 2, "seconds": {"fine-tuning": 1.0}}
+    write_json(run.result, result)
     assert [row["epoch"] for row in run.read_metrics()] == [1, 2]
     run.metrics.unlink() if kept is None else run.metrics.write_text("".join(rows[:kept]))
     with pytest.raises(ArtifactError, match=r"metrics\.jsonl has [01] rows?, expected 2, one for"):
         run.read_metrics()
+    for complete in ({"seconds": {"probe": 1.0}}, {"stopped_early": True}, {"epochs": 0}):
+        write_json(run.result, result | complete)
+        assert len(run.read_metrics()) == (kept or 0)
     run.result.unlink()
     assert len(run.read_metrics()) == (kept or 0)
 

@@ -144,7 +144,8 @@ class RunDir:
         """Read metrics.jsonl, a row for each epoch; a run without fine-tuning has none.
 
         Raises:
-            ArtifactError: It is damaged, or a finished run has lost rows.
+            ArtifactError: It is damaged; or it has lost rows of a finished run, whose fine-tuning
+                was not ended by early stopping.
         """
         rows: list[EpochMetrics] = []
         try:
@@ -155,7 +156,9 @@ class RunDir:
                 f"{show(self.metrics)} is damaged in line {len(rows) + 1}: {why(error)}",
                 hint=_HINT,
             ) from error
-        epochs = self.read_result().epochs if self.is_finished else 0
+        result = self.read_result() if self.is_finished else None
+        was_tuned = result is not None and "fine-tuning" in result.seconds  # not skipped
+        epochs = result.epochs if result and was_tuned and not result.stopped_early else 0
         if len(rows) < epochs:
             raise ArtifactError(
                 f"{show(self.metrics)} has {count_of(len(rows), 'row')}, expected {epochs}, one "
