@@ -231,7 +231,7 @@ def test_a_path_may_lack_its_suffix_if_one_image_has_that_name(tmp_path):
     write(tmp_path / "t.csv", "path,label", "1,cat", "2.v1,dog")
     assert refused(table).hint.endswith(f"relative to with --root {tmp_path / 'in'}")
     write(tmp_path / "t.csv", "path,label", "8,cat", "9,dog")
-    assert refused(table).hint == "give the complete file names, with their suffix: 12.jpg, not 12"
+    assert refused(table).hint.endswith("relative to with --root DIR")
 
 
 @pytest.mark.parametrize("path", ["a\0b/1.jpg", "a/1\0.jpg", f"{'x' * 300}/1.jpg"])
