@@ -181,7 +181,7 @@ def joined_processes() -> Iterator[Processes]:
         if lost is None:
             raise
         with suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's; the reason is said first
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's; the reason is reported
         raise MachineError(
             f"another process of this training has ended or hangs: {show(lost)}",
             hint="torchrun's output names it; fix the cause, then continue with --resume",
