@@ -474,7 +474,7 @@ def test_a_mistyped_run_is_refused_with_the_run_next_to_it(capsys):
         name, *options = command.split()
         assert call(name, "runs/fod", "photos", *options) == 2
         assert "runs/fod is not a run folder" in capsys.readouterr().err  # not the latest run
-    for image in ("runs/1.jpg", "fod"):  # the control
+    for image in ("runs/1.jpg", "runs/*", "fod"):  # the control
         call("predict", image, "photos")
         assert "is not a run folder" not in capsys.readouterr().err
 

@@ -107,7 +107,7 @@ class RunResult:
 
     Attributes:
         kept: `the linear probe`, or `fine-tuned, epoch N`.
-        epochs: Planned number of epochs; a skip or early stopping is recorded separately.
+        epochs: Planned number of epochs, also if fine-tuning was skipped or stopped early.
         seconds: Seconds by phase.
         stopped_early: Whether early stopping ended the training.
         probe: Validation scores of the linear probe; None for random initial weights.

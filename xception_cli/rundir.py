@@ -144,7 +144,8 @@ class RunDir:
         """Read metrics.jsonl, a row for each epoch; a run without fine-tuning has none.
 
         Raises:
-            ArtifactError: It is damaged, or a finished run has lost rows.
+            ArtifactError: It is damaged; or it has lost rows of a finished run, whose fine-tuning
+                was not ended by early stopping.
         """
         rows: list[EpochMetrics] = []
         try:

@@ -310,6 +310,7 @@ def test_images_whose_names_begin_with_the_class_are_moved_by_the_command_of_the
     assert hint is not None
     assert hint.startswith("if the names begin with the class (c, cat, dog), move the images: for ")
     command = hint.partition("images: ")[2].partition("; or make one folder")[0]
+    assert "/${c}[^a-zA-Z]*" in command  # for zsh, too
     subprocess.run(["bash", "-c", command], check=True)
     assert read_folder(root).counts() == [3, 3, 3]
     assert names_in(root) == ["c", "cat", "dog"]

@@ -231,7 +231,14 @@ def test_a_path_may_lack_its_suffix_if_one_image_has_that_name(tmp_path):
     write(tmp_path / "t.csv", "path,label", "1,cat", "2.v1,dog")
     assert refused(table).hint.endswith(f"relative to with --root {tmp_path / 'in'}")
     write(tmp_path / "t.csv", "path,label", "8,cat", "9,dog")
-    assert refused(table).hint == "give the complete file names, with their suffix: 12.jpg, not 12"
+    assert refused(table).hint.endswith("relative to with --root DIR")
+
+
+@pytest.mark.parametrize("path", ["a\0b/1.jpg", "a/1\0.jpg", f"{'x' * 300}/1.jpg"])
+def test_a_path_that_no_file_can_have_is_a_missing_image(tmp_path, path):
+    error = refused(write(tmp_path / "t.csv", "path,label", f"{path},cat"))
+    assert "1 of 1 row in" in error.message
+    assert "(1 whose image is missing)" in error.message
 
 
 def test_absolute_paths_of_another_computer_are_refused_with_what_to_remove(tmp_path):
@@ -240,6 +247,9 @@ def test_absolute_paths_of_another_computer_are_refused_with_what_to_remove(tmp_
     theirs = "C:\\Users\\Ann\\photos\\"
     rows = [f"{theirs}cat\\1.jpg,cat", f"{theirs}dog\\2.jpg,dog"]
     assert refused(write(tmp_path / "t.csv", "path,label", *rows)).hint == remove.format(theirs)
+    share = "\\\\server\\photos\\"
+    rows = [row.replace(theirs, share) for row in rows]
+    assert refused(write(tmp_path / "t.csv", "path,label", *rows)).hint == remove.format(share)
     table = write(tmp_path / "t.csv", "path,label", "/home/x/a/cat/3.jpg,cat", "/home/x/b/4.jpg,x")
     assert refused(table).hint == (
         f"{remove.format('/home/x/')}, and give the folder of the images with --root DIR"

@@ -12,7 +12,7 @@ import pretrainedmodels
 import pytest
 import torch
 from images import draw, draw_photos
-from runs import Crash, crash, quick_settings, train_run
+from runs import Crash, call, crash, quick_settings, train_run
 from safetensors.torch import load_file
 
 from xception_cli.config import TrainConfig
@@ -369,6 +369,7 @@ def test_a_run_that_stopped_early_can_be_extended(settings: dict[str, Any]) -> N
     run, first = result.run, result.run.metrics.read_text()
     assert len(result.history) == len(first.splitlines()) < 4
     assert read_json(run.result)["stopped_early"]
+    assert call("report", "run", "--device", "cpu") == 0
     train_run({"epochs": 5}, resume=True)
     assert len(run.metrics.read_text().splitlines()) > len(first.splitlines())
 

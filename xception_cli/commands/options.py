@@ -1,5 +1,6 @@
 """Options shared by several commands, and the checks of their values."""
 
+import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -170,8 +171,8 @@ def separate_run(
 
 
 def _is_mistyped_run(path: Path) -> bool:
-    """Return whether a path next to runs is neither there nor that of an image."""
-    is_image = path.suffix.lower() in suffixes()
+    """Return whether a path next to runs is neither there nor a pattern or that of an image."""
+    is_image = path.suffix.lower() in suffixes() or glob.has_magic(str(path))
     return not is_image and not os.path.lexists(path) and bool(runs_next_to(path))
 
 

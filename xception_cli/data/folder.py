@@ -200,7 +200,9 @@ def _by_names(root: Folder) -> str:
     if not is_likely or count.keys() & _CAMERAS:
         return ""
     names, place = sorted(count), quoted(root.path)
+    # In zsh, `$c[` begins a subscript, and `[!` recalls an earlier command.
     return (
         f"if the names begin with the class ({', '.join(names)}), move the images: for c in "
-        f"{' '.join(names)}; do mkdir {place}/$c && mv {place}/$c[!a-zA-Z]* {place}/$c/; done; or "
+        f"{' '.join(names)}; do mkdir {place}/$c && mv {place}/${{c}}[^a-zA-Z]* {place}/$c/; done; "
+        "or "
     )

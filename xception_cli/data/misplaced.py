@@ -31,7 +31,7 @@ def find_images(path: str, known: Stems) -> list[str]:
     folder, name = os.path.split(path)
     if folder not in known:
         known[folder] = {}
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # of a name that no folder can have
             for file in sorted(os.listdir(folder or ".")):  # noqa: PTH208
                 stem, suffix = os.path.splitext(file)  # noqa: PTH122
                 if suffix.lower() in suffixes():
@@ -47,10 +47,8 @@ def foreign_folder(paths: Sequence[str]) -> str:
     """
     if not paths or not all(map(_ABSOLUTE.match, paths)):
         return ""
-    with suppress(ValueError):  # of a drive and of none
-        folder = posixpath.commonpath([path.rpartition("/")[0] for path in paths])
-        return f"{folder}/" if folder.strip("/") else ""
-    return ""
+    folder = f"{posixpath.commonprefix(paths).rpartition('/')[0]}/"
+    return folder if folder.strip("/") else ""
 
 
 def likely_root(table: Path, paths: Sequence[str], *more: Path) -> Path | None:

@@ -237,8 +237,6 @@ def _unusable(
         example = f" ({show(found[0])} is in {show(found[1])}/)" if found else ""
         hint = f"correct the paths{example}, or give the folder that they are relative to with "
         hint += f"--root {known}"
-        if known == "DIR" and not any(Path(text).suffix for text in texts):
-            hint = "give the complete file names, with their suffix: 12.jpg, not 12"
     return DataError(listing(sentence, lines, _LISTED), hint=hint)
 
 
