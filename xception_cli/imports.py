@@ -1,4 +1,4 @@
-"""Imports: large packages, imported without the work that Python's garbage collector adds."""
+"""Imports: large packages, imported if memory suffices, and without garbage collections."""
 
 import gc
 from collections.abc import Iterator

@@ -16,7 +16,8 @@ from xception_cli.errors import DataError, UsageError
 from xception_cli.numerals import count_of
 
 _FEW, _MOST_BEGINNINGS = 3, 20  # images, and classes, by the beginnings of names
-_CAMERAS = {"", "IMG", "DSC", "DSCN", "DSCF", "PXL", "MVIMG", "image", "img", "photo", "Screenshot"}
+_GIVEN = {"", "fb", "frame", "image", "img", "photo", "pic", "scan", "screenshot", "whatsapp"}
+_GIVEN |= {"dji", "dsc", "dscf", "dscn", "gopr", "mvimg", "pxl", "vid"}  # by cameras
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def _by_names(root: Folder) -> str:
     begins = [re.match("[A-Za-z]*(?=[^A-Za-z])", name) for name in root.images]
     count = Counter(begin[0] for begin in begins if begin is not None)
     is_likely = 1 < len(count) <= _MOST_BEGINNINGS and min(count.values()) >= _FEW
-    if not is_likely or count.keys() & _CAMERAS:
+    if not is_likely or {name.lower() for name in count} & _GIVEN:
         return ""
     names, place = sorted(count), quoted(root.path)
     # In zsh, `$c[` begins a subscript, and `[!` recalls an earlier command.
