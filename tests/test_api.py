@@ -286,6 +286,11 @@ def test_what_is_not_a_path_is_refused_with_the_name_of_the_argument(photos, nam
     assert caught.value.hint == 'a path is a str or a pathlib.Path, such as "runs/food"'
 
 
+def test_a_config_in_the_current_folder_is_not_the_recipe_of_its_name(photos):
+    with pytest.raises(xc.UsageError, match=r"cannot read .*quick"):
+        xc.train(photos, config="./quick")
+
+
 @pytest.mark.parametrize("only", ["photo.jpg", Path("photo.jpg"), 5])
 def test_images_to_evaluate_that_are_no_list_are_refused(only):
     with pytest.raises(xc.UsageError, match="only is not a list of paths"):

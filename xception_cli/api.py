@@ -210,10 +210,11 @@ def train(
     flags = {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in given.items()}
     run = None if resume is None else find_run(checked_path("resume", resume), finished=False)
     place = None if output is None else checked_path("output", output)
-    recipe = None if config is None else os.fspath(checked_path("config", config))
+    if config is not None:
+        checked_path("config", config)  # as a Path, `./quick` would be the recipe `quick`
     screen.log_to(None)  # earlier messages belong to no run
     with _printing(verbose):
-        resolved = resolve(flags, None if recipe is None else find_config(recipe))
+        resolved = resolve(flags, None if config is None else find_config(os.fspath(config)))
         if run is None and not resolved.config.data:
             raise UsageError("data is missing: the folder with your images")
         if run is None:  # before torch is loaded
