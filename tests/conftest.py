@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from images import draw_photos
 from runs import copy_run, quick_settings, train_once
 
 from xception_cli.rundir import RunDir
+
+# Commands leave SIGHUP ignored under nohup; the tests are the same with and without it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -193,11 +193,11 @@ def test_every_source_has_its_pin_and_its_licence(capsys):
 def test_two_processes_that_fetch_at_once_both_succeed(tmp_path):
     script = """
 import torch
-from xception_cli.model import weights
+from xception_cli.model import published, weights
 generator = torch.Generator().manual_seed(1)
 drawn = {n: torch.rand(s, generator=generator) for n, s in weights._backbone_shapes().items()}
 weights.PINNED_DIGEST = weights.tensor_digest(drawn)
-weights.SOURCES = (weights.Source("drawn", "", "", "", lambda: drawn),)
+weights.SOURCES = (published.Source("drawn", "", "", "", lambda: drawn),)
 weights.fetch()
 """
     environment = {**os.environ, "XCEPTION_CACHE": str(tmp_path / "cache")}
