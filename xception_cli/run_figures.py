@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,9 @@ def list_runs(folder: Path) -> list[RunFigures]:
     by_data = defaultdict(list)
     for run in runs:
         by_data[run.settings.get("data")].append(run.settings)
+    differing = {data: _differing(settings) for data, settings in by_data.items()}
     runs = [
-        replace(run, settings=_special(run.settings, by_data[run.settings.get("data")]))
+        replace(run, settings=_special(run.settings, differing[run.settings.get("data")]))
         for run in runs
     ]
     return sorted(runs, key=lambda run: run.started, reverse=True)
@@ -103,26 +105,21 @@ def _figures(run: RunDir) -> RunFigures:
         return RunFigures(str(run.path), "", "damaged")  # it must not hide the others
 
 
-def _special(
-    settings: Mapping[str, Any], on_same_data: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Return the settings that tell a run from others on the same data.
+def _differing(settings: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return which settings with the default `auto` differ.
 
-    Where the default is `auto`, it is not recorded who chose: such a setting counts if runs differ.
+    Whether the user or the program chose their values is not recorded.
     """
-    chosen, defaults = chosen_settings(settings), vars(TrainConfig())
+    undecided = [name for name, default in vars(TrainConfig()).items() if default == "auto"]
     return {
-        name: value
-        for name, value in settings.items()
-        if name not in {"data", "root", "classes"}
-        and (
-            name in chosen
-            or (
-                defaults[name] == "auto"
-                and any(other.get(name, value) != value for other in on_same_data)
-            )
-        )
+        name for name in undecided if len({each[name] for each in settings if name in each}) > 1
     }
+
+
+def _special(settings: Mapping[str, Any], differing: AbstractSet[str]) -> dict[str, Any]:
+    """Return the settings that tell a run from others on the same data."""
+    special = (chosen_settings(settings).keys() | differing) - {"data", "root", "classes"}
+    return {name: value for name, value in settings.items() if name in special}
 
 
 def _described(settings: Mapping[str, Any]) -> list[str]:
