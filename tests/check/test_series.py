@@ -12,7 +12,7 @@ from images import photo, put
 from PIL import Image
 
 from xception_cli.check.duplicates import find_groups
-from xception_cli.check.report import TORN, Problem
+from xception_cli.check.report import TORN, UNGROUPED, Problem
 from xception_cli.check.run import run_check
 from xception_cli.check.scan import scan_folder
 from xception_cli.check.series import Series, find_series, series_problem, straddling
@@ -397,3 +397,16 @@ def test_a_named_group_in_train_and_in_another_split_is_a_warning_of_check_as_of
     drawn = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.0, "group_by": r"/(p\d)-"}
     with pytest.raises(DataError, match="4 images of val or test are in train, too"):
         make_split(folder, seen, **drawn, strict=True)
+
+
+def test_images_that_the_pattern_does_not_group_are_a_warning_of_check_as_of_train(tmp_path):
+    for label, name in enumerate(("cat", "dog")):
+        for n in range(3):
+            put(tmp_path / name / f"{name}{n}.jpg", photo(10 * label + n, 64, 48))
+    folder = read_folder(tmp_path)
+    assert not [p for p in run_check(folder, group_by="(...)").problems if p.name == UNGROUPED]
+    (found,) = [p for p in run_check(folder, group_by=r"(cat\d)").problems if p.name == UNGROUPED]
+    seen = [Inspection(f"{number:032x}", None) for number in range(len(folder.images))]
+    drawn = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.0, "group_by": r"(cat\d)"}
+    assert found.severity == "warning"
+    assert found.summary in make_split(folder, seen, **drawn).warnings

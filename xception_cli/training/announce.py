@@ -10,6 +10,7 @@ from xception_cli.check.report import (
     MISSING,
     SERIES,
     TORN,
+    UNGROUPED,
     CheckReport,
     without_mirrored,
 )
@@ -82,7 +83,7 @@ def in_all(total: str, phases: Mapping[str, str]) -> str:
 
 def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> list[str]:
     """Return the data check's warnings, except those reported elsewhere or prevented."""
-    told = {CONFLICTING, DEEP, LEAK, MISSING, TORN}
+    told = {CONFLICTING, DEEP, LEAK, MISSING, TORN, UNGROUPED}
     problems = report.of("warning")
     if any(problem.name == SERIES for problem in problems):
         series = find_series(folder, [i.unit if i.split != "out" else "" for i in split.images])
