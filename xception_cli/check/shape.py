@@ -11,9 +11,8 @@ from xception_cli.check.scan import Look
 from xception_cli.console import NAMED, enumerated, quoted, show
 from xception_cli.data.folder import DataFolder, describe_ignored
 from xception_cli.data.names import is_date
-from xception_cli.data.trainable import check_trainable, unread_problem
+from xception_cli.data.trainable import obstacles, unread_problem
 from xception_cli.data.units import is_group
-from xception_cli.errors import DataError
 from xception_cli.evaluation.uneven import is_uneven
 from xception_cli.numerals import count_of
 
@@ -42,10 +41,10 @@ def check_shape(folder: DataFolder, looks: Sequence[Look], units: Sequence[str])
 
 def _stopping(folder: DataFolder, looks: Sequence[Look], units: Sequence[str]) -> list[Problem]:
     """Find what training refuses."""
-    try:
-        check_trainable(folder)
-    except DataError as error:
-        return [Problem("folder", "stops", error.message, hint=error.hint or "")]
+    if refused := [*obstacles(folder)]:
+        return [
+            Problem("folder", "stops", error.message, hint=error.hint or "") for error in refused
+        ]
     usable: dict[str, set[str]] = defaultdict(set)
     for image, look, unit in zip(folder.images, looks, units, strict=True):
         if image.split in {None, "train"} and look.original:
