@@ -348,6 +348,20 @@ def test_resuming_a_finished_run_changes_nothing(
     assert before.keys() == after.keys()
 
 
+@pytest.mark.parametrize("flags", [{}, {"epochs": 9}], ids=["as-before", "more-epochs"])
+def test_a_finished_linear_probe_has_no_epochs_to_extend(
+    probed: RunDir, flags: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(probed)
+    result = train_run(flags, resume=True)
+    said = capsys.readouterr().err
+    assert "run is already finished: without fine-tuning, it has no epochs to extend" in said
+    assert result.run.path == Path("run")
+    after = contents(probed)
+    assert {n for n in before if before[n] != after.get(n)} <= {"train.log"}
+    assert before.keys() == after.keys()
+
+
 @pytest.mark.slow
 def test_a_larger_number_of_epochs_extends_a_finished_run(tuned: RunDir) -> None:
     run = tuned
