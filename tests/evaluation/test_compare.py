@@ -254,6 +254,10 @@ def test_the_command_prints_tables_or_json_and_whether_it_could_be_chance(capsys
     shown = capsys.readouterr().err
     assert "different splits (--seed determines the split); to compare" in shown
     assert "xception train photos --split-file runs/one/split.csv --seed 1\n" in shown
+    grown = {"data": "photos", "seed": 1}
+    write_info(RunDir(Path("runs/other")), data_fingerprint="1" * 64, settings=grown)
+    assert call("compare", "runs/one", "runs/other") == 0  # not all images are in one's split.csv
+    assert "          xception train photos --from runs/one\n" in capsys.readouterr().err
     assert call("compare", "runs/one", "runs/other", "--json") == 0
     found = compare_runs(RunDir(Path("runs/one")), RunDir(Path("runs/other")), "val")
     printed = json.loads(capsys.readouterr().out)

@@ -97,8 +97,9 @@ def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
     """Explain why the val or test of two runs have different images, and how to compare the runs.
 
     Returns:
-        The reason; the command that trains on the split of the first run; and the commands that
-        evaluate both on other images.
+        The reason; the command that trains on the split of the first run, with `--from` if the
+        images differ, which a split file must list; and the commands that evaluate both on other
+        images.
     """
     before, after = _settings(first), _settings(second)
     reason = "these runs have different splits"
@@ -108,10 +109,14 @@ def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
     where = "DIR" if data is None else quoted(typed(Path(data)))
     one, other = quoted(first.path), quoted(second.path)
     train = f"xception train {where} --split-file {quoted(first.split)}"
+    if seed is not None:
+        train += f" --seed {seed}"
+    if len({_fingerprint(first), _fingerprint(second)} - {None}) == 2:
+        train = f"xception train {where} --from {one}"
     evaluate = " && ".join(f"xception eval {run} --data DIR" for run in (one, other))
     return (
         reason,
-        train if seed is None else f"{train} --seed {seed}",
+        train,
         f"{evaluate} && xception compare {one} {other} --on NAME",
     )
 
@@ -121,3 +126,11 @@ def _settings(run: RunDir) -> dict[str, Any]:
         return read_settings(run)
     except ArtifactError:  # comparing does not need them
         return {}
+
+
+def _fingerprint(run: RunDir) -> str | None:
+    """Return the fingerprint of a run's images; None if run.json is missing or damaged."""
+    try:
+        return run.read_info().data_fingerprint
+    except ArtifactError:
+        return None
