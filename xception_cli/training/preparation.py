@@ -51,6 +51,8 @@ def decide_job(
     runtime: Runtime,
     output: Path | None,
     began: float,
+    *,
+    planned: bool = False,
 ) -> tuple[Draft, Costs]:
     """Draft a new run and measure it; each decision is reported as soon as it is made.
 
@@ -60,6 +62,7 @@ def decide_job(
         runtime: Where to compute.
         output: The run folder.
         began: When the run began, by `time.monotonic`.
+        planned: Whether this is `--plan`: there will be no run folder.
 
     Returns:
         The draft, and what its parts cost.
@@ -69,7 +72,7 @@ def decide_job(
     """
     describe_runtime(runtime)
     drafted = draft_job(settings.config, survey, runtime, output)
-    describe_draft(drafted, settings.origins)
+    describe_draft(drafted, settings.origins, planned=planned)
     draft, costs = measure_draft(drafted, _given(settings), began)
     said = drafted.reasons if settings.config.budget is None else ()
     say_reasons(reason for reason in draft.reasons if reason not in said)

@@ -293,7 +293,7 @@ def plan_training(
         XceptionError: As `run_training` would.
     """
     runtime = _runtime(settings.config, ALONE)
-    draft, costs = decide_job(settings, survey, runtime, output, began)
+    draft, costs = decide_job(settings, survey, runtime, output, began, planned=True)
     return forecast(draft, costs, time.monotonic() - began)
 
 
