@@ -73,15 +73,16 @@ def decide_job(
     describe_runtime(runtime)
     drafted = draft_job(settings.config, survey, runtime, output)
     describe_draft(drafted, settings.origins, planned=planned)
-    draft, costs = measure_draft(drafted, _given(settings), began)
+    given = _given(settings)
+    draft, costs = measure_draft(drafted, given, began)
     said = drafted.reasons if settings.config.budget is None else ()
     say_reasons(reason for reason in draft.reasons if reason not in said)
-    return draft, costs
+    return replace(draft, given=given), costs
 
 
-def _given(settings: ResolvedConfig) -> set[str]:
-    """Return the names of the settings that a time budget must keep: all given, except `auto`."""
-    return {name for name in settings.origins if getattr(settings.config, name) != "auto"}
+def _given(settings: ResolvedConfig) -> frozenset[str]:
+    """Return the names of the settings that the user chose: all given, except `auto`."""
+    return frozenset(n for n in settings.origins if getattr(settings.config, n) != "auto")
 
 
 def draft_job(
@@ -153,7 +154,7 @@ def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
     if job.config.fixes is not None:
         write_durably(run.fixes, Path(job.config.fixes).read_bytes())
     write_durably(run.config, to_toml(job.config).encode())
-    write_json(run.info, run_info(job))
+    write_json(run.info, run_info(job) | {"given": sorted(draft.given)})
     expected = forecast(draft, costs, time.monotonic() - began)
     rows = expected.rows()
     memory, disk = rows.pop("memory"), rows.pop("disk")
