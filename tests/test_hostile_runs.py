@@ -214,6 +214,19 @@ def test_a_report_whose_images_are_missing_is_kept_and_a_missing_report_is_writt
     assert b"data:image/jpeg" not in run.report.read_bytes()
 
 
+def test_the_report_of_an_unfinished_run_names_the_command_that_resumes_it(run, capsys):
+    run.result.unlink()
+    assert call("report", str(run.path)) == 2
+    said = capsys.readouterr().err
+    assert f"error: {run.path} is unfinished: it has no results yet\n" in said
+    assert f"hint: xception train --resume {run.path}\n" in said
+    with run.lock():  # it is being trained
+        assert call("report", str(run.path)) == 2
+    assert f"{run.path} is running: it has no results yet\nhint: wait for it\n" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_new_training_names_the_unfinished_run_of_its_data(run, tmp_path, capsys):
     photos = tmp_path / "photos"
     Path("runs").mkdir()

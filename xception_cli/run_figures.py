@@ -108,7 +108,7 @@ def _figures(run: RunDir) -> RunFigures:
 def _differing(settings: Sequence[Mapping[str, Any]]) -> set[str]:
     """Return which settings with the default `auto` differ.
 
-    Whether the user or the program chose their values is not recorded.
+    Runs of earlier versions do not record whether the user or the program chose their values.
     """
     undecided = [name for name, default in vars(TrainConfig()).items() if default == "auto"]
     return {

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xception_cli.console import show
+from xception_cli.console import quoted, show
 from xception_cli.entries import read_entries
-from xception_cli.errors import ArtifactError, MachineError, RunBusyError
+from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.files import file_digest, why, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.records import EpochMetrics, RunInfo, RunResult
@@ -123,8 +123,16 @@ class RunDir:
         """Read result.json.
 
         Raises:
-            ArtifactError: It is missing or damaged.
+            UsageError: The run is not finished.
+            ArtifactError: It is damaged.
         """
+        if not self.is_finished:
+            resume = f"xception train --resume {quoted(self.path)}"
+            raise UsageError(
+                f"{show(self.path)} is {'running' if self.is_training else 'unfinished'}: it has "
+                "no results yet",
+                hint="wait for it" if self.is_training else resume,
+            )
         return _read_typed(RunResult, self.result)
 
     def check_fixes(self) -> None:

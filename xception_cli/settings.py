@@ -154,11 +154,14 @@ def _settings_to_begin_with(path: Path) -> dict[str, Any]:
     if run.fixes.is_file():
         settings["fixes"] = str(run.fixes)  # the file that it was given may be gone
     own = {"classes", "split_file", "from_"}
-    return {name: value for name, value in chosen_settings(settings).items() if name not in own}
+    # Where the default is `auto`, the program chose what was not given. The machine may be another.
+    given = {*(run.read_info().given or ())} - {"device", "precision"}
+    chosen = chosen_settings(settings) | {n: v for n, v in settings.items() if n in given}
+    return {name: value for name, value in chosen.items() if name not in own}
 
 
 def chosen_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that are not the default; where that is `auto`, the program chose."""
+    """Return the settings that are not the default, except those whose default is `auto`."""
     defaults = vars(TrainConfig())
     return {name: value for name, value in settings.items() if value != defaults[name] != "auto"}
 

@@ -265,7 +265,7 @@ def test_the_command_prints_tables_or_json_and_whether_it_could_be_chance(capsys
     assert call("compare", "runs/one") == 2
 
 
-def test_for_runs_on_different_images_no_split_file_is_suggested_which_none_would_fit(capsys):
+def test_for_runs_on_different_images_no_split_file_is_suggested_because_none_would_fit(capsys):
     one, other = make_run("one", FIRST), make_run("other", SECOND)
     images = tuple(Photo(f"a/{n}.jpg", 0, "train", digest=f"d{n}") for n in range(3))
     for run, known in ((one, images[:2]), (other, images[:2])):
@@ -277,17 +277,27 @@ def test_for_runs_on_different_images_no_split_file_is_suggested_which_none_woul
     assert call("compare", "runs/one", "runs/other") == 0
     shown = capsys.readouterr().err
     assert (
+        "          these runs have different images; to compare them on the same images, train on "
+        "one split:\n"
+        "          xception train DIR --from runs/one\n"
+        "          or evaluate both on other images:\n"
+    ) in shown
+    foreign = tuple(replace(image, path=f"b/{image.path}") for image in images)
+    write_split(Split(("a",), foreign), other.split)
+    assert call("compare", "runs/one", "runs/other") == 0
+    shown = capsys.readouterr().err
+    assert (
         "          these runs have different images; to compare them on the same images, evaluate "
         "both on other images:\n"
         "          xception eval runs/one --data DIR && "
     ) in shown
-    assert "--split-file" not in shown
+    assert "xception train" not in shown
     make_run("other", {"d90": 0, "d91": 1})
     write_info(other, classes=["a"])
     assert call("compare", "runs/one", "runs/other") == 2
     shown = capsys.readouterr().err
     assert "no image of val in common: these runs have different images\n" in shown
-    assert "--split-file" not in shown
+    assert "xception train" not in shown
 
 
 def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):

@@ -43,6 +43,22 @@ def test_the_model_of_another_run_is_refused_by_every_command(probed, recorded, 
     assert call("predict", str(image), "--model", "model.safetensors") == 0
 
 
+def test_a_file_of_another_run_is_not_evaluated_on_images_it_may_be_trained_on(
+    probed, recorded, capsys
+):
+    bundle = load_model(probed.model, CPU)
+    name = "copy.safetensors"
+    command = ["eval", "run", "--split", "val", "--workers", "0", "--model", name]
+    for entry, code in (({}, 0), ({"seed": 1}, 4), ({"data_fingerprint": "0" * 64}, 4)):
+        other = replace(bundle.about, provenance=recorded | entry)
+        save_model(Path(name), bundle.network.state_dict(), other)
+        assert call(*command) == code
+    assert capsys.readouterr().err.endswith(
+        f"error: {name} belongs to another run: its data or seed is not that of run\n"
+        "hint: give the run that the file was made from\n"
+    )
+
+
 def test_a_model_file_alone_or_beside_a_damaged_run_json_is_accepted(probed, recorded):
     check_origin(probed.model, recorded)
     with pytest.raises(ArtifactError, match="belongs to another run"):

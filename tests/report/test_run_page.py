@@ -23,7 +23,7 @@ from xception_cli.evaluation.scored import Scored
 from xception_cli.files import file_digest
 from xception_cli.records import KEPT_PROBE
 from xception_cli.report import html, model_card
-from xception_cli.report.advice import is_small
+from xception_cli.report.advice import is_small, next_steps
 from xception_cli.report.charts import (
     Chart,
     draw_calibration,
@@ -443,11 +443,25 @@ def test_next_steps_are_the_weakest_class_suspect_labels_and_the_data(run: RunDi
     assert "Suspect labels: 1 looks like <b> (98%), not blue (1%) blue/2.jpg" in shown
     assert "Measure on more images. 13 are few" in shown
     again = show(quoted(tmp_path / "again"))
-    assert f"or use new ones: xception eval {again} --data DIR" in shown
+    more = f"or use new ones: xception eval {again} --data DIR"
+    assert f"13 are few: hold out more with --val-fraction {more}" in shown
     same = row | {"name": "blue"}
     tied = metrics | {"per_class": [row, same, *found["per_class"][2:]]}
     text = Page(drawn_again(run, tmp_path / "tied", metrics=tied)).text
     assert "It has the lowest recall, like 1 other class: 10.0% (95% CI 0.0-40.0%). " in text
+
+
+def test_a_small_test_set_is_enlarged_by_its_own_fraction_and_a_given_split_by_none(
+    run: RunDir, tmp_path: Path
+):
+    text = Page(drawn_again(run, tmp_path, metrics={"name": "test"})).text
+    assert "are few: hold out more with --test-fraction or use new ones:" in text
+    facts = read_facts(run, run.read_info().classes, run.path, run.read_result())
+    split = facts.split
+    given = tuple(replace(image, reason="given, 2 copies") for image in split.images)
+    assert next_steps(facts, "photos")["fraction"] == "--val-fraction"
+    given_too = replace(facts, split=replace(split, images=given))
+    assert next_steps(given_too, "photos")["fraction"] is None
 
 
 def test_the_page_names_the_classes_that_more_images_would_help(run: RunDir, tmp_path: Path):

@@ -14,7 +14,7 @@ def test_settings_of_their_own_and_images_in_two_classes_are_listed(
     shutil.copy("photos/red/0.jpg", "photos/blue/also.jpg")
     shutil.copy("photos/red/1.jpg", "photos/green/also.jpg")
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    given = ["--seed", "0", "--lr", "1e-3", "--plan"]
+    given = ["--seed", "0", "--lr", "1e-3", "--unfreeze", "head", "--plan"]
     assert call("train", *flags, *given) == 0
     said = capsys.readouterr().err
     assert "setting   lr = 0.001 (--lr)" in said
@@ -23,10 +23,19 @@ def test_settings_of_their_own_and_images_in_two_classes_are_listed(
         "warning   2 images are in more than one class: conflicting labels\n"
         "  blue/also.jpg: identical to red/0.jpg\n"
         "  green/also.jpg: identical to red/1.jpg\n"
+        "  xception check DIR --output findings lists them in findings/issues.csv: edit it, then "
+        "train with --fixes findings/issues.csv\n"
+    ) in said
+    assert "runs/photos" not in said  # --plan writes nothing
+    given.remove("--plan")
+    assert call("train", *flags, *given) == 0
+    said = capsys.readouterr().err
+    assert (
         "  the run lists them in runs/photos/issues.csv: edit it, then train with "
         "--fixes runs/photos/issues.csv\n"
     ) in said
     assert "xception check" not in said
+    assert "blue/also.jpg" in Path("runs/photos/issues.csv").read_text()
     Path("fixes.csv").write_text(
         "path,problem,detail,action,label\nblue/also.jpg,,,exclude,\ngreen/also.jpg,,,exclude,\n"
     )

@@ -427,6 +427,18 @@ def test_a_given_head_is_the_only_rung(device):
     assert {rung.unfreeze for rung in rungs_of(device, unfreeze="head")} == {"head"}
 
 
+def test_few_images_are_not_fine_tuned_because_there_is_time():
+    few = make_plan(TrainConfig(budget="2h"), CPU, [14, 14], VAL)
+    rungs = ladder(few.config, set(), "cpu")
+    fitted = fit_budget(few, rungs, EVERY, BIG, SPENT)
+    assert fitted.config.unfreeze == "head"
+    assert "under 15 training images per class" in fitted.reasons[0]
+    assert "--budget 2h: the linear probe alone on 4 views" in fitted.reasons[-1]
+    enough = make_plan(TrainConfig(budget="2h"), CPU, [15, 15], VAL)  # the control
+    fitted = fit_budget(enough, ladder(enough.config, set(), "cpu"), EVERY, BIG, SPENT)
+    assert fitted.config.unfreeze == "exit"
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_random_weights_are_never_frozen_for_lack_of_time(device):
     rungs = ladder(TrainConfig(weights="none", unfreeze="all"), {"weights"}, device)

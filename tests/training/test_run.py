@@ -348,6 +348,20 @@ def test_resuming_a_finished_run_changes_nothing(
     assert before.keys() == after.keys()
 
 
+@pytest.mark.parametrize("flags", [{}, {"epochs": 9}], ids=["as-before", "more-epochs"])
+def test_a_finished_linear_probe_has_no_epochs_to_extend(
+    probed: RunDir, flags: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(probed)
+    result = train_run(flags, resume=True)
+    said = capsys.readouterr().err
+    assert "run is already finished: without fine-tuning, it has no epochs to extend" in said
+    assert result.run.path == Path("run")
+    after = contents(probed)
+    assert {n for n in before if before[n] != after.get(n)} <= {"train.log"}
+    assert before.keys() == after.keys()
+
+
 @pytest.mark.slow
 def test_a_larger_number_of_epochs_extends_a_finished_run(tuned: RunDir) -> None:
     run = tuned
@@ -461,4 +475,6 @@ def test_run_json_records_everything_that_the_result_depends_on(probed: RunDir) 
     every = {field.name for field in dataclasses.fields(TrainConfig)}
     unset = {"classes", "root", "budget", "split_file", "from_", "group_by", "fixes"}
     assert set(config) == every - unset
+    assert {"unfreeze", "batch_size"} <= set(info.given)
+    assert "monitor" not in info.given  # `auto` chose it
     assert info.timed is None

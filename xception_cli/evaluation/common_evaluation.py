@@ -98,15 +98,14 @@ def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
     """Explain why the val or test of two runs have different images, and how to compare the runs.
 
     Returns:
-        The reason; the command that trains on the split of the first run, empty if the runs are of
-        different images, which no split file fits; and the commands that evaluate both on other
-        images.
+        The reason; the command that trains on the split of the first run, with `--from` if the
+        second run has other images too, which a split file must list, and empty if the runs have no
+        image in common; and the commands that evaluate both on other images.
     """
     before, after = _settings(first), _settings(second)
     paths, others = _image_paths(first), _image_paths(second)
-    differ = None not in (paths, others) and paths != others
-    reason = f"these runs have different {'images' if differ else 'splits'}"
-    if not differ and before.get("seed") != after.get("seed"):
+    reason = "these runs have different splits"
+    if before.get("seed") != after.get("seed"):
         reason += " (--seed determines the split)"
     data, seed = after.get("data"), after.get("seed")
     where = "DIR" if data is None else quoted(typed(Path(data)))
@@ -114,10 +113,13 @@ def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
     train = f"xception train {where} --split-file {quoted(first.split)}"
     if seed is not None:
         train += f" --seed {seed}"
+    if paths is not None and others is not None and paths != others:
+        reason = "these runs have different images"
+        train = f"xception train {where} --from {one}" if paths & others else ""
     evaluate = " && ".join(f"xception eval {run} --data DIR" for run in (one, other))
     return (
         reason,
-        "" if differ else train,
+        train,
         f"{evaluate} && xception compare {one} {other} --on NAME",
     )
 

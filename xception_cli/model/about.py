@@ -10,7 +10,7 @@ from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
 from xception_cli.model.network import FEATURES
 from xception_cli.model.unknown import UnknownRule
-from xception_cli.rundir import RunDir
+from xception_cli.rundir import INFO, RunDir
 
 SCHEMA, LAYERED = 1, 2  # versions of the format: without and with a head on several layers
 REFIT = "refit_images"  # in the provenance: the number of images that the head was refitted to
@@ -102,19 +102,25 @@ def _check_classes(classes: Any) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def check_origin(path: Path, provenance: Mapping[str, Any]) -> None:
-    """Refuse the model of another run in a run folder.
+def check_origin(path: Path, provenance: Mapping[str, Any], run: RunDir | None = None) -> None:
+    """Refuse the model of another run, in a run folder or to be evaluated on the run's images.
 
     The validation images of this run may be training images of that model.
 
     Args:
         path: A model file, in a run folder or not.
         provenance: From its metadata.
+        run: The run that it is evaluated for; None for the run folder that it is in.
 
     Raises:
-        ArtifactError: The run.json beside it has other data or another seed.
+        ArtifactError: The run.json of that run has other data or another seed.
     """
-    run = RunDir.of_model(path)
+    where = f"{INFO} beside it"
+    hint = "move the model file to a folder of its own, or restore this run's model"
+    if run is not None:
+        where, hint = show(run.path), "give the run that the file was made from"
+    else:
+        run = RunDir.of_model(path)
     if run is None:
         return
     try:
@@ -128,7 +134,6 @@ def check_origin(path: Path, provenance: Mapping[str, Any]) -> None:
         for name, value in recorded.items()
     ):
         raise ArtifactError(
-            f"{show(path)} belongs to another run: its data or seed is not that of "
-            f"{run.info.name} beside it",
-            hint="move the model file to a folder of its own, or restore this run's model",
+            f"{show(path)} belongs to another run: its data or seed is not that of {where}",
+            hint=hint,
         )

@@ -35,12 +35,13 @@ def describe_runtime(runtime: Runtime) -> None:
         )
 
 
-def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
+def describe_draft(draft: Draft, origins: Mapping[str, str], *, planned: bool) -> None:
     """Report the decisions of a draft, as far as they need no measurement.
 
     Args:
         draft: From `draft_job`.
         origins: Where each setting that is not a default came from.
+        planned: Whether this is `--plan`, which writes no issues.csv.
     """
     job, split, folder = draft.job, draft.job.split, draft.job.folder
     sizes = {name: len(split.of(name)) for name in ("train", "val", "test")}
@@ -62,8 +63,9 @@ def describe_draft(draft: Draft, origins: Mapping[str, str]) -> None:
     }
     if notes:
         kinds = ", ".join(f"{name} {count:,}" for name, count in notes.items())
-        say(f"note      data check: {kinds}; listed in {show(job.run.issues)}")
-    conflicts = _conflicts(draft.report, job.run.issues, split)
+        where = "xception check DIR lists them" if planned else f"listed in {show(job.run.issues)}"
+        say(f"note      data check: {kinds}; {where}")
+    conflicts = _conflicts(draft.report, None if planned else job.run.issues, split)
     for warning in (*_check_warnings(draft.report, folder, split), *split.warnings, *conflicts):
         say(f"warning   {warning}")
 
@@ -92,12 +94,12 @@ def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> li
     return [problem.summary for problem in problems if problem.name not in told]
 
 
-def _conflicts(report: CheckReport, issues: Path, split: Split) -> list[str]:
+def _conflicts(report: CheckReport, issues: Path | None, split: Split) -> list[str]:
     """Warn of copies in two classes, unless --fixes has excluded or relabelled one of them.
 
     Args:
         report: The data check.
-        issues: The issues.csv of the run.
+        issues: The issues.csv of the run; None if it will not have one.
         split: Its images.
     """
     label_of = {image.path: image.label for image in split.images if image.split != "out"}
@@ -113,7 +115,11 @@ def _conflicts(report: CheckReport, issues: Path, split: Split) -> list[str]:
         return []
     are = "image is" if len(pairs) == 1 else "images are"
     sentence = f"{len(pairs):,} {are} in more than one class: conflicting labels"
+    lists = "the run lists them"
+    if issues is None:
+        issues = Path("findings/issues.csv")
+        lists = f"xception check DIR --output {issues.parent} lists them"
     return [
-        f"{listing(sentence, pairs, _LISTED)}\n  the run lists them in {show(issues)}: edit it, "
+        f"{listing(sentence, pairs, _LISTED)}\n  {lists} in {show(issues)}: edit it, "
         f"then train with --fixes {quoted(issues)}"
     ]

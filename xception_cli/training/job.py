@@ -307,11 +307,13 @@ class Draft:
         job: Its run folder does not exist yet.
         reasons: A sentence for each decision.
         report: Of the data check.
+        given: Names of the settings that the user chose.
     """
 
     job: Job
     reasons: tuple[str, ...]
     report: CheckReport
+    given: frozenset[str] = frozenset()
 
 
 def weights_info(pretrained: PretrainedWeights | None) -> dict[str, Any]:

@@ -192,12 +192,13 @@ def ladder(config: TrainConfig, given: Collection[str], device: str) -> list[Run
     """Return the rungs that agree with the given settings, best first.
 
     Args:
-        config: The settings, with everything decided.
+        config: The settings, with everything decided. Where `auto` chose the head alone, there are
+            too few images to fine-tune, whatever the budget.
         given: Names of the settings that the user chose.
         device: Its type, such as `cpu`.
     """
     steps = LADDER["cpu" if device == "cpu" else "gpu"]
-    if config.weights == "none" or "unfreeze" in given:
+    if config.weights == "none" or "unfreeze" in given or config.unfreeze == "head":
         usual = steps[0].unfreeze
         steps = tuple(r._replace(unfreeze=config.unfreeze) for r in steps if r.unfreeze == usual)
     rungs: list[Rung] = []
@@ -242,7 +243,8 @@ def fit_budget(
         reason = f"--budget {text}: {describe_rung(rung)}, about {duration(needed)} in all"
         if rung == rungs[0]:
             reason += "; a longer budget changes nothing"
-        others = (other for other in plan.reasons if "--unfreeze" not in other)
+        is_head = plan.config.unfreeze == "head"  # it was not decided again
+        others = (other for other in plan.reasons if is_head or "--unfreeze" not in other)
         return Plan(config, (*others, reason))
     least = needed / MARGIN
     raise UsageError(

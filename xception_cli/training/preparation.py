@@ -51,6 +51,8 @@ def decide_job(
     runtime: Runtime,
     output: Path | None,
     began: float,
+    *,
+    planned: bool = False,
 ) -> tuple[Draft, Costs]:
     """Draft a new run and measure it; each decision is reported as soon as it is made.
 
@@ -60,6 +62,7 @@ def decide_job(
         runtime: Where to compute.
         output: The run folder.
         began: When the run began, by `time.monotonic`.
+        planned: Whether this is `--plan`: there will be no run folder.
 
     Returns:
         The draft, and what its parts cost.
@@ -69,16 +72,17 @@ def decide_job(
     """
     describe_runtime(runtime)
     drafted = draft_job(settings.config, survey, runtime, output)
-    describe_draft(drafted, settings.origins)
-    draft, costs = measure_draft(drafted, _given(settings), began)
+    describe_draft(drafted, settings.origins, planned=planned)
+    given = _given(settings)
+    draft, costs = measure_draft(drafted, given, began)
     said = drafted.reasons if settings.config.budget is None else ()
     say_reasons(reason for reason in draft.reasons if reason not in said)
-    return draft, costs
+    return replace(draft, given=given), costs
 
 
-def _given(settings: ResolvedConfig) -> set[str]:
-    """Return the names of the settings that a time budget must keep: all given, except `auto`."""
-    return {name for name in settings.origins if getattr(settings.config, name) != "auto"}
+def _given(settings: ResolvedConfig) -> frozenset[str]:
+    """Return the names of the settings that the user chose: all given, except `auto`."""
+    return frozenset(n for n in settings.origins if getattr(settings.config, n) != "auto")
 
 
 def draft_job(
@@ -150,7 +154,7 @@ def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
     if job.config.fixes is not None:
         write_durably(run.fixes, Path(job.config.fixes).read_bytes())
     write_durably(run.config, to_toml(job.config).encode())
-    write_json(run.info, run_info(job))
+    write_json(run.info, run_info(job) | {"given": sorted(draft.given)})
     expected = forecast(draft, costs, time.monotonic() - began)
     rows = expected.rows()
     memory, disk = rows.pop("memory"), rows.pop("disk")

@@ -293,7 +293,7 @@ def plan_training(
         XceptionError: As `run_training` would.
     """
     runtime = _runtime(settings.config, ALONE)
-    draft, costs = decide_job(settings, survey, runtime, output, began)
+    draft, costs = decide_job(settings, survey, runtime, output, began, planned=True)
     return forecast(draft, costs, time.monotonic() - began)
 
 
@@ -308,10 +308,12 @@ def _finished(run: RunDir | None, config: TrainConfig) -> TrainResult | None:
     if run is None or not run.is_finished:
         return None
     result = run.read_result()
+    name, epochs = show(run.path), count_of(config.epochs, "epoch")
     if config.budget is not None:
-        say(f"{show(run.path)} is already finished: its --budget is used up")
+        say(f"{name} is already finished: its --budget is used up")
+    elif not result.has_tuned:
+        say(f"{name} is already finished: without fine-tuning, it has no epochs to extend")
     elif result.epochs == config.epochs:
-        name, epochs = show(run.path), count_of(config.epochs, "epoch")
         say(f"{name} is already finished ({epochs}); a larger --epochs extends it")
     else:
         return None
