@@ -268,7 +268,7 @@ def evaluate(
     Raises:
         UsageError: There is no such run, folder or split.
         DataError: No image can be scored, or the folder has other classes.
-        ArtifactError: A file is damaged.
+        ArtifactError: A file is damaged; or `model` is that of another run.
     """
     folder = None if data is None else checked_path("data", data)
     base = None if root is None else checked_path("root", root)
@@ -282,11 +282,14 @@ def evaluate(
     from xception_cli.check.copies import set_copies_aside
     from xception_cli.evaluation.evaluate import run_evaluation
     from xception_cli.evaluation.selection import folder_name
+    from xception_cli.model.about import check_origin
 
     variants = [folder_name(file)] if file else []
     variants += [f"tta-{tta}"] if tta else []
     with _printing(verbose):
         classifier = open_classifier(file or chosen.model, device=device, tta=tta)
+        if file is not None:
+            check_origin(file, classifier.about.provenance, chosen)
         return run_evaluation(
             chosen,
             classifier,
