@@ -307,11 +307,13 @@ class Draft:
         job: Its run folder does not exist yet.
         reasons: A sentence for each decision.
         report: Of the data check.
+        undecided: Names of the settings that were `auto`.
     """
 
     job: Job
     reasons: tuple[str, ...]
     report: CheckReport
+    undecided: tuple[str, ...]
 
 
 def weights_info(pretrained: PretrainedWeights | None) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def draft_job(
     folder = survey.folder
     run = RunDir(choose_run_path(folder.place, output))
     before = Split((), ()) if config.from_ is None else _read_split(RunDir(Path(config.from_)))
+    undecided = tuple(name for name, value in vars(config).items() if value == "auto")
     split = make_split(
         folder,
         [look.inspection for look in survey.looks],
@@ -123,7 +124,7 @@ def draft_job(
     config = plan.config.replace(data=str(folder.place.absolute()), **_absolute(vars(config)))
     preprocessing = _preprocessing(config, survey.grey_bits)
     job = _job(config, run, runtime, folder, split, pretrained, preprocessing)
-    return Draft(job, reasons, report_on(survey, config.group_by))
+    return Draft(job, reasons, report_on(survey, config.group_by), undecided)
 
 
 def _read_split(run: RunDir) -> Split:
@@ -150,7 +151,7 @@ def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
     if job.config.fixes is not None:
         write_durably(run.fixes, Path(job.config.fixes).read_bytes())
     write_durably(run.config, to_toml(job.config).encode())
-    write_json(run.info, run_info(job))
+    write_json(run.info, {**run_info(job), "undecided": list(draft.undecided)})
     expected = forecast(draft, costs, time.monotonic() - began)
     rows = expected.rows()
     memory, disk = rows.pop("memory"), rows.pop("disk")
