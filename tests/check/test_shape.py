@@ -68,6 +68,18 @@ def test_what_training_refuses_stops_in_its_own_words(tmp_path, names):
     assert stops == [refusal.value.message]
 
 
+def test_everything_that_training_refuses_is_listed_at_once(tmp_path):
+    names = [f"train/{c}/1.jpg" for c in ("cat", "dog")]
+    make(tmp_path, *names, "val/Cat/1.jpg", "val/cow/1.jpg", "val/hen/1.jpg")
+    stops = [summary for _, severity, summary in shape_of(tmp_path) if severity == "stops"]
+    assert stops == [  # Cat is no further class without images in train
+        f"one class has two names in {tmp_path}: 'cat' in train, 'Cat' in val",
+        "no images in train for: cow, hen",
+    ]
+    with pytest.raises(DataError, match="one class has two names"):
+        check_trainable(read_folder(tmp_path))
+
+
 def test_what_stops_training_has_the_hint_of_training(tmp_path):
     folder = read_folder(
         make(tmp_path, "images/1.jpg", "labels.csv", "a.xlsx", "~$a.xlsx", "b.txt")

@@ -17,6 +17,7 @@ DEEP = "16 bits"
 CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near-copy"
 OLD_NEAR = "near duplicate"  # in earlier versions
 MISSING, SERIES = "missing in split", "series"
+TORN, UNGROUPED = "group in two splits", "ungrouped"
 SUSPECT, UNJUDGED, ORIENTATION = "suspect label", "unjudged labels", "orientation"
 ROTATE = "--augment rotate90"  # what ORIENTATION suggests
 SUSPECTS = {SUSPECT, "doubtful label"}  # the second one: in earlier versions

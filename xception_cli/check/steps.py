@@ -10,6 +10,7 @@ from xception_cli.check.report import (
     ORIENTATION,
     ROTATE,
     SUSPECT,
+    TORN,
     UNREAD,
     UNREADABLE,
     CheckReport,
@@ -18,7 +19,7 @@ from xception_cli.console import quoted
 from xception_cli.data.formats import INSTALL_HEIF
 
 _EXCLUDABLE = {BROKEN, UNREADABLE}  # they stop training only until issues.csv excludes them
-_UNDECIDED = {CONFLICTING, SUSPECT}  # only a person can decide them
+_UNDECIDED = {CONFLICTING, SUSPECT, TORN}  # only a person can decide them
 
 
 @dataclass(frozen=True)
