@@ -268,7 +268,7 @@ def evaluate(
     Raises:
         UsageError: There is no such run, folder or split.
         DataError: No image can be scored, or the folder has other classes.
-        ArtifactError: A file is damaged.
+        ArtifactError: A file is damaged; or `model` is that of another run.
     """
     folder = None if data is None else checked_path("data", data)
     base = None if root is None else checked_path("root", root)

@@ -164,7 +164,7 @@ class RunInfo:
         packed_weights: Whether convolutions of the frozen part had packed weights, see `folding`.
         timed: The record of a time budget.
         settings: All resolved settings; config.toml is compared with them.
-        given: Names of the settings that the user chose; None in runs of earlier versions.
+        undecided: Names of those that were `auto`; None if that was not recorded.
         split_checks: Checksums of the rows of split.csv, see `data.recorded`.
         fixes_digest: SHA-256 of fixes.csv, if there is one.
         grey_bits: Of 16-bit images, see `data.transforms.Preprocessing`; 16 if absent.
@@ -189,7 +189,7 @@ class RunInfo:
     packed_weights: bool = False
     timed: Annotated[dict[str, Any], BudgetRecord] | None = None
     settings: dict[str, Any] | None = None
-    given: list[str] | None = None
+    undecided: list[str] | None = None
     split_checks: str | None = None
     fixes_digest: str | None = None
     grey_bits: Literal[10, 12, 14, 16] = 16

@@ -106,10 +106,7 @@ def _figures(run: RunDir) -> RunFigures:
 
 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return which settings with the default `auto` differ.
-
-    Runs of earlier versions do not record whether the user or the program chose their values.
-    """
+    """Return which settings with the default `auto` differ, whoever chose their values."""
     undecided = [name for name, default in vars(TrainConfig()).items() if default == "auto"]
     return {
         name for name in undecided if len({each[name] for each in settings if name in each}) > 1
@@ -118,7 +115,7 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> set[str]:
 
 def _special(settings: Mapping[str, Any], differing: AbstractSet[str]) -> dict[str, Any]:
     """Return the settings that tell a run from others on the same data."""
-    special = (chosen_settings(settings).keys() | differing) - {"data", "root", "classes"}
+    special = (chosen_settings(settings, None).keys() | differing) - {"data", "root", "classes"}
     return {name: value for name, value in settings.items() if name in special}
 
 

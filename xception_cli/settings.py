@@ -154,16 +154,27 @@ def _settings_to_begin_with(path: Path) -> dict[str, Any]:
     if run.fixes.is_file():
         settings["fixes"] = str(run.fixes)  # the file that it was given may be gone
     own = {"classes", "split_file", "from_"}
-    # Where the default is `auto`, the program chose what was not given. The machine may be another.
-    given = {*(run.read_info().given or ())} - {"device", "precision"}
-    chosen = chosen_settings(settings) | {n: v for n, v in settings.items() if n in given}
+    chosen = chosen_settings(settings, run.read_info().undecided)
     return {name: value for name, value in chosen.items() if name not in own}
 
 
-def chosen_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that are not the default, except those whose default is `auto`."""
+def chosen_settings(
+    settings: Mapping[str, Any], undecided: Collection[str] | None
+) -> dict[str, Any]:
+    """Return the settings of a run that its user chose: they are not the default.
+
+    Args:
+        settings: All of them.
+        undecided: See `RunInfo`; None: those whose default is `auto`.
+    """
     defaults = vars(TrainConfig())
-    return {name: value for name, value in settings.items() if value != defaults[name] != "auto"}
+    if undecided is None:
+        undecided = [name for name, value in defaults.items() if value == "auto"]
+    return {
+        name: value
+        for name, value in settings.items()
+        if value != defaults[name] and name not in undecided
+    }
 
 
 def _note_edits(run: RunDir, settings: Mapping[str, Any]) -> None:

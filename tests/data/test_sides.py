@@ -15,7 +15,7 @@ from xception_cli.data.recorded import read_recorded
 from xception_cli.data.sides import describe_changes
 from xception_cli.data.split import Split, make_split
 from xception_cli.rundir import RunDir
-from xception_cli.settings import read_settings
+from xception_cli.settings import read_settings, resolve
 
 
 def split_of(root: Path, seed: int, *, earlier: Split | None = None, alike=()) -> Split:
@@ -81,6 +81,17 @@ def test_a_new_near_copy_joins_the_split_of_its_original(
     assert linking.reason.endswith("which the earlier run has in two splits")
     assert sides(after)[test.path] == "test"
     assert sides(after)[train.path] == "train"
+
+
+def test_a_run_begins_with_the_layers_that_the_user_of_an_earlier_one_chose(probed: RunDir) -> None:
+    begun = resolve({"from_": "run"}, None)
+    assert begun.config.unfreeze == "head"  # given, although the default is `auto`
+    assert begun.origins["unfreeze"] == "as in run"
+    assert read_settings(probed)["balance"] == "none"
+    assert begun.config.balance == "auto"  # the program decided, and decides again
+    assert resolve({"from_": "run"}, None, effort="best").config.unfreeze == "auto"
+    probed.update_info({"undecided": None})  # as in a run of an earlier version
+    assert resolve({"from_": "run"}, None).config.unfreeze == "auto"
 
 
 @pytest.mark.slow

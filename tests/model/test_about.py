@@ -35,27 +35,28 @@ def test_the_model_of_another_run_is_refused_by_every_command(probed, recorded, 
         capsys.readouterr()
         assert call(*command) == 4
         assert capsys.readouterr().err.endswith(
-            "error: run/model.safetensors belongs to another run: its data or seed is not that of "
-            "run.json beside it\n"
+            "error: run/model.safetensors belongs to another run: its data, seed or split is not "
+            "that of run.json beside it\n"
             "hint: move the model file to a folder of its own, or restore this run's model\n"
         )
     probed.model.rename("model.safetensors")
     assert call("predict", str(image), "--model", "model.safetensors") == 0
 
 
-def test_a_file_of_another_run_is_not_evaluated_on_images_it_may_be_trained_on(
-    probed, recorded, capsys
+@pytest.mark.parametrize("entry", [{"seed": 1}, {"refit_images": 9}])
+def test_a_model_of_another_run_is_not_evaluated_on_the_images_of_this_one(
+    probed, recorded, entry, capsys
 ):
     bundle = load_model(probed.model, CPU)
-    name = "copy.safetensors"
-    command = ["eval", "run", "--split", "val", "--workers", "0", "--model", name]
-    for entry, code in (({}, 0), ({"seed": 1}, 4), ({"data_fingerprint": "0" * 64}, 4)):
-        other = replace(bundle.about, provenance=recorded | entry)
-        save_model(Path(name), bundle.network.state_dict(), other)
-        assert call(*command) == code
-    assert capsys.readouterr().err.endswith(
-        f"error: {name} belongs to another run: its data or seed is not that of run\n"
-        "hint: give the run that the file was made from\n"
+    for name, provenance in {"own": recorded, "other": recorded | entry}.items():
+        about = replace(bundle.about, provenance=provenance)
+        save_model(Path(f"{name}.safetensors"), bundle.network.state_dict(), about)
+    assert call("eval", "run", "--model", "own.safetensors", "--workers", "0") == 0
+    capsys.readouterr()
+    assert call("eval", "run", "--model", "other.safetensors", "--workers", "0") == 4
+    assert capsys.readouterr().err == (
+        "error: other.safetensors belongs to another run: its data, seed or split is not that of "
+        "run\nhint: xception eval RUN --model other.safetensors, with its own run\n"
     )
 
 

@@ -763,3 +763,12 @@ def test_the_reliability_diagram_of_calibrated_probabilities_is_its_diagonal():
     (band,) = (line.points for line in coverage.lines if line.style == "wrong band")
     assert min(coverage.y.ticks) <= min(low for _, low in band) < 0.6  # the accuracy's interval
     assert faults_of(svg("drawing", reliability))[0] == "no Content-Security-Policy"
+
+
+def test_a_class_whose_name_is_not_utf_8_is_in_the_report_and_the_card(
+    settings: dict[str, Any], photos: Path
+) -> None:
+    (photos / "green").rename(photos / "gr\udcfcn")  # as unpacked from an old archive
+    run = train_run(settings | {"unfreeze": "head"}).run
+    assert "gr\\xfcn" in run.report.read_text()
+    assert "| gr\\\\xfcn | " in run.card.read_text()

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xception_cli.console import show
+from xception_cli.console import quoted, show
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
 from xception_cli.model.network import FEATURES
 from xception_cli.model.unknown import UnknownRule
-from xception_cli.rundir import INFO, RunDir
+from xception_cli.rundir import RunDir
 
 SCHEMA, LAYERED = 1, 2  # versions of the format: without and with a head on several layers
 REFIT = "refit_images"  # in the provenance: the number of images that the head was refitted to
@@ -102,25 +102,22 @@ def _check_classes(classes: Any) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def check_origin(path: Path, provenance: Mapping[str, Any], run: RunDir | None = None) -> None:
-    """Refuse the model of another run, in a run folder or to be evaluated on the run's images.
+def check_origin(
+    path: Path, provenance: Mapping[str, Any], used_with: RunDir | None = None
+) -> None:
+    """Refuse the model of another run in a run folder, or for the images of a run.
 
     The validation images of this run may be training images of that model.
 
     Args:
         path: A model file, in a run folder or not.
         provenance: From its metadata.
-        run: The run that it is evaluated for; None for the run folder that it is in.
+        used_with: The run whose images it is to be evaluated on; None: the one beside it, if any.
 
     Raises:
-        ArtifactError: The run.json of that run has other data or another seed.
+        ArtifactError: The run has other data, another seed or another split.
     """
-    where = f"{INFO} beside it"
-    hint = "move the model file to a folder of its own, or restore this run's model"
-    if run is not None:
-        where, hint = show(run.path), "give the run that the file was made from"
-    else:
-        run = RunDir.of_model(path)
+    run = used_with or RunDir.of_model(path)
     if run is None:
         return
     try:
@@ -128,12 +125,19 @@ def check_origin(path: Path, provenance: Mapping[str, Any], run: RunDir | None =
     except ArtifactError:
         return  # commands that need run.json report its damage; others need the model file alone
     seed = (info.settings or {}).get("seed")  # not recorded by version 0.1
-    recorded = {"data_fingerprint": info.data_fingerprint, "seed": seed}
-    if any(
-        name in provenance and value is not None and provenance[name] != value
+    fitted = info.images.get("train", 0) + info.images.get("val", 0)
+    recorded = {"data_fingerprint": info.data_fingerprint, "seed": seed, REFIT: fitted}
+    if all(
+        name not in provenance or value is None or provenance[name] == value
         for name, value in recorded.items()
     ):
-        raise ArtifactError(
-            f"{show(path)} belongs to another run: its data or seed is not that of {where}",
-            hint=hint,
-        )
+        return
+    if used_with is None:
+        where = f"{run.info.name} beside it"
+        hint = "move the model file to a folder of its own, or restore this run's model"
+    else:
+        where, hint = show(run.path), f"xception eval RUN --model {quoted(path)}, with its own run"
+    raise ArtifactError(
+        f"{show(path)} belongs to another run: its data, seed or split is not that of {where}",
+        hint=hint,
+    )

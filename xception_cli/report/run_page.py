@@ -4,6 +4,7 @@ This module prepares the numbers; the words are in templates/run.html.j2.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from xception_cli.evaluation.intervals import (
     texts,
 )
 from xception_cli.evaluation.scored import Scored, read_scored
-from xception_cli.files import write_durably
+from xception_cli.files import utf8, write_durably
 from xception_cli.model.bundle import ModelBundle
 from xception_cli.records import RunResult
 from xception_cli.report.advice import next_steps
@@ -77,7 +78,7 @@ def read_facts(run: RunDir, classes: Sequence[str], root: Path, result: RunResul
         settings=read_settings(run),
         result=result,
         report=read_report(run, name),
-        split=split,
+        split=replace(split, classes=tuple(map(utf8, split.classes))),  # as in the report
         scored=read_scored(run, name),
         issues=_read_issues(run, split),
         network=summarize_run(run),

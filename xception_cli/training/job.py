@@ -307,13 +307,13 @@ class Draft:
         job: Its run folder does not exist yet.
         reasons: A sentence for each decision.
         report: Of the data check.
-        given: Names of the settings that the user chose.
+        undecided: Names of the settings that were `auto`.
     """
 
     job: Job
     reasons: tuple[str, ...]
     report: CheckReport
-    given: frozenset[str] = frozenset()
+    undecided: tuple[str, ...]
 
 
 def weights_info(pretrained: PretrainedWeights | None) -> dict[str, Any]:

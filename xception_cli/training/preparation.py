@@ -73,16 +73,15 @@ def decide_job(
     describe_runtime(runtime)
     drafted = draft_job(settings.config, survey, runtime, output)
     describe_draft(drafted, settings.origins, planned=planned)
-    given = _given(settings)
-    draft, costs = measure_draft(drafted, given, began)
+    draft, costs = measure_draft(drafted, _given(settings), began)
     said = drafted.reasons if settings.config.budget is None else ()
     say_reasons(reason for reason in draft.reasons if reason not in said)
-    return replace(draft, given=given), costs
+    return draft, costs
 
 
-def _given(settings: ResolvedConfig) -> frozenset[str]:
-    """Return the names of the settings that the user chose: all given, except `auto`."""
-    return frozenset(n for n in settings.origins if getattr(settings.config, n) != "auto")
+def _given(settings: ResolvedConfig) -> set[str]:
+    """Return the names of the settings that a time budget must keep: all given, except `auto`."""
+    return {name for name in settings.origins if getattr(settings.config, name) != "auto"}
 
 
 def draft_job(
@@ -104,6 +103,7 @@ def draft_job(
     folder = survey.folder
     run = RunDir(choose_run_path(folder.place, output))
     before = Split((), ()) if config.from_ is None else _read_split(RunDir(Path(config.from_)))
+    undecided = tuple(name for name, value in vars(config).items() if value == "auto")
     split = make_split(
         folder,
         [look.inspection for look in survey.looks],
@@ -127,7 +127,7 @@ def draft_job(
     config = plan.config.replace(data=str(folder.place.absolute()), **_absolute(vars(config)))
     preprocessing = _preprocessing(config, survey.grey_bits)
     job = _job(config, run, runtime, folder, split, pretrained, preprocessing)
-    return Draft(job, reasons, report_on(survey, config.group_by))
+    return Draft(job, reasons, report_on(survey, config.group_by), undecided)
 
 
 def _read_split(run: RunDir) -> Split:
@@ -154,7 +154,7 @@ def start_job(draft: Draft, costs: Costs, run: RunDir, began: float) -> Job:
     if job.config.fixes is not None:
         write_durably(run.fixes, Path(job.config.fixes).read_bytes())
     write_durably(run.config, to_toml(job.config).encode())
-    write_json(run.info, run_info(job) | {"given": sorted(draft.given)})
+    write_json(run.info, {**run_info(job), "undecided": list(draft.undecided)})
     expected = forecast(draft, costs, time.monotonic() - began)
     rows = expected.rows()
     memory, disk = rows.pop("memory"), rows.pop("disk")
