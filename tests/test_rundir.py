@@ -406,21 +406,6 @@ def test_an_edited_setting_is_named_and_one_that_a_resume_may_change_is_accepted
     assert read_settings(configured)["lr"] == 0.0008  # what the run was started with
 
 
-def test_a_training_from_a_run_keeps_what_its_user_chose_and_decides_the_rest_again(configured):
-    decided = {"unfreeze": "head", "balance": "loss", "monitor": "last", "device": "cuda"}
-    configured.update_info({"settings": configured.read_info().settings | decided})
-    configured.config.write_text(to_toml(TrainConfig(**configured.read_info().settings)))
-    before = resolve({"from_": str(configured.path)}, None)  # a run of an earlier version
-    assert (before.config.unfreeze, before.config.balance) == ("auto", "auto")
-    configured.update_info({"given": ["balance", "device", "lr", "unfreeze"]})
-    found = resolve({"from_": str(configured.path)}, None)
-    kept = {name: getattr(found.config, name) for name in decided}
-    assert kept == {"unfreeze": "head", "balance": "loss", "monitor": "auto", "device": "auto"}
-    assert found.origins["balance"] == f"as in {configured.path}"
-    again = resolve({"from_": str(configured.path), "unfreeze": "all"}, None)
-    assert again.config.unfreeze == "all"
-
-
 def test_a_training_from_a_run_whose_config_was_edited_says_that_the_edit_has_no_effect(
     configured, capsys
 ):
