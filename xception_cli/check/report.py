@@ -16,6 +16,7 @@ UNREADABLE, BROKEN, UNREAD = "unreadable", "broken", "HEIC"
 DEEP = "16 bits"
 CONFLICTING, LEAK, DUPLICATE, NEAR = "conflicting labels", "leak", "duplicate", "near-copy"
 OLD_NEAR = "near duplicate"  # in earlier versions
+GROUP_LEAK = "group in two splits"
 MISSING, SERIES = "missing in split", "series"
 SUSPECT, UNJUDGED, ORIENTATION = "suspect label", "unjudged labels", "orientation"
 ROTATE = "--augment rotate90"  # what ORIENTATION suggests

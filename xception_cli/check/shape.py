@@ -6,12 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
-from xception_cli.check.report import MISSING, UNREAD, Problem
+from xception_cli.check.report import GROUP_LEAK, MISSING, UNREAD, Finding, Problem
 from xception_cli.check.scan import Look
 from xception_cli.console import NAMED, enumerated, quoted, show
 from xception_cli.data.folder import DataFolder, describe_ignored
+from xception_cli.data.layout import SPLITS
 from xception_cli.data.names import is_date
+from xception_cli.data.photo import Photo
 from xception_cli.data.trainable import check_trainable, unread_problem
+from xception_cli.data.units import is_group
 from xception_cli.errors import DataError
 from xception_cli.evaluation.uneven import is_uneven
 from xception_cli.numerals import count_of
@@ -33,6 +36,7 @@ def check_shape(folder: DataFolder, looks: Sequence[Look], units: Sequence[str])
         *_alike(folder),
         *_sub_folders(folder),
         *_given_splits(folder),
+        *_parted_groups(folder, units),
         *_sizes(folder),
         *_ignored(folder),
     ]
@@ -138,6 +142,35 @@ def _given_splits(folder: DataFolder) -> list[Problem]:
         )
         problems.append(Problem("large val", "warning", sentence))
     return problems
+
+
+def _parted_groups(folder: DataFolder, units: Sequence[str]) -> list[Problem]:
+    """Find groups with images in several given splits; those of the last split are not listed."""
+    groups: dict[str, list[Photo]] = defaultdict(list)
+    for image, unit in zip(folder.images, units, strict=True):
+        if unit and is_group(unit) and image.split is not None:
+            groups[unit].append(image)
+    parted = {
+        name: sorted(images, key=lambda image: SPLITS.index(image.split or SPLITS[0]))
+        for name, images in groups.items()
+        if len({image.split for image in images}) > 1
+    }
+    if not parted:
+        return []
+    findings = [
+        Finding(
+            image.path, f"of group {name}, as is {last.path} ({last.split})", others=(last.path,)
+        )
+        for name, (*images, last) in parted.items()
+        for image in images
+        if image.split != last.split
+    ]
+    are = "is" if len(parted) == 1 else "are"
+    sentence = (
+        f"{count_of(len(parted), 'group')} {are} in more than one split: metrics measured there "
+        "will be too optimistic"
+    )
+    return [Problem(GROUP_LEAK, "warning", sentence, tuple(findings))]
 
 
 def _sizes(folder: DataFolder) -> list[Problem]:
