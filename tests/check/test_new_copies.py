@@ -132,6 +132,20 @@ def test_new_images_are_grouped_by_the_pattern_of_the_run_if_it_matches(
     assert (set(units) == {"day0", "day1"}) is (groups == 2)
 
 
+def test_images_the_model_was_trained_on_count_by_their_groups_too(run, drawn):
+    run, split = run
+    config = TrainConfig(data=str(DATA), group_by="(day.)-")
+    run.config.write_text(to_toml(config), encoding="utf-8")
+    new_images(drawn, split, 2)
+    for path in sorted(NEW.rglob("*.jpg")):
+        path.rename(path.with_name(f"day0-{path.name}"))
+    for number, image in enumerate(split.of("train")[:6]):
+        folder = NEW / split.classes[image.label]
+        shutil.copy(DATA / image.path, folder / f"day{1 + number % 2}-{number}.jpg")
+    beside = evaluate(run).contaminated
+    assert (beside.trained_on, beside.images, beside.groups) == (6, 10, 3)
+
+
 def test_new_images_of_a_group_of_training_are_reported(run, drawn):
     run, split = run
     config = TrainConfig(data=str(DATA), group_by="(day.)-")

@@ -12,14 +12,17 @@ from images import photo, put
 from PIL import Image
 
 from xception_cli.check.duplicates import find_groups
-from xception_cli.check.report import Problem
+from xception_cli.check.report import TORN, UNGROUPED, Problem
+from xception_cli.check.run import run_check
 from xception_cli.check.scan import scan_folder
 from xception_cli.check.series import Series, find_series, series_problem, straddling
+from xception_cli.check.steps import next_steps
 from xception_cli.check.store import open_store
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.inspection import Inspection
 from xception_cli.data.photo import Photo
 from xception_cli.data.split import make_split
+from xception_cli.errors import DataError
 
 Names = Callable[[str, int], Iterable[str]]  # the file names of a class, by its name and index
 
@@ -370,3 +373,43 @@ def test_groups_straddle_only_train_and_another_split():
     ]  # fmt: skip
     assert straddling(found, photos) == 2
     assert straddling(found, [Photo("cat/x.jpg", 0, "train"), Photo("cat/y.jpg", 0, "val")]) == 0
+
+
+def test_a_named_group_in_train_and_in_another_split_is_a_warning_of_check_as_of_train(tmp_path):
+    for split, numbers in (("train", (1, 2)), ("val", (1, 3)), ("test", (2, 3))):
+        for label, name in enumerate(("cat", "dog")):
+            for n in numbers:
+                seed = 100 * len(split) + 10 * label + n
+                put(tmp_path / split / name / f"p{n}-{split}.jpg", photo(seed, 64, 48))
+    folder = read_folder(tmp_path)
+    assert not [p for p in run_check(folder).problems if p.name == TORN]
+    report = run_check(folder, group_by=r"/(p\d)-")
+    assert next_steps(report).undecided == 4  # only a person can choose what to exclude
+    (found,) = [p for p in report.problems if p.name == TORN]
+    assert (found.severity, found.summary) == (
+        "warning",
+        "4 images of val or test are of groups in train: metrics measured there will be too "
+        "optimistic",
+    )
+    assert [(finding.path, finding.detail) for finding in found.findings] == [
+        (f"{split}/{name}/p{n}-{split}.jpg", f"of group p{n}, as is train/cat/p{n}-train.jpg")
+        for split, n in (("val", 1), ("test", 2))
+        for name in ("cat", "dog")
+    ]
+    seen = [Inspection(f"{number:032x}", None) for number in range(len(folder.images))]
+    drawn = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.0, "group_by": r"/(p\d)-"}
+    with pytest.raises(DataError, match="4 images of val or test are in train, too"):
+        make_split(folder, seen, **drawn, strict=True)
+
+
+def test_images_that_the_pattern_does_not_group_are_a_warning_of_check_as_of_train(tmp_path):
+    for label, name in enumerate(("cat", "dog")):
+        for n in range(3):
+            put(tmp_path / name / f"{name}{n}.jpg", photo(10 * label + n, 64, 48))
+    folder = read_folder(tmp_path)
+    assert not [p for p in run_check(folder, group_by="(...)").problems if p.name == UNGROUPED]
+    (found,) = [p for p in run_check(folder, group_by=r"(cat\d)").problems if p.name == UNGROUPED]
+    seen = [Inspection(f"{number:032x}", None) for number in range(len(folder.images))]
+    drawn = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.0, "group_by": r"(cat\d)"}
+    assert found.severity == "warning"
+    assert found.summary in make_split(folder, seen, **drawn).warnings

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 from folders import make
-from images import draw
 
-from xception_cli.check.report import GROUP_LEAK, Finding, Problem
-from xception_cli.check.run import run_check
+from xception_cli.check.report import Problem
 from xception_cli.check.scan import Look
 from xception_cli.check.shape import check_shape
 from xception_cli.check.survey import survey_data
@@ -70,6 +68,18 @@ def test_what_training_refuses_stops_in_its_own_words(tmp_path, names):
     assert stops == [refusal.value.message]
 
 
+def test_everything_that_training_refuses_is_listed_at_once(tmp_path):
+    names = [f"train/{c}/1.jpg" for c in ("cat", "dog")]
+    make(tmp_path, *names, "val/Cat/1.jpg", "val/cow/1.jpg", "val/hen/1.jpg")
+    stops = [summary for _, severity, summary in shape_of(tmp_path) if severity == "stops"]
+    assert stops == [  # Cat is no further class without images in train
+        f"one class has two names in {tmp_path}: 'cat' in train, 'Cat' in val",
+        "no images in train for: cow, hen",
+    ]
+    with pytest.raises(DataError, match="one class has two names"):
+        check_trainable(read_folder(tmp_path))
+
+
 def test_what_stops_training_has_the_hint_of_training(tmp_path):
     folder = read_folder(
         make(tmp_path, "images/1.jpg", "labels.csv", "a.xlsx", "~$a.xlsx", "b.txt")
@@ -104,31 +114,6 @@ def test_classes_that_are_one_group_each_stop(tmp_path):
         "stops", "no image is left for validation: each class is one image or group"
     )  # fmt: skip
     assert check_shape(folder, looks, ["cats"] * 9 + ["a cat"] + ["dogs"] * 10) == []
-
-
-def test_a_group_that_the_given_splits_separate_is_a_warning_that_lists_its_training_images():
-    table = Path("scans.csv")
-    rows = [
-        (f"{label}{number}.jpg", label, split, f"patient {number}" if number < 2 else "")
-        for label in ("cat", "dog")
-        for number in range(10)
-        for split in ("train" if label == "cat" or number else "test",)
-    ]
-    for seed, (path, *_) in enumerate(rows):
-        draw(Path(path), (90, 120, 200), seed)
-    lines = ["path,label,split,group", *(",".join(row) for row in rows)]
-    table.write_text("\n".join(lines) + "\n")
-    report = run_check(read_data(table, None))
-    (problem,) = (problem for problem in report.problems if problem.name == GROUP_LEAK)
-    assert (problem.severity, problem.summary) == (
-        "warning",
-        "1 group is in more than one split: metrics measured there will be too optimistic",
-    )
-    of = Finding("cat0.jpg", "of group patient 0, as is dog0.jpg (test)", others=("dog0.jpg",))
-    assert problem.findings == (of,)  # patient 1 is in train only
-    table.write_text(table.read_text().replace("patient 0", ""))
-    found = run_check(read_data(table, None)).problems
-    assert GROUP_LEAK not in {problem.name for problem in found}
 
 
 def test_a_class_of_one_image_cannot_be_validated(tmp_path):

@@ -16,6 +16,8 @@ from scipy.stats import binomtest
 from units import alone
 
 from xception_cli.data.photo import Photo
+from xception_cli.data.recorded import write_split
+from xception_cli.data.split import Split
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.evaluation.common_evaluation import choose_evaluation
 from xception_cli.evaluation.comparison import (
@@ -261,6 +263,31 @@ def test_the_command_prints_tables_or_json_and_whether_it_could_be_chance(capsys
     check_documented("compare", printed)
     assert "+16.7 points" in verdict(found)
     assert call("compare", "runs/one") == 2
+
+
+def test_for_runs_on_different_images_no_split_file_is_suggested_which_none_would_fit(capsys):
+    one, other = make_run("one", FIRST), make_run("other", SECOND)
+    images = tuple(Photo(f"a/{n}.jpg", 0, "train", digest=f"d{n}") for n in range(3))
+    for run, known in ((one, images[:2]), (other, images[:2])):
+        write_info(run, classes=["a"])
+        write_split(Split(("a",), known), run.split)
+    assert call("compare", "runs/one", "runs/other") == 0
+    assert "train on one split:" in capsys.readouterr().err
+    write_split(Split(("a",), images), other.split)  # the same folder, after it has grown
+    assert call("compare", "runs/one", "runs/other") == 0
+    shown = capsys.readouterr().err
+    assert (
+        "          these runs have different images; to compare them on the same images, evaluate "
+        "both on other images:\n"
+        "          xception eval runs/one --data DIR && "
+    ) in shown
+    assert "--split-file" not in shown
+    make_run("other", {"d90": 0, "d91": 1})
+    write_info(other, classes=["a"])
+    assert call("compare", "runs/one", "runs/other") == 2
+    shown = capsys.readouterr().err
+    assert "no image of val in common: these runs have different images\n" in shown
+    assert "--split-file" not in shown
 
 
 def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):

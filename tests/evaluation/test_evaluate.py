@@ -390,6 +390,19 @@ def test_moved_data_of_a_run_is_reported_and_the_new_place_is_accepted(model_fil
     assert paths_of(run, "moved") == paths_in(split, "val")
 
 
+def test_a_split_of_the_run_is_evaluated_where_its_data_has_moved_to(model_file, photos):
+    """As the error about moved data suggests; a folder of other images has no such split."""
+    run, split = make_run(model_file, photos, test_fraction=0.25)
+    moved = photos.rename(photos.with_name("moved"))
+    for name in ("test", "val"):
+        assert evaluate(run, data=moved, split=name).name == name
+        assert paths_of(run, name) == paths_in(split, name)
+    for image in split.images:  # the paths alone do not make it the run's data
+        draw(moved / image.path, (0, 0, 0), seed=800)
+    with pytest.raises(UsageError, match="has no test folder"):
+        evaluate(run, data=moved, split="test")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 def test_a_file_whose_name_is_not_utf8_is_found_again(model_file, photos):
     _, split = make_run(model_file, photos)

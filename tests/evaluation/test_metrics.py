@@ -35,7 +35,13 @@ from xception_cli.evaluation.described import (
     scores_table,
     uncorrected_line,
 )
-from xception_cli.evaluation.eval_report import ClassMetrics, Corrected, EvalReport, Uncounted
+from xception_cli.evaluation.eval_report import (
+    TRAINED_ON,
+    ClassMetrics,
+    Corrected,
+    EvalReport,
+    Uncounted,
+)
 from xception_cli.evaluation.files import write_evaluation
 from xception_cli.evaluation.intervals import (
     Estimate,
@@ -352,6 +358,16 @@ def test_a_result_names_the_classes_that_no_image_measured(measured, line):
     labels = np.arange(60) % measured
     report = measure(*with_units(labels, np.eye(12)[labels]), names(12), name="val")
     assert unmeasured_line(report) == line
+
+
+def test_a_class_whose_images_were_all_left_out_is_not_said_to_have_none():
+    labels = np.arange(60) % 11
+    report = measure(*with_units(labels, np.eye(12)[labels]), names(12), name="new")
+    line = "1 of 12 classes has no images{} in new, and is not measured: class 11"
+    assert unmeasured_line(report) == line.format("")
+    known = Uncounted("class 11/0.jpg", TRAINED_ON)
+    for uncounted in ({"left_out": (known,)}, {"failures": (known,)}):
+        assert unmeasured_line(replace(report, **uncounted)) == line.format(" left")
 
 
 def test_means_over_classes_have_no_bootstrap_interval_if_a_class_has_three_images():

@@ -70,6 +70,15 @@ def test_two_readers_cannot_see_different_archives_in_one_file():
     assert load_torch(bomb + small, "file")["a"].equal(torch.zeros(4))
 
 
+def test_two_members_of_one_name_are_refused():
+    whole = saved({"a": torch.zeros(1000)})
+    out = io.BytesIO(whole)
+    with zipfile.ZipFile(out, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(archive.infolist()[0].filename, b"")
+    with pytest.raises(ArtifactError, match="Duplicate name"):
+        load_torch(out.getvalue(), "file")
+
+
 def test_members_that_share_their_bytes_count_each():
     content = bytearray(saved({"a": torch.zeros(1000), "b": torch.zeros(1000)}))
     with zipfile.ZipFile(io.BytesIO(bytes(content))) as archive:

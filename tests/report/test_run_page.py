@@ -302,6 +302,15 @@ def test_the_methods_claim_no_test_fraction_if_it_gave_no_images(run: RunDir):
     assert " held out at random (validation 0.3; seed " in written
 
 
+@pytest.mark.parametrize(("count", "words"), [(1, "1 was excluded."), (2, "2 were excluded.")])
+def test_the_methods_count_the_excluded_images(run: RunDir, count: int, words: str):
+    facts = read_facts(run, run.read_info().classes, run.path, run.read_result())
+    images = list(facts.split.images)
+    images[:count] = [replace(image, split="out") for image in images[:count]]
+    changed = replace(facts, split=replace(facts.split, images=tuple(images)))
+    assert f"; {words} " in describe_methods(changed, trained="exit flow", grouped=False)
+
+
 @pytest.mark.parametrize(
     ("settings", "views", "kept_epoch", "augmentation"),
     [

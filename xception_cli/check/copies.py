@@ -34,7 +34,7 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
         selection: The images to evaluate; those of a split of the run are returned unchanged.
 
     Returns:
-        The remaining images; their units are their groups or their near-copies.
+        The remaining images, and the others; their units are their groups or their near-copies.
 
     Raises:
         DataError: Every image is a near-copy of a training image.
@@ -51,9 +51,16 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     bits = info.grey_bits
     recorded, note = _recorded_images(root, split, is_table=is_table, grey_bits=bits)
     group_by = read_settings(run).get("group_by")
-    photos, (is_copy, is_chooser) = _compare(
-        selection.folder, selection.images, recorded, group_by, grey_bits=bits
+    every, (is_copy, is_chooser) = _compare(
+        selection.folder,
+        [*selection.images, *selection.trained_on],
+        recorded,
+        group_by,
+        grey_bits=bits,
     )
+    count = len(selection.images)
+    photos, trained_on = every[:count], every[count:]
+    is_copy, is_chooser = is_copy[:count], is_chooser[:count]
     kept = [photo for photo, copy in zip(photos, is_copy, strict=True) if not copy]
     copies = [photo for photo, copy in zip(photos, is_copy, strict=True) if copy]
     if not kept:
@@ -72,6 +79,7 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     return replace(
         selection,
         images=kept,
+        trained_on=trained_on,
         copies=copies,
         note=join_notes(
             selection.note, note, chosen if choosers else None, _known_groups(kept, split)

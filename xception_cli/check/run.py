@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from xception_cli.check.duplicates import find_duplicates
 from xception_cli.check.pictures import find_broken, find_odd
-from xception_cli.check.report import SEVERITIES, CheckReport, Problem
+from xception_cli.check.report import SEVERITIES, UNGROUPED, CheckReport, Problem
 from xception_cli.check.series import series_problem
 from xception_cli.check.shape import check_shape
 from xception_cli.check.shortcuts import find_shortcuts
@@ -64,11 +64,12 @@ def report_on(survey: Survey, group_by: str | None) -> CheckReport:
         group_by: See `run_check`.
     """
     folder, looks = survey.folder, survey.looks
-    photos, _ = assign_units(survey.photos(), survey.groups, group_by)
+    photos, ungrouped = assign_units(survey.photos(), survey.groups, group_by)
     units = [photo.unit for photo in photos]
     is_grouped = group_by is not None or any(photo.group for photo in photos)
     problems = [
         *check_shape(folder, looks, units),
+        *(Problem(UNGROUPED, "warning", sentence) for sentence in ungrouped),
         *find_broken(folder, looks),
         *find_duplicates(folder, looks, survey.groups),
         *([] if is_grouped else series_problem(folder, looks, survey.groups)),

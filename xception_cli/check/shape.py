@@ -6,16 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
-from xception_cli.check.report import GROUP_LEAK, MISSING, UNREAD, Finding, Problem
+from xception_cli.check.report import MISSING, TORN, UNREAD, Finding, Problem
 from xception_cli.check.scan import Look
 from xception_cli.console import NAMED, enumerated, quoted, show
 from xception_cli.data.folder import DataFolder, describe_ignored
-from xception_cli.data.layout import SPLITS
 from xception_cli.data.names import is_date
-from xception_cli.data.photo import Photo
-from xception_cli.data.trainable import check_trainable, unread_problem
+from xception_cli.data.trainable import obstacles, unread_problem
 from xception_cli.data.units import is_group
-from xception_cli.errors import DataError
 from xception_cli.evaluation.uneven import is_uneven
 from xception_cli.numerals import count_of
 
@@ -36,7 +33,7 @@ def check_shape(folder: DataFolder, looks: Sequence[Look], units: Sequence[str])
         *_alike(folder),
         *_sub_folders(folder),
         *_given_splits(folder),
-        *_parted_groups(folder, units),
+        *_torn_groups(folder, looks, units),
         *_sizes(folder),
         *_ignored(folder),
     ]
@@ -44,10 +41,10 @@ def check_shape(folder: DataFolder, looks: Sequence[Look], units: Sequence[str])
 
 def _stopping(folder: DataFolder, looks: Sequence[Look], units: Sequence[str]) -> list[Problem]:
     """Find what training refuses."""
-    try:
-        check_trainable(folder)
-    except DataError as error:
-        return [Problem("folder", "stops", error.message, hint=error.hint or "")]
+    if refused := [*obstacles(folder)]:
+        return [
+            Problem("folder", "stops", error.message, hint=error.hint or "") for error in refused
+        ]
     usable: dict[str, set[str]] = defaultdict(set)
     for image, look, unit in zip(folder.images, looks, units, strict=True):
         if image.split in {None, "train"} and look.original:
@@ -144,33 +141,24 @@ def _given_splits(folder: DataFolder) -> list[Problem]:
     return problems
 
 
-def _parted_groups(folder: DataFolder, units: Sequence[str]) -> list[Problem]:
-    """Find groups with images in several given splits; those of the last split are not listed."""
-    groups: dict[str, list[Photo]] = defaultdict(list)
-    for image, unit in zip(folder.images, units, strict=True):
-        if unit and is_group(unit) and image.split is not None:
-            groups[unit].append(image)
-    parted = {
-        name: sorted(images, key=lambda image: SPLITS.index(image.split or SPLITS[0]))
-        for name, images in groups.items()
-        if len({image.split for image in images}) > 1
-    }
-    if not parted:
-        return []
+def _torn_groups(folder: DataFolder, looks: Sequence[Look], units: Sequence[str]) -> list[Problem]:
+    """Find groups with images in train and in another split; copies are reported as such."""
+    every = zip(folder.images, looks, units, strict=True)
+    grouped = [(image, unit) for image, look, unit in every if look.original and is_group(unit)]
+    trained = {unit: image.path for image, unit in reversed(grouped) if image.split == "train"}
     findings = [
-        Finding(
-            image.path, f"of group {name}, as is {last.path} ({last.split})", others=(last.path,)
-        )
-        for name, (*images, last) in parted.items()
-        for image in images
-        if image.split != last.split
+        Finding(image.path, f"of group {unit}, as is {trained[unit]}", others=(trained[unit],))
+        for image, unit in grouped
+        if image.split != "train" and unit in trained
     ]
-    are = "is" if len(parted) == 1 else "are"
+    if not findings:
+        return []
     sentence = (
-        f"{count_of(len(parted), 'group')} {are} in more than one split: metrics measured there "
-        "will be too optimistic"
+        f"{count_of(len(findings), 'image')} of val or test "
+        f"{'is' if len(findings) == 1 else 'are'} of groups in train: metrics measured there will "
+        "be too optimistic"
     )
-    return [Problem(GROUP_LEAK, "warning", sentence, tuple(findings))]
+    return [Problem(TORN, "warning", sentence, tuple(findings))]
 
 
 def _sizes(folder: DataFolder) -> list[Problem]:

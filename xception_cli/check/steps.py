@@ -10,6 +10,7 @@ from xception_cli.check.report import (
     ORIENTATION,
     ROTATE,
     SUSPECT,
+    TORN,
     UNREAD,
     UNREADABLE,
     CheckReport,
@@ -19,7 +20,7 @@ from xception_cli.data.formats import INSTALL_HEIF
 from xception_cli.runs import run_path_beside
 
 _EXCLUDABLE = {BROKEN, UNREADABLE}  # they stop training only until issues.csv excludes them
-_UNDECIDED = {CONFLICTING, SUSPECT}  # only a person can decide them
+_UNDECIDED = {CONFLICTING, SUSPECT, TORN}  # only a person can decide them
 
 
 @dataclass(frozen=True)

@@ -218,9 +218,13 @@ def _print_comparison(
         say(f"note      {unmatched} of {comparison.name} scored by one run only")
         if comparison.name in {"val", "test"}:
             reason, train, evaluation = different_splits(first, other)
-            say(f"          {reason}; to compare them on the same images, train on one split:")
-            say(f"          {train}")
-            say("          or evaluate both on other images:")
+            say(
+                f"          {reason}; to compare them on the same images, "
+                f"{'train on one split' if train else 'evaluate both on other images'}:"
+            )
+            if train:
+                say(f"          {train}")
+                say("          or evaluate both on other images:")
             say(f"          {evaluation}")
     if note := class_note(comparison):
         say(f"note      {note}")

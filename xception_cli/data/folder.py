@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,13 +140,15 @@ def read_folder(root: Path, classes: Sequence[str] = ()) -> DataFolder:
 
 def _check_exists(root: Path) -> None:
     try:
-        is_folder, exists = root.is_dir(), root.exists()
+        is_folder = stat.S_ISDIR(root.stat().st_mode)
+        fault = None if is_folder else "is not a folder"
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a NUL in the path
+        fault = "does not exist"
     except OSError as error:  # a parent folder is not searchable
         raise unreadable(root, error) from error
-    if not is_folder:
-        what = "is not a folder" if exists else "does not exist"
+    if fault is not None:
         raise UsageError(
-            f"the data folder {show(root)} {what}",
+            f"the data folder {show(root)} {fault}",
             hint="check the path; xception sample DIR creates a data set to try",
         )
 

@@ -89,10 +89,11 @@ def create_loader(
     # Workers start one after another, so w of them take w starts and 1/w of the decoding.
     fastest = math.ceil(math.sqrt(sum(sizes) * passes / _START))
     workers = min(workers, sum(parts), fastest)
-    slots = None
+    slots = context = None
     if workers and can_share():
+        context = "fork"  # Python 3.14 would start a new program, which lacks the lock
         try:
-            turns.lock = multiprocessing.get_context("fork").Lock()  # the workers inherit it
+            turns.lock = multiprocessing.get_context(context).Lock()  # the workers inherit it
         except OSError as error:
             raise start_error(error) from None
         if side is not None:
@@ -105,7 +106,7 @@ def create_loader(
         collate_fn=cast("Any", _as_it_is),
         num_workers=workers,
         prefetch_factor=_AHEAD if workers else None,
-        multiprocessing_context="fork" if slots else None,
+        multiprocessing_context=context,
         persistent_workers=workers > 0,
         worker_init_fn=partial(start_worker, turns.max_pixels),
         # Otherwise each pass would take one number from the global generator.

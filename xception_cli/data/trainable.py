@@ -3,6 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from xception_cli.console import enumerated, quoted, show
@@ -10,7 +11,7 @@ from xception_cli.data.folder import DataFolder
 from xception_cli.data.formats import INSTALL_HEIF
 from xception_cli.data.listing import expected
 from xception_cli.data.names import plain
-from xception_cli.errors import DataError, UsageError
+from xception_cli.errors import DataError, UsageError, XceptionError
 from xception_cli.numerals import count_of
 
 _FEW = 0.05  # share of photos that may be ignored because no decoder is installed
@@ -28,41 +29,53 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
         DataError: There are fewer than two classes, an empty class, an empty val, names that look
             the same, or classes of val or test that train lacks.
     """
-    _check_spelling(folder)
-    _check_count(folder, expected_classes)
-    _check_unicode(folder)
+    for error in obstacles(folder, expected_classes):
+        raise error
+
+
+def obstacles(folder: DataFolder, expected_classes: int | None = None) -> Iterator[XceptionError]:
+    """Yield each reason why `check_trainable` refuses a folder; the arguments are the same."""
+    found = (_spelling(folder), _count(folder, expected_classes), _unicode(folder))
+    causes = [error for error in found if error is not None]
+    yield from causes
     if folder.given_splits and "train" not in folder.given_splits:
-        raise DataError(
+        yield DataError(
             f"{show(folder.place)} has {' and '.join(folder.given_splits)}, but no train"
             + (" folder with class folders" if folder.table is None else " in its column split"),
             hint=_expected(folder),
         )
-    if empty := _empty_classes(folder):
+        return
+    empty = _empty_classes(folder)
+    if causes:  # a class that has images under another spelling is among them
+        known = {plain(name) for name in folder.classes if name not in empty}
+        empty = [name for name in empty if plain(name) not in known]
+    if empty:
         where = " in train" if folder.given_splits else ""
-        raise DataError(f"no images{where} for: {enumerated(empty)}", hint=_how_to_fill(folder))
+        yield DataError(f"no images{where} for: {enumerated(empty)}", hint=_how_to_fill(folder))
     if "val" in folder.given_splits and not any(folder.counts("val")):
-        raise DataError(
+        yield DataError(
             f"no images in the val split of {show(folder.root)}",
             hint="add images, or remove its folders: some of train are then held out instead",
         )
 
 
-def _check_count(folder: DataFolder, expected: int | None) -> None:
+def _count(folder: DataFolder, expected: int | None) -> XceptionError | None:
     names = enumerated(folder.classes, 20)
     found = len(folder.classes)
     if expected is not None and found != expected:
         difference = abs(expected - found)
         more_or_less = "missing" if found < expected else "too many"
-        raise UsageError(
+        return UsageError(
             f"expected {expected:,} classes, found {found:,} ({difference:,} "
             f"{more_or_less}) in {show(folder.place)}: {names}",
             hint=_deeper(folder) or f"--classes {found}, or leave it out",
         )
     if found < 2:
-        raise DataError(
+        return DataError(
             f"found only one class in {show(folder.place)}: {names}; need at least 2",
             hint=_deeper(folder) or _expected(folder),
         )
+    return None
 
 
 def _empty_classes(folder: DataFolder) -> list[str]:
@@ -84,18 +97,19 @@ def _expected(folder: DataFolder) -> str:
     return "each row names the image's class in column label"
 
 
-def _check_unicode(folder: DataFolder) -> None:
+def _unicode(folder: DataFolder) -> XceptionError | None:
     same = Counter(unicodedata.normalize("NFC", name) for name in folder.classes)
     for name, count in same.items():
         if count > 1:
-            raise DataError(
+            return DataError(
                 f"{count} class{' folders' if folder.table is None else 'es'} look the same "
                 f"({show(name)}): their names are the same letters in two Unicode forms",
                 hint="merge them into one folder" if folder.table is None else "use one spelling",
             )
+    return None
 
 
-def _check_spelling(folder: DataFolder) -> None:
+def _spelling(folder: DataFolder) -> XceptionError | None:
     """Refuse Cat in train and cat in val, which would be two classes."""
     trained = {image.label for image in folder.images if image.split == "train"}
     spelled = {plain(folder.classes[label]): folder.classes[label] for label in trained}
@@ -108,11 +122,12 @@ def _check_spelling(folder: DataFolder) -> None:
                 wrong = next(path for path in Path(image.path).parents if path.name == name)
                 hint += f": mv {quoted(folder.root / wrong)} "
                 hint += quoted(folder.root / wrong.with_name(right))
-            raise DataError(
+            return DataError(
                 f"one class has two names in {show(folder.place)}: {show(ascii(right))} in train, "
                 f"{show(ascii(name))} in {image.split}",
                 hint=hint,
             )
+    return None
 
 
 def _deeper(folder: DataFolder) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xception_cli.console import quoted, say, show, typed
+from xception_cli.data.recorded import read_split
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.evaluation.eval_report import read_report
 from xception_cli.evaluation.scored import Scored, read_scored
@@ -97,21 +98,26 @@ def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
     """Explain why the val or test of two runs have different images, and how to compare the runs.
 
     Returns:
-        The reason; the command that trains on the split of the first run; and the commands that
-        evaluate both on other images.
+        The reason; the command that trains on the split of the first run, empty if the runs are of
+        different images, which no split file fits; and the commands that evaluate both on other
+        images.
     """
     before, after = _settings(first), _settings(second)
-    reason = "these runs have different splits"
-    if before.get("seed") != after.get("seed"):
+    paths, others = _image_paths(first), _image_paths(second)
+    differ = None not in (paths, others) and paths != others
+    reason = f"these runs have different {'images' if differ else 'splits'}"
+    if not differ and before.get("seed") != after.get("seed"):
         reason += " (--seed determines the split)"
     data, seed = after.get("data"), after.get("seed")
     where = "DIR" if data is None else quoted(typed(Path(data)))
     one, other = quoted(first.path), quoted(second.path)
     train = f"xception train {where} --split-file {quoted(first.split)}"
+    if seed is not None:
+        train += f" --seed {seed}"
     evaluate = " && ".join(f"xception eval {run} --data DIR" for run in (one, other))
     return (
         reason,
-        train if seed is None else f"{train} --seed {seed}",
+        "" if differ else train,
         f"{evaluate} && xception compare {one} {other} --on NAME",
     )
 
@@ -121,3 +127,11 @@ def _settings(run: RunDir) -> dict[str, Any]:
         return read_settings(run)
     except ArtifactError:  # comparing does not need them
         return {}
+
+
+def _image_paths(run: RunDir) -> set[str] | None:
+    """Return the paths in split.csv; None if it cannot be read, which comparing does not need."""
+    try:
+        return {image.path for image in read_split(run.split, run.read_info().classes).images}
+    except ArtifactError:
+        return None

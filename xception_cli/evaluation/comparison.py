@@ -159,7 +159,7 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
             f"{show(first.path)} and {show(second.path)} have no image of {show(name)} in common"
             f"{f': {reason}' * (name in SPLITS)}",
             hint=f"evaluate both on one folder: {evaluate}"
-            + f"; or give them one split: {train}" * (name in SPLITS),
+            + f"; or give them one split: {train}" * (name in SPLITS and bool(train)),
         )
     return replace(
         _compare(first, second, name, common, before, after),

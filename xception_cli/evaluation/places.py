@@ -5,8 +5,10 @@ from pathlib import Path
 
 from xception_cli.console import say, show
 from xception_cli.data.inspection import inspect
+from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.source import read_data
+from xception_cli.data.split import Split
 from xception_cli.data.table import is_table
 from xception_cli.errors import UsageError
 from xception_cli.rundir import RunDir
@@ -48,9 +50,8 @@ def find_images(run: RunDir, classes: Sequence[str], data: Path | None) -> Path:
     root = find_place(recorded_places(run)) if data is None else data
     if is_table(root):
         root = read_data(root).root
-    images = [i for i in read_recorded(run, classes).images if i.split != "out"]
-    spread = images[:: max(1, len(images) // _LOOKED_FOR)][:_LOOKED_FOR]
-    found = sum(inspect(root / i.path).digest == i.digest for i in spread)
+    spread = _spread(read_recorded(run, classes))
+    found = _count_found(root, spread)
     if not found:
         raise UsageError(
             f"{show(root)} holds none of the run's images, for example {show(spread[0].path)}; "
@@ -60,6 +61,21 @@ def find_images(run: RunDir, classes: Sequence[str], data: Path | None) -> Path:
     if found < len(spread):
         say(f"note      {show(root)} lacks some of the run's images: they leave gaps")
     return root
+
+
+def is_copied_to(root: Path, recorded: Split) -> bool:
+    """Return whether a folder holds most images of a run, by their paths and contents."""
+    spread = _spread(recorded)
+    return 2 * _count_found(root, spread) > len(spread)
+
+
+def _spread(recorded: Split) -> list[Photo]:
+    images = [image for image in recorded.images if image.split != "out"]
+    return images[:: max(1, len(images) // _LOOKED_FOR)][:_LOOKED_FOR]
+
+
+def _count_found(root: Path, images: Sequence[Photo]) -> int:
+    return sum(inspect(root / image.path).digest == image.digest for image in images)
 
 
 def find_place(places: Sequence[Path]) -> Path:

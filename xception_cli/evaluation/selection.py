@@ -17,7 +17,7 @@ from xception_cli.data.split import Split
 from xception_cli.data.table import is_table
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.notes import join_notes
-from xception_cli.evaluation.places import find_place, recorded_places
+from xception_cli.evaluation.places import find_place, is_copied_to, recorded_places
 from xception_cli.files import from_utf8, utf8
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
@@ -72,7 +72,8 @@ def select_images(
         classes: Of its model, in the order of the outputs.
         data: Another folder or table; None for the run's own data.
         root: Folder that paths in a table are relative to; None for the table's own.
-        split: `test` or `val`; None for test if there is one, else val.
+        split: `test` or `val`; None for test if there is one, else val. If `data` has no such split
+            but the run's images, which may have moved, it is the run's own.
         ignore_extra_classes: Leave out images of classes that the model does not know.
         fitted_to_val: Whether the model was also fitted to val.
 
@@ -90,9 +91,11 @@ def select_images(
     if split and data.resolve() in own:
         place = places[0] if is_table(data) else data
         return _select_own(recorded, place, data, choose_own(recorded, split))
+    folder = read_data(data, root)
+    if split and split not in folder.given_splits and is_copied_to(folder.root, recorded):
+        return _select_own(recorded, folder.root, data, choose_own(recorded, split))
     if fitted_to_val:
         recorded = fitted_split(recorded)
-    folder = read_data(data, root)
     for note in folder.notes():
         say(f"note      {note}")
     chosen = _select_new(recorded, folder, split, ignore_extra_classes)

@@ -27,7 +27,8 @@ def unmeasured_line(report: EvalReport) -> str | None:
         return None
     have, are = ("has", "is") if len(missing) == 1 else ("have", "are")
     classes = f"{len(missing):,} of {count_of(len(report.per_class), 'class')}"
-    where = f"{have} no images in {show(report.name)}"
+    left = " left" if report.left_out or report.failures else ""  # there may be others
+    where = f"{have} no images{left} in {show(report.name)}"
     return f"{classes} {where}, and {are} not measured: {enumerated(missing)}"
 
 

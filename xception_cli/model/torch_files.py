@@ -56,7 +56,10 @@ def _copy_archive(content: bytes, what: str) -> IO[bytes]:
         return io.BytesIO(content)
     copied = io.BytesIO()
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with (
+            warnings.catch_warnings(action="error"),
+            zipfile.ZipFile(io.BytesIO(content)) as archive,
+        ):
             members = archive.infolist()
             size = sum(member.file_size for member in members)
             if size > len(content) or any(m.compress_type != zipfile.ZIP_STORED for m in members):
@@ -68,8 +71,9 @@ def _copy_archive(content: bytes, what: str) -> IO[bytes]:
             with zipfile.ZipFile(copied, "w", zipfile.ZIP_STORED) as copy:
                 for member in members:
                     copy.writestr(member.filename, archive.read(member))
-    # Python's reader raises these on damage, encryption and unknown versions.
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
+    # Python's reader raises these on damage, encryption and unknown versions; it warns of two
+    # members of one name or place.
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, UserWarning) as error:
         if is_out_of_memory(error, len(content)):
             raise MemoryError from error
         raise ArtifactError(f"{what} is a damaged archive: {show(error)}", hint=CONVERT) from error

@@ -119,7 +119,8 @@ def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
     counts = {name: len(split.of(name)) for name in ("train", "val", "test")}
     names = {"train": "training", "val": "validation", "test": "the final test"}
     used = ", ".join(f"{n:,} for {names[name]}" for name, n in counts.items() if n)
-    excluded = f"; {left:,} were excluded" if (left := len(split.of("out"))) else ""
+    left = len(split.of("out"))
+    excluded = f"; {left:,} {'was' if left == 1 else 'were'} excluded" if left else ""
     total = f"{sum(counts.values()):,} images in {len(split.classes):,} classes"
     sentences = [f"{total} were used: {used}{excluded}."]
     if config.split_file is not None:

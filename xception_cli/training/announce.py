@@ -6,10 +6,11 @@ from pathlib import Path
 from xception_cli.check.report import (
     CONFLICTING,
     DEEP,
-    GROUP_LEAK,
     LEAK,
     MISSING,
     SERIES,
+    TORN,
+    UNGROUPED,
     CheckReport,
     without_mirrored,
 )
@@ -82,7 +83,7 @@ def in_all(total: str, phases: Mapping[str, str]) -> str:
 
 def _check_warnings(report: CheckReport, folder: DataFolder, split: Split) -> list[str]:
     """Return the data check's warnings, except those reported elsewhere or prevented."""
-    told = {CONFLICTING, DEEP, GROUP_LEAK, LEAK, MISSING}
+    told = {CONFLICTING, DEEP, LEAK, MISSING, TORN, UNGROUPED}
     problems = report.of("warning")
     if any(problem.name == SERIES for problem in problems):
         series = find_series(folder, [i.unit if i.split != "out" else "" for i in split.images])
