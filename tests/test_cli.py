@@ -191,6 +191,7 @@ def test_help_is_hardly_slower_than_that_of_an_empty_program() -> None:
         (["eval", "--data", "nowhere"], 2, "the data folder nowhere does not exist"),
         (["predict", "a.jpg"], 2, "there is no finished run in"),
         (["predict", "a.jpg", "--model", "no.safetensors"], 2, "there is no model file"),
+        (["predict", "a.jpg", "--model", "photos"], 2, "is --model photos/model.safetensors"),
         (["export", "--output", "x.onnx", "--quantize", "int4"], 2, "expected none or int8"),
         (["sample", "photos"], 2, "photos"),
     ],
@@ -278,25 +279,28 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "phases", "reason", "where"),
+    ("changes", "phases", "reason", "where", "shorter"),
     [
         (
             {"unfreeze": "auto"},
             ["features", "probe", *AFTER],
             "stopping at the linear probe (--unfreeze head): with under 15 training images per",
             ["--output=run"],
+            "",
         ),
         (
             {"weights": "none", "unfreeze": "all"},
             ["fine-tuning", "evaluation", "report"],
             "selecting the model by accuracy on val: ",
             [],
+            "; fine-tuning may stop early",
         ),
         (
-            {"budget": "2h"},
+            {"budget": "2h", "monitor": "last", "ceiling": 0.99},
             ["features", "probe", "fine-tuning", "selection", *AFTER],
             "--budget 2h: training the exit flow on 2 views for 2 epochs, about ",
             ["--output=run"],
+            "; fine-tuning may be skipped (--ceiling)",
         ),
     ],
     ids=["head", "random weights", "a budget"],
@@ -308,6 +312,7 @@ def test_a_plan_is_a_table_on_stdout_with_reasons_on_stderr_and_no_training(
     phases: list[str],
     reason: str,
     where: list[str],
+    shorter: str,
 ) -> None:
     before = sorted(Path.cwd().rglob("*"))
     assert call("train", "--plan", *as_flags(settings | changes), *where) == 0
@@ -322,7 +327,7 @@ def test_a_plan_is_a_table_on_stdout_with_reasons_on_stderr_and_no_training(
     tags = list(dict.fromkeys(line.split()[0] for line in said))
     assert tags[:3] == ["data", "classes", "device"]  # as soon as they are known
     assert "split" in tags
-    assert said[-1] == "next: the same command without --plan; fine-tuning may stop early"
+    assert said[-1] == f"next: the same command without --plan{shorter}"
     assert sorted(Path.cwd().rglob("*")) == before
 
 

@@ -377,7 +377,11 @@ def test_predictions_of_a_table_include_its_labels(tmp_path, capsys):
     best = json.loads(capsys.readouterr().out)["classes"][0]
     Path("t.csv").write_text(f"file,label\nred/1.jpg,{best}\nred/2.jpg,=another\n")
     assert call(*command, "t.csv", "--root", "photos", "--output", "out.csv") == 0
-    assert "labels    predicted as in the table: 50.0% (1 of 2 images)" in (capsys.readouterr().err)
+    assert (
+        "labels    predicted as in the table: 50.0% (1 of 2 images)\n"
+        "          including images that the model was trained on, if there are any: "
+        "xception eval --data leaves them out\n"
+    ) in capsys.readouterr().err
     rows = [line.split(",")[:3] for line in Path("out.csv").read_text().splitlines()]
     assert rows == [
         ["path", "error", "label"], ["photos/red/1.jpg", "", best],

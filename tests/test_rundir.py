@@ -78,6 +78,19 @@ def test_a_run_inside_its_data_folder_is_refused(tmp_path, data):
         choose_run_path(Path(data), None)
 
 
+def test_a_training_that_is_started_inside_its_data_folder_is_answered_with_a_free_one_beside_it(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "food" / "apple").mkdir(parents=True)
+    (tmp_path / "runs" / "food").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "food" / "apple")
+    with pytest.raises(UsageError) as caught:
+        choose_run_path(Path(".."), None)
+    assert caught.value.hint == "--output ../../runs/food-2"
+    beside = Path("../../runs/food-2")
+    assert choose_run_path(Path(".."), beside) == beside
+
+
 def test_the_name_of_a_dangling_link_is_not_used(tmp_path):
     Path("runs").mkdir()
     Path("runs/food").symlink_to("gone")

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from xception_cli.config import TrainConfig
-from xception_cli.console import show
+from xception_cli.console import quoted, show
 from xception_cli.errors import UsageError
 from xception_cli.onnx import require_onnx
+from xception_cli.rundir import RunDir
 from xception_cli.suggestions import expect_choice
 from xception_cli.values import checked
 
@@ -31,6 +32,11 @@ def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None
     if tta is not None:
         expect_choice("tta", tta, ("mirror", "none"))
     is_exported = path.suffix.lower() == ".onnx"
+    if path.is_dir():
+        raise UsageError(
+            f"--model is {show(path)}, a folder, expected a file",
+            hint=f"the model of a run is --model {quoted(RunDir(path).model)}",
+        )
     if not path.is_file():
         command = "xception export" if is_exported else "xception train"
         raise UsageError(f"there is no model file {show(path)}", hint=f"{command} makes one")

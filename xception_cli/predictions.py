@@ -73,7 +73,11 @@ class Tally:
             answered = self.done - self.failed
             images = count_of(answered, "image")
             share = f"{percentage(self.agreed / answered)} ({self.agreed:,} of {images})"
-            lines.append(f"labels    predicted as in the table: {share}")
+            lines += [
+                f"labels    predicted as in the table: {share}",
+                "          including images that the model was trained on, if there are any: "
+                "xception eval --data leaves them out",
+            ]
         return lines
 
     def unlike_line(self) -> str | None:

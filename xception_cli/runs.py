@@ -27,9 +27,12 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
     path = RUNS if output is None else output
     try:
         if path.resolve().is_relative_to(data.resolve()):
+            beside = run_path_beside(data) if output is None else None
             raise UsageError(
                 f"the run folder {show(path)} would be inside the data folder {show(data)}",
-                hint="choose a folder outside of it with --output",
+                hint=f"--output {quoted(beside)}"
+                if beside
+                else "choose a folder outside of it with --output",
             )
         if output is not None:
             if os.path.lexists(output) and not (output.is_dir() and _is_free(RunDir(output))):
@@ -40,18 +43,31 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
                     hint=f"{resume}another --output",
                 )
         else:
-            name = _name(data)
-            path = RUNS / name
-            number = 1
-            while os.path.lexists(path):  # a broken link takes a name, too
-                number += 1
-                path = RUNS / f"{name}-{number}"
+            path = _free_path(RUNS, data)
         ancestor = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
         writable = ancestor.is_dir() and os.access(ancestor, os.W_OK | os.X_OK)
     except OSError as error:  # a folder above it cannot be searched
         raise _cannot_make(path, str(error.strerror)) from error
     if not writable:
         raise _cannot_make(path, f"{show(ancestor)} is not writable")
+    return path
+
+
+def run_path_beside(data: Path) -> Path | None:
+    """Return a new run folder outside of a data folder that the current one is in, else None."""
+    real = data.resolve()
+    if real == real.parent or not Path.cwd().resolve().is_relative_to(real):
+        return None
+    return Path(os.path.relpath(_free_path(real.parent / RUNS, data)))
+
+
+def _free_path(runs: Path, data: Path) -> Path:
+    name = _name(data)
+    path = runs / name
+    number = 1
+    while os.path.lexists(path):  # a broken link takes a name, too
+        number += 1
+        path = runs / f"{name}-{number}"
     return path
 
 

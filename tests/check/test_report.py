@@ -168,6 +168,9 @@ def test_the_suggested_output_is_never_inside_the_data(tmp_path, capsys, monkeyp
     assert reported(Path(), capsys)[2] == f"next: {suggested}\n"
     assert call(*suggested.split()[1:]) == 3
     assert names_in(tmp_path / "pets-check") == ["check.html", "issues.csv"]
+    (tmp_path / "pets" / "cat" / "empty.jpg").unlink()
+    trains = reported(Path(), capsys)[2].splitlines()[-1]
+    assert trains == "next: xception train . --classes 2 --output ../runs/pets"
 
 
 def test_counts_use_singular_and_plural():

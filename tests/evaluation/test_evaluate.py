@@ -25,7 +25,13 @@ from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.candidates import add_candidate
 from xception_cli.evaluation.described import contaminated_line
-from xception_cli.evaluation.eval_report import TRAINED_ON, Contaminated, EvalReport, Uncounted
+from xception_cli.evaluation.eval_report import (
+    OTHER_CLASS,
+    TRAINED_ON,
+    Contaminated,
+    EvalReport,
+    Uncounted,
+)
 from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.evaluation.intervals import Estimate, wilson_interval
 from xception_cli.evaluation.scored import PREDICTIONS_HEADER
@@ -259,6 +265,8 @@ def test_classes_of_another_folder_are_mapped_by_name(model_file, photos):
         evaluate(run, data=other)
     assert "--ignore-extra-classes" in caught.value.hint
     report = evaluate(run, data=other, ignore_extra_classes=True)
+    assert report.note == "1 of 3 images left out: 1 of classes that the model does not know"
+    assert report.left_out == (Uncounted("aardvark/1.jpg", OTHER_CLASS),)
     assert [(row.name, row.n) for row in report.per_class] == [
         ("blue", 1),
         ("green", 0),
@@ -272,6 +280,13 @@ def test_classes_of_another_folder_are_mapped_by_name(model_file, photos):
 def test_a_folder_without_a_known_class_is_an_error_even_if_extra_ones_are_ignored(photos):
     with pytest.raises(DataError, match="none of the model's classes"):
         map_classes(read_folder(photos), ["cat", "dog"], ignore_extra=True)
+
+
+def test_a_class_written_in_another_way_is_not_guessed_but_named():
+    draw(Path("other/Cat/1.jpg"), (0, 0, 0), 1)
+    with pytest.raises(DataError, match="does not know 1 of the classes in other: Cat") as caught:
+        map_classes(read_folder(Path("other")), ["cat", "dog"], ignore_extra=False)
+    assert caught.value.hint.startswith("rename Cat if it is cat; --ignore-extra-classes ")
 
 
 def test_a_class_name_is_found_in_either_unicode_form():

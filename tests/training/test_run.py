@@ -430,6 +430,19 @@ def test_a_resume_with_other_data_is_refused_with_the_difference(probed: RunDir)
     assert caught.value.exit_code == 4
 
 
+def test_a_resume_without_its_data_folder_suggests_a_new_run_with_its_split(
+    probed: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probed.result.unlink()
+    Path("photos").rename("moved")
+    with pytest.raises(UsageError, match="no longer exists") as caught:
+        train_run({}, resume=True)
+    command, options = str(caught.value.hint).rpartition("train DIR ")[1:]
+    assert command
+    assert call("train", "moved", *options.split(), "--plan") == 0
+    assert "beginning with run: 24 images known" in capsys.readouterr().err
+
+
 def test_a_wrong_class_count_is_an_error_that_lists_the_names(
     settings: dict[str, Any],
 ) -> None:

@@ -17,6 +17,7 @@ from xception_cli.check.report import (
 )
 from xception_cli.console import quoted
 from xception_cli.data.formats import INSTALL_HEIF
+from xception_cli.runs import run_path_beside
 
 _EXCLUDABLE = {BROKEN, UNREADABLE}  # they stop training only until issues.csv excludes them
 _UNDECIDED = {CONFLICTING, SUSPECT, TORN}  # only a person can decide them
@@ -60,6 +61,8 @@ def next_steps(report: CheckReport, issues: Path | None = None, again: str = "")
     train = f"xception train {quoted(report.data)} --classes {len(report.classes)}{again}"
     if any(problem.name == ORIENTATION for problem in report.problems):
         train += f" {ROTATE}"
+    if beside := run_path_beside(Path(report.data)):
+        train += f" --output {quoted(beside)}"
     stops = report.of("stops")
     found = [(problem, finding) for problem in report.problems for finding in problem.findings]
     suggested = sum(bool(finding.action) for _, finding in found)

@@ -68,7 +68,16 @@ def print_plans(
         _print_rows(
             {str(name): _REFUSED if name in refused else plans[name].rows() for name in settings}
         )
-    say("next: the same command without --plan; fine-tuning may stop early")
+    say(f"next: the same command without --plan{_shortened(plans[effort])}")
+
+
+def _shortened(plan: "Forecast") -> str:
+    """Return how fine-tuning may end before its expected time, if it can."""
+    config = plan.config
+    ways = ["be skipped (--ceiling)"] * (config.weights != "none" and config.ceiling < 1)
+    ways += ["stop early"] * (config.monitor != "last" and config.patience > 0)
+    tunes = "fine-tuning" in plan.seconds
+    return f"; fine-tuning may {' or '.join(ways)}" if tunes and ways else ""
 
 
 def _print_rows(plans: dict[str, dict[str, str]]) -> None:

@@ -104,7 +104,8 @@ def answered_line(report: EvalReport) -> str | None:
     first = f"with --unknown auto, {images} {get} an answer"
     if report.answer_precision is None:
         return first
-    second = f"{report.answered_correct:,} of these are correct"
+    is_ = "is" if report.answered_correct == 1 else "are"
+    second = f"{report.answered_correct:,} of these {is_} correct"
     if report.name == "val":  # no interval: val chose the thresholds
         share = percentage(report.answer_precision.value)
         return f"{first}; {second}, {share}, on the images that calibrated it"

@@ -81,11 +81,11 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Uncounted:
-    """An image that does not count: it could not be scored, or the model knows it.
+    """An image that does not count: it could not be scored, or it is not for this model.
 
     Attributes:
         path: Relative to the data folder.
-        reason: Why; if the model knows it, `TRAINED_ON` or `NEAR_COPY`.
+        reason: Why; if it was left out, `TRAINED_ON`, `NEAR_COPY` or `OTHER_CLASS`.
     """
 
     path: str
@@ -93,6 +93,7 @@ class Uncounted:
 
 
 TRAINED_ON, NEAR_COPY = "the model was trained on it", "near-copy of a training image"
+OTHER_CLASS = "of a class that the model does not know"
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class EvalReport:
         confusion: Counts by true class (row) and predicted class (column).
         confused: The most confused pairs of classes, the most frequent first.
         failures: Images that could not be scored.
-        left_out: Images that do not count, because the model knows them.
+        left_out: Images that do not count: the model knows them, or does not know their class.
         note: Caveats for the reader.
         contaminated: Accuracy including images that the model was trained on; None if there are
             none.

@@ -13,6 +13,7 @@ from xception_cli.errors import ArtifactError
 from xception_cli.evaluation.correction import correct_report
 from xception_cli.evaluation.eval_report import (
     NEAR_COPY,
+    OTHER_CLASS,
     TRAINED_ON,
     EvalReport,
     Uncounted,
@@ -94,6 +95,7 @@ def run_evaluation(
         chosen = keep_listed(chosen, only)
     left_out = [Uncounted(photo.path, TRAINED_ON) for photo in chosen.trained_on]
     left_out += [Uncounted(photo.path, NEAR_COPY) for photo in chosen.copies]
+    left_out += [Uncounted(path, OTHER_CLASS) for path in chosen.others]
     # The correction is for the answers of the run's own model on all of val.
     is_corrected = has_selected and is_whole
     name = chosen.name if variant is None else f"{chosen.name}-{variant}"

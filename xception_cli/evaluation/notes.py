@@ -1,12 +1,19 @@
 """Notes: caveats for the reader of an evaluation."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from xception_cli.evaluation.eval_report import TRAINED_ON, Uncounted
+from xception_cli.evaluation.eval_report import NEAR_COPY, OTHER_CLASS, TRAINED_ON, Uncounted
 from xception_cli.numerals import count_of
 
 FITTED_NOTE = "the model was also fitted to these images: expect less on new ones"
 VAL_NOTE = "validation also selected this model: expect a little less on new images"
+
+_REASONS = {  # of several images
+    TRAINED_ON: "the model was trained on",
+    NEAR_COPY: "near-copies of training images",
+    OTHER_CLASS: "of classes that the model does not know",
+}
 
 
 def left_out_note(left_out: Sequence[Uncounted], images: int) -> str | None:
@@ -16,9 +23,11 @@ def left_out_note(left_out: Sequence[Uncounted], images: int) -> str | None:
         left_out: These images.
         images: Number of the others.
     """
-    count, known = len(left_out), sum(found.reason == TRAINED_ON for found in left_out)
-    parts = (known, "the model was trained on"), (count - known, "near-copies of training images")
-    reasons = ", ".join(f"{number:,} {reason}" for number, reason in parts if number)
+    numbers = Counter(found.reason for found in left_out)
+    reasons = ", ".join(
+        f"{numbers[why]:,} {text}" for why, text in _REASONS.items() if numbers[why]
+    )
+    count = len(left_out)
     of = f"{count:,} of {count_of(count + images, 'image')}"
     return f"{of} left out: {reasons}" if left_out else None
 

@@ -21,6 +21,7 @@ from xception_cli.evaluation.places import find_place, is_copied_to, recorded_pl
 from xception_cli.files import from_utf8, utf8
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
+from xception_cli.suggestions import nearest
 
 SPLITS = ("test", "val")  # that a model can be evaluated on, the better one first
 
@@ -37,6 +38,7 @@ class Selection:
         note: Caveats for the reader.
         trained_on: Further images, which the model was trained on; they do not count.
         copies: Further images, near-copies of training images; they do not count either.
+        others: Paths of further images, of classes that the model does not know.
         folder: The folder of the images, if it is not the run's own data.
         fitted_to_val: Whether the model was also fitted to the run's val.
     """
@@ -48,6 +50,7 @@ class Selection:
     note: str | None = None
     trained_on: Sequence[Photo] = ()
     copies: Sequence[Photo] = ()
+    others: Sequence[str] = ()
     folder: DataFolder | None = None
     fitted_to_val: bool = False
 
@@ -119,9 +122,10 @@ def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
             f"{show(selection.root / selection.images[0].path)}",
             hint="paths in the list are relative to the current folder",
         )
-    others = len(wanted) - len(kept) - len(trained_on) - len(copies)
+    others = [p for p in selection.others if os.path.abspath(selection.root / p) in wanted]  # noqa: PTH100
+    missing = len(wanted) - len(kept) - len(trained_on) - len(copies) - len(others)
     note = (
-        f"{others:,} of {count_of(len(wanted), 'listed image')} left out: not in {selection.name}"
+        f"{missing:,} of {count_of(len(wanted), 'listed image')} left out: not in {selection.name}"
     )
     return replace(
         selection,
@@ -129,7 +133,8 @@ def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
         images=kept,
         trained_on=trained_on,
         copies=copies,
-        note=join_notes(selection.note, note if others else None),
+        others=others,
+        note=join_notes(selection.note, note if missing else None),
     )
 
 
@@ -195,6 +200,8 @@ def _select_new(
     if part:
         folder = replace(folder, images=tuple(i for i in folder.images if i.split == part))
     images = map_classes(folder, recorded.classes, ignore_extra=ignore_extra)
+    mapped = {image.path for image in images}
+    others = [image.path for image in folder.images if image.path not in mapped]
     if not images:
         raise DataError(f"there is no image to evaluate in {show(folder.place)}")
     found = inspect_all([folder.root / image.path for image in images])
@@ -225,6 +232,7 @@ def _select_new(
         kept,
         "; ".join(notes) or None,
         [image for image in images if image.digest in trained_on],
+        others=others,
         folder=whole,
     )
 
@@ -280,10 +288,13 @@ def map_classes(folder: DataFolder, classes: Sequence[str], *, ignore_extra: boo
     labels = [index.get(unicodedata.normalize("NFC", name)) for name in folder.classes]
     extra = sorted({image.label for image in folder.images if labels[image.label] is None})
     if extra and not ignore_extra:
-        names = enumerated([folder.classes[label] for label in extra])
+        names = [folder.classes[label] for label in extra]
+        near = [(name, meant) for name in names if (meant := nearest(name, classes))]
+        rename = f"rename {show(near[0][0])} if it is {show(near[0][1])}; " if near else ""
         raise DataError(
-            f"the model does not know {len(extra)} of the classes in {show(folder.place)}: {names}",
-            hint="--ignore-extra-classes leaves their images out",
+            f"the model does not know {len(extra)} of the classes in {show(folder.place)}: "
+            + enumerated(names),
+            hint=f"{rename}--ignore-extra-classes leaves their images out",
         )
     images = [(image.path, labels[image.label]) for image in folder.images]
     mapped = [Photo(path, label) for path, label in images if label is not None]

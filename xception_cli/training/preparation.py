@@ -10,7 +10,7 @@ from typing import Any
 from xception_cli.check.run import report_on
 from xception_cli.check.survey import Survey, survey_data
 from xception_cli.config import TrainConfig
-from xception_cli.console import say, screen, show
+from xception_cli.console import quoted, say, screen, show
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.inspection import inspect_all
 from xception_cli.data.opening import turns
@@ -207,6 +207,12 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     say(f"resuming  {show(run.path)}{done if config.unfreeze != 'head' else ''}")
     describe_runtime(runtime)
     info, root = run.read_info(), None if config.root is None else Path(config.root)
+    if not os.path.lexists(config.data):
+        raise UsageError(
+            f"the data folder of the run, {show(config.data)}, no longer exists",
+            hint="move it back; or start a new run with the same settings and split: "
+            f"xception train DIR --from {quoted(run.path)}",
+        )
     folder = read_data(Path(config.data), root, info.classes)  # names that are refused today
     check_trainable(folder, config.classes)
     before, now = info.processes, runtime.processes.count
