@@ -292,12 +292,12 @@ def map_classes(folder: DataFolder, classes: Sequence[str], *, ignore_extra: boo
     extra = sorted({image.label for image in folder.images if labels[image.label] is None})
     if extra and not ignore_extra:
         names = [folder.classes[label] for label in extra]
-        near = [(name, meant) for name in names if (meant := nearest(name, classes))]
-        rename = f"rename {show(near[0][0])} if it is {show(near[0][1])}; " if near else ""
+        near = ((name, meant) for name in names if (meant := nearest(name, classes)))
+        renames = (f"rename {show(name)} if it is {show(meant)}; " for name, meant in near)
         raise DataError(
             f"the model does not know {len(extra)} of the classes in {show(folder.place)}: "
             + enumerated(names),
-            hint=f"{rename}--ignore-extra-classes leaves their images out",
+            hint=f"{next(renames, '')}--ignore-extra-classes leaves their images out",
         )
     images = [(image.path, labels[image.label]) for image in folder.images]
     mapped = [Photo(path, label) for path, label in images if label is not None]
