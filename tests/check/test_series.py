@@ -5,6 +5,7 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -413,3 +414,6 @@ def test_images_that_the_pattern_does_not_group_are_a_warning_of_check_as_of_tra
     drawn = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.0, "group_by": r"(cat\d)"}
     assert found.severity == "warning"
     assert found.summary in make_split(folder, seen, **drawn).warnings
+    images = tuple(replace(image, group="one") for image in folder.images)  # as in a table
+    report = run_check(replace(folder, images=images), group_by="(...)")
+    assert not [p for p in report.problems if p.name == UNGROUPED]  # all are grouped by the pattern

@@ -80,6 +80,14 @@ def test_everything_that_training_refuses_is_listed_at_once(tmp_path):
         check_trainable(read_folder(tmp_path))
 
 
+def test_a_class_in_two_unicode_forms_is_one_reason_and_not_two(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    names = [f"{place}/{n}.jpg" for n in "12" for place in (f"train/{composed}", "train/dog")]
+    make(tmp_path, *names, f"val/{decomposed}/3.jpg", "val/dog/3.jpg")
+    (stops,) = (summary for _, severity, summary in shape_of(tmp_path) if severity == "stops")
+    assert stops.startswith("one class has two names")
+
+
 def test_what_stops_training_has_the_hint_of_training(tmp_path):
     folder = read_folder(
         make(tmp_path, "images/1.jpg", "labels.csv", "a.xlsx", "~$a.xlsx", "b.txt")

@@ -397,6 +397,10 @@ def test_a_split_of_the_run_is_evaluated_where_its_data_has_moved_to(model_file,
     for name in ("test", "val"):
         assert evaluate(run, data=moved, split=name).name == name
         assert paths_of(run, name) == paths_in(split, name)
+    table = Path("labels.csv")  # its labels may be others
+    table.write_text("".join(["path,label\n", *(f"{i.path},red\n" for i in split.images)]), "utf-8")
+    with pytest.raises(UsageError, match="has no test"):
+        evaluate(run, data=table, root=moved, split="test")
     for image in split.images:  # the paths alone do not make it the run's data
         draw(moved / image.path, (0, 0, 0), seed=800)
     with pytest.raises(UsageError, match="has no test folder"):

@@ -36,6 +36,7 @@ from xception_cli.evaluation.described import (
     uncorrected_line,
 )
 from xception_cli.evaluation.eval_report import (
+    OTHER_CLASS,
     TRAINED_ON,
     ClassMetrics,
     Corrected,
@@ -365,6 +366,8 @@ def test_a_class_whose_images_were_all_left_out_is_not_said_to_have_none():
     report = measure(*with_units(labels, np.eye(12)[labels]), names(12), name="new")
     line = "1 of 12 classes has no images{} in new, and is not measured: class 11"
     assert unmeasured_line(report) == line.format("")
+    other = replace(report, left_out=(Uncounted("other/0.jpg", OTHER_CLASS),))
+    assert unmeasured_line(other) == line.format("")
     known = Uncounted("class 11/0.jpg", TRAINED_ON)
     for uncounted in ({"left_out": (known,)}, {"failures": (known,)}):
         assert unmeasured_line(replace(report, **uncounted)) == line.format(" left")

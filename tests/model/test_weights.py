@@ -297,8 +297,9 @@ def test_a_download_follows_a_redirect_and_is_complete(web):
         (b"HTTP/1.1 200 OK\r\nContent-Length: 90000000000\r\n\r\nhello", "announces"),
         (b"HTTP/1.1 200 OK\r\n\r\nhello", "announces 0 bytes"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "Not Found"),
+        (b"HTTP/1.1 503 \r\nContent-Length: 0\r\n\r\n", "503"),
     ],
-    ids=["to http", "to a file", "cut off", "too large", "length unknown", "not found"],
+    ids=["to http", "to a file", "cut off", "too large", "length unknown", "not found", "no words"],
 )
 def test_a_bad_answer_is_refused_with_its_reason(web, answer, reason):
     web["https://a.test/x"] = answer

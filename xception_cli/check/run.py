@@ -11,7 +11,7 @@ from xception_cli.check.shape import check_shape
 from xception_cli.check.shortcuts import find_shortcuts
 from xception_cli.check.survey import Survey, survey_folder
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.units import assign_units
+from xception_cli.data.units import REPLACED, assign_units
 
 
 def run_check(
@@ -64,7 +64,8 @@ def report_on(survey: Survey, group_by: str | None) -> CheckReport:
         group_by: See `run_check`.
     """
     folder, looks = survey.folder, survey.looks
-    photos, ungrouped = assign_units(survey.photos(), survey.groups, group_by)
+    photos, warnings = assign_units(survey.photos(), survey.groups, group_by)
+    ungrouped = [sentence for sentence in warnings if sentence != REPLACED]  # that is no fault
     units = [photo.unit for photo in photos]
     is_grouped = group_by is not None or any(photo.group for photo in photos)
     problems = [

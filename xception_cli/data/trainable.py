@@ -35,7 +35,9 @@ def check_trainable(folder: DataFolder, expected_classes: int | None = None) -> 
 
 def obstacles(folder: DataFolder, expected_classes: int | None = None) -> Iterator[XceptionError]:
     """Yield each reason why `check_trainable` refuses a folder; the arguments are the same."""
-    found = (_spelling(folder), _count(folder, expected_classes), _unicode(folder))
+    spelling = _spelling(folder)  # two Unicode forms of a name are two spellings, too
+    alike = None if spelling else _unicode(folder)
+    found = (spelling, _count(folder, expected_classes), alike)
     causes = [error for error in found if error is not None]
     yield from causes
     if folder.given_splits and "train" not in folder.given_splits:

@@ -20,6 +20,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
 
+REPLACED = "--group-by is used instead of the table's column group"  # a warning
 _DIGEST = re.compile("[0-9a-f]{32}")  # see `inspection.content_digest`
 
 Array = NDArray[Any]
@@ -133,7 +134,7 @@ def name_groups(
     sentence = f"{count_of(left, 'image')} {does} not match --group-by and will not be grouped"
     warnings = [sentence] * bool(left)
     if any(images[i].group for i in used):
-        warnings.append("--group-by is used instead of the table's column group")
+        warnings.append(REPLACED)
     return groups, warnings
 
 

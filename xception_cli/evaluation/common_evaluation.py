@@ -98,9 +98,9 @@ def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
     """Explain why the val or test of two runs have different images, and how to compare the runs.
 
     Returns:
-        The reason; the command that trains on the split of the first run, with `--from` if the
-        second run has other images too, which a split file must list, and empty if the runs have no
-        image in common; and the commands that evaluate both on other images.
+        The reason; the command that trains on the split of the first run, with `--from` if the runs
+        do not have the same images, which a split file must list, and empty if they have none in
+        common; and the commands that evaluate both on other images.
     """
     before, after = _settings(first), _settings(second)
     paths, others = _image_paths(first), _image_paths(second)

@@ -87,12 +87,15 @@ def select_images(
     recorded, places = read_recorded(run, classes), recorded_places(run)
     if data is None:
         return _select_own(recorded, find_place(places), places[-1], choose_own(recorded, split))
-    own = {place.resolve() for place in [*places, Path(run.read_info().data or places[0])]}
+    given = Path(run.read_info().data or places[0])
+    own = {place.resolve() for place in [*places, given]}
     if split and data.resolve() in own:
         place = places[0] if is_table(data) else data
         return _select_own(recorded, place, data, choose_own(recorded, split))
     folder = read_data(data, root)
-    if split and split not in folder.given_splits and is_copied_to(folder.root, recorded):
+    lacks_split = split is not None and split not in folder.given_splits
+    may_be_own = folder.table is None or folder.table.name == given.name  # not another table
+    if lacks_split and may_be_own and is_copied_to(folder.root, recorded):
         return _select_own(recorded, folder.root, data, choose_own(recorded, split))
     if fitted_to_val:
         recorded = fitted_split(recorded)
@@ -289,12 +292,12 @@ def map_classes(folder: DataFolder, classes: Sequence[str], *, ignore_extra: boo
     extra = sorted({image.label for image in folder.images if labels[image.label] is None})
     if extra and not ignore_extra:
         names = [folder.classes[label] for label in extra]
-        near = [(name, meant) for name in names if (meant := nearest(name, classes))]
-        rename = f"rename {show(near[0][0])} if it is {show(near[0][1])}; " if near else ""
+        near = ((name, meant) for name in names if (meant := nearest(name, classes)))
+        renames = (f"rename {show(name)} if it is {show(meant)}; " for name, meant in near)
         raise DataError(
             f"the model does not know {len(extra)} of the classes in {show(folder.place)}: "
             + enumerated(names),
-            hint=f"{rename}--ignore-extra-classes leaves their images out",
+            hint=f"{next(renames, '')}--ignore-extra-classes leaves their images out",
         )
     images = [(image.path, labels[image.label]) for image in folder.images]
     mapped = [Photo(path, label) for path, label in images if label is not None]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from xception_cli.console import enumerated, show
-from xception_cli.evaluation.eval_report import EvalReport
+from xception_cli.evaluation.eval_report import OTHER_CLASS, EvalReport
 from xception_cli.numerals import count_of
 
 UNEVEN = 3  # ratio of class sizes above which accuracy is mostly that of the largest classes
@@ -27,7 +27,8 @@ def unmeasured_line(report: EvalReport) -> str | None:
         return None
     have, are = ("has", "is") if len(missing) == 1 else ("have", "are")
     classes = f"{len(missing):,} of {count_of(len(report.per_class), 'class')}"
-    left = " left" if report.left_out or report.failures else ""  # there may be others
+    lost = report.failures or any(found.reason != OTHER_CLASS for found in report.left_out)
+    left = " left" if lost else ""  # these may have been of the class
     where = f"{have} no images{left} in {show(report.name)}"
     return f"{classes} {where}, and {are} not measured: {enumerated(missing)}"
 

@@ -166,10 +166,9 @@ def _download(url: str) -> bytes:
         opener = urllib.request.build_opener(_HttpsRedirects())
         with opener.open(request, timeout=_TIMEOUT) as response:
             return _read_response(response)
-    except urllib.error.HTTPError as error:
-        error.close()  # it is a response, too
-        raise WeightsError(show(error.reason)) from error
     except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is a response, too
         reason = getattr(error, "reason", None) or error
         text = why(reason) if isinstance(reason, OSError) else show(reason)
         raise WeightsError(text) from error
