@@ -57,7 +57,7 @@ def _copy_archive(content: bytes, what: str) -> IO[bytes]:
     copied = io.BytesIO()
     try:
         with (
-            warnings.catch_warnings(action="error"),
+            warnings.catch_warnings(action="error", category=UserWarning),
             zipfile.ZipFile(io.BytesIO(content)) as archive,
         ):
             members = archive.infolist()
