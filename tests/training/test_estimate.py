@@ -211,6 +211,7 @@ def test_a_budget_decides_the_settings_that_were_not_given(
         unfreeze=config.unfreeze, views=config.views, epochs=config.epochs
     )
     assert decided.reasons[-1].startswith(f"--budget {budget}: ")
+    assert set(decided.undecided) - set(draft.undecided) == {"views", "epochs"} - given
     assert decided.job.network is draft.job.network
     assert measured == ["exit", "head"]  # each part once
 
