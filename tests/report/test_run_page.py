@@ -460,8 +460,10 @@ def test_a_small_test_set_is_enlarged_by_its_own_fraction_and_a_given_split_by_n
     split = facts.split
     given = tuple(replace(image, reason="given, 2 copies") for image in split.images)
     assert next_steps(facts, "photos")["fraction"] == "--val-fraction"
-    given_too = replace(facts, split=replace(split, images=given))
-    assert next_steps(given_too, "photos")["fraction"] is None
+    by_folder = replace(facts, split=replace(split, images=given))
+    assert next_steps(by_folder, "photos")["fraction"] is None
+    by_file = replace(facts, settings=dict(facts.settings) | {"split_file": "split.csv"})
+    assert next_steps(by_file, "photos")["fraction"] is None
 
 
 def test_the_page_names_the_classes_that_more_images_would_help(run: RunDir, tmp_path: Path):
