@@ -175,6 +175,13 @@ def test_measuring_before_a_training_does_not_change_its_bytes(
 # Fitting
 
 
+def test_a_data_folder_called_auto_was_given(settings):
+    Path("photos").rename("auto")
+    undecided = drafted(settings, data="auto").undecided
+    assert "balance" in undecided
+    assert "data" not in undecided
+
+
 def test_without_a_budget_the_plan_is_unchanged(draft, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda _, unfreeze: (unfreeze, NOTHING)[1])
     assert measure_draft(draft, {"data"}, time.monotonic()) == (draft, NOTHING)

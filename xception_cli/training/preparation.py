@@ -103,7 +103,11 @@ def draft_job(
     folder = survey.folder
     run = RunDir(choose_run_path(folder.place, output))
     before = Split((), ()) if config.from_ is None else _read_split(RunDir(Path(config.from_)))
-    undecided = tuple(name for name, value in vars(config).items() if value == "auto")
+    undecided = tuple(  # a data folder may be called auto, too
+        name
+        for name, default in vars(TrainConfig()).items()
+        if default == getattr(config, name) == "auto"
+    )
     split = make_split(
         folder,
         [look.inspection for look in survey.looks],
