@@ -166,10 +166,11 @@ def test_the_epochs_that_fit_are_done_up_to_the_requested_number(
     assert budget.epochs == expected
 
 
-def test_without_time_left_no_further_epoch_is_done(clock, run):
+def test_without_time_left_no_further_epoch_is_done(clock, run, capsys):
     budget = Budget(run, record())
     clock.advance(5000)
-    assert budget.fit_epochs(3, 12, 1.0) == 3
+    assert budget.fit_epochs(1, 12, 1.0) == 1
+    assert "after epoch 1: 1 epoch in all; an epoch takes 1 s\n" in capsys.readouterr().err
 
 
 def test_decisions_are_recorded_printed_and_continued_by_the_next_process(clock, run, capsys):

@@ -175,6 +175,13 @@ def test_measuring_before_a_training_does_not_change_its_bytes(
 # Fitting
 
 
+def test_a_data_folder_called_auto_was_given(settings):
+    Path("photos").rename("auto")
+    undecided = drafted(settings, data="auto").undecided
+    assert "balance" in undecided
+    assert "data" not in undecided
+
+
 def test_without_a_budget_the_plan_is_unchanged(draft, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda _, unfreeze: (unfreeze, NOTHING)[1])
     assert measure_draft(draft, {"data"}, time.monotonic()) == (draft, NOTHING)
@@ -211,6 +218,7 @@ def test_a_budget_decides_the_settings_that_were_not_given(
         unfreeze=config.unfreeze, views=config.views, epochs=config.epochs
     )
     assert decided.reasons[-1].startswith(f"--budget {budget}: ")
+    assert set(decided.undecided) - set(draft.undecided) == {"views", "epochs"} - given
     assert decided.job.network is draft.job.network
     assert measured == ["exit", "head"]  # each part once
 

@@ -439,6 +439,9 @@ def test_a_resume_without_its_data_folder_suggests_a_new_run_with_its_split(
         train_run({}, resume=True)
     command, options = str(caught.value.hint).rpartition("train DIR ")[1:]
     assert command
+    Path("photos").symlink_to("gone")
+    with pytest.raises(UsageError, match="no longer exists"):
+        train_run({}, resume=True)
     assert call("train", "moved", *options.split(), "--plan") == 0
     assert "beginning with run: 24 images known" in capsys.readouterr().err
 

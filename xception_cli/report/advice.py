@@ -46,7 +46,7 @@ def next_steps(facts: Facts, place: str) -> dict[str, Any]:
         "suspects": sum(row.get("problem") in SUSPECTS for row in issues),
         "labels": len(split.images),
         "few": report.groups < FEW_MEASURED,
-        "fraction": _fraction(report.name, split),
+        "fraction": _fraction(facts),
         "gains": _classes_to_add(report, result, weakest["name"] if weakest else None),
         "others": _other_findings(issues),
         "fixes": quoted(run.issues),
@@ -62,9 +62,12 @@ def is_small(report: EvalReport, split: Split) -> bool:
     return report.groups < SMALL or min(split.counts("train")) < FEW
 
 
-def _fraction(name: str, split: Split) -> str | None:
-    """Return the option that holds out more images; None for a split that the data gives."""
-    given = any(image.reason.startswith("given") for image in split.of(name))
+def _fraction(facts: Facts) -> str | None:
+    """Return the option that holds out more images; None for a given split."""
+    name = facts.report.name
+    given = facts.settings.get("split_file") is not None or any(
+        image.reason.startswith("given") for image in facts.split.of(name)
+    )
     return None if given else f"--{name}-fraction"
 
 

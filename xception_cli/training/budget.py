@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from xception_cli.console import say
-from xception_cli.numerals import duration
+from xception_cli.numerals import count_of, duration
 from xception_cli.rundir import RunDir
 
 
@@ -82,7 +82,7 @@ class Budget:
         decision = {"views": self.views, "epochs": self.epochs, **changes}
         self._record["decisions"].append({"after": after, **decision, "why": why})
         self.keep()
-        now = ", ".join(f"{value} {name}" for name, value in changes.items())
+        now = ", ".join(count_of(value, name[:-1]) for name, value in changes.items())
         say(f"plan      after {after}: {now} in all; {why}")
 
 

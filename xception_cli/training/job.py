@@ -307,7 +307,7 @@ class Draft:
         job: Its run folder does not exist yet.
         reasons: A sentence for each decision.
         report: Of the data check.
-        undecided: Names of the settings that were `auto`.
+        undecided: Names of the settings that were `auto`, or that a budget chose.
     """
 
     job: Job

@@ -192,8 +192,8 @@ def ladder(config: TrainConfig, given: Collection[str], device: str) -> list[Run
     """Return the rungs that agree with the given settings, best first.
 
     Args:
-        config: The settings, with everything decided. Where `auto` chose the head alone, there are
-            too few images to fine-tune, whatever the budget.
+        config: The settings, with everything decided. Where `auto` chose the head alone, for lack
+            of images or of disk space, no budget changes that.
         given: Names of the settings that the user chose.
         device: Its type, such as `cpu`.
     """

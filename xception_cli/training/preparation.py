@@ -103,7 +103,11 @@ def draft_job(
     folder = survey.folder
     run = RunDir(choose_run_path(folder.place, output))
     before = Split((), ()) if config.from_ is None else _read_split(RunDir(Path(config.from_)))
-    undecided = tuple(name for name, value in vars(config).items() if value == "auto")
+    undecided = tuple(  # a data folder may be called auto, too
+        name
+        for name, default in vars(TrainConfig()).items()
+        if default == getattr(config, name) == "auto"
+    )
     split = make_split(
         folder,
         [look.inspection for look in survey.looks],
@@ -201,15 +205,16 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
     """Reopen the job of a run, if its data is unchanged.
 
     Raises:
+        UsageError: The data no longer exists, or the number of processes is another one.
         ArtifactError: Images, classes or weights have changed; the error lists the differences.
     """
     done = f": {_epochs_done(run)} of {count_of(config.epochs, 'epoch')} done"
     say(f"resuming  {show(run.path)}{done if config.unfreeze != 'head' else ''}")
     describe_runtime(runtime)
     info, root = run.read_info(), None if config.root is None else Path(config.root)
-    if not os.path.lexists(config.data):
+    if not Path(config.data).exists():  # also if it is a link to a folder that was moved
         raise UsageError(
-            f"the data folder of the run, {show(config.data)}, no longer exists",
+            f"the data of the run, {show(config.data)}, no longer exists",
             hint="move it back; or start a new run with the same settings and split: "
             f"xception train DIR --from {quoted(run.path)}",
         )
