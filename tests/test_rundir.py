@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from folders import as_ordinary_user, open_folder
+from images import draw_photos
 from runs import call, write_info
 
 from xception_cli.config import TrainConfig
@@ -490,6 +491,26 @@ def test_a_mistyped_run_is_refused_with_the_run_next_to_it(capsys):
     for image in ("runs/1.jpg", "runs/*", "fod"):  # the control
         call("predict", image, "photos")
         assert "is not a run folder" not in capsys.readouterr().err
+
+
+def test_a_run_among_the_images_is_refused_instead_of_classifying_its_charts(capsys):
+    for name in "ab":
+        run = start_run(name, "2024-01-01T00:00:00Z", finished=True)
+        run.model.touch()
+        (run.path / "chart.png").touch()
+    draw_photos(Path("photos"))
+    for arguments, named in (
+        ("runs/a photos --model runs/b/model.safetensors", "runs/a"),
+        ("runs/a runs/b", "runs/b"),
+        ("photos runs/a --run runs/b", "runs/a"),
+        ("runs/a photos runs/*", "runs/a"),
+    ):
+        for command in ("predict", "rank --output x.csv", "embed --output x.npz"):
+            assert call(*command.split(), *arguments.split()) == 2
+            assert capsys.readouterr().err.endswith(
+                f"error: {named} is a run, not a folder of images\n"
+                "hint: give one RUN, before the images; with --model, none\n"
+            )
 
 
 # --- JSON --------------------------------------------------------------------------------------
