@@ -32,7 +32,7 @@ from xception_cli.commands.options import (
     separate_run,
 )
 from xception_cli.console import Bar, emit, quoted, say, screen, show
-from xception_cli.errors import MachineError
+from xception_cli.errors import MachineError, UsageError
 from xception_cli.files import check_new_file, file_digest
 from xception_cli.imports import importing
 from xception_cli.notation import ALL, parse_top, parse_unknown
@@ -119,6 +119,11 @@ def predict(
     """
     wanted = None if top is None else parse_top(top)
     refusal = parse_unknown(unknown)
+    if as_json and output is not None:
+        raise UsageError(
+            f"--json is for stdout, and the predictions go to {show(output)}",
+            hint="leave --json out; --output FILE.jsonl writes JSON",
+        )
     paths, run = separate_run(paths or [], run, model)
     chosen = choose_model(run, model)
     # Before torch is loaded, so that a mistyped option is reported at once.
