@@ -246,7 +246,7 @@ def test_an_invalid_argument_is_refused(model, images, options, message):
 @pytest.mark.parametrize(
     ("path", "kind", "message"),
     [
-        ("nowhere", xc.UsageError, "nowhere is not a run folder (it has no run.json)"),
+        ("nowhere", xc.UsageError, "the run folder nowhere does not exist"),
         ("empty", xc.UsageError, "empty is not a run folder (it has no run.json)"),
         ("no.safetensors", xc.UsageError, "there is no model file no.safetensors"),
         ("no.onnx", xc.UsageError, "there is no file no.onnx"),
@@ -434,7 +434,7 @@ def test_errors_of_the_system_are_exceptions_of_ours():
         ({"data": "x", "batchsize": 3}, "train() has an unknown setting batchsize", "batch_size?"),
         ({"data": "x", "image_size": 70}, "image_size is 70, expected from 71 to 2,048", None),
         ({"data": "x", "config": "quik"}, "there is no config quik", "did you mean quick?"),
-        ({"resume": "nowhere"}, "nowhere is not a run folder", "give a folder"),
+        ({"resume": "nowhere"}, "the run folder nowhere does not exist", "give a folder"),
         ({"data": "x", "config": 5}, "config is 5, expected a path", "a path is a str"),
         ({"resume": True}, "resume is True, expected a path", "a path is a str"),
         ({"resume": "x", "output": "y"}, "resume cannot be combined with output or config", None),
@@ -472,7 +472,7 @@ def test_torchrun_is_refused(monkeypatch, photos):
     [
         (("run", "nowhere"), "the data folder nowhere does not exist"),
         (("run", None, "train"), "split is 'train', expected val or test"),
-        (("nowhere",), "nowhere is not a run folder (it has no run.json)"),
+        (("nowhere",), "the run folder nowhere does not exist"),
     ],
 )
 def test_an_invalid_evaluation_is_refused(arguments, message):

@@ -178,7 +178,7 @@ def test_help_is_hardly_slower_than_that_of_an_empty_program() -> None:
         (["train", "photos", "--image-size", "70"], 2, "--image-size is 70, expected from 71 to"),
         (["train", "--data", "photos", "--unfreeze", "exot"], 2, "did you mean exit?"),
         (["train", "--data", "photos", "--epoch", "3"], 2, "--epochs"),
-        (["train", "--resume", "nowhere"], 2, "nowhere is not a run folder"),
+        (["train", "--resume", "nowhere"], 2, "the run folder nowhere does not exist"),
         (["train", "--resume"], 2, "there is no run in"),
         (["train", "--resume", "--output", "x"], 2, "--output cannot be combined with --resume"),
         (["train", "--resume", "--plan"], 2, "--plan cannot be combined with --resume"),

@@ -117,6 +117,10 @@ MISTAKES = {
         "--top is 'none', expected a whole number from 1, or all",
         "--top 3 prints the three most probable classes, --top all every class",
     ),
+    "predict a.jpg --json -o p.csv": (
+        "--json is for stdout, and the predictions go to p.csv",
+        "leave --json out; --output FILE.jsonl writes JSON",
+    ),
     "eval --max-pixels 1": (
         "--max-pixels is '1', expected a whole number from 1,000,000 to 2,000,000,000",
         "xception eval --help lists the options",

@@ -227,6 +227,25 @@ def test_the_report_of_an_unfinished_run_names_the_command_that_resumes_it(run, 
     )
 
 
+def test_a_command_that_uses_the_model_of_an_unfinished_run_warns_that_it_may_change(run, capsys):
+    image = next((run.path.parent / "photos" / "red").iterdir())
+    commands = [
+        ["eval", str(run.path)],
+        ["predict", str(run.path), str(image)],
+        ["embed", str(run.path), str(image), "--output", "x.npz"],
+    ]
+    sentence = "its model may still change"
+    assert call(*commands[0]) == 0
+    assert sentence not in capsys.readouterr().err  # the control: it is finished
+    run.result.unlink()
+    for command in commands:
+        assert call(*command, "--device", "cpu", "--workers", "0") == 0
+        assert f"note      {run.path} is unfinished: {sentence}\n" in capsys.readouterr().err
+    with run.lock():  # it is being trained
+        assert call(*commands[1]) == 0
+    assert f"note      {run.path} is running: {sentence}\n" in capsys.readouterr().err
+
+
 def test_a_new_training_names_the_unfinished_run_of_its_data(run, tmp_path, capsys):
     photos = tmp_path / "photos"
     Path("runs").mkdir()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from folders import as_ordinary_user, open_folder
+from images import draw_photos
 from runs import call, write_info
 
 from xception_cli.config import TrainConfig
@@ -473,9 +474,16 @@ def test_a_missing_run_is_reported_with_the_places_searched(tmp_path, finished):
 def test_a_run_is_found_by_its_path_and_other_folders_are_refused(tmp_path):
     run = start_run("a", "2024-01-01T00:00:00Z", finished=False)
     assert find_run(run.path) == run
-    for path in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(UsageError, match=r"is not a run folder \(it has no run\.json\)"):
-            find_run(path)
+    (tmp_path / "file").touch()
+    for name, fault in (
+        ("", "{} is not a run folder (it has no run.json)"),
+        ("file", "{} is not a run folder (it has no run.json)"),
+        ("gone", "the run folder {} does not exist"),
+    ):
+        for use in (find_run, lambda path: resolve({"from_": str(path)}, None)):
+            with pytest.raises(UsageError) as caught:
+                use(tmp_path / name)
+            assert caught.value.message == fault.format(tmp_path / name)
 
 
 def test_a_mistyped_run_is_refused_with_the_run_next_to_it(capsys):
@@ -486,10 +494,31 @@ def test_a_mistyped_run_is_refused_with_the_run_next_to_it(capsys):
     for command in ("predict", "rank --output x.csv", "embed --output x.npz"):
         name, *options = command.split()
         assert call(name, "runs/fod", "photos", *options) == 2
-        assert "runs/fod is not a run folder" in capsys.readouterr().err  # not the latest run
+        said = capsys.readouterr().err  # not the latest run
+        assert "the run folder runs/fod does not exist" in said
     for image in ("runs/1.jpg", "runs/*", "fod"):  # the control
         call("predict", image, "photos")
-        assert "is not a run folder" not in capsys.readouterr().err
+        assert "run folder" not in capsys.readouterr().err
+
+
+def test_a_run_among_the_images_is_refused_instead_of_classifying_its_charts(capsys):
+    for name in "ab":
+        run = start_run(name, "2024-01-01T00:00:00Z", finished=True)
+        run.model.touch()
+        (run.path / "chart.png").touch()
+    draw_photos(Path("photos"))
+    for arguments, named in (
+        ("runs/a photos --model runs/b/model.safetensors", "runs/a"),
+        ("runs/a runs/b", "runs/b"),
+        ("photos runs/a --run runs/b", "runs/a"),
+        ("runs/a photos runs/*", "runs/a"),
+    ):
+        for command in ("predict", "rank --output x.csv", "embed --output x.npz"):
+            assert call(*command.split(), *arguments.split()) == 2
+            assert capsys.readouterr().err.endswith(
+                f"error: {named} is a run, not a folder of images\n"
+                "hint: give one RUN, before the images; with --model, none\n"
+            )
 
 
 # --- JSON --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -71,6 +72,15 @@ class RunDir:
     def evaluation(self, name: str) -> Path:
         """Return the folder of one evaluation's files."""
         return self.path / "eval" / name
+
+    @property
+    def fault(self) -> str | None:
+        """Why this is not a run; None if it is one."""
+        if self.info.is_file():
+            return None
+        if not os.path.lexists(self.path):
+            return f"the run folder {show(self.path)} does not exist"
+        return f"{show(self.path)} is not a run folder (it has no {INFO})"
 
     @property
     def is_finished(self) -> bool:

@@ -125,10 +125,10 @@ def find_run(path: Path | None, *, finished: bool = True) -> RunDir:
                 f"{show(path)} was killed before its first step: there is nothing to resume",
                 hint=f"start it again: xception train DIR --output {quoted(path)}",
             )
-        if not run.info.is_file():
+        if run.fault is not None:
             near = nearest(path.name, [other.path.name for other in runs_next_to(path)])
             raise UsageError(
-                f"{show(path)} is not a run folder (it has no run.json)",
+                run.fault,
                 hint=f"did you mean {quoted(path.with_name(near))}?"
                 if near
                 else "give a folder that xception train created, such as runs/food",

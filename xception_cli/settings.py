@@ -147,8 +147,8 @@ def resolve(
 def _settings_to_begin_with(path: Path) -> dict[str, Any]:
     """Return the settings of an earlier run that were chosen by its user and can be reused."""
     run = RunDir(path)
-    if not run.info.is_file():
-        raise UsageError(f"{show(path)} is not a run folder", hint="xception runs lists runs")
+    if run.fault is not None:
+        raise UsageError(run.fault, hint="xception runs lists runs")
     settings = read_settings(run)
     _note_edits(run, settings)
     if run.fixes.is_file():

@@ -146,4 +146,4 @@ def test_a_run_begins_with_the_settings_and_the_split_of_an_earlier_one(
     draw_photos(tmp_path / "other")
     draw(tmp_path / "other" / "kiwi" / "0.jpg", (90, 120, 40), seed=1)
     assert call("train", "--from", "nowhere", "--data", "other") == 2
-    assert "nowhere is not a run folder" in capsys.readouterr().err
+    assert "the run folder nowhere does not exist" in capsys.readouterr().err

@@ -95,7 +95,12 @@ def test_the_first_working_source_fills_the_cache_which_is_then_used(
 ):
     sources = (source("first", failing()), source("second", lambda: backbone))
     monkeypatch.setattr(weights, "SOURCES", sources)
+    assert call("weights", "list") == 0
+    assert capsys.readouterr().err == "next: xception weights fetch\n"
     fetched = load_pretrained("imagenet")
+    capsys.readouterr()
+    assert call("weights", "list") == 0
+    assert capsys.readouterr().err == "next: xception weights verify\n"
     assert [path.name for path in cache.iterdir()] == [
         f"xception-imagenet-{tensor_digest(backbone)[:16]}.safetensors"
     ]

@@ -146,11 +146,19 @@ def test_the_next_command_after_predict_can_be_pasted_and_is_not_the_same_again(
 ):
     save_model(Path("m.safetensors"), bundle.network.state_dict(), bundle.about)
     files = sorted(map(str, (photos / "red").iterdir()))
-    model, device = ["--model", "m.safetensors"], ["--device", "cpu", "--workers", "0"]
+    Path("list.txt").write_text(f"{files[0]}\n")
+    model, device = "--model m.safetensors", "--device cpu"
+    answers = f"{model} --unknown 0.5 --tta mirror --max-pixels 5000000 {device}"
     for given, options, end in (
-        (files[:2], [], f"{shlex.join(files[:2])} {shlex.join(model)} --explain heatmaps"),
-        (files[:4], [], f"{shlex.join(files[:1])} {shlex.join(model)} --explain heatmaps"),
-        (files[:2], ["--explain", "why"], f"DIR {shlex.join(model)} --output predictions.csv"),
+        (files[:2], "", f"{shlex.join(files[:2])} {model} {device} --explain heatmaps"),
+        (files[:4], "", f"{shlex.join(files[:1])} {model} {device} --explain heatmaps"),
+        (files[:2], "--explain why", f"DIR {model} {device} --output predictions.csv"),
+        ([], "--from list.txt", f"--from list.txt {model} {device} --output predictions.csv"),
     ):
-        assert call("predict", *given, *model, *options, *device) == 0
+        command = [*given, *model.split(), *options.split(), *device.split(), "--workers", "0"]
+        assert call("predict", *command) == 0
         assert capsys.readouterr().err.splitlines()[-1] == f"next: xception predict {end}"
+    folder = str(photos / "red")
+    assert call("predict", folder, *answers.split(), "--output", "o.csv", "--workers", "0") == 0
+    end = f"{shlex.quote(folder)} {answers} --sort-into sorted"
+    assert capsys.readouterr().err.splitlines()[-1] == f"next: xception predict {end}"

@@ -538,7 +538,7 @@ def test_a_run_from_pretrained_weights_has_a_second_head():
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nowhere"], 2, "nowhere is not a run folder"),
+        (["nowhere"], 2, "the run folder nowhere does not exist"),
         (["run", "--classes", "3"], 2, "--classes is given, but a run has its own"),
         (["auto"], 4, "auto does not record what it trains: unfreeze is auto"),
         (["--classes", "1"], 2, "classes is 1, expected at least 2"),

@@ -16,6 +16,7 @@ from xception_cli.data.source import check_data, refuse_packed
 from xception_cli.data.table import is_table, read_rows
 from xception_cli.errors import UsageError
 from xception_cli.notation import is_url
+from xception_cli.rundir import RunDir
 
 _FEW = 3  # arguments that are typed again
 
@@ -94,7 +95,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
         Paths, in the order of the inputs.
 
     Raises:
-        UsageError: A folder or pattern gives no image; the message names it.
+        UsageError: A folder or pattern gives no image, or is a run; the message names it.
         DataError: A folder cannot be read.
     """
     found: list[Path] = []
@@ -106,7 +107,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
         elif given and not os.path.isdir(given):  # noqa: PTH112 - Path's raises on odd names
             images = [Path(given)]
         else:
-            images = images_below(Path(given), here) if given else []
+            images = _below(Path(given), here) if given else []
         if not images:
             heif = "" if ".heic" in suffixes() else f"; for HEIC: {INSTALL_HEIF}"
             what = describe_ignored(here)
@@ -122,6 +123,15 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     return found
 
 
+def _below(folder: Path, ignored: Counter[str] | None) -> list[Path]:
+    if RunDir(folder).info.is_file():  # its images are charts
+        raise UsageError(
+            f"{show(folder)} is a run, not a folder of images",
+            hint="give one RUN, before the images; with --model, none",
+        )
+    return images_below(folder, ignored)
+
+
 def _matching(pattern: str, ignored: Counter[str]) -> list[Path]:
     # `**` matches a folder and what is in it: each file counts once.
     images: dict[Path, None] = {}
@@ -131,7 +141,7 @@ def _matching(pattern: str, ignored: Counter[str]) -> list[Path]:
         is_counted = not folders.isdisjoint(path.parents)
         if path.is_dir():
             folders.add(path)
-            images |= dict.fromkeys(images_below(path, None if is_counted else ignored))
+            images |= dict.fromkeys(_below(path, None if is_counted else ignored))
         elif (kind := ignored_as(match)) is None:
             images[path] = None
         elif not is_counted:

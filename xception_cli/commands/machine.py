@@ -19,7 +19,7 @@ from xception_cli.recipes import copy_recipe, find_recipe, list_recipes, title
 def weights_list(as_json: Json = False) -> None:
     """List the sources of the ImageNet weights, in the order in which they are tried."""
     from xception_cli.model.published import SOURCES
-    from xception_cli.model.weights import cache_path
+    from xception_cli.model.weights import cache_path, is_cached
 
     cache = cache_path()
     if as_json:
@@ -32,7 +32,7 @@ def weights_list(as_json: Json = False) -> None:
             f"{number}. {source.name}\n   where     {source.origin}\n"
             f"   accepted  {source.pinned}\n   licence   {source.licence}"
         )
-    say("next: xception weights fetch")
+    say(f"next: xception weights {'verify' if is_cached() else 'fetch'}")
 
 
 def weights_fetch() -> None:

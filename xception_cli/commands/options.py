@@ -16,7 +16,7 @@ from xception_cli.data.formats import suffixes
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
-from xception_cli.runs import find_run, runs_next_to
+from xception_cli.runs import find_run, runs_next_to, state_of
 
 # Panels of the help
 IMAGES, MODEL, OUTPUT, MACHINE = "Images", "Model", "Output", "Machine"
@@ -208,7 +208,7 @@ def choose_model(run: Path | None, model: Path | None) -> Path:
 
 
 def choose_run(run: Path | None) -> RunDir:
-    """Return the given run; or the latest finished one, and print which that is.
+    """Return the given run, with a note if it is not finished; or the latest finished one.
 
     Raises:
         UsageError: There is no such run.
@@ -216,6 +216,8 @@ def choose_run(run: Path | None) -> RunDir:
     found = find_run(run)
     if run is None:
         say(f"run       {show(found.path)} (the latest)")
+    if not found.is_finished:
+        say(f"note      {show(found.path)} is {state_of(found)}: its model may still change")
     return found
 
 

@@ -32,7 +32,7 @@ from xception_cli.commands.options import (
     separate_run,
 )
 from xception_cli.console import Bar, emit, quoted, say, screen, show
-from xception_cli.errors import MachineError
+from xception_cli.errors import MachineError, UsageError
 from xception_cli.files import check_new_file, file_digest
 from xception_cli.imports import importing
 from xception_cli.notation import ALL, parse_top, parse_unknown
@@ -119,6 +119,11 @@ def predict(
     """
     wanted = None if top is None else parse_top(top)
     refusal = parse_unknown(unknown)
+    if as_json and output is not None:
+        raise UsageError(
+            f"--json is for stdout, and the predictions go to {show(output)}",
+            hint="leave --json out; --output FILE.jsonl writes JSON",
+        )
     paths, run = separate_run(paths or [], run, model)
     chosen = choose_model(run, model)
     # Before torch is loaded, so that a mistyped option is reported at once.
@@ -176,7 +181,16 @@ def predict(
         say(f"next: correct the folders by hand{rest}, then: xception check {quoted(sort_into)}")
     else:
         given_run = None if model is not None else chosen.parent
-        say(f"next: xception predict {_next(inputs, given_run, model, output, explain)}")
+        # The next command has the options that change the answers, and the device.
+        given_options = {
+            "--model": model,
+            "--unknown": None if refusal == "off" else unknown,
+            "--tta": tta,
+            "--max-pixels": max_pixels,
+            "--device": None if device == "auto" else device,
+        }
+        kept = "".join(f" {n} {quoted(v)}" for n, v in given_options.items() if v is not None)
+        say(f"next: xception predict {_next(inputs, given_run, kept, output, explain)}")
 
 
 def _check_output(path: Path) -> None:
@@ -195,16 +209,15 @@ def _check_output(path: Path) -> None:
 def _next(
     inputs: "Inputs",
     run: Path | None,
-    model: Path | None,
+    kept: str,
     output: Path | None,
     explain: Path | None,
 ) -> str:
-    """Return the arguments of the next `predict`, with the same run or model."""
+    """Return the arguments of the next `predict`, with the same run and the kept options."""
     of_run = "" if run is None else f"{quoted(run)} "
-    of_model = "" if model is None else f" --model {quoted(model)}"
-    again = f"{of_run}{inputs.typed}{of_model}"
+    again = f"{of_run}{inputs.typed}{kept}"
     if inputs.are_named and explain is not None:
-        return f"{of_run}DIR{of_model} --output predictions.csv"
+        return f"{of_run}DIR{kept} --output predictions.csv"
     if inputs.are_named:
         return f"{again} --explain heatmaps"
     if output is not None:

@@ -84,6 +84,11 @@ def fetch() -> Path:
     return _cache_file()
 
 
+def is_cached() -> bool:
+    """Return whether the ImageNet weights are in the cache; `verify` checks their numbers."""
+    return os.access(_cache_file(), os.R_OK)
+
+
 def verify() -> Path:
     """Check the cached ImageNet weights, number by number; return the file.
 
@@ -92,7 +97,7 @@ def verify() -> Path:
         WeightsError: Nothing is cached.
     """
     path = _cache_file()
-    if not os.access(path, os.R_OK):
+    if not is_cached():
         raise WeightsError(
             f"the ImageNet weights are not in the cache ({show(path)})",
             hint="xception weights fetch",
@@ -161,7 +166,7 @@ def _cache_file() -> Path:
 
 def _load_cached() -> PretrainedWeights | None:
     path = _cache_file()
-    if not os.access(path, os.R_OK):
+    if not is_cached():
         return None
     try:
         return _read_cache(path)
