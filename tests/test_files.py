@@ -11,11 +11,20 @@ from pathlib import Path
 
 import pytest
 from folders import as_ordinary_user, names_in, open_folder
+from runs import files_no_larger_than
 
 from xception_cli import files
 from xception_cli.csv_files import from_csv, read_table, read_users_table, to_csv
 from xception_cli.errors import ArtifactError, MachineError
-from xception_cli.files import cache_folder, errno_name, file_digest, utf8, write_durably
+from xception_cli.files import (
+    cache_folder,
+    check_new_file,
+    errno_name,
+    file_digest,
+    require_writable,
+    utf8,
+    write_durably,
+)
 from xception_cli.texts import read_lines, read_text
 
 
@@ -128,6 +137,25 @@ def test_a_read_only_folder_is_a_machine_error_and_keeps_its_file():
         with as_ordinary_user(), pytest.raises(MachineError, match="Permission denied"):
             write_durably(folder / "a", b"new")
         assert (folder / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "gone/a/b"])
+def test_a_place_that_has_the_permissions_but_is_full_is_reported_before_the_work(tmp_path, name):
+    def check():
+        if name == "a.csv":
+            check_new_file(tmp_path / name, (".csv",), "write the ranking to")
+        else:
+            require_writable(tmp_path / name, f"cannot make {tmp_path / name}")
+
+    check()
+    with files_no_larger_than(0), pytest.raises(MachineError) as caught:
+        check()
+    failed = "write the ranking to" if name == "a.csv" else "make"
+    assert caught.value.message == (
+        f"cannot {failed} {tmp_path / name}: {tmp_path} is not writable: File too large"
+    )
+    assert caught.value.hint == "choose another --output"
+    assert names_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(

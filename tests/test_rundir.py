@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from folders import as_ordinary_user, open_folder
 from images import draw_photos
-from runs import call, write_info
+from runs import call, files_no_larger_than, write_info
 
 from xception_cli.config import TrainConfig
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
@@ -140,10 +140,23 @@ def test_an_unwritable_place_is_a_machine_error_before_anything_is_created():
     with open_folder() as folder:
         (folder / "closed").mkdir(mode=0o555)
         for output in (folder / "closed" / "a" / "b", folder / "closed"):
-            with as_ordinary_user(), pytest.raises(MachineError, match=r"closed is not writable$"):
+            with (
+                as_ordinary_user(),
+                pytest.raises(MachineError, match=r"closed is not writable: P"),
+            ):
                 make_run(folder / "food", output)
         with as_ordinary_user():
             assert make_run(folder / "food", folder / "open").path.is_dir()
+
+
+def test_a_full_disk_is_reported_before_the_run_folder_is_created(tmp_path):
+    with files_no_larger_than(0), pytest.raises(MachineError) as caught:
+        choose_run_path(tmp_path / "food", tmp_path / "out")
+    assert caught.value.message == (
+        f"cannot create the run folder {tmp_path / 'out'}: {tmp_path} is not writable: File too "
+        "large"
+    )
+    assert choose_run_path(tmp_path / "food", tmp_path / "out") == tmp_path / "out"
 
 
 def test_an_unsearchable_place_is_a_machine_error():
@@ -152,7 +165,10 @@ def test_an_unsearchable_place_is_a_machine_error():
         made = f"cannot create the run folder {folder / 'closed'}"
         for output, message in (
             (folder / "closed", f"{made}: Permission denied"),
-            (folder / "closed" / "a", f"{made}/a: {folder / 'closed'} is not writable"),
+            (
+                folder / "closed" / "a",
+                f"{made}/a: {folder / 'closed'} is not writable: Permission denied",
+            ),
         ):
             with as_ordinary_user(), pytest.raises(MachineError) as caught:
                 make_run(folder / "food", output)

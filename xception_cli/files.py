@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from xception_cli.console import show
@@ -135,6 +136,7 @@ def check_new_file(
 
     Raises:
         UsageError: The file exists, its folder does not, or its suffix is not accepted.
+        MachineError: The folder cannot be written.
     """
     if path.suffix.lower() not in suffixes:
         usual = path.with_name(f"{path.stem or path.name}{suffixes[0]}")
@@ -151,6 +153,33 @@ def check_new_file(
             f"the folder {show(path.parent)} does not exist",
             hint=f"create it, or another {option}",
         )
+    require_writable(path.parent, f"cannot {doing} {show(path)}", option)
+
+
+def require_writable(folder: Path, failed: str, option: str = "--output") -> None:
+    """Check that a file can be written in a folder, by writing one that is gone when closed.
+
+    The permissions are not enough: root has them on any file system, and a network disk may not
+    know, or be full.
+
+    Args:
+        folder: The folder; if it does not exist, the nearest one above it that does.
+        failed: Begins the message.
+        option: The option that names the folder.
+
+    Raises:
+        MachineError: It cannot, for the system's reason.
+    """
+    place = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    try:
+        with TemporaryFile(dir=place, buffering=0) as file:
+            file.write(bytes(4096))
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise MachineError(
+            f"{failed}: {show(place)} is not writable: {why(error)}",
+            hint=f"choose another {option}",
+        ) from error
 
 
 def cache_folder() -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xception_cli.console import quoted, show
 from xception_cli.errors import ArtifactError, MachineError, UsageError
+from xception_cli.files import require_writable
 from xception_cli.rundir import INFO, LOCK, RunDir
 from xception_cli.suggestions import nearest
 
@@ -44,12 +45,9 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
                 )
         else:
             path = _free_path(RUNS, data)
-        ancestor = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
-        writable = ancestor.is_dir() and os.access(ancestor, os.W_OK | os.X_OK)
     except OSError as error:  # a folder above it cannot be searched
         raise _cannot_make(path, str(error.strerror)) from error
-    if not writable:
-        raise _cannot_make(path, f"{show(ancestor)} is not writable")
+    require_writable(path, f"cannot create the run folder {show(path)}")
     return path
 
 

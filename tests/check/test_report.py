@@ -327,6 +327,17 @@ def test_an_edited_table_is_not_overwritten_and_nothing_is_scanned(messy, capsys
     assert Path("out/issues.csv").read_bytes() == b"edited"
 
 
+def test_a_full_disk_is_reported_before_anything_is_scanned(messy, capsys):
+    with files_no_larger_than(0):
+        code = call("check", str(messy), "--output", "out/a")
+    assert code == 5
+    assert capsys.readouterr().err == (
+        f"error: cannot write out/a/issues.csv: {Path.cwd()} is not writable: File too large\n"
+        "hint: choose another --output\n"
+    )
+    assert not Path("out").exists()
+
+
 def test_a_check_whose_output_did_not_fit_can_be_typed_again(messy, capsys):
     with files_no_larger_than(2000):
         assert call("check", str(messy), "--output", "out") == 5
@@ -351,7 +362,10 @@ def test_an_output_that_cannot_be_created_is_a_machine_error(messy, capsys):
     put(Path("file"), b"")
     code, _, err = reported(messy, capsys, "--output", "file/out")
     assert code == 5
-    assert err == "error: cannot make the folder file/out: Not a directory\n"
+    assert err == (
+        f"error: cannot write file/out/issues.csv: {Path('file').absolute()} is not writable: Not "
+        "a directory\nhint: choose another --output\n"
+    )
 
 
 # --- the page -------------------------------------------------------------------------------------

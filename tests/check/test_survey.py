@@ -48,6 +48,21 @@ def test_every_bad_image_is_listed_at_once_and_a_long_list_is_cut(photos, count)
     )
 
 
+@pytest.mark.parametrize("name", ["weights", "fixes", "split_file"])
+def test_a_missing_file_of_a_setting_is_reported_before_the_data_is_listed(
+    photos, monkeypatch, name
+):
+    listed = []
+    monkeypatch.setattr("xception_cli.check.survey.read_data", lambda *given: listed.append(given))
+    option = f"--{name.replace('_', '-')}"
+    for given, why in (("gone.csv", "No such file or directory"), ("photos", "Is a directory")):
+        with pytest.raises(UsageError) as caught:
+            survey_data(TrainConfig(data=str(photos), **{name: given}))
+        assert caught.value.message == f"cannot read {option} {given}: {why}"
+        assert caught.value.hint.startswith(f"{option} takes ")
+    assert not listed
+
+
 def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):
     names = spoil(photos, 4)
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")}

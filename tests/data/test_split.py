@@ -161,7 +161,7 @@ def test_given_splits_are_kept():
     made = split_rows(rows, val=0.9)
     assert by_path(made) == {row[1]: row[3] for row in rows}
     assert {image.reason for image in made.images} == {"given"}
-    assert made.warnings == ()
+    assert made.warnings == ("val_fraction is not used: the split is given",)
 
 
 def test_given_train_and_test_val_comes_from_train_only():
@@ -196,6 +196,14 @@ def test_a_test_fraction_that_is_not_used_is_warned_about(split, what):
     assert {image.path for image in made.of(split)} == expected
     assert len(made.of("test")) == (20 if split == "test" else 0)
     assert made.warnings == (f"test_fraction is not used: {what}",)
+
+
+def test_a_val_fraction_that_is_not_used_is_warned_about_unless_it_is_the_default():
+    rows = given("train", 100) + given("val", 20)
+    warning = "val_fraction is not used: the split is given"
+    assert split_rows(rows, val=0.3).warnings == (warning,)
+    assert split_rows(rows, val=0.2).warnings == ()
+    assert warning not in split_rows(given("train", 100) + given("test", 20), val=0.3).warnings
 
 
 def test_a_class_without_a_given_val_image_is_warned_about():

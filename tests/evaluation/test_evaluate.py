@@ -208,6 +208,17 @@ def test_an_evaluation_writes_exactly_its_files_and_no_absolute_path(model_file,
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_an_image_that_cannot_be_read_is_in_no_count_of_those_that_selected_the_model(
+    model_file, photos
+):
+    run, split = make_run(model_file, photos)
+    (photos / "blue" / "text.jpg").write_bytes(b"no image")
+    report = evaluate(run, data=photos)
+    held_out = len(split.of("val"))
+    assert (report.images, len(report.failures)) == (held_out, 1)
+    assert f"; {held_out} of {held_out} images also selected the model (val): " in report.note
+
+
 def test_only_held_out_images_of_the_training_folder_are_scored(model_file, bundle, photos):
     run, split = make_run(model_file, photos)
     report = evaluate(run, data=photos)

@@ -385,6 +385,8 @@ def test_with_a_test_set_nothing_is_corrected_and_the_probe_is_not_compared(
     text = drawn_again(run, tmp_path, metrics=metrics, kept="fine-tuned, epoch 2")
     assert faults_of(text) == []
     assert "held-out test images in 1 group. Only 1 group: the interval is wide." in Page(text).text
+    card = RunDir(tmp_path / "again").card.read_text(encoding="utf-8")
+    assert "\n- Few held-out test groups (1), so the intervals are wide.\n" in card
     assert "Held-out test images were used" in Page(text).text
     assert "Accuracy on the same images this model" in Page(text).text
     assert "corrected" not in Page(text).text

@@ -90,6 +90,23 @@ def test_the_probe_is_kept_with_the_pretrained_network(
         torch.testing.assert_close(tensor, theirs[name], atol=1e-3, rtol=1e-3)
 
 
+def test_a_single_validation_group_shows_no_error_and_keeps_the_probe(
+    settings: dict[str, Any],
+) -> None:
+    for path in sorted(Path("photos").glob("*/*.jpg")):
+        split = "val" if path.stem in "67" else "train"
+        moved = Path("split", split, path.parent.name, path.name)
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, moved)
+    run = train_run(settings | {"data": "split", "group_by": "^(val)/"}).run
+    log = run.log.read_text()
+    assert ", its standard error cannot be estimated from one group\n" in log
+    assert "kept      the linear probe: one val group cannot show that fine-tuning beats it" in log
+    shown = run.report.read_text(encoding="utf-8")
+    assert "The validation images are one group, which cannot show that fine-tuning beats" in shown
+    assert "Fine-tuning did not beat" not in shown
+
+
 @pytest.mark.usefixtures("take_tuned")
 def test_the_fine_tuned_network_is_kept_with_heads_for_its_own_features(
     settings: dict[str, Any], random_weights: Path, measured: RunDir

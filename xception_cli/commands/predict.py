@@ -1,7 +1,6 @@
 """predict: the classes of images, on the screen, in a file, in folders or as heat maps."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -32,8 +31,8 @@ from xception_cli.commands.options import (
     separate_run,
 )
 from xception_cli.console import Bar, emit, quoted, say, screen, show
-from xception_cli.errors import MachineError, UsageError
-from xception_cli.files import check_new_file, file_digest
+from xception_cli.errors import UsageError
+from xception_cli.files import check_new_file, file_digest, require_writable
 from xception_cli.imports import importing
 from xception_cli.notation import ALL, parse_top, parse_unknown
 from xception_cli.numerals import count_of
@@ -199,11 +198,7 @@ def _check_output(path: Path) -> None:
 
     if path.suffix.lower() not in SUFFIXES or not path.parent.is_dir():
         check_new_file(path, SUFFIXES, "write predictions to")
-    if not os.access(path.parent, os.W_OK):
-        raise MachineError(
-            f"cannot write {show(path)}: {show(path.parent)} is not writable",
-            hint="choose another --output",
-        )
+    require_writable(path.parent, f"cannot write {show(path)}")
 
 
 def _next(

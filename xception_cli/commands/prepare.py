@@ -22,7 +22,7 @@ from xception_cli.commands.options import (
 from xception_cli.config import TrainConfig
 from xception_cli.console import emit, quoted, say, show
 from xception_cli.errors import UsageError
-from xception_cli.files import check_new_file, write_durably
+from xception_cli.files import check_new_file, require_writable, write_durably
 from xception_cli.imports import importing
 from xception_cli.notation import check_pattern
 from xception_cli.numerals import count_of
@@ -152,6 +152,7 @@ def _check_findings(data: Path, output: Path) -> None:
 
     Raises:
         UsageError: It is no folder, is inside the data folder, or has an edited issues.csv.
+        MachineError: It cannot be written.
     """
     inside, root = (Path(os.path.realpath(path)) for path in (output, data))
     if inside.is_relative_to(root):
@@ -166,6 +167,7 @@ def _check_findings(data: Path, output: Path) -> None:
             f"{show(output / ISSUES)} already exists, and may have been edited",
             hint="choose another --output, or remove it",
         )
+    require_writable(output, f"cannot write {show(output / ISSUES)}")
 
 
 # The network

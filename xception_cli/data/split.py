@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from xception_cli.config import TrainConfig
 from xception_cli.console import enumerated, listing, show
 from xception_cli.data.fixes import NO_FIXES, Fix, class_after, note_relabelled
 from xception_cli.data.folder import DataFolder
@@ -49,6 +50,10 @@ class Split:
         """Count the images of a held-out split that share a unit with training images."""
         trained = {image.unit for image in self.of("train")}
         return sum(image.unit in trained for image in self.of(split))
+
+    def is_one_unit(self, split: str) -> bool:
+        """Return whether one split is a single unit, from which no error can be estimated."""
+        return len({image.unit for image in self.of(split)}) == 1
 
     @property
     def fingerprint(self) -> str:
@@ -115,8 +120,12 @@ def make_split(
             none = f"test_fraction {test_fraction:g} gave none of {count_of(len(drawable), 'unit')}"
             warnings.append(f"test has no images: by chance, {none}")
         warnings += _uneven(drawn, folder.classes, val_fraction)
-    elif test_fraction:
-        warnings.append("test_fraction is not used: the split is given")
+    else:
+        changed = {
+            "val_fraction": val_fraction != TrainConfig.val_fraction,
+            "test_fraction": test_fraction != TrainConfig.test_fraction,
+        }
+        warnings += [f"{name} is not used: the split is given" for name in changed if changed[name]]
     made = Split(folder.classes, tuple(note_relabelled(images, folder)))
     needs = "add images: at least one class needs two different ones that are not of one group"
     if split_file is not None or "val" in folder.given_splits:

@@ -169,6 +169,13 @@ def paired_gain(losses: Array, units: Array) -> tuple[float, float]:
     return float(gains.mean()), float(error)
 
 
+def describe_error(error: float) -> str:
+    """Describe the standard error of `paired_gain`."""
+    if np.isinf(error):
+        return "its standard error cannot be estimated from one group"
+    return f"standard error {error:.3f}"
+
+
 def _select_last(weights: Array, losses: Array, error: float) -> Array:
     """Return 1 in each resample where the second candidate is selected, else 0.
 

@@ -20,7 +20,13 @@ from xception_cli.evaluation.eval_report import (
     read_report,
 )
 from xception_cli.evaluation.files import write_evaluation
-from xception_cli.evaluation.notes import FITTED_NOTE, VAL_NOTE, join_notes, left_out_note
+from xception_cli.evaluation.notes import (
+    FITTED_NOTE,
+    VAL_NOTE,
+    choosers_note,
+    join_notes,
+    left_out_note,
+)
 from xception_cli.evaluation.scored import read_digests
 from xception_cli.evaluation.scoring import evaluate_images
 from xception_cli.evaluation.selection import (
@@ -110,6 +116,7 @@ def run_evaluation(
     )
     note = join_notes(
         left_out_note(left_out, len(chosen.images)),
+        choosers_note(scored.photos, chosen.choosers),
         chosen.note,
         VAL_NOTE if has_selected and not is_corrected else None,
         FITTED_NOTE if fitted else None,

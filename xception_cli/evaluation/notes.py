@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
+from xception_cli.data.photo import Photo
 from xception_cli.evaluation.eval_report import NEAR_COPY, OTHER_CLASS, TRAINED_ON, Uncounted
 from xception_cli.numerals import count_of
 
@@ -30,6 +32,19 @@ def left_out_note(left_out: Sequence[Uncounted], images: int) -> str | None:
     count = len(left_out)
     of = f"{count:,} of {count_of(count + images, 'image')}"
     return f"{of} left out: {reasons}" if left_out else None
+
+
+def choosers_note(images: Sequence[Photo], choosers: AbstractSet[str]) -> str | None:
+    """Count the measured images that also selected the model; None if there are none.
+
+    Args:
+        images: With their problem, if they could not be measured.
+        choosers: Digests of the images that selected it.
+    """
+    measured = [image for image in images if image.problem is None]
+    count = sum(image.digest in choosers for image in measured)
+    of = f"{count:,} of {count_of(len(measured), 'image')}"
+    return f"{of} also selected the model (val): expect a little less" if count else None
 
 
 def join_notes(*notes: str | None) -> str | None:

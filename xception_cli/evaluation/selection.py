@@ -4,6 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class Selection:
         others: Paths of further images, of classes that the model does not know.
         folder: The folder of the images, if it is not the run's own data.
         fitted_to_val: Whether the model was also fitted to the run's val.
+        choosers: Digests of the images that selected the model, if others are evaluated.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Selection:
     others: Sequence[str] = ()
     folder: DataFolder | None = None
     fitted_to_val: bool = False
+    choosers: AbstractSet[str] = frozenset()
 
 
 def select_images(
@@ -210,7 +213,6 @@ def _select_new(
     found = inspect_all([folder.root / image.path for image in images])
     # The digest of an unreadable file is empty: it matches no image.
     trained_on = {image.digest for image in recorded.of("train")} - {""}
-    chose = {image.digest for image in recorded.of("val")} - {""}
     images = [
         replace(i, digest=f.digest, unit=f.digest) for i, f in zip(images, found, strict=True)
     ]
@@ -221,22 +223,15 @@ def _select_new(
             "there is nothing left to evaluate it on",
             hint="leave --data out to evaluate on the images that the run held out",
         )
-    notes = []
-    choosers = sum(image.digest in chose for image in kept)
-    if choosers:
-        notes.append(
-            f"{choosers:,} of {count_of(len(kept), 'image')} also selected the model (val): expect "
-            "a little less"
-        )
     return Selection(
         _name(folder.place, part),
         folder.root,
         shown_folder(folder.place),
         kept,
-        "; ".join(notes) or None,
-        [image for image in images if image.digest in trained_on],
+        trained_on=[image for image in images if image.digest in trained_on],
         others=others,
         folder=whole,
+        choosers={image.digest for image in recorded.of("val")} - {""},
     )
 
 

@@ -106,6 +106,7 @@ def _render_page(facts: Facts, bundle: ModelBundle, values: Mapping[str, Any]) -
         **values,
         steps=next_steps(facts, _place(facts)),
         kept_epoch=facts.kept_epoch,
+        unshown=facts.config.monitor == "last" and facts.split.is_one_unit("val"),
         curves=_curves(facts),
         matrices=_matrices(facts.report),
         pairs=facts.report.confused[:_PAIRS],

@@ -19,7 +19,7 @@ from xception_cli.console import quoted, say, show
 from xception_cli.data.inputs import ImageInputs, Inputs
 from xception_cli.errors import UsageError
 from xception_cli.evaluation.candidates import start_candidates
-from xception_cli.evaluation.correction import paired_gain
+from xception_cli.evaluation.correction import describe_error, paired_gain
 from xception_cli.evaluation.cross_validated import cross_validation, describe_cross_validation
 from xception_cli.model.cached_outcomes import PROBE
 from xception_cli.model.feature_cache import KeptView
@@ -232,7 +232,7 @@ def _averages_mirror(job: Job, probe: Probe, *, views: int) -> bool:
     helps = gain > max(error, _LEAST_GAIN)
     say(
         f"tta       {'mirror' if helps else 'none'}: the mirror image changes the linear probe's "
-        f"cross-validated log loss by {-gain:+.3f}, standard error {error:.3f}"
+        f"cross-validated log loss by {-gain:+.3f}, {describe_error(error)}"
     )
     return helps
 

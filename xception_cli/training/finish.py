@@ -234,7 +234,9 @@ def _say_result(
     if history.stopped_early:
         say(f"stopped   early: no improvement for {count_of(job.config.patience, 'epoch')}")
     if history.best_epoch > 0 and measured.epoch == 0:
-        kept = f"{kept}: fine-tuning did not beat it on val"
+        unshown = job.config.monitor == "last" and job.split.is_one_unit("val")
+        cannot = "one val group cannot show that fine-tuning beats it"
+        kept = f"{kept}: {cannot if unshown else 'fine-tuning did not beat it on val'}"
     say(f"kept      {kept}", style="bold")
     if baseline.probe_scores is not None and measured.epoch > 0:
         accuracy = percentage(baseline.probe_scores.accuracy)

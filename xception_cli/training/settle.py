@@ -16,7 +16,7 @@ from torch.nn import functional
 from xception_cli.console import say
 from xception_cli.data.inputs import ImageInputs
 from xception_cli.evaluation.candidates import FINAL, read_candidates, write_candidates
-from xception_cli.evaluation.correction import paired_gain, select_candidate
+from xception_cli.evaluation.correction import describe_error, paired_gain, select_candidate
 from xception_cli.model.about import REFIT
 from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.cached_outcomes import PROBE
@@ -145,7 +145,7 @@ def _select(
     )
     say(
         f"selection val log loss: linear probe {both.losses[0].mean():.3f}, fine-tuned "
-        f"{losses.mean():.3f}; difference {-gain:+.3f}, standard error {error:.3f}"
+        f"{losses.mean():.3f}; difference {-gain:+.3f}, {describe_error(error)}"
     )
     if select_candidate(both, labels.numpy(), units, monitor=job.config.monitor) == 0:
         return _keep_probe(job, baseline)
