@@ -283,7 +283,8 @@ def test_a_budget_is_planned_with_the_speed_of_the_gpu(settings):
         del settings[setting]
     train_run(settings | {"budget": "90s"})
     config = Path("run/config.toml").read_text()
-    assert f'unfreeze = "{"exit" if REHEARSED else "all"}"' in config
+    # On a CPU, so few images train the head alone.
+    assert f'unfreeze = "{"head" if REHEARSED else "all"}"' in config
     assert "epochs = 12" in config
 
 

@@ -115,7 +115,7 @@ THREE = {"after": "epoch 1", "views": 2, "epochs": 3, "why": "an epoch takes 15 
 def test_a_run_with_more_time_than_it_needs_does_everything_planned(
     settings: dict[str, Any],
 ) -> None:
-    del settings["unfreeze"], settings["views"]  # ours to choose; the epochs are given
+    del settings["views"]  # ours to choose; the layers and epochs are given
     run = train_run(settings | {"epochs": 1}).run
     config, timed = read_toml(run.config), read_json(run.info)["timed"]
     assert (config["unfreeze"], config["views"], config["epochs"]) == ("exit", 4, 1)
