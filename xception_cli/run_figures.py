@@ -16,7 +16,7 @@ from xception_cli.console import new_table, show
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.numerals import duration, percentage
 from xception_cli.rundir import RunDir
-from xception_cli.runs import refuse_links, runs_in, state_of
+from xception_cli.runs import refuse_links, runs_in
 from xception_cli.settings import chosen_settings, read_settings
 
 
@@ -91,7 +91,7 @@ def _figures(run: RunDir) -> RunFigures:
         return RunFigures(
             run=str(run.path),
             started=info.started,
-            state=state_of(run),
+            state=run.state,
             classes=len(info.classes),
             images=info.images["train"],
             unfreeze=str(settings["unfreeze"]),

@@ -111,6 +111,13 @@ class RunDir:
         except MachineError:  # not ours to lock
             return False
 
+    @property
+    def state(self) -> str:
+        """`finished`, `running` or `unfinished`."""
+        if self.is_finished:
+            return "finished"
+        return "running" if self.is_training else "unfinished"
+
     def remove_partial(self) -> None:
         """Remove files that a killed process left half written."""
         for partial in self.path.rglob("*.partial"):
@@ -136,12 +143,12 @@ class RunDir:
             UsageError: The run is not finished.
             ArtifactError: It is damaged.
         """
-        if not self.is_finished:
+        state = self.state
+        if state != "finished":
             resume = f"xception train --resume {quoted(self.path)}"
             raise UsageError(
-                f"{show(self.path)} is {'running' if self.is_training else 'unfinished'}: it has "
-                "no results yet",
-                hint="wait for it" if self.is_training else resume,
+                f"{show(self.path)} is {state}: it has no results yet",
+                hint="wait for it" if state == "running" else resume,
             )
         return _read_typed(RunResult, self.result)
 

@@ -145,7 +145,7 @@ def _latest(*, finished: bool) -> RunDir:
     if every:
         newest = max(every, key=_started)
         refuse_links(newest)
-        name, state = show(newest.path), state_of(newest)
+        name, state = show(newest.path), newest.state
         resume = f"xception train --resume {quoted(newest.path)}"
         raise UsageError(
             f"there is no finished run in {show(RUNS.absolute())}: {name} is {state}",
@@ -237,10 +237,3 @@ def _started(run: RunDir) -> str:
         return run.read_info().started
     except ArtifactError:  # damaged; it must not hide the others
         return ""
-
-
-def state_of(run: RunDir) -> str:
-    """Return `finished`, `running` or `unfinished`."""
-    if run.is_finished:
-        return "finished"
-    return "running" if run.is_training else "unfinished"

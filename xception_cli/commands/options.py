@@ -16,7 +16,7 @@ from xception_cli.data.formats import suffixes
 from xception_cli.errors import UsageError
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
-from xception_cli.runs import find_run, runs_next_to, state_of
+from xception_cli.runs import find_run, runs_next_to
 
 # Panels of the help
 IMAGES, MODEL, OUTPUT, MACHINE = "Images", "Model", "Output", "Machine"
@@ -217,7 +217,7 @@ def choose_run(run: Path | None) -> RunDir:
     if run is None:
         say(f"run       {show(found.path)} (the latest)")
     if not found.is_finished:
-        say(f"note      {show(found.path)} is {state_of(found)}: its model may still change")
+        say(f"note      {show(found.path)} is {found.state}: its model may still change")
     return found
 
 
