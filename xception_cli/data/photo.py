@@ -29,6 +29,11 @@ class Photo:
     problem: str | None = None
     group: str = ""
 
+    @property
+    def is_given(self) -> bool:
+        """Whether the data gives its split, instead of chance, a split file or an earlier run."""
+        return self.reason.startswith("given")
+
 
 def count_labels(photos: Sequence[Photo], classes: int) -> list[int]:
     """Count the images of each class."""

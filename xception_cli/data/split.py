@@ -121,11 +121,12 @@ def make_split(
             warnings.append(f"test has no images: by chance, {none}")
         warnings += _uneven(drawn, folder.classes, val_fraction)
     else:
-        changed = {
-            "val_fraction": val_fraction != TrainConfig.val_fraction,
-            "test_fraction": test_fraction != TrainConfig.test_fraction,
-        }
-        warnings += [f"{name} is not used: the split is given" for name in changed if changed[name]]
+        fractions = {"val_fraction": val_fraction, "test_fraction": test_fraction}
+        warnings += [
+            f"{name} is not used: the split is given"
+            for name, fraction in fractions.items()
+            if fraction != getattr(TrainConfig, name)
+        ]
     made = Split(folder.classes, tuple(note_relabelled(images, folder)))
     needs = "add images: at least one class needs two different ones that are not of one group"
     if split_file is not None or "val" in folder.given_splits:

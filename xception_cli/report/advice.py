@@ -65,10 +65,9 @@ def is_small(report: EvalReport, split: Split) -> bool:
 def _fraction(facts: Facts) -> str | None:
     """Return the option that holds out more images; None for a given split."""
     name = facts.report.name
-    given = facts.settings.get("split_file") is not None or any(
-        image.reason.startswith("given") for image in facts.split.of(name)
-    )
-    return None if given else f"--{name}-fraction"
+    if facts.config.split_file is not None or any(i.is_given for i in facts.split.of(name)):
+        return None
+    return f"--{name}-fraction"
 
 
 def _weakest_class(

@@ -125,12 +125,12 @@ def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
     sentences = [f"{total} were used: {used}{excluded}."]
     if config.split_file is not None:
         sentences.append("The split was read from a file.")
-    elif all(image.reason.startswith("given") for image in split.images if image.split != "out"):
+    elif all(image.is_given for image in split.images if image.split != "out"):
         sentences.append("The split was given with the images.")
     else:
         held_out = f"validation {config.val_fraction:g}"
         test = split.of("test")
-        if config.test_fraction and test and not any(i.reason.startswith("given") for i in test):
+        if config.test_fraction and test and not any(image.is_given for image in test):
             held_out += f", test {config.test_fraction:g}"
         which = "Images" if config.from_ is None else "Images that an earlier run did not have"
         sentences.append(f"{which} were held out at random ({held_out}; seed {config.seed}).")
