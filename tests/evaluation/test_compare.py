@@ -273,24 +273,16 @@ def test_for_runs_on_different_images_no_split_file_is_suggested_because_none_wo
         write_split(Split(("a",), known), run.split)
     assert call("compare", "runs/one", "runs/other") == 0
     assert "train on one split:" in capsys.readouterr().err
-    write_split(Split(("a",), images), other.split)  # the same folder, after it has grown
-    assert call("compare", "runs/one", "runs/other") == 0
-    shown = capsys.readouterr().err
-    assert (
-        "          these runs have different images; to compare them on the same images, train on "
-        "one split:\n"
-        "          xception train DIR --from runs/one\n"
-        "          or evaluate both on other images:\n"
-    ) in shown
-    foreign = tuple(replace(image, path=f"b/{image.path}") for image in images)
-    write_split(Split(("a",), foreign), other.split)
-    assert call("compare", "runs/one", "runs/other") == 0
-    shown = capsys.readouterr().err
-    assert (
-        "          these runs have different images; to compare them on the same images, evaluate "
-        "both on other images:\n"
-        "          xception eval runs/one --data DIR && "
-    ) in shown
+    grown = "train on one split:\n          xception train DIR --from runs/one\n"
+    grown += "          or evaluate both on other images:\n"
+    foreign = "evaluate both on other images:\n          xception eval runs/one --data DIR && "
+    for folder, advice in (("", grown), ("b/", foreign)):  # more images, or none in common
+        now = tuple(replace(image, path=f"{folder}{image.path}") for image in images)
+        write_split(Split(("a",), now), other.split)
+        assert call("compare", "runs/one", "runs/other") == 0
+        shown = capsys.readouterr().err
+        sentence = "these runs have different images; to compare them on the same images, "
+        assert f"          {sentence}{advice}" in shown
     assert "xception train" not in shown
     make_run("other", {"d90": 0, "d91": 1})
     write_info(other, classes=["a"])

@@ -314,7 +314,6 @@ def test_fine_tuning_is_not_started_if_the_probe_is_at_its_ceiling(
     assert result.history == []
     assert "fine-tuning" not in result.seconds
     assert result.kept == "the linear probe"
-    assert result.history == []
     assert call("report", "run", "--device", "cpu") == 0
     assert read_json(RunDir(tuned_once / "run").result)["skipped"] is None
 

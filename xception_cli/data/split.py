@@ -51,10 +51,6 @@ class Split:
         trained = {image.unit for image in self.of("train")}
         return sum(image.unit in trained for image in self.of(split))
 
-    def is_one_unit(self, split: str) -> bool:
-        """Return whether one split is a single unit, from which no error can be estimated."""
-        return len({image.unit for image in self.of(split)}) == 1
-
     @property
     def fingerprint(self) -> str:
         """SHA-256 over (path, class, content digest) of every image: identifies the data."""

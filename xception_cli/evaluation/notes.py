@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from xception_cli.data.photo import Photo
+from xception_cli.data.split import Split
 from xception_cli.evaluation.eval_report import NEAR_COPY, OTHER_CLASS, TRAINED_ON, Uncounted
 from xception_cli.numerals import count_of
 
@@ -45,6 +46,14 @@ def choosers_note(images: Sequence[Photo], choosers: AbstractSet[str]) -> str | 
     count = sum(image.digest in choosers for image in measured)
     of = f"{count:,} of {count_of(len(measured), 'image')}"
     return f"{of} also selected the model (val): expect a little less" if count else None
+
+
+def has_no_error(monitor: str, split: Split) -> bool:
+    """Return whether fine-tuning could not replace the linear probe, because val is one unit.
+
+    With `last`, fine-tuning must gain more than the standard error, which needs two units.
+    """
+    return monitor == "last" and len({image.unit for image in split.of("val")}) == 1
 
 
 def join_notes(*notes: str | None) -> str | None:

@@ -25,6 +25,7 @@ from xception_cli.evaluation.intervals import (
     proportion_interval,
     texts,
 )
+from xception_cli.evaluation.notes import has_no_error
 from xception_cli.evaluation.scored import Scored, read_scored
 from xception_cli.files import utf8, write_durably
 from xception_cli.model.bundle import ModelBundle
@@ -106,7 +107,7 @@ def _render_page(facts: Facts, bundle: ModelBundle, values: Mapping[str, Any]) -
         **values,
         steps=next_steps(facts, _place(facts)),
         kept_epoch=facts.kept_epoch,
-        unshown=facts.config.monitor == "last" and facts.split.is_one_unit("val"),
+        unshown=has_no_error(facts.config.monitor, facts.split),
         curves=_curves(facts),
         matrices=_matrices(facts.report),
         pairs=facts.report.confused[:_PAIRS],

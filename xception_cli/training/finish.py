@@ -24,6 +24,7 @@ from xception_cli.evaluation.cross_validated import cross_validation
 from xception_cli.evaluation.described import say_result
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.evaluation.files import write_evaluation
+from xception_cli.evaluation.notes import has_no_error
 from xception_cli.evaluation.scoring import report_outcomes
 from xception_cli.evaluation.selection import shown_folder
 from xception_cli.model.about import NO_FEATURES, REFIT
@@ -234,9 +235,10 @@ def _say_result(
     if history.stopped_early:
         say(f"stopped   early: no improvement for {count_of(job.config.patience, 'epoch')}")
     if history.best_epoch > 0 and measured.epoch == 0:
-        unshown = job.config.monitor == "last" and job.split.is_one_unit("val")
-        cannot = "one val group cannot show that fine-tuning beats it"
-        kept = f"{kept}: {cannot if unshown else 'fine-tuning did not beat it on val'}"
+        why = "fine-tuning did not beat it on val"
+        if has_no_error(job.config.monitor, job.split):
+            why = "one val group cannot show that fine-tuning beats it"
+        kept = f"{kept}: {why}"
     say(f"kept      {kept}", style="bold")
     if baseline.probe_scores is not None and measured.epoch > 0:
         accuracy = percentage(baseline.probe_scores.accuracy)
