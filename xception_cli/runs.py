@@ -37,7 +37,7 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
             )
         if output is not None:
             if os.path.lexists(output) and not (output.is_dir() and _is_free(RunDir(output))):
-                is_run = RunDir(output).info.is_file()
+                is_run = RunDir(output).is_run
                 resume = f"xception train --resume {quoted(output)}, or " if is_run else ""
                 raise UsageError(
                     f"{show(output)} already exists and is not empty",
