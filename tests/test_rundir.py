@@ -19,6 +19,7 @@ from runs import call, files_no_larger_than, write_info
 
 from xception_cli.commands.inputs import find_images
 from xception_cli.config import TrainConfig
+from xception_cli.console import quoted
 from xception_cli.data.folder import read_folder
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
@@ -551,6 +552,30 @@ def test_runs_below_a_folder_or_in_a_pattern_are_not_images_which_a_note_reports
     # The control: a folder of a run that is named itself, by its path or in a pattern.
     assert len(find_images(["runs/a/eval", "runs/a/eval/*/*.png"])) == 2
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_given_as_data_is_answered_with_its_data(capsys, tmp_path):
+    run = start_run("food", "2024-01-01T00:00:00Z", finished=True)
+    run.evaluation("val").mkdir(parents=True)
+    data = draw_photos(tmp_path / "my photos")
+    hint = "hint: give the folder with its images"
+    resume = "; to resume the run: xception train --resume runs/food"
+
+    def said(*arguments: str) -> str:
+        assert call(*arguments) == 2
+        error, hint = capsys.readouterr().err.splitlines()
+        assert error == "error: runs/food is a run, not a folder of images"
+        return hint
+
+    assert said("check", "runs/food") == hint  # whose data is gone
+    run.update_info({"data": str(data)})
+    for command in ("check", "train", "eval runs/food --data"):
+        assert said(*command.split(), "runs/food") == f"{hint}: {quoted(data)}"
+    run.result.unlink()
+    assert said("train", "runs/food") == f"{hint}: {quoted(data)}{resume}"
+    run.info.write_text("{")
+    assert said("train", "runs/food") == f"{hint}{resume}"
+    assert call("check", str(data)) == 0  # the control
 
 
 def test_a_run_next_to_the_class_folders_is_not_a_class(tmp_path):

@@ -13,7 +13,7 @@ from xception_cli.data.folder import describe_ignored, images_below
 from xception_cli.data.formats import INSTALL_HEIF, suffixes
 from xception_cli.data.listing import RUN, ignored_as
 from xception_cli.data.lists import PathList, open_list
-from xception_cli.data.source import check_data, refuse_packed
+from xception_cli.data.source import check_data, refuse_packed, refuse_run
 from xception_cli.data.table import is_table, read_rows
 from xception_cli.errors import UsageError
 from xception_cli.notation import is_url
@@ -125,11 +125,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 
 
 def _below(folder: Path, ignored: Counter[str] | None) -> list[Path]:
-    if RunDir(folder).is_run:  # its images are charts
-        raise UsageError(
-            f"{show(folder)} is a run, not a folder of images",
-            hint="give one RUN, before the images; with --model, none",
-        )
+    refuse_run(folder, "give one RUN, before the images; with --model, none")
     return images_below(folder, ignored)
 
 
