@@ -215,9 +215,18 @@ def find_unfinished(data: Path) -> RunDir | None:
 def _is_of(run: RunDir, data: Path) -> bool:
     try:
         refuse_links(run)
-        return run.read_info().data == str(data.absolute())
     except ArtifactError:
         return False
+    return data_of(run) == data.absolute()
+
+
+def data_of(run: RunDir) -> Path | None:
+    """Return the data folder or table that a run records; None if it does not, or is damaged."""
+    try:
+        data = run.read_info().data
+    except ArtifactError:
+        return None
+    return Path(data) if data else None
 
 
 def runs_next_to(path: Path) -> list[RunDir]:

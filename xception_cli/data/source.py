@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from xception_cli.console import quoted, show
@@ -11,9 +10,10 @@ from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.formats import TABLES, WORKBOOKS
 from xception_cli.data.header import COLUMNS
 from xception_cli.data.table import is_table, list_table
-from xception_cli.errors import ArtifactError, UsageError
+from xception_cli.errors import UsageError
 from xception_cli.notation import is_url
 from xception_cli.rundir import RunDir
+from xception_cli.runs import data_of
 from xception_cli.texts import SAVE_IN_EXCEL
 
 _TABLES = f"{', '.join(TABLES[:-1])} or {TABLES[-1]}"
@@ -82,15 +82,13 @@ def refuse_run(folder: Path, hint: str | None = None) -> None:
     run = RunDir(folder)
     if run.is_run:
         what = f"{show(folder)} is a run, not a folder of images"
-        raise UsageError(what, hint=hint or _data_of(run))
+        raise UsageError(what, hint=hint or _instead_of(run))
 
 
-def _data_of(run: RunDir) -> str:
-    data = None
-    with suppress(ArtifactError):  # damaged; it is only for a hint
-        data = run.read_info().data
+def _instead_of(run: RunDir) -> str:
+    data = data_of(run)
     hint = "give the folder with its images"
-    if data and os.path.exists(data):  # noqa: PTH110 - Path's raises on odd names
+    if data is not None and os.path.exists(data):  # noqa: PTH110 - Path's raises on odd names
         hint += f": {quoted(data)}"
     if run.state == "unfinished":
         hint += f"; to resume the run: xception train --resume {quoted(run.path)}"
