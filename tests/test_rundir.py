@@ -578,6 +578,18 @@ def test_a_run_given_as_data_is_answered_with_its_data(capsys, tmp_path):
     assert call("check", str(data)) == 0  # the control
 
 
+def test_a_folder_given_as_a_model_is_answered_with_the_file_in_it_if_it_has_one(capsys):
+    model = start_run("food", "2024-01-01T00:00:00Z", finished=True).model
+    otherwise = "give a model file (.safetensors or .onnx), or leave --model out for the latest run"
+    for has_model, hint in ((False, otherwise), (True, f"the model in it is --model {model}")):
+        if has_model:
+            model.touch()
+        assert call("predict", "1.jpg", "--model", "runs/food") == 2
+        assert capsys.readouterr().err == (
+            f"error: --model is runs/food, a folder, expected a file\nhint: {hint}\n"
+        )
+
+
 def test_a_run_next_to_the_class_folders_is_not_a_class(tmp_path):
     draw_photos(tmp_path)
     (tmp_path / "run").mkdir()
