@@ -53,14 +53,20 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
 
 def run_path_beside(data: Path) -> Path | None:
     """Return a new run folder outside of a data folder that the current one is in, else None."""
+    around = folder_around(data)
+    return None if around is None else _free_path(around / RUNS, data)
+
+
+def folder_around(data: Path) -> Path | None:
+    """Return the folder around a data folder that the current one is in, else None."""
     real = data.resolve()
     if real == real.parent or not Path.cwd().resolve().is_relative_to(real):
         return None
-    return Path(os.path.relpath(_free_path(real.parent / RUNS, data)))
+    return Path(os.path.relpath(real.parent))
 
 
 def _free_path(runs: Path, data: Path) -> Path:
-    name = _name(data)
+    name = name_after(data)
     path = runs / name
     number = 1
     while os.path.lexists(path):  # a broken link takes a name, too
@@ -69,8 +75,8 @@ def _free_path(runs: Path, data: Path) -> Path:
     return path
 
 
-def _name(data: Path) -> str:
-    """Return the name for runs on a folder, or on a table of images, without its suffix."""
+def name_after(data: Path) -> str:
+    """Return the name for what is made of a folder, or of a table of images: without its suffix."""
     real = data.resolve()
     return (real.stem if real.is_file() else real.name) or "data"
 
@@ -203,7 +209,7 @@ def find_unfinished(data: Path) -> RunDir | None:
     Returns:
         None if there is none, or if it is still being trained.
     """
-    name = _name(data)
+    name = name_after(data)
     runs = [RunDir(path) for path in RUNS.glob(f"{glob.escape(name)}*")]
     started = [run for run in runs if not run.is_finished and _is_of(run, data)]
     if not started:
