@@ -229,12 +229,11 @@ def create_engines(job: Job, learner: Learner, train: FeatureInputs | ImageInput
         learner.trained,
         learner.optimizer,
         learner.scaler,
+        job.criterion,
         runtime=runtime,
-        label_smoothing=config.label_smoothing,
         accumulate=config.accumulate,
         clip=config.clip,
         batch_norm=job.pretrained is None,
-        class_weights=job.loss_weights,
         # A batch to capture CUDA graphs with.
         example=train.example(min(config.batch_size, train.batches.count))
         if runtime.device.type == "cuda" and not config.compile
