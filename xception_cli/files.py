@@ -251,11 +251,7 @@ def why(error: OSError | ValueError | RecursionError) -> str:
 if not TYPE_CHECKING:  # else a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
-        """Return what moved to `csv_files`, a layer above, after 0.2: scripts import it here.
-
-        Args:
-            name: The name.
-        """
+        """Return what moved to `csv_files`, a layer above, after 0.2: scripts import it here."""
         if name in {"to_csv", "from_csv"}:
             return getattr(import_module("xception_cli.csv_files"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -197,9 +197,6 @@ def _foreign_entry(run: RunDir, entry: "os.DirEntry[str]") -> ArtifactError:
 def find_unfinished(data: Path) -> RunDir | None:
     """Return the latest run in `runs/` that was started on a data folder and has not ended.
 
-    Args:
-        data: The data folder.
-
     Returns:
         None if there is none, or if it is still being trained.
     """

@@ -154,10 +154,6 @@ def _scan(
 def look_at(path: Path, grey_bits: int | None = None) -> Seen:
     """Scan one file.
 
-    Args:
-        path: The file.
-        grey_bits: See `decode`.
-
     Raises:
         MachineError: There is too little memory to decode it.
     """

@@ -67,11 +67,7 @@ class DataFolder:
 
 
 def describe_ignored(ignored: Mapping[str, int]) -> str:
-    """Return a summary such as `17 files ignored: 12 .txt, 5 .heic`; empty if there are none.
-
-    Args:
-        ignored: Number of files by suffix.
-    """
+    """Return a summary such as `17 files ignored: 12 .txt, 5 .heic`; empty if there are none."""
     total, heif = sum(ignored.values()), _heif(ignored)
     if not total:
         return ""

@@ -75,10 +75,6 @@ def read_recorded(run: RunDir, classes: Sequence[str]) -> Split:
 
     Runs of earlier versions have no checksums in run.json and are not verified.
 
-    Args:
-        run: The run.
-        classes: Classes of its model.
-
     Raises:
         ArtifactError: The file is damaged or was edited; names the rows.
     """
