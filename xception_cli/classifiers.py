@@ -33,10 +33,10 @@ def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None
         expect_choice("tta", tta, ("mirror", "none"))
     is_exported = path.suffix.lower() == ".onnx"
     if path.is_dir():
-        raise UsageError(
-            f"--model is {show(path)}, a folder, expected a file",
-            hint=f"the model of a run is --model {quoted(RunDir(path).model)}",
-        )
+        hint = "give a model file (.safetensors or .onnx), or leave --model out for the latest run"
+        if (inside := RunDir(path).model).is_file():
+            hint = f"the model in it is --model {quoted(inside)}"
+        raise UsageError(f"--model is {show(path)}, a folder, expected a file", hint=hint)
     if not path.is_file():
         command = "xception export" if is_exported else "xception train"
         raise UsageError(f"there is no model file {show(path)}", hint=f"{command} makes one")

@@ -182,6 +182,25 @@ def require_writable(folder: Path, failed: str, option: str = "--output") -> Non
         ) from error
 
 
+def require_readable(given: str, option: str, hint: str) -> None:
+    """Check that a file that an option names can be read, before anything slow starts.
+
+    Args:
+        given: The file, as typed.
+        option: The option.
+        hint: What it takes.
+
+    Raises:
+        UsageError: It cannot, for the system's reason.
+    """
+    path = Path(given)
+    try:
+        if not path.is_fifo():  # which can be read only once
+            path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"cannot read {option} {show(given)}: {why(error)}", hint=hint) from error
+
+
 def cache_folder() -> Path:
     """Return the user's cache folder, whose content can be recreated; it may not exist.
 

@@ -165,7 +165,7 @@ def separate_run(
     """
     if paths and run is None and model is None:
         first = Path(paths[0])
-        if RunDir(first).info.is_file() or (len(paths) > 1 and _is_mistyped_run(first)):
+        if RunDir(first).is_run or (len(paths) > 1 and _is_mistyped_run(first)):
             return list(paths[1:]), first
     return list(paths), run
 
