@@ -164,7 +164,8 @@ class RunInfo:
         packed_weights: Whether convolutions of the frozen part had packed weights, see `folding`.
         timed: The record of a time budget.
         settings: All resolved settings; config.toml is compared with them.
-        undecided: Names of those that were `auto`, or that a budget chose; None if not recorded.
+        undecided: Names of those that were `auto`, or that a budget or a limit of memory chose;
+            None if not recorded.
         split_checks: Checksums of the rows of split.csv, see `data.recorded`.
         fixes_digest: SHA-256 of fixes.csv, if there is one.
         grey_bits: Of 16-bit images, see `data.transforms.Preprocessing`; 16 if absent.
