@@ -622,11 +622,14 @@ def test_a_finished_run_that_has_lost_rows_of_metrics_jsonl_is_refused(tmp_path,
     with pytest.raises(ArtifactError, match=lost.format(2)):
         run.read_metrics()
     write_json(run.result, result | {"stopped_early": True})
-    if kept:
+    if kept:  # an earlier version did not record how many epochs it trained
         assert len(run.read_metrics()) == 1
     else:
         with pytest.raises(ArtifactError, match=lost.format(1)):
             run.read_metrics()
+    write_json(run.result, result | {"epochs": 9, "stopped_early": True, "trained_epochs": 2})
+    with pytest.raises(ArtifactError, match=lost.format(2)):
+        run.read_metrics()
     write_json(run.result, result | {"seconds": {"probe": 0.1}})  # fine-tuning was skipped
     assert len(run.read_metrics()) == (kept or 0)
     run.result.unlink()

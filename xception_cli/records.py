@@ -108,6 +108,7 @@ class RunResult:
     Attributes:
         kept: `the linear probe`, or `fine-tuned, epoch N`.
         epochs: Planned number of epochs, also if fine-tuning was skipped or stopped early.
+        trained_epochs: Number of epochs that were trained; None in runs of earlier versions.
         seconds: Seconds by phase.
         stopped_early: Whether early stopping ended the training.
         probe: Validation scores of the linear probe; None for random initial weights.
@@ -123,6 +124,7 @@ class RunResult:
 
     kept: str
     epochs: int
+    trained_epochs: int | None = None
     stopped_early: bool = False
     probe: Scores | None = None
     cross_validation: CrossValidation | None = None

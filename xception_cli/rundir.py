@@ -169,8 +169,7 @@ class RunDir:
         """Read metrics.jsonl, a row for each epoch; a run without fine-tuning has none.
 
         Raises:
-            ArtifactError: It is damaged; or it has lost rows of a finished run, whose fine-tuning
-                was not ended by early stopping.
+            ArtifactError: It is damaged; or it has lost rows of a finished run.
         """
         rows: list[EpochMetrics] = []
         try:
@@ -183,7 +182,7 @@ class RunDir:
             ) from error
         result = self.read_result() if self.is_finished else None
         if result is not None and result.has_tuned:
-            least = 1 if result.stopped_early else result.epochs
+            least = result.trained_epochs or (1 if result.stopped_early else result.epochs)
             if len(rows) < least:
                 raise ArtifactError(
                     f"{show(self.metrics)} has {count_of(len(rows), 'row')}, expected at least "
