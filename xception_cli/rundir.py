@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from xception_cli.console import quoted, show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
-from xception_cli.files import file_digest, why, write_durably
+from xception_cli.files import file_digest, is_file, why, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.records import EpochMetrics, RunInfo, RunResult
 from xception_cli.regular import read_regular
@@ -76,7 +76,7 @@ class RunDir:
     @property
     def fault(self) -> str | None:
         """Why this is not a run; None if it is one."""
-        if self.info.is_file():
+        if is_file(self.info):
             return None
         if not os.path.lexists(self.path):
             return f"the run folder {show(self.path)} does not exist"
