@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
+from stat import S_ISREG
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from xception_cli.console import show
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.regular import NEW, open_regular, write_all
 
+_NOWHERE = {"ENOENT", "ENOTDIR", "ELOOP", "ENAMETOOLONG"}  # errors of a path to nothing
 TRIES = 3  # of a call that may fail temporarily
 
 LONGEST_NAME = 255  # bytes of a file name, on every common file system
@@ -199,6 +201,22 @@ def require_readable(given: str, option: str, hint: str) -> None:
             path.open("rb").close()
     except OSError as error:
         raise UsageError(f"cannot read {option} {show(given)}: {why(error)}", hint=hint) from error
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file; Path.is_file hides errors from Python 3.14 on.
+
+    Raises:
+        OSError: It cannot be found out, such as for a folder above it that cannot be searched.
+    """
+    try:
+        return S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        if errno.errorcode.get(error.errno or 0) in _NOWHERE:
+            return False
+        raise
+    except ValueError:  # a null character
+        return False
 
 
 def cache_folder() -> Path:
