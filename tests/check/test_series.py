@@ -138,6 +138,21 @@ def test_a_series_is_found_with_the_pattern_that_keeps_it_together(names, patter
     assert all(len(labels) == 1 for labels in of_group.values())
 
 
+def in_one_folder(folder: DataFolder) -> DataFolder:
+    """The same images next to each other, as a table lists them: `cat/1.jpg` becomes `1.jpg`."""
+    images = [replace(image, path=image.path.rpartition("/")[2]) for image in folder.images]
+    return replace(folder, images=tuple(images))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SERIES if kind != "sub-folders"])
+def test_a_series_is_found_in_a_table_of_images_in_one_folder(kind):
+    names, pattern, groups, images = SERIES[kind]
+    found = series_of(in_one_folder(named(names)))
+    assert found is not None
+    expected = re.sub("^/", "^", pattern)
+    assert (found.pattern, found.groups, found.images) == (expected, groups, images)
+
+
 def test_classes_whose_names_have_different_numbers_of_words_share_a_pattern():
     folder = named(
         lambda c, _: [f"{c}_s{n:02d}_{v:03d}.jpg" for n in range(5) for v in range(6)],
@@ -204,6 +219,11 @@ NONE: dict[str, Names] = {
 @pytest.mark.parametrize("names", NONE.values(), ids=NONE)
 def test_names_that_are_only_numbered_are_not_a_series(names):
     assert series_of(named(names)) is None
+
+
+@pytest.mark.parametrize("names", NONE.values(), ids=NONE)
+def test_names_that_are_only_numbered_are_not_a_series_in_a_table(names):
+    assert series_of(in_one_folder(named(names))) is None
 
 
 def scenes(count: int = 10, views: str = "ab", singles: int = 0) -> Names:
