@@ -254,6 +254,21 @@ def test_groups_of_several_classes_are_not_a_series():
     assert series_of(shared(1)) is None
 
 
+def test_a_few_wrong_labels_do_not_hide_a_series():
+    folder = named(scenes(count=15))
+
+    def swapped(count: int) -> DataFolder:
+        wrong = range(0, 2 * count, 2)  # one image of each of the first scenes
+        images = [
+            replace(image, label=1 - image.label) if at in wrong else image
+            for at, image in enumerate(folder.images)
+        ]
+        return replace(folder, images=tuple(images))
+
+    assert series_of(swapped(3)) is not None
+    assert series_of(swapped(4)) is None
+
+
 def test_a_class_in_one_group_is_not_a_series():
     few = {"cat": [f"s{n}_{v}.jpg" for n in range(4) for v in range(4)]}
     assert series_of(folder_of(few | {"dog": ["x.jpg"] * 1})) is not None

@@ -20,7 +20,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.numerals import count_of
 
 _SHARE = 0.2  # least share of the images in groups of two or more
-_PURE = 0.98  # least share of groups with one class only
+_PURE = 0.9  # least share of groups with one class only: a few labels may be wrong
 _TYPICAL = 3  # least number of groups in the median class
 _NUMBERED = 0.9  # least share of these images whose group is identified by a number
 _WHOLE = 0.1  # largest share of them in groups of over half of a class
