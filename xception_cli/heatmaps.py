@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xception_cli.classifiers import is_exported
 from xception_cli.console import show
 from xception_cli.errors import UsageError
 from xception_cli.files import LONGEST_NAME, cut_name, make_folder, write_durably
@@ -29,7 +30,7 @@ class HeatMaps:
     """
 
     def __init__(self, path: Path, images: Sequence[Path], model: Path) -> None:
-        if model.suffix.lower() == ".onnx":
+        if is_exported(model):
             raise UsageError(
                 f"{show(model)} is an exported file, which returns no activations for heat maps",
                 hint="use --explain with the run, or with the model.safetensors that was exported",

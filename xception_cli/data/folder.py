@@ -208,9 +208,8 @@ def images_below(folder: Path, ignored: Counter[str] | None = None) -> list[Path
 def _raise_flat(root: Folder) -> None:
     flat = len(root.images)
     found = f"{count_of(flat, 'image')} but no class folders" if flat else "no class folders"
-    raise DataError(
-        f"found {found} in {show(root.path)}", hint=_by_names(root) + expected(root.path)
-    )
+    hint = _by_names(root) + expected(root.path, has_images=flat > 0)
+    raise DataError(f"found {found} in {show(root.path)}", hint=hint)
 
 
 def _by_names(root: Folder) -> str:
