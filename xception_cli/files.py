@@ -60,7 +60,7 @@ def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) ->
                 f"cannot write {show(path)}{size}: {error.strerror}",
                 hint=f"make the folder {show(path.parent)} first, or choose another one"
                 if isinstance(error, (FileNotFoundError, NotADirectoryError))
-                else "free some space or choose another --output; what was saved before is intact",
+                else "free some space or choose another folder; what was saved before is intact",
             ) from error
         return
 

@@ -59,7 +59,11 @@ def hexadecimal(*seed: object, digits: int = 8) -> str:
 SERIES: dict[str, tuple[Names, str, int, int]] = {
     "Roboflow": (
         lambda c, _: [f"{c}{n}_jpg.rf.{hexadecimal(c, n, v)}.jpg" for n in range(9) for v in "abc"],
-        r"([^/]+)\.rf\.", 18, 54,
+        r"([^/]*/?[^/]+)\.rf\.", 18, 54,
+    ),
+    "Roboflow, from 1 in each class": (
+        lambda c, _: [f"{n}_jpg.rf.{hexadecimal(c, n, v)}.jpg" for n in range(9) for v in "abc"],
+        r"([^/]*/?[^/]+)\.rf\.", 18, 54,
     ),
     "a letter": (
         lambda _, k: [f"scene{n + 50 * k:02d}_{v}.jpg" for n in range(9) for v in "ab"],
@@ -303,7 +307,7 @@ def test_the_frames_of_a_video_are_a_series_even_if_some_are_known_copies():
     )  # fmt: skip
     found = series_of(folder)
     assert found is not None
-    assert (found.pattern, found.groups) == (r"([^/]+)\.rf\.", 80)
+    assert (found.pattern, found.groups) == (r"([^/]*/?[^/]+)\.rf\.", 80)
     frames = [image.path.partition(".rf.")[0] for image in folder.images]
     found = find_series(folder, frames)
     assert found is not None
