@@ -17,10 +17,13 @@ from folders import as_ordinary_user, open_folder
 from images import draw_photos, photo, put
 from runs import call, files_no_larger_than, write_info
 
+from xception_cli.classifiers import check_classifier
 from xception_cli.commands.inputs import find_images
+from xception_cli.commands.options import separate_run
 from xception_cli.config import TrainConfig
 from xception_cli.console import quoted
 from xception_cli.data.folder import read_folder
+from xception_cli.data.source import check_data
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
 from xception_cli.runs import choose_run_path, find_run, make_run
@@ -176,6 +179,37 @@ def test_an_unsearchable_place_is_a_machine_error():
             with as_ordinary_user(), pytest.raises(MachineError) as caught:
                 make_run(folder / "food", output)
             assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(lambda closed: find_run(closed / "run"), id="a run"),
+        pytest.param(lambda closed: separate_run([f"{closed}/run"], None, None), id="RUN"),
+        pytest.param(
+            lambda closed: check_classifier(closed / "m.onnx", device="cpu"), id="a model"
+        ),
+        pytest.param(lambda closed: check_data(closed / "t.csv", None), id="a table"),
+    ],
+)
+def test_what_is_in_a_folder_that_cannot_be_searched_is_not_called_missing(check):
+    with open_folder() as folder:
+        for name in ("run/run.json", "m.onnx", "t.csv"):
+            (folder / "closed" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "closed" / name).touch()
+        (folder / "closed").chmod(0)
+        with as_ordinary_user(), pytest.raises(PermissionError, match=f"'{folder}/closed/"):
+            check(folder / "closed")
+        with as_ordinary_user(), contextlib.suppress(UsageError):
+            check(folder / "gone")  # the control
+
+
+def test_data_that_cannot_be_read_is_no_fault_of_the_run_folder():
+    with open_folder() as folder:
+        (folder / "closed" / "food").mkdir(parents=True)
+        (folder / "closed").chmod(0)
+        with contextlib.chdir(folder), as_ordinary_user():
+            assert choose_run_path(folder / "closed" / "food", None) == Path("runs/food")
 
 
 # --- locking -----------------------------------------------------------------------------------
@@ -686,11 +720,14 @@ def test_a_finished_run_that_has_lost_rows_of_metrics_jsonl_is_refused(tmp_path,
     with pytest.raises(ArtifactError, match=lost.format(2)):
         run.read_metrics()
     write_json(run.result, result | {"stopped_early": True})
-    if kept:
+    if kept:  # an earlier version did not record how many epochs it trained
         assert len(run.read_metrics()) == 1
     else:
         with pytest.raises(ArtifactError, match=lost.format(1)):
             run.read_metrics()
+    write_json(run.result, result | {"epochs": 9, "stopped_early": True, "trained_epochs": 2})
+    with pytest.raises(ArtifactError, match=lost.format(2)):
+        run.read_metrics()
     write_json(run.result, result | {"seconds": {"probe": 0.1}})  # fine-tuning was skipped
     assert len(run.read_metrics()) == (kept or 0)
     run.result.unlink()

@@ -78,7 +78,8 @@ def _free_path(runs: Path, data: Path) -> Path:
 def name_after(data: Path) -> str:
     """Return the name for what is made of a folder, or of a table of images: without its suffix."""
     real = data.resolve()
-    return (real.stem if real.is_file() else real.name) or "data"
+    is_table = os.path.isfile(real)  # noqa: PTH113 - one that cannot be read is reported later
+    return (real.stem if is_table else real.name) or "data"
 
 
 def _is_free(run: RunDir) -> bool:
@@ -202,9 +203,6 @@ def _foreign_entry(run: RunDir, entry: "os.DirEntry[str]") -> ArtifactError:
 
 def find_unfinished(data: Path) -> RunDir | None:
     """Return the latest run in `runs/` that was started on a data folder and has not ended.
-
-    Args:
-        data: The data folder.
 
     Returns:
         None if there is none, or if it is still being trained.

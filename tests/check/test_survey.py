@@ -78,8 +78,7 @@ def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):
     names = spoil(photos, 4)
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in photos.rglob("*")}
     survey = survey_data(TrainConfig(data=str(photos), skip_bad=True))
-    inspections = [look.inspection for look in survey.looks]
-    made = make_split(survey.folder, inspections, seed=0, val_fraction=0.3, test_fraction=0)
+    made = make_split(survey.folder, seed=0, val_fraction=0.3, test_fraction=0)
     assert [(i.path, i.reason) for i in made.of("out")] == [
         (f"red/{name}", REASONS[i % 2]) for i, name in enumerate(names)
     ]

@@ -418,6 +418,19 @@ def test_images_of_a_split_without_classes_are_not_a_class(tmp_path, name):
     assert trainable(make(two_classes(tmp_path / "t"), "train/1.jpg")).counts() == [1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("apart", "classes"),
+    [("test", "images"), ("Validation", "food"), ("unlabeled", "labeled"), ("test", "a/data")],
+)
+def test_images_of_a_split_next_to_one_folder_of_classes_are_not_a_class(tmp_path, apart, classes):
+    refused = error(make(grid(tmp_path, classes), f"{apart}/1.jpg"))
+    name = Path(classes).parts[0]
+    assert refused.message.startswith(f"{apart} next to {name}, but without class folders: ")
+    assert refused.hint.startswith(f"if it is a split, give {tmp_path / classes}; ")
+    dated = grid(tmp_path / "d", "rust", "2026-06-12 2026-06-13")
+    assert trainable(make(dated, "test/1.jpg")).counts() == [2, 1]
+
+
 def test_pictures_of_two_kinds_with_the_same_dates_inside_are_classes(tmp_path):
     found = trainable(grid(tmp_path, "photos drawings", "2026-06-12 2026-06-13"))
     assert found.classes == ("drawings", "photos")

@@ -89,9 +89,6 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     of other kinds, and runs, whose images are charts. A single file is always kept, even if it is
     missing, so that its row reports the error.
 
-    Args:
-        inputs: Files, folders and patterns.
-
     Returns:
         Paths, in the order of the inputs.
 

@@ -154,10 +154,6 @@ def check(
 def _check_findings(data: Path, output: Path) -> None:
     """Check that the files of a data check can be written to a folder, before it starts.
 
-    Args:
-        data: The data folder or table.
-        output: The folder.
-
     Raises:
         UsageError: It is no folder, is inside the data folder, or has an edited issues.csv.
         MachineError: It cannot be written.

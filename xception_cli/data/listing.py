@@ -151,12 +151,20 @@ def suffix_of(name: str) -> str:
     return Path(name).suffix.lower() or "no suffix"
 
 
-def expected(root: Path) -> str:
-    """Return the hint for a folder without class folders; it names the tables inside."""
+def expected(root: Path, *, has_images: bool = False) -> str:
+    """Return the hint for a folder without class folders; it names the tables inside.
+
+    Args:
+        root: The folder.
+        has_images: Whether it has images itself, whose labels may be in a table elsewhere.
+    """
     tables = [
         quoted(path)
         for path in sorted(root.iterdir())
         if path.suffix.lower() in {*TABLES, *WORKBOOKS} and path.name[0] not in ".~"
     ]
-    instead = f"give a table instead, if it has the labels: {enumerated(tables, 3)}; or "
-    return f"{instead if tables else ''}{_EXPECTED}"
+    if tables:
+        instead = f"give a table instead, if it has the labels: {enumerated(tables, 3)}; or "
+        return f"{instead}{_EXPECTED}"
+    table = f"\nor give the table that has the labels: labels.csv --root {quoted(root)}"
+    return f"{_EXPECTED}{table if has_images else ''}"

@@ -11,6 +11,7 @@ from xception_cli.data.formats import TABLES, WORKBOOKS
 from xception_cli.data.header import COLUMNS
 from xception_cli.data.table import is_table, list_table
 from xception_cli.errors import UsageError
+from xception_cli.files import is_file
 from xception_cli.notation import is_url
 from xception_cli.rundir import RunDir
 from xception_cli.runs import data_of
@@ -60,7 +61,7 @@ def check_data(data: Path, root: Path | None) -> None:
             )
         if not os.path.isdir(root):  # noqa: PTH112 - Path's raises on odd names
             raise UsageError(f"the folder --root {show(root)} does not exist")
-    if is_table(data) and not os.path.isfile(data):  # noqa: PTH113
+    if is_table(data) and not is_file(data):
         raise UsageError(f"the table {show(data)} does not exist", hint="check the path")
     if not is_table(data) and os.path.isfile(data):  # noqa: PTH113
         raise UsageError(
