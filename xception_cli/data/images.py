@@ -20,7 +20,7 @@ from xception_cli.data.original import Original, Stored, original_of
 from xception_cli.data.pixels import Values, to_upright_rgb, values_of
 from xception_cli.data.tiff import describe_tiff, describe_undecoded
 from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out_of_memory
-from xception_cli.files import TRIES, is_transient
+from xception_cli.files import TRIES, is_transient, listed_name
 
 # Increased when the pixels of any file change: caches of decoded images depend on it.
 DECODER = 7
@@ -230,7 +230,8 @@ def read_listed(
     """
     if leads_out(name):
         raise ImageError("outside of the data folder")
-    return read_image(root / name, least_side=least_side, grey_bits=grey_bits)
+    path = root / listed_name(root, name)
+    return read_image(path, least_side=least_side, grey_bits=grey_bits)
 
 
 def leads_out(name: str) -> bool:
