@@ -60,7 +60,7 @@ def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) ->
                 f"cannot write {show(path)}{size}: {error.strerror}",
                 hint=f"make the folder {show(path.parent)} first, or choose another one"
                 if isinstance(error, (FileNotFoundError, NotADirectoryError))
-                else "free some space or choose another --output; what was saved before is intact",
+                else "free some space or choose another folder; what was saved before is intact",
             ) from error
         return
 
@@ -184,6 +184,25 @@ def require_writable(folder: Path, failed: str, option: str = "--output") -> Non
         ) from error
 
 
+def require_readable(given: str, option: str, hint: str) -> None:
+    """Check that a file that an option names can be read, before anything slow starts.
+
+    Args:
+        given: The file, as typed.
+        option: The option.
+        hint: What it takes.
+
+    Raises:
+        UsageError: It cannot, for the system's reason.
+    """
+    path = Path(given)
+    try:
+        if not path.is_fifo():  # which can be read only once
+            path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"cannot read {option} {show(given)}: {why(error)}", hint=hint) from error
+
+
 def is_file(path: Path) -> bool:
     """Return whether a path is a file; Path.is_file hides errors from Python 3.14 on.
 
@@ -269,11 +288,7 @@ def why(error: OSError | ValueError | RecursionError) -> str:
 if not TYPE_CHECKING:  # else a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
-        """Return what moved to `csv_files`, a layer above, after 0.2: scripts import it here.
-
-        Args:
-            name: The name.
-        """
+        """Return what moved to `csv_files`, a layer above, after 0.2: scripts import it here."""
         if name in {"to_csv", "from_csv"}:
             return getattr(import_module("xception_cli.csv_files"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

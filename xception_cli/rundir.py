@@ -67,11 +67,16 @@ class RunDir:
     def of_model(cls, model: Path) -> "RunDir | None":
         """Return the run in whose folder a model file lies; None for a file elsewhere."""
         run = cls(model.parent)
-        return run if model.name == run.model.name and run.info.is_file() else None
+        return run if model.name == run.model.name and run.is_run else None
 
     def evaluation(self, name: str) -> Path:
         """Return the folder of one evaluation's files."""
         return self.path / "eval" / name
+
+    @property
+    def is_run(self) -> bool:
+        """Whether this is a run folder; False for a path that cannot be one."""
+        return os.path.isfile(self.info)  # noqa: PTH113 - Path's raises on odd names
 
     @property
     def fault(self) -> str | None:

@@ -59,7 +59,11 @@ def hexadecimal(*seed: object, digits: int = 8) -> str:
 SERIES: dict[str, tuple[Names, str, int, int]] = {
     "Roboflow": (
         lambda c, _: [f"{c}{n}_jpg.rf.{hexadecimal(c, n, v)}.jpg" for n in range(9) for v in "abc"],
-        r"([^/]+)\.rf\.", 18, 54,
+        r"([^/]*/?[^/]+)\.rf\.", 18, 54,
+    ),
+    "Roboflow, from 1 in each class": (
+        lambda c, _: [f"{n}_jpg.rf.{hexadecimal(c, n, v)}.jpg" for n in range(9) for v in "abc"],
+        r"([^/]*/?[^/]+)\.rf\.", 18, 54,
     ),
     "a letter": (
         lambda _, k: [f"scene{n + 50 * k:02d}_{v}.jpg" for n in range(9) for v in "ab"],
@@ -138,6 +142,21 @@ def test_a_series_is_found_with_the_pattern_that_keeps_it_together(names, patter
     assert all(len(labels) == 1 for labels in of_group.values())
 
 
+def in_one_folder(folder: DataFolder) -> DataFolder:
+    """The same images next to each other, as a table lists them: `cat/1.jpg` becomes `1.jpg`."""
+    images = [replace(image, path=image.path.rpartition("/")[2]) for image in folder.images]
+    return replace(folder, images=tuple(images))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SERIES if kind != "sub-folders"])
+def test_a_series_is_found_in_a_table_of_images_in_one_folder(kind):
+    names, pattern, groups, images = SERIES[kind]
+    found = series_of(in_one_folder(named(names)))
+    assert found is not None
+    expected = re.sub("^/", "^", pattern)
+    assert (found.pattern, found.groups, found.images) == (expected, groups, images)
+
+
 def test_classes_whose_names_have_different_numbers_of_words_share_a_pattern():
     folder = named(
         lambda c, _: [f"{c}_s{n:02d}_{v:03d}.jpg" for n in range(5) for v in range(6)],
@@ -206,6 +225,11 @@ def test_names_that_are_only_numbered_are_not_a_series(names):
     assert series_of(named(names)) is None
 
 
+@pytest.mark.parametrize("names", NONE.values(), ids=NONE)
+def test_names_that_are_only_numbered_are_not_a_series_in_a_table(names):
+    assert series_of(in_one_folder(named(names))) is None
+
+
 def scenes(count: int = 10, views: str = "ab", singles: int = 0) -> Names:
     def names(_: str, index: int) -> Iterable[str]:
         first = 100 * index
@@ -232,6 +256,21 @@ def test_groups_of_several_classes_are_not_a_series():
 
     assert series_of(shared(2)) is not None
     assert series_of(shared(1)) is None
+
+
+def test_a_few_wrong_labels_do_not_hide_a_series():
+    folder = named(scenes(count=15))
+
+    def swapped(count: int) -> DataFolder:
+        wrong = range(0, 2 * count, 2)  # one image of each of the first scenes
+        images = [
+            replace(image, label=1 - image.label) if at in wrong else image
+            for at, image in enumerate(folder.images)
+        ]
+        return replace(folder, images=tuple(images))
+
+    assert series_of(swapped(3)) is not None
+    assert series_of(swapped(4)) is None
 
 
 def test_a_class_in_one_group_is_not_a_series():
@@ -268,7 +307,7 @@ def test_the_frames_of_a_video_are_a_series_even_if_some_are_known_copies():
     )  # fmt: skip
     found = series_of(folder)
     assert found is not None
-    assert (found.pattern, found.groups) == (r"([^/]+)\.rf\.", 80)
+    assert (found.pattern, found.groups) == (r"([^/]*/?[^/]+)\.rf\.", 80)
     frames = [image.path.partition(".rf.")[0] for image in folder.images]
     found = find_series(folder, frames)
     assert found is not None
@@ -349,15 +388,20 @@ def test_in_given_splits_only_groups_on_both_sides_are_a_problem(tmp_path):
     )
 
 
+def seen(folder: DataFolder) -> DataFolder:
+    """Return the folder as if all its images were different."""
+    return folder.inspected(Inspection(f"{n:032x}") for n in range(len(folder.images)))
+
+
 def test_the_pattern_keeps_groups_in_one_split():
     folder = named(scenes(count=30, views="abcd"))
     found = series_of(folder)
     assert found is not None
-    seen = [Inspection(f"{number:032x}", None) for number in range(len(folder.images))]
+    folder = seen(folder)
     drawn = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.1}
-    torn = make_split(folder, seen, **drawn)
+    torn = make_split(folder, **drawn)
     assert straddling(found, torn.images) > 20
-    kept = make_split(folder, seen, **drawn, group_by=found.pattern)
+    kept = make_split(replace(folder, group_by=found.pattern), **drawn)
     assert straddling(found, kept.images) == 0
     assert kept.of("val")
 
@@ -397,10 +441,9 @@ def test_a_named_group_in_train_and_in_another_split_is_a_warning_of_check_as_of
         for split, n in (("val", 1), ("test", 2))
         for name in ("cat", "dog")
     ]
-    seen = [Inspection(f"{number:032x}", None) for number in range(len(folder.images))]
-    drawn = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.0, "group_by": r"/(p\d)-"}
+    folder = replace(seen(folder), group_by=r"/(p\d)-")
     with pytest.raises(DataError, match="4 images of val or test are in train, too"):
-        make_split(folder, seen, **drawn, strict=True)
+        make_split(folder, seed=0, val_fraction=0.2, test_fraction=0.0, strict=True)
 
 
 def test_images_that_the_pattern_does_not_group_are_a_warning_of_check_as_of_train(tmp_path):
@@ -410,10 +453,10 @@ def test_images_that_the_pattern_does_not_group_are_a_warning_of_check_as_of_tra
     folder = read_folder(tmp_path)
     assert not [p for p in run_check(folder, group_by="(...)").problems if p.name == UNGROUPED]
     (found,) = [p for p in run_check(folder, group_by=r"(cat\d)").problems if p.name == UNGROUPED]
-    seen = [Inspection(f"{number:032x}", None) for number in range(len(folder.images))]
-    drawn = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.0, "group_by": r"(cat\d)"}
     assert found.severity == "warning"
-    assert found.summary in make_split(folder, seen, **drawn).warnings
+    grouped = replace(seen(folder), group_by=r"(cat\d)")
+    split = make_split(grouped, seed=0, val_fraction=0.2, test_fraction=0.0)
+    assert found.summary in split.warnings
     images = tuple(replace(image, group="one") for image in folder.images)  # as in a table
     report = run_check(replace(folder, images=images), group_by="(...)")
     assert not [p for p in report.problems if p.name == UNGROUPED]  # all are grouped by the pattern

@@ -47,12 +47,6 @@ def read_comparable(run: RunDir, name: str, first: RunDir, scored: Scored) -> Sc
     Folders of the same name are `food`, `food-2` and so on, in the order of their evaluation; but
     `2026-01` and `2026-02` may be of any folders. So under another name, it must have most images.
 
-    Args:
-        run: The run.
-        name: Of the evaluation of the first run.
-        first: The first run.
-        scored: Its evaluation.
-
     Raises:
         UsageError: The run has no evaluation of that name, or of most of these images.
         ArtifactError: A file of an evaluation is missing or damaged.

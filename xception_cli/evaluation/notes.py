@@ -24,12 +24,7 @@ _REASONS = {  # of several images
 
 
 def left_out_note(left_out: Sequence[Uncounted], images: int) -> str | None:
-    """Count the images that do not count, by reason; None if there are none.
-
-    Args:
-        left_out: These images.
-        images: Number of the others.
-    """
+    """Count the images that do not count, by reason; None if there are none."""
     numbers = Counter(found.reason for found in left_out)
     reasons = ", ".join(
         f"{numbers[why]:,} {text}" for why, text in _REASONS.items() if numbers[why]

@@ -86,10 +86,6 @@ def load_onnx(path: Path) -> OnnxClassifier:
 def classifier_from(content: bytes, path: Path) -> OnnxClassifier:
     """Create a classifier from a file's content.
 
-    Args:
-        content: The bytes of an ONNX file.
-        path: Its path, for messages.
-
     Raises:
         ArtifactError: It is damaged or not from `xception export`, refers to other files, or has
             unknown operators or weights that are not finite.

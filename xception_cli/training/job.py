@@ -234,11 +234,12 @@ class Job:
         return torch.tensor(class_weights(self.split.counts("train")))
 
     @property
-    def loss_weights(self) -> torch.Tensor | None:
-        """The class weights on the device; None unless the loss uses them."""
-        if self.config.balance != "loss" or self.class_weights is None:
-            return None
-        return self.runtime.to_device(self.class_weights)
+    def criterion(self) -> torch.nn.CrossEntropyLoss:
+        """The loss, on the device."""
+        weights = self.class_weights if self.config.balance == "loss" else None
+        if weights is not None:
+            weights = self.runtime.to_device(weights)
+        return torch.nn.CrossEntropyLoss(weights, label_smoothing=self.config.label_smoothing)
 
     @property
     def epochs(self) -> int:
