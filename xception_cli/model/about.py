@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xception_cli.console import quoted, show
+from xception_cli.data.recorded import split_digest
 from xception_cli.data.sides import RECORDED
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
@@ -19,6 +20,7 @@ NO_FEATURES = (
     "the model has no features of training images (--no-share-features), without which --unknown "
     "auto cannot recognize images unlike them"
 )
+SPLIT = "split"  # in the provenance: its digest
 _DATA = "data_fingerprint"
 _SHARED = "share_features"  # in the provenance: False if the features were removed
 _LONGEST_NAME = 255
@@ -160,7 +162,8 @@ def _differing(provenance: Mapping[str, Any], run: RunDir) -> set[str]:
         return set()  # commands that need run.json report its damage; others need the model alone
     seed = (info.settings or {}).get("seed")  # not recorded by version 0.1
     fitted = info.images.get("train", 0) + info.images.get("val", 0)
-    recorded = {_DATA: info.data_fingerprint, "seed": seed, REFIT: fitted}
+    split = None if info.split_checks is None else split_digest(info.split_checks)
+    recorded = {_DATA: info.data_fingerprint, SPLIT: split, "seed": seed, REFIT: fitted}
     return {
         name
         for name, value in recorded.items()
