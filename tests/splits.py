@@ -3,12 +3,10 @@
 from hashlib import blake2b
 from pathlib import Path
 
-from xception_cli.data.folder import DataFolder
-from xception_cli.data.inspection import Inspection
+from xception_cli.data.folder import DataFolder, read_folder
+from xception_cli.data.inspection import Inspection, inspect_all
 from xception_cli.data.photo import Photo
-from xception_cli.data.split import (
-    Split,
-)
+from xception_cli.data.split import Split
 
 Row = tuple[str, str, str, str | None]  # (class, path, content, given split)
 
@@ -17,17 +15,22 @@ def digest(content: str) -> str:
     return blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def fabricate(rows: list[Row], root: str = "data") -> tuple[DataFolder, list[Inspection]]:
-    """Return a folder and its inspections without images; content that starts with `!` is bad."""
+def fabricate(rows: list[Row], root: str = "data") -> DataFolder:
+    """Return an inspected folder without images; content that starts with `!` is bad."""
     classes = tuple(sorted({row[0] for row in rows}))
     images = tuple(Photo(path, classes.index(name), given) for name, path, _, given in rows)
     given = {row[3] for row in rows} - {None}
     splits = tuple(split for split in ("train", "val", "test") if split in given)
-    inspections = [
+    folder = DataFolder(Path(root), classes, images, {}, splits)
+    return folder.inspected(
         Inspection(digest(content), "truncated" if content.startswith("!") else None)
         for _, _, content, _ in rows
-    ]
-    return DataFolder(Path(root), classes, images, {}, splits), inspections
+    )
+
+
+def inspected_folder(root: Path) -> DataFolder:
+    folder = read_folder(root)
+    return folder.inspected(inspect_all([root / image.path for image in folder.images]))
 
 
 def many(count: int, classes: int = 4, prefix: str = "") -> list[Row]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, show
 from xception_cli.errors import UsageError
+from xception_cli.files import is_file
 from xception_cli.onnx import require_onnx
 from xception_cli.rundir import RunDir
 from xception_cli.suggestions import expect_choice
@@ -37,11 +38,11 @@ def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None
     if tta is not None:
         expect_choice("tta", tta, ("mirror", "none"))
     if path.is_dir():
-        raise UsageError(
-            f"--model is {show(path)}, a folder, expected a file",
-            hint=f"the model of a run is --model {quoted(RunDir(path).model)}",
-        )
-    if not path.is_file():
+        hint = "give a model file (.safetensors or .onnx), or leave --model out for the latest run"
+        if (inside := RunDir(path).model).is_file():
+            hint = f"the model in it is --model {quoted(inside)}"
+        raise UsageError(f"--model is {show(path)}, a folder, expected a file", hint=hint)
+    if not is_file(path):
         command = "xception export" if is_exported(path) else "xception train"
         raise UsageError(f"there is no model file {show(path)}", hint=f"{command} makes one")
     if is_exported(path):

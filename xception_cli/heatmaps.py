@@ -38,13 +38,15 @@ class HeatMaps:
         self.path = path
         self._targets = [path / name for name in name_explanations(images)]
         names = {target.name for target in self._targets}
-        if path.exists() and (
-            not path.is_dir() or any(other.name not in names for other in path.glob("[!.]*"))
-        ):
+        partial = {*path.glob("*.jpg.????????.partial")}  # of a command that was killed
+        others = {other for other in path.glob("[!.]*") if other.name not in names}
+        if path.exists() and (not path.is_dir() or others - partial):
             raise UsageError(
                 f"{show(path)} already exists and is not empty",
                 hint="choose another --explain",
             )
+        for file in partial:
+            file.unlink(missing_ok=True)
 
     def add(self, bundle: "ModelBundle", prediction: "Prediction", at: int) -> None:
         """Write the heat map of the most probable class of an image, unless it is there already.

@@ -60,9 +60,6 @@ class RunFigures:
 def list_runs(folder: Path) -> list[RunFigures]:
     """Read the key figures of every run in a folder, the latest first.
 
-    Args:
-        folder: A folder with run folders.
-
     Raises:
         UsageError: There is no run in it.
     """

@@ -47,12 +47,7 @@ def lay_out(message: str, style: str, width: int) -> Text:
 
 
 def hang(text: str, width: int) -> str:
-    """Wrap a line for a terminal, the later lines indented.
-
-    Args:
-        text: A line.
-        width: Of the terminal, in columns.
-    """
+    """Wrap a line for a terminal, the later lines indented."""
     return f"\n{' ' * _HANGING}".join(_wrap(text, width - _HANGING))
 
 

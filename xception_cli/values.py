@@ -55,10 +55,6 @@ def checked(name: str, value: Any, kind: Any, low: float | None, high: float | N
 def checked_path(name: str, value: object) -> Path:
     """Return the path that an argument in Python names.
 
-    Args:
-        name: Of the argument.
-        value: As it was given.
-
     Raises:
         UsageError: It is not a path.
     """

@@ -27,7 +27,6 @@ from xception_cli.check import labels as labels_module
 from xception_cli.check.features import compute_features
 from xception_cli.check.survey import survey_folder
 from xception_cli.data.folder import read_folder
-from xception_cli.data.units import assign_units
 from xception_cli.model.probe import fit_probe
 from xception_cli.sample.run import draw_sample
 
@@ -77,7 +76,7 @@ def main() -> None:
 def read(folder: Path) -> Images:
     survey = survey_folder(read_folder(folder))
     seen = [i for i, look in enumerate(survey.looks) if look.original]
-    photos, _ = assign_units(survey.photos(), survey.groups)
+    photos, _ = survey.in_units()
     labels = np.array([photos[i].label for i in seen])
     units = np.array([photos[i].unit for i in seen])
     return Images(compute_features(survey, seen, "imagenet")[0], labels, units)

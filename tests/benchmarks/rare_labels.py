@@ -16,7 +16,6 @@ from xception_cli.check.features import compute_features
 from xception_cli.check.labels import find_suspects
 from xception_cli.check.survey import survey_folder
 from xception_cli.data.folder import read_folder
-from xception_cli.data.units import assign_units
 from xception_cli.model.probe import fit_probe
 
 REPEATS = 4
@@ -25,7 +24,7 @@ REPEATS = 4
 def main(folder: Path) -> None:
     survey = survey_folder(read_folder(folder))
     seen = [at for at, look in enumerate(survey.looks) if look.original]
-    photos, _ = assign_units(survey.photos(), survey.groups)
+    photos, _ = survey.in_units()
     features, _ = compute_features(survey, seen, "imagenet")
     labels = np.array([photos[at].label for at in seen])
     units = np.array([photos[at].unit for at in seen], np.str_)

@@ -35,7 +35,7 @@ from harness import print_table
 from xception_cli.check.survey import survey_folder
 from xception_cli.data.folder import read_folder
 from xception_cli.data.photo import Photo
-from xception_cli.data.units import assign_units, unit_folds
+from xception_cli.data.units import unit_folds
 
 ALL = "all"
 Row = dict[str, Any]
@@ -141,7 +141,7 @@ def split(folder: Path, seed: int) -> tuple[list[Photo], list[Photo], tuple[str,
     """Return training and test images with their units, and the classes."""
     data = read_folder(folder)
     survey = survey_folder(data)
-    photos, _ = assign_units(survey.photos(), survey.groups, None)
+    photos, _ = survey.in_units()
     given = "test" if "test" in data.given_splits else "val"
     if given in data.given_splits:
         train = [photo for photo in photos if photo.split == "train"]

@@ -88,6 +88,16 @@ def test_the_curve_is_printed_and_drawn(swapped, random_weights, capsys, tmp_pat
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("option", ["--deep", "--curve"])
+def test_missing_weights_are_reported_before_the_data_is_listed(option, capsys):
+    code, out, err = check(capsys, Path("gone"), option, "--weights", "none.pt")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: cannot read --weights none.pt: No such file or directory\n"
+        "hint: --weights takes imagenet or a file, not an address\n"
+    )
+
+
 def test_deep_is_refused_with_too_few_images(tmp_path, random_weights, capsys):
     for name in ("a", "b"):
         draw(tmp_path / "few" / name / "1.jpg", (90, 90, 200), seed=len(name))

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from runs import write_info
+from splits import inspected_folder
 
 from xception_cli.check.copies import set_copies_aside
 from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
-from xception_cli.data.inspection import inspect_all
 from xception_cli.data.recorded import write_split
 from xception_cli.data.split import Split, make_split
 from xception_cli.data.transforms import Preprocessing
@@ -46,14 +46,13 @@ def drawn(tmp_path_factory) -> Path:
 def run(drawn) -> tuple[RunDir, Split]:
     """A run on drawn foods, complete enough for evaluation; its model is untrained."""
     shutil.copytree(drawn / "foods", DATA, ignore=shutil.ignore_patterns("*_01[2-4].jpg"))
-    folder = read_folder(DATA)
+    folder = inspected_folder(DATA)
     run = RunDir(Path("runs/food"))
     run.path.mkdir(parents=True)
     shutil.copy(drawn / "model.safetensors", run.model)
     run.config.write_text(to_toml(TrainConfig(data=str(DATA))), encoding="utf-8")
     write_info(run, data=str(DATA.resolve()), classes=list(folder.classes))
-    found = inspect_all([DATA / image.path for image in folder.images])
-    split = make_split(folder, found, seed=0, val_fraction=0.25, test_fraction=0.0)
+    split = make_split(folder, seed=0, val_fraction=0.25, test_fraction=0.0)
     write_split(split, run.split)
     return run, split
 

@@ -59,7 +59,11 @@ def hexadecimal(*seed: object, digits: int = 8) -> str:
 SERIES: dict[str, tuple[Names, str, int, int]] = {
     "Roboflow": (
         lambda c, _: [f"{c}{n}_jpg.rf.{hexadecimal(c, n, v)}.jpg" for n in range(9) for v in "abc"],
-        r"([^/]+)\.rf\.", 18, 54,
+        r"([^/]*/?[^/]+)\.rf\.", 18, 54,
+    ),
+    "Roboflow, from 1 in each class": (
+        lambda c, _: [f"{n}_jpg.rf.{hexadecimal(c, n, v)}.jpg" for n in range(9) for v in "abc"],
+        r"([^/]*/?[^/]+)\.rf\.", 18, 54,
     ),
     "a letter": (
         lambda _, k: [f"scene{n + 50 * k:02d}_{v}.jpg" for n in range(9) for v in "ab"],
@@ -303,7 +307,7 @@ def test_the_frames_of_a_video_are_a_series_even_if_some_are_known_copies():
     )  # fmt: skip
     found = series_of(folder)
     assert found is not None
-    assert (found.pattern, found.groups) == (r"([^/]+)\.rf\.", 80)
+    assert (found.pattern, found.groups) == (r"([^/]*/?[^/]+)\.rf\.", 80)
     frames = [image.path.partition(".rf.")[0] for image in folder.images]
     found = find_series(folder, frames)
     assert found is not None
@@ -384,15 +388,20 @@ def test_in_given_splits_only_groups_on_both_sides_are_a_problem(tmp_path):
     )
 
 
+def seen(folder: DataFolder) -> DataFolder:
+    """Return the folder as if all its images were different."""
+    return folder.inspected(Inspection(f"{n:032x}") for n in range(len(folder.images)))
+
+
 def test_the_pattern_keeps_groups_in_one_split():
     folder = named(scenes(count=30, views="abcd"))
     found = series_of(folder)
     assert found is not None
-    seen = [Inspection(f"{number:032x}", None) for number in range(len(folder.images))]
+    folder = seen(folder)
     drawn = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.1}
-    torn = make_split(folder, seen, **drawn)
+    torn = make_split(folder, **drawn)
     assert straddling(found, torn.images) > 20
-    kept = make_split(folder, seen, **drawn, group_by=found.pattern)
+    kept = make_split(replace(folder, group_by=found.pattern), **drawn)
     assert straddling(found, kept.images) == 0
     assert kept.of("val")
 
@@ -432,10 +441,9 @@ def test_a_named_group_in_train_and_in_another_split_is_a_warning_of_check_as_of
         for split, n in (("val", 1), ("test", 2))
         for name in ("cat", "dog")
     ]
-    seen = [Inspection(f"{number:032x}", None) for number in range(len(folder.images))]
-    drawn = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.0, "group_by": r"/(p\d)-"}
+    folder = replace(seen(folder), group_by=r"/(p\d)-")
     with pytest.raises(DataError, match="4 images of val or test are in train, too"):
-        make_split(folder, seen, **drawn, strict=True)
+        make_split(folder, seed=0, val_fraction=0.2, test_fraction=0.0, strict=True)
 
 
 def test_images_that_the_pattern_does_not_group_are_a_warning_of_check_as_of_train(tmp_path):
@@ -445,10 +453,10 @@ def test_images_that_the_pattern_does_not_group_are_a_warning_of_check_as_of_tra
     folder = read_folder(tmp_path)
     assert not [p for p in run_check(folder, group_by="(...)").problems if p.name == UNGROUPED]
     (found,) = [p for p in run_check(folder, group_by=r"(cat\d)").problems if p.name == UNGROUPED]
-    seen = [Inspection(f"{number:032x}", None) for number in range(len(folder.images))]
-    drawn = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.0, "group_by": r"(cat\d)"}
     assert found.severity == "warning"
-    assert found.summary in make_split(folder, seen, **drawn).warnings
+    grouped = replace(seen(folder), group_by=r"(cat\d)")
+    split = make_split(grouped, seed=0, val_fraction=0.2, test_fraction=0.0)
+    assert found.summary in split.warnings
     images = tuple(replace(image, group="one") for image in folder.images)  # as in a table
     report = run_check(replace(folder, images=images), group_by="(...)")
     assert not [p for p in report.problems if p.name == UNGROUPED]  # all are grouped by the pattern

@@ -18,8 +18,7 @@ RUN = RunDir(Path("run"))
 @pytest.fixture
 def split() -> Split:
     RUN.path.mkdir()
-    folder, inspections = fabricate(many(30, 2))
-    made = make_split(folder, inspections, seed=0, val_fraction=0.3, test_fraction=0)
+    made = make_split(fabricate(many(30, 2)), seed=0, val_fraction=0.3, test_fraction=0)
     write_split(made, RUN.split)
     write_info(RUN, classes=list(CLASSES), split_checks=row_checks(made))
     return made

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from images import draw, draw_photos
 from runs import call
+from splits import inspected_folder
 
 from xception_cli.config import TrainConfig
-from xception_cli.data.folder import read_folder
-from xception_cli.data.inspection import inspect_all
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.sides import describe_changes
 from xception_cli.data.split import Split, make_split
@@ -20,10 +19,8 @@ from xception_cli.settings import read_settings, resolve
 
 def split_of(root: Path, seed: int, *, earlier: Split | None = None, alike=()) -> Split:
     """Make a split that has train, val and test."""
-    folder = read_folder(root)
     return make_split(
-        folder,
-        inspect_all([root / image.path for image in folder.images]),
+        inspected_folder(root),
         seed=seed,
         val_fraction=0.3,
         test_fraction=0.3,
@@ -69,7 +66,7 @@ def test_a_new_near_copy_joins_the_split_of_its_original(
     test, train = before.of("test")[0], before.of("train")[0]
     for i, colour in enumerate(((1, 2, 3), (4, 5, 6))):
         draw(root / "blue" / f"new{i}.jpg", colour, seed=900 + i)
-    paths = [image.path for image in read_folder(root).images]
+    paths = [image.path for image in inspected_folder(root).images]
     at = {path: index for index, path in enumerate(paths)}
     alike = [(at[test.path], at["blue/new0.jpg"])]
     after = split_of(root, seed=0, earlier=before, alike=alike)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 from images import draw
-from splits import Row, by_path, digest, fabricate, given, many
+from splits import Row, by_path, digest, fabricate, given, inspected_folder, many
 
 from xception_cli.data.fixes import Fix
-from xception_cli.data.folder import DataFolder, read_folder
-from xception_cli.data.inspection import Inspection, inspect_all
+from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import match_split, read_split, write_split
 from xception_cli.data.split import Split, make_split
@@ -20,8 +19,7 @@ from xception_cli.seeds import key
 
 
 def split_rows(rows: list[Row], *, seed=0, val=0.2, test=0.0) -> Split:
-    folder, inspections = fabricate(rows)
-    return make_split(folder, inspections, seed=seed, val_fraction=val, test_fraction=test)
+    return make_split(fabricate(rows), seed=seed, val_fraction=val, test_fraction=test)
 
 
 def content_at(low: float, high: float, number: int = 0, seed: int = 0) -> str:
@@ -236,10 +234,10 @@ def test_identical_files_in_two_given_splits_are_warned_about_in_pairs(copies, w
     rows = given("train", 20) + given("val", 10) + given("test", 10)
     rows += [(f"c{i % 2}", f"{s}/copy{i}.jpg", f"train{i}", s) for i, s in enumerate(copies)]
     assert split_rows(rows).warnings == (("\n  ".join(warnings),) if warnings else ())
-    folder, inspections = fabricate(rows)
+    folder = fabricate(rows)
     if copies:
         with pytest.raises(DataError, match="in train, too"):
-            make_split(folder, inspections, seed=0, val_fraction=0, test_fraction=0, strict=True)
+            make_split(folder, seed=0, val_fraction=0, test_fraction=0, strict=True)
 
 
 # --- images that cannot be decoded -------------------------------------------------------------
@@ -345,10 +343,8 @@ def test_a_split_file_with_an_unknown_split_is_refused_with_the_row(tmp_path):
 
 def follow(path: Path, text: str) -> Split:
     path.write_text(text, encoding="utf-8", newline="")
-    folder, inspections = fabricate(many(8, 2))
-    return make_split(
-        folder, inspections, seed=0, val_fraction=0.2, test_fraction=0, split_file=path
-    )
+    folder = fabricate(many(8, 2))
+    return make_split(folder, seed=0, val_fraction=0.2, test_fraction=0, split_file=path)
 
 
 ROWS = "".join(f"c{i % 2}/{i}.jpg,{'val' if i > 5 else 'train'}\n" for i in range(8))
@@ -408,35 +404,33 @@ def test_a_row_without_a_known_split_or_a_path_is_refused_with_its_line(tmp_path
 # --- resuming with the same data ---------------------------------------------------------------
 
 
-def saved_and_read(folder: DataFolder, inspections: list[Inspection], path: Path) -> Split:
-    made = make_split(folder, inspections, seed=0, val_fraction=0.3, test_fraction=0)
+def saved_and_read(folder: DataFolder, path: Path) -> Split:
+    made = make_split(folder, seed=0, val_fraction=0.3, test_fraction=0)
     write_split(made, path)
     return read_split(path, folder.classes)
 
 
 def test_the_same_data_is_matched_with_its_real_paths(photos, tmp_path):
     (photos / "red" / "0.jpg").rename(photos / "red" / os.fsdecode(b"caf\xe9.jpg"))
-    folder = read_folder(photos)
-    inspections = inspect_all([folder.root / image.path for image in folder.images])
-    saved = saved_and_read(folder, inspections, tmp_path / "split.csv")
-    matched = match_split(saved, folder, inspections)
-    made = make_split(folder, inspections, seed=0, val_fraction=0.3, test_fraction=0)
+    folder = inspected_folder(photos)
+    saved = saved_and_read(folder, tmp_path / "split.csv")
+    matched = match_split(saved, folder)
+    made = make_split(folder, seed=0, val_fraction=0.3, test_fraction=0)
     assert matched.images == made.images
     assert all((photos / image.path).is_file() for image in matched.images)
     assert not all((photos / image.path).is_file() for image in saved.images)  # escaped there
 
 
 def test_added_removed_and_changed_images_are_refused_and_listed(photos, tmp_path):
-    folder = read_folder(photos)
-    inspections = inspect_all([folder.root / image.path for image in folder.images])
-    saved = saved_and_read(folder, inspections, tmp_path / "split.csv")
+    folder = inspected_folder(photos)
+    saved = saved_and_read(folder, tmp_path / "split.csv")
     (photos / "red" / "1.jpg").unlink()
     draw(photos / "red" / "new\x1b.jpg", (1, 2, 3), seed=1)
     draw(photos / "green" / "2.jpg", (1, 2, 3), seed=2)
     (photos / "blue" / "3.jpg").rename(photos / "green" / "3.jpg")  # replaces another one
-    folder = read_folder(photos)
+    folder = inspected_folder(photos)
     with pytest.raises(ArtifactError) as caught:
-        match_split(saved, folder, inspect_all([photos / i.path for i in folder.images]))
+        match_split(saved, folder)
     assert caught.value.exit_code == 4
     assert caught.value.message.splitlines() == [
         f"{photos} has changed since the run was started:",
@@ -452,10 +446,10 @@ def test_added_removed_and_changed_images_are_refused_and_listed(photos, tmp_pat
                                                       (11, 10, "  and 2 more")])  # fmt: skip
 def test_a_long_list_of_changes_is_cut_with_its_count(tmp_path, added, shown, last):
     rows = many(20)
-    saved = saved_and_read(*fabricate(rows), tmp_path / "split.csv")
+    saved = saved_and_read(fabricate(rows), tmp_path / "split.csv")
     rows += [("c0", f"c0/n{i}.jpg", f"n{i}", None) for i in range(added)]
     with pytest.raises(ArtifactError) as caught:
-        match_split(saved, *fabricate(rows))
+        match_split(saved, fabricate(rows))
     lines = caught.value.message.splitlines()
     assert (len(lines) - 1, lines[-1]) == (shown, last)
 
@@ -463,20 +457,20 @@ def test_a_long_list_of_changes_is_cut_with_its_count(tmp_path, added, shown, la
 def test_a_relabelled_image_is_unchanged_while_it_stays_in_its_folder(tmp_path):
     rows = [*many(20, 3), ("c0", "c0/bad.jpg", "!bad", None)]
     fixes = {path: Fix("relabel", "", "c2") for path in ("c0/0.jpg", "c0/bad.jpg")}
-    folder, inspections = fabricate(rows)
+    folder = fabricate(rows)
     options = {"seed": 0, "val_fraction": 0.3, "test_fraction": 0.0, "fixes": fixes}
-    write_split(make_split(folder, inspections, **options), tmp_path / "split.csv")
+    write_split(make_split(folder, **options), tmp_path / "split.csv")
     saved = read_split(tmp_path / "split.csv", folder.classes)
     assert {i.path for i in saved.images if i.label == 2 and i.path.startswith("c0")} == {*fixes}
-    assert match_split(saved, folder, inspections).images == saved.images
+    assert match_split(saved, folder).images == saved.images
     moved = fabricate([("c1", *rows[0][1:]), *rows[1:]])
     with pytest.raises(ArtifactError, match=r"\n  changed: c0/0\.jpg$"):
-        match_split(saved, *moved)
+        match_split(saved, moved)
 
 
 def test_an_image_that_moved_to_another_class_is_a_change(tmp_path):
     rows = many(20)
-    saved = saved_and_read(*fabricate(rows), tmp_path / "split.csv")
-    assert match_split(saved, *fabricate(rows)).images == saved.images  # the control
+    saved = saved_and_read(fabricate(rows), tmp_path / "split.csv")
+    assert match_split(saved, fabricate(rows)).images == saved.images  # the control
     with pytest.raises(ArtifactError, match=r"\n  changed: c0/0\.jpg$"):
-        match_split(saved, *fabricate([("c1", *rows[0][1:]), *rows[1:]]))
+        match_split(saved, fabricate([("c1", *rows[0][1:]), *rows[1:]]))

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +124,12 @@ def test_splits_and_groups_are_taken_from_the_columns(tmp_path):
         ("cat/0.jpg", "cat", "train"), ("cat/3.jpg", "cat", "train"), ("dog/0.jpg", "dog", "train")
     ]  # fmt: skip
     assert folder.given_splits == ("train", "val")
-    looks = [look.inspection for look in survey_folder(folder).looks]
+    scanned = survey_folder(folder).folder
     options: dict[str, Any] = {"seed": 0, "val_fraction": 0.5, "test_fraction": 0.0}
-    split = make_split(folder, looks, **options)
+    split = make_split(scanned, **options)
     assert {image.unit for image in split.images} == {"a", "b"}
     assert "4 images of val or test are in train, too" in split.warnings[0]
-    by_path = make_split(folder, looks, group_by=r"(cat|dog)", **options)
+    by_path = make_split(replace(scanned, group_by=r"(cat|dog)"), **options)
     assert {image.unit for image in by_path.images} == {"cat", "dog"}
     assert by_path.warnings[0] == "--group-by is used instead of the table's column group"
 

@@ -1,6 +1,7 @@
 """Units of a split: images of one group are in one split; and splits from a file."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ from xception_cli.data.split import Split, make_split
 from xception_cli.errors import DataError, UsageError
 
 
-def split_with(rows: list[Row], **more: object) -> Split:
-    folder, inspections = fabricate(rows)
+def split_with(rows: list[Row], group_by: str | None = None, **more: object) -> Split:
+    folder = replace(fabricate(rows), group_by=group_by)
     arguments = {"seed": 0, "val_fraction": 0.2, "test_fraction": 0.0, **more}
-    return make_split(folder, inspections, **arguments)
+    return make_split(folder, **arguments)
 
 
 def sides(split: Split, units: list[list[int]]) -> list[set[str]]:

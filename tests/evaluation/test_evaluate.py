@@ -13,11 +13,11 @@ import pytest
 import torch
 from images import COLOURS, SMALL, draw
 from runs import write_info
+from splits import inspected_folder
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.folder import read_folder
 from xception_cli.data.images import read_image
-from xception_cli.data.inspection import inspect_all
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import write_split
 from xception_cli.data.split import Split, make_split
@@ -77,14 +77,8 @@ def make_run(model_file: Path, data: Path, *, test_fraction: float = 0.0) -> tup
     run.model.symlink_to(model_file)
     run.config.write_text(to_toml(TrainConfig(data=str(data))), encoding="utf-8")
     write_info(run, data=str(data.resolve()))
-    folder = read_folder(data)
-    split = make_split(
-        folder,
-        inspect_all([folder.root / image.path for image in folder.images]),
-        seed=0,
-        val_fraction=0.25,
-        test_fraction=test_fraction,
-    )
+    folder = inspected_folder(data)
+    split = make_split(folder, seed=0, val_fraction=0.25, test_fraction=test_fraction)
     write_split(split, run.split)
     return run, split
 

@@ -18,11 +18,11 @@ from images import COLOURS
 from images import draw as draw_photo
 from mutations import damage_bytes, damage_cells, damage_json
 from runs import call, copy_run
+from splits import inspected_folder
 
 from xception_cli.config import TrainConfig
 from xception_cli.data.fixes import read_fixes
 from xception_cli.data.folder import read_folder
-from xception_cli.data.inspection import inspect_all
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import make_split
 from xception_cli.errors import XceptionError
@@ -93,9 +93,8 @@ def read_the_evaluation(run: RunDir) -> None:
 
 
 def follow_the_split(run: RunDir) -> None:
-    folder = read_folder(photos_of(run))
-    found = inspect_all([folder.root / image.path for image in folder.images])
-    make_split(folder, found, seed=0, val_fraction=0.2, test_fraction=0, split_file=run.split)
+    folder = inspected_folder(photos_of(run))
+    make_split(folder, seed=0, val_fraction=0.2, test_fraction=0, split_file=run.split)
 
 
 def load_the_state(run: RunDir) -> None:

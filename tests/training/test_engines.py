@@ -60,20 +60,18 @@ def make_trainer(
     scaler: torch.amp.GradScaler | None = None,
     accumulate: int = 1,
     clip: float = 0.0,
-    label_smoothing: float = 0.0,
-    class_weights: torch.Tensor | None = None,
+    criterion: torch.nn.CrossEntropyLoss | None = None,
 ) -> Engine:
     # Plain SGD: its step is the gradient, while AdamW's first step is its sign.
     return create_trainer(
         trained,
         optimizer or torch.optim.SGD(trained.parameters(), lr=lr),
         scaler or torch.amp.GradScaler("cpu", enabled=False),
+        criterion or torch.nn.CrossEntropyLoss(),
         runtime=runtime,
-        label_smoothing=label_smoothing,
         accumulate=accumulate,
         clip=clip,
         batch_norm=False,
-        class_weights=class_weights,
         files=[f"{index}.jpg" for index in range(16)],
     )
 
@@ -101,7 +99,8 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_batch(trained, smoothing, acc
         log_p = functional.log_softmax(deepcopy(trained).eval()(batch.values).double(), 1)
     hits = log_p[range(6), batch.labels]
     by_hand = -(1 - smoothing) * hits.mean() - smoothing * log_p.mean()
-    output, _ = step(trained, batch, label_smoothing=smoothing, accumulate=accumulate)
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)
+    output, _ = step(trained, batch, criterion=criterion, accumulate=accumulate)
     assert output.loss.item() == pytest.approx(by_hand.item(), abs=1e-5)
     assert output.loss.item() == pytest.approx(
         functional.cross_entropy(log_p, batch.labels, label_smoothing=smoothing).item(), abs=1e-5
@@ -116,9 +115,8 @@ def test_class_weights_act_like_repeated_images(trained, accumulate):
     chosen = [0, 1, 1, 2, 2, 2, 3, 4, 4]  # class 1 twice, class 2 three times
     repeated = Inputs(batch.values[chosen], batch.labels[chosen], batch.indices[chosen])
     other = deepcopy(trained)
-    weighted, moved = step(
-        trained, batch, class_weights=torch.tensor([1.0, 2.0, 3.0]), accumulate=accumulate
-    )
+    criterion = torch.nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 3.0]))
+    weighted, moved = step(trained, batch, criterion=criterion, accumulate=accumulate)
     expected, moved_by_repeating = step(other, repeated)
     assert weighted.loss.item() == pytest.approx(expected.loss.item(), abs=1e-5)
     assert (moved - moved_by_repeating).norm() < 1e-4 * moved.norm()
@@ -184,8 +182,8 @@ def test_padding_is_not_in_the_statistics_of_batch_norm_in_training():
             network,
             torch.optim.SGD(network.parameters(), lr=0.1),
             torch.amp.GradScaler("cpu", enabled=False),
+            torch.nn.CrossEntropyLoss(),
             runtime=CPU,
-            label_smoothing=0.0,
             accumulate=1,
             clip=0.0,
             batch_norm=True,
@@ -219,7 +217,8 @@ def test_no_result_is_read_in_a_training_step_on_an_asynchronous_device(
     runtime = (Asynchronous if asynchronous else Runtime)(torch.device("cpu"), "fp32")
     groups = [{"params": list(trained.parameters()), "lr": 0.1, "peak_lr": 0.1, "name": "conv4"}]
     adam = torch.optim.AdamW(groups, fused=True)  # like on a GPU
-    trainer = make_trainer(trained, optimizer=adam, runtime=runtime, clip=1.0, label_smoothing=0.1)
+    smoothed = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    trainer = make_trainer(trained, optimizer=adam, runtime=runtime, clip=1.0, criterion=smoothed)
     ema = AveragedModel(trained, use_buffers=True)
     handlers.attach_schedule(trainer, adam, warmup=0.1)
     handlers.attach_ema(trainer, ema, trained, 0.999)

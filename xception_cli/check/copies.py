@@ -6,21 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from xception_cli.check.duplicates import find_groups, near_images
+from xception_cli.check.duplicates import near_images
 from xception_cli.check.near import Images, near_copies
 from xception_cli.check.scan import scan_folder
 from xception_cli.check.store import Store, use_store
-from xception_cli.check.survey import Survey
+from xception_cli.check.survey import Survey, survey_with
 from xception_cli.console import show
 from xception_cli.data.folder import DataFolder, read_folder
 from xception_cli.data.photo import Photo
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import Split
-from xception_cli.data.units import assign_units, is_group
+from xception_cli.data.units import is_group
 from xception_cli.errors import DataError, UsageError, XceptionError
 from xception_cli.evaluation.notes import join_notes
 from xception_cli.evaluation.places import recorded_places
-from xception_cli.evaluation.selection import Selection, fitted_split
+from xception_cli.evaluation.selection import Selection, as_trained
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
@@ -44,9 +44,7 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     if selection.folder is None:
         return selection
     info = run.read_info()
-    split = read_recorded(run, info.classes)
-    if selection.fitted_to_val:
-        split = fitted_split(split)
+    split = as_trained(read_recorded(run, info.classes), selection.trained_splits)
     root, is_table = recorded_places(run)[0], info.root is not None
     bits = info.grey_bits
     recorded, note = _recorded_images(root, split, is_table=is_table, grey_bits=bits)
@@ -142,29 +140,28 @@ def _compare(
     label_of = {photo.path: photo.label for photo in photos}
     # Use the model's labels: a mirrored image is a copy only within its class.
     images = tuple(replace(i, label=label_of.get(i.path, -1)) for i in folder.images)
-    folder = replace(folder, images=images)
+    folder = replace(folder, images=images, group_by=group_by)
 
     def scan(store: Store) -> tuple[Survey, list[set[str]]]:
-        looks = scan_folder(folder, store, grey_bits=grey_bits)
+        survey = survey_with(folder, store, grey_bits)
         which = [
             at
-            for at, (image, look) in enumerate(zip(images, looks, strict=True))
+            for at, (image, look) in enumerate(zip(images, survey.looks, strict=True))
             if look.original and image.path in label_of
         ]
-        own = near_images(folder, looks, store, which)
+        own = near_images(folder, survey.looks, store, which)
         copies = [near_copies(own, other) if which else np.zeros(0, bool) for other in recorded]
         paths = [{images[which[at]].path for at in np.flatnonzero(found)} for found in copies]
-        survey = Survey(folder, looks, find_groups(folder, looks, store))
         return survey, paths or [set(), set()]
 
     survey, paths = use_store(folder.root, scan)
-    unit_of = {photo.path: photo.unit for photo in _with_units(survey, group_by)}
+    unit_of = {photo.path: photo.unit for photo in _in_units(survey)}
     named = [replace(photo, unit=unit_of.get(photo.path, photo.unit)) for photo in photos]
     return named, [[photo.path in found for photo in named] for found in paths]
 
 
-def _with_units(survey: Survey, group_by: str | None) -> list[Photo]:
+def _in_units(survey: Survey) -> list[Photo]:
     try:
-        return assign_units(survey.photos(), survey.groups, group_by)[0]
+        return survey.in_units()[0]
     except UsageError:  # the run's pattern does not fit this folder's names
-        return assign_units(survey.photos(), survey.groups)[0]
+        return replace(survey, folder=replace(survey.folder, group_by=None)).in_units()[0]

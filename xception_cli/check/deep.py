@@ -9,7 +9,6 @@ from xception_cli.check.orientation import orientation_problem
 from xception_cli.check.report import Curve, Problem
 from xception_cli.check.survey import Survey
 from xception_cli.console import say
-from xception_cli.data.units import assign_units
 from xception_cli.errors import DataError
 from xception_cli.model.probe import fit_probe, units_of_classes
 from xception_cli.numerals import count_of
@@ -18,7 +17,7 @@ _SEED = 0
 
 
 def look_deeper(
-    survey: Survey, *, weights: str, with_curve: bool, group_by: str | None
+    survey: Survey, *, weights: str, with_curve: bool
 ) -> tuple[list[Problem], Curve | None]:
     """Fit linear probes to the pooled features of a folder's images, upright and rotated.
 
@@ -26,18 +25,16 @@ def look_deeper(
         survey: The scanned folder.
         weights: Weights of the network: `imagenet` or a file.
         with_curve: Also measure the learning curve.
-        group_by: A regular expression that names the group of an image, see `assign_units`.
 
     Returns:
         Suspect labels and whether to rotate the images, and the learning curve if it was requested.
 
     Raises:
-        UsageError: No path matches `group_by`.
         DataError: Fewer than two classes have two images or more.
         XceptionError: The weights cannot be obtained, see `load_pretrained`.
     """
     seen = [i for i, look in enumerate(survey.looks) if look.original]
-    every, _ = assign_units(survey.photos(), survey.groups, group_by)
+    every, _ = survey.in_units()
     images = [every[i] for i in seen]
     units = np.array([image.unit for image in images], np.str_)
     labels = np.array([image.label for image in images], np.int64)

@@ -100,13 +100,7 @@ def _near_pairs(
 def find_duplicates(
     folder: DataFolder, looks: Sequence[Look], groups: Iterable[Group]
 ) -> list[Problem]:
-    """Report images that occur more than once.
-
-    Args:
-        folder: The data folder.
-        looks: One for each of its images.
-        groups: From `find_groups`.
-    """
+    """Report images that occur more than once."""
     copies = [[_Copy(folder.images[i], looks[i].digest) for i in group] for group in groups]
     conflicting = [group for group in copies if len({copy.image.label for copy in group}) > 1]
     leaking = [group for group in copies if len({copy.image.split for copy in group}) > 1]

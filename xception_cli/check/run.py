@@ -11,7 +11,7 @@ from xception_cli.check.shape import check_shape
 from xception_cli.check.shortcuts import find_shortcuts
 from xception_cli.check.survey import Survey, survey_folder
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.units import REPLACED, assign_units
+from xception_cli.data.units import REPLACED
 
 
 def run_check(
@@ -39,13 +39,13 @@ def run_check(
         MachineError: A helper process of the scan was killed.
         WeightsError: The weights cannot be obtained.
     """
-    survey = survey_folder(folder)
-    report = report_on(survey, group_by)
+    survey = survey_folder(replace(folder, group_by=group_by))
+    report = report_on(survey)
     if not (deep or curve):
         return report
     from xception_cli.check.deep import look_deeper  # torch, only if needed
 
-    problems, measured = look_deeper(survey, weights=weights, with_curve=curve, group_by=group_by)
+    problems, measured = look_deeper(survey, weights=weights, with_curve=curve)
     return _with_more(replace(report, curve=measured), problems)
 
 
@@ -56,18 +56,13 @@ def _with_more(report: CheckReport, problems: Iterable[Problem]) -> CheckReport:
     return replace(report, problems=tuple(ordered))
 
 
-def report_on(survey: Survey, group_by: str | None) -> CheckReport:
-    """Report the problems of a scanned folder.
-
-    Args:
-        survey: The scanned folder.
-        group_by: See `run_check`.
-    """
+def report_on(survey: Survey) -> CheckReport:
+    """Report the problems of a scanned folder."""
     folder, looks = survey.folder, survey.looks
-    photos, warnings = assign_units(survey.photos(), survey.groups, group_by)
+    photos, warnings = survey.in_units()
     ungrouped = [sentence for sentence in warnings if sentence != REPLACED]  # that is no fault
     units = [photo.unit for photo in photos]
-    is_grouped = group_by is not None or any(photo.group for photo in photos)
+    is_grouped = folder.group_by is not None or any(photo.group for photo in photos)
     problems = [
         *check_shape(folder, looks, units),
         *(Problem(UNGROUPED, "warning", sentence) for sentence in ungrouped),

@@ -29,7 +29,7 @@ _COMPARABLE = 0.8  # share of the images of the largest series that a finer one 
 _LONGEST = 80  # characters of a suggested pattern
 
 _SEPARATORS = "_ .()-"
-_ROBOFLOW = r"([^/]+)\.rf\."
+_ROBOFLOW = r"([^/]*/?[^/]+)\.rf\."  # with the class: images may be numbered from 1 in each
 _LETTER = r"([A-Za-z_-]*\d+)[A-Za-z]\.\w+$"
 _DATE = re.compile(r"(?:19|20)\d\d(?:\D?\d\d){0,2}(?:\D+\d\d){0,2}$")  # with hour and minute
 _SUBJECT = re.compile(r"(?:patient|subject|person|participant|donor|case)\W?_?\d+$", re.IGNORECASE)

@@ -21,13 +21,7 @@ _VERY_UNEVEN = 10
 
 
 def check_shape(folder: DataFolder, looks: Sequence[Look], units: Sequence[str]) -> list[Problem]:
-    """Check a data folder as a whole.
-
-    Args:
-        folder: The data folder.
-        looks: One for each of its images.
-        units: The unit of each image.
-    """
+    """Check a data folder as a whole."""
     return [
         *_stopping(folder, looks, units),
         *_alike(folder),

@@ -1,4 +1,4 @@
-"""Store: results of a scan, cached by path, size and modification time."""
+"""Store: results of a scan, cached by path, size and time of change."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
     Attributes:
         size: Size in bytes.
-        changed: Modification time, in nanoseconds.
+        changed: Time of the last change, of its content or of the file, in nanoseconds.
         look: The result, as JSON.
         cells: Its mean colours.
     """
@@ -65,9 +65,6 @@ class Store:
     Several processes may use it at once: rows are collected, and written in one short transaction.
     Each row has a checksum, because SQLite detects only structural damage. Thumbnails stay on disk
     until they are requested.
-
-    Args:
-        database: An open connection.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
@@ -158,10 +155,6 @@ def use_store(root: Path, use: Callable[[Store], T]) -> T:
     If the file turns out to be damaged, it is recreated; if it can no longer be written, the store
     continues in memory, with a note. In each case the function is called again: a new scan finds
     whatever the store lacks.
-
-    Args:
-        root: The data folder.
-        use: The function.
     """
     for _ in range(2):
         try:

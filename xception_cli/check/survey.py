@@ -2,29 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xception_cli.config import TrainConfig, flag
+from xception_cli.config import TrainConfig
 from xception_cli.console import enumerated, listing, say, show
-from xception_cli.data.fixes import Fix, read_fixes
+from xception_cli.data.fixes import FIXES_HINT, Fix, read_fixes
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
 from xception_cli.data.source import read_data
 from xception_cli.data.trainable import check_trainable, unread_problem
-from xception_cli.errors import DataError, UsageError
-from xception_cli.files import utf8, why
+from xception_cli.errors import DataError
+from xception_cli.files import require_readable, utf8
 from xception_cli.numerals import count_of
 
 if TYPE_CHECKING:  # a folder that cannot be used is reported before NumPy and SciPy load
     from xception_cli.check.duplicates import Group
     from xception_cli.check.scan import Look
+    from xception_cli.check.store import Store
 
-_FILES = {
-    "weights": "imagenet, none or a file, not an address",
-    "fixes": "the issues.csv that xception check DIR --output FOLDER writes, edited",
-    "split_file": "the split.csv of a run, or a CSV file with the columns path and split",
-}
 _SHOWN = 20  # classes, and bad files, listed on the screen
 
 
@@ -33,7 +30,7 @@ class Survey:
     """A data folder, scanned.
 
     Attributes:
-        folder: Its classes and files.
+        folder: Its classes and files, inspected.
         looks: The scan of each image.
         groups: Groups of identical and nearly identical images, as indices.
         fixes: Fixes of an edited issues.csv, by path.
@@ -51,12 +48,11 @@ class Survey:
 
         return bits_of(self.looks)
 
-    def photos(self) -> list[Photo]:
-        """Return the images with the results of the scan."""
-        return [
-            replace(image, digest=look.digest, unit=look.digest, problem=look.problem)
-            for image, look in zip(self.folder.images, self.looks, strict=True)
-        ]
+    def in_units(self) -> tuple[list[Photo], list[str]]:
+        """Return the images with their units, and warnings; see `assign_units`."""
+        from xception_cli.data.units import assign_units
+
+        return assign_units(self.folder.images, self.groups, self.folder.group_by)
 
 
 def survey_folder(folder: DataFolder) -> Survey:
@@ -68,15 +64,19 @@ def survey_folder(folder: DataFolder) -> Survey:
     Raises:
         MachineError: A helper process of the scan was killed.
     """
+    from xception_cli.check.store import use_store
+
+    return use_store(folder.root, partial(survey_with, folder))
+
+
+def survey_with(folder: DataFolder, store: "Store", grey_bits: int | None = None) -> Survey:
+    """Scan a folder with its store; see `scan_folder`."""
     from xception_cli.check.duplicates import find_groups
     from xception_cli.check.scan import scan_folder
-    from xception_cli.check.store import Store, use_store
 
-    def scan(store: Store) -> Survey:
-        looks = scan_folder(folder, store)
-        return Survey(folder, looks, find_groups(folder, looks, store))
-
-    return use_store(folder.root, scan)
+    looks = scan_folder(folder, store, grey_bits=grey_bits)
+    inspected = folder.inspected(look.inspection for look in looks)
+    return Survey(inspected, looks, find_groups(folder, looks, store))
 
 
 def survey_data(config: TrainConfig) -> Survey:
@@ -92,7 +92,7 @@ def survey_data(config: TrainConfig) -> Survey:
     """
     _require_files(config)
     root = None if config.root is None else Path(config.root)
-    folder = read_data(Path(config.data), root)
+    folder = replace(read_data(Path(config.data), root), group_by=config.group_by)
     if not config.skip_bad and (problem := unread_problem(folder)):
         raise DataError(problem, hint="or train on the others with --skip-bad")
     check_trainable(folder, config.classes)
@@ -126,19 +126,15 @@ def _require_files(config: TrainConfig) -> None:
     Raises:
         UsageError: One cannot.
     """
-    for name, takes in _FILES.items():
-        given = getattr(config, name)
-        if given in {None, "imagenet", "none"}:
-            continue
-        path = Path(given)
-        try:
-            if not path.is_fifo():  # which can be read only once
-                path.open("rb").close()
-        except OSError as error:
-            raise UsageError(
-                f"cannot read {flag(name)} {show(given)}: {why(error)}",
-                hint=f"{flag(name)} takes {takes}",
-            ) from error
+    if config.weights not in {"imagenet", "none"}:
+        takes = "--weights takes imagenet, none or a file, not an address"
+        require_readable(config.weights, "--weights", takes)
+    if config.fixes is not None:
+        require_readable(config.fixes, "--fixes", FIXES_HINT)
+    if config.split_file is not None:
+        from xception_cli.data.sides import SPLIT_HINT
+
+        require_readable(config.split_file, "--split-file", SPLIT_HINT)
 
 
 def _refuse_bad(survey: Survey, fixes: str | None) -> None:

@@ -139,7 +139,7 @@ def predict(
     images, tally = inputs.images, Tally(inputs.labels)
     most = wanted or (5 if inputs.are_named else 1)
     if sort_into is not None:
-        check_sorted(sort_into, paths)
+        check_sorted(sort_into, paths, chosen)
     heat_maps = None if explain is None else HeatMaps(explain, list(images), chosen)
     with ExitStack() as held:
         file = None

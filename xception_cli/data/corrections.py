@@ -32,12 +32,7 @@ for _order, _white_is_zero, _bits, _mode, _raw_mode in (
 
 
 def correct(image: ImageFile.ImageFile, content: bytes) -> None:
-    """Correct an image that was just opened, before its pixels are decoded.
-
-    Args:
-        image: The image.
-        content: The bytes of its file.
-    """
+    """Correct an image that was just opened, before its pixels are decoded."""
     if image.format == "PNG":
         if isinstance(image.info.get("bbox"), str):
             image.tile = [tile._replace(extents=(0, 0, *image.size)) for tile in image.tile]

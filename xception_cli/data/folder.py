@@ -4,17 +4,21 @@ import os
 import re
 import stat
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xception_cli.console import quoted, show
 from xception_cli.data.formats import HEIF, INSTALL_HEIF, SUFFIXES_OF, suffixes
 from xception_cli.data.layout import recognise
-from xception_cli.data.listing import Folder, expected, suffix_of, unreadable
+from xception_cli.data.listing import RUN, Folder, expected, suffix_of, unreadable
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
 from xception_cli.numerals import count_of
+
+if TYPE_CHECKING:  # the decoder is slow to load
+    from xception_cli.data.inspection import Inspection
 
 _FEW, _MOST_BEGINNINGS = 3, 20  # images, and classes, by the beginnings of names
 _GIVEN = {"", "fb", "frame", "image", "img", "photo", "pic", "scan", "screenshot", "whatsapp"}
@@ -31,12 +35,14 @@ class DataFolder:
         images: Image files, sorted by split, class and path.
         ignored: Number of ignored files by suffix or `no suffix`; `hidden` counts hidden and
             foreign files and folders, `unlabelled` the images of a split folder without class
-            folders.
+            folders, `RUN` the run folders.
         given_splits: The splits that the folder itself defines.
         by_content: Number of images recognised by content alone, by suffix or `no suffix`.
         unread: Number of HEIC photos ignored because no decoder is installed, by class.
         table: The file that lists the images; None if there is none.
         dates: Names of sub-folders that classes share; accepted because they are dates or numbers.
+        group_by: A regular expression: its first group names the group of an image, by its path.
+            None: the table does, if it has groups.
     """
 
     root: Path
@@ -48,6 +54,7 @@ class DataFolder:
     unread: Mapping[str, int] = field(default_factory=dict)
     table: Path | None = None
     dates: tuple[str, ...] = ()
+    group_by: str | None = None
 
     @property
     def place(self) -> Path:
@@ -58,6 +65,14 @@ class DataFolder:
         """Count the images of each class, in one given split or in all."""
         images = [i for i in self.images if split is None or i.split == split]
         return count_labels(images, len(self.classes))
+
+    def inspected(self, found: "Iterable[Inspection]") -> "DataFolder":
+        """Return the folder with the digest of each image, and why it cannot be used."""
+        images = (
+            replace(image, digest=each.digest, unit=each.digest, problem=each.problem)
+            for image, each in zip(self.images, found, strict=True)
+        )
+        return replace(self, images=tuple(images))
 
     def notes(self) -> list[str]:
         """Return notes on ignored files and on images recognised by content alone."""
@@ -70,13 +85,15 @@ def describe_ignored(ignored: Mapping[str, int]) -> str:
     """Return a summary such as `17 files ignored: 12 .txt, 5 .heic`; empty if there are none.
 
     Args:
-        ignored: Number of files by suffix.
+        ignored: See `DataFolder`.
     """
-    total, heif = sum(ignored.values()), _heif(ignored)
-    if not total:
-        return ""
-    hint = f"; to read {heif} HEIC: {INSTALL_HEIF}" if heif else ""
-    return f"{count_of(total, 'file')} ignored: {_kinds(ignored)}{hint}"
+    files = {kind: number for kind, number in ignored.items() if kind != RUN}
+    parts = [f"{count_of(runs, RUN)} ignored"] if (runs := ignored.get(RUN, 0)) else []
+    if total := sum(files.values()):
+        parts.append(f"{count_of(total, 'file')} ignored: {_kinds(files)}")
+    if heif := _heif(files):
+        parts.append(f"to read {heif} HEIC: {INSTALL_HEIF}")
+    return "; ".join(parts)
 
 
 def _kinds(counts: Mapping[str, int]) -> str:

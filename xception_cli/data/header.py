@@ -38,11 +38,6 @@ def has_columns(names: Sequence[str], required: Collection[str]) -> bool:
 def find_columns(table: Path, names: Sequence[str], required: Collection[str]) -> dict[str, int]:
     """Return the index of each column that is there, in the order of `NAMES_OF`.
 
-    Args:
-        table: The table, for messages.
-        names: The names of its columns.
-        required: The columns that it must have.
-
     Raises:
         DataError: One of them is missing, or a column could be one of several.
     """

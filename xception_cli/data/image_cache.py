@@ -44,12 +44,7 @@ class ImageCache:
             self._count = 0
 
     def get(self, index: int, read: Callable[[], Image.Image]) -> Image.Image:
-        """Return an image, prepared.
-
-        Args:
-            index: Index of the image.
-            read: Reads and decodes it, if it is not cached.
-        """
+        """Return an image, prepared."""
         if index >= self._count:
             return self._prepare(read())
         path = self._folder / f"{self._name}-{index:08}.rgb"
@@ -87,13 +82,7 @@ def _load(path: Path) -> Image.Image | None:
 
 
 def cached_fraction(folder: Path, needed: int, allowed: float) -> float:
-    """Return the fraction of the images to cache, using at most half of the free disk space.
-
-    Args:
-        folder: A folder on the disk.
-        needed: Bytes of all images.
-        allowed: Bytes that they may use.
-    """
+    """Return the fraction of the images to cache, using at most half of the free disk space."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError:

@@ -68,13 +68,7 @@ class Stored(NamedTuple):
 
 
 def original_of(image: ImageFile.ImageFile, stored: Stored, values: Values) -> Original:
-    """Describe the file of a decoded image.
-
-    Args:
-        image: The decoded image.
-        stored: Facts from before it was decoded.
-        values: The meaning of its values.
-    """
+    """Describe the file of a decoded image."""
     turned, colours = orientation(image), colours_of(image)
     width, height = stored[1:3] if turned < 5 else stored[2:0:-1]
     return Original(

@@ -10,7 +10,6 @@ from xception_cli.csv_files import from_csv, to_csv
 from xception_cli.data.fixes import was_relabelled
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.images import leads_out
-from xception_cli.data.inspection import Inspection
 from xception_cli.data.photo import Photo
 from xception_cli.data.sides import RECORDED
 from xception_cli.data.split import Split
@@ -75,10 +74,6 @@ def read_recorded(run: RunDir, classes: Sequence[str]) -> Split:
 
     Runs of earlier versions have no checksums in run.json and are not verified.
 
-    Args:
-        run: The run.
-        classes: Classes of its model.
-
     Raises:
         ArtifactError: The file is damaged or was edited; names the rows.
     """
@@ -107,21 +102,19 @@ def read_recorded(run: RunDir, classes: Sequence[str]) -> Split:
     )
 
 
-def match_split(saved: Split, folder: DataFolder, inspections: Sequence[Inspection]) -> Split:
+def match_split(saved: Split, folder: DataFolder) -> Split:
     """Return a run's split with the folder's real paths, if the data has not changed.
 
     Args:
         saved: From split.csv.
-        folder: The data folder now.
-        inspections: Inspections of its images; only digests are needed.
+        folder: The data folder now, with the digests of its images.
 
     Raises:
         ArtifactError: Images or classes were added, removed or changed; lists them.
     """
     before = {utf8(image.path): image for image in saved.images}
     after = {
-        utf8(file.path): (found.digest, folder.classes[file.label])
-        for file, found in zip(folder.images, inspections, strict=True)
+        utf8(image.path): (image.digest, folder.classes[image.label]) for image in folder.images
     }
     changes = [f"removed: {show(path)}" for path in sorted(before.keys() - after.keys())]
     changes += [f"added: {show(path)}" for path in sorted(after.keys() - before.keys())]

@@ -10,7 +10,6 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import enumerated, listing, show
 from xception_cli.data.fixes import NO_FIXES, Fix, class_after, note_relabelled
 from xception_cli.data.folder import DataFolder
-from xception_cli.data.inspection import Inspection
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.data.sides import follow_file, keep_sides
 from xception_cli.data.units import Unit, find_units, with_units
@@ -60,13 +59,11 @@ class Split:
 
 def make_split(
     folder: DataFolder,
-    inspections: Sequence[Inspection],
     *,
     seed: int,
     val_fraction: float,
     test_fraction: float,
     alike: Iterable[Sequence[int]] = (),
-    group_by: str | None = None,
     split_file: Path | None = None,
     earlier: Sequence[Photo] = (),
     fixes: Mapping[str, Fix] = NO_FIXES,
@@ -79,28 +76,25 @@ def make_split(
     a class without train keeps its highest-hash unit, and a near-copy may move its original.
 
     Args:
-        folder: The data folder.
-        inspections: One for each of its images.
+        folder: The data folder, with its images inspected.
         seed: Seed of the hash.
         val_fraction: Fraction of the images for val, if no val folder is given.
         test_fraction: Fraction of the images for test, if neither val nor test is given.
         alike: Groups of nearly identical images, as indices into the folder's.
-        group_by: A regular expression; images whose first group is equal in their paths stay
-            together.
         split_file: A split.csv to follow instead.
         earlier: Images of an earlier run, which keep their split unless one is given.
         fixes: Images to exclude or to relabel.
         strict: Refuse images of train that are also in a given val or test split.
 
     Raises:
-        UsageError: The split file cannot be read, or no path matches `group_by`.
+        UsageError: The split file cannot be read, or no path matches `folder.group_by`.
         DataError: A class has no usable image for training, val is empty, the split file does not
             match the images, or `strict` found a leak.
     """
-    images = _start(folder, inspections, fixes)
+    images = _start(folder, fixes)
     if split_file is not None:
         images = follow_file(images, folder, split_file)
-    units, warnings = find_units(images, alike, group_by)
+    units, warnings = find_units(images, alike, folder.group_by)
     images = with_units(images, units)
     if split_file is not None or folder.given_splits:
         warnings += _leaks(images, units, strict=strict)
@@ -130,21 +124,16 @@ def make_split(
     return replace(made, warnings=(*warnings, *_check(made, needs)))
 
 
-def _start(
-    folder: DataFolder, inspections: Sequence[Inspection], fixes: Mapping[str, Fix]
-) -> list[Photo]:
+def _start(folder: DataFolder, fixes: Mapping[str, Fix]) -> list[Photo]:
     images = []
-    for file, found in zip(folder.images, inspections, strict=True):
-        split, reason = file.split or "drawn", "given"
-        label, fix = class_after(file.path, file.label, folder.classes, fixes)
+    for image in folder.images:
+        split, reason = image.split or "drawn", "given"
+        label, fix = class_after(image.path, image.label, folder.classes, fixes)
         if fix is not None and fix.action == "exclude":
             split, reason = "out", f"{EXCLUDED}: {fix.problem}" if fix.problem else EXCLUDED
-        elif found.problem:
-            split, reason = "out", found.problem
-        digest = found.digest
-        images.append(
-            replace(file, label=label, split=split, reason=reason, digest=digest, unit=digest)
-        )
+        elif image.problem:
+            split, reason = "out", image.problem
+        images.append(replace(image, label=label, split=split, reason=reason))
     return images
 
 

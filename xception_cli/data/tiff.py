@@ -20,9 +20,6 @@ _KINDS = {2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex 
 def describe_tiff(content: bytes) -> str:
     """Describe the kind of a TIFF file that cannot be decoded.
 
-    Args:
-        content: The bytes of the file.
-
     Returns:
         A sentence; empty if the file is not a TIFF, or is damaged.
     """
@@ -53,10 +50,6 @@ def describe_tiff(content: bytes) -> str:
 
 def describe_undecoded(content: bytes, error: str) -> str:
     """Describe the kind of a TIFF file that Pillow opens, but cannot decode although it is sound.
-
-    Args:
-        content: The bytes of the file.
-        error: Pillow's.
 
     Returns:
         A sentence; empty if the file is not a TIFF, or of another kind.

@@ -18,10 +18,6 @@ _SHOWN = 20  # changed images that are listed on the screen
 def compare_with_earlier(earlier: RunDir, run: RunDir) -> list[str]:
     """Compare a run with the one that it continued from, on the images that both held out.
 
-    Args:
-        earlier: The run of `--from`.
-        run: The new run, after its evaluation.
-
     Returns:
         Sentences; if they cannot be compared, a single one with the reason.
     """

@@ -91,13 +91,7 @@ class Coverage(NamedTuple):
 
 
 def coverage_intervals(confidences: Array, right: Array, spread: Spread) -> Coverage:
-    """Return `coverage_curve`, with the intervals of the precision.
-
-    Args:
-        confidences: See `coverage_curve`.
-        right: See `coverage_curve`.
-        spread: See `intervals.spread`.
-    """
+    """Return `coverage_curve`, with the intervals of the precision."""
     thresholds, coverage, precision = coverage_curve(confidences, right)
     answered = np.round(coverage * len(right))
     ends = scaled_intervals(precision, answered, *spread)

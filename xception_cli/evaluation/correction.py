@@ -27,11 +27,6 @@ Selector = Callable[[Array], Array]  # a candidate in each resample of `(resampl
 def correct_report(run: RunDir, report: EvalReport, scored: Scored) -> EvalReport:
     """Correct a report on the run's val for having selected the run's model.
 
-    Args:
-        run: The run.
-        report: On its val.
-        scored: The images of the report.
-
     Returns:
         The corrected report; one with a note if the run's version recorded no candidates.
 

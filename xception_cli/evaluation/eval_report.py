@@ -285,10 +285,6 @@ class EvalReport:
 def read_report(run: RunDir, name: str) -> EvalReport:
     """Read metrics.json of an evaluation.
 
-    Args:
-        run: The run.
-        name: Of the evaluation, such as `val`.
-
     Raises:
         ArtifactError: The file is missing or damaged.
     """

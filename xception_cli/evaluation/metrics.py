@@ -49,13 +49,7 @@ _AT_ONCE = 1_000_000
 
 
 def contaminate(report: EvalReport, others: Scored, trained_on: Scored) -> EvalReport:
-    """Add to a report the accuracy including images that the model was trained on.
-
-    Args:
-        report: On the other images.
-        others: The scored images of the report.
-        trained_on: The scored images that the model was trained on.
-    """
+    """Add to a report the accuracy including images that the model was trained on."""
     both = (others, trained_on)
     hits = np.concatenate([scored.hits for scored in both])
     units = np.concatenate([scored.units for scored in both])

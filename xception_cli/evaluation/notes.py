@@ -11,6 +11,10 @@ from xception_cli.numerals import count_of
 
 FITTED_NOTE = "the model was also fitted to these images: expect less on new ones"
 VAL_NOTE = "validation also selected this model: expect a little less on new images"
+OTHER_SPLIT_NOTE = (
+    "the model was trained on another split of the run's data: all of its images count as training "
+    "images"
+)
 
 _REASONS = {  # of several images
     TRAINED_ON: "the model was trained on",
@@ -20,12 +24,7 @@ _REASONS = {  # of several images
 
 
 def left_out_note(left_out: Sequence[Uncounted], images: int) -> str | None:
-    """Count the images that do not count, by reason; None if there are none.
-
-    Args:
-        left_out: These images.
-        images: Number of the others.
-    """
+    """Count the images that do not count, by reason; None if there are none."""
     numbers = Counter(found.reason for found in left_out)
     reasons = ", ".join(
         f"{numbers[why]:,} {text}" for why, text in _REASONS.items() if numbers[why]

@@ -111,25 +111,16 @@ def predictions_csv(scored: Scored) -> Iterator[bytes]:
 def read_metrics(run: RunDir, name: str) -> dict[str, Any]:
     """Read metrics.json of an evaluation as plain data.
 
-    Args:
-        run: The run.
-        name: Of the evaluation, such as `val`.
-
     Raises:
         ArtifactError: The file is missing, or is no JSON object.
     """
-    classes = run.read_info().classes if run.info.is_file() else ()
+    classes = run.read_info().classes if run.is_run else ()
     most = LARGEST_TEXT + _CELL * len(classes) ** 2
     return read_json(run.evaluation(name) / METRICS, most)
 
 
 def how_to_repeat(run: RunDir, name: str) -> str:
-    """Return the hint for an evaluation whose files cannot be used.
-
-    Args:
-        run: The run.
-        name: Of the evaluation, such as `val`.
-    """
+    """Return the hint for an evaluation whose files cannot be used."""
     try:
         is_past = name == "val" and run.is_finished and run.read_result().refit
     except ArtifactError:
@@ -145,10 +136,6 @@ def read_scored(run: RunDir, name: str) -> Scored:
 
     The confusion matrix in metrics.json shows whether rows were lost or changed. In a file of an
     earlier version, identical images form a unit.
-
-    Args:
-        run: The run.
-        name: Of the evaluation, such as `val`.
 
     Raises:
         ArtifactError: A file of it is missing, damaged, or from an earlier version.
@@ -186,10 +173,6 @@ def read_scored(run: RunDir, name: str) -> Scored:
 
 def read_digests(run: RunDir, name: str) -> set[str]:
     """Find the digests of an evaluation's images, without reading their probabilities.
-
-    Args:
-        run: The run.
-        name: Of the evaluation, such as `val`.
 
     Raises:
         ArtifactError: Its predictions.csv is missing, or is no text.

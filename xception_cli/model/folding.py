@@ -15,12 +15,7 @@ from xception_cli.runtime import Runtime
 
 
 def for_inference(network: nn.Module, runtime: Runtime) -> nn.Module:
-    """Return a faster copy for inference, to be run by `Segment`; see the functions below.
-
-    Args:
-        network: From `build_network`, on its device.
-        runtime: Where it is computed.
-    """
+    """Return a faster copy for inference, to be run by `Segment`; see the functions below."""
     folded = fold_batch_norm(network, runtime.dtype)
     if packs_weights(runtime):
         for parent in list(folded.modules()):

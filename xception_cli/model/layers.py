@@ -27,11 +27,7 @@ Features = TypeVar("Features", torch.Tensor, NDArray[Any])
 
 
 class LayersHead(nn.Linear):
-    """A linear layer on the pooled features of all `LAYERS`, each scaled to length 1.
-
-    Args:
-        class_count: Outputs.
-    """
+    """A linear layer on the pooled features of all `LAYERS`, each scaled to length 1."""
 
     def __init__(self, class_count: int) -> None:
         super().__init__(POOLED, class_count)
@@ -48,10 +44,6 @@ def add_layers_head(network: nn.Module, class_count: int) -> LayersHead:
     """Add a head on several layers to a network, and return it.
 
     `last_linear` is unchanged, so the network without the new head is a plain Xception.
-
-    Args:
-        network: From `build_network`.
-        class_count: Outputs.
     """
     head = LayersHead(class_count).to(network.get_parameter("last_linear.weight").device)
     network.add_module(LAYERS_HEAD, head)

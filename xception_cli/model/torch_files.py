@@ -22,10 +22,6 @@ _SIZED = b"\nbytearray\n"  # the one class that torch's reader fills with as man
 def load_torch(content: bytes, what: str) -> Any:
     """Read a torch file.
 
-    Args:
-        content: Its bytes.
-        what: The file, for the message.
-
     Raises:
         ArtifactError: It is damaged, or needs more than tensors and plain containers.
     """

@@ -156,11 +156,7 @@ class Thresholds:
         return None
 
     def is_far(self, distance: float) -> bool:
-        """Return whether an image is clearly unlike the training images, as hardly any of val is.
-
-        Args:
-            distance: Distance of the image from the training images.
-        """
+        """Return whether an image is clearly unlike the training images, as few of val are."""
         return distance > _FAR * self.distance
 
     def to_dict(self) -> dict[str, Any]:

@@ -142,12 +142,7 @@ class OnnxClassifier:
 
 
 def cannot_run(path: Path, error: Exception) -> ArtifactError | MemoryError:
-    """Return the error to raise if onnxruntime or OpenVINO fails.
-
-    Args:
-        path: The file.
-        error: The runtime's own.
-    """
+    """Return the error to raise if onnxruntime or OpenVINO fails."""
     if is_out_of_memory(error):
         return MemoryError()
     return ArtifactError(f"{show(path)} cannot be run: {show(error)}", hint=_HINT)

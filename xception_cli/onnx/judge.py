@@ -71,13 +71,7 @@ class Parity:
 
 
 def compare(bundle: ModelBundle, exported: Classifier, images: Sequence[JudgeImage]) -> Parity:
-    """Compare a file with PyTorch in float32 on the CPU.
-
-    Args:
-        bundle: The model.
-        exported: The file.
-        images: The images.
-    """
+    """Compare a file with PyTorch in float32 on the CPU."""
     reference = replace(bundle, network=CPU.place(bundle.network), runtime=CPU)
     bits = bundle.preprocessing.grey_bits
     limit = LIMIT_WHOLE if exported.side is None else LIMIT_CROPPED
@@ -109,10 +103,6 @@ def compare(bundle: ModelBundle, exported: Classifier, images: Sequence[JudgeIma
 
 def require_parity(runtime: str, parity: Parity) -> None:
     """Refuse a file that does not match PyTorch.
-
-    Args:
-        runtime: Runtime of the file.
-        parity: The comparison.
 
     Raises:
         ArtifactError: It does not match PyTorch.
@@ -222,14 +212,7 @@ def measure_agreement(
     *,
     calibrated_on: Sequence[JudgeImage],
 ) -> Agreement:
-    """Run both files on images, in turn.
-
-    Args:
-        exported: The float file.
-        quantized: The quantized file made from it.
-        images: Images, with their labels if known.
-        calibrated_on: Images used for quantizing.
-    """
+    """Run both files on images, in turn."""
     equal, labelled = 0, 0
     correct: list[int] = [0, 0]
     seconds: tuple[list[float], list[float]] = ([], [])

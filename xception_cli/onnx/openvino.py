@@ -21,12 +21,7 @@ Array = NDArray[Any]
 
 
 class _Session:
-    """A compiled model, with the interface of onnxruntime's session.
-
-    Args:
-        core: OpenVINO's core.
-        model: A model that it has read.
-    """
+    """A compiled model, with the interface of onnxruntime's session."""
 
     def __init__(self, core: Any, model: Any) -> None:
         # Otherwise it computes in bf16 on processors that support it; the gate compares fp32.
@@ -39,12 +34,7 @@ class _Session:
 
 
 def in_openvino(exported: OnnxClassifier, content: bytes) -> OnnxClassifier | None:
-    """Return a file that runs in OpenVINO; None if OpenVINO is not installed.
-
-    Args:
-        exported: The file.
-        content: Its bytes.
-    """
+    """Return a file that runs in OpenVINO; None if OpenVINO is not installed."""
     try:
         core = _core()
     except ImportError:
@@ -56,11 +46,6 @@ def convert(
     exported: OnnxClassifier, content: bytes, output: Path
 ) -> tuple[OnnxClassifier, dict[Path, bytes]]:
     """Convert a file to OpenVINO's format in float32, with its metadata.
-
-    Args:
-        exported: The file.
-        content: Its bytes.
-        output: Where the .xml file will be.
 
     Returns:
         The new file, as read and run by OpenVINO, and its bytes by path: the weights, then the

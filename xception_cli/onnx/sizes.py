@@ -59,11 +59,6 @@ class GraphSizes:
     def check(self, batch: int, height: int, width: int) -> None:
         """Check that the graph needs no more than an export would, for images of one size.
 
-        Args:
-            batch: Number of images.
-            height: Height in pixels.
-            width: Width in pixels.
-
         Raises:
             SizesError: It needs more, or its shapes cannot be inferred.
         """

@@ -37,16 +37,7 @@ class GraphWriter:
         second: str | None = None,
         **attributes: Any,
     ) -> str:
-        """Add a node and return the name of its output: its own name by default.
-
-        Args:
-            operator: ONNX operator.
-            inputs: Names of the inputs.
-            name: Name of the node.
-            output: Name of its output.
-            second: Name of its second output, if it has one.
-            attributes: Attributes of the operator.
-        """
+        """Add a node and return the name of its output: its own name by default."""
         made = output or name
         outputs = [made] if second is None else [made, second]
         self.nodes.append(helper.make_node(operator, inputs, outputs, name=name, **attributes))

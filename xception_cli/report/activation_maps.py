@@ -53,11 +53,6 @@ def class_maps(
 ) -> list[torch.Tensor]:
     """Compute the contribution of each position of each layer to a class's logit.
 
-    Args:
-        bundle: The model.
-        pixels: See `heat_maps`.
-        labels: See `heat_maps`.
-
     Returns:
         `(batch, height, width)` for each layer used by the head. Their means over the positions
         add up to the logit without its bias.

@@ -73,13 +73,7 @@ def _fraction(facts: Facts) -> str | None:
 def _weakest_class(
     report: EvalReport, result: RunResult, trained: Mapping[str, int]
 ) -> dict[str, Any] | None:
-    """Describe the class of lowest recall and how to improve it; None if no recall is clearly low.
-
-    Args:
-        report: The evaluation.
-        result: The result of the run.
-        trained: Training images of each class.
-    """
+    """Describe the class of lowest recall and how to improve it; None if none is clearly low."""
     known = [(row.recall, row) for row in report.per_class if row.recall is not None]
     recall, row = min(known, key=lambda pair: pair[0].value)
     if recall.high is None or recall.high >= report.accuracy.value:

@@ -25,13 +25,7 @@ _SPECIAL = re.compile(
 
 
 def render_card(values: Mapping[str, Any], facts: Facts, bundle: ModelBundle) -> str:
-    """Render the model card of a run.
-
-    Args:
-        values: The values of report.html.
-        facts: About the run.
-        bundle: Its model.
-    """
+    """Render the model card of a run."""
     run, info, report, about = facts.run, facts.info, facts.report, bundle.about
     counts = {row["name"]: row["counts"] for row in values["counts"]}
     lowest = sorted(

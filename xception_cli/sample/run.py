@@ -43,11 +43,6 @@ def draw_sample(folder: Path, *, classes: int = 12, images: int = 40) -> int:
 
     An image depends only on its food and number, so that more images or classes only add to it.
 
-    Args:
-        folder: A new or empty folder.
-        classes: Number of foods, in alphabetical order.
-        images: Number of images of each.
-
     Returns:
         The number of images written.
 

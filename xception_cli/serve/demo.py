@@ -63,9 +63,6 @@ class Demo:
     def answer(self, content: bytes) -> dict[str, Any]:
         """Classify an image as `predict --unknown auto` does, and render it for the page.
 
-        Args:
-            content: The bytes of its file.
-
         Returns:
             What `predict --json` prints, and two `data:` URLs: `photo`, the upright image that the
             network was given, and `heat_map`, None for an exported file. With an `error`, there

@@ -70,13 +70,12 @@ def create_trainer(
     trained: Segment,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    criterion: nn.CrossEntropyLoss,
     *,
     runtime: Runtime,
-    label_smoothing: float,
     accumulate: int,
     clip: float,
     batch_norm: bool,
-    class_weights: torch.Tensor | None = None,
     example: torch.Tensor | None = None,
     files: Sequence[str] = (),
 ) -> Engine:
@@ -95,12 +94,11 @@ def create_trainer(
         trained: What is trained.
         optimizer: Over its parameters.
         scaler: Of the loss; disabled except for fp16.
+        criterion: The loss, on the device.
         runtime: Where to compute.
-        label_smoothing: Of the loss.
         accumulate: Pieces of a batch.
         clip: Gradient-norm clipping; 0 disables it.
         batch_norm: Whether batch norm is trained; else it stays in inference mode.
-        class_weights: `(classes,)`, on the device; None weighs all classes equally.
         example: On CUDA, a batch of the usual shape: passes of it are captured as CUDA graphs.
         files: Paths of the images by index, for error messages.
     """
@@ -115,7 +113,7 @@ def create_trainer(
     def step(engine: Engine, batch: Inputs) -> StepOutput:
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=runtime.device)
-        whole = processes.total(_weight(batch.labels, class_weights)) / processes.count
+        whole = processes.total(_weight(batch.labels, criterion)) / processes.count
         # Padding stays, so that all batches have one shape; unless the batch is split, or batch
         # norm would count it.
         padded = accumulate == 1 and not batch_norm
@@ -125,9 +123,7 @@ def create_trainer(
             with gradients_exchanged(network, now=number == len(pieces)):
                 with runtime.autocast():
                     logits = network(values)[: len(labels)]
-                loss = functional.cross_entropy(
-                    logits.float(), labels, class_weights, label_smoothing=label_smoothing
-                ) * (_weight(labels, class_weights) / whole)
+                loss = criterion(logits.float(), labels) * (_weight(labels, criterion) / whole)
                 if processes.count == 1:  # else the gradient is checked in all at once
                     guard(engine, loss.detach(), "loss", batch.indices)
                 scaler.scale(loss).backward()
@@ -154,11 +150,11 @@ def create_trainer(
     return Engine(step)
 
 
-def _weight(labels: torch.Tensor, class_weights: torch.Tensor | None) -> torch.Tensor:
+def _weight(labels: torch.Tensor, criterion: nn.CrossEntropyLoss) -> torch.Tensor:
     """Return the total weight of these images in the loss."""
-    if class_weights is None:
+    if criterion.weight is None:
         return torch.full((), float(len(labels)), device=labels.device)
-    return class_weights[labels].sum()
+    return criterion.weight[labels].sum()
 
 
 def capture(

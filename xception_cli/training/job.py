@@ -233,11 +233,12 @@ class Job:
         return torch.tensor(class_weights(self.split.counts("train")))
 
     @property
-    def loss_weights(self) -> torch.Tensor | None:
-        """The class weights on the device; None unless the loss uses them."""
-        if self.config.balance != "loss" or self.class_weights is None:
-            return None
-        return self.runtime.to_device(self.class_weights)
+    def criterion(self) -> torch.nn.CrossEntropyLoss:
+        """The loss, on the device."""
+        weights = self.class_weights if self.config.balance == "loss" else None
+        if weights is not None:
+            weights = self.runtime.to_device(weights)
+        return torch.nn.CrossEntropyLoss(weights, label_smoothing=self.config.label_smoothing)
 
     @property
     def epochs(self) -> int:
@@ -307,13 +308,23 @@ class Draft:
         job: Its run folder does not exist yet.
         reasons: A sentence for each decision.
         report: Of the data check.
-        undecided: Names of the settings that were `auto`, or that a budget chose.
+        asked: The settings before any decision.
     """
 
     job: Job
     reasons: tuple[str, ...]
     report: CheckReport
-    undecided: tuple[str, ...]
+    asked: TrainConfig
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Names of the settings that were `auto`, or not given and changed by a decision."""
+        return tuple(
+            name
+            for name, default in vars(TrainConfig()).items()
+            if getattr(self.asked, name) == default
+            and (default == "auto" or getattr(self.job.config, name) != default)
+        )
 
 
 def weights_info(pretrained: PretrainedWeights | None) -> dict[str, Any]:

@@ -34,12 +34,6 @@ def validate(
 ) -> Scores:
     """Run the evaluator and read its metrics.
 
-    Args:
-        evaluator: From `create_evaluator`.
-        inputs: Batches of val.
-        support: Images of each class in val.
-        top_k: Of the evaluator.
-
     Raises:
         DivergedError: The loss is not finite.
     """
@@ -187,11 +181,7 @@ class BestModel:
 
 
 def create_learner(job: Job) -> Learner:
-    """Make the learner of a training that starts, with the job's network.
-
-    Args:
-        job: Its config decides what is trained, and how.
-    """
+    """Make the learner of a training that starts, with the job's network."""
     config = job.config
     _, trained = cut(job.network, config.unfreeze, dropout=config.dropout)
     if config.compile:
@@ -217,24 +207,17 @@ class Engines(NamedTuple):
 
 
 def create_engines(job: Job, learner: Learner, train: FeatureInputs | ImageInputs) -> Engines:
-    """Make the engines, without handlers.
-
-    Args:
-        job: Its config decides how.
-        learner: What is trained.
-        train: Training batches.
-    """
+    """Make the engines, without handlers."""
     config, runtime = job.config, job.runtime
     trainer = create_trainer(
         learner.trained,
         learner.optimizer,
         learner.scaler,
+        job.criterion,
         runtime=runtime,
-        label_smoothing=config.label_smoothing,
         accumulate=config.accumulate,
         clip=config.clip,
         batch_norm=job.pretrained is None,
-        class_weights=job.loss_weights,
         # A batch to capture CUDA graphs with.
         example=train.example(min(config.batch_size, train.batches.count))
         if runtime.device.type == "cuda" and not config.compile

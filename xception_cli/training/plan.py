@@ -119,9 +119,6 @@ def class_weights(class_counts: Sequence[int]) -> list[float]:
     A weight is the inverse square root of the class's image count, so that a class a hundred times
     rarer weighs ten times as much: halfway between equal images and equal classes. Their mean over
     the images is 1, which keeps the scale of the loss.
-
-    Args:
-        class_counts: Training images of each class.
     """
     roots = [count**-0.5 for count in class_counts]
     total = sum(count * root for count, root in zip(class_counts, roots, strict=True))

@@ -103,19 +103,12 @@ def draft_job(
     folder = survey.folder
     run = RunDir(choose_run_path(folder.place, output))
     before = Split((), ()) if config.from_ is None else _read_split(RunDir(Path(config.from_)))
-    undecided = tuple(  # a data folder may be called auto, too
-        name
-        for name, default in vars(TrainConfig()).items()
-        if default == getattr(config, name) == "auto"
-    )
     split = make_split(
         folder,
-        [look.inspection for look in survey.looks],
         seed=config.seed,
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
         alike=survey.groups,
-        group_by=config.group_by,
         split_file=None if config.split_file is None else Path(config.split_file),
         earlier=before.images,
         fixes=survey.fixes,
@@ -128,10 +121,10 @@ def draft_job(
         reasons = (f"beginning with {show(config.from_)}: {changes}", *reasons)
     pretrained = _pretrained(config)
     check_processes(plan.config, runtime, split)
-    config = plan.config.replace(data=str(folder.place.absolute()), **_absolute(vars(config)))
-    preprocessing = _preprocessing(config, survey.grey_bits)
-    job = _job(config, run, runtime, folder, split, pretrained, preprocessing)
-    return Draft(job, reasons, report_on(survey, config.group_by), undecided)
+    decided = plan.config.replace(data=str(folder.place.absolute()), **_absolute(vars(config)))
+    preprocessing = _preprocessing(decided, survey.grey_bits)
+    job = _job(decided, run, runtime, folder, split, pretrained, preprocessing)
+    return Draft(job, reasons, report_on(survey), config)
 
 
 def _read_split(run: RunDir) -> Split:
@@ -226,9 +219,9 @@ def reopen_job(config: TrainConfig, runtime: Runtime, run: RunDir) -> Job:
             f"the run was started with {count_of(before, 'process')}, not with {now}",
             hint=f"torchrun --nproc-per-node {before}" if before > 1 else "leave torchrun out",
         )
-    paths = [folder.root / image.path for image in folder.images]
     saved = read_recorded(run, info.classes)
-    split = match_split(saved, folder, inspect_all(paths))
+    inspections = inspect_all([folder.root / image.path for image in folder.images])
+    split = match_split(saved, folder.inspected(inspections))
     check_processes(config, runtime, split)
     pretrained = _pretrained(config)
     if pretrained is not None and pretrained.digest != info.weights["digest"]:

@@ -200,12 +200,6 @@ def refit(job: Job, baseline: Baseline, settled: Settled, bundle: ModelBundle) -
 
     The network below the heads is unchanged, and so are its features: thresholds on the distance
     from the training images hold exactly. The temperature was fitted to heads that saw only train.
-
-    Args:
-        job: The run.
-        baseline: See `_fit_heads`.
-        settled: From `settle`.
-        bundle: The calibrated model.
     """
     views = min(len(settled.train), len(settled.val))
     pooled = np.concatenate([settled.train[:views], settled.val[:views]], axis=1)
