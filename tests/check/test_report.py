@@ -15,7 +15,7 @@ from folders import names_in, snapshot
 from images import encoded, exif, photo, put, two_classes
 from pages import Page, faults_of
 from PIL import Image
-from runs import call, files_no_larger_than
+from runs import call, files_no_larger_than, python
 
 from xception_cli.check.report import CheckReport, Finding, Problem
 from xception_cli.check.run import run_check
@@ -493,7 +493,7 @@ def test_a_check_loads_neither_torch_nor_matplotlib(messy):
         f"try:\n    main(['check', {str(messy)!r}, '--output', 'out'])\n"
         "finally:\n    print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    done = python("-c", code)
     assert done.returncode == 3
     assert done.stdout.splitlines()[-1] == "[]"
 
