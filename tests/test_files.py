@@ -77,7 +77,7 @@ except MachineError as error:
     done = python("-c", script, check=True)
     assert done.stdout.splitlines() == [
         f"cannot write {path} (10,001 bytes): File too large|free some space or choose another "
-        "--output; what was saved before is intact|5"
+        "folder; what was saved before is intact|5"
     ]
     assert path.read_bytes() == b"old"
     assert names_in(tmp_path) == ["a.bin", "small"]

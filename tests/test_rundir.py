@@ -14,10 +14,16 @@ from pathlib import Path
 
 import pytest
 from folders import as_ordinary_user, open_folder
-from images import draw_photos
+from images import draw_photos, photo, put
 from runs import call, files_no_larger_than, write_info
 
+from xception_cli.classifiers import check_classifier
+from xception_cli.commands.inputs import find_images
+from xception_cli.commands.options import separate_run
 from xception_cli.config import TrainConfig
+from xception_cli.console import quoted
+from xception_cli.data.folder import read_folder
+from xception_cli.data.source import check_data
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
 from xception_cli.rundir import RunDir, read_json, remove_tree, write_json
 from xception_cli.runs import choose_run_path, find_run, make_run
@@ -173,6 +179,37 @@ def test_an_unsearchable_place_is_a_machine_error():
             with as_ordinary_user(), pytest.raises(MachineError) as caught:
                 make_run(folder / "food", output)
             assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(lambda closed: find_run(closed / "run"), id="a run"),
+        pytest.param(lambda closed: separate_run([f"{closed}/run"], None, None), id="RUN"),
+        pytest.param(
+            lambda closed: check_classifier(closed / "m.onnx", device="cpu"), id="a model"
+        ),
+        pytest.param(lambda closed: check_data(closed / "t.csv", None), id="a table"),
+    ],
+)
+def test_what_is_in_a_folder_that_cannot_be_searched_is_not_called_missing(check):
+    with open_folder() as folder:
+        for name in ("run/run.json", "m.onnx", "t.csv"):
+            (folder / "closed" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "closed" / name).touch()
+        (folder / "closed").chmod(0)
+        with as_ordinary_user(), pytest.raises(PermissionError, match=f"'{folder}/closed/"):
+            check(folder / "closed")
+        with as_ordinary_user(), contextlib.suppress(UsageError):
+            check(folder / "gone")  # the control
+
+
+def test_data_that_cannot_be_read_is_no_fault_of_the_run_folder():
+    with open_folder() as folder:
+        (folder / "closed" / "food").mkdir(parents=True)
+        (folder / "closed").chmod(0)
+        with contextlib.chdir(folder), as_ordinary_user():
+            assert choose_run_path(folder / "closed" / "food", None) == Path("runs/food")
 
 
 # --- locking -----------------------------------------------------------------------------------
@@ -527,7 +564,6 @@ def test_a_run_among_the_images_is_refused_instead_of_classifying_its_charts(cap
         ("runs/a photos --model runs/b/model.safetensors", "runs/a"),
         ("runs/a runs/b", "runs/b"),
         ("photos runs/a --run runs/b", "runs/a"),
-        ("runs/a photos runs/*", "runs/a"),
     ):
         for command in ("predict", "rank --output x.csv", "embed --output x.npz"):
             assert call(*command.split(), *arguments.split()) == 2
@@ -535,6 +571,68 @@ def test_a_run_among_the_images_is_refused_instead_of_classifying_its_charts(cap
                 f"error: {named} is a run, not a folder of images\n"
                 "hint: give one RUN, before the images; with --model, none\n"
             )
+
+
+def test_runs_below_a_folder_or_in_a_pattern_are_not_images_which_a_note_reports(capsys):
+    for name in "ab":
+        run = start_run(name, "2024-01-01T00:00:00Z", finished=True)
+        put(run.evaluation("val") / "confusion.png", photo(1))
+    put(Path("photos/1.png"), photo(2))
+    for given in (".", "**", "*", "**/*.png", "[pr]*/**"):
+        assert find_images([given]) == [Path("photos/1.png")]
+        assert capsys.readouterr().err == "note      2 run folders ignored\n"
+    with pytest.raises(UsageError, match=r"no image matches 'runs' \(2 run folders ignored\)"):
+        find_images(["runs"])
+    # The control: a folder of a run that is named itself, by its path or in a pattern.
+    assert len(find_images(["runs/a/eval", "runs/a/eval/*/*.png"])) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_given_as_data_is_answered_with_its_data(capsys, tmp_path):
+    run = start_run("food", "2024-01-01T00:00:00Z", finished=True)
+    run.evaluation("val").mkdir(parents=True)
+    data = draw_photos(tmp_path / "my photos")
+    hint = "hint: give the folder with its images"
+    resume = "; to resume the run: xception train --resume runs/food"
+
+    def said(*arguments: str) -> str:
+        assert call(*arguments) == 2
+        error, hint = capsys.readouterr().err.splitlines()
+        assert error == "error: runs/food is a run, not a folder of images"
+        return hint
+
+    assert said("check", "runs/food") == hint  # whose data is gone
+    run.update_info({"data": str(data)})
+    for command in ("check", "train", "eval runs/food --data"):
+        assert said(*command.split(), "runs/food") == f"{hint}: {quoted(data)}"
+    run.result.unlink()
+    assert said("train", "runs/food") == f"{hint}: {quoted(data)}{resume}"
+    run.info.write_text("{")
+    assert said("train", "runs/food") == f"{hint}{resume}"
+    assert call("check", str(data)) == 0  # the control
+
+
+def test_a_folder_given_as_a_model_is_answered_with_the_file_in_it_if_it_has_one(capsys):
+    model = start_run("food", "2024-01-01T00:00:00Z", finished=True).model
+    otherwise = "give a model file (.safetensors or .onnx), or leave --model out for the latest run"
+    for has_model, hint in ((False, otherwise), (True, f"the model in it is --model {model}")):
+        if has_model:
+            model.touch()
+        assert call("predict", "1.jpg", "--model", "runs/food") == 2
+        assert capsys.readouterr().err == (
+            f"error: --model is runs/food, a folder, expected a file\nhint: {hint}\n"
+        )
+
+
+def test_a_run_next_to_the_class_folders_is_not_a_class(tmp_path):
+    draw_photos(tmp_path)
+    (tmp_path / "run").mkdir()
+    for has_run in (False, True):
+        if has_run:
+            (tmp_path / "run" / "run.json").touch()
+        found = read_folder(tmp_path)
+        assert ("run" in found.classes) is not has_run
+    assert found.notes() == ["1 run folder ignored"]
 
 
 # --- JSON --------------------------------------------------------------------------------------
@@ -622,11 +720,14 @@ def test_a_finished_run_that_has_lost_rows_of_metrics_jsonl_is_refused(tmp_path,
     with pytest.raises(ArtifactError, match=lost.format(2)):
         run.read_metrics()
     write_json(run.result, result | {"stopped_early": True})
-    if kept:
+    if kept:  # an earlier version did not record how many epochs it trained
         assert len(run.read_metrics()) == 1
     else:
         with pytest.raises(ArtifactError, match=lost.format(1)):
             run.read_metrics()
+    write_json(run.result, result | {"epochs": 9, "stopped_early": True, "trained_epochs": 2})
+    with pytest.raises(ArtifactError, match=lost.format(2)):
+        run.read_metrics()
     write_json(run.result, result | {"seconds": {"probe": 0.1}})  # fine-tuning was skipped
     assert len(run.read_metrics()) == (kept or 0)
     run.result.unlink()

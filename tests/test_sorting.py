@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from folders import snapshot
 from images import COLOURS, SMALL, draw_photos
-from runs import call
+from runs import call, write_info
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.model.about import About
 from xception_cli.model.bundle import save_model
 from xception_cli.model.network import build_seeded_network
+from xception_cli.rundir import RunDir
 from xception_cli.sorting import SortedFolder, check_sorted
 
 
@@ -105,8 +106,25 @@ def test_folders_of_classes_have_names_that_windows_allows(tmp_path):
 def test_an_input_folder_is_refused():
     Path("photos").mkdir()
     Path("file").touch()
-    check_sorted(Path("sorted"), ["photos"])  # the control
+    model = Path("m.safetensors")
+    check_sorted(Path("sorted"), ["photos"], model)  # the control
     for folder in ("photos", "photos/sorted", "file"):
         with pytest.raises(UsageError) as caught:
-            check_sorted(Path(folder), ["photos"])
+            check_sorted(Path(folder), ["photos"], model)
         assert caught.value.hint
+
+
+def test_images_are_not_sorted_into_the_data_of_the_run_or_of_another_one(tmp_path):
+    run, other = RunDir(tmp_path / "elsewhere"), RunDir(Path("runs/food"))
+    for one, name in ((run, "food"), (other, "more food")):
+        one.path.mkdir(parents=True)
+        write_info(one, data=str(draw_photos(tmp_path / name)))
+    (tmp_path / "link").symlink_to("food")
+    for folder in ("food", "link", "food/red", "food/new", "more food"):
+        with pytest.raises(UsageError, match="would be mixed with its labels") as caught:
+            check_sorted(tmp_path / folder, ["photos"], run.model)
+        assert caught.value.hint.startswith("choose another --sort-into")
+    for name in ("sorted", "food 2"):
+        check_sorted(tmp_path / name, ["photos"], run.model)  # the control
+    other.info.write_text("{")  # damaged: of no data
+    check_sorted(tmp_path / "more food", ["photos"], run.model)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, cast, overload
 
@@ -281,15 +280,23 @@ def evaluate(
 
     from xception_cli.check.copies import set_copies_aside
     from xception_cli.evaluation.evaluate import run_evaluation
-    from xception_cli.evaluation.selection import folder_name
+    from xception_cli.evaluation.selection import Selection, folder_name
     from xception_cli.model.about import check_origin
 
     variants = [folder_name(file)] if file else []
     variants += [f"tta-{tta}"] if tta else []
     with _printing(verbose):
         classifier = open_classifier(file or chosen.model, device=device, tta=tta)
-        if file is not None:
-            check_origin(file, classifier.about.provenance, chosen)
+
+        def check_file(*, on_others: bool) -> None:
+            if file is not None:
+                check_origin(file, classifier.about.provenance, chosen, on_others=on_others)
+
+        def refine(selection: Selection) -> Selection:
+            check_file(on_others=selection.folder is not None)  # `data` may be the run's own
+            return set_copies_aside(chosen, selection)
+
+        check_file(on_others=folder is not None)
         return run_evaluation(
             chosen,
             classifier,
@@ -300,7 +307,7 @@ def evaluate(
             ignore_extra_classes=ignore_extra_classes,
             workers=decide_workers(workers, classifier.runtime),
             variant="-".join(variants) or None,
-            refine=partial(set_copies_aside, chosen),
+            refine=refine,
         )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from xception_cli.config import TrainConfig
 from xception_cli.console import quoted, show
 from xception_cli.errors import UsageError
+from xception_cli.files import is_file
 from xception_cli.onnx import require_onnx
 from xception_cli.rundir import RunDir
 from xception_cli.suggestions import expect_choice
@@ -14,6 +15,11 @@ from xception_cli.values import checked
 if TYPE_CHECKING:
     from xception_cli.model.bundle import Classifier
     from xception_cli.runtime import Runtime
+
+
+def is_exported(path: Path) -> bool:
+    """Return whether a model file is one of `xception export`."""
+    return path.suffix.lower() == ".onnx"
 
 
 def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None:
@@ -31,16 +37,15 @@ def check_classifier(path: Path, *, device: str, tta: str | None = None) -> None
     TrainConfig(device=cast("Any", device))  # raises an error if there is no such device
     if tta is not None:
         expect_choice("tta", tta, ("mirror", "none"))
-    is_exported = path.suffix.lower() == ".onnx"
     if path.is_dir():
-        raise UsageError(
-            f"--model is {show(path)}, a folder, expected a file",
-            hint=f"the model of a run is --model {quoted(RunDir(path).model)}",
-        )
-    if not path.is_file():
-        command = "xception export" if is_exported else "xception train"
+        hint = "give a model file (.safetensors or .onnx), or leave --model out for the latest run"
+        if (inside := RunDir(path).model).is_file():
+            hint = f"the model in it is --model {quoted(inside)}"
+        raise UsageError(f"--model is {show(path)}, a folder, expected a file", hint=hint)
+    if not is_file(path):
+        command = "xception export" if is_exported(path) else "xception train"
         raise UsageError(f"there is no model file {show(path)}", hint=f"{command} makes one")
-    if is_exported:
+    if is_exported(path):
         require_onnx()
 
 
@@ -59,9 +64,8 @@ def open_classifier(path: Path, *, device: str, tta: str | None = None) -> "Clas
     """
     from xception_cli.runtime import decide_runtime
 
-    is_exported = path.suffix.lower() == ".onnx"
-    runtime = decide_runtime(device="cpu" if is_exported and device == "auto" else device)
-    if not is_exported:
+    runtime = decide_runtime(device="cpu" if is_exported(path) and device == "auto" else device)
+    if not is_exported(path):
         from xception_cli.model.bundle import load_model
 
         return load_model(path, runtime).with_tta(tta)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
+from stat import S_ISREG
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from xception_cli.console import show
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.regular import NEW, open_regular, write_all
 
+_NOWHERE = {"ENOENT", "ENOTDIR", "ELOOP", "ENAMETOOLONG"}  # errors of a path to nothing
 TRIES = 3  # of a call that may fail temporarily
 
 LONGEST_NAME = 255  # bytes of a file name, on every common file system
@@ -58,7 +60,7 @@ def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) ->
                 f"cannot write {show(path)}{size}: {error.strerror}",
                 hint=f"make the folder {show(path.parent)} first, or choose another one"
                 if isinstance(error, (FileNotFoundError, NotADirectoryError))
-                else "free some space or choose another --output; what was saved before is intact",
+                else "free some space or choose another folder; what was saved before is intact",
             ) from error
         return
 
@@ -180,6 +182,41 @@ def require_writable(folder: Path, failed: str, option: str = "--output") -> Non
             f"{failed}: {show(place)} is not writable: {why(error)}",
             hint=f"choose another {option}",
         ) from error
+
+
+def require_readable(given: str, option: str, hint: str) -> None:
+    """Check that a file that an option names can be read, before anything slow starts.
+
+    Args:
+        given: The file, as typed.
+        option: The option.
+        hint: What it takes.
+
+    Raises:
+        UsageError: It cannot, for the system's reason.
+    """
+    path = Path(given)
+    try:
+        if not path.is_fifo():  # which can be read only once
+            path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"cannot read {option} {show(given)}: {why(error)}", hint=hint) from error
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file; Path.is_file hides errors from Python 3.14 on.
+
+    Raises:
+        OSError: It cannot be found out, such as for a folder above it that cannot be searched.
+    """
+    try:
+        return S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        if errno.errorcode.get(error.errno or 0) in _NOWHERE:
+            return False
+        raise
+    except ValueError:  # a null character
+        return False
 
 
 def cache_folder() -> Path:

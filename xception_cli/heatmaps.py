@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xception_cli.classifiers import is_exported
 from xception_cli.console import show
 from xception_cli.errors import UsageError
 from xception_cli.files import LONGEST_NAME, cut_name, make_folder, write_durably
@@ -29,7 +30,7 @@ class HeatMaps:
     """
 
     def __init__(self, path: Path, images: Sequence[Path], model: Path) -> None:
-        if model.suffix.lower() == ".onnx":
+        if is_exported(model):
             raise UsageError(
                 f"{show(model)} is an exported file, which returns no activations for heat maps",
                 hint="use --explain with the run, or with the model.safetensors that was exported",
@@ -37,13 +38,15 @@ class HeatMaps:
         self.path = path
         self._targets = [path / name for name in name_explanations(images)]
         names = {target.name for target in self._targets}
-        if path.exists() and (
-            not path.is_dir() or any(other.name not in names for other in path.glob("[!.]*"))
-        ):
+        partial = {*path.glob("*.jpg.????????.partial")}  # of a command that was killed
+        others = {other for other in path.glob("[!.]*") if other.name not in names}
+        if path.exists() and (not path.is_dir() or others - partial):
             raise UsageError(
                 f"{show(path)} already exists and is not empty",
                 hint="choose another --explain",
             )
+        for file in partial:
+            file.unlink(missing_ok=True)
 
     def add(self, bundle: "ModelBundle", prediction: "Prediction", at: int) -> None:
         """Write the heat map of the most probable class of an image, unless it is there already.

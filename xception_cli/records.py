@@ -108,6 +108,7 @@ class RunResult:
     Attributes:
         kept: `the linear probe`, or `fine-tuned, epoch N`.
         epochs: Planned number of epochs, also if fine-tuning was skipped or stopped early.
+        trained_epochs: Number of epochs that were trained; None in runs of earlier versions.
         seconds: Seconds by phase.
         stopped_early: Whether early stopping ended the training.
         probe: Validation scores of the linear probe; None for random initial weights.
@@ -123,6 +124,7 @@ class RunResult:
 
     kept: str
     epochs: int
+    trained_epochs: int | None = None
     stopped_early: bool = False
     probe: Scores | None = None
     cross_validation: CrossValidation | None = None
@@ -164,7 +166,8 @@ class RunInfo:
         packed_weights: Whether convolutions of the frozen part had packed weights, see `folding`.
         timed: The record of a time budget.
         settings: All resolved settings; config.toml is compared with them.
-        undecided: Names of those that were `auto`, or that a budget chose; None if not recorded.
+        undecided: Names of those that were `auto`, or that a budget or a limit of memory chose;
+            None if not recorded.
         split_checks: Checksums of the rows of split.csv, see `data.recorded`.
         fixes_digest: SHA-256 of fixes.csv, if there is one.
         grey_bits: Of 16-bit images, see `data.transforms.Preprocessing`; 16 if absent.

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from xception_cli.console import quoted, show
 from xception_cli.entries import read_entries
 from xception_cli.errors import ArtifactError, MachineError, RunBusyError, UsageError
-from xception_cli.files import file_digest, why, write_durably
+from xception_cli.files import file_digest, is_file, why, write_durably
 from xception_cli.numerals import count_of
 from xception_cli.records import EpochMetrics, RunInfo, RunResult
 from xception_cli.regular import read_regular
@@ -67,16 +67,21 @@ class RunDir:
     def of_model(cls, model: Path) -> "RunDir | None":
         """Return the run in whose folder a model file lies; None for a file elsewhere."""
         run = cls(model.parent)
-        return run if model.name == run.model.name and run.info.is_file() else None
+        return run if model.name == run.model.name and run.is_run else None
 
     def evaluation(self, name: str) -> Path:
         """Return the folder of one evaluation's files."""
         return self.path / "eval" / name
 
     @property
+    def is_run(self) -> bool:
+        """Whether this is a run folder; False for a path that cannot be one."""
+        return os.path.isfile(self.info)  # noqa: PTH113 - Path's raises on odd names
+
+    @property
     def fault(self) -> str | None:
         """Why this is not a run; None if it is one."""
-        if self.info.is_file():
+        if is_file(self.info):
             return None
         if not os.path.lexists(self.path):
             return f"the run folder {show(self.path)} does not exist"
@@ -169,8 +174,7 @@ class RunDir:
         """Read metrics.jsonl, a row for each epoch; a run without fine-tuning has none.
 
         Raises:
-            ArtifactError: It is damaged; or it has lost rows of a finished run, whose fine-tuning
-                was not ended by early stopping.
+            ArtifactError: It is damaged; or it has lost rows of a finished run.
         """
         rows: list[EpochMetrics] = []
         try:
@@ -183,7 +187,7 @@ class RunDir:
             ) from error
         result = self.read_result() if self.is_finished else None
         if result is not None and result.has_tuned:
-            least = 1 if result.stopped_early else result.epochs
+            least = result.trained_epochs or (1 if result.stopped_early else result.epochs)
             if len(rows) < least:
                 raise ArtifactError(
                     f"{show(self.metrics)} has {count_of(len(rows), 'row')}, expected at least "

@@ -37,7 +37,7 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
             )
         if output is not None:
             if os.path.lexists(output) and not (output.is_dir() and _is_free(RunDir(output))):
-                is_run = RunDir(output).info.is_file()
+                is_run = RunDir(output).is_run
                 resume = f"xception train --resume {quoted(output)}, or " if is_run else ""
                 raise UsageError(
                     f"{show(output)} already exists and is not empty",
@@ -53,14 +53,20 @@ def choose_run_path(data: Path, output: Path | None) -> Path:
 
 def run_path_beside(data: Path) -> Path | None:
     """Return a new run folder outside of a data folder that the current one is in, else None."""
+    around = folder_around(data)
+    return None if around is None else _free_path(around / RUNS, data)
+
+
+def folder_around(data: Path) -> Path | None:
+    """Return the folder around a data folder that the current one is in, else None."""
     real = data.resolve()
     if real == real.parent or not Path.cwd().resolve().is_relative_to(real):
         return None
-    return Path(os.path.relpath(_free_path(real.parent / RUNS, data)))
+    return Path(os.path.relpath(real.parent))
 
 
 def _free_path(runs: Path, data: Path) -> Path:
-    name = _name(data)
+    name = name_after(data)
     path = runs / name
     number = 1
     while os.path.lexists(path):  # a broken link takes a name, too
@@ -69,10 +75,11 @@ def _free_path(runs: Path, data: Path) -> Path:
     return path
 
 
-def _name(data: Path) -> str:
-    """Return the name for runs on a folder, or on a table of images, without its suffix."""
+def name_after(data: Path) -> str:
+    """Return the name for what is made of a folder, or of a table of images: without its suffix."""
     real = data.resolve()
-    return (real.stem if real.is_file() else real.name) or "data"
+    is_table = os.path.isfile(real)  # noqa: PTH113 - one that cannot be read is reported later
+    return (real.stem if is_table else real.name) or "data"
 
 
 def _is_free(run: RunDir) -> bool:
@@ -200,7 +207,7 @@ def find_unfinished(data: Path) -> RunDir | None:
     Returns:
         None if there is none, or if it is still being trained.
     """
-    name = _name(data)
+    name = name_after(data)
     runs = [RunDir(path) for path in RUNS.glob(f"{glob.escape(name)}*")]
     started = [run for run in runs if not run.is_finished and _is_of(run, data)]
     if not started:
@@ -212,9 +219,18 @@ def find_unfinished(data: Path) -> RunDir | None:
 def _is_of(run: RunDir, data: Path) -> bool:
     try:
         refuse_links(run)
-        return run.read_info().data == str(data.absolute())
     except ArtifactError:
         return False
+    return data_of(run) == data.absolute()
+
+
+def data_of(run: RunDir) -> Path | None:
+    """Return the data folder or table that a run records; None if it does not, or is damaged."""
+    try:
+        data = run.read_info().data
+    except ArtifactError:
+        return None
+    return Path(data) if data else None
 
 
 def runs_next_to(path: Path) -> list[RunDir]:

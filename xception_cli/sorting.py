@@ -14,6 +14,8 @@ from pathlib import Path
 from xception_cli.console import safe, show
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.files import LONGEST_NAME, cut_name, partial_path
+from xception_cli.rundir import RunDir
+from xception_cli.runs import RUNS, data_of, runs_in
 
 # Windows forbids these characters and device names. A folder may be copied to it.
 _FORBIDDEN = str.maketrans(dict.fromkeys('<>:"|?*/\\', "-") | {"\n": " "})
@@ -137,15 +139,16 @@ def _folder_names(classes: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def check_sorted(folder: Path, inputs: Sequence[str]) -> None:
+def check_sorted(folder: Path, inputs: Sequence[str], model: Path) -> None:
     """Check that images can be sorted into a folder, before anything is predicted.
 
     Args:
         folder: The folder; may contain images of an earlier command.
         inputs: The inputs to predict: files and folders.
+        model: The model file, perhaps of a run.
 
     Raises:
-        UsageError: It is not a folder, or is inside an input folder.
+        UsageError: It is not a folder, or is inside an input folder or the data folder of a run.
     """
     if os.path.lexists(folder) and not folder.is_dir():
         raise UsageError(f"{show(folder)} is not a folder", hint="choose another --sort-into")
@@ -156,4 +159,13 @@ def check_sorted(folder: Path, inputs: Sequence[str]) -> None:
                 f"--sort-into {show(folder)} is inside {show(given)}, whose images it would sort "
                 "again next time",
                 hint="choose a folder next to it",
+            )
+    run = RunDir.of_model(model)
+    for one in [*([] if run is None else [run]), *runs_in(RUNS)]:
+        if (data := data_of(one)) is not None and real.is_relative_to(os.path.realpath(data)):
+            raise UsageError(
+                f"--sort-into {show(folder)} is inside {show(data)}, the data of {show(one.path)}: "
+                "predicted classes would be mixed with its labels",
+                hint="choose another --sort-into, correct its folders by hand, then move the "
+                "images",
             )

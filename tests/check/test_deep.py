@@ -62,6 +62,16 @@ def test_a_suspect_label_is_found_and_a_second_check_computes_nothing(
 
 
 @pytest.mark.slow
+def test_that_no_label_is_suspect_is_reported(swapped, random_weights, capsys):
+    (swapped / "blue" / "odd.jpg").unlink()
+    shutil.rmtree(swapped / "green")
+    code, out, err = check(capsys, swapped, "--deep", "--weights", random_weights)
+    assert code == 0
+    assert "suspect labels" not in out
+    assert "labels    no label is suspect: 24 images judged\n" in err
+
+
+@pytest.mark.slow
 def test_the_curve_is_printed_and_drawn(swapped, random_weights, capsys, tmp_path):
     # By its short name: paths are not wrapped, and the width of the other lines is checked.
     data = swapped.relative_to(tmp_path)
@@ -76,6 +86,16 @@ def test_the_curve_is_printed_and_drawn(swapped, random_weights, capsys, tmp_pat
     page = (tmp_path / "out" / "check.html").read_text()
     assert "Would more images help?" in page
     assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("option", ["--deep", "--curve"])
+def test_missing_weights_are_reported_before_the_data_is_listed(option, capsys):
+    code, out, err = check(capsys, Path("gone"), option, "--weights", "none.pt")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: cannot read --weights none.pt: No such file or directory\n"
+        "hint: --weights takes imagenet or a file, not an address\n"
+    )
 
 
 def test_deep_is_refused_with_too_few_images(tmp_path, random_weights, capsys):

@@ -378,16 +378,21 @@ def test_a_file_that_changes_during_the_scan_is_scanned_again(tmp_path, monkeypa
     }
 
 
-def test_a_file_of_the_same_size_and_time_counts_as_unchanged(tmp_path, looked):
-    """A limitation of the cache, documented by a test."""
-    path = put(two_classes(tmp_path) / "cat" / "x.bmp", photo(1))
-    before = looks_of(tmp_path)["cat/x.bmp"]
-    stamp = path.stat().st_mtime_ns
-    path.write_bytes(encoded(photo(2), "BMP"))
-    os.utime(path, ns=(stamp, stamp))
-    assert looks_of(tmp_path)["cat/x.bmp"] == before
-    os.utime(path, ns=(stamp, stamp + 1))
-    assert looks_of(tmp_path)["cat/x.bmp"] != before
+def test_another_file_of_the_same_size_and_modification_time_is_scanned(tmp_path):
+    """As when two images from an archive are swapped because their labels were wrong."""
+    one, two = (
+        put(two_classes(tmp_path) / label / "x.bmp", photo(seed))
+        for seed, label in enumerate(("cat", "dog"))
+    )
+    for path in (one, two):
+        os.utime(path, (1, 1))
+    before = looks_of(tmp_path)
+    one.rename(tmp_path / "third")
+    two.rename(one)
+    (tmp_path / "third").rename(two)
+    after = looks_of(tmp_path)
+    assert after["cat/x.bmp"].digest == before["dog/x.bmp"].digest
+    assert after["dog/x.bmp"].digest == before["cat/x.bmp"].digest
 
 
 def test_another_version_scans_again(tmp_path, looked, monkeypatch):

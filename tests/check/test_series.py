@@ -59,7 +59,11 @@ def hexadecimal(*seed: object, digits: int = 8) -> str:
 SERIES: dict[str, tuple[Names, str, int, int]] = {
     "Roboflow": (
         lambda c, _: [f"{c}{n}_jpg.rf.{hexadecimal(c, n, v)}.jpg" for n in range(9) for v in "abc"],
-        r"([^/]+)\.rf\.", 18, 54,
+        r"([^/]*/?[^/]+)\.rf\.", 18, 54,
+    ),
+    "Roboflow, from 1 in each class": (
+        lambda c, _: [f"{n}_jpg.rf.{hexadecimal(c, n, v)}.jpg" for n in range(9) for v in "abc"],
+        r"([^/]*/?[^/]+)\.rf\.", 18, 54,
     ),
     "a letter": (
         lambda _, k: [f"scene{n + 50 * k:02d}_{v}.jpg" for n in range(9) for v in "ab"],
@@ -138,6 +142,21 @@ def test_a_series_is_found_with_the_pattern_that_keeps_it_together(names, patter
     assert all(len(labels) == 1 for labels in of_group.values())
 
 
+def in_one_folder(folder: DataFolder) -> DataFolder:
+    """The same images next to each other, as a table lists them: `cat/1.jpg` becomes `1.jpg`."""
+    images = [replace(image, path=image.path.rpartition("/")[2]) for image in folder.images]
+    return replace(folder, images=tuple(images))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SERIES if kind != "sub-folders"])
+def test_a_series_is_found_in_a_table_of_images_in_one_folder(kind):
+    names, pattern, groups, images = SERIES[kind]
+    found = series_of(in_one_folder(named(names)))
+    assert found is not None
+    expected = re.sub("^/", "^", pattern)
+    assert (found.pattern, found.groups, found.images) == (expected, groups, images)
+
+
 def test_classes_whose_names_have_different_numbers_of_words_share_a_pattern():
     folder = named(
         lambda c, _: [f"{c}_s{n:02d}_{v:03d}.jpg" for n in range(5) for v in range(6)],
@@ -206,6 +225,11 @@ def test_names_that_are_only_numbered_are_not_a_series(names):
     assert series_of(named(names)) is None
 
 
+@pytest.mark.parametrize("names", NONE.values(), ids=NONE)
+def test_names_that_are_only_numbered_are_not_a_series_in_a_table(names):
+    assert series_of(in_one_folder(named(names))) is None
+
+
 def scenes(count: int = 10, views: str = "ab", singles: int = 0) -> Names:
     def names(_: str, index: int) -> Iterable[str]:
         first = 100 * index
@@ -232,6 +256,21 @@ def test_groups_of_several_classes_are_not_a_series():
 
     assert series_of(shared(2)) is not None
     assert series_of(shared(1)) is None
+
+
+def test_a_few_wrong_labels_do_not_hide_a_series():
+    folder = named(scenes(count=15))
+
+    def swapped(count: int) -> DataFolder:
+        wrong = range(0, 2 * count, 2)  # one image of each of the first scenes
+        images = [
+            replace(image, label=1 - image.label) if at in wrong else image
+            for at, image in enumerate(folder.images)
+        ]
+        return replace(folder, images=tuple(images))
+
+    assert series_of(swapped(3)) is not None
+    assert series_of(swapped(4)) is None
 
 
 def test_a_class_in_one_group_is_not_a_series():
@@ -268,7 +307,7 @@ def test_the_frames_of_a_video_are_a_series_even_if_some_are_known_copies():
     )  # fmt: skip
     found = series_of(folder)
     assert found is not None
-    assert (found.pattern, found.groups) == (r"([^/]+)\.rf\.", 80)
+    assert (found.pattern, found.groups) == (r"([^/]*/?[^/]+)\.rf\.", 80)
     frames = [image.path.partition(".rf.")[0] for image in folder.images]
     found = find_series(folder, frames)
     assert found is not None

@@ -57,8 +57,19 @@ def test_a_missing_file_of_a_setting_is_reported_before_the_data_is_listed(
         with pytest.raises(UsageError) as caught:
             survey_data(TrainConfig(data=str(photos), **{name: given}))
         assert caught.value.message == f"cannot read {option} {given}: {why}"
-        assert caught.value.hint.startswith(f"{option} takes ")
+        assert caught.value.hint
     assert not listed
+
+
+@pytest.mark.parametrize("name", ["fixes", "split_file"])
+def test_a_missing_and_a_damaged_file_of_a_setting_have_the_same_hint(photos, name):
+    Path("bad.csv").write_text("x\n1\n")
+    hints = set()
+    for given in ("gone.csv", "bad.csv"):
+        with pytest.raises(UsageError, match=given) as caught:
+            survey_data(TrainConfig(data=str(photos), **{name: given}))
+        hints.add(caught.value.hint)
+    assert len(hints) == 1
 
 
 def test_with_skip_bad_the_bad_images_are_left_out_of_a_real_folder(photos):

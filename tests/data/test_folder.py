@@ -301,6 +301,15 @@ def test_a_folder_without_training_data_is_refused(tmp_path, names, message):
         assert "  food/apple/1.jpg\n  food/pear/1.jpg\n" in error.hint  # the layout
 
 
+def test_for_images_in_one_folder_the_hint_is_the_table_that_has_their_labels(tmp_path):
+    hint = refusal(make(tmp_path / "all scans", "a.jpg", "b.jpg")).hint
+    assert hint is not None
+    assert hint.endswith(
+        f"\nor give the table that has the labels: labels.csv --root '{tmp_path}/all scans'"
+    )
+    assert "labels.csv" not in refusal(make(tmp_path / "empty")).hint
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the command is one of a POSIX shell")
 def test_images_whose_names_begin_with_the_class_are_moved_by_the_command_of_the_hint(tmp_path):
     root = make(

@@ -859,6 +859,17 @@ def test_a_truncated_jpeg_is_refused_at_any_scale(options):
     assert said(content[:-1], 1) == "truncated"
 
 
+def test_a_jpeg_of_hundreds_of_scans_is_refused_without_decoding_them():
+    content = encoded(Image.new("RGB", (2000, 2000), "teal"), "JPEG", progressive=True)
+    last, end = content.rindex(b"\xff\xda"), content[-2:]
+    many = content[:-2] + content[last:-2] * 20_000 + end  # 35 s, from 300 kB
+    started = time.process_time()
+    assert reason(many) == "damaged (a JPEG of over 100 scans)"
+    assert time.process_time() - started < 1
+    video = content[last:-2] * 200  # after the image, as in a phone's motion photo
+    assert decode(content[:-2] + content[last:-2] * 20 + end + video) == decode(content)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
 def test_a_damaged_jpeg_is_treated_the_same_at_any_scale(options):

@@ -1,5 +1,6 @@
 """Which folders are splits and which are classes: accepted and refused layouts."""
 
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -350,7 +351,7 @@ def test_subfolders_that_share_a_name_by_chance_belong_to_their_class(tmp_path, 
 def test_classes_with_the_split_in_their_names_are_refused(tmp_path, names):
     refused = error(make(tmp_path, *(f"{name}/1.jpg" for name in names.split())))
     assert refused.message.endswith(" look like splits of one class")
-    assert refused.hint.endswith(f" to {tmp_path}/train/cat")
+    assert f" to {tmp_path}/train/cat; " in refused.hint
 
 
 @pytest.mark.parametrize(("name", "split"), [("{}_test", "test"), ("Val{}", "val")])
@@ -360,7 +361,7 @@ def test_classes_next_to_their_names_with_a_split_are_refused(tmp_path, name, sp
     assert refused.message == f"{name.format('Cat')}, cat look like splits of one class"
     (tmp_path / split).mkdir()
     for one in ("Cat", "Dog"):  # as the hint says
-        assert one == "Dog" or refused.hint.endswith(f"to {tmp_path}/{split}/cat")
+        assert one == "Dog" or f" to {tmp_path}/{split}/cat; " in refused.hint
         (tmp_path / name.format(one)).rename(tmp_path / split / one.lower())
     assert counts(trainable(tmp_path)) == {"train": [1, 1], split: [1, 1]}
 
@@ -371,7 +372,23 @@ def test_splits_and_classes_in_one_word_are_refused_if_there_are_two(tmp_path):
     make(tmp_path, *(f"{name}/1.jpg" for name in ("traindog", "testcat", "testdog", "valdog")))
     refused = error(tmp_path)
     assert refused.message == "Traincat, testcat look like splits of one class"
-    assert refused.hint.endswith(f" to {tmp_path}/train/cat")
+    assert f" to {tmp_path}/train/cat; " in refused.hint
+
+
+def test_pairs_of_names_among_many_others_are_classes_and_the_hint_makes_them_classes(tmp_path):
+    make(tmp_path, *(f"{name}/1.jpg" for name in ("covid", "covid test", "flu", "flu test")))
+    refused = error(tmp_path)
+    assert refused.message == "covid, covid test look like splits of one class"
+    assert refused.hint.endswith(
+        "; if they are classes, rename covid test, for example to 'class_covid test'"
+    )
+    (tmp_path / "covid test").rename(tmp_path / "class_covid test")
+    assert len(trainable(tmp_path).classes) == 4
+    (tmp_path / "class_covid test").rename(tmp_path / "covid test")
+    make(tmp_path, *(f"{name}/1.jpg" for name in ("mask", "glove", "swab", "vial")))
+    assert len(trainable(tmp_path).classes) == 8
+    shutil.rmtree(tmp_path / "vial")  # the control
+    assert error(tmp_path).message == refused.message
 
 
 def test_names_with_a_word_of_splits_are_classes_if_no_other_split_has_the_same(tmp_path):
@@ -399,6 +416,19 @@ def test_images_of_a_split_without_classes_are_not_a_class(tmp_path, name):
     assert refused.message.startswith(f"{name} next to cat, dog, but without class folders: ")
     assert trainable(make(tmp_path / "v", "valid/1.jpg", "invalid/1.jpg")).counts() == [1, 1]
     assert trainable(make(two_classes(tmp_path / "t"), "train/1.jpg")).counts() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("apart", "classes"),
+    [("test", "images"), ("Validation", "food"), ("unlabeled", "labeled"), ("test", "a/data")],
+)
+def test_images_of_a_split_next_to_one_folder_of_classes_are_not_a_class(tmp_path, apart, classes):
+    refused = error(make(grid(tmp_path, classes), f"{apart}/1.jpg"))
+    name = Path(classes).parts[0]
+    assert refused.message.startswith(f"{apart} next to {name}, but without class folders: ")
+    assert refused.hint.startswith(f"if it is a split, give {tmp_path / classes}; ")
+    dated = grid(tmp_path / "d", "rust", "2026-06-12 2026-06-13")
+    assert trainable(make(dated, "test/1.jpg")).counts() == [2, 1]
 
 
 def test_pictures_of_two_kinds_with_the_same_dates_inside_are_classes(tmp_path):

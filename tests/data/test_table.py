@@ -184,10 +184,17 @@ def test_missing_or_ambiguous_columns_are_refused_with_those_found(tmp_path, hea
 def test_unknown_columns_are_listed_one_by_one_with_the_names_that_are_accepted(
     tmp_path, separator
 ):
-    columns = ("Datei", "Krankheit", "Datum, Ort")
+    columns = ("Datei", "label", "Datum, Ort")
     error = refused(write(tmp_path / "t.csv", separator.join(columns), "a.jpg,cat,1"))
-    assert error.message.endswith("has no column path (found: Datei, Krankheit, Datum, Ort)")
+    assert error.message.endswith("has no column path (found: Datei, label, Datum, Ort)")
     assert "; other names of path: filename, file, file_name, " in error.hint
+
+
+def test_two_missing_columns_are_reported_at_once(tmp_path):
+    error = refused(write(tmp_path / "t.csv", "Objekt;Datei;Art", "7;a.jpg;Vase"))
+    assert error.message.endswith("t.csv has no columns path and label (found: Objekt, Datei, Art)")
+    assert "rename the column with the image files to path, and the one with the" in error.hint
+    assert "group (the images of one object, patient or video)" in error.hint
 
 
 def test_a_table_without_a_line_of_names_is_refused_with_that_line(tmp_path):
@@ -369,7 +376,7 @@ def test_a_parquet_table_is_read_as_the_same_one_in_csv(tmp_path):
         (expected.root, expected.classes, expected.images)
     )
     parquet.write_table(pyarrow.table({"image": columns["image"]}), tmp_path / "t.parquet")
-    assert "has no column path (found: none)" in refused(tmp_path / "t.parquet").message
+    assert "has no columns path and label (found: none)" in refused(tmp_path / "t.parquet").message
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more PAR1")
     assert "it is not a Parquet file, or it is damaged" in refused(tmp_path / "t.parquet").message
 

@@ -252,10 +252,12 @@ def test_the_command_prints_tables_or_json_and_whether_it_could_be_chance(capsys
     ) in shown.err
     for name, seed in (("one", 0), ("other", 1)):
         write_info(RunDir(Path("runs") / name), settings={"data": "photos", "seed": seed})
-    assert call("compare", "runs/one", "runs/other") == 0
-    shown = capsys.readouterr().err
-    assert "different splits (--seed determines the split); to compare" in shown
-    assert "xception train photos --split-file runs/one/split.csv --seed 1\n" in shown
+    for where in ("DIR", "photos"):
+        assert call("compare", "runs/one", "runs/other") == 0
+        shown = capsys.readouterr().err
+        assert "different splits (--seed determines the split); to compare" in shown
+        assert f"xception train {where} --split-file runs/one/split.csv --seed 1\n" in shown
+        Path("photos").mkdir(exist_ok=True)  # until now, it was moved
     assert call("compare", "runs/one", "runs/other", "--json") == 0
     found = compare_runs(RunDir(Path("runs/one")), RunDir(Path("runs/other")), "val")
     printed = json.loads(capsys.readouterr().out)
@@ -276,8 +278,8 @@ def test_for_runs_on_different_images_no_split_file_is_suggested_because_none_wo
     grown = "train on one split:\n          xception train DIR --from runs/one\n"
     grown += "          or evaluate both on other images:\n"
     foreign = "evaluate both on other images:\n          xception eval runs/one --data DIR && "
-    for folder, advice in (("", grown), ("b/", foreign)):  # more images, or none in common
-        now = tuple(replace(image, path=f"{folder}{image.path}") for image in images)
+    for digest, advice in (("d", grown), ("e", foreign)):  # more images, or none in common
+        now = tuple(replace(image, digest=f"{digest}{n}") for n, image in enumerate(images))
         write_split(Split(("a",), now), other.split)
         assert call("compare", "runs/one", "runs/other") == 0
         shown = capsys.readouterr().err
@@ -290,6 +292,20 @@ def test_for_runs_on_different_images_no_split_file_is_suggested_because_none_wo
     shown = capsys.readouterr().err
     assert "no image of val in common: these runs have different images\n" in shown
     assert "xception train" not in shown
+
+
+def test_images_that_were_renamed_are_the_same_and_need_no_split_file(capsys):
+    one, other = make_run("one", FIRST), make_run("other", SECOND)
+    images = tuple(Photo(f"a/{n}.jpg", 0, "train", digest=f"d{n}") for n in range(3))
+    for run, folder in ((one, "a"), (other, "moved/a")):
+        write_info(run, classes=["a"])
+        renamed = tuple(replace(image, path=f"{folder}/{image.digest}.jpg") for image in images)
+        write_split(Split(("a",), renamed), run.split)
+    assert call("compare", "runs/one", "runs/other") == 0
+    assert (
+        "          these runs have different splits; to compare them on the same images, train on "
+        "one split:\n          xception train DIR --from runs/one\n"
+    ) in capsys.readouterr().err
 
 
 def test_runs_are_listed_latest_first_despite_a_damaged_one(capsys):

@@ -40,6 +40,17 @@ def test_a_signal_is_not_swallowed_where_all_exceptions_are() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_callers_own_answer_to_the_signal_of_a_scheduler_stays() -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _: received.append(number))
+    try:
+        with StopSignals(hint="type this") as stop:
+            signal.raise_signal(signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert (received, stop.requested) == ([signal.SIGUSR2], None)
+
+
 def test_a_signal_silently_ends_a_process_that_was_just_forked(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

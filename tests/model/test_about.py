@@ -1,10 +1,12 @@
 """What a model file records about its training, compared with the run folder that it lies in."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from images import COLOURS, draw
 from networks import CPU
 from runs import call
 
@@ -76,3 +78,37 @@ def test_a_run_of_version_0_1_without_recorded_settings_is_accepted(probed, reco
     check_origin(probed.model, recorded)
     with pytest.raises(ArtifactError, match="belongs to another run"):
         check_origin(probed.model, recorded | {"data_fingerprint": "0" * 64})
+
+
+def test_a_model_of_another_split_is_evaluated_on_images_that_no_split_of_the_data_has(
+    probed, recorded, capsys
+):
+    draw(Path("new/red/a.jpg"), COLOURS["red"], seed=900)
+    draw(Path("new/blue/b.jpg"), COLOURS["blue"], seed=901)
+    for number, path in enumerate(sorted(Path("photos/green").iterdir())):  # of every split
+        shutil.copy(path, Path("new/red") / f"known{number}.jpg")
+    bundle = load_model(probed.model, CPU)
+    for name, entry in {"split": {"seed": 1}, "data": {"data_fingerprint": "0" * 64}}.items():
+        about = replace(bundle.about, provenance=recorded | entry)
+        save_model(Path(f"{name}.safetensors"), bundle.network.state_dict(), about)
+
+    def evaluated(file: str, *where: str) -> int:
+        capsys.readouterr()
+        return call("eval", "run", "--model", f"{file}.safetensors", "--workers", "0", *where)
+
+    assert evaluated("split", "--data", "new", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["images"], report["contaminated"]["trained_on"]) == (2, 8)
+    assert report["note"] == (
+        "8 of 10 images left out: 8 the model was trained on; the model was trained on another "
+        "split of the run's data: all of its images count as training images"
+    )
+    # Images that such a model may have been trained on, by whatever path they are named.
+    Path("photos").rename("moved")
+    assert evaluated("split", "--data", "moved") == 3
+    assert "the model may have been trained on every image in moved" in capsys.readouterr().err
+    assert evaluated("split", "--data", "moved", "--split", "val") == 4
+    assert "split.safetensors belongs to another run" in capsys.readouterr().err
+    # Which images a model of other data was trained on is not known here.
+    assert evaluated("data", "--data", "new") == 4
+    assert "data.safetensors belongs to another run" in capsys.readouterr().err

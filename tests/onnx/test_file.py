@@ -164,6 +164,15 @@ def test_hostile_class_names_are_printed_literally(capsys: pytest.CaptureFixture
     assert "\x1b" not in out
 
 
+def test_heat_maps_are_not_suggested_for_an_exported_file_which_has_none(capsys):
+    draw(Path("red.jpg"), (250, 0, 0), seed=1)
+    HERE.write_bytes(small_model().SerializeToString())
+    assert call("predict", "red.jpg", "--model", "m.onnx") == 0
+    end = "next: xception predict DIR --model m.onnx --output predictions.csv\n"
+    assert capsys.readouterr().err.endswith(end)
+    assert call("predict", "red.jpg", "--model", "m.onnx", "--explain", "why") == 2
+
+
 def test_each_flipped_bit_of_a_sealed_file_is_refused_or_has_no_effect(capsys):
     content = seal_onnx(small_model())
     pixels = torch.full((1, 3, 5, 4), 90, dtype=torch.uint8)

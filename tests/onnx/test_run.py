@@ -249,6 +249,14 @@ def test_the_gate_refuses_a_file_whose_normalisation_was_left_out(bundle, croppe
         require_parity("onnxruntime", parity)
 
 
+def test_a_comparison_with_another_top_class_can_be_written_into_the_report(bundle, monkeypatch):
+    monkeypatch.setattr(graph, "add_normalization", lambda writer, preprocessing, pixels: pixels)
+    other = build_onnx(bundle, cropped=False).SerializeToString()
+    parity = compare(bundle, classifier_from(other, HERE), judged(*SIZES))
+    assert parity.top1_agreement < 1
+    assert json.loads(json.dumps(parity.to_dict())) == parity.to_dict()
+
+
 def test_another_top_class_is_accepted_only_if_the_two_best_are_close(bundle, content):
     parity = compare(bundle, classifier_from(content, HERE), judged(*SIZES))
     assert not replace(parity, contradictions=1).passed

@@ -15,6 +15,7 @@ from runs import call
 from xception_cli.commands import predict
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import UsageError
+from xception_cli.files import partial_path
 from xception_cli.heatmaps import HeatMaps, name_explanations
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, save_model
@@ -89,7 +90,9 @@ def test_heat_maps_are_not_written_among_other_files():
     HeatMaps(photos, [Path("a.png")], model)
     (photos / ".DS_Store").touch()
     (photos / "a.jpg").touch()  # may be the heat map of a stopped command: compared later
+    partial_path(photos / "a.jpg", "0a1b2c3d").touch()  # of a killed command
     HeatMaps(photos, [Path("a.png")], model)
+    assert sorted(path.name for path in photos.iterdir()) == [".DS_Store", "a.jpg"]
     (photos / "b.jpg").touch()
     with pytest.raises(UsageError, match="photos already exists and is not empty"):
         HeatMaps(photos, [Path("a.png")], model)

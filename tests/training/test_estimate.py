@@ -18,7 +18,7 @@ from xception_cli.errors import UsageError
 from xception_cli.model.network import Segment
 from xception_cli.runtime import Runtime
 from xception_cli.training import estimate, preparation
-from xception_cli.training.costs import Costs, Images, expected_seconds
+from xception_cli.training.costs import Costs, Images, disk_bytes, expected_seconds
 from xception_cli.training.estimate import forecast, measure_costs, measure_draft
 from xception_cli.training.job import Draft, Job
 from xception_cli.training.preparation import draft_job
@@ -182,6 +182,17 @@ def test_a_data_folder_called_auto_was_given(settings):
     assert "data" not in undecided
 
 
+def test_only_settings_that_were_not_given_are_the_programs_own_when_a_limit_changes_them(settings):
+    del settings["views"]
+    limit = disk_bytes(drafted(settings, views=2).job.config, 13, 11) / 1e9
+    fewer = drafted(settings, cache_gb=limit)
+    assert fewer.job.config.views == 2
+    assert "views" in fewer.undecided  # `--from` decides them again
+    assert "cache_gb" not in fewer.undecided
+    for draft in (drafted(settings), drafted(settings, cache_gb=limit, views=4)):
+        assert "views" not in draft.undecided
+
+
 def test_without_a_budget_the_plan_is_unchanged(draft, monkeypatch):
     monkeypatch.setattr(estimate, "measure_costs", lambda _, unfreeze: (unfreeze, NOTHING)[1])
     assert measure_draft(draft, {"data"}, time.monotonic()) == (draft, NOTHING)
@@ -208,7 +219,8 @@ def test_a_budget_decides_the_settings_that_were_not_given(
     monkeypatch.setattr(
         estimate, "measure_costs", lambda _, unfreeze: (measured.append(unfreeze), costs)[1]
     )
-    draft = drafted(settings, budget=budget)
+    asked = {name: value for name, value in settings.items() if name not in {"views", "epochs"}}
+    draft = drafted(settings if "views" in given else asked, budget=budget)
     assert draft.job.images == Images(13, 11, 0, classes=3)
     decided, found = measure_draft(draft, given, time.monotonic())
     assert found == costs
@@ -218,7 +230,9 @@ def test_a_budget_decides_the_settings_that_were_not_given(
         unfreeze=config.unfreeze, views=config.views, epochs=config.epochs
     )
     assert decided.reasons[-1].startswith(f"--budget {budget}: ")
-    assert set(decided.undecided) - set(draft.undecided) == {"views", "epochs"} - given
+    defaults = {"views": 3, "epochs": 12}
+    changed = {name for name, value in defaults.items() if getattr(config, name) != value}
+    assert set(decided.undecided) - set(draft.undecided) == changed - given
     assert decided.job.network is draft.job.network
     assert measured == ["exit", "head"]  # each part once
 
@@ -260,6 +274,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_computed_in_twice_the_pieces(d
     assert costs == NOTHING
     assert decided.job.config == draft.job.config.replace(accumulate=2)
     assert decided.reasons[-1].startswith("computing each batch in 2 pieces (--accumulate 2): ")
+    assert set(decided.undecided) - set(draft.undecided) == {"accumulate"}
 
     def with_settings(**changes: Any) -> Draft:
         return replace(draft, job=replace(draft.job, config=draft.job.config.replace(**changes)))

@@ -211,6 +211,7 @@ def test_the_comparison_detects_a_state_that_is_not_restored(
         pytest.param(signal.SIGTERM, 2, 143, id="a repeated SIGTERM is a single stop"),
         pytest.param(signal.SIGINT, 1, 130, id="SIGINT", marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, 1, 129, id="SIGHUP", marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR2, 1, 128 + signal.SIGUSR2, id="SIGUSR2, as schedulers send it"),
     ],
 )
 def test_a_signal_saves_and_stops_and_the_run_resumes_to_the_same_bytes(

@@ -371,6 +371,9 @@ def test_a_run_that_stopped_early_can_be_extended(settings: dict[str, Any]) -> N
     run, first = result.run, result.run.metrics.read_text()
     assert len(result.history) == len(first.splitlines()) < 4
     assert read_json(run.result)["stopped_early"]
+    run.metrics.write_text("".join(first.splitlines(keepends=True)[:-1]))
+    assert call("report", "run", "--device", "cpu") == 4  # a row is lost
+    run.metrics.write_text(first)
     assert call("report", "run", "--device", "cpu") == 0
     train_run({"epochs": 5}, resume=True)
     assert len(run.metrics.read_text().splitlines()) > len(first.splitlines())

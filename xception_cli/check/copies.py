@@ -20,7 +20,7 @@ from xception_cli.data.units import is_group
 from xception_cli.errors import DataError, UsageError, XceptionError
 from xception_cli.evaluation.notes import join_notes
 from xception_cli.evaluation.places import recorded_places
-from xception_cli.evaluation.selection import Selection, fitted_split
+from xception_cli.evaluation.selection import Selection, as_trained
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
@@ -44,9 +44,7 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
     if selection.folder is None:
         return selection
     info = run.read_info()
-    split = read_recorded(run, info.classes)
-    if selection.fitted_to_val:
-        split = fitted_split(split)
+    split = as_trained(read_recorded(run, info.classes), selection.trained_splits)
     root, is_table = recorded_places(run)[0], info.root is not None
     bits = info.grey_bits
     recorded, note = _recorded_images(root, split, is_table=is_table, grey_bits=bits)

@@ -8,8 +8,10 @@ from xception_cli.check.labels import judge_labels
 from xception_cli.check.orientation import orientation_problem
 from xception_cli.check.report import Curve, Problem
 from xception_cli.check.survey import Survey
+from xception_cli.console import say
 from xception_cli.errors import DataError
 from xception_cli.model.probe import fit_probe, units_of_classes
+from xception_cli.numerals import count_of
 
 _SEED = 0
 
@@ -58,5 +60,7 @@ def look_deeper(
         strength=probe.strength,
         seed=_SEED,
     )
-    paths = [image.path for image in images]
-    return [*judge_labels(labels, probe.held_out, units, paths, classes), *oriented], curve
+    judged = judge_labels(labels, probe.held_out, units, [image.path for image in images], classes)
+    if not judged:
+        say(f"labels    no label is suspect: {count_of(len(images), 'image')} judged")
+    return [*judged, *oriented], curve

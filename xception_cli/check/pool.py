@@ -103,7 +103,7 @@ def _signals_deferred() -> Iterator[None]:
     """
     received: list[int] = []
     before: dict[int, Any] = {}
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows lacks some
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2"):  # Windows lacks some
         number = getattr(signal, name, None)
         if number and callable(signal.getsignal(number)):
             with suppress(ValueError):  # not in the main thread

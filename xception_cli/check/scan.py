@@ -54,7 +54,7 @@ Seen = tuple[Look, Fingerprint | None]
 
 
 class _File(NamedTuple):
-    """A file to scan: the number of its image, its path, and its size and modification time."""
+    """A file to scan: the number of its image, its path, and its size and time of change."""
 
     number: int
     path: str
@@ -111,7 +111,8 @@ def _file(folder: DataFolder, index: int) -> _File:
         status = os.stat(os.path.join(folder.root, path))  # noqa: PTH116, PTH118 - a tenth of Path's time
     except OSError:
         return _File(index, path, None)
-    return _File(index, path, (status.st_size, status.st_mtime_ns))
+    # Another file that was moved there may have the same modification time, as from an archive.
+    return _File(index, path, (status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)))
 
 
 def bits_of(looks: Iterable[Look]) -> int:

@@ -20,7 +20,7 @@ from xception_cli.data.photo import Photo
 from xception_cli.numerals import count_of
 
 _SHARE = 0.2  # least share of the images in groups of two or more
-_PURE = 0.98  # least share of groups with one class only
+_PURE = 0.9  # least share of groups with one class only: a few labels may be wrong
 _TYPICAL = 3  # least number of groups in the median class
 _NUMBERED = 0.9  # least share of these images whose group is identified by a number
 _WHOLE = 0.1  # largest share of them in groups of over half of a class
@@ -29,8 +29,8 @@ _COMPARABLE = 0.8  # share of the images of the largest series that a finer one 
 _LONGEST = 80  # characters of a suggested pattern
 
 _SEPARATORS = "_ .()-"
-_ROBOFLOW = r"([^/]+)\.rf\."
-_LETTER = r"/([A-Za-z_-]*\d+)[A-Za-z]\.\w+$"
+_ROBOFLOW = r"([^/]*/?[^/]+)\.rf\."  # with the class: images may be numbered from 1 in each
+_LETTER = r"([A-Za-z_-]*\d+)[A-Za-z]\.\w+$"
 _DATE = re.compile(r"(?:19|20)\d\d(?:\D?\d\d){0,2}(?:\D+\d\d){0,2}$")  # with hour and minute
 _SUBJECT = re.compile(r"(?:patient|subject|person|participant|donor|case)\W?_?\d+$", re.IGNORECASE)
 
@@ -134,6 +134,7 @@ class _Names:
         self.labels = [image.label for image in images]
         self.paths = [image.path.replace(os.sep, "/") for image in images]
         self.files = [path.rpartition("/")[2] for path in self.paths]
+        self.start = "/" if any("/" in path for path in self.paths) else "^"  # of a file's name
         self.stems = [file.rpartition(".")[0] or file for file in self.files]
         self.sizes = Counter(self.labels)
 
@@ -170,30 +171,33 @@ def _patterns(names: _Names, deep: int) -> Iterator[tuple[str, Groups]]:
         return  # numbered from 1 in each folder: equal names mean nothing
     letters = set().union(*names.stems)
     used = "".join(letter for letter in _SEPARATORS if letter in letters)
-    for pattern in (_ROBOFLOW, _LETTER, *(_beginnings(used) if used else ())):
+    for pattern in (_ROBOFLOW, names.start + _LETTER, *_beginnings(used, names.start)):
         groups = names.groups(pattern)
         yield pattern, groups
         if literal := _literal(names, groups):
             yield literal, names.groups(literal)
 
 
-def _beginnings(used: str) -> Iterator[str]:
+def _beginnings(used: str, start: str) -> Iterator[str]:
     """Yield patterns of the first words of a file name, and of all but the last words.
 
     Args:
-        used: The characters between words.
+        used: The characters between words; if there are none, no pattern is yielded.
+        start: The start of a file name in a pattern.
     """
+    if not used:
+        return
     inside = used.replace(" ", r"\s")
     between = used if used in {"_", "-"} else f"[{inside}]"
     word = f"[^/{inside}]+" if "." in used else f"[^/.{inside}]+"
-    yield f"/({word})[^/]*$"
-    yield f"/({word}{between}+{word})[^/]*$"
+    yield f"{start}({word})[^/]*$"
+    yield f"{start}({word}{between}+{word})[^/]*$"
     for count in (2, 3, 4):
-        yield f"/((?:{word}{between}+){{{count}}}{word})[^/]*$"
+        yield f"{start}((?:{word}{between}+){{{count}}}{word})[^/]*$"
     word = f"[^/{inside}]+"
     suffix = r"\.\w+$" if "." in used else "$"
-    yield f"/([^/]+){between}{word}{suffix}"
-    yield f"/([^/]+?)(?:{between}+{word}){{2}}{suffix}"
+    yield f"{start}([^/]+){between}{word}{suffix}"
+    yield f"{start}([^/]+?)(?:{between}+{word}){{2}}{suffix}"
 
 
 def _literal(names: _Names, groups: Groups) -> str | None:
@@ -205,7 +209,7 @@ def _literal(names: _Names, groups: Groups) -> str | None:
     if images < _SHARE * len(names.paths):
         return None
     escaped = re.sub(r"([\\.^$*+?{}\[\]|()])", r"\\\1", form).replace(" ", r"\s")
-    pattern = "/(" + escaped.replace("0", r"\d+") + ")"
+    pattern = f"{names.start}(" + escaped.replace("0", r"\d+") + ")"
     printable = pattern.isascii() and pattern.isprintable() and "'" not in pattern
     return pattern if printable and len(pattern) <= _LONGEST else None
 

@@ -1,6 +1,5 @@
 """Steps: what to do after a data check, and the commands to type."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from xception_cli.check.report import (
 )
 from xception_cli.console import quoted
 from xception_cli.data.formats import INSTALL_HEIF
-from xception_cli.runs import run_path_beside
+from xception_cli.runs import folder_around, name_after, run_path_beside
 
 _EXCLUDABLE = {BROKEN, UNREADABLE}  # they stop training only until issues.csv excludes them
 _UNDECIDED = {CONFLICTING, SUSPECT, TORN}  # only a person can decide them
@@ -98,6 +97,4 @@ def next_command(report: CheckReport, issues: Path | None, again: str) -> str:
 
 def _beside(data: Path) -> Path:
     """Name a folder for what a check writes: here, unless here is inside the data."""
-    real = Path(os.path.realpath(data))
-    name = f"{real.stem if real.is_file() else real.name}-check"
-    return real.parent / name if Path(os.path.realpath(".")).is_relative_to(real) else Path(name)
+    return (folder_around(data) or Path()) / f"{name_after(data)}-check"

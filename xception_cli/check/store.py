@@ -1,4 +1,4 @@
-"""Store: results of a scan, cached by path, size and modification time."""
+"""Store: results of a scan, cached by path, size and time of change."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
     Attributes:
         size: Size in bytes.
-        changed: Modification time, in nanoseconds.
+        changed: Time of the last change, of its content or of the file, in nanoseconds.
         look: The result, as JSON.
         cells: Its mean colours.
     """

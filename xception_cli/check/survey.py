@@ -6,15 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xception_cli.config import TrainConfig, flag
+from xception_cli.config import TrainConfig
 from xception_cli.console import enumerated, listing, say, show
-from xception_cli.data.fixes import Fix, read_fixes
+from xception_cli.data.fixes import FIXES_HINT, Fix, read_fixes
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
 from xception_cli.data.source import read_data
 from xception_cli.data.trainable import check_trainable, unread_problem
-from xception_cli.errors import DataError, UsageError
-from xception_cli.files import utf8, why
+from xception_cli.errors import DataError
+from xception_cli.files import require_readable, utf8
 from xception_cli.numerals import count_of
 
 if TYPE_CHECKING:  # a folder that cannot be used is reported before NumPy and SciPy load
@@ -22,11 +22,6 @@ if TYPE_CHECKING:  # a folder that cannot be used is reported before NumPy and S
     from xception_cli.check.scan import Look
     from xception_cli.check.store import Store
 
-_FILES = {
-    "weights": "imagenet, none or a file, not an address",
-    "fixes": "the issues.csv that xception check DIR --output FOLDER writes, edited",
-    "split_file": "the split.csv of a run, or a CSV file with the columns path and split",
-}
 _SHOWN = 20  # classes, and bad files, listed on the screen
 
 
@@ -131,19 +126,15 @@ def _require_files(config: TrainConfig) -> None:
     Raises:
         UsageError: One cannot.
     """
-    for name, takes in _FILES.items():
-        given = getattr(config, name)
-        if given in {None, "imagenet", "none"}:
-            continue
-        path = Path(given)
-        try:
-            if not path.is_fifo():  # which can be read only once
-                path.open("rb").close()
-        except OSError as error:
-            raise UsageError(
-                f"cannot read {flag(name)} {show(given)}: {why(error)}",
-                hint=f"{flag(name)} takes {takes}",
-            ) from error
+    if config.weights not in {"imagenet", "none"}:
+        takes = "--weights takes imagenet, none or a file, not an address"
+        require_readable(config.weights, "--weights", takes)
+    if config.fixes is not None:
+        require_readable(config.fixes, "--fixes", FIXES_HINT)
+    if config.split_file is not None:
+        from xception_cli.data.sides import SPLIT_HINT
+
+        require_readable(config.split_file, "--split-file", SPLIT_HINT)
 
 
 def _refuse_bad(survey: Survey, fixes: str | None) -> None:

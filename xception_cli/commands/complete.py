@@ -21,7 +21,7 @@ def choices(kind: Any) -> Complete:
 def run_folders(incomplete: str) -> list[str]:
     """Offer the runs in `runs/`; elsewhere the shell completes folders by itself."""
     found = sorted(RUNS.iterdir()) if RUNS.is_dir() else []
-    runs = [str(folder) for folder in found if RunDir(folder).info.is_file()]
+    runs = [str(folder) for folder in found if RunDir(folder).is_run]
     return [run for run in runs if run.startswith(incomplete)]
 
 

@@ -5,14 +5,15 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from xception_cli.console import quoted, say, show
 from xception_cli.data.folder import describe_ignored, images_below
 from xception_cli.data.formats import INSTALL_HEIF, suffixes
-from xception_cli.data.listing import ignored_as
+from xception_cli.data.listing import RUN, ignored_as
 from xception_cli.data.lists import PathList, open_list
-from xception_cli.data.source import check_data, refuse_packed
+from xception_cli.data.source import check_data, refuse_packed, refuse_run
 from xception_cli.data.table import is_table, read_rows
 from xception_cli.errors import UsageError
 from xception_cli.notation import is_url
@@ -84,15 +85,15 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     """Find the images of files, folders and patterns.
 
     A folder gives all images below it, sorted; a pattern (`*`, `?`, `[..]`, `**`) all images that
-    it matches, sorted, unless a file or folder has exactly that name. Both skip hidden files and
-    files of other kinds. A single file is always kept, even if it is missing, so that its row
-    reports the error.
+    it matches, sorted, unless a file or folder has exactly that name. Both skip hidden files, files
+    of other kinds, and runs, whose images are charts. A single file is always kept, even if it is
+    missing, so that its row reports the error.
 
     Returns:
         Paths, in the order of the inputs.
 
     Raises:
-        UsageError: A folder or pattern gives no image, or is a run; the message names it.
+        UsageError: A folder or pattern gives no image, or a folder is a run; the message names it.
         DataError: A folder cannot be read.
     """
     found: list[Path] = []
@@ -121,22 +122,23 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 
 
 def _below(folder: Path, ignored: Counter[str] | None) -> list[Path]:
-    if RunDir(folder).info.is_file():  # its images are charts
-        raise UsageError(
-            f"{show(folder)} is a run, not a folder of images",
-            hint="give one RUN, before the images; with --model, none",
-        )
+    refuse_run(folder, "give one RUN, before the images; with --model, none")
     return images_below(folder, ignored)
 
 
 def _matching(pattern: str, ignored: Counter[str]) -> list[Path]:
     # `**` matches a folder and what is in it: each file counts once.
+    start = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
     images: dict[Path, None] = {}
     folders: set[Path] = set()
     for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (relative or absolute)
         path = Path(match)
         is_counted = not folders.isdisjoint(path.parents)
-        if path.is_dir():
+        if (run := _run_around(path, start)) is not None:
+            if not is_counted:
+                ignored[RUN] += 1
+            folders.add(run)
+        elif path.is_dir():
             folders.add(path)
             images |= dict.fromkeys(_below(path, None if is_counted else ignored))
         elif (kind := ignored_as(match)) is None:
@@ -144,3 +146,10 @@ def _matching(pattern: str, ignored: Counter[str]) -> list[Path]:
         elif not is_counted:
             ignored[kind] += 1
     return sorted(images)
+
+
+def _run_around(path: Path, start: Path) -> Path | None:
+    """Return the run below a folder that a path is, or is in; None if there is none."""
+    below = path.relative_to(start)
+    found = (start / part for part in (below, *below.parents))
+    return next((one for one in found if one != start and RunDir(one).is_run), None)

@@ -15,6 +15,7 @@ from xception_cli.config import TrainConfig
 from xception_cli.console import fail, listing, say, show
 from xception_cli.data.formats import suffixes
 from xception_cli.errors import UsageError
+from xception_cli.files import is_file
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 from xception_cli.runs import find_run, runs_next_to
@@ -166,7 +167,7 @@ def separate_run(
     """
     if paths and run is None and model is None:
         first = Path(paths[0])
-        if RunDir(first).info.is_file() or (len(paths) > 1 and _is_mistyped_run(first)):
+        if is_file(RunDir(first).info) or (len(paths) > 1 and _is_mistyped_run(first)):
             return list(paths[1:]), first
     return list(paths), run
 

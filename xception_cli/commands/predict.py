@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from xception_cli.classifiers import decide_workers, open_classifier
+from xception_cli.classifiers import decide_workers, is_exported, open_classifier
 from xception_cli.commands.complete import choices, run_folders
 from xception_cli.commands.options import (
     MODEL,
@@ -138,7 +138,7 @@ def predict(
     images, tally = inputs.images, Tally(inputs.labels)
     most = wanted or (5 if inputs.are_named else 1)
     if sort_into is not None:
-        check_sorted(sort_into, paths)
+        check_sorted(sort_into, paths, chosen)
     heat_maps = None if explain is None else HeatMaps(explain, list(images), chosen)
     with ExitStack() as held:
         file = None
@@ -188,7 +188,8 @@ def predict(
             "--device": None if device == "auto" else device,
         }
         kept = "".join(f" {n} {quoted(v)}" for n, v in given_options.items() if v is not None)
-        say(f"next: xception predict {_next(inputs, given_run, kept, output, explain)}")
+        explainable = explain is None and not is_exported(chosen)
+        say(f"next: xception predict {_next(inputs, given_run, kept, output, explainable)}")
 
 
 def _check_output(path: Path) -> None:
@@ -205,15 +206,23 @@ def _next(
     run: Path | None,
     kept: str,
     output: Path | None,
-    explain: Path | None,
+    explainable: bool,
 ) -> str:
-    """Return the arguments of the next `predict`, with the same run and the kept options."""
+    """Return the arguments of the next `predict`, with the same run and the kept options.
+
+    Args:
+        inputs: The images of this one.
+        run: The run, unless it is among the kept options.
+        kept: The options to keep.
+        output: Where this one wrote its predictions.
+        explainable: Whether heat maps are possible, and were not written yet.
+    """
     of_run = "" if run is None else f"{quoted(run)} "
     again = f"{of_run}{inputs.typed}{kept}"
-    if inputs.are_named and explain is not None:
-        return f"{of_run}DIR{kept} --output predictions.csv"
-    if inputs.are_named:
+    if inputs.are_named and explainable:
         return f"{again} --explain heatmaps"
+    if inputs.are_named:
+        return f"{of_run}DIR{kept} --output predictions.csv"
     if output is not None:
         return f"{again} --sort-into sorted"
     return f"{again} --output predictions.csv"

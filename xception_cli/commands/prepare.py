@@ -22,7 +22,12 @@ from xception_cli.commands.options import (
 from xception_cli.config import TrainConfig
 from xception_cli.console import emit, quoted, say, show
 from xception_cli.errors import UsageError
-from xception_cli.files import check_new_file, require_writable, write_durably
+from xception_cli.files import (
+    check_new_file,
+    require_readable,
+    require_writable,
+    write_durably,
+)
 from xception_cli.imports import importing
 from xception_cli.notation import check_pattern
 from xception_cli.numerals import count_of
@@ -116,6 +121,9 @@ def check(
 
     if group_by is not None:
         check_pattern(group_by)
+    if (deep or curve) and weights != TrainConfig.weights:
+        takes = "--weights takes imagenet or a file, not an address"
+        require_readable(weights, "--weights", takes)
     # Before anything heavy is loaded.
     folder = read_data(data, root)
     if output is not None:

@@ -21,7 +21,7 @@ ISSUES_HEADER = ("path", "problem", "detail", "action", "label")
 
 _LISTED = 10  # faults reported at once
 _SEPARATOR = re.compile(r"[,;|\t]")
-_HINT = (
+FIXES_HINT = (
     f"xception check DIR --output FOLDER writes issues.csv, with {', '.join(ISSUES_HEADER)}; save "
     "it as CSV, UTF-8"
 )
@@ -118,7 +118,7 @@ def read_issues(path: Path) -> list[dict[str, str]]:
 
 
 def _read_rows(path: Path, what: str) -> list[tuple[int, dict[str, str]]]:
-    return read_edited(path, what, ISSUES_HEADER, ("path", "action"), _HINT)
+    return read_edited(path, what, ISSUES_HEADER, ("path", "action"), FIXES_HINT)
 
 
 def _misplaced(row: Mapping[str, str], known: Mapping[str, str], classes: set[str]) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xception_cli.console import quoted, show
 from xception_cli.data.formats import HEIF, INSTALL_HEIF, SUFFIXES_OF, suffixes
 from xception_cli.data.layout import recognise
-from xception_cli.data.listing import Folder, expected, suffix_of, unreadable
+from xception_cli.data.listing import RUN, Folder, expected, suffix_of, unreadable
 from xception_cli.data.photo import Photo, count_labels
 from xception_cli.errors import DataError, UsageError
 from xception_cli.numerals import count_of
@@ -35,7 +35,7 @@ class DataFolder:
         images: Image files, sorted by split, class and path.
         ignored: Number of ignored files by suffix or `no suffix`; `hidden` counts hidden and
             foreign files and folders, `unlabelled` the images of a split folder without class
-            folders.
+            folders, `RUN` the run folders.
         given_splits: The splits that the folder itself defines.
         by_content: Number of images recognised by content alone, by suffix or `no suffix`.
         unread: Number of HEIC photos ignored because no decoder is installed, by class.
@@ -82,12 +82,18 @@ class DataFolder:
 
 
 def describe_ignored(ignored: Mapping[str, int]) -> str:
-    """Return a summary such as `17 files ignored: 12 .txt, 5 .heic`; empty if there are none."""
-    total, heif = sum(ignored.values()), _heif(ignored)
-    if not total:
-        return ""
-    hint = f"; to read {heif} HEIC: {INSTALL_HEIF}" if heif else ""
-    return f"{count_of(total, 'file')} ignored: {_kinds(ignored)}{hint}"
+    """Return a summary such as `17 files ignored: 12 .txt, 5 .heic`; empty if there are none.
+
+    Args:
+        ignored: See `DataFolder`.
+    """
+    files = {kind: number for kind, number in ignored.items() if kind != RUN}
+    parts = [f"{count_of(runs, RUN)} ignored"] if (runs := ignored.get(RUN, 0)) else []
+    if total := sum(files.values()):
+        parts.append(f"{count_of(total, 'file')} ignored: {_kinds(files)}")
+    if heif := _heif(files):
+        parts.append(f"to read {heif} HEIC: {INSTALL_HEIF}")
+    return "; ".join(parts)
 
 
 def _kinds(counts: Mapping[str, int]) -> str:
@@ -202,9 +208,8 @@ def images_below(folder: Path, ignored: Counter[str] | None = None) -> list[Path
 def _raise_flat(root: Folder) -> None:
     flat = len(root.images)
     found = f"{count_of(flat, 'image')} but no class folders" if flat else "no class folders"
-    raise DataError(
-        f"found {found} in {show(root.path)}", hint=_by_names(root) + expected(root.path)
-    )
+    hint = _by_names(root) + expected(root.path, has_images=flat > 0)
+    raise DataError(f"found {found} in {show(root.path)}", hint=hint)
 
 
 def _by_names(root: Folder) -> str:

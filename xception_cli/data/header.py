@@ -41,6 +41,14 @@ def find_columns(table: Path, names: Sequence[str], required: Collection[str]) -
     Raises:
         DataError: One of them is missing, or a column could be one of several.
     """
+    missing = [kind for kind in required if not _candidates(names, kind)]
+    if len(missing) > 1 and not _is_row(names):
+        raise DataError(
+            f"{show(table)} has no columns {' and '.join(missing)} (found: {_listed(names)})",
+            hint="in its first line, rename the column with the image files to path, and the one "
+            "with the classes to label; optional: group (the images of one object, patient or "
+            "video) and split (train, val, test)",
+        )
     found: dict[str, int] = {}
     for kind in NAMES_OF:
         at = _candidates(names, kind)
@@ -62,22 +70,31 @@ def _candidates(names: Sequence[str], kind: str) -> list[int]:
 
 def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) -> DataError:
     """Return the error for a column that is missing or could be one of several."""
-    listed = ", ".join(show(name) for name in names[:_LISTED]) or "none"
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    listed = _listed(names)
     if at:
         several = " and ".join(show(names[i]) for i in at)
         return DataError(
-            f"{show(table)}: {several} could each be the column {kind} (found: {listed}{more})",
+            f"{show(table)}: {several} could each be the column {kind} (found: {listed})",
             hint=f"rename the right one to {kind}",
         )
     hint = "write path,label above its first line, which must name the columns"
-    if not any(PurePath(name).suffix.lower() in suffixes() for name in names):
+    if not _is_row(names):
         content = {"path": "image files", "label": "classes"}[kind]
         hint = (
             f"in its first line, rename the column with the {content} to {kind}; the columns are "
             f"{COLUMNS}; other names of {kind}: {', '.join(NAMES_OF[kind][1:])}"
         )
-    return DataError(f"{show(table)} has no column {kind} (found: {listed}{more})", hint=hint)
+    return DataError(f"{show(table)} has no column {kind} (found: {listed})", hint=hint)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return f"{', '.join(show(name) for name in names[:_LISTED]) or 'none'}{more}"
+
+
+def _is_row(names: Sequence[str]) -> bool:
+    """Return whether the first line of a table names an image instead of the columns."""
+    return any(PurePath(name).suffix.lower() in suffixes() for name in names)
 
 
 def refuse_one_hot(

@@ -291,8 +291,8 @@ def _refuse_split_in_name(folders: Sequence[Folder]) -> None:
     """Refuse would-be classes train_cat and test_cat; or cat, cat_test, dog and dog_test.
 
     Raises:
-        DataError: Two names differ only in the split; or two pairs, if one of each has no split, or
-            if the names are one word (`traincat`).
+        DataError: Two names differ only in the split; or most folders are of such pairs, if one of
+            each has no split (covid, covid_test), or if the names are one word (`traincat`).
     """
     named: dict[tuple[str, ...], dict[str, Folder]] = defaultdict(dict)
     for folder in folders:
@@ -300,14 +300,18 @@ def _refuse_split_in_name(folders: Sequence[Folder]) -> None:
             named[rest].setdefault(split, folder)
     pairs = {r: by for r, by in named.items() if r and by.keys() - {"", "train"} and len(by) > 1}
     whole = [rest for rest, by in pairs.items() if "" in {*by, rest[0]} and {*by} & {"val", "test"}]
+    paired = {folder for rest in whole for folder in pairs[rest].values()}
+    is_usual = len(whole) > 1 and 2 * len(paired) > len(folders)
     for rest, by_split in pairs.items():
-        if ("train" in by_split and rest[0]) or (rest in whole and len(whole) > 1):
+        if ("train" in by_split and rest[0]) or (rest in whole and is_usual):
             split = next(split for split in SPLITS if split in by_split)
             moved = by_split[split].path
+            target = moved.parent / split / "_".join(filter(None, rest))
             raise DataError(
                 f"{_list(by_split.values())} look like splits of one class",
-                hint="make one folder per split, with its classes inside: move "
-                f"{quoted(moved)} to {quoted(moved.parent / split / '_'.join(filter(None, rest)))}",
+                hint="if they are, make one folder per split, with its classes inside: move "
+                f"{quoted(moved)} to {quoted(target)}; if they are classes, rename "
+                f"{show(moved.name)}, for example to {quoted(f'class_{moved.name}')}",
             )
 
 
@@ -315,19 +319,20 @@ def _refuse_split_of_no_class(root: Folder, folders: Sequence[Folder]) -> None:
     """Refuse the would-be class `test` next to cat and dog: its images may be of any class.
 
     Raises:
-        DataError: A folder is named like a split or unlabelled images, and two others are not. A
-            `train` may be a vehicle, and `valid` the opposite of `invalid`.
+        DataError: A folder is named like a split or unlabelled images; others, or one that holds
+            class folders, are not. `train` may be a vehicle, `valid` the opposite of `invalid`.
     """
-    apart = [
-        folder for folder in folders if split_of(folder.name) and plain(folder.name) != "train"
-    ]
+    apart = [f for f in folders if split_of(f.name) and plain(f.name) != "train"]
     others = [folder for folder in folders if folder not in apart]
-    if apart and len(others) > 1:
+    ends = [_chain(folder, lambda _: True)[-1] for folder in others if _is_wrapper(folder)]
+    held = [end for end in ends if sum(not is_date(inner.name) for inner in end.folders) > 1]
+    if apart and (len(others) > 1 or held):
+        do = f"move it out of {quoted(root.path)}" if others[1:] else f"give {quoted(held[0].path)}"
         raise DataError(
             f"{_list(apart)} next to {_list(others)}, but without class folders: is it a split or "
             "a class?",
-            hint=f"if it is a split, move it out of {quoted(root.path)}; if it is a class, rename "
-            f"it, for example to class_{apart[0].name}",
+            hint=f"if it is a split, {do}; if it is a class, rename it, for example to "
+            f"class_{apart[0].name}",
         )
 
 

@@ -19,6 +19,9 @@ from xception_cli.data.formats import (
 )
 from xception_cli.errors import DataError
 from xception_cli.regular import open_regular
+from xception_cli.rundir import RunDir
+
+RUN = "run folder"  # what a run is counted as among the ignored files
 
 _FOREIGN = {  # created by file systems, devices, archivers and Python; in lower case
     "lost+found", "found.000", "$recycle.bin", "system volume information",
@@ -42,9 +45,9 @@ class Folder:
 
     Attributes:
         path: Its path.
-        folders: Sub-folders by name, without hidden and foreign ones.
+        folders: Sub-folders by name, without hidden and foreign ones, and without runs.
         images: Names of the image files directly inside, sorted.
-        ignored: `hidden`, or what `ignored_as` returns, for each other entry.
+        ignored: `hidden`, `RUN`, or what `ignored_as` returns, for each other entry.
         by_content: Suffix, or `no suffix`, of each image recognised by content.
     """
 
@@ -91,7 +94,11 @@ class Folder:
             if entry.name.startswith(".") or entry.name.casefold() in _FOREIGN:
                 ignored.append("hidden")
             elif _is_folder(entry):
-                folders.append(Folder(self.path / entry.name))
+                folder = self.path / entry.name
+                if RunDir(folder).is_run:  # its images are charts
+                    ignored.append(RUN)
+                else:
+                    folders.append(Folder(folder))
             elif suffix_of(entry.name) in suffixes():
                 images.append(entry.name)
             elif (kind := ignored_as(entry.path)) is None:
@@ -144,12 +151,20 @@ def suffix_of(name: str) -> str:
     return Path(name).suffix.lower() or "no suffix"
 
 
-def expected(root: Path) -> str:
-    """Return the hint for a folder without class folders; it names the tables inside."""
+def expected(root: Path, *, has_images: bool = False) -> str:
+    """Return the hint for a folder without class folders; it names the tables inside.
+
+    Args:
+        root: The folder.
+        has_images: Whether it has images itself, whose labels may be in a table elsewhere.
+    """
     tables = [
         quoted(path)
         for path in sorted(root.iterdir())
         if path.suffix.lower() in {*TABLES, *WORKBOOKS} and path.name[0] not in ".~"
     ]
-    instead = f"give a table instead, if it has the labels: {enumerated(tables, 3)}; or "
-    return f"{instead if tables else ''}{_EXPECTED}"
+    if tables:
+        instead = f"give a table instead, if it has the labels: {enumerated(tables, 3)}; or "
+        return f"{instead}{_EXPECTED}"
+    table = f"\nor give the table that has the labels: labels.csv --root {quoted(root)}"
+    return f"{_EXPECTED}{table if has_images else ''}"

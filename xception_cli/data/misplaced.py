@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xception_cli.data.formats import suffixes
 from xception_cli.errors import ArtifactError
-from xception_cli.rundir import INFO, RunDir
+from xception_cli.rundir import RunDir
 
 Stems = dict[str, dict[str, list[str]]]  # by folder and name without suffix: the image files
 
@@ -60,7 +60,7 @@ def likely_root(table: Path, paths: Sequence[str], *more: Path) -> Path | None:
         more: Folders that are tried first.
     """
     places = [*more, Path(), table.parent.parent]
-    if (table.parent / INFO).is_file():  # the split.csv of a run
+    if RunDir(table.parent).is_run:  # the split.csv of a run
         with suppress(ArtifactError):  # damaged; it is only for a hint
             info = RunDir(table.parent).read_info()
             places.insert(0, Path(info.root or info.data or ""))

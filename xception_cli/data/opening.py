@@ -1,5 +1,6 @@
 """Opening of image files: what is too large to be decoded, and what has to wait for memory."""
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ MAX_PIXELS: int = TrainConfig.max_pixels  # Pillow's own limit for a warning; he
 REDUCED = 3  # times that number are allowed in a JPEG that is decoded at a reduced size
 BYTES_PER_PIXEL = 12  # of memory for decoding: the file's own pixels, and two copies in RGB
 _LARGE = 16_000_000  # pixels over which only one image is decoded at a time
+_SCANS = 100  # of a progressive JPEG; each takes as long as a whole image, but may be 20 bytes
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # of a JPEG, not inside its pixels
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _PATIENCE = 60  # seconds to wait for that; a process that was killed does not end its turn
 
 
@@ -29,6 +33,7 @@ def open_image(content: bytes) -> ImageFile.ImageFile:
 
     Raises:
         UnidentifiedImageError: It has none of them.
+        ImageError: It is a JPEG with hundreds of scans.
     """
     # A photo of 200 megapixels may be decoded at an eighth: `reduce` enforces the limit.
     most = REDUCED * turns.max_pixels
@@ -37,12 +42,24 @@ def open_image(content: bytes) -> ImageFile.ImageFile:
     if format_of(content[:START]) != HEIF or HEIF not in readable_formats():
         image = Image.open(BytesIO(content), formats=FORMATS)
         correct(image, content)
+        if image.info.get("progressive") and _scans(content) > _SCANS:
+            image.close()
+            raise ImageError(f"damaged (a JPEG of over {_SCANS} scans)")
         return image
     import pillow_heif  # takes 50 ms, and is rarely needed
 
     # No threads of its own, and never the thumbnail instead of the image.
     pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False)
     return Image.open(BytesIO(content), formats=(HEIF,))
+
+
+def _scans(content: bytes) -> int:
+    """Return the number of scans of a JPEG; a larger number than `_SCANS` may be too small."""
+    count, at = 0, 2
+    while count <= _SCANS and (found := _MARKER.search(content, at)) and found[0] != _END:
+        count += found[0] == _SCAN
+        at = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
+    return count
 
 
 def reduce(image: Image.Image, least_side: int | None) -> int:

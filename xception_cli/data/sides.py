@@ -17,7 +17,7 @@ from xception_cli.files import utf8
 
 RECORDED = (*SPLITS, "out")  # values of `split` in split.csv
 _LISTED = 10  # files listed in a message
-_HINT = "a split file has the columns path and split, as the split.csv of a run"
+SPLIT_HINT = "a split file has the columns path and split, as the split.csv of a run"
 
 
 def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Photo]:
@@ -54,14 +54,14 @@ def follow_file(images: list[Photo], folder: DataFolder, path: Path) -> list[Pho
 def _read_assignment(path: Path, known: AbstractSet[str]) -> dict[str, dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     columns = ("path", "split", "digest")
-    for number, row in read_edited(path, "the split file", columns, columns[:2], _HINT):
+    for number, row in read_edited(path, "the split file", columns, columns[:2], SPLIT_HINT):
         name, written = named_image(row["path"], known), row["split"].strip()
         split = "out" if written.lower() == "out" else split_of(written)  # as in a table
         if not name or split not in RECORDED:
             expected = f"split is {show(repr(written))}, expected {', '.join(RECORDED)}"
             raise UsageError(
                 f"{show(path)}, line {number}: {expected if name else 'the path is missing'}",
-                hint=_HINT,
+                hint=SPLIT_HINT,
             )
         if name in rows and rows[name]["split"] != split:
             raise UsageError(

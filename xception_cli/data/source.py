@@ -11,7 +11,10 @@ from xception_cli.data.formats import TABLES, WORKBOOKS
 from xception_cli.data.header import COLUMNS
 from xception_cli.data.table import is_table, list_table
 from xception_cli.errors import UsageError
+from xception_cli.files import is_file
 from xception_cli.notation import is_url
+from xception_cli.rundir import RunDir
+from xception_cli.runs import data_of
 from xception_cli.texts import SAVE_IN_EXCEL
 
 _TABLES = f"{', '.join(TABLES[:-1])} or {TABLES[-1]}"
@@ -45,9 +48,11 @@ def check_data(data: Path, root: Path | None) -> None:
     """Check that a path is a folder or a table, without reading it.
 
     Raises:
-        UsageError: See `read_data`; for an archive, the hint is the command that unpacks it.
+        UsageError: See `read_data`; for an archive, the hint is the command that unpacks it, and
+            for a run the folder that it was trained on.
     """
     refuse_packed(data)
+    refuse_run(data)
     if root is not None:
         if not is_table(data):
             raise UsageError(
@@ -56,13 +61,39 @@ def check_data(data: Path, root: Path | None) -> None:
             )
         if not os.path.isdir(root):  # noqa: PTH112 - Path's raises on odd names
             raise UsageError(f"the folder --root {show(root)} does not exist")
-    if is_table(data) and not os.path.isfile(data):  # noqa: PTH113
+    if is_table(data) and not is_file(data):
         raise UsageError(f"the table {show(data)} does not exist", hint="check the path")
     if not is_table(data) and os.path.isfile(data):  # noqa: PTH113
         raise UsageError(
             f"{show(data)} is neither a folder nor a table",
             hint=f"give a folder of images, or a {_TABLES} file with the columns {COLUMNS}",
         )
+
+
+def refuse_run(folder: Path, hint: str | None = None) -> None:
+    """Refuse a run folder, whose images are charts.
+
+    Args:
+        folder: The folder that was given as images.
+        hint: What to give instead; None: the folder that the run was trained on.
+
+    Raises:
+        UsageError: It is a run.
+    """
+    run = RunDir(folder)
+    if run.is_run:
+        what = f"{show(folder)} is a run, not a folder of images"
+        raise UsageError(what, hint=hint or _instead_of(run))
+
+
+def _instead_of(run: RunDir) -> str:
+    data = data_of(run)
+    hint = "give the folder with its images"
+    if data is not None and os.path.exists(data):  # noqa: PTH110 - Path's raises on odd names
+        hint += f": {quoted(data)}"
+    if run.state == "unfinished":
+        hint += f"; to resume the run: xception train --resume {quoted(run.path)}"
+    return hint
 
 
 def refuse_packed(data: Path) -> None:

@@ -37,7 +37,7 @@ from xception_cli.notation import is_url
 from xception_cli.numerals import count_of
 from xception_cli.parquet import SUFFIX as PARQUET
 from xception_cli.parquet import read_parquet
-from xception_cli.rundir import INFO
+from xception_cli.rundir import RunDir
 
 _LISTED = 10  # rows named in a message
 
@@ -120,7 +120,7 @@ def read_rows(
         raise DataError(f"{show(table)} lists no image", hint=f"its columns are {COLUMNS}")
     inside = base.rstrip(os.sep) + os.sep
     outside = [row for row in kept if not row.path.startswith(inside)]
-    if outside and (table.parent / INFO).is_file():  # a run may come from anyone
+    if outside and RunDir(table.parent).is_run:  # a run may come from anyone
         named = [f"line {row.line}: {show(row.path)}" for row in outside]
         raise DataError(
             listing(f"{show(table)} of a run names files outside of {show(base)}:", named, _LISTED),

@@ -31,7 +31,7 @@ def start_worker(max_pixels: int, _: int) -> None:
     """
     turns.max_pixels = max_pixels
     # Ctrl-C reaches the whole process group; the parent must finish its batch.
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):  # Windows lacks some
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):  # Windows lacks some
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,5 +1,6 @@
 """The evaluation that runs have in common, to compare them on, and how to get one."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -93,23 +94,27 @@ def different_splits(first: RunDir, second: RunDir) -> tuple[str, str, str]:
 
     Returns:
         The reason; the command that trains on the split of the first run, with `--from` if the runs
-        do not have the same images, which a split file must list, and empty if they have none in
-        common; and the commands that evaluate both on other images.
+        do not have the same images under the same paths, which a split file must list, and empty if
+        they have none in common; and the commands that evaluate both on other images.
     """
     before, after = _settings(first), _settings(second)
-    paths, others = _image_paths(first), _image_paths(second)
+    own, others = _images(first), _images(second)
     reason = "these runs have different splits"
     if before.get("seed") != after.get("seed"):
         reason += " (--seed determines the split)"
-    data, seed = after.get("data"), after.get("seed")
-    where = "DIR" if data is None else quoted(typed(Path(data)))
+    data, seed = after.get("data", ""), after.get("seed")
+    is_there = os.path.exists(data)  # noqa: PTH110 - Path's may raise an error
+    where = quoted(typed(Path(data))) if is_there else "DIR"
     one, other = quoted(first.path), quoted(second.path)
     train = f"xception train {where} --split-file {quoted(first.split)}"
     if seed is not None:
         train += f" --seed {seed}"
-    if paths is not None and others is not None and paths != others:
-        reason = "these runs have different images"
-        train = f"xception train {where} --from {one}" if paths & others else ""
+    if own is not None and others is not None and own != others:
+        digests, digests_of_others = {*own.values()}, {*others.values()}
+        if digests != digests_of_others:
+            reason = "these runs have different images"
+        common = digests & digests_of_others
+        train = f"xception train {where} --from {one}" if common else ""
     evaluate = " && ".join(f"xception eval {run} --data DIR" for run in (one, other))
     return (
         reason,
@@ -125,9 +130,10 @@ def _settings(run: RunDir) -> dict[str, Any]:
         return {}
 
 
-def _image_paths(run: RunDir) -> set[str] | None:
-    """Return the paths in split.csv; None if it cannot be read, which comparing does not need."""
+def _images(run: RunDir) -> dict[str, str] | None:
+    """Return the digests in split.csv, by path; None if it cannot be read: it is not needed."""
     try:
-        return {image.path for image in read_split(run.split, run.read_info().classes).images}
+        images = read_split(run.split, run.read_info().classes).images
+        return {image.path: image.digest for image in images}
     except ArtifactError:
         return None

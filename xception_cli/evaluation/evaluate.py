@@ -36,7 +36,7 @@ from xception_cli.evaluation.selection import (
     keep_listed,
     select_images,
 )
-from xception_cli.model.about import REFIT
+from xception_cli.model.about import REFIT, trained_splits
 from xception_cli.model.bundle import Classifier
 from xception_cli.rundir import METRICS, RunDir
 
@@ -90,7 +90,7 @@ def run_evaluation(
         root=root,
         split=split,
         ignore_extra_classes=ignore_extra_classes,
-        fitted_to_val=fitted,
+        trained_splits=trained_splits(bundle.about.provenance, run),
     )
     chosen = refine(chosen)
     fitted = fitted and chosen.name == "val"

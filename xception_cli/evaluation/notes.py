@@ -11,6 +11,10 @@ from xception_cli.numerals import count_of
 
 FITTED_NOTE = "the model was also fitted to these images: expect less on new ones"
 VAL_NOTE = "validation also selected this model: expect a little less on new images"
+OTHER_SPLIT_NOTE = (
+    "the model was trained on another split of the run's data: all of its images count as training "
+    "images"
+)
 
 _REASONS = {  # of several images
     TRAINED_ON: "the model was trained on",

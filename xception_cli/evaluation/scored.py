@@ -114,7 +114,7 @@ def read_metrics(run: RunDir, name: str) -> dict[str, Any]:
     Raises:
         ArtifactError: The file is missing, or is no JSON object.
     """
-    classes = run.read_info().classes if run.info.is_file() else ()
+    classes = run.read_info().classes if run.is_run else ()
     most = LARGEST_TEXT + _CELL * len(classes) ** 2
     return read_json(run.evaluation(name) / METRICS, most)
 

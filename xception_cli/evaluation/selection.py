@@ -17,7 +17,7 @@ from xception_cli.data.source import read_data
 from xception_cli.data.split import Split
 from xception_cli.data.table import is_table
 from xception_cli.errors import DataError, UsageError
-from xception_cli.evaluation.notes import join_notes
+from xception_cli.evaluation.notes import OTHER_SPLIT_NOTE, join_notes
 from xception_cli.evaluation.places import find_place, is_copied_to, recorded_places
 from xception_cli.files import from_utf8, utf8
 from xception_cli.numerals import count_of
@@ -41,7 +41,7 @@ class Selection:
         copies: Further images, near-copies of training images; they do not count either.
         others: Paths of further images, of classes that the model does not know.
         folder: The folder of the images, if it is not the run's own data.
-        fitted_to_val: Whether the model was also fitted to the run's val.
+        trained_splits: Splits of the run that the model was trained on, or may have been.
         choosers: Digests of the images that selected the model, if others are evaluated.
     """
 
@@ -54,7 +54,7 @@ class Selection:
     copies: Sequence[Photo] = ()
     others: Sequence[str] = ()
     folder: DataFolder | None = None
-    fitted_to_val: bool = False
+    trained_splits: AbstractSet[str] = frozenset({"train"})
     choosers: AbstractSet[str] = frozenset()
 
 
@@ -66,7 +66,7 @@ def select_images(
     root: Path | None = None,
     split: str | None,
     ignore_extra_classes: bool,
-    fitted_to_val: bool = False,
+    trained_splits: AbstractSet[str] = frozenset({"train"}),
 ) -> Selection:
     """Select the images to evaluate a run's model on.
 
@@ -78,7 +78,7 @@ def select_images(
         split: `test` or `val`; None for test if there is one, else val. If `data` has no such split
             but the run's images, which may have moved, it is the run's own.
         ignore_extra_classes: Leave out images of classes that the model does not know.
-        fitted_to_val: Whether the model was also fitted to val.
+        trained_splits: Splits of the run that the model was trained on, or may have been.
 
     Raises:
         UsageError: There is no such folder or split.
@@ -100,12 +100,21 @@ def select_images(
     may_be_own = folder.table is None or folder.table.name == given.name  # not another table
     if lacks_split and may_be_own and is_copied_to(folder.root, recorded):
         return _select_own(recorded, folder.root, data, choose_own(recorded, split))
-    if fitted_to_val:
-        recorded = fitted_split(recorded)
-    for note in folder.notes():
-        say(f"note      {note}")
+    recorded = as_trained(recorded, trained_splits)
+    for line in folder.notes():
+        say(f"note      {line}")
     chosen = _select_new(recorded, folder, split, ignore_extra_classes)
-    return replace(chosen, fitted_to_val=fitted_to_val)
+    other_split = "test" in trained_splits
+    if not chosen.images:
+        raise DataError(
+            f"the model {'may have been' if other_split else 'was'} trained on every image in "
+            f"{show(folder.place)}: there is nothing left to evaluate it on",
+            hint="give its own run, or other images"
+            if other_split
+            else "leave --data out to evaluate on the images that the run held out",
+        )
+    note = OTHER_SPLIT_NOTE if other_split else None
+    return replace(chosen, note=note, trained_splits=trained_splits)
 
 
 def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
@@ -144,9 +153,9 @@ def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
     )
 
 
-def fitted_split(recorded: Split) -> Split:
-    """Return a run's split for a model whose head was refitted to val: val counts as train."""
-    images = [replace(i, split="train") if i.split == "val" else i for i in recorded.images]
+def as_trained(recorded: Split, splits: AbstractSet[str]) -> Split:
+    """Return a run's split with the images of all these splits in train."""
+    images = [replace(i, split="train") if i.split in splits else i for i in recorded.images]
     return replace(recorded, images=tuple(images))
 
 
@@ -217,12 +226,6 @@ def _select_new(
         replace(i, digest=f.digest, unit=f.digest) for i, f in zip(images, found, strict=True)
     ]
     kept = [image for image in images if image.digest not in trained_on]
-    if not kept:
-        raise DataError(
-            f"the model was trained on every image in {show(folder.place)}: "
-            "there is nothing left to evaluate it on",
-            hint="leave --data out to evaluate on the images that the run held out",
-        )
     return Selection(
         _name(folder.place, part),
         folder.root,

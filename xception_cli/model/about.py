@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xception_cli.console import quoted, show
+from xception_cli.data.sides import RECORDED
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
 from xception_cli.model.network import FEATURES
@@ -18,6 +19,7 @@ NO_FEATURES = (
     "the model has no features of training images (--no-share-features), without which --unknown "
     "auto cannot recognize images unlike them"
 )
+_DATA = "data_fingerprint"
 _SHARED = "share_features"  # in the provenance: False if the features were removed
 _LONGEST_NAME = 255
 
@@ -103,7 +105,11 @@ def _check_classes(classes: Any) -> tuple[str, ...]:
 
 
 def check_origin(
-    path: Path, provenance: Mapping[str, Any], used_with: RunDir | None = None
+    path: Path,
+    provenance: Mapping[str, Any],
+    used_with: RunDir | None = None,
+    *,
+    on_others: bool = False,
 ) -> None:
     """Refuse the model of another run in a run folder, or for the images of a run.
 
@@ -112,25 +118,16 @@ def check_origin(
     Args:
         path: A model file, in a run folder or not.
         provenance: From its metadata.
-        used_with: The run whose images it is to be evaluated on; None: the one beside it, if any.
+        used_with: The run that it is to be evaluated with; None: the one beside it, if any.
+        on_others: It is evaluated on images that are not the run's: a run with the same data is
+            enough, because its images are all that the model can have seen.
 
     Raises:
         ArtifactError: The run has other data, another seed or another split.
     """
     run = used_with or RunDir.of_model(path)
-    if run is None:
-        return
-    try:
-        info = run.read_info()
-    except ArtifactError:
-        return  # commands that need run.json report its damage; others need the model file alone
-    seed = (info.settings or {}).get("seed")  # not recorded by version 0.1
-    fitted = info.images.get("train", 0) + info.images.get("val", 0)
-    recorded = {"data_fingerprint": info.data_fingerprint, "seed": seed, REFIT: fitted}
-    if all(
-        name not in provenance or value is None or provenance[name] == value
-        for name, value in recorded.items()
-    ):
+    differing = set() if run is None else _differing(provenance, run)
+    if run is None or not differing or (on_others and _DATA not in differing):
         return
     if used_with is None:
         where = f"{run.info.name} beside it"
@@ -141,3 +138,31 @@ def check_origin(
         f"{show(path)} belongs to another run: its data, seed or split is not that of {where}",
         hint=hint,
     )
+
+
+def trained_splits(provenance: Mapping[str, Any], run: RunDir) -> frozenset[str]:
+    """Return the splits of a run whose images a model was trained on, or may have been.
+
+    Args:
+        provenance: Of a model of this run, or of one with the same data.
+        run: The run.
+    """
+    if _differing(provenance, run):
+        return frozenset(RECORDED)
+    return frozenset({"train", "val"} if REFIT in provenance else {"train"})
+
+
+def _differing(provenance: Mapping[str, Any], run: RunDir) -> set[str]:
+    """Return the entries in which a model's provenance differs from what a run records."""
+    try:
+        info = run.read_info()
+    except ArtifactError:
+        return set()  # commands that need run.json report its damage; others need the model alone
+    seed = (info.settings or {}).get("seed")  # not recorded by version 0.1
+    fitted = info.images.get("train", 0) + info.images.get("val", 0)
+    recorded = {_DATA: info.data_fingerprint, "seed": seed, REFIT: fitted}
+    return {
+        name
+        for name, value in recorded.items()
+        if name in provenance and value is not None and provenance[name] != value
+    }

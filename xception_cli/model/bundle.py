@@ -17,7 +17,7 @@ from xception_cli.console import show
 from xception_cli.data.opening import turns
 from xception_cli.data.transforms import Preprocessing, Transform
 from xception_cli.errors import ArtifactError, DivergedError, UsageError
-from xception_cli.files import write_durably
+from xception_cli.files import is_file, write_durably
 from xception_cli.model.about import LAYERED, SCHEMA, About, check_origin
 from xception_cli.model.folding import for_inference
 from xception_cli.model.layers import (
@@ -250,7 +250,7 @@ def load_model(path: Path, runtime: Runtime) -> ModelBundle:
         UsageError: The file does not exist.
         ArtifactError: It is damaged, foreign, too new, of another run, or its tensors do not fit.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"there is no model file {show(path)}", hint="xception train makes one")
     tensors, metadata = read_safetensors(path)
     about = About.from_dict(_read_metadata(path, metadata), path)

@@ -10,7 +10,7 @@ import torch
 
 from xception_cli.console import show
 from xception_cli.errors import ArtifactError, UsageError
-from xception_cli.files import why
+from xception_cli.files import is_file, why
 from xception_cli.model.seal import check_seal
 from xception_cli.model.torch_files import CONVERT
 from xception_cli.numerals import count_of
@@ -43,7 +43,7 @@ def check_file(path: Path) -> None:
         ArtifactError: It cannot be a model file.
     """
     try:
-        if not path.is_file():
+        if not is_file(path):
             raise UsageError(
                 f"there is no file {show(path)}", hint="--weights takes imagenet, none or a file"
             )

@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from xception_cli.console import show
 from xception_cli.data.opening import turns
 from xception_cli.errors import ArtifactError, UsageError, is_out_of_memory
+from xception_cli.files import is_file
 from xception_cli.model.about import About
 from xception_cli.model.bundle import ModelBundle, format_of
 from xception_cli.model.seal import DIGEST, note_unsealed
@@ -75,7 +76,7 @@ def load_onnx(path: Path) -> OnnxClassifier:
         UsageError: There is no such file.
         ArtifactError: See `classifier_from`.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"there is no file {show(path)}", hint="xception export makes one")
     if path.stat().st_size > _MAX_BYTES:
         raise ArtifactError(f"{show(path)} is over {_MAX_BYTES:,} bytes")

@@ -84,7 +84,7 @@ def compare(bundle: ModelBundle, exported: Classifier, images: Sequence[JudgeIma
             same = bool(found.argmax() == expected.argmax())
             second, best = sorted(expected)[-2:]
             equal += same
-            contradictions += not same and best - second >= limit
+            contradictions += not same and bool(best - second >= limit)
             less = decode(image.content, least_side=bundle.least_side, grey_bits=bits)
             if less.size != whole.size:
                 smaller.append(float(abs(found - _ask(reference, less)[0]).max()))

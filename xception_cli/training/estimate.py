@@ -185,8 +185,7 @@ def measure_draft(draft: Draft, given: Collection[str], began: float) -> tuple[D
         draft, costs[part] = _measure_within_memory(draft, part)
     plan = Plan(draft.job.config, draft.reasons)
     plan = fit_budget(plan, rungs, costs, draft.job.images, time.monotonic() - began)
-    again = tuple(name for name in ("views", "epochs") if name not in given)
-    draft = replace(_with_plan(draft, plan), undecided=(*draft.undecided, *again))
+    draft = _with_plan(draft, plan)
     if cached := draft.job.cached_share():
         reason = (
             "the budget assumes an empty feature cache; "

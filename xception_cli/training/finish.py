@@ -124,6 +124,7 @@ def finish(
     result = RunResult(
         kept=kept,
         epochs=job.epochs,
+        trained_epochs=len(job.run.read_metrics()),
         stopped_early=history.stopped_early,
         probe=baseline.probe_scores,
         cross_validation=cross_validation(baseline.probe, job.split.classes),

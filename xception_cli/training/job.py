@@ -308,13 +308,23 @@ class Draft:
         job: Its run folder does not exist yet.
         reasons: A sentence for each decision.
         report: Of the data check.
-        undecided: Names of the settings that were `auto`, or that a budget chose.
+        asked: The settings before any decision.
     """
 
     job: Job
     reasons: tuple[str, ...]
     report: CheckReport
-    undecided: tuple[str, ...]
+    asked: TrainConfig
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Names of the settings that were `auto`, or not given and changed by a decision."""
+        return tuple(
+            name
+            for name, default in vars(TrainConfig()).items()
+            if getattr(self.asked, name) == default
+            and (default == "auto" or getattr(self.job.config, name) != default)
+        )
 
 
 def weights_info(pretrained: PretrainedWeights | None) -> dict[str, Any]:

@@ -103,11 +103,6 @@ def draft_job(
     folder = survey.folder
     run = RunDir(choose_run_path(folder.place, output))
     before = Split((), ()) if config.from_ is None else _read_split(RunDir(Path(config.from_)))
-    undecided = tuple(  # a data folder may be called auto, too
-        name
-        for name, default in vars(TrainConfig()).items()
-        if default == getattr(config, name) == "auto"
-    )
     split = make_split(
         folder,
         seed=config.seed,
@@ -126,10 +121,10 @@ def draft_job(
         reasons = (f"beginning with {show(config.from_)}: {changes}", *reasons)
     pretrained = _pretrained(config)
     check_processes(plan.config, runtime, split)
-    config = plan.config.replace(data=str(folder.place.absolute()), **_absolute(vars(config)))
-    preprocessing = _preprocessing(config, survey.grey_bits)
-    job = _job(config, run, runtime, folder, split, pretrained, preprocessing)
-    return Draft(job, reasons, report_on(survey), undecided)
+    decided = plan.config.replace(data=str(folder.place.absolute()), **_absolute(vars(config)))
+    preprocessing = _preprocessing(decided, survey.grey_bits)
+    job = _job(decided, run, runtime, folder, split, pretrained, preprocessing)
+    return Draft(job, reasons, report_on(survey), config)
 
 
 def _read_split(run: RunDir) -> Split:

@@ -11,7 +11,7 @@ from xception_cli.console import say
 from xception_cli.errors import StoppedError, signal_name
 from xception_cli.processes import Processes, is_left_to_nohup
 
-_STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
+_STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2")
 
 
 class _StopNow(BaseException):
@@ -24,6 +24,9 @@ class StopSignals:
     Outside of training (`graceful` is False) a signal ends the run at once, with `StoppedError`. In
     training the first one sets `requested`, and the loop saves and stops after its batch; another
     SIGINT stops at once. SIGUSR1 sets `save_requested`: save now and continue.
+
+    LSF and Grid Engine send SIGUSR2 before they end a job. A caller's handler of it stays: submitit
+    has one.
 
     Attributes:
         graceful: Whether the training loop checks `requested`.
@@ -44,6 +47,8 @@ class StopSignals:
         for name in (*_STOPPING, "SIGUSR1"):
             number = getattr(signal, name, None)  # Windows lacks some
             if number is None or is_left_to_nohup(number):
+                continue
+            if name == "SIGUSR2" and signal.getsignal(number) is not signal.SIG_DFL:
                 continue
             action = self._save if name == "SIGUSR1" else self._stop
             try:
