@@ -179,11 +179,7 @@ def _is_mistyped_run(path: Path) -> bool:
 
 
 def allow_pixels(given: int | None) -> None:
-    """Set the largest image to decode; a model that is loaded may raise it.
-
-    Args:
-        given: The value of `--max-pixels`.
-    """
+    """Set the largest image to decode; a model that is loaded may raise it."""
     from xception_cli.data.opening import turns
 
     turns.max_pixels = given or TrainConfig.max_pixels
