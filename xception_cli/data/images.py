@@ -223,12 +223,6 @@ def read_listed(
 ) -> Image.Image:
     """Read an image that is listed in a file of a run, which may come from anyone.
 
-    Args:
-        root: The data folder.
-        name: Path relative to it.
-        least_side: See `decode`.
-        grey_bits: See `decode`.
-
     Raises:
         ImageError: The path leads out of the folder; or see `read_image`.
     """
