@@ -35,7 +35,7 @@ MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 warnings.filterwarnings("ignore", module=r"PIL\..*")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it logs an error before it raises one
 # libtiff prints what is damaged in an image, without its name, amid our output.
-with suppress(AttributeError):  # where Pillow was linked with it statically
+with suppress(AttributeError, OSError):  # where Pillow was linked with it statically
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
