@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from documented import check_documented
-from runs import call
+from runs import call, python
 
 from xception_cli.imports import importing
 from xception_cli.inference import Prediction
@@ -20,20 +20,14 @@ from xception_cli.rundir import RunDir, remove_tree
 
 
 def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "xception_cli", *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    return python("-m", "xception_cli", *arguments, timeout=timeout)
 
 
 def test_help_loads_neither_torch_nor_numpy() -> None:
     heavy = ["torch", "torchvision", "ignite", "numpy", "PIL", "sklearn", "matplotlib"]
     heavy += ["h5py", "jinja2"]
     code = f"import sys, xception_cli.cli; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = python("-c", code, check=True)
     assert done.stdout == "[]\n"
 
 
@@ -45,8 +39,7 @@ def test_the_matplotlib_backend_of_a_notebook_does_not_stop_a_command() -> None:
         "finally:\n    from xception_cli.evaluation import files"
     )
     environment = os.environ | {"MPLBACKEND": "a backend of a notebook"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    done = python("-c", code, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -97,7 +90,7 @@ def test_errors_that_need_no_torch_are_reported_before_it_or_numpy_is_loaded(pho
         f"for command in {commands}:\n    try:\n        main(command)\n    except SystemExit as "
         "ended:\n        print(ended.code, [name for name in heavy if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    done = python("-c", code)
     expected = ["2 []"] * (len(commands) - 1) + ["5 []", ""]
     assert done.stdout.split("\n") == expected, done.stderr
     assert (
@@ -141,8 +134,7 @@ def test_a_command_imports_torch_without_the_garbage_collector(photos: Path, com
     Path("run").mkdir()
     Path("run/run.json").touch()
     Path("run/model.safetensors").touch()
-    arguments = [sys.executable, "-c", _STOP_AT_TORCH, *command.split()]
-    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    done = python("-c", _STOP_AT_TORCH, *command.split())
     assert done.stderr.splitlines()[-1] == "it does not collect"
 
 

@@ -6,7 +6,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 import typer
 from documented import check_documented
 from folders import as_ordinary_user, open_folder
-from runs import call
+from runs import call, python
 
 from xception_cli.cli import app, main
 from xception_cli.commands.flags import PANELS
@@ -271,14 +270,8 @@ def _signalled_while_imported(number: signal.Signals) -> "subprocess.CompletedPr
         "sys.argv[1:] = ['--version']\n"
         "runpy.run_module('xception_cli', run_name='__main__')"
     )
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        check=False,
-        capture_output=True,
-        text=True,
-        # A shell's background job ignores SIGINT; so would the command.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
-    )
+    # A shell's background job ignores SIGINT; so would the command.
+    return python("-c", code, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
 
 
 def test_a_folder_that_may_not_be_read_is_no_mistyped_value(

@@ -4,8 +4,6 @@ import errno
 import io
 import os
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from hashlib import blake2b
@@ -17,6 +15,7 @@ from folders import as_ordinary_user, open_folder
 from images import draw, encoded, exif
 from PIL import EpsImagePlugin, Image, ImageDraw, ImageFile, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
+from runs import python
 
 from xception_cli.data import images
 from xception_cli.data.formats import FORMATS, readable_formats
@@ -641,9 +640,7 @@ def test_unusual_images_print_no_warning(tmp_path):
         "for name in sys.argv[1:]: print(look_at(Path(name))[0].problem)\n"
         "import warnings; warnings.warn('the control')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *odd], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = python("-c", script, *odd, cwd=tmp_path)
     large = f"10000 x 10000 is over {MAX_PIXELS:,} pixels (see --max-pixels)"
     bands = "TIFF of 2048 channels of 8-bit integers is not supported; save it as grey or RGB with"
     assert done.stdout == f"None\nNone\n{large}\n{bands} 8 or 16 bits\n"

@@ -774,7 +774,13 @@ def test_the_reliability_diagram_of_calibrated_probabilities_is_its_diagonal():
 def test_a_class_whose_name_is_not_utf_8_is_in_the_report_and_the_card(
     settings: dict[str, Any], photos: Path
 ) -> None:
-    (photos / "green").rename(photos / "gr\udcfcn")  # as unpacked from an old archive
+    for name in ("blue", "green", "red"):
+        (photos / name).rename(photos / f"{name}\udcfc")  # as unpacked from an old archive
     run = train_run(settings | {"unfreeze": "head"}).run
-    assert "gr\\xfcn" in run.report.read_text()
-    assert "| gr\\\\xfcn | " in run.card.read_text()
+    before = run.report.read_text()
+    assert "green\\xfc" in before
+    assert "data:image" in before
+    assert "no image" not in before
+    assert call("report", str(run.path)) == 0
+    assert run.report.read_text() == before
+    assert "| green\\\\xfc | " in run.card.read_text()

@@ -19,6 +19,7 @@ from xception_cli.data.folder import DataFolder
 from xception_cli.data.image_cache import ImageCache, cached_fraction
 from xception_cli.data.images import DECODER
 from xception_cli.data.inputs import ImageInputs
+from xception_cli.data.layout import SPLITS
 from xception_cli.data.recorded import row_checks, split_digest
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing, to_pixels
@@ -78,7 +79,7 @@ class Job:
     @property
     def images(self) -> Images:
         """The number of images in each split."""
-        train, val, test = (len(self.split.of(name)) for name in ("train", "val", "test"))
+        train, val, test = (len(self.split.of(name)) for name in SPLITS)
         return Images(train, val, test, len(self.split.classes))
 
     @property
