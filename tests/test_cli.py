@@ -14,6 +14,7 @@ import pytest
 from documented import check_documented
 from runs import call
 
+from xception_cli.errors import NO_THREADS
 from xception_cli.imports import importing
 from xception_cli.inference import Prediction
 from xception_cli.rundir import RunDir, remove_tree
@@ -113,6 +114,35 @@ def test_the_garbage_collector_pauses_only_during_imports() -> None:
     assert gc.isenabled()
     assert gc.get_freeze_count() > frozen
     gc.unfreeze()
+
+
+_NO_THREADS = """
+import os, resource, threading
+from xception_cli.errors import MachineError, is_out_of_threads
+from xception_cli.imports import importing
+
+if os.geteuid() == 0:  # for whom there is no limit
+    os.setresuid(65534, 65534, 0)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+try:
+    with importing():
+        print("OpenBLAS would raise SIGINT here")
+except MachineError as error:
+    print(error.message, error.exit_code)
+for start in (threading.Thread(target=print).start, os.fork):
+    try:
+        start()
+    except (RuntimeError, OSError) as error:
+        print(is_out_of_threads(error))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+def test_a_limit_on_threads_and_processes_is_reported_and_is_no_ctrl_c() -> None:
+    arguments, environment = [sys.executable, "-c", _NO_THREADS], {**os.environ}
+    environment["OPENBLAS_NUM_THREADS"] = "4"  # as on a machine with four cores
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines() == [f"{NO_THREADS} 5", "True", "True"]
 
 
 _STOP_AT_TORCH = """
