@@ -9,6 +9,7 @@ from xception_cli.data.formats import suffixes
 from xception_cli.data.names import WORDS, split_of, words_of
 from xception_cli.data.rows import column_name, slashed
 from xception_cli.errors import DataError
+from xception_cli.parquet import SUFFIX as PARQUET
 
 # Names of each column: our own name first, which has precedence. docs/data.md lists them.
 NAMES_OF = {
@@ -78,8 +79,9 @@ def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) ->
     hint = "write path,label above its first line, which must name the columns"
     if not any(PurePath(name).suffix.lower() in suffixes() for name in names):
         content = {"path": "image files", "label": "classes"}[kind]
+        where = "" if table.suffix.lower() == PARQUET else "in its first line, "
         hint = (
-            f"in its first line, rename the column with the {content} to {kind}; the columns are "
+            f"{where}rename the column with the {content} to {kind}; the columns are "
             f"{COLUMNS}; other names of {kind}: {', '.join(NAMES_OF[kind][1:])}"
         )
     return DataError(f"{show(table)} has no column {kind} (found: {listed}{more})", hint=hint)
