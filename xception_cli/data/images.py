@@ -1,15 +1,16 @@
 """Decoding of image files: the only decoder, for training, evaluation and prediction."""
 
+import ctypes
 import errno
 import logging
 import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from xception_cli.console import show
 from xception_cli.data.corrections import drop_text
@@ -33,6 +34,9 @@ MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
 warnings.filterwarnings("ignore", module=r"PIL\..*")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it logs an error before it raises one
+# libtiff prints what is damaged in an image, without its name, amid our output.
+with suppress(AttributeError, OSError):  # where Pillow was linked with it statically
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -218,12 +222,6 @@ def read_listed(
     root: Path, name: str, *, least_side: int | None = None, grey_bits: int | None = 16
 ) -> Image.Image:
     """Read an image that is listed in a file of a run, which may come from anyone.
-
-    Args:
-        root: The data folder.
-        name: Path relative to it.
-        least_side: See `decode`.
-        grey_bits: See `decode`.
 
     Raises:
         ImageError: The path leads out of the folder; or see `read_image`.

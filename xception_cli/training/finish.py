@@ -99,13 +99,6 @@ def finish(
 ) -> TrainResult:
     """Evaluate the model that ships on test, and end the run.
 
-    Args:
-        job: The run.
-        baseline: The probe, and the inputs of fine-tuning.
-        history: Of fine-tuning.
-        measured: From `measure`.
-        judged: From `judge_together`, of test.
-
     Raises:
         DataError: An image can no longer be read.
         MachineError: The disk is full.
