@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 from documented import check_documented
+from folders import as_ordinary_user, open_folder
 from runs import call, python
 
 from xception_cli.cli import app, main
@@ -271,6 +272,21 @@ def _signalled_while_imported(number: signal.Signals) -> "subprocess.CompletedPr
     )
     # A shell's background job ignores SIGINT; so would the command.
     return python("-c", code, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
+
+
+def test_a_folder_that_may_not_be_read_is_no_mistyped_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with open_folder() as folder:
+        (folder / "closed").mkdir()
+        (folder / "closed").chmod(0)
+        for words, given in ((["runs"], ""), (["eval", "--data"], "--data ")):
+            with as_ordinary_user():
+                assert call(*words, f"{folder}/closed") == 2
+            assert capsys.readouterr().err == (
+                f"error: cannot read {given}{folder}/closed: Permission denied\n"
+                f"hint: ls -ld {folder}/closed shows who may read it\n"
+            )
 
 
 def test_ctrl_c_while_modules_are_imported_prints_no_traceback() -> None:

@@ -350,6 +350,16 @@ def test_an_unreadable_file_is_reported_as_unreadable_and_not_corrupt():
             assert read_image(path).size == (48, 32)
 
 
+def test_a_damaged_tiff_is_reported_by_us_alone_and_not_by_libtiff(tmp_path, capfd):
+    content = bytearray(encoded(noise(), "TIFF", compression="tiff_adobe_deflate"))
+    content[300:400] = bytes(100)
+    path = tmp_path / "x.tif"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(path)
+    assert capfd.readouterr().err == ""
+
+
 # --- accepted ----------------------------------------------------------------------------------
 
 

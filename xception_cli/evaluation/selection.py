@@ -19,7 +19,7 @@ from xception_cli.data.table import is_table
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.notes import OTHER_SPLIT_NOTE, join_notes
 from xception_cli.evaluation.places import find_place, is_copied_to, recorded_places
-from xception_cli.files import from_utf8, utf8
+from xception_cli.files import listed_name, utf8
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 from xception_cli.suggestions import nearest
@@ -192,11 +192,7 @@ def choose_own(recorded: Split, split: str | None) -> str:
 def _select_own(recorded: Split, root: Path, given: Path, split: str) -> Selection:
     """Select a split of the run: the recorded images and no others."""
     wanted = recorded.of(split)
-    # split.csv escapes names that are not UTF-8: find the files of these names.
-    paths = [
-        image.path if os.path.lexists(root / image.path) else from_utf8(image.path)
-        for image in wanted
-    ]
+    paths = [listed_name(root, image.path) for image in wanted]
     found = inspect_all([root / path for path in paths])
     images = []
     for path, image, inspection in zip(paths, wanted, found, strict=True):
