@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from xception_cli.errors import MORE_THREADS, NO_THREADS, MachineError, is_out_of_memory
 
 _NEEDED = 300_000_000  # bytes; NumPy and SciPy alone take more
+_OPENBLAS = 64  # threads that NumPy's wheels allow it at most
 
 
 @contextmanager
@@ -38,9 +39,10 @@ def importing() -> Iterator[None]:
 
 
 def _check_threads() -> None:
-    """Check that OpenBLAS can start its threads: one for each core, unless it is told otherwise."""
-    told = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
-    needed = int(told) if told.isdecimal() else os.cpu_count() or 1
+    """Check that OpenBLAS can start its threads: one for each core, unless fewer are set."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    fewer = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
+    needed = min(cores, _OPENBLAS, int(fewer) if fewer.isdecimal() else cores)
     enough = threading.Event()
     threads = [threading.Thread(target=enough.wait) for _ in range(needed - 1)]
     try:
