@@ -65,6 +65,23 @@ def write_durably(path: Path, content: bytes | Callable[[], Iterable[bytes]]) ->
         return
 
 
+def write_cached(path: Path, content: bytes) -> None:
+    """Write a file of a cache. It is renamed when it is whole, but a crash may damage it: no fsync.
+
+    Raises:
+        OSError: It cannot be written; no partial file is left.
+    """
+    partial = partial_path(path, os.urandom(4).hex())
+    try:
+        with os.fdopen(open_regular(partial, NEW), "wb") as file:
+            file.write(content)
+        partial.replace(path)
+    except BaseException:  # remove the partial file after a signal too
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, unless they are there.
 

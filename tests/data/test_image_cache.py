@@ -76,6 +76,17 @@ def test_a_full_disk_only_costs_time(picture):
     assert list(FOLDER.iterdir()) == []
 
 
+def test_a_signal_while_an_image_is_cached_leaves_no_partial_file(picture, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    kept, (read, _) = ImageCache(FOLDER, "train", lambda image: image, 5), counted(picture)
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        kept.get(0, read)
+    assert list(FOLDER.iterdir()) == []
+
+
 def test_nothing_is_cached_if_the_folder_cannot_be_created(picture):
     kept, (read, reads) = (
         ImageCache(Path("gone/decoded"), "train", lambda image: image, 5),

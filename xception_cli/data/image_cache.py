@@ -1,14 +1,12 @@
 """ImageCache: decoded images of a run on disk, so that further epochs need not decode them."""
 
-import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
 
-from xception_cli.regular import NEW, open_regular
+from xception_cli.files import write_cached
 
 _HEADER = 8  # bytes: width and height
 
@@ -17,8 +15,7 @@ class ImageCache:
     """Decoded images of a run, one file of raw RGB each.
 
     The page cache keeps them in memory. A cached image equals the image decoded again, so neither a
-    full disk nor the number of cached images changes a result. Loader processes share the files,
-    so each file is written under a temporary name and renamed.
+    full disk nor the number of cached images changes a result. Loader processes share the files.
 
     Args:
         folder: Folder of the files; if it cannot be created, nothing is cached.
@@ -55,17 +52,11 @@ class ImageCache:
         return cached
 
     def _save(self, path: Path, image: Image.Image) -> None:
-        partial = path.with_suffix(f".{os.getpid()}.partial")
         header = b"".join(side.to_bytes(_HEADER // 2, "little") for side in image.size)
         try:
-            partial.unlink(missing_ok=True)  # left by a killed process with the same pid
-            with os.fdopen(open_regular(partial, NEW), "wb") as file:
-                file.write(header + image.tobytes())
-            partial.replace(path)  # no fsync: after a crash the next run starts over
+            write_cached(path, header + image.tobytes())
         except OSError:  # the disk is full
             self._count = 0
-            with suppress(OSError):
-                partial.unlink()
 
 
 def _load(path: Path) -> Image.Image | None:

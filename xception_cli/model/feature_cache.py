@@ -23,9 +23,9 @@ import torch
 from xception_cli.console import say, show
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import MachineError, UsageError
-from xception_cli.files import cache_folder, partial_path, why, with_sum, without_sum
+from xception_cli.files import cache_folder, why, with_sum, without_sum, write_cached
 from xception_cli.model.folding import packs_weights
-from xception_cli.regular import NEW, open_regular, read_regular
+from xception_cli.regular import read_regular
 from xception_cli.runtime import Runtime, versions
 
 LIMIT = "XCEPTION_FEATURES_GB"  # the environment variable
@@ -87,21 +87,14 @@ class FeatureCache:
         """Keep an entry, if there is room; report once if nothing can be written."""
         summed = with_sum(content, name)
         path = self._path(kind, name)
-        partial = partial_path(path, os.urandom(4).hex())
         try:
             if not self._take_room(kind, len(summed)):
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(open_regular(partial, NEW), "wb") as file:
-                file.write(summed)
-            partial.replace(path)  # without fsync: after a crash its checksum is wrong
-        except BaseException as error:  # remove the partial file after a signal too
-            with suppress(OSError):
-                partial.unlink()
-            if not isinstance(error, OSError):
-                raise
-            if isinstance(error, FileNotFoundError):  # another process has just cleared the cache
-                return
+            write_cached(path, summed)
+        except FileNotFoundError:  # another process has just cleared the cache
+            return
+        except OSError as error:
             self._limit = 0.0
             say(f"note      features cannot be cached in {show(self._folder)}: {why(error)}")
 
