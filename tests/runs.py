@@ -4,6 +4,8 @@ import fcntl
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +84,12 @@ def call(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     return int(ended.value.code or 0)
+
+
+def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, with options of `subprocess.run`, and read its output."""
+    line = [sys.executable, *arguments]
+    return subprocess.run(line, **{"check": False, "capture_output": True, "text": True} | options)
 
 
 class Clock:

@@ -4,8 +4,6 @@ import doctest
 import inspect
 import json
 import re
-import subprocess
-import sys
 import typing
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -22,7 +20,7 @@ from folders import names_in
 from images import COLOURS, SMALL, draw, encoded, exif, photo, put
 from networks import CPU, lively_network
 from PIL import Image
-from runs import call, outcome
+from runs import call, outcome, python
 from torch.nn import functional
 
 import xception_cli as xc
@@ -49,7 +47,7 @@ TEMPERATURE = 0.7
 
 
 def in_a_fresh_process(code: str) -> Any:
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = python("-c", code, check=True)
     return json.loads(done.stdout)
 
 
@@ -406,9 +404,7 @@ print(xc.train("photos", weights={weights!r}, image_size=71, unfreeze="head", de
 @pytest.mark.slow
 def test_a_program_without_a_main_guard_runs_once(photos, random_weights):
     Path("lab.py").write_text(_PROGRAM.format(weights=str(random_weights)))
-    done = subprocess.run(
-        [sys.executable, "lab.py"], check=False, capture_output=True, text=True, timeout=300
-    )
+    done = python("lab.py", timeout=300)
     assert (done.returncode, done.stdout) == (0, "started\nthe linear probe\n"), done.stderr
     assert [path.name for path in Path("runs").iterdir()] == ["photos"]
 

@@ -9,11 +9,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from runs import python
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
@@ -94,12 +94,8 @@ def test_every_worked_example_applies_to_the_code() -> None:
 
 def run_in(code: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python on a copy of the code."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(code), "PYTHONWARNINGS": "ignore"},
+    done = python(
+        *arguments, env=os.environ | {"PYTHONPATH": str(code), "PYTHONWARNINGS": "ignore"}
     )
     assert done.returncode == 0, done.stderr
     return done
@@ -202,11 +198,8 @@ def test_the_example_of_an_export_computes_what_the_model_does(
     difference = run_in(changed, "-c", _COMPARE, str(run / "model.safetensors"), "model.pt2").stdout
     assert float(difference) < 1e-4
     lint = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command()"
-    done = subprocess.run(
-        [sys.executable, "-c", lint],
-        check=False, capture_output=True, text=True, cwd=changed,
-        env=os.environ | {"PYTHONPATH": str(changed)},
-    )  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(changed)}
+    done = python("-c", lint, cwd=changed, env=environment)
     assert re.search(r"Contracts: \d+ kept, 0 broken\.", done.stdout), done.stdout + done.stderr
 
 

@@ -12,28 +12,23 @@ from typing import Any
 
 import pytest
 from documented import check_documented
-from runs import call
+from runs import call, python
 
+from xception_cli.errors import NO_THREADS
 from xception_cli.imports import importing
 from xception_cli.inference import Prediction
 from xception_cli.rundir import RunDir, remove_tree
 
 
 def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "xception_cli", *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    return python("-m", "xception_cli", *arguments, timeout=timeout)
 
 
 def test_help_loads_neither_torch_nor_numpy() -> None:
     heavy = ["torch", "torchvision", "ignite", "numpy", "PIL", "sklearn", "matplotlib"]
     heavy += ["h5py", "jinja2"]
     code = f"import sys, xception_cli.cli; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = python("-c", code, check=True)
     assert done.stdout == "[]\n"
 
 
@@ -45,8 +40,7 @@ def test_the_matplotlib_backend_of_a_notebook_does_not_stop_a_command() -> None:
         "finally:\n    from xception_cli.evaluation import files"
     )
     environment = os.environ | {"MPLBACKEND": "a backend of a notebook"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    done = python("-c", code, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -97,7 +91,7 @@ def test_errors_that_need_no_torch_are_reported_before_it_or_numpy_is_loaded(pho
         f"for command in {commands}:\n    try:\n        main(command)\n    except SystemExit as "
         "ended:\n        print(ended.code, [name for name in heavy if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    done = python("-c", code)
     expected = ["2 []"] * (len(commands) - 1) + ["5 []", ""]
     assert done.stdout.split("\n") == expected, done.stderr
     assert (
@@ -113,6 +107,42 @@ def test_the_garbage_collector_pauses_only_during_imports() -> None:
     assert gc.isenabled()
     assert gc.get_freeze_count() > frozen
     gc.unfreeze()
+
+
+_NO_THREADS = """
+import os, resource, threading
+from xception_cli.errors import MachineError, is_out_of_threads
+from xception_cli.imports import importing
+
+if os.geteuid() == 0:  # for whom there is no limit
+    os.setresuid(65534, 65534, 0)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+try:
+    with importing():
+        print("OpenBLAS would raise SIGINT here")
+except MachineError as error:
+    print(error.message, error.exit_code)
+for start in (threading.Thread(target=print).start, os.fork):
+    try:
+        start()
+    except (RuntimeError, OSError) as error:
+        print(is_out_of_threads(error))
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) == 1,
+    reason="on one core, OpenBLAS starts no thread; elsewhere, the limit does not count threads",
+)
+def test_a_limit_on_threads_and_processes_is_reported_and_is_no_ctrl_c() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_THREADS],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")},
+    )
+    assert done.stdout.splitlines() == [f"{NO_THREADS} 5", "True", "True"]
 
 
 _STOP_AT_TORCH = """
@@ -141,8 +171,7 @@ def test_a_command_imports_torch_without_the_garbage_collector(photos: Path, com
     Path("run").mkdir()
     Path("run/run.json").touch()
     Path("run/model.safetensors").touch()
-    arguments = [sys.executable, "-c", _STOP_AT_TORCH, *command.split()]
-    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    done = python("-c", _STOP_AT_TORCH, *command.split())
     assert done.stderr.splitlines()[-1] == "it does not collect"
 
 
@@ -191,7 +220,7 @@ def test_help_is_hardly_slower_than_that_of_an_empty_program() -> None:
         (["eval", "--data", "nowhere"], 2, "the data folder nowhere does not exist"),
         (["predict", "a.jpg"], 2, "there is no finished run in"),
         (["predict", "a.jpg", "--model", "no.safetensors"], 2, "there is no model file"),
-        (["predict", "a.jpg", "--model", "photos"], 2, "is --model photos/model.safetensors"),
+        (["predict", "a.jpg", "--model", "photos"], 2, "or leave --model out for the latest run"),
         (["export", "--output", "x.onnx", "--quantize", "int4"], 2, "expected none or int8"),
         (["sample", "photos"], 2, "photos"),
     ],

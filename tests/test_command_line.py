@@ -6,7 +6,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 import pytest
 import typer
 from documented import check_documented
-from runs import call
+from folders import as_ordinary_user, open_folder
+from runs import call, python
 
 from xception_cli.cli import app, main
 from xception_cli.commands.flags import PANELS
@@ -270,14 +270,23 @@ def _signalled_while_imported(number: signal.Signals) -> "subprocess.CompletedPr
         "sys.argv[1:] = ['--version']\n"
         "runpy.run_module('xception_cli', run_name='__main__')"
     )
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        check=False,
-        capture_output=True,
-        text=True,
-        # A shell's background job ignores SIGINT; so would the command.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
-    )
+    # A shell's background job ignores SIGINT; so would the command.
+    return python("-c", code, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
+
+
+def test_a_folder_that_may_not_be_read_is_no_mistyped_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with open_folder() as folder:
+        (folder / "closed").mkdir()
+        (folder / "closed").chmod(0)
+        for words, given in ((["runs"], ""), (["eval", "--data"], "--data ")):
+            with as_ordinary_user():
+                assert call(*words, f"{folder}/closed") == 2
+            assert capsys.readouterr().err == (
+                f"error: cannot read {given}{folder}/closed: Permission denied\n"
+                f"hint: ls -ld {folder}/closed shows who may read it\n"
+            )
 
 
 def test_ctrl_c_while_modules_are_imported_prints_no_traceback() -> None:

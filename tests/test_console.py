@@ -317,6 +317,16 @@ def test_a_bar_on_a_terminal_disappears_and_does_not_hide_messages(capsys, monke
     assert capsys.readouterr().out == "data\n"  # data is not mixed with the bar
 
 
+def test_a_phase_without_units_shows_no_bar(monkeypatch):
+    terminal = attach_terminal(monkeypatch)
+    screen = Screen()
+    for total in (0, 1):
+        assert terminal.getvalue() == ""
+        with screen.bar("comparing", total) as bar:
+            bar.advance(0)
+    assert "comparing" in terminal.getvalue()  # the control
+
+
 def test_the_screen_is_usable_after_an_error_inside_a_bar(monkeypatch):
     attach_terminal(monkeypatch)
     screen = Screen()

@@ -16,7 +16,7 @@ import typer
 from drawings import drawings
 from images import SMALL, draw
 from PIL import Image
-from runs import call
+from runs import call, python
 
 from xception_cli.cli import _expand_bare_resume, app
 from xception_cli.errors import UsageError
@@ -246,13 +246,7 @@ def test_the_notebook_runs_and_its_outputs_are_those_it_is_stored_with(
     code = "".join(line for cell in stored if "outputs" in cell for line in cell["source"])
     assert set(re.findall(r"xception_cli[\w.]*", code)) == {"xception_cli"}  # the public API alone
     assert code.count("SIDE = 299") == 1
-    done = subprocess.run(
-        [sys.executable, notebook.__file__, str(SMALL), "small.ipynb"],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+    done = python(notebook.__file__, str(SMALL), "small.ipynb", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     found = notebook.read_cells(tmp_path / "small.ipynb")
     assert texts(found) == texts(stored), "rewrite them: python tests/notebook.py"

@@ -5,13 +5,11 @@ import errno
 import hashlib
 import io
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from folders import as_ordinary_user, names_in, open_folder
-from runs import files_no_larger_than
+from runs import files_no_larger_than, python
 
 from xception_cli import files
 from xception_cli.csv_files import from_csv, read_table, read_users_table, to_csv
@@ -76,9 +74,7 @@ try:
 except MachineError as error:
     print(error.message, error.hint, error.exit_code, sep="|")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = python("-c", script, check=True)
     assert done.stdout.splitlines() == [
         f"cannot write {path} (10,001 bytes): File too large|free some space or choose another "
         "folder; what was saved before is intact|5"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ import pytest
 import torch
 from images import COLOURS, SMALL, draw, put
 from networks import lively_network
+from runs import python
 
 from xception_cli import inference
 from xception_cli.answers import Answer, answer_all, decide_unknown
@@ -366,7 +366,7 @@ def test_neither_predict_nor_its_neighbours_load_what_only_training_and_reports_
         "heavy = ('h5py', 'matplotlib', 'pretrainedmodels', 'sklearn', 'torch', 'torchvision')\n"
         "print([m for m in heavy if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    done = python("-c", code)
     _, after_predict, *lines = done.stdout.splitlines()
     assert after_predict == "0 False"  # torch (2.14) imports SymPy for shapes without numbers
     assert [line.split()[0] for line in lines if line.startswith("0 ")] == ["0", "0"]

@@ -2,13 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from images import COLOURS, draw, draw_photos
-from runs import quick_settings
+from runs import python, quick_settings
 
 # Each process, including forked helpers, records what it opens to write, creates or renames.
 _WATCHED = """
@@ -101,10 +99,7 @@ def test_every_command_writes_only_to_its_outputs(tmp_path, random_weights):
         "NOTED": str(tmp_path / "noted"),
     }
     before = _snapshot(home), _snapshot(photos)
-    done = subprocess.run(
-        [sys.executable, "-c", _WATCHED, json.dumps(commands)],
-        cwd=work, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = python("-c", _WATCHED, json.dumps(commands), cwd=work, env=environment)
     assert done.returncode == 0, done.stderr
     assert (_snapshot(home), _snapshot(photos)) == before
     assert list(temporary.iterdir()) == []

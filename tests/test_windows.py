@@ -1,12 +1,11 @@
 """What Windows lacks is not needed: as far as that can be seen without Windows."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from images import two_classes
+from runs import python
 
 from xception_cli.regular import open_regular
 
@@ -30,13 +29,7 @@ for arguments in (["check", "pets"], ["predict", "pets/cat/1.jpg", "--model", "n
 @pytest.mark.slow
 def test_every_module_is_imported_and_check_runs_without_what_only_posix_has(tmp_path: Path):
     two_classes(tmp_path / "pets", 12)
-    done = subprocess.run(
-        [sys.executable, "-c", EVERY_MODULE],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python("-c", EVERY_MODULE, cwd=tmp_path, check=True)
     assert [line for line in done.stdout.splitlines() if line.isdigit()] == ["0", "2"], done.stderr
     assert "24 images, 2 classes" in done.stdout
     assert "error: " in done.stderr

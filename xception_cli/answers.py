@@ -41,14 +41,10 @@ def decide_unknown(bundle: Classifier, wanted: str) -> Thresholds | float | None
     if meant == "off":
         return None
     if meant == "auto":
-        if bundle.thresholds is None and bundle.about.lacks_features:
-            raise UsageError(
-                NO_FEATURES,
-                hint="--unknown 0.8 answers unknown below this probability",
-            )
         if bundle.thresholds is None:
+            unfinished = "this model has no thresholds for `unknown`: its training did not finish"
             raise UsageError(
-                "this model has no thresholds for `unknown`: its training did not finish",
+                NO_FEATURES if bundle.about.lacks_features else unfinished,
                 hint="--unknown 0.8 answers unknown below this probability",
             )
         return bundle.thresholds

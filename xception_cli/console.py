@@ -190,12 +190,12 @@ class Screen:
 
         Args:
             what: Name of the phase.
-            total: Number of units.
+            total: Number of units; a phase of none shows nothing.
             unit: Name of the units.
             heartbeat: Whether to print lines if there is no terminal.
         """
         # While a bar is shown, rich before 15 replaces stderr by what is no terminal.
-        if self.quiet or (self._progress is None and not is_interactive()):
+        if not total or self.quiet or (self._progress is None and not is_interactive()):
             yield _Heartbeat(self if heartbeat else None, what, total, unit)
             return
         if self._progress is not None:

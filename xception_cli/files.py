@@ -266,6 +266,11 @@ def from_utf8(text: str) -> str:
     return _BYTE.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
 
 
+def listed_name(root: Path, name: str) -> str:
+    """Return the path in a folder of a file that is listed in UTF-8: as written, or as encoded."""
+    return name if os.path.lexists(root / name) else from_utf8(name)
+
+
 def why_and_where(error: OSError) -> str:
     """Return why a call of the system failed, and for which file."""
     named = "" if error.filename is None else f": {show(error.filename)}"

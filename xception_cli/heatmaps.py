@@ -51,11 +51,6 @@ class HeatMaps:
     def add(self, bundle: "ModelBundle", prediction: "Prediction", at: int) -> None:
         """Write the heat map of the most probable class of an image, unless it is there already.
 
-        Args:
-            bundle: The model.
-            prediction: Its answer, for an image file that could be read.
-            at: Index of the image.
-
         Raises:
             UsageError: Another file is there.
             MachineError: The disk is full or read-only.

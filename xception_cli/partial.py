@@ -71,11 +71,6 @@ class PartialFile:
     def resume(self, size: int, done: int, images: int) -> None:
         """Keep the first bytes, to which further rows are appended, and remove the others.
 
-        Args:
-            size: Number of bytes.
-            done: Number of images with a row in them.
-            images: Number of all images.
-
         Raises:
             MachineError: The disk is full.
         """

@@ -14,7 +14,7 @@ import pytest
 from images import encoded, exif, photo, put, two_classes
 from PIL import Image, ImageCms
 from profiles import rgb_profile
-from runs import call
+from runs import call, python
 
 from xception_cli import errors
 from xception_cli.check.scan import look_at
@@ -114,9 +114,7 @@ def test_decoding_takes_little_more_than_the_pixels(tmp_path, mode, most):
         "before = peak(); found, _ = look_at(Path(sys.argv[1]))\n"
         "print(found.problem, peak() - before)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, path], capture_output=True, text=True, check=True
-    )
+    done = python("-c", script, path, check=True)
     problem, megabytes = done.stdout.split()
     assert problem == "None"
     assert int(megabytes) < most

@@ -2,13 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from images import draw
-from runs import Crash, crash, quick_settings, train_run
+from runs import Crash, crash, python, quick_settings, train_run
 
 from xception_cli.check.survey import survey_data
 from xception_cli.config import TrainConfig
@@ -303,10 +301,8 @@ def test_every_broken_file_is_listed_before_torch_is_loaded(photos):
         "import sys\nfrom xception_cli.cli import main\n"
         "try:\n    main(sys.argv[1:])\nfinally:\n    print('torch' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, "train", "--data", str(photos)],
-        capture_output=True,
-        text=True,
+    done = python(
+        *("-c", script, "train", "--data", str(photos)),
         env={**os.environ, "XCEPTION_CACHE": str(Path("cache").absolute())},
     )
     assert (done.returncode, done.stdout) == (3, "False\n")

@@ -4,8 +4,6 @@ import errno
 import io
 import os
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from hashlib import blake2b
@@ -17,6 +15,7 @@ from folders import as_ordinary_user, open_folder
 from images import draw, encoded, exif
 from PIL import EpsImagePlugin, Image, ImageDraw, ImageFile, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
+from runs import python
 
 from xception_cli.data import images
 from xception_cli.data.formats import FORMATS, readable_formats
@@ -351,6 +350,16 @@ def test_an_unreadable_file_is_reported_as_unreadable_and_not_corrupt():
             assert read_image(path).size == (48, 32)
 
 
+def test_a_damaged_tiff_is_reported_by_us_alone_and_not_by_libtiff(tmp_path, capfd):
+    content = bytearray(encoded(noise(), "TIFF", compression="tiff_adobe_deflate"))
+    content[300:400] = bytes(100)
+    path = tmp_path / "x.tif"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(path)
+    assert capfd.readouterr().err == ""
+
+
 # --- accepted ----------------------------------------------------------------------------------
 
 
@@ -631,9 +640,7 @@ def test_unusual_images_print_no_warning(tmp_path):
         "for name in sys.argv[1:]: print(look_at(Path(name))[0].problem)\n"
         "import warnings; warnings.warn('the control')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *odd], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = python("-c", script, *odd, cwd=tmp_path)
     large = f"10000 x 10000 is over {MAX_PIXELS:,} pixels (see --max-pixels)"
     bands = "TIFF of 2048 channels of 8-bit integers is not supported; save it as grey or RGB with"
     assert done.stdout == f"None\nNone\n{large}\n{bands} 8 or 16 bits\n"

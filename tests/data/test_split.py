@@ -369,10 +369,14 @@ def test_a_path_listed_twice_with_two_splits_is_refused_with_both_lines(
     assert caught.value.hint == "delete one of the two lines"
 
 
-def test_a_split_file_without_val_is_named_in_the_hint(tmp_path):
-    with pytest.raises(DataError, match=r"\(val is empty\)") as caught:
-        follow(tmp_path / "mine.csv", f"path,split\n{ROWS}".replace("val", "train"))
-    assert caught.value.hint == f"{tmp_path}/mine.csv gives the split: add images to val"
+@pytest.mark.parametrize(
+    ("split", "other", "message"),
+    [("val", "train", "no image is left for validation"), ("train", "val", "no usable training")],
+)
+def test_a_split_file_without_train_or_val_is_named_in_the_hint(tmp_path, split, other, message):
+    with pytest.raises(DataError, match=message) as caught:
+        follow(tmp_path / "mine.csv", f"path,split\n{ROWS}".replace(split, other))
+    assert caught.value.hint == f"{tmp_path}/mine.csv gives the split: add images to {split}"
 
 
 def test_a_path_listed_twice_with_the_same_split_is_accepted(tmp_path):

@@ -156,8 +156,8 @@ def test_the_rule_rejects_uncertain_or_unlike_images_and_reaches_its_precision_o
     assert calibration.error_after < calibration.error_before
     assert calibration.precision > 0.7
     assert 0.05 < calibration.coverage < 0.95
-    thresholds, near = rule.thresholds, rule.distances(val[:1])[0]
-    (far,) = rule.distances(features(1, 5, 77))
+    thresholds, near = rule.thresholds, rule.reference.distances(val[:1])[0]
+    (far,) = rule.reference.distances(features(1, 5, 77))
     assert thresholds.judge(0.99, near) is None
     assert thresholds.judge(thresholds.confidence - 0.01, near) == UNSURE
     assert thresholds.judge(0.99, far) == UNLIKE
@@ -200,7 +200,7 @@ def test_a_precision_that_val_cannot_prove_leaves_only_the_distance_threshold():
     few = rule_of(target=0.99)[0]
     assert few.needed == 241
     assert unknown_line(few).endswith("takes at least 241 validation images, not 200")
-    assert rule.thresholds.judge(0.01, *rule.distances(val[:1])) is None
+    assert rule.thresholds.judge(0.01, *rule.reference.distances(val[:1])) is None
     assert rule_of(target=1.0)[0].needed is None
 
 

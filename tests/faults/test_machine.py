@@ -5,14 +5,13 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from images import draw_photos
 from PIL import Image
-from runs import call
+from runs import call, python
 
 import xception_cli
 from xception_cli.data.dataset import ImageDataset, KeyedBatches
@@ -147,8 +146,7 @@ for megabytes in 1000, 180, 60:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_a_file_is_not_called_damaged_where_memory_is_too_small_to_read_it() -> None:
     """Otherwise a resumed training would go back to an older state."""
-    arguments = [sys.executable, "-c", _READ_WITH_LITTLE_MEMORY]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    done = python("-c", _READ_WITH_LITTLE_MEMORY, check=True)
     assert done.stdout.splitlines() == [
         "1000 read",
         "1000 ArtifactError",  # for its content: it is not an export
@@ -161,13 +159,10 @@ def test_a_file_is_not_called_damaged_where_memory_is_too_small_to_read_it() -> 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_memory_that_is_too_small_to_load_torch_is_an_error_in_one_sentence() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "xception_cli", "env"],
+    done = python(
+        *("-m", "xception_cli", "env"),
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (430_000_000,) * 2),
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == 5, done
     assert done.stderr.startswith("error: out of memory")
@@ -181,13 +176,10 @@ def test_a_command_neither_hangs_nor_is_interrupted_by_openblas_for_lack_of_memo
     tmp_path: Path, megabytes: int, command: str
 ) -> None:
     draw_photos(tmp_path / "d")
-    done = subprocess.run(
-        [sys.executable, "-m", "xception_cli", *command.split()],
+    done = python(
+        *("-m", "xception_cli", *command.split()),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes * 1_000_000,) * 2),
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=60,
     )
     assert done.returncode == 5, done

@@ -45,10 +45,11 @@ def test_the_model_of_another_run_is_refused_by_every_command(probed, recorded, 
     assert call("predict", str(image), "--model", "model.safetensors") == 0
 
 
-@pytest.mark.parametrize("entry", [{"seed": 1}, {"refit_images": 9}])
+@pytest.mark.parametrize("entry", [{"seed": 1}, {"refit_images": 9}, {"split": "0" * 16}])
 def test_a_model_of_another_run_is_not_evaluated_on_the_images_of_this_one(
     probed, recorded, entry, capsys
 ):
+    assert entry.keys() <= recorded.keys()  # of these, none is missing in the model's own
     bundle = load_model(probed.model, CPU)
     for name, provenance in {"own": recorded, "other": recorded | entry}.items():
         about = replace(bundle.about, provenance=provenance)

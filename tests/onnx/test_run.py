@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -20,7 +18,7 @@ from images import COLOURS, SMALL, draw
 from networks import CPU, lively_network
 from onnx import helper
 from PIL import Image
-from runs import call, quick_settings, train_run
+from runs import call, python, quick_settings, train_run
 
 from xception_cli.data.recorded import read_split
 from xception_cli.data.transforms import Preprocessing
@@ -238,9 +236,7 @@ signal.raise_signal(signal.SIGINT)
 @pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO here")
 def test_after_openvino_has_run_two_files_a_signal_still_reaches_its_handler(content):
     HERE.write_bytes(content)
-    done = subprocess.run(
-        [sys.executable, "-c", _TWO_SESSIONS, HERE], capture_output=True, text=True, check=False
-    )
+    done = python("-c", _TWO_SESSIONS, HERE)
     assert (done.returncode, done.stdout) == (0, "received\n"), done.stderr
 
 
@@ -304,9 +300,7 @@ def test_an_exported_file_predicts_and_is_evaluated_like_the_run(
     assert report["food.onnx"]["parity"]["images"] == 13
     photo = str(Path(run.path.parent, "photos", "red", "1.jpg"))
     Path("infer.py").write_text(exported.out)
-    done = subprocess.run(
-        [sys.executable, "infer.py", photo], check=False, capture_output=True, text=True
-    )
+    done = python("infer.py", photo)
     assert done.returncode == 0, done.stderr
     assert call("predict", photo, "--model", "food.onnx", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
@@ -334,10 +328,7 @@ def test_an_export_on_a_terminal_writes_its_program_next_to_the_model(
     last = said.splitlines()[-1]
     assert last.startswith("next: send sent/food.onnx and sent/classify_food.py to a colleague")
     photos = str(Path(run.path.parent, "photos"))
-    done = subprocess.run(
-        [sys.executable, "sent/classify_food.py", photos],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    done = python("sent/classify_food.py", photos)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1 + 8 * len(COLOURS)
 
@@ -357,9 +348,7 @@ def test_an_export_for_openvino_is_two_files_that_its_program_reads(
     ]
     Path("classify.py").write_text(exported.out)
     photo = str(Path(run.path.parent, "photos", "red", "1.jpg"))
-    done = subprocess.run(
-        [sys.executable, "classify.py", photo], check=False, capture_output=True, text=True
-    )
+    done = python("classify.py", photo)
     assert done.returncode == 0, done.stderr
     assert call("predict", photo, "--run", str(run.path)) == 0
     (_, row), other = csv.reader(done.stdout.splitlines()), capsys.readouterr().out

@@ -1,8 +1,6 @@
 """Memory and operations of an untrusted ONNX graph: bounded before it is run, failures reported."""
 
 import random
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 from graphs import small_model
 from onnx import TensorProto, helper, numpy_helper
+from runs import python
 
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError, XceptionError
@@ -195,10 +194,7 @@ def test_many_random_graphs_use_little_memory_and_time():
         "print(ran, int(peak[1]) // 1024)"
     )
     here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(here), str(here.parent)],
-        capture_output=True, text=True, check=True, timeout=1200,
-    )  # fmt: skip
+    done = python("-c", script, str(here), str(here.parent), check=True, timeout=1200)
     ran, megabytes = map(int, done.stdout.split())
     assert ran > 30
     assert megabytes < 3000

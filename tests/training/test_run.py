@@ -302,18 +302,6 @@ def test_a_missing_folder_leaves_no_run(settings: dict[str, Any]) -> None:
     assert not Path("run").exists()
 
 
-def test_broken_images_are_all_listed_before_a_run_begins(
-    settings: dict[str, Any], photos: Path
-) -> None:
-    (photos / "red" / "0.jpg").write_bytes(b"")
-    (photos / "blue" / "0.jpg").write_text("<html>")
-    with pytest.raises(DataError, match="2 of 24 images") as caught:
-        train_run(settings)
-    assert "red/0.jpg: empty file" in caught.value.message
-    assert "blue/0.jpg: not an image (looks like HTML)" in caught.value.message
-    assert not Path("run").exists()
-
-
 def test_an_image_that_vanishes_stops_the_run_and_is_named(
     settings: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

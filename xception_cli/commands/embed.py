@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xception_cli.classifiers import check_classifier, decide_workers, open_classifier
+from xception_cli.classifiers import decide_workers, open_classifier
 from xception_cli.commands.complete import run_folders
 from xception_cli.commands.options import (
     OUTPUT,
@@ -98,8 +98,7 @@ def embed(
             hint="use --run RUN",
         )
     paths, run = separate_run(paths or [], run, model)
-    chosen = choose_model(run, model)
-    check_classifier(chosen, device=device)
+    chosen = choose_model(run, model, device=device)
 
     from xception_cli.commands.inputs import read_inputs
 

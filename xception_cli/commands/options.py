@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from xception_cli.classifiers import check_classifier
 from xception_cli.commands.complete import choices, run_folders
 from xception_cli.config import Device as DeviceName
 from xception_cli.config import TrainConfig
@@ -178,34 +179,29 @@ def _is_mistyped_run(path: Path) -> bool:
 
 
 def allow_pixels(given: int | None) -> None:
-    """Set the largest image to decode; a model that is loaded may raise it.
-
-    Args:
-        given: The value of `--max-pixels`.
-    """
+    """Set the largest image to decode; a model that is loaded may raise it."""
     from xception_cli.data.opening import turns
 
     turns.max_pixels = given or TrainConfig.max_pixels
 
 
-def choose_model(run: Path | None, model: Path | None) -> Path:
-    """Return the model file to use.
-
-    Args:
-        run: The given run; without it and `model`, the latest finished run is used.
-        model: The value of `--model`.
+def choose_model(
+    run: Path | None, model: Path | None, *, device: str, tta: str | None = None
+) -> Path:
+    """Return the model file to use: the given one, or that of the given or latest finished run.
 
     Raises:
-        UsageError: Both were given, or there is no finished run.
+        UsageError: Both were given, or there is no finished run; or see `check_classifier`.
+        MachineError: See `check_classifier`.
     """
     if run is not None and model is not None:
         raise UsageError(
             f"a run and a model are given: {show(run)} and {show(model)}",
             hint="leave one of --run and --model out",
         )
-    if model is not None:
-        return model
-    return choose_run(run).model
+    chosen = choose_run(run).model if model is None else model
+    check_classifier(chosen, device=device, tta=tta)
+    return chosen
 
 
 def choose_run(run: Path | None) -> RunDir:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from xception_cli.classifiers import check_classifier, decide_workers, is_exported, open_classifier
+from xception_cli.classifiers import decide_workers, is_exported, open_classifier
 from xception_cli.commands.complete import choices, run_folders
 from xception_cli.commands.options import (
     MODEL,
@@ -124,9 +124,8 @@ def predict(
             hint="leave --json out; --output FILE.jsonl writes JSON",
         )
     paths, run = separate_run(paths or [], run, model)
-    chosen = choose_model(run, model)
     # Before torch is loaded, so that a mistyped option is reported at once.
-    check_classifier(chosen, device=device, tta=tta)
+    chosen = choose_model(run, model, device=device, tta=tta)
 
     from xception_cli.commands.inputs import read_inputs
     from xception_cli.heatmaps import HeatMaps

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xception_cli.classifiers import check_classifier, decide_workers, open_classifier
+from xception_cli.classifiers import decide_workers, open_classifier
 from xception_cli.commands.complete import run_folders
 from xception_cli.commands.options import (
     OUTPUT,
@@ -71,8 +71,7 @@ def rank(
     paths, run = separate_run(paths or [], run, model)
     check_new_file(output, (".csv",), "write the ranking to")
 
-    chosen = choose_model(run, model)
-    check_classifier(chosen, device=device)
+    chosen = choose_model(run, model, device=device)
 
     from xception_cli.commands.inputs import read_inputs
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from xception_cli.classifiers import check_classifier, open_classifier
+from xception_cli.classifiers import open_classifier
 from xception_cli.commands.options import (
     MACHINE,
     Device,
@@ -41,8 +41,7 @@ def serve(
 
     Only browsers on this machine can reach the page. It is for demonstrations, not for production.
     """
-    chosen = choose_model(one_run(run, same_run), model)
-    check_classifier(chosen, device=device)
+    chosen = choose_model(one_run(run, same_run), model, device=device)
 
     from xception_cli.serve.server import Server
 

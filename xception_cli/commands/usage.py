@@ -203,6 +203,12 @@ def _is_argument(name: str, command: Any, context: Any) -> bool:
 
 
 def _bad_value(error: Any, option: Any, lists: str) -> UsageError:
+    if closed := re.fullmatch(r"\w+ ['\"](.*)['\"] is not readable\.", str(error.message)):
+        name = f"{flag_of(option)} " * (option.param_type_name == "option")
+        return UsageError(
+            f"cannot read {name}{show(closed[1])}: Permission denied",
+            hint=f"ls -ld {quoted(closed[1])} shows who may read it",
+        )
     # pydantic has the value; before Typer 0.29 it is in the message
     found: list[Any] = getattr(error.__cause__, "errors", list)()
     words = re.match(r"'?(.*?)'? is not ", str(error.message))

@@ -155,14 +155,7 @@ def _guess(written: str, known: Sequence[str]) -> str:
 def class_after(
     path: str, label: int, classes: tuple[str, ...], fixes: Mapping[str, Fix]
 ) -> tuple[int, Fix | None]:
-    """Return an image's label after the fixes, and the fix for this image.
-
-    Args:
-        path: Path of the image.
-        label: Index of the class of its folder.
-        classes: Class names.
-        fixes: From `read_fixes`.
-    """
+    """Return an image's label after the fixes, and the fix for this image."""
     fix = fixes.get(utf8(path))
     if fix is None or fix.action != "relabel":
         return label, fix

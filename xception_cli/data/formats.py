@@ -67,20 +67,12 @@ def _suffixes(formats: tuple[str, ...]) -> frozenset[str]:
 
 
 def is_undecided(suffix: str) -> bool:
-    """Return whether a suffix does not identify the file type, so that its first bytes decide.
-
-    Args:
-        suffix: Suffix in lower case; empty for none.
-    """
+    """Return whether a suffix does not identify the file type, so that its first bytes decide."""
     return suffix not in _OTHERS and not any(suffix in known for known in SUFFIXES_OF.values())
 
 
 def is_certain(found: str | None) -> bool:
-    """Return whether a file of undecided suffix is an image that can be decoded here.
-
-    Args:
-        found: Its format by content, see `format_of`.
-    """
+    """Return whether a file of undecided suffix is an image that can be decoded here."""
     return found in _CERTAIN and found in readable_formats()
 
 

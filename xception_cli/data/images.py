@@ -1,15 +1,16 @@
 """Decoding of image files: the only decoder, for training, evaluation and prediction."""
 
+import ctypes
 import errno
 import logging
 import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from xception_cli.console import show
 from xception_cli.data.corrections import drop_text
@@ -20,7 +21,7 @@ from xception_cli.data.original import Original, Stored, original_of
 from xception_cli.data.pixels import Values, to_upright_rgb, values_of
 from xception_cli.data.tiff import describe_tiff, describe_undecoded
 from xception_cli.errors import MORE_MEMORY, MachineError, XceptionError, is_out_of_memory
-from xception_cli.files import TRIES, is_transient
+from xception_cli.files import TRIES, is_transient, listed_name
 
 # Increased when the pixels of any file change: caches of decoded images depend on it.
 DECODER = 7
@@ -33,6 +34,9 @@ MAX_ASPECT = 20  # a 3000 x 1 image would be resized to a gigabyte
 # What Pillow warns of is either refused below (size) or harmless (odd metadata).
 warnings.filterwarnings("ignore", module=r"PIL\..*")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it logs an error before it raises one
+# libtiff prints what is damaged in an image, without its name, amid our output.
+with suppress(AttributeError, OSError):  # where Pillow was linked with it statically
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -219,18 +223,13 @@ def read_listed(
 ) -> Image.Image:
     """Read an image that is listed in a file of a run, which may come from anyone.
 
-    Args:
-        root: The data folder.
-        name: Path relative to it.
-        least_side: See `decode`.
-        grey_bits: See `decode`.
-
     Raises:
         ImageError: The path leads out of the folder; or see `read_image`.
     """
     if leads_out(name):
         raise ImageError("outside of the data folder")
-    return read_image(root / name, least_side=least_side, grey_bits=grey_bits)
+    path = root / listed_name(root, name)
+    return read_image(path, least_side=least_side, grey_bits=grey_bits)
 
 
 def leads_out(name: str) -> bool:

@@ -327,11 +327,11 @@ def _refuse_split_of_no_class(root: Folder, folders: Sequence[Folder]) -> None:
     ends = [_chain(folder, lambda _: True)[-1] for folder in others if _is_wrapper(folder)]
     held = [end for end in ends if sum(not is_date(inner.name) for inner in end.folders) > 1]
     if apart and (len(others) > 1 or held):
-        out = f"move it out of {quoted(root.path)}" if others[1:] else f"give {quoted(held[0].path)}"
+        do = f"move it out of {quoted(root.path)}" if others[1:] else f"give {quoted(held[0].path)}"
         raise DataError(
             f"{_list(apart)} next to {_list(others)}, but without class folders: is it a split or "
             "a class?",
-            hint=f"if it is a split, {out}; if it is a class, rename it, for example to "
+            hint=f"if it is a split, {do}; if it is a class, rename it, for example to "
             f"class_{apart[0].name}",
         )
 

@@ -97,12 +97,7 @@ def _highest(image: Image.Image) -> int:
 
 
 def to_upright_rgb(image: Image.Image, values: Values) -> Image.Image:
-    """Apply the EXIF orientation of an image, and convert it to RGB, without its metadata.
-
-    Args:
-        image: The decoded image.
-        values: From `values_of`.
-    """
+    """Apply the EXIF orientation of an image, and convert it to RGB, without its metadata."""
     method = _ORIENTATIONS.get(orientation(image))
     picture = _to_rgb(image, values)
     picture.info.clear()  # else a reader would turn it, or convert its colours, again

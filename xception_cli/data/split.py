@@ -118,10 +118,9 @@ def make_split(
             if fraction != getattr(TrainConfig, name)
         ]
     made = Split(folder.classes, tuple(note_relabelled(images, folder)))
-    needs = "add images: at least one class needs two different ones that are not of one group"
-    if split_file is not None or "val" in folder.given_splits:
-        needs = f"{show(split_file or folder.place)} gives the split: add images to val"
-    return replace(made, warnings=(*warnings, *_check(made, needs)))
+    is_given = split_file is not None or "val" in folder.given_splits
+    giver = show(split_file or folder.place) if is_given else None
+    return replace(made, warnings=(*warnings, *_check(made, giver)))
 
 
 def _start(folder: DataFolder, fixes: Mapping[str, Fix]) -> list[Photo]:
@@ -240,16 +239,26 @@ def _leaks(images: Sequence[Photo], units: Sequence[Unit], *, strict: bool) -> l
     return [warning]
 
 
-def _check(split: Split, needs: str) -> list[str]:
-    """Check that there is an image to train each class, and one in val; `needs` is the hint."""
+def _check(split: Split, giver: str | None) -> list[str]:
+    """Check that there is an image to train each class, and one in val.
+
+    Args:
+        split: The split.
+        giver: What gives it, for the hint; None if it was sampled.
+    """
+    gives = f"{giver} gives the split: add images to"
     train, val = split.counts("train"), split.counts("val")
     no_train = [n for n, count in zip(split.classes, train, strict=True) if not count]
     if no_train:
-        raise DataError(f"no usable training image for: {enumerated(no_train)}", hint="add images")
+        raise DataError(
+            f"no usable training image for: {enumerated(no_train)}",
+            hint=f"{gives} train" if giver else "add images",
+        )
     if not any(val):
+        needs = "add images: at least one class needs two different ones that are not of one group"
         raise DataError(
             "no image is left for validation (val is empty)",
-            hint=needs,
+            hint=f"{gives} val" if giver else needs,
         )
     no_val = [n for n, count in zip(split.classes, val, strict=True) if not count]
     warnings = []

@@ -123,11 +123,6 @@ def read_candidates(path: Path, images: int) -> Candidates:
 def start_candidates(path: Path, predicted: Any, losses: Any) -> None:
     """Write the linear probe's answers to the file, before those that a resumed run already has.
 
-    Args:
-        path: The file.
-        predicted: See `add_candidate`.
-        losses: See `add_candidate`.
-
     Raises:
         ArtifactError: The file is damaged.
         MachineError: It cannot be written.

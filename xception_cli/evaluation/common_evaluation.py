@@ -11,7 +11,7 @@ from xception_cli.data.recorded import read_split
 from xception_cli.errors import ArtifactError, UsageError
 from xception_cli.evaluation.eval_report import read_report
 from xception_cli.evaluation.scored import Scored, read_scored
-from xception_cli.evaluation.selection import SPLITS
+from xception_cli.evaluation.selection import HELD_OUT
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
 
@@ -25,7 +25,7 @@ def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
         UsageError: A run has no such evaluation.
     """
     first, *others = runs
-    for candidate in [name.rstrip("/")] if name else SPLITS:
+    for candidate in [name.rstrip("/")] if name else HELD_OUT:
         lacking = [first] * (not first.evaluation(candidate).is_dir())
         lacking += [run for run in others if not _namesakes(run, candidate)]
         if not lacking:
@@ -34,7 +34,7 @@ def choose_evaluation(runs: Sequence[RunDir], name: str | None) -> str:
 
 
 def _lacks(run: RunDir, runs: Iterable[RunDir], name: str) -> UsageError:
-    wanted = f"--split {name}" if name in SPLITS else f"--data {_evaluated_folder(runs, name)}"
+    wanted = f"--split {name}" if name in HELD_OUT else f"--data {_evaluated_folder(runs, name)}"
     return UsageError(
         f"{show(run.path)} has no evaluation called {show(name)}",
         hint=f"xception eval {quoted(run.path)} {wanted}",
@@ -71,7 +71,7 @@ def read_comparable(run: RunDir, name: str, first: RunDir, scored: Scored) -> Sc
 
 def _namesakes(run: RunDir, name: str) -> list[str]:
     """Return the evaluations of a run that may be of one folder, that of the given name first."""
-    if name in SPLITS:
+    if name in HELD_OUT:
         return [name] * run.evaluation(name).is_dir()
     alike = re.compile(rf"{re.escape(re.sub(r'-[0-9]+$', '', name))}(-[0-9]+)?")
     folders = run.evaluation(name).parent.glob("*")

@@ -24,7 +24,7 @@ from xception_cli.evaluation.intervals import (
     proportion_interval,
 )
 from xception_cli.evaluation.scored import Scored, read_scored
-from xception_cli.evaluation.selection import SPLITS
+from xception_cli.evaluation.selection import HELD_OUT
 from xception_cli.rundir import RunDir
 
 
@@ -157,9 +157,9 @@ def compare_runs(first: RunDir, second: RunDir, name: str) -> Comparison:
         reason, train, evaluate = different_splits(first, second)
         raise UsageError(
             f"{show(first.path)} and {show(second.path)} have no image of {show(name)} in common"
-            f"{f': {reason}' * (name in SPLITS)}",
+            f"{f': {reason}' * (name in HELD_OUT)}",
             hint=f"evaluate both on one folder: {evaluate}"
-            + f"; or give them one split: {train}" * (name in SPLITS and bool(train)),
+            + f"; or give them one split: {train}" * (name in HELD_OUT and bool(train)),
         )
     return replace(
         _compare(first, second, name, common, before, after),

@@ -30,7 +30,7 @@ from xception_cli.evaluation.notes import (
 from xception_cli.evaluation.scored import read_digests
 from xception_cli.evaluation.scoring import evaluate_images
 from xception_cli.evaluation.selection import (
-    SPLITS,
+    HELD_OUT,
     Selection,
     choose_own,
     keep_listed,
@@ -130,7 +130,7 @@ def run_evaluation(
 
 def _choose_name(run: RunDir, name: str, images: Sequence[Photo]) -> str:
     """Name an evaluation: NAME, or NAME-2 and so on if that is an evaluation of other images."""
-    if name in SPLITS:
+    if name in HELD_OUT:
         return name
     digests = {image.digest for image in images}
     names = chain([name], (f"{name}-{number}" for number in count(2)))

@@ -11,6 +11,7 @@ from xception_cli.data.source import read_data
 from xception_cli.data.split import Split
 from xception_cli.data.table import is_table
 from xception_cli.errors import UsageError
+from xception_cli.files import listed_name
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
 
@@ -75,7 +76,9 @@ def _spread(recorded: Split) -> list[Photo]:
 
 
 def _count_found(root: Path, images: Sequence[Photo]) -> int:
-    return sum(inspect(root / image.path).digest == image.digest for image in images)
+    return sum(
+        inspect(root / listed_name(root, image.path)).digest == image.digest for image in images
+    )
 
 
 def find_place(places: Sequence[Path]) -> Path:

@@ -19,12 +19,12 @@ from xception_cli.data.table import is_table
 from xception_cli.errors import DataError, UsageError
 from xception_cli.evaluation.notes import OTHER_SPLIT_NOTE, join_notes
 from xception_cli.evaluation.places import find_place, is_copied_to, recorded_places
-from xception_cli.files import from_utf8, utf8
+from xception_cli.files import listed_name, utf8
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 from xception_cli.suggestions import nearest
 
-SPLITS = ("test", "val")  # that a model can be evaluated on, the better one first
+HELD_OUT = ("test", "val")  # that a model can be evaluated on, the better one first
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def select_images(
         DataError: Unknown classes, or no image that the model was not trained on.
         ArtifactError: A file of the run is damaged.
     """
-    if split is not None and split not in SPLITS:
+    if split is not None and split not in HELD_OUT:
         raise UsageError(f"there is no split {show(split)} to evaluate", hint="--split val or test")
     recorded, places = read_recorded(run, classes), recorded_places(run)
     if data is None:
@@ -178,7 +178,7 @@ def select_own(run: RunDir, classes: Sequence[str], split: str) -> Selection:
 
 def choose_own(recorded: Split, split: str | None) -> str:
     """Return the split of the run to evaluate on: the given one, else the best one there is."""
-    available = [name for name in SPLITS if recorded.of(name)]
+    available = [name for name in HELD_OUT if recorded.of(name)]
     if split is None and available:
         split = available[0]
     if split is None or split not in available:
@@ -192,11 +192,7 @@ def choose_own(recorded: Split, split: str | None) -> str:
 def _select_own(recorded: Split, root: Path, given: Path, split: str) -> Selection:
     """Select a split of the run: the recorded images and no others."""
     wanted = recorded.of(split)
-    # split.csv escapes names that are not UTF-8: find the files of these names.
-    paths = [
-        image.path if os.path.lexists(root / image.path) else from_utf8(image.path)
-        for image in wanted
-    ]
+    paths = [listed_name(root, image.path) for image in wanted]
     found = inspect_all([root / path for path in paths])
     images = []
     for path, image, inspection in zip(paths, wanted, found, strict=True):
@@ -241,7 +237,7 @@ def _select_new(
 def _choose_part(folder: DataFolder, split: str | None) -> str | None:
     """Return the split of a folder to evaluate on, None for all of it."""
     if split is None:
-        return next((name for name in SPLITS if name in folder.given_splits), None)
+        return next((name for name in HELD_OUT if name in folder.given_splits), None)
     if split not in folder.given_splits:
         raise UsageError(
             f"{show(folder.place)} has no {split}{' folder' * (folder.table is None)}",
@@ -258,7 +254,7 @@ def _name(root: Path, part: str | None) -> str:
         name = f"{name}-{part}"
     for longer in (name, f"{place.parent.name}-{name}"):
         found = folder_name(Path(longer))
-        if found.casefold() not in {"train", *SPLITS}:  # some file systems ignore case
+        if found.casefold() not in {"train", *HELD_OUT}:  # some file systems ignore case
             return found
     return f"data-{found}"  # of /val, which has no named parent
 

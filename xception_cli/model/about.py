@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ NO_FEATURES = (
     "the model has no features of training images (--no-share-features), without which --unknown "
     "auto cannot recognize images unlike them"
 )
+SPLIT = "split"  # in the provenance: its digest
 _DATA = "data_fingerprint"
 _SHARED = "share_features"  # in the provenance: False if the features were removed
 _LONGEST_NAME = 255
@@ -152,6 +154,11 @@ def trained_splits(provenance: Mapping[str, Any], run: RunDir) -> frozenset[str]
     return frozenset({"train", "val"} if REFIT in provenance else {"train"})
 
 
+def split_digest(checks: str) -> str:
+    """Return the digest by which a model file names the split of its run, from its `row_checks`."""
+    return sha256(checks.encode()).hexdigest()[:16]
+
+
 def _differing(provenance: Mapping[str, Any], run: RunDir) -> set[str]:
     """Return the entries in which a model's provenance differs from what a run records."""
     try:
@@ -160,7 +167,8 @@ def _differing(provenance: Mapping[str, Any], run: RunDir) -> set[str]:
         return set()  # commands that need run.json report its damage; others need the model alone
     seed = (info.settings or {}).get("seed")  # not recorded by version 0.1
     fitted = info.images.get("train", 0) + info.images.get("val", 0)
-    recorded = {_DATA: info.data_fingerprint, "seed": seed, REFIT: fitted}
+    split = None if info.split_checks is None else split_digest(info.split_checks)
+    recorded = {_DATA: info.data_fingerprint, SPLIT: split, "seed": seed, REFIT: fitted}
     return {
         name
         for name, value in recorded.items()

@@ -190,7 +190,8 @@ class ModelBundle:
         known = [outcome.features for outcome in outcomes if outcome.features is not None]
         if self.about.unknown is None or len(known) < len(outcomes):
             raise ValueError("there is nothing to measure a distance from")
-        return self.about.unknown.distances(np.stack(known))
+        found: list[float] = self.about.unknown.reference.distances(np.stack(known)).tolist()
+        return found
 
     @torch.inference_mode()
     def activations(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:

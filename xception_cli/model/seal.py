@@ -21,11 +21,7 @@ _CHUNK = 2**20
 
 
 def seal(content: bytes) -> bytes:
-    """Add its digest to the content of a safetensors file; equal contents stay equal.
-
-    Args:
-        content: From `safetensors`' `save`.
-    """
+    """Add its digest to the content of a safetensors file; equal contents stay equal."""
     file = BytesIO(content)
     header = _read_header(file)
     metadata = header.setdefault(_METADATA, {})

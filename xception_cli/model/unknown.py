@@ -189,15 +189,6 @@ class UnknownRule:
     thresholds: Thresholds
     reference: Reference
 
-    def distances(self, features: Array) -> list[float]:
-        """Return the distance of each image from the training images.
-
-        Args:
-            features: `(images, 2048)`.
-        """
-        found: list[float] = self.reference.distances(features).tolist()
-        return found
-
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data."""
         return self.thresholds.to_dict() | {"reference": self.reference.to_dict()}

@@ -156,10 +156,6 @@ def calibration_pixels(
 ) -> Iterator[NDArray[np.uint8]]:
     """Read the inputs of a file, one image at a time.
 
-    Args:
-        exported: The float file.
-        images: Images of the run's train split.
-
     Yields:
         `(1, height, width, 3)`, uint8.
     """

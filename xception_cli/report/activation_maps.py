@@ -116,13 +116,7 @@ def draw_heat(
 
 
 def explain_image(bundle: ModelBundle, path: Path, label: int) -> bytes:
-    """Explain the class of an image, as a JPEG of the image's own size, upright.
-
-    Args:
-        bundle: The model.
-        path: The image, known to be decodable.
-        label: Index of the class.
-    """
+    """Explain the class of an image, as a JPEG of the image's own size, upright."""
     preprocessing = bundle.preprocessing
     bits = preprocessing.grey_bits
     # The same pixels as in the prediction.

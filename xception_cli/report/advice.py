@@ -106,11 +106,6 @@ def _classes_to_add(
     """Return classes that more images are likely to help, with recalls of the linear probe.
 
     Classes that the model recognises already, and the weakest one, are left out.
-
-    Args:
-        report: The evaluation.
-        result: The result of the run.
-        weakest: A class that the page names anyway.
     """
     done = {weakest} | {
         row.name for row in report.per_class if row.recall and row.recall.value > _RECOGNISED

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xception_cli.config import TrainConfig
+from xception_cli.data.layout import SPLITS
 from xception_cli.data.split import Split
 from xception_cli.evaluation.eval_report import EvalReport
 from xception_cli.model.layers import LAYERS
@@ -116,7 +117,7 @@ def _inputs(config: TrainConfig, views: int | None) -> str:
 
 
 def _data(config: TrainConfig, split: Split, *, grouped: bool) -> list[str]:
-    counts = {name: len(split.of(name)) for name in ("train", "val", "test")}
+    counts = {name: len(split.of(name)) for name in SPLITS}
     names = {"train": "training", "val": "validation", "test": "the final test"}
     used = ", ".join(f"{n:,} for {names[name]}" for name, n in counts.items() if n)
     left = len(split.of("out"))

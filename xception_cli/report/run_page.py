@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from xception_cli.console import quoted, show, typed
 from xception_cli.data.fixes import read_issues
+from xception_cli.data.layout import SPLITS
 from xception_cli.data.recorded import read_recorded
 from xception_cli.data.split import Split
 from xception_cli.errors import UsageError
@@ -246,7 +247,7 @@ def _confident_correct(scored: Scored, *, grouped: bool) -> str:
 
 def _images(split: Split) -> dict[str, Any]:
     """Count the images of each class in each split."""
-    counts = {name: split.counts(name) for name in ("train", "val", "test")}
+    counts = {name: split.counts(name) for name in SPLITS}
     counts = {name: column for name, column in counts.items() if any(column)}
     return {
         "splits": list(counts),

@@ -18,6 +18,7 @@ from xception_cli.check.series import find_series, straddling
 from xception_cli.config import TrainConfig
 from xception_cli.console import listing, quoted, say, show
 from xception_cli.data.folder import DataFolder
+from xception_cli.data.layout import SPLITS
 from xception_cli.data.split import Split
 from xception_cli.runtime import Runtime
 from xception_cli.training.job import Draft
@@ -44,7 +45,7 @@ def describe_draft(draft: Draft, origins: Mapping[str, str], *, planned: bool) -
         planned: Whether this is `--plan`, which writes no issues.csv.
     """
     job, split, folder = draft.job, draft.job.split, draft.job.folder
-    sizes = {name: len(split.of(name)) for name in ("train", "val", "test")}
+    sizes = {name: len(split.of(name)) for name in SPLITS}
     say(f"split     {', '.join(f'{n:,} {name}' for name, n in sizes.items() if n)} images")
     source = "random, as --weights none asks" if job.pretrained is None else job.pretrained.source
     say(f"weights   {show(source)}")

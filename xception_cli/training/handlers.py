@@ -183,13 +183,7 @@ def attach_early_stopping(trainer: Engine, history: History, patience: int) -> N
 
 
 def attach_budget(trainer: Engine, budget: Budget, *, wanted: int) -> None:
-    """Fit the number of epochs to the time left, and end training when it is used up.
-
-    Args:
-        trainer: The training engine.
-        budget: The run's clock.
-        wanted: Upper limit of epochs.
-    """
+    """Fit the number of epochs to the time left, and end training when it is used up."""
     began, first = time.monotonic(), None
 
     @trainer.on(Events.EPOCH_STARTED)

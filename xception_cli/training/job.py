@@ -19,11 +19,13 @@ from xception_cli.data.folder import DataFolder
 from xception_cli.data.image_cache import ImageCache, cached_fraction
 from xception_cli.data.images import DECODER
 from xception_cli.data.inputs import ImageInputs
+from xception_cli.data.layout import SPLITS
+from xception_cli.data.recorded import row_checks
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing, to_pixels
 from xception_cli.data.workers import default_workers
 from xception_cli.evaluation.metrics import TOP
-from xception_cli.model.about import About
+from xception_cli.model.about import SPLIT, About, split_digest
 from xception_cli.model.bundle import save_model
 from xception_cli.model.feature_cache import FeatureCache, KeptView, kept_view, open_feature_cache
 from xception_cli.model.network import last_frozen
@@ -77,7 +79,7 @@ class Job:
     @property
     def images(self) -> Images:
         """The number of images in each split."""
-        train, val, test = (len(self.split.of(name)) for name in ("train", "val", "test"))
+        train, val, test = (len(self.split.of(name)) for name in SPLITS)
         return Images(train, val, test, len(self.split.classes))
 
     @property
@@ -291,6 +293,7 @@ class Job:
                     "versions": versions(),
                     "weights": weights_info(self.pretrained),
                     "data_fingerprint": self.split.fingerprint,
+                    SPLIT: split_digest(row_checks(self.split)),
                     "seed": self.config.seed,
                     "unfreeze": self.config.unfreeze,
                     "precision": self.runtime.precision,

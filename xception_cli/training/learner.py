@@ -148,10 +148,6 @@ class BestModel:
     """The best model so far: held on the device, and written together with the training state.
 
     So the two always agree, and short epochs do not wait for the disk.
-
-    Args:
-        job: The run that it is written into.
-        ema: The moving average that is validated.
     """
 
     def __init__(self, job: Job, ema: AveragedModel) -> None:
