@@ -265,6 +265,17 @@ def supported_precisions(device: torch.device) -> list[str]:
     return ["fp32"]
 
 
+def release_freed_memory() -> None:
+    """Return the memory that `_keep_freed_memory` keeps to the system, before a fork.
+
+    A forked process would hold a copy of it: this one writes to it again, with the next batch.
+    """
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)
+
+
 def _keep_freed_memory() -> None:
     """Make glibc keep the memory of freed activations, instead of returning it to the system.
 

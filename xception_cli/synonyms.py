@@ -63,7 +63,7 @@ OPTIONS = _by_synonym(
         "test-fraction": "test-split test-size test-ratio",
         "top": "topk k num-predictions",
         "tta": "test-time-augmentation",
-        "unfreeze": "freeze trainable freeze-layers unfreeze-layers",
+        "unfreeze": "freeze freeze-backbone freeze-base trainable freeze-layers unfreeze-layers",
         "unknown": "conf confidence threshold min-confidence conf-thres",
         "val-fraction": "val-split validation-split validation-fraction val-size val-ratio "
         "valid-pct",

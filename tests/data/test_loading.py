@@ -2,7 +2,9 @@
 
 import os
 import random
+import re
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -15,12 +17,12 @@ from loaders import read_batches
 from xception_cli.data.dataset import ImageDataset, KeyedBatches
 from xception_cli.data.images import read_image
 from xception_cli.data.inputs import ImageInputs
-from xception_cli.data.loading import Batch, create_loader, read_parts
+from xception_cli.data.loading import Batch, create_loader, read_parts, start_pass
 from xception_cli.data.opening import turns
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.data.workers import default_workers
 from xception_cli.errors import DataError, MachineError
-from xception_cli.runtime import Runtime
+from xception_cli.runtime import Runtime, decide_runtime, release_freed_memory
 from xception_cli.seeds import drawing_from
 
 # torch's advice on a machine with a single core
@@ -357,3 +359,33 @@ def test_the_inputs_of_the_network_are_the_normalized_batches(photos):
 def test_there_are_few_workers_if_the_network_is_on_the_cpu():
     assert 1 <= default_workers(Runtime(torch.device("cpu"), "fp32")) <= 2
     assert 1 <= default_workers(Runtime(torch.device("cuda"), "fp32")) <= 16
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cores cannot be assigned")
+def test_a_process_that_is_limited_to_one_core_starts_one_worker():
+    usable = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(usable)})
+        assert default_workers(Runtime(torch.device("cpu"), "fp32")) == 1
+        assert default_workers(Runtime(torch.device("cuda"), "fp32")) == 1
+    finally:
+        os.sched_setaffinity(0, usable)
+
+
+def private_memory(process: str = "self") -> int:
+    """Memory of a process that is of no file, in bytes."""
+    (line,) = re.findall(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return 1024 * int(line)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep freed memory")
+def test_a_worker_does_not_hold_memory_that_was_freed_before_it_started(photos):
+    decide_runtime()  # from now on, freed memory is kept
+    release_freed_memory()
+    before = private_memory()
+    torch.ones(100_000_000)
+    assert private_memory() > before + 300e6
+    loader = create_loader(dataset_of(photos), KeyedBatches(11, 4, shuffle=False), workers=1)
+    begun = start_pass(loader)
+    assert private_memory(str(loader._iterator._workers[0].pid)) < before + 100e6
+    assert len(list(read_parts(loader, begun))) == 3

@@ -18,6 +18,7 @@ from xception_cli.data.opening import turns
 from xception_cli.data.slots import Slots, can_share
 from xception_cli.data.workers import start_error, start_worker, worker_errors
 from xception_cli.errors import MachineError
+from xception_cli.runtime import release_freed_memory
 
 PART = 16  # images per task of a worker, so that several workers share the first batch
 _PART_BYTES = 5_000_000  # limit on a part, reached by images over 299 pixels
@@ -166,6 +167,7 @@ def start_pass(loader: "DataLoader[Any]") -> Pass:
     before = None if number is None else signal.getsignal(number)
     if forks:
         gc.freeze()
+        release_freed_memory()
     try:
         return iter(loader)
     except OSError as error:

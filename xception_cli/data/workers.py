@@ -20,7 +20,9 @@ from xception_cli.runtime import Runtime
 def default_workers(runtime: Runtime) -> int:
     """Return the number of image-loading processes: enough for a GPU, few if the CPU trains."""
     wanted = 16 if runtime.device.type == "cuda" else 2
-    return max(1, min(wanted, (os.cpu_count() or 1) // runtime.processes.local_count))
+    usable = getattr(os, "sched_getaffinity", None)  # a process may be limited to some cores
+    cores = len(usable(0)) if usable is not None else os.cpu_count() or 1
+    return max(1, min(wanted, cores // runtime.processes.local_count))
 
 
 def start_worker(max_pixels: int, _: int) -> None:

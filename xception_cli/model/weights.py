@@ -220,7 +220,8 @@ def _obtain() -> PretrainedWeights:
     raise WeightsError(
         "the ImageNet weights could not be obtained:\n"
         + "\n".join(f"  {line}" for line in failures),
-        hint="with a network connection, type: xception weights fetch; or use --weights FILE",
+        hint="with a network connection, type: xception weights fetch; or type that on another "
+        "machine, copy the file that it prints, and give it with --weights FILE",
     )
 
 
