@@ -183,7 +183,7 @@ def test_help_is_hardly_slower_than_that_of_an_empty_program() -> None:
         (["eval", "--data", "nowhere"], 2, "the data folder nowhere does not exist"),
         (["predict", "a.jpg"], 2, "there is no finished run in"),
         (["predict", "a.jpg", "--model", "no.safetensors"], 2, "there is no model file"),
-        (["predict", "a.jpg", "--model", "photos"], 2, "is --model photos/model.safetensors"),
+        (["predict", "a.jpg", "--model", "photos"], 2, "--model is photos, a folder"),
         (["export", "--output", "x.onnx", "--quantize", "int4"], 2, "expected none or int8"),
         (["sample", "photos"], 2, "photos"),
     ],
