@@ -20,7 +20,7 @@ _PROGRAM = """\
 # Reads images as xception predict does, except one whose colours are stated in numbers or EXIF
 # instead of a profile, and a 16-bit TIFF whose header states another range.
 import csv, glob, io, json, os, re, sys
-import numpy, {package}
+{before}import numpy, {package}
 from PIL import Image, ImageCms, ImageOps
 
 names = sys.argv[1:] or sys.exit(f"no images: python {{sys.argv[0]}} FOLDER > answers.csv")
@@ -101,6 +101,7 @@ _SUFFIXES = fill(" ".join(sorted(set().union(*SUFFIXES_OF.values()))), 60)
 _PARTS = {
     ONNX: {
         "package": "onnxruntime",
+        "before": "",
         "opening": """\
 session = onnxruntime.InferenceSession(model)
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
@@ -110,6 +111,9 @@ classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
     },
     OPENVINO: {
         "package": "openvino",
+        # It sends its message in a process, which would run the program again where processes are
+        # not forked: on macOS and Windows, and from Python 3.14 on.
+        "before": 'sys.modules["openvino_telemetry"] = None  # sends nothing\n',
         "opening": """\
 model = openvino.Core().read_model(model)
 classes = json.loads(model.get_rt_info(["xception", "classes"]).value)
